@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -116,8 +116,7 @@ def environment(
     - `has_fabric`: this node has a network that MPI should find by itself; without one, the search
       takes each rank a second
     - `remote`: some ranks are on another node; otherwise they exchange through shared memory and
-      listen
-      on no port
+      listen on no port
     """
     result = {name: value for name, value in environ.items() if not _is_foreign(name)}
     if mpirun.family is MpiFamily.INTEL:
@@ -236,7 +235,7 @@ class MpirunLauncher(SubprocessLauncher):
             self._mpirun, command, self._this_node, self._folder, program, isolated=isolated
         )
         offset = command.log.stat().st_size if command.log.exists() else 0
-        return self._children.start(
+        return self._spawn(
             command,
             die_with_parent.command_line(os.getpid(), argv, isolated=isolated),
             own_process_group=True,
@@ -319,34 +318,26 @@ def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str,
 # environment of small workers runs no DVM.
 
 
+@dataclass(eq=False)
 class SplitLauncher:
     """Implementation of launcher.base.Launcher over two launchers.
 
     If `create_mpi` raises LaunchError, the start that needed it fails.
     """
 
-    def __init__(
-        self,
-        local: LocalLauncher,
-        create_mpi: Callable[[], base.Launcher],
-        name: str,
-        description: str,
-        max_ranks: int,
-        exposure: str = "",
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.max_ranks = max_ranks
-        self.exposure = exposure
-        self._local = local
-        self._create_mpi = create_mpi
-        self._mpi: base.Launcher | None = None
+    local: LocalLauncher
+    create_mpi: Callable[[], base.Launcher]
+    name: str
+    description: str
+    max_ranks: int
+    exposure: str = ""
+    _mpi: base.Launcher | None = field(default=None, init=False)
 
     def start(self, command: base.Command) -> int:
         if command.ranks == 1:
-            return self._local.start(command)
+            return self.local.start(command)
         if self._mpi is None:
-            self._mpi = self._create_mpi()
+            self._mpi = self.create_mpi()
         return self._mpi.start(command)
 
     def poll_exits(self) -> list[base.Exit]:
@@ -376,7 +367,7 @@ class SplitLauncher:
             if self._mpi is not None:
                 self._mpi.close()
         finally:
-            self._local.close()
+            self.local.close()
 
     def _launchers(self) -> tuple[base.Launcher, ...]:
-        return (self._local,) if self._mpi is None else (self._local, self._mpi)
+        return (self.local,) if self._mpi is None else (self.local, self._mpi)

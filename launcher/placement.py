@@ -112,14 +112,6 @@ def place(
     return Placement(_pack(request, usable))
 
 
-def max_ranks_of_worker(
-    memory_bytes: int, nodes: Iterable[NodeResources], node_pattern: str = ""
-) -> int:
-    """Return how many ranks of `memory_bytes` each one worker could ever have on these nodes."""
-    request = ResourceRequest(1, memory_bytes=memory_bytes, nodes=node_pattern)
-    return _max_ranks(request, (_when_empty(node) for node in nodes if matches(node_pattern, node)))
-
-
 def allocate(
     request: ResourceRequest, placement: Placement, nodes: Iterable[NodeResources]
 ) -> tuple[NodeResources, ...]:
@@ -167,8 +159,7 @@ def _blocks(nodes: Iterable[NodeResources]) -> list[list[NodeResources]]:
 
 def _max_ranks(request: ResourceRequest, nodes: Iterable[NodeResources]) -> int:
     return max(
-        (sum(capacity(request, node) for node in block) for block in _blocks(nodes)),
-        default=0,
+        (sum(capacity(request, node) for node in block) for block in _blocks(nodes)), default=0
     )
 
 

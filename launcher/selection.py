@@ -53,14 +53,11 @@ def select_launcher(
 
     - `environ`: environment of the service
     - `cache_file`: results of probes, for all environments of this user on this machine; it is
-      created
-      if it is missing
+      created if it is missing
     - `folder`: for session folders of launchers; mode 0700, on a local disk, a short path; the
-      caller
-      removes it
+      caller removes it
     - `agent`: program that runs a command on a host, called as AGENT HOST COMMAND...; "": srun
-      inside a
-      Slurm job, else ssh
+      inside a Slurm job, else ssh
     - `prefix`: prefix where pip installs programs
     - `worker_environ`: the workers' environment, by default `environ`
     """
@@ -70,16 +67,17 @@ def select_launcher(
         return LocalLauncher(agent)
     names = ("prte", "mpirun") if name == "auto" else (name,)
     failed: list[str] = []
-    for candidate in _candidates(names, environ, folder, agent, prefix):
+    machine = _Machine(environ, worker_environ or environ, folder, agent, prefix)
+    cache = ProbeCache(cache_file)
+    for candidate in machine.candidates(names):
         if isinstance(candidate, ProbeResult):
             failed.append(f"{candidate.launcher}: {candidate.detail}")
             continue
-        cache = ProbeCache(cache_file)
-        result = _probe_cached(candidate, worker_environ or environ, cache, folder)
+        result = machine.probe_cached(candidate, cache)
         if result.works:
             chosen = f"{candidate.version}, ranks with {result.detail}"
             description = "; ".join((chosen, *(f"not {reason}" for reason in failed)))
-            return _create(allocation, candidate, agent, description, environ)
+            return machine.create(candidate, allocation, description)
         failed.append(f"{candidate.launcher}: {candidate.version}: {result.detail}")
     reasons = "; ".join(failed)
     if name != "auto":
@@ -93,113 +91,91 @@ def select_launcher(
 
 
 def probe_all(
-    environ: Mapping[str, str],
-    folder: Path,
-    prefix: str = sys.prefix,
-    worker_environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str], folder: Path, worker_environ: Mapping[str, str] | None = None
 ) -> list[ProbeResult]:
     """Probe every candidate again; the arguments are those of `select_launcher`."""
+    machine = _Machine(environ, worker_environ or environ, folder, "", sys.prefix)
     return [
-        candidate
-        if isinstance(candidate, ProbeResult)
-        else _probe(candidate, worker_environ or environ, folder)
-        for candidate in _candidates(("prte", "mpirun"), environ, folder, "", prefix)
+        candidate if isinstance(candidate, ProbeResult) else machine.probe(candidate)
+        for candidate in machine.candidates(("prte", "mpirun"))
     ]
 
 
-def _create(
-    allocation: Allocation,
-    candidate: LauncherCandidate,
-    agent: str,
-    description: str,
-    environ: Mapping[str, str],
-) -> Launcher:
-    """Create the launcher: one DVM for all workers on several nodes, as it saves an agent for each
-    worker.
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Launchers of this machine; the fields are those of `select_launcher`."""
 
-    Otherwise (one node, or mpirun), workers of one rank are plain processes, which keep this
-    machine's network: one may connect to a quantum computer.
-    """
-    nodes = [node.name for node in allocation.nodes]
-    exposure = network_namespace.exposure(nodes, environ, candidate.library)
-    if candidate.launcher == "prte" and len(nodes) > 1:
-        launcher = candidate.create(allocation, description)
-        launcher.exposure = exposure
-        return launcher
+    environ: Mapping[str, str]
+    worker_environ: Mapping[str, str]
+    folder: Path
+    agent: str
+    prefix: str
 
-    def create_mpi() -> Launcher:
-        return candidate.create(allocation, description)
+    def candidates(self, names: tuple[str, ...]) -> Iterator[LauncherCandidate | ProbeResult]:
+        """Yield installed launchers, the best first, and a ProbeResult for each missing one."""
+        if not mpi4py_version():
+            yield ProbeResult(names[0], "", "", False, "mpi4py is not installed")
+            return
+        if "prte" in names:
+            yield self._prte()
+        if "mpirun" in names:
+            mpiruns = mpi.find(self.environ, self.prefix)
+            if not mpiruns:
+                yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")
+            for program in mpiruns:
+                create = partial(self._mpirun, program)
+                yield LauncherCandidate("mpirun", str(program), program.path, create)
 
-    name = f"local+{candidate.launcher}"
-    return SplitLauncher(
-        LocalLauncher(agent), create_mpi, name, description, mpi.MAX_RANKS, exposure
-    )
+    def _mpirun(self, program: Mpirun, _allocation: Allocation, description: str) -> Launcher:
+        return mpi.MpirunLauncher(program, self.folder, self.agent, description)
 
+    def _prte(self) -> LauncherCandidate | ProbeResult:
+        prte = installation.find(self.environ, self.prefix)
+        if isinstance(prte, str):
+            return ProbeResult("prte", "", "", False, prte)
 
-def _probe_cached(
-    candidate: LauncherCandidate, environ: Mapping[str, str], cache: ProbeCache, folder: Path
-) -> ProbeResult:
-    key = cache_key(candidate.path, environ)
-    result = cache.get(key)
-    if result is None:
-        result = _probe(candidate, environ, folder)
-        if result.works:
-            cache.add(key, result)
-    return result
+        def create(allocation: Allocation, description: str) -> Launcher:
+            return PrteLauncher(
+                allocation, self.folder, prte=prte, agent=self.agent, description=description,
+                environ=self.environ,
+            )  # fmt: skip
 
+        version, path = f"PRTE {prte.version}", str(prte.program)
+        return LauncherCandidate("prte", version, path, create, prte.library)
 
-def _probe(candidate: LauncherCandidate, environ: Mapping[str, str], folder: Path) -> ProbeResult:
-    local = Allocation((this_node(),), "a probe")
-    return probe_launcher(
-        candidate.launcher,
-        candidate.version,
-        candidate.path,
-        lambda: candidate.create(local, ""),
-        environ,
-        folder,
-    )
+    def create(
+        self, candidate: LauncherCandidate, allocation: Allocation, description: str
+    ) -> Launcher:
+        """Create the launcher: one DVM for all workers on several nodes, as it saves an agent for
+        each worker.
 
+        Otherwise (one node, or mpirun), workers of one rank are plain processes, which keep this
+        machine's network: one may connect to a quantum computer.
+        """
+        nodes = [node.name for node in allocation.nodes]
+        exposure = network_namespace.exposure(nodes, self.environ, candidate.library)
+        create = partial(candidate.create, allocation, description)
+        if candidate.launcher == "prte" and len(nodes) > 1:
+            launcher = create()
+            launcher.exposure = exposure
+            return launcher
+        name = f"local+{candidate.launcher}"
+        return SplitLauncher(
+            LocalLauncher(self.agent), create, name, description, mpi.MAX_RANKS, exposure
+        )
 
-def _candidates(
-    names: tuple[str, ...],
-    environ: Mapping[str, str],
-    folder: Path,
-    agent: str,
-    prefix: str,
-) -> Iterator[LauncherCandidate | ProbeResult]:
-    """Yield installed launchers, the best first, and a ProbeResult for each that is missing."""
-    if not mpi4py_version():
-        yield ProbeResult(names[0], "", "", False, "mpi4py is not installed")
-        return
-    if "prte" in names:
-        yield _prte(environ, folder, agent, prefix)
-    if "mpirun" in names:
-        mpiruns = mpi.find(environ, prefix)
-        if not mpiruns:
-            yield ProbeResult("mpirun", "", "", False, "no supported mpirun on PATH")
-        for program in mpiruns:
-            create = partial(_create_mpirun, program, folder, agent)
-            yield LauncherCandidate("mpirun", str(program), program.path, create)
+    def probe_cached(self, candidate: LauncherCandidate, cache: ProbeCache) -> ProbeResult:
+        key = cache_key(candidate.path, self.worker_environ)
+        result = cache.get(key)
+        if result is None:
+            result = self.probe(candidate)
+            if result.works:
+                cache.add(key, result)
+        return result
 
-
-def _create_mpirun(
-    program: Mpirun, folder: Path, agent: str, _allocation: Allocation, description: str
-) -> Launcher:
-    return mpi.MpirunLauncher(program, folder, agent, description)
-
-
-def _prte(
-    environ: Mapping[str, str], folder: Path, agent: str, prefix: str
-) -> LauncherCandidate | ProbeResult:
-    prte = installation.find(environ, prefix)
-    if isinstance(prte, str):
-        return ProbeResult("prte", "", "", False, prte)
-    return LauncherCandidate(
-        "prte",
-        f"PRTE {prte.version}",
-        str(prte.program),
-        lambda allocation, description: PrteLauncher(
-            allocation, folder, prte=prte, agent=agent, description=description, environ=environ
-        ),
-        prte.library,
-    )
+    def probe(self, candidate: LauncherCandidate) -> ProbeResult:
+        create = partial(candidate.create, Allocation((this_node(),), "a probe"), "")
+        return probe_launcher(
+            candidate.launcher, candidate.version, candidate.path, create, self.worker_environ,
+            self.folder,
+        )  # fmt: skip

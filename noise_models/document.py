@@ -13,7 +13,7 @@ from noise_models import custom, snapshot, strict_json
 from noise_models.build import DocumentModel, build, located, product, scaled_readout
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout
-from noise_models.custom import entries as custom_entries
+from noise_models.custom import aer
 from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError, SnapshotError
 
@@ -33,26 +33,26 @@ class ChannelModel(DocumentModel):
 
     VERSION = b"simenv channels 1"
 
-    def __init__(self, document: custom_entries.CustomModel, options: NoiseOptions) -> None:
+    def __init__(self, document: custom.CustomModel, options: NoiseOptions) -> None:
         """Check the options. Raises NoiseError for options that a model of channels cannot
         apply."""
         _check_options(options)
         super().__init__(document, options, map(_relaxes, document.idle))
         self.document = document
-        self._entries: dict[_Key, list[custom_entries.ChannelEntry]] = {}
+        self._entries: dict[_Key, list[custom.ChannelEntry]] = {}
         for entry in document.channels:
             self._entries.setdefault((entry.gate, entry.qubits), []).append(entry)
         self._durations = {
             (each.gate, each.qubits): each.duration_ns for each in document.durations
         }
-        self._times: dict[int | None, custom_entries.IdleEntry] = {}
+        self._times: dict[int | None, custom.IdleEntry] = {}
         for waiting in document.idle:
             for qubit in waiting.qubits or (None,):
                 self._times[qubit] = waiting
 
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the start of a circuit."""
-        return self._single(custom_entries.PREPARATION, qubit, "qubit.preparation")
+        return self._single(custom.PREPARATION, qubit, "qubit.preparation")
 
     def after_reset(self, qubit: int) -> Channel | None:
         """Return the channel after a reset."""
@@ -67,19 +67,17 @@ class ChannelModel(DocumentModel):
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the document's channels for a gate on these qubits, or else for the gate on all
         qubits."""
-        entries = () if name == custom_entries.PREPARATION else self._matching_entries(name, qubits)
-        built = [self._located(entry, qubits, "gate") for entry in entries]
+        given = () if name == custom.PREPARATION else self._matching_entries(name, qubits)
+        built = [self._located(entry, qubits, "gate") for entry in given]
         return tuple(each for part in built for each in part)
 
     def _relax(self, qubit: int, duration_ns: float) -> Channel | None:
         times = self._times.get(qubit) or self._times.get(None)
         if times is None or not _relaxes(times) or duration_ns <= 0.0:
             return None
-        return custom_entries.relaxed(self._heated(times), duration_ns)
+        return custom.relaxed(self._heated(times), duration_ns)
 
-    def _matching_entries(
-        self, name: str, qubits: tuple[int, ...]
-    ) -> list[custom_entries.ChannelEntry]:
+    def _matching_entries(self, name: str, qubits: tuple[int, ...]) -> list[custom.ChannelEntry]:
         return self._entries.get((name, qubits)) or self._entries.get((name, ())) or []
 
     def _single(self, name: str, qubit: int, component: str) -> Channel | None:
@@ -91,14 +89,14 @@ class ChannelModel(DocumentModel):
         return product(*(each.channel for each in located))
 
     def _located(
-        self, entry: custom_entries.ChannelEntry, qubits: tuple[int, ...], component: str
+        self, entry: custom.ChannelEntry, qubits: tuple[int, ...], component: str
     ) -> tuple[LocatedChannel, ...]:
         """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong
         size or value, which names the gate."""
         acts = entry.device_qubits or tuple(
             qubits[k] for k in entry.operands or range(len(qubits)) if k < len(qubits)
         )
-        size = custom_entries.channel_size(entry) or len(acts)
+        size = custom.channel_size(entry) or len(acts)
         if size != len(acts) or size not in (1, 2):
             raise NoiseError(
                 f"a channel of {size} qubits after {entry.gate} on {qubits}",
@@ -108,7 +106,7 @@ class ChannelModel(DocumentModel):
         if entry.relaxation is not None:
             entry = msgspec.structs.replace(entry, relaxation=self._heated(entry.relaxation))
         try:
-            built = custom_entries.entry_channel(entry, size, duration)
+            built = custom.entry_channel(entry, size, duration)
         except NoiseError as error:
             text = f"a channel after {entry.gate} on {qubits}: {error.message}"
             raise NoiseError(text, hint=error.hint) from None
@@ -117,10 +115,10 @@ class ChannelModel(DocumentModel):
             built = Channel((1.0 - share) * np.eye(4**size) + share * built.ptm)
         return located(acts, built)
 
-    def _heated(self, times: custom_entries.RelaxationTimes) -> custom_entries.RelaxationTimes:
+    def _heated(self, times: custom.RelaxationTimes) -> custom.RelaxationTimes:
         """Return relaxation times with the factor of the thermal population applied."""
         excited = min(times.excited * self.options.factor("qubit.thermal"), 1.0)
-        return custom_entries.RelaxationTimes(t1_us=times.t1_us, t2_us=times.t2_us, excited=excited)
+        return custom.RelaxationTimes(t1_us=times.t1_us, t2_us=times.t2_us, excited=excited)
 
     def _compute_readout(self) -> Readout | None:
         """Return the confusion; the last entry of a model for any number of qubits holds for all
@@ -142,7 +140,7 @@ class ChannelModel(DocumentModel):
         return scaled_readout(measured, together, self.options)
 
 
-def _relaxes(times: custom_entries.RelaxationTimes) -> bool:
+def _relaxes(times: custom.RelaxationTimes) -> bool:
     return times.t1_us is not None or times.t2_us is not None
 
 
@@ -170,26 +168,28 @@ def _check_options(options: NoiseOptions) -> None:
 
 # Noise documents: calibration snapshots and custom models, as the JSON that is stored and sent.
 
-Document = CalibrationSnapshot | custom_entries.CustomModel
+Document = CalibrationSnapshot | custom.CustomModel
 
 _DEFAULT = NoiseOptions()
 
 
 def load(data: bytes) -> Document:
-    """Read a document from its JSON, or from the JSON of an Aer noise model (see `custom.load`).
-
-    Raises SnapshotError, which names the field.
-    """
+    """Read a document from its JSON. Raises SnapshotError, which names the field."""
     return from_values(strict_json.parse(data))
 
 
 def from_values(values: Any) -> Document:
-    """Build a document from parsed JSON. Raises SnapshotError."""
+    """Build a document from parsed JSON, or a custom model from that of Aer's
+    `NoiseModel.to_dict(serializable=True)`. Raises SnapshotError."""
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind == "snapshot":
         return snapshot.from_values(values)
-    if kind == "channels" or (kind is None and isinstance(values, dict) and "errors" in values):
-        return custom.from_values(values)
+    if kind == "channels":
+        result = strict_json.converted(values, custom.CustomModel)
+        custom.check(result)
+        return result
+    if isinstance(values, dict) and kind is None and "errors" in values:
+        return aer.from_aer(values)
     raise SnapshotError(
         "kind",
         f"{strict_json.short_repr(kind)} is no kind of noise document",
@@ -200,9 +200,10 @@ def from_values(values: Any) -> Document:
 def dump(document: Document) -> bytes:
     """Return the canonical JSON of a document: equal documents, equal bytes. Raises
     SnapshotError."""
-    if isinstance(document, custom_entries.CustomModel):
-        return custom.dump(document)
-    return snapshot.dump(document)
+    if isinstance(document, CalibrationSnapshot):
+        return snapshot.dump(document)
+    custom.check(document)
+    return msgspec.json.encode(document, order="deterministic")
 
 
 def digest(data: bytes) -> bytes:
@@ -212,6 +213,6 @@ def digest(data: bytes) -> bytes:
 
 def model(document: Document, options: NoiseOptions = _DEFAULT) -> NoiseModel:
     """Build the noise model of a document with these options. Raises NoiseError."""
-    if isinstance(document, custom_entries.CustomModel):
+    if isinstance(document, custom.CustomModel):
         return ChannelModel(document, options)
     return build(document, options)

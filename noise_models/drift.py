@@ -22,12 +22,7 @@ from numpy.typing import NDArray
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.strict_json import SnapshotError
 
-__all__ = [
-    "Drift",
-    "RandomWalk",
-    "Replay",
-    "moment_s",
-]
+__all__ = ["Drift", "RandomWalk", "Replay", "moment_s"]
 
 # Replay of dated calibration snapshots of one device.
 

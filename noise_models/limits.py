@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from noise_models.build import DeviceModel, largest_parameter
+from noise_models.calibration import GateCalibration
 from noise_models.model import NoiseModel
-from noise_models.snapshot import GateCalibration
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
 _NOT_UNITARY = ("measure", "reset", "delay")
@@ -83,10 +83,8 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         ):
             continue
         given = _GIVEN_BY.get(name, "")
-        if given and (snapshot.gates or not given.startswith(("gate.error", "gate.over"))):
-            given = f"; {given} gives the device such noise"
-        else:
-            given = ""
+        usable = given and (snapshot.gates or not given.startswith(("gate.error", "gate.over")))
+        given = f"; {given} gives the device such noise" if usable else ""
         yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
 
 
@@ -112,8 +110,8 @@ def _dephasing_limit(model: DeviceModel) -> str:
     ]
     if not names or not above:
         return ""
-    more = f" and {len(above) - 1} more" if len(above) > 1 else ""
-    return f"{' and '.join(names)}: T2 is above 2 T1 for qubit {above[0]}{more}; 2 T1 acts there"
+    qubits = _first(f"qubit {above[0]}", len(above))
+    return f"{' and '.join(names)}: T2 is above 2 T1 for {qubits}; 2 T1 acts there"
 
 
 _ERRORS = ("gate.error_1q", "gate.error_2q")
@@ -181,13 +179,17 @@ def _place(name: str, qubits: tuple[int, ...]) -> str:
     return f"{name} on {', '.join(map(str, qubits)) or 'all qubits'}"
 
 
+def _first(place: str, count: int) -> str:
+    """Return the first of several places, and the number of the others."""
+    return place if count == 1 else f"{place} and {count - 1} more"
+
+
 def _text(component: str, factor: float, values: _Values) -> str:
     """Return the text for a component; "" if all scaled values are within the limit."""
     above = [place for place, value in values if value * factor > 1.0 + 1e-12]
     if not above:
         return ""
-    more = f" and {len(above) - 1} more" if len(above) > 1 else ""
+    places = _first(above[0], len(above))
     return (
-        f"{component} * {factor:g} is above the physical limit for {above[0]}{more}; the limit"
-        " acts there"
+        f"{component} * {factor:g} is above the physical limit for {places}; the limit acts there"
     )

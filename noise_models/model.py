@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from noise_models.channel import Channel, Readout
-from noise_models.strict_json import NoiseError
+from noise_models.strict_json import NoiseError, known_names
 
 # Noise model: the channels that a device adds to gates, idle time, preparation and readout.
 
@@ -138,9 +137,7 @@ class NoiseOptions(msgspec.Struct, frozen=True):
     values: tuple[tuple[str, float], ...] = ()
 
     @staticmethod
-    def parse(
-        value: str | Mapping[str, object] | Iterable[tuple[object, ...]],
-    ) -> NoiseOptions:
+    def parse(value: str | Mapping[str, object] | Iterable[tuple[object, ...]]) -> NoiseOptions:
         """Parse options from `"on"`, `"off"`, a recipe's name, a mapping, or the pairs of `wire`.
 
         A mapping has names of `COMPONENTS`, `GROUPS` or `VALUES`, and also `recipe` and `idle`.
@@ -209,7 +206,8 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
         elif name in VALUES:
             values[name] = _number(name, value, VALUES[name])
         else:
-            raise _unknown(name)
+            options = ("recipe", "idle", *GROUPS, *COMPONENTS, *VALUES)
+            raise NoiseError(f"unknown noise option {name!r}", hint=known_names(name, options))
     if len(recipes) > 1:
         raise NoiseError(f"noise recipes {' and '.join(recipes)}", hint="give one recipe")
     return NoiseOptions(
@@ -255,10 +253,3 @@ def _number(name: str, value: object, largest: float) -> float:
     if not (math.isfinite(result) and 0.0 <= result <= largest) or (positive and not result):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     return result + 0.0  # -0.0 becomes 0.0
-
-
-def _unknown(name: str) -> NoiseError:
-    options = ("recipe", "idle", *GROUPS, *COMPONENTS, *VALUES)
-    near = difflib.get_close_matches(name, options, 1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return NoiseError(f"unknown noise option {name!r}", hint=f"{guess}known: {', '.join(options)}")

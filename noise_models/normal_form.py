@@ -42,11 +42,6 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
     rest_weight: float
 
     @property
-    def error_probability(self) -> float:
-        """Probability that a term other than the identity acts."""
-        return max(0.0, 1.0 - float(self.probabilities[0]))
-
-    @property
     def leading_probability(self) -> float:
         """Probability of the likeliest term in the maximally mixed state."""
         result = float(self.probabilities.max())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, identity, tensor
-from noise_models.custom.entries import channel_size
+from noise_models.custom import channel_size
 from noise_models.document import Document, model
 from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError

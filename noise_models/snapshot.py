@@ -1,108 +1,97 @@
-"""Calibration snapshots as JSON: reading, writing, and the checks of their values."""
+"""Calibration snapshots as JSON: reading, writing, and the checks of their values.
+
+`check` rejects values that no device can have; `clamps` lists the measured values that a noise
+model limits, because they contradict the model's physics.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from noise_models import strict_json
+from noise_models import strict_json as checks
 from noise_models.calibration import (
     FORMAT,
     CalibrationSnapshot,
-    CorrelatedReadout,
     FitScope,
     GateCalibration,
-    NativeGate,
     PauliRotation,
-    QubitCalibration,
-    Technology,
-    ZZCoupling,
 )
-from noise_models.strict_json import SnapshotError, short_repr
+from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, Range, SnapshotError, short_repr
 
-__all__ = [
-    "FORMAT",
-    "CalibrationSnapshot",
-    "CorrelatedReadout",
-    "GateCalibration",
-    "NativeGate",
-    "PauliRotation",
-    "QubitCalibration",
-    "Technology",
-    "ZZCoupling",
-    "check",
-    "clamps",
-    "dump",
-    "from_values",
-    "load",
-]
-
-# Ranges and consistency of a calibration snapshot.
-#
-# `check` rejects values that no device can have; `clamps` lists the measured values that a noise
-# model limits, because they contradict the model's physics.
-
-MAX_QUBITS = 10_000
 MAX_GATES = 2_000_000
 MAX_DATES = 1_000_000
-MAX_NAME_CHARS = 100
 MAX_FAMILIES = 1_000
-MAX_READ_TOGETHER = 8  # a confusion matrix of 256 x 256
-_MAX_US = 1e15  # 32 years
-_MAX_NS = 1e12  # 17 minutes
 _COLUMN_TOLERANCE = 1e-6
-
-_TIMES_US = ("t1_us", "t2_us")
-_TIMES_NS = ("readout_ns", "reset_ns")
-_PROBABILITIES = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation_error")
-_GATE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 _FIELD = re.compile(r"([a-z0-9_]{1,40})(\[\d{1,7}\])?(\.[a-z0-9_]{1,40})?", re.ASCII)
+
+# Ranges of the fields of each object that are not None.
+_ANGLE: Range = (-math.pi, math.pi)
+_DEVICE: dict[str, Range] = {
+    "num_qubits": (1, MAX_QUBITS),
+    "max_shots": (0, 10**15),
+    **dict.fromkeys(("dt_ns", "feed_forward_ns", "rep_delay_ns", "overhead_ns"), NS),
+    "zz_strength": (-10.0, 10.0),
+}
+_FIT: dict[str, Range] = dict.fromkeys(("bodies", "widest", "two_qubit_gates"), (0, 10**9))
+_NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
+_QUBIT: dict[str, Range] = {
+    **dict.fromkeys(("t1_us", "t2_us"), US),
+    **dict.fromkeys(("readout_ns", "reset_ns"), NS),
+    **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
+    **dict.fromkeys(("reset_error", "preparation_error"), UNIT),
+    "frequency_ghz": (0.0, 1e9),
+}
+_GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
 
 
 def check(snapshot: CalibrationSnapshot) -> None:
     """Raise SnapshotError at the first value that is out of range."""
     for field in ("name", "provider", "version", "source_format", "source_digest"):
-        _text(field, getattr(snapshot, field))
+        checks.check_text(field, getattr(snapshot, field))
     if not snapshot.name:
         raise SnapshotError("name", "empty", hint="give the device a name")
-    _count("num_qubits", snapshot.num_qubits, 1, MAX_QUBITS)
-    _count("max_shots", snapshot.max_shots, 0, 10**15)
-    _range("dt_ns", snapshot.dt_ns, 0.0, _MAX_NS)
-    _range("feed_forward_ns", snapshot.feed_forward_ns, 0.0, _MAX_NS)
-    _range("rep_delay_ns", snapshot.rep_delay_ns, 0.0, _MAX_NS)
-    _range("overhead_ns", snapshot.overhead_ns, 0.0, _MAX_NS)
-    if snapshot.zz_strength is not None:
-        _range("zz_strength", snapshot.zz_strength, -10.0, 10.0)
+    checks.check_ranges("", snapshot, _DEVICE)
     if snapshot.fitted is not None:
         _scope(snapshot.fitted, snapshot.num_qubits)
     if snapshot.calibrated:
         _date("calibrated", snapshot.calibrated)
-    _natives(snapshot)
-    _coupling(snapshot)
-    if len(snapshot.qubits) not in (0, snapshot.num_qubits):
+    native: set[str] = set()
+    for index, each in enumerate(snapshot.native_gates):
+        checks.check_gate_name(f"native_gates[{index}].name", each.name)
+        checks.check_ranges(f"native_gates[{index}].", each, _NATIVE)
+        checks.check_once(f"native_gates[{index}].name", each.name, native)
+    if snapshot.all_to_all and snapshot.coupling:
         raise SnapshotError(
-            "qubits",
-            f"{len(snapshot.qubits)} entries for {snapshot.num_qubits} qubits",
-            hint="give one entry for each qubit, or none",
+            "coupling", "pairs on an all-to-all device", hint="leave coupling empty there"
         )
-    if len(snapshot.coordinates) not in (0, snapshot.num_qubits):
-        raise SnapshotError(
-            "coordinates",
-            f"{len(snapshot.coordinates)} entries for {snapshot.num_qubits} qubits",
-            hint="give one pair for each qubit, or none",
-        )
+    _groups(snapshot, "coupling", snapshot.coupling)
+    for field in ("qubits", "coordinates"):
+        if len(getattr(snapshot, field)) not in (0, snapshot.num_qubits):
+            raise SnapshotError(
+                field,
+                f"{len(getattr(snapshot, field))} entries for {snapshot.num_qubits} qubits",
+                hint="give one entry for each qubit, or none",
+            )
     for index, place in enumerate(snapshot.coordinates):
         for value in place:
-            _range(f"coordinates[{index}]", value, -1e6, 1e6)
+            checks.check_range(f"coordinates[{index}]", value, (-1e6, 1e6))
     for index, qubit in enumerate(snapshot.qubits):
-        _qubit(f"qubits[{index}]", qubit)
+        checks.check_ranges(f"qubits[{index}].", qubit, _QUBIT)
     _gates(snapshot)
-    _interactions(snapshot)
+    _groups(snapshot, "zz", [tuple(sorted(each.qubits)) for each in snapshot.zz])
+    for index, term in enumerate(snapshot.zz):
+        checks.check_range(f"zz[{index}].rate_khz", term.rate_khz, checks.KHZ)
+    together = snapshot.correlated_readout
+    _groups(snapshot, "correlated_readout", [tuple(sorted(each.qubits)) for each in together])
+    for index, group in enumerate(together):
+        at, size = f"correlated_readout[{index}]", len(group.qubits)
+        checks.check_confusion(at, group.confusion, size, _COLUMN_TOLERANCE)
     _dates(snapshot)
 
 
@@ -138,92 +127,46 @@ def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
 
 
 def _scope(scope: FitScope, num_qubits: int) -> None:
-    _text("fitted.device", scope.device)
-    _qubits("fitted.qubits", scope.qubits, num_qubits)
-    for name in ("bodies", "widest", "two_qubit_gates"):
-        _count(f"fitted.{name}", getattr(scope, name), 0, 10**9)
-    _count("fitted.families", len(scope.families), 0, MAX_FAMILIES)
+    checks.check_text("fitted.device", scope.device)
+    checks.check_qubits("fitted.qubits", scope.qubits, num_qubits)
+    checks.check_ranges("fitted.", scope, _FIT)
+    checks.check_entries("fitted.families", scope.families, MAX_FAMILIES)
     for family in scope.families:
-        _text("fitted.families", family)
+        checks.check_text("fitted.families", family)
     for field in ("first", "last"):
         if value := getattr(scope, field):
             _date(f"fitted.{field}", value)
 
 
-def _natives(snapshot: CalibrationSnapshot) -> None:
-    seen: set[str] = set()
-    for index, gate in enumerate(snapshot.native_gates):
-        field = f"native_gates[{index}]"
-        _gate_name(f"{field}.name", gate.name)
-        _count(f"{field}.num_qubits", gate.num_qubits, 1, 64)
-        _count(f"{field}.num_params", gate.num_params, 0, 64)
-        if gate.name in seen:
-            raise SnapshotError(f"{field}.name", f"{gate.name} twice", hint="remove one of the two")
-        seen.add(gate.name)
-
-
-def _coupling(snapshot: CalibrationSnapshot) -> None:
-    if snapshot.all_to_all and snapshot.coupling:
-        raise SnapshotError(
-            "coupling", "pairs on an all-to-all device", hint="leave coupling empty there"
-        )
+def _groups(snapshot: CalibrationSnapshot, field: str, groups: Sequence[tuple[int, ...]]) -> None:
+    """Check groups of qubits, each of which is listed once."""
     seen: set[tuple[int, ...]] = set()
-    for index, pair in enumerate(snapshot.coupling):
-        _qubits(f"coupling[{index}]", pair, snapshot.num_qubits)
-        _once(f"coupling[{index}]", pair, seen)
-
-
-def _qubit(field: str, qubit: QubitCalibration) -> None:
-    for name in _TIMES_US:
-        value = getattr(qubit, name)
-        if value is not None:
-            _range(f"{field}.{name}", value, 0.0, _MAX_US)
-            if value == 0.0:
-                raise SnapshotError(
-                    f"{field}.{name}", "0 us", hint="leave out what was not measured"
-                )
-    for name in _TIMES_NS:
-        if (value := getattr(qubit, name)) is not None:
-            _range(f"{field}.{name}", value, 0.0, _MAX_NS)
-    for name in _PROBABILITIES:
-        if (value := getattr(qubit, name)) is not None:
-            _range(f"{field}.{name}", value, 0.0, 1.0)
-    if qubit.frequency_ghz is not None:
-        _range(f"{field}.frequency_ghz", qubit.frequency_ghz, 0.0, 1e9)
+    at = "" if field == "coupling" else ".qubits"
+    for index, qubits in enumerate(groups):
+        checks.check_qubits(f"{field}[{index}]{at}", qubits, snapshot.num_qubits)
+        checks.check_once(f"{field}[{index}]{at}", qubits, seen)
 
 
 def _gates(snapshot: CalibrationSnapshot) -> None:
-    if len(snapshot.gates) > MAX_GATES:
-        raise SnapshotError("gates", f"{len(snapshot.gates)} entries", hint=f"at most {MAX_GATES}")
+    checks.check_entries("gates", snapshot.gates, MAX_GATES)
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     names: set[str] = set()
     seen: set[tuple[str, tuple[int, ...]]] = set()
     for index, gate in enumerate(snapshot.gates):
         field = f"gates[{index}]"
         if gate.name not in names:
-            _gate_name(f"{field}.name", gate.name)
+            checks.check_gate_name(f"{field}.name", gate.name)
             names.add(gate.name)
         if gate.qubits:
-            _qubits(f"{field}.qubits", gate.qubits, snapshot.num_qubits)
+            checks.check_qubits(f"{field}.qubits", gate.qubits, snapshot.num_qubits)
             if len(gate.qubits) != arity.get(gate.name, len(gate.qubits)):
                 raise SnapshotError(
                     f"{field}.qubits",
                     f"{len(gate.qubits)} qubits of {gate.name}",
                     hint=f"{gate.name} acts on {arity[gate.name]}",
                 )
-        if (gate.name, gate.qubits) in seen:
-            raise SnapshotError(
-                f"{field}.qubits",
-                f"{gate.name} on {list(gate.qubits)} twice",
-                hint="remove one of the two",
-            )
-        seen.add((gate.name, gate.qubits))
-        if gate.error is not None:
-            _range(f"{field}.error", gate.error, 0.0, 1.0)
-        if gate.duration_ns is not None:
-            _range(f"{field}.duration_ns", gate.duration_ns, 0.0, _MAX_NS)
-        if gate.over_rotation_rad is not None:
-            _range(f"{field}.over_rotation_rad", gate.over_rotation_rad, -math.pi, math.pi)
+        checks.check_once(f"{field}.qubits", (gate.name, gate.qubits), seen)
+        checks.check_ranges(f"{field}.", gate, _GATE)
         for number, rotation in enumerate(gate.rotations):
             _rotation(f"{field}.rotations[{number}]", rotation, gate, arity)
 
@@ -239,94 +182,19 @@ def _rotation(
             f"{rotation.pauli[:32]!r} after {gate.name}",
             hint="letters I, X, Y, Z, one for each qubit of a gate on one or two",
         )
-    _range(f"{field}.angle_rad", rotation.angle_rad, -math.pi, math.pi)
-
-
-def _interactions(snapshot: CalibrationSnapshot) -> None:
-    pairs: set[tuple[int, ...]] = set()
-    for index, term in enumerate(snapshot.zz):
-        _qubits(f"zz[{index}].qubits", term.qubits, snapshot.num_qubits)
-        _once(f"zz[{index}].qubits", tuple(sorted(term.qubits)), pairs)
-        _range(f"zz[{index}].rate_khz", term.rate_khz, -1e6, 1e6)
-    groups: set[tuple[int, ...]] = set()
-    for index, group in enumerate(snapshot.correlated_readout):
-        field = f"correlated_readout[{index}]"
-        _qubits(f"{field}.qubits", group.qubits, snapshot.num_qubits)
-        _once(f"{field}.qubits", tuple(sorted(group.qubits)), groups)
-        _count(f"{field}.qubits", len(group.qubits), 1, MAX_READ_TOGETHER)
-        side = 1 << len(group.qubits)
-        if len(group.confusion) != side or any(len(row) != side for row in group.confusion):
-            raise SnapshotError(
-                f"{field}.confusion",
-                f"not {side} rows of {side} numbers",
-                hint="one row for each outcome that is read, one column for each true one",
-            )
-        for row, values in enumerate(group.confusion):
-            for column, value in enumerate(values):
-                _range(f"{field}.confusion[{row}][{column}]", value, 0.0, 1.0)
-        for column in range(side):
-            total = math.fsum(row[column] for row in group.confusion)
-            if abs(total - 1.0) > _COLUMN_TOLERANCE:
-                raise SnapshotError(
-                    f"{field}.confusion",
-                    f"column {column} sums to {total:.6g}",
-                    hint="the outcomes of one true state have a total probability of 1",
-                )
+    checks.check_range(f"{field}.angle_rad", rotation.angle_rad, _ANGLE)
 
 
 def _dates(snapshot: CalibrationSnapshot) -> None:
-    if len(snapshot.dates) > MAX_DATES:
-        raise SnapshotError("dates", f"{len(snapshot.dates)} entries", hint=f"at most {MAX_DATES}")
+    checks.check_entries("dates", snapshot.dates, MAX_DATES)
     checked: set[str] = set()
     for name, when in snapshot.dates.items():
+        field = f"dates[{short_repr(name)}]"
         if not _FIELD.fullmatch(name):
-            raise SnapshotError(
-                f"dates[{short_repr(name)}]", "not the name of a field", hint="as qubits[3].t1_us"
-            )
+            raise SnapshotError(field, "not the name of a field", hint="as qubits[3].t1_us")
         if when not in checked:
-            _date(f"dates[{short_repr(name)}]", when)
+            _date(field, when)
             checked.add(when)
-
-
-def _text(field: str, value: str) -> None:
-    if len(value) > MAX_NAME_CHARS or not value.isprintable():
-        raise SnapshotError(
-            field, short_repr(value), hint=f"printable text of at most {MAX_NAME_CHARS} characters"
-        )
-
-
-def _gate_name(field: str, name: str) -> None:
-    if not _GATE_NAME.fullmatch(name):
-        raise SnapshotError(
-            field, f"the gate name {short_repr(name)}", hint="letters, digits and underscores"
-        )
-
-
-def _count(field: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise SnapshotError(field, short_repr(value), hint=f"{low} to {high}")
-
-
-def _range(field: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # false of NaN
-        raise SnapshotError(field, f"{value:g} is out of range", hint=f"{low:g} to {high:g}")
-
-
-def _qubits(field: str, qubits: Iterable[int], num_qubits: int) -> None:
-    inputs = tuple(qubits)
-    for qubit in inputs:
-        if not 0 <= qubit < num_qubits:
-            raise SnapshotError(
-                field, f"qubit {short_repr(qubit)} is out of range", hint=f"0 to {num_qubits - 1}"
-            )
-    if len(set(inputs)) < len(inputs):
-        raise SnapshotError(field, f"a qubit twice in {list(inputs)}", hint="name each qubit once")
-
-
-def _once(field: str, key: tuple[int, ...], seen: set[tuple[int, ...]]) -> None:
-    if key in seen:
-        raise SnapshotError(field, f"{list(key)} twice", hint="remove one of the two")
-    seen.add(key)
 
 
 def _date(field: str, value: str) -> None:
@@ -355,7 +223,7 @@ def dump(snapshot: CalibrationSnapshot) -> bytes:
 
 def load(data: bytes) -> CalibrationSnapshot:
     """Read a snapshot from its JSON. Raises SnapshotError, which names the field."""
-    return from_values(strict_json.parse(data))
+    return from_values(checks.parse(data))
 
 
 def from_values(values: Any) -> CalibrationSnapshot:
@@ -370,12 +238,9 @@ def from_values(values: Any) -> CalibrationSnapshot:
     if values.get("format", FORMAT) != FORMAT:
         raise SnapshotError(
             "format",
-            f"{strict_json.short_repr(values['format'])} is not supported",
+            f"{short_repr(values['format'])} is not supported",
             hint=f"this version reads format {FORMAT}",
         )
-    try:
-        result = msgspec.convert(values, CalibrationSnapshot)
-    except msgspec.ValidationError as error:
-        raise strict_json.type_error(error, CalibrationSnapshot) from None
+    result = checks.converted(values, CalibrationSnapshot)
     check(result)
     return result

@@ -1,13 +1,15 @@
-"""Strict JSON of calibration data, and the errors of noise models."""
+"""Strict JSON of noise documents, checks of their values, and the errors of noise models."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import typing
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,6 +36,8 @@ class SnapshotError(NoiseError):
         super().__init__(f"{field}: {message}" if field else message, hint=hint)
         self.field = field
 
+
+_Document = TypeVar("_Document", bound=msgspec.Struct)
 
 # Strict parser for JSON of calibration data: sizes are limited, and no value is lost silently.
 
@@ -119,7 +123,7 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
-def type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -> SnapshotError:
+def _type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -> SnapshotError:
     """Convert an error of msgspec to a SnapshotError with the path of its field.
 
     `document`: the type that was expected; its fields are in the hint on an unknown one.
@@ -132,7 +136,8 @@ def type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -
     hint = ""
     if unnamed:
         if "unknown field" in message:
-            hint = _known_fields(unnamed.group(1), _type_at(document, field))
+            fields = _type_at(document, field).__struct_encode_fields__
+            hint = known_names(unnamed.group(1), fields)
         field = f"{field}.{unnamed.group(1)}" if field else unnamed.group(1)
     return SnapshotError(
         ascii(field)[1:-1][:120] or "document", ascii(message)[1:-1][:200], hint=hint
@@ -154,9 +159,101 @@ def _type_at(document: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:
     return result
 
 
-def _known_fields(name: str, owner: type[msgspec.Struct]) -> str:
-    """Return a hint with the fields of an object that has no field `name`."""
-    fields = owner.__struct_encode_fields__
-    near = difflib.get_close_matches(name, fields, 1)
+def known_names(name: str, names: Sequence[str]) -> str:
+    """Return a hint for a name that is none of these."""
+    near = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {near[0]}? " if near else ""
-    return f"{guess}known: {', '.join(fields)}"
+    return f"{guess}known: {', '.join(names)}"
+
+
+# Checks of the values of a document. Each raises SnapshotError with the place of the value.
+
+MAX_QUBITS = 10_000
+MAX_READ_TOGETHER = 8  # a confusion matrix of 256 x 256
+Range = tuple[float, float]
+UNIT: Range = (0.0, 1.0)  # probabilities
+NS: Range = (0.0, 1e12)  # 17 minutes
+US: Range = (math.ulp(0.0), 1e15)  # 32 years; 0 is no measured time
+KHZ: Range = (-1e6, 1e6)
+_GATE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+def check_range(field: str, value: float, limits: Range) -> None:
+    """Check a number; NaN is in no range."""
+    low, high = limits
+    if not low <= value <= high:
+        hint = f"{low:g} to {high:g}" if limits is not US else "above 0, or leave it out"
+        raise SnapshotError(field, f"{short_repr(value)} is out of range", hint=hint)
+
+
+def check_ranges(place: str, entry: msgspec.Struct, ranges: Mapping[str, Range]) -> None:
+    """Check the fields of an object that are not None. `place`: prefix of their names."""
+    for name, limits in ranges.items():
+        value = getattr(entry, name)
+        if value is not None and not limits[0] <= value <= limits[1]:
+            check_range(place + name, value, limits)
+
+
+def check_text(field: str, value: str, max_chars: int = 100) -> None:
+    """Check a text that is shown."""
+    if len(value) > max_chars or not value.isprintable():
+        hint = f"printable text of at most {max_chars} characters"
+        raise SnapshotError(field, short_repr(value), hint=hint)
+
+
+def check_gate_name(field: str, name: str) -> None:
+    """Check the name of a gate."""
+    if not _GATE_NAME.fullmatch(name):
+        hint = "letters, digits and underscores"
+        raise SnapshotError(field, f"the gate name {short_repr(name)}", hint=hint)
+
+
+def check_qubits(field: str, qubits: Iterable[int], num_qubits: int) -> None:
+    """Check numbers of different qubits of a device. `num_qubits` 0: of any size."""
+    inputs, limit = tuple(qubits), num_qubits or MAX_QUBITS
+    for qubit in inputs:
+        if not 0 <= qubit < limit:
+            text = f"qubit {short_repr(qubit)} is out of range"
+            raise SnapshotError(field, text, hint=f"0 to {limit - 1}")
+    if len(set(inputs)) < len(inputs):
+        raise SnapshotError(field, f"a qubit twice in {list(inputs)}", hint="name each qubit once")
+
+
+def check_once(field: str, key: object, seen: set[Any], text: str = "") -> None:
+    """Add a key to those of earlier entries. `text`: of the key in the error."""
+    if key in seen:
+        text = text or str(list(key) if isinstance(key, tuple) else key)
+        raise SnapshotError(field, f"{text[:60]} twice", hint="remove one of the two")
+    seen.add(key)
+
+
+def check_entries(field: str, entries: Any, most: int) -> None:
+    """Check the number of entries of a field."""
+    if len(entries) > most:
+        raise SnapshotError(field, f"{len(entries)} entries", hint=f"at most {most}")
+
+
+def check_confusion(
+    place: str, confusion: tuple[tuple[float, ...], ...], num_qubits: int, tolerance: float
+) -> None:
+    """Check a confusion matrix: row read, column true, each column a distribution."""
+    check_range(f"{place}.qubits", num_qubits, (1, MAX_READ_TOGETHER))
+    field, side = f"{place}.confusion", 1 << num_qubits
+    if len(confusion) != side or any(len(row) != side for row in confusion):
+        hint = "one row for each outcome that is read, one column for each true one"
+        raise SnapshotError(field, f"not {side} rows of {side} numbers", hint=hint)
+    for row, values in enumerate(confusion):
+        for column, value in enumerate(values):
+            check_range(f"{field}[{row}][{column}]", value, UNIT)
+    for column, total in enumerate(math.fsum(each) for each in zip(*confusion, strict=True)):
+        if abs(total - 1.0) > tolerance:
+            hint = "the outcomes of one true state have a total probability of 1"
+            raise SnapshotError(field, f"column {column} sums to {total:.6g}", hint=hint)
+
+
+def converted(values: Any, document: type[_Document]) -> _Document:
+    """Convert parsed JSON to a document, with the types checked."""
+    try:
+        return msgspec.convert(values, document)
+    except msgspec.ValidationError as error:
+        raise _type_error(error, document) from None

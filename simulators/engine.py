@@ -6,7 +6,6 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -106,20 +105,14 @@ class EngineResult(msgspec.Struct, frozen=True):
         width, wide = self.outcome_width, self.probability_width
         size = len(self.memory) // self.count
         return BindingResult(
-            width,
-            self.outcomes[first * width : last * width],
-            self.counts[4 * first : 4 * last],
-            self.probability_outcomes[low * wide : high * wide],
-            wide,
+            width, self.outcomes[first * width : last * width], self.counts[4 * first : 4 * last],
+            self.probability_outcomes[low * wide : high * wide], wide,
             self.probabilities[8 * low : 8 * high],
-            None if self.statevector is None else self.statevector[k],
-            self._estimates(k),
-            self.truncation,
-            self.remark,
-            self._gradients(k),
+            None if self.statevector is None else self.statevector[k], self._estimates(k),
+            self.truncation, self.remark, self._gradients(k),
             self.memory[k * size : (k + 1) * size],
             None if self.amplitudes is None else self.amplitudes[k],
-        )
+        )  # fmt: skip
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:
         if not self.expectations:
@@ -194,7 +187,7 @@ class RunControl:
     def check(self) -> None:
         """Raise Stopped if `stop` was called."""
         if self.flag[0]:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+            raise Stopped()
 
     def add_sweeps(self, passes: int) -> None:
         """Add sweeps to the total."""
@@ -224,12 +217,7 @@ class ThreadPool:
     def __enter__(self) -> ThreadPool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for _ in self._threads:
             self._orders.put(None)
         for thread in self._threads:

@@ -104,3 +104,11 @@ class Stopped(EngineError):
     """The run ended because `RunControl.stop` was called; there is no result."""
 
     code = "stopped"
+
+    def __init__(
+        self,
+        message: str = "the run was stopped",
+        *,
+        hint: str = "whoever stopped it can submit it again",
+    ) -> None:
+        super().__init__(message, hint=hint)

@@ -74,7 +74,7 @@ def _calls(
     dtype = np.complex128 if precision == "double" else np.complex64
     state = State(zeros(1 << num_qubits, dtype))
     state.amplitudes[:] = 2.0 ** (-num_qubits / 2)
-    reals = state.reals if state.reals.size else state.singles
+    reals = next(each for each in state.arrays if each.size)
     sweeper = BlockExecutor(pool, RunControl())
     height = width - LANE_WIRES
     low = [*range(width)]

@@ -30,16 +30,14 @@ def read(environ: Mapping[str, str]) -> Allocation:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "") or str(error)
         raise AllocationError(
-            f"PBS_NODEFILE = {path!r} cannot be read: {reason}",
-            hint=hostlist.NAME_THE_NODES,
+            f"PBS_NODEFILE = {path!r} cannot be read: {reason}", hint=hostlist.NAME_THE_NODES
         ) from error
     names = [
         check_host_name(line.strip(), "PBS_NODEFILE", path) for line in text.splitlines() if line
     ]
     if not names:
         raise AllocationError(
-            f"PBS_NODEFILE = {path!r} names no host",
-            hint=hostlist.NAME_THE_NODES,
+            f"PBS_NODEFILE = {path!r} names no host", hint=hostlist.NAME_THE_NODES
         )
     tasks = Counter(names)
     cores = _number(environ, "NCPUS") or _number(environ, "PBS_NUM_PPN")
@@ -54,8 +52,7 @@ def _number(environ: Mapping[str, str], variable: str) -> int:
     cores = hostlist.parse_uint(text, hostlist.MAX_SLOTS)
     if cores is None:
         raise AllocationError(
-            f"{variable} = {text[:80]!r} is not a number of cores",
-            hint=hostlist.NAME_THE_NODES,
+            f"{variable} = {text[:80]!r} is not a number of cores", hint=hostlist.NAME_THE_NODES
         )
     return cores
 
@@ -77,8 +74,7 @@ def discover(
     """Return the nodes that this environment may use. Raises AllocationError.
 
     - `hosts`, `hostfile`: nodes that the user names. A host without a number has this machine's
-      cores
-      if it is this machine, else one slot.
+      cores if it is this machine, else one slot.
     - `memory_per_slot`: bytes; overrides the memory that the site reports
     - `slots`: slots of each node for which the user gives no number
     - `nodes_per_dvm`: number of nodes in a block

@@ -117,10 +117,7 @@ def _expand_range(part: str, variable: str, text: str) -> list[str]:
 
 
 def _invalid(variable: str, text: str, reason: str) -> AllocationError:
-    return AllocationError(
-        f"{variable} = {text[:200]!r}: {reason}",
-        hint=NAME_THE_NODES,
-    )
+    return AllocationError(f"{variable} = {text[:200]!r}: {reason}", hint=NAME_THE_NODES)
 
 
 # Nodes that the user names: `--hosts node1:2,node[2-4]:2`, or a file with one host a line.

@@ -18,7 +18,7 @@ from launcher.base import Command, Exit, LauncherEvent, LaunchError
 from launcher.process import die_with_parent
 from launcher.process.agent import remote_command
 
-# Table of child processes: start, poll, signal, end. For launchers, from the main thread.
+# Child processes of a launcher: start, poll, signal, end. For launchers, from the main thread.
 #
 # Invariant: a process is signalled only while it has not been reaped, so that a signal never
 # reaches another process with the same pid.
@@ -39,13 +39,18 @@ class _Child:
     translate_exit: ExitTranslator
 
 
-class ChildProcesses:
-    """Child processes. Each has a worker's name and start; several may run under one name."""
+class SubprocessLauncher:
+    """Base class of launchers whose workers are child processes; subclasses add `start`.
+
+    Each child has a worker's name and start; several may run under one name.
+    """
+
+    exposure = ""
 
     def __init__(self) -> None:
         self._children: list[_Child] = []
 
-    def start(
+    def _spawn(
         self,
         command: Command,
         argv: Sequence[str] = (),
@@ -98,6 +103,12 @@ class ChildProcesses:
                 )
         return exits
 
+    def poll_events(self) -> list[LauncherEvent]:
+        return []
+
+    def recheck_node(self, node: str) -> bool:  # noqa: ARG002 - nodes are not watched
+        return False
+
     def running(self) -> list[str]:
         return [child.name for child in self._children]
 
@@ -124,36 +135,6 @@ class ChildProcesses:
 
     def _children_of(self, name: str) -> list[_Child]:
         return [child for child in self._children if child.name == name]
-
-
-class SubprocessLauncher:
-    """Base class of launchers whose workers are child processes; subclasses add `start`."""
-
-    exposure = ""
-
-    def __init__(self) -> None:
-        self._children = ChildProcesses()
-
-    def poll_exits(self) -> list[Exit]:
-        return self._children.poll_exits()
-
-    def poll_events(self) -> list[LauncherEvent]:
-        return []
-
-    def recheck_node(self, node: str) -> bool:  # noqa: ARG002 - nodes are not watched
-        return False
-
-    def kill(self, name: str) -> None:
-        self._children.kill(name)
-
-    def terminate(self, name: str) -> None:
-        self._children.terminate(name)
-
-    def running(self) -> list[str]:
-        return self._children.running()
-
-    def close(self) -> None:
-        self._children.close()
 
 
 def describe_exit(code: int) -> str:
@@ -245,9 +226,9 @@ class LocalLauncher(SubprocessLauncher):
             )
         node = command.shares[0].node if command.shares else ""
         if not node or is_this_node(node):
-            return self._children.start(command)
+            return self._spawn(command)
         remote = remote_command(node, (remote_shell_line(command),), os.environ, self._agent)
-        return self._children.start(
+        return self._spawn(
             command,
             die_with_parent.command_line(os.getpid(), remote),
             os.environ,

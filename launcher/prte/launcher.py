@@ -57,8 +57,7 @@ class PrteLauncher:
 
     - `folder`: on a local disk, with a short path; `close` removes the files made there
     - `environ`: environment of the service. Ranks get their command's environment, and of this one
-      only
-      PATH, HOME and the like.
+      only PATH, HOME and the like.
     - `agent`: the user's program for other nodes, as for `launcher.process.agent`
     """
 

@@ -16,9 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import strict_json
+from noise_models import custom, strict_json
 from noise_models.channel import Channel, from_kraus, from_paulis, from_unitary, identity, tensor
-from noise_models.custom import entries
 from noise_models.strict_json import NoiseError, SnapshotError
 
 _ROOT = np.sqrt(0.5)
@@ -58,17 +57,14 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     errors: tuple[_Error, ...]
     name: str = "aer"
     num_qubits: int = 0
-    idle: tuple[entries.IdleEntry, ...] = ()
+    idle: tuple[custom.IdleEntry, ...] = ()
 
 
-def from_aer(values: Any) -> entries.CustomModel:
+def from_aer(values: Any) -> custom.CustomModel:
     """Convert Aer's dictionary to a custom model. Raises SnapshotError, which names the field."""
-    try:
-        inputs = msgspec.convert(values, _Model)
-    except msgspec.ValidationError as error:
-        raise strict_json.type_error(error, _Model) from None
-    channels: list[entries.ChannelEntry] = []
-    readout: list[entries.ReadoutEntry] = []
+    inputs = strict_json.converted(values, _Model)
+    channels: list[custom.ChannelEntry] = []
+    readout: list[custom.ReadoutEntry] = []
     for index, each in enumerate(inputs.errors):
         field = f"errors[{index}]"
         try:
@@ -84,18 +80,18 @@ def from_aer(values: Any) -> entries.CustomModel:
             if isinstance(problem, SnapshotError):
                 raise
             raise SnapshotError(field, problem.message, hint=problem.hint) from None
-    result = entries.CustomModel(
+    result = custom.CustomModel(
         name=inputs.name,
         num_qubits=inputs.num_qubits,
         channels=tuple(channels),
         idle=inputs.idle,
         readout=tuple(readout),
     )
-    entries.check(result)
+    custom.check(result)
     return result
 
 
-def _quantum(error: _Error, field: str) -> list[entries.ChannelEntry]:
+def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
     """Return the channel entries of a mixture of circuits."""
     weights = [_probability(each, f"{field}.probabilities") for each in error.probabilities]
     if len(weights) != len(error.instructions) or abs(sum(weights) - 1.0) > 1e-9:
@@ -117,7 +113,7 @@ def _quantum(error: _Error, field: str) -> list[entries.ChannelEntry]:
         total += weight / sum(weights) * built.ptm
     entry = _entry_fields(Channel(total))
     return [
-        entries.ChannelEntry(gate=operation, qubits=qubits, **entry)
+        custom.ChannelEntry(gate=operation, qubits=qubits, **entry)
         for operation in error.operations
         for qubits in error.gate_qubits
     ]
@@ -160,7 +156,7 @@ def _pauli(name: str, field: str) -> Channel:
 
 def _array(value: Any, field: str) -> NDArray[np.complex128]:
     try:
-        return entries.matrix(msgspec.convert(value, entries.Matrix))
+        return custom.matrix(msgspec.convert(value, custom.Matrix))
     except msgspec.ValidationError as error:
         raise SnapshotError(f"{field}.params", str(error)[:200], hint="rows of numbers") from None
 
@@ -194,7 +190,7 @@ def _entry_fields(channel: Channel) -> dict[str, Any]:
     }
 
 
-def _readout(error: _Error, field: str) -> list[entries.ReadoutEntry]:
+def _readout(error: _Error, field: str) -> list[custom.ReadoutEntry]:
     """Return the entries of a readout error; Aer's rows are the true outcomes."""
     if set(error.operations) != {"measure"}:
         raise SnapshotError(f"{field}.operations", str(error.operations)[:60], hint="measure")
@@ -208,7 +204,7 @@ def _readout(error: _Error, field: str) -> list[entries.ReadoutEntry]:
     results = []
     for qubits in error.gate_qubits:
         if len(rows) == 2:
-            results.append(entries.ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
+            results.append(custom.ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
         else:
-            results.append(entries.ReadoutEntry(qubits=qubits, confusion=confusion))
+            results.append(custom.ReadoutEntry(qubits=qubits, confusion=confusion))
     return results

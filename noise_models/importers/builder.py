@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from noise_models import calibration
 from noise_models.importers import reading
-from noise_models.snapshot import MAX_QUBITS, check, clamps
-from noise_models.strict_json import SnapshotError, short_repr
+from noise_models.snapshot import check, clamps
+from noise_models.strict_json import MAX_QUBITS, SnapshotError, check_qubits, short_repr
+
+# Values of operations that the snapshot has as values of their qubits.
+INSTRUCTIONS = {
+    ("measure", "error"): "readout_error",
+    ("measure", "duration_ns"): "readout_ns",
+    ("reset", "error"): "reset_error",
+    ("reset", "duration_ns"): "reset_ns",
+}
 
 
 class SnapshotBuilder:
@@ -73,6 +81,19 @@ class SnapshotBuilder:
         values[key] = value
         self.recorder.used(field, f"gates[*].{key}")
 
+    def set_operation(
+        self, name: str, qubits: tuple[int, ...], key: str, value: float, field: str
+    ) -> None:
+        """Set `error` or `duration_ns` of a gate; of a measurement or reset, which have them as
+        values of their qubits, for each qubit, or for all that have none if `qubits` is ()."""
+        target = INSTRUCTIONS.get((name, key))
+        if target is None:
+            self.set_gate(name, qubits, key, value, field)
+            return
+        for qubit in qubits or range(self.num_qubits):
+            if qubits or not self.has_qubit(qubit, target):
+                self.set_qubit(qubit, target, value, field)
+
     def gate_value(self, name: str, qubits: tuple[int, ...], key: str) -> float | None:
         """Return a value of a gate; None: it was not set."""
         return self._gates.get((name, qubits), {}).get(key)
@@ -128,6 +149,26 @@ class SnapshotBuilder:
             self.values[target] = read(value, field)
             self.recorder.used(field, target)
 
+    def fields(
+        self,
+        entry: object,
+        place: str,
+        table: reading.FieldTable,
+        known: Collection[str] = (),
+        normal: Callable[[str], str] = str,
+    ) -> Iterator[tuple[str, float, str]]:
+        """Iterate over (field of the snapshot, value, place) of the keys that a table has, and
+        report the others that are not known. A null is a value that was not measured. `normal`:
+        the form of a key in the table."""
+        for key, value in reading.mapping(entry, place).items():
+            at = f"{place}.{reading.key_text(key)}"
+            name = normal(key)
+            if name in table and value is not None:
+                target, convert = table[name]
+                yield target, convert(value, at), at
+            elif name not in table and name not in known:
+                self.recorder.ignored(at, "not used by the noise model")
+
     def ignore_others(
         self, document: Mapping[str, Any], known: Collection[str], prefix: str = ""
     ) -> None:
@@ -158,15 +199,7 @@ class SnapshotBuilder:
 
     def check_qubits(self, qubits: tuple[int, ...], field: str) -> None:
         """Raise SnapshotError where a qubit is out of range or given twice."""
-        for qubit in qubits:
-            if not 0 <= qubit < self.num_qubits:
-                raise SnapshotError(
-                    field,
-                    f"qubit {short_repr(qubit)} is out of range",
-                    hint=f"0 to {self.num_qubits - 1}",
-                )
-        if len(set(qubits)) < len(qubits):
-            raise SnapshotError(field, f"a qubit twice in {list(qubits)}")
+        check_qubits(field, qubits, self.num_qubits)
 
     def finish(
         self, name: str, digest: str

@@ -16,13 +16,18 @@ NAME = "cunqa"
 _QUBIT = re.compile(r"q\[(\d{1,6})\]", re.ASCII)
 _PAIR = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
 # Keys without spaces, in lower case: files write "Readout fidelity (RB)" with and without one.
-_QUBIT_VALUES = {
-    "t1(s)": ("t1_us", 1e6),
-    "t2(s)": ("t2_us", 1e6),
-    "drivefrequency(hz)": ("frequency_ghz", 1e-9),
-    "readoutduration(s)": ("readout_ns", 1e9),
+_QUBIT_FIELDS: reading.FieldTable = {
+    "t1(s)": ("t1_us", reading.times(1e6)),
+    "t2(s)": ("t2_us", reading.times(1e6)),
+    "drivefrequency(hz)": ("frequency_ghz", reading.times(1e-9)),
+    "readoutduration(s)": ("readout_ns", reading.times(1e9)),
+    "readoutfidelity(rb)": ("readout_error", reading.infidelity),
 }
-_DURATIONS = ("gateduration(s)", "duration(s)")
+_GATE_FIELDS: reading.FieldTable = {
+    "gateduration(s)": ("duration_ns", reading.times(1e9)),
+    "duration(s)": ("duration_ns", reading.times(1e9)),
+    "fidelity(rb)": ("error", reading.infidelity),
+}
 
 
 def recognizes(source: Source) -> bool:
@@ -44,7 +49,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     builder.values["technology"] = "superconducting"
     builder.recorder.defaulted("technology", "superconducting")
     for key, entry in qubits.items():
-        _qubit(builder, index_of[key], f"Qubits.q[{index_of[key]}]", entry)
+        place = f"Qubits.q[{index_of[key]}]"
+        for target, value, at in builder.fields(entry, place, _QUBIT_FIELDS, (), _plain):
+            builder.set_qubit(index_of[key], target, value, at)
     for key, entry in reading.mapping(document.get("Q1Gates"), "Q1Gates").items():
         qubit = _number(key, f"Q1Gates.{key_text(key)}")
         at = f"Q1Gates.q[{qubit}]"
@@ -80,17 +87,9 @@ def _number(key: str, field: str) -> int:
     return int(result[1])
 
 
-def _qubit(builder: SnapshotBuilder, qubit: int, place: str, entry: Any) -> None:
-    for key, value in reading.mapping(entry, place).items():
-        plain = "".join(key.split()).lower()
-        at = f"{place}.{key_text(key)}"
-        if plain in _QUBIT_VALUES:
-            target, factor = _QUBIT_VALUES[plain]
-            builder.set_qubit(qubit, target, reading.number(value, at) * factor, at)
-        elif plain == "readoutfidelity(rb)":
-            builder.set_qubit(qubit, "readout_error", reading.infidelity(value, at), at)
-        else:
-            builder.recorder.ignored(at, "not used by the noise model")
+def _plain(key: str) -> str:
+    """Return a key without spaces, in lower case."""
+    return "".join(key.split()).lower()
 
 
 def _gate(
@@ -98,13 +97,6 @@ def _gate(
 ) -> None:
     name = qiskit_name(gate)
     builder.add_gate(name, qubits, place)
-    for key, value in reading.mapping(entry, place).items():
-        plain = "".join(key.split()).lower()
-        at = f"{place}.{key_text(key)}"
-        if plain in _DURATIONS:
-            duration_ns = reading.number(value, at) * 1e9
-            builder.set_gate(name, qubits, "duration_ns", duration_ns, at)
-        elif plain == "fidelity(rb)":
-            builder.set_gate(name, qubits, "error", reading.infidelity(value, at), at)
-        elif key not in ("Control", "Target"):
-            builder.recorder.ignored(at, "not used by the noise model")
+    known = ("control", "target")
+    for key, value, at in builder.fields(entry, place, _GATE_FIELDS, known, _plain):
+        builder.set_gate(name, qubits, key, value, at)

@@ -145,12 +145,7 @@ def _entries(qubit: int, place: str, cell: str) -> Iterator[tuple[tuple[int, ...
 
 
 def _gate(
-    builder: SnapshotBuilder,
-    gate: str,
-    qubits: tuple[int, ...],
-    key: str,
-    value: float,
-    place: str,
+    builder: SnapshotBuilder, gate: str, qubits: tuple[int, ...], key: str, value: float, place: str
 ) -> None:
     existing = builder.gate_value(gate, qubits, key)
     if existing is not None and existing == value:

@@ -7,6 +7,7 @@ configuration (`coupling_map`, `basis_gates`, `dt`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, CalibrationSnapshot
@@ -20,11 +21,20 @@ NAME = IBM_PROPERTIES
 # others, up to 1.4 MHz, would turn a neighbour by pi in the time of one or two gates.
 _MAX_ZZ_KHZ = 300.0
 
-_TIMES_US = {"T1": "t1_us", "T2": "t2_us"}
-_PROBABILITIES = {
-    "readout_error": "readout_error",
-    "prob_meas0_prep1": "p10",
-    "prob_meas1_prep0": "p01",
+# Name of a value -> (field of the snapshot, factor of its unit); a probability has no unit.
+_Unit = tuple[str, Callable[[object, str], float] | None]
+_QUBIT_FIELDS: dict[str, _Unit] = {
+    "T1": ("t1_us", lambda unit, at: reading.time_factor(unit, at) / 1e3),
+    "T2": ("t2_us", lambda unit, at: reading.time_factor(unit, at) / 1e3),
+    "readout_length": ("readout_ns", reading.time_factor),
+    "frequency": ("frequency_ghz", reading.frequency_factor),
+    "readout_error": ("readout_error", None),
+    "prob_meas0_prep1": ("p10", None),
+    "prob_meas1_prep0": ("p01", None),
+}
+_GATE_FIELDS: dict[str, _Unit] = {
+    "gate_length": ("duration_ns", reading.time_factor),
+    "gate_error": ("error", None),
 }
 # Supported instructions that imply measurements inside a circuit.
 _DYNAMIC = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset"))
@@ -98,25 +108,10 @@ def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) ->
     for place, entry in reading.items(entries, field):
         name, result = _named(entry, place)
         at = f"{field}.{name}"
-        if name in _TIMES_US:
-            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
-            value = reading.scaled(reading.number(result.get("value"), at), factor / 1e3)
-            target = _TIMES_US[name]
-        elif name == "readout_length":
-            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
-            value = reading.scaled(reading.number(result.get("value"), at), factor)
-            target = "readout_ns"
-        elif name == "frequency":
-            factor = reading.frequency_factor(result.get("unit"), f"{at}.unit")
-            value = reading.scaled(reading.number(result.get("value"), at), factor)
-            target = "frequency_ghz"
-        elif name in _PROBABILITIES:
-            _no_unit(result, at)
-            value = reading.probability(result.get("value"), at)
-            target = _PROBABILITIES[name]
-        else:
+        if name not in _QUBIT_FIELDS:
             _other_of_qubit(builder, index, name, result, at)
             continue
+        target, value = _measured(_QUBIT_FIELDS[name], result, at)
         builder.set_qubit(index, target, value, at)
         if result.get("date") is not None:
             builder.date_qubit(index, target, reading.text(result["date"], f"{at}.date"))
@@ -136,10 +131,7 @@ def _other_of_qubit(
 
 def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
     name = reading.text(entry.get("gate"), f"{field}.gate")
-    qubits = tuple(
-        reading.qubit_index(each, place)
-        for place, each in reading.items(entry.get("qubits"), f"{field}.qubits")
-    )
+    qubits = reading.qubit_tuple(entry.get("qubits"), f"{field}.qubits")
     if not qubits:
         raise SnapshotError(f"{field}.qubits", "empty", hint="name the qubits of the gate")
     builder.check_qubits(qubits, f"{field}.qubits")
@@ -149,13 +141,8 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
     for place, each in reading.items(entry.get("parameters", []), f"{field}.parameters"):
         key, result = _named(each, place)
         at = f"{field}.{key}"
-        if key == "gate_length":
-            factor = reading.time_factor(result.get("unit"), f"{at}.unit")
-            value = reading.scaled(reading.number(result.get("value"), at), factor)
-            target = "duration_ns"
-        elif key == "gate_error":
-            _no_unit(result, at)
-            value, target = reading.probability(result.get("value"), at), "error"
+        if key in _GATE_FIELDS:
+            target, value = _measured(_GATE_FIELDS[key], result, at)
         elif key == "operational" and not instruction:
             if not reading.number(result.get("value"), at):
                 builder.replace_error(name, qubits, 1.0)
@@ -174,12 +161,7 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
 
 
 def _instruction(
-    builder: SnapshotBuilder,
-    name: str,
-    qubits: tuple[int, ...],
-    target: str,
-    value: float,
-    at: str,
+    builder: SnapshotBuilder, name: str, qubits: tuple[int, ...], target: str, value: float, at: str
 ) -> None:
     """Set the duration of a measurement or reset; their errors are values of the qubits."""
     fields = {"reset": "reset_ns", "measure": "readout_ns"}
@@ -192,9 +174,15 @@ def _instruction(
         builder.recorder.ignored(at, f"of {name}: readout errors of the qubits are used")
 
 
-def _no_unit(entry: dict[str, Any], at: str) -> None:
+def _measured(field: _Unit, entry: dict[str, Any], at: str) -> tuple[str, float]:
+    """Return the snapshot's field of an entry, and its value in the field's unit."""
+    target, factor = field
+    if factor is not None:
+        scale = factor(entry.get("unit"), f"{at}.unit")
+        return target, reading.scaled(reading.number(entry.get("value"), at), scale)
     if entry.get("unit") not in ("", None):
         raise SnapshotError(f"{at}.unit", f"{short_repr(entry['unit'])} of a probability")
+    return target, reading.probability(entry.get("value"), at)
 
 
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:

@@ -95,59 +95,29 @@ def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], fac
     arity = reading.integer(
         record.get("numQubits", record.get("num_qubits", 1)), f"{place}.numQubits"
     )
+    fields: reading.FieldTable = {
+        "fidelity": ("error", reading.infidelity),
+        "duration": ("duration_ns", reading.times(factor)),
+    }
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]] = []
     for at, entry in reading.items(record.get("siteOverrides", []), f"{place}.siteOverrides"):
         each = reading.mapping(entry, at)
-        qubits = tuple(
-            reading.qubit_index(qubit, where)
-            for where, qubit in reading.items(each.get("sites"), f"{at}.sites")
-        )
+        qubits = reading.qubit_tuple(each.get("sites"), f"{at}.sites")
         if len(qubits) != arity:
             raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {short_repr(inputs)}")
         sites.append((at, qubits, each))
-    if name in ("measure", "reset"):
-        _instruction(builder, name, place, record, sites, factor)
-        return
-    count = record.get("numParameters")
-    params = None if count is None else reading.integer(count, f"{place}.numParameters")
-    builder.add_native(name, arity, params, f"{place}.name")
-    builder.recorder.used(f"{place}.name", "native_gates[*]")
+    is_gate = name not in ("measure", "reset")
+    if is_gate:
+        count = record.get("numParameters")
+        params = None if count is None else reading.integer(count, f"{place}.numParameters")
+        builder.add_native(name, arity, params, f"{place}.name")
+        builder.recorder.used(f"{place}.name", "native_gates[*]")
     for at, qubits, each in [*sites, (place, (), record)]:
-        error, duration_ns = _figures(at, {**record, **each}, factor)
-        if qubits or error is not None or duration_ns is not None:
+        entry = {**record, **each}
+        figures = list(builder.fields(entry, at, fields, entry))
+        if is_gate and (qubits or figures):
             builder.add_gate(name, qubits, at)
-        if error is not None:
-            builder.set_gate(name, qubits, "error", error, f"{at}.fidelity")
-        if duration_ns is not None:
-            builder.set_gate(name, qubits, "duration_ns", duration_ns, f"{at}.duration")
-        if len(qubits) == 2 and (qubits[0], qubits[1]) not in builder.coupling:
+        for key, value, where in figures:
+            builder.set_operation(name, qubits, key, value, where)
+        if is_gate and len(qubits) == 2 and (qubits[0], qubits[1]) not in builder.coupling:
             builder.couple((qubits[0], qubits[1]), at)
-
-
-def _figures(at: str, record: dict[str, Any], factor: float) -> tuple[float | None, float | None]:
-    """Return (error, duration in ns) of an operation; None: the value is missing."""
-    error = duration_ns = None
-    if record.get("fidelity") is not None:
-        error = reading.infidelity(record["fidelity"], f"{at}.fidelity")
-    if record.get("duration") is not None:
-        duration_ns = reading.number(record["duration"], f"{at}.duration") * factor
-    return error, duration_ns
-
-
-def _instruction(
-    builder: SnapshotBuilder,
-    name: str,
-    place: str,
-    record: dict[str, Any],
-    sites: list[tuple[str, tuple[int, ...], dict[str, Any]]],
-    factor: float,
-) -> None:
-    """Store the values of a measurement or reset as values of the qubits."""
-    targets = ("readout_error", "readout_ns") if name == "measure" else ("reset_error", "reset_ns")
-    for at, qubits, each in [*sites, (place, tuple(range(builder.num_qubits)), record)]:
-        figures = _figures(at, {**record, **each}, factor)
-        for target, value in zip(targets, figures, strict=True):
-            for qubit in qubits:
-                if value is None or (at == place and builder.has_qubit(qubit, target)):
-                    continue
-                builder.set_qubit(qubit, target, value, at)

@@ -17,8 +17,6 @@ from noise_models.strict_json import SnapshotError, short_repr
 NAME = "qhw"
 
 _SCHEMAS = ("qhw-calibration-v1", "qhw-device-v1", "qhw-coupling-v1")
-_TIMES = {"t1": "t1_us", "t2": "t2_us", "readout_duration": "readout_ns"}
-_PROBABILITIES = ("readout_error", "p01", "p10")
 _HEAD = ("provider", "version", "technology")
 
 
@@ -82,64 +80,44 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
     )
     if "duration_unit" not in metrics:
         builder.recorder.defaulted(f"{extension}.duration_unit", "s")
+    times = reading.units(factor)
+    fields: reading.FieldTable = {
+        **{key: (f"{key}_us", reading.units(factor / 1e3)) for key in ("t1", "t2")},
+        "readout_duration": ("readout_ns", times),
+        "frequency": ("frequency_ghz", reading.units(frequency)),
+        **{key: (key, reading.probability) for key in ("readout_error", "p01", "p10")},
+        "readout_fidelity": ("readout_error", reading.infidelity),
+    }
     for place, entry in reading.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
-        each = reading.mapping(entry, place)
+        each = _one_error(reading.mapping(entry, place), "readout_error", "readout_fidelity")
         qubit = reading.qubit_index(each.get("qubit"), f"{place}.qubit")
-        for key, value in each.items():
-            at = f"{place}.{short_repr(key)[1:-1]}"
-            if key in _TIMES:
-                target = _TIMES[key]
-                scale = factor / 1e3 if target.endswith("_us") else factor
-                number = reading.scaled(reading.number(value, at), scale)
-                builder.set_qubit(qubit, target, number, at)
-            elif key == "frequency":
-                ghz = reading.scaled(reading.number(value, at), frequency)
-                builder.set_qubit(qubit, "frequency_ghz", ghz, at)
-            elif key in _PROBABILITIES:
-                builder.set_qubit(qubit, key, reading.probability(value, at), at)
-            elif key == "readout_fidelity" and "readout_error" not in each:
-                builder.set_qubit(qubit, "readout_error", reading.infidelity(value, at), at)
-            elif key != "qubit":
-                builder.recorder.ignored(at, "not used by the noise model")
+        for target, value, at in builder.fields(each, place, fields, ("qubit",)):
+            builder.set_qubit(qubit, target, value, at)
     for place, entry in reading.items(metrics.get("gate_metrics", []), "gate_metrics"):
-        _gate(builder, place, reading.mapping(entry, place), factor)
+        each = _one_error(reading.mapping(entry, place), "error", "fidelity")
+        name = reading.text(each.get("operation"), f"{place}.operation")
+        locus = reading.qubit_tuple(each.get("locus", []), f"{place}.locus")
+        if name not in ("measure", "reset"):
+            builder.add_gate(name, locus, f"{place}.locus")
+        fields = {**_ERRORS, "duration": ("duration_ns", times)}
+        for key, value, at in builder.fields(each, place, fields, ("operation", "locus")):
+            if locus or name not in ("measure", "reset"):
+                builder.set_operation(name, locus, key, value, at)
     builder.ignore_others(metrics, _KNOWN, f"{extension}.")
 
 
 _KNOWN = {"qubit_metrics", "gate_metrics", "duration_unit", "frequency_unit"}
+_ERRORS: reading.FieldTable = {
+    "error": ("error", reading.probability),
+    "fidelity": ("error", reading.infidelity),
+}
 
 
-def _gate(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
-    name = reading.text(record.get("operation"), f"{place}.operation")
-    locus = tuple(
-        reading.qubit_index(each, at)
-        for at, each in reading.items(record.get("locus", []), f"{place}.locus")
-    )
-    error = None
-    if record.get("error") is not None:
-        error = reading.probability(record["error"], f"{place}.error")
-    elif record.get("fidelity") is not None:
-        error = reading.infidelity(record["fidelity"], f"{place}.fidelity")
-    duration_ns = None
-    if record.get("duration") is not None:
-        inputs = reading.number(record["duration"], f"{place}.duration")
-        duration_ns = reading.scaled(inputs, factor)
-    known = {"operation", "locus", "error", "fidelity", "duration"}
-    builder.ignore_others(record, known, f"{place}.")
-    if name in ("measure", "reset"):
-        targets = (
-            ("readout_error", "readout_ns") if name == "measure" else ("reset_error", "reset_ns")
-        )
-        for qubit in locus:
-            for target, value in zip(targets, (error, duration_ns), strict=True):
-                if value is not None:
-                    builder.set_qubit(qubit, target, value, place)
-        return
-    builder.add_gate(name, locus, f"{place}.locus")
-    if error is not None:
-        builder.set_gate(name, locus, "error", error, f"{place}.error")
-    if duration_ns is not None:
-        builder.set_gate(name, locus, "duration_ns", duration_ns, f"{place}.duration")
+def _one_error(entry: dict[str, Any], error: str, fidelity: str) -> dict[str, Any]:
+    """Return an object without its fidelity where it has an error too."""
+    if entry.get(error) is None:
+        return entry
+    return {key: value for key, value in entry.items() if key != fidelity}
 
 
 def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:

@@ -16,16 +16,14 @@ from noise_models.strict_json import SnapshotError, short_repr
 NAME = "qiskit-target"
 
 _CONTROL_FLOW = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset"))
-_QUBIT_VALUES = {
-    "t1_s": ("t1_us", 1e6),
-    "t2_s": ("t2_us", 1e6),
-    "frequency_hz": ("frequency_ghz", 1e-9),
+_QUBIT_FIELDS: reading.FieldTable = {
+    "t1_s": ("t1_us", reading.times(1e6)),
+    "t2_s": ("t2_us", reading.times(1e6)),
+    "frequency_hz": ("frequency_ghz", reading.times(1e-9)),
 }
-_INSTRUCTION_VALUES = {
-    ("measure", "error"): "readout_error",
-    ("measure", "duration_s"): "readout_ns",
-    ("reset", "error"): "reset_error",
-    ("reset", "duration_s"): "reset_ns",
+_FIELDS: reading.FieldTable = {
+    "error": ("error", reading.probability),
+    "duration_s": ("duration_ns", reading.times(1e9)),
 }
 _TEXTS = ("provider", "version", "technology", "calibrated")
 
@@ -47,15 +45,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.recorder.used("dt_s", "dt_ns")
     builder.copy(document.get("max_shots") or None, "max_shots", "max_shots", reading.integer)
     for index, (place, entry) in enumerate(reading.items(document.get("qubits", []), "qubits")):
-        for key, value in reading.mapping(entry, place).items():
-            if value is None:
-                continue
-            if key not in _QUBIT_VALUES:
-                builder.recorder.ignored("qubits[0].(other)", "not used by the noise model")
-                continue
-            target, factor = _QUBIT_VALUES[key]
-            at = f"{place}.{key}"
-            builder.set_qubit(index, target, reading.number(value, at) * factor, at)
+        for target, value, at in builder.fields(entry, place, _QUBIT_FIELDS):
+            builder.set_qubit(index, target, value, at)
     everywhere = _operations(builder, document)
     if everywhere or count == 1 or (count > 1 and len(builder.coupling) == count * (count - 1)):
         builder.values["all_to_all"] = True
@@ -85,23 +76,22 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
         result = reading.mapping(entry, place)
         gate = reading.text(result.get("name"), f"{place}.name")
         inputs = result.get("qubits")
-        qubits: tuple[int, ...] = ()
-        if inputs is not None:
-            qubits = tuple(
-                reading.qubit_index(each, at)
-                for at, each in reading.items(inputs, f"{place}.qubits")
-            )
+        qubits = () if inputs is None else reading.qubit_tuple(inputs, f"{place}.qubits")
         builder.check_qubits(qubits, f"{place}.qubits")
         dynamic = dynamic or gate in _CONTROL_FLOW
         arity = reading.integer(result.get("num_qubits", len(qubits)), f"{place}.num_qubits")
-        figures = [key for key in ("error", "duration_s") if result.get(key) is not None]
+        figures = list(builder.fields(result, place, _FIELDS, result))
         is_gate = result.get("gate")
         if not isinstance(is_gate, bool):
             raise SnapshotError(f"{place}.gate", f"{short_repr(is_gate)} is neither true nor false")
         params = reading.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
-            for key in figures:
-                _instruction(builder, gate, qubits, key, result[key], f"{place}.{key}")
+            for key, value, at in figures:
+                if gate in ("measure", "reset"):
+                    builder.set_operation(gate, qubits, key, value, at)
+                else:
+                    text = f"of {short_repr(gate)[1:-1]}: not a gate"
+                    builder.recorder.ignored(f"operations[0].{at.rpartition('.')[2]}", text)
             continue
         if gate not in builder.natives:
             builder.add_native(gate, arity, params, f"{place}.name")
@@ -111,26 +101,8 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
             everywhere = everywhere or not qubits
             if len(qubits) == 2:
                 builder.couple((qubits[0], qubits[1]), f"{place}.qubits")
-        for key in figures:
-            at = f"{place}.{key}"
-            if key == "error":
-                builder.set_gate(gate, qubits, "error", reading.probability(result[key], at), at)
-            else:
-                duration = reading.number(result[key], at) * 1e9
-                builder.set_gate(gate, qubits, "duration_ns", duration, at)
+        for key, value, at in figures:
+            builder.set_gate(gate, qubits, key, value, at)
     builder.values["dynamic"] = dynamic
     builder.recorder.used("operations", "dynamic")
     return everywhere
-
-
-def _instruction(
-    builder: SnapshotBuilder, gate: str, qubits: tuple[int, ...], key: str, value: Any, at: str
-) -> None:
-    """Store error and duration of a measurement or reset as values of the qubits."""
-    target = _INSTRUCTION_VALUES.get((gate, key))
-    if target is None:
-        builder.recorder.ignored(f"operations[0].{key}", f"of {short_repr(gate)[1:-1]}: not a gate")
-        return
-    number = reading.number(value, at) * (1e9 if key == "duration_s" else 1.0)
-    for qubit in qubits or range(builder.num_qubits):
-        builder.set_qubit(qubit, target, number, at)

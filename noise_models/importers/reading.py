@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +202,25 @@ def infidelity(value: object, field: str) -> float:
     return round(1.0 - probability(value, field), 15)
 
 
+Convert = Callable[[object, str], float]  # (value of the source, its place) -> number
+FieldTable = Mapping[str, tuple[str, Convert]]  # key of the source -> field of the snapshot
+
+
+def times(factor: float) -> Convert:
+    """Return the conversion that multiplies a number by a factor, which is rounded once."""
+    return lambda value, field: number(value, field) * factor
+
+
+def units(factor: float) -> Convert:
+    """Return the conversion of a number by a factor between units; see `scaled`."""
+    return lambda value, field: scaled(number(value, field), factor)
+
+
+def qubit_tuple(value: object, field: str) -> tuple[int, ...]:
+    """Return the numbers of the qubits in a JSON array. Raises SnapshotError."""
+    return tuple(qubit_index(each, place) for place, each in items(value, field))
+
+
 def time_factor(unit: object, field: str) -> float:
     """Return the nanoseconds of a unit of time. Raises SnapshotError."""
     return _factor(unit, field, NS_PER_UNIT)
@@ -303,20 +322,14 @@ def _lines(counts: dict[tuple[str, str], int]) -> tuple[ReportLine, ...]:
 
 # Qiskit's name -> (qubits, parameters).
 SHAPES: dict[str, tuple[int, int]] = {
-    **dict.fromkeys(
-        ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
-        (1, 0),
-    ),
+    **dict.fromkeys(("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"), (1, 0)),
     **dict.fromkeys(("p", "u1", "rx", "ry", "rz"), (1, 1)),
     **dict.fromkeys(("r", "u2"), (1, 2)),
     **dict.fromkeys(("u", "u3"), (1, 3)),
     **dict.fromkeys(
         ("cx", "cy", "cz", "ch", "cs", "csdg", "csx", "swap", "iswap", "dcx", "ecr"), (2, 0)
     ),
-    **dict.fromkeys(
-        ("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"),
-        (2, 1),
-    ),
+    **dict.fromkeys(("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"), (2, 1)),
     **dict.fromkeys(("xx_plus_yy", "xx_minus_yy"), (2, 2)),
     "cu3": (2, 3),
     "cu": (2, 4),

@@ -27,6 +27,10 @@ _QUBIT_TIMES = {
     "measure_s": ("readout_ns", 1e9),
     "reset_s": ("reset_ns", 1e9),
 }
+_TEXTS = (
+    *(("date", "calibrated"), ("calibrated", "calibrated"), ("provider", "provider")),
+    *(("version", "version"), ("max_n_shots", "max_shots"), ("max_shots", "max_shots")),
+)
 _IGNORED = {
     "p1_emission_ratio": "spontaneous emission is part of p1",
     "p2_emission_ratio": "spontaneous emission is part of p2",
@@ -45,30 +49,24 @@ def recognizes(source: Source) -> bool:
 def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     """Return (place, value) of each parameter; sections and groups are flattened."""
     entries: dict[str, tuple[str, Any]] = {}
+
+    def add(name: str, place: str, value: Any) -> None:
+        if name in entries:
+            text = f"{short_repr(name)} a second time"
+            raise SnapshotError(place, text, hint="remove one of the two")
+        entries[name] = (place, value)
+
     for key, value in document.items():
-        if key in _SECTIONS and isinstance(value, dict):
-            for name, each in value.items():
-                if isinstance(each, dict):
-                    for inner, entry in each.items():
-                        _put(
-                            entries,
-                            inner,
-                            f"{key}.{key_text(name)}.{key_text(inner)}",
-                            entry,
-                        )
-                else:
-                    _put(entries, name, f"{key}.{key_text(name)}", each)
-        else:
-            _put(entries, key, key_text(key), value)
+        section = value if key in _SECTIONS and isinstance(value, dict) else {key: value}
+        prefix = f"{key}." if section is value else ""
+        for name, each in section.items():
+            place = prefix + key_text(name)
+            if section is value and isinstance(each, dict):
+                for inner, entry in each.items():
+                    add(inner, f"{place}.{key_text(inner)}", entry)
+            else:
+                add(name, place, each)
     return entries
-
-
-def _put(entries: dict[str, tuple[str, Any]], name: str, place: str, value: Any) -> None:
-    if name in entries:
-        raise SnapshotError(
-            place, f"{short_repr(name)} a second time", hint="remove one of the two"
-        )
-    entries[name] = (place, value)
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
@@ -78,13 +76,12 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     and 4.
     """
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
-    count = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
-    num_qubits = DEFAULT_QUBITS
-    if count:
-        num_qubits = reading.integer(inputs[count[0]][1], inputs[count[0]][0])
-    builder = SnapshotBuilder(NAME, num_qubits, inputs[count[0]][0] if count else "num_qubits")
-    if count:
-        builder.recorder.used(inputs[count[0]][0], "num_qubits")
+    counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
+    given = [inputs.pop(key) for key in counts]  # what is read is taken out
+    at, value = given[0] if given else ("num_qubits", DEFAULT_QUBITS)
+    builder = SnapshotBuilder(NAME, reading.integer(value, at), at)
+    if given:
+        builder.recorder.used(at, "num_qubits")
     else:
         builder.recorder.defaulted("num_qubits", str(DEFAULT_QUBITS))
     builder.values.update(technology="trapped-ion", all_to_all=True, dynamic=True)
@@ -93,35 +90,36 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.add_native(gate, 2 if gate == "rzz" else 1, None, gate)
     builder.set_gate("rz", (), "error", 0.0, "(rz is a frame change)")
     builder.set_gate("rz", (), "duration_ns", 0.0, "(rz is a frame change)")
-    used = {*count}
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
-        used.add(key)
         if key in inputs:
-            at, value = inputs[key]
+            at, value = inputs.pop(key)
             error = reading.probability(value, at) * side / (side + 1)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
-        used.add(key)
         if key in inputs:
-            at, value = inputs[key]
+            at, value = inputs.pop(key)
             builder.set_gate(gate, (), "duration_ns", reading.number(value, at) * 1e9, at)
         else:
             builder.set_gate(gate, (), "duration_ns", _DEFAULT_TIMES_NS[key], f"({key})")
             builder.recorder.defaulted(key, f"{_DEFAULT_TIMES_NS[key] / 1e9:g}")
-    used |= _qubits(builder, inputs)
-    _texts(builder, inputs, used)
-    for key in sorted(inputs.keys() - used):
-        place, value = inputs[key]
+    _qubits(builder, inputs)
+    for key, target in _TEXTS:
+        at, value = inputs.pop(key, ("", None))
+        if at and target not in builder.values:
+            read = reading.integer if target == "max_shots" else reading.text
+            builder.values[target] = read(value, at)
+            builder.recorder.used(at, target)
+    label = inputs.pop("name", ("", ""))[1]
+    for key, (place, _) in sorted(inputs.items()):
         builder.recorder.ignored(place, _IGNORED.get(key, "not used by the noise model"))
-    label = inputs.get("name", ("", ""))[1]
     return builder.finish(name or reading.text(label, "name"), source.digest)
 
 
-def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> set[str]:
-    """Set the values that all qubits share; returns the keys that were read."""
+def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> None:
+    """Set the values that all qubits share."""
     shared: dict[str, tuple[str, float]] = {}
     if "p_meas" in entries:
-        at, value = entries["p_meas"]
+        at, value = entries.pop("p_meas")
         if isinstance(value, list):
             pair = [reading.probability(each, place) for place, each in reading.items(value, at)]
             if len(pair) != 2:
@@ -131,7 +129,7 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> se
         shared["p01"], shared["p10"] = (at, pair[0]), (at, pair[1])
     for key, target in (("p_meas_0", "p01"), ("p_meas_1", "p10"), ("p_init", "preparation_error")):
         if key in entries:
-            at, value = entries[key]
+            at, value = entries.pop(key)
             if target in shared:
                 raise SnapshotError(at, f"{key} beside p_meas", hint="give one of the two")
             shared[target] = (at, reading.probability(value, at))
@@ -139,13 +137,11 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> se
         shared["reset_error"] = shared["preparation_error"]
     for key, (target, factor) in _QUBIT_TIMES.items():
         if key in entries:
-            shared[target] = (
-                entries[key][0],
-                reading.number(entries[key][1], entries[key][0]) * factor,
-            )
+            at, value = entries.pop(key)
+            shared[target] = (at, reading.number(value, at) * factor)
     if "linear_dephasing_rate" in entries:
         # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
-        at, value = entries["linear_dephasing_rate"]
+        at, value = entries.pop("linear_dephasing_rate")
         rate = reading.number(value, at)
         if rate < 0.0:
             raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
@@ -154,26 +150,3 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> se
     for target, (at, value) in shared.items():
         for qubit in range(builder.num_qubits):
             builder.set_qubit(qubit, target, value, at)
-    return {
-        *("p_meas", "p_meas_0", "p_meas_1", "p_init", "linear_dephasing_rate"),
-        *_QUBIT_TIMES,
-    }
-
-
-def _texts(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]], used: set[str]) -> None:
-    used.add("name")
-    for key, target in (
-        ("date", "calibrated"),
-        ("calibrated", "calibrated"),
-        ("provider", "provider"),
-        ("version", "version"),
-    ):
-        used.add(key)
-        if key in entries and target not in builder.values:
-            builder.values[target] = reading.text(entries[key][1], entries[key][0])
-            builder.recorder.used(entries[key][0], target)
-    for key in ("max_n_shots", "max_shots"):
-        used.add(key)
-        if key in entries and "max_shots" not in builder.values:
-            builder.values["max_shots"] = reading.integer(entries[key][1], entries[key][0])
-            builder.recorder.used(entries[key][0], "max_shots")

@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from simulators.catalog.costs import BASE_BYTES, CostModel, CostQuery, norm_bytes, state_bytes
+from simulators.catalog import costs
+from simulators.catalog.costs import BASE_BYTES, CostModel, CostQuery, FixedMemoryCost
 from simulators.circuit.analysis.profile import Profile
 
 # Engine cards: capabilities and costs of an engine, readable without importing it.
@@ -211,7 +212,10 @@ class EngineCard(msgspec.Struct, frozen=True):
         if self.pool == "gpu":  # states are in the device's memory, which the engine checks
             return self.max_qubits
         for width in range(1, self.max_qubits + 1):
-            if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:
+            if (
+                BASE_BYTES + costs.state_bytes(width, precision) + costs.norm_bytes(width)
+                > memory_bytes
+            ):
                 return width - 1
         return self.max_qubits
 
@@ -224,7 +228,7 @@ def _installed(modules: tuple[str, ...]) -> bool:
 # Cards and cost models of the engines that run calls in place of circuits.
 
 
-class CallCost(msgspec.Struct, frozen=True):
+class CallCost(FixedMemoryCost, frozen=True):
     """Cost of function calls: fixed memory, and a fixed time for each operation of the profile. The
     cost of a function is not known before; the scheduler corrects the time as it learns."""
 
@@ -237,16 +241,12 @@ class CallCost(msgspec.Struct, frozen=True):
         """Memory of libraries, arguments and results, as a rough estimate."""
         return self.base_bytes + self.entry_bytes * profile.gates_2q
 
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one."""
-        return self.memory_bytes(profile, ask)
-
     def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
         """Expected time; a call uses one slot."""
         return max(1, profile.operations) * self.operation_s + self.entry_s * profile.gates_2q
 
 
-class DetectionCost(msgspec.Struct, frozen=True):
+class DetectionCost(FixedMemoryCost, frozen=True):
     """Cost of sampling detectors in Pauli frames and of matching: `num_clbits` counts the
     detectors."""
 
@@ -262,10 +262,6 @@ class DetectionCost(msgspec.Struct, frozen=True):
         """Memory of one block: blocks of shots run one after the other."""
         frames = self.qubit_bytes * profile.num_qubits
         return self.base_bytes + frames + self.detector_bytes * profile.num_clbits
-
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one."""
-        return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: one analysis; then frames and matching by shots."""

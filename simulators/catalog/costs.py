@@ -88,6 +88,18 @@ class CostModel(Protocol):
         """Expected time of one binding on `slots` threads in each rank."""
 
 
+class FixedMemoryCost(msgspec.Struct, frozen=True):
+    """Base of the models whose runs need the memory that is expected."""
+
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Memory of a run."""
+        raise NotImplementedError
+
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Minimum memory, equal to the expected one."""
+        return self.memory_bytes(profile, ask)
+
+
 class StatevectorCost(msgspec.Struct, frozen=True):
     """Cost of all amplitudes; a dynamic circuit holds several states at once."""
 
@@ -309,7 +321,7 @@ class MpsCost(msgspec.Struct, frozen=True):
         return min(max_bond, 1 << profile.bond_bits)
 
 
-class ContractionCost(msgspec.Struct, frozen=True):
+class ContractionCost(FixedMemoryCost, frozen=True):
     """Cost of a tensor network, with the profile's width if it is known."""
 
     base_bytes: int = BASE_BYTES + 128 * 2**20  # with the library
@@ -325,10 +337,6 @@ class ContractionCost(msgspec.Struct, frozen=True):
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
-
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one: its bound is an option."""
-        return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: an amplitude for each gate on one qubit and each shot, and for each
@@ -347,7 +355,7 @@ class ContractionCost(msgspec.Struct, frozen=True):
         return min(self.width, profile.num_qubits, width if width >= 0 else self.width)
 
 
-class StabilizerCost(msgspec.Struct, frozen=True):
+class StabilizerCost(FixedMemoryCost, frozen=True):
     """Cost of a stabilizer tableau and of Pauli frames for the shots."""
 
     base_bytes: int = 2 * BASE_BYTES  # includes the largest result of a task
@@ -362,10 +370,6 @@ class StabilizerCost(msgspec.Struct, frozen=True):
         blocks = self.block_shots * (2 * profile.num_clbits + width)
         return self.base_bytes + width * width + 400 * profile.operations + blocks
 
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one."""
-        return self.memory_bytes(profile, ask)
-
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: conversion, one tableau, and a frame a shot."""
         gates = profile.operations
@@ -373,7 +377,7 @@ class StabilizerCost(msgspec.Struct, frozen=True):
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
 
 
-class DeviceCost(msgspec.Struct, frozen=True):
+class DeviceCost(FixedMemoryCost, frozen=True):
     """Cost of a machine's jobs: overhead of a job, and a shot with the pause after it."""
 
     base_bytes: int = BASE_BYTES
@@ -385,10 +389,6 @@ class DeviceCost(msgspec.Struct, frozen=True):
         """Memory of the circuit in several forms, and of the outcomes."""
         outcome = 100 + profile.num_clbits
         return self.base_bytes + self.operation_bytes * profile.operations + outcome * ask.shots
-
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one."""
-        return self.memory_bytes(profile, ask)
 
     def seconds(self, _profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time of one job; several bindings are several jobs, which the scheduler corrects
@@ -418,7 +418,7 @@ def widest_state(memory_bytes: int, precision: str) -> int:
     return max(0, (room // state_bytes(0, precision)).bit_length() - 1)
 
 
-class GpuCost(msgspec.Struct, frozen=True):
+class GpuCost(FixedMemoryCost, frozen=True):
     """Cost of all amplitudes in the memory of a GPU, or of one GPU for each rank: `device_bytes`
     there, the other bytes on its host.
 
@@ -444,10 +444,6 @@ class GpuCost(msgspec.Struct, frozen=True):
         if ask.ranks > 1:
             need += RANK_BYTES + 2 * STAGED_BYTES
         return need
-
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Minimum memory, equal to the expected one."""
-        return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Expected time: launches, and sweeps over all amplitudes; threads of the host do not

@@ -244,7 +244,6 @@ class ChainState(FinalState):
         return self._chain.state()
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`."""
         step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
         for first in range(0, shots, step):
             shot_ids = np.arange(first, min(first + step, shots))
@@ -252,18 +251,14 @@ class ChainState(FinalState):
             yield select_bits(bits, self._layout.source), None
 
     def probabilities(self) -> Distribution:
-        """See `FinalState`."""
         source = self._layout.source if self._layout.measures else None
         return distribution(self._amplitudes, source)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         return self._chain.means(strings, self._control)
 
     def statevector(self) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
         return self._amplitudes
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
         return self._chain.amplitudes(bits, self._control)

@@ -18,7 +18,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.gates import END_BLOCK, MEASURE, RESET, STORE
 from simulators.circuit.ir import Circuit, Table
-from simulators.compiler.kernel import I64, INT, NAMES, U8, U16, kernel
+from simulators.compiler.kernel import kernel
 
 # Operations of every device that are no gates.
 ALWAYS = frozenset({"measure", "barrier", "delay", "delay_dt", "global_phase"})
@@ -147,7 +147,7 @@ def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
     )
 
 
-@kernel(NAMES, U16, U16, U8, I64, INT, returns=INT, group="attachment")
+@kernel("NAMES U16 U16 U8 I64 INT -> INT", group="attachment")
 def _first_uncoupled(rows, ops, qubits, pairs, coupling, num_qubits):  # type: ignore[no-untyped-def]
     """Return the first operation on two qubits that are not coupled in that order; -1: none.
     `pairs`: 1 for each row of a two-qubit gate; `coupling`: see `DeviceLimits`."""

@@ -213,22 +213,10 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
         if fault:
             ops = qubits = clbits = params = slots = conditions = b""
         return Circuit(
-            self.num_qubits,
-            self.num_clbits,
-            self.registers,
-            table_of(self.names, self.arities),
-            ops,
-            qubits,
-            clbits,
-            params,
-            self.num_slots,
-            slots,
-            conditions,
-            self.constants,
-            self.variables,
-            self.matrices,
-            fault,
-        )
+            self.num_qubits, self.num_clbits, self.registers, table_of(self.names, self.arities),
+            ops, qubits, clbits, params, self.num_slots, slots, conditions, self.constants,
+            self.variables, self.matrices, fault,
+        )  # fmt: skip
 
 
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:

@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel, Readout
 from simulators.catalog import NoiseKind
 
-__all__ = [
-    "AFTER_OP",
-    "CHANNEL",
-    "Q0",
-    "Q1",
-    "NoiseProgram",
-    "Readout",
-]
+__all__ = ["AFTER_OP", "CHANNEL", "Q0", "Q1", "NoiseProgram", "Readout"]
 
 # Facts about the channels of a noise program that passes and cost models need, as one array
 # each.
@@ -71,14 +64,7 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
 
     def of(self, indices: NDArray[np.int64]) -> ChannelFacts:
         """Facts of some of the channels."""
-        return ChannelFacts(
-            self.rows[indices],
-            self.all_traits,
-            self.all_is_pauli,
-            self.all_errors,
-            self.all_drawn,
-            self.all_matrices,
-        )
+        return msgspec.structs.replace(self, rows=self.rows[indices])
 
     def joined(self, other: ChannelFacts) -> ChannelFacts:
         """Facts of these channels followed by others, both made by `channel_facts` or this method.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir
 from simulators.circuit.ir import Circuit, Operands, register_starts
-from simulators.compiler.kernel import I64, INT, REAL, REALS, U8, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 
 Method = Literal["alap", "asap"]
 METHODS: tuple[Method, ...] = ("alap", "asap")
@@ -90,7 +90,7 @@ def _place_items(  # type: ignore[no-untyped-def]
 
 
 _schedule_items = kernel(
-    I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment"
+    "I64 I64 REALS I64 INT INT REALS REALS REALS I64 -> REAL", group="attachment"
 )(_place_items)
 
 
@@ -124,9 +124,8 @@ def schedule_operations(  # type: ignore[no-untyped-def]
 
 
 _schedule_plain = kernel(
-    I64, I64, I64, U8, REALS, INT, REALS, REALS, I64, I64, I64, REALS, REALS, returns=INT,
-    group="attachment",
-)(schedule_operations)  # fmt: skip
+    "I64 I64 I64 U8 REALS INT REALS REALS I64 I64 I64 REALS REALS -> INT", group="attachment"
+)(schedule_operations)
 
 
 def schedule(
@@ -285,17 +284,10 @@ class _Blocks:
         start, idle = np.empty(len(items)), np.empty(wires.size)
         end, used = np.empty(self._num_wires), np.empty(self._num_wires, np.int64)
         total: float = _schedule_items(
-            first,
-            wires,
-            np.array([item.duration_ns for item in items], np.float64),
-            np.array([item.kind for item in items], np.int64),
-            self._late,
-            active,
-            start,
-            idle,
-            end,
+            first, wires, np.array([item.duration_ns for item in items], np.float64),
+            np.array([item.kind for item in items], np.int64), self._late, active, start, idle, end,
             used,
-        )
+        )  # fmt: skip
         n = self._circuit.num_qubits
         for k, item in enumerate(items):
             if item.first < 0:

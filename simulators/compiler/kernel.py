@@ -96,28 +96,37 @@ def _without_blas() -> None:
             del sys.modules["scipy.linalg"]
 
 
-# Argument types, with short names because signatures are long. Read-only: views on received bytes.
-BYTES = types.Bytes(types.uint8, 1, "C")
-NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
-U16 = types.Array(types.uint16, 1, "C", readonly=True)
-I32 = types.Array(types.int32, 1, "C", readonly=True)
-F64 = types.Array(types.float64, 1, "C", readonly=True)
-F64_2 = types.Array(types.float64, 2, "C", readonly=True)
-I64 = types.int64[::1]
-WORDS2 = types.uint64[:, ::1]
-INTS2 = types.int64[:, ::1]
-INTS3 = types.int64[:, :, ::1]
-REALS2 = types.float64[:, ::1]
-U8 = types.uint8[::1]
-SHORTS = types.uint16[::1]
-U32 = types.uint32[::1]
-U64 = types.uint64[::1]
-REALS = types.float64[::1]
-REALS3 = types.float64[:, :, ::1]
-SINGLES = types.float32[::1]
-INT = types.int64
-WORD = types.uint64
-REAL = types.float64
+# Argument types by their names in signatures. Read-only: views on received bytes.
+_ARRAYS = {
+    "BYTES": types.Bytes(types.uint8, 1, "C"),
+    "NAMES": types.Array(types.int64, 2, "C"),  # the table of a circuit
+    "U16": types.Array(types.uint16, 1, "C", readonly=True),
+    "I32": types.Array(types.int32, 1, "C", readonly=True),
+    "F64": types.Array(types.float64, 1, "C", readonly=True),
+    "F64_2": types.Array(types.float64, 2, "C", readonly=True),
+    "I64": types.int64[::1],
+    "INTS2": types.int64[:, ::1],
+    "INTS3": types.int64[:, :, ::1],
+    "U8": types.uint8[::1],
+    "SHORTS": types.uint16[::1],
+    "U32": types.uint32[::1],
+    "U64": types.uint64[::1],
+    "WORDS2": types.uint64[:, ::1],
+    "REALS": types.float64[::1],
+    "REALS2": types.float64[:, ::1],
+    "REALS3": types.float64[:, :, ::1],
+    "SINGLES": types.float32[::1],
+    "COMPLEX": types.complex128[::1],
+}
+TYPES = _ARRAYS | {"INT": types.int64, "WORD": types.uint64, "REAL": types.float64}
+
+
+def signature_of(text: str) -> Any:
+    """numba's signature of names of types, `NAMES U16 INT -> INT`; no arrow: nothing is returned.
+    AMPLITUDES: of one state, in double and in single precision; one of the arrays is empty."""
+    names, _, returned = text.replace("AMPLITUDES", "REALS SINGLES").partition("->")
+    result = TYPES[returned.strip()] if returned else types.void
+    return result(*(TYPES[name] for name in names.split()))
 
 
 def sources_digest() -> str:
@@ -325,9 +334,9 @@ def kernels(*groups: Group) -> tuple[Kernel, ...]:
 
 
 def kernel(
-    *signature: Any, group: Group, returns: Any = types.void, precision: str = ""
+    signature: str, *, group: Group, precision: str = ""
 ) -> Callable[[Callable[..., Any]], Kernel]:
-    """Register a function as a kernel for exactly these argument types, callable from Python.
+    """Register a function as a kernel for one signature (see `signature_of`), callable from Python.
 
     The function may be a `device_function`, which other kernels call. `precision`: part of the
     name, for a function with a kernel for each precision.
@@ -335,7 +344,7 @@ def kernel(
 
     def registered(function: Callable[..., Any]) -> Kernel:
         python_function = getattr(function, "py_func", function)
-        built = Kernel(python_function, returns(*signature), group, precision)
+        built = Kernel(python_function, signature_of(signature), group, precision)
         _kernels[built.name] = built
         return built
 

@@ -367,6 +367,26 @@ as_words = _cut(types.uint64)
 as_numbers = _cut(types.int64)
 as_tallies = _cut(types.uint32)
 as_short = _cut(types.uint16)
+
+
+@device_function
+def take_numbers(scratch, count):  # type: ignore[no-untyped-def]
+    """Return the first `count` int64 of a buffer of bytes, and the rest of the buffer."""
+    return as_numbers(scratch, 0, count), scratch[8 * count :]
+
+
+@device_function
+def take_reals(scratch, count):  # type: ignore[no-untyped-def]
+    """Return the first `count` float64 of a buffer of bytes, and the rest of the buffer."""
+    return as_reals(scratch, 0, count), scratch[8 * count :]
+
+
+@device_function
+def take_bytes(scratch, count):  # type: ignore[no-untyped-def]
+    """Return the first `count` bytes of a buffer, and the rest."""
+    return scratch[:count], scratch[count:]
+
+
 # Views of received bytes, as U16 and F64.
 read_short = _cut(types.uint16, readonly=True)
 read_reals = _cut(types.float64, readonly=True)

@@ -11,6 +11,7 @@ limit.
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators import engine
@@ -38,14 +39,14 @@ from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import (
+    Binding,
     ProgramCache,
+    Run,
     SupportCache,
-    bind,
     check_outputs,
     check_request,
     check_run,
     check_width,
-    num_bindings,
     part_request,
 )
 
@@ -183,33 +184,30 @@ class DensityMatrixEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`."""
         if not isinstance(plan, DensityMatrixPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_run(circuit, options)
-        number = num_bindings(circuit, request)
+        rows = Run(circuit, request, options, control).rows()
         check_outputs(CARD, request, circuit.clbits_data != b"")
         outputs.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
         check_width(CARD, part.width)
         if isinstance(part, PlainPart) and fits(part, request.outputs):
-            return EngineResult.joined(_counted(part, circuit, request, number, control))
+            counted = [
+                plain_counts(part, row.params, request.shots, row.key, control) for row in rows
+            ]
+            return EngineResult.joined(counted)
         own = part.request(request, circuit.num_qubits)
-        rows = []
+        results = []
         with ThreadPool(options.threads, control) as pool:
-            for row in range(number):
-                params = bind(circuit, request, row)
+            for row in rows:
                 if part.components:
-                    pieces = [
-                        (_state(piece, params, options, control, pool), piece.draw)
-                        for piece in part.components
-                    ]
+                    pieces = [(_state(piece, row, pool), piece.draw) for piece in part.components]
                     state: FinalState = CombinedState(part.num_qubits, pieces)
                 else:
-                    state = _state(part, params, options, control, pool)
-                key = request.seed, request.binding + row
-                rows.append(collect(state, part.layouts, own, key, part.readout))
-        return EngineResult.joined(rows)
+                    state = _state(part, row, pool)
+                results.append(collect(state, part.layouts, own, row.key, part.readout))
+        return EngineResult.joined(results)
 
     def warm_up(self) -> None:
         """Run small circuits through every kernel, if all are compiled: a first task compiles only
@@ -223,30 +221,12 @@ class DensityMatrixEngine:
             self.run(plan, circuit, request, options, RunControl())
 
 
-def _counted(
-    part: PlainPart, circuit: Circuit, request: Request, number: int, control: RunControl
-) -> list[engine.BindingResult]:
-    """Counts of each binding."""
-    results = []
-    for row in range(number):
-        key = request.seed, request.binding + row
-        results.append(plain_counts(part, bind(circuit, request, row), request.shots, key, control))
-    return results
-
-
-def _state(
-    part: _Part | PlainPart,
-    params: NDArray[np.float64],
-    options: RunOptions,
-    control: RunControl,
-    pool: ThreadPool,
-) -> MixedState:
-    """The final state of a part; `params`: of the whole circuit."""
-    mine, width = part.own_params(params), part.num_qubits
+def _state(part: _Part | PlainPart, run: Binding, pool: ThreadPool) -> MixedState:
+    """The final state of a part; `run`: of the whole circuit."""
+    bound, width = replace(run, params=part.own_params(run.params)), part.num_qubits
 
     def evolve(keep: bool) -> Branches:
-        program = part.program(keep=keep)
-        return ExactEvolution(program, part.expressions, mine, options, control, pool).run()
+        return ExactEvolution(part.program(keep=keep), part.expressions, bound, pool).run()
 
     return MixedState(width, part.layouts.clbits, evolve, max(2, width))
 

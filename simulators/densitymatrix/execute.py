@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.expressions import Expression
 from simulators.circuit.ir import num_words
-from simulators.compiler.kernel import I64, INT, REALS, WORD, WORDS2, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.densitymatrix import program as densitymatrix_program
 from simulators.densitymatrix.fusion import SCRATCH, Blocks, apply_blocks, populations, tiles
 from simulators.densitymatrix.program import Measurement, Segment, WideGate, apply_wide
-from simulators.engine import RunControl, RunOptions, ThreadPool
+from simulators.engine import ThreadPool
 from simulators.errors import TooManyBranches
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
+from simulators.execution.requests import Binding
 from simulators.execution.sampling import (
     Distribution as SamplingDistribution,
     block as rng_block,
@@ -48,15 +49,14 @@ class ExactEvolution:
         self,
         program: densitymatrix_program.Program,
         expressions: tuple[Expression, ...],
-        params: NDArray[np.float64],
-        options: RunOptions,
-        control: RunControl,
+        run: Binding,
         pool: ThreadPool,
     ) -> None:
+        """Set up. `run`: with the parameters of the program."""
         self._program = program
         self._expressions = expressions
-        self._params = params
-        self._control = control
+        self._params = run.params
+        self._control, options = run.control, run.options
         self._pool = pool
         self._num_qubits = program.num_qubits
         self._blocks = Blocks(program.num_qubits, program.longest)
@@ -110,18 +110,9 @@ class ExactEvolution:
     ) -> None:
         blocks = self._blocks
         apply_blocks(
-            state,
-            self._num_qubits,
-            blocks.low,
-            blocks.high,
-            blocks.mats,
-            block,
-            end,
-            first,
-            last,
-            self._scratch[thread],
-            self._control.flag,
-        )
+            state, self._num_qubits, blocks.low, blocks.high, blocks.mats, block, end, first, last,
+            self._scratch[thread], self._control.flag,
+        )  # fmt: skip
 
     def _measure(self, step: Measurement, branches: Branches) -> Branches:
         """Split by the true outcome, then add up by the recorded one."""
@@ -240,7 +231,6 @@ class MixedState(FinalState):
             yield result, None
 
     def probabilities(self) -> SamplingDistribution:
-        """See `FinalState`."""
         records, probs = self._joint()
         probs = probs / probs.sum()
         row, index = np.nonzero(probs > _LEAST_PROBABILITY)
@@ -315,7 +305,7 @@ def cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
         cells[cell] = outcome
 
 
-_cumulate = kernel(REALS, REALS, I64, group="noise")(cumulate)
+_cumulate = kernel("REALS REALS I64", group="noise")(cumulate)
 
 
 @device_function
@@ -334,7 +324,7 @@ def write_outcomes(num_qubits, records, source, outcomes):  # type: ignore[no-un
                 outcomes[outcome, clbit >> 6] = outcomes[outcome, clbit >> 6] & mask | bit
 
 
-_outcome_records = kernel(INT, WORDS2, I64, WORDS2, group="noise")(write_outcomes)
+_outcome_records = kernel("INT WORDS2 I64 WORDS2", group="noise")(write_outcomes)
 
 
 @device_function
@@ -360,7 +350,7 @@ def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  
             records[row, word] = outcomes[outcome, word]
 
 
-_sample = kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")(draw_records)
+_sample = kernel("REALS I64 WORDS2 WORD WORD WORD INT WORDS2", group="noise")(draw_records)
 
 
 _DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

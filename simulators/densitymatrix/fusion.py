@@ -6,23 +6,16 @@ import functools
 
 import msgspec
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary, paulis
 from simulators.circuit.gate_matrix import gate_matrix
 from simulators.circuit.gates import FIRST_GATE, GATES, RESET, unitary
 from simulators.circuit.noise import BLOCK, transfer_matrices
-from simulators.compiler.kernel import F64, I64, INT, INTS2, REALS, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import load, load_halves, splat, store, store_halves
 
-__all__ = [
-    "BLOCK",
-    "Blocks",
-    "FixedGates",
-    "fixed_gates",
-    "fuse",
-]
+__all__ = ["BLOCK", "Blocks", "FixedGates", "fixed_gates", "fuse"]
 
 # Fusion of gates and channels into blocks on two qubits, in the Pauli basis.
 #
@@ -38,7 +31,6 @@ TABLE, CODE, PARAM, Q0, Q1 = range(5)
 COMPUTED, FIXED = -1, -2
 # A block is [16, 16]: row 4 b + a of its qubits a < b.
 
-COMPLEX = types.complex128[::1]
 _EIGHT = np.uint64(8)
 
 # P[r, r ^ _FLIP[k]] = _PHASE[k, r] are the only entries of the Pauli matrix k of two qubits that
@@ -250,9 +242,8 @@ def fuse_items(  # type: ignore[no-untyped-def]
 
 
 fuse = kernel(
-    INTS2, F64, REALS, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, COMPLEX,
-    returns=INT, group="noise",
-)(fuse_items)  # fmt: skip
+    "INTS2 F64 REALS REALS INT I64 I64 REALS I64 REALS REALS REALS COMPLEX -> INT", group="noise"
+)(fuse_items)
 
 
 class Blocks:
@@ -279,20 +270,9 @@ class Blocks:
     ) -> None:
         """Fuse items. `gates`, `channels`: [matrices, BLOCK]; see `fuse`."""
         self.count = fuse(
-            items,
-            params,
-            gates.reshape(-1),
-            channels.reshape(-1),
-            self._num_qubits,
-            self.low,
-            self.high,
-            self.mats,
-            self._last,
-            self._pending,
-            self._work,
-            self._out,
-            self._matrix,
-        )
+            items, params, gates.reshape(-1), channels.reshape(-1), self._num_qubits, self.low,
+            self.high, self.mats, self._last, self._pending, self._work, self._out, self._matrix,
+        )  # fmt: skip
 
 
 # Evolution of a density matrix as a real vector in the Pauli basis.
@@ -343,30 +323,10 @@ def _multiply_rows(v, high, mats, base, first, end, columns):  # type: ignore[no
         p = o + sb
         q = p + sb
         w = q + sb
-        x0, x1, x2, x3 = (
-            splat(v[o]),
-            splat(v[o + _1]),
-            splat(v[o + _2]),
-            splat(v[o + _3]),
-        )
-        x4, x5, x6, x7 = (
-            splat(v[p]),
-            splat(v[p + _1]),
-            splat(v[p + _2]),
-            splat(v[p + _3]),
-        )
-        x8, x9, xa, xb = (
-            splat(v[q]),
-            splat(v[q + _1]),
-            splat(v[q + _2]),
-            splat(v[q + _3]),
-        )
-        xc, xd, xe, xf = (
-            splat(v[w]),
-            splat(v[w + _1]),
-            splat(v[w + _2]),
-            splat(v[w + _3]),
-        )
+        x0, x1, x2, x3 = (splat(v[o]), splat(v[o + _1]), splat(v[o + _2]), splat(v[o + _3]))
+        x4, x5, x6, x7 = (splat(v[p]), splat(v[p + _1]), splat(v[p + _2]), splat(v[p + _3]))
+        x8, x9, xa, xb = (splat(v[q]), splat(v[q + _1]), splat(v[q + _2]), splat(v[q + _3]))
+        xc, xd, xe, xf = (splat(v[w]), splat(v[w + _1]), splat(v[w + _2]), splat(v[w + _3]))
         for half in range(2):
             m = np.uint64(8 * half)
             s0 = load(columns, m) * x0
@@ -454,7 +414,7 @@ def _multiply_tiles(v, low, high, mats, base, first, last, groups):  # type: ign
             store_halves(v, at, at + h, (s0 + s1) + (s2 + s3))
 
 
-apply_blocks = kernel(REALS, INT, I64, I64, REALS, INT, INT, INT, INT, REALS, I64, group="noise")(
+apply_blocks = kernel("REALS INT I64 I64 REALS INT INT INT INT REALS I64", group="noise")(
     multiply_blocks
 )
 
@@ -487,4 +447,4 @@ def basis_populations(v, n, start, out):  # type: ignore[no-untyped-def]
                 out[k + step] = 0.5 * (a - b)
 
 
-populations = kernel(REALS, INT, INT, REALS, group="noise")(basis_populations)
+populations = kernel("REALS INT INT REALS", group="noise")(basis_populations)

@@ -15,14 +15,12 @@ from simulators.circuit.ir import Circuit, Table, outcome_width
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
 from simulators.circuit.passes.noisy_cone import connect
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import kernel
-from simulators.compiler.simd import as_numbers, as_reals
+from simulators.compiler.simd import take_bytes, take_numbers, take_reals
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
 from simulators.densitymatrix.fusion import (
     BLOCK,
     CODE,
-    COMPLEX,
     PARAM,
     Q0,
     Q1,
@@ -128,11 +126,7 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
     return np.ascontiguousarray(fixed_gates().sources[codes])
 
 
-@kernel(
-    types.NAMES, types.NAMES, types.U16, types.U16, types.U16, types.I64, types.INTS2, types.I64,
-    types.U8, types.INT, types.U8, types.INTS2, types.INTS2, types.I64, returns=types.INT,
-    group="noise",
-)  # fmt: skip
+@kernel("NAMES NAMES U16 U16 U16 I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
 def _plain_part(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, sources, locations, channels, all_traits, num_qubits, scratch,
     items, layout, sizes,
@@ -144,28 +138,17 @@ def _plain_part(  # type: ignore[no-untyped-def]
     `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
     `all_traits` and among the matrices. `scratch`: bytes.
     """
-    at = 0
-    parent = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    new = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    last = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    levels = scratch[at : at + num_qubits]
-    at += num_qubits
-    needed = scratch[at : at + num_qubits]
-    at += num_qubits
-    used = scratch[at : at + num_qubits]
-    at += num_qubits
-    turned = scratch[at : at + num_qubits]
-    at += num_qubits
-    written = scratch[at : at + layout.shape[1]]
-    at += layout.shape[1]
-    kept = scratch[at : at + ops.size]
-    at += ops.size
-    acting = scratch[at : at + locations.shape[0]]
-    at += locations.shape[0]
-    traits = scratch[at : at + channels.size]
+    parent, scratch = take_numbers(scratch, num_qubits)
+    new, scratch = take_numbers(scratch, num_qubits)
+    last, scratch = take_numbers(scratch, num_qubits)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    used, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    written, scratch = take_bytes(scratch, layout.shape[1])
+    kept, scratch = take_bytes(scratch, ops.size)
+    acting, scratch = take_bytes(scratch, locations.shape[0])
+    traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
     levels[:] = turned[:] = 0
@@ -296,12 +279,10 @@ def plain_counts(
 
 
 @kernel(
-    types.INTS2, types.F64, types.REALS, types.REALS, types.INT, types.INT, types.INT, types.INT,
-    types.I64, types.U64, types.I64, types.I64, types.I64, types.REALS, types.REALS, types.WORD,
-    types.WORD,
-    types.INT, COMPLEX, types.U8, types.WORDS2, types.WORDS2, types.I64, types.U32, types.I64,
-    returns=types.INT, group="noise",
-)  # fmt: skip
+    "INTS2 F64 REALS REALS INT INT INT INT I64 U64 I64 I64 I64 REALS REALS WORD WORD INT COMPLEX "
+    "U8 WORDS2 WORDS2 I64 U32 I64 -> INT",
+    group="noise",
+)
 def _count(  # type: ignore[no-untyped-def]
     items, params, gates, channels, width, num_qubits, num_cells, num_tiles, source, draws, begins,
     clbits, table_begins, tables, bounds, seed, binding, shots, matrix, scratch, outcomes, records,
@@ -311,30 +292,18 @@ def _count(  # type: ignore[no-untyped-def]
     there are. `draws` .. `bounds`: of the readout error; `tallies` [2^clbits]: zeros; `outcomes`
     [2^qubits, 1], `records` [shots at once, 1] and `scratch`: scratch."""
     blocks = items.shape[0] + width
-    at = 0
-    low = as_numbers(scratch, at, blocks)
-    at += 8 * blocks
-    high = as_numbers(scratch, at, blocks)
-    at += 8 * blocks
-    last = as_numbers(scratch, at, 2 * width)
-    at += 16 * width
-    pending = as_reals(scratch, at, 16 * width)
-    at += 128 * width
-    work = as_reals(scratch, at, BLOCK)
-    at += 8 * BLOCK
-    out = as_reals(scratch, at, BLOCK)
-    at += 8 * BLOCK
-    lanes = as_reals(scratch, at, SCRATCH)
-    at += 8 * SCRATCH
-    state = as_reals(scratch, at, np.int64(1) << 2 * width)
-    at += 8 * (np.int64(1) << 2 * width)
-    probs = as_reals(scratch, at, np.int64(1) << width)
-    at += 8 * (np.int64(1) << width)
-    edges = as_reals(scratch, at, np.int64(1) << num_qubits)
-    at += 8 * (np.int64(1) << width)
-    cells = as_numbers(scratch, at, num_cells)
-    at += 8 * num_cells
-    mats = as_reals(scratch, at, blocks * BLOCK)
+    low, scratch = take_numbers(scratch, blocks)
+    high, scratch = take_numbers(scratch, blocks)
+    last, scratch = take_numbers(scratch, 2 * width)
+    pending, scratch = take_reals(scratch, 16 * width)
+    work, scratch = take_reals(scratch, BLOCK)
+    out, scratch = take_reals(scratch, BLOCK)
+    lanes, scratch = take_reals(scratch, SCRATCH)
+    state, scratch = take_reals(scratch, np.int64(1) << 2 * width)
+    probs, scratch = take_reals(scratch, np.int64(1) << width)
+    edges, scratch = take_reals(scratch, np.int64(1) << num_qubits)
+    cells, scratch = take_numbers(scratch, num_cells)
+    mats, _ = take_reals(scratch, blocks * BLOCK)
 
     state[:] = 0.0
     basis_populations(state, width, 1, state[:0])

@@ -16,7 +16,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, Meas
 from simulators.circuit.gates import ELSE, END_BLOCK, GATES, IF, MEASURE, RESET, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND, transfer_matrices
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, kernel
+from simulators.compiler.kernel import kernel
 from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
 
 # Gates on three and more qubits: their transfer matrices, and their action on a state.
@@ -115,7 +115,7 @@ class Program(msgspec.Struct, frozen=True, eq=False):
         return self.gates.nbytes + 64 * self.longest
 
 
-@kernel(NAMES, U16, U16, I64, I64, INTS2, I64, I64, INTS2, returns=INT, group="noise")
+@kernel("NAMES U16 U16 I64 I64 INTS2 I64 I64 INTS2 -> INT", group="noise")
 def _order_items(  # type: ignore[no-untyped-def]
     rows, ops, qubits, roles, sources, locations, matrices, keys, items
 ):
@@ -179,7 +179,6 @@ class _Builder:
         self._boundaries = np.flatnonzero(splits).tolist()
 
     def program(self) -> Program:
-        """See `build_program`."""
         steps, _, _ = self._block(0, -1)
         width = max(MIN_QUBITS, self._circuit.num_qubits)
         channels = self._noise.facts.all_matrices

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import bind, open_run, plan_layouts
+from simulators.execution.requests import Binding, bind, open_run, plan_layouts
 
 # Pauli sums: validation, and values from the expectation values of the strings.
 #
@@ -59,6 +58,14 @@ def terms(observables: tuple[engine.PauliSum, ...], num_qubits: int) -> list[tup
                 hint="give one finite real coefficient a string",
             )
     return [masks(label, num_qubits) for item in observables for label in item.labels]
+
+
+def owners_and_weights(
+    observables: tuple[engine.PauliSum, ...],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Number of the observable of each term of all observables, and its coefficient."""
+    owners = np.repeat(np.arange(len(observables)), [len(item.labels) for item in observables])
+    return owners, np.concatenate([np.zeros(0), *(item.coefficients for item in observables)])
 
 
 def refuse_collapsed(
@@ -207,21 +214,17 @@ class DenseState(FinalState):
         return self._evolve()
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`."""
         for records in sampling.sample(self._amplitudes, self._layout.source, shots, key):
             yield records, None
 
     def probabilities(self) -> sampling.Distribution:
-        """See `FinalState`."""
         source = self._layout.source if self._layout.measures else None
         return sampling.distribution(self._amplitudes, source)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         return sampling.means(self._amplitudes, strings)
 
     def statevector(self) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
         return self._amplitudes
 
 
@@ -235,7 +238,6 @@ class RecordedState(FinalState):
         self.remark = remark
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # see `FinalState`
-        """See `FinalState`."""
         yield self._records, None
 
 
@@ -248,7 +250,6 @@ class CountedState(FinalState):
         self.remark = remark
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # see `FinalState`
-        """See `FinalState`."""
         yield self._batch
 
 
@@ -287,20 +288,9 @@ def collect(
     chosen = state.amplitudes(_bits(request, state)) if "amplitudes" in outputs else None
     gradients = state.gradients() if "gradient" in outputs else None
     return engine.BindingResult(
-        width,
-        outcomes,
-        counts,
-        values,
-        value_width,
-        probabilities,
-        amplitudes,
-        expectations,
-        state.truncation,
-        state.remark,
-        gradients,
-        memory,
-        chosen,
-    )
+        width, outcomes, counts, values, value_width, probabilities, amplitudes, expectations,
+        state.truncation, state.remark, gradients, memory, chosen,
+    )  # fmt: skip
 
 
 def _bits(request: engine.Request, state: FinalState) -> NDArray[np.uint8]:
@@ -351,16 +341,10 @@ def _sampled(
 # Base class of engines whose plans are the measurement layouts alone: a state for each binding.
 
 
-class BoundRun(msgspec.Struct, frozen=True, eq=False):
-    """One binding of a run."""
+class BoundRun(Binding, frozen=True, eq=False):
+    """One binding of a run, with the circuit's measurements."""
 
     layouts: MeasurementLayouts
-    circuit: Circuit
-    params: NDArray[np.float64]  # all parameters of the circuit, bound
-    request: engine.Request
-    key: SeedKey
-    options: engine.RunOptions
-    control: engine.RunControl
 
 
 class EngineBase(abc.ABC):
@@ -391,14 +375,13 @@ class EngineBase(abc.ABC):
         options: engine.RunOptions,
         control: engine.RunControl,
     ) -> engine.EngineResult:
-        """See `engine.Engine`."""
         layouts, number = open_run(self.card, plan, circuit, request, options)
         self.check(layouts, request, options)
         results = []
         for row in range(number):
             self.check_stop(control)
             params, key = bind(circuit, request, row), (request.seed, request.binding + row)
-            run = BoundRun(layouts, circuit, params, request, key, options, control)
+            run = BoundRun(circuit, params, request, key, options, control, layouts)
             state = self.final_state(run)
             results.append(collect(state, layouts, request, key, state.readout))
             self.check_stop(control)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Readout
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.errors import Unsupported
 from simulators.execution.sampling import Distribution, block, uniform
@@ -125,19 +124,7 @@ def flip_records(  # type: ignore[no-untyped-def]
                         break
 
 
-_flip = kernel(
-    types.WORDS2,
-    types.INT,
-    types.WORD,
-    types.WORD,
-    types.U64,
-    types.I64,
-    types.I64,
-    types.I64,
-    types.REALS,
-    types.REALS,
-    group="noise",
-)(flip_records)
+_flip = kernel("WORDS2 INT WORD WORD U64 I64 I64 I64 REALS REALS", group="noise")(flip_records)
 
 
 # Draw number, clbits, confusion, and the table of `_cumulated`.
@@ -226,16 +213,9 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         `records`: uint64 [n, words], C-contiguous; `key`: seed and binding.
         """
         _flip(
-            records,
-            first_shot,
-            *key,
-            self.draws,
-            self.begins,
-            self.clbits,
-            self.table_begins,
-            self.tables,
-            self.bounds,
-        )
+            records, first_shot, *key, self.draws, self.begins, self.clbits, self.table_begins,
+            self.tables, self.bounds,
+        )  # fmt: skip
 
     def confuse(self, distribution: Distribution) -> Distribution:
         """Distribution of the recorded outcomes. Raises Unsupported for more bits than MAX_BITS."""
@@ -271,19 +251,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         return np.ascontiguousarray(result[order]), table[where, values][order]
 
 
-@kernel(
-    types.I64,
-    types.I64,
-    types.U8,
-    types.REALS,
-    types.REALS,
-    types.I64,
-    types.I64,
-    types.REALS2,
-    types.REALS,
-    returns=types.INT,
-    group="noise",
-)
+@kernel("I64 I64 U8 REALS REALS I64 I64 REALS2 REALS -> INT", group="noise")
 def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):

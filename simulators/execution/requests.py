@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
-from simulators.engine import OUTPUTS, PURE, SAMPLED, PauliSum, Request, RunOptions
+from simulators.engine import OUTPUTS, PURE, SAMPLED, PauliSum, Request, RunControl, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 # Checks of a request that all engines share, and the parameters of one binding.
@@ -232,6 +232,37 @@ def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
     params = circuit.params.copy()
     params[circuit.slots[0::2]] = request.bindings[row, circuit.slots[1::2]]
     return params
+
+
+class Binding(msgspec.Struct, frozen=True, eq=False):
+    """One binding of a run."""
+
+    circuit: Circuit
+    params: NDArray[np.float64]  # all parameters of the circuit, bound
+    request: Request
+    key: tuple[int, int]  # seed and number of the binding
+    options: RunOptions
+    control: RunControl
+
+
+class Run(msgspec.Struct, frozen=True, eq=False):
+    """A circuit and what is asked of it: the arguments of `Engine.run` without the plan."""
+
+    circuit: Circuit
+    request: Request
+    options: RunOptions
+    control: RunControl
+
+    def row(self, row: int) -> Binding:
+        """One binding."""
+        circuit, request = self.circuit, self.request
+        key = request.seed, request.binding + row
+        params = bind(circuit, request, row)
+        return Binding(circuit, params, request, key, self.options, self.control)
+
+    def rows(self) -> Iterator[Binding]:
+        """All bindings. Raises BadCircuit if they do not match the circuit."""
+        return map(self.row, range(num_bindings(self.circuit, self.request)))
 
 
 def plan_layouts(

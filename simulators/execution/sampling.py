@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import num_words, outcome_width
-from simulators.compiler.kernel import I64, REALS, WORD, device_function, inline_function, kernel
+from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.engine import RunControl
 
 # Counter-based random numbers: Philox 4x64-10, the same bits as numpy's `Philox` generator.
@@ -87,7 +87,7 @@ def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-
     return result
 
 
-@kernel(WORD, WORD, WORD, I64, REALS, group="small")
+@kernel("WORD WORD WORD I64 REALS", group="small")
 def uniforms(seed, binding, draw, shots, out):  # type: ignore[no-untyped-def]
     """Fill out[k] with the uniform of shot shots[k] (float64 in [0, 1)); cheapest in ascending
     order."""
@@ -194,9 +194,7 @@ def write(
 _TABULATED = 1 << 16  # records below this are counted in a table, not sorted
 
 
-def distinct(
-    records: NDArray[np.uint64],
-) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+def distinct(records: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """Distinct records in ascending order, and for each record its index among them."""
     if records.shape[1] == 1:
         result, inverse = np.unique(records[:, 0], return_inverse=True)

@@ -23,8 +23,19 @@ from simulators.gpu.sweeps import DeviceState, ProgramStore, apply_program
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import Ensemble
-from simulators.statevector.backend.reductions import ROUNDING_FLOOR
+from simulators.statevector.backend.protocol import (
+    Amplitudes,
+    CompiledSegment,
+    Ensemble,
+    GradientFunction,
+    ShotDraws,
+)
+from simulators.statevector.backend.reductions import (
+    ROUNDING_FLOOR,
+    BlockSum,
+    Projection,
+    SortedDraws,
+)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.dynamic.interpreter import reduced_density
@@ -55,7 +66,6 @@ class DeviceBackend:
         self.add_sweeps = control.add_sweeps
 
     def for_width(self, _num_qubits: int) -> DeviceBackend:
-        """See `StateBackend`."""
         return self
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
@@ -75,7 +85,6 @@ class DeviceBackend:
         return state
 
     def copy(self, state: DeviceState) -> DeviceState:
-        """See `StateBackend`."""
         result = self.empty_like(state)
         self.copy_into(state, result)
         return result
@@ -91,17 +100,14 @@ class DeviceBackend:
         reductions.apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
 
     def empty_like(self, state: DeviceState) -> DeviceState:
-        """See `StateBackend`."""
         return DeviceState(self._device, self._ledger, state.num_qubits, state.precision)
 
     def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
-        """See `StateBackend`."""
         return SeparateStates(self, num_qubits, options)
 
     def apply(
-        self, state: DeviceState, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+        self, state: DeviceState, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
-        """See `StateBackend`."""
         self.check()
         if isinstance(segment, GateList):
             reductions.apply_gate_list(state, segment, floats)
@@ -110,66 +116,34 @@ class DeviceBackend:
         apply_program(state, program, floats, self.pass_done)
 
     def multiply(self, state: DeviceState, matrix: PlacedMatrix) -> None:
-        """See `StateBackend`."""
         self.check()
         multiply(state, matrix)
         self._control.sweeps_done()
 
     def block_sums(
-        self,
-        what: int,
-        state: DeviceState,
-        other: DeviceState | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
+        self, item: BlockSum, state: DeviceState, other: DeviceState | None = None
     ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
         self.check()
-        return reductions.block_sums(what, state, other, qubit=qubit, turn=turn)
+        return reductions.block_sums(item, state, other)
 
     def project(
-        self,
-        state: DeviceState,
-        into: DeviceState,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
+        self, state: DeviceState, into: DeviceState, item: Projection, factor: float
     ) -> None:
-        """See `StateBackend`."""
         self.check()
         source = state.settle()
         into.overwrite()
         pairs = 1 << (state.num_qubits - 1)
-        state.launch(
-            "project",
-            pairs,
-            source,
-            into.buffer,
-            np.uint64(pairs),
-            np.int32(qubit),
-            np.int32(outcome),
-            np.float64(factor),
-            np.int32(move),
-        )
+        numbers = np.int32(item.qubit), np.int32(item.outcome), np.float64(factor)
+        where = np.uint64(pairs), *numbers, np.int32(item.move)
+        state.launch("project", pairs, source, into.buffer, *where)
 
-    def locate_samples(
-        self,
-        state: DeviceState,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """See `StateBackend`."""
+    def locate_samples(self, state: DeviceState, draws: SortedDraws) -> NDArray[np.int64]:
         self.check()
-        return reductions.locate_samples(state, edges, begins, draws)
+        return reductions.locate_samples(state, draws)
 
     def distribution(
         self, state: DeviceState, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `StateBackend`."""
         self.check()
         table = reductions.outcome_weights(state, wires)
         values = np.flatnonzero(table > ROUNDING_FLOOR[state.precision])
@@ -178,16 +152,14 @@ class DeviceBackend:
     def expectations(
         self, state: DeviceState, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
         values: NDArray[np.float64] = reductions.expectations(state, strings, self.check)[0]
         return values
 
-    def gather_statevector(self, state: DeviceState) -> protocol.Amplitudes:
-        """See `StateBackend`."""
-        result: protocol.Amplitudes = self._device.download(state.settle())
+    def gather_statevector(self, state: DeviceState) -> Amplitudes:
+        result: Amplitudes = self._device.download(state.settle())
         return result
 
-    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> protocol.Amplitudes:
+    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> Amplitudes:
         """See `StateBackend`. Blocks with a requested amplitude are copied to the host, one by
         one."""
         buffer, size = state.settle(), 1 << min(BLOCK_QUBITS, state.num_qubits)
@@ -202,8 +174,7 @@ class DeviceBackend:
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> protocol.GradientFunction:
-        """See `StateBackend`."""
+    ) -> GradientFunction:
         plan = reductions.DeviceAdjoint(circuit, params, self.pass_done, multiply)
         self.add_sweeps(plan.num_sweeps * len(observables))
 
@@ -239,17 +210,12 @@ def multiply(state: DeviceState, matrix: PlacedMatrix) -> None:
     buffer = state.settle()
     blocks = 1 << (state.num_qubits - qubits - group_bits)
     device.launch(
-        f"dense_{state.precision}",
-        blocks,
-        1 << _GROUP_BITS,
-        rows.itemsize << (qubits + group_bits),
-        buffer,
-        np.int32(qubits),
+        f"dense_{state.precision}", blocks, 1 << _GROUP_BITS,
+        rows.itemsize << (qubits + group_bits), buffer, np.int32(qubits),
         np.uint64(sum(1 << wire for wire in matrix.wires.tolist())),
         device.upload(matrix.offsets.astype(np.uint64)),
-        device.upload(rows.view(np.float64).ravel()),
-        np.int32(group_bits),
-    )
+        device.upload(rows.view(np.float64).ravel()), np.int32(group_bits),
+    )  # fmt: skip
 
 
 # Trajectories of a wide circuit on a GPU: the walk of the engine `statevector`, over device
@@ -268,14 +234,12 @@ class DeviceTrajectoryStates:
         self._scratch: DeviceState | None = None  # one of the `SCRATCH_STATES`
 
     def zero(self, state: DeviceState | None, num_qubits: int, options: RunOptions) -> DeviceState:
-        """See `TrajectoryStates`."""
         if state is None:
             return self.backend.zero_state(num_qubits, options)
         state.set_zero()
         return state
 
     def copied(self, source: DeviceState, target: DeviceState | None) -> DeviceState:
-        """See `TrajectoryStates`."""
         if target is None:
             target = self.backend.empty_like(source)
         if self.is_zero(source):
@@ -285,30 +249,24 @@ class DeviceTrajectoryStates:
         return target
 
     def is_zero(self, state: DeviceState) -> bool:
-        """See `TrajectoryStates`."""
         return state.live == 0
 
     def sweep(
         self, state: DeviceState, segment: SegmentPlan, floats: NDArray[np.float64], *, last: bool
     ) -> None:
-        """See `TrajectoryStates`."""
         del last
         self.backend.apply(state, segment, floats)
 
     def reduced(self, state: DeviceState, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
-        """See `TrajectoryStates`."""
         return reduced_density(self.backend, state, qubits)
 
-    def sample(
-        self, state: DeviceState, frame: int, key: tuple[int, int], shots: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """See `TrajectoryStates`."""
+    def sample(self, state: DeviceState, frame: int, draws: ShotDraws) -> NDArray[np.int64]:
         if frame:
             if self._scratch is None:
                 self._scratch = self.backend.empty_like(state)
             self.backend.invert(state, self._scratch, frame)
             state = self._scratch
-        return protocol.sample(self.backend, state, key, shots)
+        return protocol.sample(self.backend, state, draws)
 
 
 # Batches of bindings of one circuit: many states in one launch.
@@ -417,7 +375,6 @@ class _EvaluatedState(FinalState):
         self._means = means
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:  # noqa: ARG002  # those of the request
-        """See `FinalState`."""
         return self._means
 
 

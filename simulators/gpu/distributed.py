@@ -10,24 +10,23 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 from mpi4py import MPI
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
 from simulators.catalog.costs import STAGED_BYTES, ranks_used
-from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum, RunOptions
-from simulators.errors import UnknownEngine, Unsupported
+from simulators.engine import RunOptions
+from simulators.errors import UnknownEngine
 from simulators.gpu import reductions, sweeps
 from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.devices.device import COMPLEX, Buffer
-from simulators.statevector.backend import protocol, reductions as backend_reductions
+from simulators.statevector.backend import reductions as backend_reductions
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
-from simulators.statevector.backend.protocol import Ensemble
+from simulators.statevector.backend.protocol import Amplitudes, CompiledSegment, StateBackend
+from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.distributed import gather, qubit_layout
 from simulators.statevector.distributed.executor import ErrorAgreement, local_table
-from simulators.statevector.distributed.gather import QubitRelocation
-from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS
 
@@ -189,27 +188,19 @@ _H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
 _TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 
 
-class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
+class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
     def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
         """Set up. `local`: backend of this rank's GPU."""
-        self.is_root = agreement.rank == 0
-        self.add_sweeps = local.add_sweeps
-        self._agreement = agreement
+        super().__init__(agreement, local)
         self._local = local
-        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
         self._exchange = DeviceExchange(agreement)
         self._programs = RankPrograms(agreement.rank)
 
-    def for_width(self, num_qubits: int) -> protocol.StateBackend:
-        """See `StateBackend`."""
+    def for_width(self, num_qubits: int) -> StateBackend:
         is_narrow = ranks_used(num_qubits, self._agreement.size) < self._agreement.size
         return self._local if is_narrow else self
-
-    def check(self) -> None:
-        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
-        self._agreement.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the GPU with the least memory."""
@@ -225,32 +216,25 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
         state = self._local.zero_state(layout.num_local, options)
         state.settle()
         if not self.is_root:  # another rank holds the amplitude 1
-            self._local.project(state, state, qubit=0, outcome=0, factor=0.0, move=False)
+            self._local.project(state, state, Projection(0, 0, False), 0.0)
         self._agreement.meet()
         share = DeviceSlice(state, layout, self._agreement.rank)
         share.fresh = True
         return share
 
     def copy(self, state: DeviceSlice) -> DeviceSlice:
-        """See `StateBackend`."""
         result = DeviceSlice(self._local.copy(state.state), state.layout.copy(), state.rank)
         self._agreement.meet()
         return result
 
     def empty_like(self, state: DeviceSlice) -> DeviceSlice:
-        """See `StateBackend`."""
         result = DeviceSlice(self._local.empty_like(state.state), state.layout.copy(), state.rank)
         self._agreement.meet()
         return result
 
-    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
-        """See `StateBackend`."""
-        return SeparateStates(self, num_qubits, options)
-
     def apply(
-        self, state: DeviceSlice, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+        self, state: DeviceSlice, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
-        """See `StateBackend`."""
         plan, layout = cast("SegmentPlan", segment), state.layout
         communication = qubit_layout.plan_communication(
             plan.sweeps, layout.positions, layout.num_local, fresh=state.fresh
@@ -266,27 +250,15 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
             sweeps.apply_program(state.state, program, floats, self._local.pass_done)
 
     def multiply(self, state: DeviceSlice, matrix: PlacedMatrix) -> None:
-        """See `StateBackend`."""
-        state.fresh = False
-        powers = 1 << np.arange(matrix.wires.size)
-        qubits = [int(offset).bit_length() - 1 for offset in matrix.offsets[powers]]
-        self._bring(state, sum(1 << qubit for qubit in qubits))
-        positions = [state.layout.positions[qubit] for qubit in qubits]
-        self._local.multiply(state.state, place(matrix.columns, positions))
+        self._local.multiply(state.state, self._made_local(state, matrix))
         self._agreement.meet()
 
     def block_sums(
-        self,
-        what: int,
-        state: DeviceSlice,
-        other: DeviceSlice | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
+        self, item: BlockSum, state: DeviceSlice, other: DeviceSlice | None = None
     ) -> NDArray[np.float64]:
         """Compute sums as `StateBackend.block_sums`. A fingerprint is that of each slice by itself,
         in one layout."""
-        if what == backend_reductions.FINGERPRINT:
+        if item.what == backend_reductions.FINGERPRINT:
             self._align(
                 state, qubit_layout.Layout(len(state.layout.qubits), state.layout.num_local)
             )
@@ -294,52 +266,31 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
         if other is not None:
             self._align(other, state.layout)
         partner = None if other is None else other.state
-        position = state.layout.positions[qubit]
-        if what == backend_reductions.QUBIT_WEIGHTS and position >= state.num_qubits:
-            norms = self._local.block_sums(backend_reductions.NORM, state.state)[:, 0]
+        position = state.layout.positions[item.qubit]
+        if item.what == backend_reductions.QUBIT_WEIGHTS and position >= state.num_qubits:
+            norms = self._local.block_sums(BlockSum(backend_reductions.NORM), state.state)[:, 0]
             mine = np.zeros((norms.size, 2))
             mine[:, state.rank >> (position - state.num_qubits) & 1] = norms
         else:
-            mine = self._local.block_sums(what, state.state, partner, qubit=position, turn=turn)
+            mine = self._local.block_sums(replace(item, qubit=position), state.state, partner)
         return self._shared(state, mine)
 
     def project(
-        self,
-        state: DeviceSlice,
-        into: DeviceSlice,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
+        self, state: DeviceSlice, into: DeviceSlice, item: Projection, factor: float
     ) -> None:
-        """See `StateBackend`."""
-        state.fresh = into.fresh = False
-        self._bring(state, 1 << qubit)
-        if into is not state:
-            into.layout = state.layout.copy()
-        position = state.layout.positions[qubit]
-        self._local.project(
-            state.state, into.state, qubit=position, outcome=outcome, factor=factor, move=move
-        )
+        position = self._made_alike(state, into, item.qubit)
+        self._local.project(state.state, into.state, replace(item, qubit=position), factor)
 
-    def locate_samples(
-        self,
-        state: DeviceSlice,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """See `StateBackend`."""
+    def locate_samples(self, state: DeviceSlice, draws: SortedDraws) -> NDArray[np.int64]:
         self._settle(state)
         block_ids = state.basis_indices
+        begins, values = draws.begins, draws.values
         counts = np.diff(begins)[block_ids]
         ends = np.cumsum(counts)
         mine = np.repeat(begins[:-1][block_ids] - (ends - counts), counts) + np.arange(counts.sum())
-        located = reductions.locate_samples(
-            state.state, edges[block_ids], np.append(0, ends), draws[mine]
-        )
-        result, everything = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
+        own = SortedDraws(draws.edges[block_ids], np.append(0, ends), values[mine])
+        located = reductions.locate_samples(state.state, own)
+        result, everything = np.zeros((2, values.size), np.int64)
         inside = (1 << BLOCK_QUBITS) - 1
         result[mine] = block_ids[located >> BLOCK_QUBITS] << BLOCK_QUBITS | located & inside
         self._agreement.meet()
@@ -350,7 +301,6 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
     def distribution(
         self, state: DeviceSlice, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `StateBackend`."""
         local = wires[gather.local_wires(state, wires)].tolist()
         positions = np.array([state.layout.positions[wire] for wire in local], np.int64)
         mine = np.ascontiguousarray(reductions.outcome_weights(state.state, positions))
@@ -361,25 +311,20 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
     def expectations(
         self, state: DeviceSlice, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
         values = np.empty(len(strings))
         for group in pauli_groups(strings):
             members = list(group.members)
             values[members] = self._group_values(state, [strings[k] for k in members])
         return values
 
-    def gather_statevector(self, state: DeviceSlice) -> protocol.Amplitudes | None:
-        """See `StateBackend`."""
+    def gather_statevector(self, state: DeviceSlice) -> Amplitudes | None:
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
         return gather.gathered(
             self._agreement, qubit_layout.StateSlice(amplitudes, state.layout, state.rank)
         )
 
-    def amplitudes(
-        self, state: DeviceSlice, indices: NDArray[np.int64]
-    ) -> protocol.Amplitudes | None:
-        """See `StateBackend`."""
+    def amplitudes(self, state: DeviceSlice, indices: NDArray[np.int64]) -> Amplitudes | None:
         self._settle(state)
         return gather.chosen(
             self._agreement,
@@ -388,13 +333,6 @@ class DistributedDeviceBackend(QubitRelocation[DeviceSlice]):
             COMPLEX[state.state.precision],
             lambda places: self._local.amplitudes(state.state, places),
         )
-
-    def plan_gradients(
-        self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> protocol.GradientFunction:
-        """Raises Unsupported."""
-        del circuit, params, observables
-        raise Unsupported("gradients over several ranks", hint="ranks=1, where a GPU holds two")
 
     def _group_values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
         """Values of strings with the same x. If more of its qubits are outside of blocks than fit

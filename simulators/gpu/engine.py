@@ -92,17 +92,17 @@ class GpuEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`."""
         requests.check_run(circuit, options)
         number = requests.num_bindings(circuit, request)
+        run = requests.Run(circuit, request, options, control)
         if isinstance(plan, NoisyPlan):
             part = plan.part(circuit, request)
             requests.check_width(CARD, part.part.circuit.num_qubits)
-            return self._noisy(part, circuit, request, options, control)
+            return self._noisy(part, run)
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         requests.check_outputs(CARD, request, circuit.clbits_data != b"")
-        job = RequestExecution.of(plan, circuit, request, options, control, number)
+        job = RequestExecution.of(plan, run, number)
         requests.check_width(CARD, job.widest)
         if self._group is None:
             return self._alone(job)
@@ -122,34 +122,27 @@ class GpuEngine:
         result = backend.run_batch(context, job)
         return run_rows(self._backend(job.control), job) if result is None else result
 
-    def _noisy(
-        self,
-        part: NoisyPart,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
+    def _noisy(self, part: NoisyPart, run: requests.Run) -> EngineResult:
         """Run all rows of a circuit with noise. Ranks divide the patterns if each has room for a
         few states, else they split branches of states that they hold together."""
 
         def local(ranks: ErrorAgreement | None = None) -> EngineResult:
-            states = backend.DeviceTrajectoryStates(self._backend(control))
-            return part.local(circuit, request, options, control, ranks, states)
+            states = backend.DeviceTrajectoryStates(self._backend(run.control))
+            return part.local(run, ranks, states)
 
         if self._group is None:
             return local()
         left = self.ledger.capacity_bytes - self.ledger.reserved_bytes
-        is_shared, result = self._group.run_shares(part.fits(left, 1), control, local)
+        is_shared, result = self._group.run_shares(part.fits(left, 1), run.control, local)
         if is_shared:
             return result  # type: ignore[return-value]  # as below
         result = self._group.run(
             part.part.circuit.num_qubits,
-            options,
-            control,
+            run.options,
+            run.control,
             local,
-            lambda states: part.branched(states, circuit, request, options),
-            lambda agreement: self._distributed(agreement, control),
+            lambda states: part.branched(states, run),
+            lambda agreement: self._distributed(agreement, run.control),
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 

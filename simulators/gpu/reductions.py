@@ -15,6 +15,7 @@ from simulators.gpu.devices.device import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.backend.gate_list import GateList, place_all
 from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, pauli_groups
+from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 from simulators.statevector.gradient.reverse_kernel import KIND, ONE, OUTER, STEP, VALUE
 from simulators.statevector.state import BLOCK_QUBITS
@@ -39,7 +40,7 @@ def _threads(block_bits: int) -> int:
 
 
 def block_sums(
-    what: int, state: DeviceState, other: DeviceState | None, *, qubit: int, turn: complex
+    item: BlockSum, state: DeviceState, other: DeviceState | None
 ) -> NDArray[np.float64]:
     """Two sums of each block: float64 [blocks, 2]; see `StateBackend.block_sums`."""
     device, bits = state.device, _block_bits(state)
@@ -47,48 +48,28 @@ def block_sums(
     buffer = state.settle()
     sums = device.empty(2 * blocks, np.float64)
     device.launch(
-        f"block_sums_{state.precision}",
-        blocks,
-        _threads(bits),
-        _SUM_BYTES,
-        np.int32(what),
-        buffer,
-        buffer if other is None else other.settle(),
-        np.int32(bits),
-        np.int32(qubit),
-        np.float64(turn.real),
-        np.float64(turn.imag),
-        sums,
-    )
+        f"block_sums_{state.precision}", blocks, _threads(bits), _SUM_BYTES, np.int32(item.what),
+        buffer, buffer if other is None else other.settle(), np.int32(bits), np.int32(item.qubit),
+        np.float64(item.turn.real), np.float64(item.turn.imag), sums,
+    )  # fmt: skip
     return device.download(sums).reshape(blocks, 2)
 
 
-def locate_samples(
-    state: DeviceState,
-    edges: NDArray[np.float64],
-    begins: NDArray[np.int64],
-    draws: NDArray[np.float64],
-) -> NDArray[np.int64]:
+def locate_samples(state: DeviceState, draws: SortedDraws) -> NDArray[np.int64]:
     """Basis state of each sorted draw; see `StateBackend.locate_samples`."""
-    if not draws.size:
+    begins, values = draws.begins, draws.values
+    if not values.size:
         return np.zeros(0, np.int64)
     device, bits = state.device, _block_bits(state)
     hits = np.flatnonzero(begins[1:] > begins[:-1])
     size = 1 << bits
-    result = device.empty(draws.size, np.int64)
+    result = device.empty(values.size, np.int64)
     device.launch(
-        f"locate_{state.precision}",
-        hits.size,
-        _threads(bits),
-        8 * (size + size // 8 + 1),
-        state.settle(),
-        np.int32(bits),
-        device.upload(hits.astype(np.int64)),
-        device.upload(edges[hits]),
-        device.upload(np.append(begins[hits], draws.size)),
-        device.upload(draws),
-        result,
-    )
+        f"locate_{state.precision}", hits.size, _threads(bits), 8 * (size + size // 8 + 1),
+        state.settle(), np.int32(bits), device.upload(hits.astype(np.int64)),
+        device.upload(draws.edges[hits]), device.upload(np.append(begins[hits], values.size)),
+        device.upload(values), result,
+    )  # fmt: skip
     return device.download(result)
 
 
@@ -101,15 +82,10 @@ def outcome_weights(state: DeviceState, wires: NDArray[np.int64]) -> NDArray[np.
     outputs = 1 << (wires.size + rest_bits)
     sums = device.empty(outputs, np.float64)
     state.launch(
-        "outcome_sums",
-        outputs,
-        state.settle(),
-        np.uint64(sum(1 << wire for wire in wires.tolist())),
-        np.int32(rest - rest_bits),
-        np.int32(rest_bits),
-        np.uint64(outputs),
-        sums,
-    )
+        "outcome_sums", outputs, state.settle(),
+        np.uint64(sum(1 << wire for wire in wires.tolist())), np.int32(rest - rest_bits),
+        np.int32(rest_bits), np.uint64(outputs), sums,
+    )  # fmt: skip
     table = np.cumsum(device.download(sums).reshape(-1, 1 << rest_bits), axis=1)[:, -1]
     if (order == np.arange(order.size)).all():
         return table
@@ -140,18 +116,10 @@ def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
     blocks, strings = states.count << (states.num_qubits - bits), group.zs.size
     sums = device.empty(blocks * strings, np.float64)
     device.launch(
-        f"pauli_sums_{states.precision}",
-        blocks,
-        _threads(bits),
-        16 << bits,
-        states.settle(),
-        np.int32(bits),
-        np.uint64(group.x),
-        np.int32(strings),
-        device.upload(group.zs),
-        device.upload(group.parts.ravel()),
-        sums,
-    )
+        f"pauli_sums_{states.precision}", blocks, _threads(bits), 16 << bits, states.settle(),
+        np.int32(bits), np.uint64(group.x), np.int32(strings), device.upload(group.zs),
+        device.upload(group.parts.ravel()), sums,
+    )  # fmt: skip
     return device.download(sums).reshape(states.count, -1, strings)
 
 
@@ -183,17 +151,11 @@ def gate_matrices(
     count = len(params)
     result = np.empty((count * len(segment.steps), _NUMBERS))
     place_all(
-        circuit.table.rows,
-        np.tile(ops, count),
+        circuit.table.rows, np.tile(ops, count),
         np.tile(circuit.qubits[segment.at_qubit : segment.at_qubit + qubits], count),
-        np.ascontiguousarray(own).ravel(),
-        0,
-        count * ops.size,
-        0,
-        0,
-        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64),
-        result,
-    )
+        np.ascontiguousarray(own).ravel(), 0, count * ops.size, 0, 0,
+        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64), result,
+    )  # fmt: skip
     return result.reshape(count, len(segment.steps), _NUMBERS)
 
 
@@ -202,18 +164,11 @@ def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.f
     device, size = states.device, 1 << states.num_qubits
     steps = len(segment.steps)
     device.launch(
-        f"small_steps_{states.precision}",
-        states.count,
-        min(_THREADS, max(_WARP, size >> 2)),
-        _AMPLITUDE_BYTES * size,
-        states.buffer,
-        np.int32(states.num_qubits),
-        np.int32(steps),
-        device.upload(segment.steps),
-        device.upload(floats),
-        np.uint64(_NUMBERS * steps if floats.ndim == 3 else 0),
-        np.int32(states.live == 0),
-    )
+        f"small_steps_{states.precision}", states.count, min(_THREADS, max(_WARP, size >> 2)),
+        _AMPLITUDE_BYTES * size, states.buffer, np.int32(states.num_qubits), np.int32(steps),
+        device.upload(segment.steps), device.upload(floats),
+        np.uint64(_NUMBERS * steps if floats.ndim == 3 else 0), np.int32(states.live == 0),
+    )  # fmt: skip
     states.overwrite()
 
 
@@ -235,19 +190,11 @@ def count_shots(
     steps = 0 if segment is None else len(segment.steps)
     table = np.zeros((1, 4), np.uint64) if segment is None else segment.steps
     device.launch(
-        "small_counts",
-        bindings,
-        min(_COUNT_THREADS, max(_WARP, size >> 1)),
-        _COUNTED_BYTES * size,
-        np.int32(num_qubits),
-        np.int32(steps),
-        device.upload(table),
-        device.upload(floats if floats.size else np.zeros(1)),
-        np.int32(shots),
-        np.uint64(key[0]),
-        np.uint64(key[1]),
-        counts,
-    )
+        "small_counts", bindings, min(_COUNT_THREADS, max(_WARP, size >> 1)), _COUNTED_BYTES * size,
+        np.int32(num_qubits), np.int32(steps), device.upload(table),
+        device.upload(floats if floats.size else np.zeros(1)), np.int32(shots), np.uint64(key[0]),
+        np.uint64(key[1]), counts,
+    )  # fmt: skip
     return device.download(counts).reshape(bindings, size)
 
 
@@ -330,16 +277,11 @@ def apply_strings(
     source = state.settle()
     into.overwrite()
     state.launch(
-        "apply_pauli_sum",
-        size,
-        source,
-        into.buffer,
-        np.uint64(size),
-        np.int32(len(strings)),
+        "apply_pauli_sum", size, source, into.buffer, np.uint64(size), np.int32(len(strings)),
         device.upload(np.array([x for x, _ in strings], np.uint64)),
         device.upload(np.array([z for _, z in strings], np.uint64)),
         device.upload(factors.view(np.float64)),
-    )
+    )  # fmt: skip
 
 
 def _take_back(
@@ -379,21 +321,13 @@ def _launch(
     groups = min(_GROUPS, tiles)
     sums = device.empty(max(1, groups * count * 4), np.float64)
     device.launch(
-        f"reverse_pass_{state.precision}",
-        groups,
-        min(_THREADS, max(_WARP, (1 << width) >> 2)),
-        (32 << width) + _SCRATCH_BYTES + 32 * count,
-        state.settle(),
-        other.settle(),
-        np.int32(width),
-        np.uint64(tile),
-        np.int32(len(placed)),
+        f"reverse_pass_{state.precision}", groups, min(_THREADS, max(_WARP, (1 << width) >> 2)),
+        (32 << width) + _SCRATCH_BYTES + 32 * count, state.settle(), other.settle(),
+        np.int32(width), np.uint64(tile), np.int32(len(placed)),
         device.upload(np.ascontiguousarray(table)),
         device.upload(np.ascontiguousarray(matrices).reshape(-1, _STEP_NUMBERS)),
-        np.int32(tiles // groups),
-        np.int32(count),
-        sums,
-    )
+        np.int32(tiles // groups), np.int32(count), sums,
+    )  # fmt: skip
     if not count:
         return np.zeros((0, 4))
     result = device.download(sums).reshape(groups, count, 4)

@@ -475,19 +475,10 @@ def apply_program(
         rounded = device.upload(values.astype(PROTOCOL_REAL["single"]).ravel())
     for item, buffer in zip(program.passes, uploaded.code, strict=True):
         device.launch(
-            f"sweep_{program.precision}",
-            state.count << item.tile_bits,
-            program.threads,
-            program.shared_bytes,
-            state.buffer,
-            buffer,
-            uploaded.terms,
-            rounded,
-            exact,
-            np.uint64(state.live & _ALL),
-            np.uint64(1 << state.num_qubits),
-            np.uint64(stride),
-        )
+            f"sweep_{program.precision}", state.count << item.tile_bits, program.threads,
+            program.shared_bytes, state.buffer, buffer, uploaded.terms, rounded, exact,
+            np.uint64(state.live & _ALL), np.uint64(1 << state.num_qubits), np.uint64(stride),
+        )  # fmt: skip
         state.live = item.live
         pass_done()
 

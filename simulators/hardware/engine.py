@@ -146,8 +146,7 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
             )
     except (QiskitError, CircuitError) as error:
         raise Unsupported(
-            f"the circuit cannot be written in the machine's gates: {error.message}",
-            hint=ELSEWHERE,
+            f"the circuit cannot be written in the machine's gates: {error.message}", hint=ELSEWHERE
         ) from error
     return result, True
 

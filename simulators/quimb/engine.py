@@ -29,7 +29,6 @@ class QuimbEngine(EngineBase):
     card = CARD
 
     def final_state(self, run: BoundRun) -> FinalState:
-        """See `EngineBase`."""
         chain = _evolved(run.circuit, run.params, run.options, run.control)
         state: FinalState
         if run.circuit.num_qubits <= DENSE_QUBITS:

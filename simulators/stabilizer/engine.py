@@ -193,7 +193,6 @@ class StabilizerEngine(outputs.EngineBase):
             )
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
-        """See `EngineBase`."""
         return _StabilizerState(run)
 
     def warm_up(self) -> None:
@@ -255,7 +254,6 @@ class _StabilizerState(outputs.FinalState):
         return convert(self._circuit, self._params, layout, deferred=True)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
-        """See `FinalState`."""
         layout = self._layouts.clbits
         converted = convert(self._circuit, self._params, layout, noise=self._noise)
         reference = converted.circuit.reference_sample()
@@ -266,7 +264,6 @@ class _StabilizerState(outputs.FinalState):
             yield sampling.select(packed, converted.source, converted.identical), None
 
     def probabilities(self) -> sampling.Distribution:
-        """See `FinalState`."""
         if self._layouts.clbits.measures:
             converted = self._deferred(self._layouts.clbits)
             source = converted.source
@@ -278,6 +275,5 @@ class _StabilizerState(outputs.FinalState):
         return records, counts / len(bits)
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         simulator = simulate(self._deferred(self._layouts.state).circuit)
         return means(simulator, strings, self.num_qubits)

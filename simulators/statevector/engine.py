@@ -21,6 +21,7 @@ from simulators.compiler import kernel
 from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, Unsupported
 from simulators.execution.requests import (
+    Run,
     bind,
     check_request,
     check_run,
@@ -129,10 +130,11 @@ class StatevectorEngine:
         check_run(circuit, options)
         bindings = request.bindings
         number = 1 if bindings is None and not circuit.num_slots else num_bindings(circuit, request)
+        run = Run(circuit, request, options, control)
         if getattr(plan, "is_noisy", False):
-            return self._noisy(plan, circuit, request, options, control)
+            return self._noisy(plan, run)
         if options.parts is not None:
-            return self._in_parts(plan, circuit, request, options, control, number)
+            return self._in_parts(plan, run)
         is_small = circuit.num_qubits <= self._small
         if is_small and self._group is None:
             result = self._compiled(circuit, request, number, control)
@@ -140,7 +142,7 @@ class StatevectorEngine:
                 return result
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        job = RequestExecution.of(plan, circuit, request, options, control, number)
+        job = RequestExecution.of(plan, run, number)
         check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
@@ -153,15 +155,7 @@ class StatevectorEngine:
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
-    def _in_parts(
-        self,
-        plan: Any,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-        number: int,
-    ) -> EngineResult:
+    def _in_parts(self, plan: Any, run: Run) -> EngineResult:
         """Run all rows of a circuit in parts."""
         if self._group is not None:
             raise Unsupported(
@@ -170,39 +164,30 @@ class StatevectorEngine:
         from simulators.statevector.backend.local import LocalBackend
         from simulators.statevector.parts import run_parts
 
-        with ThreadPool(options.threads, control) as thread_pool:
-            states = LocalBackend(thread_pool, control)
-            return run_parts(states, plan, circuit, request, options, number, self.kept_states)
+        with ThreadPool(run.options.threads, run.control) as thread_pool:
+            states = LocalBackend(thread_pool, run.control)
+            return run_parts(states, plan, run, self.kept_states)
 
-    def _noisy(
-        self,
-        plan: Any,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
+    def _noisy(self, plan: Any, run: Run) -> EngineResult:
         """Run all rows of a circuit with noise by trajectories."""
-        part = plan.part(circuit, request)
+        part = plan.part(run.circuit, run.request)
         width = part.part.circuit.num_qubits
         check_width(CARD, width)
         if self._group is None:
-            result = part.local(circuit, request, options, control)
+            result = part.local(run)
         else:
-            has_room = part.fits(options.memory_bytes, self._group.neighbours)
+            has_room = part.fits(run.options.memory_bytes, self._group.neighbours)
             shared, result = self._group.run_shares(
-                has_room,
-                control,
-                lambda ranks: part.local(circuit, request, options, control, ranks),
+                has_room, run.control, lambda ranks: part.local(run, ranks)
             )
             if shared:
                 return result  # type: ignore[return-value]  # as below
             result = self._group.run(
                 width,
-                options,
-                control,
-                lambda: part.local(circuit, request, options, control),
-                lambda states: part.branched(states, circuit, request, options),
+                run.options,
+                run.control,
+                lambda: part.local(run),
+                lambda states: part.branched(states, run),
             )
         return result  # type: ignore[no-any-return]  # None in all ranks but the first
 
@@ -248,7 +233,7 @@ class StatevectorEngine:
         if result == NOTHING:
             refuse_sampled(next(o for o in outputs if o in SAMPLED), False, request.shots)
         if result == STOPPED:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+            raise Stopped()
         return None
 
     def _rows(self) -> Batch:
@@ -261,7 +246,6 @@ class StatevectorEngine:
     def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
-        """See `FastCounts`."""
         if (
             circuit.num_qubits > self._small
             or circuit.num_slots
@@ -291,21 +275,10 @@ class StatevectorEngine:
             if evolved < 0:
                 return evolved
         result: int = self._count(
-            self._buffer,
-            circuit.table.rows,
-            circuit.ops_data,
-            circuit.qubits_data,
-            circuit.clbits_data,
-            params,
-            control.flag,
-            circuit.num_qubits,
-            circuit.num_clbits,
-            width,
-            shots,
-            seed,
-            binding,
-            evolved,
-        )
+            self._buffer, circuit.table.rows, circuit.ops_data, circuit.qubits_data,
+            circuit.clbits_data, params, control.flag, circuit.num_qubits, circuit.num_clbits,
+            width, shots, seed, binding, evolved,
+        )  # fmt: skip
         if result < 0:
             return result
         data = self._bytes

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words, record_words
-from simulators.engine import PURE, BindingResult, Request, RunOptions
+from simulators.engine import PURE, BindingResult, Request
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
-from simulators.execution.requests import ProgramCache, check_outputs, refuse_gradient
+from simulators.execution.requests import Binding, ProgramCache, check_outputs, refuse_gradient
 from simulators.execution.sampling import Distribution, tally, uniforms, write
 from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
@@ -33,14 +33,9 @@ def sample(
     records = branches.records.copy()
     source = program.layout.source
     if (source >= 0).any():
-        indices = branches.ensemble.sample(
-            branches.states,
-            branches.branch_of,
-            key,
-            branches.shots_or_weights.astype(np.int64, copy=False),
-            draw=program.draw,
-            ordered=ordered,
-        )
+        shots = branches.shots_or_weights.astype(np.int64, copy=False)
+        draws = protocol.ShotDraws(key, shots, program.draw, ordered)
+        indices = branches.ensemble.sample(branches.states, branches.branch_of, draws)
         write(records, indices, source)
     return records
 
@@ -133,24 +128,14 @@ class ComponentRun(outputs.FinalState):
     circuit. It is evolved once for all outputs if that changes none of them."""
 
     def __init__(
-        self,
-        states: protocol.StateBackend,
-        circuit: Circuit,
-        schedules: ProgramCache[Program],
-        params: NDArray[np.float64],
-        request: Request,
-        key: tuple[int, int],
-        options: RunOptions,
+        self, states: protocol.StateBackend, schedules: ProgramCache[Program], run: Binding
     ) -> None:
         self._states = states
-        self.num_qubits = circuit.num_qubits
-        self._circuit = circuit
         self._schedules = schedules
-        self._params = params
-        self._request = request
-        self._key = key
-        self._options = options
-        self._words = num_words(circuit.num_clbits)
+        self._run = run
+        self._circuit, self._request = run.circuit, run.request
+        self.num_qubits = run.circuit.num_qubits
+        self._words = num_words(run.circuit.num_clbits)
         self._final: dict[bool, Branches] = {}  # final branches of programs without branching
         self._peak = 1
         self._gradients: protocol.GradientFunction | None = None
@@ -166,10 +151,10 @@ class ComponentRun(outputs.FinalState):
             refuse_gradient(request, branches=self._schedule(True).layout.branching)
             outputs.terms(request.observables, self.num_qubits)  # before any work is planned
             self._gradients = self._states.plan_gradients(
-                self._circuit, self._params, request.observables
+                self._circuit, self._run.params, request.observables
             )
         seen = self._schedule(True).layout if "expectation" in asked else layout
-        return outputs.collect(self, MeasurementLayouts(layout, seen), request, self._key)
+        return outputs.collect(self, MeasurementLayouts(layout, seen), request, self._run.key)
 
     def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
         """Raise Unsupported for undefined outputs."""
@@ -199,7 +184,7 @@ class ComponentRun(outputs.FinalState):
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)
             self._states.add_sweeps(walk.passes)
-            options = self._options
+            options = self._run.options
             # Digest, file search and single passes would cost a short run a third of its time.
             kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)
             start = self._start(ensemble, np.ones(1), walk.way() if kept else None)
@@ -208,7 +193,7 @@ class ComponentRun(outputs.FinalState):
 
     def _ensemble(self, program: Program) -> protocol.Ensemble:
         branching = program.layout.branching
-        return self._states.ensemble(self.num_qubits, self._options, branching=branching)
+        return self._states.ensemble(self.num_qubits, self._run.options, branching=branching)
 
     def _start(
         self, ensemble: protocol.Ensemble, tags: Tags, way: Evolution | None = None
@@ -225,7 +210,7 @@ class ComponentRun(outputs.FinalState):
         return np.zeros((rows, self._words), np.uint64)
 
     def _walk(self, plan: Program, ensemble: protocol.Ensemble) -> Interpreter:
-        return Interpreter(ensemble, self._circuit, plan, self._params, self._key, self._options)
+        return Interpreter(ensemble, plan, self._run)
 
     def _exactly(self, keep: bool) -> Branches:
         """Final branches with weighted records."""
@@ -277,7 +262,6 @@ class ComponentRun(outputs.FinalState):
             yield branches
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
-        """See `FinalState`."""
         if "memory" in self._request.outputs:
             step = shots_at_once(self._circuit)
             for first in range(0, shots, step):
@@ -293,7 +277,6 @@ class ComponentRun(outputs.FinalState):
                 yield records, None
 
     def probabilities(self) -> Distribution:
-        """See `FinalState`."""
         if self._schedule(False).layout.measures:
             return self.distribution()
         return over_qubits(self._exactly(True), self.num_qubits)
@@ -303,7 +286,6 @@ class ComponentRun(outputs.FinalState):
         return over_clbits(self._schedule(False), self._exactly(False))
 
     def statevector(self) -> NDArray[np.complexfloating] | None:
-        """See `FinalState`."""
         return self._states.gather_statevector(self._state(True))
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating] | None:
@@ -316,24 +298,21 @@ class ComponentRun(outputs.FinalState):
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
             place = branches.shots_or_weights.astype(np.int64, copy=False) - shots.start
-            entry[place] = sample(schedule, self._key, branches, ordered=True)
+            entry[place] = sample(schedule, self._run.key, branches, ordered=True)
         return entry
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         return values_exact(self._exactly(True), strings)
 
     def sampled_expectations(
         self, strings: outputs.PauliStrings, shots: int, key: outputs.SeedKey
     ) -> NDArray[np.float64]:
-        """See `FinalState`."""
         sums = np.zeros(len(strings))
         for branches in self._groups(True, range(shots)):
             add_signs(key, branches, strings, sums)
         return sums / shots
 
     def gradients(self) -> NDArray[np.float64]:
-        """See `FinalState`."""
         assert self._gradients is not None
         return self._gradients(self._state(True), "statevector" in self._request.outputs)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from noise_models.channel import paulis
@@ -19,7 +20,14 @@ from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.execution import requests
-from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.outputs import (
+    Batch,
+    FinalState,
+    PauliStrings,
+    SeedKey,
+    collect,
+    owners_and_weights,
+)
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather
 from simulators.statevector import execute
@@ -115,23 +123,21 @@ class BranchRun(ComponentRun):
     def __init__(
         self,
         states: StateBackend,
-        part: Subcircuit,
         programs: requests.ProgramCache[Program],
-        params: NDArray[np.float64],
-        request: engine.Request,
-        key: tuple[int, int],
-        options: engine.RunOptions,
+        run: requests.Binding,
+        op_ids: NDArray[np.int64],
         readout: Readout | None,
     ) -> None:
-        super().__init__(states, part.circuit, programs, params, request, key, options)
-        self._numbers = part.operations
+        """Set up. `op_ids`: numbers of the operations in the whole circuit."""
+        super().__init__(states, programs, run)
+        self._numbers = op_ids
         self._recorded = readout
 
     def result(self) -> engine.BindingResult:
         """Compute all outputs of the request."""
         layouts = measurements.MeasurementLayouts(self._layout(False), self._layout(True))
         readout = ReadoutStage.of(layouts.clbits, self._recorded, self._numbers)
-        return collect(self, layouts, self._request, self._key, readout)
+        return collect(self, layouts, self._request, self._run.key, readout)
 
     def _layout(self, keep: bool) -> measurements.MeasurementLayout:
         return self._schedules.of(self._circuit, keep=keep).layout
@@ -140,15 +146,7 @@ class BranchRun(ComponentRun):
         return self._schedules.of(self._circuit, keep=keep)
 
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
-        return Interpreter(
-            ensemble,
-            self._circuit,
-            plan,
-            self._params,
-            self._key,
-            self._options,
-            self._recorded,
-        )
+        return Interpreter(ensemble, plan, self._run, self._recorded)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
@@ -163,10 +161,7 @@ class BranchRun(ComponentRun):
     ) -> tuple[tuple[float, float], ...]:
         """Estimates as `FinalState.estimates`: means over trajectories."""
         del key
-        owners = np.repeat(
-            np.arange(len(request.observables)), [len(item.labels) for item in request.observables]
-        )
-        weights = np.concatenate([item.coefficients for item in request.observables])
+        owners, weights = owners_and_weights(request.observables)
         moments = pattern_sampling.Moments(len(request.observables))
         for branches in self._groups(True, range(request.shots)):
             states = branches.ensemble.states
@@ -291,10 +286,7 @@ class NoisyPart:
 
     def local(
         self,
-        circuit: Circuit,
-        request: engine.Request,
-        options: engine.RunOptions,
-        control: engine.RunControl,
+        run: requests.Run,
         ranks: ErrorAgreement | None = None,
         states: TrajectoryStates | None = None,
     ) -> engine.EngineResult:
@@ -302,10 +294,11 @@ class NoisyPart:
         device."""
         from simulators.statevector.backend.local import LocalBackend
 
+        options, control = run.options, run.control
         with engine.ThreadPool(1 if states else options.threads, control) as thread_pool:
             if self._sampler is None or self.located is None:
                 backend = states.backend if states else LocalBackend(thread_pool, control)
-                return self.branched(backend, circuit, request, options)
+                return self.branched(backend, run)
             memory_bytes, max_states = options.memory_bytes, 0
             if states is not None:
                 width = self.part.circuit.num_qubits
@@ -319,9 +312,9 @@ class NoisyPart:
                 walks = RankWalks(walks, self._sampler.shared_before, ranks)
             results = []
             width, errors = self.part.circuit.num_qubits, self.located.errors
-            for params, own, key in self._rows(circuit, request):
-                run = PatternRun(self._sampler, errors, walks, params, width, self._rules)
-                results.append(collect(run, self.layouts, own, key, self._readout))
+            for row in self._rows(run):
+                state = PatternRun(self._sampler, errors, walks, row.params, width, self._rules)
+                results.append(collect(state, self.layouts, row.request, row.key, self._readout))
             self._sampler.forget_segments()
             return engine.EngineResult.joined(results)
 
@@ -336,38 +329,18 @@ class NoisyPart:
         size = state_bytes(self.part.circuit.num_qubits, self._precision)
         return _STATES_OF_A_RANK * size <= room
 
-    def branched(
-        self,
-        states: StateBackend,
-        circuit: Circuit,
-        request: engine.Request,
-        options: engine.RunOptions,
-    ) -> engine.EngineResult:
+    def branched(self, states: StateBackend, run: requests.Run) -> engine.EngineResult:
         """Run all rows by splitting branches."""
-        return engine.EngineResult.joined(
-            [
-                BranchRun(
-                    states,
-                    self.part,
-                    self.programs,
-                    params,
-                    own,
-                    key,
-                    options,
-                    self.noise.readout,
-                ).result()
-                for params, own, key in self._rows(circuit, request)
-            ]
-        )
+        op_ids, readout = self.part.operations, self.noise.readout
+        rows = [BranchRun(states, self.programs, row, op_ids, readout) for row in self._rows(run)]
+        return engine.EngineResult.joined([row.result() for row in rows])
 
-    def _rows(
-        self, circuit: Circuit, request: engine.Request
-    ) -> Iterator[tuple[NDArray[np.float64], engine.Request, SeedKey]]:
-        """Parameters, request and key of each row."""
-        own = requests.part_request(self.part, request, circuit.num_qubits)
-        for row in range(requests.num_bindings(circuit, request)):
-            params = requests.bind(circuit, request, row)[self.part.params]
-            yield params, own, (request.seed, request.binding + row)
+    def _rows(self, run: requests.Run) -> Iterator[requests.Binding]:
+        """Bindings of this part."""
+        own = requests.part_request(self.part, run.request, run.circuit.num_qubits)
+        for row in run.rows():
+            params = row.params[self.part.params]
+            yield replace(row, circuit=self.part.circuit, params=params, request=own)
 
 
 class NoisyPlan:

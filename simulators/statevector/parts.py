@@ -160,28 +160,25 @@ class _PartsRun:
         self,
         states: StateBackend,
         plan: PartsPlan,
-        circuit: Circuit,
-        seed: int,
-        options: RunOptions,
+        run: requests.Run,
         asked: CircuitParts,
         kept: KeptStates,
     ) -> None:
         self._asked = asked
         self._states = states
         self._plan = plan
-        self._circuit = circuit
-        self._seed = seed
-        self._options = options
+        self._run = run
+        self._circuit, self._options = run.circuit, run.options
         self._kept = kept
         ends = plan.ends
-        self._parts = [sliced(circuit, *span) for span in itertools.pairwise(ends)]
+        self._parts = [sliced(run.circuit, *span) for span in itertools.pairwise(ends)]
         self._keys = self._digests()
         self.cached = 0  # number of parts from the cache
 
     def _digests(self) -> list[bytes]:
         """Cache keys of the ends of the parts."""
         result = hashlib.blake2b(digest_size=16)
-        head = (self._circuit.num_qubits, self._options.precision, self._seed)
+        head = (self._circuit.num_qubits, self._options.precision, self._run.request.seed)
         result.update(repr(head).encode())
         keys = []
         for part in self._parts:
@@ -212,7 +209,10 @@ class _PartsRun:
         part, width = self._parts[number], self._circuit.num_qubits
         program = self._plan.once(self._circuit, number, part)
         ensemble = self._states.ensemble(width, self._options, branching=False)
-        walk = Interpreter(ensemble, part, program, part.params, (self._seed, 0), self._options)
+        request, control = self._run.request, self._run.control
+        key = request.seed, 0
+        bound = requests.Binding(part, part.params, request, key, self._options, control)
+        walk = Interpreter(ensemble, program, bound)
         self._states.add_sweeps(walk.passes)
         state = ensemble.zero() if before is None else ensemble.copy_of(before.state)
         record = record_of(before, self._circuit)
@@ -249,15 +249,11 @@ class _Continuation(ComponentRun):
     def __init__(
         self,
         states: StateBackend,
-        circuit: Circuit,
         schedules: requests.ProgramCache[Program],
-        params: NDArray[np.float64],
-        request: Request,
-        key: tuple[int, int],
-        options: RunOptions,
+        run: requests.Binding,
         start: KeptState,
     ) -> None:
-        super().__init__(states, circuit, schedules, params, request, key, options)
+        super().__init__(states, schedules, run)
         self._begin = start
 
     def _first(self, ensemble: Ensemble, way: Evolution | None) -> int:  # noqa: ARG002  # none is kept
@@ -287,34 +283,22 @@ def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:
 
 
 def run_parts(
-    states: StateBackend,
-    plan: PartsPlan,
-    circuit: Circuit,
-    request: Request,
-    options: RunOptions,
-    number: int,
-    kept: KeptStates,
+    states: StateBackend, plan: PartsPlan, run: requests.Run, kept: KeptStates
 ) -> EngineResult:
     """Run all rows of a circuit in parts. Raises subclasses of EngineError."""
-    options = msgspec.structs.replace(options, checkpoint_dir="")
+    options = msgspec.structs.replace(run.options, checkpoint_dir="")
+    run = msgspec.structs.replace(run, options=options)
     assert options.parts is not None
-    run = _PartsRun(states, plan, circuit, request.seed, options, options.parts, kept)
-    start = run.end()
+    parts = _PartsRun(states, plan, run, options.parts, kept)
+    start = parts.end()
     options = _rest_options(start, options)
-    first, last = plan.ends[-1], circuit.ops.size
+    circuit, first, last = run.circuit, plan.ends[-1], run.circuit.ops.size
     rest, span = sliced(circuit, first, last), parameter_range(circuit, first, last)
-    results = [
-        _Continuation(
-            states,
-            rest,
-            plan.rest,
-            requests.bind(circuit, request, row)[span],
-            request,
-            (request.seed, request.binding + row),
-            options,
-            start,
-        ).result()
-        for row in range(number)
-    ]
-    remark = f"{run.cached} of {len(plan.ends) - 1} parts from the state kept"
+    results = []
+    for bound in run.rows():
+        own = msgspec.structs.replace(
+            bound, circuit=rest, params=bound.params[span], options=options
+        )
+        results.append(_Continuation(states, plan.rest, own, start).result())
+    remark = f"{parts.cached} of {len(plan.ends) - 1} parts from the state kept"
     return msgspec.structs.replace(EngineResult.joined(results), remark=remark)

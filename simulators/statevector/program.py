@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -168,7 +168,8 @@ def build_program(
     goal = planner.SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = planner.tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     op_ids = np.arange(circuit.ops.size) if operations is None else operations
-    builder = _Builder(circuit, roles, codes, begins, goal, width, op_ids, layout.from_zero)
+    zero, expressions = layout.from_zero, iter(expressions_of(circuit))
+    builder = _Builder(circuit, roles, codes, begins, goal, width, op_ids, zero, expressions)
     builder.build(np.flatnonzero(marks).tolist(), noise)
     return Program(
         tuple(builder.items),
@@ -180,48 +181,32 @@ def build_program(
     )
 
 
-class _Block:
+class _Block(msgspec.Struct, eq=False):
     """Open block: its surrounding items, and its earlier branches."""
 
-    __slots__ = ("code", "done", "expression", "labels", "outer")
-
-    def __init__(self, code: int, expression: Expression, outer: list[Instruction]) -> None:
-        self.code = code
-        self.expression = expression
-        self.outer = outer
-        self.done: list[tuple[Instruction, ...]] = []  # `then`; the cases
-        self.labels: list[tuple[int, ...] | None] = []  # labels of each case; None: default
+    code: int
+    expression: Expression
+    outer: list[Instruction]
+    done: list[tuple[Instruction, ...]] = []  # `then`; the cases
+    labels: list[tuple[int, ...] | None] = []  # labels of each case; None: default
 
 
-class _Builder:
+class _Builder(msgspec.Struct, eq=False):
     """Builder that reads the operations once."""
 
-    def __init__(
-        self,
-        circuit: Circuit,
-        roles: NDArray[np.int64],
-        codes: NDArray[np.int64],
-        begins: NDArray[np.int64],
-        ends: planner.SegmentContext,
-        width: int,
-        op_ids: NDArray[np.int64],
-        zero: bool,
-    ) -> None:
-        """Set up. `width`: wires of the tiles of a large state; 0: it is small. `op_ids`: numbers
-        of the operations for their random numbers. `zero`: the state begins as |0...0>."""
-        self.items: list[Instruction] = []
-        self.stretches: list[GateList | planner.SegmentPlan] = []
-        self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
-        self._circuit = circuit
-        self._roles = roles
-        self._codes = codes
-        self._begins = begins
-        self._ends = ends
-        self._width = width
-        self._numbers = op_ids
-        self._zero = zero
-        self._expressions = iter(expressions_of(circuit))
-        self._open: list[_Block] = []
+    circuit: Circuit
+    roles: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    ends: planner.SegmentContext
+    width: int  # wires of the tiles of a large state; 0: it is small
+    op_ids: NDArray[np.int64]  # numbers of the operations for their random numbers
+    zero: bool  # the state begins as |0...0>
+    expressions: Iterator[Expression]
+    items: list[Instruction] = []
+    stretches: list[GateList | planner.SegmentPlan] = []
+    matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
+    open: list[_Block] = []
 
     def build(self, marks: list[int], noise: Mapping[int, Sequence[Instruction]]) -> None:
         """Build the items. `marks`: the operations that end a segment of gates."""
@@ -231,48 +216,48 @@ class _Builder:
         for k in sorted({*marks, *noise} - {-1}):
             if k in marked:
                 self._gates(first, k)
-                self._mark(k, int(self._codes[k]))
+                self._mark(k, int(self.codes[k]))
             else:
                 self._gates(first, k + 1)
             self.items += noise.get(k, ())
             first = k + 1
-        self._gates(first, self._circuit.ops.size)
+        self._gates(first, self.circuit.ops.size)
 
     def _gates(self, first: int, last: int) -> None:
         if first >= last:
             return
-        at_qubit, _, at_param = self._begins[first].tolist()
+        at_qubit, _, at_param = self.begins[first].tolist()
         passes: GateList | planner.SegmentPlan
-        if self._width:
-            zero = self._zero and not self.items and not self._open
-            ends = msgspec.structs.replace(self._ends, zero=zero)
+        if self.width:
+            zero = self.zero and not self.items and not self.open
+            ends = msgspec.structs.replace(self.ends, zero=zero)
             passes = planner.plan_segment(
-                self._circuit,
+                self.circuit,
                 planner.OperationRange(first, last, at_qubit, at_param),
                 ends,
-                self._width,
+                self.width,
             )
             empty = not passes.sweeps.live.size
         else:
-            passes = plan_gate_list(self._circuit, first, last, at_qubit, at_param)
+            passes = plan_gate_list(self.circuit, first, last, at_qubit, at_param)
             empty = not len(passes.steps)
         if not empty:
             self.items.append(Gates(len(self.stretches), passes))
             self.stretches.append(passes)
 
     def _mark(self, k: int, code: int) -> None:
-        at_qubit, at_clbit, _ = self._begins[k].tolist()
+        at_qubit, at_clbit, _ = self.begins[k].tolist()
         if code == gates.MEASURE:
-            qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
-            last = bool(self._roles[k] == measurements.LAST_USE)
-            self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
+            qubit, clbit = int(self.circuit.qubits[at_qubit]), int(self.circuit.clbits[at_clbit])
+            last = bool(self.roles[k] == measurements.LAST_USE)
+            self.items.append(Measure(int(self.op_ids[k]), qubit, clbit, last))
         elif code == gates.RESET:
-            qubit = int(self._circuit.qubits[at_qubit])
-            self.items.append(Reset(int(self._numbers[k]), qubit))
+            qubit = int(self.circuit.qubits[at_qubit])
+            self.items.append(Reset(int(self.op_ids[k]), qubit))
         elif code == gates.UNITARY:
-            self._unitary(int(self._circuit.ops[k]), at_qubit)
+            self._unitary(int(self.circuit.ops[k]), at_qubit)
         elif code == gates.STORE:
-            self.items.append(Store(next(self._expressions)))
+            self.items.append(Store(next(self.expressions)))
         elif code == gates.BREAK:
             self.items.append(Break())
         elif code == gates.CONTINUE:
@@ -282,29 +267,29 @@ class _Builder:
         elif code in (gates.ELSE, gates.CASE, gates.DEFAULT):
             self._next(code)
         else:
-            self._open.append(_Block(code, next(self._expressions), self.items))
+            self.open.append(_Block(code, next(self.expressions), self.items))
             self.items = []
 
     def _unitary(self, row: int, at_qubit: int) -> None:
-        table = self._circuit.table
+        table = self.circuit.table
         width = int(table.rows[row, 1])
         if row not in self.matrices:
-            matrix = self._circuit.matrices[int(table.matrix[row])]
+            matrix = self.circuit.matrices[int(table.matrix[row])]
             self.matrices[row] = by_columns(matrix, width)
-        qubits = self._circuit.qubits[at_qubit : at_qubit + width].tolist()
+        qubits = self.circuit.qubits[at_qubit : at_qubit + width].tolist()
         self.items.append(Unitary(place(self.matrices[row], qubits)))
 
     def _next(self, code: int) -> None:
         """Begin the next block of an `if` or a `switch`."""
-        block = self._open[-1]
+        block = self.open[-1]
         if code == gates.ELSE or block.labels:
             block.done.append(tuple(self.items))
         if code != gates.ELSE:
-            block.labels.append(next(self._expressions).labels if code == gates.CASE else None)
+            block.labels.append(next(self.expressions).labels if code == gates.CASE else None)
         self.items = []
 
     def _close(self) -> None:
-        block = self._open.pop()
+        block = self.open.pop()
         inner, self.items = tuple(self.items), block.outer
         if block.code == gates.IF:
             then, otherwise = (block.done[0], inner) if block.done else (inner, ())

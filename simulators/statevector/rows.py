@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS, builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.ir import Circuit, num_words
-from simulators.engine import SAMPLED, BindingResult, EngineResult, Request, RunControl, RunOptions
+from simulators.circuit.ir import num_words
+from simulators.engine import SAMPLED, BindingResult, EngineResult
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
-from simulators.execution.requests import bind, check_outputs
+from simulators.execution.requests import Binding, Run, check_outputs
 from simulators.execution.sampling import Distribution, tally
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
@@ -36,37 +36,23 @@ CARD = builtin_card("statevector")
 class CombinedRun(FinalState):
     """Final state of all components, for one binding."""
 
-    def __init__(
-        self,
-        states: StateBackend,
-        circuit: Circuit,
-        pieces: Sequence[ComponentPlan],
-        params: NDArray[np.float64],
-        request: Request,
-        key: SeedKey,
-        options: RunOptions,
-    ) -> None:
-        """Set up. `params`: of the whole circuit, with all slots filled."""
-        self.num_qubits = circuit.num_qubits
+    def __init__(self, states: StateBackend, pieces: Sequence[ComponentPlan], run: Binding) -> None:
+        """Set up. `run`: of the whole circuit."""
+        self.num_qubits = run.circuit.num_qubits
         self._states = states
-        self._circuit = circuit
         self._pieces = pieces
-        self._params = params
-        self._request = request
-        self._key = key
-        self._options = options
-        self._words = num_words(circuit.num_clbits)
-        self._group = shots_at_once(circuit)
+        self._run = run
+        self._words = num_words(run.circuit.num_clbits)
+        self._group = shots_at_once(run.circuit)
         self._remarks: dict[str, None] = {}
 
     def result(self) -> BindingResult:
         """Compute all outputs of the request. Raises Unsupported for undefined outputs."""
-        circuit, request = self._circuit, self._request
+        circuit, request = self._run.circuit, self._run.request
         check_outputs(CARD, request, circuit.clbits_data != b"")
-        return collect(self, MeasurementLayouts.of(circuit), request, self._key)
+        return collect(self, MeasurementLayouts.of(circuit), request, self._run.key)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # its own
-        """See `FinalState`."""
         for first in range(0, shots, self._group):
             records = self._joint.records
             if first:
@@ -78,11 +64,9 @@ class CombinedRun(FinalState):
                 yield records, None
 
     def probabilities(self) -> Distribution:
-        """See `FinalState`."""
         return self._joint.distribution
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:  # noqa: ARG002  # its own
-        """See `FinalState`."""
         return self._joint.means
 
     @property
@@ -93,7 +77,7 @@ class CombinedRun(FinalState):
     @cached_property
     def _joint(self) -> _Joint:
         """All outputs, from one pass over the components: each is evolved once."""
-        request = self._request
+        request = self._run.request
         asked = request.outputs
         group = range(min(self._group, 0 if SAMPLED.isdisjoint(asked) else request.shots))
         records = np.zeros((len(group), self._words), np.uint64)
@@ -115,17 +99,14 @@ class CombinedRun(FinalState):
         for piece in self._pieces:
             assert piece.part is not None
             width = piece.circuit.num_qubits
-            request = piece.request(self._request, self.num_qubits)
-            run = ComponentRun(
-                self._states.for_width(width),
-                piece.circuit,
-                piece.programs,
-                self._params[piece.part.params],
-                request,
-                self._key,
-                self._options,
+            request = piece.request(self._run.request, self.num_qubits)
+            params = self._run.params[piece.part.params]
+            run = replace(self._run, circuit=piece.circuit, params=params, request=request)
+            states = self._states.for_width(width)
+            yield (
+                ComponentRun(states, piece.programs, run),
+                outputs.terms(request.observables, width),
             )
-            yield run, outputs.terms(request.observables, width)
 
     def _product(self, left: Distribution, right: Distribution) -> Distribution:
         """Joint distribution of independent records."""
@@ -138,7 +119,7 @@ class CombinedRun(FinalState):
             )
         records = (left[0][:, None] | right[0][None, :]).reshape(-1, self._words)
         probs = np.outer(left[1], right[1]).ravel()
-        likely = probs > ROUNDING_FLOOR[self._options.precision]
+        likely = probs > ROUNDING_FLOOR[self._run.options.precision]
         return tally(records[likely], probs[likely])
 
 
@@ -166,27 +147,16 @@ def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
 # Rows of a request on the general path, on any backend of states.
 
 
-class RequestExecution(msgspec.Struct, frozen=True, eq=False):
-    """One run: its request, and the components of the circuit."""
+class RequestExecution(Run, frozen=True, eq=False):
+    """One run, and the components of the circuit."""
 
-    circuit: Circuit
     pieces: tuple[ComponentPlan, ...]
-    request: Request
-    options: RunOptions
-    control: RunControl
     number: int  # rows of bindings
 
     @classmethod
-    def of(
-        cls,
-        plan: ExecutionPlan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-        number: int,
-    ) -> RequestExecution:
+    def of(cls, plan: ExecutionPlan, run: Run, number: int) -> RequestExecution:
         """Execution of the support of the outputs; a small circuit is run as a whole."""
+        circuit, request = run.circuit, run.request
         if circuit.num_qubits <= SMALL_QUBITS:
             pieces = plan.as_one_component(circuit)
         else:
@@ -194,7 +164,7 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
             if len(pieces) == 1:
                 request = pieces[0].request(request, circuit.num_qubits)
                 circuit = pieces[0].circuit
-        return cls(circuit, pieces, request, options, control, number)
+        return cls(circuit, request, run.options, run.control, pieces, number)
 
     @property
     def widest(self) -> int:
@@ -204,19 +174,10 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
     """Run row after row on the general path."""
-    circuit, request, options = job.circuit, job.request, job.options
     results = []
-    for row in range(job.number):
-        key = (request.seed, request.binding + row)
-        params = bind(circuit, request, row)
+    for run in map(job.row, range(job.number)):
         if len(job.pieces) > 1:
-            result = CombinedRun(
-                states, circuit, job.pieces, params, request, key, options
-            ).result()
+            results.append(CombinedRun(states, job.pieces, run).result())
         else:
-            schedules = job.pieces[0].programs
-            result = ComponentRun(
-                states, circuit, schedules, params, request, key, options
-            ).result()
-        results.append(result)
+            results.append(ComponentRun(states, job.pieces[0].programs, run).result())
     return EngineResult.joined(results)

@@ -177,16 +177,12 @@ class State:
         return self._amplitudes
 
     @property
-    def reals(self) -> NDArray[np.float64]:
-        """Amplitudes as real numbers in double precision; empty if the state is single."""
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Amplitudes as real numbers in double and in single precision; one of the two is empty."""
         entry = self.amplitudes
-        return entry.view(np.float64) if entry.dtype == np.complex128 else _NO_REALS
-
-    @property
-    def singles(self) -> NDArray[np.float32]:
-        """Amplitudes as real numbers in single precision; empty if the state is double."""
-        entry = self.amplitudes
-        return entry.view(np.float32) if entry.dtype == np.complex64 else _NO_SINGLES
+        if entry.dtype == np.complex128:
+            return entry.view(np.float64), _NO_SINGLES
+        return _NO_REALS, entry.view(np.float32)
 
     def overwritten(self) -> NDArray[np.complexfloating]:
         """Amplitudes for a caller that writes all and before reads at most the first row."""

@@ -43,16 +43,13 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
         return float(-np.log(kept).sum())
 
 
-class ComposedChannels:
+class ComposedChannels(msgspec.Struct, eq=False):
     """Composed channels at one location."""
 
-    __slots__ = ("after", "number", "parts", "qubits")
-
-    def __init__(self, number: int, after: int, qubits: tuple[int, ...]) -> None:
-        self.number = number
-        self.after = after
-        self.qubits = qubits
-        self.parts: list[tuple[int, int]] = []  # channel and its position, in order
+    number: int
+    after: int
+    qubits: tuple[int, ...]
+    parts: list[tuple[int, int]] = []  # channel and its position, in order
 
     def add(self, channel: int, qubits: tuple[int, ...]) -> None:
         """Add a channel on the term's qubits, or on one of them."""

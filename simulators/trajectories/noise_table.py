@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import I64, kernel
+from simulators.compiler.kernel import kernel
 from simulators.errors import BadCircuit, Unsupported
 
 # Noise table: the errors that may be inserted into a circuit, and their locations.
@@ -186,7 +186,7 @@ def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]
     return result
 
 
-@kernel(I64, I64, I64, I64, I64, group="trajectories")
+@kernel("I64 I64 I64 I64 I64", group="trajectories")
 def _row_work(order, begins, entries, done, work):  # type: ignore[no-untyped-def]
     """Compiled `row_work`."""
     end = done.size - 1

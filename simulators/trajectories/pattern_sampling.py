@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, REALS, WORD, kernel
+from simulators.compiler.kernel import kernel
 from simulators.engine import Request
 from simulators.errors import Unsupported
 from simulators.execution.sampling import block, uniform
@@ -39,9 +39,7 @@ class ErrorTable(msgspec.Struct, frozen=True, eq=False):
     draw_ids: NDArray[np.int64]  # [locations]: numbers of their random draws
 
 
-@kernel(
-    REALS, I64, I64, REALS, I64, INT, INT, WORD, WORD, I64, I64, returns=INT, group="trajectories"
-)  # fmt: skip
+@kernel("REALS I64 I64 REALS I64 INT INT WORD WORD I64 I64 -> INT", group="trajectories")
 def draw_errors(  # type: ignore[no-untyped-def]
     probabilities, first_insert, begins, edges, draw_ids, first, last, seed, binding, shots, inserts
 ):
@@ -85,7 +83,7 @@ def draw_errors(  # type: ignore[no-untyped-def]
     return result
 
 
-@kernel(I64, I64, INT, INT, I64, I64, I64, group="trajectories")
+@kernel("I64 I64 INT INT I64 I64 I64", group="trajectories")
 def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type: ignore[no-untyped-def]
     """Group the first `count` errors by shot, as ascending places: shot first + i has
     entries[ends[i] : ends[i + 1]]."""
@@ -112,7 +110,7 @@ def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type:
             entries[at + 1] = entry
 
 
-@kernel(I64, I64, INT, I64, I64, I64, I64, I64, I64, group="trajectories")
+@kernel("I64 I64 INT I64 I64 I64 I64 I64 I64", group="trajectories")
 def sort_rows(ends, entries, places, begins, terminated, order, other, sizes, counts):  # type: ignore[no-untyped-def]
     """Sort rows of ascending places lexicographically, with a row after its own extensions: by the
     last column first, like a radix sort of strings of different lengths.

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, INTS2, REALS, WORD, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.execution.sampling import block, uniform
 from simulators.trajectories.noise_table import AFTER_OP, NoiseTable, SortedPatterns
 
@@ -209,11 +209,11 @@ def choose(  # type: ignore[no-untyped-def]
                 at += 1
 
 
-start = kernel(INTS2, INT, INT, returns=INT, group="trajectories")(begin)  # for callers in Python
+start = kernel("INTS2 INT INT -> INT", group="trajectories")(begin)  # for callers in Python
 
 
 next_call = kernel(
-    INTS2, INT, INT, I64, I64, I64, I64, I64, I64, I64, I64, I64, returns=INT, group="trajectories"
+    "INTS2 INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 -> INT", group="trajectories"
 )(next_action)
 
 
@@ -296,7 +296,7 @@ class RandomDraws(msgspec.Struct, frozen=True):
     first: int
 
 
-@kernel(REALS, I64, INT, INT, I64, INT, I64, INT, INT, WORD, WORD, I64, group="trajectories")
+@kernel("REALS I64 INT INT I64 INT I64 INT INT WORD WORD I64", group="trajectories")
 def _choose(  # type: ignore[no-untyped-def]
     probs, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):

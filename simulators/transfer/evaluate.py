@@ -250,8 +250,7 @@ def parity_program(
     chosen = tuple(sorted(clbits)) or program.clbits
     if len(chosen) > MAX_BITS:
         raise Unsupported(
-            f"a distribution of {len(chosen)} bits from parities",
-            hint=f"at most {MAX_BITS} bits",
+            f"a distribution of {len(chosen)} bits from parities", hint=f"at most {MAX_BITS} bits"
         )
     place = {clbit: program.measured[k] for k, clbit in enumerate(program.clbits)}
     measured = tuple(place[clbit] for clbit in chosen)

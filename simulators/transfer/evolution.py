@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, INTS2, REALS, REALS3, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store
 
 NUMBER, LOW, HIGH = range(3)  # columns of the rows of a program
@@ -230,30 +230,14 @@ def _apply_pair(  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    *(INTS2, REALS3, INTS2, REALS3, INTS2),
-    *(I64, INTS2, REALS, I64),
-    *(REALS3, INTS2, INTS2, I64, REALS, REALS, INT, REALS),
+    "INTS2 REALS3 INTS2 REALS3 INTS2 I64 INTS2 REALS I64 REALS3 INTS2 INTS2 I64 REALS REALS INT "
+    "REALS",
     group="transfer",
 )
 def evolve(  # type: ignore[no-untyped-def]
-    rows,
-    constants,
-    no_params,
-    channels,
-    params,
-    first,
-    entries,
-    values,
-    columns,
-    chains,
-    chain_columns,
-    chain_entries,
-    scratch,
-    reals,
-    results,
-    width,
-    data,
-):
+    rows, constants, no_params, channels, params, first, entries, values, columns, chains,
+    chain_columns, chain_entries, scratch, reals, results, width, data,
+):  # fmt: skip
     """Apply all rows of a program to `data` [4^n * width].
 
     constants [c, 1, 16] with no_params [c, 0], channels [c, 1 + k, 16] with params [c, k]:
@@ -275,19 +259,9 @@ def evolve(  # type: ignore[no-untyped-def]
                     data, width, chains, chain_columns, q, chain_entries, scratch, reals, results
                 )
             _apply_pair(
-                data,
-                width,
-                first,
-                entries,
-                values,
-                columns,
-                number,
-                low,
-                high,
-                scratch,
-                reals,
+                data, width, first, entries, values, columns, number, low, high, scratch, reals,
                 results,
-            )
+            )  # fmt: skip
         elif number >= 0:
             _multiply(chains, chain_columns, low, channels, params, number, columns, reals)
         else:

@@ -169,7 +169,6 @@ class _Builder:
                 )
 
     def program(self) -> TransferProgram:
-        """See `build`."""
         measured: dict[int, int] = {}
         location = self._add_noise(0, -1)
         for operation in operations(self._circuit, self._circuit.params):

@@ -17,7 +17,6 @@ from launcher.placement import (
     Placement,
     ResourceRequest,
     allocate,
-    max_ranks_of_worker,
     place,
 )
 
@@ -154,18 +153,6 @@ def test_worker_of_fewer_ranks_can_be_placed_too(
 ) -> None:
     if need.ranks > 1 and isinstance(place(need, rooms), Placement):
         assert isinstance(place(replace(need, ranks=need.ranks - 1), rooms), Placement)
-
-
-@patient
-@given(st.integers(0, 4), some_rooms(), st.sampled_from(["", "big", "n[01]*"]))
-def test_max_ranks_of_worker_is_the_largest_feasible_number(
-    memory_bytes: int, rooms: tuple[NodeResources, ...], nodes: str
-) -> None:
-    result = max_ranks_of_worker(memory_bytes, rooms, nodes)
-    need = ResourceRequest(result, memory_bytes=memory_bytes, nodes=nodes)
-    if result:
-        assert isinstance(place(need, emptied(rooms)), Placement)
-    assert isinstance(place(replace(need, ranks=result + 1), rooms), Infeasible)
 
 
 @patient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noise_models.snapshot import (
+from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
     GateCalibration,

@@ -11,10 +11,10 @@ import pytest
 
 from noise_models import channel
 from noise_models.build import build
-from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH
+from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
 from noise_models.model import COMPONENTS, NoiseOptions
-from noise_models.snapshot import GateCalibration, check, dump, from_values
+from noise_models.snapshot import check, dump, from_values
 from noise_models.strict_json import NoiseError
 from tests.noise_models.snapshots import transmons
 

@@ -11,11 +11,11 @@ import pytest
 from qiskit.quantum_info import PTM
 from qiskit_aer import noise as aer
 
-from noise_models import channel, custom, document, library
+from noise_models import channel, document, library
 from noise_models.build import build
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
-from noise_models.document import ChannelModel
+from noise_models.document import ChannelModel, dump, from_values, load
 from noise_models.model import NoiseOptions
 from noise_models.relations import compare, compose
 from noise_models.strict_json import NoiseError, SnapshotError
@@ -49,7 +49,7 @@ DOCUMENT = {
 
 
 def model(document: object = DOCUMENT, **options: object) -> ChannelModel:
-    outcome = custom.load(json.dumps(document).encode())
+    outcome = load(json.dumps(document).encode())
     named = {name.replace("__", "."): value for name, value in options.items()}
     return ChannelModel(outcome, NoiseOptions.parse(named))
 
@@ -118,16 +118,16 @@ def test_factors_scale_the_given_noise() -> None:
 )
 def test_options_without_meaning_are_refused_by_name(options: dict[str, object]) -> None:
     with pytest.raises(NoiseError) as caught:
-        ChannelModel(custom.from_values(DOCUMENT), NoiseOptions.parse(options))
+        ChannelModel(from_values(DOCUMENT), NoiseOptions.parse(options))
     (name,) = options
     assert (str(options["recipe"]) if name == "recipe" else name) in caught.value.message
 
 
 def test_model_is_exported_and_read_back() -> None:
-    result = custom.from_values(DOCUMENT)
-    data = custom.dump(result)
-    assert custom.load(data) == result
-    assert custom.dump(custom.load(data)) == data
+    result = from_values(DOCUMENT)
+    data = dump(result)
+    assert load(data) == result
+    assert dump(load(data)) == data
     assert json.loads(data)["kind"] == "channels"
 
 
@@ -164,7 +164,7 @@ def test_model_is_exported_and_read_back() -> None:
 )  # fmt: skip
 def test_wrong_documents_are_refused_by_field(change: dict[str, object], field: str) -> None:
     with pytest.raises(SnapshotError) as caught:
-        custom.load(json.dumps({**DOCUMENT, **change}).encode())
+        load(json.dumps({**DOCUMENT, **change}).encode())
     assert caught.value.field.startswith(field)
 
 
@@ -205,7 +205,7 @@ def aer_model() -> aer.NoiseModel:
 def test_channels_of_an_aer_model_are_its_errors() -> None:
     result = aer_model()
     values = json.dumps(result.to_dict(serializable=True)).encode()
-    document = custom.load(values)
+    document = load(values)
     channel_model = ChannelModel(document, NoiseOptions())
     count = 0
     for name, by_qubits in result._local_quantum_errors.items():
@@ -230,14 +230,14 @@ def test_channels_of_an_aer_model_are_its_errors() -> None:
     assert readout is not None
     assert readout.p01.tolist() == [0.01, 0.01, 0.1, 0.01]
     assert readout.p10.tolist() == [0.02, 0.02, 0.2, 0.02]
-    assert custom.load(custom.dump(document)) == document
+    assert load(dump(document)) == document
 
 
 def test_correlated_readout_of_aer_has_true_outcomes_in_rows() -> None:
     rows = np.random.default_rng(2).dirichlet(np.ones(4), size=4)
     noise_model = aer.NoiseModel()
     noise_model.add_readout_error(rows.tolist(), [0, 1])
-    document = custom.from_values(noise_model.to_dict(serializable=True))
+    document = from_values(noise_model.to_dict(serializable=True))
     (group,) = ChannelModel(document, NoiseOptions()).readout().groups  # type: ignore[union-attr]
     assert np.abs(group.confusion - rows.T).max() < 1e-15
 
@@ -246,7 +246,7 @@ def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_all_qubit_readout_error([[0.9, 0.1], [0.2, 0.8]])
     noise_model.add_readout_error([[0.7, 0.3], [0.4, 0.6]], [1])
-    document = custom.from_values(noise_model.to_dict(serializable=True))
+    document = from_values(noise_model.to_dict(serializable=True))
     assert document.num_qubits == 0
     extended = ChannelModel(document, NoiseOptions())
     readout = extended.readout()
@@ -260,7 +260,7 @@ def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
     assert len(both.p01) == device.num_qubits
     rows = [row for row in compare(snapshot, document) if row.kind == "readout"]
     assert {row.qubits for row in rows} == {(qubit,) for qubit in range(device.num_qubits)}
-    without = custom.from_values({"errors": []})
+    without = from_values({"errors": []})
     rows = [row for row in compare(without, document) if row.kind == "readout"]
     assert {row.qubits: row.distance for row in rows} == {(0,): 0.2, (1,): 0.4}
 
@@ -290,7 +290,7 @@ def test_wrong_aer_models_are_refused_by_field(
         at = at[step]
     at[path[-1]] = value
     with pytest.raises(SnapshotError) as caught:
-        custom.from_values(json.loads(json.dumps(values)))
+        from_values(json.loads(json.dumps(values)))
     assert caught.value.field.startswith(field)
 
 
@@ -302,12 +302,12 @@ def test_struct_api_and_json_describe_one_model() -> None:
         idle=(IdleEntry(t1_us=20.0),),
         readout=(ReadoutEntry(p01=0.1),),
     )
-    assert custom.load(custom.dump(custom_model)) == custom_model
+    assert load(dump(custom_model)) == custom_model
     assert msgspec.structs.replace(custom_model, name="other").digest != custom_model.digest
 
 
 def test_value_that_the_size_of_a_gate_forbids_is_refused_with_the_gate() -> None:
-    noise = custom.from_values({"kind": "channels", "name": "x", "channels": [
+    noise = from_values({"kind": "channels", "name": "x", "channels": [
         {"gate": "cx", "depolarizing": 1.07}  # the limit of one qubit is 4/3, of two 16/15
     ]})  # fmt: skip
     with pytest.raises(NoiseError, match=r"after cx on \(0, 1\): depolarizing parameter 1.07"):
@@ -324,7 +324,7 @@ def test_value_that_the_size_of_a_gate_forbids_is_refused_with_the_gate() -> Non
 def test_fields_that_exist_are_named_for_an_unknown_one(values: object, hint: str) -> None:
     assert isinstance(values, dict)
     with pytest.raises(SnapshotError, match="unknown field") as caught:
-        custom.from_values({"kind": "channels", "name": "x", **values})
+        from_values({"kind": "channels", "name": "x", **values})
     assert caught.value.hint.startswith(hint)
 
 
@@ -333,9 +333,9 @@ CUSTOM = CustomModel(name="mine", channels=(ChannelEntry(gate="x", depolarizing=
 
 @pytest.mark.parametrize("given", [transmons(), CUSTOM])
 def test_documents_are_read_back(given: document.Document) -> None:
-    data = document.dump(given)
-    assert document.load(data) == given
-    assert document.dump(document.load(data)) == data
+    data = dump(given)
+    assert load(data) == given
+    assert dump(load(data)) == data
     assert document.digest(data) == given.digest
 
 
@@ -348,12 +348,12 @@ def test_models_are_those_of_the_document() -> None:
 def test_aer_models_are_documents() -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "x")
-    outcome = document.load(json.dumps(noise_model.to_dict(serializable=True)).encode())
+    outcome = load(json.dumps(noise_model.to_dict(serializable=True)).encode())
     assert document.model(outcome).after_gate("x", (5,))
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])
 def test_other_data_is_refused(data: bytes) -> None:
     with pytest.raises(SnapshotError) as caught:
-        document.load(data)
+        load(data)
     assert caught.value.field

@@ -17,8 +17,7 @@ from noise_models.calibration import (
     NativeGate,
     QubitCalibration,
 )
-from noise_models.custom import from_values
-from noise_models.document import model
+from noise_models.document import from_values, model
 from noise_models.limits import limited
 from noise_models.model import COMPONENTS, GROUPS, VALUES, NoiseOptions
 from noise_models.strict_json import NoiseError

@@ -118,7 +118,7 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
     with ThreadPool(1, control) as thread_pool:
         states = LocalBackend(thread_pool, control)
         state = State(result.statevector[0].copy())
-        return int(protocol.sample(states, state, key, np.array([shot]))[0])
+        return int(protocol.sample(states, state, protocol.ShotDraws(key, np.array([shot])))[0])
 
 
 class Outcomes(NamedTuple):

@@ -10,7 +10,7 @@ from simulators.circuit import gates, ir
 from simulators.circuit.gates import END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
-from simulators.compiler.kernel import I32, I64, INT, INTS2, NAMES, U8, U16, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 
 # Classification of measurements and resets: terminal, without effect, or mid-circuit.
 #
@@ -138,12 +138,12 @@ def classify(  # type: ignore[no-untyped-def]
     return branching
 
 
-classify_measurements = kernel(
-    NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission"
-)(classify)
+classify_measurements = kernel("NAMES U16 U16 U16 I32 I64 U8 U8 INT I64 -> INT", group="admission")(
+    classify
+)
 
 
-@kernel(NAMES, U16, U16, U16, I64, I64, I64, returns=INT, group="admission")
+@kernel("NAMES U16 U16 U16 I64 I64 I64 -> INT", group="admission")
 def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  # type: ignore[no-untyped-def]
     """Fill `source` and `operations` of a MeasurementLayout; returns the number of measurements."""
     source[:] = -1
@@ -164,17 +164,10 @@ def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: boo
     """Fill `roles` (int64 [operations]), see `classify_measurements`; True if the circuit needs
     branching."""
     result = classify_measurements(
-        circuit.table.rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        circuit.conditions,
-        register_starts(circuit),
-        np.empty(circuit.num_qubits, np.uint8),
-        np.empty(circuit.num_clbits, np.uint8),
-        1 if keep else 0,
-        roles,
-    )
+        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
+        register_starts(circuit), np.empty(circuit.num_qubits, np.uint8),
+        np.empty(circuit.num_clbits, np.uint8), 1 if keep else 0, roles,
+    )  # fmt: skip
     return bool(result)
 
 
@@ -270,7 +263,7 @@ def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -
     return msgspec.structs.replace(layout, branching=True)
 
 
-@kernel(NAMES, U16, U16, U16, INTS2, INTS2, I64, I64, I64, group="attachment")
+@kernel("NAMES U16 U16 U16 INTS2 INTS2 I64 I64 I64", group="attachment")
 def _place_measurements(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, locations, bounds, roles, source, op_ids
 ):

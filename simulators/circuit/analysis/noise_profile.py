@@ -23,8 +23,8 @@ from simulators.circuit.passes.light_cone import (
     walk_cone,
 )
 from simulators.circuit.passes.noisy_cone import PACKED_QUBITS, connect
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, REALS, U8, U16, kernel
-from simulators.compiler.simd import as_numbers
+from simulators.compiler.kernel import kernel
+from simulators.compiler.simd import take_bytes, take_numbers
 from simulators.errors import Unsupported
 
 # Computation of the `NoiseProfile` that cost models of engines read.
@@ -51,14 +51,10 @@ def noise_profile(
             locations, width = locations[result.acting], result.qubits.size
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
-        frozenset(program.kinds),
-        len(locations),
-        int(np.count_nonzero(locations[:, Q1] >= 0)),
-        float(facts.errors[channels].sum()),
-        float(facts.drawn[channels].sum()),
-        width,
+        frozenset(program.kinds), len(locations), int(np.count_nonzero(locations[:, Q1] >= 0)),
+        float(facts.errors[channels].sum()), float(facts.drawn[channels].sum()), width,
         touched=touched,
-    )
+    )  # fmt: skip
 
 
 def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
@@ -76,21 +72,14 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
     acting, pairs, needed, touched, widest = measured.tolist()
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
-        frozenset(program.kinds),
-        acting,
-        pairs,
-        error_weight,
-        drawn_weight,
-        needed,
-        touched=touched,
-        widest=widest,
-    )
+        frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
+        touched=touched, widest=widest,
+    )  # fmt: skip
 
 
 @kernel(
-    NAMES, NAMES, U16, U16, U16, INT, INT, INT, INTS2, I64, U8, REALS, REALS, U8, I64, REALS,
-    group="attachment",
-)  # fmt: skip
+    "NAMES NAMES U16 U16 U16 INT INT INT INTS2 I64 U8 REALS REALS U8 I64 REALS", group="attachment"
+)
 def _measure_counts(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, num_clbits, num_qubits, blocks, locations, channels,
     all_traits, all_errors, all_drawn, scratch, measured, weights,
@@ -101,19 +90,16 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
     qubits share a part: see `noisy_cone`. `scratch`: bytes.
     """
-    at = 16 * num_qubits
-    parent, sizes = as_numbers(scratch, 0, num_qubits), as_numbers(scratch, at // 2, num_qubits)
-    levels, needed = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
-    at += 2 * num_qubits
-    touched, turned = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
-    at += 2 * num_qubits
-    written = scratch[at : at + num_clbits]
-    at += num_clbits
-    kept = scratch[at : at + ops.size]
-    at += ops.size
-    acting = scratch[at : at + locations.shape[0]]
-    at += locations.shape[0]
-    traits = scratch[at : at + channels.size]
+    parent, scratch = take_numbers(scratch, num_qubits)
+    sizes, scratch = take_numbers(scratch, num_qubits)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    touched, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    written, scratch = take_bytes(scratch, num_clbits)
+    kept, scratch = take_bytes(scratch, ops.size)
+    acting, scratch = take_bytes(scratch, locations.shape[0])
+    traits, _ = take_bytes(scratch, channels.size)
     for k in range(channels.size):
         traits[k] = all_traits[channels[k]]
     levels[:] = turned[:] = 0

@@ -23,8 +23,8 @@ from simulators.circuit.passes.light_cone import (
     walk_cone,
 )
 from simulators.circuit.validation import operations
-from simulators.compiler.kernel import F64, I32, I64, INT, INTS2, NAMES, U8, U16, kernel
-from simulators.compiler.simd import as_numbers
+from simulators.compiler.kernel import kernel
+from simulators.compiler.simd import take_bytes, take_numbers
 
 # Bound of the width of a circuit's tensor network: log2 of the largest tensor of a contraction.
 #
@@ -247,9 +247,7 @@ def is_loaded() -> bool:
     return _measure_cone.is_loaded and light_cone.is_loaded()
 
 
-@kernel(
-    NAMES, NAMES, U16, U16, U16, I32, I64, INT, INT, INT, INTS2, U8, I64, group="light_cone"
-)  # fmt: skip
+@kernel("NAMES NAMES U16 U16 U16 I32 I64 INT INT INT INTS2 U8 I64", group="light_cone")
 def _measure_cone(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, tokens, starts, blocks, num_qubits, num_clbits, places,
     scratch, totals,
@@ -257,14 +255,11 @@ def _measure_cone(  # type: ignore[no-untyped-def]
     """Fill `totals`, by the names above; `blocks`: there are conditions. `places`: empty.
     `scratch`: bytes."""
     first_op = num_qubits + num_clbits + 1
-    parent = as_numbers(scratch, 0, first_op + ops.size)
-    at = 8 * (first_op + ops.size)
-    levels = scratch[at : at + num_qubits]
-    turned = scratch[at + num_qubits : at + 2 * num_qubits]
-    needed = scratch[at + 2 * num_qubits : at + 3 * num_qubits]
-    at += 3 * num_qubits
-    written = scratch[at : at + num_clbits]
-    kept = scratch[at + num_clbits :]
+    parent, scratch = take_numbers(scratch, first_op + ops.size)
+    levels, scratch = take_bytes(scratch, num_qubits)
+    turned, scratch = take_bytes(scratch, num_qubits)
+    needed, scratch = take_bytes(scratch, num_qubits)
+    written, kept = take_bytes(scratch, num_clbits)
     levels[:] = turned[:] = 0
     written[:] = 0
     totals[:] = 0
@@ -328,7 +323,7 @@ class CircuitTraits(msgspec.Struct, frozen=True):
     longest: int  # largest distance of two qubits of a gate
 
 
-@kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64, group="admission")
+@kernel("NAMES NAMES U16 U16 F64 I32 INT I64 I64", group="admission")
 def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features):  # type: ignore[no-untyped-def]
     """Fill `features`, by the names below; `bits`: int64 [cuts], zeros."""
     q = p = slot = steps = 0
@@ -408,16 +403,9 @@ def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
     """Findings of `_look`; `qubits`: places in a chain of the operations' qubits."""
     result = np.empty(6, np.int64)
     _count_features(
-        circuit.table.rows,
-        _KINDS,
-        circuit.ops,
-        qubits,
-        circuit.params,
-        circuit.slots,
-        circuit.num_qubits,
-        np.zeros(max(1, circuit.num_qubits), np.int64),
-        result,
-    )
+        circuit.table.rows, _KINDS, circuit.ops, qubits, circuit.params, circuit.slots,
+        circuit.num_qubits, np.zeros(max(1, circuit.num_qubits), np.int64), result,
+    )  # fmt: skip
     return result.tolist()
 
 

@@ -126,10 +126,7 @@ class ShotTimes:
         return self._snapshot.overhead_ns
 
     def shot_ns(
-        self,
-        circuit: Circuit,
-        values: NDArray[np.float64] | None = None,
-        duration_ns: float = -1.0,
+        self, circuit: Circuit, values: NDArray[np.float64] | None = None, duration_ns: float = -1.0
     ) -> float:
         """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters;
         `duration_ns`: of its schedule, if known. A delay of unknown duration counts as 0."""
@@ -392,14 +389,14 @@ class _CircuitNoise:
         """ZZ interaction of coupled qubits over the times between their operations."""
         pairs = self._registry.coupled(self._circuit.num_qubits)
         pieces = noise_locations.interaction_times(self._circuit, self._operands, timing, pairs)
-        channels = self._registry.crosstalk(pieces.pair, pieces.time_ns)
+        channels = self._registry.crosstalk.channel_ids(pieces.pair, pieces.time_ns)
         return pieces.after, channels, pairs.first[pieces.pair], pairs.second[pieces.pair]
 
     def _waits(
         self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]
     ) -> _Group:
         """Idle channels of these qubits over these times."""
-        return after, self._registry.idle(qubits, times), qubits, _NO_QUBITS
+        return after, self._registry.idle.channel_ids(qubits, times), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None if no measured qubit has one."""

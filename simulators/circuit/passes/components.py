@@ -13,7 +13,7 @@ from simulators.circuit.gates import CASE, END_BLOCK, FOR, IF, STORE, SWITCH, WH
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone as passes_light_cone
 from simulators.circuit.passes.light_cone import FULL, connected_components, light_cone
-from simulators.compiler.kernel import I64, NAMES, SHORTS, U8, U16, kernel
+from simulators.compiler.kernel import kernel
 
 # Reduction of a circuit to the light cone of its outputs, and its connected components.
 #
@@ -186,7 +186,7 @@ def extract_part(
     return Subcircuit(cut, qubits, op_ids[:count], params)
 
 
-@kernel(NAMES, U16, U16, U16, U8, I64, SHORTS, SHORTS, SHORTS, I64, I64, I64, group="light_cone")
+@kernel("NAMES U16 U16 U16 U8 I64 SHORTS SHORTS SHORTS I64 I64 I64", group="light_cone")
 def _extract(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, kept, new, kept_ops, kept_qubits, kept_clbits, op_ids, params, sizes
 ):

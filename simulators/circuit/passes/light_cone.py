@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from simulators.circuit import gates, ir, noise as circuit_noise
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import AFTER_OP, CHANNEL, CLOSED, FIRST_ALONE, Q0, Q1, SECOND_ALONE
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 
 UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
@@ -207,11 +206,8 @@ def walk_cone(  # type: ignore[no-untyped-def]
 
 
 _light_cone_kernel = kernel(
-    types.NAMES, types.NAMES, types.U16, types.U16, types.U16, types.INT, types.INT, types.INT,
-    types.INTS2, types.U8, types.U8, types.U8, types.U8, types.U8, types.U8, types.U8,
-    returns=types.INT,
-    group="light_cone",
-)(walk_cone)  # fmt: skip
+    "NAMES NAMES U16 U16 U16 INT INT INT INTS2 U8 U8 U8 U8 U8 U8 U8 -> INT", group="light_cone"
+)(walk_cone)
 
 
 @device_function
@@ -284,19 +280,7 @@ def walk_components(  # type: ignore[no-untyped-def]
 
 
 _components_kernel = kernel(
-    types.NAMES,
-    types.U16,
-    types.U16,
-    types.U16,
-    types.I32,
-    types.I64,
-    types.INT,
-    types.INT,
-    types.U8,
-    types.U8,
-    types.I64,
-    returns=types.INT,
-    group="light_cone",
+    "NAMES U16 U16 U16 I32 I64 INT INT U8 U8 I64 -> INT", group="light_cone"
 )(walk_components)
 
 
@@ -356,18 +340,10 @@ def connected_components(
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
     several = _components_kernel(
-        circuit.table.rows,
-        circuit.ops,
-        circuit.qubits,
-        circuit.clbits,
-        circuit.conditions,
-        register_starts(circuit),
-        circuit.num_qubits,
-        first_op,
-        kept.view(np.uint8),
-        needed.view(np.uint8),
-        parent,
-    )
+        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
+        register_starts(circuit), circuit.num_qubits, first_op, kept.view(np.uint8),
+        needed.view(np.uint8), parent,
+    )  # fmt: skip
     return parent[: circuit.num_qubits], parent[first_op:], bool(several)
 
 

@@ -13,7 +13,6 @@ from simulators.circuit.analysis.measurements import ORDINARY
 from simulators.circuit.gates import BARRIER, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands
 from simulators.circuit.schedule import Schedule
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 
 # Kernels of the attachment of noise: channels after operations, and the channels of a circuit.
@@ -102,23 +101,12 @@ def locate_operations(  # type: ignore[no-untyped-def]
 
 
 locate = kernel(
-    types.I64, types.I64, types.I64, types.U16, types.I64, types.I64, types.I64, types.I64,
-    types.REALS, types.I64, types.I64, types.INTS2, types.REALS, types.U8, types.INTS2, types.I64,
-    types.I64, types.I64,
+    "I64 I64 I64 U16 I64 I64 I64 I64 REALS I64 I64 INTS2 REALS U8 INTS2 I64 I64 I64",
     group="attachment",
-)(locate_operations)  # fmt: skip
+)(locate_operations)
 
 
-@kernel(
-    types.I64,
-    types.I64,
-    types.I64,
-    types.I64,
-    types.INTS2,
-    types.INT,
-    returns=types.INT,
-    group="attachment",
-)
+@kernel("I64 I64 I64 I64 INTS2 INT -> INT", group="attachment")
 def append_locations(after, channels, first, second, locations, count):  # type: ignore[no-untyped-def]
     """Append the rows that have a channel after `count` rows; returns the new number. `second`: [0]
     for channels on one qubit."""
@@ -162,9 +150,7 @@ def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore
     return count
 
 
-order_locations = kernel(
-    types.INTS2, types.I64, types.I64, types.I64, types.INTS2, returns=types.INT, group="attachment"
-)(order_by_operation)
+order_locations = kernel("INTS2 I64 I64 I64 INTS2 -> INT", group="attachment")(order_by_operation)
 
 
 @device_function
@@ -178,9 +164,7 @@ def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
     return slot
 
 
-@kernel(
-    types.INTS2, types.I64, types.I64, types.I64, types.I64, returns=types.INT, group="attachment"
-)
+@kernel("INTS2 I64 I64 I64 I64 -> INT", group="attachment")
 def find_timed(keys, owners, times, channels, missing):  # type: ignore[no-untyped-def]
     """Fill `channels` with the channel of each owner over each time (the bits of a float64), and
     `missing` with the indices of those that `keys` lacks; returns their number.
@@ -197,7 +181,7 @@ def find_timed(keys, owners, times, channels, missing):  # type: ignore[no-untyp
     return count
 
 
-@kernel(types.INTS2, types.INTS2, group="attachment")
+@kernel("INTS2 INTS2", group="attachment")
 def insert_timed(rows, keys):  # type: ignore[no-untyped-def]
     """Write the rows that are not empty into `keys`."""
     for k in range(rows.shape[0]):
@@ -311,10 +295,9 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
 
 
 _pieces = kernel(
-    types.I64, types.I64, types.I64, types.I64, types.REALS, types.REALS, types.REAL, types.INTS2,
-    types.I64, types.I64, types.I64, types.REALS, types.I64, types.I64, types.REALS,
-    returns=types.INT, group="attachment",
-)(interaction_pieces)  # fmt: skip
+    "I64 I64 I64 I64 REALS REALS REAL INTS2 I64 I64 I64 REALS I64 I64 REALS -> INT",
+    group="attachment",
+)(interaction_pieces)
 
 
 class CoupledPairs(msgspec.Struct, frozen=True, eq=False):

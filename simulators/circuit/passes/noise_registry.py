@@ -34,8 +34,8 @@ class CircuitReadout(msgspec.Struct, frozen=True, eq=False):
 NO_READOUT = CircuitReadout(None, np.zeros(0, np.uint8))
 
 
-class _TimedChannels:
-    """Cache of channels of qubits, or of pairs, over times."""
+class TimedChannels:
+    """Cache of channels of qubits, or of pairs, over times; `keys`: see `find_timed`."""
 
     def __init__(self, make: Callable[[int, float], int]) -> None:
         """Make an empty cache. `make`: returns the number of the channel of a qubit or pair over a
@@ -92,11 +92,12 @@ class NoiseRegistry:
         self._gates: dict[str, int] = {}
         self._gates_of: dict[tuple[str, ...], NDArray[np.int64]] = {}
         self._num_entries = self._num_rows = 0
-        self._preparations = np.zeros(0, np.int64)
+        self.known_preparations = np.zeros(0, np.int64)  # by qubit; UNSEEN: not requested yet
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: noise_locations.CoupledPairs | None = None
-        self._idle = _TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
-        self._crosstalk = self._of_pairs()
+        # Channels of idle times of qubits, and of interaction times of the pairs of `coupled`.
+        self.idle = TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
+        self.crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
         self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits
         self._facts = channel_facts(())
@@ -168,38 +169,15 @@ class NoiseRegistry:
         """Number of the preparation channel of each of these qubits, ascending; -1: none."""
         if not qubits.size:
             return qubits
-        missing = int(qubits[-1]) + 1 - self._preparations.size
+        missing = int(qubits[-1]) + 1 - self.known_preparations.size
         if missing > 0:
             more = np.full(missing, UNSEEN, np.int64)
-            self._preparations = np.concatenate((self._preparations, more))
-        result = self._preparations[qubits]
+            self.known_preparations = np.concatenate((self.known_preparations, more))
+        result = self.known_preparations[qubits]
         unseen = qubits[result == UNSEEN]
         for qubit in unseen.tolist():
-            self._preparations[qubit] = self.number(self.model.preparation(qubit))
-        return self._preparations[qubits] if unseen.size else result
-
-    def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Number of the channel of each idle time; -1: none."""
-        return self._idle.channel_ids(qubits, times_ns)
-
-    def learn_idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> None:
-        """Make the channels of idle times that `idle_keys` lacks."""
-        self._idle.learn(qubits, times_ns)
-
-    @property
-    def known_preparations(self) -> NDArray[np.int64]:
-        """Number of the preparation channel of each qubit; UNSEEN: not requested yet."""
-        return self._preparations
-
-    @property
-    def idle_keys(self) -> NDArray[np.int64]:
-        """Cached channels of idle times: see `find_timed`."""
-        return self._idle.keys
-
-    @property
-    def pair_keys(self) -> NDArray[np.int64]:
-        """Cached channels of interaction times of the pairs of `coupled`: see `find_timed`."""
-        return self._crosstalk.keys
+            self.known_preparations[qubit] = self.number(self.model.preparation(qubit))
+        return self.known_preparations[qubits] if unseen.size else result
 
     def coupled(self, num_qubits: int) -> noise_locations.CoupledPairs:
         """Pairs with crosstalk among this number of qubits."""
@@ -208,24 +186,14 @@ class NoiseRegistry:
             pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
             if pairs != self._pairs:
                 self._pairs = pairs
-                self._crosstalk = self._of_pairs()
+                self.crosstalk = self._of_pairs()
             result = self._coupled = noise_locations.CoupledPairs.of(pairs, num_qubits)
         return result
 
-    def _of_pairs(self) -> _TimedChannels:
-        return _TimedChannels(
+    def _of_pairs(self) -> TimedChannels:
+        return TimedChannels(
             lambda pair, time: self.number(self.model.crosstalk(self._pairs[pair], time))
         )
-
-    def crosstalk(
-        self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
-        """Number of the channel of each interaction time of coupled pairs; -1: none."""
-        return self._crosstalk.channel_ids(pairs, times_ns)
-
-    def learn_crosstalk(self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]) -> None:
-        """Make the channels of interaction times that `pair_keys` lacks."""
-        self._crosstalk.learn(pairs, times_ns)
 
     def alone(self, channel: Channel, idler: int) -> int:
         """Number of the channel by which a two-qubit channel acts on one qubit while the other,

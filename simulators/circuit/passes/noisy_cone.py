@@ -13,7 +13,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, extract_part
 from simulators.circuit.passes.light_cone import OutputSupport, join, light_cone, root_of
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U8, U16, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 
 # Noise of a part of a circuit.
 
@@ -50,7 +50,7 @@ def noise_of_part(
     )
 
 
-@kernel(INTS2, I64, I64, I64, I64, INTS2, returns=INT, group="attachment")
+@kernel("INTS2 I64 I64 I64 I64 INTS2 -> INT", group="attachment")
 def _move_locations(locations, operations, wires, marks, used, moved):  # type: ignore[no-untyped-def]
     """Fill `moved` with locations in the numbering of a part, and `used` with the channels in the
     order of their first location; returns the number of channels.
@@ -148,7 +148,7 @@ def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-unty
         parent[q] = root_of(parent, q)
 
 
-_connect = kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")(connect)
+_connect = kernel("NAMES U16 U16 U8 INTS2 I64", group="attachment")(connect)
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:

@@ -24,9 +24,9 @@ from simulators.circuit.passes.noise_locations import (
 )
 from simulators.circuit.passes.noise_registry import UNSEEN, NoiseRegistry
 from simulators.circuit.schedule import Method, schedule_operations
-from simulators.compiler import kernel as types
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import aligned, as_numbers, as_reals
+from simulators.compiler.simd import as_numbers, as_reals, take_bytes, take_numbers, take_reals
 
 _MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
 _CHANNELS_EACH = 4  # of an operation, for which there is room
@@ -50,7 +50,7 @@ class PlainLocator:
 
     def __init__(self, registry: NoiseRegistry) -> None:
         self._registry = registry
-        self._scratch = aligned(0)
+        self._scratch = simd.aligned(0)
         self._rows = np.empty((2, 0, 4), np.int64)
         self._found, self._total = np.empty(4, np.int64), np.empty(1)
 
@@ -86,7 +86,7 @@ class PlainLocator:
         need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
         need += 2 * qubits + circuit.num_clbits + size
         if need > self._scratch.size:
-            self._scratch = aligned(2 * need)
+            self._scratch = simd.aligned(2 * need)
         room = _CHANNELS_EACH * size + size + wires + 2 * qubits + pieces
         if room > self._rows.shape[1]:
             self._rows = np.empty((2, 2 * room, 4), np.int64)
@@ -95,7 +95,7 @@ class PlainLocator:
             circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
             register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
             registry.entries, registry.durations_ns, registry.begins, registry.lengths,
-            registry.rows, registry.known_preparations, registry.idle_keys, registry.pair_keys,
+            registry.rows, registry.known_preparations, registry.idle.keys, registry.crosstalk.keys,
             pairs.ends, pairs.begins, pairs.mine, registry.marks, misread, circuit.num_clbits,
             int(method == "alap"), pieces, self._scratch, *self._rows, used, self._found,
             self._total,
@@ -117,8 +117,8 @@ class PlainLocator:
             registry.learn(name, wires)
         registry.preparations(owners[kinds == _PREPARATION])
         times = np.ascontiguousarray(lacking[:, 2]).view(np.float64)
-        registry.learn_idle(owners[kinds == _IDLE], times[kinds == _IDLE])
-        registry.learn_crosstalk(owners[kinds == _PAIR], times[kinds == _PAIR])
+        registry.idle.learn(owners[kinds == _IDLE], times[kinds == _IDLE])
+        registry.crosstalk.learn(owners[kinds == _PAIR], times[kinds == _PAIR])
 
 
 @device_function
@@ -139,13 +139,10 @@ def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-
 
 
 @kernel(
-    types.NAMES, types.U16, types.U16, types.U16, types.I32, types.I64, types.I64, types.I64,
-    types.I64, types.REALS, types.I64, types.I64, types.INTS2, types.I64, types.INTS2, types.INTS2,
-    types.INTS2,
-    types.I64, types.I64, types.I64, types.U8, types.INT, types.INT, types.INT, types.U8,
-    types.INTS2, types.INTS2, types.I64, types.I64, types.REALS, returns=types.INT,
+    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 INTS2 I64 I64 I64 "
+    "U8 INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
     group="attachment",
-)  # fmt: skip
+)
 def _plain_locations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
     entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
@@ -160,48 +157,30 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     """
     size, num_wires, num_qubits = ops.size, qubits.size, misread.size
     room = size + num_wires + num_qubits
-    at = 0
-    codes = as_numbers(scratch, at, size)
-    at += 8 * size
-    first = as_numbers(scratch, at, size + 1)
-    at += 8 * (size + 1)
-    wires = as_numbers(scratch, at, num_wires)
-    at += 8 * num_wires
-    roles = as_numbers(scratch, at, size)
-    at += 8 * size
-    missing = as_numbers(scratch, at, size)
-    at += 8 * size
-    irregular = as_numbers(scratch, at, size)
-    at += 8 * size
-    after = as_numbers(scratch, at, room)
-    at += 8 * room
-    waiting = as_numbers(scratch, at, room)
-    at += 8 * room
-    idle, idle_bits = as_reals(scratch, at, room), as_numbers(scratch, at, room)
-    at += 8 * room
-    in_use = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    active = as_numbers(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    end = as_reals(scratch, at, num_qubits)
-    at += 8 * num_qubits
-    start = as_reals(scratch, at, size)
-    at += 8 * size
-    durations = as_reals(scratch, at, size)
-    at += 8 * size
-    since = as_reals(scratch, at, ends.shape[0])
-    at += 8 * ends.shape[0]
-    piece_after = as_numbers(scratch, at, pieces)
-    at += 8 * pieces
-    piece_pair = as_numbers(scratch, at, pieces)
-    at += 8 * pieces
-    piece_time, piece_bits = as_reals(scratch, at, pieces), as_numbers(scratch, at, pieces)
-    at += 8 * pieces
-    first_of = as_numbers(scratch, at, size + 2)
-    at += 8 * (size + 2)
-    touched, seen = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
-    at += 2 * num_qubits
-    blocked, final = scratch[at : at + num_clbits], scratch[at + num_clbits :]
+    codes, scratch = take_numbers(scratch, size)
+    first, scratch = take_numbers(scratch, size + 1)
+    wires, scratch = take_numbers(scratch, num_wires)
+    roles, scratch = take_numbers(scratch, size)
+    missing, scratch = take_numbers(scratch, size)
+    irregular, scratch = take_numbers(scratch, size)
+    after, scratch = take_numbers(scratch, room)
+    waiting, scratch = take_numbers(scratch, room)
+    idle, idle_bits = as_reals(scratch, 0, room), as_numbers(scratch, 0, room)
+    scratch = scratch[8 * room :]
+    in_use, scratch = take_numbers(scratch, num_qubits)
+    active, scratch = take_numbers(scratch, num_qubits)
+    end, scratch = take_reals(scratch, num_qubits)
+    start, scratch = take_reals(scratch, size)
+    durations, scratch = take_reals(scratch, size)
+    since, scratch = take_reals(scratch, ends.shape[0])
+    piece_after, scratch = take_numbers(scratch, pieces)
+    piece_pair, scratch = take_numbers(scratch, pieces)
+    piece_time, piece_bits = as_reals(scratch, 0, pieces), as_numbers(scratch, 0, pieces)
+    scratch = scratch[8 * pieces :]
+    first_of, scratch = take_numbers(scratch, size + 2)
+    touched, scratch = take_bytes(scratch, num_qubits)
+    seen, scratch = take_bytes(scratch, num_qubits)
+    blocked, final = take_bytes(scratch, num_clbits)
 
     place = 0
     for k in range(size):

@@ -177,14 +177,9 @@ def _expressions(circuit: Circuit, owners: int) -> str:
     widths = np.array(circuit.variables, np.int64)
     shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
     fault = operations.check_expressions(
-        circuit.conditions,
-        sizes,
-        widths,
-        circuit.num_clbits,
-        len(circuit.constants),
-        shapes,
+        circuit.conditions, sizes, widths, circuit.num_clbits, len(circuit.constants), shapes,
         report,
-    )
+    )  # fmt: skip
     if fault != operations.SOUND:
         return (
             f"expression {report[operations.AT]}: {_TEXTS[fault].format(report[operations.DETAIL])}"

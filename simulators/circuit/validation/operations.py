@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from simulators.circuit import gates, ir
 from simulators.circuit.gates import CASE, END_BLOCK, FOR, IF, STORE, SWITCH, WHILE
 from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING, Circuit
-from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 
 # Compiled validation of operations: finds the first fault and counts the operations.
 #
@@ -98,7 +98,7 @@ def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
     return SOUND
 
 
-@kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT, group="admission")
+@kernel("NAMES U16 U16 U16 F64 I32 INT INT INT I64 -> INT", group="admission")
 def check_operations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
 ):
@@ -188,17 +188,9 @@ def checked(circuit: Circuit) -> tuple[int, NDArray[np.int64]]:
     if kept is None:
         report = np.empty(circuit.table.found_size, np.int64)
         fault = check_operations(
-            circuit.table.rows,
-            circuit.ops,
-            circuit.qubits,
-            circuit.clbits,
-            circuit.params,
-            circuit.slots,
-            circuit.num_slots,
-            circuit.num_qubits,
-            circuit.num_clbits,
-            report,
-        )
+            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.params,
+            circuit.slots, circuit.num_slots, circuit.num_qubits, circuit.num_clbits, report,
+        )  # fmt: skip
         kept = circuit.__dict__["_checked"] = fault, report[:FINDINGS].copy()
     return kept
 
@@ -270,7 +262,7 @@ def _place(token, operand, width, sizes, widths, num_clbits, num_constants, repo
     return SOUND if width == expected else BAD_WIDTH
 
 
-@kernel(I32, I64, I64, INT, INT, I64, I64, returns=INT, group="admission")
+@kernel("I32 I64 I64 INT INT I64 I64 -> INT", group="admission")
 def check_expressions(  # type: ignore[no-untyped-def]
     tokens, sizes, widths, num_clbits, num_constants, shapes, report
 ):
@@ -358,7 +350,7 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
     return SOUND if shape == SET else WANTS_STORE
 
 
-@kernel(NAMES, U16, I32, I64, I64, returns=INT, group="admission")
+@kernel("NAMES U16 I32 I64 I64 -> INT", group="admission")
 def check_expression_owners(rows, ops, tokens, shapes, report):  # type: ignore[no-untyped-def]
     """Return SOUND, or a fault with `report[AT]`: an operation whose expression is invalid for it.
 

@@ -54,7 +54,6 @@ class CupyDevice:
 
     @property
     def free_bytes(self) -> int:
-        """See `Device`."""
         with _mapped_errors():
             free, _ = runtime.memGetInfo()
         return max(0, int(free) - RESERVED_BYTES)
@@ -68,26 +67,22 @@ class CupyDevice:
                 return cupy.empty(count, dtype)
 
     def upload(self, array: NDArray[Any]) -> Buffer:
-        """See `Device`."""
         result = self.empty(array.size, array.dtype)
         with _mapped_errors():
             result.set(np.ascontiguousarray(array).ravel())
         return result
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """See `Device`."""
         with _mapped_errors():
             return np.asarray(cupy.asnumpy(buffer))
 
     def copy(self, source: Buffer, target: Buffer) -> None:
-        """See `Device`."""
         with _mapped_errors():
             target.data.copy_from_device(source.data, source.nbytes)
 
     def launch(
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
-        """See `Device`."""
         with _mapped_errors():
             function = self._function(kernel)
             if shared_bytes > max(_DEFAULT_SHARED_BYTES, function.max_dynamic_shared_size_bytes):

@@ -19,10 +19,7 @@ from simulators.errors import UnknownEngine
 
 DRIVER_LIBRARY = "libcuda.so.1"
 # (distribution of cupy: CUDA version that it needs, driver version, extra of simenv).
-WHEELS = {
-    "cupy-cuda12x": (12000, "525", "gpu-cu12"),
-    "cupy-cuda13x": (13000, "580", "gpu-cu13"),
-}
+WHEELS = {"cupy-cuda12x": (12000, "525", "gpu-cu12"), "cupy-cuda13x": (13000, "580", "gpu-cu13")}
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
 _RELEASE = re.compile(r"Kernel Module\D*?\s(\d+(?:\.\d+)+)")
 _PROCESSOR = "run on the processor (engine='statevector')"

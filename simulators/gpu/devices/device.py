@@ -30,10 +30,7 @@ COMPLEX: dict[str, np.dtype[Any]] = {
     "double": np.dtype(np.complex128),
     "single": np.dtype(np.complex64),
 }
-REAL: dict[str, np.dtype[Any]] = {
-    "double": np.dtype(np.float64),
-    "single": np.dtype(np.float32),
-}
+REAL: dict[str, np.dtype[Any]] = {"double": np.dtype(np.float64), "single": np.dtype(np.float32)}
 
 
 class Device(Protocol):

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import F64, INT, NAMES, REALS2, U16, WORDS2, kernel
+from simulators.compiler.kernel import kernel
 from simulators.statevector.checkpoint import arrays_of
 from simulators.statevector.small.gate_kernels import COUNTS, place
 
 KIND, MASK, ZERO, ONE = range(4)  # columns of a step
 
 
-@kernel(NAMES, U16, U16, F64, INT, INT, INT, INT, WORDS2, REALS2, returns=INT, group="deferred")
+@kernel("NAMES U16 U16 F64 INT INT INT INT WORDS2 REALS2 -> INT", group="deferred")
 def place_all(  # type: ignore[no-untyped-def]
     rows, ops, qubits, params, first, last, at_qubit, at_param, ints, floats
 ):
@@ -56,7 +56,6 @@ class GateList(msgspec.Struct, frozen=True, eq=False):
         return self.steps.nbytes
 
     def arrays(self) -> list[NDArray[Any]]:
-        """See `CompiledSegment`."""
         return arrays_of(self)
 
     def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
-from simulators.statevector import state as statevector_state
-from simulators.statevector.backend import matrix, protocol, reductions
+from simulators.statevector.backend import matrix, reductions
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
+from simulators.statevector.backend.protocol import (
+    Amplitudes,
+    CompiledSegment,
+    Ensemble,
+    GradientFunction,
+)
 from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.dynamic import stacked_states
 from simulators.statevector.dynamic.branches import SeparateStates
@@ -21,6 +26,14 @@ from simulators.statevector.dynamic.stacked_states import MOST_QUBITS, StackedSt
 from simulators.statevector.gradient import adjoint
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.planning.tables import SweepTable
+from simulators.statevector.state import (
+    BLOCK_QUBITS,
+    PHYSICAL_BYTES,
+    BlockExecutor,
+    State,
+    like,
+    out_of_memory,
+)
 from simulators.statevector.tiles import sweep_kernel
 
 _ONLY = np.zeros(1, np.int64)  # number of a state that is alone in its array
@@ -35,61 +48,49 @@ class LocalBackend:
         self, thread_pool: ThreadPool, control: RunControl, checkpointer: Checkpointer | None = None
     ) -> None:
         """Set up. `checkpointer`: checkpoints of a long run."""
-        self.sweeper = statevector_state.BlockExecutor(thread_pool, control)
+        self.sweeper = BlockExecutor(thread_pool, control)
         self.check = control.check
         self.add_sweeps = control.add_sweeps
         self._checkpointer = checkpointer or Checkpointer()
 
     def for_width(self, _num_qubits: int) -> LocalBackend:
-        """See `StateBackend`."""
         return self
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the given memory, by default a quarter of the
         machine's."""
-        room = options.memory_bytes or statevector_state.PHYSICAL_BYTES // 4
+        room = options.memory_bytes or PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
-    ) -> statevector_state.State:
-        """See `StateBackend`."""
-        state = statevector_state.State.zero(num_qubits, options)
+    ) -> State:
+        state = State.zero(num_qubits, options)
         self._checkpointer.begin(way)
         if self._checkpointer.is_kept and self._checkpointer.restore(state.amplitudes) is not None:
             state.changed()
         return state
 
-    def copy(self, state: statevector_state.State) -> statevector_state.State:
-        """See `StateBackend`."""
+    def copy(self, state: State) -> State:
         result = self.empty_like(state)
         result.amplitudes[:] = state.amplitudes
         result.live = state.live
         return result
 
-    def empty_like(self, state: statevector_state.State) -> statevector_state.State:
-        """See `StateBackend`."""
+    def empty_like(self, state: State) -> State:
         try:
-            return statevector_state.State(statevector_state.like(state.amplitudes))
+            return State(like(state.amplitudes))
         except MemoryError as error:
-            raise statevector_state.out_of_memory(state.amplitudes.nbytes) from error
+            raise out_of_memory(state.amplitudes.nbytes) from error
 
-    def ensemble(
-        self, num_qubits: int, options: RunOptions, *, branching: bool
-    ) -> protocol.Ensemble:
+    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:
         """Make an ensemble: narrow states of many branches are rows of one array."""
         if not branching or num_qubits > MOST_QUBITS:
             return SeparateStates(self, num_qubits, options)
         max_states = min(options.max_branches, self.max_live_states(num_qubits, options))
         return StackedStates(self, self.sweeper, num_qubits, options.precision, max(1, max_states))
 
-    def apply(
-        self,
-        state: statevector_state.State,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
-    ) -> None:
-        """See `StateBackend`."""
+    def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
         if isinstance(segment, GateList):
             state.changed()
             stacked_states.apply_steps_to_stack(
@@ -98,9 +99,7 @@ class LocalBackend:
         else:
             self.apply_sweeps(state, cast("SegmentPlan", segment).sweeps, floats)
 
-    def apply_sweeps(
-        self, state: statevector_state.State, passes: SweepTable, floats: NDArray[np.float64]
-    ) -> None:
+    def apply_sweeps(self, state: State, passes: SweepTable, floats: NDArray[np.float64]) -> None:
         """Apply the sweeps of a table that no earlier attempt of the run has done."""
         end, checkpointer = len(passes.live), self._checkpointer
         begin = checkpointer.skip_done(end)
@@ -115,8 +114,7 @@ class LocalBackend:
             if checkpointer.is_kept:
                 checkpointer.sweep_done(state.amplitudes)
 
-    def multiply(self, state: statevector_state.State, matrix: PlacedMatrix) -> None:
-        """See `StateBackend`."""
+    def multiply(self, state: State, matrix: PlacedMatrix) -> None:
         self.sweeper.passed(1)
         if self._checkpointer.skip_done(1):
             return
@@ -126,83 +124,50 @@ class LocalBackend:
         self._checkpointer.sweep_done(state.amplitudes)
 
     def block_sums(
-        self,
-        what: int,
-        state: statevector_state.State,
-        other: statevector_state.State | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
+        self, item: reductions.BlockSum, state: State, other: State | None = None
     ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
-        return reductions.block_sums(self.sweeper, what, state, other, qubit=qubit, turn=turn)
+        return reductions.block_sums(self.sweeper, item, state, other)
 
     def project(
-        self,
-        state: statevector_state.State,
-        into: statevector_state.State,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
+        self, state: State, into: State, item: reductions.Projection, factor: float
     ) -> None:
-        """See `StateBackend`."""
-        reductions.project(
-            self.sweeper, state, into, qubit=qubit, outcome=outcome, factor=factor, move=move
-        )
+        reductions.project(self.sweeper, state, into, item, factor)
 
-    def locate_samples(
-        self,
-        state: statevector_state.State,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """See `StateBackend`."""
-        result = np.empty(draws.size, np.int64)
-        reductions.locate_samples(self.sweeper, state, edges, begins, draws, result)
+    def locate_samples(self, state: State, draws: reductions.SortedDraws) -> NDArray[np.int64]:
+        result = np.empty(draws.values.size, np.int64)
+        reductions.locate_samples(self.sweeper, state, draws, result)
         return result
 
     def distribution(
-        self, state: statevector_state.State, wires: NDArray[np.int64]
+        self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `StateBackend`."""
         table = np.zeros(1 << wires.size)
         reductions.accumulate(self.sweeper, state, wires, table)
         return reductions.nonzero_outcomes(table, state)
 
-    def expectations(
-        self, state: statevector_state.State, strings: list[tuple[int, int]]
-    ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
+    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         values = np.empty(len(strings))
         places = state.basis_indices
         for group in matrix.pauli_groups(strings):
             sums = np.empty((places.size, group.zs.size))
-            flip = group.x >> min(statevector_state.BLOCK_QUBITS, state.num_qubits)
+            flip = group.x >> min(BLOCK_QUBITS, state.num_qubits)
             matrix.string_sums(self.sweeper, state, state, places, flip, group, sums)
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values
 
-    def gather_statevector(self, state: statevector_state.State) -> protocol.Amplitudes:
-        """See `StateBackend`."""
+    def gather_statevector(self, state: State) -> Amplitudes:
         return state.amplitudes
 
-    def amplitudes(
-        self, state: statevector_state.State, indices: NDArray[np.int64]
-    ) -> protocol.Amplitudes:
-        """See `StateBackend`."""
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes:
         return state.amplitudes[indices]
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> protocol.GradientFunction:
-        """See `StateBackend`."""
+    ) -> GradientFunction:
         plan = adjoint.plan_adjoint(circuit, params)
         self.add_sweeps(plan.passes * len(observables))
 
-        def gradients(state: statevector_state.State, keep: bool) -> NDArray[np.float64]:
+        def gradients(state: State, keep: bool) -> NDArray[np.float64]:
             other = self.empty_like(state)
             result = np.zeros((len(observables), plan.num_slots))
             for number, item in enumerate(observables):

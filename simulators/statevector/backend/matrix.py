@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.compiler.simd import (
     LANES,
@@ -68,18 +67,7 @@ def multiply_unit(reals, singles, unit, first, wires, offsets, columns, scratch)
             singles[at], singles[at + 1] = out_re[j], out_im[j]
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.I64,
-    types.I64,
-    types.REALS,
-    types.INT,
-    types.INT,
-    types.I64,
-    types.REALS,
-    group="deferred",
-)
+@kernel("AMPLITUDES I64 I64 REALS INT INT I64 REALS", group="deferred")
 def multiply_kernel(  # type: ignore[no-untyped-def]
     reals, singles, wires, offsets, columns, first, last, control, scratch
 ):
@@ -125,16 +113,9 @@ def multiply(sweeper: BlockExecutor, state: State, dense: PlacedMatrix) -> None:
 
     def work(first: int, last: int, thread: int) -> None:
         multiply_kernel(
-            state.reals,
-            state.singles,
-            dense.wires,
-            dense.offsets,
-            dense.columns,
-            first,
-            last,
-            sweeper.flag,
+            *state.arrays, dense.wires, dense.offsets, dense.columns, first, last, sweeper.flag,
             sweeper.scratch(thread, 4 << unit),
-        )
+        )  # fmt: skip
 
     sweeper.parallel_for(state.num_qubits, unit, work)
 
@@ -249,10 +230,9 @@ def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ign
 
 
 @kernel(
-    types.REALS, types.SINGLES, types.REALS, types.SINGLES, types.I64, types.INT, types.INT,
-    types.WORD, types.U64, types.REALS2, types.INT, types.INT, types.INT, types.INT, types.REALS,
-    types.REALS2, group="deferred",
-)  # fmt: skip
+    "AMPLITUDES AMPLITUDES I64 INT INT WORD U64 REALS2 INT INT INT INT REALS REALS2",
+    group="deferred",
+)
 def string_sums_kernel(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, offsets, size, flip, x, zs, parts, need, all_, first, last,
     scratch, sums,
@@ -341,22 +321,9 @@ def string_sums(
 
     def work(first: int, last: int, number: int) -> None:
         string_sums_kernel(
-            state.reals,
-            state.singles,
-            partner.reals,
-            partner.singles,
-            offsets,
-            1 << unit,
-            flip,
-            group.x,
-            group.zs,
-            group.parts,
-            group.need,
-            group.all_signs,
-            first,
-            last,
-            sweeper.scratch(number, (2 << unit) + LANES),
-            sums,
-        )
+            *state.arrays, *partner.arrays, offsets, 1 << unit, flip, group.x, group.zs,
+            group.parts, group.need, group.all_signs, first, last,
+            sweeper.scratch(number, (2 << unit) + LANES), sums,
+        )  # fmt: skip
 
     sweeper.parallel_for(state.num_qubits, unit, work)

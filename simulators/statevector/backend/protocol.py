@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,14 @@ from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.execution.sampling import uniforms
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.reductions import DISTANCE, NORM, OVERLAP
+from simulators.statevector.backend.reductions import (
+    DISTANCE,
+    NORM,
+    OVERLAP,
+    BlockSum,
+    Projection,
+    SortedDraws,
+)
 from simulators.statevector.checkpoint import Evolution
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
@@ -28,6 +36,15 @@ StateHandle = Any  # one state; opaque to all but its backend
 # Gradient of each observable by each slot, float64 [observables, slots], from the final state;
 # True: the state is needed afterwards.
 GradientFunction = Callable[[StateHandle, bool], NDArray[np.float64]]
+
+
+class ShotDraws(msgspec.Struct, frozen=True, eq=False):
+    """Draw of one uniform for each of some shots."""
+
+    key: tuple[int, int]  # seed and binding
+    shots: Numbers  # ascending
+    draw: int = 0
+    ordered: bool = True  # False: the results may be in any order
 
 
 class CompiledSegment(Protocol):
@@ -102,39 +119,17 @@ class StateBackend(Protocol):
         """Apply a matrix."""
 
     def block_sums(
-        self,
-        what: int,
-        state: StateHandle,
-        other: StateHandle | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
+        self, item: BlockSum, state: StateHandle, other: StateHandle | None = None
     ) -> NDArray[np.float64]:
-        """Two sums of each block of the whole state: float64 [blocks, 2].
-
-        `what`: one of the constants of `reductions`.
-        """
+        """Two sums of each block of the whole state: float64 [blocks, 2]."""
 
     def project(
-        self,
-        state: StateHandle,
-        into: StateHandle,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
+        self, state: StateHandle, into: StateHandle, item: Projection, factor: float
     ) -> None:
         """Set `into` to the part of `state` with that outcome, times `factor`."""
 
-    def locate_samples(
-        self,
-        state: StateHandle,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """Basis state of each sorted uniform (`reductions.locate_samples`); valid on the root."""
+    def locate_samples(self, state: StateHandle, draws: SortedDraws) -> NDArray[np.int64]:
+        """Basis state of each draw; valid on the root."""
 
     def distribution(
         self, state: StateHandle, wires: NDArray[np.int64]
@@ -203,19 +198,10 @@ class Ensemble(Protocol):
         """Weights of the outcomes 0 and 1 of a qubit: float64 [states, 2]."""
 
     def project(
-        self,
-        ordinals: Numbers,
-        into: Numbers,
-        *,
-        qubit: int,
-        outcome: int,
-        factors: NDArray[np.float64],
-        move: bool,
+        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
     ) -> None:
-        """Set state into[k] to the part of state ordinals[k] with that outcome, times factors[k].
-
-        `move`: the qubit ends in |0>.
-        """
+        """Set state into[k] to the part of state ordinals[k] with that outcome, times
+        factors[k]."""
 
     def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         """Index into `ordinals` of the state that represents each state: int64 [states].
@@ -224,21 +210,9 @@ class Ensemble(Protocol):
         states whose sketches differ by at most `near` are compared.
         """
 
-    def sample(
-        self,
-        ordinals: Numbers,
-        branch_of: Numbers,
-        key: tuple[int, int],
-        shots: Numbers,
-        *,
-        draw: int,
-        ordered: bool,
-    ) -> Numbers:
+    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         """Sampled basis state of each shot, shot k from state ordinals[branch_of[k]]: int64
-        [shots].
-
-        Without `ordered`, and with one state, the results are in any order. See `sample`.
-        """
+        [shots]. With several states the results are in order."""
 
     def state(self, number: int) -> StateHandle:
         """State with that number."""
@@ -257,61 +231,42 @@ def equal_up_to_phase(
 ) -> bool:
     """Return whether the states are equal up to a global phase: |left - phase * right| <=
     tolerance."""
-    x, y = total(states.block_sums(OVERLAP, right, left))
+    x, y = total(states.block_sums(BlockSum(OVERLAP), right, left))
     size = abs(complex(x, y))
     if size < 0.5:
         return False
-    gap, _ = total(states.block_sums(DISTANCE, left, right, turn=complex(x, y) / size))
+    gap, _ = total(states.block_sums(BlockSum(DISTANCE, turn=complex(x, y) / size), left, right))
     return gap <= tolerance * tolerance
 
 
-def sample(
-    states: StateBackend,
-    state: StateHandle,
-    key: tuple[int, int],
-    shots: NDArray[np.int64],
-    *,
-    draw: int = 0,
-    ordered: bool = True,
-) -> NDArray[np.int64]:
+def sample(states: StateBackend, state: StateHandle, draws: ShotDraws) -> Numbers:
     """Sample the basis state of each of these shots; see `sample_blocks`."""
-    sums = states.block_sums(NORM, state)[:, 0]
-    locate = functools.partial(states.locate_samples, state)
-    return sample_blocks(sums, key, shots, locate, draw=draw, ordered=ordered)
+    sums = states.block_sums(BlockSum(NORM), state)[:, 0]
+    return sample_blocks(sums, draws, functools.partial(states.locate_samples, state))
 
 
 def sample_blocks(
-    sums: NDArray[np.float64],
-    key: tuple[int, int],
-    shots: NDArray[np.int64],
-    locate: Callable[
-        [NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]], NDArray[np.int64]
-    ],
-    *,
-    draw: int = 0,
-    ordered: bool = True,
-) -> NDArray[np.int64]:
-    """Sample the basis state of each of these shots (ascending numbers) with that draw; without
-    `ordered` the results may be ascending. `sums`: norms of the blocks; `locate`: as
+    sums: NDArray[np.float64], draws: ShotDraws, locate: Callable[[SortedDraws], Numbers]
+) -> Numbers:
+    """Sample the basis state of each of these shots. `sums`: norms of the blocks; `locate`: as
     `StateBackend.locate_samples`.
 
     All inverse sampling has this form (see `small`): with t = u * total, the outcome is the first
     index whose cumulative probability is greater than t; cumulative sums are those of the blocks
-    before, in order, plus the running sum in the block. `key`: seed and binding.
+    before, in order, plus the running sum in the block.
     """
     ends = np.cumsum(sums)
-    draws = np.empty(shots.size)
-    uniforms(*key, draw, shots, draws)
-    draws *= ends[-1]
-    np.minimum(draws, np.nextafter(ends[-1], 0.0), out=draws)  # despite rounding, below the end
-    order = np.argsort(draws, kind="stable") if ordered else None
-    draws = np.sort(draws) if order is None else draws[order]
-    edges = np.concatenate(([0.0], ends[:-1]))
+    values = np.empty(draws.shots.size)
+    uniforms(*draws.key, draws.draw, draws.shots, values)
+    values *= ends[-1]
+    np.minimum(values, np.nextafter(ends[-1], 0.0), out=values)  # despite rounding, below the end
+    order = np.argsort(values, kind="stable") if draws.ordered else None
+    values = np.sort(values) if order is None else values[order]
     begins = np.zeros(ends.size + 1, np.int64)
-    begins[1:] = np.searchsorted(draws, ends, side="left")
-    result = locate(edges, begins, draws)
+    begins[1:] = np.searchsorted(values, ends, side="left")
+    result = locate(SortedDraws(np.concatenate(([0.0], ends[:-1])), begins, values))
     if order is None:
         return result
-    indices = np.empty(shots.size, np.int64)
+    indices = np.empty(draws.shots.size, np.int64)
     indices[order] = result
     return indices

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, REAL, REALS, REALS2, SINGLES, kernel
+from simulators.compiler.kernel import kernel
 from simulators.statevector.planning.tables import LANE_WIRES
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, zeros
 from simulators.statevector.tiles.phase_ops import add_up, part_up
@@ -17,22 +18,7 @@ from simulators.statevector.tiles.sweep_kernel import kernels
 # for any number of threads. The norm of a row comes from the sweep that wrote it, if there was one.
 
 
-@kernel(
-    INT,
-    REALS,
-    SINGLES,
-    REALS,
-    SINGLES,
-    I64,
-    INT,
-    INT,
-    INT,
-    REAL,
-    REAL,
-    REALS,
-    REALS2,
-    group="deferred",
-)
+@kernel("INT AMPLITUDES AMPLITUDES I64 INT INT INT REAL REAL REALS REALS2", group="deferred")
 def reduce_kernel(  # type: ignore[no-untyped-def]
     what, reals, singles, reals2, singles2, places, qubit, first, last, turn_x, turn_y, scratch,
     sums,
@@ -85,7 +71,7 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
         sums[block, 1] = y
 
 
-@kernel(REALS, SINGLES, REALS, SINGLES, INT, INT, REAL, INT, INT, INT, group="deferred")
+@kernel("AMPLITUDES AMPLITUDES INT INT REAL INT INT INT", group="deferred")
 def project_kernel(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
 ):
@@ -115,16 +101,36 @@ def project_kernel(  # type: ignore[no-untyped-def]
 NORM, QUBIT_WEIGHTS, FINGERPRINT, OVERLAP, DISTANCE = range(5)
 
 
+class BlockSum(msgspec.Struct, frozen=True):
+    """Sums over each block of a state, or of two; see `reduce_kernel`."""
+
+    what: int  # one of the constants above
+    qubit: int = 0  # of QUBIT_WEIGHTS
+    turn: complex = 1.0  # of DISTANCE
+
+
+class Projection(msgspec.Struct, frozen=True):
+    """Projection on an outcome of a qubit. `move`: the qubit ends in |0>."""
+
+    qubit: int
+    outcome: int
+    move: bool
+
+
+class SortedDraws(msgspec.Struct, frozen=True, eq=False):
+    """Ascending uniforms times the norm, for inverse sampling. Those of block b of the whole state
+    are values[begins[b] : begins[b + 1]]; edges[b]: the sum of all blocks before."""
+
+    edges: NDArray[np.float64]
+    begins: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
 def block_sums(
-    sweeper: BlockExecutor,
-    what: int,
-    state: State,
-    other: State | None = None,
-    *,
-    qubit: int = 0,
-    turn: complex = 1.0,
+    sweeper: BlockExecutor, item: BlockSum, state: State, other: State | None = None
 ) -> NDArray[np.float64]:
     """Two sums of each block: float64 [blocks, 2]."""
+    what, qubit, turn = item.what, item.qubit, item.turn
     if what == NORM and state.num_qubits > BLOCK_QUBITS:
         return norm_sums(sweeper, state)
     if what == QUBIT_WEIGHTS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
@@ -132,25 +138,13 @@ def block_sums(
 
     unit = min(BLOCK_QUBITS, state.num_qubits)
     second = state if other is None else other
-    places = state.basis_indices
+    arrays, places = (*state.arrays, *second.arrays), state.basis_indices
     sums = np.empty((1 << (state.num_qubits - unit), 2))
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 4 << unit)
         reduce_kernel(
-            what,
-            state.reals,
-            state.singles,
-            second.reals,
-            second.singles,
-            places,
-            qubit,
-            first,
-            last,
-            turn.real,
-            turn.imag,
-            scratch,
-            sums,
+            what, *arrays, places, qubit, first, last, turn.real, turn.imag, scratch, sums
         )
 
     sweeper.parallel_for(state.num_qubits, unit, work)
@@ -158,32 +152,15 @@ def block_sums(
 
 
 def project(
-    sweeper: BlockExecutor,
-    state: State,
-    into: State,
-    *,
-    qubit: int,
-    outcome: int,
-    factor: float,
-    move: bool,
+    sweeper: BlockExecutor, state: State, into: State, item: Projection, factor: float
 ) -> None:
     """Set `into` to the part of `state` with that outcome, times `factor`; see `project_kernel`."""
 
     into.changed()
+    numbers = item.qubit, item.outcome, factor, 1 if item.move else 0
 
     def work(first: int, last: int, _number: int) -> None:
-        project_kernel(
-            state.reals,
-            state.singles,
-            into.reals,
-            into.singles,
-            qubit,
-            outcome,
-            factor,
-            1 if move else 0,
-            first,
-            last,
-        )
+        project_kernel(*state.arrays, *into.arrays, *numbers, first, last)
 
     sweeper.parallel_for(state.num_qubits, 1, work)
 
@@ -192,7 +169,7 @@ _ROWS = 1 << (BLOCK_QUBITS - LANE_WIRES)  # rows of a block
 
 
 def _reals(state: State) -> NDArray[np.floating]:
-    return state.reals if state.reals.size else state.singles
+    return next(each for each in state.arrays if each.size)
 
 
 def row_norms(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
@@ -235,19 +212,14 @@ def qubit_sums(sweeper: BlockExecutor, state: State, qubit: int) -> NDArray[np.f
 
 
 def locate_in_rows(
-    sweeper: BlockExecutor,
-    state: State,
-    edges: NDArray[np.float64],
-    begins: NDArray[np.int64],
-    draws: NDArray[np.float64],
-    indices: NDArray[np.int64],
+    sweeper: BlockExecutor, state: State, draws: SortedDraws, indices: NDArray[np.int64]
 ) -> None:
-    """See `locate_samples`."""
     weights = row_norms(sweeper, state)
     locate, reals, places = kernels(state).locate, _reals(state), state.basis_indices
+    given = draws.edges, draws.begins, draws.values, indices
 
     def work(first: int, last: int, _number: int) -> None:
-        locate(reals, weights, _ROWS, places, first, last, edges, begins, draws, indices)
+        locate(reals, weights, _ROWS, places, first, last, *given)
 
     sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)
 
@@ -257,7 +229,7 @@ def locate_in_rows(
 # Block sums give the block, a scan inside it the index. No array of 2**n probabilities is made.
 
 
-@kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS, group="deferred")
+@kernel("AMPLITUDES I64 INT INT REALS I64 REALS I64 REALS", group="deferred")
 def locate_kernel(reals, singles, places, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
     """Fill the basis states of the ascending `draws`: those of block b are begins[b] .. begins[b +
     1] - 1. `places`: index of each block in the whole state."""
@@ -278,7 +250,7 @@ def locate_kernel(reals, singles, places, first, last, edges, begins, draws, ind
             indices[s] = number * size + k
 
 
-@kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS, group="deferred")
+@kernel("AMPLITUDES I64 INT INT I64 I64 REALS REALS", group="deferred")
 def accumulate_kernel(reals, singles, places, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
     """Add the probabilities of blocks first .. last - 1 to table[j]; bit k of j is qubit wires[k].
     `within`: contribution to j of each bit of an amplitude's index in its block."""
@@ -300,39 +272,18 @@ ROUNDING_FLOOR = {"double": 1e-24, "single": 1e-14}
 
 
 def locate_samples(
-    sweeper: BlockExecutor,
-    state: State,
-    edges: NDArray[np.float64],
-    begins: NDArray[np.int64],
-    draws: NDArray[np.float64],
-    indices: NDArray[np.int64],
+    sweeper: BlockExecutor, state: State, draws: SortedDraws, indices: NDArray[np.int64]
 ) -> None:
-    """Fill indices[s] with the basis state of draws[s], for the draws in this state's blocks.
-
-    edges: float64 [blocks of the whole state], the sum of all before; draws begins[b] .. begins[b +
-    1] - 1 fall into block b.
-    """
+    """Fill indices[s] with the basis state of draw s, for the draws in this state's blocks."""
     if state.num_qubits > BLOCK_QUBITS:
-        locate_in_rows(sweeper, state, edges, begins, draws, indices)
+        locate_in_rows(sweeper, state, draws, indices)
         return
-
     unit = min(BLOCK_QUBITS, state.num_qubits)
-    places = state.basis_indices
+    given = draws.edges, draws.begins, draws.values, indices
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 2 << unit)
-        locate_kernel(
-            state.reals,
-            state.singles,
-            places,
-            first,
-            last,
-            edges,
-            begins,
-            draws,
-            indices,
-            scratch,
-        )
+        locate_kernel(*state.arrays, state.basis_indices, first, last, *given, scratch)
 
     sweeper.parallel_for(state.num_qubits, unit, work)
 
@@ -354,9 +305,7 @@ def accumulate(
     for first in range(0, blocks, grain):
         sweeper.check()
         last = min(first + grain, blocks)
-        accumulate_kernel(
-            state.reals, state.singles, places, first, last, wires, within, table, scratch
-        )
+        accumulate_kernel(*state.arrays, places, first, last, wires, within, table, scratch)
 
 
 def nonzero_outcomes(

@@ -10,26 +10,24 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
 from simulators.catalog.costs import ranks_used
-from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum, RunOptions
-from simulators.errors import Unsupported
-from simulators.statevector.backend import matrix, protocol, reductions
+from simulators.engine import RunOptions
+from simulators.statevector.backend import matrix, reductions
 from simulators.statevector.backend.local import LocalBackend
-from simulators.statevector.backend.matrix import PlacedMatrix, place
-from simulators.statevector.backend.protocol import Ensemble
+from simulators.statevector.backend.matrix import PlacedMatrix
+from simulators.statevector.backend.protocol import Amplitudes, CompiledSegment, StateBackend
 from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.distributed import executor, gather
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
-from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 
 
-class DistributedBackend(gather.QubitRelocation[StateSlice]):
+class DistributedBackend(gather.RankBackend[StateSlice]):
     """A `StateBackend` whose states are `StateSlice`s."""
 
     def __init__(
@@ -41,13 +39,10 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
     ) -> None:
         """Set up. `neighbours`: ranks of this run on this machine with this one. `checkpointer`:
         checkpoints of the run."""
-        self.is_root = agreement.rank == 0
-        self.add_sweeps = local.add_sweeps
-        self._agreement = agreement
+        super().__init__(agreement, local)
         self._local = local
         self._sweeper = local.sweeper
         self._neighbours = neighbours
-        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
         self._opened_exchange: executor.Exchange | None = None
         self._pass: executor.DistributedExecutor | None = None
         self._checkpointer = checkpointer or Checkpointer()
@@ -61,8 +56,7 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
             result = result.plus(other.traffic, self._agreement.waited_cpu_s)
         return result
 
-    def for_width(self, num_qubits: int) -> protocol.StateBackend:
-        """See `StateBackend`."""
+    def for_width(self, num_qubits: int) -> StateBackend:
         if ranks_used(num_qubits, self._agreement.size) < self._agreement.size:
             return self._local
         if num_qubits not in self._others:
@@ -70,10 +64,6 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
                 self._agreement, self._local, self._neighbours, self._checkpointer
             )
         return self._others[num_qubits]
-
-    def check(self) -> None:
-        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
-        self._agreement.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the rank with the least memory."""
@@ -84,7 +74,6 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> State:
-        """See `StateBackend`."""
         layout = Layout(num_qubits, num_qubits - self._divided)
         share = StateSlice.empty_handed(layout, self._agreement.rank, self._neighbours, options)
         if self._opened_exchange is None:
@@ -106,83 +95,43 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
         return share
 
     def copy(self, state: State) -> State:
-        """See `StateBackend`."""
         return self._like(state, self._local.copy(state))
 
     def empty_like(self, state: State) -> State:
-        """See `StateBackend`."""
         return self._like(state, self._local.empty_like(state))
 
-    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
-        """See `StateBackend`."""
-        return SeparateStates(self, num_qubits, options)
-
-    def apply(
-        self, state: State, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
-    ) -> None:
-        """See `StateBackend`."""
+    def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
         self._passing(cast("StateSlice", state), cast("SegmentPlan", segment).sweeps, floats)
 
     def multiply(self, state: State, matrix: PlacedMatrix) -> None:
-        """See `StateBackend`."""
         share = cast("StateSlice", state)
         if self._checkpointer.skip_done(1):
             self._sweeper.passed(1)
             return
-        share.fresh = False
-        qubits = [int(offset).bit_length() - 1 for offset in matrix.offsets[_powers(matrix)]]
-        self._bring(share, sum(1 << qubit for qubit in qubits))
-        positions = [share.layout.positions[qubit] for qubit in qubits]
-        self._local.multiply(share, place(matrix.columns, positions))
+        self._local.multiply(share, self._made_local(share, matrix))
         self._agreement.meet()
         self._checkpointer.sweep_done(share.amplitudes, share.layout.positions)
 
     def block_sums(
-        self,
-        what: int,
-        state: State,
-        other: State | None = None,
-        *,
-        qubit: int = 0,
-        turn: complex = 1.0,
+        self, item: reductions.BlockSum, state: State, other: State | None = None
     ) -> NDArray[np.float64]:
-        """See `StateBackend`."""
         share = self._settled(state)
         if other is not None:
             self._align(cast("StateSlice", other), share.layout)
-        mine = self._local.block_sums(what, share, other, qubit=qubit, turn=turn)
+        mine = self._local.block_sums(item, share, other)
         return self._shared(share, mine)
 
     def project(
-        self,
-        state: State,
-        into: State,
-        *,
-        qubit: int,
-        outcome: int,
-        factor: float,
-        move: bool,
+        self, state: State, into: State, item: reductions.Projection, factor: float
     ) -> None:
-        """See `StateBackend`."""
         share, other = cast("StateSlice", state), cast("StateSlice", into)
-        share.fresh = other.fresh = False
-        self._bring(share, 1 << qubit)
-        if other is not share:
-            other.layout = share.layout.copy()
-        position = share.layout.positions[qubit]
-        self._local.project(share, other, qubit=position, outcome=outcome, factor=factor, move=move)
+        position = self._made_alike(share, other, item.qubit)
+        self._local.project(share, other, replace(item, qubit=position), factor)
 
-    def locate_samples(
-        self,
-        state: State,
-        edges: NDArray[np.float64],
-        begins: NDArray[np.int64],
-        draws: NDArray[np.float64],
-    ) -> NDArray[np.int64]:
-        """See `StateBackend`."""
+    def locate_samples(self, state: State, draws: reductions.SortedDraws) -> NDArray[np.int64]:
         share = self._settled(state)
-        result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
-        reductions.locate_samples(self._sweeper, share, edges, begins, draws, result)
+        result, all_ = np.zeros((2, draws.values.size), np.int64)
+        reductions.locate_samples(self._sweeper, share, draws, result)
         self._agreement.meet()
         self._agreement.comm.Reduce(result, all_)  # a sum: each draw is located by one rank
         return all_ if self.is_root else result
@@ -190,11 +139,9 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
     def distribution(
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `StateBackend`."""
         return gather.distribution(self._agreement, self._sweeper, self._settled(state), wires)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """See `StateBackend`."""
         share = self._settled(state)
         values = np.empty(len(strings))
         for group in matrix.pauli_groups(strings):
@@ -202,24 +149,13 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
 
-    def gather_statevector(self, state: State) -> protocol.Amplitudes | None:
-        """See `StateBackend`."""
+    def gather_statevector(self, state: State) -> Amplitudes | None:
         return gather.gathered(self._agreement, self._settled(state))
 
-    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> protocol.Amplitudes | None:
-        """See `StateBackend`."""
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes | None:
         share = self._settled(state)
         own = share.amplitudes
         return gather.chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
-
-    def plan_gradients(
-        self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> protocol.GradientFunction:
-        """Raises Unsupported."""
-        del circuit, params, observables
-        raise Unsupported(
-            "gradients over several ranks", hint="ranks=1, where a worker holds two states"
-        )
 
     def _string_sums(self, share: StateSlice, group: matrix.PauliGroup) -> NDArray[np.float64]:
         """Sums of each block of this rank; its partner block may be in another rank."""
@@ -275,9 +211,5 @@ class DistributedBackend(gather.QubitRelocation[StateSlice]):
         self._exchange.swap(state, bit, position)
 
 
-def _powers(matrix: PlacedMatrix) -> NDArray[np.int64]:
-    return 1 << np.arange(matrix.wires.size)
-
-
-def _blocks(share: StateSlice, first: int, count: int) -> protocol.Amplitudes:
+def _blocks(share: StateSlice, first: int, count: int) -> Amplitudes:
     return share.amplitudes[first << BLOCK_QUBITS : (first + count) << BLOCK_QUBITS]

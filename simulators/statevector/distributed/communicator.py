@@ -136,7 +136,6 @@ class RankWalks:
         self._agreement = agreement
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """See `Walks`."""
         self._walks.bind(params, key)
 
     def indices(

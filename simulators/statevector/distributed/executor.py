@@ -110,7 +110,7 @@ class ErrorAgreement:
         if failed:
             self._share(self.size - failed, error)
         if stopped:
-            self._raise(_stopped())
+            self._raise(Stopped())
 
     def _share(self, who: int, error: Exception | None) -> NoReturn:
         """Raise the error of the lowest rank that has one."""
@@ -124,10 +124,6 @@ class ErrorAgreement:
     def _raise(self, agreed: EngineError, cause: Exception | None = None) -> NoReturn:
         self._agreed = agreed
         raise agreed from cause
-
-
-def _stopped() -> Stopped:
-    return Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
 
 def _typed(error: Exception, rank: int) -> EngineError:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from simulators.errors import OutOfMemory
+from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum, RunOptions
+from simulators.errors import OutOfMemory, Unsupported
 from simulators.statevector.backend import reductions
-from simulators.statevector.backend.protocol import Amplitudes
+from simulators.statevector.backend.matrix import PlacedMatrix, place
+from simulators.statevector.backend.protocol import (
+    Amplitudes,
+    Ensemble,
+    GradientFunction,
+    StateBackend,
+)
 from simulators.statevector.distributed.executor import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice
+from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor
 
 # Gathering to the root rank: all amplitudes, chosen ones, or the distribution of some qubits.
@@ -93,6 +102,7 @@ class Slice(Protocol):
     """Rank's slice of a state."""
 
     layout: Layout
+    fresh: bool  # |0...0>, in any qubit layout
 
     @property
     def num_qubits(self) -> int:
@@ -142,8 +152,8 @@ def _constant(share: Slice, wires: NDArray[np.int64], rank: int) -> int:
 def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:
     """Move bit k of each value to places[k]."""
     result = np.zeros_like(values)
-    for k, place in enumerate(places):
-        result |= (values >> k & 1) << place
+    for k, bit in enumerate(places):
+        result |= (values >> k & 1) << bit
     return result
 
 
@@ -152,11 +162,47 @@ def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:
 SliceT = TypeVar("SliceT", bound=Slice)
 
 
-class QubitRelocation(ABC, Generic[SliceT]):
+class RankBackend(ABC, Generic[SliceT]):
     """Base class of backends of distributed states: swaps of qubits in all ranks alike, and sums
     over the blocks of all ranks."""
 
-    _agreement: ErrorAgreement
+    def __init__(self, agreement: ErrorAgreement, local: StateBackend) -> None:
+        """Set up. `local`: backend of this rank's slices."""
+        self.is_root = agreement.rank == 0
+        self.add_sweeps = local.add_sweeps
+        self._agreement = agreement
+        self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
+
+    def check(self) -> None:
+        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
+        self._agreement.meet()
+
+    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
+        return SeparateStates(cast("StateBackend", self), num_qubits, options)
+
+    def plan_gradients(
+        self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
+    ) -> GradientFunction:
+        """Raises Unsupported."""
+        del circuit, params, observables
+        raise Unsupported("gradients over several ranks", hint="ranks=1, which holds two states")
+
+    def _made_local(self, state: SliceT, matrix: PlacedMatrix) -> PlacedMatrix:
+        """Matrix on the positions of its qubits, which are made local."""
+        state.fresh = False
+        offsets = matrix.offsets[1 << np.arange(matrix.wires.size)]
+        qubits = [int(offset).bit_length() - 1 for offset in offsets]
+        self._bring(state, sum(1 << qubit for qubit in qubits))
+        return place(matrix.columns, [state.layout.positions[qubit] for qubit in qubits])
+
+    def _made_alike(self, state: SliceT, into: SliceT, qubit: int) -> int:
+        """Position of a qubit, which is made local in both slices: `into` gets the layout of
+        `state`, and will be overwritten."""
+        state.fresh = into.fresh = False
+        self._bring(state, 1 << qubit)
+        if into is not state:
+            into.layout = state.layout.copy()
+        return state.layout.positions[qubit]
 
     @abstractmethod
     def _swap_local(self, state: SliceT, low: int, high: int) -> None:

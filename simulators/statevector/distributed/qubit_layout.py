@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
-from simulators.compiler.kernel import INT, REALS, SINGLES, kernel
+from simulators.compiler.kernel import kernel
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector import state
@@ -159,7 +159,7 @@ def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> 
     )
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT, group="distributed")
+@kernel("AMPLITUDES INT INT INT INT", group="distributed")
 def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-def]
     """Exchange bits low < high of all indices; quadruples first .. last - 1 of amplitudes."""
     below, between = (np.int64(1) << low) - 1, (np.int64(1) << (high - 1)) - 1
@@ -180,7 +180,7 @@ def swap_local(sweeper: BlockExecutor, state: State, a: int, b: int) -> None:
     low, high = sorted((a, b))
 
     def work(first: int, last: int, _number: int) -> None:
-        _swap(state.reals, state.singles, low, high, first, last)
+        _swap(*state.arrays, low, high, first, last)
 
     sweeper.parallel_for(state.num_qubits, 2, work)
 

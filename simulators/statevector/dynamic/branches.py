@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
@@ -13,7 +15,20 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.reductions import FINGERPRINT, QUBIT_WEIGHTS
+from simulators.statevector.backend.protocol import (
+    CompiledSegment,
+    Ensemble,
+    Numbers,
+    ShotDraws,
+    StateBackend,
+    StateHandle,
+)
+from simulators.statevector.backend.reductions import (
+    FINGERPRINT,
+    QUBIT_WEIGHTS,
+    BlockSum,
+    Projection,
+)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
 
@@ -78,33 +93,18 @@ class Budget:
 Tags = NDArray[Any]  # int64 shot numbers; or float64 weights
 
 
-class Branches:
-    """Some branches of one run. Every branch has at least one row.
+class Branches(msgspec.Struct, eq=False):
+    """Some branches of one run. Every branch has at least one row."""
 
-    `states`: number of each branch's state in the ensemble, int64 [branches]. `branch_of`: branch
-    of each row, as an index into `states`, int64 [rows]. `records`: uint64 [rows, words]. `tags`:
-    shot numbers or weights, [rows].
-    """
-
-    __slots__ = ("branch_of", "ensemble", "records", "shots_or_weights", "states")
-
-    def __init__(
-        self,
-        ensemble: protocol.Ensemble,
-        states: protocol.Numbers,
-        branch_of: protocol.Numbers,
-        records: NDArray[np.uint64],
-        tags: Tags,
-    ) -> None:
-        self.ensemble = ensemble
-        self.states = states
-        self.branch_of = branch_of
-        self.records = records
-        self.shots_or_weights = tags
+    ensemble: Ensemble
+    states: Numbers  # [branches]: number of each branch's state in the ensemble
+    branch_of: Numbers  # [rows]: branch of each row, as an index into `states`
+    records: NDArray[np.uint64]  # [rows, words]
+    shots_or_weights: Tags  # [rows]
 
     @classmethod
     def single(
-        cls, ensemble: protocol.Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
+        cls, ensemble: Ensemble, state: int, records: NDArray[np.uint64], tags: Tags
     ) -> Branches:
         """Make one branch with all these rows."""
         return cls(ensemble, np.array([state]), np.zeros(len(records), np.int64), records, tags)
@@ -152,7 +152,7 @@ class Branches:
         for state, rows in zip(self.states.tolist(), np.split(order, ends), strict=True):
             yield state, self.records[rows], self.shots_or_weights[rows]
 
-    def merged(self, into: protocol.Numbers) -> Branches:
+    def merged(self, into: Numbers) -> Branches:
         """Merge branch k into branch into[k], which keeps its state. Rows with weights and equal
         records are joined."""
         stays = into == np.arange(into.size)
@@ -262,9 +262,9 @@ class Projector:
         item: Measure | Reset,
         branches: Branches,
         probs: NDArray[np.float64],
-        ones: protocol.Numbers,
-        zeros: protocol.Numbers,
-    ) -> protocol.Numbers:
+        ones: Numbers,
+        zeros: Numbers,
+    ) -> Numbers:
         """States of these branches with outcome 1 and of those with outcome 0."""
         ensemble, states = branches.ensemble, branches.states
         move = isinstance(item, Reset) or item.clear
@@ -280,19 +280,14 @@ class Projector:
                 changes = probs[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
-                ensemble.project(
-                    states[which],
-                    target,
-                    qubit=item.qubit,
-                    outcome=outcome,
-                    factors=1.0 / np.sqrt(probs[which, outcome]),
-                    move=move,
-                )
+                projection = Projection(item.qubit, outcome, move)
+                factors = 1.0 / np.sqrt(probs[which, outcome])
+                ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
 
     def _weighted(
         self, branches: Branches, probs: NDArray[np.float64]
-    ) -> tuple[protocol.Numbers, NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
         """Rows of an exact run, their outcomes (True: 1), and their weights."""
         sums = probs.sum(axis=1, keepdims=True)
         shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
@@ -325,97 +320,70 @@ class Projector:
 class SeparateStates:
     """An `Ensemble` of one state for each branch."""
 
-    def __init__(self, states: protocol.StateBackend, num_qubits: int, options: RunOptions) -> None:
+    def __init__(self, states: StateBackend, num_qubits: int, options: RunOptions) -> None:
         self.states = states
         self._num_qubits = num_qubits
         self._options = options
-        self._held: dict[int, protocol.StateHandle] = {}
+        self._held: dict[int, StateHandle] = {}
         self._next = 0
 
-    def _take(self, state: protocol.StateHandle) -> int:
+    def _take(self, state: StateHandle) -> int:
         self._held[self._next] = state
         self._next += 1
         return self._next - 1
 
     def clear(self) -> None:
-        """See `Ensemble`."""
         self._held.clear()
 
     def zero(self, way: Evolution | None = None) -> int:
-        """See `Ensemble`."""
         return self._take(self.states.zero_state(self._num_qubits, self._options, way))
 
-    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def copied(self, ordinals: Numbers) -> Numbers:
         return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
 
-    def copy_of(self, state: protocol.StateHandle) -> int:
-        """See `Ensemble`."""
+    def copy_of(self, state: StateHandle) -> int:
         return self._take(self.states.copy(state))
 
-    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def blank(self, ordinals: Numbers) -> Numbers:
         return np.array(
             [self._take(self.states.empty_like(self._held[k])) for k in ordinals.tolist()]
         )
 
-    def release(self, ordinals: protocol.Numbers) -> None:
-        """See `Ensemble`."""
+    def release(self, ordinals: Numbers) -> None:
         for number in ordinals.tolist():
             del self._held[number]
 
     def apply(
-        self,
-        ordinals: protocol.Numbers,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
-        """See `Ensemble`."""
         for number in ordinals.tolist():
             self.states.apply(self._held[number], segment, floats)
 
-    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
-        """See `Ensemble`."""
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)
 
-    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
-        """See `Ensemble`."""
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):
             self.states.check()
-            result[k] = protocol.total(
-                self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit)
-            )
+            weights = BlockSum(QUBIT_WEIGHTS, qubit)
+            result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
         return result
 
     def project(
-        self,
-        ordinals: protocol.Numbers,
-        into: protocol.Numbers,
-        *,
-        qubit: int,
-        outcome: int,
-        factors: NDArray[np.float64],
-        move: bool,
+        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
     ) -> None:
-        """See `Ensemble`."""
         for source, target, factor in zip(
             ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
         ):
-            self.states.project(
-                self._held[source],
-                self._held[target],
-                qubit=qubit,
-                outcome=outcome,
-                factor=factor,
-                move=move,
-            )
+            self.states.project(self._held[source], self._held[target], item, factor)
 
-    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         held = [self._held[number] for number in ordinals.tolist()]
-        sums = [protocol.total(self.states.block_sums(FINGERPRINT, state)) for state in held]
+        sums = [
+            protocol.total(self.states.block_sums(BlockSum(FINGERPRINT), state)) for state in held
+        ]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(ordinals.size)
         kept: list[int] = []
@@ -431,29 +399,16 @@ class SeparateStates:
                 kept.append(at)
         return into
 
-    def sample(
-        self,
-        ordinals: protocol.Numbers,
-        branch_of: protocol.Numbers,
-        key: tuple[int, int],
-        shots: protocol.Numbers,
-        *,
-        draw: int,
-        ordered: bool,
-    ) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         if ordinals.size == 1:
-            state = self._held[int(ordinals[0])]
-            return protocol.sample(self.states, state, key, shots, draw=draw, ordered=ordered)
-        result = np.empty(shots.size, np.int64)
+            return protocol.sample(self.states, self._held[int(ordinals[0])], draws)
+        result = np.empty(draws.shots.size, np.int64)
         order = np.argsort(branch_of, kind="stable")
         ends = np.cumsum(np.bincount(branch_of, minlength=ordinals.size))[:-1]
         for number, rows in zip(ordinals.tolist(), np.split(order, ends), strict=True):
-            result[rows] = protocol.sample(
-                self.states, self._held[number], key, shots[rows], draw=draw
-            )
+            own = replace(draws, shots=draws.shots[rows], ordered=True)
+            result[rows] = protocol.sample(self.states, self._held[number], own)
         return result
 
-    def state(self, number: int) -> protocol.StateHandle:
-        """See `Ensemble`."""
+    def state(self, number: int) -> StateHandle:
         return self._held[number]

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import paulis
-from simulators.circuit.ir import Circuit, num_words, record_words
+from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
-from simulators.engine import RunOptions
+from simulators.execution.requests import Binding
 from simulators.execution.sampling import draw_number, uniforms
 from simulators.statevector import program
 from simulators.statevector.backend.matrix import by_columns, place
@@ -128,11 +128,7 @@ class NoiseSplitter:
                 ensemble.multiply(states[kind + 1, branch : branch + 1], dense)
         number = np.cumsum(present.ravel()) - 1
         return dynamic_branches.Branches(
-            ensemble,
-            states[present],
-            number[cell],
-            branches.records,
-            branches.shots_or_weights,
+            ensemble, states[present], number[cell], branches.records, branches.shots_or_weights
         )
 
 
@@ -190,19 +186,17 @@ class Interpreter:
     def __init__(
         self,
         ensemble: Ensemble,
-        circuit: Circuit,
         schedule: program.Program,
-        params: NDArray[np.float64],
-        key: tuple[int, int],
-        options: RunOptions,
+        run: Binding,
         readout: Readout | None = None,
     ) -> None:
-        """Set up. `key`: (seed, binding); `readout`: error of measurements that are not final."""
+        """Set up. `readout`: error of measurements that are not final."""
+        circuit, key, options = run.circuit, run.key, run.options
         self._ensemble = ensemble
         self._schedule = schedule
         self._options = options
         self._num_qubits = circuit.num_qubits
-        self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
+        self._floats = [passes.floats(circuit, run.params) for passes in schedule.stretches]
         max_states = ensemble.states.max_live_states(circuit.num_qubits, options)
         self._budget = dynamic_branches.Budget(max_states, options)
         self._merger = dynamic_branches.BranchMerger(self._budget, options.precision)

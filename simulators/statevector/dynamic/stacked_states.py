@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES
 from simulators.execution.sampling import uniforms
-from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import KIND, MASK, ONE, ZERO, GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply_unit
+from simulators.statevector.backend.protocol import (
+    CompiledSegment,
+    Numbers,
+    ShotDraws,
+    StateBackend,
+    StateHandle,
+)
+from simulators.statevector.backend.reductions import Projection
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.small.gate_kernels import apply
 from simulators.statevector.state import BlockExecutor, State, load, out_of_memory, room, store
@@ -45,19 +52,7 @@ def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
         singles[2 * at], singles[2 * at + 1] = x, y
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.WORDS2,
-    types.REALS2,
-    types.INT,
-    types.INT,
-    types.I64,
-    types.REALS,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 WORDS2 REALS2 INT INT I64 REALS", group="deferred")
 def apply_steps(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, steps, floats, first, last, control, scratch
 ):
@@ -78,20 +73,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
         store(reals, singles, start, size, re, im, zero)
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.I64,
-    types.I64,
-    types.REALS,
-    types.INT,
-    types.INT,
-    types.I64,
-    types.REALS,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 I64 I64 REALS INT INT I64 REALS", group="deferred")
 def multiply(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, wires, offsets, columns, first, last, control, scratch
 ):
@@ -104,17 +86,7 @@ def multiply(  # type: ignore[no-untyped-def]
             multiply_unit(reals, singles, unit, start, wires, offsets, columns, scratch)
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.INT,
-    types.INT,
-    types.INT,
-    types.REALS2,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 INT INT INT REALS2", group="deferred")
 def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # type: ignore[no-untyped-def]
     """Fill weights[k] with the weights of the qubit's outcomes 0 and 1 in state k."""
     for state in range(first, last):
@@ -131,20 +103,7 @@ def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # 
         weights[state, 1] = y
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.I64,
-    types.INT,
-    types.INT,
-    types.REALS,
-    types.INT,
-    types.INT,
-    types.INT,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 I64 INT INT REALS INT INT INT", group="deferred")
 def project(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, into, qubit, outcome, factors, move, first, last
 ):
@@ -161,16 +120,7 @@ def project(  # type: ignore[no-untyped-def]
             _put(reals, singles, start + (i | (target << qubit)), x * factor, y * factor)
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.INT,
-    types.INT,
-    types.REALS,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 INT INT REALS", group="deferred")
 def fingerprints(reals, singles, n, ordinals, first, last, sketches):  # type: ignore[no-untyped-def]
     """Fill sketches[k] with the squared overlap of state k with a fixed pseudo-random vector, as in
     `reductions`."""
@@ -213,20 +163,7 @@ def _same(reals, singles, size, left, right, tolerance):  # type: ignore[no-unty
     return gap <= tolerance * tolerance
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.I64,
-    types.REALS,
-    types.REAL,
-    types.REAL,
-    types.I64,
-    types.I64,
-    types.I64,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 I64 REALS REAL REAL I64 I64 I64", group="deferred")
 def equals(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, order, sketches_, near, tolerance, control, kept, into
 ):
@@ -251,20 +188,7 @@ def equals(  # type: ignore[no-untyped-def]
             count += 1
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.I64,
-    types.I64,
-    types.I64,
-    types.REALS,
-    types.INT,
-    types.INT,
-    types.REALS,
-    types.I64,
-    group="deferred",
-)
+@kernel("AMPLITUDES INT I64 I64 I64 REALS INT INT REALS I64", group="deferred")
 def locate(  # type: ignore[no-untyped-def]
     reals, singles, n, ordinals, order, begins, draws, first, last, cumulative, indices
 ):
@@ -314,18 +238,17 @@ def apply_steps_to_stack(
     sweeper: BlockExecutor,
     table: State,
     num_qubits: int,
-    ordinals: protocol.Numbers,
+    ordinals: Numbers,
     segment: GateList,
     floats: NDArray[np.float64],
 ) -> None:
     """Apply a segment to these states of a table. Raises Stopped."""
-    reals, singles = table.reals, table.singles
     size = max(2 << num_qubits, 2 * LANES)
 
     def work(first: int, last: int, thread: int) -> None:
         apply_steps(
-            reals, singles, num_qubits, ordinals, segment.steps, floats, first, last,
-            sweeper.flag, sweeper.scratch(thread, size),
+            *table.arrays, num_qubits, ordinals, segment.steps, floats, first, last, sweeper.flag,
+            sweeper.scratch(thread, size),
         )  # fmt: skip
 
     _over(sweeper, num_qubits, ordinals.size, work)
@@ -336,7 +259,7 @@ class StackedStates:
 
     def __init__(
         self,
-        states: protocol.StateBackend,
+        states: StateBackend,
         sweeper: BlockExecutor,
         num_qubits: int,
         precision: str,
@@ -360,18 +283,16 @@ class StackedStates:
         return room(count << self._num_qubits, self._dtype)[0]
 
     def clear(self) -> None:
-        """See `Ensemble`."""
         self._free = list(range(self._numbered))[::-1]
 
     def zero(self, _way: Evolution | None = None) -> int:
-        """See `Ensemble`."""
         number = int(self._new(1)[0])
         state = self._row(number)
         state[:] = 0.0
         state[0] = 1.0
         return number
 
-    def _new(self, count: int) -> protocol.Numbers:
+    def _new(self, count: int) -> Numbers:
         """Numbers of free rows."""
         while len(self._free) < count:
             first = self._numbered
@@ -397,8 +318,7 @@ class StackedStates:
     def _row(self, number: int) -> NDArray[np.complexfloating]:
         return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
 
-    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def copied(self, ordinals: Numbers) -> Numbers:
         result = self._new(ordinals.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
         step = max(
@@ -409,167 +329,91 @@ class StackedStates:
             table[result[part]] = table[ordinals[part]]
         return result
 
-    def copy_of(self, state: protocol.StateHandle) -> int:
+    def copy_of(self, state: StateHandle) -> int:
         """Copy a state of the process, see `Ensemble`."""
         number = int(self._new(1)[0])
         self._row(number)[:] = state.amplitudes
         return number
 
-    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        """See `Ensemble`."""
+    def blank(self, ordinals: Numbers) -> Numbers:
         return self._new(ordinals.size)
 
-    def release(self, ordinals: protocol.Numbers) -> None:
-        """See `Ensemble`."""
+    def release(self, ordinals: Numbers) -> None:
         self._free += ordinals.tolist()
 
-    def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """All amplitudes as real numbers, of one precision and of the other."""
-        state = State(self._table)
-        return state.reals, state.singles
+    def _chosen(self, ordinals: Numbers) -> tuple[Any, ...]:
+        """First arguments of the kernels: the array, its qubits and the numbers of its states."""
+        return (*State(self._table).arrays, self._num_qubits, ordinals)
 
     def _over(self, count: int, work: Callable[[int, int, int], object]) -> None:
         _over(self._sweeper, self._num_qubits, count, work)
 
     def apply(
-        self,
-        ordinals: protocol.Numbers,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
-        """See `Ensemble`."""
         assert isinstance(segment, GateList)
         apply_steps_to_stack(
             self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats
         )
 
-    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
-        """See `Ensemble`."""
-        reals, singles = self._parts()
-        wires = matrix.wires.size
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
+        chosen, wires = self._chosen(ordinals), matrix.wires.size
 
         def work(first: int, last: int, thread: int) -> None:
             multiply(
-                reals,
-                singles,
-                self._num_qubits,
-                ordinals,
-                matrix.wires,
-                matrix.offsets,
-                matrix.columns,
-                first,
-                last,
-                self._sweeper.flag,
-                self._sweeper.scratch(thread, 4 << wires),
-            )
+                *chosen, matrix.wires, matrix.offsets, matrix.columns, first, last,
+                self._sweeper.flag, self._sweeper.scratch(thread, 4 << wires),
+            )  # fmt: skip
 
         self._over(ordinals.size, work)
 
-    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
-        """See `Ensemble`."""
-        reals, singles = self._parts()
-        result = np.empty((ordinals.size, 2))
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
+        chosen, result = self._chosen(ordinals), np.empty((ordinals.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
-            qubit_weights(reals, singles, self._num_qubits, ordinals, qubit, first, last, result)
+            qubit_weights(*chosen, qubit, first, last, result)
 
         self._over(ordinals.size, work)
         return result
 
     def project(
-        self,
-        ordinals: protocol.Numbers,
-        into: protocol.Numbers,
-        *,
-        qubit: int,
-        outcome: int,
-        factors: NDArray[np.float64],
-        move: bool,
+        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
     ) -> None:
-        """See `Ensemble`."""
-        reals, singles = self._parts()
+        chosen, move = self._chosen(ordinals), 1 if item.move else 0
 
         def work(first: int, last: int, _thread: int) -> None:
-            project(
-                reals,
-                singles,
-                self._num_qubits,
-                ordinals,
-                into,
-                qubit,
-                outcome,
-                factors,
-                1 if move else 0,
-                first,
-                last,
-            )
+            project(*chosen, into, item.qubit, item.outcome, factors, move, first, last)
 
         self._over(ordinals.size, work)
 
-    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
-        """See `Ensemble`."""
-        reals, singles = self._parts()
-        result = np.empty(ordinals.size)
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
+        chosen, result = self._chosen(ordinals), np.empty(ordinals.size)
 
         def work(first: int, last: int, _thread: int) -> None:
-            fingerprints(reals, singles, self._num_qubits, ordinals, first, last, result)
+            fingerprints(*chosen, first, last, result)
 
         self._over(ordinals.size, work)
         order = np.argsort(result, kind="stable")
         into, kept = np.empty(ordinals.size, np.int64), np.empty(ordinals.size, np.int64)
-        equals(
-            reals,
-            singles,
-            self._num_qubits,
-            ordinals,
-            order,
-            result,
-            near,
-            tolerance,
-            self._sweeper.flag,
-            kept,
-            into,
-        )
+        equals(*chosen, order, result, near, tolerance, self._sweeper.flag, kept, into)
         self._sweeper.check()
         return into
 
-    def sample(
-        self,
-        ordinals: protocol.Numbers,
-        branch_of: protocol.Numbers,
-        key: tuple[int, int],
-        shots: protocol.Numbers,
-        *,
-        draw: int,
-        ordered: bool,
-    ) -> protocol.Numbers:
+    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         """Sample as `Ensemble.sample`, always in the order of the shots."""
-        del ordered
-        reals, singles = self._parts()
-        draws, result = np.empty(shots.size), np.empty(shots.size, np.int64)
-        uniforms(*key, draw, shots, draws)
+        chosen, shots = self._chosen(ordinals), draws.shots
+        values, result = np.empty(shots.size), np.empty(shots.size, np.int64)
+        uniforms(*draws.key, draws.draw, shots, values)
         permutation = np.argsort(branch_of, kind="stable")
         begins = np.zeros(ordinals.size + 1, np.int64)
         np.cumsum(np.bincount(branch_of, minlength=ordinals.size), out=begins[1:])
 
         def work(first: int, last: int, thread: int) -> None:
-            locate(
-                reals,
-                singles,
-                self._num_qubits,
-                ordinals,
-                permutation,
-                begins,
-                draws,
-                first,
-                last,
-                self._sweeper.scratch(thread, 1 << self._num_qubits),
-                result,
-            )
+            cumulative = self._sweeper.scratch(thread, 1 << self._num_qubits)
+            locate(*chosen, permutation, begins, values, first, last, cumulative, result)
 
         self._over(ordinals.size, work)
         return result
 
     def state(self, number: int) -> State:
-        """See `Ensemble`."""
         return State(self._row(number))

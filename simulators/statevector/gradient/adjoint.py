@@ -141,11 +141,7 @@ def plan_adjoint(
 
 
 def gradient(
-    sweeper: BlockExecutor,
-    way: AdjointPlan,
-    state: State,
-    other: State,
-    observable: PauliSum,
+    sweeper: BlockExecutor, way: AdjointPlan, state: State, other: State, observable: PauliSum
 ) -> NDArray[np.float64]:
     """Derivatives of the observable's expectation value by each slot: float64 [slots].
 
@@ -181,24 +177,10 @@ def _taken_back(
 
     def work(first: int, last: int, thread: int) -> None:
         apply_inverse(
-            state.reals,
-            state.singles,
-            other.reals,
-            other.singles,
-            state.num_qubits,
-            part.tiles[number],
-            part.placed,
-            part.columns,
-            part.starts[number],
-            part.starts[number + 1],
-            part.floats,
-            tiles // groups,
-            first,
-            last,
-            sweeper.flag,
-            sweeper.scratch(thread, size),
-            sums,
-        )
+            *state.arrays, *other.arrays, state.num_qubits, part.tiles[number], part.placed,
+            part.columns, part.starts[number], part.starts[number + 1], part.floats,
+            tiles // groups, first, last, sweeper.flag, sweeper.scratch(thread, size), sums,
+        )  # fmt: skip
 
     sweeper.thread_pool.run(work, groups, max(1, groups // (4 * sweeper.thread_pool.size)))
     sweeper.passed(1)

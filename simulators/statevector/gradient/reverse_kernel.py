@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import PHASE, REAL
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import (
     LANES,
@@ -177,10 +176,9 @@ def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
 
 
 @kernel(
-    types.REALS, types.SINGLES, types.REALS, types.SINGLES, types.INT, types.WORD, types.WORDS2,
-    types.I64, types.INT, types.INT, types.REALS2, types.INT, types.INT, types.INT, types.I64,
-    types.REALS, types.REALS3, group="gradient",
-)  # fmt: skip
+    "AMPLITUDES AMPLITUDES INT WORD WORDS2 I64 INT INT REALS2 INT INT INT I64 REALS REALS3",
+    group="gradient",
+)
 def apply_inverse(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,
     tiles, first, last, control, scratch, sums,
@@ -234,19 +232,9 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                         if not mask & _LOW:
                             m = floats[row]
                             _across(
-                                re,
-                                im,
-                                re2,
-                                im2,
-                                end,
-                                kind,
-                                mask,
-                                zero_bits,
-                                one_bits,
-                                m,
-                                eight,
+                                re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight,
                                 into,
-                            )
+                            )  # fmt: skip
                             continue
                         _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
                     gate_kernels_apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
@@ -312,22 +300,7 @@ def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # t
         walsh(even, end)
 
 
-@kernel(
-    types.REALS,
-    types.SINGLES,
-    types.REALS,
-    types.SINGLES,
-    types.INT,
-    types.U64,
-    types.I64,
-    types.I64,
-    types.U64,
-    types.REALS2,
-    types.INT,
-    types.INT,
-    types.REALS,
-    group="gradient",
-)
+@kernel("AMPLITUDES AMPLITUDES INT U64 I64 I64 U64 REALS2 INT INT REALS", group="gradient")
 def _apply(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
 ):
@@ -387,20 +360,9 @@ def apply(
 
     def work(first: int, last: int, number: int) -> None:
         _apply(
-            target.reals,
-            target.singles,
-            source.reals,
-            source.singles,
-            1 << unit,
-            xs,
-            starts,
-            needs,
-            zs,
-            factors,
-            first,
-            last,
+            *target.arrays, *source.arrays, 1 << unit, xs, starts, needs, zs, factors, first, last,
             sweeper.scratch(number, (4 << unit) + LANES),
-        )
+        )  # fmt: skip
 
     sweeper.parallel_for(source.num_qubits, unit, work)
     if target is not into:
@@ -445,18 +407,7 @@ def _count(word):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel(
-    types.WORDS2,
-    types.INT,
-    types.INT,
-    types.WORD,
-    types.I64,
-    types.I64,
-    types.WORDS2,
-    types.WORDS2,
-    returns=types.INT,
-    group="gradient",
-)
+@kernel("WORDS2 INT INT WORD I64 I64 WORDS2 WORDS2 -> INT", group="gradient")
 def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
     """Divide steps into passes; returns the number of passes.
 

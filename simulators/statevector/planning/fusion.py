@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 
 # Gate fusion: multiplies neighbouring lowered gates into one matrix where that costs less.
@@ -12,18 +12,8 @@ from simulators.compiler.simd import count
 
 # Columns of an element, and of a block of them; masks of wires. An element acts only if all wires
 # under CONDITION have their VALUE. The other columns belong to the planner: see `lowering`.
-(
-    KIND,
-    TARGET_MASK,
-    DIAGONAL_MASK,
-    CONTROL_MASK,
-    CONTROL_VALUE,
-    IS_REAL,
-    FIRST,
-    LAST,
-    MATRIX,
-    REAL_ROTATION,
-) = range(10)
+KIND, TARGET_MASK, DIAGONAL_MASK, CONTROL_MASK, CONTROL_VALUE = range(5)
+IS_REAL, FIRST, LAST, MATRIX, REAL_ROTATION = range(5, 10)
 COLUMNS = 10
 DIAGONAL, PERMUTING, DENSE = range(3)
 
@@ -159,7 +149,7 @@ def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped
     return kept
 
 
-@kernel(INTS2, INT, INTS2, I64, INTS2, returns=INT, group="wide")
+@kernel("INTS2 INT INTS2 I64 INTS2 -> INT", group="wide")
 def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-def]
     """Divide elements into blocks, in an order in which they may be applied; returns the number of
     blocks. block_of[element]; members of a block act in the order of the elements. `scratch`: int64
@@ -272,7 +262,7 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
         pieces[p, P_PARITY] = 0
 
 
-@kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64, group="wide")
+@kernel("INTS2 INT I64 INTS2 INT INTS2 INT INT INT INT INTS2 I64 I64 I64", group="wide")
 def factor_real_rotations(  # type: ignore[no-untyped-def]
     blocks, num_blocks, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
     beside, sizes,
@@ -352,7 +342,7 @@ def _is_cx(elements, e):  # type: ignore[no-untyped-def]
     return elements[e, KIND] == PERMUTING and is_single and elements[e, CONTROL_VALUE] == looks
 
 
-@kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")
+@kernel("INTS2 INT INTS2 I64 I64 -> INT", group="wide")
 def merge_phase_gadgets(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
     """Remove such CX; returns the number of remaining elements. `opened`, `moved`: scratch, int64
     [64]: for each wire, the CX on it after which only phases on it alone followed, and the last

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.circuit import gates
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count, mapped
 from simulators.statevector.planning import fusion as f
 from simulators.statevector.planning.fusion import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
@@ -80,9 +80,7 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
     return at
 
 
-@kernel(
-    NAMES, U16, U16, I64, I64, INT, INT, INT, I64, INT, WORDS2, INTS2, INTS2, I64, group="wide",
-)  # fmt: skip
+@kernel("NAMES U16 U16 I64 I64 INT INT INT I64 INT WORDS2 INTS2 INTS2 I64", group="wide")
 def lower(  # type: ignore[no-untyped-def]
     rows, ops, qubits, matrix, offsets, first, last, at_qubit, wires, room, scratch, pieces,
     elements, done,
@@ -162,7 +160,7 @@ def lower(  # type: ignore[no-untyped-def]
     done[0], done[1] = at, piece
 
 
-@kernel(I64, INTS2, INTS2, I64, group="wide")
+@kernel("I64 INTS2 INTS2 I64", group="wide")
 def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
     """Append elements that bring each qubit to its own wire; `wires` and `done` as for `lower`."""
     for qubit in range(wires.size):
@@ -182,7 +180,7 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
         done[1] = piece + 1
 
 
-@kernel(INTS2, INT, INT, returns=INT, group="wide")
+@kernel("INTS2 INT INT -> INT", group="wide")
 def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     """Drop the elements that change no outcome of the wires `measured`; returns the number of
     remaining ones.

@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from simulators.circuit.gates import FIRST_GATE
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning import tables as t
@@ -23,9 +22,7 @@ SCRATCH = _COLUMN + (2 << (t.MOST_WIDTH - t.LANE_WIRES))
 _SECOND = 2 * _SIDE * _SIDE
 
 
-@kernel(
-    types.NAMES, types.U16, types.F64, types.INT, types.INT, types.INT, types.REALS2, group="wide"
-)
+@kernel("NAMES U16 F64 INT INT INT REALS2", group="wide")
 def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignore[no-untyped-def]
     """Write the numbers of all pieces of operations first .. last - 1, and the constant ones."""
     for k in range(8):
@@ -281,7 +278,7 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
             floats[at + 4 * i + j] = left * right
 
 
-@kernel(types.INTS2, types.INTS2, types.REALS2, types.F64, types.REALS, types.REALS, group="wide")
+@kernel("INTS2 INTS2 REALS2 F64 REALS REALS", group="wide")
 def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Compute all numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):

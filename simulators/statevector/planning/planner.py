@@ -88,7 +88,6 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         return len(self.sweeps.ops)
 
     def arrays(self) -> list[NDArray[Any]]:
-        """See `CompiledSegment`."""
         return arrays_of(self.sweeps)
 
     @property
@@ -109,14 +108,9 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         where = self.where
         entries = np.empty((self.num_pieces, 8))
         parameter_binding.pieces_of(
-            circuit.table.rows,
-            circuit.ops,
-            params,
-            where.first,
-            where.last,
-            where.at_param,
+            circuit.table.rows, circuit.ops, params, where.first, where.last, where.at_param,
             entries,
-        )
+        )  # fmt: skip
         result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
         parameter_binding.fill(
@@ -205,21 +199,10 @@ def _lowered(
 
     def make() -> None:
         lowering.lower(
-            rows,
-            circuit.ops,
-            circuit.qubits,
-            circuit.table.matrix,
-            offsets,
-            where.first,
-            where.last,
-            where.at_qubit,
-            wires,
-            max_permuted,
-            np.empty((MAX_PIECES, 4), np.uint64),
-            pieces,
-            elements,
-            result,
-        )
+            rows, circuit.ops, circuit.qubits, circuit.table.matrix, offsets, where.first,
+            where.last, where.at_qubit, wires, max_permuted, np.empty((MAX_PIECES, 4), np.uint64),
+            pieces, elements, result,
+        )  # fmt: skip
 
     make()
     if ends.zero and (wires != np.arange(n)).any():
@@ -247,21 +230,10 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     )
     result = np.empty(4, np.int64)
     f.factor_real_rotations(
-        fused,
-        num_blocks,
-        block_of,
-        values[t.ELEMENTS],
-        size,
-        values[t.PIECES],
-        draft.pieces,
-        draft.rows,
-        1 if ends.zero else 0,
-        1 if ends.measured >= 0 else 0,
-        values[t.BLOCKS],
-        np.empty(num_blocks, np.int64),
-        np.empty(64, np.int64),
-        result,
-    )
+        fused, num_blocks, block_of, values[t.ELEMENTS], size, values[t.PIECES], draft.pieces,
+        draft.rows, 1 if ends.zero else 0, 1 if ends.measured >= 0 else 0, values[t.BLOCKS],
+        np.empty(num_blocks, np.int64), np.empty(64, np.int64), result,
+    )  # fmt: skip
     return _LoweredSegment(values, block_of, *result.tolist())
 
 
@@ -318,19 +290,9 @@ def _one_way(
         out = np.empty((t.TABLES, room, t.OP_COLUMNS), np.int64)
         room *= 2
         passes = tile_selection.partition_into_sweeps(
-            draft.values,
-            num_blocks,
-            notes,
-            work,
-            n,
-            width,
-            0 if ends.zero else (1 << n) - 1,
-            starts,
-            places,
-            live,
-            out,
-            done,
-        )
+            draft.values, num_blocks, notes, work, n, width, 0 if ends.zero else (1 << n) - 1,
+            starts, places, live, out, done,
+        )  # fmt: skip
     price = tile_selection.plan_cost(out[t.OPS], starts, live, places, passes, width, n)
     return _PassDivision(starts, places, live, out, done, passes, price)
 
@@ -338,15 +300,10 @@ def _one_way(
 def _table(division: _PassDivision, width: int, n: int) -> t.SweepTable:
     passes, out, done = division.passes, division.out, division.done
     return t.SweepTable(
-        n,
-        width,
-        division.starts[: passes + 1].copy(),
-        division.places[:passes].astype(np.uint64),
-        division.live[:passes].astype(np.uint64),
-        out[t.OPS, : done[t.OPS]].astype(np.uint64),
-        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64),
-        int(done[t.FLOATS]),
-    )
+        n, width, division.starts[: passes + 1].copy(), division.places[:passes].astype(np.uint64),
+        division.live[:passes].astype(np.uint64), out[t.OPS, : done[t.OPS]].astype(np.uint64),
+        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
+    )  # fmt: skip
 
 
 def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

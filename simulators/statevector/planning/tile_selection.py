@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.compiler.kernel import I64, INT, INTS2, INTS3, REAL, REALS, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning import fusion as f, tables as t
 from simulators.statevector.planning.codegen import restore, write
@@ -215,7 +215,7 @@ _CANDIDATES = 16  # candidate extensions of a tile
 _MOST_OPS = 12  # operations of one block, and half of those that restore lanes
 
 
-@kernel(I64, INT, INT, I64, I64, group="wide")
+@kernel("I64 INT INT I64 I64", group="wide")
 def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-untyped-def]
     """Fill members[starts[b] : starts[b + 1]] with the elements of each block, in order."""
     for b in range(blocks + 1):
@@ -233,9 +233,7 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
     starts[0] = 0
 
 
-@kernel(
-    INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT, group="wide"
-)
+@kernel("INTS3 INT INTS2 REALS INT INT INT I64 INTS2 I64 INTS3 I64 -> INT", group="wide")
 def partition_into_sweeps(  # type: ignore[no-untyped-def]
     inputs, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
@@ -273,7 +271,7 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     return passes
 
 
-@kernel(INTS2, INT, REAL, INT, REALS, group="wide")
+@kernel("INTS2 INT REAL INT REALS", group="wide")
 def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
     """Cost of each block, plus `done` for its completion; reduced by up to a third, unless `seed`
     is 0: other weights lead to other plans."""
@@ -304,7 +302,7 @@ def _price(ops, o):  # type: ignore[no-untyped-def]
     return f.ONE_WIRE * 2.0 ** (kind - 1) * part_
 
 
-@kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
+@kernel("INTS2 I64 I64 INTS2 INT INT INT -> REAL", group="wide")
 def plan_cost(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
     """Cost of a sweep table; SWEEP is loading and storing the full state once."""
     total = 0.0

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import (
     LANES,
@@ -186,14 +185,10 @@ def _distribution(size, bits, maps, probs, table, width, outcomes, values):  # t
 
 
 @kernel(
-    types.U8, types.NAMES, types.U16, types.U16, types.U16, types.F64, types.I32, types.F64_2,
-    types.I64, types.INT, types.INT, types.INT, types.INT, types.INT, types.WORD, types.WORD,
-    types.INT,
-    types.WORDS2, types.REALS2, types.REALS, types.I64, types.REALS, types.U8, types.U32,
-    types.U32, types.U8, types.REALS, types.U32, types.REALS3, types.U8, types.INT,
-    returns=types.INT,
+    "U8 NAMES U16 U16 U16 F64 I32 F64_2 I64 INT INT INT INT INT WORD WORD INT WORDS2 REALS2 REALS "
+    "I64 REALS U8 U32 U32 U8 REALS U32 REALS3 U8 INT -> INT",
     group="deferred",
-)  # fmt: skip
+)
 def run(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, width, wide, shots, seed, binding, outputs,
@@ -376,18 +371,12 @@ class Batch:
                 parts[5].append(possible[:count].tobytes())
         outcomes, values, sizes, likely, probs, possibles = (b"".join(part) for part in parts)
         return EngineResult(
-            count=total,
-            outcome_width=width if outputs & COUNTS else 0,
-            outcomes=outcomes,
-            counts=values,
-            rows=sizes if total > 1 else b"",
-            probability_outcomes=likely,
-            probability_width=wide if outputs & PROBABILITIES else 0,
-            probabilities=probs,
-            probability_rows=possibles if total > 1 else b"",
-            expectations=estimates.tobytes(),
+            count=total, outcome_width=width if outputs & COUNTS else 0, outcomes=outcomes,
+            counts=values, rows=sizes if total > 1 else b"", probability_outcomes=likely,
+            probability_width=wide if outputs & PROBABILITIES else 0, probabilities=probs,
+            probability_rows=possibles if total > 1 else b"", expectations=estimates.tobytes(),
             memory=memory[: total * row_bytes].tobytes(),
-        )
+        )  # fmt: skip
 
     def _of(self, request: Request, circuit: Circuit) -> ObservableArrays:
         cached = self._strings

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.compiler.simd import (
     LANES,
@@ -341,12 +340,7 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
     return True
 
 
-@kernel(
-    types.U8, types.NAMES, types.BYTES, types.BYTES, types.BYTES, types.BYTES, types.I64,
-    types.INT, types.INT, types.INT, types.INT, types.WORD, types.WORD, types.INT,
-    returns=types.INT,
-    group="small",
-)  # fmt: skip
+@kernel("U8 NAMES BYTES BYTES BYTES BYTES I64 INT INT INT INT WORD WORD INT -> INT", group="small")
 def count(  # type: ignore[no-untyped-def]
     buffer, rows, ops_data, qubits_data, clbits_data, params_data, control,
     n, num_clbits, width, shots, seed, binding, evolved,

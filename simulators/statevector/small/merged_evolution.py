@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, GATES, PERMUTATION, PHASE, REAL
 from simulators.circuit.ir import Circuit
-from simulators.compiler import kernel as types, simd
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.compiler.simd import aligned, as_numbers, as_reals, as_words, load, splat, store
 from simulators.engine import RunControl
@@ -377,12 +377,7 @@ def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
             _apply_pending(w, q, re, im)
 
 
-@kernel(
-    types.U8, types.U8, types.INT, types.INT, types.NAMES, types.U16, types.U16, types.U16,
-    types.F64, types.I32, types.F64_2, types.I64, types.INT, types.INT, types.INT, types.INT,
-    returns=types.INT,
-    group="wide",
-)  # fmt: skip
+@kernel("U8 U8 INT INT NAMES U16 U16 U16 F64 I32 F64_2 I64 INT INT INT INT -> INT", group="wide")
 def evolve(  # type: ignore[no-untyped-def]
     scratch, states, at_re, at_im, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, shift, phases,

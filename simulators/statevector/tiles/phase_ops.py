@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler import simd
-from simulators.compiler.kernel import I64, INT, REALS, REALS2, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.statevector.planning import tables as t
 from simulators.statevector.planning.tables import LANES
 from simulators.statevector.tiles import row_ops as rows
@@ -197,7 +197,7 @@ def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
         norms[row] = rows.norm_stored(amplitudes, 2 * LANES * row)
 
 
-@kernel(REALS, INT, INT, INT, REALS2, group="wide")
+@kernel("REALS INT INT INT REALS2", group="wide")
 def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
     """Fill sums[b, 0] with the sum of the norms of block b, for blocks first .. last - 1."""
     for block in range(first, last):
@@ -257,7 +257,7 @@ def locate(amplitudes, norms, rows_each, places, first, last, edges, begins, dra
             indices[s] = ((number - block) * rows_each + row) * LANES + last_lane
 
 
-@kernel(REALS, INT, I64, INT, INT, INT, REALS2, group="wide")
+@kernel("REALS INT I64 INT INT INT REALS2", group="wide")
 def part_up(norms, rows_each, places, bit, first, last, sums):  # type: ignore[no-untyped-def]
     """Fill sums[b] with the sums of the norms of block b's rows that have a 0 and that have a 1 at
     `bit` of their number in the whole state; places[b]: index of the block there."""

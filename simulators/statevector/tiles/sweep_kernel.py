@@ -14,17 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import (
-    I64,
-    INT,
-    INTS2,
-    REALS,
-    SINGLES,
-    Kernel,
-    device_function,
-    inline_function,
-    kernel,
-)
+from simulators.compiler.kernel import Kernel, device_function, inline_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
 from simulators.statevector.state import BlockExecutor, State, room
@@ -192,20 +182,24 @@ def run(  # type: ignore[no-untyped-def]
 
 
 run_double = kernel(
-    REALS, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, REALS, INT, INT, INT, INT, INT, INT, INT,
-    I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide", precision="double",
-)(run)  # fmt: skip
-fill_double = kernel(REALS, INT, INT, REALS, group="wide", precision="double")(fill)
+    "REALS INT INT I64 INTS2 I64 INTS2 INTS2 REALS REALS INT INT INT INT INT INT INT I64 I64 "
+    "REALS I64 REALS REALS -> INT",
+    group="wide",
+    precision="double",
+)(run)
+fill_double = kernel("REALS INT INT REALS", group="wide", precision="double")(fill)
 locate_double = kernel(
-    REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide", precision="double"
+    "REALS REALS INT I64 INT INT REALS I64 REALS I64", group="wide", precision="double"
 )(locate)
 run_single = kernel(
-    SINGLES, INT, INT, I64, INTS2, I64, INTS2, INTS2, REALS, SINGLES, INT, INT, INT, INT, INT, INT,
-    INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred", precision="single",
-)(run)  # fmt: skip
-fill_single = kernel(SINGLES, INT, INT, REALS, group="deferred", precision="single")(fill)
+    "SINGLES INT INT I64 INTS2 I64 INTS2 INTS2 REALS SINGLES INT INT INT INT INT INT INT I64 I64 "
+    "SINGLES I64 REALS REALS -> INT",
+    group="deferred",
+    precision="single",
+)(run)
+fill_single = kernel("SINGLES INT INT REALS", group="deferred", precision="single")(fill)
 locate_single = kernel(
-    SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred", precision="single"
+    "SINGLES REALS INT I64 INT INT REALS I64 REALS I64", group="deferred", precision="single"
 )(locate)
 
 
@@ -245,7 +239,7 @@ _KERNELS = {
 
 def kernels(state: State) -> TileKernels:
     """The kernels of the state's precision."""
-    return _KERNELS[state.reals.size > 0]
+    return _KERNELS[state.amplitudes.dtype == np.complex128]
 
 
 def apply(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import I64, INTS2, U64, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.trajectories import noise_table
 from simulators.trajectories.noise_table import AFTER_OP, PAULI, Q0, Q1, SET, ErrorPatterns, X, Z
 
@@ -111,9 +111,7 @@ def _with(mask, qubit, bit):  # type: ignore[no-untyped-def]
     return mask & ~(np.int64(1) << qubit) | np.int64(bit) << qubit
 
 
-@kernel(
-    I64, I64, INTS2, INTS2, INTS2, I64, U64, I64, I64, U64, I64, I64, I64, group="trajectories"
-)  # fmt: skip
+@kernel("I64 I64 INTS2 INTS2 INTS2 I64 U64 I64 I64 U64 I64 I64 I64", group="trajectories")
 def classify(  # type: ignore[no-untyped-def]
     ends, entries, table, steps, images, touched, hashes, frames, leaders, slot_hash, slot_row,
     slot_best, alone,
@@ -216,7 +214,7 @@ def classify(  # type: ignore[no-untyped-def]
             leaders[row] = slot_row[slot]
 
 
-@kernel(I64, I64, I64, I64, I64, I64, group="trajectories")
+@kernel("I64 I64 I64 I64 I64 I64", group="trajectories")
 def _replace(ends, entries, leaders, places, new_ends, new_entries):  # type: ignore[no-untyped-def]
     """Replace the places of each row by those of its leader, ascending."""
     for row in range(leaders.size):

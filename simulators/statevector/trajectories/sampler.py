@@ -22,7 +22,12 @@ from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
-from simulators.statevector.trajectories.walks import LargeSampler, LargeWalks, SmallWalks
+from simulators.statevector.trajectories.walks import (
+    LargeSampler,
+    LargeWalks,
+    ProcessWalks,
+    SmallWalks,
+)
 from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, too_wide
 from simulators.trajectories.prefix_tree import Tree
 
@@ -51,10 +56,7 @@ class TrajectorySampler:
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
         if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
-            raise Unsupported(
-                "patterns of a circuit that branches",
-                hint="measure at the end only",
-            )
+            raise Unsupported("patterns of a circuit that branches", hint="measure at the end only")
         if circuit.num_qubits > MOST_QUBITS:
             raise too_wide(circuit)
         self.circuit = circuit
@@ -84,7 +86,6 @@ class TrajectorySampler:
 
     @property
     def shared_before(self) -> NDArray[np.int64]:
-        """See `Tree.shared_before`."""
         return self._tree.shared_before
 
     @property
@@ -105,14 +106,12 @@ class TrajectorySampler:
         *,
         memory_bytes: int = 0,
         states: TrajectoryStates | None = None,
-    ) -> SmallWalks | LargeWalks:
+    ) -> ProcessWalks:
         """Walks of this circuit, which share states and plans. `most_states`: limit of a thread; 0:
         as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of a wide
         circuit, for a pool of one thread; None: in this process."""
         if self._small:
-            tree = self._tree
-            noise = self._inserts, tree.insert_of, tree.place_at
-            return SmallWalks(self.circuit, *noise, thread_pool, control, most_states)
+            return SmallWalks(self.circuit, self._tree, thread_pool, control, most_states)
         width = self.circuit.num_qubits
 
         def open_sampler(own: ThreadPool) -> LargeSampler:

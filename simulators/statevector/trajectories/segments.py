@@ -304,12 +304,7 @@ _PIECES = {gate.code: gate.pieces for gate in GATES.values()}
 
 
 def ranges(
-    floor: list[int],
-    ceil: list[int],
-    begin: int,
-    end: int,
-    positions: list[int],
-    drawn: list[bool],
+    floor: list[int], ceil: list[int], begin: int, end: int, positions: list[int], drawn: list[bool]
 ) -> list[tuple[int, int, int, int]]:
     """Ranges (first, last, low, high): operations first .. last - 1 are executed together, with
     inserts low .. high - 1 among them. The ranges of a row do not depend on how much of it is

@@ -10,22 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY
-from simulators.compiler import kernel as types
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import odd
 from simulators.statevector.small.gate_kernels import apply, place
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.noise_table import (
-    COUNT,
-    FIRST,
-    PAULI,
-    Q0,
-    Q1,
-    QUBITS,
-    SET,
-    X,
-    Z,
-)
+from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, Q0, Q1, QUBITS, SET, X, Z
 from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # largest number of qubits of a matrix
@@ -37,18 +26,7 @@ STEP, DENSE, AT_QUBIT, WIDTH = range(4)
 _1 = np.uint64(1)
 
 
-@kernel(
-    types.NAMES,
-    types.U16,
-    types.U16,
-    types.F64,
-    types.I64,
-    types.INTS2,
-    types.WORDS2,
-    types.REALS2,
-    returns=types.INT,
-    group="trajectories",
-)
+@kernel("NAMES U16 U16 F64 I64 INTS2 WORDS2 REALS2 -> INT", group="trajectories")
 def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ignore[no-untyped-def]
     """Write the steps of all operations: laid[k], and the end in its last row; returns their
     number. matrix_at: for each row of the table, the start of its matrix among the given ones."""
@@ -238,14 +216,11 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
 
 
 @kernel(
-    types.INTS2, types.INT, types.INT, types.INT, types.INT, types.I64, types.I64, types.I64,
-    types.I64, types.I64, types.I64, types.I64, types.I64, types.I64, types.I64, types.INTS2,
-    types.INTS2,
-    types.REALS, types.REALS, types.INTS2, types.WORDS2, types.REALS2, types.U16, types.REALS,
-    types.INT, types.WORD, types.WORD, types.I64, types.REALS2, types.REALS, types.REALS2,
-    types.I64, types.I64, types.INTS2, types.REALS, types.REALS2, types.I64, returns=types.INT,
+    "INTS2 INT INT INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 INTS2 INTS2 REALS REALS INTS2 "
+    "WORDS2 REALS2 U16 REALS INT WORD WORD I64 REALS2 REALS REALS2 I64 I64 INTS2 REALS REALS2 I64 "
+    "-> INT",
     group="trajectories",
-)  # fmt: skip
+)
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
     locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,

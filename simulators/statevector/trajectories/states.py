@@ -7,12 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, REALS, REALS2, SINGLES, device_function, kernel
+from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, exchange_1, load, splat, store
 from simulators.engine import RunOptions
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.protocol import StateBackend, StateHandle
+from simulators.statevector.backend.reductions import SortedDraws
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import sweep_kernel
@@ -123,7 +124,7 @@ def _sum_any(amplitudes, first, second, low, high, into, lanes):  # type: ignore
         _sum_pair(amplitudes, first, second, low, high, into, lanes)
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT, INT, REALS2, REALS, group="trajectories")
+@kernel("AMPLITUDES INT INT INT INT INT REALS2 REALS", group="trajectories")
 def _blocks(reals, singles, first, second, size, low, high, sums, lanes):  # type: ignore[no-untyped-def]
     """Sum blocks low .. high - 1 of `size` groups: the lower half of each one's matrix."""
     for block in range(low, high):
@@ -147,9 +148,7 @@ def reduced(
 
     def work(first: int, last: int, _thread: int) -> None:
         lanes = np.empty(LANES)
-        _blocks(
-            state.reals, state.singles, qubits[0], second, 1 << unit, first, last, sums, lanes
-        )  # fmt: skip
+        _blocks(*state.arrays, qubits[0], second, 1 << unit, first, last, sums, lanes)
 
     sweeper.parallel_for(groups, unit, work)
     lower = np.cumsum(sums, axis=0)[-1].view(np.complex128).reshape(side, side)
@@ -186,7 +185,7 @@ class TrajectoryStates(Protocol):
         """Density matrix of one or two qubits, [2, 2] or [4, 4]; qubits[0] is bit 0 of an index."""
 
     def sample(
-        self, state: StateHandle, frame: int, key: tuple[int, int], shots: NDArray[np.int64]
+        self, state: StateHandle, frame: int, draws: protocol.ShotDraws
     ) -> NDArray[np.int64]:
         """Sample as `protocol.sample`, where amplitude k is that of basis state k ^ frame."""
 
@@ -198,7 +197,6 @@ class LocalTrajectoryStates:
         self.backend = backend
 
     def zero(self, state: State | None, num_qubits: int, options: RunOptions) -> State:
-        """See `TrajectoryStates`."""
         if state is None:
             state = self.backend.zero_state(num_qubits, options)
         state.amplitudes[:] = 0.0
@@ -208,7 +206,6 @@ class LocalTrajectoryStates:
         return state
 
     def copied(self, source: State, target: State | None) -> State:
-        """See `TrajectoryStates`."""
         if target is None:
             target = self.backend.empty_like(source)
         target.changed()
@@ -227,19 +224,15 @@ class LocalTrajectoryStates:
         sweep_kernel.apply(self.backend.sweeper, state, segment.sweeps, floats, norms=last)
 
     def reduced(self, state: State, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
-        """See `TrajectoryStates`."""
         return reduced(self.backend.sweeper, state, qubits)
 
-    def sample(
-        self, state: State, frame: int, key: tuple[int, int], shots: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """See `TrajectoryStates`."""
+    def sample(self, state: State, frame: int, draws: protocol.ShotDraws) -> NDArray[np.int64]:
         if frame:
-            return sample_framed(self.backend.sweeper, state, frame, key, shots)
-        return protocol.sample(self.backend, state, key, shots)
+            return sample_framed(self.backend.sweeper, state, frame, draws)
+        return protocol.sample(self.backend, state, draws)
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, group="trajectories")
+@kernel("AMPLITUDES INT INT INT INT REALS", group="trajectories")
 def _framed_sums(reals, singles, frame, size, low, high, sums):  # type: ignore[no-untyped-def]
     """Norms of blocks low .. high - 1 of `size` amplitudes, of which k is that of k ^ frame."""
     for block in range(low, high):
@@ -254,7 +247,7 @@ def _framed_sums(reals, singles, frame, size, low, high, sums):  # type: ignore[
         sums[block] = total
 
 
-@kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, I64, REALS, I64, group="trajectories")
+@kernel("AMPLITUDES INT INT INT INT REALS I64 REALS I64", group="trajectories")
 def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
     """Fill indices[s] with the basis state of each of the ascending draws, those of block b being
     begins[b] .. begins[b + 1] - 1; edges[b]: the sum of all blocks before."""
@@ -275,11 +268,7 @@ def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws,
 
 
 def sample_framed(
-    sweeper: BlockExecutor,
-    state: State,
-    frame: int,
-    key: tuple[int, int],
-    shots: NDArray[np.int64],
+    sweeper: BlockExecutor, state: State, frame: int, draws: protocol.ShotDraws
 ) -> NDArray[np.int64]:
     """Sample as `protocol.sample`, where amplitude k is that of basis state k ^ frame. Raises
     Stopped."""
@@ -287,22 +276,18 @@ def sample_framed(
     sums = np.empty(1 << (state.num_qubits - unit))
 
     def add(first: int, last: int, _thread: int) -> None:
-        _framed_sums(state.reals, state.singles, frame, 1 << unit, first, last, sums)
+        _framed_sums(*state.arrays, frame, 1 << unit, first, last, sums)
 
     sweeper.parallel_for(state.num_qubits, unit, add)
 
-    def locate(
-        edges: NDArray[np.float64], begins: NDArray[np.int64], draws: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
-        result = np.empty(draws.size, np.int64)
+    def locate(sorted_: SortedDraws) -> NDArray[np.int64]:
+        result = np.empty(sorted_.values.size, np.int64)
+        given = sorted_.edges, sorted_.begins, sorted_.values, result
 
         def find(first: int, last: int, _thread: int) -> None:
-            _framed_locate(
-                state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws,
-                result,
-            )  # fmt: skip
+            _framed_locate(*state.arrays, frame, 1 << unit, first, last, *given)
 
         sweeper.parallel_for(state.num_qubits, unit, find)
         return result
 
-    return protocol.sample_blocks(sums, key, shots, locate)
+    return protocol.sample_blocks(sums, draws, locate)

@@ -7,7 +7,8 @@ ranges is limited by a small share of the work. A large state is shared by all t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,14 +19,14 @@ from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped
-from simulators.execution import outputs
-from simulators.statevector.backend.protocol import StateHandle
+from simulators.execution.outputs import owners_and_weights, terms
+from simulators.statevector.backend.protocol import ShotDraws, StateHandle
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.trajectories import segments, small_kernel
 from simulators.statevector.trajectories.segments import insert_matrices, ranges
 from simulators.statevector.trajectories.states import TrajectoryStates
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.noise_table import QUBITS, NoiseTable, SortedPatterns, row_work
+from simulators.trajectories.noise_table import QUBITS, SortedPatterns, row_work
 from simulators.trajectories.prefix_tree import Advance, RandomDraws, Tree, walk
 
 # Trajectories of a wide circuit: states in memory, advanced by sweeps.
@@ -36,20 +37,33 @@ from simulators.trajectories.prefix_tree import Advance, RandomDraws, Tree, walk
 _MOST_FLOATS = 1 << 23  # cached coefficients of segments without inserts
 
 
-class Observation(msgspec.Struct, frozen=True, eq=False):
-    """Pauli strings (x, z), and the receiver of their values in the state of some rows."""
+class Observables(msgspec.Struct, frozen=True, eq=False):
+    """Pauli sums in the form of the kernels."""
 
-    strings: list[tuple[int, int]]
-    observe: Callable[[NDArray[np.int64], NDArray[np.float64]], None]
+    strings: NDArray[np.int64]  # [strings, 3]: X mask, Z mask, number of the observable
+    coefficients: NDArray[np.float64]  # [strings]
+    count: int
+
+    @classmethod
+    def of(cls, sums: tuple[PauliSum, ...], num_qubits: int) -> Observables:
+        """Convert Pauli sums. Raises Unsupported for strings that do not fit."""
+        masks = terms(sums, num_qubits)
+        owners, coefficients = owners_and_weights(sums)
+        strings = np.array([(x, z, o) for (x, z), o in zip(masks, owners.tolist(), strict=True)])
+        return cls(strings.reshape(-1, 3).astype(np.int64), coefficients, len(sums))
 
 
-class RowShare(msgspec.Struct, frozen=True, eq=False):
-    """Sorted rows low .. high - 1, and arrays of all rows."""
+_NOTHING = Observables(np.zeros((0, 3), np.int64), np.zeros(0), 0)
 
-    low: int
-    high: int
+
+class RowOutputs(msgspec.Struct, frozen=True, eq=False):
+    """What is computed of rows: the value of each observable, or without any a basis state."""
+
+    first: int  # shot of row 0
     final_x: NDArray[np.int64]  # see `small_kernel.run`
-    outcomes: NDArray[np.int64]  # outcomes as basis states
+    indices: NDArray[np.int64]  # sampled basis states
+    observables: Observables
+    values: NDArray[np.float64]  # [rows, observables]
 
 
 class LargeSampler:
@@ -74,60 +88,49 @@ class LargeSampler:
         self._drawn = inserts.drawn.tolist()
         self._params = np.empty(0)
         self._draws = RandomDraws(0, 0, 0)
-        self._share = RowShare(0, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
-        self._observation: Observation | None = None
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
         self._room = 0
-        self._held: list[StateHandle] = []
+        self.held: list[StateHandle] = []  # by level
         self.passes = 0
         self.operations = 0
 
-    @property
-    def most_held(self) -> int:
-        """Largest number of states held at once."""
-        return len(self._held)
-
     def run(
-        self,
-        rows: SortedPatterns,
-        share: RowShare,
-        params: NDArray[np.float64],
-        draws: RandomDraws,
-        cap: int,
-        observation: Observation | None = None,
-    ) -> None:
-        """Compute the basis states of some rows, or the values of the observation. Raises Stopped
-        and OutOfMemory."""
+        self, rows: SortedPatterns, low: int, high: int, outputs: RowOutputs,
+        params: NDArray[np.float64], key: tuple[int, int], cap: int,
+    ) -> None:  # fmt: skip
+        """Compute the outputs of rows low .. high - 1. Raises Stopped and OutOfMemory."""
         self._params = params[self._pieces.params_order]
         self._numbers.clear()
         self._room = _MOST_FLOATS
-        self._share, self._draws, self._observation = share, draws, observation
-        walk(self._tree, rows, self, draws, cap, share.low, share.high)
+        self._outputs, self._draws = outputs, RandomDraws(*key, outputs.first)
+        self._strings = [(0, 0), *((x, z) for x, z, _ in outputs.observables.strings.tolist())]
+        walk(self._tree, rows, self, self._draws, cap, low, high)
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
-        """See `prefix_tree.NodeStates`."""
-        state, draws, share = self._held[level], self._draws, self._share
-        if self._observation is not None:
-            strings = self._observation.strings
-            self._observation.observe(rows, self._states.backend.expectations(state, strings))
+        state, draws, outputs = self.held[level], self._draws, self._outputs
+        observables = outputs.observables
+        if observables.count:
+            each = self._states.backend.expectations(state, self._strings)
+            weighted = observables.coefficients * each[1:] / each[0]
+            owners = observables.strings[:, 2]
+            outputs.values[rows] = np.bincount(owners, weighted, observables.count)
             return
-        frame = int(share.final_x[rows[0]])
-        key, shots = (draws.seed, draws.binding), rows + draws.first
-        share.outcomes[rows] = self._states.sample(state, frame, key, shots)
+        frame = int(outputs.final_x[rows[0]])
+        shots = ShotDraws((draws.seed, draws.binding), rows + draws.first)
+        outputs.indices[rows] = self._states.sample(state, frame, shots)
 
     def advance(self, step: Advance) -> None:
-        """See `prefix_tree.NodeStates`."""
         source, target, begin, end = step.source, step.target, step.begin, step.end
         inserts, positions = step.inserts, step.positions
-        room = self._held[target] if target < len(self._held) else None
+        room = self.held[target] if target < len(self.held) else None
         if source < 0:
             state = self._states.zero(room, self._num_qubits, self._options)
         elif source == target:
             state = room
         else:
-            state = self._states.copied(self._held[source], room)
+            state = self._states.copied(self.held[source], room)
         if room is None:
-            self._held.append(state)
+            self.held.append(state)
         self.operations += end - begin
         drawn = [self._drawn[insert] for insert, _ in inserts]
         for first, last, low, high in ranges(self._floor, self._ceil, begin, end, positions, drawn):
@@ -177,11 +180,10 @@ class LargeSampler:
         return result
 
     def probs(self, level: int, insert: int) -> NDArray[np.float64]:
-        """See `prefix_tree.NodeStates`."""
         _, which, _, _, first, second = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (first, second)[: int(operators.sets[which, QUBITS])]
-        return operators.probs(which, self._states.reduced(self._held[level], qubits))
+        return operators.probs(which, self._states.reduced(self.held[level], qubits))
 
 
 _MOST_STATES = 64  # limit of a thread, for a small circuit
@@ -190,28 +192,7 @@ _REPEATED = 0.02  # share of the work that ranges may repeat
 
 _STATES_A_THREAD = 2  # least states of a wide circuit if threads have separate rows
 
-_NO_VALUES = np.zeros((0, 0))
 OpenSampler = Callable[[ThreadPool], LargeSampler]
-
-
-class Observables(msgspec.Struct, frozen=True, eq=False):
-    """Pauli sums in the form of the kernels."""
-
-    strings: NDArray[np.int64]  # [strings, 3]: X mask, Z mask, number of the observable
-    coefficients: NDArray[np.float64]  # [strings]
-    count: int
-
-    @classmethod
-    def of(cls, sums: tuple[PauliSum, ...], num_qubits: int) -> Observables:
-        """Convert Pauli sums. Raises Unsupported for strings that do not fit."""
-        masks = outputs.terms(sums, num_qubits)
-        owners = np.repeat(np.arange(len(sums)), [len(item.labels) for item in sums])
-        strings = np.array([(x, z, o) for (x, z), o in zip(masks, owners.tolist(), strict=True)])
-        coefficients = np.concatenate([np.zeros(0), *(item.coefficients for item in sums)])
-        return cls(strings.reshape(-1, 3).astype(np.int64), coefficients, len(sums))
-
-
-_NOTHING = Observables(np.zeros((0, 3), np.int64), np.zeros(0), 0)
 
 
 class Walks(Protocol):
@@ -233,33 +214,57 @@ class Walks(Protocol):
         observables]. Raises Stopped and OutOfMemory."""
 
 
-class SmallWalks:
-    """`Walks` by the compiled walk, with its buffers.
+class ProcessWalks(ABC):
+    """`Walks` in this process, and their statistics, of all walks of an object."""
 
-    The counters of this class and of `LargeWalks` are sums over all walks: `operations` of the
-    circuit, executed for all distinct prefixes together; `least`: those that cannot be avoided
-    (channels do not divide rows); `states` held at once by one thread; `passes` over large states.
-    """
+    operations = 0  # of the circuit, executed for all distinct prefixes together
+    least = 0  # those that cannot be avoided; channels do not divide rows
+    states = 0  # held at once by one thread
+    passes = 0  # over large states
+    range_operations: Sequence[int] = ()  # of each range of rows of the last walk
 
-    passes = 0
-
-    def __init__(
-        self,
-        circuit: Circuit,
-        inserts: NoiseTable,
-        insert_of: NDArray[np.int64],
-        place_at: NDArray[np.int64],
-        thread_pool: ThreadPool,
-        control: RunControl,
-        most_states: int,
-    ) -> None:
-        self._circuit = circuit
-        self._inserts = inserts
-        self._insert_of = insert_of
-        self._place_at = place_at
+    def __init__(self, tree: Tree, thread_pool: ThreadPool, control: RunControl, cap: int) -> None:
+        """Set up. `cap`: limit of the states of a thread, or of all threads (`LargeWalks`)."""
+        self._tree = tree
         self._thread_pool = thread_pool
         self._control = control
-        self._cap = most_states or _MOST_STATES
+        self._cap = cap
+        self._params = np.zeros(0)
+        self._key = (0, 0)
+
+    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
+        self._params, self._key = params, key
+
+    def indices(
+        self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        result = np.zeros(rows.begins.size, np.int64)
+        if final_x is None:
+            final_x = np.zeros_like(result)
+        self._run(rows, RowOutputs(first, final_x, result, _NOTHING, np.zeros((0, 0))))
+        return result
+
+    def values(
+        self, rows: SortedPatterns, first: int, observables: Observables
+    ) -> NDArray[np.float64]:
+        none = np.zeros(0, np.int64)
+        result = np.zeros((rows.begins.size, observables.count))
+        self._run(rows, RowOutputs(first, none, none, observables, result))
+        return result
+
+    @abstractmethod
+    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+        """Run all rows, in ranges that threads share. Raises Stopped and OutOfMemory."""
+
+
+class SmallWalks(ProcessWalks):
+    """Walks by the compiled walk, with its buffers."""
+
+    def __init__(
+        self, circuit: Circuit, tree: Tree, thread_pool: ThreadPool, control: RunControl, cap: int
+    ) -> None:
+        super().__init__(tree, thread_pool, control, cap or _MOST_STATES)
+        self._circuit = circuit
         codes = circuit.table.rows[circuit.ops, 0]
         num_steps = int(COUNTS[codes].sum())
         self._laid = np.zeros((circuit.ops.size + 1, 4), np.int64)
@@ -270,56 +275,24 @@ class SmallWalks:
         self._matrix_at = np.where(circuit.table.matrix >= 0, ends[circuit.table.matrix], -1)
         self._given = np.frombuffer(b"".join(circuit.matrices), np.float64).copy()
         self._same = np.arange(circuit.ops.size + 1)
-        self._drawn = inserts.drawn[insert_of].astype(np.int64)
-        self._key = (0, 0)
+        self._drawn = tree.inserts.drawn[tree.insert_of].astype(np.int64)
         self._rooms: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-        self.range_operations: list[int] = []  # of each range of rows of the last walk
-        self.operations = self.least = self.states = 0
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """See `Walks`."""
+        super().bind(params, key)
         circuit = self._circuit
-        self._key = key
         small_kernel.lay(
             circuit.table.rows, circuit.ops, circuit.qubits, params, self._matrix_at, self._laid,
             self._steps, self._numbers,
         )  # fmt: skip
 
-    def indices(
-        self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
-        """See `Walks`."""
-        result = np.zeros(rows.begins.size, np.int64)
-        if final_x is None:
-            final_x = np.zeros_like(result)
-        self._run(rows, first, final_x, result, _NOTHING, _NO_VALUES)
-        return result
-
-    def values(
-        self, rows: SortedPatterns, first: int, observables: Observables
-    ) -> NDArray[np.float64]:
-        """See `Walks`."""
-        none = np.zeros(0, np.int64)
-        result = np.zeros((rows.begins.size, observables.count))
-        self._run(rows, first, none, none, observables, result)
-        return result
-
-    def _run(
-        self,
-        rows: SortedPatterns,
-        first: int,
-        final_x: NDArray[np.int64],
-        indices: NDArray[np.int64],
-        observables: Observables,
-        values: NDArray[np.float64],
-    ) -> None:
-        """Run all rows, in ranges that threads share. Raises Stopped."""
-        circuit = self._circuit
+    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+        circuit, tree, observables = self._circuit, self._tree, outputs.observables
         size = max(1 << circuit.num_qubits, LANES)
-        cuts, least = cut_rows(rows, self._place_at, self._thread_pool.size)
+        cuts, least = cut_rows(rows, tree.place_at, self._thread_pool.size)
         stat = np.zeros((cuts.size - 1, 2), np.int64)
         order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
-        operators, locations = self._inserts.operators, self._inserts.draw_locations
+        operators, locations = tree.inserts.operators, tree.inserts.draw_locations
         cap = self._cap
 
         def work(begin: int, end: int, thread: int) -> None:
@@ -331,18 +304,17 @@ class SmallWalks:
                 done = small_kernel.run(
                     np.zeros((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), np.int64),
                     cuts[number], cuts[number + 1], cap,
-                    circuit.num_qubits, order, rows.begins, rows.entries, chosen, self._place_at,
-                    self._drawn, self._insert_of, locations, final_x, self._same,
-                    self._inserts.table, operators.sets, operators.matrices, operators.effects,
-                    self._laid, self._steps, self._numbers, circuit.qubits, self._given, first,
-                    *self._key, self._control.flag, *self._rooms[thread], np.zeros((1, 8)),
-                    np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64), indices,
-                    observables.strings, observables.coefficients, values, stat[number],
+                    circuit.num_qubits, order, rows.begins, rows.entries, chosen, tree.place_at,
+                    self._drawn, tree.insert_of, locations, outputs.final_x, self._same,
+                    tree.inserts.table, operators.sets, operators.matrices, operators.effects,
+                    self._laid, self._steps, self._numbers, circuit.qubits, self._given,
+                    outputs.first, *self._key, self._control.flag, *self._rooms[thread],
+                    np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
+                    outputs.indices, observables.strings, observables.coefficients, outputs.values,
+                    stat[number],
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
-                    raise Stopped(
-                        "the run was stopped", hint="whoever stopped it can submit it again"
-                    )
+                    raise Stopped()
 
         self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = stat[:, 0].tolist()
@@ -351,84 +323,22 @@ class SmallWalks:
         self.least += least
 
 
-class LargeWalks:
-    """`Walks` with states in memory, advanced by sweeps.
+class LargeWalks(ProcessWalks):
+    """Walks with states in memory, advanced by sweeps.
 
     If the patterns are many circuits of work, threads take ranges of rows, each with states of its
     own; else all threads share each sweep.
     """
 
     def __init__(
-        self,
-        open_sampler: OpenSampler,
-        tree: Tree,
-        thread_pool: ThreadPool,
-        control: RunControl,
+        self, open_sampler: OpenSampler, tree: Tree, thread_pool: ThreadPool, control: RunControl,
         cap: int,
-    ) -> None:
-        """Set up. `cap`: number of states that fit into memory."""
+    ) -> None:  # fmt: skip
+        super().__init__(tree, thread_pool, control, cap)
         self._open = open_sampler
-        self._tree = tree
-        self._thread_pool = thread_pool
-        self._control = control
-        self._cap = cap
         self._samplers: dict[int, LargeSampler] = {}
-        self._params = np.zeros(0)
-        self._key = (0, 0)
-        self.range_operations: list[int] = []  # of each range of rows of the last walk
-        self.least = 0
 
-    @property
-    def operations(self) -> int:
-        """See `SmallWalks`."""
-        return sum(sampler.operations for sampler in self._samplers.values())
-
-    @property
-    def states(self) -> int:
-        """See `SmallWalks`."""
-        return max((sampler.most_held for sampler in self._samplers.values()), default=0)
-
-    @property
-    def passes(self) -> int:
-        """See `SmallWalks`."""
-        return sum(sampler.passes for sampler in self._samplers.values())
-
-    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """See `Walks`."""
-        self._params = params
-        self._key = key
-
-    def indices(
-        self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
-        """See `Walks`."""
-        if final_x is None:
-            final_x = np.zeros(rows.begins.size, np.int64)
-        return self._run(rows, first, final_x)
-
-    def values(
-        self, rows: SortedPatterns, first: int, observables: Observables
-    ) -> NDArray[np.float64]:
-        """See `Walks`."""
-        result = np.zeros((rows.begins.size, observables.count))
-        owners = observables.strings[:, 2]
-        strings = [(0, 0), *((x, z) for x, z, _ in observables.strings.tolist())]
-
-        def observe(indices: NDArray[np.int64], each: NDArray[np.float64]) -> None:
-            terms = observables.coefficients * each[1:] / each[0]
-            result[indices] = np.bincount(owners, terms, observables.count)
-
-        none = np.zeros(rows.begins.size, np.int64)
-        self._run(rows, first, none, Observation(strings, observe))
-        return result
-
-    def _run(
-        self,
-        rows: SortedPatterns,
-        first: int,
-        final_x: NDArray[np.int64],
-        observation: Observation | None = None,
-    ) -> NDArray[np.int64]:
+    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         cuts, _ = cut_rows(
             rows, self._tree.shared_before, self._thread_pool.size, most_repeated=True
         )
@@ -437,16 +347,14 @@ class LargeWalks:
         if self._cap < _STATES_A_THREAD * threads:
             cuts, threads = cuts[[0, -1]], 1
         cap = min(self._cap // threads, 2 * rows.deepest + 1)
-        result = np.zeros(rows.begins.size, np.int64)
-        draws = RandomDraws(*self._key, first)
         done = np.zeros(cuts.size - 1, np.int64)
 
         def work(begin: int, end: int, thread: int) -> None:
             sampler = self._sampler(thread, shared=threads == 1)
             for number in range(begin, end):
                 before = sampler.operations
-                share = RowShare(int(cuts[number]), int(cuts[number + 1]), final_x, result)
-                sampler.run(rows, share, self._params, draws, cap, observation)
+                low, high = int(cuts[number]), int(cuts[number + 1])
+                sampler.run(rows, low, high, outputs, self._params, self._key, cap)
                 done[number] = sampler.operations - before
 
         if threads == 1:
@@ -454,7 +362,10 @@ class LargeWalks:
         else:
             self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = done.tolist()
-        return result
+        samplers = self._samplers.values()
+        self.operations = sum(sampler.operations for sampler in samplers)
+        self.states = max(len(sampler.held) for sampler in samplers)
+        self.passes = sum(sampler.passes for sampler in samplers)
 
     def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
         """Sampler of a thread; `shared`: that of all threads together."""

@@ -68,7 +68,7 @@ class StopPoll:
         if total // _SENT % 2 and not self._received:
             self._receive()
         if total % _SENT:
-            raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
+            raise Stopped()
         return bool(total >= _FAILED)
 
     def _receive(self) -> None:

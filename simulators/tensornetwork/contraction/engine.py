@@ -18,7 +18,7 @@ from simulators.engine import EngineResult, Plan, Request, RunControl, RunOption
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.sampling import Distribution, select_bits, uniforms
-from simulators.tensornetwork.contraction import network as contraction_network
+from simulators.tensornetwork.contraction import network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, StopPoll
 from simulators.tensornetwork.contraction.path_search import PathCache
 
@@ -38,9 +38,7 @@ _OPEN_QUBITS = 12  # open in one contraction, at most
 _OPEN_SHARE = 8  # open where strings are at least one in so many of the open qubits' values
 
 
-def chosen_amplitudes(
-    state: contraction_network.StateNetwork, bits: Bits, contractor: Contractor
-) -> Amplitudes:
+def chosen_amplitudes(state: net.StateNetwork, bits: Bits, contractor: Contractor) -> Amplitudes:
     """Amplitude of each bit string, up to the global phase: [strings]. `bits`: uint8 [strings,
     qubits], the bit of qubit q in column q. If tasks share the contractions: this task's part of a
     sum."""
@@ -53,9 +51,7 @@ def chosen_amplitudes(
     rows = bits[possible]
     varying = {index: q for index, q in qubit_of.items() if (rows[:, q] != rows[0, q]).any()}
     shared = {index: q for index, q in qubit_of.items() if index not in varying}
-    nodes, scalar = _simplified(
-        contraction_network.selected(state.nodes, shared, rows[:1], contraction_network.BATCH)
-    )
+    nodes, scalar = _simplified(net.selected(state.nodes, shared, rows[:1]))
     if not nodes:
         values = np.full(len(rows), float(contractor.owns(0)), contractor.dtype)
     elif len(varying) <= _OPEN_QUBITS and 1 << len(varying) <= _OPEN_SHARE * len(rows):
@@ -66,12 +62,10 @@ def chosen_amplitudes(
     return result
 
 
-def _simplified(
-    nodes: list[contraction_network.NetworkTensor],
-) -> tuple[list[contraction_network.NetworkTensor], complex]:
+def _simplified(nodes: list[net.NetworkTensor]) -> tuple[list[net.NetworkTensor], complex]:
     """Nodes of the only row without the batch index, and the product of those without indices."""
     kept, scalar = [], 1.0 + 0.0j
-    for node in map(contraction_network.first_row, nodes):
+    for node in map(net.first_row, nodes):
         if node.indices:
             kept.append(node)
         else:
@@ -80,10 +74,7 @@ def _simplified(
 
 
 def _opened(
-    nodes: list[contraction_network.NetworkTensor],
-    varying: dict[int, int],
-    rows: Bits,
-    contractor: Contractor,
+    nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
 ) -> Amplitudes:
     """Amplitudes of all values of the varying qubits, by one contraction, and those of the rows."""
     table = contractor.contract(nodes, tuple(varying))
@@ -92,28 +83,15 @@ def _opened(
 
 
 def _batched(
-    nodes: list[contraction_network.NetworkTensor],
-    varying: dict[int, int],
-    rows: Bits,
-    contractor: Contractor,
+    nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
 ) -> Amplitudes:
-    first = contraction_network.selected(nodes, varying, rows[:1], contraction_network.BATCH)
-    step = contractor.rows_at_once(first, (contraction_network.BATCH,), _BATCH_WIDTH)
+    first = net.selected(nodes, varying, rows[:1])
+    step = contractor.rows_at_once(first, (net.BATCH,), _BATCH_WIDTH)
     if step > 1:
-        return contractor.contract_rows(
-            lambda part: contraction_network.selected(
-                nodes, varying, part, contraction_network.BATCH
-            ),
-            rows,
-            step,
-        )
+        return contractor.contract_rows(lambda part: net.selected(nodes, varying, part), rows, step)
     values = np.zeros(len(rows), contractor.dtype)
     for number in range(len(rows)):  # a contraction with slices has no batch index
-        part, scalar = _simplified(
-            contraction_network.selected(
-                nodes, varying, rows[number : number + 1], contraction_network.BATCH
-            )
-        )
+        part, scalar = _simplified(net.selected(nodes, varying, rows[number : number + 1]))
         contractor.check()
         values[number] = scalar * complex(contractor.contract(part, (), number))
     return values
@@ -131,7 +109,7 @@ def _batched(
 
 
 def sample_gates(
-    factors: list[contraction_network.Factor],
+    factors: list[net.Factor],
     num_qubits: int,
     shots: NDArray[np.int64],
     key: tuple[int, int],
@@ -139,14 +117,14 @@ def sample_gates(
 ) -> Bits:
     """Bits of these shots: uint8 [shots, qubits]."""
     bits = np.zeros((shots.size, num_qubits), np.uint8)
-    state = contraction_network.StateNetwork(num_qubits)
+    state = net.StateNetwork(num_qubits)
     draws = np.empty(shots.size)
     for factor in factors:
         contractor.check()
         state.add(factor)
         if not any(factor.moved):
             continue
-        moved = contraction_network.permutation(factor)
+        moved = net.permutation(factor)
         if moved is not None:
             _permute(bits, factor, moved)
             continue
@@ -155,30 +133,24 @@ def sample_gates(
     return bits
 
 
-def admit(
-    factors: list[contraction_network.Factor], num_qubits: int, contractor: Contractor
-) -> None:
+def admit(factors: list[net.Factor], num_qubits: int, contractor: Contractor) -> None:
     """Raises OutOfMemory if the last amplitudes of `sample_gates`, mostly the widest ones, exceed
     the limits: before the time for all others is spent."""
     redrawn = [
-        k
-        for k, each in enumerate(factors)
-        if any(each.moved) and contraction_network.permutation(each) is None
+        k for k, each in enumerate(factors) if any(each.moved) and net.permutation(each) is None
     ]
     if not redrawn:
         return
-    state = contraction_network.StateNetwork(num_qubits)
+    state = net.StateNetwork(num_qubits)
     for factor in factors[: redrawn[-1] + 1]:
         state.add(factor)
     _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
-    first = contraction_network.selected(
-        nodes, fixed, np.zeros((1, num_qubits), np.uint8), contraction_network.BATCH
-    )
-    if contractor.rows_at_once(first, (contraction_network.BATCH, *opened)) == 1:
-        contractor.admit([contraction_network.first_row(node) for node in first], tuple(opened))
+    first = net.selected(nodes, fixed, np.zeros((1, num_qubits), np.uint8))
+    if contractor.rows_at_once(first, (net.BATCH, *opened)) == 1:
+        contractor.admit([net.first_row(node) for node in first], tuple(opened))
 
 
-def _permute(bits: Bits, factor: contraction_network.Factor, moved: NDArray[np.int64]) -> None:
+def _permute(bits: Bits, factor: net.Factor, moved: NDArray[np.int64]) -> None:
     """Permute the bits of a gate's qubits as it permutes basis states."""
     columns = list(factor.qubits)
     weights = 1 << np.arange(len(columns))
@@ -188,8 +160,8 @@ def _permute(bits: Bits, factor: contraction_network.Factor, moved: NDArray[np.i
 
 def _redraw(
     bits: Bits,
-    state: contraction_network.StateNetwork,
-    factor: contraction_network.Factor,
+    state: net.StateNetwork,
+    factor: net.Factor,
     draws: NDArray[np.float64],
     contractor: Contractor,
 ) -> None:
@@ -209,8 +181,8 @@ def _redraw(
 
 
 def _conditional(
-    state: contraction_network.StateNetwork, factor: contraction_network.Factor
-) -> tuple[list[int], list[int], dict[int, int], list[contraction_network.NetworkTensor]]:
+    state: net.StateNetwork, factor: net.Factor
+) -> tuple[list[int], list[int], dict[int, int], list[net.NetworkTensor]]:
     """Qubits that a gate moves, their indices, the qubit of each other last index, and the nodes
     that have the distribution of those qubits given all others."""
     qubits = [q for q, moves in zip(factor.qubits, factor.moved, strict=True) if moves]
@@ -231,7 +203,7 @@ def _distinct(packed: Bits) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _amplitudes(
-    nodes: list[contraction_network.NetworkTensor],
+    nodes: list[net.NetworkTensor],
     opened: list[int],
     fixed: dict[int, int],
     bits: Bits,
@@ -242,20 +214,16 @@ def _amplitudes(
     size = 1 << len(opened)
     if not any(index in fixed for node in nodes for index in node.indices):
         return contractor.contract(nodes, output).reshape(1, size)
-    first = contraction_network.selected(nodes, fixed, bits[:1], contraction_network.BATCH)
-    step = contractor.rows_at_once(first, (contraction_network.BATCH, *output))
+    first = net.selected(nodes, fixed, bits[:1])
+    step = contractor.rows_at_once(first, (net.BATCH, *output))
     results = []
     for at in range(0, len(bits), step):
-        part = contraction_network.selected(
-            nodes, fixed, bits[at : at + step], contraction_network.BATCH
-        )
+        part = net.selected(nodes, fixed, bits[at : at + step])
         if step == 1:  # a contraction with slices has no batch index
-            part = [contraction_network.first_row(node) for node in part]
+            part = [net.first_row(node) for node in part]
             results.append(contractor.contract(part, output).reshape(1, size))
         else:
-            results.append(
-                contractor.contract(part, (contraction_network.BATCH, *output)).reshape(-1, size)
-            )
+            results.append(contractor.contract(part, (net.BATCH, *output)).reshape(-1, size))
     return np.concatenate(results)
 
 
@@ -309,7 +277,6 @@ class ContractionEngine(outputs.EngineBase):
         StopPoll(control, self._comm).agree()
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
-        """See `EngineBase`."""
         limits = _limits(run.options)
         if run.circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
             return outputs.DenseState(
@@ -318,7 +285,6 @@ class ContractionEngine(outputs.EngineBase):
         return _ContractedState(run, Contractor(self._paths, limits, run.control, self._comm))
 
     def close(self) -> None:
-        """See `engine.Shared`."""
         if self._comm is not None:
             self._comm.Free()
             self._comm = None
@@ -355,19 +321,17 @@ def _check_shares(limits: ContractionLimits, request: Request) -> None:
 def _amplitudes_of_outcomes(run: outputs.BoundRun) -> NDArray[np.complexfloating]:
     """All amplitudes of a circuit."""
     dtype = run.options.dtype
-    factors, phase = contraction_network.gate_factors(run.circuit, run.params, dtype)
+    factors, phase = net.gate_factors(run.circuit, run.params, dtype)
     run.control.check()
     checked = _checked(factors, run.control.check)
-    state = contraction_network.dense_state(checked, tuple(range(run.circuit.num_qubits)), dtype)
+    state = net.dense_state(checked, tuple(range(run.circuit.num_qubits)), dtype)
     state = state * np.asarray(phase, state.dtype)
     normal: NDArray[np.complexfloating] = state / np.linalg.norm(state)
     return normal
 
 
-def _checked(
-    factors: list[contraction_network.Factor | None], check: Callable[[], None]
-) -> Iterator[contraction_network.Factor]:
-    for factor in contraction_network.fused(factors):
+def _checked(factors: list[net.Factor | None], check: Callable[[], None]) -> Iterator[net.Factor]:
+    for factor in net.fused(factors):
         check()
         yield factor
 
@@ -378,7 +342,7 @@ class _Cone(msgspec.Struct, frozen=True):
 
     number: int  # among the cones of a run
     qubits: tuple[int, ...]
-    state: NDArray[np.complexfloating] | contraction_network.StateNetwork | None
+    state: NDArray[np.complexfloating] | net.StateNetwork | None
 
 
 class _ContractedState(outputs.FinalState):
@@ -389,14 +353,12 @@ class _ContractedState(outputs.FinalState):
         self._layout = run.layouts.clbits
         self._circuit = run.circuit
         self._dtype = run.options.dtype
-        self._factors, self._phase = contraction_network.gate_factors(
-            run.circuit, run.params, self._dtype
-        )
+        self._factors, self._phase = net.gate_factors(run.circuit, run.params, self._dtype)
         self._contractor = contractor
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
-        factors = contraction_network.fused(self._factors)
+        factors = net.fused(self._factors)
         admit(factors, self.num_qubits, self._contractor)
         for first in range(0, shots, _SHOTS_AT_ONCE):
             shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
@@ -405,28 +367,24 @@ class _ContractedState(outputs.FinalState):
         self.remark = self._contractor.remark
 
     def probabilities(self) -> Distribution:
-        """See `FinalState`."""
         source = self._layout.source if self._layout.measures else None
         return sampling.distribution(self.statevector(), source)
 
     def statevector(self) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
         checked = _checked(self._factors, self._contractor.check)
-        state = contraction_network.dense_state(checked, tuple(range(self.num_qubits)), self._dtype)
+        state = net.dense_state(checked, tuple(range(self.num_qubits)), self._dtype)
         return state * np.asarray(self._phase, state.dtype)
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
-        """See `FinalState`."""
         self._contractor.check()
-        network = contraction_network.StateNetwork(self.num_qubits)
-        for factor in contraction_network.fused(self._factors):
+        network = net.StateNetwork(self.num_qubits)
+        for factor in net.fused(self._factors):
             network.add(factor)
         result = chosen_amplitudes(network, bits, self._contractor)
         self.remark = self._contractor.remark
         return result * np.asarray(self._phase, result.dtype)
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         result = np.zeros(len(strings))
         cones: dict[bytes, _Cone] = {}
         for number, (x, z) in enumerate(strings):
@@ -438,7 +396,7 @@ class _ContractedState(outputs.FinalState):
             if levels not in cones:
                 cones[levels] = self._cone(levels, len(cones))
             cone = cones[levels]
-            if isinstance(cone.state, contraction_network.StateNetwork):
+            if isinstance(cone.state, net.StateNetwork):
                 result[number] = self._contracted(cone.state, x, z, cone.number)
             elif cone.state is not None:
                 masks = [(_within(x, cone.qubits), _within(z, cone.qubits))]
@@ -450,25 +408,21 @@ class _ContractedState(outputs.FinalState):
         """Light cone with its amplitudes or its network."""
         kept = light_cone(self._circuit, OutputSupport(False, levels)).kept
         chosen = [self._factors[k] for k in np.flatnonzero(kept).tolist()]
-        factors = contraction_network.fused(chosen)
+        factors = net.fused(chosen)
         touched = {qubit for factor in factors for qubit in factor.qubits}
         touched.update(q for q, level in enumerate(levels) if level != UNUSED)
         qubits = tuple(sorted(touched))
         if len(qubits) <= CONE_QUBITS:
             if not self._contractor.owns(number):
                 return _Cone(number, qubits, None)
-            return _Cone(
-                number, qubits, contraction_network.dense_state(factors, qubits, self._dtype)
-            )
-        network = contraction_network.StateNetwork(self.num_qubits)
+            return _Cone(number, qubits, net.dense_state(factors, qubits, self._dtype))
+        network = net.StateNetwork(self.num_qubits)
         for factor in factors:
             network.add(factor)
         return _Cone(number, qubits, network)
 
-    def _contracted(
-        self, state: contraction_network.StateNetwork, x: int, z: int, cone: int
-    ) -> float:
-        network = contraction_network.expectation_network(state, x, z)
+    def _contracted(self, state: net.StateNetwork, x: int, z: int, cone: int) -> float:
+        network = net.expectation_network(state, x, z)
         if network is None:
             return 0.0
         nodes, factor = network

@@ -202,10 +202,10 @@ def first_row(node: NetworkTensor) -> NetworkTensor:
 
 
 def selected(
-    nodes: list[NetworkTensor], fixed: dict[int, int], bits: NDArray[np.uint8], batch: int
+    nodes: list[NetworkTensor], fixed: dict[int, int], bits: NDArray[np.uint8]
 ) -> list[NetworkTensor]:
     """Nodes with the fixed indices set: fixed[index] is a column of `bits` [rows, columns]. Nodes
-    that differ between rows have the index `batch` first."""
+    that differ between rows have the index BATCH first."""
     results = []
     for node in nodes:
         cut = [k for k, index in enumerate(node.indices) if index in fixed]
@@ -215,7 +215,7 @@ def selected(
         free = [k for k in range(len(node.indices)) if k not in cut]
         columns = tuple(bits[:, fixed[node.indices[k]]] for k in cut)
         array = node.array.transpose(*cut, *free)[columns]
-        results.append(NetworkTensor(array, (batch, *(node.indices[k] for k in free))))
+        results.append(NetworkTensor(array, (BATCH, *(node.indices[k] for k in free))))
     return results
 
 

@@ -45,6 +45,11 @@ class ChainLimits(msgspec.Struct, frozen=True):
             dtype,
         )
 
+    def empty(self, num_qubits: int, order: tuple[int, ...] | None) -> CanonicalChain:
+        """Chain of |0...0>; `order`: see `site_order`."""
+        sites = site_order(max(1, num_qubits), order)
+        return CanonicalChain(sites, bond=self.bond, cutoff=self.cutoff, dtype=self.dtype)
+
     def check_weight(self, lost: float, where: str = "") -> None:
         """Raise TruncatedState if more weight was discarded than allowed; what rounding loses is
         always allowed."""

@@ -13,10 +13,10 @@ from simulators.circuit.analysis import measurements
 from simulators.circuit.expressions import expressions_of
 from simulators.circuit.gates import CASE, ELSE, END_BLOCK, IF, MEASURE, RESET, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit, Operation, num_words, with_matrices
-from simulators.engine import RunControl, RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
+from simulators.execution.requests import Binding
 from simulators.tensornetwork.mps import canonical_chain
 
 # Circuits that measure, reset or branch before their end: one chain for each history of outcomes.
@@ -54,19 +54,11 @@ class OutcomeHistory(msgspec.Struct, gc=False):
 class Histories:
     """Histories of the outcomes of one binding."""
 
-    def __init__(
-        self,
-        circuit: Circuit,
-        params: NDArray[np.float64],
-        layout: measurements.MeasurementLayout,
-        options: RunOptions,
-        control: RunControl,
-    ) -> None:
-        self._steps = _steps(circuit, params, layout)
-        self._expressions = expressions_of(circuit) if circuit.conditions_data else ()
-        self._certain = CERTAIN[options.precision]
-        self._options = options
-        self._control = control
+    def __init__(self, run: Binding, layout: measurements.MeasurementLayout) -> None:
+        self._steps = _steps(run.circuit, run.params, layout)
+        self._expressions = expressions_of(run.circuit) if run.circuit.conditions_data else ()
+        self._certain = CERTAIN[run.options.precision]
+        self._options, self._control = run.options, run.control
         self._executed = 0
         self.count = 0  # finished histories
 
@@ -207,29 +199,17 @@ class DynamicMpsState(FinalState):
     histories."""
 
     def __init__(
-        self,
-        layouts: measurements.MeasurementLayouts,
-        circuit: Circuit,
-        params: NDArray[np.float64],
-        order: tuple[int, ...] | None,
-        options: RunOptions,
-        control: RunControl,
+        self, layouts: measurements.MeasurementLayouts, run: Binding, order: tuple[int, ...] | None
     ) -> None:
-        self.num_qubits = circuit.num_qubits
+        self.num_qubits = run.circuit.num_qubits
         self._layouts = layouts
-        self._circuit, self._params = circuit, params
-        self._options, self._control = options, control
-        self._limits = canonical_chain.ChainLimits.of(options)
-        self._empty = canonical_chain.CanonicalChain(
-            canonical_chain.site_order(max(1, circuit.num_qubits), order),
-            bond=self._limits.bond,
-            cutoff=self._limits.cutoff,
-            dtype=self._limits.dtype,
-        )
+        self._run, self._control = run, run.control
+        self._limits = canonical_chain.ChainLimits.of(run.options)
+        self._empty = self._limits.empty(self.num_qubits, order)
         self._bond = 1
 
     def _histories(self, layout: measurements.MeasurementLayout) -> Histories:
-        return Histories(self._circuit, self._params, layout, self._options, self._control)
+        return Histories(self._run, layout)
 
     def _note(self, state: MatrixProductState, share: float) -> None:
         self._limits.check_weight(state.truncation)
@@ -258,7 +238,6 @@ class DynamicMpsState(FinalState):
         yield records, None
 
     def probabilities(self) -> sampling.Distribution:
-        """See `FinalState`."""
         layout = self._layouts.clbits
         histories = self._histories(layout)
         self.truncation = 0.0
@@ -275,7 +254,6 @@ class DynamicMpsState(FinalState):
         return sampling.tally(np.concatenate(records), np.concatenate(probs))
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`."""
         histories = self._histories(self._layouts.state)
         self.truncation = 0.0
         result = np.zeros(len(strings))

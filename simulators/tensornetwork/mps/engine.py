@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from noise_models.channel import paulis
@@ -53,17 +54,12 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
         return self.noise.locations.nbytes
 
 
-def run_noisy(
-    plan: NoisyChainPlan,
-    circuit: Circuit,
-    request: Request,
-    options: RunOptions,
-    control: RunControl,
-) -> EngineResult:
+def run_noisy(plan: NoisyChainPlan, run: requests.Run) -> EngineResult:
     """Run all bindings of a circuit with noise. Raises Unsupported for outputs that trajectories
     cannot give, and for mid-circuit operations that are no gates."""
-    requests.check_run(circuit, options)
-    number = requests.num_bindings(circuit, request)
+    circuit, request = run.circuit, run.request
+    requests.check_run(circuit, run.options)
+    rows = run.rows()
     requests.check_outputs(CARD, request, bool(circuit.clbits_data))
     pattern_sampling.refuse_outputs(request)
     outputs.terms(request.observables, circuit.num_qubits)
@@ -82,11 +78,10 @@ def run_noisy(
     own = requests.part_request(part, request, circuit.num_qubits)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
-    for row in range(number):
-        params = requests.bind(circuit, request, row)[part.params]
-        state = _Trajectories(located, params, layouts, options, control)
-        key = request.seed, request.binding + row
-        results.append(outputs.collect(state, layouts, own, key, readout))
+    for row in rows:
+        bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
+        state = _Trajectories(located, bound, layouts)
+        results.append(outputs.collect(state, layouts, own, row.key, readout))
     return EngineResult.joined(results)
 
 
@@ -116,7 +111,6 @@ class _Nodes:
         self.bond = 1
 
     def advance(self, step: Advance) -> None:
-        """See `prefix_tree.NodeStates`."""
         if step.source < 0:
             node = canonical_chain.ChainNode(self._empty.copy())
         elif step.source == step.target:
@@ -156,7 +150,6 @@ class _Nodes:
         return self._table.operators.probs(which, node.chain.reduced(qubits))
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
-        """See `prefix_tree.NodeStates`."""
         node = self._held[level].copy()
         state = node.state()
         self.bond = max(self.bond, state.bond)
@@ -187,26 +180,15 @@ class _Trajectories(outputs.FinalState):
     """Trajectories of one binding."""
 
     def __init__(
-        self,
-        located: NoisyCircuit,
-        params: NDArray[np.float64],
-        layouts: MeasurementLayouts,
-        options: RunOptions,
-        control: RunControl,
+        self, located: NoisyCircuit, run: requests.Binding, layouts: MeasurementLayouts
     ) -> None:
         self.num_qubits = located.circuit.num_qubits
         self._located = located
-        self._params = params
+        self._params = run.params
         self._source = layouts.clbits.source
-        self._control = control
-        self._limits = canonical_chain.ChainLimits.of(options)
-        order = chain_order(located.circuit)
-        self._empty = canonical_chain.CanonicalChain(
-            canonical_chain.site_order(max(1, self.num_qubits), order),
-            bond=self._limits.bond,
-            cutoff=self._limits.cutoff,
-            dtype=self._limits.dtype,
-        )
+        self._control = run.control
+        self._limits = canonical_chain.ChainLimits.of(run.options)
+        self._empty = self._limits.empty(self.num_qubits, chain_order(located.circuit))
         after = located.table.table[:, AFTER_OP]
         self._tree = Tree.of(located.table, np.append(after + 1, located.circuit.ops.size))
         self._lost = 0.0  # discarded weight, summed over shots
@@ -255,8 +237,7 @@ class _Trajectories(outputs.FinalState):
     ) -> tuple[tuple[float, float], ...]:
         """Estimates as `FinalState.estimates`: means over trajectories."""
         count = len(request.observables)
-        owners = np.repeat(np.arange(count), [len(item.labels) for item in request.observables])
-        weights = np.concatenate([item.coefficients for item in request.observables])
+        owners, weights = outputs.owners_and_weights(request.observables)
         moments = pattern_sampling.Moments(count)
         for first, last in pattern_sampling.shot_blocks(self._located.errors, request.shots):
             values = np.zeros((last - first, count))
@@ -315,19 +296,15 @@ class MpsEngine(outputs.EngineBase):
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`."""
         if isinstance(plan, NoisyChainPlan):
-            return run_noisy(plan, circuit, request, options, control)
+            return run_noisy(plan, requests.Run(circuit, request, options, control))
         return super().run(plan, circuit, request, options, control)
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
-        """See `EngineBase`."""
         layouts, control = run.layouts, run.control
         assert isinstance(layouts, MpsPlan)
         if layouts.clbits.branching or layouts.state.branching:
-            return DynamicMpsState(
-                layouts, run.circuit, run.params, layouts.order, run.options, control
-            )
+            return DynamicMpsState(layouts, run, layouts.order)
         limits = canonical_chain.ChainLimits.of(run.options)
         return ChainState(
             layouts,

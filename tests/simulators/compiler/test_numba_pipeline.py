@@ -18,16 +18,10 @@ from numba.core import event
 from numba.core.errors import TypingError
 
 from simulators.compiler import kernel, numba_pipeline
-from simulators.compiler.kernel import (
-    _OPTIONS,
-    I64,
-    INT,
-    REAL,
-    REALS,
-    REALS2,
-    WORD,
-    device_function,
-)
+from simulators.compiler.kernel import _OPTIONS, TYPES, device_function
+
+I64, INT, REAL = TYPES["I64"], TYPES["INT"], TYPES["REAL"]
+REALS, REALS2, WORD = TYPES["REALS"], TYPES["REALS2"], TYPES["WORD"]
 
 
 @device_function
@@ -155,7 +149,7 @@ def _kernel() -> kernel.Kernel:
     def increment(number):  # type: ignore[no-untyped-def]
         return number + 1
 
-    return kernel.Kernel(increment, kernel.INT(kernel.INT), "wide")
+    return kernel.Kernel(increment, kernel.signature_of("INT -> INT"), "wide")
 
 
 @pytest.fixture

@@ -212,11 +212,11 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[kernel.Kernel
     monkeypatch.setattr(kernel, "_chosen", [tmp_path])
     monkeypatch.setattr(warmup, "_MODULES", dict.fromkeys(warmup._MODULES, ()))
 
-    @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
+    @kernel.kernel("INT -> INT", group="wide")
     def first(number):  # type: ignore[no-untyped-def]
         return number + 1
 
-    @kernel.kernel(kernel.INT, returns=kernel.INT, group="wide")
+    @kernel.kernel("INT -> INT", group="wide")
     def second(number):  # type: ignore[no-untyped-def]
         return number + 2
 
@@ -255,7 +255,7 @@ def test_kernel_being_compiled_by_other_process_is_loaded_last(
 def test_wanted_group_is_compiled_before_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twins: list[kernel.Kernel]
 ) -> None:
-    @kernel.kernel(kernel.INT, returns=kernel.INT, group="noise")
+    @kernel.kernel("INT -> INT", group="noise")
     def third(number):  # type: ignore[no-untyped-def]
         return number + 3
 
@@ -456,7 +456,7 @@ WORK_NS = 5_000_000
 def test_compile_time_is_counted_and_excluded_from_working_clock() -> None:
     spent, begin, working = spent_ns(), time.perf_counter_ns(), working_ns()
 
-    @kernel.kernel(kernel.INT, returns=kernel.INT, group="small")
+    @kernel.kernel("INT -> INT", group="small")
     def added(number):  # type: ignore[no-untyped-def]
         return number + 1
 

@@ -23,8 +23,8 @@ from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
 
 from noise_models import library
 from noise_models.build import build
+from noise_models.calibration import CalibrationSnapshot
 from noise_models.model import NoiseModel, NoiseOptions
-from noise_models.snapshot import CalibrationSnapshot
 from simulators.circuit.analysis.measurements import TERMINAL, measurement_layout
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit, operations

@@ -46,10 +46,11 @@ def test_samples_are_equal_with_stored_or_recomputed_norms(dtype: str) -> None:
     shots = np.arange(5000)
     with ThreadPool(2, RunControl()) as thread_pool:
         states = LocalBackend(thread_pool, RunControl())
-        result = protocol.sample(states, state, (4, 0), shots)
+        draws = protocol.ShotDraws((4, 0), shots)
+        result = protocol.sample(states, state, draws)
         inexact = state_of(state.amplitudes)
-        np.testing.assert_array_equal(result, protocol.sample(states, inexact, (4, 0), shots))
-        sorted_ = protocol.sample(states, state, (4, 0), shots, ordered=False)
+        np.testing.assert_array_equal(result, protocol.sample(states, inexact, draws))
+        sorted_ = protocol.sample(states, state, protocol.ShotDraws((4, 0), shots, ordered=False))
     np.testing.assert_array_equal(np.sort(result), sorted_)
     ends = np.cumsum(np.abs(state.amplitudes.astype(np.complex128)) ** 2)
     draws = np.random.Generator(np.random.Philox(key=[4, 0])).random(5000) * ends[-1]
@@ -61,9 +62,8 @@ def test_outcomes_of_zero_probability_are_not_drawn() -> None:
     amplitudes[[5, 40, 4095, 9000]] = 0.5
     state = state_of(amplitudes)
     with ThreadPool(1, RunControl()) as thread_pool:
-        result = protocol.sample(
-            LocalBackend(thread_pool, RunControl()), state, (1, 0), np.arange(2000)
-        )
+        states, draws = LocalBackend(thread_pool, RunControl()), np.arange(2000)
+        result = protocol.sample(states, state, protocol.ShotDraws((1, 0), draws))
     values, counts = np.unique(result, return_counts=True)
     assert values.tolist() == [5, 40, 4095, 9000]
     assert counts.min() > 400
