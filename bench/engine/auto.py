@@ -27,11 +27,9 @@ import numpy as np
 import psutil
 from qiskit import QuantumCircuit
 
+from bench.harness import Option, Report, repeated_s, timed
 from bench.harness.isolated import IsolatedPeer
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import timed_s
 from bench.peers.simenv_engine import WorkerTask
 from bench.wide_families import WIDTHS, generated
 from simenv.client.circuits import load
@@ -70,7 +68,6 @@ class Engine(WorkerTask):
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("auto", f"auto and the best engine in hindsight: {SHOTS:,} shots, one thread")
     engines = _Engines()
     load_kernels(all_kernels=True)
@@ -97,10 +94,9 @@ def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:
     The result is infinite where another engine runs a circuit that the chosen one does not, and
     None where no engine runs it.
     """
-    candidates: list[engine_choice.EngineCandidate] = []
-    took = timed_s(lambda: candidates.extend(_candidates(packed)), time.process_time)
+    took, candidates = timed(lambda: _candidates(packed), time.process_time)
     if took < SHORT_S:
-        again = (timed_s(lambda: _candidates(packed), time.process_time) for _ in range(RUNS - 1))
+        again = repeated_s(lambda: _candidates(packed), RUNS - 1, time.process_time)
         took = min(took, *again)
     chosen = "" if candidates[0].route is None else candidates[0].engine
     result = engines.seconds(chosen, packed, MOST_S) if chosen else None
@@ -156,7 +152,7 @@ class _Engines:
         """Return the CPU seconds of the best of a few runs; None where it failed, see `problem`."""
         peer = self._peers.get(name)
         if peer is None or peer.problem:
-            peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1)
+            peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1, quiet=True)
         if not peer.prepare(0, [packed]):
             self.problem = peer.problem
             return None

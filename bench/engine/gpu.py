@@ -20,14 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.circuits import measured, wide_circuit
+from bench.circuits import engine_circuit, measured, wide_circuit
+from bench.harness import Option, Report, repeated_s, rounds
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
 from bench.peers.on_gpu import Peers, compare
 from bench.small_circuits import built, gates
-from simenv.client.circuits import load
-from simenv.model import decode_program
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu.backend import DeviceBackend
@@ -39,7 +36,7 @@ from simulators.statevector.plan import ExecutionPlan
 
 OPTIONS = (
     Option("--host", action="store_true", help="a dry run without a GPU"),
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
 )
 ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
 SUPPORT = Path(__file__).parents[2] / "tests" / "support"
@@ -56,7 +53,6 @@ GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     load_kernels()
     report = Report("gpu", "engine gpu, one GPU")
     _kernels(report, ARCHITECTURES[1:2] if options.host else ARCHITECTURES)
@@ -146,13 +142,8 @@ class _Bench:
     def seconds(self, work: Callable[[], object]) -> float:
         """Return the median of some calls after a first one, including all launches."""
         wait = getattr(self.device, "synchronize", lambda: None)
-        results = []
-        for _ in range(self._rounds + 1):
-            begin = time.perf_counter()
-            work()
-            wait()
-            results.append(time.perf_counter() - begin)
-        return statistics.median(results[1:])
+        seconds = repeated_s(lambda: (work(), wait()), self._rounds + 1)
+        return statistics.median(seconds[1:])
 
     def copy_rate(self, count: int) -> float:
         """Return the bytes per second of a copy, read and written."""
@@ -162,8 +153,7 @@ class _Bench:
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
         """Return the seconds of all gates and of planning, and the bytes that sweeps read and
         write."""
-        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
-        circuit = Circuit.from_program(decode_program(packed))
+        circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
         options = RunOptions(precision=precision)
         begin = time.perf_counter()
         engine = GpuEngine(self.device)
@@ -187,20 +177,16 @@ class _Bench:
 
     def run_seconds(self, kind: str, n: int) -> float:
         """Return the seconds of a run with counts in single precision, without planning."""
-        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
-        circuit = Circuit.from_program(decode_program(packed))
-        options = RunOptions(precision="single")
-        engine = GpuEngine(self.device)
-        plan = engine.plan(circuit, None, options)
-        request = Request(SHOTS, 1)
-        return self.seconds(lambda: engine.run(plan, circuit, request, options, RunControl()))
+        circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
+        return self._run(circuit, Request(SHOTS, 1), RunOptions(precision="single"))
 
     def batch_seconds(self, n: int, rows: int) -> float:
         """Return the seconds of many bindings of one circuit, including their counts."""
-        circuit = Circuit.from_program(
-            decode_program(load(built(n, gates(n, BATCH_GATES, 1))).packed)
-        )
-        engine = GpuEngine(self.device)
-        plan = engine.plan(circuit, None, RunOptions())
+        circuit = engine_circuit(built(n, gates(n, BATCH_GATES, 1)))
         request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
-        return self.seconds(lambda: engine.run(plan, circuit, request, RunOptions(), RunControl()))
+        return self._run(circuit, request, RunOptions())
+
+    def _run(self, circuit: Circuit, request: Request, options: RunOptions) -> float:
+        engine = GpuEngine(self.device)
+        plan = engine.plan(circuit, None, options)
+        return self.seconds(lambda: engine.run(plan, circuit, request, options, RunControl()))
