@@ -12,13 +12,9 @@ its arrival in Python (`client.events`, queried every 20 ms) and in the event qu
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,8 +24,8 @@ import numpy as np
 from qiskit import QuantumCircuit
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import home
 from noise_models import document
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -69,31 +65,16 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     title = f"{options.tasks:,} tasks on a paced device; replay of {options.days} snapshots"
     report = Report("paced_device", title)
-    with _home() as folder:
+    with home():
+        folder = config.devices_folder()
+        folder.mkdir(parents=True)
         (folder / "chip.json").write_bytes(dump(CHIP))
         _pace(report, options.tasks)
         year = _year(folder, options.days, options.days_per_s)
         _drift(report, year, options.days_per_s)
     return report
-
-
-@contextmanager
-def _home() -> Iterator[Path]:
-    """Yield the folder of devices of a new home."""
-    before = dict(os.environ)
-    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())  # kernels of the previous home
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["SIMENV_HOME"] = name
-        try:
-            folder = config.devices_folder()
-            folder.mkdir(parents=True)
-            yield folder
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
 
 
 def _flip() -> QuantumCircuit:

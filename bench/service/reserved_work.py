@@ -27,8 +27,7 @@ from qiskit.circuit.library import efficient_su2, quantum_volume
 from qiskit.synthesis.qft import synth_qft_full
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
 from simenv.client.client import Client
 from simenv.client.reservations import Reservation
 from simenv.errors import SimenvError
@@ -95,7 +94,6 @@ class Work:
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("reserved_work", f"reserved, then run: {options.device}, seed {options.seed}")
     rng = np.random.default_rng(options.seed)
     for pool in POOLS:
