@@ -41,10 +41,14 @@ def simenv(
 
 
 @contextmanager
-def home() -> Iterator[Path]:
-    """Give this process a new, empty SIMENV_HOME, with the kernels of the previous one."""
+def home(*, cold: bool = False) -> Iterator[Path]:
+    """Give this process a new, empty SIMENV_HOME, with the kernels of the previous one.
+
+    `cold`: without them.
+    """
     before = dict(os.environ)
-    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())
+    if not cold:
+        os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as name:
         os.environ["SIMENV_HOME"] = name
         try:

@@ -34,7 +34,7 @@ OPTIONS = (
 
 def run(options: Namespace) -> Report:
     report = Report("certify", f"{options.device}: all qubits and pairs, 2 workers")
-    with home() as folder:
+    with home(cold=True) as folder:
         full, controls = _certificates(options.device, folder / "devices")
     print(f"{full.circuits} circuits, {full.shots:,} shots, {len(full.comparisons)} quantities")
     report.at_most("seconds", full.seconds, "whole device, s")
