@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from vqls_frontends import hadamard_tests
 
 import simenv
 from bench.harness import Report, installed, rounds
@@ -69,6 +68,7 @@ def _check(results: dict[str, Any]) -> None:
 
 def _tapes(angles: Array) -> list[Any]:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     make = qml.tape.make_qscript(hadamard_tests, shots=SHOTS)
     return [make(row) for row in bindings_at(angles)]
@@ -82,6 +82,7 @@ def _batch(device: Any, angles: Array) -> Any:
 
 def _broadcast(device: Any, angles: Array) -> Any:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     node = qml.set_shots(qml.QNode(hadamard_tests, device, diff_method=None), SHOTS)
     return node(list(bindings_at(angles).T))
@@ -89,6 +90,7 @@ def _broadcast(device: Any, angles: Array) -> Any:
 
 def _gradient(device: Any, angles: Array) -> Any:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     switches = example.switches()
 
