@@ -95,10 +95,12 @@ def waited_s(result: Result) -> float:
     return float(result.timing.queued_s + result.timing.sent_s)
 
 
-def wait_until(true: Callable[[], object], timeout_s: float, look_s: float = 0.01) -> None:
+def wait_until(
+    true: Callable[[], object], timeout_s: float, look_s: float = 0.01, what: str = "a condition"
+) -> None:
     """Wait for a condition. Raises SystemExit if it does not become true in time."""
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:
-            raise SystemExit(f"not within {timeout_s:.0f} s")
+            raise SystemExit(f"{what}: not within {timeout_s:.0f} s")
         time.sleep(look_s)

@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,9 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.harness.host_overhead import print_overhead
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import wait_until
 from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
@@ -55,7 +55,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
         host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
@@ -94,11 +93,8 @@ class Host:
         if done.returncode:
             raise SystemExit(f"{python} has no simenv: {done.stderr.splitlines()[-1]}")
         self.inside: dict[str, str] = json.loads(done.stdout)
-        self.apis = [self.defw / "python" / "service-apis"]
-        if self.revision == 1:
-            self.apis.insert(0, qfw / "service-apis")
-        else:
-            self.apis.insert(0, self._stubs())
+        own_apis = qfw / "service-apis" if self.revision == 1 else self._stubs()
+        self.apis = [own_apis, self.defw / "python" / "service-apis"]
         self.parent_port = _free_port()
         self.parent = "resmgr" if self.revision == 1 else "dirsvc"
         self.home = folder / "home"
@@ -113,8 +109,7 @@ class Host:
         if not self.private:
             self.start_environment()
         try:
-            module = f"svc_{self.parent}"
-            self.daemon(self.parent, module, port=self.parent_port)
+            self.daemon(self.parent, f"svc_{self.parent}", port=self.parent_port)
             self.daemon("simenv", self._modules("svc_simenv_qpm"))
             yield
         finally:
@@ -149,12 +144,9 @@ class Host:
         kind = "service" if name == "simenv" else self.parent
         environ = self._environ(name, kind, "daemon", modules, logs, port)
         subprocess.run([str(self.program), "-d"], env=environ, check=True, cwd=self.folder)
-        end = time.monotonic() + START_S
-        while not (logs / "pid").exists() or not (logs / "pid").read_text():
-            if time.monotonic() > end:
-                raise SystemExit(f"{name} does not start; see {logs}")
-            time.sleep(0.05)
-        self.daemons[name] = int((logs / "pid").read_text())
+        pid = logs / "pid"
+        wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
+        self.daemons[name] = int(pid.read_text())
 
     # --- applications -------------------------------------------------------------------------
 
@@ -174,9 +166,13 @@ class Host:
         )
         return App(child, logs)
 
+    def start_app(self, name: str, *args: str, **more: str) -> App:
+        """Start an application of `qfw_apps`."""
+        return self.start(APPS / "application.py", name, *args, **more)
+
     def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
-        """Run one of `qfw_apps` to its end; return the JSON lines it printed."""
-        return self.start(APPS / script, *args, **more).end()
+        """Run an application to its end; return the JSON lines it printed."""
+        return self.start_app(script, *args, **more).end()
 
     def _modules(self, *first: str) -> str:
         if self.revision == 1:
@@ -284,7 +280,7 @@ def leaving(host: Host, report: Report, runs: int) -> None:
     times."""
     waits = []
     for _ in range(runs):
-        lines = host.run("leaving.py")
+        lines = host.run("leaving")
         waits += [line["seconds"] for line in lines if line["kind"] == "result"]
     report.at_least("leaving_share", 100 * len(waits) / runs, f"{runs} runs that leave: % served")
     report.at_most("leaving_worst_s", max(waits, default=float("inf")), "slowest of them, s")
@@ -294,7 +290,7 @@ def backends(host: Host, report: Report, runs: int) -> None:
     """Two backends in one application, then one in each of two applications at the same time."""
     count = min(50, runs)
     for label, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
-        started = [host.start(APPS / "backends.py", str(count), *bits) for bits in apps]
+        started = [host.start_app("backends", str(count), *bits) for bits in apps]
         lines = [line for app in started for line in app.end()]
         own = sum(line["own"] for line in lines if line["kind"] == "own")
         report.at_least("own_share", 100 * own / (2 * count), f"backends in {label}: % own results")
@@ -305,7 +301,7 @@ def killed(host: Host, report: Report, _: int) -> None:
 
     The application makes no call but its polls.
     """
-    app = host.start(APPS / "polling.py", "12")
+    app = host.start_app("polling", "12")
     app.wait_for_line("submitted")
     host.kill_environment()
     app.wait_for_line("not-ready", 30)
@@ -325,9 +321,9 @@ def stopped(host: Host, report: Report, _: int) -> None:
     Another client is served meanwhile. It is connected before: QFw's resource manager asks every
     client at each lookup, and would wait for the stopped one itself.
     """
-    other = host.start(APPS / "second_client.py")
+    other = host.start_app("second_client")
     other.wait_for_line("connected")
-    app = host.start(APPS / "stopping.py", "3")
+    app = host.start_app("stopping", "3")
     app.wait_for_line("submitted")
     app.child.send_signal(signal.SIGSTOP)
     end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
@@ -354,8 +350,40 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
     given = (f"{name}={pid}" for name, pid in pids.items())
-    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 2)), *given)
+    (line,) = host.run("overhead", str(path), str(max(4, runs // 2)), *given)
     print_overhead(report, host.revision, line)
+
+
+PARTS = {
+    "parse": "parse and pack, of a text that is new",
+    "accept": "request to begin of the run: submit, accept, schedule",
+    "run": "run",
+    "return": "end of the run to the plugin: commit of the result",
+    "yaml": "YAML, more than that of the plugin that does nothing",
+}
+
+
+def print_overhead(report: Report, revision: int, line: dict[str, Any]) -> None:
+    """Print times, parts and CPU time by process; add the verdict on the share."""
+    own, null = line["times"]["own"], line["times"]["null"]
+    for name, values in (("simenv", own), ("nothing", null)):
+        low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))
+        print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
+    for name, text in PARTS.items():
+        print(f"       {text:56} {1e3 * line['parts'][name]:7.3f} ms")
+    for name, seconds in line["cpu"]["own"].items():
+        print(f"       CPU of {name:49} {1e3 * (seconds - line['cpu']['null'][name]):7.3f} ms")
+    print(f"       answers as YAML: {line['sizes']['own']} and {line['sizes']['null']} bytes")
+    pairs = zip(_medians(own, line["block"]), _medians(null, line["block"]), strict=True)
+    share_ms = 1e3 * statistics.median(ours - nothing for ours, nothing in pairs)
+    label = f"revision {revision}: our share of a call, p50 of neighbouring blocks, ms"
+    report.at_most(f"share{revision}_p50_ms", share_ms, label)
+
+
+def _medians(values: list[float], block: int) -> list[float]:
+    """Return the median of each block. Blocks are compared with their neighbours, because the
+    host's own time drifts by more than the share."""
+    return [statistics.median(values[at : at + block]) for at in range(0, len(values), block)]
 
 
 def private(host: Host, report: Report, runs: int) -> None:
@@ -392,7 +420,7 @@ def _is_alive(pid: int) -> bool:
 
 def rows(host: Host, report: Report, _: int) -> None:
     """Requirements of applications, one by one."""
-    results = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
+    results = [line for line in host.run(f"rows{host.revision}") if line["kind"] == "row"]
     for line in results:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
@@ -421,6 +449,7 @@ def examples(host: Host, report: Report, _: int) -> None:
     report.at_most("examples_failed", len(failed), "examples of QFw that fail")
 
 
+SUPERMARQ = ("--iterations", "2", "--shots", "10", "--method", "ghz")
 EXAMPLES = (
     ("test_init_qfw.py",),
     ("test_qiskit_simple.py", "4"),
@@ -430,18 +459,7 @@ EXAMPLES = (
     ("test_qiskit_qaoa.py", "nwqsim"),
     ("test_pennylane.py",),
     ("test_pennylane_ghz.py", "4", "nwqsim", "2"),
-    ("test_supermarq.py", "--run", "sync", "--iterations", "2", "--shots", "10", "--method", "ghz"),
-    (
-        "test_supermarq.py",
-        "--run",
-        "async",
-        "--iterations",
-        "2",
-        "--shots",
-        "10",
-        "--method",
-        "ghz",
-    ),
+    *(("test_supermarq.py", "--run", way, *SUPERMARQ) for way in ("sync", "async")),
 )
 Drill = Callable[[Host, Report, int], None]
 DRILLS: dict[int, dict[str, Drill]] = {

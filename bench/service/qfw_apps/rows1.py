@@ -3,13 +3,11 @@
 import time
 from collections.abc import Callable
 
+from application import run_rows
 from defw_exception import DEFwExecutionError, DEFwInProgress
-from drill_output import run_rows
 from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
 from qfw_qiskit.qfw_lookup_service import get_qpm
 from qiskit import QuantumCircuit
-
-import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
 BELL = QuantumCircuit(2)
 BELL.h(0)
@@ -137,4 +135,7 @@ ROWS: list[Callable[[], None]] = [
     bad_circuit_raises_in_sync, seven_times, ready_and_test, delete_is_silent,
     shutdown_of_one_client_stops_no_other,
 ]  # fmt: skip
-run_rows(ROWS)
+
+
+def run() -> None:
+    run_rows(ROWS)
