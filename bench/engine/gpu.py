@@ -12,11 +12,9 @@ verdicts.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -39,7 +37,6 @@ OPTIONS = (
     rounds(5, quick=2),
 )
 ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
-SUPPORT = Path(__file__).parents[2] / "tests" / "support"
 KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
 WIDTHS = (24, 28, 30)
 COPIED = 1 << 29  # complex numbers: 8 GiB
@@ -121,8 +118,7 @@ def _wide(
 
 def _device(*, host: bool) -> Device:
     if host:
-        sys.path.insert(0, str(SUPPORT))
-        from host_device import HostDevice
+        from bench.testbed.host_device import HostDevice
 
         return HostDevice()
     from simulators.gpu.devices.cupy_device import CupyDevice

@@ -4,7 +4,7 @@ Each scenario is one attack with a key of role client over CURVE, in a process o
 a good client with another key and one on the service's machine repeatedly ask for an answer. The
 figures are the peak memory of the service, the 99th percentile of the good clients' answer times,
 and the time to revoke the attacker's key during the attack. A scenario is a function in
-`bench.harness.attacks`; `ATTACKS` names them all.
+`bench.testbed.attacks`; `ATTACKS` names them all.
 
     python -m bench run hostile_client [--seconds 10] [--only never_reads]
 """
@@ -27,8 +27,8 @@ import numpy as np
 
 import simenv
 from bench.harness import Option, Report, probed, timed_s
-from bench.harness.attacks import ATTACKS, ON_SMALL_DISK, Prey, prepare
 from bench.harness.environments import remote_key, service_process, tmpfs
+from bench.testbed.attacks import ATTACKS, ON_SMALL_DISK, Prey, prepare
 from simenv.errors import SimenvError
 from simenv.wire.keyfiles import UserKeyFile
 

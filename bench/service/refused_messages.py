@@ -2,7 +2,7 @@
 
 A client with a key of role client sends messages of up to 7 MiB over CURVE and waits for each
 refusal: one series for each path that a message takes. The figure is the growth of the service's
-memory in a series. A path is an entry of `BODIES` in `bench.harness.attacks`.
+memory in a series. A path is an entry of `BODIES` in `bench.testbed.attacks`.
 
     python -m bench run refused_messages [--messages 200] [--only explain]
 """
@@ -14,8 +14,8 @@ from argparse import Namespace
 
 import simenv
 from bench.harness import Option, Report
-from bench.harness.attacks import BODIES, growth_bytes
 from bench.harness.environments import remote_key, service_process
+from bench.testbed.attacks import BODIES, growth_bytes
 
 OPTIONS = (
     Option("--messages", type=int, default=200, quick=30),

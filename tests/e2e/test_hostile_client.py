@@ -15,7 +15,7 @@ import pytest
 from small_disk import small_disk
 
 import simenv
-from bench.harness.attacks import (
+from bench.testbed.attacks import (
     ATTACKS,
     BELL,
     ON_SMALL_DISK,

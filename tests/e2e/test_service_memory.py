@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import simenv
-from bench.harness.attacks import (
+from bench.testbed.attacks import (
     BODIES,
     Attack,
     Prey,
