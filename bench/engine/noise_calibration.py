@@ -126,12 +126,12 @@ def _section(options: Namespace, name: str, split: dict[str, Any]) -> page.Secti
         AER: {"recipe": "aer", "idle": False},
         AER_IDLE: "aer",
         AER_PROPERTIES: "aer-properties",
-        SNAPSHOT: None,
+        SNAPSHOT: {},
     }
     if snapshot.zz:
         recipes |= {_zz_model(each): {"gate.zz_strength": each} for each in STRENGTHS}
     models: dict[str, Predictor] = {
-        model: Predictor(snapshot, recipe and NoiseOptions.parse(recipe), compiler)
+        model: Predictor(snapshot, NoiseOptions.parse(recipe), compiler)
         for model, recipe in recipes.items()
     }
     for model, narrow in () if options.curve_only else ((FITTED, False), (NARROW, True)):

@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.harness import Option, Report
 from bench.harness.environments import wait_until
 from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
@@ -95,19 +97,16 @@ class Host:
         self.inside: dict[str, str] = json.loads(done.stdout)
         own_apis = qfw / "service-apis" if self.revision == 1 else self._stubs()
         self.apis = [own_apis, self.defw / "python" / "service-apis"]
-        self.parent_port = _free_port()
-        self.parent = "resmgr" if self.revision == 1 else "dirsvc"
+        self.parent, self.parent_port = ("resmgr", "dirsvc")[self.revision - 1], _free_port()
         self.home = folder / "home"
         self.daemons: dict[str, int] = {}  # pids by name
         self._apps = 0
-
-    # --- life ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def up(self) -> Iterator[None]:
         """Run the environment, the parent and the service until the context ends."""
         if not self.private:
-            self.start_environment()
+            self.simenv("up", "--workers", "2")
         try:
             self.daemon(self.parent, f"svc_{self.parent}", port=self.parent_port)
             self.daemon("simenv", self._modules("svc_simenv_qpm"))
@@ -119,13 +118,13 @@ class Host:
             if not self.private:
                 self.simenv("down")
 
-    def start_environment(self) -> None:
-        self.simenv("up", "--workers", "2")
-
     def kill_environment(self) -> None:
         """Kill the service with SIGKILL, as a crash would."""
+        os.kill(self.service_pid(), signal.SIGKILL)
+
+    def service_pid(self) -> int:
         connection = json.loads((self.home / "default" / "connection.json").read_text())
-        os.kill(connection["pid"], signal.SIGKILL)
+        return int(connection["pid"])
 
     def simenv(self, *args: str) -> str:
         line = [self.python, "-c", "from simenv.cli.entry import main; main()", *args]
@@ -147,8 +146,6 @@ class Host:
         pid = logs / "pid"
         wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
         self.daemons[name] = int(pid.read_text())
-
-    # --- applications -------------------------------------------------------------------------
 
     def start(self, script: Path, *args: str, **more: str) -> App:
         """Start an application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
@@ -175,11 +172,9 @@ class Host:
         return self.start_app(script, *args, **more).end()
 
     def _modules(self, *first: str) -> str:
-        if self.revision == 1:
-            return ",".join((*first, "api_qpm", "api_events"))
         names = ("execution", "admission_control", "admission_policy_config", "scheduler_control")
-        more = (*names, "telemetry", "control")
-        return ",".join((*first, *(f"api_qpm_{name}" for name in more), "api_events"))
+        more = [f"api_qpm_{name}" for name in (*names, "telemetry", "control")]
+        return ",".join((*first, *(["api_qpm"] if self.revision == 1 else more), "api_events"))
 
     def _environ(
         self, name: str, kind: str, shell: str, modules: str, logs: Path, port: int
@@ -326,10 +321,9 @@ def stopped(host: Host, report: Report, _: int) -> None:
     app = host.start_app("stopping", "3")
     app.wait_for_line("submitted")
     app.child.send_signal(signal.SIGSTOP)
-    end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
-    while json.loads(host.simenv("--json", "status"))["done"] < 3:
-        if time.monotonic() > end:
-            raise RuntimeError("the stopped client's circuits do not end")
+    # Kernels of this width may have to be compiled first.
+    ended = lambda: json.loads(host.simenv("--json", "status"))["done"] >= 3  # noqa: E731
+    wait_until(ended, APP_S, what="the stopped client's circuits do not end")
     try:
         (other.logs / "go").touch()
         waits = [line["seconds"] for line in other.end(60) if line["kind"] == "result"]
@@ -345,9 +339,8 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     """simenv's share of a call: `sync_run` in turns with that of a plugin that does nothing."""
     path = host.folder / "circuit.qasm"
     path.write_text(CIRCUIT)
-    connection = json.loads((host.home / "default" / "connection.json").read_text())
     workers = [json.loads(line) for line in host.simenv("--json", "workers").splitlines()]
-    pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
+    pids = {"plugin": host.daemons["simenv"], "service": host.service_pid()}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
     given = (f"{name}={pid}" for name, pid in pids.items())
     (line,) = host.run("overhead", str(path), str(max(4, runs // 2)), *given)
@@ -393,28 +386,19 @@ def private(host: Host, report: Report, runs: int) -> None:
     own = Host(host.qfw, host.defw, host.python, folder, private=True)
     with own.up():
         rows(own, report, runs)
-        started = _descendants(own.daemons["simenv"])
+        started = psutil.Process(own.daemons["simenv"]).children(recursive=True)
     end = time.monotonic() + START_S
-    while (left := [pid for pid in started if _is_alive(pid)]) and time.monotonic() < end:
+    while (left := list(filter(_is_alive, started))) and time.monotonic() < end:
         time.sleep(0.1)
     report.at_least("private_processes", len(started), "processes of a private environment")
     report.at_most("private_left", len(left), "of them that outlive the service of the QPM")
 
 
-def _descendants(pid: int) -> list[int]:
-    """Processes below a process, at any depth."""
-    results = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            results += [child, *_descendants(child)]
-    return results
-
-
-def _is_alive(pid: int) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     """True unless a process has ended; a zombie has."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -424,9 +408,8 @@ def rows(host: Host, report: Report, _: int) -> None:
     for line in results:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
-    report.at_least(
-        f"rows{host.revision}", sum(not line["why"] for line in results), "rows that pass"
-    )
+    passed = sum(not line["why"] for line in results)
+    report.at_least(f"rows{host.revision}", passed, "rows that pass")
 
 
 def examples(host: Host, report: Report, _: int) -> None:
