@@ -11,6 +11,7 @@ verdicts.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from argparse import Namespace
@@ -58,13 +59,16 @@ def run(options: Namespace) -> Report:
         for key in ("bandwidth_share", *GOALS.values(), "bindings_12", *PEER_KEYS):
             report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
         return report
-    bench = _Bench(_device(host=options.host), options.rounds)
+    if options.host:
+        from bench.testbed.host_device import HostDevice as Chosen
+    else:
+        from simulators.gpu.devices.cupy_device import CupyDevice as Chosen
+    bench = _Bench(Chosen(), options.rounds)
     copy_rate = bench.copy_rate(HOST_COPIED if options.host else COPIED)
     print(f"{bench.device.name}: a copy reads and writes {copy_rate / 1e12:.3f} TB/s")
-    for n in HOST_WIDTHS if options.host else WIDTHS:
-        for kind in KINDS:
-            for precision in ("double", "single"):
-                _wide(bench, report, options.host, (kind, n, precision), copy_rate)
+    widths = HOST_WIDTHS if options.host else WIDTHS
+    for case in itertools.product(widths, KINDS, ("double", "single")):
+        _wide(bench, report, options.host, case, copy_rate)
     if not options.host:
         peers = Peers(bench.device, 1, bench.seconds)
         seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
@@ -98,10 +102,10 @@ def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None
 
 
 def _wide(
-    bench: _Bench, report: Report, host: bool, case: tuple[str, int, str], copy_rate: float
+    bench: _Bench, report: Report, host: bool, case: tuple[int, str, str], copy_rate: float
 ) -> None:
     """Print the figures of a wide circuit; judge it where it has a goal."""
-    kind, n, precision = case
+    n, kind, precision = case
     spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
     share = moved / spent / copy_rate
     print(
@@ -114,16 +118,6 @@ def _wide(
         report.at_most(GOALS[kind, n], spent, f"s, {kind} {n}")
     if kind in SHARE_KINDS and n == SHARE_WIDTH:
         report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
-
-
-def _device(*, host: bool) -> Device:
-    if host:
-        from bench.testbed.host_device import HostDevice
-
-        return HostDevice()
-    from simulators.gpu.devices.cupy_device import CupyDevice
-
-    return CupyDevice()
 
 
 class _Bench:
