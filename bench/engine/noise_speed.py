@@ -113,13 +113,7 @@ class _Case:
     """One circuit with noise, for our engines and for Aer."""
 
     def __init__(
-        self,
-        name: str,
-        num_qubits: int,
-        relax: bool,
-        shots: int,
-        most_s: float,
-        scale: float = 1.0,
+        self, name: str, num_qubits: int, relax: bool, shots: int, most_s: float, scale: float = 1.0
     ) -> None:
         """`scale`: of all errors but those of readout."""
         self.name, self.num_qubits, self.relax = name, num_qubits, relax

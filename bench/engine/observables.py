@@ -19,12 +19,7 @@ import numpy as np
 
 from bench.harness import CPU, SEED, THREADS, Option, Report, medians, rounds
 from bench.harness.comparison import Peers, Variant
-from bench.peers.observables import (
-    STRINGS,
-    AerObservables,
-    LightningObservables,
-    WorkerObservables,
-)
+from bench.peers.observables import STRINGS, AerObservables, LightningObservables, WorkerObservables
 
 OPTIONS = (
     rounds(5, quick=2),

@@ -29,12 +29,7 @@ class IsolatedPeer:
     """
 
     def __init__(
-        self,
-        name: str,
-        create: Callable[..., Any],
-        *args: Any,
-        threads: int,
-        quiet: bool = False,
+        self, name: str, create: Callable[..., Any], *args: Any, threads: int, quiet: bool = False
     ) -> None:
         self.name = name
         self._quiet = quiet

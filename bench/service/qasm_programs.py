@@ -25,10 +25,7 @@ from simenv.client.client import Client
 QUBITS, DEPTH, SHOTS = 1_000, 20, 10_000
 ONES = ("h", "s", "sdg", "x", "y", "z", "sx", "id")
 STIM = {"h": "H", "s": "S", "sdg": "S_DAG", "x": "X", "y": "Y", "z": "Z", "sx": "SQRT_X", "id": "I"}
-OPTIONS = (
-    rounds(5, quick=2),
-    Option("--dynamic", type=Path),
-)
+OPTIONS = (rounds(5, quick=2), Option("--dynamic", type=Path))
 
 
 def run(options: Namespace) -> Report:

@@ -39,10 +39,7 @@ IDLE_WORKERS, IDLE_RANKS, WATCH_S = 8, 2, 20.0
 SETTLE_S = 5.0  # time for the work that follows a worker's start
 RANK_BYTES = 2**28  # memory of each idle rank
 READY_S = 120.0
-OPTIONS = (
-    rounds(5, quick=2),
-    Option("--launcher", action="append", choices=LAUNCHERS),
-)
+OPTIONS = (rounds(5, quick=2), Option("--launcher", action="append", choices=LAUNCHERS))
 
 
 def run(options: Namespace) -> Report:
