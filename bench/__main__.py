@@ -19,12 +19,7 @@ from bench.harness import results
 
 ROOT = Path(__file__).parent
 FOLDERS = ("engine", "service")
-_PARTS = (
-    "__init__",
-    "contraction_ranks",
-    "distributed_rank",
-    "network_model",
-)  # modules that define no benchmark
+_PARTS = ("__init__", "contraction_ranks", "distributed_rank")  # modules without a benchmark
 DEFAULT_CHART = Path("docs/images/performance.svg")
 
 

@@ -36,10 +36,7 @@ def random_counts(
 
 
 def measured(
-    texts: Sequence[str],
-    truth: CalibrationSnapshot,
-    rng: np.random.Generator,
-    shots: int = SHOTS,
+    texts: Sequence[str], truth: CalibrationSnapshot, rng: np.random.Generator, shots: int = SHOTS
 ) -> list[CountsRecord]:
     """Return counts of circuits (OpenQASM) on a device, drawn from its exact distributions."""
     predictor = Predictor(truth)

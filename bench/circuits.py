@@ -7,14 +7,17 @@ structure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import UnitaryGate
 
 from bench.peers.base import Gate
+
+if TYPE_CHECKING:
+    from simulators.circuit.ir import Circuit
 
 Random = np.random.Generator
 
@@ -105,13 +108,28 @@ def wide_circuit(name: str, num_qubits: int, seed: int) -> list[Gate]:
     return list(CIRCUITS[name](num_qubits, np.random.default_rng(seed)))
 
 
-def measured(num_qubits: int, gates: list[Gate]) -> QuantumCircuit:
-    """Return the gates as a QuantumCircuit, all qubits measured."""
-    circuit = QuantumCircuit(num_qubits, num_qubits)
+def built(num_qubits: int, gates: Iterable[Gate], num_clbits: int = 0) -> QuantumCircuit:
+    """Return the gates as a QuantumCircuit without measurements."""
+    circuit = QuantumCircuit(num_qubits, num_clbits)
     for name, qubits, angles in gates:
         getattr(circuit, name)(*angles, *qubits)
+    return circuit
+
+
+def measured(num_qubits: int, gates: Iterable[Gate]) -> QuantumCircuit:
+    """Return the gates as a QuantumCircuit, all qubits measured."""
+    circuit = built(num_qubits, gates, num_qubits)
     circuit.measure(range(num_qubits), range(num_qubits))
     return circuit
+
+
+def engine_circuit(source: QuantumCircuit) -> Circuit:
+    """Return a circuit as engines take it."""
+    from simenv.client.circuits import load
+    from simenv.model import decode_program
+    from simulators.circuit.ir import Circuit
+
+    return Circuit.from_program(decode_program(load(source).packed))
 
 
 def _random_unitary(qubit: int, random: Random) -> Gate:

@@ -14,7 +14,7 @@ from qiskit import QuantumCircuit
 from bench.circuits import CIRCUITS, measured
 
 Random = np.random.Generator
-Family = Callable[[int, Random], QuantumCircuit]
+Family = Callable[[QuantumCircuit, Random], None]  # it adds the gates
 
 WIDTHS = {
     "ghz": (8, 14, 24, 60, 300, 1_000),
@@ -41,8 +41,12 @@ WIDTHS = {
 def generated(family: str, width: int, random: Random) -> QuantumCircuit:
     """Return the circuit of that family and width."""
     if family in CIRCUITS:
-        return measured(width, list(CIRCUITS[family](width, random)))
-    return _FAMILIES[family](width, random)
+        return measured(width, CIRCUITS[family](width, random))
+    circuit = QuantumCircuit(width, width)
+    _FAMILIES[family](circuit, random)
+    if family != "teleported":
+        circuit.measure(range(width), range(width))
+    return circuit
 
 
 def layers(
@@ -62,33 +66,21 @@ def layers(
             circuit.cx(qubit, qubit + 1)
 
 
-def _all_measured(circuit: QuantumCircuit) -> QuantumCircuit:
-    circuit.measure(range(circuit.num_qubits), range(circuit.num_qubits))
-    return circuit
-
-
 def _brickwork(depth: int, *gates: str) -> Family:
-    def family(width: int, random: Random) -> QuantumCircuit:
-        circuit = QuantumCircuit(width, width)
-        layers(circuit, depth, random, gates)
-        return _all_measured(circuit)
-
-    return family
+    return lambda circuit, random: layers(circuit, depth, random, gates)
 
 
-def _separate(width: int, random: Random) -> QuantumCircuit:
-    """Return separate blocks of six qubits."""
-    circuit = QuantumCircuit(width, width)
-    for first in range(0, width - 5, 6):
+def _separate(circuit: QuantumCircuit, random: Random) -> None:
+    """Add separate blocks of six qubits."""
+    for first in range(0, circuit.num_qubits - 5, 6):
         block = QuantumCircuit(6)
         layers(block, 6, random)
         circuit.compose(block, range(first, first + 6), inplace=True)
-    return _all_measured(circuit)
 
 
-def _teleported(width: int, random: Random) -> QuantumCircuit:
-    """Return a circuit that teleports the state of the first qubit step by step to the last one."""
-    circuit = QuantumCircuit(width, width)
+def _teleported(circuit: QuantumCircuit, random: Random) -> None:
+    """Add a circuit that teleports the state of the first qubit step by step to the last one."""
+    width = circuit.num_qubits
     circuit.ry(random.uniform(0, 3), 0)
     for qubit in range(0, width - 2, 2):
         circuit.h(qubit + 1)
@@ -101,19 +93,17 @@ def _teleported(width: int, random: Random) -> QuantumCircuit:
         with circuit.if_test((circuit.clbits[qubit], 1)):
             circuit.z(qubit + 2)
     circuit.measure(width - 1, width - 1)
-    return circuit
 
 
-def _fourier(width: int, random: Random) -> QuantumCircuit:
-    """Return the Fourier transform of a random basis state."""
-    circuit = QuantumCircuit(width, width)
+def _fourier(circuit: QuantumCircuit, random: Random) -> None:
+    """Add the Fourier transform of a random basis state."""
+    width = circuit.num_qubits
     for qubit in np.flatnonzero(random.integers(2, size=width)).tolist():
         circuit.x(qubit)
     for high in reversed(range(width)):
         circuit.h(high)
         for low in reversed(range(high)):
             circuit.cp(np.pi / 2.0 ** (high - low), low, high)
-    return _all_measured(circuit)
 
 
 def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> None:
@@ -130,9 +120,10 @@ def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> N
     circuit.cx(first, second)
 
 
-def _adder(width: int, random: Random) -> QuantumCircuit:
-    """Return the ripple-carry adder of Cuccaro et al. for a number and a superposition of two."""
-    circuit, bits = QuantumCircuit(width, width), (width - 2) // 2
+def _adder(circuit: QuantumCircuit, random: Random) -> None:
+    """Add the ripple-carry adder of Cuccaro et al. for a number and a superposition of two."""
+    width = circuit.num_qubits
+    bits = (width - 2) // 2
     places = [(2 * k + 1, 2 * k + 2) for k in range(bits)]  # b and a of each bit; 0 is the carry
     for a, b in places:
         for qubit in (a, b):
@@ -149,12 +140,12 @@ def _adder(width: int, random: Random) -> QuantumCircuit:
         _toffoli(circuit, carries[k], a, b)
         circuit.cx(b, carries[k])
         circuit.cx(carries[k], a)
-    return _all_measured(circuit)
 
 
-def _swap_test(width: int, random: Random) -> QuantumCircuit:
-    """Return the swap test of two product states, with one ancilla."""
-    circuit, half = QuantumCircuit(width, width), (width - 1) // 2
+def _swap_test(circuit: QuantumCircuit, random: Random) -> None:
+    """Add the swap test of two product states, with one ancilla."""
+    width = circuit.num_qubits
+    half = (width - 1) // 2
     for qubit in range(1, width):
         circuit.ry(random.uniform(0, 3), qubit)
     circuit.h(0)
@@ -163,23 +154,22 @@ def _swap_test(width: int, random: Random) -> QuantumCircuit:
         _toffoli(circuit, 0, site, site + half)
         circuit.cx(site + half, site)
     circuit.h(0)
-    return _all_measured(circuit)
 
 
-def _qaoa(width: int, random: Random) -> QuantumCircuit:
-    """Return one layer of QAOA on a random graph of degree three."""
-    circuit = QuantumCircuit(width, width)
+def _qaoa(circuit: QuantumCircuit, random: Random) -> None:
+    """Add one layer of QAOA on a random graph of degree three."""
+    width = circuit.num_qubits
     circuit.h(range(width))
     for _ in range(3):
         for a, b in random.permutation(width).reshape(-1, 2).tolist():
             circuit.rzz(0.8, a, b)
     circuit.rx(0.6, range(width))
-    return _all_measured(circuit)
 
 
-def _grid(width: int, random: Random) -> QuantumCircuit:
-    """Return four layers of cz on a square grid, which cover each edge once."""
-    circuit, side = QuantumCircuit(width, width), round(width**0.5)
+def _grid(circuit: QuantumCircuit, random: Random) -> None:
+    """Add four layers of cz on a square grid, which cover each edge once."""
+    width = circuit.num_qubits
+    side = round(width**0.5)
     at = np.arange(side * side).reshape(side, side)
     edges = [(at[:, :-1], at[:, 1:]), (at[:-1], at[1:])]
     for starts, ends in edges:
@@ -194,22 +184,20 @@ def _grid(width: int, random: Random) -> QuantumCircuit:
                 circuit.cz(a, b)
     for qubit in range(width):
         circuit.u(*random.uniform(0, 6, 3), qubit)
-    return _all_measured(circuit)
 
 
-def _w(width: int, _random: Random) -> QuantumCircuit:
-    """Return the preparation of a W state."""
-    circuit = QuantumCircuit(width, width)
+def _w(circuit: QuantumCircuit, _random: Random) -> None:
+    """Add the preparation of a W state."""
+    width = circuit.num_qubits
     circuit.x(0)
     for qubit in range(width - 1):
         circuit.cry(2 * np.arccos((1.0 / (width - qubit)) ** 0.5), qubit, qubit + 1)
         circuit.cx(qubit + 1, qubit)
-    return _all_measured(circuit)
 
 
-def _graph_t(width: int, random: Random) -> QuantumCircuit:
-    """Return layers of cz between random pairs, and eight T gates."""
-    circuit = QuantumCircuit(width, width)
+def _graph_t(circuit: QuantumCircuit, random: Random) -> None:
+    """Add layers of cz between random pairs, and eight T gates."""
+    width = circuit.num_qubits
     for _ in range(6):
         circuit.h(range(width))
         for a, b in random.permutation(width).reshape(-1, 2).tolist():
@@ -217,7 +205,6 @@ def _graph_t(width: int, random: Random) -> QuantumCircuit:
     for qubit in random.choice(width, 8, replace=False).tolist():
         circuit.t(qubit)
     circuit.h(range(width))
-    return _all_measured(circuit)
 
 
 _FAMILIES: dict[str, Family] = {

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from gpu_bits import circuit_results, same, table_bits  # noqa: E402
 from gpu_exercise import circuit  # noqa: E402
-from host_device import HostDevice  # noqa: E402
 
+from bench.testbed.host_device import HostDevice  # noqa: E402
 from simulators.compiler import warmup  # noqa: E402
 from simulators.engine import (  # noqa: E402
     Request,

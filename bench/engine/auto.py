@@ -27,11 +27,9 @@ import numpy as np
 import psutil
 from qiskit import QuantumCircuit
 
+from bench.harness import Option, Report, repeated_s, timed
 from bench.harness.isolated import IsolatedPeer
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import timed_s
 from bench.peers.simenv_engine import WorkerTask
 from bench.wide_families import WIDTHS, generated
 from simenv.client.circuits import load
@@ -70,7 +68,6 @@ class Engine(WorkerTask):
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("auto", f"auto and the best engine in hindsight: {SHOTS:,} shots, one thread")
     engines = _Engines()
     load_kernels(all_kernels=True)
@@ -97,39 +94,33 @@ def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:
     The result is infinite where another engine runs a circuit that the chosen one does not, and
     None where no engine runs it.
     """
-    candidates: list[engine_choice.EngineCandidate] = []
-    took = timed_s(lambda: candidates.extend(_candidates(packed)), time.process_time)
+    took, candidates = timed(lambda: _candidates(packed), time.process_time)
     if took < SHORT_S:
-        again = (timed_s(lambda: _candidates(packed), time.process_time) for _ in range(RUNS - 1))
+        again = repeated_s(lambda: _candidates(packed), RUNS - 1, time.process_time)
         took = min(took, *again)
     chosen = "" if candidates[0].route is None else candidates[0].engine
     result = engines.seconds(chosen, packed, MOST_S) if chosen else None
+    problem = engines.problem if chosen else ""
+    limit_s = REFUSED_LIMIT_S if result is None else max(LEAST_LIMIT_S, 3 * result)
+    others = {
+        card.name: engines.seconds(card.name, packed, limit_s)
+        for card in catalog.engine_cards()
+        if card.auto is not None
+        and card.name != chosen
+        and _candidates(packed, card.name)[0].route is not None
+    }
+    least_s, best = min(((s, name) for name, s in others.items() if s is not None), default=(0, ""))
+    text = f"{best:14}{least_s:10.4f}" if best else "(none)"
     if result is None:
-        problem = "" if not chosen else engines.problem
-        others = _others(packed, chosen, engines, REFUSED_LIMIT_S)
-        best = min(others, key=others.__getitem__, default="")
-        text = f"{best:14}{others[best]:10.4f}  <- worse" if best else "(none)"
-        print(f"{name:24}{chosen or '(refused)':14}{'-':>10}{took:10.4f}  {text} {problem[:90]}")
+        mark = "  <- worse" if best else ""
+        line = f"{name:24}{chosen or '(refused)':14}{'-':>10}{took:10.4f}  {text}{mark}"
+        print(f"{line} {problem[:90]}")
         return float("inf") if best or (problem and TYPED not in problem) else None
-    others = _others(packed, chosen, engines, max(LEAST_LIMIT_S, 3 * result))
-    best = min(others, key=others.__getitem__, default="")
-    text = f"{best:14}{others[best]:10.4f}" if best else "(none)"
-    least = min(result, others[best]) if best else result
+    least = min(result, least_s) if best else result
     allowed = max(FACTOR * least, least + SLACK_S)
     mark = "" if result + took <= allowed else "  <- worse"
     print(f"{name:24}{chosen:14}{result:10.4f}{took:10.4f}  {text}{mark}", flush=True)
     return (result + took) / allowed
-
-
-def _others(packed: bytes, chosen: str, engines: _Engines, limit_s: float) -> dict[str, float]:
-    """Return the seconds of all other engines that run the circuit, by name."""
-    results = {}
-    for card in catalog.engine_cards():
-        if card.auto is not None and card.name != chosen and _may_run(card.name, packed):
-            seconds = engines.seconds(card.name, packed, limit_s)
-            if seconds is not None:
-                results[card.name] = seconds
-    return results
 
 
 def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.EngineCandidate]:
@@ -139,10 +130,6 @@ def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.Engin
     profiler = choice_profile if engine == engine_choice.AUTO else profile
     result = profiler(circuit, terms.outputs)
     return engine_choice.candidates(result, terms, (PoolSpec("main"),), limits)
-
-
-def _may_run(engine: str, packed: bytes) -> bool:
-    return _candidates(packed, engine)[0].route is not None
 
 
 class _Engines:
@@ -156,7 +143,7 @@ class _Engines:
         """Return the CPU seconds of the best of a few runs; None where it failed, see `problem`."""
         peer = self._peers.get(name)
         if peer is None or peer.problem:
-            peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1)
+            peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1, quiet=True)
         if not peer.prepare(0, [packed]):
             self.problem = peer.problem
             return None

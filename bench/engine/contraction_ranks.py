@@ -9,9 +9,7 @@ the ranks; its argument is the path of the file that rank 0 writes.
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +18,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-from arrays import Arrays
-from ranked import environment, mpirun
-
+from bench.circuits import built, engine_circuit
+from bench.harness.kernels import load_kernels
+from bench.harness.ranks import over_ranks
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, Request
 
-ROOT = Path(__file__).parents[2]
 QUBITS, LAYERS, DEGREE = 28, 4, 3
-KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
-WAIT_S = 900.0
 
 
 class RankTimes(msgspec.Struct, frozen=True):
@@ -39,11 +33,6 @@ class RankTimes(msgspec.Struct, frozen=True):
     wall_s: float
     cpu_s: float
     waiting_s: float
-
-    @property
-    def idle_percent(self) -> float:
-        """Part of the run spent waiting for other ranks."""
-        return 100.0 * self.waiting_s / self.wall_s
 
 
 class RanksRun(msgspec.Struct, frozen=True):
@@ -57,6 +46,11 @@ class RanksRun(msgspec.Struct, frozen=True):
     def cpu_s(self) -> float:
         """CPU time of all ranks."""
         return sum(rank.cpu_s for rank in self.ranks)
+
+    @property
+    def idle_percent(self) -> float:
+        """Part of the run spent waiting for other ranks, of the rank that waits longest."""
+        return max(100.0 * rank.waiting_s / rank.wall_s for rank in self.ranks)
 
 
 class TimedCommunicator:
@@ -92,44 +86,34 @@ class TimedCommunicator:
             self.waiting_s += time.perf_counter() - begin_s
 
 
-def over_ranks(ranks: int) -> RanksRun:
+def contraction_over(ranks: int) -> RanksRun:
     """Run the contraction over this number of ranks with one thread each."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run.json"
-        argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
-        argv += [sys.executable, "-m", "bench.engine.contraction_ranks", str(out)]
-        single_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        environ = environment(Path(folder), single_thread)
-        subprocess.run(argv, env=environ, cwd=ROOT, check=True, timeout=WAIT_S)
-        return msgspec.json.decode(out.read_bytes(), type=RanksRun)
+    answer = over_ranks(ranks, "bench.engine.contraction_ranks")
+    return msgspec.json.decode(answer, type=RanksRun)
 
 
 def edge_of_qaoa(num_qubits: int, layers: int) -> tuple[Circuit, Request]:
     """Return QAOA on a random regular graph, and the value of one edge."""
     random = np.random.default_rng(3)
-    arrays = Arrays(num_qubits, 0)
-    for qubit in range(num_qubits):
-        arrays.add("h", [qubit])
+    gates: list[Any] = [("h", (qubit,), ()) for qubit in range(num_qubits)]
     pairs = [random.permutation(num_qubits).reshape(-1, 2).tolist() for _ in range(DEGREE)]
     for _ in range(layers):
-        for a, b in (pair for each in pairs for pair in each):
-            arrays.add("rzz", [a, b], (), [0.6])
-        for qubit in range(num_qubits):
-            arrays.add("rx", [qubit], (), [0.8])
+        gates += [("rzz", pair, (0.6,)) for each in pairs for pair in each]
+        gates += [("rx", (qubit,), (0.8,)) for qubit in range(num_qubits)]
     edge = pairs[0][0]
     label = "".join("Z" if qubit in edge else "I" for qubit in reversed(range(num_qubits)))
-    return arrays.circuit(), Request(0, 1, ("expectation",), (PauliSum((label,), np.ones(1)),))
+    request = Request(0, 1, ("expectation",), (PauliSum((label,), np.ones(1)),))
+    return engine_circuit(built(num_qubits, gates)), request
 
 
 def main() -> None:
     """Run one rank."""
     from mpi4py import MPI
 
-    from simulators.compiler import warmup
     from simulators.engine import RunControl, RunOptions
     from simulators.tensornetwork.contraction.engine import ContractionEngine
 
-    warmup.prepare(KERNELS)
+    load_kernels()
     comm, options = TimedCommunicator(MPI.COMM_WORLD), RunOptions()
     engine = ContractionEngine(comm)
     for num_qubits, layers in ((24, 3), (QUBITS, LAYERS)):
@@ -139,9 +123,8 @@ def main() -> None:
         begin_s, cpu_s = time.perf_counter(), time.process_time()
         plan = engine.plan(circuit, None, options)
         result = engine.run(plan, circuit, request, options, RunControl())
-        times = RankTimes(
-            time.perf_counter() - begin_s, time.process_time() - cpu_s, comm.waiting_s
-        )
+        wall_s = time.perf_counter() - begin_s
+        times = RankTimes(wall_s, time.process_time() - cpu_s, comm.waiting_s)
     ranks = MPI.COMM_WORLD.gather(times)
     engine.close()
     if result is not None and ranks is not None:

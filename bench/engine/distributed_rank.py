@@ -13,15 +13,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-from arrays import Arrays
-
-from bench.circuits import wide_circuit
+from bench.circuits import engine_circuit, measured, wide_circuit
+from bench.harness.kernels import FOLDER
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
 from simulators.engine import Request, RunControl, RunOptions
 
-KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 SHOTS = 1_024
 
 
@@ -33,35 +30,25 @@ class Settings(msgspec.Struct, frozen=True):
     rounds: int
     seed: int
     layers: int  # layers of an ansatz; 0: all layers
-    out: str
 
 
 class Round(msgspec.Struct, frozen=True):
     """One run over all ranks."""
 
     wall_s: float
-    cpu_s: float  # sum over all ranks, without the time spent in MPI
     exchange_s: float  # maximum over the ranks
+    cpu_s: float  # sum over all ranks, without the time spent in MPI
+    sent_bytes: int
+    peak_bytes: int  # sum of the peak memory of all ranks
     passes: int
     exchanges: int
     planned_bytes: int  # bytes that all ranks together are planned to send
-    sent_bytes: int
     digest: int  # CRC-32 of the counts
-    peak_bytes: int  # sum of the peak memory of all ranks
-
-
-class Runs(msgspec.Struct, frozen=True):
-    """All rounds of one start of the ranks."""
-
-    name: str
-    num_qubits: int
-    ranks: int
-    rounds: list[Round]
 
 
 def main() -> None:
     options = msgspec.json.decode(sys.argv[1], type=Settings)
-    warmup.compile_group(KERNELS, ranks=True)
+    warmup.compile_group(FOLDER, ranks=True)
     from mpi4py import MPI
 
     from simulators.statevector.distributed.executor import CommStats
@@ -86,41 +73,24 @@ def main() -> None:
         comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
         comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
         if result is not None and (number or not options.rounds):  # round 0 loads kernels
-            rounds.append(
-                Round(
-                    float(longest[0]),
-                    float(sums[0]),
-                    float(longest[1]),
-                    traffic.passes,
-                    traffic.exchanges,
-                    traffic.planned_bytes_of_all,
-                    int(sums[1]),
-                    zlib.crc32(result.outcomes + result.counts),
-                    int(sums[2]),
-                )
-            )
+            cpu, *sent_and_peak = sums.tolist()
+            planned = (traffic.passes, traffic.exchanges, traffic.planned_bytes_of_all)
+            digest = zlib.crc32(result.outcomes + result.counts)
+            rounds.append(Round(*longest.tolist(), cpu, *map(int, sent_and_peak), *planned, digest))
     if comm.rank == 0:
-        runs = Runs(options.name, options.qubits, comm.size, rounds)
-        Path(options.out).write_bytes(msgspec.json.encode(runs))
+        Path(sys.argv[2]).write_bytes(msgspec.json.encode(rounds))
     engine.close()
 
 
 def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circuit:
-    """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all."""
-    arrays = Arrays(num_qubits, num_qubits)
-    for gate, qubits, angles in wide_circuit(name, num_qubits, seed):
-        arrays.add(gate, list(qubits), (), list(angles))
-        if layers and name == "ansatz" and _is_over(arrays, num_qubits, layers):
-            break
-    for qubit in range(num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all.
 
-
-def _is_over(arrays: Arrays, num_qubits: int, layers: int) -> bool:
-    """Return whether the gates fill the layers; a layer is ry on each qubit and the ladder of
-    cx."""
-    return len(arrays.ops) == layers * (2 * num_qubits - 1)
+    A layer is ry on each qubit and the ladder of cx.
+    """
+    gates = wide_circuit(name, num_qubits, seed)
+    if layers and name == "ansatz":
+        gates = gates[: layers * (2 * num_qubits - 1)]
+    return engine_circuit(measured(num_qubits, gates))
 
 
 def _peak_bytes() -> int:

@@ -16,21 +16,16 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from argparse import Namespace
 from pathlib import Path
 
-from bench.harness.options import Option
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from typing import Any
 
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 
-from bench.harness.report import Report, installed
-from bench.harness.timing import clock_of, timed_s
+from bench.harness import CPU, SEED, Option, Report, clock_of, installed, repeated_s, rounds
+from bench.harness.comparison import rounds_of
 from bench.peers import aer as aer_peer
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
@@ -40,16 +35,15 @@ SHOTS = 1_000
 WIDTHS = (2, 3, 6)
 PASSES, GATES = 4, 6
 OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
     Option("--circuits", type=int, default=5, quick=2),
     Option("--files", type=Path),
-    Option("--cpu", action="store_true"),
-    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    CPU,
+    SEED,
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     clock = clock_of(cpu=options.cpu)
     worker_task = WorkerTask(1, shots=SHOTS, all_kernels=True)
     label = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
@@ -57,21 +51,19 @@ def run(options: Namespace) -> Report:
     worker_task.run(load(random_circuit(2, options.seed - 1)).packed)  # load the kernels
     aer = aer_peer.simulator() if installed("qiskit_aer") else None
     for width in WIDTHS:
-        times: list[float] = []
-        entries: list[float] = []
-        branches: list[int] = []
+        times, peer_times, branches = [], [], []
         for number in range(options.circuits):
             circuit = random_circuit(width, options.seed + 100 * width + number)
             packed = load(circuit).packed
-            took: tuple[list[float], list[float]] = [], []
-            for _ in range(options.rounds):
-                took[0].append(timed_s(lambda packed=packed: worker_task.run(packed), clock))
-                if aer is not None:
-                    took[1].append(timed_s(lambda circuit=circuit: _count(aer, circuit), clock))
-            times.append(statistics.median(took[0]))
-            entries.append(statistics.median(took[1]) if took[1] else float("nan"))
+            calls = {"ours": lambda packed=packed: worker_task.run(packed)}
+            if aer is not None:
+                run_aer = lambda job=circuit: aer.run(job, shots=SHOTS).result().get_counts(0)  # noqa: E731
+                calls["aer"] = run_aer
+            took = rounds_of(calls, options.rounds, clock=clock)
+            times.append(statistics.median(took["ours"]))
+            peer_times.append(statistics.median(took.get("aer", [float("nan")])))
             branches.append(worker_task.branches())
-        print(f"{width} qubits, branches {branches}: {_ms_text(times)}; Aer {_ms_text(entries)}")
+        print(f"{width} qubits, branches {branches}: {_ms_text(times)}; Aer {_ms_text(peer_times)}")
         report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
     for path in sorted(options.files.iterdir()) if options.files else ():
         try:
@@ -79,10 +71,7 @@ def run(options: Namespace) -> Report:
         except ProgramError as error:
             print(f"left out: {path.name}: {error}")
             continue
-        results = [
-            timed_s(lambda packed=packed: worker_task.run(packed), clock)
-            for _ in range(options.rounds)
-        ]
+        results = repeated_s(lambda p=packed: worker_task.run(p), options.rounds, clock)
         label = f"{path.name}, {worker_task.branches()} branches"
         report.at_most("circuit_ms", 1e3 * statistics.median(results), label)
     return report
@@ -118,7 +107,3 @@ def random_circuit(num_qubits: int, seed: int) -> QuantumCircuit:
 
 def _ms_text(seconds: list[float]) -> str:
     return "/".join(f"{1e3 * each:.1f}" for each in seconds)
-
-
-def _count(simulator: Any, circuit: QuantumCircuit) -> object:
-    return simulator.run(circuit, shots=SHOTS).result().get_counts(0)

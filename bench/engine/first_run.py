@@ -17,13 +17,10 @@ not counted, loads kernels.
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from bench.harness.options import Option
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("QULACS_NUM_THREADS", "1")
@@ -32,14 +29,11 @@ import numpy as np
 
 import simenv
 from bench.circuits import measured
-from bench.harness.kernels import load_kernels
-from bench.harness.report import Report, installed
-from bench.harness.timing import clock_of, timed_s
+from bench.harness import CPU, SEED, Option, Report, Times, clock_of, installed, medians, timed_s
 from bench.peers import qulacs as qulacs_peer
+from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
-from simenv.model import TaskOptions, TaskState, decode_program
-from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask
-from simenv.worker.runner import Runner
+from simenv.model import decode_program
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
@@ -47,98 +41,79 @@ from simulators.circuit.validation.admission import validation_error
 SHOTS = 1_024
 SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
 KINDS = ("any", "native")
-CHUNK = AssignChunk(1, 2**30, False, "statevector", "bench", [], [])
+CASES = [(*size, kind) for size in SIZES for kind in KINDS]
 Gate = tuple[str, list[int], list[float]]
 _ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
 _NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
 _PAIRS = ("cx", "cz", "cp", "rzz", "swap")
 OPTIONS = (
     Option("--circuits", type=int, default=25, quick=5),
-    Option("--cpu", action="store_true"),
+    CPU,
     Option("--without", default="", help="path: the engine's part alone"),
-    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    SEED,
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("first_run", f"first sight of a structure, seed {options.seed}, ms")
     clock = clock_of(cpu=options.cpu)
-    load_kernels(all_kernels=True)
-    runner = Runner()
-    runner.engine("statevector").warm_up()
-    peer = _prepare_qulacs if installed("qulacs") else None
-    for num_qubits, gates, precision in SIZES:
-        for kind in KINDS:
-            seeds = range(options.seed, options.seed + options.circuits)
-            results = [random_gates(kind, num_qubits, gates, seed) for seed in seeds]
-            _engine(report, runner, peer, results, kind, (num_qubits, gates, precision), clock)
+    tasks = {each: WorkerTask(1, each, all_kernels=True) for each in ("double", "single")}
+    for num_qubits, gates, precision, kind in CASES:
+        run = tasks[precision].run_planned
+        times: Times = {"first": [], "again": [], "qulacs": []}
+        for seed in range(options.seed, options.seed + options.circuits):
+            gate_list = random_gates(kind, num_qubits, gates, seed)
+            packed = load(measured(num_qubits, gate_list)).packed
+            times["first"].append(timed_s(partial(run, packed, 1), clock))
+            times["again"].append(timed_s(partial(run, packed, 2), clock))
+            if installed("qulacs"):
+                circuit = qulacs_peer.circuit(num_qubits, gate_list)
+                sample = partial(qulacs_peer.sample, num_qubits, circuit, SHOTS)
+                times["qulacs"].append(timed_s(sample, clock))
+        ms = _medians_ms(times)
+        label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+        print(f"{label}: " + ", ".join(f"{name} {each:.2f}" for name, each in ms.items()))
+        report.at_most("of_again", ms["first"] / ms["again"], f"{label}, first of again")
     if options.without != "path":
         _path(report, options)
     return report
 
 
-def _engine(
-    report: Report,
-    runner: Runner,
-    peer: Callable[[int, list[Gate]], Callable[[], object]] | None,
-    circuits: list[list[Gate]],
-    kind: str,
-    shape: tuple[int, int, str],
-    clock: Callable[[], float],
-) -> None:
-    num_qubits, gates, precision = shape
-    terms = TaskOptions(precision=precision)
-    first: list[float] = []
-    again: list[float] = []
-    entries: list[float] = []
-    for gate_list in circuits:
-        packed = load(measured(num_qubits, gate_list)).packed
-
-        def run(seed: int, packed: bytes = packed) -> None:
-            assigned = AssignedTask(1, 1, 0, packed, SHOTS, seed, b"", 0)
-            finished = runner.run(assigned, terms, CHUNK, 0)
-            assert STATES[finished.state] is TaskState.DONE, finished.payload
-
-        first.append(timed_s(lambda run=run: run(1), clock))
-        again.append(timed_s(lambda run=run: run(2), clock))
-        if peer is not None:
-            entries.append(timed_s(peer(num_qubits, gate_list), clock))
-    cold, warm = (1e3 * statistics.median(each[1:]) for each in (first, again))
-    label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
-    other = f", qulacs {1e3 * statistics.median(entries[1:]):.2f}" if entries else ""
-    print(f"{label}: first {cold:.2f}, again {warm:.2f}{other}")
-    report.at_most("of_again", cold / warm, f"{label}, first of again")
+def _medians_ms(times: Times) -> dict[str, float]:
+    """Return the medians in milliseconds without the first circuit, which loads kernels."""
+    return {
+        name: 1e3 * each
+        for name, each in medians({k: v[1:] for k, v in times.items() if v}).items()
+    }
 
 
 def _path(report: Report, options: Namespace) -> None:
     """Time the whole path, from a new QuantumCircuit to the dict of counts."""
     with simenv.local(workers=1) as client:
-        for num_qubits, gates, precision in SIZES:
-            for kind in KINDS:
-                times: list[list[float]] = [[], []]
-                own: list[list[float]] = [[], []]
-                for number in range(options.circuits):
-                    seed = options.seed + 10_000 + number
-                    circuit = measured(num_qubits, random_gates(kind, num_qubits, gates, seed))
-                    own[0].append(timed_s(lambda c=circuit: load(c), time.thread_time))
-                    program = decode_program(load(circuit).packed)
-                    own[1].append(timed_s(lambda p=program: _admission_checks(p), time.thread_time))
-                    for turn in (0, 1):
-                        begin = time.perf_counter()
-                        result = client.run(circuit, shots=SHOTS, seed=turn, precision=precision)
-                        assert sum(result.counts.values()) == SHOTS
-                        times[turn].append(time.perf_counter() - begin)
-                cold, warm, packing, admission = (
-                    1e3 * statistics.median(each[1:]) for each in (*times, *own)
-                )
-                label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
-                print(
-                    f"whole path, {label}: first {cold:.2f}, again {warm:.2f}; of it packing"
-                    f" {packing:.2f} and admission {admission:.2f} of the processor's time"
-                )
-                if num_qubits == 10:
-                    report.at_most("path_10_ms", cold, f"whole path, {label}, first")
+        for num_qubits, gates, precision, kind in CASES:
+            times: Times = {"first": [], "again": [], "packing": [], "admission": []}
+            for number in range(options.circuits):
+                seed = options.seed + 10_000 + number
+                circuit = measured(num_qubits, random_gates(kind, num_qubits, gates, seed))
+                packing = timed_s(lambda c=circuit: load(c), time.thread_time)
+                program = decode_program(load(circuit).packed)
+                admission = timed_s(lambda p=program: _admission_checks(p), time.thread_time)
+                times["packing"].append(packing)
+                times["admission"].append(admission)
+                for turn, name in enumerate(("first", "again")):
+                    begin = time.perf_counter()
+                    result = client.run(circuit, shots=SHOTS, seed=turn, precision=precision)
+                    assert sum(result.counts.values()) == SHOTS
+                    times[name].append(time.perf_counter() - begin)
+            ms = _medians_ms(times)
+            label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+            print(
+                f"whole path, {label}: first {ms['first']:.2f}, again {ms['again']:.2f}; of it"
+                f" packing {ms['packing']:.2f} and admission {ms['admission']:.2f} of the"
+                " processor's time"
+            )
+            if num_qubits == 10:
+                report.at_most("path_10_ms", ms["first"], f"whole path, {label}, first")
 
 
 def _admission_checks(program: Any) -> object:
@@ -159,8 +134,3 @@ def random_gates(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate
         qubits = random.choice(num_qubits, 2 if name in _PAIRS else 1, replace=False).tolist()
         results.append((name, qubits, random.uniform(-3, 3, params[name]).tolist()))
     return results
-
-
-def _prepare_qulacs(num_qubits: int, gates: list[Gate]) -> Callable[[], object]:
-    circuit = qulacs_peer.circuit(num_qubits, gates)
-    return lambda: qulacs_peer.sample(num_qubits, circuit, SHOTS)

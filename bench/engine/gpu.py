@@ -11,23 +11,19 @@ verdicts.
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
-from bench.circuits import measured, wide_circuit
+from bench.circuits import engine_circuit, measured, wide_circuit
+from bench.harness import Option, Report, repeated_s, rounds
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
 from bench.peers.on_gpu import Peers, compare
 from bench.small_circuits import built, gates
-from simenv.client.circuits import load
-from simenv.model import decode_program
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu.backend import DeviceBackend
@@ -39,10 +35,9 @@ from simulators.statevector.plan import ExecutionPlan
 
 OPTIONS = (
     Option("--host", action="store_true", help="a dry run without a GPU"),
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
 )
 ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
-SUPPORT = Path(__file__).parents[2] / "tests" / "support"
 KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
 WIDTHS = (24, 28, 30)
 COPIED = 1 << 29  # complex numbers: 8 GiB
@@ -56,7 +51,6 @@ GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     load_kernels()
     report = Report("gpu", "engine gpu, one GPU")
     _kernels(report, ARCHITECTURES[1:2] if options.host else ARCHITECTURES)
@@ -65,13 +59,16 @@ def run(options: Namespace) -> Report:
         for key in ("bandwidth_share", *GOALS.values(), "bindings_12", *PEER_KEYS):
             report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
         return report
-    bench = _Bench(_device(host=options.host), options.rounds)
+    if options.host:
+        from bench.testbed.host_device import HostDevice as Chosen
+    else:
+        from simulators.gpu.devices.cupy_device import CupyDevice as Chosen
+    bench = _Bench(Chosen(), options.rounds)
     copy_rate = bench.copy_rate(HOST_COPIED if options.host else COPIED)
     print(f"{bench.device.name}: a copy reads and writes {copy_rate / 1e12:.3f} TB/s")
-    for n in HOST_WIDTHS if options.host else WIDTHS:
-        for kind in KINDS:
-            for precision in ("double", "single"):
-                _wide(bench, report, options.host, (kind, n, precision), copy_rate)
+    widths = HOST_WIDTHS if options.host else WIDTHS
+    for case in itertools.product(widths, KINDS, ("double", "single")):
+        _wide(bench, report, options.host, case, copy_rate)
     if not options.host:
         peers = Peers(bench.device, 1, bench.seconds)
         seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
@@ -105,10 +102,10 @@ def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None
 
 
 def _wide(
-    bench: _Bench, report: Report, host: bool, case: tuple[str, int, str], copy_rate: float
+    bench: _Bench, report: Report, host: bool, case: tuple[int, str, str], copy_rate: float
 ) -> None:
     """Print the figures of a wide circuit; judge it where it has a goal."""
-    kind, n, precision = case
+    n, kind, precision = case
     spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
     share = moved / spent / copy_rate
     print(
@@ -123,17 +120,6 @@ def _wide(
         report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
 
 
-def _device(*, host: bool) -> Device:
-    if host:
-        sys.path.insert(0, str(SUPPORT))
-        from host_device import HostDevice
-
-        return HostDevice()
-    from simulators.gpu.devices.cupy_device import CupyDevice
-
-    return CupyDevice()
-
-
 class _Bench:
     """Measurements on one device."""
 
@@ -146,13 +132,8 @@ class _Bench:
     def seconds(self, work: Callable[[], object]) -> float:
         """Return the median of some calls after a first one, including all launches."""
         wait = getattr(self.device, "synchronize", lambda: None)
-        results = []
-        for _ in range(self._rounds + 1):
-            begin = time.perf_counter()
-            work()
-            wait()
-            results.append(time.perf_counter() - begin)
-        return statistics.median(results[1:])
+        seconds = repeated_s(lambda: (work(), wait()), self._rounds + 1)
+        return statistics.median(seconds[1:])
 
     def copy_rate(self, count: int) -> float:
         """Return the bytes per second of a copy, read and written."""
@@ -162,8 +143,7 @@ class _Bench:
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
         """Return the seconds of all gates and of planning, and the bytes that sweeps read and
         write."""
-        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
-        circuit = Circuit.from_program(decode_program(packed))
+        circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
         options = RunOptions(precision=precision)
         begin = time.perf_counter()
         engine = GpuEngine(self.device)
@@ -187,20 +167,16 @@ class _Bench:
 
     def run_seconds(self, kind: str, n: int) -> float:
         """Return the seconds of a run with counts in single precision, without planning."""
-        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
-        circuit = Circuit.from_program(decode_program(packed))
-        options = RunOptions(precision="single")
-        engine = GpuEngine(self.device)
-        plan = engine.plan(circuit, None, options)
-        request = Request(SHOTS, 1)
-        return self.seconds(lambda: engine.run(plan, circuit, request, options, RunControl()))
+        circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
+        return self._run(circuit, Request(SHOTS, 1), RunOptions(precision="single"))
 
     def batch_seconds(self, n: int, rows: int) -> float:
         """Return the seconds of many bindings of one circuit, including their counts."""
-        circuit = Circuit.from_program(
-            decode_program(load(built(n, gates(n, BATCH_GATES, 1))).packed)
-        )
-        engine = GpuEngine(self.device)
-        plan = engine.plan(circuit, None, RunOptions())
+        circuit = engine_circuit(built(n, gates(n, BATCH_GATES, 1)))
         request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
-        return self.seconds(lambda: engine.run(plan, circuit, request, RunOptions(), RunControl()))
+        return self._run(circuit, request, RunOptions())
+
+    def _run(self, circuit: Circuit, request: Request, options: RunOptions) -> float:
+        engine = GpuEngine(self.device)
+        plan = engine.plan(circuit, None, options)
+        return self.seconds(lambda: engine.run(plan, circuit, request, options, RunControl()))

@@ -9,11 +9,11 @@ sum of the peak memory of all ranks. The run does not start where memory is shor
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
+
+import psutil
 
 from bench.engine.distributed import started
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
 
 RUNS = (("qft", 0), ("ansatz", 1))
 SPARE_BYTES = 5 * 2**29  # for buffers, libraries and other processes
@@ -24,10 +24,9 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("memory", f"memory: {options.qubits} qubits over {options.ranks} ranks")
     state = 16 << options.qubits
-    free = _available()
+    free = psutil.virtual_memory().available
     if free < state + SPARE_BYTES:
         print(f"{free / 2**30:.1f} GiB are free: too few for {state / 2**30:.0f} GiB, not begun")
         report.not_measured("peak_gib", "peak of all ranks", "too little memory is free")
@@ -42,10 +41,3 @@ def run(options: Namespace) -> Report:
         gib = median.peak_bytes / 2**30 * (16 / (state / 2**30))
         report.at_most("peak_gib", gib, f"{name}: peak of all ranks, for 16 GiB of amplitudes")
     return report
-
-
-def _available() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return 0

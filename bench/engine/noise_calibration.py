@@ -29,15 +29,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.harness import Option, Report, installed, timed, timed_s
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.model import NoiseOptions
 from simenv.calibration import report as page
 from simenv.calibration.accept import HEADER, LEAST_GAIN, PARTS, as_values, below, cells, is_narrow
-from simenv.calibration.data import CountsData, CountsRecord, read
+from simenv.calibration.data import CountsData, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
 from simenv.calibration.score import (
@@ -76,7 +75,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("noise_calibration", "noise models beside measured counts")
     load_kernels()
     report.at_most("fit_s", speed_s(), "fit of 16 parameters to 60 circuits of 4 qubits, s")
@@ -85,22 +83,19 @@ def run(options: Namespace) -> Report:
             report.not_measured(key, label, f"no data in {options.data}")
         return report
     begin = time.perf_counter()
-    sections, medians = [], {}
+    sections: list[page.Section] = []
+    medians: list[float] = []
     splits = msgspec.json.decode((options.data / "splits.json").read_bytes())["files"]
     for name, split in splits.items():
         if options.sets and not any(word in name for word in options.sets):
             continue
-        train, test = not options.test_only, not options.train_only
-        section = _section(
-            options.data / name, split, train=train, test=test, fits=not options.curve_only
-        )
+        section = _section(options, name, split)
         sections.append(section)
         _rule(report, section)
         if not options.curve_only:
-            medians[section.title] = _goals(report, section, test=test)
+            medians.append(_goals(report, section, test=not options.train_only))
     if medians and not options.sets:
-        median = float(np.median(list(medians.values())))
-        report.at_least("sets_median", median, _GOALS["sets_median"])
+        report.at_least("sets_median", float(np.median(medians)), _GOALS["sets_median"])
     _show_curve(sections)
     print(f"\n{len(sections)} sets in {time.perf_counter() - begin:.0f} s")
     _write(options, sections, report)
@@ -118,40 +113,39 @@ _GOALS = {
 }
 
 
-def _section(
-    path: Path, split: dict[str, Any], *, train: bool, test: bool, fits: bool
-) -> page.Section:
-    data = with_split(read(path), split)
-    if not test:
+def _section(options: Namespace, name: str, split: dict[str, Any]) -> page.Section:
+    data = with_split(read(options.data / name), split)
+    if options.train_only:
         data = data.part(test=False)
     snapshot = library.load(data.device)
-    title = f"{path.stem} ({snapshot.name})"
+    title = f"{Path(name).stem} ({snapshot.name})"
     print(f"\n{title}: {len(data.records)} runs")
     notes: list[str] = []
     compiler = DeviceCompiler(snapshot)
-    aer = NoiseOptions.parse({"recipe": "aer", "idle": False})
-    models: dict[str, Predictor] = {
-        AER: Predictor(snapshot, aer, compiler),
-        AER_IDLE: Predictor(snapshot, NoiseOptions.parse("aer"), compiler),
-        AER_PROPERTIES: Predictor(snapshot, NoiseOptions.parse("aer-properties"), compiler),
-        SNAPSHOT: Predictor(snapshot, compiler=compiler),
+    recipes: dict[str, Any] = {
+        AER: {"recipe": "aer", "idle": False},
+        AER_IDLE: "aer",
+        AER_PROPERTIES: "aer-properties",
+        SNAPSHOT: {},
     }
     if snapshot.zz:
-        for strength in STRENGTHS:
-            noise = NoiseOptions.parse({"gate.zz_strength": strength})
-            models[_zz_model(strength)] = Predictor(snapshot, noise, compiler)
-    for name, narrow in ((FITTED, False), (NARROW, True)) if fits else ():
+        recipes |= {_zz_model(each): {"gate.zz_strength": each} for each in STRENGTHS}
+    models: dict[str, Predictor] = {
+        model: Predictor(snapshot, NoiseOptions.parse(recipe), compiler)
+        for model, recipe in recipes.items()
+    }
+    for model, narrow in () if options.curve_only else ((FITTED, False), (NARROW, True)):
         fitted = _fitted(data, snapshot, notes, narrow=narrow)
-        models[name] = models[SNAPSHOT]
+        models[model] = models[SNAPSHOT]
         if fitted is not None:
-            models[name] = SeriesPredictor(fitted.snapshot, fitted.series)
+            models[model] = SeriesPredictor(fitted.snapshot, fitted.series)
         if fitted is None or not is_narrow(fitted.scope):
             break
     print(*(f"  {note}" for note in notes), sep="\n")
     if installed("qiskit_aer"):
         notes.append(_aer_check(data, compiler, models[AER]))
         print(f"  {notes[-1]}")
-    judged = data if train else data.part(test=True)
+    judged = data.part(test=True) if options.test_only else data
     result = score(judged, models, IdealDistributions(), _note)
     broken = [
         f"Below Aer's recipe: {text}."
@@ -179,13 +173,13 @@ def _fitted(
     data: CountsData, snapshot: CalibrationSnapshot, notes: list[str], *, narrow: bool
 ) -> FittedDevice | None:
     """Fit a set, and add sentences about it; None: refused."""
-    begin = time.perf_counter()
+    name = f"{data.device}-fitted"
     try:
-        result = calibrate(data, snapshot, f"{data.device}-fitted", _note, narrow=narrow)
+        seconds, result = timed(lambda: calibrate(data, snapshot, name, _note, narrow=narrow))
     except FitRefusedError as error:
         notes.append(f"The fit was refused: {error.message}. The snapshot stands in its place.")
         return None
-    print(f"  fitted in {time.perf_counter() - begin:.1f} s")
+    print(f"  fitted in {seconds:.1f} s")
     if narrow:
         notes.append("With --narrow:")
     notes += _fit_notes(result)
@@ -214,15 +208,13 @@ def _show_curve(sections: Sequence[page.Section]) -> None:
     """Print the fidelities of snapshots by the factor of their ZZ rates."""
     print("\nfactor of the ZZ rates, unfitted: median HF, 10th percentile, mean")
     for section in sections:
-        for part, is_test in PARTS:
-            rows = section.score.part(test=is_test)
-            for model in (AER_IDLE, *map(_zz_model, STRENGTHS)):
-                found = rows.summary(model)
-                if found is not None and _zz_model(0.0) in section.score.models:
-                    values = " ".join(
-                        f"{each.value:.4f}" for each in (found.median, found.p10, found.mean)
-                    )
-                    print(f"  {section.title:26} {part:6} {model:20} {values}")
+        models = (AER_IDLE, *map(_zz_model, STRENGTHS))
+        for (part, is_test), model in itertools.product(PARTS, models):
+            found = section.score.part(test=is_test).summary(model)
+            if found is not None and _zz_model(0.0) in section.score.models:
+                fields = (found.median, found.p10, found.mean)
+                values = " ".join(f"{each.value:.4f}" for each in fields)
+                print(f"  {section.title:26} {part:6} {model:20} {values}")
 
 
 def _note(text: str) -> None:
@@ -231,18 +223,12 @@ def _note(text: str) -> None:
 
 def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
     """Return the data with `is_test` and `body` set according to `splits.json`."""
-    test = set(split["test"])
-
-    def body(record: CountsRecord) -> str:
-        if split["key"] == "name":
-            return record.name
-        return record.name.partition("_step")[2][:2]
-
-    records = tuple(
-        msgspec.structs.replace(each, is_test=body(each) in test, body=body(each))
-        for each in data.records
-    )
-    return msgspec.structs.replace(data, records=records)
+    records = []
+    for each in data.records:
+        body = each.name if split["key"] == "name" else each.name.partition("_step")[2][:2]
+        is_test = body in split["test"]
+        records.append(msgspec.structs.replace(each, is_test=is_test, body=body))
+    return msgspec.structs.replace(data, records=tuple(records))
 
 
 def _fit_notes(fitted: FittedDevice) -> list[str]:
@@ -303,39 +289,29 @@ def _goals(report: Report, section: page.Section, *, test: bool) -> float:
     if fitted is None or limit is None or before is None:
         report.not_measured("set_median", section.title, "no circuit could be judged")
         return float("nan")
-    median = _add_near_ceiling(
-        report, "set_median", fitted.median.value, limit.median.value, f"{section.title}, {model}"
-    )
+
+    def add(key: str, field: str, label: str) -> None:
+        """Add a figure; a value within NEAR_CEILING of the ceiling meets its goal."""
+        value, ceiling = getattr(fitted, field).value, getattr(limit, field).value
+        near, goal = value >= ceiling - NEAR_CEILING, report.goal(key)
+        settings = f" ({value:.4f}, ceiling {ceiling:.4f})" if near and value < goal else ""
+        report.at_least(key, max(value, goal) if near else value, f"{label}{settings}")
+
+    what = f"{section.title}, {model}"
+    add("set_median", "median", what)
     gain = min(fitted.mean.value - before.mean.value, fitted.median.value - before.median.value)
-    report.at_least(
-        "above_snapshot", gain, f"{section.title}, {model}: mean and median HF above the snapshot's"
-    )
+    report.at_least("above_snapshot", gain, f"{what}: mean and median HF above the snapshot's")
     if "fez" in section.title:
-        _add_near_ceiling(
-            report, "fez_median", fitted.median.value, limit.median.value, "ibm_fez, median"
-        )
-        _add_near_ceiling(report, "fez_p10", fitted.p10.value, limit.p10.value, "ibm_fez, p10")
-    return median
-
-
-def _add_near_ceiling(report: Report, key: str, value: float, limit: float, label: str) -> float:
-    """Add a figure; a value within NEAR_CEILING of the ceiling meets its goal."""
-    near = value >= limit - NEAR_CEILING
-    goal = report.goal(key)
-    settings = f" ({value:.4f}, ceiling {limit:.4f})" if near and value < goal else ""
-    report.at_least(key, max(value, goal) if near else value, f"{label}{settings}")
-    return value
+        add("fez_median", "median", "ibm_fez, median")
+        add("fez_p10", "p10", "ibm_fez, p10")
+    return fitted.median.value
 
 
 def _write(options: Namespace, sections: list[page.Section], report: Report) -> None:
     if options.scores is not None:
         values = [
-            {
-                "set": section.title,
-                "statistics": as_values(section.score),
-                "rows": msgspec.to_builtins(section.score.rows),
-            }
-            for section in sections
+            {"set": each.title, "statistics": as_values(each.score), "rows": each.score.rows}
+            for each in sections
         ]
         options.scores.write_bytes(msgspec.json.encode(values))
         print(f"scores {options.scores}")
@@ -345,13 +321,8 @@ def _write(options: Namespace, sections: list[page.Section], report: Report) -> 
             for each in report.figures
             if each.value is not None
         ]
-        page.write(
-            options.page,
-            "Noise models compared with measured counts",
-            sections,
-            (__doc__ or "").split("\n\n")[1:2],
-            goals,
-        )
+        title, about = "Noise models compared with measured counts", (__doc__ or "").split("\n\n")
+        page.write(options.page, title, sections, about[1:2], goals)
         print(f"page {options.page}")
 
 
@@ -361,6 +332,4 @@ def speed_s() -> float:
     from bench.calibration_data import random_counts
 
     data, snapshot = random_counts(SPEED_CIRCUITS, SPEED_QUBITS)
-    begin = time.perf_counter()
-    calibrate(data, snapshot, "speed")
-    return time.perf_counter() - begin
+    return timed_s(lambda: calibrate(data, snapshot, "speed"))

@@ -17,7 +17,10 @@ table has ten times the errors of "dep", so that shots share little: seconds a s
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,12 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bench.circuits import measured, wide_circuit
+from bench.circuits import engine_circuit, measured, wide_circuit
+from bench.harness import Option, Report, installed, repeated_s, timed_s
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
-from bench.harness.timing import clock_of, timed_s
-from bench.peers.base import Gate
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
@@ -45,6 +45,7 @@ FEW_SHOTS = 8  # Aer's slope is measured from this number to three times as many
 BRANCHED_QUBITS = 12  # below this width branching is slower than Aer's default
 MANY_ERRORS, MANY_ERRORS_SHOTS = 10.0, 1_000
 CALLS = 5  # repetitions of each stage in `_stages`; the fastest counts
+CLOCK = time.process_time
 OPTIONS = (
     Option("--qubits", type=int, nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
     Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"], quick=["ansatz"]),
@@ -55,14 +56,18 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("noise_speed", "noise: our engines and Aer's methods, CPU seconds, one thread")
     load_kernels()
     aer = installed("qiskit_aer")
-    worst: dict[str, float] = {}
+    worst: dict[str, float] = {}  # least ratio of each goal
     if not options.many_errors:
         _stages(report)
-        _table(options, worst, aer=aer)
+        print(
+            "\ncircuit  qubits noise   shots      ours  engine         density    vector branching"
+        )
+        cases = itertools.product(options.circuits, options.qubits, (False, True), options.shots)
+        for name, num_qubits, relax, shots in cases:
+            _line(_Case(name, num_qubits, relax, shots, options.most_s), worst, aer=aer)
     if aer:
         _many_errors(options, worst)
     for key, label in GOALS.items():
@@ -73,30 +78,22 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _table(options: Namespace, worst: dict[str, float], *, aer: bool) -> None:
-    """Print the table of all cases; note the least ratios of each goal."""
-    print("\ncircuit  qubits noise   shots      ours  engine         density    vector branching")
-    for name in options.circuits:
-        for num_qubits in options.qubits:
-            for relax in (False, True):
-                for shots in options.shots:
-                    case = _Case(name, num_qubits, relax, shots, options.most_s)
-                    _line(case, worst, aer=aer)
-
-
 def _many_errors(options: Namespace, worst: dict[str, float]) -> None:
     """Print the seconds a shot with ten times the depolarizing errors; note the least ratio."""
     print("\nten times the errors of dep: circuit  qubits  ours, s a shot  Aer's vector")
-    for name in options.circuits:
-        for num_qubits in [n for n in options.qubits if n >= BRANCHED_QUBITS]:
-            case = _Case(
-                name, num_qubits, False, MANY_ERRORS_SHOTS, options.most_s, scale=MANY_ERRORS
-            )
-            value, peer = _ours(case)[0] / case.shots, _aer_slope(case)[0]
-            print(f"{name:10}{num_qubits:5}{value:10.4g}{peer:10.4g}", flush=True)
-            if value == value:
-                key = "many_errors_times"
-                worst[key] = min(worst.get(key, np.inf), peer / value)
+    for name, num_qubits in itertools.product(options.circuits, options.qubits):
+        if num_qubits < BRANCHED_QUBITS:
+            continue
+        case = _Case(name, num_qubits, False, MANY_ERRORS_SHOTS, options.most_s, MANY_ERRORS)
+        value, peer = _ours(case)[0] / case.shots, _aer_slope(case)[0]
+        print(f"{name:10}{num_qubits:5}{value:10.4g}{peer:10.4g}", flush=True)
+        _note(worst, "many_errors_times", peer, value)
+
+
+def _note(worst: dict[str, float], key: str, peer_s: float | None, ours_s: float) -> None:
+    """Note the least of a goal's ratios; ours is NaN where it would take too long."""
+    if peer_s is not None and not math.isnan(ours_s):
+        worst[key] = min(worst.get(key, np.inf), peer_s / ours_s)
 
 
 GOALS = {
@@ -116,20 +113,13 @@ class _Case:
     """One circuit with noise, for our engines and for Aer."""
 
     def __init__(
-        self,
-        name: str,
-        num_qubits: int,
-        relax: bool,
-        shots: int,
-        most_s: float,
-        scale: float = 1.0,
+        self, name: str, num_qubits: int, relax: bool, shots: int, most_s: float, scale: float = 1.0
     ) -> None:
         """`scale`: of all errors but those of readout."""
         self.name, self.num_qubits, self.relax = name, num_qubits, relax
-        self.shots, self.most_s = shots, most_s
-        self.gates = wide_circuit(name, num_qubits, 1)
-        self.circuit = _circuit(num_qubits, self.gates)
-        self.scale = scale
+        self.shots, self.most_s, self.scale = shots, most_s, scale
+        self.source = measured(num_qubits, wide_circuit(name, num_qubits, 1))
+        self.circuit = engine_circuit(self.source)
         self.noise = noise_program(self.circuit, relax=relax, scale=scale)
 
 
@@ -140,20 +130,14 @@ def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
     noise = "relax" if case.relax else "dep"
     start = f"{case.name:10}{case.num_qubits:5} {noise:6}{case.shots:8}"
     print(f"{start}{value:10.4g}  {engine:14}{text}", flush=True)
-
-    def note(key: str, seconds: float | None) -> None:
-        if seconds is not None and value == value:
-            worst[key] = min(worst.get(key, np.inf), seconds / value)
-
-    kind = noise + "_times"
+    size = {1_000: "1k", 100_000: "100k"}.get(case.shots)
     if case.num_qubits <= DENSITY_QUBITS and result:
-        size = {1_000: "1k", 100_000: "100k"}.get(case.shots)
         if size is not None:
-            note(f"small_{size}_times", min(result.values()))
+            _note(worst, f"small_{size}_times", min(result.values()), value)
     elif case.num_qubits in (16, 20):
-        note(f"branching_{kind}", result.get("br"))
-    if case.num_qubits == 20 and case.shots in (1_000, 100_000):
-        note(f"vector_{case.shots // 1_000}k_{kind}", result.get("vector"))
+        _note(worst, f"branching_{noise}_times", result.get("br"), value)
+    if case.num_qubits == 20 and size is not None:
+        _note(worst, f"vector_{size}_{noise}_times", result.get("vector"), value)
 
 
 def _ours(case: _Case) -> tuple[float, str]:
@@ -161,7 +145,6 @@ def _ours(case: _Case) -> tuple[float, str]:
     from simulators import registry
     from simulators.engine import Request, RunControl, RunOptions
 
-    clock = clock_of(cpu=True)
     results: list[tuple[float, str]] = []
     names = ["statevector"] + ["densitymatrix"] * (case.num_qubits <= DENSITY_QUBITS)
     for name in names:
@@ -174,79 +157,63 @@ def _ours(case: _Case) -> tuple[float, str]:
         few = min(case.shots, 100)
         call(few)  # load and compile kernels
         # Trajectories of more shots share more: an upper bound.
-        bound = timed_s(lambda call=call, few=few: call(few), clock) * (
-            case.shots / few if name == "statevector" else 1.0
-        )
+        bound = timed_s(lambda call=call, few=few: call(few), CLOCK)
+        if name == "statevector":
+            bound *= case.shots / few
         if bound <= 20 * case.most_s:
-            results.append((timed_s(lambda call=call: call(case.shots), clock), name))
+            results.append((timed_s(lambda call=call: call(case.shots), CLOCK), name))
     return min(results, default=(float("nan"), "(too long)"))
 
 
 def _aer_seconds(case: _Case) -> dict[str, float]:
     """Return the seconds of each of Aer's methods that is not expected to take too long."""
-    clock, call = clock_of(cpu=True), _aer_calls(case)
     entries = {}
     if case.num_qubits <= AER_DENSITY_QUBITS:
-        run_ = call(case.shots, method="density_matrix")
-        run_()
-        entries["density"] = timed_s(run_, clock)
+        density = _aer_call(case, case.shots, method="density_matrix")
+        density()
+        entries["density"] = timed_s(density, CLOCK)
     slope, base = _aer_slope(case)
     entries["vector"] = base + slope * (case.shots - FEW_SHOTS)
     if case.num_qubits >= BRANCHED_QUBITS and entries["vector"] <= 10 * case.most_s:
-        entries["br"] = timed_s(
-            call(
-                case.shots,
-                method="statevector",
-                shot_branching_enable=True,
-                shot_branching_sampling_enable=True,
-            ),
-            clock,
-        )
+        branching = {"shot_branching_enable": True, "shot_branching_sampling_enable": True}
+        entries["br"] = timed_s(_aer_call(case, case.shots, **branching), CLOCK)
     return entries
 
 
-def _aer_calls(case: _Case) -> Callable[..., Callable[[], object]]:
-    """Return a function of a number of shots and settings of Aer that returns a run."""
+def _aer_call(
+    case: _Case, shots: int, method: str = "statevector", **settings: Any
+) -> Callable[[], object]:
+    """Return a run of Aer."""
     from qiskit_aer import AerSimulator
 
-    circuit = measured(case.num_qubits, case.gates)
     noise = _aer_noise(relax=case.relax, scale=case.scale)
-
-    def call(shots: int, **settings: Any) -> Callable[[], object]:
-        engine = AerSimulator(noise_model=noise, max_parallel_threads=1, **settings)
-        return lambda: engine.run(circuit, shots=shots).result().get_counts(0)
-
-    return call
+    engine = AerSimulator(method=method, noise_model=noise, max_parallel_threads=1, **settings)
+    return lambda: engine.run(case.source, shots=shots).result().get_counts(0)
 
 
 def _aer_slope(case: _Case) -> tuple[float, float]:
     """Return the seconds that one more shot takes Aer's state vector, and those of FEW_SHOTS."""
-    clock, call = clock_of(cpu=True), _aer_calls(case)
-    few = call(FEW_SHOTS, method="statevector")
+    few = _aer_call(case, FEW_SHOTS)
     few()
-    base = timed_s(few, clock)
-    slope = (timed_s(call(3 * FEW_SHOTS, method="statevector"), clock) - base) / (2 * FEW_SHOTS)
+    base = timed_s(few, CLOCK)
+    slope = (timed_s(_aer_call(case, 3 * FEW_SHOTS), CLOCK) - base) / (2 * FEW_SHOTS)
     return max(slope, 0.0), base
 
 
 def _aer_noise(*, relax: bool, scale: float) -> Any:
-    from qiskit_aer.noise import (
-        NoiseModel,
-        ReadoutError,
-        depolarizing_error,
-        thermal_relaxation_error,
-    )
+    from qiskit_aer import noise
 
-    result = NoiseModel()
-    error_1q, error_2q = depolarizing_error(scale * ONE, 1), depolarizing_error(scale * TWO, 2)
+    result = noise.NoiseModel()
+    error_1q = noise.depolarizing_error(scale * ONE, 1)
+    error_2q = noise.depolarizing_error(scale * TWO, 2)
     if relax:
         time_us = RELAXATION_US / scale
-        single = thermal_relaxation_error(time_us, time_us, 1e-3 * ONE_NS)
-        pair = thermal_relaxation_error(time_us, time_us, 1e-3 * TWO_NS)
+        single = noise.thermal_relaxation_error(time_us, time_us, 1e-3 * ONE_NS)
+        pair = noise.thermal_relaxation_error(time_us, time_us, 1e-3 * TWO_NS)
         error_1q, error_2q = error_1q.compose(single), error_2q.compose(pair.tensor(pair))
     result.add_all_qubit_quantum_error(error_1q, ["h", "x", "rx", "ry", "rz", "u"])
     result.add_all_qubit_quantum_error(error_2q, ["cx", "cz", "cp", "rzz", "swap"])
-    result.add_all_qubit_readout_error(ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
+    result.add_all_qubit_readout_error(noise.ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
     return result
 
 
@@ -278,30 +245,6 @@ def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> Noise
     )
 
 
-def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
-    """Return a circuit of the gates with all qubits measured."""
-    from simulators.circuit.ir import CircuitData
-
-    table: dict[tuple[str, int, int, int], int] = {}
-    ops, qubits, params = [], [], []
-    for name, wires, angles in gates:
-        ops.append(table.setdefault((name, len(wires), 0, len(angles)), len(table)))
-        qubits += wires
-        params += angles
-    ops += [table.setdefault(("measure", 1, 1, 0), len(table))] * num_qubits
-    return CircuitData(
-        num_qubits,
-        num_qubits,
-        (("c", num_qubits),),
-        tuple(key[0] for key in table),
-        np.array([key[1:] for key in table], np.uint16).tobytes(),
-        np.array(ops, np.uint16).tobytes(),
-        np.array([*qubits, *range(num_qubits)], np.uint16).tobytes(),
-        np.arange(num_qubits, dtype=np.uint16).tobytes(),
-        np.array(params, np.float64).tobytes(),
-    ).circuit()
-
-
 def _stages(report: Report) -> None:
     """Time the stages of trajectories with 100,000 shots apart from the evolution of states."""
     from simulators.circuit.analysis.measurements import measurement_layout
@@ -312,8 +255,8 @@ def _stages(report: Report) -> None:
     from simulators.trajectories.locations import locate
     from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
 
-    clock, shots = clock_of(cpu=True), 100_000
-    circuit = _circuit(20, wide_circuit("ansatz", 20, 1))
+    shots = 100_000
+    circuit = engine_circuit(measured(20, wide_circuit("ansatz", 20, 1)))
     noise = noise_program(circuit, relax=True)
     located = locate(circuit, noise)
     assert located is not None
@@ -330,7 +273,7 @@ def _stages(report: Report) -> None:
     def readout() -> None:
         stage.flip(records, 0, (1, 0))
 
-    best = [min(timed_s(call, clock) for _ in range(CALLS)) for call in (patterns, readout)]
+    best = [min(repeated_s(call, CALLS, CLOCK)) for call in (patterns, readout)]
     what = "20 qubits, 100,000 shots, ms"
     report.at_most("stages_ms", 1e3 * sum(best), f"patterns, their classes and readout: {what}")
     report.at_most("readout_ms", 1e3 * best[1], f"readout alone: {what}")

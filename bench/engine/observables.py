@@ -12,82 +12,66 @@ optimiser's steps; the libraries' circuits are built before the clock starts.
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
 from argparse import Namespace
+from collections import defaultdict
 
 import numpy as np
 
-from bench.harness.comparison import Variant, start_peers
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.peers.observables import (
-    STRINGS,
-    AerObservables,
-    LightningObservables,
-    WorkerObservables,
-)
+from bench.harness import CPU, SEED, THREADS, Option, Report, medians, rounds
+from bench.harness.comparison import Peers, Variant
+from bench.peers.observables import STRINGS, AerObservables, LightningObservables, WorkerObservables
 
 OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
     Option("--qubits", type=int, default=20, quick=16),
-    Option("--threads", type=int, default=os.cpu_count() or 1),
-    Option("--cpu", action="store_true", help="CPU seconds of one thread each"),
-    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    THREADS,
+    CPU,
+    SEED,
+)
+VARIANTS = (
+    Variant("ours", WorkerObservables),
+    Variant("aer", AerObservables),
+    Variant("lightning", LightningObservables),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     if options.cpu:
         options.threads = 1
     what = f"values: {options.qubits} qubits, {options.threads} threads, seed {options.seed}, s"
     report = Report("observables", what)
-    variants = (
-        Variant("ours", WorkerObservables),
-        Variant("aer", AerObservables),
-        Variant("lightning", LightningObservables),
-    )
-    peers, _ = start_peers(variants, options.threads)
-    times: dict[tuple[str, str], list[float]] = {}
-    for turn in range(options.rounds + 1):
-        for what in ("values", "gradient"):
-            entries = {}
-            for peer in peers:
-                if peer.problem or not peer.prepare(options.qubits, [(what, options.seed + turn)]):
-                    print(f"left out: {peer.name}: {peer.problem}")
-                    continue
-                if what == "gradient" and peer.name == "aer":
-                    continue  # Aer has no adjoint gradient
-                took = peer.times(1, 300.0, cpu=options.cpu)
-                if turn:  # turn 0 loads and compiles
-                    times.setdefault((what, peer.name), []).extend(took)
-                values = peer.call("last")
-                if values is None:
-                    print(f"left out from here: {peer.name}: {peer.problem}")
-                    continue
-                entries[peer.name] = np.array(values)
-            for name, values in entries.items():
-                assert np.abs(values - entries.get("ours", values)).max() < 1e-9, (
-                    f"{what}: {name} differs"
-                )
-    for peer in peers:
-        peer.close()
-    best = {key: statistics.median(each) for key, each in times.items()}
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    with Peers(VARIANTS, options.threads) as peers:
+        for turn in range(options.rounds + 1):
+            for what in ("values", "gradient"):
+                entries = {}
+                for peer in peers:
+                    if not peer.prepare(options.qubits, [(what, options.seed + turn)]):
+                        continue
+                    if what == "gradient" and peer.name == "aer":
+                        continue  # Aer has no adjoint gradient
+                    took = peer.times(1, 300.0, cpu=options.cpu)
+                    if turn:  # turn 0 loads and compiles
+                        times[what, peer.name] += took
+                    if (values := peer.call("last")) is not None:
+                        entries[peer.name] = np.array(values)
+                for name, values in entries.items():
+                    off = np.abs(values - entries.get("ours", values)).max()
+                    assert off < 1e-9, f"{what}: {name} differs"
+    best = medians(times)
     print("\n".join(f"{what} {name}: {each:.4f}" for (what, name), each in best.items()))
-    item = best["values", "ours"]
-    peer_s = [v for (what, name), v in best.items() if what == "values" and name != "ours"]
-    label = f"{STRINGS} strings, of the best"
-    if peer_s:
-        report.at_most("strings_of_best", item / min(peer_s), label)
-    else:
-        report.not_measured("strings_of_best", label, "no peer ran to its end")
-    if ("gradient", "lightning") in best:
-        share = best["gradient", "ours"] / best["gradient", "lightning"]
-        report.at_most("gradient_of_lightning", share, "gradient, of Lightning")
-    else:
-        report.not_measured(
-            "gradient_of_lightning", "gradient, of Lightning", "Lightning did not run to its end"
-        )
+    peer_s = {key: each for key, each in best.items() if key[1] != "ours"}
+    report.share(
+        "strings_of_best",
+        best["values", "ours"],
+        [each for (what, _), each in peer_s.items() if what == "values"],
+        f"{STRINGS} strings, of the best",
+    )
+    report.share(
+        "gradient_of_lightning",
+        best["gradient", "ours"],
+        [each for (what, _), each in peer_s.items() if what == "gradient"],
+        "gradient, of Lightning",
+        "Lightning did not run to its end",
+    )
     return report

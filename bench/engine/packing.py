@@ -17,13 +17,14 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit, qpy
 
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Report, medians, rounds
+from bench.harness.comparison import rounds_of
 from simenv.client.circuits import load, native
 
 SIZES = ((4, 30, 400), (8, 100, 150), (20, 10_000, 2))  # qubits, gates, circuits
@@ -37,11 +38,10 @@ begin = time.thread_time()
 assert native.CHOICE.prepare(), native.CHOICE.build_error
 print(time.thread_time() - begin)
 """
-OPTIONS = (Option("--rounds", type=int, default=30, quick=5),)
+OPTIONS = (rounds(30, quick=5),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("packing", "pack: from a QuantumCircuit to a task's bytes, us an operation")
     compiled, walked = native.EncoderSelector(), native.EncoderSelector()
     if not compiled.prepare():
@@ -63,19 +63,14 @@ def run(options: Namespace) -> Report:
         circuits = [circuit(qubits, gates, seed) for seed in range(count)]
         operations = gates + qubits
         assert all(contenders["compiled"](c) == contenders["walked"](c) for c in circuits)
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(options.rounds):
-            for name, run in contenders.items():
-                begin = time.thread_time()
-                for each in circuits:
-                    run(each)
-                times[name].append((time.thread_time() - begin) / count)
-        cells = []
-        for name in contenders:
-            us = statistics.median(times[name]) * 1e6
+        calls = {name: partial(_each, call, circuits) for name, call in contenders.items()}
+        times = rounds_of(calls, options.rounds, clock=time.thread_time)
+        cells = ""
+        for name, seconds in medians(times).items():
+            us = seconds / count * 1e6
             figures[name, operations] = us / operations
-            cells.append(f"{us:8.0f} {us / operations:6.3f}")
-        print(f"{operations:10d}    " + "".join(f"{cell:>16s}" for cell in cells))
+            cells += f"{us:8.0f} {us / operations:6.3f}".rjust(16)
+        print(f"{operations:10d}    {cells}")
     print("(us a circuit, us an operation)\n")
     small, _, large = (gates + qubits for qubits, gates, _ in SIZES)
     report.at_most("compiled_34_us", figures["compiled", small], "compiled, 34 operations, us each")
@@ -84,6 +79,11 @@ def run(options: Namespace) -> Report:
     report.at_most("walked_us", walk, "walked, us each")
     report.at_most("ready_ms", _ready_s() * 1e3, "until the compiled walk is there, ms")
     return report
+
+
+def _each(call: Callable[[QuantumCircuit], Any], circuits: list[QuantumCircuit]) -> None:
+    for each in circuits:
+        call(each)
 
 
 def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:

@@ -14,76 +14,63 @@ fusing 2 and 3 qubits counts.
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
 from argparse import Namespace
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from scipy.stats import unitary_group
 
-from bench.harness.comparison import Variant, assert_same_circuit, start_peers
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import CPU, SEED, THREADS, Option, Report, Times, medians, rounds
+from bench.harness.comparison import Peers, Variant, assert_same_circuit
 from bench.peers.qsim import QsimUnitaries
 from bench.peers.qulacs import QulacsUnitaries
 from bench.peers.simenv_engine import UnitaryEnvironment, UnitaryTask
 
-Pair = tuple[tuple[int, int], Any]
 OPTIONS = (
-    Option("--rounds", type=int, default=7, quick=2),
+    rounds(7, quick=2),
     Option("--qubits", default="14,18,20", quick="14"),
     Option("--layers", type=int, default=12),
-    Option("--threads", type=int, default=os.cpu_count() or 1),
-    Option("--cpu", action="store_true"),
-    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    THREADS,
+    CPU,
+    SEED,
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     if options.cpu:
         options.threads = 1
     title = f"random pairs: {options.layers} layers, {options.threads} threads, seed {options.seed}"
     report = Report("random_unitaries", f"{title}, ms")
-    ours = UnitaryTask if options.cpu else UnitaryEnvironment
     variants = (
-        Variant("ours", ours),
+        Variant("ours", UnitaryTask if options.cpu else UnitaryEnvironment),
         Variant("qulacs", QulacsUnitaries),
         *(Variant(f"qsim {width}", QsimUnitaries, (width,)) for width in (2, 3)),
     )
-    peers, _ = start_peers(variants, options.threads)
-    for num_qubits in map(int, options.qubits.split(",")):
-        times: dict[str, list[float]] = {}
-        for turn in range(options.rounds + 1):
-            circuit = random_pairs(num_qubits, options.layers, options.seed + turn)
-            means: dict[str, Any] = {}
-            for peer in peers:
-                if peer.problem or not peer.prepare(num_qubits, [circuit]):
-                    continue
-                result = peer.times(1, 300.0, cpu=options.cpu)
-                if turn:  # turn 0 loads kernels
-                    times.setdefault(peer.name, []).extend(result)
-                else:
-                    means[peer.name] = np.array(peer.correlations())
-            if means:
+    with Peers(variants, options.threads) as peers:
+        for num_qubits in map(int, options.qubits.split(",")):
+            times: Times = defaultdict(list)
+            for turn in range(options.rounds + 1):
+                circuit = random_pairs(num_qubits, options.layers, options.seed + turn)
+                means: dict[str, Any] = {}
+                for peer in peers:
+                    if not peer.prepare(num_qubits, [circuit]):
+                        continue
+                    result = peer.times(1, 300.0, cpu=options.cpu)
+                    if turn:  # turn 0 loads kernels
+                        times[peer.name] += result
+                    else:
+                        means[peer.name] = peer.correlations()
                 assert_same_circuit(means)
-        medians = {name: 1e3 * statistics.median(each) for name, each in times.items()}
-        text = ", ".join(f"{name} {each:.1f}" for name, each in medians.items())
-        print(f"{num_qubits} qubits: {text}")
-        peer_ms = [each for name, each in medians.items() if name != "ours"]
-        label = f"{num_qubits} qubits, of the best peer"
-        if peer_ms:
-            report.at_most("of_best", medians["ours"] / min(peer_ms), label)
-        else:
-            report.not_measured("of_best", label, "no peer ran")
-    for peer in peers:
-        peer.close()
+            ms = {name: 1e3 * each for name, each in medians(times).items()}
+            text = ", ".join(f"{name} {each:.1f}" for name, each in ms.items())
+            print(f"{num_qubits} qubits: {text}")
+            ours = ms.pop("ours")
+            report.share("of_best", ours, ms.values(), f"{num_qubits} qubits, of the best peer")
     return report
 
 
-def random_pairs(num_qubits: int, layers: int, seed: int) -> list[Pair]:
+def random_pairs(num_qubits: int, layers: int, seed: int) -> list[tuple[tuple[int, int], Any]]:
     """Return a random matrix on each pair of random pairings."""
     random = np.random.default_rng(seed)
     results = []

@@ -12,18 +12,14 @@ One thread is measured by its CPU time, since other processes may be running.
 
 from __future__ import annotations
 
-import statistics
-import threading
 from argparse import Namespace
-from collections.abc import Callable
 
 import numpy as np
 
 from bench.engine.distributed_rank import circuit_of
+from bench.harness import Clock, Option, Report, Times, clock_of, medians, rounds, timed_s
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import Clock, clock_of
+from bench.harness.timing import in_threads
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.planning.planner import SegmentPlan, sweeps
@@ -53,38 +49,31 @@ OPTIONS = (
     Option("--circuit", default="ansatz"),
     Option("--threads", type=int, default=2),
     Option("--precision", choices=("double", "single"), default="double"),
-    Option("--rounds", type=int, default=3, quick=1),
+    rounds(3, quick=1),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     load_kernels()
-    report = Report(
-        "sampling", f"shots: {options.shots:,} of {options.qubits} qubits, {options.precision}"
-    )
-    times: dict[str, list[float]] = {"simulation": [], "sampling": [], "read": [], "written": []}
+    what = f"{options.shots:,} of {options.qubits} qubits, {options.precision}"
+    report = Report("sampling", f"shots: {what}")
+    times: Times = {"simulation": [], "sampling": [], "read": [], "written": []}
     outcomes = 0
     clock = clock_of(cpu=options.threads == 1)
     run = Runs(options, clock)
     run(1)
     for _ in range(options.rounds):
-        simulated_s, sampled_s, outcomes = run(options.shots)
-        times["simulation"].append(simulated_s)
-        times["sampling"].append(sampled_s)
-        read_s, written_s = _memory(options, clock)
-        times["read"].append(read_s)
-        times["written"].append(written_s)
-    entries = {name: statistics.median(each) for name, each in times.items()}
+        *seconds, outcomes = run(options.shots)
+        for entry, each in zip(times.values(), (*seconds, *_memory(options, clock)), strict=True):
+            entry.append(each)
+    entries = medians(times)
     size = (16 if options.precision == "double" else 8) << options.qubits
     sweep_s = entries["simulation"] / run.sweeps
     print(f"{options.circuit}, {options.threads} threads")
     print(f"simulation {entries['simulation']:.2f} s, {run.sweeps:.1f} sweeps")
     print(f"sampling {entries['sampling']:.3f} s, {outcomes:,} different outcomes")
-    print(
-        f"all amplitudes read once: {entries['read']:.3f} s,"
-        f" {size / entries['read'] / 1e9:.1f} GB/s"
-    )
+    rate = size / entries["read"] / 1e9
+    print(f"all amplitudes read once: {entries['read']:.3f} s, {rate:.1f} GB/s")
     print(f"read and written once: {entries['written']:.3f} s\n")
     report.at_most("of_sweep", entries["sampling"] / sweep_s, "sampling, in sweeps of this run")
     return report
@@ -117,18 +106,7 @@ class Runs:
 def _memory(options: Namespace, clock: Clock) -> tuple[float, float]:
     """Return the seconds in which the threads read all amplitudes once, and read and write them
     once."""
-    amplitudes = np.ones(
-        2 << options.qubits, np.float64 if options.precision == "double" else np.float32
-    )
-    parts = np.array_split(amplitudes, options.threads)
-
-    def together(work: Callable[[np.ndarray], object]) -> float:
-        running = [threading.Thread(target=work, args=(part,)) for part in parts]
-        begin_s = clock()
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-        return clock() - begin_s
-
-    return together(np.max), together(lambda part: np.negative(part, out=part))
+    dtype = np.float64 if options.precision == "double" else np.float32
+    parts = np.array_split(np.ones(2 << options.qubits, dtype), options.threads)
+    read_s = timed_s(lambda: in_threads(np.max, parts), clock)
+    return read_s, timed_s(lambda: in_threads(lambda part: np.negative(part, part), parts), clock)

@@ -18,7 +18,8 @@ import os
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -32,11 +33,10 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import measured
-from bench.engine.contraction_ranks import over_ranks
+from bench.circuits import built, engine_circuit, measured, wide_circuit
+from bench.engine.contraction_ranks import contraction_over
+from bench.harness import Option, Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
 from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
@@ -53,7 +53,7 @@ DEPTH = 4  # layers of CZ on the grid
 STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
 RANKS = 4
 OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
     Option("--no-long", action="store_true"),
     Option("--no-chains", action="store_true"),
     Option("--no-ranks", action="store_true"),
@@ -72,7 +72,6 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     title = "tensor networks: chains and contraction, CPU s of one thread"
     report = Report("tensornetwork", title)
     if not options.no_chains and installed("qiskit_aer"):
@@ -83,33 +82,24 @@ def run(options: Namespace) -> Report:
     if installed("quimb"):
         _amplitudes(report, options.rounds, options.seed)
     if not options.no_ranks:
-        one_rank, shared = over_ranks(1), over_ranks(RANKS)
-        if abs(one_rank.value - shared.value) > 1e-10:
-            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one_rank.value}")
-        print(
-            f"contraction, {one_rank.remark}: {one_rank.cpu_s:.2f} s; "
-            f"{RANKS} ranks: {shared.cpu_s:.2f} s"
-        )
+        one, shared = contraction_over(1), contraction_over(RANKS)
+        if abs(one.value - shared.value) > 1e-10:
+            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
+        print(f"contraction, {one.remark}: {one.cpu_s:.2f} s; {RANKS} ranks: {shared.cpu_s:.2f} s")
         label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
-        report.at_most("slices_cpu", shared.cpu_s / one_rank.cpu_s, label)
-        idle = max(rank.idle_percent for rank in shared.ranks)
-        report.at_most("slices_idle_percent", idle, label)
+        report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
+        report.at_most("slices_idle_percent", shared.idle_percent, label)
     return report
 
 
 def cases(seed: int) -> Iterator[Case]:
     """Yield the chains."""
-    yield Case("GHZ, 60 qubits", 60, ghz(60), 1e-16)
+    yield Case("GHZ, 60 qubits", 60, wide_circuit("ghz", 60, 0), 1e-16)
     yield Case("TFIM, 100 qubits, 10 steps", 100, tfim(100, 10), 1e-14)
     for depth in (8, 10, 12):
         gates = brickwork(50, depth, seed)
         yield Case(f"brickwork, 50 qubits, depth {depth}", 50, gates, 1e-14)
     yield Case("TFIM, 40 qubits, 50 steps, cutoff 1e-10", 40, tfim(40, 50), 1e-10, long=True)
-
-
-def ghz(num_qubits: int) -> list[Gate]:
-    """Return the gates of a GHZ state."""
-    return [("h", (0,), ()), *(("cx", (k, k + 1), ()) for k in range(num_qubits - 1))]
 
 
 def tfim(num_qubits: int, steps: int) -> list[Gate]:
@@ -144,6 +134,21 @@ def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]
     return gates, edges
 
 
+def _products(num_qubits: int, sets: Iterable[Collection[int]]) -> list[str]:
+    """Return the Pauli string of Z on each set of qubits."""
+    qubits = range(num_qubits - 1, -1, -1)
+    return ["".join("Z" if qubit in each else "I" for qubit in qubits) for each in sets]
+
+
+def _values(circuit: Circuit, engine: str, labels: list[str], settings: Any = ()) -> Any:
+    """Return the expectation values of Pauli strings."""
+    sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    return simulate(
+        circuit, shots=0, engine=engine, outputs=("expectation",), observables=sums,
+        settings=settings,
+    )  # fmt: skip
+
+
 def _chain(report: Report, case: Case, rounds: int) -> None:
     """Measure shots and expectation values of one chain with our engine and with Aer."""
     from qiskit_aer import AerSimulator
@@ -157,37 +162,31 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
-    actual, item = _alternate(
-        rounds, lambda: worker.run(packed), lambda: _check_success(aer.run(circuit, shots=SHOTS))
-    )
+
+    def with_aer(source: QuantumCircuit, shots: int) -> Any:
+        result = aer.run(source, shots=shots).result()
+        if not result.success:
+            raise SystemExit(f"Aer: {result.status}")
+        return result
+
+    actual, item = _alternate(rounds, lambda: worker.run(packed), lambda: with_aer(circuit, SHOTS))
     print(f"{case.name}: ours {actual:.4f}, Aer {item:.4f}")
     report.at_most("shots_of_aer", actual / item, f"{case.name}: 1,000 shots, share of Aer")
     if case.long:
         return  # Aer's values would take two hours
-    bare = QuantumCircuit(case.num_qubits)
-    bare.compose(
-        circuit.remove_final_measurements(inplace=False), range(case.num_qubits), inplace=True
-    )
+    bare = circuit.remove_final_measurements(inplace=False)
     places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
-    labels = ["".join("Z" if q in (k, k + 1) else "I" for q in reversed(range(case.num_qubits)))
-              for k in places]  # fmt: skip
-    result = bare.copy()
+    saving = bare.copy()
     for k, place in enumerate(places):
-        result.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
-    plain = _circuit(bare)
-    observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+        saving.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
+    labels = _products(case.num_qubits, [(place, place + 1) for place in places])
+    our_values = partial(_values, engine_circuit(bare), "mps", labels, settings)
     entries: dict[str, Any] = {}
-
-    def our_values() -> None:
-        entries["ours"] = simulate(
-            plain, shots=0, engine="mps", outputs=("expectation",), observables=observables,
-            settings=settings,
-        )  # fmt: skip
-
-    def aer_values() -> None:
-        entries["aer"] = _check_success(aer.run(result, shots=1))
-
-    actual, item = _alternate(rounds, our_values, aer_values)
+    actual, item = _alternate(
+        rounds,
+        lambda: entries.update(ours=our_values()),
+        lambda: entries.update(aer=with_aer(saving, 1)),
+    )
     values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
     data = entries["aer"].data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
@@ -200,53 +199,47 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
     gates, edges = qaoa(QUBITS, seed)
     circuit = measured(QUBITS, gates)
     bare = circuit.remove_final_measurements(inplace=False)
-    labels = ["".join("Z" if q in edge else "I" for q in reversed(range(QUBITS))) for edge in edges]
+    labels = _products(QUBITS, edges)
     sums = [SparsePauliOp(label) for label in labels]
     name = f"QAOA, {QUBITS} qubits"
+    shots_s, values_s = [], []
     with simenv.local(workers=1) as env:
-        shots_s, values_s = [], []
-        result = None
         for number in range(rounds + 1):  # round 0 loads the library
-            begin_s = time.perf_counter()
-            task = env.submit(circuit, shots=SHOTS, seed=number, engine="contraction")
-            result = task.result()
-            shots_s.append(time.perf_counter() - begin_s)
-            begin_s = time.perf_counter()
-            entry = env.submit(bare, shots=0, observables=sums, engine="contraction").result()
-            values_s.append(time.perf_counter() - begin_s)
-        assert result is not None
+            sampled = partial(env.submit, circuit, shots=SHOTS, seed=number, engine="contraction")
+            seconds, result = timed(lambda call=sampled: call().result())
+            shots_s.append(seconds)
+            exact = partial(env.submit, bare, shots=0, observables=sums, engine="contraction")
+            seconds, entry = timed(lambda call=exact: call().result())
+            values_s.append(seconds)
         chosen = env.submit(circuit, shots=SHOTS, seed=1).result()
         print(f"{name}: {result.remark}; auto chooses {chosen.engine}")
     report.at_most("qaoa_shots_s", statistics.median(shots_s[1:]), f"{name}: 1,000 shots, s")
-    report.at_most(
-        "qaoa_values_s", statistics.median(values_s[1:]), f"{name}: {len(edges)} edges, s"
-    )
+    label = f"{name}: {len(edges)} edges, s"
+    report.at_most("qaoa_values_s", statistics.median(values_s[1:]), label)
     values = [float(each) for each in entry.expectations]
     if installed("quimb"):
-        import quimb.tensor as tensors
-
-        peer = tensors.Circuit(QUBITS)
-        for gate, wires, angles in gates:
-            peer.apply_gate(gate.upper(), *angles, *wires)
+        peer = _quimb(QUBITS, gates)
         operator = np.diag([1.0, -1.0, -1.0, 1.0])
-        plain = _circuit(bare)
-        observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
 
         def theirs() -> list[float]:
             return [float(np.real(peer.local_expectation(operator, edge))) for edge in edges]
 
-        def ours() -> object:
-            return simulate(
-                plain, shots=0, engine="contraction", outputs=("expectation",),
-                observables=observables,
-            )  # fmt: skip
-
         off = max(abs(value - expected) for value, expected in zip(values, theirs(), strict=True))
         if off > 1e-8:
             raise SystemExit(f"{name}: values differ from quimb's by {off}")
+        ours = partial(_values, engine_circuit(bare), "contraction", labels)
         our_s, their_s = _alternate(rounds, ours, theirs)
         print(f"{name}: values: ours {our_s:.4f}, quimb {their_s:.4f}")
         report.at_most("qaoa_of_quimb", our_s / their_s, f"{name}: values, share of quimb")
+
+
+def _quimb(num_qubits: int, gates: list[Gate]) -> Any:
+    import quimb.tensor as tensors
+
+    peer = tensors.Circuit(num_qubits)
+    for gate, wires, angles in gates:
+        peer.apply_gate({"u": "U3"}.get(gate, gate.upper()), *angles, *wires)
+    return peer
 
 
 def grid(depth: int, seed: int) -> list[Gate]:
@@ -257,7 +250,7 @@ def grid(depth: int, seed: int) -> list[Gate]:
     results: list[Gate] = []
     for layer in range(depth + 1):
         for qubit in range(places.size):
-            results.append(("u3", (qubit,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
+            results.append(("u", (qubit,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
         lines = (places, places.T)[layer % 2][:, layer // 2 % 2 :]
         pairs = zip(lines[:, :-1:2].flat, lines[:, 1::2].flat, strict=True)
         results += [("cz", (int(a), int(b)), ()) for a, b in pairs if layer < depth]
@@ -266,15 +259,9 @@ def grid(depth: int, seed: int) -> list[Gate]:
 
 def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     """Measure amplitudes of random bit strings with our engine and with quimb."""
-    import quimb.tensor as tensors
-
     num_qubits, gates = GRID[0] * GRID[1], grid(DEPTH, seed)
     name = f"grid of {num_qubits} qubits, depth {DEPTH}"
-    peer, circuit = tensors.Circuit(num_qubits), QuantumCircuit(num_qubits)
-    for gate, wires, angles in gates:
-        peer.apply_gate(gate.upper(), *angles, *wires)
-        getattr(circuit, "u" if gate == "u3" else gate)(*angles, *wires)
-    plain = _circuit(circuit)
+    peer, plain = _quimb(num_qubits, gates), engine_circuit(built(num_qubits, gates))
     bits = np.random.default_rng(seed).integers(0, 2, (STRINGS, num_qubits)).astype(np.uint8)
     texts = ["".join(map(str, row)) for row in bits[:PEER_STRINGS].tolist()]  # qubit 0 first
 
@@ -300,12 +287,6 @@ def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     report.at_most("amplitudes_of_quimb", many, f"{name}: {STRINGS} amplitudes, share of quimb")
 
 
-def _circuit(circuit: QuantumCircuit) -> Circuit:
-    from simenv.model import decode_program
-
-    return Circuit.from_program(decode_program(load(circuit).packed))
-
-
 def _alternate(
     rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
 ) -> tuple[float, float]:
@@ -315,10 +296,3 @@ def _alternate(
     times = rounds_of({"ours": ours, "theirs": theirs}, rounds, clock=time.process_time)
     our_s, their_s = (statistics.median(each) for each in times.values())
     return our_s, their_s
-
-
-def _check_success(job: Any) -> Any:
-    result = job.result()
-    if not result.success:
-        raise SystemExit(f"Aer: {result.status}")
-    return result

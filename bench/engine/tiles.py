@@ -9,17 +9,15 @@ once, by as many threads.
 
 from __future__ import annotations
 
-import statistics
-import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from bench.harness import Option, Report, clock_of, medians, rounds
+from bench.harness.comparison import rounds_of
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import clock_of
+from bench.harness.timing import in_threads
 from simulators.engine import RunControl, ThreadPool
 
 COPIES = 4  # copies of an operation in one pass
@@ -27,29 +25,22 @@ WIDTHS = {"double": 14, "single": 15}
 OPTIONS = (
     Option("--qubits", type=int, default=24, quick=20),
     Option("--threads", type=int, default=2),
-    Option("--rounds", type=int, default=7, quick=3),
+    rounds(7, quick=3),
     Option("--precision", choices=tuple(WIDTHS), default="double"),
     Option("--width", type=int, default=0),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("tiles", "tiles: operations on the tiles of a large state, ms")
     load_kernels()
     clock = clock_of(cpu=options.threads == 1)  # the machine may be busy
     width = options.width or WIDTHS[options.precision]
     with ThreadPool(options.threads, RunControl()) as pool:
         calls = dict(_calls(pool, options.qubits, width, options.precision))
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for call in calls.values():
-            call()
-        for _ in range(options.rounds):
-            for name, call in calls.items():
-                begin = clock()
-                call()
-                times[name].append(1e3 * (clock() - begin))
-    entries = {name: statistics.median(each) for name, each in times.items()}
+        rounds_of(calls, 1)
+        times = rounds_of(calls, options.rounds, clock=clock)
+    entries = {name: 1e3 * seconds for name, seconds in medians(times).items()}
     size = (32 if options.precision == "double" else 16) << options.qubits  # bytes read and written
     size_words = f"{options.qubits} qubits, {options.precision}"
     print(f"{size_words}, width {width}, {options.threads} threads, ms")
@@ -107,12 +98,7 @@ def _calls(
         return lambda: sweep_kernel.apply(sweeper, state, plan, floats, norms=norms)
 
     def memory_alone() -> None:
-        parts = np.array_split(reals, pool.size)
-        threads = [threading.Thread(target=np.negative, args=(part, part)) for part in parts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda part: np.negative(part, part), np.array_split(reals, pool.size))
 
     none, eye = np.zeros(1), np.eye(8).ravel()
     yield "memory", memory_alone

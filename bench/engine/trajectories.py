@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.circuits import wide_circuit
+from bench.circuits import built, engine_circuit, wide_circuit
+from bench.harness import Clock, Option, Report, clock_of, repeated_s, timed
 from bench.harness.kernels import load_kernels
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import clock_of
-from bench.peers.base import Gate
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
@@ -43,7 +39,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("trajectories", "trajectories: many instances of one circuit with errors")
     load_kernels()
     clock = clock_of(cpu=options.threads == 1)  # the machine may be busy
@@ -58,12 +53,12 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
+def _line(name: str, num_qubits: int, options: Namespace, clock: Clock) -> str:
     from simulators.engine import RunControl, RunOptions, ThreadPool
     from simulators.statevector.trajectories.sampler import TrajectorySampler
     from simulators.trajectories.noise_table import ErrorPatterns, sort
 
-    circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
+    circuit = engine_circuit(built(num_qubits, wide_circuit(name, num_qubits, 1)))
     inserts, patterns = errors(circuit, options.instances, options.errors)
     run_options = RunOptions(precision=options.precision, threads=options.threads)
     none = ErrorPatterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
@@ -78,15 +73,10 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
 
     alone = TrajectorySampler(circuit, inserts, run_options)
     walked(alone, none)  # plan and load kernels
-    times = []
-    for _ in range(ALONE):
-        begin = clock()
-        walked(alone, none)
-        times.append(clock() - begin)
-    begin = clock()
-    result = walked(TrajectorySampler(circuit, inserts, run_options), patterns)
-    outcome = clock() - begin
-    single_s = statistics.median(times)
+    single_s = statistics.median(repeated_s(lambda: walked(alone, none), ALONE, clock))
+    outcome, result = timed(
+        lambda: walked(TrajectorySampler(circuit, inserts, run_options), patterns), clock
+    )
     work = result.operations / (options.instances * circuit.ops.size)
     rows = np.split(patterns.entries, patterns.ends[1:-1])
     distinct = len({row.tobytes() for row in rows})
@@ -120,26 +110,3 @@ def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, 
     ends = np.searchsorted(instance, np.arange(instances + 1))
     entries = np.array(firsts, np.int64)[gate] + kind
     return NoiseTable(np.array(rows), operators([])), ErrorPatterns(entries, ends)
-
-
-def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
-    from simulators.circuit.ir import CircuitData
-
-    table: dict[tuple[str, int, int], int] = {}
-    ops, qubits, params = [], [], []
-    for name, wires, angles in gates:
-        ops.append(table.setdefault((name, len(wires), len(angles)), len(table)))
-        qubits += wires
-        params += angles
-    arities = np.array([(count, 0, angles) for _, count, angles in table], np.uint16)
-    return CircuitData(
-        num_qubits,
-        0,
-        (),
-        tuple(name for name, _, _ in table),
-        arities.tobytes(),
-        np.array(ops, np.uint16).tobytes(),
-        np.array(qubits, np.uint16).tobytes(),
-        b"",
-        np.array(params, np.float64).tobytes(),
-    ).circuit()

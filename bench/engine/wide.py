@@ -16,24 +16,19 @@ threads depends on other processes.
 
 from __future__ import annotations
 
-import os
 import statistics
-import time
 from argparse import Namespace
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from bench.circuits import CIRCUITS, wide_circuit
-from bench.harness.comparison import Variant, assert_same_circuit, start_peers
+from bench.harness import CPU, SEED, THREADS, Option, Report, Times, rounds
+from bench.harness.comparison import Peers, Variant, assert_same_circuit
 from bench.harness.isolated import IsolatedPeer
-from bench.harness.options import Option
-from bench.harness.report import Report
 from bench.harness.timing import Bandwidth
-from bench.peers.aer import Aer
-from bench.peers.lightning import Lightning
-from bench.peers.qsim import Qsim
-from bench.peers.qulacs import Qulacs
+from bench.peers.libraries import LIBRARIES
 from bench.peers.simenv_engine import WorkerTask
 
 SMALL = 10  # qubits: up to this width many calls of many circuits are timed
@@ -42,121 +37,90 @@ ONCE = 26  # qubits from which only one round is run
 AUTO = "ours stabilizer"  # the engine that `auto` chooses for wide Clifford circuits
 CLIFFORD = ("ghz",)
 SWEPT = ("qft", "ansatz")  # circuits whose sweeps are compared with the memory's speed
-Times = dict[str, list[float]]
+VARIANTS = (
+    Variant("ours f64", WorkerTask, ("double",)),
+    Variant("ours f32", WorkerTask, ("single",)),
+    Variant(AUTO, WorkerTask, ("double", "stabilizer")),
+    *(each for each in LIBRARIES if each.name != "qulacs f64 fused 2"),
+)
 OPTIONS = (
     Option("--qubits", default="10,16,20,24,26", quick="10,16,20"),
     Option("--circuits", default=",".join(CIRCUITS)),
     Option("--without", default="", help="libraries to leave out: qulacs,lightning"),
-    Option("--rounds", type=int, default=5, quick=3),
-    Option("--threads", type=int, default=os.cpu_count() or 1),
-    Option("--cpu", action="store_true", help="CPU seconds of one thread each"),
-    Option("--seed", type=int, default=time.time_ns() & 4294967295),
+    rounds(5, quick=3),
+    THREADS,
+    CPU,
+    SEED,
     Option("--cap", type=float, default=300.0, help="seconds of one run"),
     Option("--budget", type=float, default=60.0, help="seconds a library and circuit"),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     if options.cpu:
         options.threads = 1
-    rounds = options.rounds
-    clock = "CPU s" if options.cpu else "s"
-    what = f"engines: {options.threads} threads, seed {options.seed}, medians of {rounds}, {clock}"
-    report = Report("wide", what)
-    variants = _variants(options.threads)
-    peers, _ = start_peers(variants, options.threads, options.without.split(","))
-    memory = IsolatedPeer("memory", Bandwidth, threads=options.threads)
-    try:
+    threads, clock = options.threads, "CPU s" if options.cpu else "s"
+    what = f"{threads} threads, seed {options.seed}, medians of {options.rounds}, {clock}"
+    report = Report("wide", f"engines: {what}")
+    variants = [each for each in VARIANTS if threads > 1 or not each.threads]
+    with (
+        Peers(variants, threads, options.without.split(",")) as peers,
+        Peers([Variant("memory", Bandwidth)], threads) as memories,
+    ):
+        (memory,) = memories
         for width in map(int, options.qubits.split(",")):
             for name in options.circuits.split(","):
-                num_rounds = 1 if width >= ONCE else rounds
-                result, speeds = _case(peers, memory, name, width, num_rounds, options)
-                best = _print_medians(name, width, result)
+                times, speeds = _case(peers, memory, name, width, options)
+                best = _print_medians(name, width, times)
                 _report_ratios(report, name, width, best)
                 if name in SWEPT and width in (24, ONCE):
                     _report_sweeps(report, peers, name, width, best, statistics.median(speeds))
-    finally:
-        for each in (*peers, memory):
-            each.close()
     return report
 
 
-def _variants(threads: int) -> list[Variant]:
-    results = [
-        Variant("ours f64", WorkerTask, ("double",)),
-        Variant("ours f32", WorkerTask, ("single",)),
-        Variant(AUTO, WorkerTask, ("double", "stabilizer")),
-        Variant("aer f64", Aer),
-        Variant("aer f64 1 thread", Aer, threads=1),
-        Variant("qulacs f64", Qulacs, (0,)),
-        Variant("qulacs f64 1 thread", Qulacs, (0,), 1),
-        Variant("qulacs f64 light", Qulacs, (1,)),
-        *(Variant(f"qulacs f64 fused {width}", Qulacs, (width,)) for width in (3, 4)),
-        Variant("lightning f64", Lightning, ("double",)),
-        Variant("lightning f32", Lightning, ("single",)),
-        *(Variant(f"qsim f32 fused {width}", Qsim, (width,)) for width in (2, 3, 4)),
-        *(Variant(f"qsim f32 fused {width}, 1 thread", Qsim, (width,), 1) for width in (3, 4)),
-    ]
-    return [each for each in results if threads > 1 or not each.threads]
-
-
 def _case(
-    peers: list[IsolatedPeer],
-    memory: IsolatedPeer,
-    name: str,
-    width: int,
-    rounds: int,
-    options: Any,
+    peers: Peers, memory: IsolatedPeer, name: str, width: int, options: Namespace
 ) -> tuple[Times, list[float]]:
     """Return the seconds of each variant in each round, and the memory's bytes per second."""
     small = width <= SMALL
-    times: Times = {}
+    calls = SMALL_CALLS if small else 1
+    times: Times = defaultdict(list)
     speeds: list[float] = []
-    chosen = peers
-    for turn in range(rounds):
+    chosen = list(peers)
+    for turn in range(1 if width >= ONCE else options.rounds):
         seeds = [options.seed + 1_000 * turn + k for k in range(SMALL_CIRCUITS if small else 1)]
         circuits = [wide_circuit(name, width, seed) for seed in seeds]
         means: dict[str, Any] = {}
         for peer in chosen:
-            spent = sum(times.get(peer.name, ()))
-            if peer.problem or (not peer.name.startswith("ours") and spent > options.budget):
+            ours = peer.name.startswith("ours")
+            if not ours and sum(times.get(peer.name, ())) > options.budget:
                 continue
             if peer.name == AUTO and (small or name not in CLIFFORD):
                 continue
             if not peer.prepare(width, circuits):
-                _print_problem(peer)
                 continue
             if not turn:
                 peer.times(1, options.cap)  # load and allocate
-            result = peer.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
+            result = peer.times(calls, options.cap, cpu=options.cpu)
             if not result:
-                _print_problem(peer)
                 continue
-            times.setdefault(peer.name, []).append(statistics.median(result))
-            if peer.name.startswith("ours"):
-                outcome = peer.times(
-                    SMALL_CALLS if small else 1, options.cap, "run_planned", cpu=options.cpu
-                )
-                times.setdefault(f"{peer.name} planned", []).append(statistics.median(outcome))
+            times[peer.name].append(statistics.median(result))
+            if ours:
+                planned = peer.times(calls, options.cap, "run_planned", cpu=options.cpu)
+                times[f"{peer.name} planned"].append(statistics.median(planned))
             if not turn:
                 means[peer.name] = peer.correlations()
         if not turn:
             assert_same_circuit(means)
-            chosen = _fastest(peers, times)
+            ordered = sorted(
+                (peer for peer in peers if peer.name in times), key=lambda each: times[each.name]
+            )
+            fastest: dict[str, IsolatedPeer] = {}  # variant of each library and precision
+            for peer in ordered:
+                fastest.setdefault(_kind(peer.name), peer)
+            chosen = [peer for peer in chosen if peer in fastest.values()]
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds
-
-
-def _fastest(peers: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
-    """Return the fastest variant so far of each library and precision."""
-    best: dict[str, IsolatedPeer] = {}
-    for peer in peers:
-        if peer.name in times:
-            kind = _kind(peer.name)
-            if kind not in best or times[peer.name] < times[best[kind].name]:
-                best[kind] = peer
-    return list(best.values())
 
 
 def _kind(name: str) -> str:
@@ -187,10 +151,8 @@ def _report_ratios(report: Report, name: str, width: int, best: dict[str, float]
         double = single = best[AUTO]
 
     def compare_with(goal: str, ours: float, peer: str) -> None:
-        if peer in best:
-            report.at_most(goal, ours / best[peer], f"{where}, of {peer}")
-        else:
-            report.not_measured(goal, f"{where}, of {peer}", "nothing of it ran to its end")
+        times = [best[peer]] if peer in best else []
+        report.share(goal, ours, times, f"{where}, of {peer}", "nothing of it ran to its end")
 
     if width <= SMALL:
         compare_with("aer_small", double, "aer f64")
@@ -198,9 +160,7 @@ def _report_ratios(report: Report, name: str, width: int, best: dict[str, float]
     elif width == 16:
         for precision, ours in (("f64", double), ("f32", single)):
             peers = {k: v for k, v in best.items() if k.endswith(precision) and "ours" not in k}
-            compare_with(
-                "best_16", ours, min(peers, key=lambda each: peers[each], default=precision)
-            )
+            compare_with("best_16", ours, min(peers, key=peers.__getitem__, default=precision))
     elif width in (20, 24):
         compare_with(f"aer_{width}", double, "aer f64")
         compare_with(f"qsim_{width}", single, "qsim f32")
@@ -209,22 +169,14 @@ def _report_ratios(report: Report, name: str, width: int, best: dict[str, float]
 
 
 def _report_sweeps(
-    report: Report, peers: list[IsolatedPeer], name: str, width: int, best: Any, speed: float
+    report: Report, peers: Peers, name: str, width: int, best: dict[str, float], speed: float
 ) -> None:
     """Report the bytes of our sweeps relative to the bytes that memory moves in the same time."""
     for peer in peers:
-        if not peer.name.startswith("ours f") or peer.problem:
-            continue
-        result = peer.call("swept")
-        if result is None:
-            _print_problem(peer)
-            continue
-        number, moved = result
-        share = 100 * moved / speed / best[f"{peer.name} planned"]
-        label = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
-        print(f"{width} qubits {name} {peer.name}: {label}")
-        report.at_least("sweep_percent", share, f"{width} qubits {name} {peer.name}, % of memory")
-
-
-def _print_problem(peer: IsolatedPeer) -> None:
-    print(f"left out from here: {peer.name}: {peer.problem}")
+        if peer.name.startswith("ours f") and (swept := peer.call("swept")) is not None:
+            number, moved = swept
+            share = 100 * moved / speed / best[f"{peer.name} planned"]
+            what = f"{width} qubits {name} {peer.name}"
+            moved_text = f"{number} passes, {moved / 2**30:.2f} GiB"
+            print(f"{what}: {moved_text}; memory {speed / 1e9:.1f} GB/s")
+            report.at_least("sweep_percent", share, f"{what}, % of memory")

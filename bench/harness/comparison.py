@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.harness.isolated import IsolatedPeer
-from bench.harness.timing import Clock, timed_s
+from bench.harness.timing import Clock, Times, timed_s
 from bench.peers.base import SHOTS
 
 _DEVIATIONS = 6.0  # of a mean of shots, within which two libraries ran the same circuit
@@ -24,43 +24,48 @@ class Variant(NamedTuple):
     threads: int = 0  # 0: as the others
 
 
-def start_peers(
-    variants: Iterable[Variant], threads: int, without: Sequence[str] = ()
-) -> tuple[list[IsolatedPeer], list[str]]:
-    """Start all variants but those of the libraries in `without`.
+class Peers:
+    """The variants that run, each in a process of its own until the context ends.
 
-    Returns the peers, and the libraries of variants that could not be started; prints why.
+    `without`: libraries that are left out. `missing`: libraries that could not be started.
     """
-    peers: list[IsolatedPeer] = []
-    missing: dict[str, None] = {}
-    for variant in variants:
-        library = variant.name.split()[0]
-        if library in without:
-            continue
-        number = variant.threads or threads
-        peer = IsolatedPeer(variant.name, variant.create, *variant.arguments, threads=number)
-        if peer.problem:
-            print(f"left out: {variant.name}: {peer.problem}")
+
+    def __init__(
+        self, variants: Iterable[Variant], threads: int, without: Sequence[str] = ()
+    ) -> None:
+        self._peers = [
+            IsolatedPeer(each.name, each.create, *each.arguments, threads=each.threads or threads)
+            for each in variants
+            if each.name.split()[0] not in without
+        ]
+        self.missing = list(
+            dict.fromkeys(each.name.split()[0] for each in self._peers if each.problem)
+        )
+
+    def __iter__(self) -> Iterator[IsolatedPeer]:
+        return (peer for peer in self._peers if not peer.problem)
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self._peers:
             peer.close()
-            missing[library] = None
-        else:
-            peers.append(peer)
-    return peers, list(missing)
 
 
 def assert_same_circuit(means: Mapping[str, Any], shots: int = SHOTS) -> None:
     """Assert that the means of all peers differ only by the statistics of shots."""
-    first = np.array(next(iter(means.values())))
-    for name, each in means.items():
-        off = np.abs(first - np.array(each)).max()
+    values = {name: np.array(each) for name, each in means.items()}
+    for name, each in values.items():
+        off = np.abs(next(iter(values.values())) - each).max()
         assert off < _DEVIATIONS * (2 / shots) ** 0.5, f"{name} ran another circuit: {off:.2f}"
 
 
 def rounds_of(
     calls: Mapping[str, Callable[[], object]], rounds: int, *, clock: Clock = time.perf_counter
-) -> dict[str, list[float]]:
+) -> Times:
     """Return the seconds of each call in each round; the calls of a round take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: Times = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             seconds[name].append(timed_s(call, clock))

@@ -25,11 +25,14 @@ class IsolatedPeer:
     """A peer in its process.
 
     `create`: a module-level function or class that makes the peer; it is called with the number of
-    threads and `args`.
+    threads and `args`. A problem is printed, unless `quiet`.
     """
 
-    def __init__(self, name: str, create: Callable[..., Any], *args: Any, threads: int) -> None:
+    def __init__(
+        self, name: str, create: Callable[..., Any], *args: Any, threads: int, quiet: bool = False
+    ) -> None:
         self.name = name
+        self._quiet = quiet
         self.problem = ""  # why the peer has left the benchmark
         self.prepared_s = 0.0  # wall-clock seconds of the last `prepare`
         for variable in _VARIABLES:
@@ -78,16 +81,21 @@ class IsolatedPeer:
             self._process.join()
 
     def _receive(self, limit_s: float) -> Any:
+        result = None
         try:
-            if self._pipe.poll(limit_s):
+            ended = not self._pipe.poll(limit_s)
+            if ended:
+                self.problem = f"more than {limit_s:g} s"
+            else:
                 result, self.problem = self._pipe.recv()
-                return result
-            self.problem = f"more than {limit_s:g} s"
         except EOFError:
-            self.problem = "its process ended"
-        self._process.kill()
-        self._process.join()
-        return None
+            ended, self.problem = True, "its process ended"
+        if ended:
+            self._process.kill()
+            self._process.join()
+        if self.problem and not self._quiet:
+            print(f"left out from here: {self.name}: {self.problem}", flush=True)
+        return result
 
 
 class _Server:

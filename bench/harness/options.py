@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -20,3 +22,13 @@ class Option:
         if quick and self._quick is not None:
             arguments["default"] = self._quick
         parser.add_argument(*self._flags, **arguments)
+
+
+CPU = Option("--cpu", action="store_true", help="CPU seconds instead of wall time")
+SEED = Option("--seed", type=int, default=time.time_ns() & 4294967295)
+THREADS = Option("--threads", type=int, default=os.cpu_count() or 1)
+
+
+def rounds(number: int, quick: int) -> Option:
+    """Return the option of the number of rounds."""
+    return Option("--rounds", type=int, default=number, quick=quick)

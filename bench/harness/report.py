@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -60,18 +61,28 @@ class Report:
 
     def at_most(self, key: str, value: float, label: str) -> None:
         """Add a figure that must not exceed its goal."""
-        goal = self._goals[key]
-        figure = Figure(self._benchmark, key, label, float(value), goal)
-        self.figures.append(figure)
-        print(f"{_verdict(figure)} {label}: {value:.3g} (goal <= {goal:g})")
+        self._add(key, value, label, f"{value:.3g} (goal <= {self._goals[key]:g})")
 
     def at_least(self, key: str, value: float, label: str) -> None:
         """Add a figure that must reach its goal."""
-        goal = self._goals[key]
-        figure = Figure(self._benchmark, key, label, float(value), goal, True)
-        self.figures.append(figure)
-        digits = 0 if goal >= 10.0 else 4
-        print(f"{_verdict(figure)} {label}: {value:,.{digits}f} (goal >= {goal:,.{digits}f})")
+        digits = 0 if self._goals[key] >= 10.0 else 4
+        text = f"{value:,.{digits}f} (goal >= {self._goals[key]:,.{digits}f})"
+        self._add(key, value, label, text, at_least=True)
+
+    def share(
+        self,
+        key: str,
+        value: float,
+        peers: Iterable[float],
+        label: str,
+        reason: str = "no peer ran to its end",
+    ) -> None:
+        """Add a value relative to the least of the peers' values; it must not exceed its goal."""
+        least = min(peers, default=None)
+        if least is None:
+            self.not_measured(key, label, reason)
+        else:
+            self.at_most(key, value / least, label)
 
     def not_measured(self, key: str, label: str, reason: str) -> None:
         """Add a figure that could not be measured, which counts as a missed goal."""
@@ -91,6 +102,9 @@ class Report:
         print(f"\n{summary}")
         return not missed and not unmeasured
 
-
-def _verdict(figure: Figure) -> str:
-    return "met   " if figure.met else "MISSED"
+    def _add(
+        self, key: str, value: float, label: str, text: str, *, at_least: bool = False
+    ) -> None:
+        figure = Figure(self._benchmark, key, label, float(value), self._goals[key], at_least)
+        self.figures.append(figure)
+        print(f"{'met   ' if figure.met else 'MISSED'} {label}: {text}")

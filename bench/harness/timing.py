@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 Clock = Callable[[], float]
+Times = dict[str, list[float]]  # seconds by name
+Result = TypeVar("Result")
 
 
 def clock_of(*, cpu: bool) -> Clock:
@@ -29,36 +29,63 @@ def timed_s(call: Callable[[], object], clock: Clock = time.perf_counter) -> flo
     return clock() - begin
 
 
-class RepeatedCall:
-    """A thread that calls a function repeatedly and records the seconds of each call.
+def timed(call: Callable[[], Result], clock: Clock = time.perf_counter) -> tuple[float, Result]:
+    """Return the seconds and the result of one call."""
+    begin = clock()
+    result = call()
+    return clock() - begin, result
+
+
+def repeated_s(
+    call: Callable[[], object], number: int, clock: Clock = time.perf_counter
+) -> list[float]:
+    """Return the seconds of each of some calls."""
+    return [timed_s(call, clock) for _ in range(number)]
+
+
+def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
+    """Return the median of each entry."""
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def in_threads(work: Callable[[Any], object], parts: Sequence[Any]) -> None:
+    """Call a function for each part in a thread of its own, and wait for all."""
+    threads = [threading.Thread(target=work, args=(part,), daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@contextmanager
+def probed(
+    calls: Mapping[str, Callable[[], object]],
+    pause_s: float,
+    errors: tuple[type[Exception], ...] = (),
+) -> Iterator[Times]:
+    """Call each function repeatedly in a thread of its own; yield the seconds of the calls.
 
     `errors`: exceptions that count as an answer; the call's time is recorded.
     """
+    seconds: Times = {name: [] for name in calls}
+    ending = threading.Event()
 
-    def __init__(
-        self,
-        call: Callable[[], object],
-        pause_s: float,
-        errors: tuple[type[Exception], ...] = (),
-    ) -> None:
-        self._call, self._pause_s, self._errors = call, pause_s, errors
-        self._seconds: list[float] = []
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ending.wait(self._pause_s):
+    def repeat(name: str, call: Callable[[], object]) -> None:
+        while not ending.wait(pause_s):
             begin = time.perf_counter()
-            with suppress(*self._errors):
-                self._call()
-            self._seconds.append(time.perf_counter() - begin)
+            with suppress(*errors):
+                call()
+            seconds[name].append(time.perf_counter() - begin)
 
-    def end(self) -> list[float]:
-        """Stop the thread; return the seconds of all calls."""
-        self._ending.set()
-        self._thread.join()
-        return self._seconds
+    threads = [threading.Thread(target=repeat, args=item, daemon=True) for item in calls.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seconds
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
 
 
 class Bandwidth:
@@ -67,20 +94,17 @@ class Bandwidth:
     def __init__(self, threads: int) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
+        import numpy as np
+
         self._pool = ThreadPoolExecutor(threads)
         self._parts = np.array_split(np.ones(1 << 26), threads)  # 512 MiB: larger than any cache
+        self._negate = lambda part: np.negative(part, out=part)
 
     def bytes_per_second(self, cpu: bool) -> float:
         """Return the bytes per second, by the median of five sweeps.
 
         `cpu`: measure CPU seconds instead of wall time, for one thread.
         """
-        clock = clock_of(cpu=cpu)
-        seconds = [
-            timed_s(lambda: list(self._pool.map(_negate, self._parts)), clock) for _ in range(5)
-        ]
+        sweep = lambda: list(self._pool.map(self._negate, self._parts))  # noqa: E731
+        seconds = repeated_s(sweep, 5, clock_of(cpu=cpu))
         return 2 * sum(part.nbytes for part in self._parts) / statistics.median(seconds)
-
-
-def _negate(part: Any) -> None:
-    np.negative(part, out=part)

@@ -7,12 +7,13 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import zmq
+
+from bench.harness.timing import repeated_s
 
 BODY = b"x" * 300
 
@@ -48,25 +49,15 @@ def hops() -> Iterator[zmq.Socket[bytes]]:
 
 def round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
     """Return the median time of `count` round trips in seconds."""
-    times = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        socket.send(BODY)
-        socket.recv()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(repeated_s(lambda: (socket.send(BODY), socket.recv()), count))
 
 
 def fsync_s(folder: Path, count: int) -> float:
     """Return the median time of `count` appends of 4 KiB with fsync, in seconds."""
-    times = []
+    body = b"x" * 4096
     with (folder / "fsync").open("wb", buffering=0) as file:
-        for _ in range(count):
-            begin = time.perf_counter()
-            file.write(b"x" * 4096)
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+        append = lambda: (file.write(body), os.fsync(file.fileno()))  # noqa: E731
+        return statistics.median(repeated_s(append, count))
 
 
 def _router(address: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peers.base import Gate
+from bench.peers.base import Gate, matrix
 
 _CONTROLLED = {"cx": "x", "cz": "z", "cp": "p"}  # gates on the last of their qubits
 
@@ -27,10 +26,10 @@ def gate_by_gate(gates: Iterable[Gate]) -> list[MatrixGate]:
     results = []
     for name, qubits, angles in gates:
         if name in _CONTROLLED:
-            matrix = _matrix(_CONTROLLED[name], angles)
-            results.append(MatrixGate(matrix, qubits[1:], qubits[:1]))
+            on_last = matrix(_CONTROLLED[name], angles)
+            results.append(MatrixGate(on_last, qubits[1:], qubits[:1]))
         else:
-            results.append(MatrixGate(_matrix(name, angles), qubits))
+            results.append(MatrixGate(matrix(name, angles), qubits))
     return results
 
 
@@ -64,16 +63,7 @@ def _product(gates: list[Gate], qubits: tuple[int, ...]) -> NDArray[np.complex12
     for name, on, angles in gates:
         axes = [size - 1 - qubits.index(qubit) for qubit in reversed(on)]
         count = len(on)
-        matrix = _matrix(name, angles).reshape((2,) * (2 * count))
-        result = np.tensordot(matrix, result, (range(count, 2 * count), axes))
+        factor = matrix(name, angles).reshape((2,) * (2 * count))
+        result = np.tensordot(factor, result, (range(count, 2 * count), axes))
         result = np.moveaxis(result, range(count), axes)
     return np.ascontiguousarray(result.reshape(1 << size, 1 << size))
-
-
-@functools.cache
-def _matrix(name: str, angles: tuple[float, ...]) -> NDArray[np.complex128]:
-    """Qiskit's matrix of a gate."""
-    from qiskit.circuit.library import get_standard_gate_name_mapping
-
-    kind = get_standard_gate_name_mapping()[name].base_class
-    return np.asarray(kind(*angles).to_matrix(), np.complex128)

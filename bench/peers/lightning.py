@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers.base import SHOTS, Counts, Gate
+from bench.peers.base import NAMES, PENNYLANE, SHOTS, Counts, Gate, by_outcome, counted
 from bench.small_circuits import Gate as SingleAngleGate
 
 
@@ -44,11 +44,9 @@ class Lightning:
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
         import pennylane as qml
 
-        operations = {
-            "h": qml.Hadamard, "x": qml.PauliX, "s": qml.S, "t": qml.T, "rx": qml.RX,
-            "u": qml.U3, "cx": qml.CNOT, "swap": qml.SWAP, "cp": qml.ControlledPhaseShift,
-            "rzz": qml.IsingZZ, "rxx": qml.IsingXX, "ry": qml.RY, "rz": qml.RZ, "sx": qml.SX,
-            "cz": qml.CZ, "ecr": qml.ECR,
+        operations = {name: getattr(qml, names[PENNYLANE]) for name, names in NAMES.items()} | {
+            "u": qml.U3, "cp": qml.ControlledPhaseShift, "rzz": qml.IsingZZ, "rxx": qml.IsingXX,
+            "sx": qml.SX, "ecr": qml.ECR,
         }  # fmt: skip
         converted = []
         for name, qubits, angles in gates:
@@ -69,9 +67,7 @@ class Lightning:
 
     def run(self, job: Any) -> Any:
         device, script = job
-        bits = np.asarray(device.execute([script])[0]).astype(np.int64)
-        weights = 1 << np.arange(bits.shape[1] - 1, -1, -1)
-        return np.unique(bits @ weights, return_counts=True)
+        return counted(np.asarray(device.execute([script])[0]))
 
     def counts(self, result: Any) -> Counts:
-        return dict(zip(*(part.tolist() for part in result), strict=True))
+        return by_outcome(result)

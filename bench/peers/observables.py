@@ -10,6 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.aer import simulator
+from bench.peers.simenv_engine import WorkerTask
+from simenv.model import TaskOptions
+from simenv.wire.messages.client import AssignedTask
+
 STRINGS, LAYERS = 100, 5
 
 
@@ -31,36 +36,34 @@ def energy(num_qubits: int) -> tuple[list[str], list[float]]:
     return labels, [-1.0] * (num_qubits - 1) + [-0.7] * num_qubits
 
 
-class WorkerObservables:
+def _ansatz(num_qubits: int, table: Any) -> Any:
+    """Return a QuantumCircuit of layers of ry with these angles and a ladder of cx."""
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(num_qubits)
+    for layer in table:
+        for qubit, angle in enumerate(layer):
+            circuit.ry(angle, qubit)
+        for qubit in range(num_qubits - 1):
+            circuit.cx(qubit, qubit + 1)
+    return circuit
+
+
+class WorkerObservables(WorkerTask):
     """A worker's task with its plan cached, as in all but the first of an optimiser's steps."""
 
-    def __init__(self, threads: int) -> None:
-        from bench.harness.kernels import load_kernels
-        from simenv.wire.messages.client import AssignChunk
-        from simenv.worker.runner import Runner
+    _result: Any = None
 
-        load_kernels()
-        self._runner = Runner()
-        self._chunk = AssignChunk(threads, 2**34, False, "statevector", "bench", [], [])
-        self._result: Any = None
-
-    def prepare(self, num_qubits: int, job: tuple[str, int]) -> Any:
-        from qiskit import QuantumCircuit
+    def prepare(self, num_qubits: int, job: tuple[str, int]) -> Any:  # type: ignore[override]
         from qiskit.circuit import ParameterVector
 
         from simenv.client.circuits import load
-        from simenv.model import Observable, TaskOptions
-        from simenv.wire.messages.client import AssignedTask
+        from simenv.model import Observable
 
         task, seed = job
         free = ParameterVector("a", LAYERS * num_qubits)
-        circuit = QuantumCircuit(num_qubits)
-        for layer in range(LAYERS):
-            for qubit in range(num_qubits):
-                circuit.ry(free[layer * num_qubits + qubit], qubit)
-            for qubit in range(num_qubits - 1):
-                circuit.cx(qubit, qubit + 1)
-        loaded = load(circuit)
+        table = [free[layer * num_qubits : (layer + 1) * num_qubits] for layer in range(LAYERS)]
+        loaded = load(_ansatz(num_qubits, table))
         values = loaded.bind(angles(num_qubits, seed).ravel()).tobytes()
         if task == "values":
             unit = np.ones(1).tobytes()
@@ -90,21 +93,13 @@ class AerObservables:
     """Aer: one save instruction per string, all in one run."""
 
     def __init__(self, threads: int) -> None:
-        from qiskit_aer import AerSimulator
-
-        self._simulator = AerSimulator(method="statevector", max_parallel_threads=threads)
+        self._simulator = simulator(threads)
         self._result: Any = None
 
     def prepare(self, num_qubits: int, job: tuple[str, int]) -> Any:
-        from qiskit import QuantumCircuit
         from qiskit.quantum_info import Pauli
 
-        circuit = QuantumCircuit(num_qubits)
-        for layer in angles(num_qubits, job[1]):
-            for qubit, angle in enumerate(layer):
-                circuit.ry(angle, qubit)
-            for qubit in range(num_qubits - 1):
-                circuit.cx(qubit, qubit + 1)
+        circuit = _ansatz(num_qubits, angles(num_qubits, job[1]))
         for k, label in enumerate(strings(num_qubits, job[1])):
             circuit.save_expectation_value(Pauli(label), list(range(num_qubits)), label=f"{k}")
         return circuit

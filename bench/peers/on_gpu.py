@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable
 
 from bench.circuits import wide_circuit
-from bench.harness.report import Report
+from bench.harness import Report
 from bench.peers import custatevec
 from bench.peers.fused_gates import fused, gate_by_gate
 from bench.peers.qsim import Qsim, has_cuda

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.peers.base import ECR, SHOTS, Counts, Gate
+from bench.peers.base import CIRQ, NAMES, SHOTS, Counts, Gate, by_outcome, counted, matrix
 
 
 def has_cuda() -> bool:
@@ -37,19 +37,17 @@ class Qsim:
         import cirq
 
         line = cirq.LineQubit.range(num_qubits)
-        without_angles = {
-            "h": cirq.H, "x": cirq.X, "s": cirq.S, "t": cirq.T, "tdg": cirq.T**-1,
-            "sx": cirq.X**0.5, "cx": cirq.CNOT, "cz": cirq.CZ, "swap": cirq.SWAP,
-        }  # fmt: skip
-        rotations = {"rx": cirq.rx, "ry": cirq.ry, "rz": cirq.rz}
+        gates_of = {name: getattr(cirq, names[CIRQ]) for name, names in NAMES.items()}
         powers = {"cp": cirq.CZPowGate, "rzz": cirq.ZZPowGate, "rxx": cirq.XXPowGate}
+        roots = {"tdg": cirq.T**-1, "sx": cirq.X**0.5}
         converted = []
         for name, qubits, angles in gates:
             on = [line[qubit] for qubit in qubits]
-            if name in without_angles:
-                converted.append(without_angles[name](*on))
-            elif name in rotations:
-                converted.append(rotations[name](*angles)(*on))
+            if name in gates_of:
+                gate = gates_of[name](*angles) if angles else gates_of[name]
+                converted.append(gate(*on))
+            elif name in roots:
+                converted.append(roots[name](*on))
             elif name == "u":
                 theta, phi, lam = angles
                 converted += [cirq.rz(lam)(*on), cirq.ry(theta)(*on), cirq.rz(phi)(*on)]
@@ -57,7 +55,7 @@ class Qsim:
                 theta, phi = (angle / np.pi for angle in angles)
                 converted.append(cirq.PhasedXPowGate(exponent=theta, phase_exponent=phi)(*on))
             elif name == "ecr":
-                converted.append(cirq.MatrixGate(ECR)(*reversed(on)))
+                converted.append(cirq.MatrixGate(matrix("ecr"))(*reversed(on)))
             else:
                 converted.append(powers[name](exponent=angles[0] / np.pi)(*on))
         circuit = cirq.Circuit([*converted, cirq.measure(*reversed(line), key="m")])
@@ -65,11 +63,10 @@ class Qsim:
         return circuit
 
     def run(self, job: Any) -> Any:
-        bits = self._simulator.run(job, repetitions=SHOTS).measurements["m"].astype(np.int64)
-        return np.unique(bits @ (1 << np.arange(bits.shape[1] - 1, -1, -1)), return_counts=True)
+        return counted(self._simulator.run(job, repetitions=SHOTS).measurements["m"])
 
     def counts(self, result: Any) -> Counts:
-        return dict(zip(*(part.tolist() for part in result), strict=True))
+        return by_outcome(result)
 
 
 class QsimUnitaries:

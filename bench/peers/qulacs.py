@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.peers.base import ECR, SHOTS, Counts, Gate
+from bench.peers.base import NAMES, QULACS, SHOTS, Counts, Gate, matrix
 
 _AXES = {"rxx": (1, 1), "rzz": (3, 3)}
 
@@ -17,24 +17,20 @@ def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[
     from qulacs import QuantumCircuit, gate
 
     converted = QuantumCircuit(num_qubits)
-    without_angles = {
-        "h": gate.H, "x": gate.X, "s": gate.S, "t": gate.T, "tdg": gate.Tdag, "sx": gate.sqrtX,
-        "cx": gate.CNOT, "cz": gate.CZ, "swap": gate.SWAP,
-    }  # fmt: skip
-    rotations = {"rx": gate.RX, "ry": gate.RY, "rz": gate.RZ}
+    gates_of = {name: getattr(gate, names[QULACS]) for name, names in NAMES.items()}
+    gates_of |= {"tdg": gate.Tdag, "sx": gate.sqrtX}
     for name, qubits, angles in gates:
-        if name in without_angles:
-            converted.add_gate(without_angles[name](*qubits))
+        if name in gates_of:
+            make = gates_of[name]
+            converted.add_gate(make(*qubits, -angles[0]) if angles else make(*qubits))
         elif name == "u":
             converted.add_gate(gate.U3(qubits[0], *angles))
-        elif name in rotations:
-            converted.add_gate(rotations[name](qubits[0], -angles[0]))
         elif name == "r":
             theta, phi = angles
             turned = gate.U3(qubits[0], theta, phi - math.pi / 2, math.pi / 2 - phi)
             converted.add_gate(turned)
         elif name == "ecr":
-            converted.add_gate(gate.DenseMatrix(list(qubits), ECR))
+            converted.add_gate(gate.DenseMatrix(list(qubits), matrix("ecr")))
         elif name == "cp":
             phase = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
             phase.add_control_qubit(qubits[0], 1)
@@ -112,8 +108,8 @@ class QulacsUnitaries:
     def run(self, job: Any) -> Counts:
         num_qubits, pairs = job
         converted = self._qulacs.QuantumCircuit(num_qubits)
-        for qubits, matrix in pairs:
-            converted.add_gate(self._qulacs.gate.DenseMatrix(list(qubits), matrix))
+        for qubits, unitary in pairs:
+            converted.add_gate(self._qulacs.gate.DenseMatrix(list(qubits), unitary))
         return sample(num_qubits, converted, SHOTS)
 
     def counts(self, result: Counts) -> Counts:

@@ -17,6 +17,11 @@ from simenv.worker.runner import Runner
 from simulators.circuit.ir import Circuit
 
 
+def chunk(threads: int, engine: str = "statevector") -> AssignChunk:
+    """Return what a service tells a worker about its tasks."""
+    return AssignChunk(threads, 2**34, False, engine, "bench", [], [])
+
+
 class WorkerTask:
     """A worker's task. `run` plans it anew; `run_planned` uses the plan of the last run.
 
@@ -37,7 +42,7 @@ class WorkerTask:
         self._runner = Runner()
         self._runner.engine(engine)
         self._terms = TaskOptions(precision=precision, options=options)
-        self._chunk = AssignChunk(threads, 2**34, False, engine, "bench", [], [])
+        self._chunk = chunk(threads, engine)
         self._shots = shots
         self._seeds = itertools.count(1)
         self._job = self._payload = b""
@@ -51,9 +56,10 @@ class WorkerTask:
         self._runner.forget_plans()
         return self.run_planned(job)
 
-    def run_planned(self, job: bytes) -> Any:
+    def run_planned(self, job: bytes, seed: int = 0) -> Any:
+        """Run a job with this seed; 0: the next one."""
         self._job = job
-        assigned = AssignedTask(1, 1, 0, job, self._shots, next(self._seeds), b"", 0)
+        assigned = AssignedTask(1, 1, 0, job, self._shots, seed or next(self._seeds), b"", 0)
         result = self._runner.run(assigned, self._terms, self._chunk, 0)
         if STATES[result.state] is not TaskState.DONE:
             raise RuntimeError(repr(result.payload))
@@ -77,8 +83,7 @@ class WorkerTask:
         from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
         from simulators.statevector.program import build_program
 
-        program = decode_program(self._job)
-        circuit = Circuit.from_program(program)
+        circuit = Circuit.from_program(decode_program(self._job))
         stretches = build_program(circuit, keep=False, precision=self._terms.precision).stretches
         sweeps = [
             each

@@ -11,16 +11,14 @@ counted over artificial devices whose counts are drawn from decay models.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 import msgspec
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import home
 from bench.harness.sampled_device import coverage
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
@@ -35,11 +33,9 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("certify", f"{options.device}: all qubits and pairs, 2 workers")
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["SIMENV_HOME"] = home
-        full, controls = _certificates(options.device, Path(home))
+    with home(cold=True) as folder:
+        full, controls = _certificates(options.device, folder / "devices")
     print(f"{full.circuits} circuits, {full.shots:,} shots, {len(full.comparisons)} quantities")
     report.at_most("seconds", full.seconds, "whole device, s")
     wrong = len(full.culprits) + len(full.unresolved)
@@ -60,11 +56,11 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _certificates(name: str, home: Path) -> tuple[Certificate, Certificate]:
+def _certificates(name: str, folder: Path) -> tuple[Certificate, Certificate]:
     """Return the certificates of the device as claimed and of the changed device."""
     claims = library.load(name)
-    (home / "devices").mkdir()
-    (home / "devices" / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
+    folder.mkdir()
+    (folder / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
     with simenv.local(workers=2) as client:
         certify(client, name, claims, qubits=(0, 1), seed=7)  # load kernels
         full = certify(client, name, claims, seed=1)

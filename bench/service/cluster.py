@@ -1,6 +1,6 @@
 """Scaling of an environment over several nodes, with gangs and a node's death.
 
-The nodes are network namespaces of this machine (tests/support/cluster.py) with two slots each, and
+The nodes are network namespaces of this machine (bench/testbed/cluster.py) with two slots each, and
 share its cores: throughput shows the cost of more workers and nodes on this machine, not the gain
 from real ones.
 
@@ -18,23 +18,18 @@ from real ones.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from bench.harness.options import Option
-from bench.harness.report import Report
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-from circuits import layered
-from cluster import Cluster, hosts
-from cluster_environment import environment, wait_for
+import numpy as np
 from qiskit import QuantumCircuit
 
+from bench.harness import Option, Report
+from bench.testbed.cluster import Cluster, hosts
+from bench.testbed.cluster_environment import environment, wait_for
 from simenv.client.client import Client
 from simenv.client.result import Result
 
@@ -51,7 +46,6 @@ OPTIONS = (Option("parts", nargs="*", choices=PARTS, default=PARTS),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("cluster", "scaling: nodes of 2 slots, as namespaces of this machine")
     run = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
     for part in dict.fromkeys(options.parts):
@@ -61,7 +55,21 @@ def run(options: Namespace) -> Report:
 
 
 def _small(number: int, seed: int) -> list[QuantumCircuit]:
-    return [layered(*SMALL, seed * 10_000 + k) for k in range(number)]
+    """Return layers of random rotations and a ring of cx, measured."""
+    num_qubits, layers = SMALL
+    circuits = []
+    for k in range(number):
+        rng = np.random.default_rng(seed * 10_000 + k)
+        circuit = QuantumCircuit(num_qubits, num_qubits)
+        for _ in range(layers):
+            for qubit, (a, b) in enumerate(rng.uniform(0, 2 * np.pi, (num_qubits, 2))):
+                circuit.ry(a, qubit)
+                circuit.rz(b, qubit)
+            for qubit in range(num_qubits):
+                circuit.cx(qubit, (qubit + 1) % num_qubits)
+        circuit.measure(range(num_qubits), range(num_qubits))
+        circuits.append(circuit)
+    return circuits
 
 
 def _wide(seed: int) -> QuantumCircuit:

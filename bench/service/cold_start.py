@@ -16,14 +16,15 @@ import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
-from bench.harness import kernels
-from bench.harness.report import Report
+from bench.harness import Report, repeated_s, timed_s
+from bench.harness.environments import SIMENV, simenv
+from bench.harness.kernels import compile_kernels
 
 BELL = """OPENQASM 2.0;
 include "qelib1.inc";
@@ -33,7 +34,6 @@ h q[0];
 cx q[0],q[1];
 measure q -> c;
 """
-SIMENV = Path(sys.executable).with_name("simenv")
 WARM_RUNS = 5
 LARGE = 22  # qubits
 DEVICE = "superconducting-lattice"
@@ -47,7 +47,6 @@ OPTIONS = ()
 
 
 def run(_options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("cold_start", "start: wall time of whole commands")
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
         place = Path(folder)
@@ -55,22 +54,23 @@ def run(_options: Namespace) -> Report:
         (place / "bell.qasm").write_text(BELL)
         (place / "wide.qasm").write_text(_connected(60))
         (place / "large.qasm").write_text(_large())
-        for key, cold_args in COLD.items():
-            took, spent = _cold(cold_args, place, environ)
-            label = f"{' '.join(cold_args)}, nothing up, no kernels ({spent:.1f} s CPU), s"
+        for key, args in COLD.items():
+            took, spent = _cold(args, place, environ)
+            label = f"{' '.join(args)}, nothing up, no kernels ({spent:.1f} s CPU), s"
             report.at_most(key, took, label)
         row = _first_row(place, {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)})
         report.at_most("demo_row_s", row, "demo, no kernels: first verified row, s")
-        kernels.compile_kernels(Path(environ["SIMENV_KERNELS"]))
-        _timed(["submit", "bell.qasm", "--wait"], place, environ)
-        warm = [_timed(["submit", "bell.qasm", "--wait"], place, environ) for _ in range(WARM_RUNS)]
-        _timed(["up"], place, environ)
+        compile_kernels(Path(environ["SIMENV_KERNELS"]))
+        command = partial(simenv, environ=environ, cwd=place)
+        warm = repeated_s(lambda: command(["submit", "bell.qasm", "--wait"]), WARM_RUNS + 1)
+        command(["up"])
         try:
             args = ["submit", "wide.qasm", "--engine", "statevector", "--wait"]
-            refused = _timed(args, place, environ, code=3)
+            refused = timed_s(lambda: command(args, code=3))
         finally:
-            _timed(["down"], place, environ)
-    report.at_most("warm_s", statistics.median(warm), "submit --wait, nothing up, warm kernels, s")
+            command(["down"])
+    label = "submit --wait, nothing up, warm kernels, s"
+    report.at_most("warm_s", statistics.median(warm[1:]), label)
     report.at_most("refusal_s", refused, "a circuit of 60 qubits refused, s")
     return report
 
@@ -99,14 +99,8 @@ def _large() -> str:
 def _first_row(folder: Path, environ: dict[str, str]) -> float:
     """Return the seconds until the demo prints its first row, and end it."""
     begin = time.perf_counter()
-    with subprocess.Popen(
-        [SIMENV, "demo"],
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([SIMENV, "demo"], cwd=folder, env=environ, text=True, **pipes) as process:
         assert process.stdout is not None
         row = next((line for line in process.stdout if " ok " in line), "")
         took = time.perf_counter() - begin
@@ -121,17 +115,6 @@ def _cold(args: list[str], folder: Path, environ: dict[str, str]) -> tuple[float
     """Return the wall time of a first start, and the CPU time of all its processes, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     fresh = {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)}
-    took = _timed(args, folder, fresh)
+    took = timed_s(lambda: simenv(args, fresh, cwd=folder))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _timed(args: list[str], folder: Path, environ: dict[str, str], code: int = 0) -> float:
-    begin = time.perf_counter()
-    done = subprocess.run(
-        [SIMENV, *args], cwd=folder, env=environ, capture_output=True, text=True, check=False
-    )
-    took = time.perf_counter() - begin
-    if done.returncode != code:
-        raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")
-    return took

@@ -16,14 +16,12 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import Namespace
-from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Option, Report, installed, repeated_s, rounds, timed
 from simenv.client.client import Client
 
 DEVICE = "brisbane"
@@ -33,13 +31,12 @@ LAYERS = 9  # in each layer two one-qubit gates per qubit and two two-qubit gate
 PEER_CIRCUITS = 40
 SINGLE = 30  # one-gate circuits per round
 OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=1),
+    rounds(5, quick=1),
     Option("--circuits", type=int, default=1_000, quick=100, help="of a round of the flood"),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("emulated_device", f"{DEVICE}: {QUBITS} qubits, {SHOTS:,} shots, 2 workers")
     first_times, cached, rates, peers = [], [], [], []
     for number in range(options.rounds):
@@ -74,9 +71,7 @@ def _one_gate(name: str) -> QuantumCircuit:
 
 def _timed_s(client: Client) -> float:
     circuit = _one_gate("h")
-    begin = time.perf_counter()
-    counts = client.run(circuit, shots=SHOTS, device=DEVICE).counts
-    took_s = time.perf_counter() - begin
+    took_s, counts = timed(lambda: client.run(circuit, shots=SHOTS, device=DEVICE).counts)
     assert sum(counts.values()) == SHOTS
     return took_s
 
@@ -160,9 +155,4 @@ def _target_s() -> float:
     with simenv.local(workers=1) as client:
         client.run(_one_gate("x"), shots=16, device=DEVICE)
         device = client.device(DEVICE)
-    times: list[Any] = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        target_of(device)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    return statistics.median(repeated_s(lambda: target_of(device), 3))

@@ -17,36 +17,27 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import psutil
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Report, installed, rounds
+from bench.harness.environments import cpu_s
 
 RATES = (0.001, 0.003, 0.005)
 SHOTS, DISTANCE = 100_000, 5
 QUBITS, DEPTH, CLIFFORD_SHOTS = 1_000, 20, 10_000
 ONE_QUBIT = ("h", "s", "sdg", "x", "y", "z")
-OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
+OPTIONS = (rounds(7, quick=2),)
 
-
-class _Clock:
-    """Clock of the wall time, and of the CPU time of this process and some others."""
-
-    def __init__(self, others: list[psutil.Process]) -> None:
-        self._others = others
-
-    def now(self) -> np.ndarray[Any, Any]:
-        times = [each.cpu_times() for each in self._others]
-        others = sum(each.user + each.system for each in times)
-        return np.array([time.perf_counter(), time.process_time() + others])
+Array = np.ndarray[Any, Any]
+Clock = Callable[[], Array]
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("error_correction", f"error correction: surface code d={DISTANCE}")
     if not (installed("stim") and installed("pymatching")):
         for key in ("time_share", "cpu_share", "sigmas", "clifford_s", "clifford_cpu_s"):
@@ -54,13 +45,18 @@ def run(options: Namespace) -> Report:
         return report
     with simenv.local(workers=1, durability="accepted") as client:
         pids = [client.status().pid, *(worker.pid for worker in client.workers())]
-        clock = _Clock([psutil.Process(pid) for pid in pids])
+        others = [psutil.Process(pid) for pid in pids]
+
+        def clock() -> Array:
+            """Return wall time, and the CPU time of this process and the others."""
+            return np.array([time.perf_counter(), time.process_time() + cpu_s(*others)])
+
         _decode_rounds(report, client, clock, options.rounds)
         _clifford(report, client, clock, options.rounds)
     return report
 
 
-def _decode_rounds(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
+def _decode_rounds(report: Report, client: simenv.Client, clock: Clock, rounds: int) -> None:
     shares, sigmas = [], []
     client.run(memory(0.01), shots=100, decoder="pymatching")  # load the engine
     for rate in RATES:
@@ -68,19 +64,17 @@ def _decode_rounds(report: Report, client: simenv.Client, clock: _Clock, rounds:
         errors = {"direct": 0, "simenv": 0}
         for number in range(rounds):
             circuit = memory(rate, number)
-            begin = clock.now()
+            begin = clock()
             errors["direct"] += direct(circuit, number)
-            middle = clock.now()
+            middle = clock()
             result: Any = client.run(circuit, shots=SHOTS, seed=number, decoder="pymatching")
             errors["simenv"] += result.logical_errors
             times["direct"].append(middle - begin)
-            times["simenv"].append(clock.now() - middle)
+            times["simenv"].append(clock() - middle)
         shares.append(np.median(np.divide(times["simenv"], times["direct"]), axis=0))
         total = sum(errors.values())
         sigmas.append(abs(errors["direct"] - errors["simenv"]) / max(1.0, total**0.5))
-        wall = {
-            name: statistics.median(each[0] for each in result) for name, result in times.items()
-        }
+        wall = {name: statistics.median(t for t, _ in each) for name, each in times.items()}
         print(f"p = {rate}: direct {wall['direct']:.3f} s, simenv {wall['simenv']:.3f} s; ", end="")
         print(", ".join(f"{name} {n / rounds / SHOTS:.2e}" for name, n in errors.items()))
     report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
@@ -88,15 +82,15 @@ def _decode_rounds(report: Report, client: simenv.Client, clock: _Clock, rounds:
     report.at_most("sigmas", max(sigmas), "logical error rates apart, standard errors")
 
 
-def _clifford(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
+def _clifford(report: Report, client: simenv.Client, clock: Clock, rounds: int) -> None:
     times = []
     for number in range(rounds + 1):
         text = clifford(number)
-        begin = clock.now()
+        begin = clock()
         result = client.run(text, shots=CLIFFORD_SHOTS, seed=number)
         assert sum(result.counts.values()) == CLIFFORD_SHOTS
         assert result.engine == "stabilizer"
-        times.append(clock.now() - begin)
+        times.append(clock() - begin)
     wall, cpu = np.median(times[1:], axis=0)  # round 0 loads the engine
     report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")
     report.at_most("clifford_cpu_s", cpu, "the same in CPU time")

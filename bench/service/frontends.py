@@ -11,41 +11,30 @@ StatevectorEstimator; they have no service and no journal.
 from __future__ import annotations
 
 import statistics
-import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 
 import simenv
+from bench.harness import Report, installed, rounds, timed, timed_s
 from bench.harness.comparison import rounds_of
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness.gradient_steps import SHOTS, Array, example, print_times, step, timed_steps
 from simenv.client.client import Client
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import vqls as example
-
 WIDTH, OBSERVABLES, TERMS, SETS = 8, 50, 4, 200
-PUBS, SHOTS = 100, 1_024
-CIRCUITS = 480  # circuits of a step of the variational loop, as in `vqls`
-Array = NDArray[np.float64]
-Timed = dict[str, list[float]]
-OPTIONS = (Option("--rounds", type=int, default=9, quick=3),)
+PUBS = 100
+OPTIONS = (rounds(9, quick=3),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("frontends", "frontends: Qiskit's primitives and backend over an environment")
     with simenv.local(workers=2, durability="accepted") as client:
         _devices(report, client)
@@ -59,9 +48,7 @@ def run(options: Namespace) -> Report:
 def _devices(report: Report, client: Client) -> None:
     """Time a backend of a device and its Target, made for the first time and again."""
     for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
-        begin = time.perf_counter()
-        target = SimenvBackend("fez", client).target
-        seconds = time.perf_counter() - begin
+        seconds, target = timed(lambda: SimenvBackend("fez", client).target)
         assert target.num_qubits == 156
         report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
 
@@ -86,21 +73,16 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
         reference = methods["simenv"]()[0].data.evs
     report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
     times = rounds_of(methods, min(rounds, 3))  # Aer takes seconds
-    entries = {name: method()[0].data.evs for name, method in methods.items()}
-    for name, each in entries.items():
-        assert np.allclose(each, reference, atol=1e-9), name
+    for name, method in methods.items():
+        assert np.allclose(method()[0].data.evs, reference, atol=1e-9), name
     few = (circuit, observables, values[:4])  # it evolves each pair separately
-    begin = time.perf_counter()
-    StatevectorEstimator().run([few]).result()
-    times["StatevectorEstimator"] = [(time.perf_counter() - begin) * SETS / 4]
-    title = f"{OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits"
-    _print(f"estimator, {title}", times)
+    seconds = timed_s(lambda: StatevectorEstimator().run([few]).result())
+    times["StatevectorEstimator"] = [seconds * SETS / 4]
+    print(f"estimator, {OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits")
+    print_times(times)
+    ours, *peers = (statistics.median(times[name]) for name in methods)
     label = "time of that PUB, in shares of Aer's EstimatorV2"
-    if "aer" not in times:
-        report.not_measured("estimator_share", label, "qiskit-aer is not installed")
-        return
-    share = statistics.median(times["simenv"]) / statistics.median(times["aer"])
-    report.at_most("estimator_share", share, label)
+    report.share("estimator_share", ours, peers, label, "qiskit-aer is not installed")
 
 
 @contextmanager
@@ -142,13 +124,11 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
         methods["aer"] = lambda: SamplerV2(default_shots=SHOTS).run(circuits).result()
     rounds_of(methods, 1)  # warm-up
     times = rounds_of(methods, rounds)
-    _print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots", times)
-    gaps = np.subtract(times["simenv"], times["plain client"])
-    report.at_most(
-        "sampler_ms",
-        1e3 * float(np.median(gaps)) / PUBS,
-        "SimenvSampler, a PUB, beyond the plain client, ms",
-    )
+    print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots")
+    print_times(times)
+    gap_s = float(np.median(np.subtract(times["simenv"], times["plain client"])))
+    label = "SimenvSampler, a PUB, beyond the plain client, ms"
+    report.at_most("sampler_ms", 1e3 * gap_s / PUBS, label)
 
 
 def _random(seed: int) -> QuantumCircuit:
@@ -167,9 +147,7 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
     """Time a gradient step of the variational loop, in seconds for 480 circuits."""
     circuit = example.hadamard_test().remove_final_measurements(inplace=False)
     observable = SparsePauliOp.from_sparse_list([("Z", [example.ANCILLA], 1.0)], example.WIDTH + 1)
-    precision = SHOTS**-0.5
-    estimator = SimenvEstimator(backend, default_precision=precision)
-    rng = np.random.default_rng(5)
+    estimator = SimenvEstimator(backend, default_precision=SHOTS**-0.5)
 
     def single(bindings: Array) -> Array:
         (result,) = estimator.run([(circuit, observable, bindings)]).result()
@@ -179,30 +157,8 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
         result = estimator.run([(circuit, observable, row) for row in bindings]).result()
         return np.array([float(pub.data.evs) for pub in result])
 
-    methods = {"one PUB": single, "a PUB for each": each}
-    times: Timed = {}
-    for number in range(rounds + 1):
-        angles = rng.uniform(0, 3, 3)
-        for name, method in methods.items():
-            seconds = _step(method, angles)
-            if number:
-                times.setdefault(name, []).append(seconds)
-    _print("a gradient step of 480 circuits through SimenvEstimator", times)
+    times = timed_steps({"one PUB": step(single), "a PUB for each": step(each)}, rounds)
+    print("a gradient step of 480 circuits through SimenvEstimator")
+    print_times(times)
     for name, result in times.items():
         report.at_most("vqls_estimator_s", statistics.median(result), f"such a step, {name}, s")
-
-
-def _step(means: Callable[[Array], Array], angles: Array) -> float:
-    begin = time.perf_counter()
-    bindings = example.bindings_of(example.shifted(angles))
-    table = means(bindings).reshape(-1, len(example.ROWS))
-    example.gradient(table[0], table[1:])
-    return (time.perf_counter() - begin) * CIRCUITS / len(bindings)
-
-
-def _print(title: str, times: Timed) -> None:
-    print(title)
-    for name, result in times.items():
-        median = statistics.median(result)
-        print(f"  {name:22s}{median * 1e3:10.1f} ms  best {min(result) * 1e3:.1f}")
-    print()

@@ -13,89 +13,65 @@ on disk.
 from __future__ import annotations
 
 import statistics
-import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Report, installed, rounds
+from bench.harness.gradient_steps import (
+    SHOTS,
+    Array,
+    bindings_at,
+    example,
+    print_times,
+    timed_steps,
+)
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import vqls as example
-from vqls_frontends import hadamard_tests
-
-SHOTS, CIRCUITS, WIRES = 1_024, 480, 4
-OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
-Array = NDArray[np.float64]
+WIRES = 4
+OPTIONS = (rounds(7, quick=2),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("frontends_pennylane", "frontends_pennylane: a VQLS step, for 480 circuits")
     if not installed("pennylane"):
         report.not_measured("batch_s", "a step of 480 circuits", "PennyLane is not installed")
         return report
     import pennylane as qml
 
-    times: dict[tuple[str, str], list[float]] = {}
-    rng = np.random.default_rng(5)
     with simenv.local(workers=2, durability="accepted") as client:
         devices = {"simenv": qml.device("simenv", wires=WIRES, env=client, seed=1)}
         devices["default.qubit"] = qml.device("default.qubit", wires=WIRES, seed=1)
         if installed("pennylane_lightning"):
             devices["lightning.qubit"] = qml.device("lightning.qubit", wires=WIRES, seed=1)
-        for warm in (True, *[False] * options.rounds):
-            angles = rng.uniform(0, 3, 3)
-            sums: dict[str, list[float]] = {}
-            _timed(times, ("PennyLane", "making tapes"), warm, _tapes, angles)
-            for name, device in devices.items():
-                for way in (_batch, _broadcast, _gradient):
-                    key = name, way.__name__[1:]
-                    result = _timed(times, key, warm, way, device, angles)
-                    sums.setdefault(key[1], []).append(float(np.sum(result)))
-            for way_name, values in sums.items():  # all results agree within shot noise
-                assert np.ptp(values) < 5 * np.sqrt(2 * 504 / SHOTS), (way_name, values)
-    for (name, way_name), result in times.items():
-        print(f"{name:16s} {way_name:14s}{statistics.median(result) * 1e3:10.1f} ms")
-    print()
-    for key in ("batch", "broadcast", "gradient"):
-        value = statistics.median(times["simenv", key])
-        report.at_most(f"{key}_s", value, f"a step of 480 circuits, {key}, s")
+        steps = {"PennyLane making tapes": _tapes} | {
+            f"{name} {way}": partial(method, device)
+            for name, device in devices.items()
+            for way, method in WAYS.items()
+        }
+        times = timed_steps(steps, options.rounds, _check)
+    print_times(times)
+    for way in WAYS:
+        seconds = statistics.median(times[f"simenv {way}"])
+        report.at_most(f"{way}_s", seconds, f"a step of 480 circuits, {way}, s")
     return report
 
 
-def _timed(
-    times: dict[tuple[str, str], list[float]],
-    key: tuple[str, str],
-    warm: bool,
-    call: Callable[..., Any],
-    *arguments: Any,
-) -> Any:
-    begin = time.perf_counter()
-    result = call(*arguments)
-    seconds = (time.perf_counter() - begin) * CIRCUITS / (7 * len(example.ROWS))
-    if not warm:
-        times.setdefault(key, []).append(seconds)
-    return result
-
-
-def _bindings(angles: Array) -> Array:
-    """Return the angles of all tests, float64 [504, 11]."""
-    return example.bindings_of(example.shifted(angles))
+def _check(results: dict[str, Any]) -> None:
+    """Assert that the results of each way agree within shot noise."""
+    for way in WAYS:
+        sums = [float(np.sum(each)) for name, each in results.items() if name.endswith(way)]
+        assert np.ptp(sums) < 5 * np.sqrt(2 * 504 / SHOTS), (way, sums)
 
 
 def _tapes(angles: Array) -> list[Any]:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     make = qml.tape.make_qscript(hadamard_tests, shots=SHOTS)
-    return [make(row) for row in _bindings(angles)]
+    return [make(row) for row in bindings_at(angles)]
 
 
 def _batch(device: Any, angles: Array) -> Any:
@@ -106,13 +82,15 @@ def _batch(device: Any, angles: Array) -> Any:
 
 def _broadcast(device: Any, angles: Array) -> Any:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     node = qml.set_shots(qml.QNode(hadamard_tests, device, diff_method=None), SHOTS)
-    return node(list(_bindings(angles).T))
+    return node(list(bindings_at(angles).T))
 
 
 def _gradient(device: Any, angles: Array) -> Any:
     import pennylane as qml
+    from vqls_frontends import hadamard_tests
 
     switches = example.switches()
 
@@ -123,3 +101,6 @@ def _gradient(device: Any, angles: Array) -> Any:
     node = qml.set_shots(qml.QNode(tests, device, diff_method="parameter-shift"), SHOTS)
     at = qml.numpy.array(angles, requires_grad=True)
     return qml.jacobian(node)(at)
+
+
+WAYS = {"batch": _batch, "broadcast": _broadcast, "gradient": _gradient}

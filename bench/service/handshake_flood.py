@@ -15,23 +15,21 @@ import multiprocessing.synchronize
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import zmq
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import RepeatedCall
-from simenv.client.administration import issue_key
-from simenv.client.client import Client
-from simenv.wire.keyfiles import UserKeyFile, read_private
+from bench.harness import Option, Report, probed
+from bench.harness.environments import remote_key
+from simenv.wire.keyfiles import UserKeyFile
 
 NUM_ATTACKERS = 4
 AT_ONCE = 16
 GIVE_UP_S = 120.0
+PAUSE_S = 0.002
 OPTIONS = (
     Option("--handshakes", type=int, default=10000, quick=1000),
     Option("--a-minute", type=int, default=10000, help="0: as fast as they come"),
@@ -39,29 +37,21 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("handshake_flood", f"{options.handshakes} handshakes with unknown keys")
     with (
         simenv.local(workers=1, listen="tcp://127.0.0.1:0") as local_client,
         tempfile.TemporaryDirectory() as folder,
     ):
-        file = Path(folder) / "good.simenv"
-        issue_key(local_client.keys, "good", "client", file)
-        user_key = read_private(file, UserKeyFile)
+        file, user_key = remote_key(local_client, "good", folder)
         with simenv.connect(service=file) as tcp_client:
             clients = {"socket": local_client, "tcp": tcp_client}
-            calls_before = {
-                name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
-            }
-            time.sleep(2.0)  # the same without the flood
-            before = {name: call.end() for name, call in calls_before.items()}
-            calls_during = {
-                name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
-            }
-            connects, took_s = _connect_during_flood(
-                user_key, file, options.handshakes, options.a_minute
-            )
-            after = {name: call.end() for name, call in calls_during.items()}
+            questions = {name: partial(each.cancel, ["t-0"]) for name, each in clients.items()}
+            with probed(questions, PAUSE_S) as before:
+                time.sleep(2.0)  # the same without the flood
+            with probed(questions, PAUSE_S) as after:
+                connects, took_s = _connect_during_flood(
+                    user_key, file, options.handshakes, options.a_minute
+                )
     rate = options.handshakes / took_s
     print(f"{options.handshakes} refused in {took_s:.1f} s: {rate:.0f} a second")
     for name in before:
@@ -70,10 +60,6 @@ def run(options: Namespace) -> Report:
     report.at_most("worst_ms", longest_ms, "longest answer to a good client, ms")
     report.at_most("connect_ms", float(np.percentile(connects, 99)) * 1e3, "new client, p99, ms")
     return report
-
-
-def _question(client: Client) -> Callable[[], object]:
-    return lambda: client.cancel(["t-0"])
 
 
 def _connect_during_flood(

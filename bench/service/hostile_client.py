@@ -4,7 +4,7 @@ Each scenario is one attack with a key of role client over CURVE, in a process o
 a good client with another key and one on the service's machine repeatedly ask for an answer. The
 figures are the peak memory of the service, the 99th percentile of the good clients' answer times,
 and the time to revoke the attacker's key during the attack. A scenario is a function in
-tests/support/hostile.py; `ATTACKS` names them all.
+`bench.testbed.attacks`; `ATTACKS` names them all.
 
     python -m bench run hostile_client [--seconds 10] [--only never_reads]
 """
@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import tempfile
-import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.queues import Queue
@@ -27,23 +24,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import psutil
-
-from bench.harness.options import Option
-from bench.harness.report import Report
-from bench.harness.timing import RepeatedCall
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-
-from hostile import ATTACKS, ON_SMALL_DISK, Prey, prepare
-from small_disk import small_disk
 
 import simenv
-from simenv.client.administration import issue_key
-from simenv.client.client import Client
-from simenv.client.environments import read
+from bench.harness import Option, Report, probed, timed_s
+from bench.harness.environments import remote_key, service_process, tmpfs
+from bench.testbed.attacks import ATTACKS, ON_SMALL_DISK, Prey, prepare
 from simenv.errors import SimenvError
-from simenv.wire.keyfiles import UserKeyFile, read_private
+from simenv.wire.keyfiles import UserKeyFile
 
 LOOK_S = 0.01
 PAUSE_S = 0.005
@@ -69,7 +56,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("hostile_client", f"attacks of {options.seconds:g} s by a client with a key")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only or ATTACKS:
@@ -77,10 +63,9 @@ def run(options: Namespace) -> Report:
                 print(f"\n{name}: left out, only root can mount a small disk")
                 continue
             result = measured(name, options.seconds, Path(folder))
-            codes = (
-                ", ".join(f"{count} {code}" for code, count in result.codes.most_common()) or "-"
-            )
-            print(f"\n{name}: refusals: {codes}; {len(result.far_s)} answers to the good client")
+            codes = ", ".join(f"{count} {code}" for code, count in result.codes.most_common())
+            number = len(result.far_s)
+            print(f"\n{name}: refusals: {codes or '-'}; {number} answers to the good client")
             report.at_least("lives", result.lives, "the service lives")
             report.at_most("peak_gib", result.peak_gib, "memory of the service, GiB")
             for where, times in (("here", result.near_s), ("far", result.far_s)):
@@ -92,54 +77,42 @@ def run(options: Namespace) -> Report:
 
 def measured(name: str, seconds: float, folder: Path) -> AttackResult:
     """Run one scenario against a service of its own."""
-    small = small_disk(folder / f"disk-{name}", DISK_BYTES) if name in ON_SMALL_DISK else None
     with ExitStack() as stack:
         options: dict[str, Any] = {}
-        if small is not None:
-            disk = stack.enter_context(small)
+        if name in ON_SMALL_DISK:
+            disk = stack.enter_context(tmpfs(folder / f"disk-{name}", DISK_BYTES))
             options = {"state_dir": str(disk), "results": {"keep_free_gib": 0.2}}
         local_client = stack.enter_context(
             simenv.local(workers=1, listen="tcp://127.0.0.1:0", **options)
         )
-        service = psutil.Process(read(Path(local_client.service)).pid)
-        good_key, hostile_key = folder / f"good-{name}", folder / f"bad-{name}"
-        issue_key(local_client.keys, "good", "client", good_key)
-        issue_key(local_client.keys, "bad", "client", hostile_key)
-        with simenv.connect(service=hostile_key) as hostile_client:
+        service = service_process(local_client)
+        good_file, _ = remote_key(local_client, f"good-{name}", folder)
+        hostile_file, user_key = remote_key(local_client, f"bad-{name}", folder)
+        with simenv.connect(service=hostile_file) as hostile_client:
             targets = prepare(hostile_client)
         methods = multiprocessing.get_context("spawn")
         results: Queue[Counter[str]] = methods.Queue()
-        user_key = read_private(hostile_key, UserKeyFile)
         attack = methods.Process(target=_attack, args=(name, user_key, seconds, targets, results))
-        with simenv.connect(service=good_key) as tcp_client:
-            peaks = [0]
-            memory = RepeatedCall(partial(_note_peak, service, peaks), LOOK_S)
-            calls = [
-                RepeatedCall(_repeated_query(each), PAUSE_S, (SimenvError,))
-                for each in (local_client, tcp_client)
-            ]
+        tcp_client = stack.enter_context(simenv.connect(service=good_file))
+        peaks: list[int] = []
+        questions = {
+            "here": partial(local_client.cancel, ["t-0"]),
+            "far": partial(tcp_client.cancel, ["t-0"]),
+        }
+        with (
+            probed({"memory": lambda: peaks.append(service.memory_info().rss)}, LOOK_S),
+            probed(questions, PAUSE_S, (SimenvError,)) as times,
+        ):
             attack.start()
             attack.join(seconds * HEIGHT)
-            begin = time.monotonic()
-            local_client.keys.revoke("bad")
-            revoke_s = time.monotonic() - begin
+            revoke_s = timed_s(lambda: local_client.keys.revoke(f"bad-{name}"))
             codes = results.get(timeout=60 + 2 * seconds)
             attack.join()
-            times = [call.end() for call in calls]
-            memory.end()
         lives = service.is_running() and bool(local_client.status())
-    return AttackResult(peaks[0] / 2**30, *times, revoke_s, lives, codes)
+    return AttackResult(max(peaks) / 2**30, *times.values(), revoke_s, lives, codes)
 
 
 def _attack(
     name: str, user_key: UserKeyFile, seconds: float, targets: Prey, results: Queue[Counter[str]]
 ) -> None:
     results.put(ATTACKS[name](user_key, seconds, targets))
-
-
-def _repeated_query(client: Client) -> Callable[[], object]:
-    return lambda: client.cancel(["t-0"])
-
-
-def _note_peak(service: psutil.Process, peaks: list[int]) -> None:
-    peaks[0] = max(peaks[0], service.memory_info().rss)

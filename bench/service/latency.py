@@ -21,7 +21,10 @@ import statistics
 import tempfile
 import time
 from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +33,18 @@ from qiskit import QuantumCircuit
 
 import simenv
 from bench.circuits import four_qubit_circuit
-from bench.harness import transport_limits
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import (
+    Option,
+    Report,
+    Times,
+    installed,
+    medians,
+    rounds,
+    timed_s,
+    transport_limits,
+)
+from bench.harness.environments import cpu_s, remote_key
 from bench.peers import aer as aer_peer
-from simenv.client.administration import issue_key
 from simenv.client.client import Client
 
 LEVELS = ("accepted", "process", "power")
@@ -48,10 +58,10 @@ class Series:
     medians: list[float] = field(default_factory=list)  # one per round
     accepts: list[float] = field(default_factory=list)
     all: list[float] = field(default_factory=list)
-    stages: dict[str, list[float]] = field(default_factory=dict)
-    cpu: dict[str, list[float]] = field(default_factory=dict)  # per task, by process
+    stages: Times = field(default_factory=lambda: defaultdict(list))
+    cpu: Times = field(default_factory=lambda: defaultdict(list))  # per task, by process
 
-    def add(self, times: list[float], accepts: list[float]) -> None:
+    def add(self, times: list[float], accepts: list[float] | None = None) -> None:
         self.medians.append(statistics.median(times))
         if accepts:
             self.accepts.append(statistics.median(accepts))
@@ -59,19 +69,18 @@ class Series:
 
 
 OPTIONS = (
-    Option("--rounds", type=int, default=8, quick=2),
+    rounds(8, quick=2),
     Option("--circuits", type=int, default=200, help="a round and contender", quick=50),
     Option("--tcp", action="store_true", help="what TCP and CURVE add, only"),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
+    number, seeds = options.circuits, iter(range(10**9))
     if options.tcp:
-        return _tcp_latency(options.rounds, options.circuits)
+        return _tcp_latency(options.rounds, number)
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
     series = {name: Series() for name in (*LEVELS, "aer", "4 hops", "fsync")}
-    seeds = iter(range(10**9))
     with contextlib.ExitStack() as stack:
         environments = {
             level: stack.enter_context(simenv.local(workers=2, durability=level))
@@ -80,22 +89,15 @@ def run(options: Namespace) -> Report:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         socket = stack.enter_context(transport_limits.hops())
         for client in environments.values():
-            _measure(
-                client, [four_qubit_circuit(next(seeds)) for _ in range(50)], Series(), 0
-            )  # warm-up
+            _measure(client, _circuits(50, seeds), Series(), 0)  # warm-up
         for _ in range(options.rounds):
             for level, client in environments.items():
-                circuits = [four_qubit_circuit(next(seeds)) for _ in range(options.circuits)]
-                _measure(client, circuits, series[level], next(seeds))
-            series["4 hops"].add([transport_limits.round_trip_s(socket, options.circuits)], [])
-            series["fsync"].add([transport_limits.fsync_s(folder, options.circuits)], [])
+                _measure(client, _circuits(number, seeds), series[level], next(seeds))
+            series["4 hops"].add([transport_limits.round_trip_s(socket, number)])
+            series["fsync"].add([transport_limits.fsync_s(folder, number)])
             if installed("qiskit_aer"):
-                _aer(
-                    [four_qubit_circuit(next(seeds)) for _ in range(options.circuits // 4)],
-                    series["aer"],
-                )
-    series = {name: entry for name, entry in series.items() if entry.all}
-    _print(series)
+                _aer(_circuits(number // 4, seeds), series["aer"])
+    _print({name: entry for name, entry in series.items() if entry.all})
     load = os.getloadavg()[0]
     for level in LEVELS:
         p99 = float(np.percentile(series[level].all, 99)) * 1e3
@@ -107,6 +109,10 @@ def run(options: Namespace) -> Report:
     return report
 
 
+def _circuits(number: int, seeds: Iterator[int]) -> list[QuantumCircuit]:
+    return [four_qubit_circuit(next(seeds)) for _ in range(number)]
+
+
 def _tcp_latency(rounds: int, circuits: int) -> Report:
     report = Report("latency_tcp", "latency: what TCP with CURVE adds to one submit-to-counts")
     series = {"ipc": Series(), "tcp": Series()}
@@ -115,21 +121,17 @@ def _tcp_latency(rounds: int, circuits: int) -> Report:
         local_client = stack.enter_context(
             simenv.local(workers=2, durability="process", listen="tcp://127.0.0.1:0")
         )
-        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "bench.simenv"
-        issue_key(local_client.keys, "bench", "client", file)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        file, _ = remote_key(local_client, "bench", folder)
         tcp_client = stack.enter_context(simenv.connect(service=file))
         for _ in range(rounds + 1):
             for name, client in (("ipc", local_client), ("tcp", tcp_client)):
-                built = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
-                _measure(client, built, series[name], next(seeds))
+                _measure(client, _circuits(circuits, seeds), series[name], next(seeds))
     for entry in series.values():
         del entry.medians[0]  # the first round warms up
     p50s = {name: statistics.median(entry.medians) * 1e3 for name, entry in series.items()}
     print("   ".join(f"{name}: p50 {p50:.3f} ms" for name, p50 in p50s.items()))
-    extra = statistics.median(
-        (tcp - ipc) * 1e3
-        for ipc, tcp in zip(series["ipc"].medians, series["tcp"].medians, strict=True)
-    )
+    extra = np.median(np.subtract(series["tcp"].medians, series["ipc"].medians)) * 1e3
     report.at_most("extra_ms", extra, "p50 over TCP with CURVE, more than over ipc, ms")
     return report
 
@@ -137,7 +139,7 @@ def _tcp_latency(rounds: int, circuits: int) -> Report:
 def _measure(client: Client, circuits: list[QuantumCircuit], into: Series, seed: int) -> None:
     times, accepts = [], []
     processes = _processes(client)
-    before = [_cpu_s(p) for p in processes.values()]
+    before = [cpu_s(p) for p in processes.values()]
     for k, circuit in enumerate(circuits):
         begin = time.perf_counter()
         task = client.submit(circuit, shots=SHOTS, seed=seed + k)
@@ -150,10 +152,10 @@ def _measure(client: Client, circuits: list[QuantumCircuit], into: Series, seed:
         accepts.append(accepted - begin)
         timing = result.timing
         for stage in timing.__slots__:
-            into.stages.setdefault(stage, []).append(getattr(timing, stage) or 0.0)
+            into.stages[stage].append(getattr(timing, stage) or 0.0)
     for (name, process), old in zip(processes.items(), before, strict=True):
-        used = (_cpu_s(process) - old) / len(circuits)
-        into.cpu.setdefault(name, []).append(used)
+        used = (cpu_s(process) - old) / len(circuits)
+        into.cpu[name].append(used)
     into.add(times, accepts)
 
 
@@ -164,41 +166,30 @@ def _processes(client: Client) -> dict[str, psutil.Process]:
     return entries
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 def _aer(circuits: list[QuantumCircuit], into: Series) -> None:
     simulator = aer_peer.simulator()
-    times = []
-    for k, circuit in enumerate(circuits):
-        begin = time.perf_counter()
-        simulator.run(circuit, shots=SHOTS, seed_simulator=k).result().get_counts()
-        times.append(time.perf_counter() - begin)
-    into.add(times, [])
+
+    def run(circuit: QuantumCircuit, seed: int) -> None:
+        simulator.run(circuit, shots=SHOTS, seed_simulator=seed).result().get_counts()
+
+    into.add([timed_s(partial(run, circuit, k)) for k, circuit in enumerate(circuits)])
 
 
 def _print(series: dict[str, Series]) -> None:
     print(f"{'':12s}{'p50 us':>9s}{'best':>9s}{'p99':>9s}{'accepted p50':>14s}")
     for name, entry in series.items():
+        accepted = f"{statistics.median(entry.accepts) * 1e6:.0f}" if entry.accepts else "-"
         p50, best = statistics.median(entry.medians), min(entry.medians)
-        p99 = np.percentile(entry.all, 99)
-        accepted = (
-            f"{statistics.median(entry.accepts) * 1e6:14.0f}" if entry.accepts else f"{'-':>14s}"
-        )
-        print(f"{name:12s}{p50 * 1e6:9.0f}{best * 1e6:9.0f}{p99 * 1e6:9.0f}{accepted}")
+        cells = "".join(f"{each * 1e6:9.0f}" for each in (p50, best, np.percentile(entry.all, 99)))
+        print(f"{name:12s}{cells}{accepted:>14s}")
     stages = list(series["accepted"].stages)
-    print(
-        "\nby stage, median us\n"
-        + " " * 12
-        + "".join(f"{s.removesuffix('_s'):>10s}" for s in stages)
-    )
+    print("\nby stage, median us")
+    print(" " * 12 + "".join(f"{stage.removesuffix('_s'):>10s}" for stage in stages))
     for name in LEVELS:
-        cells = [statistics.median(series[name].stages[s]) * 1e6 for s in stages]
-        print(f"{name:12s}" + "".join(f"{cell:10.0f}" for cell in cells))
+        each = medians(series[name].stages)
+        print(f"{name:12s}" + "".join(f"{each[stage] * 1e6:10.0f}" for stage in stages))
     print("\nCPU a task, us (10 ms ticks: means over all rounds)")
     for name in LEVELS:
-        cells = [f"{k} {statistics.mean(v) * 1e6:.0f}" for k, v in series[name].cpu.items()]
-        print(f"{name:12s}" + ", ".join(cells))
+        means = [f"{k} {statistics.mean(v) * 1e6:.0f}" for k, v in series[name].cpu.items()]
+        print(f"{name:12s}" + ", ".join(means))
     print()

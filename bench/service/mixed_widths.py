@@ -16,8 +16,7 @@ from argparse import Namespace
 from qiskit import QuantumCircuit
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
 from simenv.client.client import Client
 from simenv.model import PoolSpec, TaskState
 
@@ -27,7 +26,6 @@ OPTIONS = (Option("--pairs", type=int, default=8, quick=3),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     pairs = options.pairs
     report = Report("mixed_widths", f"{WIDE} qubits on 2 slots, and small circuits beside it")
     with simenv.local(slots=2, pools=(PoolSpec("main", "statevector", 2, 2),)) as client:
@@ -59,17 +57,17 @@ def _wide_s(client: Client, pairs: int) -> tuple[float, float]:
 
 
 def _small() -> QuantumCircuit:
-    built = QuantumCircuit(3)
-    built.h(range(3))
-    built.measure_all()
-    return built
+    circuit = QuantumCircuit(3)
+    circuit.h(range(3))
+    circuit.measure_all()
+    return circuit
 
 
 def _wide() -> QuantumCircuit:
-    built = QuantumCircuit(WIDE)
+    circuit = QuantumCircuit(WIDE)
     for layer in range(LAYERS):
         for qubit in range(WIDE):
-            built.rx(0.1 + 0.01 * layer, qubit)
-            built.cz(qubit, (qubit + 1) % WIDE)
-    built.measure_all()
-    return built
+            circuit.rx(0.1 + 0.01 * layer, qubit)
+            circuit.cz(qubit, (qubit + 1) % WIDE)
+    circuit.measure_all()
+    return circuit

@@ -12,24 +12,21 @@ its arrival in Python (`client.events`, queried every 20 ms) and in the event qu
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import home
 from noise_models import document
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -67,33 +64,20 @@ OPTIONS = (
     Option("--days-per-s", type=float, default=3.0, help="speed of the replay"),
 )
 
+Array = NDArray[np.float64]
+
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     title = f"{options.tasks:,} tasks on a paced device; replay of {options.days} snapshots"
     report = Report("paced_device", title)
-    with _home() as folder:
+    with home():
+        folder = config.devices_folder()
+        folder.mkdir(parents=True)
         (folder / "chip.json").write_bytes(dump(CHIP))
         _pace(report, options.tasks)
         year = _year(folder, options.days, options.days_per_s)
         _drift(report, year, options.days_per_s)
     return report
-
-
-@contextmanager
-def _home() -> Iterator[Path]:
-    """Yield the folder of devices of a new home."""
-    before = dict(os.environ)
-    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())  # kernels of the previous home
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["SIMENV_HOME"] = name
-        try:
-            folder = config.devices_folder()
-            folder.mkdir(parents=True)
-            yield folder
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
 
 
 def _flip() -> QuantumCircuit:
@@ -132,7 +116,7 @@ def _pace(report: Report, tasks: int) -> None:
     report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
 
 
-def _intervals(results: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _intervals(results: list[Result]) -> tuple[Array, Array]:
     """Return begins by wall clock, and durations, both in seconds."""
     begun = np.array([result.timing.begun_s for result in results])
     return begun, np.array([result.timing.device_s for result in results])
@@ -170,7 +154,9 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
     pool = {"name": "year", "device": "dated", "drift": drift, "pace": True, "min": 2, "max": 2}
     with simenv.local(pools=[pool]) as client:
         client.run(_flip(), pool="year", shots=1)
-        listener = _Listener(client)
+        stop, arrivals = threading.Event(), list[tuple[str, float]]()
+        listener = threading.Thread(target=_listen, args=(client, stop, arrivals))
+        listener.start()
         qpm = _Inbox()
         client.qpm_with(pool="year").register_event_notification(qpm, "calibration-update", "year")
         listened_s = time.time()
@@ -180,7 +166,8 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
             posted.append(client.post(_flip(), pool="year", shots=SHOTS, compile="never"))
             time.sleep(PAUSE_S)
         results = [task.result() for task in posted]
-        arrivals = listener.close()
+        stop.set()
+        listener.join()
     days = np.array([digests[result.snapshot or ""] for result in results])
     begun, length = _intervals(results)
     origin_s = _origin_s(begun, days, len(year), days_per_s)
@@ -189,23 +176,17 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
     wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
     count = len(set(days.tolist()))
     print(f"{len(results):,} tasks, {count} snapshots seen\n")
-    report.at_most(
-        "wrong_snapshots", wrong, "results that name another snapshot than that in force"
-    )
+    label = "results that name another snapshot than that in force"
+    report.at_most("wrong_snapshots", wrong, label)
     report.at_least("seen_share", count / len(year), "share of the snapshots that results name")
-    for key, times in (("python", arrivals), ("qpm", qpm.arrivals)):
-        late_ms = [
-            1e3 * (arrived_s - origin_s - digests[digest] / days_per_s)
-            for digest, arrived_s in times
-            if origin_s + digests[digest] / days_per_s > listened_s
-        ]
+    for key, times in (("python", arrivals), ("qpm", qpm)):
+        dues = [(origin_s + digests[digest] / days_per_s, arrived_s) for digest, arrived_s in times]
+        late_ms = [1e3 * (arrived_s - due_s) for due_s, arrived_s in dues if due_s > listened_s]
         label = f"{len(late_ms)} events, due time to {key}, p99, ms"
         report.at_most(f"{key}_event_ms", float(np.percentile(late_ms, 99)), label)
 
 
-def _origin_s(
-    begun: np.ndarray[Any, Any], days: np.ndarray[Any, Any], count: int, days_per_s: float
-) -> float:
+def _origin_s(begun: Array, days: Array, count: int, days_per_s: float) -> float:
     """Return the wall clock at the begin of the first day.
 
     Each result is within its day for this value; if no value explains all results, one that
@@ -218,34 +199,17 @@ def _origin_s(
     return float(np.percentile(begins, 1) + np.percentile(ends, 99)) / 2.0
 
 
-class _Inbox:
-    """The event queue of a host; `arrivals`: digest and wall clock of each event."""
-
-    def __init__(self) -> None:
-        self.arrivals: list[tuple[str, float]] = []
+class _Inbox(list[tuple[str, float]]):
+    """The event queue of a host: digest and wall clock of each event."""
 
     def put(self, event: Any) -> None:
-        self.arrivals.append((event.payload["calibration_set_id"], time.time()))
+        self.append((event.payload["calibration_set_id"], time.time()))
 
 
-class _Listener:
-    """A thread that asks a client for events; `close` returns digest and arrival of each."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._arrivals: list[tuple[str, float]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        since = 0
-        while not self._stop.wait(PAUSE_S):
-            for event in self._client.events(since, kinds=["calibration-update"]):
-                self._arrivals.append((event.message.split()[0], time.time()))
-                since = event.seq
-
-    def close(self) -> list[tuple[str, float]]:
-        self._stop.set()
-        self._thread.join()
-        return self._arrivals
+def _listen(client: Client, stop: threading.Event, arrivals: list[tuple[str, float]]) -> None:
+    """Ask for events until `stop`; add digest and arrival of each."""
+    since = 0
+    while not stop.wait(PAUSE_S):
+        for event in client.events(since, kinds=["calibration-update"]):
+            arrivals.append((event.message.split()[0], time.time()))
+            since = event.seq

@@ -19,21 +19,16 @@ from pathlib import Path
 import numpy as np
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Option, Report, installed, rounds
 from simenv.client.client import Client
 
 QUBITS, DEPTH, SHOTS = 1_000, 20, 10_000
 ONES = ("h", "s", "sdg", "x", "y", "z", "sx", "id")
 STIM = {"h": "H", "s": "S", "sdg": "S_DAG", "x": "X", "y": "Y", "z": "Z", "sx": "SQRT_X", "id": "I"}
-OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
-    Option("--dynamic", type=Path),
-)
+OPTIONS = (rounds(5, quick=2), Option("--dynamic", type=Path))
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("qasm_programs", f"programs: {SHOTS:,} shots, text in, counts out")
     times: dict[str, list[float]] = {"clifford": [], "stim": [], "dynamic": []}
     with simenv.local(workers=2) as client:

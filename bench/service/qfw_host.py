@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,9 +29,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.harness.host_overhead import print_overhead
-from bench.harness.options import Option
-from bench.harness.report import Report
+import psutil
+
+from bench.harness import Option, Report
+from bench.harness.environments import wait_until
 from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
@@ -55,7 +57,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
         host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
@@ -94,27 +95,20 @@ class Host:
         if done.returncode:
             raise SystemExit(f"{python} has no simenv: {done.stderr.splitlines()[-1]}")
         self.inside: dict[str, str] = json.loads(done.stdout)
-        self.apis = [self.defw / "python" / "service-apis"]
-        if self.revision == 1:
-            self.apis.insert(0, qfw / "service-apis")
-        else:
-            self.apis.insert(0, self._stubs())
-        self.parent_port = _free_port()
-        self.parent = "resmgr" if self.revision == 1 else "dirsvc"
+        own_apis = qfw / "service-apis" if self.revision == 1 else self._stubs()
+        self.apis = [own_apis, self.defw / "python" / "service-apis"]
+        self.parent, self.parent_port = ("resmgr", "dirsvc")[self.revision - 1], _free_port()
         self.home = folder / "home"
         self.daemons: dict[str, int] = {}  # pids by name
         self._apps = 0
-
-    # --- life ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def up(self) -> Iterator[None]:
         """Run the environment, the parent and the service until the context ends."""
         if not self.private:
-            self.start_environment()
+            self.simenv("up", "--workers", "2")
         try:
-            module = f"svc_{self.parent}"
-            self.daemon(self.parent, module, port=self.parent_port)
+            self.daemon(self.parent, f"svc_{self.parent}", port=self.parent_port)
             self.daemon("simenv", self._modules("svc_simenv_qpm"))
             yield
         finally:
@@ -124,13 +118,13 @@ class Host:
             if not self.private:
                 self.simenv("down")
 
-    def start_environment(self) -> None:
-        self.simenv("up", "--workers", "2")
-
     def kill_environment(self) -> None:
         """Kill the service with SIGKILL, as a crash would."""
+        os.kill(self.service_pid(), signal.SIGKILL)
+
+    def service_pid(self) -> int:
         connection = json.loads((self.home / "default" / "connection.json").read_text())
-        os.kill(connection["pid"], signal.SIGKILL)
+        return int(connection["pid"])
 
     def simenv(self, *args: str) -> str:
         line = [self.python, "-c", "from simenv.cli.entry import main; main()", *args]
@@ -149,14 +143,9 @@ class Host:
         kind = "service" if name == "simenv" else self.parent
         environ = self._environ(name, kind, "daemon", modules, logs, port)
         subprocess.run([str(self.program), "-d"], env=environ, check=True, cwd=self.folder)
-        end = time.monotonic() + START_S
-        while not (logs / "pid").exists() or not (logs / "pid").read_text():
-            if time.monotonic() > end:
-                raise SystemExit(f"{name} does not start; see {logs}")
-            time.sleep(0.05)
-        self.daemons[name] = int((logs / "pid").read_text())
-
-    # --- applications -------------------------------------------------------------------------
+        pid = logs / "pid"
+        wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
+        self.daemons[name] = int(pid.read_text())
 
     def start(self, script: Path, *args: str, **more: str) -> App:
         """Start an application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
@@ -174,16 +163,18 @@ class Host:
         )
         return App(child, logs)
 
+    def start_app(self, name: str, *args: str, **more: str) -> App:
+        """Start an application of `qfw_apps`."""
+        return self.start(APPS / "application.py", name, *args, **more)
+
     def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
-        """Run one of `qfw_apps` to its end; return the JSON lines it printed."""
-        return self.start(APPS / script, *args, **more).end()
+        """Run an application to its end; return the JSON lines it printed."""
+        return self.start_app(script, *args, **more).end()
 
     def _modules(self, *first: str) -> str:
-        if self.revision == 1:
-            return ",".join((*first, "api_qpm", "api_events"))
         names = ("execution", "admission_control", "admission_policy_config", "scheduler_control")
-        more = (*names, "telemetry", "control")
-        return ",".join((*first, *(f"api_qpm_{name}" for name in more), "api_events"))
+        more = [f"api_qpm_{name}" for name in (*names, "telemetry", "control")]
+        return ",".join((*first, *(["api_qpm"] if self.revision == 1 else more), "api_events"))
 
     def _environ(
         self, name: str, kind: str, shell: str, modules: str, logs: Path, port: int
@@ -284,7 +275,7 @@ def leaving(host: Host, report: Report, runs: int) -> None:
     times."""
     waits = []
     for _ in range(runs):
-        lines = host.run("leaving.py")
+        lines = host.run("leaving")
         waits += [line["seconds"] for line in lines if line["kind"] == "result"]
     report.at_least("leaving_share", 100 * len(waits) / runs, f"{runs} runs that leave: % served")
     report.at_most("leaving_worst_s", max(waits, default=float("inf")), "slowest of them, s")
@@ -294,7 +285,7 @@ def backends(host: Host, report: Report, runs: int) -> None:
     """Two backends in one application, then one in each of two applications at the same time."""
     count = min(50, runs)
     for label, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
-        started = [host.start(APPS / "backends.py", str(count), *bits) for bits in apps]
+        started = [host.start_app("backends", str(count), *bits) for bits in apps]
         lines = [line for app in started for line in app.end()]
         own = sum(line["own"] for line in lines if line["kind"] == "own")
         report.at_least("own_share", 100 * own / (2 * count), f"backends in {label}: % own results")
@@ -305,7 +296,7 @@ def killed(host: Host, report: Report, _: int) -> None:
 
     The application makes no call but its polls.
     """
-    app = host.start(APPS / "polling.py", "12")
+    app = host.start_app("polling", "12")
     app.wait_for_line("submitted")
     host.kill_environment()
     app.wait_for_line("not-ready", 30)
@@ -325,9 +316,9 @@ def stopped(host: Host, report: Report, _: int) -> None:
     Another client is served meanwhile. It is connected before: QFw's resource manager asks every
     client at each lookup, and would wait for the stopped one itself.
     """
-    other = host.start(APPS / "second_client.py")
+    other = host.start_app("second_client")
     other.wait_for_line("connected")
-    app = host.start(APPS / "stopping.py", "3")
+    app = host.start_app("stopping", "3")
     app.wait_for_line("submitted")
     app.child.send_signal(signal.SIGSTOP)
     end = time.monotonic() + APP_S  # kernels of this width may have to be compiled first
@@ -349,13 +340,44 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     """simenv's share of a call: `sync_run` in turns with that of a plugin that does nothing."""
     path = host.folder / "circuit.qasm"
     path.write_text(CIRCUIT)
-    connection = json.loads((host.home / "default" / "connection.json").read_text())
     workers = [json.loads(line) for line in host.simenv("--json", "workers").splitlines()]
-    pids = {"plugin": host.daemons["simenv"], "service": connection["pid"]}
+    pids = {"plugin": host.daemons["simenv"], "service": host.service_pid()}
     pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
     given = (f"{name}={pid}" for name, pid in pids.items())
-    (line,) = host.run("overhead.py", str(path), str(max(4, runs // 2)), *given)
+    (line,) = host.run("overhead", str(path), str(max(4, runs // 2)), *given)
     print_overhead(report, host.revision, line)
+
+
+PARTS = {
+    "parse": "parse and pack, of a text that is new",
+    "accept": "request to begin of the run: submit, accept, schedule",
+    "run": "run",
+    "return": "end of the run to the plugin: commit of the result",
+    "yaml": "YAML, more than that of the plugin that does nothing",
+}
+
+
+def print_overhead(report: Report, revision: int, line: dict[str, Any]) -> None:
+    """Print times, parts and CPU time by process; add the verdict on the share."""
+    own, null = line["times"]["own"], line["times"]["null"]
+    for name, values in (("simenv", own), ("nothing", null)):
+        low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))
+        print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
+    for name, text in PARTS.items():
+        print(f"       {text:56} {1e3 * line['parts'][name]:7.3f} ms")
+    for name, seconds in line["cpu"]["own"].items():
+        print(f"       CPU of {name:49} {1e3 * (seconds - line['cpu']['null'][name]):7.3f} ms")
+    print(f"       answers as YAML: {line['sizes']['own']} and {line['sizes']['null']} bytes")
+    pairs = zip(_medians(own, line["block"]), _medians(null, line["block"]), strict=True)
+    share_ms = 1e3 * statistics.median(ours - nothing for ours, nothing in pairs)
+    label = f"revision {revision}: our share of a call, p50 of neighbouring blocks, ms"
+    report.at_most(f"share{revision}_p50_ms", share_ms, label)
+
+
+def _medians(values: list[float], block: int) -> list[float]:
+    """Return the median of each block. Blocks are compared with their neighbours, because the
+    host's own time drifts by more than the share."""
+    return [statistics.median(values[at : at + block]) for at in range(0, len(values), block)]
 
 
 def private(host: Host, report: Report, runs: int) -> None:
@@ -365,40 +387,30 @@ def private(host: Host, report: Report, runs: int) -> None:
     own = Host(host.qfw, host.defw, host.python, folder, private=True)
     with own.up():
         rows(own, report, runs)
-        started = _descendants(own.daemons["simenv"])
+        started = psutil.Process(own.daemons["simenv"]).children(recursive=True)
     end = time.monotonic() + START_S
-    while (left := [pid for pid in started if _is_alive(pid)]) and time.monotonic() < end:
+    while (left := list(filter(_is_alive, started))) and time.monotonic() < end:
         time.sleep(0.1)
     report.at_least("private_processes", len(started), "processes of a private environment")
     report.at_most("private_left", len(left), "of them that outlive the service of the QPM")
 
 
-def _descendants(pid: int) -> list[int]:
-    """Processes below a process, at any depth."""
-    results = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            results += [child, *_descendants(child)]
-    return results
-
-
-def _is_alive(pid: int) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     """True unless a process has ended; a zombie has."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
 def rows(host: Host, report: Report, _: int) -> None:
     """Requirements of applications, one by one."""
-    results = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
+    results = [line for line in host.run(f"rows{host.revision}") if line["kind"] == "row"]
     for line in results:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
-    report.at_least(
-        f"rows{host.revision}", sum(not line["why"] for line in results), "rows that pass"
-    )
+    passed = sum(not line["why"] for line in results)
+    report.at_least(f"rows{host.revision}", passed, "rows that pass")
 
 
 def examples(host: Host, report: Report, _: int) -> None:
@@ -421,6 +433,7 @@ def examples(host: Host, report: Report, _: int) -> None:
     report.at_most("examples_failed", len(failed), "examples of QFw that fail")
 
 
+SUPERMARQ = ("--iterations", "2", "--shots", "10", "--method", "ghz")
 EXAMPLES = (
     ("test_init_qfw.py",),
     ("test_qiskit_simple.py", "4"),
@@ -430,18 +443,7 @@ EXAMPLES = (
     ("test_qiskit_qaoa.py", "nwqsim"),
     ("test_pennylane.py",),
     ("test_pennylane_ghz.py", "4", "nwqsim", "2"),
-    ("test_supermarq.py", "--run", "sync", "--iterations", "2", "--shots", "10", "--method", "ghz"),
-    (
-        "test_supermarq.py",
-        "--run",
-        "async",
-        "--iterations",
-        "2",
-        "--shots",
-        "10",
-        "--method",
-        "ghz",
-    ),
+    *(("test_supermarq.py", "--run", way, *SUPERMARQ) for way in ("sync", "async")),
 )
 Drill = Callable[[Host, Report, int], None]
 DRILLS: dict[int, dict[str, Drill]] = {

@@ -19,15 +19,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report, Times, medians, rounds, timed
 from simenv.client.client import Client
 from simenv.qpm_check.plugin import PluginTarget
 
@@ -42,34 +42,30 @@ NULL_PLUGIN = Path(__file__).with_name("null_plugin")
 LINE = (sys.executable, "-c", "from simenv.cli.entry import main; main()")
 Interface = Callable[[int], dict[str, int]]
 OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
+    rounds(5, quick=2),
     Option("--circuits", type=int, default=100, help="of a round; CLI: 1 of 20", quick=20),
 )
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("qpm_overhead", f"4 qubits, 13 gates, {SHOTS:,} shots, one after the other")
     seeds = iter(range(1, 10**9))
     with contextlib.ExitStack() as stack:
         interfaces = _interfaces(stack)
-        p50s: dict[str, list[float]] = {name: [] for name in interfaces}
+        p50s: Times = {name: [] for name in interfaces}
         for number in range(options.rounds + 1):
             for name, interface in interfaces.items():
                 count = options.circuits if name != "cli" else max(1, options.circuits // 20)
                 times = [_timed_s(interface, next(seeds)) for _ in range(count)]
                 if number:  # the first round warms up
                     p50s[name].append(statistics.median(times) * 1e3)
-    for name, medians in p50s.items():
-        print(f"{name:12} p50 {statistics.median(medians):8.3f} ms")
+    for name, median in medians(p50s).items():
+        print(f"{name:12} p50 {median:8.3f} ms")
     print(f"load {os.getloadavg()[0]:.1f}\n")
     for revision in (1, 2):
-        shares = [
-            value - null
-            for value, null in zip(p50s[f"defw {revision}"], p50s[f"null {revision}"], strict=True)
-        ]
+        shares = np.subtract(p50s[f"defw {revision}"], p50s[f"null {revision}"])
         label = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
-        report.at_most("share_p50_ms", statistics.median(shares), label)
+        report.at_most("share_p50_ms", np.median(shares), label)
     return report
 
 
@@ -139,9 +135,7 @@ def _command_line(client: Client, path: Path, seed: int) -> dict[str, int]:
 
 
 def _timed_s(interface: Interface, seed: int) -> float:
-    begin = time.perf_counter()
-    counts = interface(seed)
-    took_s = time.perf_counter() - begin
+    took_s, counts = timed(lambda: interface(seed))
     if sum(counts.values()) != SHOTS:
         raise SystemExit(f"{sum(counts.values())} shots of {SHOTS}")
     return took_s

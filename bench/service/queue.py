@@ -11,24 +11,21 @@ started again, and its memory and the time of the replay are measured.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 from qiskit import QuantumCircuit
 
 from bench.circuits import four_qubit_circuit
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report, repeated_s, timed_s
+from bench.harness.environments import home, simenv, wait_until
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -38,11 +35,12 @@ from simenv.model import task_number
 NAME = "bench-queue"
 QUEUED = 10_000
 MILLION = 1_000_000
+POOL = {"name": "main", "min": 1, "max": 1}
+SETTINGS = {"name": NAME, "pools": [POOL], "slots": 1}
 OPTIONS = (Option("--million", action="store_true", help="10^6 tasks; some minutes"),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("queue", f"queue: {QUEUED} tasks waiting, 1 worker")
     with _environment() as client:
         _ten_thousand(client, report)
@@ -53,24 +51,14 @@ def run(options: Namespace) -> Report:
 
 
 @contextmanager
-def _environment():  # type: ignore[no-untyped-def]
-    home = Path(tempfile.mkdtemp(prefix="simenv-bench-"))
-    kernels = config.kernel_folder()
-    old = os.environ.get("SIMENV_HOME")
-    os.environ.update(SIMENV_HOME=str(home), SIMENV_KERNELS=str(kernels))
-    pool = {"name": "main", "min": 1, "max": 1}
-    environments.up({"name": NAME, "pools": [pool], "slots": 1})
-    try:
-        with connect(NAME) as client:
-            yield client
-    finally:
-        environments.down(NAME, now=True)
-        shutil.rmtree(home, ignore_errors=True)
-        del os.environ["SIMENV_KERNELS"]
-        if old is None:
-            del os.environ["SIMENV_HOME"]
-        else:
-            os.environ["SIMENV_HOME"] = old
+def _environment() -> Iterator[Client]:
+    with home():
+        environments.up(SETTINGS)
+        try:
+            with connect(NAME) as client:
+                yield client
+        finally:
+            environments.down(NAME, now=True)
 
 
 def _ten_thousand(client: Client, report: Report) -> None:
@@ -82,13 +70,13 @@ def _ten_thousand(client: Client, report: Report) -> None:
     print(f"accepted {QUEUED} in {time.perf_counter() - begin:.2f} s, client's packing included")
     full_mb = client.status().rss_bytes / 1e6
     assert client.status().queued >= QUEUED - 1, "the queue has run empty meanwhile"
-    report.at_most(
-        "view_ms", _slowest_ms(client.status), "status through the client, slowest of 20"
-    )
-    report.at_most("view_ms", _slowest_ms(client.queue), "queue through the client, slowest of 20")
+    for verb, call in (("status", client.status), ("queue", client.queue)):
+        label = f"{verb} through the client, slowest of 20"
+        report.at_most("view_ms", 1e3 * max(repeated_s(call, 20)), label)
     for verb in ("status", "queue"):
         label = f"`simenv {verb}` as typed, median of 5, the process's start included"
-        report.at_most("typed_ms", _typed_ms(verb), label)
+        seconds = repeated_s(lambda verb=verb: simenv([verb, "--name", NAME]), 5)
+        report.at_most("typed_ms", 1e3 * statistics.median(seconds), label)
     report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
     accepts = _accepts_of_second_client(client)
     blocker.cancel()
@@ -113,12 +101,11 @@ def _million(client: Client, report: Report) -> None:
     print(f"accepted in {took:.1f} s ({MILLION / took:.0f}/s, packing included)")
     status = client.status()
     report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
-    report.at_most("view_ms", _slowest_ms(client.queue), "queue through the client, slowest of 20")
+    slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
+    report.at_most("view_ms", slowest_ms, "queue through the client, slowest of 20")
     os.kill(status.pid, signal.SIGKILL)
-    while psutil.pid_exists(status.pid) and psutil.Process(status.pid).status() != "zombie":
-        time.sleep(0.01)
-    pool = {"name": "main", "min": 1, "max": 1}
-    environments.up({"name": NAME, "pools": [pool], "slots": 1})
+    wait_until(lambda: not psutil.pid_exists(status.pid) or _is_zombie(status.pid), 60.0)
+    environments.up(SETTINGS)
     with connect(NAME) as second_client:
         result = second_client.status()
         assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"
@@ -131,43 +118,23 @@ def _million(client: Client, report: Report) -> None:
 
 
 def _long(num_qubits: int, layers: int) -> QuantumCircuit:
-    built = QuantumCircuit(num_qubits, 1)
+    circuit = QuantumCircuit(num_qubits, 1)
     for layer in range(layers):
         for qubit in range(num_qubits):
-            built.ry(0.1 + layer + qubit, qubit)
+            circuit.ry(0.1 + layer + qubit, qubit)
         for qubit in range(num_qubits - 1):
-            built.cx(qubit, qubit + 1)
-    built.measure(0, 0)
-    return built
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure(0, 0)
+    return circuit
 
 
-def _slowest_ms(call: Callable[[], object]) -> float:
-    slowest = 0.0
-    for _ in range(20):
-        begin = time.perf_counter()
-        call()
-        slowest = max(slowest, time.perf_counter() - begin)
-    return 1e3 * slowest
-
-
-def _typed_ms(verb: str) -> float:
-    program = Path(sys.executable).with_name("simenv")
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        # With pipes the end is seen at once; without, a wait with a limit looks every 50 ms.
-        subprocess.run([program, verb, "--name", NAME], check=True, capture_output=True, timeout=30)
-        times.append(time.perf_counter() - begin)
-    return 1e3 * statistics.median(times)
+def _is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == "zombie"
 
 
 def _accepts_of_second_client(client: Client) -> list[float]:
     """Return the milliseconds of 200 accepts by a second client."""
-    done = load(four_qubit_circuit(1))
-    times = []
+    program = load(four_qubit_circuit(1)).program
     with connect(client.name) as other:
-        for k in range(200):
-            begin = time.perf_counter()
-            other.submit(done.program, shots=1024, seed=k)
-            times.append(1e3 * (time.perf_counter() - begin))
-    return times
+        submits = (partial(other.submit, program, shots=1024, seed=k) for k in range(200))
+        return [1e3 * timed_s(each) for each in submits]

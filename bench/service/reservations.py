@@ -18,8 +18,8 @@ import numpy as np
 import simenv
 from bench import small_circuits as shapes
 from bench.circuits import four_qubit_circuit
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import waited_s
 from simenv.client.client import Client
 
 SHOTS = 1_024
@@ -32,7 +32,6 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("reservations", "reserved: acceptance to begin beside a flood, 2 workers")
     with simenv.local(workers=2) as client:
         client.run(four_qubit_circuit(0), shots=SHOTS)
@@ -43,21 +42,19 @@ def run(options: Namespace) -> Report:
             while client.status().queued < WAITING // 2:
                 stop.wait(0.05)
             plain = [_wait_s(client, seed, None) for seed in range(options.without)]
-            with client.reserve(
-                "main", workers=1, count=options.circuits, timeout_s=30.0
-            ) as reservation:
-                bound_s = reservation.info().bound_ns / 1e9
+            with client.reserve("main", workers=1, count=options.circuits, timeout_s=30.0) as held:
+                bound_s = held.info().bound_ns / 1e9
                 seeds = range(1_000, 1_000 + options.circuits)
-                reserved_waits = [_wait_s(client, seed, reservation.id) for seed in seeds]
+                reserved = [_wait_s(client, seed, held.id) for seed in seeds]
         finally:
             stop.set()
             flood.join()
             client.cancel(info.id for info in client.queue(limit=10_000)[1])
-    for name, waits in (("without", plain), ("reserved", reserved_waits)):
-        p50, p99 = (np.percentile(waits, q) * 1e3 for q in (50, 99))
+    for name, waits in (("without", plain), ("reserved", reserved)):
+        p50, p99 = np.percentile(waits, (50, 99)) * 1e3
         print(f"{name:9} p50 {p50:9.2f} ms   p99 {p99:9.2f} ms   most {max(waits) * 1e3:9.2f} ms")
     print(f"promised  {bound_s * 1e3:.0f} ms\n")
-    share = float(np.percentile(reserved_waits, 99)) / bound_s
+    share = float(np.percentile(reserved, 99)) / bound_s
     report.at_most("p99_of_bound", share, "p99 of acceptance to begin, of the promised bound")
     return report
 
@@ -75,6 +72,5 @@ def _flood(client: Client, stop: threading.Event) -> None:
 
 def _wait_s(client: Client, seed: int, reservation: int | None) -> float:
     """Return the seconds from the acceptance of one circuit to its begin."""
-    task = client.submit(four_qubit_circuit(seed), shots=SHOTS, seed=seed, reservation=reservation)
-    result = task.result()
-    return float(result.timing.queued_s + result.timing.sent_s)
+    circuit = four_qubit_circuit(seed)
+    return waited_s(client.run(circuit, shots=SHOTS, seed=seed, reservation=reservation))

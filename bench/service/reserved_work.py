@@ -27,8 +27,8 @@ from qiskit.circuit.library import efficient_su2, quantum_volume
 from qiskit.synthesis.qft import synth_qft_full
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.circuits import CIRCUITS, built
+from bench.harness import Option, Report
 from simenv.client.client import Client
 from simenv.client.reservations import Reservation
 from simenv.errors import SimenvError
@@ -55,6 +55,7 @@ class Work:
         self.pool = pool
         self.family, make = list(FAMILIES.items())[number % len(FAMILIES)]
         self.circuit = make(qubits, rng)
+        self.circuit.measure_all()
         self.shots = int(10 ** rng.uniform(1.5, 3.5))
         self.count = int(rng.integers(2, 7))
 
@@ -77,12 +78,9 @@ class Work:
     def run(self, client: Client, reservation: Reservation) -> tuple[bool, float]:
         """Run the circuits; return whether the reservation held them, and reserved / charged."""
         try:
-            tasks = client.submit_many(
-                [self.circuit] * self.count,
-                shots=self.shots,
-                pool=self.pool,
-                reservation=reservation.id,
-            )
+            where = {"pool": self.pool, "reservation": reservation.id}
+            circuits = [self.circuit] * self.count
+            tasks = client.submit_many(circuits, shots=self.shots, **where)
             for task in tasks:
                 task.result(timeout=TIMEOUT_S)
         except SimenvError as error:
@@ -95,7 +93,6 @@ class Work:
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("reserved_work", f"reserved, then run: {options.device}, seed {options.seed}")
     rng = np.random.default_rng(options.seed)
     for pool in POOLS:
@@ -129,16 +126,8 @@ def _pools(pool: str, device: str) -> tuple[PoolSpec, ...]:
     return (PoolSpec(pool, min=2, max=2, device=emulated, pace=pool == "paced"),)
 
 
-# --- families ------------------------------------------------------------------------------------
-
-
 def _ghz(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
-    circuit = QuantumCircuit(qubits)
-    circuit.h(0)
-    for qubit in range(qubits - 1):
-        circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
+    return built(qubits, CIRCUITS["ghz"](qubits, _rng))
 
 
 def _star(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
@@ -148,7 +137,6 @@ def _star(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
     for qubit in range(qubits - 1):
         circuit.cx(qubit, qubits - 1)
     circuit.h(range(qubits - 1))
-    circuit.measure_all()
     return circuit
 
 
@@ -157,21 +145,16 @@ def _fourier(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     for qubit in range(qubits):
         circuit.ry(float(rng.uniform(0, 3)), qubit)
     circuit.compose(synth_qft_full(qubits), inplace=True)
-    circuit.measure_all()
     return circuit
 
 
 def _volume(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    circuit = quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
-    circuit.measure_all()
-    return circuit
+    return quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
 
 
 def _ansatz(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     circuit = efficient_su2(qubits, reps=2, entanglement="full")
-    circuit = circuit.assign_parameters(rng.uniform(0, 3, circuit.num_parameters))
-    circuit.measure_all()
-    return circuit
+    return circuit.assign_parameters(rng.uniform(0, 3, circuit.num_parameters))
 
 
 def _toffoli(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
@@ -180,15 +163,10 @@ def _toffoli(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     for _ in range(4 if qubits > 2 else 0):
         circuit.ccx(*(int(q) for q in rng.choice(qubits, 3, replace=False)))
         circuit.t(int(rng.integers(qubits)))
-    circuit.measure_all()
     return circuit
 
 
 FAMILIES: dict[str, Callable[[int, np.random.Generator], QuantumCircuit]] = {
-    "ghz": _ghz,
-    "star": _star,
-    "fourier": _fourier,
-    "volume": _volume,
-    "ansatz": _ansatz,
-    "toffoli": _toffoli,
-}
+    "ghz": _ghz, "star": _star, "fourier": _fourier,
+    "volume": _volume, "ansatz": _ansatz, "toffoli": _toffoli,
+}  # fmt: skip

@@ -11,19 +11,20 @@ process in the same rounds, one thread each, no service, no journal.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psutil
 
 import simenv
 from bench import small_circuits as shapes
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Report, Times, installed, medians, rounds, timed
+from bench.harness.environments import cpu_s
 from bench.peers import qulacs as qulacs_peer
 from bench.peers.aer import run_batch
 from bench.peers.lightning import counting_qnode
@@ -35,42 +36,36 @@ SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, opera
 PEER_CIRCUITS = 40
 ALONE = 1_500  # circuits submitted one by one
 LOOPS = 60  # loops of 128 bindings
-Rates = dict[str, list[float]]
-OPTIONS = (Option("--rounds", type=int, default=5, quick=1),)
+OPTIONS = (rounds(5, quick=1),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("throughput", "throughput: small circuits, 1,024 shots, 2 workers, new each")
-    rates: Rates = {}
-    cpu: Rates = {}
+    rates: Times = defaultdict(list)
+    cpu: Times = defaultdict(list)
     seeds = iter(range(10**9))
     with simenv.local(workers=2, durability="accepted") as client:
-        for num_qubits, operations, _ in KINDS:
-            _circuits(client, num_qubits, operations, 300, next(seeds), {}, {})  # warm-up
+        for num_qubits, operations, _ in KINDS:  # warm-up
+            shape = (num_qubits, operations, 300)
+            _circuits(client, shape, next(seeds), defaultdict(list), defaultdict(list))
         for _ in range(options.rounds):
-            for num_qubits, operations, number in KINDS:
-                _circuits(client, num_qubits, operations, number, next(seeds), rates, cpu)
-                _peers(num_qubits, operations, next(seeds), rates)
+            for shape in KINDS:
+                _circuits(client, shape, next(seeds), rates, cpu)
+                _peers(*shape[:2], next(seeds), rates)
             _single_tasks(client, next(seeds), rates)
-            for num_qubits, parameters, operations, number in SWEEPS:
-                _sweep(client, num_qubits, parameters, operations, number, next(seeds), rates)
+            for sweep in SWEEPS:
+                _sweep(client, sweep, next(seeds), rates)
             _loop(client, next(seeds), rates)
             _dicts(client, next(seeds), rates)
-    _verdicts(report, {name: statistics.median(entry) for name, entry in (rates | cpu).items()})
+    _verdicts(report, medians(rates | cpu))
     return report
 
 
 def _circuits(
-    client: Client,
-    num_qubits: int,
-    operations: int,
-    number: int,
-    seed: int,
-    rates: Rates,
-    cpu: Rates,
+    client: Client, shape: tuple[int, int, int], seed: int, rates: Times, cpu: Times
 ) -> None:
     """Measure new circuits, all in one call, to dicts of counts."""
+    num_qubits, operations, number = shape
     circuits = shapes.layered(num_qubits, operations, number, seed)
     before = _cpu(client)
     begin = time.perf_counter()
@@ -79,51 +74,41 @@ def _circuits(
     seconds = time.perf_counter() - begin
     after = _cpu(client)
     assert all(sum(counts.values()) == SHOTS for counts in entries)
-    rates.setdefault(f"ours {num_qubits}", []).append(number / seconds)
-    kernel_us = sum(task.result().timing.run_s for task in tasks) / number * 1e6
+    rates[f"ours {num_qubits}"].append(number / seconds)
     for name in after:
-        used_us = (after[name] - before[name]) / number * 1e6
-        cpu.setdefault(f"{name} {num_qubits}", []).append(used_us)
-    cpu.setdefault(f"kernel {num_qubits}", []).append(kernel_us)
+        cpu[f"{name} {num_qubits}"].append((after[name] - before[name]) / number * 1e6)
+    kernel_us = sum(task.result().timing.run_s for task in tasks) / number * 1e6
+    cpu[f"kernel {num_qubits}"].append(kernel_us)
 
 
 def _cpu(client: Client) -> dict[str, float]:
     """Return the CPU seconds so far of the client, the service, and both workers together."""
-    entries = {"client": _cpu_s(os.getpid()), "service": _cpu_s(client.status().pid)}
-    entries["worker"] = sum(_cpu_s(worker.pid) for worker in client.workers())
+    entries = {"client": cpu_s(psutil.Process())}
+    entries["service"] = cpu_s(psutil.Process(client.status().pid))
+    entries["worker"] = cpu_s(*(psutil.Process(worker.pid) for worker in client.workers()))
     return entries
 
 
-def _cpu_s(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
-def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
+def _peers(num_qubits: int, operations: int, seed: int, rates: Times) -> None:
     built = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
     circuits = [shapes.built(num_qubits, gates) for gates in built]
-    work: dict[str, Callable[[], object]] = {}
+    work: dict[str, Callable[[], list[Any]]] = {}
     if installed("qiskit_aer"):
         work["aer"] = lambda: run_batch(circuits, SHOTS)
     if installed("qulacs"):
+        convert = qulacs_peer.single_angle_circuit
         work["qulacs"] = lambda: [
-            qulacs_peer.sample(
-                num_qubits, qulacs_peer.single_angle_circuit(num_qubits, gates), SHOTS
-            )
-            for gates in built
+            qulacs_peer.sample(num_qubits, convert(num_qubits, gates), SHOTS) for gates in built
         ]
     if installed("pennylane_lightning"):
         lightning = counting_qnode(num_qubits, SHOTS)
         work["lightning"] = lambda: [lightning(gates) for gates in built[:10]]
     for name, run in work.items():
-        begin = time.perf_counter()
-        entry = run()
-        seconds = time.perf_counter() - begin
-        assert isinstance(entry, list)
-        rates.setdefault(f"{name} {num_qubits}", []).append(len(entry) / seconds)
+        seconds, entry = timed(run)
+        rates[f"{name} {num_qubits}"].append(len(entry) / seconds)
 
 
-def _single_tasks(client: Client, seed: int, rates: Rates) -> None:
+def _single_tasks(client: Client, seed: int, rates: Times) -> None:
     """Measure one message per circuit, sent without waiting for results."""
     circuits = shapes.layered(4, 30, ALONE, seed)
     begin = time.perf_counter()
@@ -131,18 +116,11 @@ def _single_tasks(client: Client, seed: int, rates: Rates) -> None:
     entries = [task.result().counts for task in tasks]
     seconds = time.perf_counter() - begin
     assert len(entries) == ALONE
-    rates.setdefault("alone", []).append(ALONE / seconds)
+    rates["alone"].append(ALONE / seconds)
 
 
-def _sweep(
-    client: Client,
-    num_qubits: int,
-    parameters: int,
-    operations: int,
-    number: int,
-    seed: int,
-    rates: Rates,
-) -> None:
+def _sweep(client: Client, sweep: tuple[int, int, int, int], seed: int, rates: Times) -> None:
+    num_qubits, parameters, operations, number = sweep
     circuit = shapes.ansatz(num_qubits, parameters, operations)
     rng = np.random.default_rng(seed)
     values = rng.uniform(0, 6, (number, parameters))
@@ -153,11 +131,11 @@ def _sweep(
     entries = [result.counts for result in results]
     seconds = time.perf_counter() - begin
     assert all(sum(counts.values()) == SHOTS for counts in entries)
-    rates.setdefault(f"packed {num_qubits}", []).append(number / packed)
-    rates.setdefault(f"bindings {num_qubits}", []).append(number / seconds)
+    rates[f"packed {num_qubits}"].append(number / packed)
+    rates[f"bindings {num_qubits}"].append(number / seconds)
 
 
-def _loop(client: Client, seed: int, rates: Rates) -> None:
+def _loop(client: Client, seed: int, rates: Times) -> None:
     """Measure an optimiser's loop: submit 128 bindings, wait, repeat."""
     circuit = shapes.ansatz(4, 12, 25)
     rng = np.random.default_rng(seed)
@@ -169,10 +147,10 @@ def _loop(client: Client, seed: int, rates: Rates) -> None:
         results = [task.result() for task in tasks]
         times.append((time.perf_counter() - begin) * 1e3)
         assert len(results) == 128
-    rates.setdefault("loop", []).append(statistics.median(times))
+    rates["loop"].append(statistics.median(times))
 
 
-def _dicts(client: Client, seed: int, rates: Rates) -> None:
+def _dicts(client: Client, seed: int, rates: Times) -> None:
     """Measure the microseconds to convert a packed result of 16 outcomes to a dict."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
     tasks = client.submit_many((shapes.ansatz(4, 12, 25), values), shots=SHOTS, seed=seed)
@@ -180,7 +158,7 @@ def _dicts(client: Client, seed: int, rates: Rates) -> None:
     begin = time.perf_counter()
     sizes = [len(result.counts) for result in results]
     seconds = time.perf_counter() - begin
-    rates.setdefault("dict", []).append(seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes))
+    rates["dict"].append(seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes))
 
 
 def _verdicts(report: Report, figures: dict[str, float]) -> None:

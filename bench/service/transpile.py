@@ -18,9 +18,9 @@ import os
 import statistics
 import time
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -28,24 +28,25 @@ import numpy as np
 import psutil
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Report, Times, rounds
+from bench.harness.environments import cpu_s
 
 CIRCUITS, DEVICE, LEVEL = 200, "sherbrooke", 2
 _targets: list[Any] = []  # the target of this process
-OPTIONS = (Option("--rounds", type=int, default=5, quick=2),)
+OPTIONS = (rounds(5, quick=2),)
 Methods = dict[str, Callable[[list[Any]], list[Any]]]
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("transpile", f"transpile: {CIRCUITS} circuits for {DEVICE}, level {LEVEL}")
     circuits = [layered(number) for number in range(CIRCUITS)]
-    walls: dict[str, list[float]] = {}
-    cpus: dict[str, list[float]] = {}
+    walls: Times = defaultdict(list)
+    cpus: Times = defaultdict(list)
     with (
         simenv.local(workers=2, durability="accepted") as client,
-        _processes(client.device(DEVICE)) as processes,
+        ProcessPoolExecutor(
+            2, get_context("spawn"), _start_process, (client.device(DEVICE),)
+        ) as processes,
     ):
         methods = _methods(client, processes)
         for _ in range(2):  # the first call of each worker and process loads Qiskit
@@ -54,14 +55,16 @@ def run(options: Namespace) -> Report:
         workers = [psutil.Process(each.pid) for each in client.workers()]
         workers += psutil.Process().children()
         for _ in range(options.rounds):
-            entries = {
-                name: _timed(partial(call, circuits), name, workers, walls, cpus)
-                for name, call in methods.items()
-            }
-            assert equal_results(entries["qiskit"], entries["workers"]), "circuits differ"
-            assert equal_results(entries["submit, here"], entries["submit, workers"]), (
-                "circuits differ"
-            )
+            entries = {}
+            for name, call in methods.items():
+                own, before_s = time.process_time(), [cpu_s(each) for each in workers]
+                begin = time.perf_counter()
+                entries[name] = call(circuits)
+                walls[name].append(time.perf_counter() - begin)
+                busiest = max(np.subtract([cpu_s(each) for each in workers], before_s))
+                cpus[name].append(time.process_time() - own + float(busiest))
+            for first, second in (("qiskit", "workers"), ("submit, here", "submit, workers")):
+                assert equal_results(entries[first], entries[second]), "circuits differ"
     for name in methods:
         wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
         print(f"{name:18}{wall:8.3f} s wall{cpu:8.3f} s CPU")
@@ -88,12 +91,6 @@ def _methods(client: simenv.Client, processes: ProcessPoolExecutor) -> Methods:
         "submit, here": lambda circuits: [local.transpiled(each) for each in circuits],
         "submit, workers": lambda circuits: client.transpile(circuits, DEVICE),
     }
-
-
-def _processes(info: Any) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        2, get_context("spawn"), initializer=_start_process, initargs=(info,)
-    )
 
 
 def _start_process(info: Any) -> None:
@@ -127,22 +124,7 @@ def _transpile(circuits: list[Any]) -> Any:
     )
 
 
-def _timed(
-    call: Callable[[], list[Any]],
-    name: str,
-    workers: list[psutil.Process],
-    walls: dict[str, list[float]],
-    cpus: dict[str, list[float]],
-) -> list[Any]:
-    own, cpu_before_s, begin = time.process_time(), _cpu_s(workers), time.perf_counter()
-    result = call()
-    walls.setdefault(name, []).append(time.perf_counter() - begin)
-    busiest = float(max(np.subtract(_cpu_s(workers), cpu_before_s)))
-    cpus.setdefault(name, []).append(time.process_time() - own + busiest)
-    return result
-
-
-def _share(times: dict[str, list[float]], first: str, second: str) -> float:
+def _share(times: Times, first: str, second: str) -> float:
     """Return the median ratio over rounds: a slow machine slows both times of a round."""
     return float(np.median(np.divide(times[first], times[second])))
 
@@ -172,8 +154,3 @@ def equal_results(first: list[Any], second: list[Any]) -> bool:
         and left.layout.initial_index_layout() == right.layout.initial_index_layout()
         for left, right in zip(first, second, strict=True)
     )
-
-
-def _cpu_s(processes: list[psutil.Process]) -> list[float]:
-    times = [process.cpu_times() for process in processes]
-    return [each.user + each.system for each in times]

@@ -15,73 +15,46 @@ from __future__ import annotations
 import collections
 import functools
 import statistics
-import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import simenv
-from bench.harness.options import Option
-from bench.harness.report import Report, installed
+from bench.harness import Report, installed, rounds
+from bench.harness.gradient_steps import SHOTS, Array, example, print_times, step, timed_steps
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import vqls as example
-
-SHOTS, CIRCUITS = 1_024, 480
-Array = NDArray[np.float64]
-Means = Callable[[Array], list[float]]
-OPTIONS = (Option("--rounds", type=int, default=15, quick=3),)
+OPTIONS = (rounds(15, quick=3),)
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("vqls", "vqls: one gradient step of 504 circuits, given for 480")
-    rng = np.random.default_rng(5)
-    times: dict[str, list[float]] = {}
+    peers = (
+        ("aer", "qiskit_aer", _aer),
+        ("qulacs", "qulacs", _qulacs),
+        ("lightning", "pennylane_lightning", _lightning),
+    )
     with simenv.local(workers=2, durability="accepted") as client:
-        ways: dict[str, Means] = {
+        ways = {
             "one sweep": functools.partial(_sweep, client),
             "bound circuits": functools.partial(_bound, client),
+            **{name: means for name, module, means in peers if installed(module)},
         }
-        peers = (
-            ("aer", "qiskit_aer", _aer),
-            ("qulacs", "qulacs", _qulacs),
-            ("lightning", "pennylane_lightning", _lightning),
-        )
-        ways |= {name: means for name, module, means in peers if installed(module)}
-        for means in ways.values():
-            _step(means, rng.uniform(0, 3, 3))  # warm-up
-        for _ in range(options.rounds):
-            angles = rng.uniform(0, 3, 3)
-            slopes = {}
-            for name, means in ways.items():
-                seconds, slopes[name] = _step(means, angles)
-                times.setdefault(name, []).append(seconds)
-            spread = np.ptp(list(slopes.values()), axis=0)
-            assert np.all(spread < 1.0), slopes  # all results agree within shot noise
-    for name, entry in times.items():
-        print(f"{name:16s}{statistics.median(entry) * 1e3:10.1f} ms  best {min(entry) * 1e3:.1f}")
-    print()
-    label = "a step of 480 circuits"
-    report.at_most("step_s", statistics.median(times["one sweep"]), f"{label}, one sweep, s")
-    report.at_most("step_s", statistics.median(times["bound circuits"]), f"{label}, each bound, s")
+        steps = {name: step(means) for name, means in ways.items()}
+        times = timed_steps(steps, options.rounds, _check)
+    print_times(times)
+    for name, label in (("one sweep", "one sweep"), ("bound circuits", "each bound")):
+        seconds = statistics.median(times[name])
+        report.at_most("step_s", seconds, f"a step of 480 circuits, {label}, s")
     return report
 
 
-def _step(means: Means, angles: Array) -> tuple[float, Array]:
-    """Return the seconds for 480 circuits, and the gradient."""
-    begin = time.perf_counter()
-    bindings = example.bindings_of(example.shifted(angles))
-    table = np.array(means(bindings)).reshape(-1, len(example.ROWS))
-    example.cost(table[0])
-    slopes = example.gradient(table[0], table[1:])
-    return (time.perf_counter() - begin) * CIRCUITS / len(bindings), slopes
+def _check(slopes: dict[str, Any]) -> None:
+    """Assert that all results agree within shot noise."""
+    assert np.all(np.ptp(list(slopes.values()), axis=0) < 1.0), slopes
 
 
 def _sweep(client: Client, bindings: Array) -> list[float]:
@@ -98,30 +71,27 @@ def _bound(client: Client, bindings: Array) -> list[float]:
 def _aer(bindings: Array) -> list[float]:
     circuit = example.hadamard_test()
     binds = [{p: list(bindings[:, k]) for k, p in enumerate(circuit.parameters)}]
-    result = _aer_simulator().run(circuit, parameter_binds=binds, shots=SHOTS).result()
+    # Binding at run time is Aer's fastest way for a sweep.
+    simulator = aer_peer.simulator(runtime_parameter_bind_enable=True)
+    result = simulator.run(circuit, parameter_binds=binds, shots=SHOTS).result()
     results = [result.get_counts(k) for k in range(len(bindings))]
     return [(c.get("0", 0) - c.get("1", 0)) / SHOTS for c in results]
-
-
-@functools.cache
-def _aer_simulator():  # type: ignore[no-untyped-def]
-    # Binding at run time is Aer's fastest way for a sweep.
-    return aer_peer.simulator(runtime_parameter_bind_enable=True)
 
 
 def _qulacs(bindings: Array) -> list[float]:
     from qulacs import QuantumState
     from qulacs.gate import RX, RY, U1, H, to_matrix_gate
 
-    def crx(angle: float, control: int, target: int):  # type: ignore[no-untyped-def]
-        gate = to_matrix_gate(RX(target, -angle))
-        gate.add_control_qubit(control, 1)
-        return gate
+    def controlled(gate: Any, control: int) -> Any:
+        matrix = to_matrix_gate(gate)
+        matrix.add_control_qubit(control, 1)
+        return matrix
 
-    def cp(angle: float, control: int, target: int):  # type: ignore[no-untyped-def]
-        gate = to_matrix_gate(U1(target, angle))
-        gate.add_control_qubit(control, 1)
-        return gate
+    def crx(angle: float, control: int, target: int) -> Any:
+        return controlled(RX(target, -angle), control)
+
+    def cp(angle: float, control: int, target: int) -> Any:
+        return controlled(U1(target, angle), control)
 
     means = []
     ancilla = example.ANCILLA

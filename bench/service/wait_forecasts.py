@@ -23,8 +23,8 @@ import numpy as np
 
 import simenv
 from bench import small_circuits as shapes
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report
+from bench.harness.environments import waited_s
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 
@@ -55,10 +55,8 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
-    report = Report(
-        "wait_forecasts", f"waits: forecasts of a mixed trace, 2 workers, seed {options.seed}"
-    )
+    title = f"waits: forecasts of a mixed trace, 2 workers, seed {options.seed}"
+    report = Report("wait_forecasts", title)
     rng = np.random.default_rng(options.seed)
     with simenv.local(workers=2) as client:
         _warm(client, np.random.default_rng(options.seed + 1_000))
@@ -108,9 +106,7 @@ def _accuracy(forecasts: list[Forecast], each: bool) -> float:
     right: dict[str, list[bool]] = defaultdict(list)
     at_once = 0
     for forecast in forecasts:
-        result = forecast.task.result()
-        wait_s = result.timing.queued_s + result.timing.sent_s
-        forecast_s = forecast.wait_s
+        wait_s, forecast_s = waited_s(forecast.task.result()), forecast.wait_s
         both = wait_s < AT_ONCE_S and forecast_s < AT_ONCE_S
         at_once += both
         close = both or (forecast_s > 0 and 0.5 <= wait_s / forecast_s <= 2)

@@ -17,15 +17,14 @@ import re
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 import simenv
 from bench import small_circuits as shapes
-from bench.harness.options import Option
-from bench.harness.report import Report
+from bench.harness import Option, Report, Times, rounds
+from bench.harness.environments import cpu_s, wait_until
 from simenv.client.client import Client
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec, WorkerInfo
@@ -40,14 +39,10 @@ IDLE_WORKERS, IDLE_RANKS, WATCH_S = 8, 2, 20.0
 SETTLE_S = 5.0  # time for the work that follows a worker's start
 RANK_BYTES = 2**28  # memory of each idle rank
 READY_S = 120.0
-OPTIONS = (
-    Option("--rounds", type=int, default=5, quick=2),
-    Option("--launcher", action="append", choices=LAUNCHERS),
-)
+OPTIONS = (rounds(5, quick=2), Option("--launcher", action="append", choices=LAUNCHERS))
 
 
 def run(options: Namespace) -> Report:
-    """Run the benchmark."""
     report = Report("worker_start", "launch: from the submit to an empty pool to the counts, s")
     print(f"{'':16s}{'total':>9s}" + "".join(f"{stage:>10s}" for stage in STAGES))
     totals: dict[str, float] = {}
@@ -75,7 +70,7 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
     pool = PoolSpec("main", "statevector", 0, 1, IDLE_S, ranks)
     circuits = shapes.layered(4, 30, rounds + 1, 1)
     totals: list[float] = []
-    stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    stages: Times = {stage: [] for stage in STAGES}
     with simenv.local(pools=(pool,), launcher={"use": launcher}) as client:
         for number, circuit in enumerate(circuits):
             last_event = max((event.seq for event in client.events()), default=0)
@@ -88,9 +83,11 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
                 (worker,) = client.workers()
                 for stage, seconds in _stages(client, last_event, begin_s, total, worker).items():
                     stages[stage].append(seconds)
-            _until(lambda: not client.workers())
+            wait_until(lambda: not client.workers(), READY_S)
     middle = statistics.median(totals)
-    parts = "".join(f"{_median(stages[stage]):>10}" for stage in STAGES)
+    parts = "".join(
+        f"{statistics.median(each):10.3f}" if each else f"{'-':>10}" for each in stages.values()
+    )
     print(f"{name:16s}{middle:9.3f}{parts}")
     return middle
 
@@ -121,39 +118,28 @@ def _last(pattern: str, text: str) -> float:
     return float(entry[-1]) if entry else 0.0
 
 
-def _median(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.3f}" if seconds else "-"
-
-
 def _start_many() -> float:
     """Return the seconds from `up` until all workers are ready."""
     pool = PoolSpec("main", "statevector", WORKERS, WORKERS)
     begin = time.perf_counter()
     with simenv.local(pools=(pool,), launcher={"use": "prte"}) as client:
-        _until(lambda: client.pools()["main"].workers == WORKERS)
+        wait_until(lambda: client.pools()["main"].workers == WORKERS, READY_S)
         return time.perf_counter() - begin
 
 
 def _idle() -> float:
     """Return the CPU time of all idle ranks together, in percent of one core."""
-    pool = PoolSpec(
-        "main",
-        "statevector",
-        IDLE_WORKERS,
-        IDLE_WORKERS,
-        ranks=IDLE_RANKS,
-        memory_bytes=RANK_BYTES,
-    )
+    size = {"ranks": IDLE_RANKS, "memory_bytes": RANK_BYTES}
+    pool = PoolSpec("main", "statevector", IDLE_WORKERS, IDLE_WORKERS, **size)
     with simenv.local(slots=IDLE_RANKS, pools=(pool,), launcher={"use": "prte"}) as client:
-        _until(lambda: client.pools()["main"].workers == IDLE_WORKERS)
+        wait_until(lambda: client.pools()["main"].workers == IDLE_WORKERS, READY_S)
         ranks = _ranks(str(Path(client.service).with_name("worker.json")))
         assert len(ranks) == IDLE_WORKERS * IDLE_RANKS, f"{len(ranks)} ranks"
         client.run(shapes.layered(4, 30, 1, 1)[0], shots=100)
         time.sleep(SETTLE_S)
-        before = [sum(rank.cpu_times()[:2]) for rank in ranks]
+        before = cpu_s(*ranks)
         time.sleep(WATCH_S)
-        after = [sum(rank.cpu_times()[:2]) for rank in ranks]
-    return 100 * float(sum(after) - sum(before)) / WATCH_S
+        return 100 * (cpu_s(*ranks) - before) / WATCH_S
 
 
 def _ranks(service: str) -> list[psutil.Process]:
@@ -165,11 +151,3 @@ def _ranks(service: str) -> list[psutil.Process]:
             if "simenv.worker" in argv and service in argv and "-c" not in argv:
                 results.append(process)
     return results
-
-
-def _until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {timeout_s:.0f} s")
-        time.sleep(0.01)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from against_custatevec import largest_difference
-from host_device import HostDevice
 from nvidia_site import FOLDER, require_gcc
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector
@@ -26,6 +25,7 @@ from bench.harness.report import Report
 from bench.peers import custatevec
 from bench.peers.base import Gate
 from bench.peers.fused_gates import MatrixGate, fused, gate_by_gate
+from bench.testbed.host_device import HostDevice
 
 SOURCE = FOLDER / "custatevec.c"
 N = 6

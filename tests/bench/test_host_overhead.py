@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.harness.host_overhead import PARTS, print_overhead
 from bench.harness.report import Report
+from bench.service.qfw_host import PARTS, print_overhead
 
 
 def test_share_is_that_of_neighbouring_blocks_where_the_host_drifts() -> None:

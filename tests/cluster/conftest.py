@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from cluster import Cluster, hosts
-from cluster_host import NoCluster
 from cluster_slurm import slurm
+
+from bench.testbed.cluster import Cluster, hosts
+from bench.testbed.cluster_host import NoCluster
 
 
 @contextmanager

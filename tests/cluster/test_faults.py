@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from cluster import Cluster
 from cluster_drill import Drill
-from cluster_environment import HELPER, WORKER, environment, wait_for
+
+from bench.testbed.cluster import Cluster
+from bench.testbed.cluster_environment import HELPER, WORKER, environment, wait_for
 
 QUIET_S = 3.0  # for the daemons to tell one another who has ended
 HOSTS = "node1:2,node2:2,node3:2"

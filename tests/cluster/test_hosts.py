@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import Cluster, end_leftovers, hosts
 
-SUPPORT = Path(__file__).parents[1] / "support"
+from bench.testbed.cluster import Cluster, end_leftovers, hosts
+
+ROOT = Path(__file__).parents[2]
 ECHO = """
 import socket, sys
 server = socket.create_server(("0.0.0.0", 7000))
@@ -103,8 +104,8 @@ def test_two_clusters_are_separate(three: Cluster, echo: subprocess.Popen[str]) 
 def test_hosts_of_killed_test_run_are_ended_by_cleanup(three: Cluster) -> None:
     script = f"""
 import sys
-sys.path.insert(0, {str(SUPPORT)!r})
-from cluster import hosts
+sys.path.insert(0, {str(ROOT)!r})
+from bench.testbed.cluster import hosts
 with hosts(1) as cluster:
     sleeper = cluster.popen("node1", ["sleep", "600"])
     print(sleeper.pid, cluster.folder, flush=True)
@@ -126,8 +127,8 @@ def test_hosts_can_be_made_without_root() -> None:
     """Seen where the tests run as root and nobody may read them; elsewhere all others show it."""
     script = f"""
 import sys
-sys.path.insert(0, {str(SUPPORT)!r})
-from cluster import hosts
+sys.path.insert(0, {str(ROOT)!r})
+from bench.testbed.cluster import hosts
 with hosts(2) as cluster:
     print(cluster.run("node1", [cluster.agent, "node2", "hostname"]).stdout, end="")
     cluster.crash("node2")
@@ -136,8 +137,8 @@ with hosts(2) as cluster:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can become somebody else")
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*nobody, "ls", SUPPORT], capture_output=True, check=False).returncode:
-        pytest.skip(f"nobody may not read {SUPPORT}")
+    if subprocess.run([*nobody, "ls", ROOT], capture_output=True, check=False).returncode:
+        pytest.skip(f"nobody may not read {ROOT}")
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chown(folder, 65534, 65534)
         process = subprocess.run(

@@ -13,7 +13,8 @@ from subprocess import PIPE
 import mpis
 import psutil
 import pytest
-from cluster import Cluster
+
+from bench.testbed.cluster import Cluster
 
 WAIT_S = 90.0
 DAEMONS = ("prted", "orted", "hydra_pmi_proxy")

@@ -4,9 +4,9 @@ rest, started through the agent."""
 from __future__ import annotations
 
 from circuits import layered
-from cluster import Cluster
-from cluster_environment import Environment, environment, wait_for
 
+from bench.testbed.cluster import Cluster
+from bench.testbed.cluster_environment import Environment, environment, wait_for
 from simenv.client.client import Client
 
 HOSTS = "node1:2,node2:2,node3:2"

@@ -14,9 +14,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from cluster import Cluster
-from cluster_environment import SIMENV, Environment, environment
 
+from bench.testbed.cluster import Cluster
+from bench.testbed.cluster_environment import SIMENV, Environment, environment
 from simenv.client.connection import address
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ from subprocess import PIPE
 
 import psutil
 import pytest
-from cluster import Cluster
 from waiting import until
+
+from bench.testbed.cluster import Cluster
 
 WAIT_S = 90.0
 # On a host: start a worker on another one; a line on stdin kills it.

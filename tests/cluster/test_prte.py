@@ -12,10 +12,11 @@ from pathlib import Path
 import prte_driver
 import psutil
 import pytest
-from cluster import Cluster
 from cluster_slurm import LOGIN
 from prte_driver import SLEEPS, TELLS, Driver
 from waiting import until
+
+from bench.testbed.cluster import Cluster
 
 ALL = "node1:2,node2:2,node3:2"
 WAIT_S = 60.0

@@ -12,8 +12,10 @@ import numpy as np
 import psutil
 import pytest
 from circuits import chain, layered
-from cluster import Cluster
-from cluster_environment import (
+from qiskit import QuantumCircuit
+
+from bench.testbed.cluster import Cluster
+from bench.testbed.cluster_environment import (
     HEAD,
     WORKER,
     Environment,
@@ -21,8 +23,6 @@ from cluster_environment import (
     orphans,
     wait_for,
 )
-from qiskit import QuantumCircuit
-
 from simenv.client.client import Client
 
 HOSTS = "node1:2,node2:2,node3:2"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-from cluster import Cluster
 from cluster_slurm import LOGIN
+
+from bench.testbed.cluster import Cluster
 
 PIPE = subprocess.PIPE
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster import Cluster
-from cluster_environment import wait_for, words_of
 from cluster_slurm import LOGIN
+
+from bench.testbed.cluster import Cluster
+from bench.testbed.cluster_environment import wait_for, words_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OURS = {

@@ -26,8 +26,8 @@ import pytest
 from among_ranks import outcomes
 from engines import Runner, present
 from frozen_circuits import CLIFFORD, DYNAMIC, STATES, STATIC, UNMEASURED, Numbers, with_parameters
-from ranked import mpirun
 
+from bench.harness.ranks import mpirun
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.simulate import counts_of

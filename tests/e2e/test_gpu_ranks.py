@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 from nvidia_site import machine, ring_circuit
-from ranked import mpirun
 from waiting import until
 
+from bench.harness.ranks import mpirun
 from simenv.client.client import Client, connect
 
 SMALL = "NVIDIA H200,1537,99"  # beside what is kept of its memory, a state of 16 qubits

@@ -12,10 +12,19 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from hostile import ATTACKS, BELL, ON_SMALL_DISK, Prey, connections, fills_disk, flood, prepare
 from small_disk import small_disk
 
 import simenv
+from bench.testbed.attacks import (
+    ATTACKS,
+    BELL,
+    ON_SMALL_DISK,
+    Prey,
+    connections,
+    fills_disk,
+    flood,
+    prepare,
+)
 from simenv.client import administration
 from simenv.client.client import Client
 from simenv.client.environments import read

@@ -10,10 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hostile import Attack, Prey, large_programs, noise_documents
-from refused import BODIES, growth_bytes
 
 import simenv
+from bench.testbed.attacks import (
+    BODIES,
+    Attack,
+    Prey,
+    growth_bytes,
+    large_programs,
+    noise_documents,
+)
 from simenv.client import administration
 from simenv.client.client import Client
 from simenv.client.environments import read

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from gpu_bits import circuit_results, same, table_bits
-from host_device import HostDevice
 from random_circuits import random_static
 
+from bench.testbed.host_device import HostDevice
 from simulators import registry
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory

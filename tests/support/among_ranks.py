@@ -20,8 +20,8 @@ from types import ModuleType
 
 import msgspec
 import numpy as np
-from ranked import environment, mpirun
 
+from bench.harness.ranks import mpirun, rank_environment
 from simulators.circuit.ir import Circuit, CircuitData
 
 WAIT_S = 240.0
@@ -62,7 +62,7 @@ def outcomes(
         extra = {"PYTHONPATH": support, "SIMENV_TEST_GIVEN": str(folder / "given")}
         process = subprocess.Popen(
             argv,
-            env=environment(folder, extra),
+            env=rank_environment(folder, extra),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 
 import psutil
 from circuits import layered
-from cluster_environment import Environment, orphans, wait_for
 from ledger import Ledger
 from qiskit import QuantumCircuit
 
+from bench.testbed.cluster_environment import Environment, orphans, wait_for
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.model import FINAL_STATES, Event, TaskState, WorkerInfo, WorkerState

@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from cluster import Cluster, hosts
-from cluster_host import NoCluster
 from packages import bring
+
+from bench.testbed.cluster import Cluster, hosts
+from bench.testbed.cluster_host import NoCluster
 
 LOGIN = "login"
 CORES = 2  # of each node, as Slurm is told

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import external_program
 import machines
-from host_device import HostDevice
 from third_party_engine import FOLDER
 
+from bench.testbed.host_device import HostDevice
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram

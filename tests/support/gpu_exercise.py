@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from arrays import Arrays
-from host_device import BACKWARD, FORWARD, HostDevice
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
+from bench.testbed.host_device import BACKWARD, FORWARD, HostDevice
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from bare import Simenv, command_line
-from host_device import build_library
 from qiskit import QuantumCircuit
 
+from bench.testbed.host_device import build_library
 from simulators.gpu.devices.device import MODULES, source_digest
 
 FOLDER = Path(__file__).parent / "nvidia"
@@ -48,7 +48,7 @@ def install_cupy(packages: Path, gpus: str, wheels: tuple[str, ...] = ("cupy-cud
     """The stand-in for CuPy, as if installed from these wheels."""
     cupy = packages / "cupy"
     shutil.copytree(FOLDER / "cupy", cupy, ignore=shutil.ignore_patterns("__pycache__"))
-    constants = {"KERNELS": str(build_library()), "SUPPORT": str(FOLDER.parent), "GPUS": gpus}
+    constants = {"KERNELS": str(build_library()), "ROOT": str(FOLDER.parents[2]), "GPUS": gpus}
     lines = (f"{name} = {value!r}\n" for name, value in constants.items())
     (cupy / "site_constants.py").write_text("".join(lines))
     for wheel in wheels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from launcher.base import YIELD_WHEN_IDLE
+from bench.harness.ranks import mpirun_command, rank_environment
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
 from simenv.wire.messages import client as m
@@ -24,24 +23,6 @@ from simenv.wire.transport.zmq_transport import ZmqListener
 WAIT_S = 120.0  # on a machine where nothing is compiled yet
 EPOCH = 5
 NAME, START = "main.x2-0", 7
-
-
-def mpirun() -> Path | None:
-    """The one that belongs to this interpreter, or to the machine."""
-    own = Path(sys.executable).with_name("mpirun")
-    found = str(own) if own.exists() else shutil.which("mpirun")
-    return None if found is None else Path(found)
-
-
-def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
-    """As a launcher gives it to the ranks."""
-    names = ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
-    allowed = {name + end: "1" for name in names for end in ("", "_CONFIRM")}
-    own = Path(sys.prefix) / "bin" / "prte"
-    prefix = {f"{name}_PREFIX": sys.prefix for name in ("OPAL", "PMIX", "PRTE") if own.exists()}
-    quick = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm,tcp"}
-    own_folder = {"TMPDIR": str(folder)}
-    return {**os.environ, **allowed, **prefix, **quick, **YIELD_WHEN_IDLE, **own_folder, **extra}
 
 
 class Ranked:
@@ -144,15 +125,14 @@ def ranked(ranks: int, *options: str, extra: dict[str, str] | None = None) -> It
         )
         write_private(folder / "worker.json", told)
         (folder / ".token").write_text("token")
-        argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
-        argv += [sys.executable, "-P", "-m", "simenv.worker", "--name", NAME]
+        argv = [*mpirun_command(ranks), sys.executable, "-P", "-m", "simenv.worker", "--name", NAME]
         argv += ["--start", str(START), "--service", str(folder / "worker.json")]
         argv += ["--parent", "0", "--ranks", str(ranks), "--results", name]
         argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--log", str(folder / f"{NAME}.log")]
         with (folder / "mpirun.log").open("wb") as log:
             process = subprocess.Popen(
                 [*argv, *options],
-                env=environment(folder, extra or {}),
+                env=rank_environment(folder, extra or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

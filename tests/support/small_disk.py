@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from bench.harness.environments import tmpfs
 
 
 @contextmanager
 def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
     """Mounted at `folder` while the block runs. Skips where it cannot be; in CI it fails."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "simenv-test"]
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = f"no tmpfs can be mounted: {done.stderr.strip() or done.returncode}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(tmpfs(folder, size_bytes))
+        except OSError as error:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(folder: Path, name: str = "filler", leave_bytes: int = 0) -> Path:

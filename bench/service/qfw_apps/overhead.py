@@ -1,24 +1,19 @@
 """Application that calls `sync_run` of simenv's QPM and of a plugin that does nothing, in turns.
 
 Both are objects of one daemon, so that host and transport are the same. Prints the time of each
-call, the CPU time by process, and the parts of a call.
-
-overhead.py CIRCUIT ROUNDS NAME=PID...
+call, the CPU time by process, and the parts of a call. Arguments: CIRCUIT ROUNDS NAME=PID...
 """
 
-import os
 import statistics
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from application import connect, print_record
 from defw_remote import BaseRemote
-from drill_output import print_record
-from lookup import connect
 
-import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 from simenv.client.circuits import load
 
 CALLS = 10  # of one plugin before the other one's
@@ -42,66 +37,60 @@ def cpu_s(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
-def yaml_s(answer: Any) -> float:
-    """Time in which the host writes and reads an answer: the best of several."""
-    times = []
-    for _ in range(9):
-        begin = time.perf_counter()
-        yaml.load(yaml.dump(answer), Loader=yaml.SafeLoader)
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def parse_s(text: str) -> float:
-    """Time in which a text is parsed and packed that was not read before: the best of several."""
+def best_s(call: Callable[[int], object]) -> float:
+    """Return the seconds of a call: the best of several."""
     times = []
     for number in range(9):
         begin = time.perf_counter()
-        load(f"{text}// {number}\n")
+        call(number)
         times.append(time.perf_counter() - begin)
     return min(times)
 
 
-circuit, rounds = Path(sys.argv[1]).read_text(), int(sys.argv[2])
-pids = {name: int(pid) for name, pid in (item.split("=") for item in sys.argv[3:])}
-ours, first = connect()
-null = QPM(target=object.__getattribute__(ours, "_BaseRemote__agent").get_ep())
-mark = {"revision1": True} if first else {}
-seeds = iter(range(1, 10**9))
-plugins = {"own": (ours, {}), "null": (null, mark)}
-times: dict[str, list[float]] = {name: [] for name in plugins}
-cpu = {name: dict.fromkeys(pids, 0.0) for name in plugins}
-stages: dict[str, list[float]] = {}
-answers: dict[str, Any] = {}
-for number in range(rounds + 1):
-    for name, (plugin, more) in plugins.items():
-        before = {process: cpu_s(pid) for process, pid in pids.items()}
-        for _ in range(CALLS):
-            info = {"qasm": circuit, "num_qubits": 4, "num_shots": SHOTS, "seed": next(seeds)}
-            begin = time.perf_counter()
-            answer = answers[name] = plugin.sync_run(info | more)
-            took_s = time.perf_counter() - begin
-            record = answer if "outcome" not in answer else answer["result"]
-            counts = record["result"] if first else record["result"]["counts"]
-            assert sum(counts.values()) == SHOTS, answer
-            if not number:
-                continue  # the first round warms up
-            times[name].append(took_s)
-            if name == "own":
-                created, begun, ended = (
-                    record[f"{stage}_time"] for stage in ("creation", "exec", "completion")
-                )
-                stages.setdefault("run", []).append(ended - begun)
-                stages.setdefault("accept", []).append(begun - created)
-                stages.setdefault("return", []).append(record["cq_enqueue_time"] - ended)
-        if number:
-            for process, pid in pids.items():
-                cpu[name][process] += cpu_s(pid) - before[process]
-parts = {name: statistics.median(values) for name, values in stages.items()}
-parts["yaml"] = yaml_s(answers["own"]) - yaml_s(answers["null"])
-parts["parse"] = parse_s(circuit)
-calls = rounds * CALLS
-used = {name: {p: value / calls for p, value in cpu[name].items()} for name in cpu}
-sizes = {name: len(yaml.dump(answer)) for name, answer in answers.items()}
-print_record("overhead", block=CALLS, times=times, parts=parts, cpu=used, sizes=sizes)
-os._exit(0)
+def run(path: str, number_of_rounds: str, *processes: str) -> None:
+    circuit, rounds = Path(path).read_text(), int(number_of_rounds)
+    pids = {name: int(pid) for name, pid in (item.split("=") for item in processes)}
+    ours, first = connect()
+    null = QPM(target=object.__getattribute__(ours, "_BaseRemote__agent").get_ep())
+    mark = {"revision1": True} if first else {}
+    seeds = iter(range(1, 10**9))
+    plugins = {"own": (ours, {}), "null": (null, mark)}
+    times: dict[str, list[float]] = {name: [] for name in plugins}
+    cpu = {name: dict.fromkeys(pids, 0.0) for name in plugins}
+    stages: dict[str, list[float]] = {}
+    answers: dict[str, Any] = {}
+    for number in range(rounds + 1):
+        for name, (plugin, more) in plugins.items():
+            before = {process: cpu_s(pid) for process, pid in pids.items()}
+            for _ in range(CALLS):
+                info = {"qasm": circuit, "num_qubits": 4, "num_shots": SHOTS, "seed": next(seeds)}
+                begin = time.perf_counter()
+                answer = answers[name] = plugin.sync_run(info | more)
+                took_s = time.perf_counter() - begin
+                record = answer if "outcome" not in answer else answer["result"]
+                counts = record["result"] if first else record["result"]["counts"]
+                assert sum(counts.values()) == SHOTS, answer
+                if not number:
+                    continue  # the first round warms up
+                times[name].append(took_s)
+                if name == "own":
+                    created, begun, ended = (
+                        record[f"{stage}_time"] for stage in ("creation", "exec", "completion")
+                    )
+                    stages.setdefault("run", []).append(ended - begun)
+                    stages.setdefault("accept", []).append(begun - created)
+                    stages.setdefault("return", []).append(record["cq_enqueue_time"] - ended)
+            if number:
+                for process, pid in pids.items():
+                    cpu[name][process] += cpu_s(pid) - before[process]
+    parts = {name: statistics.median(values) for name, values in stages.items()}
+    yaml_s = {
+        name: best_s(lambda _, answer=answer: yaml.load(yaml.dump(answer), Loader=yaml.SafeLoader))
+        for name, answer in answers.items()
+    }
+    parts["yaml"] = yaml_s["own"] - yaml_s["null"]
+    parts["parse"] = best_s(lambda number: load(f"{circuit}// {number}\n"))  # not read before
+    calls = rounds * CALLS
+    used = {name: {p: value / calls for p, value in cpu[name].items()} for name in cpu}
+    sizes = {name: len(yaml.dump(answer)) for name, answer in answers.items()}
+    print_record("overhead", block=CALLS, times=times, parts=parts, cpu=used, sizes=sizes)

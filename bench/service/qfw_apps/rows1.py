@@ -3,29 +3,22 @@
 import time
 from collections.abc import Callable
 
+from application import ghz, run_rows
 from defw_exception import DEFwExecutionError, DEFwInProgress
-from drill_output import run_rows
 from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
 from qfw_qiskit.qfw_lookup_service import get_qpm
-from qiskit import QuantumCircuit
 
-import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
-
-BELL = QuantumCircuit(2)
-BELL.h(0)
-BELL.cx(0, 1)
-MEASURED = BELL.copy()
-MEASURED.measure_all()
+MEASURED = ghz(2)
 TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
 INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10, "compiler": "staq"}
 qpm = get_qpm()
 
 
-def read(cid: str | None, patience_s: float = 30.0) -> dict:
-    end = time.monotonic() + patience_s
+def read(cid: str | None, call: Callable[[str | None], dict] = qpm.read_cq) -> dict:
+    end = time.monotonic() + 30
     while True:
         try:
-            return qpm.read_cq(cid)
+            return call(cid)
         except DEFwInProgress:
             assert time.monotonic() < end, "no record"
             time.sleep(0.02)
@@ -43,19 +36,15 @@ def batch_of_50() -> None:
 
 
 def statevector() -> None:
-    backend = QFwBackend(
-        betype=QFwBackendType.QFW_TYPE_NWQSIM,
-        capability=QFwBackendCapability.QFW_CAP_STATEVECTOR,
-    )
+    capability = QFwBackendCapability.QFW_CAP_STATEVECTOR
+    backend = QFwBackend(betype=QFwBackendType.QFW_TYPE_NWQSIM, capability=capability)
     result = backend.run(MEASURED).result().get_statevector()
     assert abs(abs(result.data[0]) ** 2 - 0.5) < 1e-9, result
 
 
 def tensor_network_type() -> None:
-    backend = QFwBackend(
-        betype=QFwBackendType.QFW_TYPE_TNQVM,
-        capability=QFwBackendCapability.QFW_CAP_TENSORNETWORK,
-    )
+    capability = QFwBackendCapability.QFW_CAP_TENSORNETWORK
+    backend = QFwBackend(betype=QFwBackendType.QFW_TYPE_TNQVM, capability=capability)
     assert sum(backend.run(MEASURED, shots=7).result().get_counts().values()) == 7
 
 
@@ -76,13 +65,7 @@ def async_and_read() -> None:
 
 def peek_keeps() -> None:
     cid = qpm.async_run(INFO)
-    end = time.monotonic() + 30
-    while True:
-        try:
-            assert qpm.peek_cq(cid)["cid"] == cid
-            break
-        except DEFwInProgress:
-            assert time.monotonic() < end
+    assert read(cid, qpm.peek_cq)["cid"] == cid
     assert read(cid)["cid"] == cid
 
 
@@ -137,4 +120,7 @@ ROWS: list[Callable[[], None]] = [
     bad_circuit_raises_in_sync, seven_times, ready_and_test, delete_is_silent,
     shutdown_of_one_client_stops_no_other,
 ]  # fmt: skip
-run_rows(ROWS)
+
+
+def run() -> None:
+    run_rows(ROWS)

@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from application import run_rows, wide_text
 from defw import me
 from defw_app_util import defw_connect_service_by_name, defw_get_directory_service
 from defw_event_baseapi import BaseEventAPI
 from defw_exception import DEFwExecutionError
-from drill_output import run_rows
-
-import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
 TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
 INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10}
@@ -94,13 +92,7 @@ def status_after_reading() -> None:
 
 
 def late_and_cancelled() -> None:
-    layer = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(24))
-    layer += "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(23))
-    text = (
-        'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[24];\ncreg c[24];\n'
-        f"{layer * 40}measure q -> c;\n"
-    )
-    info = {**INFO, "qasm": text, "num_qubits": 24}
+    info = {**INFO, "qasm": wide_text(24, 40), "num_qubits": 24}
     answer = execution.sync_run(info, timeout=0.3, cancel_on_timeout=True)
     assert answer["outcome"] == "CANCELLED", answer
 
@@ -150,4 +142,7 @@ ROWS: list[Callable[[], None]] = [
     fifty_events, status_after_reading, late_and_cancelled, bad_circuit_is_a_record,
     errors_carry_no_stack, width_is_an_estimate, device_records, scheduler_and_policy, timing,
 ]  # fmt: skip
-run_rows(ROWS)
+
+
+def run() -> None:
+    run_rows(ROWS)

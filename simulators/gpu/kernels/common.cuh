@@ -1,5 +1,5 @@
 // Types and helpers of all kernels. One source for two compilers: NVRTC for GPUs, g++ with
-// tests/support/cuda_host.hpp for tests without one. Products and sums are written with fma() and
+// bench/testbed/cuda_host.hpp for tests without one. Products and sums are written with fma() and
 // compiled without contraction (--fmad=false, -ffp-contract=off), so that both give the same bits.
 #pragma once
 #ifdef __CUDACC__

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from arrays import Arrays
-from host_device import HostDevice
 from noisy import program
 from noisy_runs import run_branched
 from patterned import unitary
 from random_circuits import random_static
 
+from bench.testbed.host_device import HostDevice
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from host_device import build_library
+
+from bench.testbed.host_device import build_library
 
 
 @pytest.fixture(scope="session")

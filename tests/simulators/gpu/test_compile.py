@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from host_device import KERNELS, SANITIZED, SUPPORT, build_library
 
+from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
 from simulators.errors import UnknownEngine
 from simulators.gpu.devices import detect, device
@@ -33,6 +33,7 @@ from simulators.gpu.devices.device import (
 )
 
 ROOT = Path(__file__).parents[3]
+SUPPORT = ROOT / "tests" / "support"
 LOG = """\
 ptxas info    : Compiling entry function 'sweep_double' for 'sm_90'
 ptxas info    : Function properties for sweep_double

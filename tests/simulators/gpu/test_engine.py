@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import Arrays
-from host_device import BACKWARD, HostDevice
 from random_circuits import random_static
 
+from bench.testbed.host_device import BACKWARD, HostDevice
 from simulators.circuit.gates import PERMUTATION, PHASE
 from simulators.circuit.ir import Circuit, feed_forward, ghz
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions

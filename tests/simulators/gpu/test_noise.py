@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import Arrays
-from host_device import HostDevice
 from noisy import program
 from noisy_runs import device_noise, layers
 from patterned import unitary
 
+from bench.testbed.host_device import HostDevice
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram, Readout

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from among_ranks import cases_of, outcomes
-from ranked import mpirun
+
+from bench.harness.ranks import mpirun
 
 FILES = [Path(__file__).with_name("cases_ranks.py")]
 

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 from gpu_bits import circuit_results, same, table_bits
-from host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
+from bench.testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import live
 import msgspec
 import pytest
-from ranked import environment, mpirun
 from shell import Answer, Shell
 
+from bench.harness.ranks import mpirun, rank_environment
 from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
@@ -67,7 +67,7 @@ def simulate(
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [str(word) for word in argv],
-            env=environment(Path(folder), extra or {})
+            env=rank_environment(Path(folder), extra or {})
             if ranks
             else {**os.environ, **(extra or {})},
             stdin=subprocess.DEVNULL,

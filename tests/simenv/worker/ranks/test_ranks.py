@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 import pytest
 import zmq
-from ranked import EPOCH, NAME, START, Ranked, mpirun, ranked
+from ranked import EPOCH, NAME, START, Ranked, ranked
 from service import program
 
+from bench.harness.ranks import mpirun
 from simenv.model import ResultData, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, write_private

@@ -12,8 +12,8 @@ from hypothesis import Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 from looped_circuits import looped_circuits
 from random_circuits import dynamic_circuits
-from ranked import mpirun
 
+from bench.harness.ranks import mpirun
 from simulators.circuit.ir import Circuit
 
 _FILES = ("values", "errors", "executor", "noise")

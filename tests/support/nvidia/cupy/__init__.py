@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .site_constants import KERNELS, SUPPORT
+from .site_constants import KERNELS, ROOT
 
-sys.path.append(SUPPORT)
-from host_device import HostDevice
+sys.path.append(ROOT)
+from bench.testbed.host_device import HostDevice
 
 from . import cuda
 from .cuda.memory import OutOfMemoryError

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "simulators" / "gpu" / "kernels"
-SUPPORT = Path(__file__).parent
+FOLDER = Path(__file__).parent
 CACHE = Path(sys.prefix) / "var" / "simenv-gpu-host"
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan")
 FORWARD, BACKWARD = 0, 1  # orders of threads; any other number is the seed of a shuffled order
@@ -28,7 +28,7 @@ def build_library(*flags: str, kernels: Path = KERNELS, optimize: str = "-O2") -
 
     Raises RuntimeError with what g++ says.
     """
-    sources = [*sorted(kernels.glob("*.cuh")), *sorted(SUPPORT.glob("cuda_host*"))]
+    sources = [*sorted(kernels.glob("*.cuh")), *sorted(FOLDER.glob("cuda_host*"))]
     command = ["g++", "-std=c++17", optimize, "-march=native", "-ffp-contract=off", "-shared",
                "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", *flags]  # fmt: skip
     digest = hashlib.sha256(" ".join(command).encode())
@@ -38,8 +38,8 @@ def build_library(*flags: str, kernels: Path = KERNELS, optimize: str = "-O2") -
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(f".{id(command)}.new")
-        include = [f"-I{kernels}", f"-I{SUPPORT}", "-o", str(temporary)]
-        main = str(SUPPORT / "cuda_host_main.cpp")
+        include = [f"-I{kernels}", f"-I{FOLDER}", "-o", str(temporary)]
+        main = str(FOLDER / "cuda_host_main.cpp")
         process = subprocess.run([*command, *include, main], capture_output=True, text=True)
         if process.returncode:
             raise RuntimeError(process.stderr)

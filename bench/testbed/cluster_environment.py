@@ -15,8 +15,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import psutil
-from cluster import Cluster
 
+from bench.testbed.cluster import Cluster
 from simenv import config
 from simenv.client.client import Client, connect
 

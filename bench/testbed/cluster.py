@@ -20,7 +20,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from cluster_host import Host, NoCluster, close, entry, hold, inside, network, network_of
+
+from bench.testbed.cluster_host import (
+    Host,
+    NoCluster,
+    close,
+    entry,
+    hold,
+    inside,
+    network,
+    network_of,
+)
 
 PREFIX = "cluster-of-simenv-"
 MARK = "# simenv test cluster of process"

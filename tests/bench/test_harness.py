@@ -1,0 +1,83 @@
+"""Peers, shares, probes and homes that benchmarks share."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+
+from bench.circuits import built, engine_circuit, measured, wide_circuit
+from bench.harness import Report, probed
+from bench.harness.comparison import Peers, Variant, assert_same_circuit
+from bench.harness.environments import home
+from bench.peers.base import NAMES, matrix
+
+
+def test_variants_that_do_not_start_are_missing_and_the_others_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variants = [Variant("int one", int), Variant("broken one", int, ("x", 2)), Variant("out", int)]
+    with Peers(variants, 6, without=["out"]) as peers:
+        assert [(peer.name, peer.call("bit_length")) for peer in peers] == [("int one", 3)]
+        assert peers.missing == ["broken"]
+        (peer,) = peers
+        assert peer.call("no_such_method") is None
+        assert list(peers) == []
+    output = capsys.readouterr().out
+    assert "left out from here: broken one: TypeError" in output
+    assert "left out from here: int one: AttributeError" in output
+
+
+def test_share_is_relative_to_the_fastest_peer_and_not_measured_without_one() -> None:
+    report = Report("observables", "shares")
+    report.share("strings_of_best", 3.0, [6.0, 4.0], "two peers")
+    report.share("strings_of_best", 3.0, [], "none")
+    assert [figure.value for figure in report.figures] == [0.75, None]
+
+
+def test_peers_that_ran_another_circuit_are_named() -> None:
+    assert_same_circuit({})
+    assert_same_circuit({"a": [0.0, 1.0], "b": [0.1, 0.9]})
+    with pytest.raises(AssertionError, match="b ran another circuit"):
+        assert_same_circuit({"a": [0.0, 1.0], "b": [0.0, 0.0]})
+
+
+def test_probed_calls_end_with_the_block_and_errors_named_are_answers() -> None:
+    calls = 0
+
+    def fail() -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError
+
+    with probed({"failing": fail}, 0.001, (ValueError,)) as seconds:
+        while calls < 3:
+            pass
+    assert len(seconds["failing"]) == calls
+
+
+def test_home_is_new_and_the_environment_is_restored() -> None:
+    before = dict(os.environ)
+    with home() as folder:
+        assert os.environ["SIMENV_HOME"] == str(folder)
+        assert list(folder.iterdir()) == []
+    assert dict(os.environ) == before
+
+
+def test_engine_circuit_has_the_gates_in_their_order() -> None:
+    gates = wide_circuit("tfim", 4, 1)
+    circuit = engine_circuit(built(4, gates))
+    names = [circuit.table.names[op] for op in circuit.ops]
+    assert names == [name for name, _, _ in gates]
+    assert engine_circuit(measured(4, gates)).ops.size == len(gates) + 4
+
+
+@pytest.mark.parametrize("name", [*NAMES, "u", "r", "ecr"])
+def test_matrices_are_those_of_qiskit(name: str) -> None:
+    angles = {"u": (0.1, 0.2, 0.3), "r": (0.1, 0.2)}.get(name, (0.4,) * name.startswith("r"))
+    size = 2 if name in ("cx", "cz", "swap", "ecr") else 1
+    circuit = QuantumCircuit(size)
+    getattr(circuit, name)(*angles, *range(size))
+    assert np.array_equal(matrix(name, tuple(angles)), circuit.data[0].operation.to_matrix())
