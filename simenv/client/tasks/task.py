@@ -265,8 +265,8 @@ class Task(TaskFuture):
         """Wait for the end of the task in any state.
 
         `progress`: show state and reason in one line on stderr, if that is a terminal or a
-        notebook's stream; "tqdm" or "rich": a bar of that library, if it is installed; "log": in
-        another stream, a line every ten seconds.
+        notebook's stream; "rich": a bar of rich; "log": in another stream, a line every ten
+        seconds.
         """
         handle = self.handle
         if not progress:
@@ -398,8 +398,7 @@ def as_completed(
 
     Posted tasks that were refused come first. The tasks must belong to one client. `progress`: one
     line on stderr, if that is a terminal or a notebook's stream; it is removed whenever a task is
-    yielded, and a last line stays at the end. "tqdm" or "rich": a bar of that library, if it is
-    installed.
+    yielded, and a last line stays at the end. "rich": a bar of rich.
     """
     waiting: BindingTasks = {}
     refused: list[Task] = []
