@@ -250,27 +250,43 @@ _MOST_CHARS = 400  # longest reason in a table
 
 def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
     """Write the checks that did not pass, or all of them, and a line of totals to `stream`."""
+    rows = (
+        (
+            verdict.id,
+            str(verdict.revision),
+            (str(verdict.state), _COLOURS[verdict.state]),
+            f"{verdict.title}\n  {_short(verdict.why)}" if verdict.why else verdict.title,
+        )
+        for verdict in report.verdicts
+        if everything or verdict.state is not VerdictState.PASSED
+    )
+    headers = ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD")
+    print_table(headers, rows, summary(report), stream, narrow=3)
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | tuple[str, str]]],
+    summary: str,
+    stream: Any,
+    narrow: int,
+) -> None:
+    """Write rows of texts, or of texts with their styles, and a line. `narrow`: number of columns
+    at the left that are never wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
-    shown = [v for v in report.verdicts if everything or v.state is not VerdictState.PASSED]
-    if shown:
-        result = Table(box=None, pad_edge=False, show_edge=False)
-        for header in ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD"):
-            result.add_column(header, no_wrap=header != "PROMISE, AND WHAT CAME INSTEAD")
-        for verdict in shown:
-            message = (
-                verdict.title if not verdict.why else f"{verdict.title}\n  {_short(verdict.why)}"
-            )
-            result.add_row(
-                verdict.id, str(verdict.revision),
-                Text(str(verdict.state), _COLOURS[verdict.state]),
-                Text(message),
-            )  # fmt: skip
+    result = Table(box=None, pad_edge=False, show_edge=False)
+    for place, header in enumerate(headers):
+        result.add_column(Text(_printable(header)), no_wrap=place < narrow)
+    for row in rows:
+        cells = [(each, "") if isinstance(each, str) else each for each in row]
+        result.add_row(*(Text(_printable(text), style) for text, style in cells))
+    if result.row_count:
         console.print(result)
-    console.print(Text(summary(report)))
+    console.print(Text(summary))
 
 
 def summary(report: CheckReport) -> str:
