@@ -306,9 +306,8 @@ def path(
     ] = False,
 ) -> None:
     """Print the folder of svc_simenv_qpm, for DEFW_EXTERNAL_SERVICES_PATH."""
-    line = (
-        f'export {VARIABLE}="{SERVICES}${{{VARIABLE}:+:${VARIABLE}}}"' if export else str(SERVICES)
-    )
+    folder = str(SERVICES)
+    line = f'export {VARIABLE}="{folder}${{{VARIABLE}:+:${VARIABLE}}}"' if export else folder
     value = {"variable": VARIABLE, "path": folder, "module": MODULE}
     app.settings_of(context).answer(value, [line])
 

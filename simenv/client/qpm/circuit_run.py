@@ -512,12 +512,7 @@ def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str,
 
 
 def refused(
-    cid: str,
-    number: int,
-    asked: Request,
-    created_s: float,
-    why: SimenvError,
-    reservation: int = 0,
+    cid: str, number: int, asked: Request, created_s: float, why: SimenvError, reservation: int = 0
 ) -> CircuitRun:
     """Make the run of a refused circuit, which has ended."""
     run = CircuitRun(

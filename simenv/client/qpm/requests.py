@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationRequest, Workload
-from simenv.model.reservations import APP, MAX_TEXT_CHARS as RESERVATIONS_MAX_TEXT_CHARS
+from simenv.model.reservations import APP, MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_SECONDS, MAX_WORKERS
 from simenv.qpm.contract import ExecutionError
 from simenv.text import short_repr
@@ -229,14 +229,8 @@ def _name(what: str, value: Any) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return str(value)
-    if (
-        not isinstance(value, str)
-        or len(value) > RESERVATIONS_MAX_TEXT_CHARS
-        or not _travels(value)
-    ):
-        raise wrong(
-            what, value, f"a text of up to {RESERVATIONS_MAX_TEXT_CHARS} characters, or a number"
-        )
+    if not isinstance(value, str) or len(value) > MAX_LABEL_CHARS or not _travels(value):
+        raise wrong(what, value, f"a text of up to {MAX_LABEL_CHARS} characters, or a number")
     return value
 
 
@@ -433,6 +427,6 @@ def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
 
 def _short_text(what: str, value: Any) -> str:
     text = travelling(what, value)
-    if len(text) > RESERVATIONS_MAX_TEXT_CHARS:
-        raise wrong(what, value, f"a text of up to {RESERVATIONS_MAX_TEXT_CHARS} characters")
+    if len(text) > MAX_LABEL_CHARS:
+        raise wrong(what, value, f"a text of up to {MAX_LABEL_CHARS} characters")
     return text

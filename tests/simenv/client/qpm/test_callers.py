@@ -118,7 +118,7 @@ def test_unread_completions_are_evicted_by_count_bytes_and_age(
 
 
 def test_evicted_completion_is_reported_as_no_longer_retained(qpm: QPM) -> None:
-    qpm._context.registry.retention = CompletionRetention(count=2)
+    qpm._registry.retention = CompletionRetention(count=2)
     cids = [qpm.async_run(info("OPENQASM 2.0;\nbad;\n"))["cid"] for _ in range(3)]
     answer = qpm.read_cq(cids[0])
     assert (answer["outcome"], answer["retention_reason"]) == (

@@ -99,8 +99,8 @@ def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> N
         qpm = environment._opened(
             env, environment.QPMConfig(reservations_required=False), result.site_config
         )
-        assert qpm._context.registry.retention == CompletionRetention(9, 8, 7, 6, 5)
-        assert env.qpm_with()._context.registry.retention == CompletionRetention()
+        assert qpm._registry.retention == CompletionRetention(9, 8, 7, 6, 5)
+        assert env.qpm_with()._registry.retention == CompletionRetention()
         _reservations_end(env)
         _one_is_released(env)
 
