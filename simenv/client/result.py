@@ -7,13 +7,19 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from simenv import result_files
 from simenv.client import result_data, result_display
-from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSource, Stages
+from simenv.client.result_data import (
+    DecodedResult,
+    Provenance,
+    ProvenanceSource,
+    ResultSource,
+    Stages,
+)
 from simenv.errors import NotFoundError, OptionError, StoreError
 from simenv.model import ResultData, task_name
 
@@ -406,19 +412,13 @@ def _qubits(packed: bytes) -> tuple[int, ...] | None:
 # which gives the same bits.
 
 
-class ResultChecker(Protocol):
-    """The connection through which the service checks results; `ServiceSession` implements it."""
-
-    def verify(self, number: int) -> str: ...
-
-
 def is_intact(completion: Completion) -> bool:
     """Return whether a result has the checksum that its worker recorded."""
     return zlib.crc32(completion.payload) == completion.checksum
 
 
 def fetch_again(
-    service: ResultChecker, number: int, receive: Callable[[], Completion | None], reason: str
+    service: ResultSource, number: int, receive: Callable[[], Completion | None], reason: str
 ) -> Completion:
     """Have the service check a task's result; return the intact or the new one.
 
