@@ -212,14 +212,12 @@ def _student_quantile(level: float, freedom: int) -> float:
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
-    """Median of values with integer weights."""
     return weighted_quantile(values, weights, 0.5)
 
 
 def weighted_quantile(
     values: NDArray[np.float64], weights: NDArray[np.int64], level: float
 ) -> float:
-    """Quantile of values with integer weights."""
     return float(np.quantile(np.repeat(values, weights), level))
 
 

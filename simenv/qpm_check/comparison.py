@@ -411,7 +411,6 @@ def device_facts(device: DeviceInfo, statevectors: bool) -> dict[str, str]:
 
 
 def _median_text(values: Iterable[float]) -> str:
-    """Return the median of the known values, as text."""
     measured = [value for value in values if not math.isnan(value)]
     return f"{median(measured):.3g} (median)" if measured else "not known"
 

@@ -160,7 +160,6 @@ class UserKeyFile(msgspec.Struct, frozen=True):
 
 
 def new_pair() -> KeyPair:
-    """Return a new key pair."""
     public, secret = zmq.curve_keypair()
     return KeyPair(public.decode(), secret.decode())
 

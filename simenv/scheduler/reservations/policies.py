@@ -134,7 +134,6 @@ def span_ns(terms: DeviceTerms) -> int:
 
 
 def scale(terms: DeviceTerms) -> UnitScale:
-    """Return the scale of a device."""
     return UnitScale(terms.unit_ns, span_ns(terms))
 
 
