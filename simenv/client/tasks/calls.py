@@ -6,10 +6,9 @@ import itertools
 import threading
 import time
 import weakref
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypeVar
 
 import msgspec
 
@@ -382,17 +381,16 @@ def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
     return np.frombuffer(packed, "<u8").astype(np.int64)
 
 
-# Base class of the executors over an environment: the tasks that they created, and shutdown.
-
-TaskT = TypeVar("TaskT", bound=Task)
+# Executor over an environment: the tasks that it created, and shutdown.
 
 
-class TaskExecutor(Executor, Generic[TaskT]):
+class TaskExecutor(Executor):
     """Executor that holds weak references to its tasks. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
         self._closed = False
-        self._tasks: weakref.WeakSet[TaskT] = weakref.WeakSet()
+        self._tasks: weakref.WeakSet[Task] = weakref.WeakSet()
         self._lock = threading.Lock()  # guards `_tasks`
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -406,23 +404,23 @@ class TaskExecutor(Executor, Generic[TaskT]):
             for task in tasks:
                 task.wait()
 
-    @abstractmethod
-    def _cancel(self, tasks: Sequence[TaskT]) -> object:
+    def _cancel(self, tasks: Sequence[Task]) -> None:
         """Cancel tasks, in one message."""
+        self._session.cancel([task.handle.number for task in tasks])
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _remember(self, tasks: Iterable[TaskT]) -> None:
+    def _remember(self, tasks: Iterable[Task]) -> None:
         with self._lock:
             self._tasks.update(tasks)
 
-    def _unfinished(self) -> list[TaskT]:
+    def _unfinished(self) -> list[Task]:
         with self._lock:
             return [task for task in self._tasks if not task.done()]
 
-    def _in_order(self, tasks: list[TaskT], deadline: float | None) -> Iterator[Any]:
+    def _in_order(self, tasks: list[Any], deadline: float | None) -> Iterator[Any]:
         """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
         are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
         and the error of a task."""
@@ -448,7 +446,7 @@ def deadline_of(timeout_s: float | None) -> float | None:
 # pickles.
 
 
-class FunctionExecutor(TaskExecutor[CallTask]):
+class FunctionExecutor(TaskExecutor):
     """Executor of functions in workers; its futures are tasks: durable, and repeated if a worker
     dies.
 
@@ -467,8 +465,7 @@ class FunctionExecutor(TaskExecutor[CallTask]):
                 " with a key",
                 hint="connect without a key, as that user, where the environment runs",
             )
-        super().__init__()
-        self._session = session
+        super().__init__(session)
         self._options = options
 
     def submit(  # type: ignore[override]
@@ -508,9 +505,6 @@ class FunctionExecutor(TaskExecutor[CallTask]):
         """Return a call that was submitted before, by any process of this user."""
         handle = self._session.handle_for(number_of(task), Submission())
         return CallTask(handle, _read_value)
-
-    def _cancel(self, tasks: Sequence[CallTask]) -> object:
-        return self._session.cancel([task.handle.number for task in tasks])
 
     def _send(self, calls: list[bytes]) -> list[CallTask]:
         self._check_open()
