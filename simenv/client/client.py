@@ -21,8 +21,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
 from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_question
 from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
-from simenv.client.tasks.calls import TaskExecutor, deadline_of
-from simenv.client.tasks.task import Task, number_of, row_of
+from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
 from simenv.model.task_rules import checked_integer

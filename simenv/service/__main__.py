@@ -29,13 +29,29 @@ from simenv.scheduler.views.forecast import pool_infos
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
 from simenv.service.queries.devices import routing_snapshot
-from simenv.service.support import LogFormatter
 from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")
 
 LIFELINE_POLL_S = 0.25
 STARTING_POLL_S = 0.01  # poll interval at the start: the loading thread does not wake the loop
+
+
+# Format log lines so that logged text cannot forge a record or control a terminal.
+
+_CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, 0x202E)
+    if chr(code) not in "\n\t"
+}
+
+
+class LogFormatter(logging.Formatter):
+    """Formatter that escapes control characters, and indents the further lines of a record by two
+    spaces, so that none looks like a record of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_CONTROLS).replace("\n", "\n  ")
 
 
 def main() -> int:

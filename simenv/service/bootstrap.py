@@ -38,8 +38,7 @@ from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
-from simenv.service.service import RuntimeFacts
-from simenv.service.support import ConnectionFileLease, take_lock
+from simenv.service.service import ConnectionFileLease, RuntimeFacts, take_lock
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair

@@ -1,132 +1,21 @@
-"""Utilities of the event loop: file locks, rate-limited logs, fair queues, fault injection."""
+"""Fair turns of owners in queues, checks and decoding; rate-limited logs; named faults."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import re
 import signal
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import msgspec
-import zmq
-
-from simenv.config import ConnectionFile
-from simenv.errors import ConfigError, JournalError, QueueFullError
-from simenv.files import write_atomic
+from simenv.errors import ConfigError, QueueFullError
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-
-# Ownership of an environment: the journal's lock, and the connection file as a lease.
-#
-# Invariant: of two services that claim one environment, the one whose identity is no longer in the
-# connection file stops; its unfinished tasks run in the other.
-
-TOUCH_NS = 5_000_000_000
-_READ = msgspec.json.Decoder(ConnectionFile).decode
-log = logging.getLogger("simenv.service")
-
-
-class ConnectionFileLease:
-    """Lease of an environment through its connection file. Used from the loop's thread."""
-
-    def __init__(self, path: Path, keep_sockets: Callable[[], None] = lambda: None) -> None:
-        """`keep_sockets`: called as often as the file is touched."""
-        self._path = path
-        self._keep_sockets = keep_sockets
-        self._announced: ConnectionFile | None = None
-        self._touched_ns = 0
-
-    def announce(self, file: ConnectionFile) -> None:
-        """Write the connection file with mode 0600, by rename."""
-        self._announced = file
-        write_atomic(self._path, msgspec.json.encode(file))
-
-    def holds(self) -> bool:
-        """Touch the file every few seconds. Returns False if another service has replaced it."""
-        now_ns = time.monotonic_ns()
-        if now_ns - self._touched_ns < TOUCH_NS:
-            return True
-        self._touched_ns = now_ns
-        if self._is_taken_over():
-            return False
-        if self._path.exists():
-            self._path.touch()
-        try:
-            self._keep_sockets()
-        except (OSError, ConfigError, zmq.ZMQError) as error:
-            log.warning("removed sockets cannot be replaced: %s", error)
-        return True
-
-    def leave(self) -> None:
-        """Remove the file, unless another service has replaced it."""
-        if not self._is_taken_over():
-            self._path.unlink(missing_ok=True)
-
-    def _is_taken_over(self) -> bool:
-        try:
-            file = _READ(self._path.read_bytes())
-        except (OSError, msgspec.MsgspecError):
-            return False  # the file names no service
-        settings = self._announced
-        return settings is not None and (file.pid, file.node, file.epoch) != (
-            settings.pid,
-            settings.node,
-            settings.epoch,
-        )
-
-
-_HELD = (errno.EAGAIN, errno.EACCES)
-_HOLDER = re.compile(r"pid (\d+) on (\S+)")
-
-
-def take_lock(path: Path, force: bool = False) -> int:
-    """Take the lock of the journal. It is held until the returned descriptor is closed.
-
-    `force`: ignore the lock of a service on another machine, where its process cannot be checked.
-    Raises JournalError with the holder's pid and host.
-    """
-    descriptor = _open(path)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        result = _HOLDER.match(holder)
-        is_elsewhere = result is not None and result[2] != os.uname().nodename
-        if error.errno not in _HELD:
-            raise JournalError(
-                f"{path} cannot be locked: {error.strerror}",
-                hint="set state_dir to a folder on a local disk",
-            ) from error
-        if not (force and is_elsewhere):
-            hint = "simenv status, or simenv down first"
-            if is_elsewhere:
-                hint = (
-                    "its process cannot be checked from this machine; if it has surely ended: "
-                    "simenv up --restore --force-lock"
-                )
-            message = f"another service uses {path.parent}: {holder or 'unknown'}"
-            raise JournalError(message, hint=hint) from error
-        path.unlink()  # the lock of the old file has no effect any more
-        descriptor = _open(path)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"pid {os.getpid()} on {os.uname().nodename}\n".encode())
-    return descriptor
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
 
 # A queue in which owners take turns, and the connections of each owner.
 #
@@ -311,23 +200,6 @@ def hit(point: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
 
 
-# Format log lines so that logged text cannot forge a record or control a terminal.
-
-_CONTROLS = {
-    code: chr(code).encode("unicode_escape").decode()
-    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, 0x202E)
-    if chr(code) not in "\n\t"
-}
-
-
-class LogFormatter(logging.Formatter):
-    """Formatter that escapes control characters, and indents the further lines of a record by two
-    spaces, so that none looks like a record of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).translate(_CONTROLS).replace("\n", "\n  ")
-
-
 # Rate limit for warnings about received messages: LINES a minute; the others are counted.
 
 LINES = 20
@@ -352,54 +224,6 @@ class RateLimitedLog:
         self._count += 1
         if self._count <= LINES:
             self._log.warning(message, *details)
-
-
-# Durations of the event loop's passes, during which no client is answered.
-#
-# A pass lasts from the arrival of a message, or a due time, until the loop waits again; work
-# between two passes belongs to the first. Passes without messages count only for the longest pass,
-# so that an idle service does not hide the others.
-
-SAMPLES = 4_096  # passes with messages
-
-
-class PassTimes:
-    """Durations of passes, in nanoseconds. Used from the loop's thread."""
-
-    def __init__(self) -> None:
-        self._samples_ns: deque[int] = deque(maxlen=SAMPLES)
-        self._begin_ns = 0
-        self.had_messages = False  # whether the present pass handles messages
-        self.longest_ns = 0
-
-    def wait_begins(self) -> None:
-        """End the present pass; called before the loop waits."""
-        if not self._begin_ns:
-            return
-        took_ns = time.monotonic_ns() - self._begin_ns
-        if took_ns > self.longest_ns:
-            self.longest_ns = took_ns
-        if self.had_messages:
-            self._samples_ns.append(took_ns)
-        self._begin_ns = 0
-
-    def wait_ends(self) -> int:
-        """Begin a pass. Returns the present monotonic time in ns."""
-        self._begin_ns = time.monotonic_ns()
-        return self._begin_ns
-
-    def restart(self) -> None:
-        """Forget the longest pass and the present one: start-up is over."""
-        self._begin_ns = self.longest_ns = 0
-
-    def p99_ms(self) -> float:
-        """99th percentile of the durations of the last SAMPLES passes with messages, in ms."""
-        ordered = sorted(self._samples_ns)
-        return ordered[len(ordered) * 99 // 100] / 1e6 if ordered else 0.0
-
-    def longest_ms(self) -> float:
-        """Duration of the longest pass since `restart`, in ms."""
-        return self.longest_ns / 1e6
 
 
 # Bound the time that large messages of one owner take: their decoding in the event loop, and the

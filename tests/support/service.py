@@ -27,8 +27,7 @@ from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords, routing_snapshot
 from simenv.service.recovery import drop_damaged_records, replay
 from simenv.service.results.completions import Completions
-from simenv.service.service import RuntimeFacts
-from simenv.service.support import ConnectionFileLease
+from simenv.service.service import ConnectionFileLease, RuntimeFacts
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m

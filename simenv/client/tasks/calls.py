@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypeVar
 
 import msgspec
@@ -20,7 +16,7 @@ from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.task import Task, number_of
+from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
 from simenv.config import application
 from simenv.errors import OptionError
 from simenv.model import TaskSpec, calls as model_calls
@@ -379,64 +375,6 @@ def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
     import numpy as np
 
     return np.frombuffer(packed, "<u8").astype(np.int64)
-
-
-# Executor over an environment: the tasks that it created, and shutdown.
-
-
-class TaskExecutor(Executor):
-    """Executor that holds weak references to its tasks. Thread-safe."""
-
-    def __init__(self, session: ServiceSession) -> None:
-        self._session = session
-        self._closed = False
-        self._tasks: weakref.WeakSet[Task] = weakref.WeakSet()
-        self._lock = threading.Lock()  # guards `_tasks`
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more work. `wait`: wait until all tasks that are still referenced have ended;
-        `cancel_futures`: cancel them first. Tasks go on in the environment otherwise."""
-        self._closed = True
-        tasks = self._unfinished()
-        if cancel_futures and tasks:
-            self._cancel(tasks)
-        if wait:
-            for task in tasks:
-                task.wait()
-
-    def _cancel(self, tasks: Sequence[Task]) -> None:
-        """Cancel tasks, in one message."""
-        self._session.cancel([task.handle.number for task in tasks])
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-
-    def _remember(self, tasks: Iterable[Task]) -> None:
-        with self._lock:
-            self._tasks.update(tasks)
-
-    def _unfinished(self) -> list[Task]:
-        with self._lock:
-            return [task for task in self._tasks if not task.done()]
-
-    def _in_order(self, tasks: list[Any], deadline: float | None) -> Iterator[Any]:
-        """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
-        are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
-        and the error of a task."""
-        try:
-            while tasks:
-                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-                yield tasks[0].result(left_s)
-                del tasks[0]
-        finally:
-            if tasks:
-                self._cancel(tasks)
-
-
-def deadline_of(timeout_s: float | None) -> float | None:
-    """Return the deadline in `time.monotonic`; None: no deadline."""
-    return None if timeout_s is None else time.monotonic() + timeout_s
 
 
 # Calls of functions of the environment's own user, in workers of a pool of engine `functions`.

@@ -20,7 +20,7 @@ from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT
 from simenv.scheduler.routing.live_routing import all_nodes
 from simenv.service import __main__ as main
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
-from simenv.service.support import ConnectionFileLease
+from simenv.service.service import ConnectionFileLease
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
 

@@ -18,7 +18,7 @@ from simenv.service.journal import maintenance
 from simenv.service.journal.maintenance import JournalBackup
 from simenv.service.journal.writer import Journal
 from simenv.service.recovery import choose_journal, read_header
-from simenv.service.support import take_lock
+from simenv.service.service import take_lock
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 from service import ServiceHarness
 
 from simenv.service import support
+from simenv.service.__main__ import LogFormatter
+from simenv.service.service import PassTimes
 from simenv.service.support import (
     LINES,
     WINDOW_S,
     FairQueue,
-    LogFormatter,
-    PassTimes,
     RateLimitedLog,
 )
 from simenv.wire.messages import client as m
