@@ -17,7 +17,7 @@ import typer
 
 from simenv.cli import app
 from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
-from simenv.config import home_root, interpreter, paths as qpm, service_file
+from simenv.config import home_root, interpreter, service_file
 from simenv.errors import ConfigError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
@@ -185,12 +185,14 @@ def _modules() -> DoctorFinding:
 
 def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Check the settings that the service will read, and whether its environment is up."""
+    from simenv.frontends.qfw.environment import read_settings
+
     service_env = dict(environ)  # `install` would write these settings
     if paths.variables.exists():  # the service reads that file, not this shell's variables
         service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
         service_env |= _read_variables(paths.variables)
     try:
-        settings = qpm.read(service_env)
+        settings = read_settings(service_env)
     except ConfigError as error:
         yield DoctorFinding("fail", "variables", error.message, error.hint)
         return

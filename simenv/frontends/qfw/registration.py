@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from simenv.config.paths import QPMConfig
 from simenv.files import replacing
 from simenv.frontends.qfw import defw
+from simenv.frontends.qfw.environment import QPMConfig
 from simenv.qpm import contract
 
 # Settings of QFw's launcher for this process: reads QFW_* variables from a mapping. Pure.
