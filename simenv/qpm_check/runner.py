@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.qpm_check import target as qpm_check_target
+from simenv.qpm_check import target as targets
 from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, Verdict, VerdictState
 from simenv.qpm_check.circuits import WANTED_S, LongCircuit
 from simenv.qpm_check.session import WAIT_S, CheckSession
@@ -58,7 +58,7 @@ class CheckReport(msgspec.Struct, frozen=True):
 
 
 def check(
-    target: qpm_check_target.CheckTarget,
+    target: targets.CheckTarget,
     rows: Sequence[Check],
     options: Options | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
@@ -68,7 +68,7 @@ def check(
     chosen = options or Options()
     expected = [row for row in rows if _is_wanted(row, chosen.only)]
     if not expected:
-        raise qpm_check_target.NothingToCheckError(
+        raise targets.NothingToCheckError(
             f"no row is called {', '.join(chosen.only)}", hint="--list shows all"
         )
     begun = time.monotonic()
@@ -94,7 +94,7 @@ class _Series:
 
     def __init__(
         self,
-        target: qpm_check_target.CheckTarget,
+        target: targets.CheckTarget,
         revision: int,
         long_circuit: LongCircuit,
         options: Options,
@@ -151,20 +151,17 @@ class _Series:
         except Exception as error:  # noqa: BLE001 - any error of the plugin is the verdict
             self._closed_to_us = "no QPM could be opened"
             self._abandon()
-            return (
-                VerdictState.FAILED,
-                f"it could not be opened: {qpm_check_target.named(error)}: {error}",
-            )
+            return (VerdictState.FAILED, f"it could not be opened: {targets.named(error)}: {error}")
         try:
             row.check(session)
-        except qpm_check_target.CheckFailed as broken:
+        except targets.CheckFailed as broken:
             return VerdictState.FAILED, str(broken)
-        except qpm_check_target.CheckSkipped as omitted:
+        except targets.CheckSkipped as omitted:
             return VerdictState.SKIPPED, str(omitted)
         except CheckNotApplicable as irrelevant:
             return VerdictState.NOT_APPLICABLE, str(irrelevant)
         except Exception as error:  # noqa: BLE001 - a host would have met it
-            return VerdictState.FAILED, f"{qpm_check_target.named(error)}: {error}"[-2_000:]
+            return VerdictState.FAILED, f"{targets.named(error)}: {error}"[-2_000:]
         finally:
             session.clean_up()
         return VerdictState.PASSED, ""
@@ -202,7 +199,7 @@ class _Series:
         thread.start()
         thread.join(self._probe_s)
         if thread.is_alive():
-            raise qpm_check_target.CheckFailed(
+            raise targets.CheckFailed(
                 f"sync_run of a Bell pair was not answered within {self._probe_s:g} s"
             )
 
@@ -223,7 +220,7 @@ def _is_wanted(row: Check, only: tuple[str, ...]) -> bool:
     return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
 
 
-def _has(target: qpm_check_target.CheckTarget, need: TargetProperty) -> bool:
+def _has(target: targets.CheckTarget, need: TargetProperty) -> bool:
     return {
         TargetProperty.PACKAGE: target.has_package,
         TargetProperty.TRANSPORT: target.has_transport,
