@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import requests
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.completion_queues import RetiredCircuit
-from simenv.client.qpm.identity import asked, changed
+from simenv.client.qpm.identity import A, asked, changed
 from simenv.client.qpm.notifications import EventSubscription
 from simenv.client.qpm.submitter import LIVE, CircuitSubmitter, ReservationChecks
 from simenv.errors import NoServiceError, SimenvError
@@ -460,9 +460,6 @@ def ended(
         result=result,
         error=error,
     )
-
-
-A = TypeVar("A", bound=m.ToClient)
 
 
 class QpmBinding:

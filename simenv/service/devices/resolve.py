@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 # Used from the loop's thread. Invariant: accepted options with noise name a document in the store.
 
 
+class Documents(Protocol):
+    """A store of noise documents, by their digest in hexadecimal; see `NoiseDocuments`."""
+
+    def __contains__(self, digest: str) -> bool: ...
+    def body(self, digest: str) -> bytes: ...
+    def add(self, digest: str, body: bytes, owner: str = "") -> None: ...
+
+
 MAX_CONTEXTS = 256
 EMULATORS = ("emulator", "emulated")  # kinds of devices in `prefer`
 
@@ -41,7 +49,7 @@ class EmulatedDevices:
     """Emulated devices for admission: the device registry and the store of noise documents."""
 
     def __init__(
-        self, pools: tuple[PoolSpec, ...], registry: DeviceRegistry, documents: NoiseDocuments
+        self, pools: tuple[PoolSpec, ...], registry: DeviceRegistry, documents: Documents
     ) -> None:
         self.registry = registry
         self.documents = documents

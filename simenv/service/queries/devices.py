@@ -24,7 +24,7 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.forecast import closed_pools
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import EmulatedDevice
-from simenv.service.devices.resolve import DocumentPending, EmulatedDevices, NoiseDocuments
+from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
@@ -45,7 +45,7 @@ class DeviceRecords:
         self._figures: dict[str, tuple[DeviceInfo | EmulatedDevice, DeviceFigures]] = {}
 
     @property
-    def documents(self) -> NoiseDocuments | None:
+    def documents(self) -> Documents | None:
         """Store of the noise documents of tasks; None without emulated devices."""
         return None if self.emulated is None else self.emulated.documents
 

@@ -153,7 +153,7 @@ class QueryHandlers:
     ) -> ReplySteps:
         return self._service.reservation_commands.listed(identity, message)
 
-    def _stored_results(self, message: m.FromClient, identity: Identity, peer: bytes) -> None:
+    def _stored_results(self, message: Any, identity: Identity, peer: bytes) -> None:
         """Let the file worker answer."""
         self._service.result_requests.handle(peer, identity, message)
 

@@ -16,7 +16,7 @@ from simenv.model import Event, TaskOptions, TaskState, task_number
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.drifting import DriftingDevices
-from simenv.service.devices.resolve import NoiseDocuments, SentDocuments
+from simenv.service.devices.resolve import Documents, SentDocuments
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions, HeldResults
 from simenv.service.workers.processes import WorkerProcesses
@@ -44,7 +44,7 @@ class ActionExecutor:
         listener: zmq_transport.Listener,
         workers: WorkerProcesses,
         completions: Completions,
-        documents: NoiseDocuments | None = None,
+        documents: Documents | None = None,
         remove_files: Callable[[list[str]], None] = _remove_nothing,
         drifting: DriftingDevices | None = None,
     ) -> None:
