@@ -13,13 +13,7 @@ import msgspec
 
 from simenv import result_files
 from simenv.client import result_data, result_display
-from simenv.client.result_data import (
-    DecodedResult,
-    Provenance,
-    ProvenanceSource,
-    ResultSource,
-    Stages,
-)
+from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import NotFoundError, OptionError, StoreError
 from simenv.model import ResultData, task_name
 
@@ -418,15 +412,16 @@ def is_intact(completion: Completion) -> bool:
 
 
 def fetch_again(
-    service: ResultSource, number: int, receive: Callable[[], Completion | None], reason: str
+    verify: Callable[[int], str], number: int, receive: Callable[[], Completion | None], reason: str
 ) -> Completion:
     """Have the service check a task's result; return the intact or the new one.
 
-    `receive`: waits for the next completion of the task. `reason`: text about the damage. Raises
-    NotFoundError if the service has removed the result, StoreError if it is still damaged.
+    `verify`: asks the service to check it; `receive`: waits for the next completion of the task;
+    `reason`: text about the damage. Raises NotFoundError if the service has removed the result,
+    StoreError if it is still damaged.
     """
     name = task_name(number)
-    if service.verify(number) in ("unknown", "removed"):
+    if verify(number) in ("unknown", "removed"):
         raise NotFoundError(
             f"the result of task {name} is no longer kept",
             hint="submit it again with its seed; results.keep_gib limits the stored results",

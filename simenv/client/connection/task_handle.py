@@ -196,7 +196,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
                 raise renewed._error
             return renewed._completion
 
-        completion = fetch_again(self.session, self.number, receive, reason)
+        completion = fetch_again(self.session.verify, self.number, receive, reason)
         self._completion, self._ending, self._provenance = completion, renewed._ending, None
         return completion
 
