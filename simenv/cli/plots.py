@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from simenv.calibration.certify import ClaimComparison, ClaimVerdict
+from simenv.calibration.report import INK, figure_of
 from simenv.cli.devices import details, drawing
 from simenv.cli.devices.details import TITLES, qubits_label
 
@@ -26,19 +25,10 @@ if TYPE_CHECKING:
 
 # Plot of a device's lattice: qubits coloured by readout error, couplings by two-qubit error.
 
-mpl.use("Agg")  # a backend without a display
-
-
-INK, UNMEASURED, BROKEN = "#22303c", "#dfe5e9", "#d1495b"
+UNMEASURED, BROKEN = "#dfe5e9", "#d1495b"
 _QUBITS, _EDGES = "viridis_r", "plasma_r"
 _LEAST_ERROR = 1e-6  # lower end of the logarithmic scales
 _MAX_EDGES = 4_000  # most drawn edges of an all-to-all device
-
-
-def _figure(width: float, height: float, pad: float = 0.1) -> Figure:
-    """Return an empty figure; sizes in inches."""
-    layout = ConstrainedLayoutEngine(h_pad=pad, w_pad=pad)
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def draw_lattice(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
@@ -54,7 +44,7 @@ def draw_lattice(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
     span = np.maximum(np.ptp(positions, axis=0), 1.0)
     width = float(np.clip(span[0] * 0.62 + 3.4, 7.0, 16.0))
     height = float(np.clip(span[1] / span[0] * (width - 3.0) + 1.2, 3.6, 12.0))
-    figure = _figure(width, height)
+    figure = figure_of(width, height, 0.1)
     axis = figure.subplots()
     unit = min((width - 3.0) / (span[0] + 1.0), (height - 1.2) / (span[1] + 1.0)) * 72  # points
     diameter = float(np.clip(unit * 0.62, 4.0, 30.0))
@@ -177,7 +167,7 @@ def draw_certificate(certificate: Certificate, path: Path) -> None:
         if any(_finite(each) for each in compared if each.quantity == quantity)
     ]
     rows = max(1, len(quantities))
-    figure = _figure(12.0, 1.0 + 2.1 * rows, 0.06)
+    figure = figure_of(12.0, 1.0 + 2.1 * rows, 0.06)
     axes = figure.subplots(rows, 2, width_ratios=(1, 4), squeeze=False)
     for (left, right), quantity in zip(axes, quantities, strict=False):
         claims = [each for each in compared if each.quantity == quantity and _finite(each)]
@@ -278,7 +268,7 @@ def draw_ledger(ledger: ErrorLedger, title: str, path: Path) -> None:
     """Draw the ledger into a file. Raises OSError, and ValueError for a suffix that matplotlib
     lacks."""
     tallest = max(len(ledger.components), min(_BARS, max(len(ledger.edges), len(ledger.qubits))))
-    figure = _figure(12.0, max(3.4, 1.3 + 0.32 * tallest))
+    figure = figure_of(12.0, max(3.4, 1.3 + 0.32 * tallest), 0.1)
     components, edges, qubits = figure.subplots(1, 3)
     _loss_bars(
         components,
