@@ -270,18 +270,20 @@ def observe(
     timeout_s: float,
     provenance: Provenance,
     facts: dict[str, str],
+    announce: Callable[[str], None],
 ) -> PoolObservations:
-    """Observe the pool of a target of both revisions, named like its pool. `facts`: of its device.
+    """Observe the pool of a target of both revisions, named like its pool. `facts`: of its device;
+    `announce`: called with the name of each circuit.
 
     Raises TimedOutError if a circuit has no end after `timeout_s`; it is cancelled.
     """
     infos = [source.info(shots, seed) for source in sources]
+    observed = []
     with target.open(2) as instance:
         qpm = instance.connect().methods
-        observed = [
-            _run(qpm, source.name, info, timeout_s, provenance)
-            for source, info in zip(sources, infos, strict=True)
-        ]
+        for source, info in zip(sources, infos, strict=True):
+            announce(source.name)
+            observed.append(_run(qpm, source.name, info, timeout_s, provenance))
         answers = observed[0][1]  # the answers are the same for the other circuits
         answers += [_call(*probe)[0] for probe in revision2(qpm, infos[0], target.name)]
     with target.open(1) as instance:
@@ -561,9 +563,9 @@ def table(comparison: Comparison, *, everything: bool, stream: Any) -> None:
         (
             (str(row.finding), _COLOURS[row.finding]),
             str(row.aspect),
-            row.what if row.distance is None else f"{row.what}: {row.distance}",
-            row.first,
-            row.second,
+            runner.short(row.what if row.distance is None else f"{row.what}: {row.distance}"),
+            runner.short(row.first),
+            runner.short(row.second),
         )
         for row in comparison.rows
         if everything or row.finding is not Difference.SAME

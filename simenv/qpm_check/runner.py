@@ -252,7 +252,7 @@ def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
             verdict.id,
             str(verdict.revision),
             (str(verdict.state), _COLOURS[verdict.state]),
-            f"{verdict.title}\n  {_short(verdict.why)}" if verdict.why else verdict.title,
+            f"{verdict.title}\n  {short(verdict.why)}" if verdict.why else verdict.title,
         )
         for verdict in report.verdicts
         if everything or verdict.state is not VerdictState.PASSED
@@ -345,7 +345,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
     message = " ".join(_printable(message).split())
     return message if len(message) <= _MOST_CHARS else f"{message[:_MOST_CHARS]}..."
 

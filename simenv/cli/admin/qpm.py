@@ -417,14 +417,19 @@ def diff(
             if pool not in pools:
                 raise NotFoundError(f"there is no pool {pool!r}", hint=f"pools: {', '.join(pools)}")
         for pool in (pool1, pool2):
-            if sys.stderr.isatty() and not common.as_json:
-                terminal.note(f"{pool}: {terminal.counted(len(sources), 'circuit')}")
+
+            def announce(name: str, pool: str = pool) -> None:
+                if sys.stderr.isatty() and not common.as_json:
+                    terminal.note(f"{pool}: {terminal.clean(name)}")
+
             target = Objects(pool, partial(_qpm, client, pool=pool, reservations="optional"))
             facts = comparison.device_facts(
                 client.devices()[pool], _returns_statevectors(client, pool)
             )
             observed.append(
-                comparison.observe(target, sources, shots, seed, timeout, provenance, facts)
+                comparison.observe(
+                    target, sources, shots, seed, timeout, provenance, facts, announce
+                )
             )
     result = comparison.compare(observed[0], observed[1], bound)
     if common.as_json:
