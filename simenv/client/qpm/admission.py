@@ -120,7 +120,7 @@ class AdmissionBinding(QpmBinding):
         device = ""
         try:
             device = self._targets.device(requests.device_of(request))
-            ask = requests.read(request, device, application())
+            ask = requests.read_reservation(request, device, application())
         except UnknownObjectError as error:
             return self._rejected(request, device, AdmissionReason.DEVICE_NOT_FOUND, str(error))
         except ExecutionError as error:

@@ -12,7 +12,7 @@ from simenv.client.qpm.identity import as_qpm_error
 from simenv.client.qpm.status import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
-from simenv.model.reservations import MAX_INFLIGHT
+from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
 from simenv.model.task_rules import MAX_OPTIONS
 from simenv.model.views import ON_DEMAND
 from simenv.qpm import answers, contract, envelopes
@@ -322,7 +322,7 @@ class PolicyBinding(QpmBinding):
         now = self._ask(admin.ProfileReply, admin.GetProfile, device=device).profile
         answer = self._change(
             "configure_device_profile", admin.ProfileReply, admin.SetProfile,
-            device=device, profile=requests.read_profile(profile, now),
+            device=device, profile=read_profile(profile, now),
         )  # fmt: skip
         return {"status": _status(answer.changed), **_profile(answer)}
 
@@ -344,7 +344,7 @@ class PolicyBinding(QpmBinding):
         table = requests.table_argument("configuration", configuration)
         named = table.get("device_id") if device_id is None else device_id
         device = self._targets.device(named)
-        policy, expected = requests.read_policy(table)
+        policy, expected = read_policy(table)
         answer = self._change(
             "set_admission_policy", admin.PolicyReply, admin.SetPolicy,
             device=device, policy=policy, expected=expected,
@@ -359,15 +359,138 @@ class PolicyBinding(QpmBinding):
         return self._policy(self._ask(admin.PolicyReply, admin.GetPolicy, device=device), device)
 
     def _policy(self, answer: admin.PolicyReply, device: str) -> Plain:
-        table = requests.policy_table(answer.policy, self._targets.contract_name(device))
+        table = policy_table(answer.policy, self._targets.contract_name(device))
         return envelopes.plain(answers.Policy(answer.version, table))
 
 
 def _profile(answer: admin.ProfileReply) -> Plain:
-    return envelopes.plain(
-        answers.ProfileRecord(answer.version, requests.profile_table(answer.profile))
-    )
+    return envelopes.plain(answers.ProfileRecord(answer.version, profile_table(answer.profile)))
 
 
 def _status(changed: bool) -> str:
     return "accepted" if changed else "unchanged"
+
+
+# Conversion of device profiles and admission policies from and to a host's tables. Pure.
+#
+# Invariant: a table that is read is complete and has known names only, else an error.
+
+ESTIMATOR = "baseline"
+CAPACITY: dict[str, tuple[str, ...]] = {
+    "unlimited": (),
+    "credit": ("total_credits",),
+    "rate": ("device_rate", "time_span_ns"),
+}
+BASELINE = {
+    "qubit_count": "qubits",
+    "depth": "depth",
+    "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q",
+    "measurement_count": "measurements",
+    "shots": "shots",
+}
+_CONFIGURATION = frozenset(
+    {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
+)
+
+
+def profile_table(profile: DeviceProfile) -> dict[str, Any]:
+    """Table of a device profile, with the contract's field names."""
+    table: dict[str, Any] = msgspec.structs.asdict(profile)
+    return table | {"baseline": baseline_table(profile.baseline)}
+
+
+def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
+    """Read the fields to change; others keep their values in `now`."""
+    table = requests.table_argument("profile", raw)
+    _check_fields("profile", table, DeviceProfile.__struct_fields__)
+    settings: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "baseline":
+            settings[name] = read_baseline(value)
+        elif name == "external_device_id":
+            settings[name] = "" if value == "" else requests.label(name, value)
+        else:
+            settings[name] = requests.integer(name, value, 0, requests.MOST)
+    return msgspec.structs.replace(now, **settings)
+
+
+def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
+    """Configuration in the form of `set_admission_policy`."""
+    return {
+        "device_id": device_id,
+        "policy": {"name": policy.name, "options": {}},
+        "estimator": {"name": ESTIMATOR, "options": {}},
+        "baseline": baseline_table(policy.baseline),
+        "capacity": capacity_table(policy),
+    }
+
+
+def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
+    """Capacity figures of the policy that reservations share."""
+    return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
+
+
+def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
+    """Return the policy and the version that it replaces; -1: any version."""
+    table = requests.table_argument("configuration", raw)
+    _check_fields("configuration", table, _CONFIGURATION)
+    name = _named("policy", table.get("policy"), tuple(CAPACITY))
+    if table.get("estimator") is not None:
+        _named("estimator", table["estimator"], (ESTIMATOR,))
+    capacity = requests.optional_table("capacity", table.get("capacity"))
+    wanted = CAPACITY[name]
+    if set(capacity) != set(wanted):
+        raise contract.ExecutionError(
+            f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
+            hint=f"it takes {' and '.join(wanted) or 'nothing'}",
+        )
+    figures = {
+        key: requests.integer(f"capacity.{key}", capacity[key], 1, requests.MOST) for key in wanted
+    }
+    expected = table.get("expected_version")
+    version = (
+        -1 if expected is None else requests.integer("expected_version", expected, 0, requests.MOST)
+    )
+    return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
+
+
+def baseline_table(work: Workload) -> dict[str, int]:
+    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
+
+
+def read_baseline(raw: Any) -> Workload:
+    """Read the baseline circuit; all six fields are required."""
+    table = requests.table_argument("baseline", raw)
+    _check_fields("baseline", table, BASELINE)
+    missing = [name for name in BASELINE if name not in table]
+    if missing:
+        raise contract.ExecutionError(
+            f"baseline lacks {', '.join(missing)}", hint=f"all of: {', '.join(BASELINE)}"
+        )
+    return Workload(
+        **{
+            ours: requests.integer(f"baseline.{theirs}", table[theirs], 0, requests.MOST)
+            for theirs, ours in BASELINE.items()
+        }
+    )
+
+
+def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
+    """Read the name in a table {"name", "options"}; options must be empty."""
+    table = requests.table_argument(what, raw)
+    _check_fields(what, table, ("name", "options"))
+    if requests.optional_table(f"{what}.options", table.get("options")):
+        raise requests.wrong(f"{what}.options", table["options"], "empty: there are none")
+    name = table.get("name")
+    if not isinstance(name, str) or name not in allowed:
+        raise requests.wrong(f"{what}.name", name, f"one of: {', '.join(allowed)}")
+    return name
+
+
+def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
+    unknown = sorted(set(table) - set(names))
+    if unknown:
+        raise contract.ExecutionError(
+            f"{what} has no field {unknown[0][:80]!r}", hint=f"some of: {', '.join(sorted(names))}"
+        )

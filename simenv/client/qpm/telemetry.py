@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from simenv import model
-from simenv.client.qpm import devices, requests
+from simenv.client.qpm import devices, requests, scheduler
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot, lifecycle
 from simenv.client.qpm.identity import WHOLE, pools_of
@@ -274,8 +274,8 @@ class TelemetryBinding(QpmBinding):
             admission={
                 "name": rules.name,
                 "options": {},
-                "capacity": requests.capacity_table(rules),
-                "baseline": requests.baseline_table(rules.baseline),
+                "capacity": scheduler.capacity_table(rules),
+                "baseline": scheduler.baseline_table(rules.baseline),
             },
             room=self._available_units(device, rules),
             begins=devices.begins(target, full),

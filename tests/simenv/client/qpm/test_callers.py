@@ -16,9 +16,10 @@ from waiting import until
 import simenv
 from simenv.client.administration import issue_key
 from simenv.client.connection.channel import ServiceChannel
-from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.requests import Request
 from simenv.errors import ProgramError
 from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError
 from simenv.wire.messages import client as m

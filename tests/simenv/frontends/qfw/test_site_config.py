@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import simenv
-from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
+from simenv.client.qpm.requests import Request
 from simenv.client.qpm.submitter import ReservationChecks
 from simenv.errors import ConfigError, ProgramError
 from simenv.frontends.qfw import environment, registration
