@@ -53,12 +53,16 @@ def imports(session: CheckSession) -> None:
     expect(not _facts(session)["import_error"], _last(_facts(session)["import_error"]))
 
 
+_IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])"
+
+
 @row(
     "load.bare", "it imports where nothing of DEFw is", needs=_PACKAGE, revisions=BOTH, opens=False
 )
 def bare(session: CheckSession) -> None:
+    folder = Path(_facts(session)["folder"])
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "simenv.qpm_check.fake_defw.bare", _facts(session)["folder"]],
+        [sys.executable, "-P", "-c", _IMPORT, str(folder.parent), folder.name],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=IMPORT_S,
     )  # fmt: skip
     expect(done.returncode == 0, _last(done.stderr))
