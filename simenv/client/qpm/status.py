@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm import requests
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.completion_queues import RetiredCircuit
-from simenv.client.qpm.identity import A, asked, changed
+from simenv.client.qpm.identity import asked, changed
 from simenv.client.qpm.notifications import EventSubscription
 from simenv.client.qpm.submitter import LIVE, CircuitSubmitter, ReservationChecks
 from simenv.errors import NoServiceError, SimenvError
