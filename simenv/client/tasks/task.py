@@ -19,7 +19,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client import result_display
-from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.tasks.progress import ProgressLine, describe, ended_steps, progress_line, sweeps
@@ -27,6 +26,7 @@ from simenv.errors import NotFoundError, OptionError, SimenvError, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
 
 if TYPE_CHECKING:
+    from simenv.client.connection.session import ServiceSession
     from simenv.client.connection.task_handle import TaskSource
 
 # Base class of Task that makes it a `concurrent.futures.Future`.
