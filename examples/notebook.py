@@ -38,7 +38,7 @@ async def several(client: simenv.Client) -> None:
 # %% What a cell shows of a task: its result as a histogram, and its circuit; plots and bars
 def shown(client: simenv.Client) -> None:
     tasks = client.submit_many([ghz(2).circuit, ghz(3).circuit], shots=1000, seed=4)
-    for task in simenv.as_completed(tasks, progress="tqdm"):  # or "rich"; a line without both
+    for task in simenv.as_completed(tasks, progress="rich"):
         print(f"{task.circuit().num_qubits} qubits: {len(task._repr_html_())} characters of HTML")
     if importlib.util.find_spec("matplotlib") is not None:
         axes = tasks[1].result().plot()

@@ -121,14 +121,13 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         return self._shortfall(self.snapshot_median, self.snapshot_p10) > LEAST_GAIN
 
     def _shortfall(self, median: float, p10: float) -> float:
-        medians, tails = (
-            [each for each in both if not math.isnan(each)]
-            for both in (
-                (self.aer_median, self.aer_properties_median),
-                (self.aer_p10, self.aer_properties_p10),
-            )
+        below = (
+            self.aer_median - median,
+            self.aer_properties_median - median,
+            self.aer_p10 - p10,
+            self.aer_properties_p10 - p10,
         )
-        return max([each - median for each in medians] + [each - p10 for each in tails], default=0)
+        return max((each for each in below if not math.isnan(each)), default=0)
 
     @property
     def is_significant(self) -> bool:
@@ -212,14 +211,12 @@ def _student_quantile(level: float, freedom: int) -> float:
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
-    """Median of values with integer weights."""
     return weighted_quantile(values, weights, 0.5)
 
 
 def weighted_quantile(
     values: NDArray[np.float64], weights: NDArray[np.int64], level: float
 ) -> float:
-    """Quantile of values with integer weights."""
     return float(np.quantile(np.repeat(values, weights), level))
 
 
@@ -343,29 +340,25 @@ PARTS = (("train", False), ("test", True))
 
 def as_values(score: calibration_score.Score) -> list[dict[str, Any]]:
     """One object for each part of the split and model, with all statistics and intervals."""
-    results = []
-    for part, is_test in PARTS:
-        rows = score.part(test=is_test)
-        for model in (
-            *score.models,
-            calibration_score.UNIFORM,
-            calibration_score.IDEAL,
-            calibration_score.REPEAT,
-            calibration_score.CEILING,
-        ):
-            fidelity, distance = rows.summary(model), rows.summary(model, "tvd")
-            if fidelity is not None:
-                results.append(
-                    {
-                        "part": part,
-                        "model": model,
-                        "runs": fidelity.runs,
-                        "bodies": fidelity.bodies,
-                        "hf": msgspec.to_builtins(fidelity),
-                        "tvd": None if distance is None else msgspec.to_builtins(distance),
-                    }
-                )
-    return results
+    models = (
+        *score.models,
+        *(calibration_score.UNIFORM, calibration_score.IDEAL),
+        *(calibration_score.REPEAT, calibration_score.CEILING),
+    )
+    return [
+        {
+            "part": part,
+            "model": model,
+            "runs": fidelity.runs,
+            "bodies": fidelity.bodies,
+            "hf": msgspec.to_builtins(fidelity),
+            "tvd": msgspec.to_builtins(rows.summary(model, "tvd")),
+        }
+        for part, is_test in PARTS
+        for rows in [score.part(test=is_test)]
+        for model in models
+        if (fidelity := rows.summary(model)) is not None
+    ]
 
 
 def below(score: calibration_score.Score, model: str, reference: str) -> list[str]:
@@ -391,27 +384,20 @@ def below(score: calibration_score.Score, model: str, reference: str) -> list[st
 
 def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Rows of text with the columns of HEADER."""
-    results = []
-    for row in values:
-        hf, tvd = row["hf"], row["tvd"]
-        results.append(
-            (
-                row["part"],
-                row["model"],
-                str(row["runs"]),
-                *(
-                    _text(msgspec.convert(hf[name], calibration_score.Statistic))
-                    for name in ("median", "p10", "mean")
-                ),
-                ""
-                if tvd is None
-                else _text(msgspec.convert(tvd["median"], calibration_score.Statistic)),
-            )
+    return [
+        (
+            row["part"],
+            row["model"],
+            str(row["runs"]),
+            *(_text(row["hf"][name]) for name in ("median", "p10", "mean")),
+            "" if row["tvd"] is None else _text(row["tvd"]["median"]),
         )
-    return results
+        for row in values
+    ]
 
 
-def _text(statistic: calibration_score.Statistic) -> str:
+def _text(value: dict[str, Any]) -> str:
+    statistic = msgspec.convert(value, calibration_score.Statistic)
     if math.isnan(statistic.low):
         return f"{statistic.value:.4f}"
     return f"{statistic.value:.4f} [{statistic.low:.4f}, {statistic.high:.4f}]"

@@ -39,8 +39,9 @@ _INFIDELITIES = 1e-4, 0.3  # ends of the colours
 _MOST_WIDTHS = 8
 
 
-def _figure(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)  # inches
+def figure_of(width: float, height: float, pad: float = 0.08) -> Figure:
+    """Return an empty figure; sizes in inches."""
+    layout = ConstrainedLayoutEngine(h_pad=pad, w_pad=pad)
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
@@ -49,7 +50,7 @@ def parity(title: str, score: Score, path: Path) -> None:
     count = len(score.models)
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
-    figure = _figure(3.4 * columns, 3.3 * rows + 0.3)
+    figure = figure_of(3.4 * columns, 3.3 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axis, model, colour in zip(axes.flat, score.models, _cycle(count), strict=False):
         points = score.parity[model]
@@ -73,7 +74,7 @@ def volumetric(title: str, score: Score, path: Path) -> None:
     count = len(score.models)
     columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
-    figure = _figure(3.6 * columns + 0.6, 3.0 * rows + 0.3)
+    figure = figure_of(3.6 * columns + 0.6, 3.0 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn = None
     bits = [row.bits for row in score.rows]
@@ -133,7 +134,7 @@ def drift(title: str, score: Score, path: Path) -> bool:
                     days[day][model].append(row.hf[model])
     if len(days) < 2:
         return False
-    figure = _figure(8.0, 3.6)
+    figure = figure_of(8.0, 3.6)
     axis = figure.subplots()
     names = [*score.models, REPEAT]
     dates = sorted(days)
@@ -171,7 +172,7 @@ def comparison(title: str, score: Score, path: Path) -> None:
         for name in names
         if (values := [row.hf[name] for row in score.rows if name in row.hf])
     ]
-    figure = _figure(8.0, 0.45 * len(results) + 1.2)
+    figure = figure_of(8.0, 0.45 * len(results) + 1.2)
     axis = figure.subplots()
     for place, (name, values) in enumerate(reversed(results)):
         low, middle, high = np.percentile(values, [10, 50, 90])

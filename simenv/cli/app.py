@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +70,14 @@ class Settings:
             from simenv.cli.archive import open_archive
 
             return open_archive(self.name, self.service, error)
+
+    def answer(self, value: object, lines: Iterable[str]) -> None:
+        """Print a value as a JSON object with `--json`, else the lines."""
+        if self.as_json:
+            terminal.json_line(value)
+            return
+        for line in lines:
+            terminal.line(line)
 
 
 def settings_of(context: typer.Context) -> Settings:

@@ -32,7 +32,7 @@ def demo(
     import simenv
     from simenv.cli import demo_runs
 
-    as_json = app.settings_of(context).as_json
+    common = app.settings_of(context)
     folder.mkdir(parents=True, exist_ok=True)
     terminal.note("starting a private environment; the first on a machine compiles kernels")
     acts: list[demo_runs.DemoRow] = []
@@ -56,25 +56,17 @@ def demo(
                 tasks.extend(demo_runs.submit(client))
 
     with simenv.local(workers=workers) as client:
-        following(columns, Style(as_json, aligned=True), rows(client))
+        following(columns, Style(common.as_json, aligned=True), rows(client))
         run = demo_runs.minimise(client)
         comparisons = demo_runs.compare(tasks)
         noisy = demo_runs.minimise(client, device=demo_runs.DEVICE)
-    if as_json:
-        terminal.json_line(run)
-    else:
-        terminal.line()
-        terminal.line(demo_runs.summary(run))
-        terminal.line(f"\non an emulated QPU, the bundled device {demo_runs.DEVICE}:")
-    listing(_COMPARED, Style(as_json, aligned=True), lambda: comparisons)
-    if as_json:
-        terminal.json_line(noisy)
-    else:
-        terminal.line()
-        terminal.line(demo_runs.summary(noisy))
-        terminal.line(f"kernels: {config.kernel_cache()}, compiled once for every environment")
+    emulated = f"\non an emulated QPU, the bundled device {demo_runs.DEVICE}:"
+    common.answer(run, ("", demo_runs.summary(run), emulated))
+    listing(_COMPARED, Style(common.as_json, aligned=True), lambda: comparisons)
+    kernels = f"kernels: {config.kernel_cache()}, compiled once for every environment"
+    common.answer(noisy, ("", demo_runs.summary(noisy), kernels))
     picture = _draw(acts, run, comparisons, noisy, folder)
-    if picture and not as_json:
+    if picture and not common.as_json:
         terminal.line(f"picture: {picture.resolve()}")
     wrong = [(act.circuit, act.fault) for act in acts if act.fault]
     wrong += [(each.circuit, each.fault) for each in comparisons if each.fault]

@@ -145,7 +145,7 @@ def down(
     Running tasks finish first, unless --now is given."""
     common = app.settings_of(context)
     if not everything:
-        _down(common.name, common.service, now, common.as_json)
+        _down(common, common.name, common.service, now)
         return
     if common.name or common.service:
         raise OptionError(
@@ -159,7 +159,7 @@ def down(
     failed: list[SimenvError] = []
     for name in names:
         try:
-            _down(name, None, now, common.as_json)
+            _down(common, name, None, now)
         except SimenvError as error:  # the other environments are stopped all the same
             failed.append(error)
             terminal.note(f"{terminal.paint('fail')}: {name}: {terminal.clean(error.message)}")
@@ -167,33 +167,19 @@ def down(
         raise failed[0]
 
 
-def _down(name: str | None, service: Path | None, now: bool, as_json: bool) -> None:
+def _down(common: app.Settings, name: str | None, service: Path | None, now: bool) -> None:
     from simenv.client import environments
 
     stopped = environments.down(name, now, service=service)
-    if as_json:
-        terminal.json_line(
-            {
-                "name": stopped.name,
-                "pid": stopped.pid,
-                "queued": stopped.queued,
-                "seconds": stopped.seconds,
-                "forced": stopped.forced,
-                "nodes": stopped.nodes,
-            }
-        )
-        return
     stay = "task stays" if stopped.queued == 1 else "tasks stay"
     kept = f", {terminal.number(stopped.queued)} {stay} queued" if stopped.queued else ""
     manner = "ended by force" if stopped.forced else "down"
-    nodes = stopped.nodes
-    location = (
-        "here" if stopped.forced or not nodes else f"on {terminal.counted(len(nodes), 'node')}"
-    )
-    terminal.line(
-        f"{stopped.name} {manner} in {stopped.seconds:.1f} s: 0 processes left {location}{kept}"
-    )
-    if stopped.forced:
+    nodes = terminal.counted(len(stopped.nodes), "node")
+    location = "here" if stopped.forced or not stopped.nodes else f"on {nodes}"
+    text = f"{stopped.name} {manner} in {stopped.seconds:.1f} s: 0 processes left {location}{kept}"
+    fields = ("name", "pid", "queued", "seconds", "forced", "nodes")
+    common.answer({field: getattr(stopped, field) for field in fields}, [text])
+    if stopped.forced and not common.as_json:
         terminal.note("its workers on other nodes, if any, end when their leases expire")
 
 

@@ -82,6 +82,8 @@ def listed(
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
         def command(context: typer.Context, **values: Any) -> None:
+            if context.invoked_subcommand is not None:
+                return
             common = app.settings_of(context)
             style = Style(
                 common.as_json, values.pop("columns"), values.pop("no_header"), values.pop("watch")
@@ -89,13 +91,41 @@ def listed(
             with common.connect_or_read() if stored else common.connect() as client:
                 listing(columns, style, lambda: rows(client, **values))
 
-        _, *own = inspect.signature(rows, eval_str=True, locals={"Client": Any}).parameters.values()
-        context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
-        parameters = [context, *(each.replace(kind=_BY_NAME) for each in own), *_COMMON]
-        set_signature(command, rows, parameters)
-        return command
+        return _with_options_of(rows, command, *_COMMON)
 
     return decorate
+
+
+def printed(
+    lines: Callable[[Any], Iterable[str]],
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Return a decorator that makes a command of a function from (client, its own options) to a
+    value, which is printed as a JSON object or as the text lines of `lines`."""
+
+    def decorate(act: Callable[..., Any]) -> Callable[..., None]:
+        def command(context: typer.Context, **values: Any) -> None:
+            common = app.settings_of(context)
+            with common.connect() as client:
+                value = act(client, **values)
+            common.answer(value, lines(value))
+
+        return _with_options_of(act, command)
+
+    return decorate
+
+
+def _with_options_of(
+    function: Callable[..., Any], command: Callable[..., None], *more: inspect.Parameter
+) -> Callable[..., None]:
+    """Give a command the options of a function whose first parameter is a client, and more."""
+    function.__annotations__.pop("return", None)  # its names may be imported for type checks alone
+    signature = inspect.signature(function, eval_str=True, locals={"Client": Any})
+    _, *own = signature.parameters.values()
+    context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
+    set_signature(
+        command, function, [context, *(each.replace(kind=_BY_NAME) for each in own), *more]
+    )
+    return command
 
 
 def listing(

@@ -276,7 +276,6 @@ def _show_profile(report: ProfileReport) -> None:
 
 
 def _begin_text(run: RunProfile) -> str:
-    """Return the begin of the run and its age, as text."""
     return f"started {terminal.format_time(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
 
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from simenv.calibration.certify import ClaimComparison, ClaimVerdict
+from simenv.calibration.report import INK, figure_of
 from simenv.cli.devices import details, drawing
 from simenv.cli.devices.details import TITLES, qubits_label
 
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
 
 # Plot of a device's lattice: qubits coloured by readout error, couplings by two-qubit error.
 
-mpl.use("Agg")  # a backend without a display
-
-
-INK, UNMEASURED, BROKEN = "#22303c", "#dfe5e9", "#d1495b"
+UNMEASURED, BROKEN = "#dfe5e9", "#d1495b"
 _QUBITS, _EDGES = "viridis_r", "plasma_r"
 _LEAST_ERROR = 1e-6  # lower end of the logarithmic scales
 _MAX_EDGES = 4_000  # most drawn edges of an all-to-all device
@@ -40,21 +36,20 @@ def draw_lattice(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
     lacks."""
     count = snapshot.num_qubits
     ring = snapshot.all_to_all
-    positions = drawing.circle(count) if ring else drawing.positions(snapshot)
-    errors = details.pair_errors(snapshot)
-    edges = sorted({(min(pair), max(pair)) for pair in snapshot.coupling} | errors.keys())
+    layout = drawing.lattice(snapshot, ring=True)
+    positions, errors = layout.positions, layout.pair_errors
+    edges = sorted({*layout.edges, *errors})
     if ring and count * (count - 1) // 2 <= _MAX_EDGES:
         edges = [(a, b) for a in range(count) for b in range(a + 1, count)]
     span = np.maximum(np.ptp(positions, axis=0), 1.0)
     width = float(np.clip(span[0] * 0.62 + 3.4, 7.0, 16.0))
     height = float(np.clip(span[1] / span[0] * (width - 3.0) + 1.2, 3.6, 12.0))
-    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)  # inches
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    figure = figure_of(width, height, 0.1)
     axis = figure.subplots()
     unit = min((width - 3.0) / (span[0] + 1.0), (height - 1.2) / (span[1] + 1.0)) * 72  # points
     diameter = float(np.clip(unit * 0.62, 4.0, 30.0))
     _edges(figure, axis, positions, edges, errors, diameter)
-    _qubits(figure, axis, positions, details.readout_errors(snapshot), diameter)
+    _qubits(figure, axis, positions, layout.readout_errors, diameter)
     axis.set_aspect("equal")
     axis.invert_yaxis()
     axis.margins(0.06)
@@ -155,10 +150,7 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
 
 # PNG of a certificate: claimed against recovered values, and deviations within their bounds.
 
-mpl.use("Agg")  # a backend without a display
-
-
-_INK, _BAND, _GOOD, _BAD, _OPEN = "#22303c", "#dbe7ee", "#2a6f97", "#d1495b", "#e09f3e"
+_BAND, _GOOD, _BAD, _OPEN = "#dbe7ee", "#2a6f97", BROKEN, "#e09f3e"
 _COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
 _UNITS = {"us": "us", "khz": "kHz"}
 _MOST_LABELS = 34  # names on an axis
@@ -175,11 +167,7 @@ def draw_certificate(certificate: Certificate, path: Path) -> None:
         if any(_finite(each) for each in compared if each.quantity == quantity)
     ]
     rows = max(1, len(quantities))
-    figure = Figure(
-        figsize=(12.0, 1.0 + 2.1 * rows),
-        layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06),
-        facecolor="white",
-    )
+    figure = figure_of(12.0, 1.0 + 2.1 * rows, 0.06)
     axes = figure.subplots(rows, 2, width_ratios=(1, 4), squeeze=False)
     for (left, right), quantity in zip(axes, quantities, strict=False):
         claims = [each for each in compared if each.quantity == quantity and _finite(each)]
@@ -193,7 +181,7 @@ def draw_certificate(certificate: Certificate, path: Path) -> None:
         + (
             f"\nnot drawn: {len(left_out)} quantities without a finite interval" if left_out else ""
         ),
-        color=_INK,
+        color=INK,
         fontsize=11,
     )
     figure.savefig(path, dpi=110)
@@ -221,15 +209,15 @@ def _parity(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> None
     ends = np.array([min(claimed.min(), low.min()), max(claimed.max(), high.max())])
     margin = 0.05 * float(np.ptp(ends)) or 0.05 * abs(float(ends[0])) or 1.0
     ends = ends + np.array([-margin, margin])
-    axis.plot(ends, ends, color=_INK, lw=0.8, ls=":", zorder=1)
+    axis.plot(ends, ends, color=INK, lw=0.8, ls=":", zorder=1)
     axis.set_xlim(*ends)
     axis.set_ylim(*ends)
     unit = _UNITS.get(quantity.rpartition("_")[2], "")
-    axis.set_xlabel(f"claimed{f' ({unit})' if unit else ''}", fontsize=8, color=_INK)
-    axis.set_ylabel("recovered", fontsize=8, color=_INK)
+    axis.set_xlabel(f"claimed{f' ({unit})' if unit else ''}", fontsize=8, color=INK)
+    axis.set_ylabel("recovered", fontsize=8, color=INK)
     axis.locator_params(nbins=4)
     axis.ticklabel_format(scilimits=(-3, 4), useMathText=True)
-    axis.tick_params(labelsize=7, colors=_INK)
+    axis.tick_params(labelsize=7, colors=INK)
     axis.xaxis.get_offset_text().set_fontsize(7)
     axis.yaxis.get_offset_text().set_fontsize(7)
 
@@ -244,7 +232,7 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
     high = np.array([(each.high - c) / each.bound for each, c in zip(claims, claimed, strict=True)])
     limit = min(max(_RANGE, 1.1 * float(np.abs([low, high]).max())), _MOST_RANGE)
     axis.axhspan(-1.0, 1.0, color=_BAND, zorder=0)
-    axis.axhline(0.0, color=_INK, lw=0.8, ls=":", zorder=1)
+    axis.axhline(0.0, color=INK, lw=0.8, ls=":", zorder=1)
     shown = np.clip(y, -0.97 * limit, 0.97 * limit)
     _bars(
         axis, x, shown, np.clip(low, -limit, limit), np.clip(high, -limit, limit), _colours(claims)
@@ -253,9 +241,9 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
     axis.set_xlim(-0.7, len(claims) - 0.3)
     step = max(1, -(-len(claims) // _MOST_LABELS))
     axis.set_xticks(x[::step], [qubits_label(each) for each in claims[::step]], fontsize=7)
-    axis.tick_params(labelsize=7, colors=_INK)
-    axis.set_ylabel("deviation / bound", fontsize=8, color=_INK)
-    axis.set_title(TITLES.get(quantity, quantity), fontsize=9, color=_INK, loc="left", pad=3)
+    axis.tick_params(labelsize=7, colors=INK)
+    axis.set_ylabel("deviation / bound", fontsize=8, color=INK)
+    axis.set_title(TITLES.get(quantity, quantity), fontsize=9, color=INK, loc="left", pad=3)
     for k, each in enumerate(claims):
         if each.verdict is ClaimVerdict.OUTSIDE:
             below = shown[k] > 0.0
@@ -272,10 +260,7 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
 
 # Plot of an error ledger: losses by component, by pair and by qubit.
 
-mpl.use("Agg")  # a backend without a display
-
-
-GATE, QUBIT, WORST = "#3d6fa8", "#5a9a7f", "#d1495b"
+GATE, QUBIT, WORST = "#3d6fa8", "#5a9a7f", BROKEN
 _BARS = 14
 
 
@@ -283,11 +268,7 @@ def draw_ledger(ledger: ErrorLedger, title: str, path: Path) -> None:
     """Draw the ledger into a file. Raises OSError, and ValueError for a suffix that matplotlib
     lacks."""
     tallest = max(len(ledger.components), min(_BARS, max(len(ledger.edges), len(ledger.qubits))))
-    figure = Figure(
-        figsize=(12.0, max(3.4, 1.3 + 0.32 * tallest)),
-        layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1),  # inches
-        facecolor="white",
-    )
+    figure = figure_of(12.0, max(3.4, 1.3 + 0.32 * tallest), 0.1)
     components, edges, qubits = figure.subplots(1, 3)
     _loss_bars(
         components,

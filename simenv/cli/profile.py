@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 import msgspec
@@ -250,6 +250,7 @@ SATURATED = 0.8
 LATE_S = 0.002
 # Share of a task's time in the environment: more than half.
 MOSTLY = 0.5
+_AS_BINDINGS = "send them as bindings: submit_many((circuit, angles))"
 
 
 class PerfFinding(msgspec.Struct, frozen=True):
@@ -273,151 +274,84 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
         f"the largest stage is {largest.name}: {_percent(largest.share)} of "
         f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
     )
-    rules = (
-        _bindings, _single_submissions, _slots, _start, _plans, _idle, _application, _packing,
-        _late, _failures,
-    )  # fmt: skip
-    results = [finding for rule in rules if (finding := rule(profile)) is not None]
-    return [first, *sorted(results, key=lambda finding: -finding.share)]
+    others = [*_of_submissions(profile), *_of_workers(profile), *_of_application(profile)]
+    return [first, *sorted(others, key=lambda finding: -finding.share)]
 
 
-def _bindings(p: RunProfile) -> PerfFinding | None:
-    """Report circuits that differ only in their angles but are sent as circuits."""
-    if p.alike < MANY or p.alike < p.tasks / 2 or p.step_tasks < MANY or p.overhead < WORTH:
-        return None
-    amount = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
-    return PerfFinding(
-        "bindings",
-        p.overhead,
-        f"{amount}, {_percent(p.overhead)} overhead; they differ only in their angles",
-        "send them as bindings: submit_many((circuit, angles))",
-    )
+def _of_submissions(p: RunProfile) -> Iterator[PerfFinding]:
+    """Yield findings about circuits that differ only in their angles, and about circuits that are
+    sent one by one."""
+    if p.overhead < WORTH:
+        return
+    if p.alike >= max(MANY, p.tasks / 2) and p.step_tasks >= MANY:
+        amount = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
+        text = f"{amount}, {_percent(p.overhead)} overhead; they differ only in their angles"
+        yield PerfFinding("bindings", p.overhead, text, _AS_BINDINGS)
+    if p.tasks >= HABIT and p.alone >= MOSTLY:
+        if p.alike >= p.tasks / 2:
+            text = f"the same structure was submitted {p.alike} times one by one"
+            way = _AS_BINDINGS
+        else:
+            text = f"{p.tasks} circuits were submitted one by one"
+            way = "send them together: submit_many(circuits)"
+        if p.step_tasks <= 1:
+            text += ", each waited for before the next"
+            way += "; or post() them, if none depends on the last"
+        text += f": {_percent(p.overhead)} overhead"
+        yield PerfFinding("one_by_one", p.overhead, text, way)
 
 
-def _single_submissions(p: RunProfile) -> PerfFinding | None:
-    """Report circuits that are sent one by one."""
-    if p.tasks < HABIT or p.alone < MOSTLY or p.overhead < WORTH:
-        return None
-    waited = p.step_tasks <= 1
-    if p.alike >= p.tasks / 2:
-        message = f"the same structure was submitted {p.alike} times one by one"
-        way = "send them as bindings: submit_many((circuit, angles))"
-    else:
-        message = f"{p.tasks} circuits were submitted one by one"
-        way = "send them together: submit_many(circuits)"
-    if waited:
-        message += ", each waited for before the next"
-        way += "; or post() them, if none depends on the last"
-    message += f": {_percent(p.overhead)} overhead"
-    return PerfFinding("one_by_one", p.overhead, message, way)
-
-
-def _slots(p: RunProfile) -> PerfFinding | None:
-    """Report a lack of workers, unless workers had to start first."""
+def _of_workers(p: RunProfile) -> Iterator[PerfFinding]:
+    """Yield findings about workers: too few, not started yet, idle, busy with plans, or failing."""
+    starting = p.starting_s / p.wall_s
     queued_s = next(stage.task_s for stage in p.stages if stage.name == QUEUE)
-    share = queued_s / sum(stage.task_s for stage in p.stages)
-    waited = p.share(QUEUE) - p.starting_s / p.wall_s >= WORTH
+    queued = queued_s / sum(stage.task_s for stage in p.stages)
     full = bool(p.workers) and p.busy >= SATURATED * p.workers
-    if share < MOSTLY or not (waited or full) or _start(p) is not None:
-        return None
-    return PerfFinding(
-        "slots",
-        p.share(QUEUE),
-        f"tasks waited for a slot {_percent(share)} of their time; {p.busy:.1f} of {p.workers} "
-        "workers were busy while there was work",
-        "more workers (simenv up --workers N), or a time with less load",
-    )
+    if starting >= ONCE:
+        text = f"tasks waited {_seconds(p.starting_s)} ({_percent(starting)}) for workers to start"
+        way = "start the environment before the application: simenv up, and pools with min > 0"
+        yield PerfFinding("start", starting, text, way)
+    elif queued >= MOSTLY and (p.share(QUEUE) - starting >= WORTH or full):
+        text = (
+            f"tasks waited for a slot {_percent(queued)} of their time; {p.busy:.1f} of {p.workers}"
+            " workers were busy while there was work"
+        )
+        way = "more workers (simenv up --workers N), or a time with less load"
+        yield PerfFinding("slots", p.share(QUEUE), text, way)
+    if p.share(ENGINE) >= MOSTLY and p.workers >= 2 and not full:
+        idle = p.share(ENGINE) * (1 - p.busy / p.workers)
+        text = f"{p.busy:.1f} of {p.workers} workers were busy on average"
+        yield PerfFinding("idle", idle, text, "submit more at once, the longest tasks first")
+    if p.share(PLAN) >= ONCE:
+        each = f"{p.structures} different structures" if p.structures > 1 else "its only structure"
+        text = f"preparing {each} (or loading the engine) took {_percent(p.share(PLAN))}"
+        way = "use one circuit with parameters and bind its angles, or a pool of that engine"
+        yield PerfFinding("plans", p.share(PLAN), text, way)
+    if p.failed or p.retried:
+        text = f"{p.failed} of {p.tasks} tasks failed, {p.retried} needed more than one attempt"
+        yield PerfFinding("failures", 0.0, text, "simenv trace ID shows the reason")
 
 
-def _start(p: RunProfile) -> PerfFinding | None:
-    """Report tasks that waited for the start of workers."""
-    share = p.starting_s / p.wall_s
-    if share < ONCE:
-        return None
-    return PerfFinding(
-        "start",
-        share,
-        f"tasks waited {_seconds(p.starting_s)} ({_percent(share)}) for workers to start",
-        "start the environment before the application: simenv up, and pools with min > 0",
-    )
-
-
-def _plans(p: RunProfile) -> PerfFinding | None:
-    """Report the time of planning and of loading an engine."""
-    share = p.share(PLAN)
-    if share < ONCE:
-        return None
-    each = f"{p.structures} different structures" if p.structures > 1 else "its only structure"
-    return PerfFinding(
-        "plans",
-        share,
-        f"preparing {each} (or loading the engine) took {_percent(share)}",
-        "use one circuit with parameters and bind its angles, or a pool of that engine",
-    )
-
-
-def _idle(p: RunProfile) -> PerfFinding | None:
-    """Report workers without work while others ran."""
-    if p.share(ENGINE) < MOSTLY or p.workers < 2 or p.busy >= SATURATED * p.workers:
-        return None
-    return PerfFinding(
-        "idle",
-        p.share(ENGINE) * (1 - p.busy / p.workers),
-        f"{p.busy:.1f} of {p.workers} workers were busy on average",
-        "submit more at once, the longest tasks first",
-    )
-
-
-def _application(p: RunProfile) -> PerfFinding | None:
-    """Report the time of the application itself."""
-    share = p.share(APPLICATION)
-    if share < WORTH:
-        return None
-    return PerfFinding(
-        "application",
-        share,
-        f"{_percent(share)} of the time no task was in the environment: the application computed, "
-        f"encoded circuits (in all {_seconds(p.packed_s)}), or read results",
-        "submit the next step before you read the last one",
-    )
-
-
-def _packing(p: RunProfile) -> PerfFinding | None:
-    """Report the time of encoding circuits in the application's process."""
-    share = p.packed_s / p.wall_s
-    if share < WORTH:
-        return None
-    return PerfFinding(
-        "packing",
-        share,
-        f"encoding circuits took {_seconds(p.packed_s)} ({_percent(share)})",
-        "bind the angles of one circuit instead of building many: submit_many((circuit, angles))",
-    )
-
-
-def _late(p: RunProfile) -> PerfFinding | None:
-    """Report results that were read late."""
+def _of_application(p: RunProfile) -> Iterator[PerfFinding]:
+    """Yield findings about the application: its own time, its encoding, and results read late."""
+    application, packing = p.share(APPLICATION), p.packed_s / p.wall_s
+    if application >= WORTH:
+        text = (
+            f"{_percent(application)} of the time no task was in the environment: the application"
+            f" computed, encoded circuits (in all {_seconds(p.packed_s)}), or read results"
+        )
+        way = "submit the next step before you read the last one"
+        yield PerfFinding("application", application, text, way)
+    if packing >= WORTH:
+        text = f"encoding circuits took {_seconds(p.packed_s)} ({_percent(packing)})"
+        way = "bind the angles of one circuit instead of building many: "
+        yield PerfFinding("packing", packing, text, f"{way}submit_many((circuit, angles))")
     step_s = p.wall_s / p.steps
-    if p.late_s < LATE_S or p.late_s < WORTH * step_s:
-        return None
-    return PerfFinding(
-        "late",
-        min(1.0, p.late_s / step_s),
-        f"results were read late: {_seconds(p.late_s)} after they were ready, on average",
-        "read them in the order of their end: simenv.as_completed(tasks)",
-    )
-
-
-def _failures(p: RunProfile) -> PerfFinding | None:
-    """Report failed tasks and repeated attempts."""
-    if not (p.failed or p.retried):
-        return None
-    return PerfFinding(
-        "failures",
-        0.0,
-        f"{p.failed} of {p.tasks} tasks failed, {p.retried} needed more than one attempt",
-        "simenv trace ID shows the reason",
-    )
+    if p.late_s >= max(LATE_S, WORTH * step_s):
+        late = _seconds(p.late_s)
+        text = f"results were read late: {late} after they were ready, on average"
+        way = "read them in the order of their end: simenv.as_completed(tasks)"
+        yield PerfFinding("late", min(1.0, p.late_s / step_s), text, way)
 
 
 def _percent(share: float) -> str:

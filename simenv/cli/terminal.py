@@ -241,11 +241,14 @@ def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32)
         note(f"the {limit} largest of {len(shares)}; --json prints all")
 
 
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns; the first row has the headers."""
+def table(rows: Sequence[Sequence[str]], left: int | None = None) -> None:
+    """Print rows in aligned columns; the first row has the headers. `left`: number of columns of
+    text, before columns of numbers; None: all are text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)][:left]
+        if left is not None:
+            cells += map(str.rjust, row[left:], widths[left:])
         line("  ".join(cells).rstrip())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -21,8 +21,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
 from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_question
 from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
-from simenv.client.tasks.calls import TaskExecutor, deadline_of
-from simenv.client.tasks.task import Task, number_of, row_of
+from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
 from simenv.model.task_rules import checked_integer
@@ -296,7 +295,7 @@ def connect(
 # Executor of circuits with the interface of `concurrent.futures.Executor`.
 
 
-class SimenvExecutor(TaskExecutor[Task]):
+class SimenvExecutor(TaskExecutor):
     """Executor of circuits, for libraries that take one; its futures are tasks.
 
     `client`: None connects to the environment of this machine, and closes that connection at
@@ -304,9 +303,9 @@ class SimenvExecutor(TaskExecutor[Task]):
     """
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
-        super().__init__()
         self._owns_client = client is None
         self.client = connect() if client is None else client
+        super().__init__(self.client.session)
         self._options = options
 
     def submit(  # type: ignore[override]
@@ -352,9 +351,6 @@ class SimenvExecutor(TaskExecutor[Task]):
         super().shutdown(wait, cancel_futures=cancel_futures)
         if self._owns_client and (wait or not self._unfinished()):
             self.client.close()
-
-    def _cancel(self, tasks: Sequence[Task]) -> object:
-        return self.client.cancel(tasks)
 
     def _check(self, circuit: object, arguments: tuple[object, ...] = ()) -> None:
         """Raise OptionError for what is a function, and its arguments."""

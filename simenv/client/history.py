@@ -83,16 +83,9 @@ class TaskHistory:
         circuit structure, which programs share that differ only in their angles.
         """
         after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s)
+        rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while True:
-            request = partial(
-                GetHistory,
-                after=after,
-                limit=PAGE_ROWS,
-                since_s=since_s,
-                app=run_name,
-                structure=structure,
-                states=tuple(states),
-            )
+            request = partial(rows_of, after=after, limit=PAGE_ROWS, since_s=since_s)
             page = self._session.request(History, request)
             yield from filter(chosen, page.rows)
             if page.complete or (page.rows and page.rows[-1].submitted_s >= until_s):
@@ -117,16 +110,10 @@ class TaskHistory:
         rows: list[LogRow] = []
         before, complete = NEWEST, False
         chosen = _Chosen(tuple(states), owner, pool, until_s)
+        rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while len(rows) < limit and not complete:
-            request = partial(
-                GetHistory,
-                limit=PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows)),
-                since_s=since_s,
-                app=run_name,
-                structure=structure,
-                before=before,
-                states=tuple(states),
-            )
+            size = PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows))
+            request = partial(rows_of, limit=size, since_s=since_s, before=before)
             page = self._session.request(History, request)
             if not page.newest_first:
                 every = self.tasks(

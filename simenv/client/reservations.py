@@ -27,7 +27,6 @@ from simenv.wire.messages import admin
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
 
-MIN_LEASE_S = 0.001
 POLL_S = 0.25  # longest pause before a delayed request is repeated
 MAX_WORKLOAD_FIELD = 2**62  # upper bound of each field of a workload
 

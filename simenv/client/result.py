@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -406,27 +406,22 @@ def _qubits(packed: bytes) -> tuple[int, ...] | None:
 # which gives the same bits.
 
 
-class ResultChecker(Protocol):
-    """The connection through which the service checks results; `ServiceSession` implements it."""
-
-    def verify(self, number: int) -> str: ...
-
-
 def is_intact(completion: Completion) -> bool:
     """Return whether a result has the checksum that its worker recorded."""
     return zlib.crc32(completion.payload) == completion.checksum
 
 
 def fetch_again(
-    service: ResultChecker, number: int, receive: Callable[[], Completion | None], reason: str
+    verify: Callable[[int], str], number: int, receive: Callable[[], Completion | None], reason: str
 ) -> Completion:
     """Have the service check a task's result; return the intact or the new one.
 
-    `receive`: waits for the next completion of the task. `reason`: text about the damage. Raises
-    NotFoundError if the service has removed the result, StoreError if it is still damaged.
+    `verify`: asks the service to check it; `receive`: waits for the next completion of the task;
+    `reason`: text about the damage. Raises NotFoundError if the service has removed the result,
+    StoreError if it is still damaged.
     """
     name = task_name(number)
-    if service.verify(number) in ("unknown", "removed"):
+    if verify(number) in ("unknown", "removed"):
         raise NotFoundError(
             f"the result of task {name} is no longer kept",
             hint="submit it again with its seed; results.keep_gib limits the stored results",

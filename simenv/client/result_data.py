@@ -148,7 +148,7 @@ def _outcomes(rows: PackedBits, width: int) -> Iterable[int]:
 
 
 class ResultSource(Protocol):
-    """The connection by which stored arrays are read; `ServiceSession` implements it."""
+    """The connection by which stored results are read and checked; `ServiceSession` is one."""
 
     @property
     def results_folder(self) -> Path | None:
@@ -156,6 +156,9 @@ class ResultSource(Protocol):
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file, through the service."""
+
+    def verify(self, number: int) -> str:
+        """Have the service check a stored result; return its state."""
 
 
 class LargeArrays:

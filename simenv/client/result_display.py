@@ -31,7 +31,7 @@ BAR_PX = 240
 
 
 class ResultLike(Protocol):
-    """Attributes of a result that are displayed; see `Result`."""
+    """Attributes of a result that are displayed or exported; see `Result`."""
 
     @property
     def task(self) -> str: ...
@@ -66,6 +66,7 @@ class ResultLike(Protocol):
     @property
     def std_errors(self) -> tuple[float, ...]: ...
     def has(self, output: str) -> bool: ...
+    def to_dict(self, arrays: bool = True) -> dict[str, Any]: ...
 
 
 def client_text(info: ServiceInfo) -> str:
@@ -267,16 +268,6 @@ _METADATA = (
 )
 
 
-class ExportableResult(Protocol):
-    """A result to export; `Result` implements it."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def num_qubits(self) -> int: ...
-    def to_dict(self, arrays: bool = True) -> dict[str, Any]: ...
-
-
 def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
     """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
     has = decoded.has if arrays else (lambda _field: False)
@@ -311,7 +302,7 @@ def _by_bit_string(result: Any) -> dict[str, list[float]]:
     return {text: [value.real, value.imag] for text, value in result.amplitudes.items()}
 
 
-def save(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+def save(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
 
     Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
@@ -332,7 +323,7 @@ def save(result: ExportableResult, decoded: DecodedResult, row: int, path: Path)
         raise OptionError(f"cannot save {path}: {error.strerror}", hint=hint) from error
 
 
-def metadata(result: ExportableResult, decoded: DecodedResult) -> dict[str, Any]:
+def metadata(result: ResultLike, decoded: DecodedResult) -> dict[str, Any]:
     """Return the metadata of a result as builtins, without its arrays."""
     settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
     registers = [list(register) for register in decoded.data.registers]
@@ -375,7 +366,7 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     return entries
 
 
-def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+def _hdf5(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     settings = metadata(result, decoded)
     attributes = {
         key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
@@ -385,7 +376,7 @@ def _hdf5(result: ExportableResult, decoded: DecodedResult, row: int, path: Path
     result_files.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
 
 
-def _npz(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+def _npz(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     import numpy as np
 
     text = msgspec.json.encode(metadata(result, decoded)).decode()
@@ -393,7 +384,7 @@ def _npz(result: ExportableResult, decoded: DecodedResult, row: int, path: Path)
         np.savez(file, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
 
 
-def _json(result: ExportableResult, decoded: DecodedResult, row: int, path: Path) -> None:
+def _json(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     if decoded.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
         raise OptionError(
             f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",

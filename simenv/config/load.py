@@ -89,7 +89,7 @@ _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_by
 def load(
     options: Mapping[str, object],
     file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Config:
     """Merge defaults, then `file`, then `options`.
 
@@ -114,9 +114,8 @@ def load(
     return convert({**merged, "name": name}, source)
 
 
-def import_folders(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def import_folders(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Folders to search for the module of a provider: the working directory, then PYTHONPATH."""
-    environ = os.environ if environ is None else environ
     named = environ.get("PYTHONPATH", "").split(os.pathsep)
     return tuple(dict.fromkeys(os.path.abspath(each) for each in (os.curdir, *filter(None, named))))
 
@@ -142,7 +141,7 @@ def _launcher_table(launcher: object) -> dict[str, object]:
 
 
 def last_config(
-    name: str, environ: Mapping[str, str] | None = None, resume: bool = False
+    name: str, environ: Mapping[str, str] = os.environ, resume: bool = False
 ) -> dict[str, object]:
     """Return the settings of the environment's last start; {} if there was none or if its journal
     does not exist.

@@ -168,13 +168,12 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     socket_key: str = ""  # public key that the service proves on its node's sockets
 
 
-def home_root(environ: Mapping[str, str] | None = None) -> Path:
+def home_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Return SIMENV_HOME, by default ~/.simenv."""
-    environ = os.environ if environ is None else environ
     return Path(environ.get("SIMENV_HOME") or Path.home() / ".simenv").expanduser().absolute()
 
 
-def devices_folder(environ: Mapping[str, str] | None = None) -> Path:
+def devices_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of imported devices, NAME.json each; it may not exist."""
     return home_root(environ) / "devices"
 
@@ -185,10 +184,9 @@ def connection_file(name: str = "default") -> Path:
     return home_root() / check_name(name) / "connection.json"
 
 
-def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
+def service_file(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Path of the connection file that SIMENV_SERVICE names; None if it is not set. The name of an
     environment, without a dot, stands for its file, unless there is a file of that name here."""
-    environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_SERVICE")
     if not named:
         return None
@@ -198,13 +196,12 @@ def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
     return path
 
 
-def interpreter(environ: Mapping[str, str] | None = None) -> str:
+def interpreter(environ: Mapping[str, str] = os.environ) -> str:
     """Return the Python that starts services: SIMENV_PYTHON, else this interpreter.
 
     Raises ConfigError if this process is a program with embedded Python, such as DEFw's, also if
     it was started by a link with the name of an interpreter.
     """
-    environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_PYTHON")
     if not named and not _is_python(sys.executable):
         raise ConfigError(
@@ -220,30 +217,27 @@ def _is_python(program: str | None) -> bool:
     return bool(program) and "py" in Path(str(program)).resolve().name.lower()
 
 
-def application(environ: Mapping[str, str] | None = None) -> str:
+def application(environ: Mapping[str, str] = os.environ) -> str:
     """Name of the run of an application that this process belongs to (SIMENV_APP); "" if none."""
-    environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_APP", "")
     return check_name(named, "SIMENV_APP: an application's") if named else ""
 
 
-def launch_agent(config: Config, environ: Mapping[str, str] | None = None) -> str:
+def launch_agent(config: Config, environ: Mapping[str, str] = os.environ) -> str:
     """Return the agent, the program that is called as AGENT HOST COMMAND...: SIMENV_LAUNCH_AGENT,
     else the value in the table [launcher]; "" if neither is set."""
-    environ = os.environ if environ is None else environ
     return environ.get("SIMENV_LAUNCH_AGENT") or config.launcher.agent
 
 
-def places(config: Config, environ: Mapping[str, str] | None = None) -> EnvironmentPaths:
+def places(config: Config, environ: Mapping[str, str] = os.environ) -> EnvironmentPaths:
     """Return the paths of one environment; nothing is created."""
     home = home_root(environ) / check_name(config.name)
     return EnvironmentPaths(home, state_folder(config, home, environ))
 
 
-def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:
+def state_folder(config: Config, home: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the live journal: `state_dir`; else the environment's home, if it is on
     a local disk; else a local folder under SIMENV_SCRATCH, TMPDIR, /var/tmp or /tmp."""
-    environ = os.environ if environ is None else environ
     if config.state_dir:
         return Path(config.state_dir).absolute()
     if config.network_state or not is_network(kind_of(home)):
@@ -255,13 +249,13 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
     return home
 
 
-def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+def socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Create a new folder for the sockets of one start of a service, below the lasting one of this
     user. Raises ConfigError if other users could replace it by a folder of theirs."""
     return Path(tempfile.mkdtemp(prefix="simenv-", dir=lasting_socket_folder(environ)))
 
 
-def lasting_socket_folder(environ: Mapping[str, str] | None = None) -> Path:
+def lasting_socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the 0700 folder of this user below `socket_base`; the first call creates it.
 
     It is never removed. A client may outlive its service: in a folder that other users can write,
@@ -295,11 +289,10 @@ def segment_folder(sockets: Path) -> Path:
     return Path("/dev/shm") / sockets.name
 
 
-def socket_base(environ: Mapping[str, str] | None = None) -> Path:
+def socket_base(environ: Mapping[str, str] = os.environ) -> Path:
     """Return XDG_RUNTIME_DIR if it is a private folder of this user, as its specification requires
     (after `su` it may be another user's), else the system's temporary folder, else /tmp: the first
     that is short enough for the path of a socket."""
-    environ = os.environ if environ is None else environ
     runtime = environ.get("XDG_RUNTIME_DIR")
     bases = [tempfile.gettempdir(), "/tmp"]
     if runtime and os.access(runtime, os.W_OK) and files.weakness(Path(runtime)) is None:
@@ -309,15 +302,14 @@ def socket_base(environ: Mapping[str, str] | None = None) -> Path:
     return Path(next(fits))
 
 
-def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
+def kernel_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder of compiled kernels for all environments of this user: SIMENV_KERNELS (a local disk,
     if homes are on a network file system), by default SIMENV_HOME/kernels."""
-    environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_KERNELS")
     return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"
 
 
-def kernel_folder(environ: Mapping[str, str] | None = None) -> Path:
+def kernel_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Create and check the folder `kernel_cache`. Raises ConfigError if other users can write to
     it."""
     return files.kernel_folder(kernel_cache(environ))
@@ -389,70 +381,6 @@ def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def gpu_environ(gpu: str) -> tuple[tuple[str, str], ...]:
     """Return the variables that make one GPU, by UUID or number, the only one that CUDA sees."""
     return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", gpu)
-
-
-# Settings of a QPM for other hosts: SIMENV_QPM_* variables as one frozen value.
-#
-# An empty variable counts as unset.
-
-STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s
-_MOST_STATEVECTOR = 20
-_YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
-
-
-class QPMConfig(msgspec.Struct, frozen=True):
-    """Settings of one QPM. `private`: start a private environment always, never, or (None) if no
-    environment is running."""
-
-    private: bool | None = None
-    service_named: bool = False  # SIMENV_SERVICE says which environment is meant
-    pool: str = ""  # "": all of them, merged
-    types: int = 0  # type bits; 0: by the kinds of devices that it represents
-    role: str = "client"  # rights in an environment that is up; "admin": those of the key
-    reservations_required: bool = True
-    token_file: Path | None = None
-    statevector_qubits: int = STATEVECTOR_QUBITS
-
-
-def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
-    """Read the SIMENV_QPM_* variables. Raises ConfigError, which names the variable."""
-    environ = os.environ if environ is None else environ
-    pool = environ.get("SIMENV_QPM_POOL", "")
-    token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
-    reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
-    return QPMConfig(
-        private=_boolean(environ, "SIMENV_QPM_PRIVATE"),
-        service_named=bool(environ.get("SIMENV_SERVICE")),
-        pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
-        role=_choice(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
-        types=_integer(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
-        reservations_required=reservations != "optional",
-        token_file=Path(token).expanduser() if token else None,
-        statevector_qubits=_integer(
-            environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
-        ),
-    )
-
-
-def _boolean(environ: Mapping[str, str], name: str) -> bool | None:
-    text = _choice(environ, name, (*_YES, *_NO))
-    return None if not text else text in _YES
-
-
-def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    text = environ.get(name, "").lower()
-    if text and text not in choices:
-        raise ConfigError(f"{name}={text[:80]!r}", hint=f"one of: {', '.join(choices)}")
-    return text
-
-
-def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = environ.get(name, "")
-    if not text:
-        return default
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise ConfigError(f"{name}={text[:80]!r}", hint=f"a whole number, {low} to {high}")
-    return int(text)
 
 
 # Messages that a starting service sends to its starter, one JSON object a line.

@@ -13,7 +13,7 @@ import msgspec
 
 from simenv.model.program import FEW, Text
 
-MAX_TEXT_CHARS = 255  # of a name or a label in a request, a profile or a policy
+MAX_LABEL_CHARS = 255  # of a name or a label in a request, a profile or a policy
 MAX_INFLIGHT = 2**31 - 1  # tasks of one device at once
 APP = "app"  # metadata key of a reservation: the run of the application that made it
 

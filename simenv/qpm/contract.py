@@ -130,7 +130,6 @@ class EventEndpoint(Protocol):
 
     def put(self, event: Any) -> object:
         """Take one `simenv.qpm.envelopes.EventEnvelope`."""
-        ...
 
 
 def revision2_methods() -> dict[str, Arguments]:

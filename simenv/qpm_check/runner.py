@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.qpm_check import target as qpm_check_target
+from simenv.qpm_check import target as targets
 from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, Verdict, VerdictState
 from simenv.qpm_check.circuits import WANTED_S, LongCircuit
 from simenv.qpm_check.session import WAIT_S, CheckSession
@@ -58,7 +58,7 @@ class CheckReport(msgspec.Struct, frozen=True):
 
 
 def check(
-    target: qpm_check_target.CheckTarget,
+    target: targets.CheckTarget,
     rows: Sequence[Check],
     options: Options | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
@@ -68,7 +68,7 @@ def check(
     chosen = options or Options()
     expected = [row for row in rows if _is_wanted(row, chosen.only)]
     if not expected:
-        raise qpm_check_target.NothingToCheckError(
+        raise targets.NothingToCheckError(
             f"no row is called {', '.join(chosen.only)}", hint="--list shows all"
         )
     begun = time.monotonic()
@@ -94,7 +94,7 @@ class _Series:
 
     def __init__(
         self,
-        target: qpm_check_target.CheckTarget,
+        target: targets.CheckTarget,
         revision: int,
         long_circuit: LongCircuit,
         options: Options,
@@ -151,20 +151,17 @@ class _Series:
         except Exception as error:  # noqa: BLE001 - any error of the plugin is the verdict
             self._closed_to_us = "no QPM could be opened"
             self._abandon()
-            return (
-                VerdictState.FAILED,
-                f"it could not be opened: {qpm_check_target.named(error)}: {error}",
-            )
+            return (VerdictState.FAILED, f"it could not be opened: {targets.named(error)}: {error}")
         try:
             row.check(session)
-        except qpm_check_target.CheckFailed as broken:
+        except targets.CheckFailed as broken:
             return VerdictState.FAILED, str(broken)
-        except qpm_check_target.CheckSkipped as omitted:
+        except targets.CheckSkipped as omitted:
             return VerdictState.SKIPPED, str(omitted)
         except CheckNotApplicable as irrelevant:
             return VerdictState.NOT_APPLICABLE, str(irrelevant)
         except Exception as error:  # noqa: BLE001 - a host would have met it
-            return VerdictState.FAILED, f"{qpm_check_target.named(error)}: {error}"[-2_000:]
+            return VerdictState.FAILED, f"{targets.named(error)}: {error}"[-2_000:]
         finally:
             session.clean_up()
         return VerdictState.PASSED, ""
@@ -202,7 +199,7 @@ class _Series:
         thread.start()
         thread.join(self._probe_s)
         if thread.is_alive():
-            raise qpm_check_target.CheckFailed(
+            raise targets.CheckFailed(
                 f"sync_run of a Bell pair was not answered within {self._probe_s:g} s"
             )
 
@@ -223,7 +220,7 @@ def _is_wanted(row: Check, only: tuple[str, ...]) -> bool:
     return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
 
 
-def _has(target: qpm_check_target.CheckTarget, need: TargetProperty) -> bool:
+def _has(target: targets.CheckTarget, need: TargetProperty) -> bool:
     return {
         TargetProperty.PACKAGE: target.has_package,
         TargetProperty.TRANSPORT: target.has_transport,
@@ -250,27 +247,43 @@ _MOST_CHARS = 400  # longest reason in a table
 
 def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
     """Write the checks that did not pass, or all of them, and a line of totals to `stream`."""
+    rows = (
+        (
+            verdict.id,
+            str(verdict.revision),
+            (str(verdict.state), _COLOURS[verdict.state]),
+            f"{verdict.title}\n  {short(verdict.why)}" if verdict.why else verdict.title,
+        )
+        for verdict in report.verdicts
+        if everything or verdict.state is not VerdictState.PASSED
+    )
+    headers = ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD")
+    print_table(headers, rows, summary(report), stream, narrow=3)
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | tuple[str, str]]],
+    summary: str,
+    stream: Any,
+    narrow: int,
+) -> None:
+    """Write rows of texts, or of texts with their styles, and a line. `narrow`: number of columns
+    at the left that are never wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
-    shown = [v for v in report.verdicts if everything or v.state is not VerdictState.PASSED]
-    if shown:
-        result = Table(box=None, pad_edge=False, show_edge=False)
-        for header in ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD"):
-            result.add_column(header, no_wrap=header != "PROMISE, AND WHAT CAME INSTEAD")
-        for verdict in shown:
-            message = (
-                verdict.title if not verdict.why else f"{verdict.title}\n  {_short(verdict.why)}"
-            )
-            result.add_row(
-                verdict.id, str(verdict.revision),
-                Text(str(verdict.state), _COLOURS[verdict.state]),
-                Text(message),
-            )  # fmt: skip
+    result = Table(box=None, pad_edge=False, show_edge=False)
+    for place, header in enumerate(headers):
+        result.add_column(Text(_printable(header)), no_wrap=place < narrow)
+    for row in rows:
+        cells = [(each, "") if isinstance(each, str) else each for each in row]
+        result.add_row(*(Text(_printable(text), style) for text, style in cells))
+    if result.row_count:
         console.print(result)
-    console.print(Text(summary(report)))
+    console.print(Text(summary))
 
 
 def summary(report: CheckReport) -> str:
@@ -332,7 +345,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
     message = " ".join(_printable(message).split())
     return message if len(message) <= _MOST_CHARS else f"{message[:_MOST_CHARS]}..."
 

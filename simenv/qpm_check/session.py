@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from simenv.qpm_check import circuits, target as qpm_check_target
+from simenv.qpm_check import circuits, target as targets
 from simenv.qpm_check.circuits import LongCircuit
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
 
@@ -19,7 +19,7 @@ from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
 class CheckedClient:
     """Methods of a client; each answer is tested for values that are not plain data."""
 
-    def __init__(self, link: qpm_check_target.ClientConnection, impure: dict[str, str]) -> None:
+    def __init__(self, link: targets.ClientConnection, impure: dict[str, str]) -> None:
         self.link = link
         self._impure = impure
 
@@ -28,7 +28,7 @@ class CheckedClient:
 
         def call(*args: Any, **named_ones: Any) -> Any:
             answer = method(*args, **named_ones)
-            for place in qpm_check_target.impurities(answer):
+            for place in targets.impurities(answer):
                 self._impure.setdefault(name, place)
             return answer
 
@@ -38,9 +38,7 @@ class CheckedClient:
 class EventListener:
     """A client and its event queue. `register` registers it with the QPM."""
 
-    def __init__(
-        self, client: CheckedClient, sink: qpm_check_target.ClientEventSink, wait_s: float
-    ) -> None:
+    def __init__(self, client: CheckedClient, sink: targets.ClientEventSink, wait_s: float) -> None:
         self.q = client
         self.sink = sink
         self._wait_s = wait_s
@@ -48,7 +46,7 @@ class EventListener:
     def register(self, evtype: Any, **more: Any) -> Any:
         return self.q.register_event_notification(self.sink.ep, evtype, self.sink.class_id, **more)
 
-    def taken(self) -> qpm_check_target.ReceivedEvent:
+    def taken(self) -> targets.ReceivedEvent:
         """Return the next event. Raises CheckFailed if none comes in time."""
         event = self.sink.take(self._wait_s)
         expect(event is not None, f"no event within {self._wait_s:g} s")
@@ -91,8 +89,8 @@ class CheckSession:
 
     def __init__(
         self,
-        target: qpm_check_target.CheckTarget,
-        subject: qpm_check_target.QPMInstance | None,
+        target: targets.CheckTarget,
+        subject: targets.QPMInstance | None,
         revision: int,
         long_circuit: LongCircuit,
         wait_s: float = WAIT_S,
@@ -103,7 +101,7 @@ class CheckSession:
         self.wait_s = wait_s  # limit of a wait for an expected event
         self._impure: dict[str, str] = {}
         self._long_circuit = long_circuit
-        self._links: list[qpm_check_target.ClientConnection] = []
+        self._links: list[targets.ClientConnection] = []
         self._cids: list[tuple[str, Plain, CheckedClient]] = []  # cid, reservation, client
         self._reserved: list[int] = []
         self._listeners: list[EventListener] = []
@@ -112,7 +110,7 @@ class CheckSession:
         self._q: CheckedClient | None = None
 
     @property
-    def subject(self) -> qpm_check_target.QPMInstance:
+    def subject(self) -> targets.QPMInstance:
         """Running QPM of checks that need one."""
         assert self._subject is not None
         return self._subject
@@ -149,7 +147,7 @@ class CheckSession:
         """Connect a client of another owner. Raises CheckSkipped if there are no other owners."""
         link = self.subject.other_owner()
         if link is None:
-            raise qpm_check_target.CheckSkipped("all clients act for one owner here")
+            raise targets.CheckSkipped("all clients act for one owner here")
         self._links.append(link)
         return CheckedClient(link, self._impure)
 
@@ -347,7 +345,7 @@ class CheckSession:
                     return cid
             if not self.lengthen():
                 break
-        raise qpm_check_target.CheckSkipped(f"of {sum(AHEAD)} long circuits none had to wait")
+        raise targets.CheckSkipped(f"of {sum(AHEAD)} long circuits none had to wait")
 
     def _waits(self, cid: str) -> bool:
         """Return whether the circuit still waits after LOOK_S."""
@@ -372,7 +370,7 @@ class CheckSession:
         expected = names or (REFUSED,)
         try:
             answer = call()
-        except (CheckFailed, qpm_check_target.CheckSkipped):
+        except (CheckFailed, targets.CheckSkipped):
             raise
         except Exception as error:
             result = named(error)
@@ -388,7 +386,7 @@ class CheckSession:
         try:
             return call()
         except Exception as error:
-            if named(error) in qpm_check_target.FAMILY:
+            if named(error) in targets.FAMILY:
                 return error
             raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
 

@@ -119,15 +119,12 @@ class ClientEventSink(Protocol):
 
     def take(self, timeout_s: float) -> ReceivedEvent | None:
         """Return the next event; None after `timeout_s`."""
-        ...
 
     def seen(self) -> int:
         """Number of events that came, taken or not."""
-        ...
 
     def fail(self) -> None:
         """Make every later `put` raise; these events are counted too."""
-        ...
 
 
 class ClientConnection(Protocol):
@@ -136,17 +133,14 @@ class ClientConnection(Protocol):
     @property
     def methods(self) -> Any:
         """The contract's methods."""
-        ...
 
     def sink(self) -> ClientEventSink: ...
 
     def impure(self) -> dict[str, str]:
         """Methods with answers that were not plain data before they were sent."""
-        ...
 
     def die(self) -> None:
         """Disconnect without a message, in the middle of running calls."""
-        ...
 
 
 class QPMInstance(Protocol):
@@ -156,19 +150,15 @@ class QPMInstance(Protocol):
 
     def other_owner(self) -> ClientConnection | None:
         """Connect a client that acts for another owner; None if there are no other owners."""
-        ...
 
     def card(self) -> Card:
         """Answer of `query`."""
-        ...
 
     def exit_reason(self) -> str:
         """ "" while the QPM lives, else the reason of its end."""
-        ...
 
     def signatures(self) -> dict[str, inspect.Signature]:
         """Signatures of every public method, without self."""
-        ...
 
 
 class Outage(Protocol):
@@ -176,11 +166,9 @@ class Outage(Protocol):
 
     def begin(self) -> None:
         """Stop the backend without warning (kill -9); returns when it has ended."""
-        ...
 
     def end(self) -> None:
         """Start the backend again, with all accepted tasks; returns when it answers."""
-        ...
 
 
 class CheckTarget(Protocol):
@@ -193,11 +181,9 @@ class CheckTarget(Protocol):
 
     def serves(self, revision: int) -> str:
         """ "" if the target serves the revision, else the reason."""
-        ...
 
     def open(self, revision: int) -> AbstractContextManager[QPMInstance]:
         """Open a separate QPM that ends with the `with` block."""
-        ...
 
 
 def named(error: BaseException) -> str:

@@ -192,7 +192,6 @@ class WorkerKey(msgspec.Struct, frozen=True):
 
 
 def new_pair() -> KeyPair:
-    """Return a new key pair."""
     public, secret = zmq.curve_keypair()
     return KeyPair(public.decode(), secret.decode())
 

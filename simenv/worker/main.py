@@ -14,7 +14,7 @@ from simenv import files, process
 from simenv.errors import SimenvError
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
-from simenv.worker import ranks
+from simenv.worker import mpirun, ranks
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.ranks import Follower, Leader, RankMonitor
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
@@ -31,9 +31,8 @@ SILENCE_LIMITS_PER_LEASE = 3
 def main() -> int:
     arguments = _arguments()
     if arguments.log is not None:
-        write_to(
-            log_of(arguments.log, ranks.rank_from_environ(os.environ) if arguments.ranks > 1 else 0)
-        )
+        rank = mpirun.rank_from_environ(os.environ) if arguments.ranks > 1 else 0
+        write_to(log_of(arguments.log, rank))
     # A worker that holds a machine first abandons its job; see `process.on_exit`.
     parent = process.die_with_parent(
         arguments.parent, signal.SIGTERM if arguments.provider else signal.SIGKILL
@@ -53,7 +52,7 @@ def main() -> int:
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         _load(arguments, runner)
         return _serve(arguments, session, parent)
-    except ranks.NoMpi as error:
+    except mpirun.NoMpi as error:
         process.log_line(str(error))
         return EXIT_MPI
     except SimenvError as error:
@@ -64,8 +63,8 @@ def main() -> int:
 def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     if arguments.gpus:  # before MPI, which may begin CUDA
-        _take_gpu(arguments.gpus.split(","), ranks.rank_from_environ(os.environ))
-    comm = ranks.begin(arguments.ranks)
+        _take_gpu(arguments.gpus.split(","), mpirun.rank_from_environ(os.environ))
+    comm = mpirun.begin(arguments.ranks)
     process.log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
     result_writer = None if comm.rank else _result_writer(arguments, service)
     runner = Runner(result_writer, comm, _checkpoints(arguments))

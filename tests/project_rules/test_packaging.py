@@ -60,7 +60,6 @@ def test_declared_dependencies_are_those_imported() -> None:
         "mpi",
         "pennylane",
         "plots",
-        "progress",
         "qasm3",
         "qec",
         "qir",

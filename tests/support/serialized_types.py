@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from launcher import probe
-from simenv.cli.admin import doctor_installation, qpm_diff_observe
+from simenv.cli.admin import doctor_installation
 from simenv.cli.demo_runs import DemoRow, VariationalRun as DemoRun
 from simenv.cli.observe import ProfileReport as PerformanceReport
 from simenv.cli.tasks.bundle_manifest import Manifest
@@ -58,6 +58,7 @@ from simenv.model.task import (
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import DeviceInfo, OperationInfo, QubitInfo
 from simenv.qpm import answers, contract, envelopes
+from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
@@ -183,7 +184,7 @@ PRINTED: dict[str, Any] = {
     "demo, at its end": DemoRun,
     "environments": EnvironmentInfo,
     "policy": PoolPolicies,
-    "qpm diff": qpm_diff_observe.Row,
+    "qpm diff": comparison.Row,
     "result provenance": Provenance,
     "result stages": Stages,
 }

@@ -158,12 +158,6 @@ class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
             matrix = np.kron(_PAULIS[bits >> qubit & 1], matrix)
         return conjugation(matrix)
 
-    def mean_count(self, kind: str) -> float:
-        """Mean number of steps of one kind in a word."""
-        return sum(step[0] == kind for word in self.sequences for step in word) / len(
-            self.sequences
-        )
-
 
 def conjugation(matrix: Matrix) -> Images:
     """Images of all Pauli strings under P -> U P U^+: uint8 [4^n]. U is a Clifford gate."""

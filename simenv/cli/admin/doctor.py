@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import typer
 
-from simenv.cli import app, terminal
 from simenv.cli.admin import doctor_installation
 from simenv.cli.admin.doctor_installation import DoctorFinding
 
@@ -49,19 +48,4 @@ def doctor(context: typer.Context) -> None:
 
     The exit code is 1 if something needs repair.
     """
-
-    failed = False
-    remedies: set[str] = set()  # several checks may have one remedy: it is printed once
-    for finding in findings():
-        failed |= finding.level == "fail"
-        if app.settings_of(context).as_json:
-            terminal.json_line(finding)
-        else:
-            terminal.line(
-                f"{terminal.paint(finding.level, width=4)}  {finding.what:<13} {finding.detail}"
-            )
-            if finding.remedy and finding.remedy not in remedies:
-                terminal.line(f"{'':20}type: {finding.remedy}")
-                remedies.add(finding.remedy)
-    if failed:
-        raise typer.Exit(1)
+    doctor_installation.report(context, findings())

@@ -1,19 +1,21 @@
-"""Findings of `simenv doctor`, and checks of the installation."""
+"""Findings of `simenv doctor` and `simenv qfw check`, and checks of the installation."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import typer
 
 import simenv
+from simenv.cli import app, terminal
 
-# One line of the doctor's report.
+# Findings, and the report that prints them.
 
 
 class DoctorFinding(msgspec.Struct, frozen=True):
@@ -24,6 +26,28 @@ class DoctorFinding(msgspec.Struct, frozen=True):
     what: str
     detail: str
     remedy: str = ""
+
+
+def verdict(what: str, detail: str, fault: str = "", remedy: str = "") -> DoctorFinding:
+    """Return a finding that fails with `fault` and its remedy, or is ok with `detail`."""
+    if fault:
+        return DoctorFinding("fail", what, fault, remedy)
+    return DoctorFinding("ok", what, detail)
+
+
+def report(context: typer.Context, findings: Iterable[DoctorFinding]) -> None:
+    """Print each finding as it comes; a remedy is printed once. Exit code 1 if one fails."""
+    failed = False
+    remedies = {""}
+    for finding in findings:
+        failed |= finding.level == "fail"
+        lines = [f"{terminal.paint(finding.level, width=4)}  {finding.what:<13} {finding.detail}"]
+        if finding.remedy not in remedies:
+            lines.append(f"{'':20}type: {finding.remedy}")
+            remedies.add(finding.remedy)
+        app.settings_of(context).answer(finding, lines)
+    if failed:
+        raise typer.Exit(1)
 
 
 # Checks of the installation: imported packages, versions, extras.

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from simenv.cli import app, terminal
-from simenv.cli.admin.doctor_installation import DoctorFinding
-from simenv.config import home_root, interpreter, paths as qpm, service_file
+from simenv.cli import app
+from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
+from simenv.config import home_root, interpreter, service_file
 from simenv.errors import ConfigError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
@@ -43,11 +43,10 @@ def build(context: typer.Context, folder: Folder = DEFAULT) -> None:
     from simenv.frontends.qpi import build
 
     built = build(folder)
-    if app.settings_of(context).as_json:
-        terminal.json_line({"folder": str(built.folder), "library": str(built.library)})
-        return
-    terminal.line(str(built.library))
-    terminal.line(f"next: cc program.c $(simenv qpi flags {folder}) -o program")
+    app.settings_of(context).answer(
+        {"folder": str(built.folder), "library": str(built.library)},
+        (str(built.library), f"next: cc program.c $(simenv qpi flags {folder}) -o program"),
+    )
 
 
 @qpi.command()
@@ -61,15 +60,14 @@ def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
         raise NotFoundError(
             f"there is no {result.library}", hint=f"build it: simenv qpi build {folder}"
         )
-    if app.settings_of(context).as_json:
-        terminal.json_line({"cflags": result.cflags, "libs": result.libs})
-        return
-    terminal.line(" ".join([*result.cflags, *result.libs]))
+    value = {"cflags": result.cflags, "libs": result.libs}
+    app.settings_of(context).answer(value, [" ".join([*result.cflags, *result.libs])])
 
 
 # Checks whether QFw can load simenv's service and finds an environment.
 
 ASK_S = 20.0
+_BUILD = "./qfw_build.sh --defw"
 # Imported by DEFw itself, and by the services of QFw, all of which its resource manager loads.
 MODULES = (
     ("yaml", "PyYAML"),
@@ -102,32 +100,27 @@ def _install(paths: QfwLayout) -> str:
 
 
 def _package() -> DoctorFinding:
-    package_folder = installing.package()
+    folder = installing.package()
+    fault = ""
     if installing.is_editable():
-        message = (
-            f"{package_folder} is an editable installation or a checkout: DEFw cannot import it"
-        )
-        return DoctorFinding("fail", "package", message, "pip install simenv  # without -e")
-    return DoctorFinding("ok", "package", f"simenv in {package_folder}")
+        fault = f"{folder} is an editable installation or a checkout: DEFw cannot import it"
+    return verdict("package", f"simenv in {folder}", fault, "pip install simenv  # without -e")
 
 
 def _link(paths: QfwLayout) -> DoctorFinding:
-    link = paths.link
+    link, fault = paths.link, ""
     if not link.is_dir():
-        return DoctorFinding("fail", "service", f"{link} is not there", _install(paths))
-    if link.resolve() != (SERVICES / installing.MODULE).resolve():
-        message = f"{link} belongs to another installation: {link.resolve()}"
-        return DoctorFinding("fail", "service", message, _install(paths))
-    return DoctorFinding("ok", "service", str(link))
+        fault = f"{link} is not there"
+    elif link.resolve() != (SERVICES / installing.MODULE).resolve():
+        fault = f"{link} belongs to another installation: {link.resolve()}"
+    return verdict("service", str(link), fault, _install(paths))
 
 
 def _activation(paths: QfwLayout) -> DoctorFinding:
+    fault = ""
     if not installing.is_sourced(paths) or not paths.variables.exists():
-        message = (
-            "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
-        )
-        return DoctorFinding("fail", "activation", message, _install(paths))
-    return DoctorFinding("ok", "activation", str(paths.variables))
+        fault = "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
+    return verdict("activation", str(paths.variables), fault, _install(paths))
 
 
 def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
@@ -136,7 +129,7 @@ def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     program = Path(environ.get("DEFW_PATH") or paths.root / "DEFw") / "src" / "defwp"
     own_version = platform.python_version()
     if not program.exists():
-        return DoctorFinding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
+        return verdict("DEFw", "", f"{program} is not there", _BUILD)
     libraries = f"{program.parent}:{sysconfig.get_config_var('LIBDIR')}"
     child_env = {**environ, "LD_LIBRARY_PATH": f"{libraries}:{environ.get('LD_LIBRARY_PATH', '')}"}
     line = [str(program), "--py-version"]
@@ -145,27 +138,21 @@ def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
             line, env=child_env, capture_output=True, text=True, timeout=ASK_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return DoctorFinding(
-            "fail", "DEFw", f"{program} does not run: {error}", "./qfw_build.sh --defw"
-        )
-    qfw_version = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
-    if qfw_version[0] != own_version:
-        message = (
-            f"{program} has Python {qfw_version[0]}, simenv is installed for {own_version} "
-            f"({sys.prefix})"
-        )
-        return DoctorFinding(
-            "fail", "DEFw", message, "install simenv in the environment DEFw was built in"
-        )
-    return DoctorFinding("ok", "DEFw", f"{program}, Python {qfw_version[0]}")
+        return verdict("DEFw", "", f"{program} does not run: {error}", _BUILD)
+    version = (done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"])[0]
+    fault = ""
+    if version != own_version:
+        own = f"simenv is installed for {own_version} ({sys.prefix})"
+        fault = f"{program} has Python {version}, {own}"
+    remedy = "install simenv in the environment DEFw was built in"
+    return verdict("DEFw", f"{program}, Python {version}", fault, remedy)
 
 
 def _command(paths: QfwLayout) -> DoctorFinding:
-    own = installing.command()
+    own, fault = installing.command(), ""
     if not own.is_safe():
-        message = f"{own.script} does not run while QFw is active: QFw replaces its interpreter"
-        return DoctorFinding("fail", "command", message, _install(paths))
-    return DoctorFinding("ok", "command", f"{own.script} on {own.interpreter}")
+        fault = f"{own.script} does not run while QFw is active: QFw replaces its interpreter"
+    return verdict("command", f"{own.script} on {own.interpreter}", fault, _install(paths))
 
 
 def _interpreters() -> DoctorFinding:
@@ -181,29 +168,31 @@ def _interpreters() -> DoctorFinding:
             continue
         wrong.append(f"{path} {f'is {path.resolve()}' if path.exists() else 'is not there'}")
         repairs.append(f"ln -sf {shlex.quote(str(real))} {shlex.quote(str(path))}")
-    if wrong:
-        message = f"{'; '.join(wrong)}; QFw needs links to {real}, for which simenv is installed"
-        return DoctorFinding("fail", "interpreter", message, "; ".join(repairs))
-    return DoctorFinding("ok", "interpreter", str(real))
+    fault = "; ".join(wrong)
+    if fault:
+        fault += f"; QFw needs links to {real}, for which simenv is installed"
+    return verdict("interpreter", str(real), fault, "; ".join(repairs))
 
 
 def _modules() -> DoctorFinding:
-    missing = [name for name, _ in MODULES if importlib.util.find_spec(name) is None]
+    missing = {name: pip for name, pip in MODULES if importlib.util.find_spec(name) is None}
+    fault = ""
     if missing:
-        message = f"QFw and DEFw import {', '.join(missing)}, not installed in {sys.prefix}"
-        packages = " ".join(package for name, package in MODULES if name in missing)
-        return DoctorFinding("fail", "modules", message, f"pip install {packages}")
-    return DoctorFinding("ok", "modules", ", ".join(name for name, _ in MODULES))
+        fault = f"QFw and DEFw import {', '.join(missing)}, not installed in {sys.prefix}"
+    remedy = f"pip install {' '.join(missing.values())}"
+    return verdict("modules", ", ".join(name for name, _ in MODULES), fault, remedy)
 
 
 def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """Check the settings that the service will read, and whether its environment is up."""
+    from simenv.frontends.qfw.environment import read_settings
+
     service_env = dict(environ)  # `install` would write these settings
     if paths.variables.exists():  # the service reads that file, not this shell's variables
         service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
         service_env |= _read_variables(paths.variables)
     try:
-        settings = qpm.read(service_env)
+        settings = read_settings(service_env)
     except ConfigError as error:
         yield DoctorFinding("fail", "variables", error.message, error.hint)
         return
@@ -283,13 +272,15 @@ def install(
     if pool:
         settings["SIMENV_QPM_POOL"] = pool
     built = installing.install(_folder(folder), settings)
-    if app.settings_of(context).as_json:
-        terminal.json_line({"made": [str(path) for path in built], "variables": settings})
-        return
-    for path in built:
-        terminal.line(str(path))
-    terminal.line(f"next: simenv up; then: simenv qfw check {_folder(folder)}")
-    terminal.line(f"then: qfw_setup.sh --services-config {built[-1]}")
+    made = [str(path) for path in built]
+    app.settings_of(context).answer(
+        {"made": made, "variables": settings},
+        (
+            *made,
+            f"next: simenv up; then: simenv qfw check {_folder(folder)}",
+            f"then: qfw_setup.sh --services-config {made[-1]}",
+        ),
+    )
 
 
 @qfw.command()
@@ -298,30 +289,15 @@ def check(context: typer.Context, folder: QfwFolder = None) -> None:
 
     The exit code is 1 if something needs repair.
     """
-
-    failed = False
-    for finding in findings(_folder(folder), os.environ):
-        failed |= finding.level == "fail"
-        if app.settings_of(context).as_json:
-            terminal.json_line(finding)
-            continue
-        terminal.line(
-            f"{terminal.paint(finding.level, width=4)}  {finding.what:<12} {finding.detail}"
-        )
-        if finding.remedy:
-            terminal.line(f"{'':20}type: {finding.remedy}")
-    if failed:
-        raise typer.Exit(1)
+    report(context, findings(_folder(folder), os.environ))
 
 
 @qfw.command()
 def uninstall(context: typer.Context, folder: QfwFolder = None) -> None:
     """Remove from QFw what `install` added."""
     removed = [str(path) for path in installing.uninstall(_folder(folder))]
-    if app.settings_of(context).as_json:
-        terminal.json_line({"gone": removed})
-    else:
-        terminal.line("\n".join(removed) or "simenv is not installed there")
+    lines = removed or ["simenv is not installed there"]
+    app.settings_of(context).answer({"gone": removed}, lines)
 
 
 @qfw.command()
@@ -332,12 +308,10 @@ def path(
     ] = False,
 ) -> None:
     """Print the folder of svc_simenv_qpm, for DEFW_EXTERNAL_SERVICES_PATH."""
-    if app.settings_of(context).as_json:
-        terminal.json_line({"variable": VARIABLE, "path": str(SERVICES), "module": MODULE})
-    elif export:
-        terminal.line(f'export {VARIABLE}="{SERVICES}${{{VARIABLE}:+:${VARIABLE}}}"')
-    else:
-        terminal.line(str(SERVICES))
+    folder = str(SERVICES)
+    line = f'export {VARIABLE}="{folder}${{{VARIABLE}:+:${VARIABLE}}}"' if export else folder
+    value = {"variable": VARIABLE, "path": folder, "module": MODULE}
+    app.settings_of(context).answer(value, [line])
 
 
 def _service(common: app.Settings) -> Path | None:

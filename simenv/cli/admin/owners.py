@@ -13,7 +13,7 @@ import typer
 
 from simenv import config, files
 from simenv.cli import app, terminal
-from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.cli.listing import Column, Columns, NoHeader, Style, listed, listing, printed
 from simenv.client.connection import address
 from simenv.client.connection.address import KeyFileAddress
 from simenv.config.load import limit_values
@@ -22,6 +22,7 @@ from simenv.model import OwnerLimits, OwnerUse
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
+    from simenv.client.client import Client
     from simenv.model import OwnerReport
 
 # `simenv limits`: limits and present use of each owner of a key; admins change limits here.
@@ -66,53 +67,46 @@ limits = typer.Typer(help="Show and set limits for each owner of a key.")
 
 
 @limits.callback(invoke_without_command=True)
+@listed(_LINES)
 def show(
-    context: typer.Context,
+    client: Client,
     owner: Annotated[str, typer.Option(help="Only this owner (name as in `keys list`).")] = "",
-    columns: Columns = "",
-    no_header: NoHeader = False,
-    watch: Watch = 0.0,
-) -> None:
+) -> Iterable[LimitRow]:
     """List limits and use: of all owners for an admin, else of your own key.
 
     USED is the present use; `-` where the limit holds for each request.
     """
-    if context.invoked_subcommand is not None:
-        return
-    common = app.settings_of(context)
-    style = Style(common.as_json, columns, no_header, watch)
-    with common.connect() as client:
-        listing(_LINES, style, lambda: _lines(client.limits().values(), owner))
+    reports = client.limits().values()
+    return (row for each in reports if owner in ("", each.owner) for row in _of(each))
+
+
+def _report(report: OwnerReport) -> Iterator[str]:
+    for row in _of(report):
+        maximum = "none" if row.maximum is None else _figure(row, row.maximum)
+        yield f"{row.limit:<22}{maximum}"
 
 
 @limits.command("set")
+@printed(_report)
 def set_limits(
-    context: typer.Context,
+    client: Client,
     owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
     values: Annotated[
         list[str], typer.Argument(help="KEY=VALUE: max_queued_tasks=1000, max_kept_bytes=2GiB.")
     ],
-) -> None:
+) -> OwnerReport:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    settings = _parse_values(values)
-    common = app.settings_of(context)
-    with common.connect() as client:
-        _print_report(client.set_limits(owner, settings), common.as_json)
+    return client.set_limits(owner, _parse_values(values))
 
 
 @limits.command()
+@printed(_report)
 def reset(
-    context: typer.Context,
+    client: Client,
     owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
-) -> None:
+) -> OwnerReport:
     """Remove the limits set for one owner; those of simenv.toml hold again."""
-    common = app.settings_of(context)
-    with common.connect() as client:
-        _print_report(client.set_limits(owner, reset=True), common.as_json)
-
-
-def _lines(reports: Iterable[OwnerReport], owner: str) -> Iterator[LimitRow]:
-    return (line for each in reports if owner in ("", each.owner) for line in _of(each))
+    return client.set_limits(owner, reset=True)
 
 
 def _of(report: OwnerReport) -> Iterator[LimitRow]:
@@ -140,15 +134,6 @@ def _parse_values(assignments: list[str]) -> dict[str, int]:
         return limit_values(entries, "simenv limits set")
     except ConfigError as error:
         raise OptionError(error.message, hint=error.hint) from error
-
-
-def _print_report(report: OwnerReport, as_json: bool) -> None:
-    if as_json:
-        terminal.json_line(report)
-        return
-    for line in _of(report):
-        maximum = "none" if line.maximum is None else _figure(line, line.maximum)
-        terminal.line(f"{line.limit:<22}{maximum}")
 
 
 def _figure(line: LimitRow, value: int) -> str:
@@ -217,14 +202,14 @@ def add(
 
         user_key = issue_key(kept, name, role, path)
     absolute = path.absolute()
-    if app.settings_of(context).as_json:
-        terminal.json_line(
-            {"name": name, "role": role, "file": str(absolute), "address": user_key.address}
-        )
-        return
-    terminal.line(f"key   {name}, role {role}, for {user_key.address}")
-    terminal.line(f"file  {absolute} (0600: it holds the secret key)")
-    terminal.line(f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}")
+    app.settings_of(context).answer(
+        {"name": name, "role": role, "file": str(absolute), "address": user_key.address},
+        (
+            f"key   {name}, role {role}, for {user_key.address}",
+            f"file  {absolute} (0600: it holds the secret key)",
+            f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}",
+        ),
+    )
 
 
 @keys.command("list")
@@ -243,10 +228,8 @@ def revoke(
     """Revoke a key at once, also on open connections; its tasks stay."""
     with _key_store(context) as kept:
         kept.revoke(name)
-    if app.settings_of(context).as_json:
-        terminal.json_line({"name": name, "revoked": True})
-    else:
-        terminal.line(f"key {name} is revoked; its tasks stay")
+    value = {"name": name, "revoked": True}
+    app.settings_of(context).answer(value, [f"key {name} is revoked; its tasks stay"])
 
 
 def _default_file(context: typer.Context, name: str) -> Path:

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simenv.cli import app, terminal
-from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, listing
+from simenv.cli.listing import Column, listed, printed
 from simenv.errors import OptionError
 from simenv.model import NodeInfo, PoolInfo
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
     from simenv.client.administration import PoolPolicies
+    from simenv.client.client import Client
     from simenv.wire.messages.queries import RetainedData
 
 # Commands that change pools and nodes: `scale`, `drain`, `undrain`.
 
 
+def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
+    why = terminal.clean(f" ({now.reason})") if now.reason else ""
+    if isinstance(now, NodeInfo):
+        workers = terminal.counted(now.workers, "worker")
+        yield f"node {now.name} is {now.state}{why}; {workers} there"
+        return
+    wanted = str(now.least) if now.least == now.most else f"{now.least} to {now.most}"
+    yield f"pool {now.name} is {now.state}{why}: {now.workers} ready of {wanted} workers wanted"
+
+
+@printed(_state)
 def scale(
-    context: typer.Context,
+    client: Client,
     pool: Annotated[str, typer.Argument(help="Name of a pool, as in `simenv pools`.")],
     workers: Annotated[
         int | None, typer.Argument(min=0, help="Fixed number of workers.", metavar="[N]")
@@ -38,7 +51,7 @@ def scale(
         bool,
         typer.Option("--force", help="Allow more workers than the nodes hold; for tests."),
     ] = False,
-) -> None:
+) -> PoolInfo:
     """Set the number of workers of a pool, persistently.
 
     A surplus worker ends after its current task.
@@ -47,60 +60,32 @@ def scale(
         raise OptionError(
             "simenv scale needs a number of workers", hint="simenv scale POOL 4, or --max 8"
         )
-    common = app.settings_of(context)
-    with common.connect() as client:
-        done = client.scale(
-            pool, workers, min_workers=min_workers, max_workers=max_workers, force=force
-        )
-    if common.as_json:
-        terminal.json_line(done)
-    else:
-        _print_pool(done)
+    return client.scale(
+        pool, workers, min_workers=min_workers, max_workers=max_workers, force=force
+    )
 
 
+@printed(_state)
 def drain(
-    context: typer.Context,
+    client: Client,
     node: Annotated[str, typer.Argument(help="Name of a node, as in `simenv nodes`.")],
     reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` shows it.")],
-) -> None:
+) -> NodeInfo:
     """Start nothing more on a node; running tasks finish.
 
     `simenv undrain NODE` ends it."""
-    common = app.settings_of(context)
-    with common.connect() as client:
-        _print_state(client.drain(node, reason), common.as_json)
+    return client.drain(node, reason)
 
 
+@printed(_state)
 def undrain(
-    context: typer.Context,
+    client: Client,
     name: Annotated[
         str, typer.Argument(help="Name of a drained or lost node, or of a quarantined pool.")
     ],
-) -> None:
+) -> NodeInfo | PoolInfo:
     """Use a drained or lost node, or a quarantined pool, again."""
-    common = app.settings_of(context)
-    with common.connect() as client:
-        _print_state(client.undrain(name), common.as_json)
-
-
-def _print_state(now: NodeInfo | PoolInfo, as_json: bool) -> None:
-    if as_json:
-        terminal.json_line(now)
-    elif isinstance(now, PoolInfo):
-        _print_pool(now)
-    else:
-        why = f" ({now.reason})" if now.reason else ""
-        workers = terminal.counted(now.workers, "worker")
-        terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {workers} there")
-
-
-def _print_pool(pool: PoolInfo) -> None:
-    size_range = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
-    why = f" ({pool.reason})" if pool.reason else ""
-    terminal.line(
-        f"pool {pool.name} is {pool.state}{terminal.clean(why)}: {pool.workers} ready of "
-        f"{size_range} workers wanted"
-    )
+    return client.undrain(name)
 
 
 # `simenv policy`: order of tasks and admission of reservations, pool by pool.
@@ -120,22 +105,24 @@ Pool = Annotated[str, typer.Argument(help="Name of a pool; all: every pool.")]
 policy = typer.Typer(help="Show and set queue and admission policies of pools.")
 
 
+def _policies(now: PoolPolicies) -> Iterator[str]:
+    keys = f" by {', '.join(now.keys)}" if now.keys else ""
+    figures = {"credit": f", {now.credits} credits", "rate": f", {now.rate} each {now.span_s:g} s"}
+    yield f"pool {now.pool}: queue {now.queue}{keys}"
+    yield f"admission {now.admission}{figures.get(now.admission, '')}"
+
+
 @policy.callback(invoke_without_command=True)
-def show(
-    context: typer.Context, columns: Columns = "", no_header: NoHeader = False, watch: Watch = 0.0
-) -> None:
+@listed(_POLICIES)
+def show(client: Client) -> Iterable[PoolPolicies]:
     """List the policies of each pool, and of the whole environment (all)."""
-    if context.invoked_subcommand is not None:
-        return
-    common = app.settings_of(context)
-    style = Style(common.as_json, columns, no_header, watch)
-    with common.connect() as client:
-        listing(_POLICIES, style, client.policies.listed)
+    return client.policies.listed()
 
 
 @policy.command()
+@printed(_policies)
 def queue(
-    context: typer.Context,
+    client: Client,
     pool: Pool,
     name: Annotated[
         str, typer.Argument(metavar="POLICY", help="priority, fifo, ordered or round_robin.")
@@ -143,17 +130,16 @@ def queue(
     keys: Annotated[
         str, typer.Option(help="For ordered, with commas: priority, shortest, longest, fifo.")
     ] = "",
-) -> None:
+) -> PoolPolicies:
     """Set the policy of a queue, also for waiting tasks; it persists over restarts."""
-    common = app.settings_of(context)
     settings = [key.strip() for key in keys.split(",")] if keys else []
-    with common.connect() as client:
-        _print_policies(client.policies.set_queue(pool, name, settings), common.as_json)
+    return client.policies.set_queue(pool, name, settings)
 
 
 @policy.command()
+@printed(_policies)
 def admission(
-    context: typer.Context,
+    client: Client,
     pool: Pool,
     name: Annotated[str, typer.Argument(metavar="POLICY", help="unlimited, credit or rate.")],
     total_credits: Annotated[
@@ -161,24 +147,11 @@ def admission(
     ] = 0,
     rate: Annotated[int, typer.Option(min=0, help="For rate: units in each time span.")] = 0,
     span_s: Annotated[float, typer.Option(min=0.0, help="For rate: time span in seconds.")] = 0.0,
-) -> None:
+) -> PoolPolicies:
     """Set the admission policy of reservations; it persists over restarts."""
-    common = app.settings_of(context)
-    with common.connect() as client:
-        done = client.policies.set_admission(
-            pool, name, total_credits=total_credits, rate=rate, span_s=span_s
-        )
-    _print_policies(done, common.as_json)
-
-
-def _print_policies(now: PoolPolicies, as_json: bool) -> None:
-    if as_json:
-        terminal.json_line(now)
-        return
-    keys = f" by {', '.join(now.keys)}" if now.keys else ""
-    figures = {"credit": f", {now.credits} credits", "rate": f", {now.rate} each {now.span_s:g} s"}
-    terminal.line(f"pool {now.pool}: queue {now.queue}{keys}")
-    terminal.line(f"admission {now.admission}{figures.get(now.admission, '')}")
+    return client.policies.set_admission(
+        pool, name, total_credits=total_credits, rate=rate, span_s=span_s
+    )
 
 
 # `simenv prune`: remove stored data of ended tasks.
@@ -202,18 +175,17 @@ def prune(
     older_s = None if older_than is None else _seconds(older_than)
     with common.connect() as client:
         done = client.prune(older_s, dry_run)
-    if common.as_json:
-        terminal.json_line({"dry_run": dry_run, "freed": done.freed, "left": done.left})
-        return
     freed, left = done.freed, done.left
     label = "would free" if dry_run else "freed"
-    terminal.line(f"{label}  {_amounts(freed)}")
-    if freed.unread:
+    age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
+    common.answer(
+        {"dry_run": dry_run, "freed": freed, "left": left},
+        (f"{label}  {_amounts(freed)}", f"{'kept'.ljust(len(label))}  {_amounts(left)}{age}"),
+    )
+    if freed.unread and not common.as_json:
         terminal.note(
             f"{freed.unread} of their completions have not been acknowledged by every cursor"
         )
-    age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
-    terminal.line(f"{'kept'.ljust(len(label))}  {_amounts(left)}{age}")
 
 
 def _amounts(kept: RetainedData) -> str:

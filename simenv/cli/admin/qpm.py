@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,16 +26,17 @@ import typer
 
 from simenv import config
 from simenv.cli import app, terminal
-from simenv.cli.admin.qpm_diff import diff
+from simenv.cli.tasks.circuit_input import read_circuit
 from simenv.client import launch
 from simenv.config import EnvironmentPaths
-from simenv.errors import OptionError
+from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import PoolSpec
 from simenv.qpm_check import RPC_TIMEOUT_S
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.qpm_check.check import Verdict
+    from simenv.qpm_check.comparison import CircuitSource
     from simenv.qpm_check.target import CheckTarget
 
 # Environment of `simenv qpm check defw`: private, and killed and restarted by the kit.
@@ -287,16 +288,17 @@ def _private(**config: Any) -> Iterator[Client]:
 
 
 @contextmanager
-def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Callable[[], Any]]:
-    """Yield a factory of QPMs over the environment, or over one pool of it, that require
-    reservations.
+def _qpm(
+    client: Client, revision: int, pool: str | None = None, reservations: str = "required"
+) -> Iterator[Callable[[], Any]]:
+    """Yield a factory of QPMs over the environment, or over one pool of it.
 
     In revision 1 the factory returns a new connection at each call; in revision 2, one object.
     """
     import simenv
 
     with simenv.connect(service=client.service) as own:
-        qpm = own.qpm_with(pool=pool, reservations="required")
+        qpm = own.qpm_with(pool=pool, reservations=reservations)
         yield qpm.connection if revision == 1 else lambda: qpm
 
 
@@ -367,6 +369,103 @@ def machine() -> Any:
 
     line = [[a, b] for a in range(7) for b in (a - 1, a + 1) if 0 <= b < 7]
     return GenericBackendV2(7, coupling_map=line, seed=7)
+
+
+NOT_ALIKE = 1
+_NO_CLIFFORD = "OPENQASM 2.0;\nqreg q[1];\nu3(0.1,0,0) q[0];\n"
+
+
+def diff(
+    context: typer.Context,
+    pool1: Annotated[str, typer.Argument(help="A pool of the environment that is up.")],
+    pool2: Annotated[str, typer.Argument(help="Another pool, such as that of a device.")],
+    files: Annotated[list[Path], typer.Argument(help="OpenQASM files, or folders of *.qasm.")],
+    shots: Annotated[int, typer.Option(min=1, help="Shots of each circuit on each pool.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the circuits; devices ignore it.")] = 7,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0,
+            help="Maximum total variation distance of the counts, beyond statistical noise.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(callback=app.seconds, help="Timeout of a circuit in seconds.")
+    ] = 600.0,
+    every: Annotated[bool, typer.Option("--all", help="Show also what is equal.")] = False,
+) -> None:  # fmt: skip
+    """Compare two pools by what an application observes through a QPM.
+
+    Runs the same circuits and invalid requests through a QPM on both pools, and compares calls,
+    errors, states, times, devices and counts. The exit code is 1 if their behaviour differs, 4 if
+    there is no such pool or file.
+    """
+    from simenv.qpm_check import comparison
+    from simenv.qpm_check.target import Objects
+
+    common = app.settings_of(context)
+    sources = _sources(files)
+    observed = []
+    with common.connect() as client:
+
+        def provenance(task: str) -> tuple[str, str, str]:
+            result = client.task(task).result(timeout)
+            return result.engine, result.engine_reason, result.remark
+
+        pools = client.pools()
+        for pool in (pool1, pool2):
+            if pool not in pools:
+                raise NotFoundError(f"there is no pool {pool!r}", hint=f"pools: {', '.join(pools)}")
+        for pool in (pool1, pool2):
+
+            def announce(name: str, pool: str = pool) -> None:
+                if sys.stderr.isatty() and not common.as_json:
+                    terminal.note(f"{pool}: {terminal.clean(name)}")
+
+            target = Objects(pool, partial(_qpm, client, pool=pool, reservations="optional"))
+            facts = comparison.device_facts(
+                client.devices()[pool], _returns_statevectors(client, pool)
+            )
+            observed.append(
+                comparison.observe(
+                    target, sources, shots, seed, timeout, provenance, facts, announce
+                )
+            )
+    result = comparison.compare(observed[0], observed[1], bound)
+    if common.as_json:
+        terminal.json_line(result.plain())
+    else:
+        comparison.table(result, everything=every, stream=sys.stdout)
+    if not result.alike:
+        raise typer.Exit(NOT_ALIKE)
+
+
+def _sources(files: Sequence[Path]) -> list[CircuitSource]:
+    """Read the circuits, named by their files. Raises NotFoundError, and ProgramError for one that
+    any pool would refuse."""
+    from simenv.client.circuits import text_checks
+    from simenv.qpm_check.comparison import CircuitSource
+
+    paths = [path for file in files for path in (sorted(file.glob("*.qasm")) or [file])]
+    names = [path.name for path in paths]
+    sources = []
+    for path in paths:
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such file", hint="OpenQASM files, or their folder")
+        read_circuit(str(path))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        version = text_checks.inspect(text, str(path)).version
+        name = path.name if names.count(path.name) == 1 else str(path)
+        sources.append(CircuitSource(name, text, f"openqasm{version}"))
+    return sources
+
+
+def _returns_statevectors(client: Client, pool: str) -> bool:
+    try:
+        explained = client.explain(_NO_CLIFFORD, pool=pool, shots=None, outputs="statevector")
+    except SimenvError:
+        return False
+    return bool(explained.engine)
 
 
 qpm = typer.Typer(help="Check a QPM plugin; compare two pools.")

@@ -230,10 +230,8 @@ def show(
 def remove(context: typer.Context, name: Name) -> None:
     """Remove an imported device. Running tasks are not affected."""
     path = overview.remove(name)
-    if app.settings_of(context).as_json:
-        terminal.json_line({"name": name, "file": str(path), "removed": True})
-    else:
-        terminal.line(f"device {name} is removed")
+    value = {"name": name, "file": str(path), "removed": True}
+    app.settings_of(context).answer(value, [f"device {name} is removed"])
 
 
 def _read(paths: Iterable[Path]) -> dict[str, bytes]:

@@ -174,7 +174,7 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     ]
     if rows:
         terminal.line()
-        _table([_HEADERS, *rows])
+        terminal.table([_HEADERS, *rows], left=1)
 
 
 def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
@@ -186,7 +186,7 @@ def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
         (key, f"{value:g}", dates.get(f"qubits[{qubit}].{key}", snapshot.calibrated or "-"))
         for key, value in values.items()
     ]
-    _table(rows)
+    terminal.table(rows, left=1)
     gates = _gates(snapshot, qubit)
     if gates:
         terminal.line()
@@ -200,7 +200,7 @@ def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
             )
             for gate in gates
         ]
-        _table(table)
+        terminal.table(table, left=1)
 
 
 def _gates(snapshot: CalibrationSnapshot, qubit: int) -> list[GateCalibration]:
@@ -210,17 +210,6 @@ def _gates(snapshot: CalibrationSnapshot, qubit: int) -> list[GateCalibration]:
 def _dates(snapshot: CalibrationSnapshot, qubit: int) -> dict[str, str]:
     prefix = f"qubits[{qubit}]."
     return {key: when for key, when in snapshot.dates.items() if key.startswith(prefix)}
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print aligned columns; numbers (all but the first column) to the right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            text.ljust(width) if k == 0 else text.rjust(width)
-            for k, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        terminal.line("  ".join(cells).rstrip())
 
 
 def _short(value: float) -> str:
@@ -343,7 +332,6 @@ def qubits_label(each: ClaimComparison) -> str:
 
 
 def sentence(each: ClaimComparison) -> str:
-    """Return a comparison as a sentence."""
     gate = f" ({each.gate})" if each.gate else ""
     claimed = each.claimed or 0.0
     part = f" ({each.deviation / claimed:+.1%})" if claimed else ""

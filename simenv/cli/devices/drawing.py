@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,34 @@ _STEPS = 300
 _MAX_TRIES = 20_000  # most cells that the search tries
 
 
-def positions(snapshot: CalibrationSnapshot) -> NDArray[np.float64]:
-    """Return x to the right and y down of each qubit, float64 [qubits, 2]; coupled ones about 1
-    apart."""
-    count = snapshot.num_qubits
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Layout of a device, for the drawing as text and for the picture: x to the right and y down of
+    each qubit, float64 [qubits, 2], coupled ones about 1 apart; coupled pairs (a < b); errors."""
+
+    positions: NDArray[np.float64]
+    edges: list[tuple[int, int]]
+    pair_errors: dict[tuple[int, int], float]
+    readout_errors: dict[int, float]
+
+
+def lattice(snapshot: CalibrationSnapshot, *, ring: bool = False) -> Lattice:
+    """Return the layout of a device. `ring`: an all-to-all device on a circle, not on a grid."""
+    edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
+    places = circle if ring and snapshot.all_to_all else partial(_positions, snapshot, edges)
+    return Lattice(
+        places(snapshot.num_qubits),
+        sorted(edges),
+        details.pair_errors(snapshot),
+        details.readout_errors(snapshot),
+    )
+
+
+def _positions(
+    snapshot: CalibrationSnapshot, edges: set[tuple[int, int]], count: int
+) -> NDArray[np.float64]:
     if snapshot.coordinates:
         return np.array(snapshot.coordinates, np.float64)
-    edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
     if snapshot.all_to_all or not edges or count > MAX_STRESS_QUBITS:
         return grid(count)
     distances = _distances(count, edges)
@@ -176,6 +198,7 @@ def _rotate_to_axes(
 # A level compares an error with the median of the device: 0 up to the median, 1 up to twice, 2 up
 # to four times, 3 above. Levels have colours on a terminal, and different characters everywhere.
 
+Key = TypeVar("Key")
 BROKEN = 4  # the level of a gate whose error is 1
 _ACROSS, _DOWN, _SLANTED = "-=~#x", "|:;#x", ".o*#x"
 _RATIOS = (1.0, 2.0, 4.0)
@@ -192,7 +215,7 @@ class Drawing:
     width: int
 
 
-def levels(values: Mapping[int, float]) -> dict[int, int]:
+def levels(values: Mapping[Key, float]) -> dict[Key, int]:
     """Return the level of each error against the median of those that work."""
     if not values:
         return {}
@@ -210,19 +233,20 @@ def draw(snapshot: CalibrationSnapshot) -> Drawing | None:
     """Return the drawing; None for a device that is too large."""
     if snapshot.num_qubits > _MAX_QUBITS:
         return None
-    cells = _cells(positions(snapshot), snapshot.num_qubits)
+    layout = lattice(snapshot)
+    cells = _cells(layout.positions, snapshot.num_qubits)
     if cells is None:
         return None
     digits = len(str(snapshot.num_qubits - 1))
     columns = int(cells[:, 0].max()) + digits
     canvas = _Canvas(int(cells[:, 1].max()) + 1, columns)
     centres = cells + np.array([(digits - 1) // 2, 0])
-    errors = details.pair_errors(snapshot)
-    edges = sorted({(min(pair), max(pair)) for pair in snapshot.coupling})
-    result = levels({k: errors[pair] for k, pair in enumerate(edges) if pair in errors})
-    for k, (a, b) in enumerate(edges):
-        canvas.join(centres[a], centres[b], result.get(k, -1))
-    qubits = levels(details.readout_errors(snapshot))
+    pairs = levels(
+        {pair: layout.pair_errors[pair] for pair in layout.edges if pair in layout.pair_errors}
+    )
+    for a, b in layout.edges:
+        canvas.join(centres[a], centres[b], pairs.get((a, b), -1))
+    qubits = levels(layout.readout_errors)
     for qubit, (x, y) in enumerate(cells.tolist()):
         canvas.put(x, y, str(qubit).rjust(digits), qubits.get(qubit, -1))
     return Drawing(canvas.lines(), columns)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from simenv.cli import execute, terminal
+from simenv.cli import execute
 from simenv.cli.app import Settings
 from simenv.cli.tasks import bundle_manifest
 from simenv.cli.tasks.bundle_manifest import BundleFailure, manifest, one_row, read as manifest_read
@@ -302,7 +302,5 @@ def rerun(
         if wait or is_private:
             full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
             present(client, full, common.as_json, timeout, is_private=is_private)
-        elif common.as_json:
-            terminal.json_line({"task": tasks[0].handle.id})
         else:
-            terminal.line(tasks[0].handle.id)
+            common.answer({"task": tasks[0].handle.id}, [tasks[0].handle.id])

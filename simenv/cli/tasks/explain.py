@@ -13,15 +13,7 @@ import typer
 from simenv.cli import app, terminal
 from simenv.cli.devices import certify
 from simenv.cli.listing import Column, Style, keyed, listing
-from simenv.cli.tasks.circuit_input import (
-    NAMES,
-    SENT,
-    CircuitOptions,
-    answer_progress,
-    client_and_circuit,
-    errors_for_command_line,
-    read_circuit,
-)
+from simenv.cli.tasks import circuit_input
 from simenv.client.circuits import load_observables
 from simenv.config import kernel_folder
 from simenv.errors import InfeasibleError, OptionError, ProgramError, with_names
@@ -81,7 +73,7 @@ def show(
     from simulators.compiler import warmup
 
     warmup.prepare(kernel_folder())
-    program = read_circuit(file).program
+    program = circuit_input.read_circuit(file).program
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
     labels = [label for observable in sums for label in observable.labels]
     wanted = outputs or (("expectation",) if labels else ("counts",))
@@ -284,12 +276,12 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 
 
 @app.with_options(
-    CircuitOptions,
+    circuit_input.CircuitOptions,
     *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
 )
 def explain(
     context: typer.Context,
-    asked: CircuitOptions,
+    asked: circuit_input.CircuitOptions,
     file: Annotated[
         str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
     ] = None,
@@ -324,7 +316,7 @@ def explain(
     if plot is not None and not ledger:
         raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists sweeps")
     if ledger:
-        with errors_for_command_line():
+        with circuit_input.errors_for_command_line():
             _refuse_others(context, "--ledger", ("device", "noise", "compiled"))
             if not asked.device:
                 raise OptionError("--ledger without --device", hint="--device NAME")
@@ -332,15 +324,15 @@ def explain(
             certify.show(file, asked.device, noise, mode, plot, as_json=common.as_json)
         return
     if plan:
-        with errors_for_command_line():
+        with circuit_input.errors_for_command_line():
             _refuse_others(context, "--plan", ("observable", "output", "precision"))
             wanted = tuple(each.value for each in asked.output or ())
             sums = asked.observable or []
             show(file, asked.precision.value, wanted, sums, as_json=common.as_json)
         return
-    with errors_for_command_line(), contextlib.ExitStack() as stack:
-        client, _, loaded = client_and_circuit(common, file, stack)
-        with answer_progress():
+    with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
+        client, _, loaded = circuit_input.client_and_circuit(common, file, stack)
+        with circuit_input.answer_progress():
             result = client.explain(loaded.program, **asked.arguments())
     if common.as_json:
         terminal.json_line(
@@ -364,12 +356,12 @@ def explain(
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
         if each.hint and not each.able:
-            terminal.note(f"{each.engine}: {with_names(each.hint, NAMES)}")
+            terminal.note(f"{each.engine}: {with_names(each.hint, circuit_input.NAMES)}")
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """Raise OptionError for given options on which the answer of this mode does not depend."""
-    others = [name for name in SENT if name not in (*own, "engine")]
+    others = [name for name in circuit_input.SENT if name not in (*own, "engine")]
     settings = {name: context.get_parameter_source(name) for name in others}
     names = sorted(
         name for name, by in settings.items() if by is not None and by.name == "COMMANDLINE"

@@ -21,7 +21,7 @@ from simulators import catalog
 from simulators.catalog.costs import BASE_BYTES, ranks_used
 
 if TYPE_CHECKING:
-    from simenv.worker.ranks import RankInfo
+    from simenv.worker.mpirun import RankInfo
     from simulators.catalog import EngineCard
     from simulators.circuit.analysis.profile import Profile
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.submission.prepare import PreparedSubmit
     from simenv.wire.messages.client import AssignChunk
-    from simenv.worker.ranks import MpiRun, RankInfo
+    from simenv.worker.mpirun import MpiRun, RankInfo
 
 TASK = "simulate"  # in place of a task's id
 _FAILED = 1
@@ -89,13 +89,12 @@ def simulate(
 def _begin_mpi() -> MpiRun:
     """Return the MPI run; with an incompatible MPI, rank 0 raises InfeasibleError and the others
     exit."""
-    from simenv.worker import ranks
-    from simenv.worker.ranks import MpiRun
+    from simenv.worker import mpirun
 
     try:
-        return MpiRun.begin(os.environ)
-    except ranks.NoMpi as error:
-        if ranks.rank_from_environ(os.environ):
+        return mpirun.MpiRun.begin(os.environ)
+    except mpirun.NoMpi as error:
+        if mpirun.rank_from_environ(os.environ):
             raise typer.Exit(InfeasibleError.exit_code) from error
         from launcher.selection import INSTALL_COMMAND
 
@@ -115,7 +114,7 @@ def _run_leading_rank(
     from simenv.config import kernel_folder
     from simenv.wire import codec
     from simenv.wire.messages.client import STATES
-    from simenv.worker import ranks as mpirun
+    from simenv.worker import mpirun
 
     ranks = world.gather_ranks(_own_rank())
     try:
@@ -148,14 +147,14 @@ def _run_leading_rank(
 def _run_following_rank(world: MpiRun) -> None:
     """Run any other rank. It prints nothing and exits with 0: the first rank reports all errors."""
     from simenv.config import kernel_folder
-    from simenv.worker import ranks
+    from simenv.worker import mpirun
 
     failure = ""
     try:
         world.gather_ranks(_own_rank())
         data = world.broadcast(None)
         if data is not None:
-            ranks.follow(world, data, kernel_folder())
+            mpirun.follow(world, data, kernel_folder())
     except Exception as error:  # noqa: BLE001 the first rank has the same error, or all are ended
         failure = str(error) or type(error).__name__
     world.end(failure)
@@ -163,7 +162,7 @@ def _run_following_rank(world: MpiRun) -> None:
 
 def _own_rank() -> RankInfo:
     from launcher.allocation.this_node import this_node
-    from simenv.worker.ranks import own_rank_info
+    from simenv.worker.mpirun import own_rank_info
 
     node = this_node()
     return own_rank_info(node.name, node.memory_bytes, node.slots)

@@ -92,10 +92,8 @@ def submit(
             task = client.submit(loaded.program, **asked.arguments(loaded))
         if wait or is_private:
             present(client, task, common.as_json, timeout, is_private=is_private)
-        elif common.as_json:
-            terminal.json_line({"task": task.id})
         else:
-            terminal.line(task.id)
+            common.answer({"task": task.id}, [task.id])
 
 
 # `simenv cancel`: end tasks by their ids, or all that match.

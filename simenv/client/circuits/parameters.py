@@ -44,11 +44,6 @@ class ParameterSlots:
     parameters: tuple[Any, ...]
     expressions: tuple[Any, ...] | None
 
-    @staticmethod
-    def of_names(names: tuple[str, ...]) -> ParameterSlots:
-        """Return slots with one parameter for each name."""
-        return ParameterSlots(names, None)
-
     def values(self, parameter_values: Any) -> NDArray[np.float64]:
         """Return the values of the slots, float64 [K, slots]; see `PackedCircuit.bind`."""
         import numpy as np

@@ -397,7 +397,6 @@ class Counter:
 
 
 def _selects_one_bit(index: Any) -> bool:
-    """Return whether an index selects one bit."""
     return (
         isinstance(index, list)
         and len(index) == 1

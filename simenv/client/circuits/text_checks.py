@@ -87,7 +87,6 @@ def inspect(text: str, name: str = "") -> SourceText:
 
 
 def too_large(size_bytes: int, name: str) -> LimitExceededError:
-    """Return the error for a text that is too large."""
     return LimitExceededError(
         f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}",
         hint="split the circuit, or give it as a QuantumCircuit",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import msgspec
 
@@ -33,19 +33,10 @@ if TYPE_CHECKING:
     Waiter = asyncio.Future[None] | Callable[[], object]
 
 
-class AwaitedSession(Protocol):
-    """The session of awaited tasks; `ServiceSession` implements it."""
-
-    @property
-    def channel(self) -> ServiceChannel: ...
-    def subscribe(self, handles: Iterable[task_handle.TaskHandle]) -> None: ...
-    def watch(self, task_numbers: Sequence[int]) -> None: ...
-
-
 class AsyncioBridge:
     """Futures and callbacks of tasks, guarded by the session's lock."""
 
-    def __init__(self, session: AwaitedSession) -> None:
+    def __init__(self, session: ServiceSession) -> None:
         self._session = session
         self.reset()
 

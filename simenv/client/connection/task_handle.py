@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from simenv import errors
-from simenv.client.result import ResultChecker, damaged, fetch_again, is_intact
+from simenv.client.result import damaged, fetch_again, is_intact
 from simenv.client.result_data import DecodedResult, LargeArrays, Provenance, ResultSource, Stages
 from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
 from simenv.model.calls import CALL_ENGINES
@@ -56,7 +56,7 @@ class ResultOrigin(msgspec.Struct, frozen=True):
     read_s: float
 
 
-class TaskSource(ResultSource, ResultChecker, Protocol):
+class TaskSource(ResultSource, Protocol):
     """The connection of tasks and their handles; `ServiceSession` implements it."""
 
     def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
@@ -196,7 +196,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
                 raise renewed._error
             return renewed._completion
 
-        completion = fetch_again(self.session, self.number, receive, reason)
+        completion = fetch_again(self.session.verify, self.number, receive, reason)
         self._completion, self._ending, self._provenance = completion, renewed._ending, None
         return completion
 

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from simenv.client.qpm import requests
-from simenv.client.qpm.identity import as_qpm_error, asked
+from simenv.client.qpm.identity import as_qpm_error
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model import AdmissionReason, Decision as Verdict, ReservationInfo
-from simenv.model.reservations import MAX_TEXT_CHARS
+from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.qpm import answers
 from simenv.qpm.contract import ExecutionError, UnknownObjectError
 from simenv.qpm.envelopes import Reason, ServiceState, plain
@@ -59,7 +59,7 @@ class AdmissionBinding(QpmBinding):
                 requests.integer(name, wishes[name], 0, requests.MOST)
         renew = partial(admin.Renew, reservation=number, ttl_ns=wishes.get("ttl_ns") or 0)
         try:
-            self._context.session.request(admin.Reservations, renew)
+            self._session.request(admin.Reservations, renew)
         except NotReservedError as error:
             self._find(number)
             message = error.message
@@ -101,11 +101,11 @@ class AdmissionBinding(QpmBinding):
         }
         if "device_id" in wanted:
             try:
-                device = self._context.targets.device(wanted["device_id"])
+                device = self._targets.device(wanted["device_id"])
             except UnknownObjectError:
                 return []
-            wanted["device_id"] = self._context.targets.contract_name(device)
-        infos = asked(self._context.session, admin.Reservations, admin.GetReservations).reservations
+            wanted["device_id"] = self._targets.contract_name(device)
+        infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
             record for record in records if all(_same(record.get(k), v) for k, v in wanted.items())
@@ -119,14 +119,14 @@ class AdmissionBinding(QpmBinding):
             return self._quiescing(request, state)
         device = ""
         try:
-            device = self._context.targets.device(requests.device_of(request))
-            ask = requests.read(request, device, application())
+            device = self._targets.device(requests.device_of(request))
+            ask = requests.read_reservation(request, device, application())
         except UnknownObjectError as error:
             return self._rejected(request, device, AdmissionReason.DEVICE_NOT_FOUND, str(error))
         except ExecutionError as error:
             return self._rejected(request, device, AdmissionReason.INVALID_REQUEST, str(error))
         try:
-            verdict = self._context.session.request(
+            verdict = self._session.request(
                 admin.DecisionReply, partial(admin.Reserve, ask=ask, dry=dry)
             ).decision
         except InsufficientError:  # the service behind is going down
@@ -142,7 +142,7 @@ class AdmissionBinding(QpmBinding):
             status=verdict.status,
             decision=answers.DECISIONS[verdict.status],
             request_id=_request_name(request.get("request_id")),
-            device_id=self._context.targets.contract_name(device),
+            device_id=self._targets.contract_name(device),
             scope_id=_request_name(request.get("scope_id")),
             reservation_id=None if dry else verdict.reservation or None,
             reason=answers.reason_text(verdict.code),
@@ -171,22 +171,22 @@ class AdmissionBinding(QpmBinding):
     def _end(self, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
         number = _number(reservation_id)
         text = requests.reason_text(reason)
-        self._context.reservation_checks.changed(number)
+        self._reservation_checks.changed(number)
         ask = partial(admin.Release, reservation=number, reason=text, cancel=cancel)
         try:
-            running = self._context.session.request(admin.Released, ask).running
+            running = self._session.request(admin.Released, ask).running
         except SimenvError as error:
             raise _of_one(error) from error
-        self._context.reservation_checks.ended(number)
+        self._reservation_checks.ended(number)
         if not running:
             return plain(answers.Changed("accepted", number))
-        qtask_ids = {run.number for run in self._context.registry.numbers_of(running).values()}
+        qtask_ids = {run.number for run in self._registry.numbers_of(running).values()}
         return plain(answers.Changed("pending", number, Reason.CANCEL_PENDING, sorted(qtask_ids)))
 
     def _find(self, number: int) -> ReservationInfo:
         try:
             ask = partial(admin.GetReservations, reservation=number)
-            return self._context.session.request(admin.Reservations, ask).reservations[0]
+            return self._session.request(admin.Reservations, ask).reservations[0]
         except SimenvError as error:
             raise _of_one(error) from error
 
@@ -194,7 +194,7 @@ class AdmissionBinding(QpmBinding):
         return answers.ReservationRecord(
             reservation_id=info.id,
             request_id=info.request_id or None,
-            device_id=self._context.targets.contract_name(info.device),
+            device_id=self._targets.contract_name(info.device),
             scope_id=info.scope or None,
             user_id=info.user or info.owner or None,
             job_id=info.job or None,
@@ -235,7 +235,7 @@ def _number(reservation_id: Any) -> int:
 def _request_name(value: Any) -> str | None:
     """Name from a request, as the decision repeats it."""
     if isinstance(value, str) and value:
-        return value[:MAX_TEXT_CHARS]
+        return value[:MAX_LABEL_CHARS]
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number and abs(value) <= requests.MOST else None
 

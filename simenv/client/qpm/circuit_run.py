@@ -1,10 +1,7 @@
-"""Run requests of hosts, and the circuits that run by them."""
+"""Circuits of hosts: their programs, their tasks, their state and their completion."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -13,35 +10,20 @@ import msgspec
 
 from simenv.client import result_data
 from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
-from simenv.client.qpm import requests
+from simenv.client.qpm.requests import Request
 from simenv.client.result import Result
 from simenv.client.result_data import Provenance, Stages
-from simenv.client.submission.noise import factors_of
-from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
-from simenv.config import NAME_RULE
-from simenv.errors import OptionError, ProgramError, SimenvError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program, TaskState
-from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_SEED
+from simenv.errors import ProgramError, SimenvError
+from simenv.model import OWNERS, Program, TaskState
 from simenv.qpm import envelopes
 from simenv.qpm.contract import ExecutionError
-from simenv.text import short_repr
-from simenv.transpiler.qiskit_runtime import is_circuit
 
-# Parser of run requests: checks `info` and packs the circuit.
-#
-# A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which takes
-# precedence. In one process with the caller, `circuit` may also be a QuantumCircuit or a Program.
-# Hosts add keys of their own, so unknown keys, and hints without an effect here, are no error: the
-# completion has a warning that names them. Keys that identify the caller (owner, project, policy
-# ...) are left out without a warning, as the contract demands: the connection identifies the
-# caller.
-#
-# `noise`, `verbatim` and `qubit_mapping` are for emulated devices; other pools refuse them by name
-# unless they are empty.
+# Programs of a run request.
 #
 # A statevector request runs the program without its final measurements.
 
+MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 _PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
 
 
@@ -105,47 +87,6 @@ def _in_the_middle(where: str) -> ProgramError:
     )
 
 
-FORMATS = ("openqasm2", "openqasm3", "qpy")
-_FIELDS_CHARS = 500
-MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
-MAX_QPY_BYTES = 16 * 2**20
-_HINTS = {  # hint: the reason why it has no effect
-    "backend": "the pool is the QPM's",
-    "method": "the engine is chosen by the service",
-    "lib": "the engine is chosen by the service",
-    "deadline_ns": "tasks have no deadline",
-}
-_NOISE_HINT = (
-    'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
-)
-_NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
-
-
-# Keys that are read, and keys of hosts that identify the caller or the place of execution.
-_READ = frozenset(
-    {
-        *_NUMBERS,
-        *("qasm", "circuit", "num_shots", "num_qubits", "seed", "return_statevector"),
-        *("compiler", "qfw_backend", "np", "hosts"),
-        *_HINTS,
-        *("owner", "job_id", "allocation_id", "project_id", "session_id", "target_device_id"),
-        *("scope_id", "workload", "policy", "run_context", "token", "reservation_id"),
-    }
-)
-
-
-class Request(msgspec.Struct, frozen=True):
-    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file; `options`: of
-    `Client.submit`."""
-
-    source: Any
-    shots: int
-    seed: int | None
-    statevector: bool
-    options: SubmitOptions
-    warnings: tuple[str, ...] = ()  # fields that change nothing
-
-
 class PreparedPrograms(msgspec.Struct, frozen=True):
     """Programs of one request, and the part of the counts that is known without a run.
 
@@ -158,122 +99,6 @@ class PreparedPrograms(msgspec.Struct, frozen=True):
     amplitudes: PackedCircuit | None
     fixed: dict[str, int] | None
     size_bytes: int
-
-
-def read(info: Any) -> Request:
-    """Check `info`. Raises ExecutionError with the field, its value and the expected value."""
-    inputs = requests.table_argument("info", info)
-    if "num_shots" not in inputs:
-        raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
-    for name in _NUMBERS:  # the host's estimates: checked and not used
-        if inputs.get(name) is not None:
-            requests.integer(name, inputs[name], 0, 2**63 - 1)
-    for name in ("compiler", "backend", "method", "lib"):
-        requests.optional_text(name, inputs.get(name))
-    seed, width = inputs.get("seed"), inputs.get("num_qubits")
-    if width is not None:  # the host's estimate: checked; the circuit's own width is used
-        requests.integer("num_qubits", width, 0, 2**31 - 1)
-    options = {option: read(inputs.get(name)) for name, (option, read) in _OPTIONS.items()}
-    return Request(
-        source=_source(inputs),
-        shots=requests.integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
-        seed=None if seed is None else requests.integer("seed", seed, 0, MAX_SEED),
-        statevector=requests.truth("return_statevector", inputs.get("return_statevector", False)),
-        options=options,  # type: ignore[arg-type]
-        warnings=_warnings(inputs),
-    )
-
-
-def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
-    """Warnings: one for all unknown fields, and one for each hint that has no effect."""
-    results = [
-        f"info: {name} has no effect: {why}"
-        for name, why in _HINTS.items()
-        if inputs.get(name) is not None
-    ]
-    unknown = sorted(str(name) for name in inputs.keys() - _READ - _OPTIONS.keys())
-    if unknown:
-        results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
-    return tuple(results)
-
-
-def _priority(value: Any) -> int:
-    return 0 if value is None else requests.integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
-
-
-def _compile(value: Any) -> str:
-    """Read `verbatim`, a bool; None, [] and {} are False."""
-    is_verbatim = not _is_empty(value) and requests.truth("verbatim", value)
-    return "never" if is_verbatim else "auto"
-
-
-def _is_empty(value: Any) -> bool:
-    """Return whether a field has no value: None, [] or {}."""
-    return value is None or (isinstance(value, list | dict) and not value)
-
-
-def _noise(value: Any) -> Any:
-    """Convert to the `noise` option of `Client.submit`: "auto" where the field is empty, "on" for
-    True and "off" for False."""
-    if _is_empty(value):
-        return "auto"
-    if isinstance(value, bool):
-        value = "on" if value else "off"
-    if not isinstance(value, str | dict):
-        raise requests.wrong("noise", value, _NOISE_HINT)
-    try:
-        factors_of(value)
-    except OptionError as error:
-        if isinstance(value, dict) and all(isinstance(name, str) and name for name in value):
-            raise ExecutionError(error.message, hint=error.hint) from error  # names the component
-        raise requests.wrong("noise", value, _NOISE_HINT) from error
-    return value
-
-
-def _mapping(value: Any) -> tuple[int, ...] | None:
-    """Read a list, or a table from the circuit's qubit to the device's; None if the field is
-    empty."""
-    if _is_empty(value):
-        return None
-    if isinstance(value, dict):
-        settings = {
-            key if isinstance(key, str) else short_repr(key): each for key, each in value.items()
-        }
-        keys = [str(number) for number in range(len(value))]
-        if set(settings) != set(keys):
-            raise requests.wrong("qubit_mapping", value, "a table with a key for each qubit")
-        value = [settings[key] for key in keys]
-    if not isinstance(value, list | tuple):
-        raise requests.wrong("qubit_mapping", value, "a list of the device's qubits")
-    return tuple(requests.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
-
-
-def _preferred(value: Any) -> tuple[str, ...]:
-    """Read preferred pools or kinds from a list, or from a text with commas."""
-    names = value.split(",") if isinstance(value, str) else value or ()
-    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
-        raise requests.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
-    result = tuple(requests.text("prefer", name).strip() for name in names)
-    if not all(NAME_RULE.match(name) for name in result):
-        raise requests.wrong("prefer", value, "pools, or hardware, simulator, in order")
-    return result
-
-
-# Fields of `info` that are options of `Client.submit`: the option, and its reader.
-_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "priority": ("priority", _priority),
-    "prefer": ("prefer", _preferred),
-    "noise": ("noise", _noise),
-    "verbatim": ("compile", _compile),
-    "qubit_mapping": ("qubit_mapping", _mapping),
-}
-
-
-def _verbatim(literal: str) -> str:
-    return f"verbatim={literal == repr('never')}" if literal else "verbatim"
-
-
-NAMES = {"compile": _verbatim}  # fields of `info` in errors, for options of `Client.submit`
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedPrograms:
@@ -297,44 +122,6 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     if not measures:
         return PreparedPrograms(None, loaded, unwritten(program, request.shots), size)
     return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
-
-
-def _source(inputs: dict[str, Any]) -> Any:
-    circuit = inputs.get("circuit")
-    if circuit is None:
-        if "qasm" not in inputs:
-            raise ExecutionError(
-                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
-            )
-        return _text("qasm", inputs["qasm"])
-    if isinstance(circuit, Program) or is_circuit(circuit):
-        return circuit
-    if not isinstance(circuit, dict):
-        raise requests.wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
-    kind, data = circuit.get("format"), circuit.get("data")
-    if kind not in FORMATS:
-        raise ExecutionError(
-            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
-        )
-    return _qpy(data) if kind == "qpy" else _text("circuit.data", data)
-
-
-def _text(what: str, value: Any) -> str:
-    """Check OpenQASM text, and add a line end if `load` could take it for the path of a file on
-    this host."""
-    if not isinstance(value, str) or not value:
-        raise requests.wrong(what, value, "OpenQASM as a text")
-    return value if "\n" in value or ";" in value else f"{value}\n"
-
-
-def _qpy(data: Any) -> bytes:
-    """Decode the bytes of a QPY file; their format is checked when the file is opened."""
-    if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
-        raise requests.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ExecutionError(f"circuit.data is not base64: {error}") from error
 
 
 # Circuit of a host: its tasks, its state and its completion.
@@ -512,12 +299,7 @@ def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str,
 
 
 def refused(
-    cid: str,
-    number: int,
-    asked: Request,
-    created_s: float,
-    why: SimenvError,
-    reservation: int = 0,
+    cid: str, number: int, asked: Request, created_s: float, why: SimenvError, reservation: int = 0
 ) -> CircuitRun:
     """Make the run of a refused circuit, which has ended."""
     run = CircuitRun(

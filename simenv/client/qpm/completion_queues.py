@@ -13,10 +13,9 @@ the session's lock held.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, time
-from typing import Protocol
 
 import msgspec
 
@@ -127,22 +126,14 @@ class RetiredCircuit(msgspec.Struct, frozen=True):
         return self.reservation or None
 
 
-class Reader(Protocol):
-    """Receiver of completions before they are queued."""
-
-    def offer(self, run: CircuitRun) -> bool:
-        """Offer an ended circuit; called with the lock held. True if it must not be queued as
-        well."""
-        ...
-
-
 class CircuitRegistry:
-    """Circuits of a QPM by cid and qtask id. Thread-safe."""
+    """Circuits of a QPM by cid and qtask id. Thread-safe. `offer`: called with each ended circuit,
+    with the lock held; True if it must not be queued."""
 
     def __init__(self, session: ServiceSession, retention: CompletionRetention) -> None:
         self._session = session
         self.retention = retention
-        self.reader: Reader | None = None
+        self.offer: Callable[[CircuitRun], bool] = lambda _: False
         self._runs: dict[str, CircuitRun] = {}
         self._by_number: dict[int, str] = {}
         self._open: dict[str, CircuitRun] = {}  # not ended
@@ -329,7 +320,7 @@ class CircuitRegistry:
     def _ended(self, run: CircuitRun) -> None:
         if not run.queued or run.cid not in self._runs:
             return
-        if self.reader is None or not self.reader.offer(run):
+        if not self.offer(run):
             self.queue(run)
 
     def hold(self, cid: str, *, unread: bool) -> CircuitRun | None:

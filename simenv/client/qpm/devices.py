@@ -102,11 +102,7 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
     measured = [key for settings in figures for key in _FIGURES if key in settings]
     extensions: Plain = {}
     if measured:
-        extensions[EXTENSION] = {
-            "qubit_metrics": qubits_told,
-            "gate_metrics": gates_told,
-            **UNITS,
-        }
+        extensions[EXTENSION] = {"qubit_metrics": qubits_told, "gate_metrics": gates_told, **UNITS}
     return answers.QhwCalibration(
         schema="qhw-calibration-v1",
         provider=info.provider,
@@ -161,10 +157,7 @@ def _head(name: str, info: DeviceInfo) -> Plain:
         "version": info.version,
         "technology": info.technology,
     }
-    return {
-        **{key: value for key, value in head.items() if value},
-        "num_qubits": info.num_qubits,
-    }
+    return {**{key: value for key, value in head.items() if value}, "num_qubits": info.num_qubits}
 
 
 def _metadata(info: DeviceInfo) -> Plain:

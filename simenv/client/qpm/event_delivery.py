@@ -35,24 +35,19 @@ class EventDelivery(Protocol):
 
     def claim(self) -> bool:
         """Prepare the delivery; False if the event is no longer wanted."""
-        ...
 
     def put(self) -> bool:
         """Call the endpoint's `put` and return when it has returned; called without the lock. False
         if the event cannot be delivered and must be polled."""
-        ...
 
     def shelve(self) -> None:
         """Make the event readable by polling while it waits."""
-        ...
 
     def delivered(self) -> None:
         """Note that the endpoint took the event."""
-        ...
 
     def failed(self) -> None:
         """Note that the endpoint refused the event; no further attempt is made."""
-        ...
 
 
 class CompletionSource(Protocol):
@@ -62,12 +57,10 @@ class CompletionSource(Protocol):
     def is_waiting(self) -> bool:
         """True if a circuit is open whose end is to be delivered. Exact with the lock held, else a
         hint."""
-        ...
 
     def ask_again(self, now: float) -> None:
         """Request overdue results again, because messages may have been lost. Called with the lock
         held."""
-        ...
 
 
 class EndpointSender:

@@ -44,19 +44,17 @@ class ExecutionBinding(QpmBinding):
         """
         patience_s = requests.seconds("timeout", timeout)
         cancels = requests.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._context.reservation_checks.claim(reservation_id)
-        run = self._context.submitter.start(info, queued=False, under=under)
+        under = self._reservation_checks.claim(reservation_id)
+        run = self._submitter.start(info, queued=False, under=under)
         try:
-            in_time = self._context.submitter.wait(run, patience_s)
+            in_time = self._submitter.wait(run, patience_s)
         except BaseException:
-            self._context.registry.queue_from_now_on(
-                run
-            )  # interrupted: what comes of it is not lost
+            self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
         if not in_time:
-            return plain(self._context.status_queries.late(run, cancels, patience_s or 0.0))
+            return plain(self._status_queries.late(run, cancels, patience_s or 0.0))
         result = status.find(run)
-        self._context.registry.close(run, Reason.RETURNED)
+        self._registry.close(run, Reason.RETURNED)
         if result.error is not None:
             raise failure(result.error)
         # Optional fields that repeat others: each costs the host's YAML some 0.1 ms.
@@ -81,36 +79,30 @@ class ExecutionBinding(QpmBinding):
         """
         requests.seconds("timeout", timeout)
         requests.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._context.reservation_checks.claim(reservation_id)
-        run = self._context.submitter.start(info, queued=True, under=under)
+        under = self._reservation_checks.claim(reservation_id)
+        run = self._submitter.start(info, queued=True, under=under)
         if run.refusal is not None:
             return plain(ended(run))
-        return plain(self._context.status_queries.taken(run, metered=under.metered))
+        return plain(self._status_queries.taken(run, metered=under.metered))
 
     def read_cq(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
+        self, cid: str | None = None, reservation_id: int | None = None, token: str | None = None
     ) -> Plain:
         """Read and remove a completion: the one of `cid`, else the oldest of the reservation, or of
         the circuits without a reservation."""
         result = self._ready("read_cq", cid, reservation_id)
         if not isinstance(result, CircuitRun):
             return plain(result)
-        taken = self._context.registry.take(result.cid)
+        taken = self._registry.take(result.cid)
         if taken is None:  # another reader took it first
-            return plain(self._context.status_queries.not_ready("read_cq", cid, reservation_id))
+            return plain(self._status_queries.not_ready("read_cq", cid, reservation_id))
         now_s = time()
         record = status.revision2(taken, poll="read_cq", dequeued_s=now_s)
-        self._context.registry.close(taken, Reason.READ, now_s)
+        self._registry.close(taken, Reason.READ, now_s)
         return record
 
     def peek_cq(
-        self,
-        cid: str | None = None,
-        reservation_id: int | None = None,
-        token: str | None = None,
+        self, cid: str | None = None, reservation_id: int | None = None, token: str | None = None
     ) -> Plain:
         """Read a completion as `read_cq` does, without removing it."""
         result = self._ready("peek_cq", cid, reservation_id)
@@ -126,10 +118,10 @@ class ExecutionBinding(QpmBinding):
         qtask_id: int | None = None,
     ) -> Plain:
         """Status of a circuit, with `result` or `error` once it has ended."""
-        result = self._context.status_queries.asked(cid, qtask_id, reservation_id)
+        result = self._status_queries.asked(cid, qtask_id, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
-        return plain(self._context.status_queries.status(result, cid, qtask_id))
+        return plain(self._status_queries.status(result, cid, qtask_id))
 
     def cancel_task(
         self,
@@ -142,15 +134,15 @@ class ExecutionBinding(QpmBinding):
         """Cancel a circuit: CANCELLED; CANCEL_PENDING while it is being stopped; its final state if
         it had ended; UNKNOWN."""
         requests.reason_text(reason)
-        values = self._context.reservation_checks.check(reservation_id)
-        result = self._context.status_queries.find(cid, qtask_id)
+        values = self._reservation_checks.check(reservation_id)
+        result = self._status_queries.find(cid, qtask_id)
         foreign = self._foreign(result, values)
         if foreign is not None:
             return plain(foreign)
         if result is None:
             return plain(status.unknown(cid, qtask_id))
         if isinstance(result, CircuitRun) and not result.over:
-            return plain(self._context.status_queries.cancel(result))
+            return plain(self._status_queries.cancel(result))
         return plain(already(result))
 
     def get_task_timing(
@@ -161,13 +153,13 @@ class ExecutionBinding(QpmBinding):
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
         number = requests.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._context.status_queries.asked(None, number, reservation_id)
+        result = self._status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         if result is None:
             return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
         times = result.times if isinstance(result, RetiredCircuit) else result.times()
-        lifecycle = self._context.status_queries.status(result, None, number).lifecycle_state
+        lifecycle = self._status_queries.status(result, None, number).lifecycle_state
         settings = msgspec.structs.asdict(times)
         return plain(TaskTiming(number, result.reservation_id, lifecycle, settings))
 
@@ -179,11 +171,11 @@ class ExecutionBinding(QpmBinding):
     ) -> Plain:
         """Engine, seed, node and other facts of the run that are needed to reproduce its counts."""
         number = requests.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._context.status_queries.asked(None, number, reservation_id)
+        result = self._status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         metadata = _run_facts(result)
-        envelope = self._context.status_queries.status(result, None, number)
+        envelope = self._status_queries.status(result, None, number)
         return plain(
             msgspec.structs.replace(
                 envelope, result=None, task_id=number, provider_metadata=metadata
@@ -206,23 +198,23 @@ class ExecutionBinding(QpmBinding):
         `filters`: values, or lists of values, of cid, qtask_id, reservation_id. A `put` that raises
         ends the registration.
         """
-        values = self._context.reservation_checks.check(reservation_id)
+        values = self._reservation_checks.check(reservation_id)
         registration = status.registered(ep, evtype, class_id, filters, values)
         if evtype in DEVICE_EVENTS:
-            count = self._context.device_events.register(registration)
+            count = self._device_events.register(registration)
         else:
-            count = self._context.notifier.register(registration)
+            count = self._notifier.register(registration)
         return plain(Registered("accepted", registration.class_id, count))
 
     def delete_circuit(
         self, cid: str, reservation_id: int | None = None, token: str | None = None
     ) -> Plain | None:
         """Cancel and forget a circuit; an unknown cid is no error."""
-        values = self._context.reservation_checks.check(reservation_id)
-        foreign = self._foreign(self._context.registry.find(requests.text("cid", cid)), values)
+        values = self._reservation_checks.check(reservation_id)
+        foreign = self._foreign(self._registry.find(requests.text("cid", cid)), values)
         if foreign is not None:
             return plain(foreign)
-        self._context.submitter.delete(cid)
+        self._submitter.delete(cid)
         return None
 
     # ------------------------------------------------------------------------------------------
@@ -231,29 +223,25 @@ class ExecutionBinding(QpmBinding):
         values = requests.reservation(reservation_id)
         if cid is not None:
             requests.text("cid", cid)
-        self._context.status_queries.look()
-        result = None if cid is None else self._context.registry.find(cid)
-        invalid = self._context.status_queries.objection(result, values)
+        self._status_queries.look()
+        result = None if cid is None else self._registry.find(cid)
+        invalid = self._status_queries.objection(result, values)
         if invalid is not None:
             return msgspec.structs.replace(
                 invalid, completion_ready=False, poll_operation=operation
             )
-        ready = self._context.registry.first(cid, values or 0)
+        ready = self._registry.first(cid, values or 0)
         if ready is None:
-            answer = self._context.status_queries.not_ready(operation, cid, values)
-            ready = self._context.registry.first(cid, values or 0)  # it may have arrived meanwhile
+            answer = self._status_queries.not_ready(operation, cid, values)
+            ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
     def _foreign(self, circuit: CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
-            return self._context.status_queries.objection(circuit, None)
-        return (
-            None
-            if circuit is None
-            else self._context.status_queries.objection(circuit, reservation_id)
-        )
+            return self._status_queries.objection(circuit, None)
+        return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
 
 
 def _run_facts(circuit: CircuitEntry) -> Plain:

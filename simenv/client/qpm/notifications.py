@@ -58,7 +58,7 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
 
 
 class CompletionNotifier:
-    """A `completion_queues.Reader` and an `event_delivery.CompletionSource`.
+    """Pushes the completions of a registry; an `event_delivery.CompletionSource`.
 
     `alone`: the last registration is the only one, and a pushed completion is not queued (revision
     1); else all registrations count, and a pushed completion is queued too.
@@ -79,7 +79,7 @@ class CompletionNotifier:
         self._delivery = delivery
         self.alone = alone
         self._registered: list[tuple[EventSubscription, EndpointSender]] = []
-        registry.reader = self
+        registry.offer = self.offer
 
     def register(self, registration: EventSubscription) -> int:
         """Add a registration and return their number. An equal registration counts once. In
@@ -111,7 +111,7 @@ class CompletionNotifier:
         if any(existing is registration for existing, _ in self._registered):
             self._drop(registration)
 
-    # --- a reader of the registry, a source of deliveries; with the lock held ---------------------
+    # --- offers of the registry, a source of deliveries; with the lock held -----------------------
 
     def offer(self, run: CircuitRun) -> bool:
         """Push the completion to the registrations; return whether it must not be queued."""

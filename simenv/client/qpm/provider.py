@@ -17,7 +17,7 @@ from simenv.client.qpm.execution import ExecutionBinding
 from simenv.client.qpm.identity import Audit, QPMIdentity, Targets, TokenGuard, read_token
 from simenv.client.qpm.notifications import DEVICE_EVENTS, CompletionNotifier, DeviceEventNotifier
 from simenv.client.qpm.scheduler import PolicyBinding, SchedulerBinding
-from simenv.client.qpm.status import QpmBinding, QpmContext, StatusQueries
+from simenv.client.qpm.status import QpmBinding, StatusQueries
 from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
 from simenv.client.qpm.telemetry import ControlBinding, TelemetryBinding
 from simenv.errors import NoServiceError, NotFoundError, OptionError
@@ -26,10 +26,7 @@ from simenv.qpm import contract, envelopes
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
 
-__all__ = [
-    "QPM",
-    "read_token",
-]
+__all__ = ["QPM", "read_token"]
 
 # Revision 1: one class, plain records, and an error where a completion is not ready.
 
@@ -192,7 +189,7 @@ def _with_token_check(method: Callable[..., Any], place: int) -> Callable[..., A
     @functools.wraps(method)
     def call(self: QPM, *args: Any, **named: Any) -> Any:
         token = args[place] if len(args) > place else named.get("token")
-        self._context.token_guard.check(token)
+        self._token_guard.check(token)
         return method(self, *args, **named)
 
     return call
@@ -225,49 +222,44 @@ class QPM(
         widest: int = MAX_STATEVECTOR_QUBITS,
         retention: CompletionRetention | None = None,
     ) -> None:
-        identity, delivery = QPMIdentity(session, pool), Delivery(session)
-        registry = CircuitRegistry(session, retention or CompletionRetention())
-        checks = ReservationChecks(session, required=required, over=registry.closed)
-        submitter = CircuitSubmitter(client, registry, checks, pool, widest)
-        super().__init__(
-            QpmContext(
-                session=session,
-                identity=identity,
-                targets=Targets(session, identity),
-                token_guard=TokenGuard(token),
-                audit=Audit(),
-                registry=registry,
-                reservation_checks=checks,
-                submitter=submitter,
-                status_queries=StatusQueries(session, submitter, checks),
-                notifier=CompletionNotifier(
-                    session, registry, status.revision2, delivery, alone=False
-                ),
-                device_events=DeviceEventNotifier(session, delivery, pool),
-            )
+        self._session, self._client, self._widest = session, client, widest
+        self._delivery = Delivery(session)
+        self._identity = QPMIdentity(session, pool)
+        self._targets = Targets(session, self._identity)
+        self._token_guard, self._audit = TokenGuard(token), Audit()
+        self._registry = CircuitRegistry(session, retention or CompletionRetention())
+        self._reservation_checks = ReservationChecks(
+            session, required=required, over=self._registry.closed
         )
-        self._delivery, self._client, self._widest = delivery, client, widest
+        self._submitter = CircuitSubmitter(
+            client, self._registry, self._reservation_checks, pool, widest
+        )
+        self._status_queries = StatusQueries(session, self._submitter, self._reservation_checks)
+        self._notifier = CompletionNotifier(
+            session, self._registry, status.revision2, self._delivery, alone=False
+        )
+        self._device_events = DeviceEventNotifier(session, self._delivery, pool)
         self.revision1 = self.connection()
 
     def connection(self) -> SingleQPM:
         """Make a further client of revision 1, with its own queue, registration and circuits, which
         end with `shutdown`. Starts no thread and sends no request."""
-        session, device = self._context.session, self._context.identity.device
+        session, device = self._session, self._identity.device
         registry = CircuitRegistry(session, SINGLE_RETENTION)
         checks = ReservationChecks(session, required=False)
         return SingleQPM(
             CircuitSubmitter(self._client, registry, checks, device, self._widest),
             CompletionNotifier(session, registry, status.revision1, self._delivery, alone=True),
             DeviceEventNotifier(session, self._delivery, device),
-            self._context.identity,
+            self._identity,
         )
 
     def query(self) -> contract.ServiceRecord:
         """Service record for hosts that look for a QPM."""
-        return self._context.identity.record(type(self), with_properties=True)
+        return self._identity.record(type(self), with_properties=True)
 
     def __repr__(self) -> str:
-        return f"<QPM {self._context.identity.target_id} | {self._state}>"
+        return f"<QPM {self._identity.target_id} | {self._state}>"
 
 
 def configured(

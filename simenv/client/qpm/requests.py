@@ -1,19 +1,26 @@
-"""Parsers of requests of hosts: reservations, policies and single arguments. Pure."""
+"""Parsers of requests of hosts: single arguments, reservations and runs of circuits. Pure."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from simenv.model import AdmissionPolicy, DeviceProfile, ReservationRequest, Workload
-from simenv.model.reservations import APP, MAX_TEXT_CHARS as RESERVATIONS_MAX_TEXT_CHARS
-from simenv.model.task_rules import MAX_REASON_CHARS, MAX_SECONDS, MAX_WORKERS
+from simenv.client.submission.noise import factors_of
+from simenv.client.submission.options import SubmitOptions
+from simenv.config import NAME_RULE
+from simenv.errors import OptionError
+from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, ReservationRequest, Workload, task_rules
+from simenv.model.reservations import APP, MAX_LABEL_CHARS
+from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.contract import ExecutionError
 from simenv.text import short_repr
+from simenv.transpiler.qiskit_runtime import is_circuit
 
 # Checks of single arguments of hosts; an invalid argument raises ExecutionError and changes
 # nothing.
@@ -59,6 +66,14 @@ def travelling(what: str, value: Any) -> str:
         result.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
         raise wrong(what, value, "text in Unicode") from error
+    return result
+
+
+def label(what: str, value: Any) -> str:
+    """Check a text as `travelling` does, with the limit of a name or a label."""
+    result = travelling(what, value)
+    if len(result) > MAX_LABEL_CHARS:
+        raise wrong(what, value, f"a text of up to {MAX_LABEL_CHARS} characters")
     return result
 
 
@@ -153,7 +168,7 @@ def device_of(request: Mapping[str, Any]) -> Any:
     return request.get("device_id") if target is None else target
 
 
-def read(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
+def read_reservation(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
     """Parse a request. `device`: the service's name of the device; `app`: the application run that
     asks.
 
@@ -177,7 +192,7 @@ def read(request: Mapping[str, Any], device: str, app: str) -> ReservationReques
         classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
         overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
         workload=_workload(request),
-        workers=_figure("workers", request.get("workers"), MAX_WORKERS),
+        workers=_figure("workers", request.get("workers"), task_rules.MAX_WORKERS),
         bound_ns=_figure("bound_ns", request.get("bound_ns")),
         metadata=_unknown_fields(request, app),
     )
@@ -229,14 +244,8 @@ def _name(what: str, value: Any) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return str(value)
-    if (
-        not isinstance(value, str)
-        or len(value) > RESERVATIONS_MAX_TEXT_CHARS
-        or not _travels(value)
-    ):
-        raise wrong(
-            what, value, f"a text of up to {RESERVATIONS_MAX_TEXT_CHARS} characters, or a number"
-        )
+    if not isinstance(value, str) or len(value) > MAX_LABEL_CHARS or not _travels(value):
+        raise wrong(what, value, f"a text of up to {MAX_LABEL_CHARS} characters, or a number")
     return value
 
 
@@ -310,129 +319,207 @@ def request_of(request: Any) -> dict[str, Any]:
     return table_argument("request", request)
 
 
-# Conversion of device profiles and admission policies from and to a host's tables. Pure.
+# Parser of run requests: checks `info`.
 #
-# Invariant: a table that is read is complete and has known names only, else ExecutionError.
+# A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which takes
+# precedence. In one process with the caller, `circuit` may also be a QuantumCircuit or a Program.
+# Hosts add keys of their own, so unknown keys, and hints without an effect here, are no error: the
+# completion has a warning that names them. Keys that identify the caller (owner, project, policy
+# ...) are left out without a warning, as the contract demands: the connection identifies the
+# caller.
+#
+# `noise`, `verbatim` and `qubit_mapping` are for emulated devices; other pools refuse them by name
+# unless they are empty.
 
-ESTIMATOR = "baseline"
-CAPACITY: dict[str, tuple[str, ...]] = {
-    "unlimited": (),
-    "credit": ("total_credits",),
-    "rate": ("device_rate", "time_span_ns"),
+FORMATS = ("openqasm2", "openqasm3", "qpy")
+_FIELDS_CHARS = 500
+MAX_QPY_BYTES = 16 * 2**20
+_HINTS = {  # hint: the reason why it has no effect
+    "backend": "the pool is the QPM's",
+    "method": "the engine is chosen by the service",
+    "lib": "the engine is chosen by the service",
+    "deadline_ns": "tasks have no deadline",
 }
-BASELINE = {
-    "qubit_count": "qubits",
-    "depth": "depth",
-    "one_q_gate_count": "gates_1q",
-    "two_q_gate_count": "gates_2q",
-    "measurement_count": "measurements",
-    "shots": "shots",
-}
-_CONFIGURATION = frozenset(
-    {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
+_NOISE_HINT = (
+    'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
+)
+_NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
+
+
+# Keys that are read, and keys of hosts that identify the caller or the place of execution.
+_READ_OF_RUNS = frozenset(
+    {
+        *_NUMBERS,
+        *("qasm", "circuit", "num_shots", "num_qubits", "seed", "return_statevector"),
+        *("compiler", "qfw_backend", "np", "hosts"),
+        *_HINTS,
+        *("owner", "job_id", "allocation_id", "project_id", "session_id", "target_device_id"),
+        *("scope_id", "workload", "policy", "run_context", "token", "reservation_id"),
+    }
 )
 
 
-def profile_table(profile: DeviceProfile) -> dict[str, Any]:
-    """Table of a device profile, with the contract's field names."""
-    table: dict[str, Any] = msgspec.structs.asdict(profile)
-    return table | {"baseline": baseline_table(profile.baseline)}
+class Request(msgspec.Struct, frozen=True):
+    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file; `options`: of
+    `Client.submit`."""
+
+    source: Any
+    shots: int
+    seed: int | None
+    statevector: bool
+    options: SubmitOptions
+    warnings: tuple[str, ...] = ()  # fields that change nothing
 
 
-def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
-    """Read the fields to change; others keep their values in `now`."""
-    table = table_argument("profile", raw)
-    _check_fields("profile", table, DeviceProfile.__struct_fields__)
-    settings: dict[str, Any] = {}
-    for name, value in table.items():
-        if name == "baseline":
-            settings[name] = read_baseline(value)
-        elif name == "external_device_id":
-            settings[name] = "" if value == "" else _short_text(name, value)
-        else:
-            settings[name] = integer(name, value, 0, MOST)
-    return msgspec.structs.replace(now, **settings)
-
-
-def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
-    """Configuration in the form of `set_admission_policy`."""
-    return {
-        "device_id": device_id,
-        "policy": {"name": policy.name, "options": {}},
-        "estimator": {"name": ESTIMATOR, "options": {}},
-        "baseline": baseline_table(policy.baseline),
-        "capacity": capacity_table(policy),
-    }
-
-
-def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
-    """Capacity figures of the policy that reservations share."""
-    return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
-
-
-def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
-    """Return the policy and the version that it replaces; -1: any version."""
-    table = table_argument("configuration", raw)
-    _check_fields("configuration", table, _CONFIGURATION)
-    name = _named("policy", table.get("policy"), tuple(CAPACITY))
-    if table.get("estimator") is not None:
-        _named("estimator", table["estimator"], (ESTIMATOR,))
-    capacity = optional_table("capacity", table.get("capacity"))
-    wanted = CAPACITY[name]
-    if set(capacity) != set(wanted):
-        raise ExecutionError(
-            f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
-            hint=f"it takes {' and '.join(wanted) or 'nothing'}",
-        )
-    figures = {key: integer(f"capacity.{key}", capacity[key], 1, MOST) for key in wanted}
-    expected = table.get("expected_version")
-    version = -1 if expected is None else integer("expected_version", expected, 0, MOST)
-    return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
-
-
-def baseline_table(work: Workload) -> dict[str, int]:
-    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
-
-
-def read_baseline(raw: Any) -> Workload:
-    """Read the baseline circuit; all six fields are required."""
-    table = table_argument("baseline", raw)
-    _check_fields("baseline", table, BASELINE)
-    missing = [name for name in BASELINE if name not in table]
-    if missing:
-        raise ExecutionError(
-            f"baseline lacks {', '.join(missing)}", hint=f"all of: {', '.join(BASELINE)}"
-        )
-    return Workload(
-        **{
-            ours: integer(f"baseline.{theirs}", table[theirs], 0, MOST)
-            for theirs, ours in BASELINE.items()
-        }
+def read_run(info: Any) -> Request:
+    """Check `info`. Raises ExecutionError with the field, its value and the expected value."""
+    inputs = table_argument("info", info)
+    if "num_shots" not in inputs:
+        raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
+    for name in _NUMBERS:  # the host's estimates: checked and not used
+        if inputs.get(name) is not None:
+            integer(name, inputs[name], 0, 2**63 - 1)
+    for name in ("compiler", "backend", "method", "lib"):
+        optional_text(name, inputs.get(name))
+    seed, width = inputs.get("seed"), inputs.get("num_qubits")
+    if width is not None:  # the host's estimate: checked; the circuit's own width is used
+        integer("num_qubits", width, 0, 2**31 - 1)
+    options = {option: reader(inputs.get(name)) for name, (option, reader) in _OPTIONS.items()}
+    return Request(
+        source=_source(inputs),
+        shots=integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
+        seed=None if seed is None else integer("seed", seed, 0, task_rules.MAX_SEED),
+        statevector=truth("return_statevector", inputs.get("return_statevector", False)),
+        options=options,  # type: ignore[arg-type]
+        warnings=_warnings(inputs),
     )
 
 
-def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
-    """Read the name in a table {"name", "options"}; options must be empty."""
-    table = table_argument(what, raw)
-    _check_fields(what, table, ("name", "options"))
-    if optional_table(f"{what}.options", table.get("options")):
-        raise wrong(f"{what}.options", table["options"], "empty: there are none")
-    name = table.get("name")
-    if not isinstance(name, str) or name not in allowed:
-        raise wrong(f"{what}.name", name, f"one of: {', '.join(allowed)}")
-    return name
-
-
-def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
-    unknown = sorted(set(table) - set(names))
+def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
+    """Warnings: one for all unknown fields, and one for each hint that has no effect."""
+    results = [
+        f"info: {name} has no effect: {why}"
+        for name, why in _HINTS.items()
+        if inputs.get(name) is not None
+    ]
+    unknown = sorted(str(name) for name in inputs.keys() - _READ_OF_RUNS - _OPTIONS.keys())
     if unknown:
+        results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
+    return tuple(results)
+
+
+def _priority(value: Any) -> int:
+    return 0 if value is None else integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
+
+
+def _compile(value: Any) -> str:
+    """Read `verbatim`, a bool; None, [] and {} are False."""
+    is_verbatim = not _is_empty(value) and truth("verbatim", value)
+    return "never" if is_verbatim else "auto"
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a field has no value: None, [] or {}."""
+    return value is None or (isinstance(value, list | dict) and not value)
+
+
+def _noise(value: Any) -> Any:
+    """Convert to the `noise` option of `Client.submit`: "auto" where the field is empty, "on" for
+    True and "off" for False."""
+    if _is_empty(value):
+        return "auto"
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    if not isinstance(value, str | dict):
+        raise wrong("noise", value, _NOISE_HINT)
+    try:
+        factors_of(value)
+    except OptionError as error:
+        if isinstance(value, dict) and all(isinstance(name, str) and name for name in value):
+            raise ExecutionError(error.message, hint=error.hint) from error  # names the component
+        raise wrong("noise", value, _NOISE_HINT) from error
+    return value
+
+
+def _mapping(value: Any) -> tuple[int, ...] | None:
+    """Read a list, or a table from the circuit's qubit to the device's; None if the field is
+    empty."""
+    if _is_empty(value):
+        return None
+    if isinstance(value, dict):
+        settings = {
+            key if isinstance(key, str) else short_repr(key): each for key, each in value.items()
+        }
+        keys = [str(number) for number in range(len(value))]
+        if set(settings) != set(keys):
+            raise wrong("qubit_mapping", value, "a table with a key for each qubit")
+        value = [settings[key] for key in keys]
+    if not isinstance(value, list | tuple):
+        raise wrong("qubit_mapping", value, "a list of the device's qubits")
+    return tuple(integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
+
+
+def _preferred(value: Any) -> tuple[str, ...]:
+    """Read preferred pools or kinds from a list, or from a text with commas."""
+    names = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
+        raise wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
+    result = tuple(text("prefer", name).strip() for name in names)
+    if not all(NAME_RULE.match(name) for name in result):
+        raise wrong("prefer", value, "pools, or hardware, simulator, in order")
+    return result
+
+
+# Fields of `info` that are options of `Client.submit`: the option, and its reader.
+_OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "priority": ("priority", _priority),
+    "prefer": ("prefer", _preferred),
+    "noise": ("noise", _noise),
+    "verbatim": ("compile", _compile),
+    "qubit_mapping": ("qubit_mapping", _mapping),
+}
+
+
+def _verbatim(literal: str) -> str:
+    return f"verbatim={literal == repr('never')}" if literal else "verbatim"
+
+
+NAMES = {"compile": _verbatim}  # fields of `info` in errors, for options of `Client.submit`
+
+
+def _source(inputs: dict[str, Any]) -> Any:
+    circuit = inputs.get("circuit")
+    if circuit is None:
+        if "qasm" not in inputs:
+            raise ExecutionError(
+                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
+            )
+        return _qasm("qasm", inputs["qasm"])
+    if isinstance(circuit, Program) or is_circuit(circuit):
+        return circuit
+    if not isinstance(circuit, dict):
+        raise wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
+    kind, data = circuit.get("format"), circuit.get("data")
+    if kind not in FORMATS:
         raise ExecutionError(
-            f"{what} has no field {unknown[0][:80]!r}", hint=f"some of: {', '.join(sorted(names))}"
+            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
         )
+    return _qpy(data) if kind == "qpy" else _qasm("circuit.data", data)
 
 
-def _short_text(what: str, value: Any) -> str:
-    text = travelling(what, value)
-    if len(text) > RESERVATIONS_MAX_TEXT_CHARS:
-        raise wrong(what, value, f"a text of up to {RESERVATIONS_MAX_TEXT_CHARS} characters")
-    return text
+def _qasm(what: str, value: Any) -> str:
+    """Check OpenQASM text, and add a line end if `load` could take it for the path of a file on
+    this host."""
+    if not isinstance(value, str) or not value:
+        raise wrong(what, value, "OpenQASM as a text")
+    return value if "\n" in value or ";" in value else f"{value}\n"
+
+
+def _qpy(data: Any) -> bytes:
+    """Decode the bytes of a QPY file; their format is checked when the file is opened."""
+    if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
+        raise wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ExecutionError(f"circuit.data is not base64: {error}") from error

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.qpm import requests, status as envelopes
-from simenv.client.qpm.identity import as_qpm_error, asked, changed
+from simenv.client.qpm import requests, status
+from simenv.client.qpm.identity import as_qpm_error
 from simenv.client.qpm.status import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
-from simenv.model.reservations import MAX_INFLIGHT
+from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
 from simenv.model.task_rules import MAX_OPTIONS
 from simenv.model.views import ON_DEMAND
-from simenv.qpm import answers, contract, envelopes as qpm_envelopes
+from simenv.qpm import answers, contract, envelopes
 from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import TargetReply
 
@@ -40,18 +40,14 @@ class SchedulerBinding(QpmBinding):
         self, token: str | None = None, device_id: contract.Device | None = None
     ) -> Plain:
         """State, queue policy, dispatch limits, and the number of tasks in each state."""
-        device = self._context.targets.device(device_id)
-        info = self._target_info(device)
-        rules = asked(
-            self._context.session, admin.PolicyReply, partial(admin.GetPolicy, device=device)
-        )
-        profile = asked(
-            self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
-        )
+        device = self._targets.device(device_id)
+        info = self._identity.target(device)
+        rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device)
+        profile = self._ask(admin.ProfileReply, admin.GetProfile, device=device)
         runtime = info.queued + info.sent + info.running
-        return qpm_envelopes.plain(
+        return envelopes.plain(
             answers.SchedulerStatus(
-                target_id=self._context.targets.contract_name(device),
+                target_id=self._targets.contract_name(device),
                 state=info.state,
                 scheduler_available=True,
                 threading_mode="service",
@@ -75,8 +71,8 @@ class SchedulerBinding(QpmBinding):
         self, token: str | None = None, device_id: contract.Device | None = None
     ) -> Plain:
         """Queue policy of the device, and its version."""
-        info = self._target_info(self._context.targets.device(device_id))
-        return {"version": info.version, "scheduler_policy": qpm_envelopes.plain(policy_of(info))}
+        info = self._identity.target(self._targets.device(device_id))
+        return {"version": info.version, "scheduler_policy": envelopes.plain(policy_of(info))}
 
     def get_scheduler_queue_state(
         self,
@@ -86,27 +82,27 @@ class SchedulerBinding(QpmBinding):
     ) -> Plain:
         """Unfinished tasks that came through this QPM. `include_restricted`: also up to MOST_LISTED
         other tasks that its client may see; these have no cid and no qtask id."""
-        device = self._context.targets.device(device_id)
+        device = self._targets.device(device_id)
         restricted = requests.truth("include_restricted", include_restricted)
-        info = self._target_info(device)
+        info = self._identity.target(device)
         mine = self._own_tasks(device)
         shown = mine + (self._others(device) if restricted else [])
         parked = [
             envelope
             for envelope in shown
-            if envelope.lifecycle_state is qpm_envelopes.Lifecycle.PENDING_CAPACITY
+            if envelope.lifecycle_state is envelopes.Lifecycle.PENDING_CAPACITY
         ]
-        return qpm_envelopes.plain(
+        return envelopes.plain(
             answers.QueueState(
-                target_id=self._context.targets.contract_name(device),
+                target_id=self._targets.contract_name(device),
                 include_restricted=restricted,
-                pending_capacity=[qpm_envelopes.plain(envelope) for envelope in parked],
+                pending_capacity=[envelopes.plain(envelope) for envelope in parked],
                 scheduler_task_count=info.queued + info.sent + info.running,
-                selected_qtask_ids=_task_numbers(mine, qpm_envelopes.Lifecycle.SELECTED),
-                provider_inflight_qtask_ids=_task_numbers(mine, qpm_envelopes.Lifecycle.SUBMITTED),
+                selected_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SELECTED),
+                provider_inflight_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SUBMITTED),
                 dispatch_limits=answers.DispatchLimits(info.max_inflight),
                 runtime_tasks=[
-                    qpm_envelopes.plain(envelope) for envelope in shown if envelope not in parked
+                    envelopes.plain(envelope) for envelope in shown if envelope not in parked
                 ],
             )
         )
@@ -122,14 +118,16 @@ class SchedulerBinding(QpmBinding):
         """Set the queue policy; waiting tasks are put into the new order. `configuration`:
         policy_name and options; the policy `ordered` has the option keys, a list or a text with
         commas."""
-        device = self._context.targets.device(device_id)
+        device = self._targets.device(device_id)
         name, options = _order(configuration)
-        ask = partial(admin.SetOrder, device=device, policy=name, options=options)
-        answer = changed(self._context.session, "configure_scheduler_policy", TargetReply, ask)
+        answer = self._change(
+            "configure_scheduler_policy", TargetReply, admin.SetOrder,
+            device=device, policy=name, options=options,
+        )  # fmt: skip
         return {
             "status": "accepted" if answer.changed else "unchanged",
             "version": answer.info.version,
-            "scheduler_policy": qpm_envelopes.plain(policy_of(answer.info)),
+            "scheduler_policy": envelopes.plain(policy_of(answer.info)),
         }
 
     def pause_execution_target(
@@ -183,42 +181,37 @@ class SchedulerBinding(QpmBinding):
     ) -> Plain:
         """Set dispatch limits. `max_inflight`: largest number of tasks assigned to workers at a
         time; 0: no limit."""
-        device = self._context.targets.device(device_id)
+        device = self._targets.device(device_id)
         table = requests.table_argument("limits", limits)
         if set(table) != {"max_inflight"}:
             raise requests.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = requests.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
-        ask = partial(admin.SetDispatch, device=device, max_inflight=max_inflight)
-        answer = changed(self._context.session, "configure_dispatch_limits", TargetReply, ask)
+        answer = self._change(
+            "configure_dispatch_limits", TargetReply, admin.SetDispatch,
+            device=device, max_inflight=max_inflight,
+        )  # fmt: skip
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
             "version": answer.info.version,
-            "dispatch_limits": qpm_envelopes.plain(
-                answers.DispatchLimits(answer.info.max_inflight)
-            ),
+            "dispatch_limits": envelopes.plain(answers.DispatchLimits(answer.info.max_inflight)),
         }
 
     # ------------------------------------------------------------------------------------------
 
-    def _target_info(self, device: str) -> TargetInfo:
-        return asked(
-            self._context.session, TargetReply, partial(admin.GetTarget, device=device)
-        ).info
-
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
-        device = self._context.targets.device(device_id)
-        ask = partial(admin.SteerTarget, device=device, verb=verb, **more)
+        device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
-        info = changed(self._context.session, method, TargetReply, ask).info
-        self._context.audit.note(method, more.get("reason") or None)
-        target = self._context.targets.contract_name(device)
-        return qpm_envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
+        request = partial(admin.SteerTarget, device=device, verb=verb)
+        info = self._change(method, TargetReply, request, **more).info
+        self._audit.note(method, more.get("reason") or None)
+        target = self._targets.contract_name(device)
+        return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
 
-    def _own_tasks(self, device: str) -> list[qpm_envelopes.StatusEnvelope]:
-        runs = self._context.registry.unfinished()
+    def _own_tasks(self, device: str) -> list[envelopes.StatusEnvelope]:
+        runs = self._registry.unfinished()
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
-            infos = self._context.session.task_infos(task_numbers)
+            infos = self._session.task_infos(task_numbers)
         except SimenvError as error:
             raise as_qpm_error(error) from error
         by_number = {task_number(info.id): info for info in infos}
@@ -227,13 +220,13 @@ class SchedulerBinding(QpmBinding):
             seen = [by_number.get(task.handle.number) for task in run.tasks]
             open_ones = [i for i in seen if i is not None and _is_of(i, device)]
             if open_ones:
-                results.append(envelopes.current_status(run, open_ones))
+                results.append(status.current_status(run, open_ones))
         return results
 
-    def _others(self, device: str) -> list[qpm_envelopes.StatusEnvelope]:
-        infos = asked(self._context.session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
+    def _others(self, device: str) -> list[envelopes.StatusEnvelope]:
+        infos = self._ask(m.Queue, m.GetQueue, limit=MOST_LISTED).tasks
         task_numbers = [number for i in infos if (number := task_number(i.id)) is not None]
-        registered = self._context.registry.numbers_of(task_numbers)
+        registered = self._registry.numbers_of(task_numbers)
         return [
             _foreign(info)
             for info in infos
@@ -268,22 +261,22 @@ def _is_of(info: TaskInfo, device: str) -> bool:
     return device in ("", info.pool) or info.pool.startswith(f"{device}{ON_DEMAND}")
 
 
-def _foreign(info: TaskInfo) -> qpm_envelopes.StatusEnvelope:
+def _foreign(info: TaskInfo) -> envelopes.StatusEnvelope:
     """Envelope of a task that was not submitted through this QPM."""
-    lifecycle = qpm_envelopes.under_way(info)
-    begun = lifecycle is qpm_envelopes.Lifecycle.SUBMITTED
+    lifecycle = envelopes.under_way(info)
+    begun = lifecycle is envelopes.Lifecycle.SUBMITTED
     return msgspec.structs.replace(
-        qpm_envelopes.status(lifecycle),
+        envelopes.status(lifecycle),
         scheduler_task_id=info.id,
         reservation_id=info.reservation or None,
         scheduler_state=str(info.state),
         pending_queue_position=info.parked or None,
-        wait_estimate=None if begun else qpm_envelopes.wait(info.wait_us),
+        wait_estimate=None if begun else envelopes.wait(info.wait_us),
     )
 
 
 def _task_numbers(
-    entries: list[qpm_envelopes.StatusEnvelope], lifecycle: qpm_envelopes.Lifecycle
+    entries: list[envelopes.StatusEnvelope], lifecycle: envelopes.Lifecycle
 ) -> list[int]:
     return [
         entry.qtask_id for entry in entries if entry.lifecycle_state is lifecycle and entry.qtask_id
@@ -325,25 +318,20 @@ class PolicyBinding(QpmBinding):
         profile: Plain | None = None,
     ) -> Plain:
         """Change a device profile. `profile`: the fields to change; others keep their values."""
-        device = self._context.targets.device(device_id)
-        now = asked(
-            self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
-        ).profile
-        settings = requests.read_profile(profile, now)
-        ask = partial(admin.SetProfile, device=device, profile=settings)
-        answer = changed(self._context.session, "configure_device_profile", admin.ProfileReply, ask)
+        device = self._targets.device(device_id)
+        now = self._ask(admin.ProfileReply, admin.GetProfile, device=device).profile
+        answer = self._change(
+            "configure_device_profile", admin.ProfileReply, admin.SetProfile,
+            device=device, profile=read_profile(profile, now),
+        )  # fmt: skip
         return {"status": _status(answer.changed), **_profile(answer)}
 
     def get_device_profile(
         self, token: str | None = None, device_id: contract.Device | None = None
     ) -> Plain:
         """Device profile from which estimates are computed; times in ns."""
-        device = self._context.targets.device(device_id)
-        return _profile(
-            asked(
-                self._context.session, admin.ProfileReply, partial(admin.GetProfile, device=device)
-            )
-        )
+        device = self._targets.device(device_id)
+        return _profile(self._ask(admin.ProfileReply, admin.GetProfile, device=device))
 
     def set_admission_policy(
         self,
@@ -355,32 +343,154 @@ class PolicyBinding(QpmBinding):
         configuration. With `expected_version` only if that is the present version."""
         table = requests.table_argument("configuration", configuration)
         named = table.get("device_id") if device_id is None else device_id
-        device = self._context.targets.device(named)
-        policy, expected = requests.read_policy(table)
-        ask = partial(admin.SetPolicy, device=device, policy=policy, expected=expected)
-        answer = changed(self._context.session, "set_admission_policy", admin.PolicyReply, ask)
+        device = self._targets.device(named)
+        policy, expected = read_policy(table)
+        answer = self._change(
+            "set_admission_policy", admin.PolicyReply, admin.SetPolicy,
+            device=device, policy=policy, expected=expected,
+        )  # fmt: skip
         return {"status": _status(answer.changed), **self._policy(answer, device)}
 
     def get_admission_policy(
         self, token: str | None = None, device_id: contract.Device | None = None
     ) -> Plain:
         """Configuration in the form of `set_admission_policy`, and its version."""
-        device = self._context.targets.device(device_id)
-        answer = asked(
-            self._context.session, admin.PolicyReply, partial(admin.GetPolicy, device=device)
-        )
-        return self._policy(answer, device)
+        device = self._targets.device(device_id)
+        return self._policy(self._ask(admin.PolicyReply, admin.GetPolicy, device=device), device)
 
     def _policy(self, answer: admin.PolicyReply, device: str) -> Plain:
-        table = requests.policy_table(answer.policy, self._context.targets.contract_name(device))
-        return qpm_envelopes.plain(answers.Policy(answer.version, table))
+        table = policy_table(answer.policy, self._targets.contract_name(device))
+        return envelopes.plain(answers.Policy(answer.version, table))
 
 
 def _profile(answer: admin.ProfileReply) -> Plain:
-    return qpm_envelopes.plain(
-        answers.ProfileRecord(answer.version, requests.profile_table(answer.profile))
-    )
+    return envelopes.plain(answers.ProfileRecord(answer.version, profile_table(answer.profile)))
 
 
 def _status(changed: bool) -> str:
     return "accepted" if changed else "unchanged"
+
+
+# Conversion of device profiles and admission policies from and to a host's tables. Pure.
+#
+# Invariant: a table that is read is complete and has known names only, else an error.
+
+ESTIMATOR = "baseline"
+CAPACITY: dict[str, tuple[str, ...]] = {
+    "unlimited": (),
+    "credit": ("total_credits",),
+    "rate": ("device_rate", "time_span_ns"),
+}
+BASELINE = {
+    "qubit_count": "qubits",
+    "depth": "depth",
+    "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q",
+    "measurement_count": "measurements",
+    "shots": "shots",
+}
+_CONFIGURATION = frozenset(
+    {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
+)
+
+
+def profile_table(profile: DeviceProfile) -> dict[str, Any]:
+    """Table of a device profile, with the contract's field names."""
+    table: dict[str, Any] = msgspec.structs.asdict(profile)
+    return table | {"baseline": baseline_table(profile.baseline)}
+
+
+def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
+    """Read the fields to change; others keep their values in `now`."""
+    table = requests.table_argument("profile", raw)
+    _check_fields("profile", table, DeviceProfile.__struct_fields__)
+    settings: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "baseline":
+            settings[name] = read_baseline(value)
+        elif name == "external_device_id":
+            settings[name] = "" if value == "" else requests.label(name, value)
+        else:
+            settings[name] = requests.integer(name, value, 0, requests.MOST)
+    return msgspec.structs.replace(now, **settings)
+
+
+def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
+    """Configuration in the form of `set_admission_policy`."""
+    return {
+        "device_id": device_id,
+        "policy": {"name": policy.name, "options": {}},
+        "estimator": {"name": ESTIMATOR, "options": {}},
+        "baseline": baseline_table(policy.baseline),
+        "capacity": capacity_table(policy),
+    }
+
+
+def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
+    """Capacity figures of the policy that reservations share."""
+    return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
+
+
+def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
+    """Return the policy and the version that it replaces; -1: any version."""
+    table = requests.table_argument("configuration", raw)
+    _check_fields("configuration", table, _CONFIGURATION)
+    name = _named("policy", table.get("policy"), tuple(CAPACITY))
+    if table.get("estimator") is not None:
+        _named("estimator", table["estimator"], (ESTIMATOR,))
+    capacity = requests.optional_table("capacity", table.get("capacity"))
+    wanted = CAPACITY[name]
+    if set(capacity) != set(wanted):
+        raise contract.ExecutionError(
+            f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
+            hint=f"it takes {' and '.join(wanted) or 'nothing'}",
+        )
+    figures = {
+        key: requests.integer(f"capacity.{key}", capacity[key], 1, requests.MOST) for key in wanted
+    }
+    expected = table.get("expected_version")
+    version = (
+        -1 if expected is None else requests.integer("expected_version", expected, 0, requests.MOST)
+    )
+    return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
+
+
+def baseline_table(work: Workload) -> dict[str, int]:
+    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
+
+
+def read_baseline(raw: Any) -> Workload:
+    """Read the baseline circuit; all six fields are required."""
+    table = requests.table_argument("baseline", raw)
+    _check_fields("baseline", table, BASELINE)
+    missing = [name for name in BASELINE if name not in table]
+    if missing:
+        raise contract.ExecutionError(
+            f"baseline lacks {', '.join(missing)}", hint=f"all of: {', '.join(BASELINE)}"
+        )
+    return Workload(
+        **{
+            ours: requests.integer(f"baseline.{theirs}", table[theirs], 0, requests.MOST)
+            for theirs, ours in BASELINE.items()
+        }
+    )
+
+
+def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
+    """Read the name in a table {"name", "options"}; options must be empty."""
+    table = requests.table_argument(what, raw)
+    _check_fields(what, table, ("name", "options"))
+    if requests.optional_table(f"{what}.options", table.get("options")):
+        raise requests.wrong(f"{what}.options", table["options"], "empty: there are none")
+    name = table.get("name")
+    if not isinstance(name, str) or name not in allowed:
+        raise requests.wrong(f"{what}.name", name, f"one of: {', '.join(allowed)}")
+    return name
+
+
+def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
+    unknown = sorted(set(table) - set(names))
+    if unknown:
+        raise contract.ExecutionError(
+            f"{what} has no field {unknown[0][:80]!r}", hint=f"some of: {', '.join(sorted(names))}"
+        )

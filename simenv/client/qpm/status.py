@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm import requests
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.completion_queues import RetiredCircuit
+from simenv.client.qpm.identity import asked, changed
 from simenv.client.qpm.notifications import EventSubscription
 from simenv.client.qpm.submitter import LIVE, CircuitSubmitter, ReservationChecks
 from simenv.errors import NoServiceError, SimenvError
 from simenv.model import FINAL_STATES, TaskInfo, TaskState
 from simenv.qpm import contract, envelopes
+from simenv.wire.messages import client as m
 
 if TYPE_CHECKING:
     from simenv.client.qpm.completion_queues import CircuitRegistry
@@ -39,11 +41,7 @@ def registered(
     if not isinstance(evtype, str):
         requests.integer("evtype", evtype, 0, 2**31 - 1)
     return EventSubscription(
-        ep,
-        evtype,
-        requests.text("class_id", class_id),
-        requests.filters(filters),
-        reservation,
+        ep, evtype, requests.text("class_id", class_id), requests.filters(filters), reservation
     )
 
 
@@ -464,30 +462,30 @@ def ended(
     )
 
 
-# Parts of a QPM that its bindings share, and the base class of the bindings.
-
-
-@dataclass(frozen=True, slots=True)
-class QpmContext:
-    """Parts of one QPM. `notifier`, `device_events`: of completions, and of a device's events."""
-
-    session: ServiceSession
-    identity: QPMIdentity
-    targets: Targets
-    token_guard: TokenGuard
-    audit: Audit
-    registry: CircuitRegistry
-    reservation_checks: ReservationChecks
-    submitter: CircuitSubmitter
-    status_queries: StatusQueries
-    notifier: CompletionNotifier
-    device_events: DeviceEventNotifier
-
-
 class QpmBinding:
-    """Base of the six bindings, which are one object. The token of a call is checked before."""
+    """Base of the six bindings, which are one object, and the parts that they share; `QPM` makes
+    them. The token of a call is checked before."""
 
-    def __init__(self, context: QpmContext) -> None:
-        self._context = context
-        self._shutdown_request: ShutdownRequest | None = None
-        self._state = envelopes.ServiceState.RUNNING
+    _session: ServiceSession
+    _identity: QPMIdentity
+    _targets: Targets
+    _token_guard: TokenGuard
+    _audit: Audit
+    _registry: CircuitRegistry
+    _reservation_checks: ReservationChecks
+    _submitter: CircuitSubmitter
+    _status_queries: StatusQueries
+    _notifier: CompletionNotifier
+    _device_events: DeviceEventNotifier
+    _shutdown_request: ShutdownRequest | None = None
+    _state = envelopes.ServiceState.RUNNING
+
+    def _ask(self, answer: type[A], request: Callable[..., m.FromClient], **fields: Any) -> A:
+        """Send a request with these fields. Raises only QPMError."""
+        return asked(self._session, answer, partial(request, **fields))
+
+    def _change(
+        self, method: str, answer: type[A], request: Callable[..., m.FromClient], **fields: Any
+    ) -> A:
+        """Send a change that needs the role admin; errors name the contract's `method`."""
+        return changed(self._session, method, answer, partial(request, **fields))

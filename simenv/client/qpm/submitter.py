@@ -13,9 +13,10 @@ import msgspec
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
-from simenv.client.qpm.circuit_run import CircuitRun, PreparedPrograms, Request, refused
+from simenv.client.qpm.circuit_run import CircuitRun, PreparedPrograms, refused
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error
+from simenv.client.qpm.requests import Request
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
@@ -211,7 +212,7 @@ class CircuitSubmitter:
                 f"the QPM takes nothing new: {self.leaving}", hint="connect anew",
                 reason=envelopes.Reason.DRAINING,
             )  # fmt: skip
-        asked = circuit_run.read(info)
+        asked = requests.read_run(info)
         if asked.options["prefer"] and (self._pool or under.device):
             owner = "QPM" if self._pool else "reservation"
             text = f"info: prefer has no effect: the pool is the {owner}'s"
@@ -226,7 +227,7 @@ class CircuitSubmitter:
         except errors.InsufficientError as error:
             raise contract.OutOfResourcesError(error.message, hint=error.hint) from error
         except errors.NoDeviceError as error:
-            errors.rename_options(error, circuit_run.NAMES)
+            errors.rename_options(error, requests.NAMES)
             raise contract.ExecutionError(
                 f"the field {error.message}",
                 hint="a QPM of a pool with an emulated device; or leave it out",
@@ -235,7 +236,7 @@ class CircuitSubmitter:
         except errors.NotReservedError as error:
             raise self._reservation_checks.refusal(under.number, error) from error
         except errors.SimenvError as error:
-            errors.rename_options(error, circuit_run.NAMES)
+            errors.rename_options(error, requests.NAMES)
             if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
             run = refused(cid, number, asked, created_s, error, under.number)

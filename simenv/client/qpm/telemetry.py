@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from functools import partial
 from time import monotonic, time
 from typing import Any
 
 import msgspec
 
 from simenv import model
-from simenv.client.qpm import devices, requests
+from simenv.client.qpm import devices, requests, scheduler
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot, lifecycle
-from simenv.client.qpm.identity import WHOLE, asked, pools_of
+from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
 from simenv.errors import NoServiceError, SimenvError
@@ -148,7 +147,7 @@ class TelemetryBinding(QpmBinding):
 
     def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
         """Map from each call to the libraries (pools) that it accepts."""
-        pools = list(self._context.identity.devices())
+        pools = list(self._identity.devices())
         return {call: list(pools) if call in _BY_LIBRARY else [] for call in _CALLS}
 
     def list_scheduler_allocations(
@@ -160,11 +159,11 @@ class TelemetryBinding(QpmBinding):
         `filters`: values of entry fields.
         """
         wanted = requests.optional_table("filters", filters)
-        infos = asked(self._context.session, admin.Reservations, admin.GetReservations).reservations
+        infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         entries = devices.allocations(
             info
             for info in infos
-            if info.state in LIVE and self._context.identity.device in (WHOLE, info.device)
+            if info.state in LIVE and self._identity.device in (WHOLE, info.device)
         )
         return envelopes.plain(
             answers.SchedulerAllocations(
@@ -179,7 +178,7 @@ class TelemetryBinding(QpmBinding):
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
         """Access class of each call, with the intended readers of each class."""
         return {
-            "target_id": self._context.identity.target_id,
+            "target_id": self._identity.target_id,
             "enforcement": "record-only",
             "access_classes": [
                 {"name": name, "description": description} for name, description in ACCESS.items()
@@ -206,7 +205,7 @@ class TelemetryBinding(QpmBinding):
     ) -> Plain:
         """Waiting tasks, running tasks and free capacity. `device_id`: the target or one of its
         pools."""
-        device = self._context.targets.device(device_id)
+        device = self._targets.device(device_id)
         requests.optional_text("scope_id", scope_id)
         access = _access(access_class, "manager-aggregate")
         return envelopes.plain(devices.capacity(self._moment(device, access), scope_id))
@@ -218,7 +217,7 @@ class TelemetryBinding(QpmBinding):
         access_class: str | None = None,
     ) -> Plain:
         """Queue metrics of a device; `device_id` as in `get_capacity_snapshot`."""
-        device = self._context.targets.device(device_id)
+        device = self._targets.device(device_id)
         access = _access(access_class, "manager-aggregate")
         return envelopes.plain(devices.queue(self._moment(device, access)))
 
@@ -227,17 +226,16 @@ class TelemetryBinding(QpmBinding):
     ) -> Plain:
         """Newest events of the service and its workers, with the audit entries of `control`."""
         access = _access(access_class, "operator")
-        target = self._context.identity.target_id
-        newest = asked(self._context.session, m.Events, partial(m.GetEvents, limit=0)).newest
+        target = self._identity.target_id
+        newest = self._ask(m.Events, m.GetEvents, limit=0).newest
         since = max(0, newest - EVENTS_SHOWN)
-        ask = partial(m.GetEvents, since=since, limit=EVENTS_SHOWN)
-        events = asked(self._context.session, m.Events, ask).events
+        events = self._ask(m.Events, m.GetEvents, since=since, limit=EVENTS_SHOWN).events
         return envelopes.plain(
             answers.LifecycleTelemetry(
                 target, _now_ns(), access,
                 [lifecycle(target, event) for event in events],
-                [msgspec.to_builtins(entry) for entry in self._context.audit.entries()],
-                [msgspec.to_builtins(fault) for fault in self._context.audit.faults()],
+                [msgspec.to_builtins(entry) for entry in self._audit.entries()],
+                [msgspec.to_builtins(fault) for fault in self._audit.faults()],
                 answers.Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
@@ -246,30 +244,28 @@ class TelemetryBinding(QpmBinding):
 
     def _subject(self, lib: Any, calibration_set_id: Any = None) -> QuerySubject:
         wanted = requests.optional_text("calibration_set_id", calibration_set_id)
-        device = self._context.targets.device(requests.optional_text("lib", lib))
-        info = self._context.identity.device_info(device)
+        device = self._targets.device(requests.optional_text("lib", lib))
+        info = self._identity.device_info(device)
         if wanted not in (None, info.calibration_id):
             there = f"there is {info.calibration_id!r}" if info.calibration_id else "it has none"
             raise UnknownObjectError(
                 f"no calibration set {wanted!r:.80} here",
                 hint=f"{there}; without calibration_set_id the present one is meant",
             )
-        return QuerySubject(device, self._context.targets.contract_name(device), info)
+        return QuerySubject(device, self._targets.contract_name(device), info)
 
     def _device_record(self, subject: QuerySubject) -> Plain:
-        pools = pools_of(self._context.identity.status(), subject.device)
-        engines = self._context.identity.engines_of(subject.info, pools)
+        pools = pools_of(self._identity.status(), subject.device)
+        engines = self._identity.engines_of(subject.info, pools)
         return envelopes.plain(devices.device(subject.name, subject.info, engines))
 
     def _moment(self, device: str, access: str) -> DeviceSnapshot:
-        info, target = self._context.identity.status(), self._context.identity.target(device)
-        full = target if device == WHOLE else self._context.identity.target(WHOLE)
-        rules = asked(
-            self._context.session, admin.PolicyReply, partial(admin.GetPolicy, device=device)
-        ).policy
+        info, target = self._identity.status(), self._identity.target(device)
+        full = target if device == WHOLE else self._identity.target(WHOLE)
+        rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
         return DeviceSnapshot(
-            target_id=self._context.identity.target_id,
-            device_id=self._context.targets.contract_name(device),
+            target_id=self._identity.target_id,
+            device_id=self._targets.contract_name(device),
             access_class=access,
             now_ns=_now_ns(),
             service=info,
@@ -278,8 +274,8 @@ class TelemetryBinding(QpmBinding):
             admission={
                 "name": rules.name,
                 "options": {},
-                "capacity": requests.capacity_table(rules),
-                "baseline": requests.baseline_table(rules.baseline),
+                "capacity": scheduler.capacity_table(rules),
+                "baseline": scheduler.baseline_table(rules.baseline),
             },
             room=self._available_units(device, rules),
             begins=devices.begins(target, full),
@@ -290,8 +286,9 @@ class TelemetryBinding(QpmBinding):
         unlimited."""
         if rules.name == UNLIMITED_POLICY:
             return None
-        ask = partial(admin.Reserve, ask=model.ReservationRequest(device=device), dry=True)
-        return asked(self._context.session, admin.DecisionReply, ask).decision.capacity_available
+        request = model.ReservationRequest(device=device)
+        answer = self._ask(admin.DecisionReply, admin.Reserve, ask=request, dry=True)
+        return answer.decision.capacity_available
 
 
 def _simple(subject: QuerySubject) -> Plain:
@@ -342,7 +339,7 @@ class ControlBinding(QpmBinding):
         summary: Plain = {
             **envelopes.plain(status),
             "schema": answers.SUMMARY_SCHEMA,
-            "target_id": self._context.identity.target_id,
+            "target_id": self._identity.target_id,
             "state": str(self._summary_state(status)),
             "service_state": str(status.state),
             "assigned_hosts": [] if info is None else devices.hosts(info),
@@ -371,13 +368,13 @@ class ControlBinding(QpmBinding):
         """
         if reason is None:
             raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
-        self._context.audit.note("reconcile_runtime_state", requests.text("reason", reason))
-        stale, lost, unfinished = self._compare(self._context.registry.unfinished())
+        self._audit.note("reconcile_runtime_state", requests.text("reason", reason))
+        stale, lost, unfinished = self._compare(self._registry.unfinished())
         for number in lost:
-            self._context.audit.fault("provider-handle", number)
+            self._audit.fault("provider-handle", number)
         return envelopes.plain(
             answers.Reconciliation(
-                target_id=self._context.identity.target_id,
+                target_id=self._identity.target_id,
                 timestamp_ns=round(time() * 1e9),
                 pending_removed=[],
                 stale_runtime_tasks=stale,
@@ -404,7 +401,7 @@ class ControlBinding(QpmBinding):
         patience_s = requests.seconds("timeout_s", timeout_s)
         if mode not in MODES:
             raise requests.wrong("mode", mode, f"one of: {', '.join(MODES)}")
-        with self._context.session.channel.lock:
+        with self._session.channel.lock:
             if self._shutdown_request is not None:
                 return envelopes.plain(
                     msgspec.structs.replace(self._shutdown_request, repeated=True)
@@ -413,11 +410,11 @@ class ControlBinding(QpmBinding):
             self._state = (
                 envelopes.ServiceState.DRAINING if draining else envelopes.ServiceState.STOPPING
             )
-            self._context.submitter.leaving = "it was asked to shut down"
+            self._submitter.leaving = "it was asked to shut down"
             self._shutdown_request = answers.ShutdownRequest(
                 "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
             )
-        self._context.audit.note("shutdown", reason)
+        self._audit.note("shutdown", reason)
         threading.Thread(
             target=self._stop, args=(patience_s if draining else 0.0,), name="simenv-qpm-stop",
             daemon=True,
@@ -433,13 +430,13 @@ class ControlBinding(QpmBinding):
 
     def _finish(self, patience_s: float | None) -> None:
         end_s = None if patience_s is None else monotonic() + patience_s
-        open_runs = self._context.registry.unfinished()
+        open_runs = self._registry.unfinished()
         for run in open_runs:
             if not run.wait(None if end_s is None else max(0.0, end_s - monotonic())):
                 break
         self._state = envelopes.ServiceState.STOPPING
-        for run in self._context.registry.unfinished():
-            self._context.submitter.cancel(run)
+        for run in self._registry.unfinished():
+            self._submitter.cancel(run)
         for run in open_runs:
             run.wait(None)
 
@@ -453,7 +450,7 @@ class ControlBinding(QpmBinding):
             ready=accepting and provider,
             accepting_requests=accepting,
             provider_ready=provider,
-            active_task_count=len(self._context.registry.unfinished()),
+            active_task_count=len(self._registry.unfinished()),
             active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._shutdown_request,
         )
@@ -462,7 +459,7 @@ class ControlBinding(QpmBinding):
         if status.state in (envelopes.ServiceState.DRAINING, envelopes.ServiceState.QUIESCING):
             return answers.SummaryState.MAINT
         try:
-            if status.accepting_requests and not self._context.identity.begins():
+            if status.accepting_requests and not self._identity.begins():
                 return answers.SummaryState.MAINT
         except NotReadyError:
             return answers.SummaryState.DOWN
@@ -474,13 +471,13 @@ class ControlBinding(QpmBinding):
     def _reserved(self) -> int:
         """Number of active reservations; 0 if the service does not answer."""
         with suppress(NotReadyError):
-            return len(self._context.reservation_checks.active())
+            return len(self._reservation_checks.active())
         return 0
 
     def _info(self) -> model.ServiceInfo | None:
         """Information on the service; None if it does not answer."""
         try:
-            return self._context.identity.status()
+            return self._identity.status()
         except NotReadyError:
             return None
 
@@ -490,8 +487,7 @@ class ControlBinding(QpmBinding):
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
             infos = {
-                model.task_number(info.id): info
-                for info in self._context.session.task_infos(task_numbers)
+                model.task_number(info.id): info for info in self._session.task_infos(task_numbers)
             }
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error

@@ -5,18 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
-from typing import (
-    Annotated,
-    Any,
-    Protocol,
-    SupportsIndex,
-    TypedDict,
-    TypeGuard,
-    TypeVar,
-    get_type_hints,
-)
+from typing import Annotated, Any, Protocol, SupportsIndex, TypedDict, TypeGuard, TypeVar
 
 import msgspec
 
@@ -152,7 +144,7 @@ def _parameters(options: type) -> list[Parameter]:
         Parameter(
             name, Parameter.KEYWORD_ONLY, default=hint.__metadata__[0], annotation=hint.__origin__
         )
-        for name, hint in get_type_hints(options, include_extras=True).items()
+        for name, hint in typing.get_type_hints(options, include_extras=True).items()
     ]
     shared = (SharedOptions, PlacementOptions, ProgramOptions, CallOptions)
     return sorted(

@@ -124,7 +124,6 @@ def unbound(loaded: PackedCircuit) -> str:
 
 
 def of_item(error: SimenvError, index: int) -> SimenvError:
-    """Return the error with the index of an item of a batch."""
     error.index = index
     return error.with_traceback(None)
 

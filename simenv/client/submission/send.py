@@ -323,7 +323,6 @@ def submit_batch(
 
 
 def _of_item(error: SimenvError, index: int) -> SimenvError:
-    """Return the error with the index of an item."""
     if isinstance(error, BatchRefusedError):
         error = error.errors[0]
     error.index = index

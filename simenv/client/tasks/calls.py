@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
-import weakref
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypeVar
 
 import msgspec
 
@@ -21,7 +16,7 @@ from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.task import Task, number_of
+from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
 from simenv.config import application
 from simenv.errors import OptionError
 from simenv.model import TaskSpec, calls as model_calls
@@ -382,65 +377,6 @@ def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
     return np.frombuffer(packed, "<u8").astype(np.int64)
 
 
-# Base class of the executors over an environment: the tasks that they created, and shutdown.
-
-TaskT = TypeVar("TaskT", bound=Task)
-
-
-class TaskExecutor(Executor, Generic[TaskT]):
-    """Executor that holds weak references to its tasks. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._closed = False
-        self._tasks: weakref.WeakSet[TaskT] = weakref.WeakSet()
-        self._lock = threading.Lock()  # guards `_tasks`
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more work. `wait`: wait until all tasks that are still referenced have ended;
-        `cancel_futures`: cancel them first. Tasks go on in the environment otherwise."""
-        self._closed = True
-        tasks = self._unfinished()
-        if cancel_futures and tasks:
-            self._cancel(tasks)
-        if wait:
-            for task in tasks:
-                task.wait()
-
-    @abstractmethod
-    def _cancel(self, tasks: Sequence[TaskT]) -> object:
-        """Cancel tasks, in one message."""
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-
-    def _remember(self, tasks: Iterable[TaskT]) -> None:
-        with self._lock:
-            self._tasks.update(tasks)
-
-    def _unfinished(self) -> list[TaskT]:
-        with self._lock:
-            return [task for task in self._tasks if not task.done()]
-
-    def _in_order(self, tasks: list[TaskT], deadline: float | None) -> Iterator[Any]:
-        """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
-        are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
-        and the error of a task."""
-        try:
-            while tasks:
-                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-                yield tasks[0].result(left_s)
-                del tasks[0]
-        finally:
-            if tasks:
-                self._cancel(tasks)
-
-
-def deadline_of(timeout_s: float | None) -> float | None:
-    """Return the deadline in `time.monotonic`; None: no deadline."""
-    return None if timeout_s is None else time.monotonic() + timeout_s
-
-
 # Calls of functions of the environment's own user, in workers of a pool of engine `functions`.
 #
 # This is the only module of a client that unpickles objects: return values of the user's own
@@ -448,7 +384,7 @@ def deadline_of(timeout_s: float | None) -> float | None:
 # pickles.
 
 
-class FunctionExecutor(TaskExecutor[CallTask]):
+class FunctionExecutor(TaskExecutor):
     """Executor of functions in workers; its futures are tasks: durable, and repeated if a worker
     dies.
 
@@ -467,8 +403,7 @@ class FunctionExecutor(TaskExecutor[CallTask]):
                 " with a key",
                 hint="connect without a key, as that user, where the environment runs",
             )
-        super().__init__()
-        self._session = session
+        super().__init__(session)
         self._options = options
 
     def submit(  # type: ignore[override]
@@ -508,9 +443,6 @@ class FunctionExecutor(TaskExecutor[CallTask]):
         """Return a call that was submitted before, by any process of this user."""
         handle = self._session.handle_for(number_of(task), Submission())
         return CallTask(handle, _read_value)
-
-    def _cancel(self, tasks: Sequence[CallTask]) -> object:
-        return self._session.cancel([task.handle.number for task in tasks])
 
     def _send(self, calls: list[bytes]) -> list[CallTask]:
         self._check_open()

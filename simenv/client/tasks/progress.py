@@ -1,12 +1,12 @@
-"""Progress of waiting: a line that is rewritten in place, or a bar of tqdm or rich. Nothing is
-written unless the stream is a terminal or a notebook."""
+"""Progress of waiting: a line that is rewritten in place, or a bar.
+
+Nothing is written unless the stream is a terminal or a notebook.
+"""
 
 from __future__ import annotations
 
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib.util import find_spec
 from io import StringIO
 from time import monotonic
 from typing import Any, NamedTuple, Self, TextIO
@@ -15,7 +15,7 @@ from simenv.errors import OptionError
 from simenv.model import TaskInfo, TaskState
 from simenv.text import elapsed
 
-LOG = "log"
+BAR, LOG = "rich", "log"
 LOG_S = 10.0  # between two lines of a log, and before the first
 PATIENCE_S = 1.0  # a start that takes longer shows its progress
 
@@ -86,65 +86,19 @@ class ProgressLine:
         self.clear()
 
 
-class ProgressBar(ProgressLine, ABC):
-    """Base class of bars of a library. The library is loaded only if the bar is visible."""
+class ProgressBar(ProgressLine):
+    """A bar of rich, followed by the text; rich is loaded only if the bar is visible."""
+
+    _bar: Any = None
 
     def show(self, text: str, steps: StepProgress | None = None) -> None:
         """See `ProgressLine`."""
         if not self.visible:
             return
-        self.draw(text, steps or StepProgress(0, 1, "tasks"))
-
-    @abstractmethod
-    def draw(self, text: str, steps: StepProgress) -> None:
-        """Draw the bar, followed by a text."""
-
-
-class TqdmBar(ProgressBar):
-    """A bar of tqdm; in a notebook a widget if ipywidgets is installed."""
-
-    _bar: Any = None
-
-    def draw(self, text: str, steps: StepProgress) -> None:
-        """See `ProgressBar`."""
-        if self._bar is None:
-            self._bar = self._create_bar(steps.unit)
-        self._bar.total, self._bar.n = steps.total, steps.done
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.refresh()
-
-    def _create_bar(self, unit: str) -> Any:
-        if self._notebook and find_spec("ipywidgets") is not None:
-            from tqdm.notebook import tqdm
-
-            return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False)
-        from tqdm.std import tqdm
-
-        # tqdm draws nothing on a terminal of unknown size unless the size is given.
-        width, height = shutil.get_terminal_size()
-        size = {"ncols": width, "nrows": height}
-        return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False, **size)
-
-    def clear(self) -> None:
-        """See `ProgressLine`."""
-        if self._bar is not None:
-            self._bar.clear()
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-class RichBar(ProgressBar):
-    """A bar of rich."""
-
-    _bar: Any = None
-
-    def draw(self, text: str, steps: StepProgress) -> None:
-        """See `ProgressBar`."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+        steps = steps or StepProgress(0, 1, "tasks")
         if self._bar is None:
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
             console = Console(file=self._stream)
@@ -181,23 +135,17 @@ class LogLine(ProgressLine):
             self.finish(f"{steps.text} | {text}" if steps is not None and steps.text else text)
 
 
-BARS = {"tqdm": TqdmBar, "rich": RichBar}
-
-
 def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
-    """Return a bar of the library that `progress` names, if it is installed; else a line. Raises
-    OptionError for another name. LOG: a line on a terminal, else lines of a log."""
+    """Return the line of a bool, the bar of BAR, or the log of LOG: a line on a terminal, else
+    lines of a log. Raises OptionError for another text."""
     line = ProgressLine(stream)
     if isinstance(progress, bool):
         return line
+    if progress == BAR:
+        return ProgressBar(stream)
     if progress == LOG:
         return line if line.visible else LogLine(stream)
-    bar = BARS.get(progress)
-    if bar is None:
-        raise OptionError(
-            f"progress={progress!r:.80}", hint=f"True, {', '.join(map(repr, (*BARS, LOG)))}"
-        )
-    return bar(stream) if find_spec(progress) is not None else ProgressLine(stream)
+    raise OptionError(f"progress={progress!r:.80}", hint=f"True, {BAR!r}, {LOG!r}")
 
 
 class StartLine(ProgressLine):

@@ -1,4 +1,4 @@
-"""Tasks as futures and awaitables, `as_completed`, and the ids of tasks.
+"""Tasks as futures and awaitables, `as_completed`, executors, and the ids of tasks.
 
 Invariant: a Task holds only its handle and, for a binding of a task with several, its row, because
 a sweep creates thousands of them. Ids look like `t-8k2f`, and `t-8k2f.17` for one binding of a
@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
 from itertools import chain
@@ -25,6 +26,7 @@ from simenv.errors import NotFoundError, OptionError, SimenvError, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
 
 if TYPE_CHECKING:
+    from simenv.client.connection.session import ServiceSession
     from simenv.client.connection.task_handle import TaskSource
 
 # Base class of Task that makes it a `concurrent.futures.Future`.
@@ -265,8 +267,8 @@ class Task(TaskFuture):
         """Wait for the end of the task in any state.
 
         `progress`: show state and reason in one line on stderr, if that is a terminal or a
-        notebook's stream; "tqdm" or "rich": a bar of that library, if it is installed; "log": in
-        another stream, a line every ten seconds.
+        notebook's stream; "rich": a bar of rich; "log": in another stream, a line every ten
+        seconds.
         """
         handle = self.handle
         if not progress:
@@ -398,8 +400,7 @@ def as_completed(
 
     Posted tasks that were refused come first. The tasks must belong to one client. `progress`: one
     line on stderr, if that is a terminal or a notebook's stream; it is removed whenever a task is
-    yielded, and a last line stays at the end. "tqdm" or "rich": a bar of that library, if it is
-    installed.
+    yielded, and a last line stays at the end. "rich": a bar of rich.
     """
     waiting: BindingTasks = {}
     refused: list[Task] = []
@@ -494,3 +495,61 @@ def distinct_warnings(tasks: Iterable[Task]) -> list[str]:
     submissions = {task.handle.number: task for task in tasks}
     texts = (text for task in submissions.values() for text in task.result().warnings)
     return list(dict.fromkeys(texts))
+
+
+# Executor over an environment: the tasks that it created, and shutdown.
+
+
+class TaskExecutor(Executor):
+    """Executor that holds weak references to its tasks. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+        self._closed = False
+        self._tasks: weakref.WeakSet[Task] = weakref.WeakSet()
+        self._lock = threading.Lock()  # guards `_tasks`
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more work. `wait`: wait until all tasks that are still referenced have ended;
+        `cancel_futures`: cancel them first. Tasks go on in the environment otherwise."""
+        self._closed = True
+        tasks = self._unfinished()
+        if cancel_futures and tasks:
+            self._cancel(tasks)
+        if wait:
+            for task in tasks:
+                task.wait()
+
+    def _cancel(self, tasks: Sequence[Task]) -> None:
+        """Cancel tasks, in one message."""
+        self._session.cancel([task.handle.number for task in tasks])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _remember(self, tasks: Iterable[Task]) -> None:
+        with self._lock:
+            self._tasks.update(tasks)
+
+    def _unfinished(self) -> list[Task]:
+        with self._lock:
+            return [task for task in self._tasks if not task.done()]
+
+    def _in_order(self, tasks: list[Any], deadline: float | None) -> Iterator[Any]:
+        """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
+        are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
+        and the error of a task."""
+        try:
+            while tasks:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                yield tasks[0].result(left_s)
+                del tasks[0]
+        finally:
+            if tasks:
+                self._cancel(tasks)
+
+
+def deadline_of(timeout_s: float | None) -> float | None:
+    """Return the deadline in `time.monotonic`; None: no deadline."""
+    return None if timeout_s is None else time.monotonic() + timeout_s

@@ -1,14 +1,11 @@
-"""Connection of QFw's process to an environment, and the site file.
-
-Connection of this process to an environment: one that is up, or a private one; made once and kept.
-Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
-`why` states the reason.
-"""
+"""Settings of QFw's QPM, its site file, and the connection of its process to an environment."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.client.qpm.completion_queues import CompletionRetention
-from simenv.config.paths import QPMConfig
+from simenv.config import check_name
 from simenv.errors import ConfigError, NoServiceError, SimenvError
 from simenv.qpm.contract import NotReadyError
 
@@ -24,6 +21,70 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.qpm.provider import QPM
 
+# Settings of a QPM for other hosts: SIMENV_QPM_* variables as one frozen value.
+#
+# An empty variable counts as unset.
+
+STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s
+_MOST_STATEVECTOR = 20
+_YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
+
+
+class QPMConfig(msgspec.Struct, frozen=True):
+    """Settings of one QPM. `private`: start a private environment always, never, or (None) if no
+    environment is running."""
+
+    private: bool | None = None
+    service_named: bool = False  # SIMENV_SERVICE says which environment is meant
+    pool: str = ""  # "": all of them, merged
+    types: int = 0  # type bits; 0: by the kinds of devices that it represents
+    role: str = "client"  # rights in an environment that is up; "admin": those of the key
+    reservations_required: bool = True
+    token_file: Path | None = None
+    statevector_qubits: int = STATEVECTOR_QUBITS
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> QPMConfig:
+    """Read the SIMENV_QPM_* variables. Raises ConfigError, which names the variable."""
+    pool = environ.get("SIMENV_QPM_POOL", "")
+    token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
+    reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
+    return QPMConfig(
+        private=_boolean(environ, "SIMENV_QPM_PRIVATE"),
+        service_named=bool(environ.get("SIMENV_SERVICE")),
+        pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
+        role=_choice(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
+        types=_integer(environ, "SIMENV_QPM_TYPE", 0, 1, 31),
+        reservations_required=reservations != "optional",
+        token_file=Path(token).expanduser() if token else None,
+        statevector_qubits=_integer(
+            environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
+        ),
+    )
+
+
+def _boolean(environ: Mapping[str, str], name: str) -> bool | None:
+    text = _choice(environ, name, (*_YES, *_NO))
+    return None if not text else text in _YES
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    text = environ.get(name, "").lower()
+    if text and text not in choices:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"one of: {', '.join(choices)}")
+    return text
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"{name}={text[:80]!r}", hint=f"a whole number, {low} to {high}")
+    return int(text)
+
+
+# Reader of QFw's site file: the retention of unread completions. Other sections are ignored.
 
 PLACE = ("qpm", "completion-queues", "retention")
 _MOST_BYTES = 2**20
@@ -86,6 +147,12 @@ def _section(section: Any, path: Path) -> dict[Any, Any]:
         raise ConfigError(f"{path}: {'.'.join(PLACE)} is not a table")
     return section or {}
 
+
+# Connection of this process to an environment: one that is up, or a private one; made once and
+# kept.
+#
+# Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
+# `why` states the reason.
 
 RETRY_S = 1.0
 STARTS = 5  # attempts for a private environment; attempts to reach a running one are not limited

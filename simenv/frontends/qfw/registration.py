@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from simenv.config.paths import QPMConfig
 from simenv.files import replacing
 from simenv.frontends.qfw import defw
+from simenv.frontends.qfw.environment import QPMConfig
 from simenv.qpm import contract
 
 _YES, _NO = ("1", "true", "yes", "on", "y"), ("0", "false", "no", "off", "n")

@@ -30,11 +30,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-from simenv.config.paths import QPMConfig, read
 from simenv.errors import ConfigError
 from simenv.frontends.qfw import defw, registration
 from simenv.frontends.qfw.defw import carried
-from simenv.frontends.qfw.environment import EnvironmentConnection
+from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
 from simenv.frontends.qfw.registration import LOOK_S, DirectoryRegistration, say_ready
 from simenv.qpm import answers, contract, envelopes
 
@@ -193,7 +192,7 @@ class Plugin:
         self.revision = revision
         self.deployed = registration.read(environ)
         try:
-            self.settings = read(environ)
+            self.settings = read_settings(environ)
         except ConfigError as error:
             log.error("%s", error)
             self.settings = QPMConfig(private=False, service_named=True)

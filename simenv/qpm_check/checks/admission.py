@@ -197,10 +197,7 @@ def unknown(session: CheckSession) -> None:
         session.expect_refusal(name, partial(call, reservation_id=NEVER_GIVEN), *_REFUSED)
 
 
-@row(
-    "admission.release-running",
-    "release while a task runs: pending with its id, or it stops",
-)
+@row("admission.release-running", "release while a task runs: pending with its id, or it stops")
 def release_running(session: CheckSession) -> None:
     for _ in range(LENGTHENED):
         number = session.reserve()

@@ -55,10 +55,7 @@ def callers(session: CheckSession) -> None:
             pass
 
 
-@row(
-    "crowd.clients",
-    "several clients share one queue of work and one count of tasks",
-)
+@row("crowd.clients", "several clients share one queue of work and one count of tasks")
 def clients(session: CheckSession) -> None:
     other = session.connect()
     cid = session.submit(circuits.FIRST_BIT)

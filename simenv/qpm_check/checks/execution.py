@@ -160,10 +160,7 @@ def cancel_queued(session: CheckSession) -> None:
     expect_equal("exec_time of what never ran", float(record["exec_time"]), -1.0)
 
 
-@row(
-    "execution.cancel-running",
-    "cancel_task of what runs: CANCELLED, or CANCEL_PENDING first",
-)
+@row("execution.cancel-running", "cancel_task of what runs: CANCELLED, or CANCEL_PENDING first")
 def cancel_running(session: CheckSession) -> None:
     for _ in range(2 * LENGTHENED):
         cid = session.running()

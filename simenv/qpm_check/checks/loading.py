@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from simenv.qpm.contract import BINDINGS, NEEDED, REVISION1, REVISION2, Arguments
-from simenv.qpm_check import check as qpm_check_check
-from simenv.qpm_check.check import expect_equal, row
+from simenv.qpm_check.check import (
+    BOTH,
+    Check,
+    CheckNotApplicable,
+    TargetProperty,
+    expect_equal,
+    has,
+    row,
+)
 from simenv.qpm_check.checks.records import EVENT
 from simenv.qpm_check.fake_defw.fakes import KEYS
 from simenv.qpm_check.fake_defw.loader import OURS
@@ -32,13 +39,13 @@ BEGINS_S = 2.0  # a program that starts something in a foreign process has done 
 STARTS_S = 5.0
 LOOK_S = 0.05
 OWN_FILES = 4  # connections of the DEFw double
-_PACKAGE = (qpm_check_check.TargetProperty.PACKAGE,)
+_PACKAGE = (TargetProperty.PACKAGE,)
 
 
 @row(
     "load.import",
     "it imports while the host is half built",
-    revisions=qpm_check_check.BOTH,
+    revisions=BOTH,
     needs=_PACKAGE,
     opens=False,
 )
@@ -46,16 +53,16 @@ def imports(session: CheckSession) -> None:
     expect(not _facts(session)["import_error"], _last(_facts(session)["import_error"]))
 
 
+_IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])"
+
+
 @row(
-    "load.bare",
-    "it imports where nothing of DEFw is",
-    needs=_PACKAGE,
-    revisions=qpm_check_check.BOTH,
-    opens=False,
+    "load.bare", "it imports where nothing of DEFw is", needs=_PACKAGE, revisions=BOTH, opens=False
 )
 def bare(session: CheckSession) -> None:
+    folder = Path(_facts(session)["folder"])
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "simenv.qpm_check.fake_defw.bare", _facts(session)["folder"]],
+        [sys.executable, "-P", "-c", _IMPORT, str(folder.parent), folder.name],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=IMPORT_S,
     )  # fmt: skip
     expect(done.returncode == 0, _last(done.stderr))
@@ -64,7 +71,7 @@ def bare(session: CheckSession) -> None:
 @row(
     "load.metadata",
     "svc_info: name QPM, module, description, version",
-    revisions=qpm_check_check.BOTH,
+    revisions=BOTH,
     needs=_PACKAGE,
     opens=False,
 )
@@ -100,7 +107,7 @@ def per_connection(session: CheckSession) -> None:
 
 
 @row("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def launcher(session: CheckSession) -> None:
     disabled = "DEFW_DISABLE_RESMGR" if session.revision == 1 else "DEFW_DISABLE_DIRSVC"
     phase = {"DEFW_AGENT_TYPE": "agent", "DEFW_SHELL_TYPE": "cmdline", disabled: "yes"}
@@ -116,7 +123,7 @@ def launcher(session: CheckSession) -> None:
 
 
 @row("load.executable", "sys.executable, the host's own program there, is not started as a Python",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def executable(session: CheckSession) -> None:
     _loaded(session)
     with (
@@ -132,11 +139,7 @@ def executable(session: CheckSession) -> None:
 
 
 @row(
-    "load.classes",
-    "service_classes lists a class QPM",
-    revisions=qpm_check_check.BOTH,
-    needs=_PACKAGE,
-    opens=False,
+    "load.classes", "service_classes lists a class QPM", revisions=BOTH, needs=_PACKAGE, opens=False
 )
 def classes(session: CheckSession) -> None:
     facts = _loaded(session)
@@ -146,7 +149,7 @@ def classes(session: CheckSession) -> None:
 
 
 @row("load.initialize", "initialize() returns at once and raises nothing",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def initialize(session: CheckSession) -> None:
     facts = _loaded(session)
     expect(facts["has_initialize"], "there is no function initialize")
@@ -156,13 +159,13 @@ def initialize(session: CheckSession) -> None:
     expect(elapsed_s < QUICK_S, f"it took {elapsed_s:.1f} s; the host is still loading meanwhile")
 
 
-@row("load.opens", "a QPM comes up and says that it is ready", revisions=qpm_check_check.BOTH)
+@row("load.opens", "a QPM comes up and says that it is ready", revisions=BOTH)
 def opens(session: CheckSession) -> None:
     session.q.is_ready()
 
 
 @row("load.uninitialize", "uninitialize() ends what was begun and raises nothing",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
 def uninitialize(session: CheckSession) -> None:
     facts, control = _loaded(session), session.control
     expect(facts["has_uninitialize"], "there is no function uninitialize")
@@ -185,33 +188,28 @@ def uninitialize(session: CheckSession) -> None:
 
 
 @row("load.start-false", "QPM(start=False) takes less than 1 ms",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def start_false(session: CheckSession) -> None:
     elapsed_s = _started(session)["start_false_s"]
     expect(elapsed_s < MOST_S, f"the fastest of 20 took {1e3 * elapsed_s:.2f} ms")
 
 
 @row("load.start-false-idle", "QPM(start=False) starts and opens nothing",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def start_false_idle(session: CheckSession) -> None:
     left = _started(session)["start_false_left"]
     expect(not left, f"20 of them left behind: {', '.join(left[:5])}")
 
 
 @row("load.start-false-anywhere", "QPM(start=False) needs no environment variable",
-     revisions=qpm_check_check.BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
 def start_false_anywhere(session: CheckSession) -> None:
     with _process(session, bare=True) as control:
         facts = control.host("facts")
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
 
 
-@row(
-    "load.lookups",
-    "50 look-ups leave nothing behind",
-    revisions=qpm_check_check.BOTH,
-    needs=_PACKAGE,
-)
+@row("load.lookups", "50 look-ups leave nothing behind", revisions=BOTH, needs=_PACKAGE)
 def lookups(session: CheckSession) -> None:
     control = session.control
     before = control.host("left")
@@ -226,7 +224,7 @@ def lookups(session: CheckSession) -> None:
 
 
 @row("load.clients", "30 clients that come, listen and go leave nothing behind",
-     revisions=qpm_check_check.BOTH, needs=(qpm_check_check.TargetProperty.TRANSPORT,))  # fmt: skip
+     revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def clients(session: CheckSession) -> None:
     session.run()
     control = session.control
@@ -286,14 +284,10 @@ EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of rev
 TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0
-_TRANSPORT = (qpm_check_check.TargetProperty.TRANSPORT,)
+_TRANSPORT = (TargetProperty.TRANSPORT,)
 
 
-@row(
-    "query.record",
-    "query: one service record, by the class that answers",
-    revisions=qpm_check_check.BOTH,
-)
+@row("query.record", "query: one service record, by the class that answers", revisions=BOTH)
 def record(session: CheckSession) -> None:
     card = session.subject.card()
     for name in ("service_name", "description"):
@@ -308,7 +302,7 @@ def record(session: CheckSession) -> None:
     )
 
 
-@row("query.bits", "type and capability bits are the contract's", revisions=qpm_check_check.BOTH)
+@row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
 def bits(session: CheckSession) -> None:
     card = session.subject.card()
     for what, value, valid_mask in (
@@ -328,7 +322,7 @@ def bits(session: CheckSession) -> None:
 
 @row("query.properties", "properties: identity, widths, kinds")
 def properties(session: CheckSession) -> None:
-    result = qpm_check_check.has(
+    result = has(
         "properties", session.subject.card().properties,
         {
             "service_type": str, "service_id": str, "provider": str, "device_id": str,
@@ -350,7 +344,7 @@ def properties(session: CheckSession) -> None:
 @row("query.selector", "selector: name, resources with the device, aliases with QPM")
 def selector(session: CheckSession) -> None:
     reported = session.subject.card().properties
-    result = qpm_check_check.has(
+    result = has(
         "selector", reported.get("selector"), {"name": str, "resources": list, "aliases": list}
     )
     expect(
@@ -368,7 +362,7 @@ def bindings(session: CheckSession) -> None:
     card = session.subject.card()
     offered = {}
     for binding in card.properties.get("api_bindings") or ():
-        entry = qpm_check_check.has(
+        entry = has(
             "a binding", binding,
             {"binding_name": str, "client_module": str, "client_class": str,
              "service_module": str, "service_class": str, "version": int},
@@ -415,7 +409,7 @@ def lookup(session: CheckSession) -> None:
 def examples(session: CheckSession) -> None:
     types = session.subject.card().types
     if not types & SIMULATOR:
-        raise qpm_check_check.CheckNotApplicable("it is no simulator")
+        raise CheckNotApplicable("it is no simulator")
     results = [name for name, bit in EXAMPLES.items() if session.control.host("lookup", bit, -1)]
     expect(results, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 
@@ -479,7 +473,7 @@ def ready_file(session: CheckSession) -> None:
                 expect(time.monotonic() < deadline, f"no line within {AGAIN_S:g} s")
                 time.sleep(0.02)
         line = json.loads(path.read_text().splitlines()[0])
-    qpm_check_check.has("the line", line, {"ready": bool, "message": str, "timestamp_ns": int})
+    has("the line", line, {"ready": bool, "message": str, "timestamp_ns": int})
 
 
 def _methods(session: CheckSession, expected: Any) -> None:
@@ -502,7 +496,7 @@ def of_single(session: CheckSession) -> None:
     _methods(session, expected)
 
 
-def _of_binding(binding: str) -> qpm_check_check.Check:
+def _of_binding(binding: str) -> Check:
     @row(f"methods.{binding}", f"{binding} has its methods and arguments")
     def check(session: CheckSession) -> None:
         _methods(session, REVISION2[binding])

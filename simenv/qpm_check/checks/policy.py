@@ -146,9 +146,7 @@ def refused(session: CheckSession) -> None:
     }
     for what, asked in wrong.items():
         session.expect_refusal(
-            what,
-            partial(session.q.set_admission_policy, configuration=asked),
-            *_REFUSED,
+            what, partial(session.q.set_admission_policy, configuration=asked), *_REFUSED
         )
         expect_equal(f"the policy after {what}", session.q.get_admission_policy(), before)
 

@@ -366,8 +366,7 @@ def reserve(session: CheckSession) -> None:
         _answered(f"evaluate with {what}", lambda value: session.q.evaluate(request=value), wrong)
     for what, wrong in _mutations(right)[:: max(1, len(WRONG) // 4)]:
         decision = session.answers(
-            f"reserve with {what}",
-            partial(session.q.reserve, request=wrong),
+            f"reserve with {what}", partial(session.q.reserve, request=wrong)
         )
         if isinstance(decision, dict) and decision.get("status") == "accepted":
             session.q.cancel(reservation_id=decision["reservation_id"])

@@ -16,7 +16,7 @@ import msgspec
 from simenv import model
 from simenv.errors import OptionError
 from simenv.model.program import check_printable
-from simenv.model.reservations import MAX_TEXT_CHARS
+from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
@@ -134,7 +134,6 @@ def span_ns(terms: DeviceTerms) -> int:
 
 
 def scale(terms: DeviceTerms) -> UnitScale:
-    """Return the scale of a device."""
     return UnitScale(terms.unit_ns, span_ns(terms))
 
 
@@ -344,9 +343,9 @@ def _check_figure(label: str, value: int) -> None:
 
 
 def _check_text(label: str, text: str) -> None:
-    if len(text) > MAX_TEXT_CHARS:
+    if len(text) > MAX_LABEL_CHARS:
         raise OptionError(
-            f"{label} has {len(text)} characters", hint=f"at most {MAX_TEXT_CHARS} of them"
+            f"{label} has {len(text)} characters", hint=f"at most {MAX_LABEL_CHARS} of them"
         )
     check_printable(label, text)
 

@@ -292,7 +292,6 @@ def _check_options(terms: TaskOptions) -> None:
 
 
 def _lacks_options(engine: str, terms: TaskOptions) -> bool:
-    """Return whether an engine lacks one of the options."""
     card = catalog.card(engine)
     names = {option.name for option in card.options} if card is not None else set()
     return not names.issuperset(name for name, _ in terms.options)

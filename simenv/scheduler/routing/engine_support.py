@@ -91,7 +91,6 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
 
 
 def option_hint(card: EngineCard) -> str:
-    """Return the options of an engine, for a hint."""
     if not card.options:
         return f"engine {card.name!r} has no options"
     listed = [f"{option.name} ({option.text}; {option.default})" for option in card.options]
@@ -203,7 +202,6 @@ def runs_only_calls(pool: PoolSpec) -> bool:
 
 
 def kind_of(pool: PoolSpec) -> DeviceKind:
-    """Return the kind of device of a pool."""
     if pool.device:
         return DeviceKind.EMULATED
     return DeviceKind.HARDWARE if holds_hardware(pool) else DeviceKind.IDEAL

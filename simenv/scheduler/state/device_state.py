@@ -237,7 +237,6 @@ class DeviceControls:
         self._assignable_tasks: dict[str, int] = {}  # tasks that may still be assigned, by device
 
     def of(self, device: str) -> DeviceControl:
-        """Return the controls of a device."""
         return self.all.get(device, _DEFAULT)
 
     def put(self, device: str, control: DeviceControl) -> None:

@@ -34,7 +34,6 @@ class Quotas:
         self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
 
     def of(self, owner: str) -> model.OwnerLimits:
-        """Return the limits of an owner."""
         return self._of.get(owner, self._default) if owner else UNLIMITED
 
 

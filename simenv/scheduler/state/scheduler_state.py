@@ -326,7 +326,6 @@ def check_device(state: SchedulerState, device: str) -> None:
 
 
 def pools_of(state: SchedulerState, device: str) -> list[state_pools.Pool]:
-    """Return the pools of a device."""
     return [pool for pool in state.pools.values() if device in ("", pool.device)]
 
 

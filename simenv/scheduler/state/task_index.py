@@ -111,7 +111,6 @@ class TasksByOwner:
                 del self._records[owner], self._bytes[owner]
 
     def of(self, owner: str) -> Collection[core.TaskRecord]:
-        """Return the tasks of an owner."""
         return self._records.get(owner, {}).values()
 
     @property

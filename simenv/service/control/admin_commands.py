@@ -304,7 +304,6 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
 
 
 def _worker_request(spec: PoolSpec) -> launcher_placement.ResourceRequest:
-    """Return the resources of one worker of the pool."""
     return launcher_placement.ResourceRequest(
         spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
     )

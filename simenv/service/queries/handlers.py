@@ -126,9 +126,6 @@ class QueryHandlers:
     def _status(self, message: m.GetStatus) -> m.Status:
         return m.Status(message.request, self.status())
 
-    def _keys(self, message: admin.GetKeys) -> queries.ServiceMessage:
-        return self._service.key_commands.answer(message)
-
     def _limits(
         self, message: admin.GetLimits, identity: Identity, _peer: bytes
     ) -> admin.OwnerReports:
@@ -156,17 +153,7 @@ class QueryHandlers:
     ) -> ReplySteps:
         return self._service.reservation_commands.listed(identity, message)
 
-    def _device_terms(
-        self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget
-    ) -> queries.ServiceMessage:
-        return self._service.reservation_commands.answer(message)
-
-    def _stored_results(
-        self,
-        message: queries.FetchResult | queries.VerifyResult | queries.CollectGarbage,
-        identity: Identity,
-        peer: bytes,
-    ) -> None:
+    def _stored_results(self, message: Any, identity: Identity, peer: bytes) -> None:
         """Let the file worker answer."""
         self._service.result_requests.handle(peer, identity, message)
 
@@ -431,7 +418,7 @@ QUERIES: dict[type, Handler] = {
     Cancelling: QueryHandlers._cancelled,
     m.Shutdown: _alone(QueryHandlers._shutdown),
     admin.GetPools: _alone(QueryHandlers._pools),
-    admin.GetKeys: _alone(QueryHandlers._keys),
+    admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,
@@ -441,9 +428,10 @@ QUERIES: dict[type, Handler] = {
     queries.GetSpec: _scoped(QueryHandlers._spec),
     queries.GetApp: _scoped(QueryHandlers._app),
     admin.GetReservations: QueryHandlers._reservations,
-    admin.GetProfile: _alone(QueryHandlers._device_terms),
-    admin.GetPolicy: _alone(QueryHandlers._device_terms),
-    admin.GetTarget: _alone(QueryHandlers._device_terms),
+    **dict.fromkeys(
+        (admin.GetProfile, admin.GetPolicy, admin.GetTarget),
+        _alone(lambda self, message: self._service.reservation_commands.answer(message)),
+    ),
     queries.FetchResult: QueryHandlers._stored_results,
     queries.VerifyResult: QueryHandlers._stored_results,
     queries.CollectGarbage: QueryHandlers._stored_results,

@@ -234,7 +234,6 @@ class Log:
                 self._ends.pop(task, None)
 
     def _unfinished_end(self, record: TaskRecord) -> End:
-        """Return the state of an unfinished task as an End."""
         now_ns = time.monotonic_ns()
         info = task_view(self._state, record, now_ns)
         until_ns = now_ns if record.phase in UNSENT else record.sent_ns

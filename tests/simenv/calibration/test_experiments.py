@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import msgspec
 import numpy as np
@@ -42,17 +43,22 @@ def alphabet(entangler: clifford.NativeOperation = ENTANGLERS[0]) -> NativeGateR
     return NativeGateRows(msgspec.structs.replace(gates, entangler=entangler))
 
 
+def mean_count(group: clifford.CliffordGroup, kind: str) -> float:
+    """Mean number of steps of one kind in a word."""
+    return statistics.mean(sum(step[0] == kind for step in word) for word in group.sequences)
+
+
 def test_one_qubit_group_has_one_quarter_turn_on_average() -> None:
     group = clifford.one_qubit_group()
     assert len({images.tobytes() for images in group.images}) == 24
-    assert group.mean_count("quarter") == 1.0
+    assert mean_count(group, "quarter") == 1.0
 
 
 @pytest.mark.parametrize("gate", ENTANGLERS, ids=lambda gate: gate.name)
 def test_two_qubit_group_is_complete_with_fewest_entanglers(gate: clifford.NativeOperation) -> None:
     group = clifford.two_qubit_group(gate)
     assert len({images.tobytes() for images in group.images}) == 11_520
-    assert group.mean_count("entangler") == 1.5
+    assert mean_count(group, "entangler") == 1.5
 
 
 @pytest.mark.parametrize("gate", ENTANGLERS, ids=lambda gate: gate.name)

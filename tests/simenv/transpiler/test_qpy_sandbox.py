@@ -13,6 +13,7 @@ from qiskit import QuantumCircuit, qpy
 
 from simenv.client.circuits import untrusted_qpy
 from simenv.client.qpm import circuit_run
+from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
 from simenv.transpiler import qpy as qpy_sandbox
 from simenv.transpiler.qpy import SandboxProcess
@@ -128,9 +129,9 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted())
     data = greedy()
     with pytest.raises(LimitExceededError):
-        circuit_run.prepare(circuit_run.Request(data, 10, None, None, False, 0))
+        circuit_run.prepare(Request(data, 10, None, None, False, 0))
     assert seen == [data]
     old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
     with pytest.raises(ProgramError, match="version 5"):
-        circuit_run.prepare(circuit_run.Request(old, 10, None, None, False, 0))
+        circuit_run.prepare(Request(old, 10, None, None, False, 0))
     assert seen == [data]

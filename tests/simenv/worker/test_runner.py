@@ -229,7 +229,7 @@ class ColdRunner(Runner):
     """Compiles a kernel when an engine is first asked for, as on a machine without any."""
 
     def engine(self, name: str) -> Engine:
-        @kernel.kernel(kernel.INT, returns=kernel.INT, group="small")
+        @kernel.kernel("INT -> INT", group="small")
         def added(number):  # type: ignore[no-untyped-def]
             return number + 1
 

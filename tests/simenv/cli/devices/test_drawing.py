@@ -46,7 +46,7 @@ def text(snapshot: CalibrationSnapshot) -> list[str]:
 def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
     edges: list[tuple[int, int]],
 ) -> None:
-    result = drawing.positions(device(edges))
+    result = drawing.lattice(device(edges)).positions
     steps = np.array([np.abs(result[a] - result[b]).sum() for a, b in edges])
     np.testing.assert_array_equal(steps, 1.0)
     assert len({tuple(place) for place in result.tolist()}) == len(result)
@@ -54,20 +54,20 @@ def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
 
 def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
     edges = [(a, b) for a in range(5) for b in range(a)]  # of all pairs: no square grid has it
-    result = drawing.positions(device(edges))
+    result = drawing.lattice(device(edges)).positions
     steps = [np.linalg.norm(result[a] - result[b]) for a, b in edges]
     assert min(steps) > 0.3
     assert max(steps) < 2.0
 
 
 def test_parts_without_a_connection_are_drawn_apart() -> None:
-    result = drawing.positions(device([(0, 1), (2, 3)]))
+    result = drawing.lattice(device([(0, 1), (2, 3)])).positions
     assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
 
 
 def test_given_coordinates_are_kept() -> None:
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
-    result = drawing.positions(device([(0, 1), (1, 2)], coordinates=places))
+    result = drawing.lattice(device([(0, 1), (1, 2)], coordinates=places)).positions
     np.testing.assert_array_equal(result, places)
 
 

@@ -18,7 +18,7 @@ from bench.harness.ranks import mpirun, rank_environment
 from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
-from simenv.worker.ranks import RankInfo, size_from_environ
+from simenv.worker.mpirun import RankInfo, size_from_environ
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import bell

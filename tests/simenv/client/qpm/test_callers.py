@@ -16,9 +16,10 @@ from waiting import until
 import simenv
 from simenv.client.administration import issue_key
 from simenv.client.connection.channel import ServiceChannel
-from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.requests import Request
 from simenv.errors import ProgramError
 from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError
 from simenv.wire.messages import client as m
@@ -118,7 +119,7 @@ def test_unread_completions_are_evicted_by_count_bytes_and_age(
 
 
 def test_evicted_completion_is_reported_as_no_longer_retained(qpm: QPM) -> None:
-    qpm._context.registry.retention = CompletionRetention(count=2)
+    qpm._registry.retention = CompletionRetention(count=2)
     cids = [qpm.async_run(info("OPENQASM 2.0;\nbad;\n"))["cid"] for _ in range(3)]
     answer = qpm.read_cq(cids[0])
     assert (answer["outcome"], answer["retention_reason"]) == (

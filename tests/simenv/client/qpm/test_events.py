@@ -146,7 +146,7 @@ def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(
     cids = {second.async_run(info()) for _ in range(3)}
     assert {shared.get().payload["cid"] for _ in cids} == cids
     second.shutdown()
-    with qpm._context.session.channel.lock:
+    with qpm._session.channel.lock:
         outlet = qpm._delivery.join(second._notifier, shared)
         qpm._delivery.leave(second._notifier, shared)
         assert not outlet.push(cast(Any, None))  # it is queued then
@@ -180,7 +180,7 @@ def test_reader_thread_survives_errors_and_new_clients(
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q")
     troubled = Troubled(qpm)
-    with qpm._context.session.channel.lock:
+    with qpm._session.channel.lock:
         qpm._delivery.join(troubled, Endpoint())
     assert troubled.came.wait(60)
     reader = qpm._delivery._thread

@@ -302,7 +302,7 @@ def test_circuit_unknown_to_service_is_reconciled_as_failed(played: QPM, peer: P
     number = played.async_run(info(BELL))["qtask_id"]
     result = played.reconcile_runtime_state(reason="after a loss")
     assert result["provider_handle_faults"] == [number]
-    (fault,) = played._context.audit.faults()
+    (fault,) = played._audit.faults()
     assert (fault.kind, fault.qtask_id) == ("provider-handle", number)
     answer = played.task_status(qtask_id=number)
     assert (answer["outcome"], answer["reason"]) == ("UNKNOWN", "not-found")

@@ -129,7 +129,7 @@ class Terminal(io.StringIO):
         return entries
 
 
-@pytest.mark.parametrize("progress", [True, "tqdm", "rich"])
+@pytest.mark.parametrize("progress", [True, "rich"])
 def test_progress_of_as_completed_does_not_overwrite_printed_lines(
     env: simenv.Client, monkeypatch: pytest.MonkeyPatch, progress: bool | str
 ) -> None:

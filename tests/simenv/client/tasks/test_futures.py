@@ -16,7 +16,7 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.progress import (
-    BARS,
+    BAR,
     PATIENCE_S,
     ProgressLine,
     StartLine,
@@ -291,11 +291,9 @@ def test_task_is_described_by_state_worker_and_progress(found: list[TaskInfo], t
     assert describe(found, "t-8k2g") == text
 
 
-@pytest.mark.parametrize("library", BARS)
-def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> None:
-    pytest.importorskip(library)
+def test_bar_shows_steps_and_is_out_of_the_way() -> None:
     stream = Terminal()
-    with progress_line(library, stream) as line:
+    with progress_line(BAR, stream) as line:
         line.show("t-8k2g RUNNING", ended_steps(3, 7))
         assert "3/7" in stream.getvalue()
         assert "t-8k2g RUNNING" in stream.getvalue()
@@ -310,25 +308,18 @@ def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> Non
     assert item.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(item)
 
 
-@pytest.mark.parametrize("library", BARS)
-def test_bar_is_not_written_to_file(library: str) -> None:
+def test_bar_is_not_written_to_file() -> None:
     stream = io.StringIO()
-    with progress_line(library, stream) as line:
+    with progress_line(BAR, stream) as line:
         line.show("one", ended_steps(0, 1))
     assert not stream.getvalue()
-
-
-def test_missing_library_of_a_bar_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simenv.client.tasks.progress.find_spec", lambda _: None)
-    stream = Terminal()
-    with progress_line("tqdm", stream) as line:
-        line.show("t-8k2g QUEUED", ended_steps(0, 2))
-    assert "0 of 2 tasks ended | t-8k2g QUEUED" in stream.getvalue()
 
 
 def test_unknown_bar_is_refused() -> None:
     with pytest.raises(OptionError, match="progress='bar'"):
         progress_line("bar", None)
+    with pytest.raises(OptionError, match="progress='tqdm'"):
+        progress_line("tqdm", None)
 
 
 def test_sweeps_of_a_running_task_are_steps() -> None:

@@ -18,9 +18,9 @@ import simenv
 from simenv.cli.admin import integrations
 from simenv.cli.app import run
 from simenv.client.client import Client
-from simenv.config.paths import QPMConfig
 from simenv.errors import ConfigError
 from simenv.frontends.qfw import SERVICES, installing, registration
+from simenv.frontends.qfw.environment import QPMConfig
 from simenv.qpm.contract import QPMCapability, QPMType, ServiceRecord
 from simenv.qpm_check.fake_defw import fakes
 

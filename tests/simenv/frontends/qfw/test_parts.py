@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from simenv.config import paths
 from simenv.errors import ConfigError, NoServiceError
 from simenv.frontends.qfw import (
     defw,
@@ -22,6 +21,7 @@ from simenv.frontends.qfw import (
     registration,
     service,
 )
+from simenv.frontends.qfw.environment import QPMConfig, read_settings
 from simenv.qpm.contract import (
     ExecutionError,
     InProgressError,
@@ -171,7 +171,7 @@ def test_registration_with_directory_follows_deployment_variables(
 
 
 def test_directory_context_has_names_of_deployment() -> None:
-    told, deployed = paths.QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
+    told, deployed = QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
     record = registration.completed(RECORD, Offered, told, deployed, 2)
     found = registration.context(record, "both")
     assert found["service_id"] == "qpm:simenv:q7"
@@ -185,11 +185,11 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
-    record = registration.completed(None, Offered, paths.QPMConfig(), registration.read({}), 2)
+    record = registration.completed(None, Offered, QPMConfig(), registration.read({}), 2)
     assert record.properties is not None
     assert record.properties["num_qubits"] == 0
     assert record.properties["max_shots"] == 0
-    first = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 1)
+    first = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 1)
     assert first.properties is None
 
 
@@ -205,15 +205,15 @@ def test_service_record_has_zero_width_before_environment_is_known() -> None:
 )
 def test_invalid_variable_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        paths.read({name: value})
+        read_settings({name: value})
 
 
 def test_empty_variables_are_unset() -> None:
     names = ("PRIVATE", "POOL", "TYPE", "RESERVATIONS", "TOKEN_FILE", "STATEVECTOR_QUBITS")
-    assert paths.read({f"SIMENV_QPM_{name}": "" for name in names}) == paths.QPMConfig()
-    told = paths.read({"SIMENV_QPM_PRIVATE": "no", "SIMENV_QPM_TOKEN_FILE": "/t"})
+    assert read_settings({f"SIMENV_QPM_{name}": "" for name in names}) == QPMConfig()
+    told = read_settings({"SIMENV_QPM_PRIVATE": "no", "SIMENV_QPM_TOKEN_FILE": "/t"})
     assert (told.private, told.token_file) == (False, Path("/t"))
-    assert paths.QPMConfig().reservations_required
+    assert QPMConfig().reservations_required
 
 
 def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(hub_module, "RETRY_S", 0.001)
     monkeypatch.setattr(hub_module, "_load_reader", lambda: None)
-    hub = Late(paths.QPMConfig())
+    hub = Late(QPMConfig())
     hub.begin()
     assert tried.wait(30)
     hub.close()
@@ -282,7 +282,7 @@ def test_device_is_registered_only_once_its_width_is_known(
 def test_service_that_leaves_during_registration_is_deregistered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    record = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 2)
+    record = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 2)
     mine = registration.DirectoryRegistration(lambda: record, tmp_path / "ready")
     gone: list[str] = []
 

@@ -12,9 +12,9 @@ import pytest
 
 import simenv
 from simenv.client.client import Client
-from simenv.config.paths import QPMConfig
 from simenv.errors import StartFailedError
 from simenv.frontends.qfw import PLUGIN, defw, environment as hub_module, service
+from simenv.frontends.qfw.environment import QPMConfig
 from simenv.qpm.contract import NotReadyError, QPMError
 from simenv.qpm_check.check import VerdictState
 from simenv.qpm_check.checks import rows

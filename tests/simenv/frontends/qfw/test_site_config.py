@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import simenv
-from simenv.client.qpm.circuit_run import Request, refused
+from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention
+from simenv.client.qpm.requests import Request
 from simenv.client.qpm.submitter import ReservationChecks
 from simenv.errors import ConfigError, ProgramError
 from simenv.frontends.qfw import environment, registration
@@ -99,8 +100,8 @@ def test_retention_of_site_file_is_applied_to_completion_queues(site: Path) -> N
         qpm = environment._opened(
             env, environment.QPMConfig(reservations_required=False), result.site_config
         )
-        assert qpm._context.registry.retention == CompletionRetention(9, 8, 7, 6, 5)
-        assert env.qpm_with()._context.registry.retention == CompletionRetention()
+        assert qpm._registry.retention == CompletionRetention(9, 8, 7, 6, 5)
+        assert env.qpm_with()._registry.retention == CompletionRetention()
         _reservations_end(env)
         _one_is_released(env)
 

@@ -25,7 +25,7 @@ def test_first_check_leaves_kernels_of_other_circuits_to_other_processes(
     """Its task would wait for them; the loop checks no circuit before they are compiled."""
     monkeypatch.setattr(kernel, "_kernels", dict(kernel._kernels))
 
-    @kernel.kernel(kernel.INT, returns=kernel.INT, group="attachment")
+    @kernel.kernel("INT -> INT", group="attachment")
     def unneeded(number):  # type: ignore[no-untyped-def]
         return number + 1
 

@@ -9,7 +9,7 @@ from qiskit.quantum_info import Statevector, random_unitary
 
 import simenv
 from simenv.client.circuits import load
-from simenv.client.qpm import circuit_run
+from simenv.client.qpm import circuit_run, requests
 from simenv.errors import ProgramError
 from simenv.qpm.contract import ExecutionError
 
@@ -62,17 +62,17 @@ X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q
 def test_factor_that_is_no_number_is_refused_with_its_component() -> None:
     info = {"qasm": X, "num_shots": 10, "noise": {"gate.depolarizing": "a"}}
     with pytest.raises(ExecutionError, match=r"gate.depolarizing = 'a'"):
-        circuit_run.read(info)
+        requests.read_run(info)
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), [0.5], b"{}", {1: 2.0}, ""])
 def test_value_of_another_type_is_refused_with_those_that_a_host_can_send(value: object) -> None:
     with pytest.raises(ExecutionError, match='a recipe such as "aer"') as caught:
-        circuit_run.read({"qasm": X, "num_shots": 10, "noise": value})
+        requests.read_run({"qasm": X, "num_shots": 10, "noise": value})
     assert "bytes" not in caught.value.hint
 
 
 def test_noise_model_of_a_host_is_refused_by_name() -> None:
     document = {"kind": "channels", "name": "mine", "channels": []}
     with pytest.raises(ExecutionError, match="noise models of your own are not taken here"):
-        circuit_run.read({"qasm": X, "num_shots": 10, "noise": document})
+        requests.read_run({"qasm": X, "num_shots": 10, "noise": document})

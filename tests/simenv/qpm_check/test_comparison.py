@@ -8,16 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.cli.admin.qpm_diff import compare, distance
-from simenv.cli.admin.qpm_diff_observe import (
+from simenv.qpm_check.check import differing_paths, form, shape
+from simenv.qpm_check.comparison import (
     CallOutcome,
     Difference,
     PoolObservations,
     RowSubject,
     RunOutcome,
-    differing_paths,
-    form,
-    shape,
+    compare,
+    distance,
 )
 
 RAN = RunOutcome(
