@@ -13,14 +13,7 @@ import psutil
 import pytest
 from circuits import chain, layered
 from cluster import Cluster
-from cluster_environment import (
-    HEAD,
-    WORKER,
-    Environment,
-    environment,
-    orphans,
-    wait_for,
-)
+from cluster_environment import HEAD, WORKER, Environment, environment, orphans, wait_for
 from qiskit import QuantumCircuit
 
 from simenv.client.client import Client

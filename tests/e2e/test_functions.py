@@ -274,10 +274,7 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         assert "start a pool with engine=functions" in caught.value.hint
     for pool, value in (
         ({"engine": "function"}, "'function' is not known"),
-        (
-            {"engine": "functions", "ranks": 2},
-            "has 2 ranks, and its engine",
-        ),
+        ({"engine": "functions", "ranks": 2}, "has 2 ranks, and its engine"),
         ({"engine": "functions", "device": "fez"}, "has device fez, and its engine"),
     ):
         with pytest.raises(ConfigError, match=value):

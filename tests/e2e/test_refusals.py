@@ -42,11 +42,7 @@ def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int,
 
 
 CASES = {
-    "too wide": (
-        qasm2.dumps(tangled()).encode(),
-        3,
-        "qubits",
-    ),
+    "too wide": (qasm2.dumps(tangled()).encode(), 3, "qubits"),
     "syntax": ((HEAD + "qreg q[2];\nh q[0]\nh q[1];").encode(), 2, ":5:1"),
     "unknown gate": ((HEAD + "qreg q[2];\nfoo q[0];").encode(), 2, "foo"),
     "million qubits": ((HEAD + "qreg q[1000000];\nh q[0];").encode(), 3, "1000000"),

@@ -62,11 +62,7 @@ class Arrays:
         return self
 
     def _append(
-        self,
-        key: tuple,
-        qubits: Sequence[int],
-        clbits: Sequence[int],
-        params: Sequence[float],
+        self, key: tuple, qubits: Sequence[int], clbits: Sequence[int], params: Sequence[float]
     ) -> None:
         self.ops.append(self.table.setdefault(key, len(self.table)))
         self.qubits += qubits

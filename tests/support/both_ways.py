@@ -17,9 +17,7 @@ from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.engine import EngineResult, Request, RunControl, RunOptions
-from simulators.errors import (
-    EngineError,
-)
+from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
 
 State = NDArray[np.complexfloating[Any, Any]]

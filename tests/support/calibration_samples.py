@@ -178,12 +178,7 @@ def cunqa() -> dict[str, Any]:
         },
         "Q2Gates(RB)": {
             "0-1": {
-                "ECR": {
-                    "Control": 1,
-                    "Target": 0,
-                    "Duration (s)": 4.2e-07,
-                    "Fidelity(RB)": 0.966,
-                }
+                "ECR": {"Control": 1, "Target": 0, "Duration (s)": 4.2e-07, "Fidelity(RB)": 0.966}
             }
         },
     }
@@ -255,13 +250,7 @@ def qdmi() -> dict[str, Any]:
         },
         "couplings": [[0, 1], [1, 2]],
         "operations": [
-            {
-                "name": "r",
-                "numQubits": 1,
-                "numParameters": 2,
-                "duration": 80,
-                "fidelity": 0.999,
-            },
+            {"name": "r", "numQubits": 1, "numParameters": 2, "duration": 80, "fidelity": 0.999},
             {
                 "name": "cz",
                 "numQubits": 2,

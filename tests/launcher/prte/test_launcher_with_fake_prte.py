@@ -88,9 +88,7 @@ def test_dvm_that_was_given_up_is_tried_again_later(
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["nonsense", "prte@0;tcp4://127.0.0.1:1"],
-    ids=["no address", "nobody there"],
+    "address", ["nonsense", "prte@0;tcp4://127.0.0.1:1"], ids=["no address", "nobody there"]
 )
 def test_dvm_without_an_address_is_given_up(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch

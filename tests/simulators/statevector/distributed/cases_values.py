@@ -28,9 +28,7 @@ from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES, unitary
 from simulators.circuit.ir import Circuit, table_of
 from simulators.engine import PauliSum, Request, RunOptions
-from simulators.errors import (
-    TooManySteps,
-)
+from simulators.errors import TooManySteps
 from simulators.simulate import counts_of
 
 

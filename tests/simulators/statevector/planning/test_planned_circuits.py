@@ -70,10 +70,7 @@ def test_expectations_and_probabilities_use_original_qubit_order() -> None:
     arrays.add("measure", [3], [0])
     observables = (PauliSum(("Z" + "I" * 12 + "X", "I" * 13 + "Y"), np.ones(2)),)
     result = simulate(
-        arrays.circuit(),
-        shots=0,
-        outputs=("expectation", "probabilities"),
-        observables=observables,
+        arrays.circuit(), shots=0, outputs=("expectation", "probabilities"), observables=observables
     ).row(0)
     z = np.where(np.arange(state.size) >> 13 & 1, -1.0, 1.0)
     x = np.arange(state.size) ^ 1

@@ -211,9 +211,7 @@ def test_sweep_rows_of_dynamic_circuit_equal_rows_alone() -> None:
 
 
 @pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
-def test_sweep_with_measurement_in_loop_gives_outcomes(
-    outputs: tuple[str, ...],
-) -> None:
+def test_sweep_with_measurement_in_loop_gives_outcomes(outputs: tuple[str, ...]) -> None:
     arrays = Arrays(1, 1).add("ry", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.repeat(2).add("measure", [0], [0]).add("end").circuit()

@@ -23,11 +23,7 @@ from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, rank_cuts
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns
-from simulators.trajectories.pattern_sampling import (
-    ErrorTable,
-    draw_patterns,
-    sort_places,
-)
+from simulators.trajectories.pattern_sampling import ErrorTable, draw_patterns, sort_places
 
 KEY = (3, 0)
 
