@@ -36,9 +36,7 @@ def many_histories(n: int) -> Circuit:
         arrays.add("cx", [q, (q + 1) % n])
     for q in range(n):
         arrays.add("ry", [q], (), [0.4])
-    for q in range(n):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n)).circuit()
 
 
 def endless(n: int, gates: int) -> Circuit:

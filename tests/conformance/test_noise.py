@@ -56,9 +56,7 @@ def noisy_layers(
             for qubit in range(4):
                 arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
             arrays.add("cx", [layer, layer + 2]).add("cz", [3, 1])
-    for qubit in range(4):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(4)).circuit()
     if "kraus" in run.card.noise.kinds:
         located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
         return circuit, program(located, readout)

@@ -112,9 +112,7 @@ def woven(arrays: Arrays) -> Arrays:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for q in range(arrays.num_qubits):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def chain(n: int) -> Circuit:

@@ -57,9 +57,7 @@ def circuit(n: int, *, measured: bool) -> Circuit:
     arrays.add("sx", [n - 1]).add("h", [0])
     if not measured:
         arrays.unitary(np.linalg.qr(np.random.default_rng(n).normal(size=(16, 16)))[0], range(4))
-    for q in range(n if measured else 0):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n if measured else 0)).circuit()
 
 
 def agree(found: EngineResult, expected: EngineResult) -> bool:

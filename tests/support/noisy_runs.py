@@ -30,9 +30,7 @@ def layers(num_qubits: int, count: int, random: np.random.Generator) -> Arrays:
         for qubit in range(layer % 2, num_qubits - 1, 2):
             name = ("cx", "cz", "swap")[int(random.integers(3))]
             arrays.add(name, [qubit, qubit + 1])
-    for qubit in range(num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays
+    return arrays.measure(range(num_qubits))
 
 
 def device_noise(circuit: Circuit, ratio: float, angle: float = 0.0) -> list[Located]:

@@ -62,9 +62,7 @@ def knot(width: int, layers: int = 20, last: int = 0) -> Circuit:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def run(circuit: Circuit, **options: object) -> EngineResult:

@@ -116,9 +116,7 @@ def test_joint_distribution_of_two_parts_is_exact() -> None:
     arrays = Arrays(number, number)
     for pair in ((0, 1), (2, 3)):
         arrays.add("ry", [pair[0]], (), [0.8]).add("cx", list(pair))
-    for qubit in range(number):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(number)).circuit()
     noise = attach_noise(circuit, DeviceModel(number, gate_error=0.05, readout=(0.05, 0.1)))
     expected = Exact(circuit, noise).probs
     result = seen(circuit, noise)
@@ -150,9 +148,7 @@ def test_results_of_one_plan_do_not_depend_on_earlier_requests(first: str) -> No
     circuit = Arrays(6, 6)
     for pair in (0, 2, 4):
         circuit.add("h", [pair]).add("cx", [pair, pair + 1])
-    for qubit in range(6):
-        circuit.add("measure", [qubit], [qubit])
-    noise = attach_noise(circuit.circuit(), DeviceModel(6, gate_error=0.03))
+    noise = attach_noise(circuit.measure(range(6)).circuit(), DeviceModel(6, gate_error=0.03))
     plan = ENGINE.plan(circuit.circuit(), noise, RunOptions())
     results = {}
     for output in sorted(("counts", "probabilities"), key=lambda name: name != first):

@@ -72,9 +72,7 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:

@@ -95,9 +95,7 @@ def test_a_part_of_many_qubits_or_clbits_is_not_counted_in_one_call() -> None:
         arrays = Arrays(qubits, clbits).add("h", [0])
         for qubit in range(qubits - 1):
             arrays.add("cx", [qubit, qubit + 1])
-        for qubit in range(qubits):
-            arrays.add("measure", [qubit], [qubit])
-        circuit = arrays.circuit()
+        circuit = arrays.measure(range(qubits)).circuit()
         result = plain_part(circuit, attach_noise(circuit, DeviceModel(qubits)), ("counts",))
         assert result is not None
         return result

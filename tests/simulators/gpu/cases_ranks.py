@@ -108,9 +108,7 @@ def ring(n: int) -> Circuit:
     arrays = Arrays(n, n)
     for q in range(n):
         arrays.add("ry", [q], (), [0.4 + q]).add("cx", [q, (q + 1) % n])
-    for q in range(n):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n)).circuit()
 
 
 def case_error_patterns_are_divided_among_ranks(comm: Any) -> None:

@@ -56,9 +56,7 @@ def ansatz(n: int, layers: int = 2, *, measured: bool = True) -> Circuit:
         arrays.add("rzz", [0, n - 1], (), [0.0])
         arrays.free(slot)
         slot += 1
-    for q in range(n if measured else 0):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n if measured else 0)).circuit()
 
 
 def values(circuit: Circuit, rows: int, seed: int = 0) -> np.ndarray:
@@ -89,9 +87,7 @@ def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: G
     arrays = Arrays(13, 13).add("x", [12])
     for q in range(12, 0, -1):
         arrays.add("cx", [q, q - 1])
-    for q in range(13):
-        arrays.add("measure", [q], [q])
-    result = run(engine, arrays.circuit(), Request(100, 1))
+    result = run(engine, arrays.measure(range(13)).circuit(), Request(100, 1))
     assert counts_of(result.row(0)) == {2**13 - 1: 100}
 
 

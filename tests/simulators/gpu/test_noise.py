@@ -104,9 +104,7 @@ def test_dynamic_circuit_with_noise_splits_branches_on_the_device(device: HostDe
     for q in range(13):
         arrays.add("ry", [q], (), [0.4 + q]).add("cx", [q, (q + 1) % 13])
     arrays.add("measure", [0], [0]).add("reset", [1]).add("h", [0])
-    for q in range(13):
-        arrays.add("measure", [q], [q])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(13)).circuit()
     noise = program([(3, (1,), depolarizing(0.3, 1)), (25, (0,), depolarizing(0.3, 1))])
     value, expected = (
         run(engine, circuit, noise, Request(SHOTS, 9))
@@ -135,9 +133,7 @@ def test_matrix_that_is_not_fused_stands_among_errors(device: HostDevice) -> Non
     wide.unitary(unitary(32, np.random.default_rng(1)), range(5))
     for q in range(13):
         wide.add("cx", [q, (q + 1) % 13])
-    for q in range(13):
-        wide.add("measure", [q], [q])
-    circuit = wide.circuit()
+    circuit = wide.measure(range(13)).circuit()
     noise = program([(k, (k % 13,), depolarizing(0.1, 1)) for k in range(27)])
     value, expected = (
         run(engine, circuit, noise, Request(SHOTS, 9))

@@ -142,9 +142,9 @@ def test_noisy_device_gives_some_wrong_outcomes() -> None:
     arrays = Arrays(5, 5).add("h", [0])
     for q in range(4):
         arrays.add("cx", [q, q + 1])
-    for q in range(5):
-        arrays.add("measure", [q], [q])
-    counts = counts_of(ran(HardwareEngine(machines.noisy()), arrays.circuit()).row(0))
+    counts = counts_of(
+        ran(HardwareEngine(machines.noisy()), arrays.measure(range(5)).circuit()).row(0)
+    )
     assert counts[0] + counts[31] > 0.7 * SHOTS
     assert SHOTS - counts[0] - counts[31] > 0
 

@@ -139,9 +139,7 @@ def _clifford(*, dynamic: bool) -> Circuit:
         if dynamic and layer == 1:
             arrays.add("measure", [2], [3]).add("reset", [1])
             arrays.begin((ir.CLBIT, 3, 0)).add("x", [0]).add("end")
-    for q in range(3):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(3)).circuit()
 
 
 def _noise(circuit: Circuit, one: Channel, pair: Channel, readout: Readout | None) -> NoiseProgram:

@@ -225,9 +225,7 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
             arrays.add("cx", [qubit, qubit + 1])
         for qubit in range(12 if phases else 0):
             arrays.add("t", [qubit]).add("cp", [qubit, qubit + 1], (), [rng.uniform(1, 2)])
-        for qubit in range(13):
-            arrays.add("measure", [qubit], [qubit])
-        circuit = arrays.circuit()
+        circuit = arrays.measure(range(13)).circuit()
         assert partition(circuit, output_support(COUNTS, (), circuit)) is UNREDUCED
         (stretch,) = build_program(circuit, keep=False).stretches
         table[phases] = len(stretch.sweeps.ops), simulate(circuit, shots=500, seed=7).row(0).counts

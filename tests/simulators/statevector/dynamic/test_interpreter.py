@@ -224,8 +224,7 @@ def split(angles: list[float], *, final: bool = True) -> Circuit:
         arrays.add("ry", [qubit], (), [angle])
     for qubit in range(count - 1):
         arrays.add("cx", [qubit, qubit + 1])
-    for qubit in range(count):
-        arrays.add("measure", [qubit], [qubit])
+    arrays.measure(range(count))
     for qubit in range(count):
         arrays.add("h", [qubit]).add("measure", [qubit], [count + qubit])
         if not final:

@@ -261,9 +261,7 @@ def circuit(
                 arrays.free(int(random.integers(4)))
         if random.random() < 0.02:
             arrays.add("barrier", wires)
-    for qubit in range(num_qubits if measured else 0):
-        arrays.add("measure", [qubit], [qubit])
-    result = arrays.circuit()
+    result = arrays.measure(range(num_qubits if measured else 0)).circuit()
     assert is_merged(num_qubits, result.ops.size)
     return result
 
@@ -334,9 +332,7 @@ def test_runs_beyond_the_table_of_costs_are_merged() -> None:
     for k in range(5_000):
         arrays.add("ry", [k % MIN_QUBITS], (), [0.1 * k])
         arrays.add("cz", [k % MIN_QUBITS, (k + 1 + k % 3) % MIN_QUBITS])
-    for qubit in range(MIN_QUBITS):
-        arrays.add("measure", [qubit], [qubit])
-    result, request = arrays.circuit(), Request(SHOTS, MERGED_SEED)
+    result, request = arrays.measure(range(MIN_QUBITS)).circuit(), Request(SHOTS, MERGED_SEED)
     assert run_merged(MERGED, result, request) == run_merged(ONE_BY_ONE, result, request)
 
 

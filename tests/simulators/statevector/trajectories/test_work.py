@@ -51,9 +51,7 @@ def _ansatz(num_qubits: int, count: int) -> Circuit:
             arrays.add("ry", [q], (), [float(random.uniform(0, 6))])
         for q in range(num_qubits - 1):
             arrays.add("cx", [q, q + 1])
-    for q in range(num_qubits):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(num_qubits)).circuit()
 
 
 def _located(circuit: Circuit, noise: NoiseProgram) -> NoisyCircuit:

@@ -76,9 +76,7 @@ def _with_measurements(arrays: Arrays, circuit: Circuit) -> Circuit:
         wires = circuit.qubits[q : q + count].tolist()
         arrays.add(names[row], wires, (), circuit.params[p : p + params].tolist())
         q, p = q + count, p + params
-    for qubit in range(circuit.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(circuit.num_qubits)).circuit()
 
 
 def sums(num_qubits: int, count: int) -> tuple[PauliSum, ...]:

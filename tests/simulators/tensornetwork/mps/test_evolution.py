@@ -37,9 +37,7 @@ def brickwork(
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def values(found: EngineResult) -> np.ndarray:

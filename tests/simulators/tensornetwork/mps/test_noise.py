@@ -33,9 +33,7 @@ def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProg
         for qubit in range(4):
             arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
         arrays.add("cx", [layer, layer + 2]).add("cz", [3, 1])
-    for qubit in range(4):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(4)).circuit()
     located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
     return circuit, program(located, _readout(random, 4))
 
@@ -100,9 +98,7 @@ def test_wide_chain_has_the_probabilities_of_its_errors(num_qubits: int) -> None
     arrays = Arrays(num_qubits, num_qubits)
     for qubit in range(num_qubits):
         arrays.add("x", [qubit])
-    for qubit in range(num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(num_qubits)).circuit()
     decay = relaxation(1_000, 10, 10)
     located = after_gates(
         circuit, lambda row: [(row.qubits, decay)] if row.name == "x" and row.qubits[0] > 1 else []
