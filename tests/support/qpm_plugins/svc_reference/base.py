@@ -76,7 +76,7 @@ class QPM:
         return task.cid if self.machine.single else self.envelope(task)
 
     def _accept(self, info, reservation):
-        shots = info.get("num_shots")
+        shots = info.get("num_shots") if isinstance(info, dict) else None
         if not isinstance(shots, int) or not 0 < shots <= 65_536:
             raise self.error(f"num_shots={shots!r:.60}")
         if not self.reservations.get(reservation, reservation is None):
@@ -99,6 +99,7 @@ class QPM:
     def _poll(self, operation, cid, reservation, *, keep):
         self.check_reached()
         owner = self.owner if self.machine.single else reservation
+        self._task(cid)
         task = self.machine.take(cid, owner, keep=keep)
         if self.machine.single and task is None:
             import defw_exception
@@ -107,9 +108,14 @@ class QPM:
         if task is not None:
             record = self.machine.record(task)
             return record if self.machine.single else {**record, "poll_operation": operation}
-        state = self.task_status(cid) if cid in self.machine.tasks else _stands("unknown", "")
+        state = self.task_status(cid) if self._task(cid) else _stands("unknown", "")
         return {**state, "outcome": "IN_PROGRESS", "completion_ready": False,
                 "poll_operation": operation}  # fmt: skip
+
+    def _task(self, cid):
+        if not isinstance(cid, str | None):
+            raise self.error(f"cid={cid!r:.60}: a text")
+        return self.machine.tasks.get(cid)
 
     def check_reached(self):
         """Refused while the machine is away."""
@@ -119,17 +125,17 @@ class QPM:
             raise defw_exception.DEFwNotReady("the machine does not answer")
 
     def task_status(self, cid=None, reservation_id=None, token=None, qtask_id=None):
-        task = self.machine.tasks.get(cid)
+        task = self._task(cid)
         return self.envelope(task) if task else _stands("unknown", "UNKNOWN")
 
     def cancel_task(self, cid=None, reservation_id=None, token=None, reason=None, qtask_id=None):
-        task = self.machine.tasks.get(cid)
+        task = self._task(cid)
         if task and task.state not in ENDED:
             self.machine.cancel(task)
         return self.task_status(cid)
 
     def delete_circuit(self, cid, reservation_id=None, token=None):
-        if task := self.machine.tasks.get(cid):
+        if task := self._task(cid):
             self.machine.cancel(task)
             task.over.wait()
             self.machine.take(cid, task.owner, keep=False)
@@ -225,6 +231,8 @@ def _stands(state, outcome):
 def _text_of(info):
     """The circuit's text of an `info`; ValueError where it has none that can be read."""
     circuit = info.get("circuit") or {"format": "openqasm2", "data": info.get("qasm")}
-    if circuit["format"] != "openqasm2" or not isinstance(circuit["data"], str):
-        raise ValueError(f"circuit format {circuit['format']!r:.60} cannot be read")
+    if not isinstance(circuit, dict):
+        raise ValueError("circuit is no table")
+    if circuit.get("format") != "openqasm2" or not isinstance(circuit.get("data"), str):
+        raise ValueError(f"circuit format {circuit.get('format')!r:.60} cannot be read")
     return circuit["data"]
