@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import probabilities
 from engines import Runner
 from hypothesis import given, settings
 from random_circuits import QUIET, dynamic_circuits, random_static
@@ -41,8 +42,7 @@ def test_exact_distribution_of_dynamic_circuit_matches_sampled_reference(
     run: Runner, circuit: Circuit
 ) -> None:
     exact = run(circuit, outputs=("probabilities",))
-    keys = unpack(exact.probability_outcomes, exact.probability_width)
-    odds = dict(zip(keys, np.frombuffer(exact.probabilities), strict=True))
+    odds = probabilities(exact)
     assert sum(odds.values()) == pytest.approx(1.0, abs=1e-12)
     shots = 4000
     counts = Reference(circuit, 3, 0, shots).counts()

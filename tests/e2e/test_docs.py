@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live import Live, environment
+from pages import run_page
+
+from simenv.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -19,6 +21,8 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
 ELSEWHERE = ("qfw.md", "qpm.md")
+FORKS = multiprocessing.get_context("forkserver")  # of a process that has loaded these once
+FORKS.set_forkserver_preload(["qiskit.primitives", "qiskit.qasm3", "simenv.client.client"])
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -49,10 +53,11 @@ def up() -> Iterator[Live]:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with what the lines name, and a home of its own."""
+    """Go to a folder with what the lines name, and a home of its own."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -62,39 +67,30 @@ def test_pages_have_snippets() -> None:
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_python_snippets_of_a_page_run_in_one_interpreter(page: Path, up: Live) -> None:
+def test_python_snippets_of_a_page_run_in_one_process(page: Path, up: Live, tmp_path: Path) -> None:
     if page.name in NEEDED:
         pytest.importorskip(NEEDED[page.name])
-    done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", "\n".join(blocks(page, "python"))],
-        env={**os.environ, "SIMENV_SERVICE": str(up.home / "connection.json")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    output, service = tmp_path / "output", str(up.home / "connection.json")
+    code = "\n".join(blocks(page, "python"))
+    process = FORKS.Process(target=run_page, args=(code, str(output), service, str(ROOT)))
+    process.start()
+    process.join(120)
+    text = output.read_text()
+    assert process.exitcode == 0, text
     promised = re.findall(r"print\(.*\)\s+# (\{.*\})$", page.read_text(), re.MULTILINE)
     for counts in promised:
-        assert counts in done.stdout
+        assert counts in text
 
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=lambda page: page.name)
-def test_shell_lines_of_a_page_succeed_in_their_order(page: Path, checkout: Path) -> None:
+def test_shell_lines_of_a_page_succeed_in_their_order(
+    page: Path, checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     try:
         for line in shell_lines(page):
-            done = subprocess.run(
-                shlex.split(line, comments=True),
-                cwd=checkout,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            code = run(shlex.split(line, comments=True)[1:])
+            assert code == 0, f"{line}\n{capfd.readouterr()}"
     finally:
         for folder in (checkout / "home").glob("*/"):
-            down = [str(checkout / ".venv/bin/simenv"), "down", "--now", "--name", folder.name]
-            subprocess.run(down, capture_output=True, timeout=60, check=False)
+            run(["down", "--now", "--name", folder.name])
     assert not list((checkout / "home").glob("*/connection.json"))

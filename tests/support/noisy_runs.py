@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import engine_runs
 import numpy as np
 from arrays import Arrays
 from noisy import Located, after_gates, program
@@ -105,14 +106,12 @@ def run(
     shots: int,
     *,
     seed: int = 1,
-    options: RunOptions | None = None,
     small: bool = True,
+    **options: object,
 ) -> EngineResult:
     """Counts by the engine."""
-    options = options or RunOptions()
     engine = StatevectorEngine(small=small)
-    plan = engine.plan(circuit, noise, options)
-    return engine.run(plan, circuit, Request(shots, seed), options, RunControl())
+    return engine_runs.run(engine, circuit, Request(shots, seed), noise, **options)
 
 
 def run_branched(

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import run
 from host_device import BACKWARD, HostDevice
 from random_circuits import random_static
 
 from simulators.circuit.gates import PERMUTATION, PHASE
 from simulators.circuit.ir import Circuit, feed_forward, ghz
-from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import PauliSum, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Stopped, Unsupported
 from simulators.execution.requests import bind
 from simulators.gpu.engine import GpuEngine
@@ -20,14 +21,6 @@ from simulators.gpu.reductions import gate_matrices
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.backend.gate_list import KIND, plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
-
-
-def run(
-    engine: GpuEngine | StatevectorEngine, circuit: Circuit, request: Request, **options: object
-) -> EngineResult:
-    chosen = RunOptions(**options)  # type: ignore[arg-type]
-    plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, request, chosen, RunControl())
 
 
 @pytest.fixture
@@ -67,20 +60,6 @@ def strings(n: int, number: int) -> tuple[PauliSum, ...]:
     rng = np.random.default_rng(number)
     labels = ["".join(rng.choice(list("IXYZ"), n)) for _ in range(number)]
     return (PauliSum(tuple(labels), rng.normal(size=number)), PauliSum(("Z" * n,), np.ones(1)))
-
-
-@pytest.mark.parametrize("precision", ["double", "single"])
-@pytest.mark.parametrize("n", [1, 5, 12, 13, 16])
-def test_counts_equal_those_of_the_statevector_engine(
-    engine: GpuEngine, n: int, precision: str
-) -> None:
-    circuit = random_static(n, 60, n, n)
-    request = Request(5000, 2**63 + n, binding=3)
-    result = run(engine, circuit, request, precision=precision)
-    if precision == "double":
-        assert result == run(StatevectorEngine(), circuit, request)
-    else:
-        assert sum(counts_of(result.row(0)).values()) == 5000
 
 
 def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: GpuEngine) -> None:

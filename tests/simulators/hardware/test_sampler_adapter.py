@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import engine_runs
 import machines
 import numpy as np
 import pytest
@@ -28,9 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Qiskit backend:UserWarning")
 def ran(
     engine: HardwareEngine, circuit: Circuit, shots: int = SHOTS, **request: object
 ) -> EngineResult:
-    plan = engine.plan(circuit, None, RunOptions())
-    outcome = Request(shots, 3, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, outcome, RunOptions(), RunControl())
+    return engine_runs.run(engine, circuit, Request(shots, 3, **request))  # type: ignore[arg-type]
 
 
 def assert_same_distribution(found: dict[int, int], expected: dict[int, int], shots: int) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_runs
 import msgspec
 import numpy as np
 import patterned
@@ -77,20 +78,10 @@ def test_light_cone_reduction_keeps_gradient() -> None:
     values = np.random.default_rng(1).uniform(-3, 3, (1, 18))
     sums = (PauliSum(("I" * 11 + "ZIII", "I" * 14 + "X"), np.array([1.0, 0.5])),)
     request = Request(0, 0, ("expectation", "gradient"), sums, values)
-    engine, options = StatevectorEngine(), RunOptions()
     circuit = arrays.circuit()
-    result = engine.run(
-        engine.plan(circuit, None, options), circuit, request, options, RunControl()
-    )
-    assert (
-        len(
-            extract(
-                circuit,
-                partition(circuit, output_support(request.outputs, sums[0].labels, circuit)),
-            )
-        )
-        == 1
-    )
+    result = engine_runs.run(StatevectorEngine(), circuit, request)
+    support = output_support(request.outputs, sums[0].labels, circuit)
+    assert len(extract(circuit, partition(circuit, support))) == 1
     gradient = result.row(0).gradients
     assert gradient is not None
     step = 1e-5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import engine_runs
 import numpy as np
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from simulators.circuit import ir
 from simulators.circuit.gates import OTHERS
 from simulators.circuit.ir import Circuit, CircuitData, bell, feed_forward
 from simulators.circuit.validation.admission import validation_error
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request
 from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
 
@@ -120,7 +121,7 @@ def test_unmutated_circuits_pass_validation() -> None:
 def run(seed: int, count: int) -> tuple[int, int]:
     """So many mutated circuits: how many were refused, how many ran to their end."""
     rng = np.random.default_rng(seed)
-    engine, options = StatevectorEngine(), RunOptions(max_steps=1000)
+    engine = StatevectorEngine()
     originals = [plain().fields(), looped().fields(), fields(bell()), fields(feed_forward())]
     refused = ran = 0
     for _ in range(count):
@@ -137,7 +138,7 @@ def run(seed: int, count: int) -> tuple[int, int]:
         bindings = np.zeros((1, circuit.num_slots))
         request = Request(5, 1, ("counts",), (), bindings)
         with suppress(EngineError):
-            engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+            engine_runs.run(engine, circuit, request, max_steps=1000)
             ran += 1
     return refused, ran
 
