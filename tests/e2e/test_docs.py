@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live import Live, environment
-from pages import run_page
 
 from simenv.cli.app import run
 
@@ -21,8 +21,6 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
 ELSEWHERE = ("qfw.md", "qpm.md")
-FORKS = multiprocessing.get_context("forkserver")  # of a process that has loaded these once
-FORKS.set_forkserver_preload(["qiskit.primitives", "qiskit.qasm3", "simenv.client.client"])
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -51,6 +49,15 @@ def up() -> Iterator[Live]:
         yield live
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    """A process that forks for each page."""
+    pipe, program = subprocess.PIPE, ROOT / "tests" / "support" / "pages.py"
+    argv = [sys.executable, program]
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        yield process
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with what the lines name, and a home of its own."""
@@ -67,16 +74,20 @@ def test_pages_have_snippets() -> None:
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_python_snippets_of_a_page_run_in_one_process(page: Path, up: Live, tmp_path: Path) -> None:
+def test_python_snippets_of_a_page_run_in_one_process(
+    page: Path, up: Live, tmp_path: Path, forks: subprocess.Popen[str]
+) -> None:
     if page.name in NEEDED:
         pytest.importorskip(NEEDED[page.name])
-    output, service = tmp_path / "output", str(up.home / "connection.json")
-    code = "\n".join(blocks(page, "python"))
-    process = FORKS.Process(target=run_page, args=(code, str(output), service, str(ROOT)))
-    process.start()
-    process.join(120)
+    output, code = tmp_path / "output", "\n".join(blocks(page, "python"))
+    request = [code, str(output), str(up.home / "connection.json")]
+    assert forks.stdin is not None
+    assert forks.stdout is not None
+    forks.stdin.write(json.dumps(request) + "\n")
+    forks.stdin.flush()
+    ended = forks.stdout.readline()
     text = output.read_text()
-    assert process.exitcode == 0, text
+    assert ended == "0\n", text
     promised = re.findall(r"print\(.*\)\s+# (\{.*\})$", page.read_text(), re.MULTILINE)
     for counts in promised:
         assert counts in text
