@@ -17,8 +17,8 @@ from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.densitymatrix.fusion import BLOCK, Blocks
 from simulators.densitymatrix.program import Segment, build_program, wide_ptm
-from simulators.engine import BindingResult, Request
-from simulators.errors import TooManyBranches, Unsupported
+from simulators.engine import BindingResult, Request, RunControl
+from simulators.errors import Stopped, TooManyBranches, Unsupported
 from simulators.simulate import counts_of
 
 ENGINE = DensityMatrixEngine()
@@ -140,6 +140,13 @@ def test_equal_records_share_a_state() -> None:
         arrays.add("h", [0]).add("measure", [0], [0])
     result = run(arrays.add("h", [0]).circuit(), None, shots=10)
     assert result.remark == "2 branches"
+
+
+def test_a_raised_flag_stops_the_run() -> None:
+    circuit, control = measured(gates(3, 1)), RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        engine_runs.run(ENGINE, circuit, Request(10, 1), control=control)
 
 
 PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]
