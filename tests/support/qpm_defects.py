@@ -158,20 +158,20 @@ class OddAllocations:
 
 
 class AllOrNone:
-    """Endpoint of registrations that all end when one put fails."""
+    """Endpoint of registrations that all end with the circuit whose put fails for one of them."""
 
-    failed = False
+    last: str | None = None
 
     def __init__(self, endpoint):
         self._endpoint = endpoint
 
     def put(self, event):
-        if AllOrNone.failed:
+        if AllOrNone.last not in (None, event.payload["cid"]):
             return
         try:
             self._endpoint.put(event)
         except Exception:
-            AllOrNone.failed = True
+            AllOrNone.last = event.payload["cid"]
             raise
 
 
