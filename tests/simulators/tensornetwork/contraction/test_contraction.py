@@ -359,17 +359,17 @@ def test_each_sliced_index_leaves_the_fewest_operations(seed: int) -> None:
 
 
 def test_deep_networks_are_contracted() -> None:
-    """A chain of 600 qubits: thousands of tensors, each contracted after the one before."""
-    arrays = Arrays(600, 600)
-    for qubit in range(600):
+    """A chain of 400 qubits: thousands of tensors, each contracted after the one before."""
+    arrays = Arrays(400, 400)
+    for qubit in range(400):
         arrays.add("h", [qubit])
     for _ in range(2):
-        for qubit in range(599):
+        for qubit in range(399):
             arrays.add("rzz", [qubit, qubit + 1], (), [0.6])
-        for qubit in range(600):
+        for qubit in range(400):
             arrays.add("rx", [qubit], (), [0.4])
     circuit = arrays.circuit()
-    labels = ("Z" * 600, "Z" + "I" * 598 + "Z")
+    labels = ("Z" * 400, "Z" + "I" * 398 + "Z")
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     request = Request(0, 1, ("expectation",), observables)
     result = values(run(circuit, request))
