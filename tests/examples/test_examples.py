@@ -25,8 +25,9 @@ def shown(name: str, folder: Path, *arguments: str) -> str:
         env=os.environ,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -63,7 +63,7 @@ def device(seed: int) -> CalibrationSnapshot:
     )
 
 
-def circuit(seed: int, gates: int = 40) -> Circuit:
+def circuit(seed: int, gates: int = 40, clifford: bool = False) -> Circuit:
     """Native gates on some of the qubits, both orders of a pair, some of them measured."""
     rng = np.random.default_rng(seed)
     quantum_circuit = QuantumCircuit(QUBITS, 4)
@@ -73,7 +73,8 @@ def circuit(seed: int, gates: int = 40) -> Circuit:
         if kind == 0:
             quantum_circuit.sx(qubit)
         elif kind == 1:
-            quantum_circuit.rz(float(rng.uniform(0, 6)), qubit)
+            angle = np.pi / 2 * rng.integers(1, 4) if clifford else rng.uniform(0, 6)
+            quantum_circuit.rz(float(angle), qubit)
         elif kind == 2 and qubit:
             quantum_circuit.cx(qubit - 1, qubit)
         elif qubit:
