@@ -78,12 +78,6 @@ def up() -> Iterator[live.Live]:
         yield result
 
 
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
 def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Client) -> None:
     env.run(flip(), pool="year", shots=10)  # loads what must be loaded
     tasks, ready_s = [], time.time()

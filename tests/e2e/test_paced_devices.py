@@ -36,12 +36,6 @@ def up() -> Iterator[live.Live]:
     (folder / "chip.json").unlink()
 
 
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
 def task_ns(shots: int) -> int:
     return 50_000 + shots * SHOT_NS
 
