@@ -17,13 +17,7 @@ from numba.core import event
 from numba.core.errors import TypingError
 
 from simulators.compiler import kernel, numba_pipeline
-from simulators.compiler.kernel import (
-    _OPTIONS,
-    I64,
-    INT,
-    REALS,
-    device_function,
-)
+from simulators.compiler.kernel import _OPTIONS, I64, INT, REALS, device_function
 
 
 @device_function

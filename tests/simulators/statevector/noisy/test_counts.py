@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from noisy import Exact, after_gates, p_value, program
-from noisy_runs import (
-    DYNAMIC,
-    LEAST_P,
-    device_noise,
-    dynamic_noise,
-    layers,
-    run,
-)
+from noisy_runs import DYNAMIC, LEAST_P, device_noise, dynamic_noise, layers, run
 
 from noise_models.channel import Readout, depolarizing, from_unitary, relaxation
 from simulators.simulate import counts_of
