@@ -35,9 +35,10 @@ from simulators.fault.engine import FaultEngine
 control, options = RunControl(), RunOptions()
 circuit = Arrays(1, 1).add("rx", [0], (), [1_000_000.0 + {code}]).add("measure", [0], [0]).circuit()
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 engine = FaultEngine()
 plan = engine.plan(circuit, None, options)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
 print("ready", flush=True)
 engine.run(plan, circuit, Request(1, 1), options, control)
 """
