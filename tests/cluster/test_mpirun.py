@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from subprocess import PIPE
 import mpis
 import psutil
 import pytest
+import waiting
 
 from bench.testbed.cluster import Cluster
 
@@ -66,11 +66,9 @@ def told(
 def until(
     look: Callable[[], bool], log: Path, left: Callable[[], object] = lambda: "nothing asked"
 ) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not look():
-        if time.monotonic() > deadline:
-            raise AssertionError(log.read_text() if log.exists() else "no log", left())
-        time.sleep(0.02)
+    waiting.until(
+        look, WAIT_S, message=lambda: (log.read_text() if log.exists() else "no log", left())
+    )
 
 
 def ranks(three: Cluster) -> list[psutil.Process]:

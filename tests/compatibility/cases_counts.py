@@ -43,11 +43,7 @@ def case_values(comm: Any) -> None:
     expected = frozen.stored("expectation values and gradients")["15 qubits, exact, row 1"]
     circuit = with_parameters(15, 1, measured=False)
     request = Request(
-        0,
-        frozen.SEED,
-        ("expectation",),
-        frozen.observables(15),
-        frozen.angles(circuit, 2),
+        0, frozen.SEED, ("expectation",), frozen.observables(15), frozen.angles(circuit, 2)
     )
     result = run(circuit, request)
     values = [] if result is None else frozen.rounded(result.row(1).expectations)

@@ -73,9 +73,7 @@ def test_sampled_expectation_value_uses_documented_draws_after_exact_terms(
 
 def test_counts_are_reproducible_and_depend_on_seed_and_binding(every_run: Runner) -> None:
     circuit = clifford(6, 60, 1, 6)
-    for q in range(6):
-        circuit.add("measure", [q], [q])
-    built = circuit.circuit()
+    built = circuit.measure(range(6)).circuit()
     first = every_run(built, shots=2500, seed=2**64 - 1, binding=2**62)
     assert every_run(built, shots=2500, seed=2**64 - 1, binding=2**62) == first
     assert every_run(built, shots=2500, seed=2**64 - 2, binding=2**62) != first
@@ -91,8 +89,7 @@ def test_split_sweep_gives_same_counts_as_whole_sweep(every_run: Runner) -> None
     arrays.add("rz", [2], (), [0.0])
     arrays.free(0)
     arrays.add("h", [2]).add("cx", [0, 1])
-    for q in range(3):
-        arrays.add("measure", [q], [q])
+    arrays.measure(range(3))
     values = np.array([[0, 1], [1, 2], [2, 0], [3, 1], [1, 1]]) * np.pi / 2
     result = every_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
     parts = (
@@ -117,9 +114,7 @@ def wide() -> Circuit:
     arrays = Arrays(300, 300, [("c", 300)]).add("h", [0])
     for q in range(299):
         arrays.add("cx", [q, q + 1])
-    for q in range(300):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(300)).circuit()
 
 
 @pytest.mark.parametrize("engine", ["mps", "stabilizer"])

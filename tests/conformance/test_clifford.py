@@ -116,9 +116,7 @@ def test_parity_conditions_and_else_blocks_match_statevector(
     arrays.add("measure", [0], [0]).add("measure", [1], [1]).add("measure", [0], [4])
     arrays.begin(*xor).add("x", [2]).add("rz", [3], (), [np.pi]).add("else")
     arrays.add("y", [0]).add("end").add("reset", [1]).add("cx", [0, 1]).add("h", [3])
-    for q in range(4):
-        arrays.add("measure", [q], [q])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(4)).circuit()
     odds = odds_of(exact(circuit, outputs=("probabilities",)))
     assert odds_of(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
     assert_alike(counts_of(stabilizer(circuit, shots=4000)), odds, 4000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import probabilities
 from engines import Runner
 from hypothesis import given, settings
 from random_circuits import QUIET, dynamic_circuits, random_static
@@ -41,8 +42,7 @@ def test_exact_distribution_of_dynamic_circuit_matches_sampled_reference(
     run: Runner, circuit: Circuit
 ) -> None:
     exact = run(circuit, outputs=("probabilities",))
-    keys = unpack(exact.probability_outcomes, exact.probability_width)
-    odds = dict(zip(keys, np.frombuffer(exact.probabilities), strict=True))
+    odds = probabilities(exact)
     assert sum(odds.values()) == pytest.approx(1.0, abs=1e-12)
     shots = 4000
     counts = Reference(circuit, 3, 0, shots).counts()
@@ -80,17 +80,17 @@ def test_each_binding_has_counts_of_its_bound_circuit(drawn_run: Runner) -> None
     arrays.free(0)
     arrays.add("cu", [0, 2], (), [0.1, 0.2, 0.3, 0.4])
     arrays.free(1)
-    for q in range(3):
-        arrays.add("measure", [q], [q])
+    arrays.measure(range(3))
     values = np.array([[0.3, 1.2], [2.0, -0.4], [0.0, 3.0]])
     outcome = drawn_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
     for row, result in enumerate(outcome):
         bound = Arrays(3, 3).add("rx", [0], (), [values[row, 1]])
         bound.add("ry", [1], (), [values[row, 0]])
         bound.add("cu", [0, 2], (), [0.1, 0.2, 0.3, values[row, 1]])
-        for q in range(3):
-            bound.add("measure", [q], [q])
-        assert counts_of(result) == Reference(bound.circuit(), 7, 10 + row, 500).counts()
+        assert (
+            counts_of(result)
+            == Reference(bound.measure(range(3)).circuit(), 7, 10 + row, 500).counts()
+        )
         (again,) = drawn_run.all(arrays.circuit(), shots=500, bindings=values[row : row + 1],
                            binding=10 + row)  # fmt: skip
         assert again == result

@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from arrays import Arrays
-from both_ways import chain
+from both_ways import chain, histories
 from engines import Runner
 
 from simulators.catalog import NoiseKind
@@ -25,20 +25,6 @@ from simulators.errors import (
     Unsupported,
 )
 from simulators.simulate import counts_of
-
-
-def many_histories(n: int) -> Circuit:
-    """Each measurement leaves states that never become equal again."""
-    arrays = Arrays(n, n)
-    for q in range(n):
-        arrays.add("ry", [q], (), [0.9 + 0.1 * q]).add("measure", [q], [q])
-        arrays.begin((ir.CLBIT, q, 0)).add("rx", [q], (), [0.3 + q]).add("end")
-        arrays.add("cx", [q, (q + 1) % n])
-    for q in range(n):
-        arrays.add("ry", [q], (), [0.4])
-    for q in range(n):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
 
 
 def endless(n: int, gates: int) -> Circuit:
@@ -162,11 +148,11 @@ def test_circuit_with_more_than_max_steps_is_refused(any_run: Runner) -> None:
 
 def test_steps_of_all_branches_count_towards_max_steps(run: Runner) -> None:
     with pytest.raises(TooManySteps):
-        run(many_histories(6), shots=500, max_steps=100)
+        run(histories(6, 6), shots=500, max_steps=100)
 
 
 def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None:
-    circuit = many_histories(5)
+    circuit = histories(5, 5)
     free = run(circuit, shots=300)
     assert int(free.remark.split()[0]) > 8
     bound = run(circuit, shots=300, max_branches=3)
@@ -178,7 +164,7 @@ def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None
 
 def test_exact_run_beyond_max_branches_is_refused(run: Runner) -> None:
     with pytest.raises(TooManyBranches, match="3 distinct states") as caught:
-        run(many_histories(5), outputs=("probabilities",), max_branches=3)
+        run(histories(5, 5), outputs=("probabilities",), max_branches=3)
     assert "shots" in caught.value.hint
 
 
@@ -292,5 +278,5 @@ def test_control_flow_runs_or_is_refused_by_name_according_to_card(
 
 def test_engine_instance_keeps_no_state_between_runs(run: Runner) -> None:
     first = run(feed_forward(), shots=50)
-    run(many_histories(4), shots=50)
+    run(histories(4, 4), shots=50)
     assert run(feed_forward(), shots=50) == first

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
+from engine_runs import probabilities
 from engines import Runner
 from hypothesis import given, settings, strategies as st
 from noisy import Exact, after_gates, p_value, program
@@ -21,7 +22,6 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
-from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
 
 P01, P10 = np.array([0.02, 0.1, 0.0, 0.05]), np.array([0.07, 0.0, 0.03, 0.2])
@@ -56,9 +56,7 @@ def noisy_layers(
             for qubit in range(4):
                 arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
             arrays.add("cx", [layer, layer + 2]).add("cz", [3, 1])
-    for qubit in range(4):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(4)).circuit()
     if "kraus" in run.card.noise.kinds:
         located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
         return circuit, program(located, readout)
@@ -74,18 +72,11 @@ def noisy_layers(
     return circuit, msgspec.structs.replace(result, kinds=result.kinds - {"kraus"})
 
 
-def probabilities(run: Runner, circuit: Circuit, noise: NoiseProgram) -> dict[int, float]:
-    result = run(circuit, outputs=("probabilities",), noise=noise)
-    values = np.frombuffer(result.probabilities).tolist()
-    outcomes = unpack(result.probability_outcomes, result.probability_width)
-    return dict(zip(outcomes, values, strict=True))
-
-
 def check(run: Runner, circuit: Circuit, noise: NoiseProgram, least_p: float, shots: int) -> None:
     """Compare an exact distribution exactly, and counts by their chi-square test."""
     expected = Exact(circuit, noise).probs
     if run.card.noise.exact:
-        result = probabilities(run, circuit, noise)
+        result = probabilities(run(circuit, outputs=("probabilities",), noise=noise))
         for outcome in {*result, *expected}:
             exact = pytest.approx(expected.get(outcome, 0.0), abs=1e-12)
             assert result.get(outcome, 0.0) == exact
@@ -100,6 +91,13 @@ def test_counts_with_noise_and_correlated_readout_match_exact_distribution(
     circuit, noise = noisy_layers(noisy_run, int(10 * ratio), ratio, angle)
     shots = 5_000 if noisy_run.card.method == "tensor_network" else 40_000
     check(noisy_run, circuit, noise, LEAST_P, shots)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_a_million_shots_match_exact_distribution(noisy_run: Runner, ratio: float) -> None:
+    circuit, noise = noisy_layers(noisy_run, int(10 * ratio), ratio, 0.15)
+    check(noisy_run, circuit, noise, LEAST_P, 1_000_000)
 
 
 @pytest.mark.parametrize("number", range(len(MODELS)))
@@ -208,10 +206,22 @@ def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
                 assert abs(value - exact) < 5 * error
 
 
-@pytest.mark.parametrize("output", ["probabilities", "statevector"])
-def test_exact_outputs_with_noise_are_refused(noisy_run: Runner, output: str) -> None:
-    if noisy_run.card.noise.exact:
+@pytest.mark.parametrize(
+    "outputs",
+    [("probabilities",), ("statevector",), ("expectation",), ("expectation", "gradient")],
+    ids="-".join,
+)
+def test_exact_outputs_with_noise_are_refused(noisy_run: Runner, outputs: tuple[str, ...]) -> None:
+    card = noisy_run.card
+    if card.noise.exact:
         pytest.skip("it computes exact distributions with noise")
-    circuit, noise = noisy_layers(noisy_run, 1, 1.0, 0.0)
-    with pytest.raises(Unsupported, match=r"noise|statevector"):
-        noisy_run(circuit, shots=10, outputs=(output,), noise=noise)
+    if "expectation" not in outputs:
+        circuit, noise = noisy_layers(noisy_run, 1, 1.0, 0.0)
+        request: dict[str, object] = {"shots": 10}
+    elif card.noise.expectation:
+        circuit = rotations(None)
+        request, noise = {"observables": SUMS, "bindings": np.ones((1, 3))}, pair_noise(circuit)
+    else:
+        pytest.skip("its card has no expectation values with noise")
+    with pytest.raises(Unsupported, match="gradient" if len(outputs) > 1 else "noise|statevector"):
+        noisy_run(circuit, outputs=outputs, noise=noise, **request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from live import Live, environment
+
+from simenv.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -47,12 +49,22 @@ def up() -> Iterator[Live]:
         yield live
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    """A process that forks for each page."""
+    pipe, program = subprocess.PIPE, ROOT / "tests" / "support" / "pages.py"
+    argv = [sys.executable, program]
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        yield process
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with what the lines name, and a home of its own."""
+    """Go to a folder with what the lines name, and a home of its own."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -62,39 +74,34 @@ def test_pages_have_snippets() -> None:
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_python_snippets_of_a_page_run_in_one_interpreter(page: Path, up: Live) -> None:
+def test_python_snippets_of_a_page_run_in_one_process(
+    page: Path, up: Live, tmp_path: Path, forks: subprocess.Popen[str]
+) -> None:
     if page.name in NEEDED:
         pytest.importorskip(NEEDED[page.name])
-    done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", "\n".join(blocks(page, "python"))],
-        env={**os.environ, "SIMENV_SERVICE": str(up.home / "connection.json")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    output, code = tmp_path / "output", "\n".join(blocks(page, "python"))
+    request = [code, str(output), str(up.home / "connection.json")]
+    assert forks.stdin is not None
+    assert forks.stdout is not None
+    forks.stdin.write(json.dumps(request) + "\n")
+    forks.stdin.flush()
+    ended = forks.stdout.readline()
+    text = output.read_text()
+    assert ended == "0\n", text
     promised = re.findall(r"print\(.*\)\s+# (\{.*\})$", page.read_text(), re.MULTILINE)
     for counts in promised:
-        assert counts in done.stdout
+        assert counts in text
 
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=lambda page: page.name)
-def test_shell_lines_of_a_page_succeed_in_their_order(page: Path, checkout: Path) -> None:
+def test_shell_lines_of_a_page_succeed_in_their_order(
+    page: Path, checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     try:
         for line in shell_lines(page):
-            done = subprocess.run(
-                shlex.split(line, comments=True),
-                cwd=checkout,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            code = run(shlex.split(line, comments=True)[1:])
+            assert code == 0, f"{line}\n{capfd.readouterr()}"
     finally:
         for folder in (checkout / "home").glob("*/"):
-            down = [str(checkout / ".venv/bin/simenv"), "down", "--now", "--name", folder.name]
-            subprocess.run(down, capture_output=True, timeout=60, check=False)
+            run(["down", "--now", "--name", folder.name])
     assert not list((checkout / "home").glob("*/connection.json"))

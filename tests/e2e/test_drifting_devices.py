@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import math
 import queue
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from simenv.model import TaskInfo
 from simenv.qpm.envelopes import EventEnvelope
 
 DAYS = 365
-FACTOR = 86_400.0 * 5  # 5 days a second: a year in 73 s
+FACTOR = 86_400.0 * 8  # 8 days a second: a year in 45 s
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 BASE = msgspec.structs.replace(CHIP, name="dated")
 YEAR = [
@@ -51,7 +52,7 @@ DIGESTS = [document.digest(dump(each)).hex() for each in YEAR]
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "year", "device": "dated", "drift": f"replay:factor={FACTOR}", "pace": True},
-    {"name": "slow", "device": "dated", "drift": "replay:factor=86400"},
+    {"name": "slow", "device": "dated", "drift": "replay:factor=129600"},
     {
         "name": "walk",
         "device": "dated",
@@ -78,16 +79,10 @@ def up() -> Iterator[live.Live]:
         yield result
 
 
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
 def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Client) -> None:
     env.run(flip(), pool="year", shots=10)  # loads what must be loaded
     tasks, ready_s = [], time.time()
-    until = time.monotonic() + 16.0
+    until = time.monotonic() + 8.0
     while time.monotonic() < until:
         tasks.append(env.submit(flip(), pool="year", shots=50, compile="never"))
         time.sleep(0.02)
@@ -178,14 +173,15 @@ def test_command_line_shows_events_within_a_second(up: live.Live) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            begun_s, value = time.time(), 0
+            begun_s, value = math.inf, 0
             while value < 5:
                 event = json.loads(process.stdout.readline())
                 arrived_s = time.time()
                 assert event["kind"] == "noise-fluctuation"
-                if event["time_s"] > begun_s + 3.0:  # not those of before it was started
+                if event["time_s"] > begun_s:  # not those of before it followed
                     assert arrived_s - event["time_s"] < 1.0
                     value += 1
+                begun_s = min(begun_s, arrived_s)
         finally:
             process.terminate()
 
@@ -203,7 +199,7 @@ def test_stale_compilation_is_flagged_refused_or_redone(env: Client) -> None:
     circuit.measure(0, 0)
     env.device("slow")
     env.run(circuit, pool="slow", shots=20)  # the calibration of now is known for 10 s
-    time.sleep(1.5)
+    time.sleep(1.0)
     assert env.run(circuit, pool="slow", shots=20).calibration_stale
     assert not env.run(flip(), pool="slow", shots=20).calibration_stale
     with pytest.raises(TaskFailedError) as failed:
@@ -218,7 +214,7 @@ def flipped(env: Client) -> QuantumCircuit:
     circuit.h(0)
     circuit.measure(0, 0)
     env.device("slow")
-    time.sleep(1.5)
+    time.sleep(1.0)
     return circuit
 
 
@@ -300,7 +296,7 @@ def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
     folder = config.devices_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "brief.json").write_bytes(dump(CHIP))
-    begins = (8, 16, 24)  # the first one at which the environment is ready
+    begins = (4, 12, 20)  # the first one at which the environment is ready
     drift = "walk:every_s=1000:outages=" + "/".join(f"{begin}+0.5" for begin in begins)
     pools = [{"name": "brief", "device": "brief", "drift": drift, "pace": True, "min": 1, "max": 1}]
     length_s = 1e-9 * (50_000 + 300_000 * 5_040)

@@ -243,11 +243,7 @@ def test_gradient_with_noise_is_refused_by_name(env: Client) -> None:
 
 
 def test_custom_noise_model_replaces_calibration(env: Client) -> None:
-    flips = {
-        "kind": "channels",
-        "name": "flips",
-        "readout": [{"p01": 1.0, "p10": 1.0}],
-    }
+    flips = {"kind": "channels", "name": "flips", "readout": [{"p01": 1.0, "p10": 1.0}]}
     circuit = QuantumCircuit(1, 1)
     circuit.measure(0, 0)
     result = env.run(circuit, noise=flips, shots=100)

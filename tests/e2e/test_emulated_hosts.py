@@ -116,9 +116,7 @@ def test_record_of_host_has_device_snapshot_layouts_and_gates(
     assert "metadata" not in completed(env.qpm_with(pool="main"), revision, request(), queued=False)
 
 
-def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(
-    env: Client,
-) -> None:
+def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(env: Client) -> None:
     qpm = env.qpm_with(pool="lattice")
     accepted = qpm.async_run(request(loudness=3))
     until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,26 +47,6 @@ def test_key_files_stay_valid_after_restart_until_revoked(
     named.up()
     with pytest.raises(KeyRefusedError):
         simenv.connect(service=ana)
-
-
-def test_lines_of_the_sharing_guide_work_over_tcp(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    no_leaks: None,
-) -> None:
-    text = (ROOT / "docs/guides/sharing.md").read_text()
-    lines = text.split("```")[1].strip().splitlines()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    table = {}
-    for line in lines:
-        program, *value = shlex.split(line, comments=True)
-        assert program == ".venv/bin/simenv"
-        assert run(value) == 0, line
-        table[value[0]] = capsys.readouterr().out
-    assert "ana" in table["queue"]
-    assert "0 processes left" in table["down"]
 
 
 def test_keys_add_without_listener_is_refused(

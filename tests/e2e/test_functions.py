@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from live import Live, environment
-from shell import shell_of
+from shell import Shell
 from waiting import until
 
 import simenv
@@ -48,15 +48,9 @@ PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
+def up() -> Iterator[Live]:
     with environment(pools=POOLS, listen="tcp://127.0.0.1:0") as result:
         yield result
-
-
-@pytest.fixture(scope="module")
-def env(live: Live) -> Iterator[Client]:
-    with live.client() as client:
-        yield client
 
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -274,10 +268,7 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         assert "start a pool with engine=functions" in caught.value.hint
     for pool, value in (
         ({"engine": "function"}, "'function' is not known"),
-        (
-            {"engine": "functions", "ranks": 2},
-            "has 2 ranks, and its engine",
-        ),
+        ({"engine": "functions", "ranks": 2}, "has 2 ranks, and its engine"),
         ({"engine": "functions", "device": "fez"}, "has device fez, and its engine"),
     ):
         with pytest.raises(ConfigError, match=value):
@@ -304,11 +295,7 @@ def test_malformed_calls_are_refused_by_name(env: Client) -> None:
         send(env.session, order, None)[0].result(PATIENCE_S)
 
 
-def test_command_line_shows_calls(
-    live: Live, env: Client, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SIMENV_SERVICE", "")
-    shell = shell_of(live.name, capfd)
+def test_command_line_shows_calls(env: Client, shell: Shell) -> None:
     task = env.call(pow, 2, 5)
     assert task.wait() is TaskState.DONE
     assert "functions" in shell("history").out
@@ -322,15 +309,9 @@ def test_command_line_shows_calls(
 
 
 def test_bundle_of_somebody_else_calls_no_function(
-    env: Client,
-    live: Live,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    env: Client, shell: Shell, tmp_path: Path
 ) -> None:
     """A bundle of a circuit, whose maker put a call in its place."""
-    monkeypatch.setenv("SIMENV_SERVICE", "")
-    shell = shell_of(live.name, capfd)
     victim = tmp_path / "victim"
     circuit = env.submit("OPENQASM 2.0; qreg q[1]; creg c[1]; measure q -> c;", shots=10)
     circuit.wait()

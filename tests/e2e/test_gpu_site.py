@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from bare import Simenv
 from nvidia_site import MODEL, machine, ring_circuit
+from waiting import busy_worker, until
 
 from simenv.client.client import Client, connect
 
@@ -86,20 +86,14 @@ def test_task_of_a_killed_worker_runs_again_to_the_same_counts(site: Client) -> 
     long = ring_circuit(16, 24)
     expected = site.submit(long, shots=1000, seed=11, engine="gpu").result(PATIENCE_S)
     task = site.submit(long, shots=1000, seed=11, engine="gpu")
-    deadline = time.monotonic() + PATIENCE_S
-    while not (busy := [worker for worker in site.workers() if worker.task]):
-        assert not task.done(), "it ended before it was seen"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(busy[0].pid, signal.SIGKILL)
+    busy = busy_worker(site, task)
+    os.kill(busy.pid, signal.SIGKILL)
     result = task.result(timeout_s=PATIENCE_S)
     assert result.attempts == 2
     assert result.counts == expected.counts
-    while len([each for each in site.workers() if each.pool == "g" and each.state == "IDLE"]) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: sum(each.pool == "g" and each.state == "IDLE" for each in site.workers()) == 2)
     again = {worker.name: psutil.Process(worker.pid).environ() for worker in site.workers()}
-    assert again[busy[0].name]["CUDA_VISIBLE_DEVICES"] in GPUS
+    assert again[busy.name]["CUDA_VISIBLE_DEVICES"] in GPUS
     assert len({again[name]["CUDA_VISIBLE_DEVICES"] for name in ("g-0", "g-1")}) == 2
 
 

@@ -167,9 +167,7 @@ def test_key_can_be_revoked_while_its_connections_flood_service(
     assert env.status().name
 
 
-def test_client_that_fills_disk_is_refused_and_revoke_and_gc_still_work(
-    tmp_path: Path,
-) -> None:
+def test_client_that_fills_disk_is_refused_and_revoke_and_gc_still_work(tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "disk", 160 * MIB) as disk,
         simenv.local(

@@ -9,27 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from states_in_files import HEAD, state_of
 
 import simenv
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
 from simenv.errors import NotFoundError
-
-HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
-
-
-def turned(num_qubits: int) -> str:
-    """Every qubit by its own angle: all amplitudes differ."""
-    gates = " ".join(f"ry(0.{k + 1}) q[{k}];" for k in range(num_qubits))
-    return f"{HEAD}qreg q[{num_qubits}]; {gates}"
-
-
-def state_of(env: Client, num_qubits: int = 17) -> tuple[simenv.Task, np.ndarray]:
-    """A task with a statevector in a file, and what it read at first."""
-    task = env.submit(turned(num_qubits), shots=None, outputs=("statevector",))
-    vector = task.result(timeout_s=60).statevector
-    assert not vector.flags.owndata, "it was copied"
-    return task, np.array(vector)
 
 
 def files(env: Client) -> list[Path]:

@@ -36,12 +36,6 @@ def up() -> Iterator[live.Live]:
     (folder / "chip.json").unlink()
 
 
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
 def task_ns(shots: int) -> int:
     return 50_000 + shots * SHOT_NS
 
@@ -148,9 +142,9 @@ def test_exact_result_of_a_paced_device_is_refused(env: Client) -> None:
 def test_run_on_the_device_goes_on_after_a_restart_of_the_service(up: live.Live) -> None:
     chip = msgspec.structs.replace(CHIP, rep_delay_ns=1e6)  # 1 ms a shot
     (config.devices_folder() / "chip.json").write_bytes(dump(chip))
-    length_s = 1e-9 * (50_000 + 4_000 * (1_000_000 + 1_040))
+    length_s = 1e-9 * (50_000 + 2_500 * (1_000_000 + 1_040))
     with up.client() as client:
-        task = client.submit(flip(), pool="lab", shots=4_000, seed=5)
+        task = client.submit(flip(), pool="lab", shots=2_500, seed=5)
         second = client.submit(flip(), pool="lab", shots=10, seed=6)
         time.sleep(1.5)
         killed_s = time.time()

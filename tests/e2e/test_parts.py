@@ -36,15 +36,9 @@ POOLS = [
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
+def up() -> Iterator[Live]:
     with environment(pools=POOLS) as result:
         yield result
-
-
-@pytest.fixture(scope="module")
-def env(live: Live) -> Iterator[Client]:
-    with live.client() as client:
-        yield client
 
 
 def first() -> QuantumCircuit:
@@ -196,7 +190,7 @@ def test_variables_of_a_part_are_its_own_and_registers_are_of_all(env: Client) -
     assert part.submit_part(two).measured["c"] == "11"
 
 
-def test_service_restart_between_parts_changes_nothing(live: Live, env: Client) -> None:
+def test_service_restart_between_parts_changes_nothing(env: Client) -> None:
     undisturbed = env.submit_part(first(), seed=21)
     expected = undisturbed.run(last(), shots=400).counts
     with environment(pools=POOLS[:1]) as other, other.client() as client:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from live import Live, environment
 from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit.classical import expr, types
 from qiskit.circuit.library import UnitaryGate
+from shell import Answer, shell_of
 
 from simenv.errors import InfeasibleError, TaskFailedError
 
@@ -30,23 +30,20 @@ def live() -> Iterator[Live]:
         yield result
 
 
-def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int, str, str]:
-    path = tmp_path / "try.qasm"
-    path.write_bytes(text)
-    simenv = Path(sys.executable).with_name("simenv")
-    argv = [simenv, "submit", path, "--wait", "--name", live.name, *options]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, timeout=60, env=os.environ
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def submit(live: Live, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Answer]:
+    """Submit a text as a file, and wait for its result."""
+
+    def call(text: bytes, *options: str) -> Answer:
+        path = tmp_path / "try.qasm"
+        path.write_bytes(text)
+        return shell_of(live.name, capfd)("submit", str(path), "--wait", *options)
+
+    return call
 
 
 CASES = {
-    "too wide": (
-        qasm2.dumps(tangled()).encode(),
-        3,
-        "qubits",
-    ),
+    "too wide": (qasm2.dumps(tangled()).encode(), 3, "qubits"),
     "syntax": ((HEAD + "qreg q[2];\nh q[0]\nh q[1];").encode(), 2, ":5:1"),
     "unknown gate": ((HEAD + "qreg q[2];\nfoo q[0];").encode(), 2, "foo"),
     "million qubits": ((HEAD + "qreg q[1000000];\nh q[0];").encode(), 3, "1000000"),
@@ -65,33 +62,29 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_invalid_program_is_refused_with_exit_code_and_message(
-    case: str, live: Live, tmp_path: Path
+    case: str, submit: Callable[..., Answer]
 ) -> None:
     text, code, word = CASES[case]
     begin = time.monotonic()
-    value, out, err = submit(live, text, tmp_path)
+    answer = submit(text)
     assert time.monotonic() - begin < REFUSE_S
-    assert "Traceback" not in err
-    assert value in (2, 3)
-    assert value == code, err
-    assert err.startswith("error: ")
-    assert word in err, err
-    assert out == ""
+    assert (answer.code, answer.out) == (code, ""), answer.err
+    assert answer.err.startswith("error: ")
+    assert word in answer.err
 
 
-def test_refusal_of_too_wide_circuit_names_largest_width(live: Live, tmp_path: Path) -> None:
-    _, _, err = submit(live, CASES["too wide"][0], tmp_path)
+def test_refusal_of_too_wide_circuit_names_largest_width(
+    live: Live, submit: Callable[..., Answer]
+) -> None:
     with live.client() as env:
         widest = env.status().max_qubits
-    assert f"{widest} qubits" in err
+    assert f"{widest} qubits" in submit(CASES["too wide"][0]).err
 
 
-def test_refusal_with_json_option_is_json_object(live: Live, tmp_path: Path) -> None:
-    code, out, err = submit(live, CASES["unknown gate"][0], tmp_path, "--json")
-    document = json.loads(out.splitlines()[-1])
-    assert code == 2
-    assert document["error"]["code"] == "program"
-    assert err
+def test_refusal_with_json_option_is_json_object(submit: Callable[..., Answer]) -> None:
+    answer = submit(CASES["unknown gate"][0], "--json")
+    assert (answer.code, answer.object["error"]["code"]) == (2, "program")
+    assert answer.err
 
 
 def test_service_is_up_with_empty_queue_after_refusals(live: Live) -> None:
@@ -102,16 +95,6 @@ def test_service_is_up_with_empty_queue_after_refusals(live: Live) -> None:
 
 TEXTS = Path(__file__).parents[1] / "simenv" / "client" / "circuits" / "qasm3"
 SHOTS = 50
-
-
-def submitted(live: Live, path: Path) -> dict[str, int]:
-    simenv = Path(sys.executable).with_name("simenv")
-    argv = [simenv, "submit", path, "--wait", "--json", "--shots", str(SHOTS), "--seed", "3"]
-    done = subprocess.run(
-        [*argv, "--name", live.name], capture_output=True, text=True, check=True, timeout=60
-    )
-    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])["counts"]
-    return counts
 
 
 def looped() -> QuantumCircuit:
@@ -131,17 +114,18 @@ def looped() -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("name", ["while", "switch", "for_break", "casts"])
-def test_qasm3_control_flow_gives_expected_counts(live: Live, name: str) -> None:
-    path = TEXTS / f"{name}.qasm"
-    promised = json.loads(path.read_text().split("\n", 1)[0].removeprefix("// runs: "))
-    assert submitted(live, path) == dict.fromkeys(promised, SHOTS)
+def test_qasm3_control_flow_gives_expected_counts(submit: Callable[..., Answer], name: str) -> None:
+    text = (TEXTS / f"{name}.qasm").read_text()
+    promised = json.loads(text.split("\n", 1)[0].removeprefix("// runs: "))
+    answer = submit(text.encode(), "--json", "--shots", str(SHOTS))
+    assert answer.object["counts"] == dict.fromkeys(promised, SHOTS)
 
 
-def test_qpy_file_with_control_flow_gives_expected_counts(live: Live, tmp_path: Path) -> None:
-    path = tmp_path / "looped.qpy"
-    with path.open("wb") as file:
-        qpy.dump(looped(), file)
-    assert submitted(live, path) == {"111": SHOTS}
+def test_qpy_file_with_control_flow_gives_expected_counts(submit: Callable[..., Answer]) -> None:
+    file = io.BytesIO()
+    qpy.dump(looped(), file)
+    answer = submit(file.getvalue(), "--json", "--shots", str(SHOTS))
+    assert answer.object["counts"] == {"111": SHOTS}
 
 
 def test_engine_without_loops_or_switch_refuses_them(live: Live) -> None:

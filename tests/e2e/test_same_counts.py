@@ -77,7 +77,7 @@ def test_counts_are_independent_of_workers_and_slots(
 
 
 def test_killed_worker_does_not_change_counts() -> None:
-    circuits = [layered(18, 60, seed) for seed in range(30)]  # seconds of work
+    circuits = [layered(18, 60, seed) for seed in range(15)]  # seconds of work
     with simenv.local(workers=1) as env:
         undisturbed = counts_of(env, circuits)
     with environment() as live, live.client() as env:

@@ -27,7 +27,7 @@ from simenv.wire.keyfiles import UserKeyFile, read_private
 
 MESSAGES = 30  # `python -m bench run refused_messages` sends 200
 GROWTH_BYTES = 64 * 2**20
-FLOOD_S = 5.0
+FLOOD_S = 3.0
 PAUSE_S = 0.005
 
 

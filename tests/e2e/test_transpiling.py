@@ -56,15 +56,9 @@ PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
+def up() -> Iterator[Live]:
     with environment(listen="tcp://127.0.0.1:0") as result:
         yield result
-
-
-@pytest.fixture(scope="module")
-def env(live: Live) -> Iterator[Client]:
-    with live.client() as client:
-        yield client
 
 
 def layered(number: int, width: int = 4) -> QuantumCircuit:
@@ -196,16 +190,15 @@ def test_repeat_with_a_key_runs_nothing_again(env: Client) -> None:
     assert env.queue(done=True)[0] == tasks
 
 
-def test_killed_worker_changes_nothing(live: Live) -> None:
+def test_killed_worker_changes_nothing(env: Client) -> None:
     circuits = [layered(number) for number in range(60)]
-    with live.client() as client:
-        expected = client.transpile(circuits, DEVICE, level=2)
-        victims = [worker.pid for worker in client.workers()][:1]
-        kill = threading.Timer(0.2, os.kill, (victims[0], signal.SIGKILL))
-        kill.start()
-        result = client.transpile(circuits, DEVICE, level=2)
-        kill.join()
-        assert_same(result, expected)
+    expected = env.transpile(circuits, DEVICE, level=2)
+    victims = [worker.pid for worker in env.workers()][:1]
+    kill = threading.Timer(0.2, os.kill, (victims[0], signal.SIGKILL))
+    kill.start()
+    result = env.transpile(circuits, DEVICE, level=2)
+    kill.join()
+    assert_same(result, expected)
 
 
 def code(distance: int = 3, rate: float = 0.01, rounds: int = 0) -> stim.Circuit:

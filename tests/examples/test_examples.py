@@ -25,8 +25,9 @@ def shown(name: str, folder: Path, *arguments: str) -> str:
         env=os.environ,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -57,14 +58,14 @@ def test_the_phase_of_each_run_is_the_energy_of_the_state_it_left(tmp_path: Path
 
 def test_the_linear_system_has_one_cost_through_all_interfaces(tmp_path: Path) -> None:
     pytest.importorskip("pennylane")
-    text = shown("vqls_frontends.py", tmp_path, "--steps", "3")
+    text = shown("vqls_frontends.py", tmp_path, "--steps", "2")
     rows = {line.split()[0]: line.split() for line in text.splitlines()[1:] if line}
     exact = [rows[way] for way in ("client", "qpm", "estimator", "pennylane")]
-    assert [row[1] for row in exact] == ["3"] * 4
+    assert [row[1] for row in exact] == ["2"] * 4
     assert all(float(row[2]) > 0.0 for row in exact)
     assert len({row[4][:12] for row in exact}) == 1
     assert float(exact[0][4]) < float(exact[0][3])  # a cost that falls
-    assert "exact costs after 3 steps agree" in text
+    assert "exact costs after 2 steps agree" in text
     if importlib.util.find_spec("pennylane_qiskit") is None:
         assert "left out: pennylane_qiskit is not installed" in text
     else:

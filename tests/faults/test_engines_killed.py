@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import random
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from circuits import layered
 from engines import present
 from live import PATIENCE_S
 from qiskit import QuantumCircuit
+from waiting import busy_worker, until
 
 import simenv
 from simenv.client.client import Client
@@ -146,17 +146,10 @@ def cpu_s(process: psutil.Process) -> float:
 
 def worker_in_the_middle(env: Client, task: Task) -> psutil.Process:
     """Worker that has been computing a task for BUSY_S."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (busy := [worker for worker in env.workers() if worker.task == task.id]):
-        assert not task.done(), "it ended before it was seen"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process = psutil.Process(busy[0].pid)
+    process = psutil.Process(busy_worker(env, task).pid)
     before = cpu_s(process)
-    while cpu_s(process) < before + BUSY_S:
-        assert not task.done(), "it was too short"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: cpu_s(process) >= before + BUSY_S or task.done())
+    assert not task.done(), "it was too short"
     return process
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 from live import PATIENCE_S, environment
 from qiskit import QuantumCircuit
+from waiting import busy_worker
 
 from simenv.client.client import Client
 
@@ -66,13 +66,9 @@ def test_worker_killed_in_the_second_part_is_replaced_by_one_that_runs_both() ->
         slow = rest(part.measured["c"], depth=400)
         oracle = part.run(slow, shots=300)
         task = part.submit(slow, shots=300)
-        deadline = time.monotonic() + PATIENCE_S
-        while not (busy := [worker for worker in env.workers() if worker.task]):
-            assert not task.done(), "it ended before it was seen"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        assert busy[0].name == part.result().worker
-        os.kill(busy[0].pid, signal.SIGKILL)
+        busy = busy_worker(env, task)
+        assert busy.name == part.result().worker
+        os.kill(busy.pid, signal.SIGKILL)
         result = task.result(PATIENCE_S)
         assert result.attempts == 2
         assert result.worker != part.result().worker

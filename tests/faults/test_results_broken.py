@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live import Live, resurrected
+from states_in_files import state_of, turned
 from waiting import until
 
 import simenv
@@ -21,21 +22,6 @@ from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 TRIES = 10
-HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
-
-
-def turned(num_qubits: int) -> str:
-    """Every qubit by its own angle: all amplitudes differ."""
-    gates = " ".join(f"ry(0.{k + 1}) q[{k}];" for k in range(num_qubits))
-    return f"{HEAD}qreg q[{num_qubits}]; {gates}"
-
-
-def state_of(env: Client, num_qubits: int = 17) -> tuple[simenv.Task, np.ndarray]:
-    """A task with a statevector in a file, and what it read at first."""
-    task = env.submit(turned(num_qubits), shots=None, outputs=("statevector",))
-    vector = task.result(timeout_s=200).statevector
-    assert not vector.flags.owndata, "it was copied"
-    return task, np.array(vector)
 
 
 def number(task: simenv.Task) -> int:

@@ -11,7 +11,7 @@ import pytest
 from circuits import faulty, layered
 from ledger import Ledger
 from live import environment
-from waiting import until
+from waiting import busy_worker, until
 
 import simenv
 from simenv.errors import TaskFailedError
@@ -83,10 +83,8 @@ def test_unresponsive_worker_is_replaced_and_its_task_runs_again() -> None:
     circuit = layered(22, 60, 1)  # a second
     with environment(silent_s=3.0) as live, live.client() as env:
         task = env.submit(circuit, shots=50, seed=3)
-        busy = until(
-            lambda: [w for w in env.workers() if w.task], message="it ended before it was seen"
-        )
-        os.kill(busy[0].pid, signal.SIGSTOP)
+        busy = busy_worker(env, task)
+        os.kill(busy.pid, signal.SIGSTOP)
         result = task.result(timeout_s=200)
         assert result.attempts >= 2
-        assert result.worker != busy[0].name or result.pid != busy[0].pid
+        assert result.worker != busy.name or result.pid != busy.pid

@@ -92,9 +92,7 @@ def test_many_bindings_agree_with_single_ones(device: Device) -> None:
         arrays.add("ry", [q], (), [0.0])
         arrays.free(q)
         arrays.add("cx", [q, (q + 1) % 8])
-    for q in range(8):
-        arrays.add("measure", [q], [q])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(8)).circuit()
     values = np.random.default_rng(1).uniform(-3, 3, (2000, 8))
     engine = GpuEngine(device)
     plan = engine.plan(circuit, None, RunOptions())

@@ -174,31 +174,23 @@ def test_memory_decides_between_nodes_of_equal_load() -> None:
     assert place(ResourceRequest(), rooms) == Placement((Share("b", 1),))
 
 
-def test_gang_is_balanced_over_its_nodes() -> None:
+@pytest.mark.parametrize(
+    ("nodes", "shares"),
+    [
+        ({"a": (3,), "b": (3,), "c": (2,)}, {"a": 2, "b": 2}),  # balanced over its nodes
+        ({"a": (4, 4), "b": (2, 1), "c": (2,)}, {"c": 2}),  # the least loaded that can hold it
+        ({"a": (1,), "b": (1,), "c": (2, 9)}, {"c": 2}),  # fewer rather than less loaded ones
+    ],
+)
+def test_gang_goes_to_few_balanced_and_little_loaded_nodes(
+    nodes: dict[str, tuple[int, ...]], shares: dict[str, int]
+) -> None:
     rooms = [
-        NodeResources("a", 3, GIB, GIB),
-        NodeResources("b", 3, GIB, GIB),
-        NodeResources("c", 2, GIB, GIB),
+        NodeResources(name, slots, GIB, GIB, ranks=sum(ranks))
+        for name, (slots, *ranks) in nodes.items()
     ]
-    assert place(ResourceRequest(4), rooms) == Placement((Share("a", 2), Share("b", 2)))
-
-
-def test_gang_goes_to_the_least_loaded_nodes_that_can_hold_it() -> None:
-    rooms = [
-        NodeResources("a", 4, GIB, GIB, ranks=4),
-        NodeResources("b", 2, GIB, GIB, ranks=1),
-        NodeResources("c", 2, 9, GIB),
-    ]
-    assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
-
-
-def test_fewer_nodes_are_preferred_to_less_loaded_nodes() -> None:
-    rooms = [
-        NodeResources("a", 1, GIB, GIB),
-        NodeResources("b", 1, GIB, GIB),
-        NodeResources("c", 2, GIB, GIB, ranks=9),
-    ]
-    assert place(ResourceRequest(2), rooms) == Placement((Share("c", 2),))
+    wanted = Placement(tuple(Share(name, ranks) for name, ranks in shares.items()))
+    assert place(ResourceRequest(sum(shares.values())), rooms) == wanted
 
 
 def test_gang_stays_in_one_block() -> None:

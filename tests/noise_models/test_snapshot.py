@@ -108,11 +108,7 @@ def test_layout_of_json_does_not_change_the_digest() -> None:
         (("dates",), {"../x": "2026-01-01"}, "dates['../x']"),
         (("zz", 0, "rate_khz"), 1e9, "zz[0].rate_khz"),
         (("correlated_readout", 0, "confusion"), [[1.0]], "correlated_readout[0].confusion"),
-        (
-            ("correlated_readout", 0, "confusion", 0, 0),
-            0.5,
-            "correlated_readout[0].confusion",
-        ),
+        (("correlated_readout", 0, "confusion", 0, 0), 0.5, "correlated_readout[0].confusion"),
         (("format",), 2, "format"),
         (("kind",), "channels", "kind"),
         (("all_to_all",), True, "coupling"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
+import engine_runs
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
@@ -14,7 +15,7 @@ from bench.peers.fused_gates import fused, gate_by_gate
 from simenv.client.circuits import load
 from simenv.model import decode_program
 from simulators.circuit.ir import Circuit
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request
 from simulators.gpu.devices.device import Device
 from simulators.gpu.engine import GpuEngine
 
@@ -38,9 +39,6 @@ def largest_difference(
 
 def _statevector(device: Device, circuit: QuantumCircuit) -> NDArray[np.complex128]:
     program = Circuit.from_program(decode_program(load(circuit).packed))
-    engine = GpuEngine(device)
-    plan = engine.plan(program, None, RunOptions())
-    request = Request(0, 1, ("statevector",))
-    result = engine.run(plan, program, request, RunOptions(), RunControl())
+    result = engine_runs.run(GpuEngine(device), program, Request(0, 1, ("statevector",)))
     assert result.statevector is not None
     return np.asarray(result.statevector).ravel()

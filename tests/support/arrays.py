@@ -52,6 +52,12 @@ class Arrays:
         self._append(key, qubits, clbits, params)
         return self
 
+    def measure(self, qubits: Iterable[int]) -> Arrays:
+        """Measure each qubit into the clbit of its number."""
+        for qubit in qubits:
+            self.add("measure", [qubit], [qubit])
+        return self
+
     def unitary(self, matrix: NDArray[np.complex128], qubits: Sequence[int]) -> Arrays:
         """An operation given by its matrix."""
         data = np.ascontiguousarray(matrix, np.complex128).tobytes()
@@ -62,11 +68,7 @@ class Arrays:
         return self
 
     def _append(
-        self,
-        key: tuple,
-        qubits: Sequence[int],
-        clbits: Sequence[int],
-        params: Sequence[float],
+        self, key: tuple, qubits: Sequence[int], clbits: Sequence[int], params: Sequence[float]
     ) -> None:
         self.ops.append(self.table.setdefault(key, len(self.table)))
         self.qubits += qubits

@@ -17,9 +17,7 @@ from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.engine import EngineResult, Request, RunControl, RunOptions
-from simulators.errors import (
-    EngineError,
-)
+from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
 
 State = NDArray[np.complexfloating[Any, Any]]
@@ -114,9 +112,7 @@ def woven(arrays: Arrays) -> Arrays:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for q in range(arrays.num_qubits):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def chain(n: int) -> Circuit:

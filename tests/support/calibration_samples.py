@@ -13,6 +13,14 @@ def _value(name: str, value: float, unit: str = "", date: str = WHEN) -> dict[st
     return {"name": name, "unit": unit, "value": value, "date": date}
 
 
+def _ibm_gate(
+    gate: str, qubits: list[int], error: dict[str, Any], length: float, unit: str = "ns"
+) -> dict[str, Any]:
+    name = gate + "_".join(map(str, qubits))
+    parameters = [error, _value("gate_length", length, unit, EARLIER)]
+    return {"gate": gate, "qubits": qubits, "name": name, "parameters": parameters}
+
+
 def ibm_properties() -> dict[str, Any]:
     """BackendProperties: times in three units, an asymmetric readout error, a broken gate."""
     qubits = [
@@ -30,33 +38,14 @@ def ibm_properties() -> dict[str, Any]:
         [_value("T1", 0.09, "ms"), _value("T2", 70.0, "us"), _value("readout_length", 1560, "ns")],
     ]
     gates = [
-        {
-            "gate": gate,
-            "qubits": [qubit],
-            "name": f"{gate}{qubit}",
-            "parameters": [
-                _value("gate_error", error, "", EARLIER),
-                _value("gate_length", length, "ns", EARLIER),
-            ],
-        }
+        _ibm_gate(gate, [qubit], _value("gate_error", error, "", EARLIER), length)
         for gate, error, length in (("rz", 0.0, 0), ("sx", 2.5e-4, 32), ("x", 2.5e-4, 32))
         for qubit in range(3)
     ]
     for pair, error in (([0, 1], 0.005), ([1, 0], 0.005), ([1, 2], 1), ([2, 1], 1)):
-        gates.append(
-            {
-                "gate": "cz",
-                "qubits": pair,
-                "name": "cz{}_{}".format(*pair),
-                "parameters": [
-                    _value("gate_error", error),
-                    _value("gate_length", 0.068, "us", EARLIER),
-                ],
-            }
-        )
-    gates.append(
-        {"gate": "reset", "qubits": [0], "parameters": [_value("gate_length", 1000, "ns")]}
-    )
+        gates.append(_ibm_gate("cz", pair, _value("gate_error", error), 0.068, "us"))
+    length = _value("gate_length", 1000, "ns")
+    gates.append({"gate": "reset", "qubits": [0], "parameters": [length]})
     gates.append({"gate": "measure", "qubits": [0], "parameters": [_value("gate_error", 0.02)]})
     return {
         "backend_name": "ibm_sample",
@@ -89,42 +78,26 @@ def ibm_configuration() -> dict[str, Any]:
     }
 
 
+def _operation(
+    name: str, qubits: list[int] | None, num_qubits: int = 1, num_params: int = 0, **more: Any
+) -> dict[str, Any]:
+    head = {"name": name, "gate": True, "num_qubits": num_qubits, "num_params": num_params}
+    return {**head, "qubits": qubits, **more}
+
+
 def qiskit_target() -> dict[str, Any]:
     """The JSON form of a Target: seconds and hertz, a global one-qubit gate."""
-    operations: list[dict[str, Any]] = [
-        {"name": "rz", "gate": True, "num_qubits": 1, "num_params": 1, "qubits": None},
-        {
-            "name": "cx",
-            "gate": True,
-            "num_qubits": 2,
-            "num_params": 0,
-            "qubits": [1, 0],
-            "error": 0.01,
-            "duration_s": 3e-7,
-        },
-        {"name": "delay", "gate": False, "num_qubits": 1, "num_params": 1, "qubits": [0]},
-        {"name": "if_else", "gate": False, "num_qubits": 0, "num_params": 0, "qubits": None},
+    operations = [
+        _operation("rz", None, num_params=1),
+        _operation("cx", [1, 0], 2, error=0.01, duration_s=3e-7),
+        _operation("delay", [0], num_params=1, gate=False),
+        _operation("if_else", None, 0, gate=False),
     ]
     for qubit in range(3):
+        error = 1e-4 * (qubit + 1)
         operations += [
-            {
-                "name": "sx",
-                "gate": True,
-                "num_qubits": 1,
-                "num_params": 0,
-                "qubits": [qubit],
-                "error": 1e-4 * (qubit + 1),
-                "duration_s": 3.2e-8,
-            },
-            {
-                "name": "measure",
-                "gate": False,
-                "num_qubits": 1,
-                "num_params": 0,
-                "qubits": [qubit],
-                "error": 0.02,
-                "duration_s": 1e-6,
-            },
+            _operation("sx", [qubit], error=error, duration_s=3.2e-8),
+            _operation("measure", [qubit], gate=False, error=0.02, duration_s=1e-6),
         ]
     return {
         "kind": "qiskit-target",
@@ -178,12 +151,7 @@ def cunqa() -> dict[str, Any]:
         },
         "Q2Gates(RB)": {
             "0-1": {
-                "ECR": {
-                    "Control": 1,
-                    "Target": 0,
-                    "Duration (s)": 4.2e-07,
-                    "Fidelity(RB)": 0.966,
-                }
+                "ECR": {"Control": 1, "Target": 0, "Duration (s)": 4.2e-07, "Fidelity(RB)": 0.966}
             }
         },
     }
@@ -255,13 +223,7 @@ def qdmi() -> dict[str, Any]:
         },
         "couplings": [[0, 1], [1, 2]],
         "operations": [
-            {
-                "name": "r",
-                "numQubits": 1,
-                "numParameters": 2,
-                "duration": 80,
-                "fidelity": 0.999,
-            },
+            {"name": "r", "numQubits": 1, "numParameters": 2, "duration": 80, "fidelity": 0.999},
             {
                 "name": "cz",
                 "numQubits": 2,

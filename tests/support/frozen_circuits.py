@@ -76,9 +76,7 @@ def random_dynamic(qubits: int, rounds: int, seed: int, names: GateNames = GATE_
         if outcome.below(2):
             arrays.add("reset", [first])
     _gates(arrays, outcome, qubits, names)
-    for qubit in range(qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(qubits)).circuit()
 
 
 def repeated(qubits: int, count: int) -> Circuit:
@@ -89,9 +87,7 @@ def repeated(qubits: int, count: int) -> Circuit:
         arrays.add("ry", [qubit], (), [0.3 + qubit]).add("measure", [qubit], [qubit])
         arrays.begin((ir.CLBIT, qubit, 0)).add("cx", [qubit, (qubit + 1) % qubits]).add("end")
     arrays.add("end")
-    for qubit in range(qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(qubits)).circuit()
 
 
 def apart(blocks: int, seed: int) -> Circuit:
@@ -122,9 +118,7 @@ def with_parameters(qubits: int, layers: int, measured: bool = True) -> Circuit:
         if qubits > 1:
             arrays.add("rzz", [0, qubits - 1], (), [0.0])
             arrays.free(0)
-    for qubit in range(qubits if measured else 0):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(qubits if measured else 0)).circuit()
 
 
 def stored_program(name: str) -> Circuit:

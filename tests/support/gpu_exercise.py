@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import engine_runs
 import numpy as np
 from arrays import Arrays
 from plain_sweeps import run as plainly
@@ -17,7 +18,7 @@ from random_sweeps import TOLERANCE, Table, random_state
 from bench.testbed.host_device import BACKWARD, FORWARD, HostDevice
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
-from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import EngineResult, PauliSum, Request
 from simulators.gpu import reductions
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.engine import GpuEngine
@@ -57,9 +58,7 @@ def circuit(n: int, *, measured: bool) -> Circuit:
     arrays.add("sx", [n - 1]).add("h", [0])
     if not measured:
         arrays.unitary(np.linalg.qr(np.random.default_rng(n).normal(size=(16, 16)))[0], range(4))
-    for q in range(n if measured else 0):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n if measured else 0)).circuit()
 
 
 def agree(found: EngineResult, expected: EngineResult) -> bool:
@@ -89,10 +88,8 @@ def circuits(device: HostDevice) -> bool:
             rows = 1 if "gradient" in request.outputs else 2
             values = np.random.default_rng(n).uniform(-3, 3, (rows, result.num_slots))
             outcome = Request(request.shots, 3, request.outputs, request.observables, values)
-            entries = []
-            for engine in (GpuEngine(device), StatevectorEngine()):
-                plan = engine.plan(result, None, RunOptions())
-                entries.append(engine.run(plan, result, outcome, RunOptions(), RunControl()))
+            engines = GpuEngine(device), StatevectorEngine()
+            entries = [engine_runs.run(engine, result, outcome) for engine in engines]
             if not agree(*entries):
                 return False
     return True

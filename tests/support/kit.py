@@ -1,53 +1,57 @@
-"""Plugin folders (the honest one, and that one with a defect), and reports of the kit on them."""
+"""Plugin folders, of the reference plugin or of that one with a defect, simenv's own QPM with a
+defect, and reports of the kit on them."""
 
 from __future__ import annotations
 
-import ast
-import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import qpm_defects
+
+from simenv.client.client import Client
 from simenv.qpm_check.checks import rows
 from simenv.qpm_check.plugin import PluginTarget
 from simenv.qpm_check.runner import LIMIT_S, PROBE_S, CheckReport, Options, check
+from simenv.qpm_check.target import CheckTarget, Objects
 
-PLUGINS = Path(__file__).parent / "qpm_plugins"
+PLUGIN = Path(__file__).parent / "qpm_plugins" / "svc_reference"
 SHORT_S = 0.2  # a long circuit of the tests
 LONGER_S = 1.0  # where every row must pass, and what runs be seen running
 
 
-def class_name(defect: str) -> str:
-    return "".join(word.title() for word in defect.split("_"))
-
-
-def defects() -> set[str]:
-    """Names of all defects: classes of `broken/defects.py`, and modules that patch another one."""
-    modules = {path.stem for path in (PLUGINS / "broken").glob("*.py")} - {"defects"}
-    tree = ast.parse((PLUGINS / "broken" / "defects.py").read_text())
-    nodes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    classes = {node.name for node in nodes if ast.unparse(node.bases[0]) == "HonestQPM"}
-    return modules | {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in classes}
-
-
 def assembled(parent: Path, defect: str = "") -> Path:
-    """The folder of the honest plugin, with a defect where one is named."""
-    folder = parent / "plugin"
+    """The folder of the reference plugin, with a class of `defects.py` where one is named."""
+    package = parent / "plugin" / "services" / "svc_reference"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PLUGINS / "honest", folder, ignore=ignored, dirs_exist_ok=True)
-    package = folder / "services" / "svc_honest"
-    module = PLUGINS / "broken" / f"{defect}.py"
-    if defect and module.exists():
-        shutil.copyfile(module, package / "svc_qpm.py")
-    elif defect:
-        shutil.copyfile(PLUGINS / "broken" / "defects.py", package / "defects.py")
-        name = class_name(defect)
-        text = f"from .defects import {name}\n\n\nclass QPM({name}):\n    pass\n"
-        (package / "svc_qpm.py").write_text(text)
-    return folder
+    shutil.copytree(PLUGIN, package, ignore=ignored, dirs_exist_ok=True)
+    name = "".join(word.title() for word in defect.split("_"))
+    home = f"from .defects import {name} as Base" if defect else "from .base import QPM as Base"
+    (package / "svc_qpm.py").write_text(f"{home}\n\n\nclass QPM(Base):\n    pass\n")
+    return parent / "plugin"
+
+
+def own_qpm(client: Client, defect: str) -> CheckTarget:
+    """simenv's own QPM in this process, with a class of `qpm_defects`."""
+    return Objects("our own", partial(_open, client, defect))
+
+
+@contextmanager
+def _open(client: Client, defect: str, revision: int) -> Iterator[Callable[[], Any]]:
+    import simenv
+
+    with simenv.connect(service=client.service) as own:
+        qpm = own.qpm_with(reservations="required")
+        name = "".join(word.title() for word in defect.split("_"))
+        qpm.__class__ = type(name, (getattr(qpm_defects, name), type(qpm)), {})
+        yield lambda: qpm
 
 
 def checked(
-    folder: Path,
+    target: Path | CheckTarget,
     *only: str,
     revisions: tuple[int, ...] = (1, 2),
     wait_s: float = 30.0,
@@ -55,7 +59,7 @@ def checked(
     long_s: float = SHORT_S,
     probe_s: float = PROBE_S,
 ) -> CheckReport:
-    """A report on a plugin folder; `token`: what it asks for."""
+    """A report on a target, or on a plugin folder; `token`: what it asks for."""
     options = Options(
         only=only,
         revisions=revisions,
@@ -64,13 +68,15 @@ def checked(
         wait_s=wait_s,
         probe_s=probe_s,
     )
-    outage = FileOutage(folder / "outage")
-    environ = {"HONEST_OUTAGE": str(outage.path)}
-    return check(PluginTarget("a plugin", folder, environ, token, outage=outage), rows(), options)
+    if isinstance(target, Path):
+        outage = FileOutage(target / "outage")
+        environ = {"REFERENCE_OUTAGE": str(outage.path)}
+        target = PluginTarget("a plugin", target, environ, token, outage=outage)
+    return check(target, rows(), options)
 
 
 class FileOutage:
-    """The machine of the honest plugin is away while a file is there."""
+    """The machine of the reference plugin is away while a file is there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import engine_runs
 import numpy as np
 from arrays import Arrays
 from noisy import Located, after_gates, program
@@ -31,9 +32,7 @@ def layers(num_qubits: int, count: int, random: np.random.Generator) -> Arrays:
         for qubit in range(layer % 2, num_qubits - 1, 2):
             name = ("cx", "cz", "swap")[int(random.integers(3))]
             arrays.add(name, [qubit, qubit + 1])
-    for qubit in range(num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays
+    return arrays.measure(range(num_qubits))
 
 
 def device_noise(circuit: Circuit, ratio: float, angle: float = 0.0) -> list[Located]:
@@ -108,14 +107,12 @@ def run(
     shots: int,
     *,
     seed: int = 1,
-    options: RunOptions | None = None,
     small: bool = True,
+    **options: object,
 ) -> EngineResult:
     """Counts by the engine."""
-    options = options or RunOptions()
     engine = StatevectorEngine(small=small)
-    plan = engine.plan(circuit, noise, options)
-    return engine.run(plan, circuit, Request(shots, seed), options, RunControl())
+    return engine_runs.run(engine, circuit, Request(shots, seed), noise, **options)
 
 
 def run_branched(

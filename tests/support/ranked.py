@@ -116,12 +116,7 @@ def ranked(ranks: int, *options: str, extra: dict[str, str] | None = None) -> It
         folder = Path(name)
         doors = ZmqListener(folder, server := new_pair())
         told = WorkerBootstrap(
-            KEYS_FORMAT,
-            os.uname().nodename,
-            name,
-            "token",
-            server_key=server.public,
-            epoch=EPOCH,
+            KEYS_FORMAT, os.uname().nodename, name, "token", server_key=server.public, epoch=EPOCH
         )
         write_private(folder / "worker.json", told)
         (folder / ".token").write_text("token")

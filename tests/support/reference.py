@@ -103,10 +103,7 @@ def expressions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
 
 
 def evaluate(
-    circuit: Circuit,
-    tokens: list[tuple[int, int, int]],
-    bits: int,
-    variables: Sequence[int] = (),
+    circuit: Circuit, tokens: list[tuple[int, int, int]], bits: int, variables: Sequence[int] = ()
 ) -> int:
     """An expression's value, by a table of Python's own operators."""
     starts = np.cumsum([0] + [size for _, size in circuit.registers]).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -15,7 +16,6 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import components
 from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.execution.requests import Binding
-from simulators.execution.sampling import unpack
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.plan import program_cache
@@ -105,9 +105,10 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
 
 
 def distribution(found: BindingResult) -> dict[int, float]:
-    keys = unpack(found.probability_outcomes, found.probability_width)
-    assert keys == sorted(set(keys))
-    return dict(zip(keys, np.frombuffer(found.probabilities).tolist(), strict=True))
+    result = engine_runs.probabilities(found)
+    assert len(found.probabilities) == 8 * len(result)
+    assert [*result] == sorted(result)
+    return result
 
 
 def assert_same_odds(one: BindingResult, two: BindingResult) -> None:

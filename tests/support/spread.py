@@ -32,7 +32,7 @@ APART = (
     "tests/e2e/test_qpm_docs.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/qpm_check/test_broken.py",
-    "tests/simenv/qpm_check/test_honest.py",
+    "tests/simenv/qpm_check/test_reference.py",
 )
 PARTS = 4
 # What takes long on two quiet cores, the longest first.
@@ -44,7 +44,7 @@ LONG = (
     "tests/faults/test_service_killed.py",
     "tests/faults/test_long_run_killed.py",
     "tests/simulators/statevector/distributed/test_distributed.py",
-    "tests/simenv/qpm_check/test_honest.py",
+    "tests/simenv/qpm_check/test_reference.py",
     "tests/e2e/test_qpm_docs.py",
     "tests/faults/test_qpi_service_killed.py",
     "tests/e2e/test_hostile_client.py",

@@ -182,9 +182,10 @@ def uninitialize(session: CheckSession) -> None:
         result = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
         return result + [f"process {number}" for number in now["children"]]
 
+    limit_s = min(ENDS_S, session.wait_s)
     with suppress(CheckFailed):
-        session.until(lambda: not left(), "the end of what was begun", ENDS_S)
-    expect(not left(), f"{ENDS_S:g} s after it there is still: {', '.join(left()[:5])}")
+        session.until(lambda: not left(), "the end of what was begun", limit_s)
+    expect(not left(), f"{limit_s:g} s after it there is still: {', '.join(left()[:5])}")
 
 
 @row("load.start-false", "QPM(start=False) takes less than 1 ms",

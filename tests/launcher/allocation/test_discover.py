@@ -313,41 +313,35 @@ def test_slots_follow_cpu_affinity() -> None:
         os.sched_setaffinity(0, result)
 
 
-def test_cgroup_limits_bound_cores_and_memory(groups: Path) -> None:
-    write(groups / "self", "0::/a/b\n")
-    write(groups / "fs/a/b/cpu.max", "100000 100000\n")
-    write(groups / "fs/a/memory.max", "123456789\n")
-    write(groups / "fs/a/b/memory.max", "max\n")
+CORES = len(os.sched_getaffinity(0))
+V1 = "cpu,cpuacct/slurm/job_7"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "slots", "memory_bytes"),
+    [
+        ("0::/a/b\n",
+         {"a/b/cpu.max": "100000 100000", "a/memory.max": "123456789", "a/b/memory.max": "max"},
+         1, 123456789),
+        ("5:cpu,cpuacct:/slurm/job_7\n3:memory:/slurm/job_7\n0::/\n",
+         {f"{V1}/cpu.cfs_quota_us": "150000", f"{V1}/cpu.cfs_period_us": "100000",
+          "memory/slurm/job_7/memory.limit_in_bytes": "9223372036854771712",
+          "memory/slurm/memory.limit_in_bytes": "77000000"}, 1, 77000000),
+        ("4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n",  # a container with its own root
+         {"memory/memory.limit_in_bytes": "55000000", "cpu/cpu.cfs_quota_us": "-1",
+          "cpu/cpu.cfs_period_us": "100000"}, CORES, 55000000),
+        ("0::/a\n", {"a/cpu.max": "20000 100000", "a/memory.max": "44000000"}, 1, 44000000),
+    ],
+    ids=["version 2", "version 1", "container", "below one core"],
+)  # fmt: skip
+def test_cgroup_limits_bound_cores_and_memory(
+    groups: Path, own: str, files: dict[str, str], slots: int, memory_bytes: int
+) -> None:
+    write(groups / "self", own)
+    for name, text in files.items():
+        write(groups / "fs" / name, f"{text}\n")
     node = this_node.this_node()
-    assert node.slots == 1
-    assert node.memory_bytes == 123456789
-
-
-def test_limits_of_cgroups_version_1_hold(groups: Path) -> None:
-    write(groups / "self", "5:cpu,cpuacct:/slurm/job_7\n3:memory:/slurm/job_7\n0::/\n")
-    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_quota_us", "150000\n")
-    write(groups / "fs/cpu,cpuacct/slurm/job_7/cpu.cfs_period_us", "100000\n")
-    write(groups / "fs/memory/slurm/job_7/memory.limit_in_bytes", "9223372036854771712\n")
-    write(groups / "fs/memory/slurm/memory.limit_in_bytes", "77000000\n")
-    node = this_node.this_node()
-    assert node.slots == 1
-    assert node.memory_bytes == 77000000
-
-
-def test_limits_hold_in_a_container_with_its_own_cgroup_root(groups: Path) -> None:
-    write(groups / "self", "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n")
-    write(groups / "fs/memory/memory.limit_in_bytes", "55000000\n")
-    write(groups / "fs/cpu/cpu.cfs_quota_us", "-1\n")
-    write(groups / "fs/cpu/cpu.cfs_period_us", "100000\n")
-    node = this_node.this_node()
-    assert node.memory_bytes == 55000000
-    assert node.slots == len(os.sched_getaffinity(0))
-
-
-def test_cpu_quota_below_one_core_is_one_slot(groups: Path) -> None:
-    write(groups / "self", "0::/a\n")
-    write(groups / "fs/a/cpu.max", "20000 100000\n")
-    assert this_node.this_node().slots == 1
+    assert (node.slots, node.memory_bytes) == (slots, memory_bytes)
 
 
 def test_names_of_this_machine_are_recognised() -> None:

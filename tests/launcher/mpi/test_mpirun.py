@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypeVar
 import mpis
 import psutil
 import pytest
+import waiting
 
 from launcher import mpi as mpirun, probe
 from launcher.base import Command, Exit, Share
@@ -59,11 +59,7 @@ def command(mpi: mpis.RealMpi, folder: Path, then: str, ranks: int = 2) -> Comma
 
 def until(look: Callable[[], T], log: Path) -> T:
     """The first value of `look` that is true."""
-    deadline = time.monotonic() + WAIT_S
-    while not (value := look()):
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.01)
-    return value
+    return waiting.until(look, WAIT_S, message=log.read_text)
 
 
 def facts(log: Path) -> list[list[object]]:

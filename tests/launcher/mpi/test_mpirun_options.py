@@ -39,33 +39,28 @@ def test_open_mpi_5_command_line() -> None:
     assert told(MpiFamily.OPEN_MPI_5, HERE) == [*head.split(), "python", "-m", "w"]
 
 
-def test_open_mpi_5_command_line_places_ranks_by_shares() -> None:
-    text = " ".join(told(MpiFamily.OPEN_MPI_5, APART, BASH_FUNCTION))
-    assert text == (
-        f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER} "
-        "--prtemca plm ssh --prtemca plm_ssh_agent /run/agent "
-        "--prtemca oob_tcp_keepalive_time 5 --prtemca oob_tcp_keepalive_intvl 1 "
-        "--prtemca oob_tcp_keepalive_probes 3 "
-        "--map-by slot:OVERSUBSCRIBE --bind-to none "
-        "--host away:1 -n 1 -x PATH python -m w : "
-        "--host here.site.org:2 -n 2 -x PATH python -m w : "
-        "--host far:1 -n 1 -x PATH python -m w"
-    )
-
-
 def test_open_mpi_4_command_line() -> None:
-    assert told(MpiFamily.OPEN_MPI_4, HERE)[2:6] == [
-        *(mpi.SITES, "--mca", "orte_tmpdir_base", str(FOLDER))
-    ]
-    text = " ".join(told(MpiFamily.OPEN_MPI_4, APART))
-    assert text == (
-        f"--mca ras {mpi.SITES} --mca plm rsh --mca plm_rsh_agent /run/agent "
-        "--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 "
-        "--mca oob_tcp_keepalive_probes 3 "
-        "--oversubscribe --bind-to none "
-        "--host away:1 -n 1 -x PATH python -m w : "
-        "--host here.site.org:2 -n 2 -x PATH python -m w : "
-        "--host far:1 -n 1 -x PATH python -m w"
+    head = told(MpiFamily.OPEN_MPI_4, HERE)[2:6]
+    assert head == [mpi.SITES, "--mca", "orte_tmpdir_base", str(FOLDER)]
+
+
+@pytest.mark.parametrize(
+    ("family", "mca", "rsh", "head", "oversubscribe"),
+    [
+        (MpiFamily.OPEN_MPI_5, "--prtemca", "ssh",
+         f"--prtemca ras {mpi.SITES} --prtemca prte_local_tmpdir_base {FOLDER}",
+         "--map-by slot:OVERSUBSCRIBE"),
+        (MpiFamily.OPEN_MPI_4, "--mca", "rsh", f"--mca ras {mpi.SITES}", "--oversubscribe"),
+    ],
+)  # fmt: skip
+def test_open_mpi_command_line_places_ranks_by_shares(
+    family: MpiFamily, mca: str, rsh: str, head: str, oversubscribe: str
+) -> None:
+    assert " ".join(told(family, APART, BASH_FUNCTION)) == (
+        f"{head} {mca} plm {rsh} {mca} plm_{rsh}_agent /run/agent {mca} oob_tcp_keepalive_time 5 "
+        f"{mca} oob_tcp_keepalive_intvl 1 {mca} oob_tcp_keepalive_probes 3 "
+        f"{oversubscribe} --bind-to none --host away:1 -n 1 -x PATH python -m w : "
+        "--host here.site.org:2 -n 2 -x PATH python -m w : --host far:1 -n 1 -x PATH python -m w"
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
-from launcher.base import Command, Launcher, LaunchError, Share
+from launcher.base import Command, Exit, Launcher, LaunchError, Share
 from launcher.mpi import SplitLauncher
 from launcher.process.children import LocalLauncher
 
@@ -49,13 +49,10 @@ def test_one_rank_workers_use_local_launcher_and_others_share_one_mpi_launcher(
         for name in ("large", "small"):
             launcher.kill(name)
         launcher.terminate("larger")
-        ends = {}
-        deadline = time.monotonic() + 60.0
-        while len(ends) < 3:
-            assert time.monotonic() < deadline
-            ends |= {end.name: (end.code, end.start) for end in launcher.poll_exits()}
-            time.sleep(0.005)
-        assert ends == {"large": (-9, 7), "small": (-9, 7), "larger": (-15, 7)}
+        ends: list[Exit] = []
+        until(lambda: ends.extend(launcher.poll_exits()) or len(ends) == 3)
+        codes = {end.name: (end.code, end.start) for end in ends}
+        assert codes == {"large": (-9, 7), "small": (-9, 7), "larger": (-15, 7)}
         assert launcher.poll_events() == []
     finally:
         launcher.close()

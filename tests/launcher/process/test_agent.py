@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.process import agent, die_with_parent, network_namespace
+from launcher.process import agent, network_namespace
 
 WAIT_S = 60.0
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
@@ -189,18 +189,6 @@ def test_agent_runs_with_environment_of_service(tmp_path: Path) -> None:
 
 
 HERE = os.uname().nodename
-JOINS = """
-import socket, sys
-from launcher.process import network_namespace
-network_namespace.join(int(sys.argv[1]))
-print(socket.socket().connect_ex(("127.0.0.1", int(sys.argv[2]))))
-"""
-LISTENS = """
-import socket, sys
-own = socket.create_server(("127.0.0.1", 0))
-print(own.getsockname()[1], flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -209,22 +197,6 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         network_namespace, "unavailable_reason", lambda: "no namespace: not permitted"
     )
-
-
-def test_process_of_the_owner_can_join_the_namespace(tmp_path: Path) -> None:
-    if why := network_namespace.unavailable_reason():
-        pytest.skip(why)
-    argv = [sys.executable, "-I", "-S", "-c", LISTENS]
-    result = die_with_parent.command_line(os.getpid(), argv, isolated=True)
-    with subprocess.Popen(
-        result, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as listener:
-        assert listener.stdout is not None
-        port = listener.stdout.readline().strip()
-        joined = [sys.executable, "-c", JOINS, str(listener.pid), port]
-        done = subprocess.run(joined, capture_output=True, text=True, timeout=WAIT_S, check=False)
-        listener.communicate()
-    assert done.stdout.strip() == "0", done.stderr
 
 
 def test_one_isolated_node_is_not_exposed() -> None:

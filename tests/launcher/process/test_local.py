@@ -93,11 +93,19 @@ own = socket.create_server(("127.0.0.1", 0))
 print(own.getsockname()[1], os.geteuid(), os.getegid(), flush=True)
 sys.stdin.read()
 """
-STARTS = (
-    "import os, subprocess, sys; from launcher.process import die_with_parent\n"
-    "child = subprocess.Popen(die_with_parent.command_line(os.getpid(), ['sleep', '600']))\n"
-    "print(child.pid, flush=True); sys.stdin.read()"
-)
+JOINS = """
+import socket, sys
+from launcher.process import network_namespace
+network_namespace.join(int(sys.argv[1]))
+print(socket.socket().connect_ex(("127.0.0.1", int(sys.argv[2]))))
+"""
+STARTS = """
+import os, subprocess, sys
+from launcher.process import die_with_parent
+argv = die_with_parent.command_line(os.getpid(), ["sleep", "600"], isolated=sys.argv[1] == "True")
+print(subprocess.Popen(argv).pid, flush=True)
+sys.stdin.read()
+"""
 
 
 def run(*argv: str, starter: int) -> subprocess.CompletedProcess[str]:
@@ -122,13 +130,16 @@ def test_missing_program_is_reported_without_traceback() -> None:
     assert done.stderr == "cannot start /nonesuch: No such file or directory\n"
 
 
-def test_program_ends_with_its_killed_parent() -> None:
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, "-c", STARTS], stdin=pipe, stdout=pipe, text=True
-    ) as starter:
+@pytest.mark.parametrize("isolated", [True, False])
+def test_program_ends_with_its_killed_parent(isolated: bool) -> None:
+    if isolated:
+        isolation_or_skip()
+    argv, pipe = [sys.executable, "-c", STARTS, str(isolated)], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as starter:
         assert starter.stdout is not None
         child = psutil.Process(int(starter.stdout.readline()))
+        if isolated:
+            until(lambda: child.name() == "sleep")
         starter.kill()
     child.wait(WAIT_S)
 
@@ -152,21 +163,11 @@ def test_only_isolated_program_is_unreachable_from_outside_its_namespace(isolate
         if isolated and os.geteuid() != 0:
             network = Path(f"/proc/{listener.pid}/ns/user")
             assert network.stat().st_ino != Path("/proc/self/ns/user").stat().st_ino
+        if isolated:  # a process of the owner can join it
+            argv = [sys.executable, "-c", JOINS, str(listener.pid), str(port)]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+            assert done.stdout.strip() == "0", done.stderr
         listener.communicate()
-
-
-def test_isolated_program_ends_with_its_parent() -> None:
-    isolation_or_skip()
-    pipe = subprocess.PIPE
-    program = STARTS.replace("'600'])", "'600'], isolated=True)")
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True
-    ) as starter:
-        assert starter.stdout is not None
-        child = psutil.Process(int(starter.stdout.readline()))
-        until_program(child, "sleep")
-        starter.kill()
-    child.wait(WAIT_S)
 
 
 def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
@@ -192,7 +193,3 @@ def isolation_or_skip() -> None:
         pytest.fail(why)
     if why:
         pytest.skip(why)
-
-
-def until_program(process: psutil.Process, name: str) -> None:
-    until(lambda: process.name() == name)

@@ -54,11 +54,11 @@ class Watched:
         self.news += self.it.poll_events()
 
     def until(self, happened: Callable[[], object]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not happened():
-            assert time.monotonic() < deadline, (self.exits, self.news, self.it.running())
-            time.sleep(0.005)
-            self.look()
+        until(
+            lambda: happened() or self.look(),
+            WAIT_S,
+            message=lambda: (self.exits, self.news, self.it.running()),
+        )
 
     def end_of(self, name: str) -> Exit:
         self.until(lambda: name in self.exits)

@@ -27,7 +27,7 @@ echo DVM ready
 @pytest.fixture(autouse=True)
 def impatient(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm_supervisor, "DELAYS_S", (0.0, 0.01, 0.01))
-    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(dvm, "START_TIMEOUT_S", 1.0)
     monkeypatch.setattr(dvm, "SETTLE_S", 0.0)
 
 
@@ -57,7 +57,7 @@ def outcome(tmp_path: Path, text: str) -> tuple[list[Exit], list[LauncherEvent],
     ("text", "words"),
     [
         ("echo no memory for it; exit 7", "prte ended (exit 7): no memory for it"),
-        ("exec sleep 60", "prte was not ready after 3 s"),
+        ("exec sleep 60", "prte was not ready after 1 s"),
         ("printf '\\377\\376 nonsense'; exec sleep 60", "nonsense"),
         ("kill -SEGV $$", "prte ended (signal 11)"),
     ],
@@ -88,9 +88,7 @@ def test_dvm_that_was_given_up_is_tried_again_later(
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["nonsense", "prte@0;tcp4://127.0.0.1:1"],
-    ids=["no address", "nobody there"],
+    "address", ["nonsense", "prte@0;tcp4://127.0.0.1:1"], ids=["no address", "nobody there"]
 )
 def test_dvm_without_an_address_is_given_up(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from simenv.qpm_check.fake_defw.loader import PeerGone, Sender, pack, purified, 
 from simenv.qpm_check.plugin import PluginTarget
 
 MODE = '"instance_mode": _instance_mode()'
-MODULE = "services/svc_honest/__init__.py"
+MODULE = "services/svc_reference/__init__.py"
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,7 @@ def _circuit(*, dynamic: bool) -> Circuit:
         arrays.add("measure", [1], [1]).add("reset", [0])
         arrays.begin((ir.CLBIT, 1, 0)).add("x", [2]).add("end")
         return arrays.add("measure", [2], [2]).add("measure", [0], [0]).circuit()
-    for qubit in range(3):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(3)).circuit()
 
 
 def _noise(circuit: Circuit, kind: NoiseKind) -> NoiseProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine_runs
 import msgspec
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from simulators.chain.trial import TrialLimits, chain_trial, choice_profile
 from simulators.circuit.analysis.profile import ChainTrial
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, Request, RunControl, RunOptions
+from simulators.engine import EngineResult, Request
 from simulators.errors import OutOfMemory, TruncatedState
 from simulators.tensornetwork.mps.engine import MpsEngine
 
@@ -62,18 +63,11 @@ def knot(width: int, layers: int = 20, last: int = 0) -> Circuit:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def run(circuit: Circuit, **options: object) -> EngineResult:
-    settings = msgspec.structs.replace(RunOptions(), **options)
-    engine = MpsEngine()
-    request = Request(16, 1)
-    return engine.run(
-        engine.plan(circuit, None, settings), circuit, request, settings, RunControl()
-    )
+    return engine_runs.run(MpsEngine(), circuit, Request(16, 1), **options)
 
 
 def test_trial_of_all_gates_finds_bond_of_engine() -> None:

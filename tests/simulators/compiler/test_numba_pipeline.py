@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import operator
 import os
 import subprocess
 import sys
@@ -72,34 +71,6 @@ def test_each_device_function_is_lowered_once_per_signature() -> None:
         _compiled(_mean, REALS)
     assert lowered.count("lowering_of_a_part") == 2
     assert lowered.count("lowering_of_a_kernel") == 1
-
-
-_CASES = [
-    (operator.getitem, (REALS, INT)),
-    (operator.getitem, (REALS2, types.UniTuple(INT, 2))),
-    (operator.getitem, (REALS2, types.literal(1))),
-    (operator.setitem, (REALS, types.literal(0), INT)),
-    (operator.add, (INT, WORD)),
-    (operator.add, (INT, types.literal(3))),
-    (operator.lshift, (types.literal(1), INT)),
-    (operator.truediv, (INT, INT)),
-    (abs, (REAL,)),
-]
-
-
-@pytest.mark.parametrize(("function", "args"), _CASES)
-def test_cached_call_types_equal_those_of_numba(function: object, args: tuple[object, ...]) -> None:
-    context = numba.core.registry.cpu_target.typing_context
-    context.refresh()
-    kind = types.Function(context.resolve_value_type(function).templates)
-    first = numba_pipeline._remembered(kind, context, args, {})
-    result = numba_pipeline._asked(kind, context, args, {})
-    wanted = kind.get_impl_key(result)
-    kind._impl_keys.clear()
-    again = numba_pipeline._remembered(kind, context, args, {})
-    assert first == result == again
-    assert again is first
-    assert kind.get_impl_key(again) == wanted
 
 
 def test_the_installed_numba_is_one_that_the_pipeline_was_tested_with() -> None:

@@ -26,31 +26,45 @@ from simulators.compiler.kernel_time import booked, busy_ns, spent_ns, working_n
 ROOT = Path(simulators.__file__).parents[1]
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 SUPPORT = Path(__file__).parents[2] / "support"
+PRELUDE = """
+import os, sys, time
+from pathlib import Path
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, happened):
+        compiled.append(happened.data)
+    def on_end(self, happened):
+        pass
+listening = event.install_listener("numba:compile", Listener())
+"""
+
+
+def argv(code: str, *arguments: object) -> list[str]:
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(SUPPORT)]}" + PRELUDE + code
+    return [sys.executable, "-P", "-W", "error", "-c", code, *map(str, arguments)]
+
+
+def output(code: str, *arguments: object) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run(argv(code, *arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
 
 # Prints what was compiled after the warm-up, and how many threads a run with four leaves.
 SCRIPT = """
-import os, sys, time
-from pathlib import Path
-sys.path[:0] = [{root!r}, {support!r}]
 from simulators.compiler.warmup import compile_all
-compile_all(Path({folder!r}))
-from numba.core import event
+compile_all(Path(sys.argv[1]))
 from arrays import Arrays
 from simulators import registry
 from simulators.engine import PauliSum
 from simulators.circuit.ir import bell, feed_forward
 from simulators.simulate import simulate
 import numpy as np
-engine = registry.create("statevector")
-engine.warm_up()
+registry.create("statevector").warm_up()
 simulate(bell())
-compiled = []
-class Listener(event.Listener):
-    def on_start(self, happened):
-        compiled.append(str(happened.data))
-    def on_end(self, happened):
-        pass
-with event.install_listener("numba:compile", Listener()):
+with listening:
     wide = Arrays(17, 17)
     for q in range(17):
         wide.add("h", [q]).add("cx", [q, (q + 1) % 17]).add("measure", [q], [q])
@@ -58,34 +72,23 @@ with event.install_listener("numba:compile", Listener()):
     for circuit in (bell(), feed_forward(), wide.circuit()):
         for precision in ("double", "single"):
             simulate(circuit, outputs=("counts", "probabilities"), precision=precision, threads=4)
-    state = Arrays(2, 0).add("ecr", [0, 1]).circuit()
-    simulate(state, outputs=("statevector", "expectation"), observables=(PauliSum(("XY",), np.ones(1)),))
+    state, sums = Arrays(2, 0).add("ecr", [0, 1]).circuit(), (PauliSum(("XY",), np.ones(1)),)
+    simulate(state, outputs=("statevector", "expectation"), observables=sums)
 deadline = time.monotonic() + 30.0
 while len(os.listdir("/proc/self/task")) != threads and time.monotonic() < deadline:
     time.sleep(0.01)  # a thread that was joined may still be on its way out
 print(compiled, len(os.listdir("/proc/self/task")) - threads)
-"""  # noqa: E501
+"""
 
 
 def test_after_warm_up_nothing_is_compiled_and_no_thread_remains() -> None:
-    script = SCRIPT.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
-    process = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.strip() == "[] 0"
+    assert output(SCRIPT, KERNELS) == "[] 0\n"
 
 
 # Prints the groups of the kernels that a first wide circuit has loaded.
 WIDE = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}, {support!r}]
 from simulators.compiler import kernel, warmup
-warmup.compile_group(Path({folder!r}))
+warmup.compile_group(Path(sys.argv[1]))
 from arrays import Arrays
 from simulators.simulate import simulate
 wide = Arrays(17, 17)
@@ -93,48 +96,30 @@ for q in range(17):
     wide.add("h", [q]).add("cp", [q, (q + 1) % 17], params=[0.1]).add("measure", [q], [q])
 simulate(wide.circuit(), shots=10)
 warmup.registered(warmup._ALL)
-print(*sorted({{each.group for each in kernel.kernels(*warmup._ALL) if each.is_loaded}}))
+print(*sorted({each.group for each in kernel.kernels(*warmup._ALL) if each.is_loaded}))
 """
 
 
 def test_first_wide_circuit_loads_only_kernel_groups_it_needs() -> None:
-    script = WIDE.format(root=str(ROOT), support=str(SUPPORT), folder=str(KERNELS))
-    process = subprocess.run(
-        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stderr
-    assert set(process.stdout.split()) <= {"small", "admission", "light_cone", "wide"}
+    assert set(output(WIDE, KERNELS).split()) <= {"small", "admission", "light_cone", "wide"}
 
 
 # Imports all modules and prints what was compiled or loaded.
 IMPORTS = """
-import importlib, pkgutil, sys
-sys.path[:0] = [{root!r}]
-from numba.core import event
-class Listener(event.Listener):
-    def on_start(self, happened):
-        print(happened.data)
-    def on_end(self, happened):
-        pass
-import simulators
-with event.install_listener("numba:compile", Listener()):
+import importlib, pkgutil, simulators
+with listening:
     for package in ("circuit", "statevector"):
-        path = [f"{{simulators.__path__[0]}}/{{package}}"]
-        for module in pkgutil.walk_packages(path, f"simulators.{{package}}."):
+        path = [f"{simulators.__path__[0]}/{package}"]
+        for module in pkgutil.walk_packages(path, f"simulators.{package}."):
             importlib.import_module(module.name)
 from simulators.compiler import kernel
 loaded = [name for name, each in kernel._kernels.items() if each.is_loaded]
-print(loaded, kernel._digest.cache_info().misses)
+print(compiled, loaded, kernel._digest.cache_info().misses)
 """
 
 
 def test_importing_compiles_and_loads_no_kernel_and_hashes_no_sources() -> None:
-    script = IMPORTS.format(root=str(ROOT))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[] 0\n"
+    assert output(IMPORTS) == "[] [] 0\n"
 
 
 def test_warm_up_registers_every_kernel_that_tasks_use() -> None:
@@ -147,51 +132,42 @@ def test_warm_up_registers_every_kernel_that_tasks_use() -> None:
     assert not rest
 
 
+# Prints the kernels of each group, as a process that has imported nothing else finds them.
+GROUPS = """
+from simulators.compiler import warmup
+for group in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        print(group, *sorted(each.name for each in warmup.registered([group])), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
 def test_modules_of_each_kernel_group_register_all_its_kernels() -> None:
-    """A process that imports nothing else finds all kernels of a group."""
-    for group in warmup._ALL:
-        code = (
-            "from simulators.compiler import warmup\n"
-            f"print(*sorted(each.name for each in warmup.registered([{group!r}])))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-        )
-        entries = [each.name for each in warmup.registered([group])]
-        assert done.stdout.split() == sorted(x for x in entries if x.startswith("simulators."))
+    for group, line in zip(warmup._ALL, output(GROUPS, *warmup._ALL).splitlines(), strict=True):
+        names = [each.name for each in warmup.registered([group])]
+        assert line.split() == [group, *sorted(x for x in names if x.startswith("simulators."))]
 
 
 # Loads a kernel when told to, and prints what it compiled.
 ONE = """
 import json
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}]
 from simulators.compiler import warmup
-warmup.prepare(Path({folder!r}))
-from numba.core import event
-compiled = []
-class Listener(event.Listener):
-    def on_start(self, happened):
-        function = happened.data["dispatcher"]
-        if function.py_func is kernel.py_func:  # a part is compiled with each kernel
-            compiled.append(function.py_func.__qualname__)
-    def on_end(self, happened):
-        pass
+warmup.prepare(Path(sys.argv[1]))
 from simulators.statevector.planning.fusion import merge_phase_gadgets as kernel
 print("ready", flush=True)
 sys.stdin.readline()
-with event.install_listener("numba:compile", Listener()):
+with listening:
     assert kernel.load()
-print(json.dumps(compiled))
+functions = [each["dispatcher"].py_func for each in compiled]  # a part is compiled with each kernel
+print(json.dumps([each.__qualname__ for each in functions if each is kernel.py_func]))
 """
 
 
 def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
-    script = ONE.format(root=str(ROOT), folder=str(tmp_path))
-    pipe = subprocess.PIPE
-    argv = [sys.executable, "-P", "-c", script]
-    two = [subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    pipe, one = subprocess.PIPE, argv(ONE, tmp_path)
+    two = [subprocess.Popen(one, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for each in two:
         assert each.stdout is not None
         assert each.stdout.readline() == "ready\n"
@@ -276,13 +252,14 @@ def test_wanted_group_is_compiled_before_others(
 
 def test_warm_up_of_density_matrices_compiles_nothing(tmp_path: Path) -> None:
     """A first task with noise would wait for kernels that it does not need."""
-    source = (
-        "import sys; from pathlib import Path; from simulators.compiler import kernel, warmup; "
-        "warmup.prepare(Path(sys.argv[1])); from simulators import registry; "
-        "registry.create('densitymatrix').warm_up(); "
-        "assert not [each for each in kernel._kernels.values() if each.is_loaded]"
-    )
-    subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=True, cwd=ROOT)
+    source = """
+from simulators.compiler import kernel, warmup
+warmup.prepare(Path(sys.argv[1]))
+from simulators import registry
+registry.create("densitymatrix").warm_up()
+print([name for name, each in kernel._kernels.items() if each.is_loaded])
+"""
+    assert output(source, tmp_path) == "[]\n"
 
 
 def test_load_remaining_loads_compiled_kernels_and_compiles_nothing(
@@ -358,15 +335,12 @@ def test_sources_digest_changes_with_sources(
 
 
 _FIRST_WIDE = """
-import sys
-from pathlib import Path
 from simulators.compiler import warmup
-warmup.prepare(Path(sys.argv[1]))
-from simulators.engine import RunControl
-from simulators.engine import Request, RunOptions
+folder = Path(sys.argv[1])
+warmup.prepare(folder)
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.circuit.ir import ghz
 from simulators.statevector.engine import StatevectorEngine
-folder = Path(sys.argv[1])
 warmup.compile_all(folder)  # another process does, mostly
 assert warmup.load_remaining(folder, "statevector")
 StatevectorEngine().warm_up()
@@ -380,23 +354,18 @@ for precision in ("double", "single"):
 
 
 def test_first_wide_circuit_after_warm_up_imports_nothing() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _FIRST_WIDE, str(KERNELS)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split("\n") == ["[]", "[]", ""]
+    assert output(_FIRST_WIDE, KERNELS) == "[]\n[]\n"
 
 
 def test_modules_of_kernels_load_no_mpi() -> None:
     """MPI, once loaded, initialises itself: a process without ranks would listen on TCP ports."""
-    source = (
-        "import sys; from pathlib import Path; from simulators.compiler import warmup; "
-        "warmup.prepare(Path(sys.argv[1])); assert warmup.registered(tuple(warmup._MODULES)); "
-        "assert not [name for name in sys.modules if name.startswith('mpi4py')]"
-    )
-    subprocess.run([sys.executable, "-c", source, str(KERNELS)], check=True)
+    source = """
+from simulators.compiler import warmup
+warmup.prepare(Path(sys.argv[1]))
+assert warmup.registered(tuple(warmup._MODULES))
+print([name for name in sys.modules if name.startswith("mpi4py")])
+"""
+    assert output(source, KERNELS) == "[]\n"
 
 
 PATIENCE_S = 60.0

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
+from engine_runs import probabilities, run
 from noisy import Exact
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import Request, RunControl, RunOptions
@@ -56,10 +58,8 @@ def model(**more: object) -> DeviceModel:
     return DeviceModel(QUBITS, gate_error=0.03, t2_by_t1=1.2, readout=(0.02, 0.06), **more)  # type: ignore[arg-type]
 
 
-def seen(circuit: Circuit, noise: object, shots: int = SHOTS) -> dict[int, int]:
-    plan = ENGINE.plan(circuit, noise, RunOptions())  # type: ignore[arg-type]
-    request = Request(shots=shots, seed=11)
-    return counts_of(ENGINE.run(plan, circuit, request, RunOptions(), RunControl()).row(0))
+def seen(circuit: Circuit, noise: NoiseProgram, shots: int = SHOTS) -> dict[int, int]:
+    return counts_of(run(ENGINE, circuit, Request(shots, 11), noise).row(0))
 
 
 def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
@@ -67,16 +67,10 @@ def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
     result = seen(circuit, attach_noise(circuit, model()))
     for pair in range(PAIRS):
         alone = one_pair(pair)
-        part = DensityMatrixEngine()
-        noise = attach_noise(alone, model())
-        plan = part.plan(alone, noise, RunOptions())
-        exact = part.run(
-            plan, alone, Request(shots=0, seed=1, outputs=("probabilities",)), RunOptions(),
-            RunControl(),
-        ).row(0)  # fmt: skip
+        request = Request(0, 1, ("probabilities",))
+        exact = run(DensityMatrixEngine(), alone, request, attach_noise(alone, model())).row(0)
         probs = np.zeros(4)
-        values = np.frombuffer(exact.probabilities)
-        probs[np.frombuffer(exact.probability_outcomes, np.uint8)] = values
+        probs[[*probabilities(exact)]] = [*probabilities(exact).values()]
         array = np.zeros(4)
         for outcome, count in result.items():
             a, b = outcome >> (QUBITS - 1 - pair) & 1, outcome >> pair & 1
@@ -116,9 +110,7 @@ def test_joint_distribution_of_two_parts_is_exact() -> None:
     arrays = Arrays(number, number)
     for pair in ((0, 1), (2, 3)):
         arrays.add("ry", [pair[0]], (), [0.8]).add("cx", list(pair))
-    for qubit in range(number):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(number)).circuit()
     noise = attach_noise(circuit, DeviceModel(number, gate_error=0.05, readout=(0.05, 0.1)))
     expected = Exact(circuit, noise).probs
     result = seen(circuit, noise)
@@ -139,10 +131,8 @@ def test_width_of_a_part_decides_what_fits() -> None:
 def test_exact_probabilities_of_a_wide_circuit_are_still_refused() -> None:
     circuit = parts()
     noise = attach_noise(circuit, model())
-    plan = ENGINE.plan(circuit, noise, RunOptions())
-    request = Request(shots=0, seed=1, outputs=("probabilities",))
     with pytest.raises(Unsupported, match=f"{QUBITS} qubits"):
-        ENGINE.run(plan, circuit, request, RunOptions(), RunControl())
+        run(ENGINE, circuit, Request(0, 1, ("probabilities",)), noise)
 
 
 @pytest.mark.parametrize("first", ["counts", "probabilities"])
@@ -150,9 +140,7 @@ def test_results_of_one_plan_do_not_depend_on_earlier_requests(first: str) -> No
     circuit = Arrays(6, 6)
     for pair in (0, 2, 4):
         circuit.add("h", [pair]).add("cx", [pair, pair + 1])
-    for qubit in range(6):
-        circuit.add("measure", [qubit], [qubit])
-    noise = attach_noise(circuit.circuit(), DeviceModel(6, gate_error=0.03))
+    noise = attach_noise(circuit.measure(range(6)).circuit(), DeviceModel(6, gate_error=0.03))
     plan = ENGINE.plan(circuit.circuit(), noise, RunOptions())
     results = {}
     for output in sorted(("counts", "probabilities"), key=lambda name: name != first):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -16,9 +17,8 @@ from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.densitymatrix.fusion import BLOCK, Blocks
 from simulators.densitymatrix.program import Segment, build_program, wide_ptm
-from simulators.engine import BindingResult, Request, RunControl, RunOptions
+from simulators.engine import BindingResult, Request, RunControl
 from simulators.errors import Stopped, TooManyBranches, Unsupported
-from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
 
 ENGINE = DensityMatrixEngine()
@@ -27,18 +27,12 @@ ENGINE = DensityMatrixEngine()
 def run(
     circuit: Circuit, noise: NoiseProgram | None, *, threads: int = 1, **request: object
 ) -> BindingResult:
-    options = RunOptions(threads=threads)
     outcome = Request(**{"shots": 0, "seed": 5, **request})  # type: ignore[arg-type]
-    plan = ENGINE.plan(circuit, noise, options)
-    return ENGINE.run(plan, circuit, outcome, options, RunControl()).row(0)
+    return engine_runs.run(ENGINE, circuit, outcome, noise, threads=threads).row(0)
 
 
 def probs(circuit: Circuit, noise: NoiseProgram | None) -> dict[int, float]:
-    result = run(circuit, noise, outputs=("probabilities",))
-    values = np.frombuffer(result.probabilities).tolist()
-    return dict(
-        zip(unpack(result.probability_outcomes, result.probability_width), values, strict=True)
-    )
+    return engine_runs.probabilities(run(circuit, noise, outputs=("probabilities",)))
 
 
 def gates(n: int, seed: int, count: int = 24) -> Arrays:
@@ -72,9 +66,7 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
@@ -101,15 +93,12 @@ def test_bindings_give_what_bound_circuits_give() -> None:
     model = DeviceModel(2, gate_error=0.05, readout=(0.1, 0.0))
     angles = np.array([[0.3], [2.0]])
     circuit = built(0.0, free=True)
-    options = RunOptions()
-    plan = ENGINE.plan(circuit, attach_noise(circuit, model), options)
     request = Request(500, 3, bindings=angles)
-    result = ENGINE.run(plan, circuit, request, options, RunControl())
+    result = engine_runs.run(ENGINE, circuit, request, attach_noise(circuit, model))
     for row, angle in enumerate(angles[:, 0].tolist()):
         alone = built(angle, free=False)
-        plan = ENGINE.plan(alone, attach_noise(alone, model), options)
-        once = ENGINE.run(plan, alone, Request(500, 3, binding=row), options, RunControl())
-        assert counts_of(result.row(row)) == counts_of(once.row(0))
+        once = run(alone, attach_noise(alone, model), shots=500, seed=3, binding=row)
+        assert counts_of(result.row(row)) == counts_of(once)
 
 
 def test_counts_are_equal_for_one_and_two_threads_on_many_qubits() -> None:
@@ -140,10 +129,8 @@ def test_records_beyond_the_limit_are_refused() -> None:
     for bit in range(8):
         arrays.add("h", [0]).add("measure", [0], [bit])
     circuit = arrays.add("h", [0]).circuit()
-    options = RunOptions(max_branches=100)
-    plan = ENGINE.plan(circuit, None, options)
     with pytest.raises(TooManyBranches, match="100 distinct classical records") as caught:
-        ENGINE.run(plan, circuit, Request(10, 1), options, RunControl())
+        engine_runs.run(ENGINE, circuit, Request(10, 1), max_branches=100)
     assert "trajectories" in caught.value.hint
 
 
@@ -156,20 +143,10 @@ def test_equal_records_share_a_state() -> None:
 
 
 def test_a_raised_flag_stops_the_run() -> None:
-    circuit = measured(gates(3, 1))
-    control = RunControl()
+    circuit, control = measured(gates(3, 1)), RunControl()
     control.stop()
-    options = RunOptions()
     with pytest.raises(Stopped):
-        ENGINE.run(ENGINE.plan(circuit, None, options), circuit, Request(10, 1), options, control)
-
-
-def test_a_gate_on_five_qubits_and_a_loop_are_refused() -> None:
-    wide = Arrays(5, 0).add("mcx", range(5)).circuit()
-    loop = Arrays(1, 0).repeat(3).add("x", [0]).add("end").circuit()
-    for circuit, value in ((wide, "at most 4"), (loop, "'for'")):
-        with pytest.raises(Unsupported, match=value):
-            ENGINE.plan(circuit, None, RunOptions())
+        engine_runs.run(ENGINE, circuit, Request(10, 1), control=control)
 
 
 PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]

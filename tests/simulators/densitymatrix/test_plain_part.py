@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -12,7 +13,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.densitymatrix import engine
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_part
-from simulators.engine import BindingResult, Request, RunControl, RunOptions
+from simulators.engine import BindingResult, Request, RunControl
 from simulators.errors import Stopped
 
 ENGINE = engine.DensityMatrixEngine()
@@ -51,11 +52,8 @@ def random_circuit(rng: np.random.Generator, qubits: int) -> Arrays:
 
 
 def run(circuit: Circuit, model: DeviceModel, *outputs: str, shots: int = 3_000) -> BindingResult:
-    options = RunOptions()
     noise = attach_noise(circuit, model)
-    plan = ENGINE.plan(circuit, noise, options)
-    request = Request(shots, 7, outputs)
-    return ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
+    return engine_runs.run(ENGINE, circuit, Request(shots, 7, outputs), noise).row(0)
 
 
 @pytest.mark.parametrize("number", range(len(MODELS)))
@@ -95,9 +93,7 @@ def test_a_part_of_many_qubits_or_clbits_is_not_counted_in_one_call() -> None:
         arrays = Arrays(qubits, clbits).add("h", [0])
         for qubit in range(qubits - 1):
             arrays.add("cx", [qubit, qubit + 1])
-        for qubit in range(qubits):
-            arrays.add("measure", [qubit], [qubit])
-        circuit = arrays.circuit()
+        circuit = arrays.measure(range(qubits)).circuit()
         result = plain_part(circuit, attach_noise(circuit, DeviceModel(qubits)), ("counts",))
         assert result is not None
         return result
@@ -109,12 +105,11 @@ def test_a_part_of_many_qubits_or_clbits_is_not_counted_in_one_call() -> None:
 
 
 def test_a_stopped_run_has_no_counts() -> None:
-    circuit = random_circuit(np.random.default_rng(1), 4).circuit()
-    plan = ENGINE.plan(circuit, attach_noise(circuit, DeviceModel(4)), RunOptions())
-    control = RunControl()
+    circuit, control = random_circuit(np.random.default_rng(1), 4).circuit(), RunControl()
+    noise = attach_noise(circuit, DeviceModel(4))
     control.stop()
     with pytest.raises(Stopped):
-        ENGINE.run(plan, circuit, Request(100, 7, ("counts",)), RunOptions(), control)
+        engine_runs.run(ENGINE, circuit, Request(100, 7), noise, control)
 
 
 def bell() -> Arrays:

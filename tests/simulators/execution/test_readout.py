@@ -19,9 +19,7 @@ SHOTS = 200_000
 def layout(num_qubits: int, num_clbits: int = 0) -> MeasurementLayout:
     """Qubit q is measured into clbit q."""
     circuit = Arrays(num_qubits, max(num_qubits, num_clbits))
-    for qubit in range(num_qubits):
-        circuit.add("measure", [qubit], [qubit])
-    return measurement_layout(circuit.circuit())
+    return measurement_layout(circuit.measure(range(num_qubits)).circuit())
 
 
 def stage(

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from arrays import Arrays
+from engine_runs import run
 
 import simulators
 from simulators.circuit.ir import Circuit
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request, RunControl
 from simulators.errors import Stopped
 from simulators.fault import engine as fault
 from simulators.statevector.engine import StatevectorEngine
@@ -34,9 +35,10 @@ from simulators.fault.engine import FaultEngine
 control, options = RunControl(), RunOptions()
 circuit = Arrays(1, 1).add("rx", [0], (), [1_000_000.0 + {code}]).add("measure", [0], [0]).circuit()
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 engine = FaultEngine()
 plan = engine.plan(circuit, None, options)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**27,) * 2)
 print("ready", flush=True)
 engine.run(plan, circuit, Request(1, 1), options, control)
 """
@@ -82,26 +84,17 @@ def test_hanging_engine_runs_until_killed() -> None:
 
 
 def test_slow_circuit_gives_same_counts_as_statevector() -> None:
-    engine, options = fault.FaultEngine(), RunOptions()
-    circuit = slow(0.05)
-    plan = engine.plan(circuit, None, options)
-    result = engine.run(plan, circuit, Request(200, 3), options, RunControl())
-    bare = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
-    other, plain = StatevectorEngine(), bare.add("measure", [1], [1]).circuit()
-    expected = other.run(
-        other.plan(plain, None, options), plain, Request(200, 3), options, RunControl()
-    )
-    assert result == expected
+    plain = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).measure(range(2)).circuit()
+    result = run(fault.FaultEngine(), slow(0.05), Request(200, 3))
+    assert result == run(StatevectorEngine(), plain, Request(200, 3))
 
 
 def test_slow_circuit_can_be_stopped() -> None:
-    engine, options, control = fault.FaultEngine(), RunOptions(), RunControl()
-    circuit = slow(600.0)
+    control = RunControl()
     stopper = threading.Timer(0.1, control.stop)
     stopper.start()
-    plan = engine.plan(circuit, None, options)
     with pytest.raises(Stopped):
-        engine.run(plan, circuit, Request(1, 1), options, control)
+        run(fault.FaultEngine(), slow(600.0), Request(1, 1), control=control)
     stopper.join()
 
 

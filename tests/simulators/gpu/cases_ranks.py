@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from arrays import Arrays
+from engine_runs import run
 from noisy import program
 from noisy_runs import run_branched
 from patterned import unitary
@@ -15,22 +16,10 @@ from bench.testbed.host_device import HostDevice
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import PauliSum, Request
 from simulators.errors import EngineError, OutOfMemory, UnknownEngine, Unsupported
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
-
-
-def run(
-    engine: GpuEngine | StatevectorEngine,
-    circuit: Circuit,
-    request: Request,
-    noise: NoiseProgram | None = None,
-    **options: object,
-) -> EngineResult:
-    chosen = RunOptions(**options)  # type: ignore[arg-type]
-    plan = engine.plan(circuit, noise, chosen)
-    return engine.run(plan, circuit, request, chosen, RunControl())
 
 
 def agree(comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | None = None) -> None:
@@ -108,9 +97,7 @@ def ring(n: int) -> Circuit:
     arrays = Arrays(n, n)
     for q in range(n):
         arrays.add("ry", [q], (), [0.4 + q]).add("cx", [q, (q + 1) % n])
-    for q in range(n):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n)).circuit()
 
 
 def case_error_patterns_are_divided_among_ranks(comm: Any) -> None:

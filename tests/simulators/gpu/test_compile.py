@@ -150,11 +150,7 @@ def test_gpu_with_driver_and_matching_cupy_is_accepted() -> None:
             "no GPU granted: driver 580.159 is here, but CUDA_VISIBLE_DEVICES is ''",
             "--gpus-per-node=1",
         ),
-        (
-            changed(devices=0),
-            "driver 580.159 is here, but it shows no device",
-            "--gpus-per-node=1",
-        ),
+        (changed(devices=0), "driver 580.159 is here, but it shows no device", "--gpus-per-node=1"),
         (
             changed(release="535.104", cuda_version=12020),
             r"driver 535.104 has CUDA 12.2; simenv\[gpu-cu13\] needs driver 580 or newer",

@@ -22,10 +22,7 @@ SHUFFLED = 7
 
 
 def swept(
-    device: HostDevice,
-    table: Table,
-    begin: NDArray[np.complex128] | None,
-    precision: str,
+    device: HostDevice, table: Table, begin: NDArray[np.complex128] | None, precision: str
 ) -> NDArray[np.complexfloating]:
     """The state after all passes; `begin` None: |0...0>."""
     plan, floats = table.plan()

@@ -6,6 +6,7 @@ import math
 import threading
 from typing import Any
 
+import engine_runs
 import machines
 import pytest
 from arrays import Arrays
@@ -15,7 +16,7 @@ from qiskit.circuit.library import CXGate, RZGate, SXGate
 from qiskit.providers import QubitProperties
 from qiskit.transpiler import InstructionProperties, Target
 
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request, RunControl
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
 from simulators.hardware.engine import (
     HardwareEngine,
@@ -36,9 +37,7 @@ def run_of(
     engine = HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
-    plan = engine.plan(circuit, None, RunOptions())
-    request = Request(10, 1, outputs=outputs)
-    engine.run(plan, circuit, request, RunOptions(), control or RunControl())
+    engine_runs.run(engine, circuit, Request(10, 1, outputs), control=control)
 
 
 @pytest.mark.parametrize(

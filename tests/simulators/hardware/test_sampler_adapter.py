@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import engine_runs
 import machines
 import numpy as np
 import pytest
@@ -28,9 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Qiskit backend:UserWarning")
 def ran(
     engine: HardwareEngine, circuit: Circuit, shots: int = SHOTS, **request: object
 ) -> EngineResult:
-    plan = engine.plan(circuit, None, RunOptions())
-    outcome = Request(shots, 3, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, outcome, RunOptions(), RunControl())
+    return engine_runs.run(engine, circuit, Request(shots, 3, **request))  # type: ignore[arg-type]
 
 
 def assert_same_distribution(found: dict[int, int], expected: dict[int, int], shots: int) -> None:
@@ -142,9 +141,9 @@ def test_noisy_device_gives_some_wrong_outcomes() -> None:
     arrays = Arrays(5, 5).add("h", [0])
     for q in range(4):
         arrays.add("cx", [q, q + 1])
-    for q in range(5):
-        arrays.add("measure", [q], [q])
-    counts = counts_of(ran(HardwareEngine(machines.noisy()), arrays.circuit()).row(0))
+    counts = counts_of(
+        ran(HardwareEngine(machines.noisy()), arrays.measure(range(5)).circuit()).row(0)
+    )
     assert counts[0] + counts[31] > 0.7 * SHOTS
     assert SHOTS - counts[0] - counts[31] > 0
 

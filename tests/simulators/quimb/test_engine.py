@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -112,12 +113,11 @@ def test_tensors_beyond_the_memory_of_a_run_are_refused() -> None:
 
 def simulate_with_memory(circuit: Circuit, memory_bytes: int) -> None:
     from simulators import registry
-    from simulators.engine import EngineContext, Request, RunControl, RunOptions
+    from simulators.engine import EngineContext, Request
 
     engine = registry.create("quimb", EngineContext())
-    options = RunOptions(memory_bytes=memory_bytes)
     request = Request(0, 1, ("amplitudes",), amplitudes=np.zeros((1, WIDE), np.uint8))
-    engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+    engine_runs.run(engine, circuit, request, memory_bytes=memory_bytes)
 
 
 def test_mid_circuit_measurement_is_refused_with_the_way_out() -> None:

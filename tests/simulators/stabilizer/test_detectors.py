@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import engine_runs
 import msgspec
 import numpy as np
 import pymatching
@@ -17,7 +18,7 @@ from noise_models.channel import Channel, Readout, depolarizing, from_paulis, re
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import EngineResult, Request, RunControl, RunOptions
+from simulators.engine import EngineResult, Request, RunControl
 from simulators.errors import Stopped, Unsupported
 from simulators.execution.sampling import block_seed
 from simulators.simulate import counts_of
@@ -139,9 +140,7 @@ def _clifford(*, dynamic: bool) -> Circuit:
         if dynamic and layer == 1:
             arrays.add("measure", [2], [3]).add("reset", [1])
             arrays.begin((ir.CLBIT, 3, 0)).add("x", [0]).add("end")
-    for q in range(3):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(3)).circuit()
 
 
 def _noise(circuit: Circuit, one: Channel, pair: Channel, readout: Readout | None) -> NoiseProgram:
@@ -160,9 +159,8 @@ def _noise(circuit: Circuit, one: Channel, pair: Channel, readout: Readout | Non
 def _run(
     circuit: Circuit, noise: NoiseProgram, settings: tuple = (), outputs: tuple = ("counts",)
 ) -> EngineResult:
-    engine, options = StabilizerEngine(), RunOptions(settings=settings)
-    plan = engine.plan(circuit, noise, options)
-    return engine.run(plan, circuit, Request(SHOTS, 3, outputs), options, RunControl())
+    request = Request(SHOTS, 3, outputs)
+    return engine_runs.run(StabilizerEngine(), circuit, request, noise, settings=settings)
 
 
 ONE = from_paulis(np.array([0.9, 0.05, 0.01, 0.04]))

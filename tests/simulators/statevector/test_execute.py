@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -9,8 +10,7 @@ from reference import Reference
 
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum, Request, RunControl, RunOptions, ThreadPool
-from simulators.execution.sampling import unpack
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, ThreadPool
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
 from simulators.statevector.backend import protocol
@@ -19,10 +19,9 @@ from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
 
 
-def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> object:
-    engine, chosen = StatevectorEngine(small=False), RunOptions(**options)  # type: ignore[arg-type]
-    plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, RunControl()).row(0)
+def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> BindingResult:
+    engine, request = StatevectorEngine(small=False), Request(shots, 3, outputs)
+    return engine_runs.run(engine, circuit, request, **options).row(0)
 
 
 def test_counts_of_14_qubit_dynamic_circuit_equal_reference() -> None:
@@ -40,7 +39,7 @@ def test_counts_of_14_qubit_dynamic_circuit_equal_reference() -> None:
     circuit = arrays.circuit()
     expected = Reference(circuit, 3, 0, 400).counts()
     for threads in (1, 2):
-        assert counts_of(dense(circuit, "counts", shots=400, threads=threads)) == expected  # type: ignore[arg-type]
+        assert counts_of(dense(circuit, "counts", shots=400, threads=threads)) == expected
 
 
 def test_counts_are_independent_of_shots_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +75,8 @@ def test_impossible_outcome_creates_no_branch() -> None:
     arrays = Arrays(2, 3).add("x", [0]).add("measure", [0], [0]).add("h", [1])
     arrays.add("measure", [1], [1]).add("h", [1]).add("reset", [0]).add("measure", [0], [2])
     result = dense(arrays.circuit(), "probabilities")
-    assert unpack(result.probability_outcomes, 1) == [1, 3]  # type: ignore[attr-defined]
-    assert result.remark == "2 branches"  # type: ignore[attr-defined]
+    assert [*engine_runs.probabilities(result)] == [1, 3]
+    assert result.remark == "2 branches"
 
 
 def test_requesting_expectation_values_does_not_change_counts() -> None:

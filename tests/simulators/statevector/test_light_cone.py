@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_runs
 import msgspec
 import numpy as np
 import patterned
@@ -77,20 +78,10 @@ def test_light_cone_reduction_keeps_gradient() -> None:
     values = np.random.default_rng(1).uniform(-3, 3, (1, 18))
     sums = (PauliSum(("I" * 11 + "ZIII", "I" * 14 + "X"), np.array([1.0, 0.5])),)
     request = Request(0, 0, ("expectation", "gradient"), sums, values)
-    engine, options = StatevectorEngine(), RunOptions()
     circuit = arrays.circuit()
-    result = engine.run(
-        engine.plan(circuit, None, options), circuit, request, options, RunControl()
-    )
-    assert (
-        len(
-            extract(
-                circuit,
-                partition(circuit, output_support(request.outputs, sums[0].labels, circuit)),
-            )
-        )
-        == 1
-    )
+    result = engine_runs.run(StatevectorEngine(), circuit, request)
+    support = output_support(request.outputs, sums[0].labels, circuit)
+    assert len(extract(circuit, partition(circuit, support))) == 1
     gradient = result.row(0).gradients
     assert gradient is not None
     step = 1e-5
@@ -225,9 +216,7 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
             arrays.add("cx", [qubit, qubit + 1])
         for qubit in range(12 if phases else 0):
             arrays.add("t", [qubit]).add("cp", [qubit, qubit + 1], (), [rng.uniform(1, 2)])
-        for qubit in range(13):
-            arrays.add("measure", [qubit], [qubit])
-        circuit = arrays.circuit()
+        circuit = arrays.measure(range(13)).circuit()
         assert partition(circuit, output_support(COUNTS, (), circuit)) is UNREDUCED
         (stretch,) = build_program(circuit, keep=False).stretches
         table[phases] = len(stretch.sweeps.ops), simulate(circuit, shots=500, seed=7).row(0).counts

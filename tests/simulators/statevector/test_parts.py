@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import engine_runs
 import numpy as np
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
@@ -18,8 +19,9 @@ from simenv.client.circuits.program_builder import joined
 from simenv.errors import ProgramError
 from simenv.model import Program
 from simulators.circuit.ir import Circuit
-from simulators.engine import CircuitParts, EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import CircuitParts, EngineResult, PauliSum, Request
 from simulators.errors import BadCircuit, OtherOutcome, TooManyBranches, Unsupported
+from simulators.simulate import counts_of
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.parts import KeptState, KeptStates
 
@@ -52,17 +54,8 @@ def run(
     **request: object,
 ) -> EngineResult:
     parts = CircuitParts(ends, KEEP_S) if ends else None
-    options = RunOptions(precision=precision, parts=parts)
-    plan = engine.plan(circuit, None, options)
     outcome = Request(shots, seed, outputs, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, outcome, options, RunControl())
-
-
-def counts(result: EngineResult) -> dict[int, int]:
-    width = result.outcome_width
-    rows = [result.outcomes[k : k + width] for k in range(0, len(result.outcomes), width)]
-    outcome = np.frombuffer(result.counts, np.uint32).tolist()
-    return {int.from_bytes(row, "little"): n for row, n in zip(rows, outcome, strict=True)}
+    return engine_runs.run(engine, circuit, outcome, precision=precision, parts=parts)
 
 
 def measuring(num_qubits: int) -> QuantumCircuit:
@@ -121,7 +114,7 @@ def free_angle(num_qubits: int) -> QuantumCircuit:
 
 def _outcome(engine: StatevectorEngine, num_qubits: int, seed: int) -> int:
     part = Circuit.from_program(program(measuring(num_qubits)))
-    (outcome,) = counts(run(engine, part, (part.ops.size,), seed, 1))
+    (outcome,) = counts_of(run(engine, part, (part.ops.size,), seed, 1).row(0))
     return outcome
 
 
@@ -167,12 +160,11 @@ def test_shots_of_parts_are_those_of_one_dynamic_circuit() -> None:
     first, then = with_feed_forward()
     circuit, ends = chained([first, then])
     exact = run(engine, circuit, (), 0, outputs=("probabilities",))
-    outcomes = exact.probability_outcomes
-    probs = dict(zip(outcomes, np.frombuffer(exact.probabilities), strict=True))
+    probs = engine_runs.probabilities(exact.row(0))
     table: dict[int, int] = dict.fromkeys(probs, 0)
     seeds = 1_200
     for seed in range(seeds):
-        (outcome,) = counts(run(engine, circuit, ends, seed, 1))
+        (outcome,) = counts_of(run(engine, circuit, ends, seed, 1).row(0))
         table[outcome] += 1
     likely = {key: p for key, p in probs.items() if p * seeds > 5}
     chi = sum((table[key] - seeds * p) ** 2 / (seeds * p) for key, p in likely.items())
@@ -186,10 +178,8 @@ def test_shots_after_a_part_have_the_distribution_of_its_outcome() -> None:
     circuit, ends = chained([*with_feed_forward()])
     for seed in range(6):
         exact = run(engine, circuit, ends, seed, outputs=("probabilities",))
-        probs = dict(
-            zip(exact.probability_outcomes, np.frombuffer(exact.probabilities), strict=True)
-        )
-        actual = counts(run(engine, circuit, ends, seed, 4_000))
+        probs = engine_runs.probabilities(exact.row(0))
+        actual = counts_of(run(engine, circuit, ends, seed, 4_000).row(0))
         assert len({outcome & 3 for outcome in probs}) == 1
         chi = sum((actual.get(k, 0) - 4_000 * p) ** 2 / (4_000 * p) for k, p in probs.items())
         assert chi < len(probs) + 5 * math.sqrt(2 * len(probs))
@@ -255,15 +245,12 @@ def test_other_outcomes_than_before_are_refused() -> None:
     result = _outcome(engine, 3, 2)
     for outcome in range(4):
         parts = CircuitParts((part.ops.size,), 0.0, (bytes([outcome]),))
-        options = RunOptions(parts=parts)
-        fresh = StatevectorEngine()
-        plan = fresh.plan(part, None, options)
-        request = Request(1, 2, ("memory",))
+        given = StatevectorEngine(), part, Request(1, 2, ("memory",))
         if outcome == result:
-            assert fresh.run(plan, part, request, options, RunControl()).memory == bytes([result])
+            assert engine_runs.run(*given, parts=parts).memory == bytes([result])
             continue
         with pytest.raises(OtherOutcome, match="part 0"):
-            fresh.run(plan, part, request, options, RunControl())
+            engine_runs.run(*given, parts=parts)
 
 
 @pytest.mark.parametrize("num_qubits", WIDTHS)
@@ -304,15 +291,14 @@ def test_states_of_branches_share_their_memory_with_the_one_they_begin_with(
 ) -> None:
     engine = StatevectorEngine()
     circuit, ends = chained([turning(3), splitting(4)])
-    options = RunOptions(parts=CircuitParts(ends), memory_bytes=num_states * 16 * 8)
-    plan = engine.plan(circuit, None, options)
-    request = Request(0, 1, ("probabilities",))
+    given = engine, circuit, Request(0, 1, ("probabilities",))
+    limits = {"parts": CircuitParts(ends), "memory_bytes": num_states * 16 * 8}
     if num_states == 5:  # four, and that of the part
-        result = engine.run(plan, circuit, request, options, RunControl())
+        result = engine_runs.run(*given, **limits)
         assert np.frombuffer(result.probabilities).sum() == pytest.approx(1.0)
         return
     with pytest.raises(TooManyBranches, match=f"more than {num_states - 1} distinct states"):
-        engine.run(plan, circuit, request, options, RunControl())
+        engine_runs.run(*given, **limits)
 
 
 def test_parts_that_cannot_be_are_refused() -> None:

@@ -23,29 +23,8 @@ from simulators.transfer.evaluate import (
 )
 from simulators.transfer.evolution import DualMatrix, constant
 from simulators.transfer.program import ConstantTable, build
-from tests.simulators.transfer.test_transfer import QUBITS, device
+from tests.simulators.transfer.test_transfer import QUBITS, circuit, device
 from tests.support.arrays import from_qiskit
-
-
-def clifford(seed: int, gates: int = 60) -> Circuit:
-    """Native Clifford gates; three of the qubits are measured."""
-    rng = np.random.default_rng(seed)
-    quantum_circuit = QuantumCircuit(QUBITS, 4)
-    for _ in range(gates):
-        qubit = int(rng.integers(1, QUBITS))
-        kind = int(rng.integers(4))
-        if kind == 0:
-            quantum_circuit.sx(qubit - int(rng.integers(2)))
-        elif kind == 1:
-            quantum_circuit.rz(math.pi / 2 * int(rng.integers(1, 4)), qubit)
-        elif kind == 2:
-            quantum_circuit.cx(qubit - 1, qubit)
-        else:
-            quantum_circuit.cx(qubit, qubit - 1)
-    quantum_circuit.barrier()
-    for clbit, qubit in ((2, 0), (0, 3), (3, 1)):
-        quantum_circuit.measure(qubit, clbit)
-    return from_qiskit(quantum_circuit)
 
 
 def attached(one: Circuit) -> NoiseProgram:
@@ -73,7 +52,7 @@ def channels(noise: NoiseProgram, table: ConstantTable, value: float = 0.0) -> C
 
 @pytest.mark.parametrize("seed", range(5))
 def test_distributions_and_derivatives_are_those_of_the_transfer_simulator(seed: int) -> None:
-    actual = clifford(seed)
+    actual = circuit(seed, 60, clifford=True)
     noise = attached(actual)
     table = ConstantTable()
     program = build(actual, noise, table)
@@ -87,7 +66,7 @@ def test_distributions_and_derivatives_are_those_of_the_transfer_simulator(seed:
 
 
 def test_a_group_of_clbits_has_the_marginal_distribution() -> None:
-    actual = clifford(2)
+    actual = circuit(2, 60, clifford=True)
     noise = attached(actual)
     table = ConstantTable()
     program = build(actual, noise, table)

@@ -14,11 +14,7 @@ from noise_models.model import LocatedChannel
 from simulators.circuit import ir
 from simulators.circuit.ir import Operands
 from simulators.circuit.passes import attach_noise as attachment
-from simulators.circuit.passes.attach_noise import (
-    NoiseAttachment,
-    attach_noise,
-    depends_on_params,
-)
+from simulators.circuit.passes.attach_noise import NoiseAttachment, attach_noise, depends_on_params
 from simulators.circuit.passes.noise_locations import CoupledPairs, interaction_times
 from simulators.circuit.schedule import schedule
 from simulators.errors import Unsupported

@@ -150,10 +150,7 @@ def test_negative_delay_is_reported() -> None:
         (["switch", "end"], "operation 1 (end): a switch begins"),
         (["switch", "if", "end", "end"], "operation 1 (if): a switch begins"),
         (["switch", "store", "case", "end"], "operation 1 (store): a switch begins"),
-        (
-            ["switch", "default", "case", "end"],
-            "operation 2 (case): a case outside",
-        ),
+        (["switch", "default", "case", "end"], "operation 2 (case): a case outside"),
         (["switch", "default", "default", "end"], "operation 2 (default)"),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import engine_runs
 import numpy as np
 import psutil
 import pytest
@@ -16,26 +17,14 @@ from simulators.circuit import ir
 from simulators.circuit.gates import OTHERS
 from simulators.circuit.ir import Circuit, CircuitData, bell, feed_forward
 from simulators.circuit.validation.admission import validation_error
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request
 from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
+from tests.simulators.circuit.validation.test_admission import sample
 
 LENGTHS = [1, 2, 8, 12]
 NAMES = [*OTHERS, "h", "cx", "rx", "no such"]
 GROWTH_BYTES = 48 * 2**20
-
-
-def plain() -> Arrays:
-    arrays = Arrays(12, 70, [("a", 3), ("b", 66), ("", 1)])
-    arrays.add("h", [0]).add("cx", [0, 1]).add("rx", [2], (), [0.5])
-    arrays.free(0)
-    arrays.add("u", [1], (), [0.1, 0.2, 0.3])
-    arrays.free(1)
-    arrays.add("barrier", range(12)).add("mcx", range(10)).add("delay", [3], (), [100.0])
-    arrays.add("measure", [0], [0]).add("reset", [0])
-    arrays.begin(*arrays.equals(1, 2**65), (ir.CLBIT, 0, 0), (ir.LOGIC_OR, 0, 0))
-    arrays.add("x", [3]).add("else").begin((ir.CLBIT, 2, 0)).add("z", [4]).add("end").add("end")
-    return arrays.add("measure", [3], [69])
 
 
 def looped() -> Arrays:
@@ -114,14 +103,14 @@ def mutated(rng: np.random.Generator, value: object) -> object:
 
 
 def test_unmutated_circuits_pass_validation() -> None:
-    assert [validation_error(arrays().circuit()) for arrays in (plain, looped)] == ["", ""]
+    assert [validation_error(arrays().circuit()) for arrays in (sample, looped)] == ["", ""]
 
 
 def run(seed: int, count: int) -> tuple[int, int]:
     """So many mutated circuits: how many were refused, how many ran to their end."""
     rng = np.random.default_rng(seed)
-    engine, options = StatevectorEngine(), RunOptions(max_steps=1000)
-    originals = [plain().fields(), looped().fields(), fields(bell()), fields(feed_forward())]
+    engine = StatevectorEngine()
+    originals = [sample().fields(), looped().fields(), fields(bell()), fields(feed_forward())]
     refused = ran = 0
     for _ in range(count):
         values = list(originals[rng.choice([0, 1, 1, 1, 2, 3])])
@@ -137,7 +126,7 @@ def run(seed: int, count: int) -> tuple[int, int]:
         bindings = np.zeros((1, circuit.num_slots))
         request = Request(5, 1, ("counts",), (), bindings)
         with suppress(EngineError):
-            engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+            engine_runs.run(engine, circuit, request, max_steps=1000)
             ran += 1
     return refused, ran
 

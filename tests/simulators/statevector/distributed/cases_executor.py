@@ -6,6 +6,8 @@ import resource
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from attempts import Tired, dying
 from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
 
 from simulators.circuit.ir import Circuit
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import EngineResult, Request, RunControl, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint, state as memory
 from simulators.statevector.distributed.executor import ErrorAgreement, Exchange
@@ -139,91 +141,79 @@ def _max() -> Any:
     return MPI.MAX
 
 
-def case_resumed_run_gives_same_counts(comm: Any) -> None:
-    folder = Path(tempfile.gettempdir()) / "kept"
-    n = width(comm) + 3
-    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
-    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
+@contextmanager
+def stopped(
+    comm: Any, folder: str, n: int, gates: int, control: RunControl
+) -> Iterator[tuple[Path, StatevectorEngine, Callable[[RunControl], EngineResult | None]]]:
+    """The checkpoints of a run that was stopped, its engine, and the same run once more; its result
+    is that of one process."""
+    path = Path(tempfile.gettempdir()) / folder
+    circuit, request = measured(crowded(n, gates, 9, n)), Request(300, 4)
+    options = RunOptions(checkpoint_dir=str(path), checkpoint_every_s=0.0)
     engine = StatevectorEngine(comm=comm)
     plan = engine.plan(circuit, None, options)
-    patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoint, "_SHARE", 0)
-    with dying(patch), pytest.raises(Stopped):
-        engine.run(plan, circuit, request, options, Tired(5) if comm.rank else RunControl())
-    comm.Barrier()
-    marks = [checkpoint.header_of(path) for path in folder.glob(f"{comm.rank}.*")]
-    done = max(mark.done for mark in marks if mark is not None)
-    assert done == 4  # the fifth was not heard of by all
-    control = RunControl()
-    result = engine.run(plan, circuit, request, options, control)
-    traffic = engine.traffic
-    assert traffic is not None
-    assert control.passes[0] == control.passes[1] == done + traffic.passes
-    assert result is None or result.remark.startswith(f"from sweep {done} of {control.passes[1]}, ")
-    assert agree(comm, result is None or alike(result, alone(circuit, request)))
-    comm.Barrier()
-    assert not folder.exists()
-    patch.undo()
+
+    def again(control: RunControl) -> EngineResult | None:
+        result = engine.run(plan, circuit, request, options, control)
+        assert agree(comm, result is None or alike(result, alone(circuit, request)))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_SHARE", 0)
+        with dying(patch), pytest.raises(Stopped):
+            engine.run(plan, circuit, request, options, control)
+        comm.Barrier()
+        yield path, engine, again
     engine.close()
+
+
+def case_resumed_run_gives_same_counts(comm: Any) -> None:
+    tired = Tired(5) if comm.rank else RunControl()
+    with stopped(comm, "kept", width(comm) + 3, 200, tired) as (folder, engine, again):
+        marks = [checkpoint.header_of(path) for path in folder.glob(f"{comm.rank}.*")]
+        done = max(mark.done for mark in marks if mark is not None)
+        assert done == 4  # the fifth was not heard of by all
+        control = RunControl()
+        result = again(control)
+        traffic = engine.traffic
+        assert traffic is not None
+        passes = control.passes
+        assert passes[0] == passes[1] == done + traffic.passes
+        assert result is None or result.remark.startswith(f"from sweep {done} of {passes[1]}, ")
+        comm.Barrier()
+        assert not folder.exists()
 
 
 def case_all_ranks_start_anew_if_one_lost_its_checkpoint(comm: Any) -> None:
-    """Then all begin anew."""
-    folder = Path(tempfile.gettempdir()) / "lost"
-    n = width(comm) + 2
-    circuit, request = measured(crowded(n, 150, 9, n)), Request(300, 4)
-    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
-    engine = StatevectorEngine(comm=comm)
-    plan = engine.plan(circuit, None, options)
-    patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoint, "_SHARE", 0)
-    with dying(patch), pytest.raises(Stopped):
-        engine.run(plan, circuit, request, options, Tired(4))
-    comm.Barrier()
-    if comm.rank == comm.size - 1:
-        for path in folder.glob(f"{comm.rank}.*"):
-            path.unlink()
-    comm.Barrier()
-    control = RunControl()
-    result = engine.run(plan, circuit, request, options, control)
-    traffic = engine.traffic
-    assert traffic is not None
-    assert traffic.passes == control.passes[1]
-    assert agree(comm, result is None or alike(result, alone(circuit, request)))
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    patch.undo()
-    engine.close()
+    with stopped(comm, "lost", width(comm) + 2, 150, Tired(4)) as (folder, engine, again):
+        if comm.rank == comm.size - 1:
+            for path in folder.glob(f"{comm.rank}.*"):
+                path.unlink()
+        comm.Barrier()
+        control = RunControl()
+        again(control)
+        traffic = engine.traffic
+        assert traffic is not None
+        assert traffic.passes == control.passes[1]
+        comm.Barrier()
+        if comm.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def case_full_disk_of_one_rank_keeps_checkpoints_of_all(comm: Any) -> None:
     """Then none of them has anything newer than what all had before."""
-    folder = Path(tempfile.gettempdir()) / "full"
-    n = width(comm) + 3
-    circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
-    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
-    engine = StatevectorEngine(comm=comm)
-    plan = engine.plan(circuit, None, options)
-    patch = pytest.MonkeyPatch()
-    patch.setattr(checkpoint, "_SHARE", 0)
-    with dying(patch), pytest.raises(Stopped):
-        engine.run(plan, circuit, request, options, Tired(5))
-    comm.Barrier()
-    last = comm.rank == comm.size - 1
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if last:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    with dying(patch), warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        result = engine.run(plan, circuit, request, options, RunControl())
-    assert bool(warned) == last
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert result is None or "not kept at sweep" in result.remark
-    assert agree(comm, result is None or alike(result, alone(circuit, request)))
-    comm.Barrier()
-    result = engine.run(plan, circuit, request, options, RunControl())
-    assert result is None or result.remark.startswith("from sweep 4 of ")
-    assert agree(comm, result is None or alike(result, alone(circuit, request)))
-    patch.undo()
-    engine.close()
+    with stopped(comm, "full", width(comm) + 3, 200, Tired(5)) as (_, _, again):
+        last = comm.rank == comm.size - 1
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if last:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        patch = pytest.MonkeyPatch()
+        with dying(patch), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            result = again(RunControl())
+        assert bool(warned) == last
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert result is None or "not kept at sweep" in result.remark
+        comm.Barrier()
+        result = again(RunControl())
+        assert result is None or result.remark.startswith("from sweep 4 of ")

@@ -32,9 +32,7 @@ def _circuit(n: int, *, dynamic: bool, measured: bool = True) -> Circuit:
     if dynamic:
         arrays.add("measure", [n - 1], [n - 1]).begin((ir.CLBIT, n - 1, 0))
         arrays.add("u", [0], (), [1.0, 0.3, 0.2]).add("reset", [n - 1]).add("end")
-    for q in range(n - 1 if dynamic else n * measured):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(n - 1 if dynamic else n * measured)).circuit()
 
 
 def _over_ranks(

@@ -9,38 +9,16 @@ import msgspec
 import numpy as np
 from among_ranks import given
 from arrays import Arrays
-from both_ways import (
-    DOUBLE,
-    SINGLE,
-    State,
-    agree,
-    alone,
-    crowded,
-    equal,
-    histories,
-    measured,
-    run,
-    width,
-)
+from both_ways import DOUBLE, SINGLE, agree, alone, crowded, equal, histories, measured, run, width
+from reference import apply
 
 from simulators.catalog.costs import SHARE_QUBITS
 from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES, unitary
 from simulators.circuit.ir import Circuit, table_of
 from simulators.engine import PauliSum, Request, RunOptions
-from simulators.errors import (
-    TooManySteps,
-)
+from simulators.errors import TooManySteps
 from simulators.simulate import counts_of
-
-
-def applied(state: State, matrix: State, qubits: list[int]) -> State:
-    """The matrix on these qubits of the state, by numpy alone."""
-    n, k = state.size.bit_length() - 1, len(qubits)
-    axes = [n - 1 - q for q in reversed(qubits)]
-    tensor = matrix.reshape((2,) * (2 * k))
-    moved = np.tensordot(tensor, state.reshape((2,) * n), (range(k, 2 * k), axes))
-    return np.moveaxis(moved, range(k), axes).reshape(-1)
 
 
 def case_each_gate_matches_its_matrix(comm: Any) -> None:
@@ -64,7 +42,7 @@ def case_each_gate_matches_its_matrix(comm: Any) -> None:
         if result is not None:
             assert result.statevector is not None
             matrix = unitary(gate.name, tuple(angles), count)
-            expected = applied(before[0], matrix, wires)
+            expected = apply(before[0], matrix, wires)
             near = bool(np.abs(result.statevector[0] - expected).max() < 1e-10)
         assert agree(comm, near), (gate.name, wires)
 

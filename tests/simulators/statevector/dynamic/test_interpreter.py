@@ -6,6 +6,7 @@ import threading
 import weakref
 from pathlib import Path
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -19,9 +20,9 @@ from simulators.catalog import state_bytes
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
-from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, ThreadPool
 from simulators.errors import Stopped, TooManySteps
-from simulators.execution.sampling import draw_number, unpack
+from simulators.execution.sampling import draw_number
 from simulators.simulate import counts_of
 from simulators.statevector import execute as run_module
 from simulators.statevector.backend import local
@@ -34,17 +35,12 @@ SHOTS = 12
 
 def run(circuit: Circuit, shots: int = SHOTS, *outputs: str, **options: object) -> BindingResult:
     assert validation_error(circuit) == ""
-    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
     request = Request(shots, 3, outputs or ("counts",))
-    return engine.run(
-        engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl()
-    ).row(0)
+    return engine_runs.run(StatevectorEngine(), circuit, request, **options).row(0)
 
 
 def exact(circuit: Circuit) -> dict[int, float]:
-    result = run(circuit, 0, "probabilities")
-    values = unpack(result.probability_outcomes, result.probability_width)
-    return dict(zip(values, np.frombuffer(result.probabilities).tolist(), strict=True))
+    return engine_runs.probabilities(run(circuit, 0, "probabilities"))
 
 
 @settings(derandomize=True, deadline=None)
@@ -111,12 +107,13 @@ def test_endless_loop_with_empty_body_is_refused_at_max_steps() -> None:
 
 
 def test_endless_loop_can_be_stopped() -> None:
-    engine, control = StatevectorEngine(), RunControl()
-    circuit, options = endless(), RunOptions(max_steps=10**15)
+    control = RunControl()
     timer = threading.Timer(0.05, control.stop)
     timer.start()
     with pytest.raises(Stopped):
-        engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, control)
+        engine_runs.run(
+            StatevectorEngine(), endless(), Request(9, 1), control=control, max_steps=10**15
+        )
     timer.join()
 
 
@@ -196,11 +193,9 @@ SLOW = Path(__file__).parents[5] / "shared" / "circuits" / "slow_dynamic"
 
 
 def run_stacked(circuit: Circuit, shots: int, *outputs: str, **options: object) -> BindingResult:
-    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
     sums = (PauliSum(("Z" * circuit.num_qubits, "X" * circuit.num_qubits), np.array([1.0, 0.5])),)
     request = Request(shots, 3, outputs or ("counts",), sums if "expectation" in outputs else ())
-    plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, request, chosen, RunControl()).row(0)
+    return engine_runs.run(StatevectorEngine(), circuit, request, **options).row(0)
 
 
 def separately(circuit: Circuit, shots: int, *outputs: str, **options: object) -> BindingResult:
@@ -208,11 +203,6 @@ def separately(circuit: Circuit, shots: int, *outputs: str, **options: object) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "MOST_QUBITS", -1)
         return run_stacked(circuit, shots, *outputs, **options)
-
-
-def probs(found: BindingResult) -> dict[int, float]:
-    values = unpack(found.probability_outcomes, found.probability_width)
-    return dict(zip(values, np.frombuffer(found.probabilities).tolist(), strict=True))
 
 
 def split(angles: list[float], *, final: bool = True) -> Circuit:
@@ -224,8 +214,7 @@ def split(angles: list[float], *, final: bool = True) -> Circuit:
         arrays.add("ry", [qubit], (), [angle])
     for qubit in range(count - 1):
         arrays.add("cx", [qubit, qubit + 1])
-    for qubit in range(count):
-        arrays.add("measure", [qubit], [qubit])
+    arrays.measure(range(count))
     for qubit in range(count):
         arrays.add("h", [qubit]).add("measure", [qubit], [count + qubit])
         if not final:
@@ -238,13 +227,15 @@ def split(angles: list[float], *, final: bool = True) -> Circuit:
 def test_stacked_and_separate_states_give_equal_counts_and_probabilities(circuit: Circuit) -> None:
     try:
         result = run_stacked(circuit, 40, max_steps=200_000)
-        exact = probs(run_stacked(circuit, 0, "probabilities", max_steps=200_000))
+        exact = engine_runs.probabilities(
+            run_stacked(circuit, 0, "probabilities", max_steps=200_000)
+        )
     except TooManySteps:
         assume(False)
     apart = separately(circuit, 40)
     assert counts_of(result) == counts_of(apart)
     assert result.remark == apart.remark
-    others = probs(separately(circuit, 0, "probabilities"))
+    others = engine_runs.probabilities(separately(circuit, 0, "probabilities"))
     for value in exact.keys() | others.keys():
         assert exact.get(value, 0.0) == pytest.approx(others.get(value, 0.0), abs=1e-12)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -12,7 +13,7 @@ from reference import apply, matrix, operations
 
 from simulators.circuit.gates import ANY, GATES, Gate
 from simulators.circuit.ir import Circuit, CircuitData
-from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import Stopped, Unsupported
 from simulators.simulate import simulate
 from simulators.statevector.engine import StatevectorEngine
@@ -41,10 +42,9 @@ def run(
     control: RunControl | None = None,
     **options: object,
 ) -> BindingResult:
-    engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
-    plan = engine.plan(circuit, None, chosen)
     request = Request(shots, 3, outputs, observables, np.array(values, float).reshape(1, -1))
-    return engine.run(plan, circuit, request, chosen, control or RunControl()).row(0)
+    engine = StatevectorEngine()
+    return engine_runs.run(engine, circuit, request, control=control, **options).row(0)
 
 
 def exact(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> float:
@@ -218,11 +218,9 @@ def test_single_precision_gradient_is_close_to_double() -> None:
 
 def test_each_binding_has_its_own_gradient() -> None:
     circuit = layered(4)
-    engine, options = StatevectorEngine(), RunOptions()
     bindings = np.random.default_rng(2).uniform(-2, 2, (3, circuit.num_slots))
     request = Request(0, 3, BOTH, sums(4, 1), bindings)
-    plan = engine.plan(circuit, None, options)
-    result = engine.run(plan, circuit, request, options, RunControl())
+    result = engine_runs.run(StatevectorEngine(), circuit, request)
     for row in range(3):
         alone = run(circuit, sums(4, 1), bindings[row]).gradients
         np.testing.assert_array_equal(result.row(row).gradients, alone)  # type: ignore[arg-type]

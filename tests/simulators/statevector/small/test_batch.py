@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 
+import engine_runs
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
 from hypothesis import given, settings, strategies as st
-from random_circuits import unitary_circuits
-from reference import final_state
 
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
-from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
-from simulators.errors import Stopped, Unsupported
+from simulators.engine import BindingResult, PauliSum, Request, RunControl
+from simulators.errors import Stopped
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.small import batch
 from simulators.statevector.small.merged_evolution import MIN_OPERATIONS, MIN_QUBITS, is_merged
@@ -34,10 +33,8 @@ def run(
     engine: StatevectorEngine = ENGINE,
     control: RunControl | None = None,
 ) -> list[BindingResult]:
-    options = RunOptions()
     request = Request(shots, SEED, outputs, observables, bindings, binding)
-    plan = engine.plan(circuit, None, options)
-    result = engine.run(plan, circuit, request, options, control or RunControl())
+    result = engine_runs.run(engine, circuit, request, control=control)
     return [result.row(k) for k in range(result.count)]
 
 
@@ -110,28 +107,6 @@ def test_exact_outputs_of_sweep_row_are_independent_of_other_rows(
     np.testing.assert_allclose(other.expectations, first.expectations, atol=1e-12)
 
 
-@settings(derandomize=True, deadline=None, max_examples=80)
-@given(circuit=unitary_circuits(1, 6), data=st.data())
-def test_pauli_expectations_match_dense_matrices(circuit: Circuit, data: st.DataObject) -> None:
-    n = circuit.num_qubits
-    label = data.draw(st.text("IXYZ", min_size=n, max_size=n))
-    letters = {
-        "I": np.eye(2),
-        "X": np.array([[0, 1], [1, 0]]),
-        "Y": np.array([[0, -1j], [1j, 0]]),
-        "Z": np.diag([1, -1]),
-    }
-    matrix = np.eye(1)
-    for letter in label:
-        matrix = np.kron(matrix, letters[letter])
-    state = final_state(circuit)
-    sums = (PauliSum((label,), np.array([1.5])),)
-    ((found,),) = (
-        row.expectations for row in run(circuit, None, ("expectation",), 0, observables=sums)
-    )
-    assert found == pytest.approx((1.5 * (state.conj() @ matrix @ state).real, 0.0), abs=1e-12)
-
-
 @pytest.mark.parametrize("n", range(1, 13))
 def test_counts_of_uniform_distribution_equal_inverse_cdf_reference(n: int) -> None:
     """Equal odds: every edge lies on the border of a cell of the table."""
@@ -174,7 +149,8 @@ def test_sweep_can_be_stopped_and_its_control_reused() -> None:
         for q in range(12):
             arrays.add("ry", [q], (), [0.0])
             arrays.free(q)
-    arrays.add("measure", [0], [0])
+            arrays.add("cx", [q, (q + 1) % 12])
+    arrays.measure(range(12))
     control = RunControl()
     timer = threading.Timer(0.2, control.stop)
     timer.start()
@@ -211,20 +187,12 @@ def test_sweep_rows_of_dynamic_circuit_equal_rows_alone() -> None:
 
 
 @pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
-def test_sweep_with_measurement_in_loop_gives_outcomes(
-    outputs: tuple[str, ...],
-) -> None:
+def test_sweep_with_measurement_in_loop_gives_outcomes(outputs: tuple[str, ...]) -> None:
     arrays = Arrays(1, 1).add("ry", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.repeat(2).add("measure", [0], [0]).add("end").circuit()
     rows = run(circuit, np.array([[0.0], [np.pi]]), outputs)
     assert [row.outcomes for row in rows] == [b"\0", b"\1"]
-
-
-def test_observable_with_x_on_measured_qubit_is_refused() -> None:
-    circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
-    with pytest.raises(Unsupported, match="X or Y on qubit 0"):
-        run(circuit, None, ("expectation",), 0, (PauliSum(("X",), np.ones(1)),))
 
 
 def test_final_reset_affects_expectations_but_not_counts() -> None:
@@ -263,18 +231,14 @@ def circuit(
                 arrays.free(int(random.integers(4)))
         if random.random() < 0.02:
             arrays.add("barrier", wires)
-    for qubit in range(num_qubits if measured else 0):
-        arrays.add("measure", [qubit], [qubit])
-    result = arrays.circuit()
+    result = arrays.measure(range(num_qubits if measured else 0)).circuit()
     assert is_merged(num_qubits, result.ops.size)
     return result
 
 
 def run_merged(engine: StatevectorEngine, given: Circuit, request: Request) -> list[BindingResult]:
     """Results of all rows, without remarks, which concern the path taken."""
-    options = RunOptions()
-    plan = engine.plan(given, None, options)
-    result = engine.run(plan, given, request, options, RunControl())
+    result = engine_runs.run(engine, given, request)
     return [msgspec.structs.replace(result.row(k), remark="") for k in range(result.count)]
 
 
@@ -336,18 +300,15 @@ def test_runs_beyond_the_table_of_costs_are_merged() -> None:
     for k in range(5_000):
         arrays.add("ry", [k % MIN_QUBITS], (), [0.1 * k])
         arrays.add("cz", [k % MIN_QUBITS, (k + 1 + k % 3) % MIN_QUBITS])
-    for qubit in range(MIN_QUBITS):
-        arrays.add("measure", [qubit], [qubit])
-    result, request = arrays.circuit(), Request(SHOTS, MERGED_SEED)
+    result, request = arrays.measure(range(MIN_QUBITS)).circuit(), Request(SHOTS, MERGED_SEED)
     assert run_merged(MERGED, result, request) == run_merged(ONE_BY_ONE, result, request)
 
 
 def test_stopped_evolution_raises() -> None:
-    result, options, control = circuit(HERON, MIN_QUBITS, 1), RunOptions(), RunControl()
+    result, control = circuit(HERON, MIN_QUBITS, 1), RunControl()
     control.stop()
-    plan = MERGED.plan(result, None, options)
     with pytest.raises(Stopped):
-        MERGED.run(plan, result, Request(SHOTS, MERGED_SEED), options, control)
+        engine_runs.run(MERGED, result, Request(SHOTS, MERGED_SEED), control=control)
     assert MERGED.fast_counts(result, SHOTS, MERGED_SEED, 0, control) is None
 
 

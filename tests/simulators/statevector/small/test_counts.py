@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import run
 from hypothesis import given, settings
 from random_circuits import unitary_circuits
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, FastCounts, Request, RunControl, RunOptions
+from simulators.engine import FastCounts, Request, RunControl
 from simulators.registry import create
 from simulators.statevector.engine import StatevectorEngine
 
@@ -37,10 +38,7 @@ def test_fast_counts_equal_counts_of_run() -> None:
     def other(gates: Circuit) -> None:
         circuit = measured(gates)
         result = ENGINE.fast_counts(circuit, SHOTS, SEED, BINDING, RunControl())
-        options = RunOptions()
-        plan = ENGINE.plan(circuit, None, options)
-        request = Request(SHOTS, SEED, binding=BINDING)
-        assert result == ENGINE.run(plan, circuit, request, options, RunControl())
+        assert result == run(ENGINE, circuit, Request(SHOTS, SEED, binding=BINDING))
 
     other()
 
@@ -85,11 +83,6 @@ def test_fast_counts_are_unavailable_after_stop() -> None:
 def test_statevector_engine_has_fast_counts_and_fault_engine_has_not() -> None:
     assert isinstance(ENGINE, FastCounts)
     assert not isinstance(create("fault"), FastCounts)
-
-
-def run(engine: StatevectorEngine, circuit: Circuit, request: Request) -> EngineResult:
-    options = RunOptions()
-    return engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
 
 
 @pytest.mark.parametrize("num_qubits", [13, COUNTS_QUBITS])

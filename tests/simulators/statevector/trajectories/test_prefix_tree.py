@@ -234,9 +234,7 @@ def native(num_qubits: int, layers: int, random: np.random.Generator) -> Circuit
             arrays.add(name, [q, q + 1], (), [0.4] * GATES[name].params)
         if layer == 0:
             arrays.add("ccx", [0, 1, 2])
-    for q in range(num_qubits):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(num_qubits)).circuit()
 
 
 def _noise(circuit: Circuit, one: Channel) -> NoiseProgram:

@@ -23,11 +23,7 @@ from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.walks import LargeWalks, rank_cuts
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns
-from simulators.trajectories.pattern_sampling import (
-    ErrorTable,
-    draw_patterns,
-    sort_places,
-)
+from simulators.trajectories.pattern_sampling import ErrorTable, draw_patterns, sort_places
 
 KEY = (3, 0)
 
@@ -55,9 +51,7 @@ def _ansatz(num_qubits: int, count: int) -> Circuit:
             arrays.add("ry", [q], (), [float(random.uniform(0, 6))])
         for q in range(num_qubits - 1):
             arrays.add("cx", [q, q + 1])
-    for q in range(num_qubits):
-        arrays.add("measure", [q], [q])
-    return arrays.circuit()
+    return arrays.measure(range(num_qubits)).circuit()
 
 
 def _located(circuit: Circuit, noise: NoiseProgram) -> NoisyCircuit:

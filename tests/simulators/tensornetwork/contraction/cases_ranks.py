@@ -26,9 +26,7 @@ def regular(num_qubits: int, layers: int, *, measured: bool = True) -> Circuit:
                 arrays.add("rzz", [one, two], (), [0.6])
         for qubit in range(num_qubits):
             arrays.add("rx", [qubit], (), [0.8])
-    for qubit in range(num_qubits if measured else 0):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(num_qubits if measured else 0)).circuit()
 
 
 def observables(num_qubits: int) -> tuple[PauliSum, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 
+import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -12,7 +13,7 @@ from arrays import Arrays
 from simulators import registry
 from simulators.circuit.analysis.profiler import contraction_width
 from simulators.circuit.ir import Circuit
-from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import OutOfMemory, Stopped, Unsupported
 from simulators.simulate import counts_of, simulate
 
@@ -76,9 +77,7 @@ def _with_measurements(arrays: Arrays, circuit: Circuit) -> Circuit:
         wires = circuit.qubits[q : q + count].tolist()
         arrays.add(names[row], wires, (), circuit.params[p : p + params].tolist())
         q, p = q + count, p + params
-    for qubit in range(circuit.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(circuit.num_qubits)).circuit()
 
 
 def sums(num_qubits: int, count: int) -> tuple[PauliSum, ...]:
@@ -92,11 +91,7 @@ def run(
     circuit: Circuit, request: Request, control: RunControl | None = None, **options: object
 ) -> BindingResult:
     engine = registry.create("contraction")
-    chosen = RunOptions(**options)  # type: ignore[arg-type]
-    plan = engine.plan(circuit, None, chosen)
-    result = engine.run(plan, circuit, request, chosen, control or RunControl())
-    assert result is not None
-    return result.row(0)
+    return engine_runs.run(engine, circuit, request, control=control, **options).row(0)
 
 
 def values(found: BindingResult) -> np.ndarray:
@@ -236,12 +231,6 @@ def test_samples_beyond_the_limits_are_refused_before_anything_is_contracted(
         run(measured(regular(40, 4, layers=4)), Request(10, 1), settings=(("width", 4),))
 
 
-def test_noise_and_measurements_on_the_way_are_refused() -> None:
-    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("cx", [0, 1])
-    with pytest.raises(Unsupported, match="'contraction' has no measurements"):
-        run(arrays.add("measure", [1], [1]).circuit(), Request(10, 1))
-
-
 def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[object] = []
     search = path_search.search
@@ -255,8 +244,7 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(path_search, "search", counted)
     engine, circuit = registry.create("contraction"), measured(regular(24, 3))
     for seed in (1, 2):
-        plan = engine.plan(circuit, None, RunOptions())
-        engine.run(plan, circuit, Request(20, seed), RunOptions(), RunControl())
+        engine_runs.run(engine, circuit, Request(20, seed))
         if seed == 1:
             first = len(searched)
     assert first > 0
@@ -371,17 +359,17 @@ def test_each_sliced_index_leaves_the_fewest_operations(seed: int) -> None:
 
 
 def test_deep_networks_are_contracted() -> None:
-    """A chain of 600 qubits: thousands of tensors, each contracted after the one before."""
-    arrays = Arrays(600, 600)
-    for qubit in range(600):
+    """A chain of 400 qubits: thousands of tensors, each contracted after the one before."""
+    arrays = Arrays(400, 400)
+    for qubit in range(400):
         arrays.add("h", [qubit])
     for _ in range(2):
-        for qubit in range(599):
+        for qubit in range(399):
             arrays.add("rzz", [qubit, qubit + 1], (), [0.6])
-        for qubit in range(600):
+        for qubit in range(400):
             arrays.add("rx", [qubit], (), [0.4])
     circuit = arrays.circuit()
-    labels = ("Z" * 600, "Z" + "I" * 598 + "Z")
+    labels = ("Z" * 400, "Z" + "I" * 398 + "Z")
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     request = Request(0, 1, ("expectation",), observables)
     result = values(run(circuit, request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engine_runs
 import msgspec
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from simulators.circuit import ir
 from simulators.circuit.analysis.profiler import chain_order, cuthill_mckee, profile
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.engine import BindingResult, EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import BindingResult, EngineResult, PauliSum, Request, RunControl
 from simulators.errors import Stopped, TooManyBranches, TooManySteps, TruncatedState, Unsupported
 from simulators.simulate import counts_of, simulate
 
@@ -37,9 +38,7 @@ def brickwork(
 
 
 def measured(arrays: Arrays) -> Circuit:
-    for qubit in range(arrays.num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    return arrays.circuit()
+    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def values(found: EngineResult) -> np.ndarray:
@@ -175,21 +174,6 @@ def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
     assert result.truncation < 1e-9
 
 
-@pytest.mark.parametrize("bond", [3, 8])
-def test_truncation_is_the_loss_of_fidelity(bond: int) -> None:
-    circuit = brickwork(12, 12).circuit()
-    cut = simulate(
-        circuit, shots=0, engine="mps", outputs=("statevector",), settings=(("bond", bond),)
-    )
-    exact = simulate(circuit, shots=0, engine="statevector", outputs=("statevector",))
-    assert cut.statevector is not None
-    assert exact.statevector is not None
-    fidelity = abs(np.vdot(cut.statevector[0], exact.statevector[0])) ** 2
-    assert cut.remark == f"bond {bond}"
-    assert 0.0 < cut.truncation < 1.0
-    assert 1.0 - cut.truncation == pytest.approx(fidelity, abs=0.15)
-
-
 def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,11 +202,7 @@ def test_rounding_is_no_truncation(precision: str) -> None:
 
 
 def run(circuit: Circuit, request: Request, **options: object) -> BindingResult:
-    engine = registry.create("mps")
-    chosen = RunOptions(**options)  # type: ignore[arg-type]
-    result = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
-    assert result is not None
-    return result.row(0)
+    return engine_runs.run(registry.create("mps"), circuit, request, **options).row(0)
 
 
 def histories(num_qubits: int) -> Circuit:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arrays import Arrays
-from noisy import after_gates, p_value, program
-from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run
+from noisy import after_gates, program
+from noisy_runs import device_noise, layers, run
 
 from noise_models.channel import Readout, ReadoutGroup, depolarizing, relaxation
 from simulators.circuit.ir import Circuit
@@ -33,38 +33,9 @@ def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProg
         for qubit in range(4):
             arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
         arrays.add("cx", [layer, layer + 2]).add("cz", [3, 1])
-    for qubit in range(4):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(4)).circuit()
     located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
     return circuit, program(located, _readout(random, 4))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
-    random = np.random.default_rng(int(10 * ratio))
-    circuit = layers(4, 2, random).circuit()
-    result, pair = depolarizing(0.002, 1), depolarizing(0.01, 2)
-    relax = relaxation(300, 60, 60 * ratio)
-    located = after_gates(
-        circuit,
-        lambda row: (
-            []
-            if row.name == "measure"
-            else [
-                (row.qubits, pair if len(row.qubits) == 2 else result),
-                *(((q,), relax) for q in row.qubits),
-            ]
-        ),
-    )
-    noise = program(located, _readout(random, 4))
-    exact = simulate(
-        circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("probabilities",)
-    )
-    values = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
-    probs = dict(zip(values, np.frombuffer(exact.probabilities).tolist(), strict=True))
-    assert p_value(probs, counts_of(_run(circuit, noise, 1_000_000))) > LEAST_P
 
 
 def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
@@ -100,9 +71,7 @@ def test_wide_chain_has_the_probabilities_of_its_errors(num_qubits: int) -> None
     arrays = Arrays(num_qubits, num_qubits)
     for qubit in range(num_qubits):
         arrays.add("x", [qubit])
-    for qubit in range(num_qubits):
-        arrays.add("measure", [qubit], [qubit])
-    circuit = arrays.circuit()
+    circuit = arrays.measure(range(num_qubits)).circuit()
     decay = relaxation(1_000, 10, 10)
     located = after_gates(
         circuit, lambda row: [(row.qubits, decay)] if row.name == "x" and row.qubits[0] > 1 else []

@@ -1,4 +1,8 @@
-"""A small honest QPM plugin: one worker, a pure-Python simulator, both revisions."""
+"""Plugin that the conformance kit is tried on; it shares no code with simenv's own QPM.
+
+One worker, state vectors of Qiskit. Revision 1 is whole; of revision 2 it has execution,
+reservations without a capacity, and the status, though its record names all bindings.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import threading
 import time
 
-from .base import DESKS
+from .base import MACHINES
 from .svc_qpm import QPM
 
 
@@ -20,12 +24,9 @@ def _instance_mode():
 
 
 svc_info = {
-    "name": "QPM",
-    "module": __name__,
-    "description": "a small honest QPM",
-    "version": 1.0,
+    "name": "QPM", "module": __name__, "description": "a reference QPM", "version": 1.0,
     "instance_mode": _instance_mode(),
-}
+}  # fmt: skip
 service_classes = [QPM]
 _ended = threading.Event()
 LOOK_S = 0.02
@@ -34,38 +35,32 @@ LOOK_S = 0.02
 def initialize() -> None:
     """Registers from a thread: the host is still being imported."""
     if os.environ.get("DEFW_AGENT_TYPE") == "service":  # others load it too, and do not serve it
-        threading.Thread(target=_register, name="honest-register", daemon=True).start()
+        threading.Thread(target=_register, daemon=True).start()
 
 
 def uninitialize() -> None:
     _ended.set()
-    for desk in DESKS:
-        desk.close()
+    for machine in MACHINES:
+        machine.close()
 
 
 def _register() -> None:
     import defw
 
-    if not QPM.revision2():
-        return
-    value = None
-    while not _ended.wait(LOOK_S):
+    registered = None
+    while QPM.revision2() and not _ended.wait(LOOK_S):
         directory = getattr(defw, "dirsvc", None)
-        if directory is None or directory is value:
-            value = value if directory is not None else None
+        if directory is None or directory is registered:
             continue
         properties = QPM(start=False).properties()
         names = ("service_id", "service_type", "api_bindings", "selector", "qpm_type",
                  "qpm_capabilities")  # fmt: skip
-        context = {
-            **{name: properties[name] for name in names},
-            "service_name": "QPM", "properties": properties,
-            "capability": properties["qpm_capabilities"],
-        }  # fmt: skip
+        context = {name: properties[name] for name in names}
+        context |= {"service_name": "QPM", "properties": properties}
+        context |= {"capability": properties["qpm_capabilities"]}
         directory.register_service(defw.me.my_endpoint(), context=context)
-        value = directory
-        path = os.environ.get("QFW_SERVICE_READY_FILE")
-        if path:
+        registered = directory
+        if path := os.environ.get("QFW_SERVICE_READY_FILE"):
             line = {"ready": True, "message": "registered", "timestamp_ns": time.time_ns()}
             with open(path, "w", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
