@@ -1,4 +1,4 @@
-"""A service with two owners and credits; no faults are left to the next test."""
+"""A service, and one with two owners and credits; no faults are left to the next test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from reservation_harness import ReservationHarness
+from service import ServiceHarness
 
 from simenv.service import support
 
@@ -15,6 +16,11 @@ from simenv.service import support
 def _no_faults() -> Iterator[None]:
     yield
     support.install("")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ServiceHarness:
+    return ServiceHarness(tmp_path)
 
 
 @pytest.fixture

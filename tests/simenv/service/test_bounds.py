@@ -52,10 +52,10 @@ BEYOND = 2**63
     ],
     ids=lambda question: type(question).__name__,
 )
-def test_number_beyond_journal_range_is_refused(tmp_path: Path, question: m.FromClient) -> None:
-    bench = ServiceHarness(tmp_path)
-    (refused,) = bench.say(question)
-    assert isinstance(refused, m.Refused)
+def test_number_beyond_journal_range_is_refused(
+    bench: ServiceHarness, question: m.FromClient
+) -> None:
+    refused = bench.get(m.Refused, question)
     assert (refused.request, refused.refusals[0].code) == (7, "protocol")
     assert bench.submit(spec()) == m.Accepted(5, 1, 1)
 
@@ -78,16 +78,16 @@ def test_task_id_beyond_journal_range_is_invalid() -> None:
 
 @pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1.0])
 @pytest.mark.parametrize("field", ["queue_timeout_s", "run_timeout_s"])
-def test_task_timeout_out_of_range_is_refused(tmp_path: Path, field: str, seconds: float) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_task_timeout_out_of_range_is_refused(
+    bench: ServiceHarness, field: str, seconds: float
+) -> None:
     refused = bench.submit(spec(), terms=TaskOptions(**{field: seconds}))  # type: ignore[arg-type]
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert field in refused.refusals[0].message
 
 
-def test_endless_timeout_in_old_journal_is_reduced_to_maximum(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_endless_timeout_in_old_journal_is_reduced_to_maximum(bench: ServiceHarness) -> None:
     endless = TaskOptions(queue_timeout_s=1e300, run_timeout_s=1e300)
     bench.submit(spec())
     (row,) = bench.journal.records.accepted()
@@ -119,29 +119,23 @@ def test_worker_timeouts_below_three_heartbeats_are_refused(key: str) -> None:
 
 @pytest.mark.parametrize("kind", [m.WatchResults, m.GetTasks, m.Cancel])
 def test_query_about_too_many_tasks_is_refused(
-    tmp_path: Path, kind: type[m.WatchResults | m.GetTasks | m.Cancel]
+    bench: ServiceHarness, kind: type[m.WatchResults | m.GetTasks | m.Cancel]
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     assert not isinstance(bench.say(kind(7, [1] * m.MAX_QUESTION_TASKS))[0], m.Refused)
-    (refused,) = bench.say(kind(7, [1] * (m.MAX_QUESTION_TASKS + 1)))
-    assert isinstance(refused, m.Refused)
+    bench.refusal(kind(7, [1] * (m.MAX_QUESTION_TASKS + 1)))
 
 
-def test_task_with_more_counts_than_limit_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_task_with_more_counts_than_limit_is_refused(bench: ServiceHarness) -> None:
     wide = spec(program=program(20).packed(), shots=2**31 - 1)
     assert isinstance(bench.submit(wide), m.Accepted)  # 2^20 outcomes of 8 bytes
     wider = msgspec.structs.replace(wide, program=program(26).packed())
-    refused = bench.submit(wider, key="~w")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+    assert bench.refused(wider, key="~w").code == "limit"
     few = msgspec.structs.replace(wider, shots=1000)
     assert isinstance(bench.submit(few, key="~f"), m.Accepted)
 
 
 @pytest.mark.parametrize("output", ["statevector", "probabilities"])
-def test_arrays_of_too_many_bindings_are_refused(tmp_path: Path, output: str) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_arrays_of_too_many_bindings_are_refused(bench: ServiceHarness, output: str) -> None:
     turned = msgspec.structs.replace(
         program(20), num_slots=1, slots=np.array([0, 0], np.int32).tobytes(), num_clbits=0
     )
@@ -158,9 +152,8 @@ def test_arrays_of_too_many_bindings_are_refused(tmp_path: Path, output: str) ->
     few = spec(program=names, shots=0, bindings=bytes(8 * 16), count=16)
     assert isinstance(bench.submit(few, terms=terms), m.Accepted)
     result = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
-    refused = bench.submit(result, terms=terms, key="~m")
-    assert isinstance(refused, m.Refused)
-    assert f"17 bindings of 20 qubits with {output}" in refused.refusals[0].message
+    refused = bench.refused(result, terms=terms, key="~m")
+    assert f"17 bindings of 20 qubits with {output}" in refused.message
 
 
 def test_invalid_program_submitted_many_times_is_decoded_once(
@@ -206,20 +199,14 @@ def test_number_of_cursors_is_limited(tmp_path: Path, monkeypatch: pytest.Monkey
         bench.say(m.Ack(1, name, 1))
     assert bench.journal.records.cursors_of("") == 3
     assert bench.say(m.Ack(1, "a", 1)) == [m.Acked(1, 1)]
-    (refused,) = bench.say(m.Ack(1, "e", 1))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+    assert bench.refusal(m.Ack(1, "e", 1)).code == "limit"
 
 
-def test_submission_too_large_to_forward_to_worker_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    refused = bench.submit(spec(program=bytes(m.MAX_MESSAGE_BYTES - 2**20)))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+def test_submission_too_large_to_forward_to_worker_is_refused(bench: ServiceHarness) -> None:
+    assert bench.refused(spec(program=bytes(m.MAX_MESSAGE_BYTES - 2**20))).code == "limit"
 
 
-def test_observables_count_in_memory_limit_of_queue(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_observables_count_in_memory_limit_of_queue(bench: ServiceHarness) -> None:
     labels = ("ZZ",) * 10_000
     sums = (Observable(labels, bytes(8 * len(labels))),)
     terms = TaskOptions(outputs=("expectation",), observables=sums)
@@ -235,8 +222,7 @@ def test_observables_count_in_memory_limit_of_queue(tmp_path: Path) -> None:
     assert bench.state.queued_bytes == queued_bytes
 
 
-def test_admission_stores_task_options_by_their_digest(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_admission_stores_task_options_by_their_digest(bench: ServiceHarness) -> None:
     labels = ("ZZ",) * 10_000
     terms = TaskOptions(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
     bench.submit(spec(), terms=terms)
@@ -246,20 +232,17 @@ def test_admission_stores_task_options_by_their_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [-1, 3, 2 * MAX_RANKS])
-def test_invalid_number_of_ranks_is_refused(tmp_path: Path, ranks: int) -> None:
-    bench = ServiceHarness(tmp_path)
-    refused = bench.submit(spec(), terms=TaskOptions(ranks=ranks))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "option"
-    assert f"ranks={ranks}" in refused.refusals[0].message
+def test_invalid_number_of_ranks_is_refused(bench: ServiceHarness, ranks: int) -> None:
+    refused = bench.refused(spec(), terms=TaskOptions(ranks=ranks))
+    assert refused.code == "option"
+    assert f"ranks={ranks}" in refused.message
 
 
 @pytest.mark.parametrize("field", ["name", "app"])
 @pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "a\x9b1A", "\u202egnp"])
 def test_name_with_terminal_control_characters_is_refused(
-    tmp_path: Path, field: str, text: str
+    bench: ServiceHarness, field: str, text: str
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     refused = bench.submit(terms=TaskOptions(**{field: text}))  # type: ignore[arg-type]
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
@@ -268,19 +251,15 @@ def test_name_with_terminal_control_characters_is_refused(
     assert isinstance(accepted, m.Accepted)
 
 
-def test_reservation_text_with_control_characters_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_reservation_text_with_control_characters_is_refused(bench: ServiceHarness) -> None:
     (refused,) = bench.say(Reserve(1, ReservationRequest(job="a\x1b[2J")))
     assert "cannot be printed" in str(refused)
-    (refused,) = bench.say(Release(1, 1, "gone\nforged"))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "option"
+    assert bench.refusal(Release(1, 1, "gone\nforged")).code == "option"
 
 
 def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = ServiceHarness(tmp_path)
 
     def fail(*_: object) -> None:
         raise ValueError("math domain error")

@@ -44,14 +44,12 @@ def lose(bench: ServiceHarness) -> None:
 
 
 def status(bench: ServiceHarness) -> ServiceInfo:
-    (answer,) = bench.say(m.GetStatus(2))
-    assert isinstance(answer, m.Status)
+    answer = bench.get(m.Status, m.GetStatus(2))
     return answer.info
 
 
 def explained(bench: ServiceHarness) -> Explanation:
-    (answer,) = bench.say(Explain(3, TaskOptions(), program(WIDE).packed(), 100))
-    assert isinstance(answer, Explained)
+    answer = bench.get(Explained, Explain(3, TaskOptions(), program(WIDE).packed(), 100))
     return answer.explanation
 
 
@@ -112,8 +110,7 @@ def test_status_and_explain_count_only_nodes_that_are_up(bench: ServiceHarness) 
     choice = explained(bench).engines[0]
     assert not choice.able
     assert "n2 is lost" in choice.why
-    (pools,) = bench.say(GetPools(6))
-    assert isinstance(pools, Pools)
+    pools = bench.get(Pools, GetPools(6))
     assert pools.pools[0].max_qubits < WIDE
 
 

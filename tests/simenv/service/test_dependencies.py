@@ -50,9 +50,8 @@ def after(bench: ServiceHarness, *parents: int, key: str = "") -> int:
 
 
 def refused(bench: ServiceHarness, *parents: int, key: str = "~r") -> m.Refusal:
-    answer = bench.submit(key=key, terms=TaskOptions(after=parents))
-    assert isinstance(answer, m.Refused)
-    return answer.refusals[0]
+    answer = bench.refused(key=key, terms=TaskOptions(after=parents))
+    return answer
 
 
 def end(bench: ServiceHarness, task: int) -> tuple[TaskState, m.Failure | None]:
@@ -63,8 +62,7 @@ def end(bench: ServiceHarness, task: int) -> tuple[TaskState, m.Failure | None]:
 
 
 def reason(bench: ServiceHarness, task: int) -> str:
-    (queue,) = bench.say(m.GetTasks(7, [task]))
-    assert isinstance(queue, m.Queue)
+    queue = bench.get(m.Queue, m.GetTasks(7, [task]))
     return queue.tasks[0].reason
 
 
@@ -74,8 +72,7 @@ def test_child_is_assigned_when_its_parent_is_done(bench: ServiceHarness) -> Non
     tasks = bench.assigned()
     assert [task.task for task in tasks] == [parent]
     assert reason(bench, child) == f"waits for {task_name(parent)} (QUEUED)"
-    (listed,) = bench.say(m.GetQueue(8))
-    assert isinstance(listed, m.Queue)
+    listed = bench.get(m.Queue, m.GetQueue(8))
     assert [info.id for info in listed.tasks] == [task_name(parent), task_name(child)]
     assert listed.tasks[1].wait_us == -1.0
     bench.finish(tasks)

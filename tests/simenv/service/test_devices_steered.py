@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from reservation_harness import ReservationHarness
-from service import spec
 
-from simenv.model import TargetInfo, TaskOptions
+from simenv.model import TargetInfo
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetTarget, SetDispatch, SetOrder, SteerTarget, TargetReply
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
-
-
 def _target(office: ReservationHarness, device: str = "main") -> TargetInfo:
     return office.get(TargetReply, GetTarget(1, device), office.ana).info
-
-
-def _submit(office: ReservationHarness, key: str = "~a") -> m.Accepted | m.Refused:
-    answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]))
-    return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
 
 def test_device_settings_survive_crash(office: ReservationHarness) -> None:
@@ -35,7 +21,7 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
     office.begin_again()
     assert [_target(office, device) for device in ("", "main")] == before
     assert (before[0].max_inflight, before[1].state, before[1].version) == (4, "paused", 3)
-    assert isinstance(_submit(office), m.Accepted)
+    assert isinstance(office.submit(), m.Accepted)
     office.join()
     assert office.assigned() == []
     assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
@@ -47,7 +33,7 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
 def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
     office: ReservationHarness,
 ) -> None:
-    assert isinstance(_submit(office), m.Accepted)
+    assert isinstance(office.submit(), m.Accepted)
     result = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
     assert (result.changed, result.info.state, result.info.drain_mode) == (
         True,
@@ -55,7 +41,7 @@ def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
         "graceful",
     )
     assert result.info.drain_started_ns > 0
-    refused = _submit(office, "~b")
+    refused = office.submit(key="~b")
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "insufficient"
     assert "pool main is draining" in refused.refusals[0].message
@@ -67,7 +53,7 @@ def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
     assert kinds.count("device.drained") == 1
     assert _target(office).state == "draining"
     office.get(TargetReply, SteerTarget(1, "main", "resume"))
-    assert isinstance(_submit(office, "~b"), m.Accepted)
+    assert isinstance(office.submit(key="~b"), m.Accepted)
 
 
 def test_only_admin_changes_device_settings_and_repeated_changes_have_no_effect(

@@ -6,26 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-import pytest
-from service import ServiceHarness, program, spec
+from service import ServiceHarness, completions, program, spec
 
 from simenv.model import TaskOptions, TaskState
+from simenv.scheduler.core import ClusterLimits
 from simenv.service import support
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    support.install("")
-    return ServiceHarness(tmp_path)
-
-
-def completions(answers: list[m.ToClient]) -> list[m.Completion]:
-    return [c for a in answers if isinstance(a, m.Completed) for c in a.results]
 
 
 def test_a_task_goes_to_the_worker_and_its_result_to_the_client(bench: ServiceHarness) -> None:
@@ -50,9 +40,7 @@ def test_a_repeated_submit_gets_the_same_ids_and_runs_once(bench: ServiceHarness
 
 def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> None:
     bench.submit(spec(seed=1), key="mine")
-    refused = bench.submit(spec(seed=2), key="mine")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "key_conflict"
+    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
 
 
 def test_message_under_key_of_client_itself_is_known_by_its_key_alone(
@@ -137,25 +125,21 @@ def test_submission_with_invalid_tasks_is_refused_as_a_whole_and_each_one_named(
 
 
 def test_full_queue_refuses_tasks_with_retry_time(tmp_path: Path) -> None:
-    limits = ServiceHarness.__init__.__defaults__[0]  # type: ignore[index]
-    bench = ServiceHarness(tmp_path, limits=type(limits)(2, 2**30, 3, 2**24, 10**10, 10**11))
+    bench = ServiceHarness(tmp_path, limits=ClusterLimits(2, 2**30, 3, 2**24, 10**10, 10**11))
     bench.submit(spec(), spec(), key="a1")
-    refused = bench.submit(spec(), spec(), key="b2")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "queue_full"
-    assert refused.refusals[0].retry_after_s > 0
+    refused = bench.refused(spec(), spec(), key="b2")
+    assert refused.code == "queue_full"
+    assert refused.retry_after_s > 0
     assert isinstance(bench.submit(spec(), key="c3"), m.Accepted)
 
 
 def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, faults="journal.commit.before:2:error")
-    refused = bench.submit(spec(), key="a1")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "journal"
-    assert "No space left" in refused.refusals[0].message
+    refused = bench.refused(spec(), key="a1")
+    assert refused.code == "journal"
+    assert "No space left" in refused.message
     assert bench.state.tasks == {}
-    (status,) = bench.say(m.GetStatus(3))
-    assert isinstance(status, m.Status)
+    bench.get(m.Status, m.GetStatus(3))
     accepted = bench.submit(spec(), key="a1")
     assert isinstance(accepted, m.Accepted)
     assert not accepted.repeated
@@ -193,8 +177,7 @@ def test_cancel_reply_states_whether_task_was_waiting_running_ended_or_unknown(
     waiting = max(bench.state.tasks)
     (first,) = [a for a in bench.say(m.Cancel(1, [waiting])) if isinstance(a, m.Cancelled)]
     assert first.words == ["cancelled"]
-    (second,) = bench.say(m.Cancel(2, [running[0].task, waiting, 10**6]))
-    assert isinstance(second, m.Cancelled)
+    second = bench.get(m.Cancelled, m.Cancel(2, [running[0].task, waiting, 10**6]))
     assert second.words == ["cancelling", "final", "unknown"]
     (done,) = completions(bench.finish(running, TaskState.CANCELLED))
     assert m.STATES[done.state] is TaskState.CANCELLED
@@ -209,16 +192,13 @@ def test_completions_are_numbered_and_a_cursor_survives_a_restart(bench: Service
         bench.finish(bench.assigned())
     assert bench.say(m.Ack(1, "mine", 4)) == [m.Acked(1, 4)]
     for wrong in (m.Ack(1, "mine", 7), m.Ack(1, "mine", -1), m.Ack(1, "", 4)):
-        (refused,) = bench.say(wrong)
-        assert isinstance(refused, m.Refused)
+        bench.refusal(wrong)
     bench.restart()
     assert bench.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
-    (page,) = bench.say(m.GetCompletions(1, 4))
-    assert isinstance(page, m.CompletionPage)
+    page = bench.get(m.CompletionPage, m.GetCompletions(1, 4))
     assert page.newest == 6
     assert [g.first_seq for g in page.groups] == [5]
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
+    status = bench.get(m.Status, m.GetStatus(1))
     assert (status.info.done, status.info.unread) == (6, 2)
 
 
@@ -240,11 +220,9 @@ def test_a_drain_lets_running_tasks_end_and_keeps_the_others(bench: ServiceHarne
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(400)])
     running = bench.assigned()
-    (stopping,) = bench.say(m.Shutdown(1))
-    assert isinstance(stopping, m.Stopping)
+    stopping = bench.get(m.Stopping, m.Shutdown(1))
     assert stopping.running + stopping.queued == 400
-    refused = bench.submit(spec(), key="late")
-    assert isinstance(refused, m.Refused)
+    bench.refused(spec(), key="late")
     assert not bench.loop.stopped
     assert len(completions(bench.finish(running))) == len(running)
     bench.step()
@@ -270,21 +248,18 @@ def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
     }
     for code, terms in cases.items():
         for each in terms:
-            refused = bench.submit(spec(), terms=each)
-            assert isinstance(refused, m.Refused), each
-            assert refused.refusals[0].code == code
-            assert refused.refusals[0].message
+            refused = bench.refused(spec(), terms=each)
+            assert refused.code == code
+            assert refused.message
 
 
 def test_queue_view_states_pending_reason_of_task(bench: ServiceHarness) -> None:
     bench.submit(spec())
-    (view,) = bench.say(m.GetQueue(1))
-    assert isinstance(view, m.Queue)
+    view = bench.get(m.Queue, m.GetQueue(1))
     assert "main is starting" in view.tasks[0].reason
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(400)], key="b2")
-    (view,) = bench.say(m.GetQueue(1, limit=500))
-    assert isinstance(view, m.Queue)
+    view = bench.get(m.Queue, m.GetQueue(1, limit=500))
     assert view.total == 401
     assert "in line" in view.tasks[-1].reason
 

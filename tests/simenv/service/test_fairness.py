@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from service import ServiceHarness, program, spec
+from service import ServiceHarness, completions, program, spec
 
 from simenv.model import TaskOptions
 from simenv.service import support
@@ -14,11 +14,6 @@ from simenv.wire import codec
 from simenv.wire.messages import client as m
 
 NAN = float("nan")
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path)
 
 
 @pytest.mark.parametrize(("tasks", "place"), [(1, 1), (200, 0)])
@@ -42,9 +37,7 @@ def test_non_finite_angle_in_known_program_structure_is_refused(
 ) -> None:
     assert isinstance(bench.submit(spec(), key="~a"), m.Accepted)
     bad = spec(program=program(2, angle).packed())
-    refused = bench.submit(bad, key="~b")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "program"
+    assert bench.refused(bad, key="~b").code == "program"
 
 
 def test_no_tasks_are_sent_while_journal_cannot_be_written(bench: ServiceHarness) -> None:
@@ -93,5 +86,5 @@ def test_attempts_are_counted_over_several_restarts(bench: ServiceHarness) -> No
         (first,) = bench.assigned()
     assert bench.state.tasks[first.task].attempts == 4
     bench.say(m.WatchResults(1, [first.task]))
-    (done,) = [c for a in bench.finish([first]) if isinstance(a, m.Completed) for c in a.results]
+    (done,) = completions(bench.finish([first]))
     assert done.attempts == 4

@@ -17,7 +17,6 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Keys, RevokeKey
-from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 
 MIB = 2**20
 
@@ -55,17 +54,6 @@ def end_with_file(office: ReservationHarness, size_bytes: int) -> Path:
     return path
 
 
-def collected(office: ReservationHarness) -> GarbageCollected:
-    office.peer.send(codec.encode(CollectGarbage(7, 0.0)))
-    for _ in range(5_000):
-        office.loop.run_once(timeout_s=0.002)
-        for answer in office.heard():
-            if isinstance(answer, GarbageCollected):
-                return answer
-            assert not isinstance(answer, m.Refused), answer
-    raise AssertionError("no answer")
-
-
 def until_trouble(office: ReservationHarness) -> m.Refusal:
     """Fill the disk, and submit until a commit does not fit."""
     fill(office.folder)
@@ -100,7 +88,7 @@ def test_removing_old_results_from_full_disk_lets_tasks_be_accepted_again(
     path = end_with_file(office, 16 * MIB)
     until_trouble(office)
     fill(office.folder, "again")
-    done = collected(office)
+    done = office.collected(0.0)
     assert done.freed.files == 1
     assert done.freed.file_bytes == 16 * MIB
     assert not path.exists()

@@ -52,8 +52,7 @@ def test_gang_task_survives_restart(bench: ServiceHarness) -> None:
 
 
 def test_explain_reports_ranks_and_nodes(bench: ServiceHarness) -> None:
-    (answer,) = bench.say(Explain(3, EXACT, WIDE.program, 100))
-    assert isinstance(answer, Explained)
+    answer = bench.get(Explained, Explain(3, EXACT, WIDE.program, 100))
     first = answer.explanation.engines[0]
     assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
     assert 100 * MIB < first.memory_bytes <= 160 * MIB
@@ -61,6 +60,4 @@ def test_explain_reports_ranks_and_nodes(bench: ServiceHarness) -> None:
 
 
 def test_more_ranks_than_available_are_refused(bench: ServiceHarness) -> None:
-    refused = bench.submit(WIDE, terms=TaskOptions(ranks=8))
-    assert isinstance(refused, m.Refused)
-    assert "8 ranks were asked for" in refused.refusals[0].message
+    assert "8 ranks were asked for" in bench.refused(WIDE, terms=TaskOptions(ranks=8)).message

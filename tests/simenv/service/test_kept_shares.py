@@ -15,10 +15,8 @@ from service import program, spec
 from simenv.model import Event, TaskOptions, task_name
 from simenv.service.results import retention as event_retention
 from simenv.service.results.retention import GIB, SMALL_BYTES, DiskReserve
-from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetLimits, OwnerReports, Release, SetLimits
-from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 
 
 def made(folder: Path, **options: object) -> ReservationHarness:
@@ -48,18 +46,6 @@ def end(
     return entries
 
 
-def swept(
-    office: ReservationHarness, older_s: float = -1.0, *, dry: bool = False
-) -> GarbageCollected:
-    office.peer.send(codec.encode(CollectGarbage(7, older_s, dry)))
-    for _ in range(5_000):
-        office.loop.run_once(timeout_s=0.002)
-        for answer in office.heard():
-            if isinstance(answer, GarbageCollected):
-                return answer
-    raise AssertionError("no answer")
-
-
 def kept(office: ReservationHarness) -> dict[str, int]:
     reports = office.get(OwnerReports, GetLimits(1)).owners
     return {report.owner: report.use.kept_bytes for report in reports}
@@ -75,7 +61,7 @@ def test_results_above_the_limit_of_their_owner_are_removed_oldest_first(
     hers = end(office, office.ana, 5, 10_000)
     his = end(office, office.ben, 5, 20_000)
     office.get(OwnerReports, SetLimits(1, "ana", {"max_kept_bytes": 25_000}), office.ops)
-    swept(office)
+    office.collected()
     assert [has(office, number) for number in hers] == [False] * 3 + [True] * 2
     assert all(has(office, number) for number in his)
     assert kept(office)["ana"] < 25_000 < 100_000 < kept(office)["ben"]
@@ -84,7 +70,7 @@ def test_results_above_the_limit_of_their_owner_are_removed_oldest_first(
 def test_a_dry_run_counts_and_removes_nothing(office: ReservationHarness) -> None:
     hers = end(office, office.ana, 5, 10_000)
     office.get(OwnerReports, SetLimits(1, "ana", {"max_kept_bytes": 25_000}), office.ops)
-    assert swept(office, dry=True).freed.tasks == 3
+    assert office.collected(dry=True).freed.tasks == 3
     assert all(has(office, number) for number in hers)
 
 
@@ -93,7 +79,7 @@ def test_results_of_owner_with_largest_use_are_removed_first(tmp_path: Path) -> 
     result = end(office, office.peer, 3, 20_000)
     his = end(office, office.ben, 3, 20_000)
     hers = end(office, office.ana, 12, 100_000)
-    swept(office)
+    office.collected()
     assert all(has(office, number) for number in result + his)
     assert not has(office, hers[0])
     office.loop.result_requests.stop()
@@ -113,7 +99,7 @@ def test_stored_submissions_count_for_their_owner_and_evict_no_results_of_others
         office.say(m.Cancel(6, [first]), office.ben)
     before = kept(office)
     assert before["ben"] > 60 * len(large)
-    swept(office)
+    office.collected()
     assert all(has(office, number) for number in hers)
     after = kept(office)
     assert after["ana"] == before["ana"]

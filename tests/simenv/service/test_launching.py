@@ -35,8 +35,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def events(bench: ServiceHarness, *kinds: str) -> list[tuple[str, str, str]]:
-    (value,) = bench.say(m.GetEvents(99))
-    assert isinstance(value, m.Events)
+    value = bench.get(m.Events, m.GetEvents(99))
     return [(e.kind, e.subject, e.message) for e in value.events if e.kind in kinds]
 
 
@@ -197,8 +196,7 @@ def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Service
     ((name, command),) = bench.paper.commands.items()
     (other,) = command.shares
     assert other.node != share.node
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
+    status = bench.get(m.Status, m.GetStatus(1))
     assert f"node {share.node} is lost: it does not answer" in status.info.warnings
     bench.join(name)
     (again,) = bench.assigned()
@@ -216,8 +214,7 @@ def test_resumed_node_gets_no_workers_while_launcher_counts_it_as_lost(
     bench.paper.sought.add(node)
     bench.paper.said.append(LauncherEvent("node.lost", node, "no answer"))
     bench.step()
-    (answer,) = bench.say(ResumeNode(1, node))
-    assert isinstance(answer, Pools)
+    answer = bench.get(Pools, ResumeNode(1, node))
     assert {n.name: n.state for n in answer.nodes}[node] == "lost"
     ((_, _, words),) = events(bench, "node.resumed")
     assert words == "once it is back (no answer; it is looked for)"
@@ -231,8 +228,7 @@ def test_resumed_node_gets_no_workers_while_launcher_counts_it_as_lost(
 
 def test_status_reports_no_more_ranks_than_slots(bench: ServiceHarness) -> None:
     bench.state.limits = msgspec.structs.replace(TWO, max_ranks=4096)
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
+    status = bench.get(m.Status, m.GetStatus(1))
     assert status.info.max_ranks == 4
 
 
@@ -242,8 +238,7 @@ def test_worker_start_event_lists_its_nodes_and_ranks(tmp_path: Path) -> None:
     assert bench.paper.commands["wide-0"].shares == (Share("n1", 2), Share("n2", 2))
     (started,) = events(bench, "worker.started")
     assert started[2] == "pool wide on n1 (2 ranks), n2 (2 ranks)"
-    (workers,) = bench.say(m.GetWorkers(1))
-    assert isinstance(workers, m.Workers)
+    workers = bench.get(m.Workers, m.GetWorkers(1))
     assert [(w.ranks, w.state) for w in workers.workers] == [(4, WorkerState.STARTING)]
 
 

@@ -51,9 +51,8 @@ def test_program_wider_than_described_hardware_is_refused(bench: ServiceHarness)
     wide = spec(program=program(3).packed())
     assert isinstance(bench.submit(wide, key="a", terms=MACHINE), m.Accepted)
     describe(bench)
-    task = bench.submit(wide, key="b", terms=MACHINE)
-    assert isinstance(task, m.Refused)
-    assert task.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
+    task = bench.refused(wide, key="b", terms=MACHINE)
+    assert task.message == "this program has 3 qubits; pool qpu (fridge) has 2"
     assert bench.loop.devices.infos == (msgspec.structs.replace(NARROW, name="qpu"),)
     describe(bench, msgspec.structs.replace(NARROW, num_qubits=5))
     assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
@@ -87,9 +86,7 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
 
 def test_scaling_hardware_pool_is_refused(bench: ServiceHarness) -> None:
     for least, value in ((2, 2), (0, 1), (0, 0)):
-        (answer,) = bench.say(Scale(1, "qpu", least, value))
-        assert isinstance(answer, m.Refused)
-        assert "holds a machine" in answer.refusals[0].message
+        assert "holds a machine" in bench.refusal(Scale(1, "qpu", least, value)).message
 
 
 @pytest.mark.parametrize("stubborn", [False, True])

@@ -35,9 +35,8 @@ def over(loading: Warmup) -> bool:
 
 
 def test_submission_waits_with_idle_event_loop_until_admission_is_loaded(
-    tmp_path: Path,
+    bench: ServiceHarness,
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     submit_queue = bench.loop.submit_queue
     submit_queue.admission = None
     assert bench.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()])) == []
@@ -51,8 +50,7 @@ def test_submission_waits_with_idle_event_loop_until_admission_is_loaded(
     assert isinstance(answer, m.Accepted)
 
 
-def test_engine_queries_wait_for_admission_while_others_are_answered(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_engine_queries_wait_for_admission_while_others_are_answered(bench: ServiceHarness) -> None:
     submit_queue, query_queue = bench.loop.submit_queue, bench.loop.query_queue
     admission, submit_queue.admission = submit_queue.admission, None
     explain = Explain(7, TaskOptions(), program().packed(), 100)
@@ -126,8 +124,7 @@ def test_failed_shutdown_still_removes_connection_file(
     assert not sockets.exists()
 
 
-def test_signal_takes_effect_only_when_event_loop_handles_it(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_signal_takes_effect_only_when_event_loop_handles_it(bench: ServiceHarness) -> None:
     signals = main.Signals()
     signals.handle(bench.loop)
     assert not bench.state.draining

@@ -16,7 +16,7 @@ from shell import Shell
 
 from simenv.cli.tasks import history
 from simenv.cli.tasks.history import _event_blocks
-from simenv.model import TaskState, Timing, task_number
+from simenv.model import Timing
 from simenv.wire.messages.queries import LogRow, Spent
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -51,14 +51,6 @@ def test_log_row_holds_task_options_worker_and_timing(shell: Shell) -> None:
     parts = [timing[f"{part}_us"] for part in ("decode", "plan", "engine", "encode")]
     assert min(parts) >= 0
     assert 0 < sum(parts) <= timing["run_us"]
-
-
-def test_log_limit_shows_the_last_rows(shell: Shell) -> None:
-    for _ in range(3):
-        shell("submit", BELL, "--wait")
-    every = rows(shell)
-    assert rows(shell, "--limit", "2") == every[-2:]
-    assert rows(shell, "--limit", str(len(every) + 1)) == every
 
 
 def test_owner_pool_and_until_select_rows(shell: Shell) -> None:
@@ -116,26 +108,6 @@ def test_log_selects_rows_by_state_and_time(shell: Shell, tmp_path: Path) -> Non
     assert rows(shell, "--since", "0.001s") == []
     assert shell("history", "--since", "yesterday").code == 2
     assert shell("history", "--state", "SLEEPING").code == 2
-
-
-def test_log_survives_service_crash_and_restart() -> None:
-    with live.environment() as up:
-        with up.client() as client:
-            task = client.submit(BELL, shots=10, name="kept")
-            task.result(30)
-            before = list(client.history.tasks())
-        up.wait_dead(killed(up))
-        up.up()
-        with up.client() as client:
-            assert list(client.history.tasks())[:1] == before
-            assert client.history.task(task.id).name == "kept"
-            assert list(client.history.tasks(states=[TaskState.FAILED])) == []
-
-
-def killed(up: live.Live) -> int:
-    pid = up.service().pid
-    up.kill_service()
-    return pid
 
 
 def test_events_are_unique_ordered_and_selected_by_kind_and_time(
@@ -219,13 +191,6 @@ def test_log_holds_client_time_on_first_task_of_message(environment: live.Live) 
     assert all(each.packed_us > 0 for each in item[::2])
     assert [each.results for each in item[::2]] == [0, 2, 2]
     assert all(each.accepted_us > 0 for each in item[2::2])
-
-
-def test_log_rows_are_in_order_of_submission(shell: Shell) -> None:
-    for _ in range(3):
-        shell("submit", BELL)
-    entries = [task_number(row["id"]) for row in rows(shell)]
-    assert entries == list(range(1, len(entries) + 1))
 
 
 def test_queue_of_last_hour_lists_same_tasks_as_whole_queue(shell: Shell) -> None:

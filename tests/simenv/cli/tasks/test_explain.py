@@ -169,7 +169,7 @@ def test_plan_lists_unitary_matrix_as_sweep(shell: Shell, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "told", [["--shots", "10"], ["--ranks", "2", "--pool", "a"], ["--prefer", "hardware"],
-             ["--engine-option", "bond=3"], ["--engine", "mps"]],
+             ["--engine-option", "bond=3"], ["--engine", "mps"], ["--amplitude", "1" * 60]],
     ids=" ".join,
 )  # fmt: skip
 def test_plan_refuses_options_that_do_not_apply(shell: Shell, wide: str, told: list[str]) -> None:

@@ -106,15 +106,6 @@ def test_barriers_resets_and_measurements_are_packed_as_by_python_encoder() -> N
     assert_same(circuit)
 
 
-@pytest.mark.parametrize("phase", [0, 0.25, -0.25, 7, 1e-300])
-def test_global_phase_is_packed_as_by_python_encoder(phase: float) -> None:
-    circuit = QuantumCircuit(2, global_phase=phase)
-    assert_same(circuit)
-    circuit.append(GlobalPhaseGate(0.5), [])
-    circuit.rx(0.5, 1)
-    assert_same(circuit)
-
-
 @EXAMPLES
 @given(drawing.circuits() | drawing.circuits(plain=True) | drawing.parametric())
 def test_any_circuit_is_packed_as_by_python_encoder_or_left_to_it(circuit: QuantumCircuit) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
-from qiskit.circuit import Annotation, Gate, Instruction
+from qiskit.circuit import Gate, Instruction
 from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import Kraus
 
@@ -101,17 +101,6 @@ def test_exception_in_gate_definition_is_a_program_error() -> None:
     circuit = QuantumCircuit(1)
     circuit.append(Failing("failing", 1, []), [0])
     with pytest.raises(ProgramError, match=r"definition of 'failing' cannot be made: 'lost'"):
-        load(circuit)
-
-
-def test_box_with_annotation_is_refused() -> None:
-    class Note(Annotation):
-        namespace = "note"
-
-    circuit = QuantumCircuit(1)
-    with circuit.box([Note()]):
-        circuit.x(0)
-    with pytest.raises(ProgramError, match="'box' is not carried"):
         load(circuit)
 
 

@@ -6,7 +6,7 @@ import threading
 from typing import Any, cast
 
 import pytest
-from hosts import Endpoint, completion, info
+from hosts import Endpoint, info
 from waiting import until
 
 from simenv.client.qpm import event_delivery
@@ -14,31 +14,6 @@ from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.provider import QPM
 from simenv.qpm.contract import InProgressError
 from simenv.qpm.envelopes import EventEnvelope
-
-
-def test_completion_is_pushed_once_and_queued(qpm: QPM) -> None:
-    endpoint = Endpoint()
-    for count in (1, 1):  # asked for again: still once
-        result = qpm.register_event_notification(endpoint, 1, "queue-7")
-        assert result == {"status": "accepted", "class_id": "queue-7", "registration_count": count}
-    cids = {qpm.async_run(info())["cid"] for _ in range(20)}
-    events = [endpoint.get() for _ in cids]
-    assert {event.payload["cid"] for event in events} == cids
-    assert {event.evtype for event in events} == {1}
-    assert {completion(qpm, cid)["cid"] for cid in cids} == cids
-    assert endpoint.empty()
-
-
-def test_event_payload_is_completion_record(qpm: QPM) -> None:
-    endpoint = Endpoint()
-    qpm.register_event_notification(endpoint, "completion", "q")
-    qpm.async_run(info())
-    event = endpoint.get()
-    assert event.evtype == "completion"
-    assert event.payload["rc"] == 0
-    assert sum(event.payload["result"]["counts"].values()) == 200
-    assert event.payload["cq_dequeue_time"] == -1.0
-    assert "poll_operation" not in event.payload
 
 
 class Stuck(Endpoint):

@@ -76,15 +76,6 @@ def test_hardware_pool_is_described_by_its_target(qpm: QPM, env: simenv.Client) 
     assert backend["qhw_device"]["device"] == device
 
 
-def test_environment_is_described_as_simulator(qpm: QPM, env: simenv.Client) -> None:
-    record = qpm.query()
-    assert record.qpm_type == QPMType.SIMULATOR
-    assert record.qpm_capabilities & QPMCapability.STATEVECTOR
-    assert qpm.get_device_info()["metadata"]["ideal"] is True
-    assert qpm.get_device_info()["num_qubits"] == env.devices()["main"].num_qubits
-    assert qpm.capability_map()["get_coupling_graph"] == ["main", "qpu"]
-
-
 def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -> None:
     qpu = env.qpm_with(pool="qpu")
     record = qpu.query()

@@ -102,22 +102,6 @@ def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
     assert state(qpm) == before
 
 
-def test_additional_fields_of_host_are_ignored(qpm: QPM) -> None:
-    extra = {
-        "np": 4, "hosts": ["a"], "qfw_backend": None, "owner": "somebody", "policy": {"x": 1},
-        "job_id": 5, "session_id": None, "run_context": [], "unheard": object(), "lib": None,
-        "priority": None, "qubit_mapping": None,
-    }  # fmt: skip
-    assert qpm.sync_run(info(**extra))["outcome"] == "COMPLETED"
-
-
-def test_width_is_taken_from_circuit_instead_of_num_qubits_field(qpm: QPM) -> None:
-    for stated in (0, 1, 2, 60):
-        done = qpm.sync_run(info(num_qubits=stated))
-        assert set(done["result"]["result"]["counts"]) == {"00", "11"}
-        assert qpm.revision1.sync_run(info(num_qubits=stated))["rc"] == 0
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -142,16 +126,6 @@ def test_qasm_field_is_not_opened_as_path(qpm: QPM) -> None:
     for path in ("/etc/hostname", "examples/bell.qasm"):
         with pytest.raises(QPMError, match="no version line"):
             qpm.sync_run(info(path))
-
-
-def test_text_that_is_not_circuit_gives_failed_record(qpm: QPM) -> None:
-    for text in ("this is not qasm", "\x00"):
-        refused = qpm.async_run(info(text))
-        assert (refused["outcome"], refused["reason"]) == ("FAILED", "provider-submission-failed")
-        assert qpm.read_cq(refused["cid"])["rc"] == 1
-        record = qpm.revision1.read_cq(qpm.revision1.async_run(info(text)))
-        assert record["rc"] == 1
-        assert isinstance(record["result"], str)
 
 
 def test_unsupported_circuit_format_is_named_in_error(qpm: QPM) -> None:

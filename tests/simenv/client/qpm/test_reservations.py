@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import BAD, LONG, Endpoint, completion, info, running
+from hosts import BAD, LONG, Endpoint, completion, info
 from live import Live
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.contract import ExecutionError, QPMError, UnknownObjectError, revision2_methods
+from simenv.qpm.contract import ExecutionError, QPMError, revision2_methods
 
 NOBODYS = 2**63 + 7
 
@@ -222,47 +221,6 @@ def test_two_qpms_of_one_owner_share_reservations(qpm: QPM, live: Live) -> None:
         assert other.release(reservation_id=number)["status"] == "accepted"
     with pytest.raises(ExecutionError, match="released"):
         qpm.sync_run(info(), reservation_id=number)
-
-
-def test_reserve_is_rejected_during_shutdown(env: simenv.Client) -> None:
-    qpm = env.qpm_with()
-    cid = running(qpm)["cid"]
-    qpm.shutdown()
-    decision = qpm.reserve(request={})
-    assert (decision["status"], decision["reason"], decision["state"]) == (
-        "rejected", "service-quiescing", "draining",
-    )  # fmt: skip
-    qpm.cancel_task(cid)
-
-
-def test_reservation_of_another_owner_is_indistinguishable_from_unknown_one(tmp_path: Path) -> None:
-    files = {name: tmp_path / name for name in ("ana", "ben")}
-    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
-        for name, file in files.items():
-            issue_key(env.keys, name, "client", file)
-        with (
-            simenv.connect(service=files["ana"]) as ana,
-            simenv.connect(service=files["ben"]) as ben,
-        ):
-            number, others = reserve(ana.qpm, job_id="secret"), reserve(ben.qpm)
-            before = ana.qpm.get_reservation(reservation_id=number)
-            entries = []
-            for unknown in (number, 4_711):
-                for name in ("get_reservation", "renew", "release", "cancel"):
-                    with pytest.raises(UnknownObjectError) as raised:
-                        getattr(ben.qpm, name)(reservation_id=unknown)
-                    entries.append(str(raised.value).replace(str(unknown), "N"))
-                with pytest.raises(ExecutionError) as refused:
-                    ben.qpm.async_run(info(), reservation_id=unknown)
-                assert refused.value.reason == "reservation-not-found"
-                answer = ben.qpm.read_cq("x", reservation_id=unknown)
-                assert answer["reason"] == "reservation-not-found"
-            assert len(set(entries)) == 1, "the words tell whether it is there"
-            listed = [each["reservation_id"] for each in ben.qpm.list_reservations()]
-            assert listed == [others]
-            assert ben.qpm.get_service_status()["active_reservation_count"] == 1
-            assert ana.qpm.get_reservation(reservation_id=number) == before
-            assert env.qpm.get_service_status()["active_reservation_count"] == 2
 
 
 FIELDS: dict[str, Any] = {

@@ -211,15 +211,14 @@ def test_held_acceptance_is_sent_when_its_time_is_over(
 
 
 def test_acceptance_is_sent_at_once_where_the_result_is_not_near(bench: ServiceHarness) -> None:
-    (plain,) = bench.say(m.Submit(5, "~a", 0, TaskOptions(), [spec()]))
-    assert isinstance(plain, m.Accepted)
+    bench.get(m.Accepted, m.Submit(5, "~a", 0, TaskOptions(), [spec()]))
     tasks = bench.assigned()
     behind = m.Submit(6, "~b", 0, TaskOptions(), [spec(k) for k in range(2)], awaits_result=True)
-    (several,) = bench.say(behind)
-    assert isinstance(several, m.Accepted)
+    bench.get(m.Accepted, behind)
     bench.finish(tasks)
-    (repeated,) = bench.say(m.Submit(7, "~a", 0, TaskOptions(), [spec()], awaits_result=True))
-    assert isinstance(repeated, m.Accepted)
+    repeated = bench.get(
+        m.Accepted, m.Submit(7, "~a", 0, TaskOptions(), [spec()], awaits_result=True)
+    )
     assert repeated.repeated
 
 

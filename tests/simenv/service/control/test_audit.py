@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from reservation_harness import ReservationHarness
 from service import spec
@@ -23,11 +21,6 @@ from simenv.wire.messages.admin import (
     SetOrder,
     SteerTarget,
 )
-
-
-@pytest.fixture
-def office(tmp_path: Path) -> ReservationHarness:
-    return ReservationHarness(tmp_path)
 
 
 def entries(office: ReservationHarness) -> list[Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from reservation_harness import BASE, ReservationHarness
-from service import spec
+from service import completions, spec
 
 from simenv.model import (
     AdmissionPolicy,
@@ -37,10 +37,6 @@ from simenv.wire.messages.admin import (
 SECOND = 10**9
 
 
-def completed(answers: list[m.ToClient]) -> list[m.Completion]:
-    return [c for a in answers if isinstance(a, m.Completed) for c in a.results]
-
-
 def test_a_reservation_and_its_tasks_survive_a_crash(office: ReservationHarness) -> None:
     number = office.reserve(4).reservation
     assert isinstance(office.under(number, 200, 200, 200), m.Accepted)
@@ -70,19 +66,6 @@ def test_returned_credits_are_stored_with_task_completion(office: ReservationHar
     assert (info.credits_consumed, info.credits_held, info.actual_total_ns) == (4, 3, 10_000)
 
 
-def test_parked_task_is_not_sent_to_worker(office: ReservationHarness) -> None:
-    number = office.reserve(4).reservation
-    office.join()
-    office.under(number, 400, 100)
-    assert [t.task for t in office.assigned()] == [1]
-    listed = office.get(m.Queue, m.GetQueue(1))
-    assert [(t.id, t.parked, t.reservation) for t in listed.tasks] == [
-        ("t-1", 0, number),
-        ("t-2", 1, number),
-    ]
-    assert listed.total == 2
-
-
 def test_release_cancels_waiting_tasks_and_lists_running_ones(office: ReservationHarness) -> None:
     number = office.reserve(4).reservation
     office.join()
@@ -92,7 +75,7 @@ def test_release_cancels_waiting_tasks_and_lists_running_ones(office: Reservatio
     (released,) = (a for a in answers if isinstance(a, Released))
     assert released.running == [t.task for t in running]
     assert released.info.state is ReservationState.RELEASED
-    ends = completed(answers)
+    ends = completions(answers)
     assert {m.STATES[c.state] for c in ends} == {TaskState.CANCELLED}
     assert {c.task for c in ends} | set(released.running) == {1, 2, 3}
     assert b"was released" in ends[0].payload
@@ -134,17 +117,6 @@ def test_renewal_of_reservation_survives_crash(office: ReservationHarness) -> No
     renewed = office.get(Reservations, Renew(4, number, 50 * SECOND)).reservations[0]
     office.begin_again()
     assert office.info(number).expires_ns == renewed.expires_ns > renewed.created_ns + 40 * SECOND
-
-
-def test_cancelling_reservation_stops_its_running_tasks(office: ReservationHarness) -> None:
-    number = office.reserve(4).reservation
-    office.join()
-    office.under(number, 200)
-    (task,) = office.assigned()
-    assert office.get(Released, Release(4, number, cancel=True)).running == [task.task]
-    assert office.state.tasks[task.task].stopping == "cancelled"
-    office.finish([task], TaskState.CANCELLED)
-    assert office.info(number).credits_held == 0
 
 
 def test_refused_submission_holds_no_credits(office: ReservationHarness) -> None:
@@ -201,11 +173,7 @@ def test_admin_may_release_any_reservation_but_use_only_own_ones(
     assert office.get(Released, Release(4, number), office.ops).info.owner == "ana"
 
 
-def test_only_admin_may_set_profile_and_policy_of_device(office: ReservationHarness) -> None:
-    before = office.digest()
-    for ask in (SetProfile(4, "main", DeviceProfile()), SetPolicy(4, "main", AdmissionPolicy())):
-        assert office.refusal(ask, office.ana).code == "not_allowed"
-    assert office.digest() == before
+def test_client_may_read_profile_and_policy_of_device(office: ReservationHarness) -> None:
     assert office.get(PolicyReply, GetPolicy(4, "main"), office.ana).policy.total_credits == 10
     assert office.get(ProfileReply, GetProfile(4, "main"), office.ana).profile.baseline == BASE
 

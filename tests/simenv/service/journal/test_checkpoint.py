@@ -107,9 +107,8 @@ def test_wal_is_not_extended_on_a_nearly_full_disk(
 @pytest.mark.parametrize("task", [0, -1, 3, 2**40])
 @pytest.mark.parametrize("place", ["result", "finished"])
 def test_start_refuses_journal_with_completion_of_unknown_task(
-    tmp_path: Path, place: str, task: int
+    bench: ServiceHarness, place: str, task: int
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(spec(), spec(2))
     tasks = bench.assigned()
@@ -134,9 +133,8 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
 
 
 def test_restarted_service_knows_what_runs_took_and_how_wrong_its_forecasts_were(
-    tmp_path: Path,
+    bench: ServiceHarness,
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(spec(), spec(2))
     route = next(iter(bench.loop.state.tasks.values())).route

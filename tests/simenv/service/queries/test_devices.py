@@ -46,8 +46,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def devices(bench: ServiceHarness) -> dict[str, DeviceInfo]:
-    (answer,) = bench.say(GetDevices(1))
-    assert isinstance(answer, Devices), answer
+    answer = bench.get(Devices, GetDevices(1))
     return {device.name: device for device in answer.devices}
 
 
@@ -60,8 +59,7 @@ def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
 
 def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHarness) -> None:
     main = devices(bench)["main"]
-    (engines,) = bench.say(GetEngines(1))
-    assert isinstance(engines, Engines)
+    engines = bench.get(Engines, GetEngines(1))
     statevector = engines.engines[0]
     assert (main.kind, main.model, main.version) == ("ideal", statevector.name, __version__)
     assert main.num_qubits == statevector.max_qubits > 20

@@ -219,8 +219,7 @@ def test_history_page_ends_when_its_time_slice_is_over(
 ) -> None:
     bench.submit(*[spec(seed=k) for k in range(200)])
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # the time is over already
-    (page,) = bench.say(GetHistory(1))
-    assert isinstance(page, History)
+    page = bench.get(History, GetHistory(1))
     assert len(page.rows) == 1
     assert not page.complete
     monkeypatch.undo()
@@ -232,14 +231,11 @@ def test_submitted_program_and_options_are_returned_unchanged(bench: ServiceHarn
     bench.submit(
         spec(), spec(program=wide, seed=9, shots=55), terms=TaskOptions(priority=3, app="x")
     )
-    (value,) = bench.say(GetSpec(1, 2))
-    assert isinstance(value, Submitted)
+    value = bench.get(Submitted, GetSpec(1, 2))
     assert (value.spec.program, value.spec.seed, value.spec.shots) == (wide, 9, 55)
     assert (value.terms.priority, value.terms.engine) == (3, "statevector")
     for number in (0, 3, 10**6):
-        (refused,) = bench.say(GetSpec(1, number))
-        assert isinstance(refused, m.Refused)
-        assert refused.refusals[0].code == "not_found"
+        assert bench.refusal(GetSpec(1, number)).code == "not_found"
 
 
 def test_programs_of_same_structure_have_same_structure_digest(bench: ServiceHarness) -> None:

@@ -134,8 +134,7 @@ def test_large_completions_are_returned_in_several_pages(
     entries: list[int] = []
     pages = 0
     while True:
-        (page,) = bench.say(m.GetCompletions(1, len(entries)))
-        assert isinstance(page, m.CompletionPage)
+        page = bench.get(m.CompletionPage, m.GetCompletions(1, len(entries)))
         if not page.groups:
             break
         assert len(page.groups) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from service import ServiceHarness, spec
+from service import ServiceHarness, completions, spec
 
 from simenv import result_files
 from simenv.errors import JournalError
@@ -120,7 +120,7 @@ def test_watcher_receives_completion_of_rerun(bench: ServiceHarness) -> None:
     assert asked(bench, 1) == "again"
     bench.say(m.WatchResults(0, [1]))
     heard = finished(bench, *bench.assigned())
-    assert [c.attempts for a in heard if isinstance(a, m.Completed) for c in a.results] == [2]
+    assert [each.attempts for each in completions(heard)] == [2]
 
 
 def test_task_with_wrong_payload_checksum_is_rerun(bench: ServiceHarness) -> None:

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from service import ServiceHarness, spec
+from service import ServiceHarness, completions as ended, spec
 from waiting import until
 
 from simenv.errors import JournalError
@@ -21,8 +21,7 @@ from simenv.wire import codec
 from simenv.wire.messages import client as m
 
 
-def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness) -> None:
     origin = Origin("main-0", "here", 1, "test")
     for task in (1, 2):
         results = [m.Completion(task, 2, 1, 1, b"r", zlib.crc32(b"r"), Timing(1, 1, 1))]
@@ -41,15 +40,14 @@ def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> Non
     assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
 
 
-def test_engine_error_during_cancel_keeps_its_message(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_engine_error_during_cancel_keeps_its_message(bench: ServiceHarness) -> None:
     bench.join()
     bench.submit(spec())
     tasks = bench.assigned()
     bench.say(m.Cancel(1, [1]))
     payload = codec.encode(m.Failure("engine", "the matrix is not unitary"))
     answers = bench.finish(tasks, TaskState.FAILED, payload)
-    (done,) = [c for a in answers if isinstance(a, m.Completed) for c in a.results]
+    (done,) = ended(answers)
     assert codec.failure(done.payload).message == "the matrix is not unitary"
 
 
@@ -88,9 +86,8 @@ def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
 
 
 def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(40)])
     while tasks := bench.assigned():
@@ -105,14 +102,12 @@ def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
     assert sum("from accepted" in each for each in looks) == 1
 
 
-def test_a_page_of_large_results_fits_a_message(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_a_page_of_large_results_fits_a_message(bench: ServiceHarness) -> None:
     bench.join()
     for key in ("~a", "~b", "~c"):
         bench.submit(spec(), key=key)
         bench.finish(bench.assigned(), payload=bytes(12 * 2**20))
-    (page,) = bench.say(m.GetCompletions(1, 0))
-    assert isinstance(page, m.CompletionPage)
+    page = bench.get(m.CompletionPage, m.GetCompletions(1, 0))
     assert [group.first_seq for group in page.groups] == [1]
 
 
@@ -148,9 +143,8 @@ def test_start_removes_unfinished_files_of_earlier_starts_only(tmp_path: Path) -
     assert [path.exists() for path in (old, new, tmp_path / ".token")] == [False, True, True]
 
 
-def test_checkpoints_are_removed_when_their_task_has_ended(tmp_path: Path) -> None:
+def test_checkpoints_are_removed_when_their_task_has_ended(bench: ServiceHarness) -> None:
     """Of two tasks one has ended; and nothing beside the folder is touched."""
-    bench = ServiceHarness(tmp_path)
     accepted = bench.submit(spec())
     assert isinstance(accepted, m.Accepted)
     root = bench.loop.result_requests.root

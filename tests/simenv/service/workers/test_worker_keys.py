@@ -104,9 +104,8 @@ def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
 
 
 def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
-    site: Site, tmp_path: Path
+    site: Site, bench: ServiceHarness
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     bench.loop.workers._keys = site.keys
     bench.paper.kill("main-0")  # started before there were keys
     until_started(bench)
@@ -131,8 +130,7 @@ def until_started(bench: ServiceHarness) -> None:
         assert time.monotonic() < deadline
 
 
-def test_worker_cannot_join_or_send_heartbeats_as_another_worker(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_worker_cannot_join_or_send_heartbeats_as_another_worker(bench: ServiceHarness) -> None:
     start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
     other = bench.listener.connect(PeerKind.WORKER, b"other")
     other.sender = Identity("main-1", Role.WORKER)

@@ -6,10 +6,8 @@ import struct
 from types import ModuleType
 from typing import Any
 
-import branches as br
-import circuit_judge
+import engine_judge
 import numpy as np
-import program_judge
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, qasm2, qasm3
 from qiskit.circuit import Clbit, Duration, IfElseOp, Instruction, Qubit
@@ -26,10 +24,9 @@ WIDE = 2**301
 
 def outcome(circuit: QuantumCircuit) -> int:
     """The classical bits of a circuit without superpositions, judged twice."""
-    program = load(circuit).program
-    for each in (program_judge.run(program), program_judge.run(load(to_qiskit(program)).program)):
-        br.assert_same(each, circuit_judge.run(circuit))
-    ((_, bits),) = program_judge.run(program)
+    for each in (circuit, to_qiskit(load(circuit).program)):
+        engine_judge.assert_same(each, circuit)
+    (bits,) = engine_judge.exact(circuit)
     return bits
 
 
@@ -51,16 +48,6 @@ def test_register_of_302_bits_is_compared_completely() -> None:
             circuit.measure(0, bit + 5)
     assert outcome(circuit) == WIDE | 1 << 5
     assert any(len(constant) == 38 for constant in load(circuit).program.constants)
-
-
-def test_register_never_equals_value_wider_than_itself() -> None:
-    circuit = QuantumCircuit(1, 2)
-    circuit.x(0)
-    with circuit.if_test((circuit.cregs[0], 4)):
-        circuit.measure(0, 0)
-    with circuit.if_test((circuit.cregs[0], 0)):
-        circuit.measure(0, 1)
-    assert outcome(circuit) == 0b10
 
 
 def test_register_condition_in_definition_is_mapped_to_outer_bits() -> None:
@@ -207,18 +194,6 @@ def qubits(program: Program) -> tuple[int, ...]:
     return struct.unpack(f"<{len(program.qubits) // 2}H", program.qubits)
 
 
-def test_clbits_are_numbered_by_register_with_loose_bits_last() -> None:
-    circuit = QuantumCircuit([Qubit()], [Clbit()])
-    circuit.add_register(ClassicalRegister(2, "a"))
-    circuit.add_bits([Clbit()])
-    circuit.add_register(ClassicalRegister(1, "b"))
-    for bit in circuit.clbits:  # loose, a[0], a[1], loose, b[0]
-        circuit.measure(0, bit)
-    program = load(circuit).program
-    assert program.registers == (("a", 2), ("b", 1), ("", 2))
-    assert clbits(program) == (3, 0, 1, 4, 2)
-
-
 def test_clbits_are_numbered_in_order_of_their_register() -> None:
     bits = [Clbit(), Clbit()]
     circuit = QuantumCircuit([Qubit()], bits, ClassicalRegister(bits=bits[::-1], name="c"))
@@ -230,14 +205,6 @@ def test_clbits_are_numbered_in_order_of_their_register() -> None:
     )
     circuit.measure(0, 0)
     assert clbits(load(circuit).program) == (1,)
-
-
-def test_qubits_are_numbered_over_all_registers() -> None:
-    first, second = QuantumRegister(2, "first"), QuantumRegister(2, "second")
-    circuit = QuantumCircuit(first, [Qubit()], second)
-    circuit.cx(second[1], first[0])
-    circuit.h(2)
-    assert qubits(load(circuit).program) == (4, 0, 2)
 
 
 def test_qubits_are_numbered_by_position_in_circuit() -> None:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_judge
 import numpy as np
-import program_judge
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -85,8 +85,7 @@ def test_gates_used_without_declaration_in_old_files_are_read() -> None:
 
 def test_condition_reads_its_own_register() -> None:
     text = "x q[0]; measure q[0]->d[0]; if(d==1) x q[1]; if(c==1) x q[2]; measure q[1]->c[1];"
-    ((_, bits),) = program_judge.run(load(HEAD + text).program)
-    assert bits == 0b110
+    assert engine_judge.exact(HEAD + text) == {0b110: 1.0}
     assert load(HEAD + text).program.registers == (("c", 2), ("d", 1))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hosts import completion, info, until
+from hosts import completion, info
 from live import Live
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.contract import ExecutionError, NotReadyError, QPMError
+from simenv.qpm.contract import NotReadyError, QPMError
 
 STATUS = {
     "state", "initialized", "ready", "accepting_requests", "provider_ready", "active_task_count",
@@ -46,44 +46,6 @@ def test_open_circuit_is_counted_as_active_and_reconciled(qpm: QPM, busy: None) 
     qpm.cancel_task(accepted["cid"])
     completion(qpm, accepted["cid"])
     assert qpm.get_service_status()["active_task_count"] == 0
-
-
-def stopped(qpm: QPM) -> dict[str, object]:
-    def ended() -> dict[str, object] | None:
-        status = qpm.get_service_status()
-        return status if status["state"] == "stopped" else None
-
-    table: dict[str, object] = until(ended)
-    return table
-
-
-def test_graceful_shutdown_keeps_accepted_circuits_and_refuses_new_ones(
-    qpm: QPM, env: simenv.Client, busy: None
-) -> None:
-    accepted = qpm.async_run(info())
-    answer = qpm.shutdown(reason="maintenance")
-    assert (answer["status"], answer["mode"], answer["state"]) == (
-        "accepted",
-        "graceful",
-        "draining",
-    )
-    assert answer["reason"] == "maintenance"
-    assert answer["requested_at_ns"] > 0
-    again = qpm.shutdown(mode="cancel")
-    assert again["repeated"] is True
-    assert (again["mode"], again["requested_at_ns"]) == ("graceful", answer["requested_at_ns"])
-    status = qpm.get_service_status()
-    assert (status["state"], status["accepting_requests"], status["ready"]) == (
-        "draining", False, False,
-    )  # fmt: skip
-    assert status["shutdown"]["mode"] == "graceful"
-    for run in (qpm.sync_run, qpm.async_run):
-        with pytest.raises(ExecutionError, match="shut down"):
-            run(info())
-    assert qpm.task_status(accepted["cid"])["lifecycle_state"] == "queued"
-    qpm.cancel_task(accepted["cid"])
-    stopped(qpm)
-    assert env.submit(info()["qasm"]).state in ("QUEUED", "RUNNING", "DONE")  # the pool stays
 
 
 def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: Live) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
@@ -63,42 +62,6 @@ def test_each_circuit_form_is_run(qpm: QPM, circuit: dict[str, object]) -> None:
     assert all(type(count) is int for count in counts.values())
 
 
-def test_envelope_and_record_have_all_fields_and_are_json(qpm: QPM) -> None:
-    answer = qpm.sync_run(info(), token="any")
-    assert json.loads(json.dumps(answer)) == answer
-    assert (answer["outcome"], answer["lifecycle_state"]) == ("COMPLETED", "completed")
-    assert answer["state"] == answer["lifecycle_state"]
-    assert answer["qtask_id"] >= 1
-    assert answer["telemetry"] == {
-        "access_class": "caller-owned", "object": "managed-qtask", "field_visibility": {},
-    }  # fmt: skip
-    record = answer["result"]
-    assert (record["rc"], record["cid"]) == (0, answer["cid"])
-    assert not {"outcome", "scheduler_task_id"} & record.keys()  # the envelope has them
-    assert record["completion_ready"] is True
-    assert record["qpm_cq_dequeue_time_ns"] == -1
-    assert record["cq_dequeue_time"] == -1.0
-    assert "reservation_id" in record
-    times = [record[name] for name in TIMES[:-1]]
-    assert all(type(time) is float for time in times)
-    assert times == sorted(times)
-
-
-def test_async_run_returns_at_once_while_circuit_is_queued(qpm: QPM, busy: None) -> None:
-    accepted = qpm.async_run(info())
-    assert (accepted["outcome"], accepted["lifecycle_state"]) == ("ACCEPTED", "queued")
-    assert "result" not in accepted
-    early = qpm.read_cq(accepted["cid"])
-    assert (early["outcome"], early["reason"]) == ("ACCEPTED", "completion-not-ready")
-    assert (early["completion_ready"], early["poll_operation"]) == (False, "read_cq")
-    status = qpm.task_status(accepted["cid"])
-    assert (status["lifecycle_state"], status["scheduler_state"]) == ("queued", "QUEUED")
-    assert accepted["wait_estimate"] == {"available": False, "reason": "telemetry-unavailable"}
-    wait = status["wait_estimate"]
-    assert (wait["available"], wait["kind"], wait["confidence"]) == (True, "wait", "estimated")
-    assert qpm.task_status(qtask_id=accepted["qtask_id"])["cid"] == accepted["cid"]
-
-
 def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
     assert qpm.read_cq("nobody")["outcome"] == "IN_PROGRESS"
     assert qpm.read_cq("nobody")["lifecycle_state"] == "no-ready-completion"
@@ -109,24 +72,6 @@ def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
     unknown = qpm.get_task_metadata(task_id=10**6)["provider_metadata"]
     assert unknown == {"available": False, "reason": "not-found"}
     assert qpm.delete_circuit("nobody") is None
-
-
-def test_sync_run_with_cancel_on_timeout_cancels_queued_circuit(qpm: QPM, busy: None) -> None:
-    late = qpm.sync_run(info(), timeout=0.05, cancel_on_timeout=True)
-    assert (late["outcome"], late["reason"]) == ("CANCELLED", "sync-timeout")
-    record = completion(qpm, late["cid"])
-    assert (record["rc"], record["outcome"], record["reason"]) == (2, "CANCELLED", "cancelled")
-    assert record["result"] == {"counts": {}}
-
-
-def test_cancel_of_running_circuit_is_pending_then_done(qpm: QPM) -> None:
-    accepted = running(qpm)
-    status = qpm.task_status(accepted["cid"])
-    assert (status["outcome"], status["scheduler_state"]) == ("ACCEPTED", "RUNNING")
-    assert status["provider_handle"] == "main-0"
-    answer = qpm.cancel_task(qtask_id=accepted["qtask_id"])
-    assert (answer["outcome"], answer["provider_cancel_status"]) == ("CANCEL_PENDING", "cancelling")
-    assert completion(qpm, accepted["cid"])["outcome"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(
@@ -178,11 +123,6 @@ def test_counts_are_reproducible_from_task_metadata(qpm: QPM, env: simenv.Client
     assert timing["timing"]["completion_time"] == answer["result"]["completion_time"]
 
 
-def test_same_seed_gives_same_counts(qpm: QPM) -> None:
-    first, second = (qpm.sync_run(info(seed=5))["result"]["result"] for _ in range(2))
-    assert first == second
-
-
 @pytest.mark.parametrize(
     ("qasm", "counts"), [(BELL, {"00", "11"}), (PLAIN, {"00"})], ids=["measured", "not measured"]
 )
@@ -217,30 +157,6 @@ def test_deleted_circuit_is_cancelled_and_unknown(qpm: QPM, env: simenv.Client) 
     task = env.task(accepted["scheduler_task_id"])
     assert task.wait(timeout_s=60) == "CANCELLED"
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
-
-
-def test_unknown_reservation_is_refused(qpm: QPM) -> None:
-    accepted = qpm.async_run(info())
-    cid, number = accepted["cid"], accepted["qtask_id"]
-    for call in (
-        lambda: qpm.sync_run(info(), reservation_id=7),
-        lambda: qpm.async_run(info(), reservation_id=7),
-        lambda: qpm.cancel_task(cid, reservation_id=7),
-        lambda: qpm.delete_circuit(cid, reservation_id=7),
-    ):
-        with pytest.raises(ExecutionError, match="no reservation 7"):
-            call()
-    for answer in (
-        qpm.read_cq(cid, reservation_id=7),
-        qpm.peek_cq(cid, reservation_id=7),
-        qpm.task_status(cid, reservation_id=7),
-        qpm.get_task_timing(reservation_id=7, task_id=number),
-        qpm.get_task_metadata(reservation_id=7, task_id=number),
-    ):
-        assert (answer["outcome"], answer["reason"]) == (
-            "INVALID_RESERVATION", "reservation-not-found",
-        )  # fmt: skip
-    assert completion(qpm, cid)["reservation_id"] is None
 
 
 def test_statevector_from_result_file_is_complete(qpm: QPM) -> None:

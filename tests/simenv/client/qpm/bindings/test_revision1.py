@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from hosts import BAD, Endpoint, info, until
+from hosts import BAD, info, until
 
 from simenv.client.qpm import identity
 from simenv.client.qpm.completion_queues import CompletionRetention, RetiredCircuit
 from simenv.client.qpm.provider import QPM, SingleQPM
 from simenv.frontends.qfw import service
 from simenv.model import ServiceInfo
-from simenv.qpm.contract import ExecutionError, InProgressError, QPMCapability, QPMType
+from simenv.qpm.contract import ExecutionError, InProgressError
 
 
 @pytest.fixture
@@ -29,24 +29,6 @@ def read(single: SingleQPM, cid: str) -> dict[str, object]:
 
     table: dict[str, object] = until(ready)
     return table
-
-
-def test_service_record_describes_simulator_qpm(single: SingleQPM) -> None:
-    record = single.query()
-    assert (record.service_name, record.max_capacity, record.properties) == ("QPM", -1, None)
-    assert record.qpm_type == QPMType.SIMULATOR
-    assert record.qpm_capabilities & QPMCapability.STATEVECTOR
-    assert (record.class_name, record.module_name) == ("SingleQPM", SingleQPM.__module__)
-
-
-def test_reserve_release_test_and_shutdown_have_no_effect(single: SingleQPM) -> None:
-    assert single.reserve({"name": "QPM"}, Endpoint(), 1, extra=2) is None
-    assert single.release() is None
-    assert single.release(["x"]) is None
-    assert isinstance(single.test(), str)
-    assert single.is_ready() is True
-    assert single.shutdown() is None
-    assert single.sync_run(info())["rc"] == 0  # another client's shutdown stops nothing
 
 
 def test_circuit_returned_by_sync_run_is_retired(single: SingleQPM) -> None:
@@ -67,14 +49,6 @@ def test_reading_evicted_completion_raises_execution_error(qpm: QPM) -> None:
     assert single.read_cq(cids[1])["cid"] == cids[1]
     with pytest.raises(InProgressError):  # it was read
         single.read_cq(cids[1])
-
-
-def test_bad_circuit_raises_in_sync_run_and_fails_in_async_run(single: SingleQPM) -> None:
-    with pytest.raises(ExecutionError, match="nonsense"):
-        single.sync_run(info(BAD))
-    record = read(single, single.async_run(info(BAD)))
-    assert record["rc"] != 0
-    assert "nonsense" in str(record["result"])
 
 
 def test_revisions_do_not_share_completions(qpm: QPM, single: SingleQPM) -> None:

@@ -9,7 +9,6 @@ from hosts import completion, info, running
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.telemetry import TelemetryBinding
 from simenv.model.views import DeviceKind
 from simenv.qpm.contract import EXTENSIONS, REVISION2, UnknownObjectError
 
@@ -147,15 +146,6 @@ def test_service_lifecycle_lists_all_events_and_audit_records(qpm: QPM, env: sim
         service_lifecycle_telemetry["access_class"],
         service_lifecycle_telemetry["telemetry"]["object"],
     ) == ("operator", "service-lifecycle")
-
-
-def test_access_model_lists_every_call(qpm: QPM) -> None:
-    model = qpm.get_telemetry_access_model()
-    assert model["enforcement"] == "record-only"
-    calls = {name for name in vars(TelemetryBinding) if not name.startswith("_")}
-    assert calls <= set(model["methods"])
-    classes = {entry["name"] for entry in model["access_classes"]}
-    assert {method["access_class"] for method in model["methods"].values()} <= classes
 
 
 def test_libraries_are_pools_of_environment(qpm: QPM, env: simenv.Client) -> None:
