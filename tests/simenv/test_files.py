@@ -178,9 +178,7 @@ def test_runtime_folder_with_too_long_path_is_not_used(monkeypatch: pytest.Monke
         assert config.socket_base(environ) == Path("/tmp")
 
 
-def test_socket_folder_below_folder_writable_by_others_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_socket_folder_below_open_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with TemporaryDirectory(prefix="s") as name:
         Path(name).chmod(0o777)
         monkeypatch.setattr("tempfile.tempdir", name)

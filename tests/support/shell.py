@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 import pytest
 
 from simenv.cli.app import run
+
+
+class Terminal(io.StringIO):
+    """What is written to it is shown on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Answer:

@@ -26,13 +26,7 @@ from simenv.calibration.accept import (
 )
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import calibrate as fitting
-from simenv.calibration.fit.calibrate import (
-    AER,
-    HOMOGENEOUS,
-    SNAPSHOT,
-    FitRefusedError,
-    calibrate,
-)
+from simenv.calibration.fit.calibrate import AER, HOMOGENEOUS, SNAPSHOT, FitRefusedError, calibrate
 from simenv.calibration.score import Predictor
 
 
@@ -115,9 +109,7 @@ def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.Monke
         calibrate(counts, snapshot, "fitted")
 
 
-def test_a_share_with_a_larger_gain_that_is_not_certain_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """At share 0.5 all circuits gain; at 1 most gain more and one loses much."""
     counts, snapshot = random_counts(10, 2)
     even = np.full(10, 0.01)
@@ -189,9 +181,7 @@ def few() -> tuple[CountsData, CalibrationSnapshot]:
     return random_counts(9, 2)
 
 
-def test_few_different_circuits_are_not_enough(
-    few: tuple[CountsData, CalibrationSnapshot],
-) -> None:
+def test_few_different_circuits_are_not_enough(few: tuple[CountsData, CalibrationSnapshot]) -> None:
     counts, snapshot = few
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.0

@@ -119,9 +119,7 @@ def test_each_negative_control_fails_alone(
 @pytest.mark.parametrize(
     ("name", "qubits"), [("trapped-ions", range(8)), ("neutral-atoms", (0, 1, 2, 8, 9, 10))]
 )
-def test_other_technologies_are_certified(
-    client: Client, name: str, qubits: tuple[int, ...]
-) -> None:
+def test_other_technology_is_certified(client: Client, name: str, qubits: tuple[int, ...]) -> None:
     result = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
     assert result.passed, (result.culprits, result.unresolved)
 

@@ -77,7 +77,7 @@ def test_a_device_below_the_recipe_of_aer_is_named() -> None:
     ]
 
 
-def test_wrong_data_leave_no_device(
+def test_bad_data_leave_no_device(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bad.jsonl"

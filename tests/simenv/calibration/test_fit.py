@@ -99,9 +99,7 @@ def test_components_at_zero_are_the_calibrated_device() -> None:
     assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
 
 
-def test_a_fit_predicts_circuits_that_it_did_not_see(
-    fitted: FittedDevice, counts: CountsData
-) -> None:
+def test_fit_predicts_circuits_it_did_not_see(fitted: FittedDevice, counts: CountsData) -> None:
     models = {"before": Predictor(library.load("lima")), "after": Predictor(fitted.snapshot)}
     result = score(split(counts), models, IdealDistributions())
     for part in (result.part(test=False), result.part(test=True)):

@@ -250,8 +250,7 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
-    [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")],
+    ("changes", "problem"), [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")]
 )
 def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
     tmp_path: Path, changes: dict[str, Any], problem: str

@@ -24,12 +24,7 @@ from simenv.calibration.experiments import procedure as scouting
 from simenv.calibration.experiments.clifford import native_set
 from simenv.calibration.experiments.estimators import Estimate, without_signal
 from simenv.calibration.experiments.plans import Counts, PlannedCircuit, Planner, PoolRunner
-from simenv.calibration.experiments.procedure import (
-    TIMED_1Q,
-    ExperimentShots,
-    Procedure,
-    choose,
-)
+from simenv.calibration.experiments.procedure import TIMED_1Q, ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.cli.devices import details
 from simenv.client.client import Client

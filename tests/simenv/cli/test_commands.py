@@ -86,9 +86,7 @@ def test_feed_forward_of_openqasm_3_is_executed(shell: Shell) -> None:
     assert {key[0] for key in result.object["counts"]} == {"0"}
 
 
-def test_statevector_probabilities_and_expectations_are_returned(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_states_probabilities_and_expectations_are_returned(shell: Shell, tmp_path: Path) -> None:
     plain = tmp_path / "plain.qasm"
     plain.write_text('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0],q[1];')
     entries = ("--shots", "0", "--output", "statevector", "--output", "probabilities")
@@ -164,9 +162,7 @@ def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> 
         (("events",), Event),
     ],
 )
-def test_json_keys_are_fields_of_model(
-    shell: Shell, words: tuple[str, ...], kind: type[Any]
-) -> None:
+def test_json_keys_are_model_fields(shell: Shell, words: tuple[str, ...], kind: type[Any]) -> None:
     shell("submit", BELL, "--wait")
     result = shell(*words, "--json")
     assert result.code == 0, result.err

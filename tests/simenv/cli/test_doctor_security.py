@@ -79,9 +79,7 @@ def test_secret_key_files_readable_by_others_fail(home: Path, name: str) -> None
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {file}")
 
 
-def test_sockets_of_running_environment_are_checked(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sockets_of_environment_are_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", KERNELS)
     with environment(launcher={"use": "local"}) as live:
         (value,) = doctor_checks.socket_security()
@@ -232,9 +230,7 @@ def test_missing_launch_agent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> N
     assert agent.detail == "/nowhere/agent is not here: no way to other nodes"
 
 
-def test_invalid_slurm_node_list_fails_with_remedy(
-    slurm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_slurm_nodes_fail_with_remedy(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[2-1]")
     (finding,) = doctor_checks.nodes()
     assert finding.level == "fail"

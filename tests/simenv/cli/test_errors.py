@@ -52,9 +52,7 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
     assert (caught["code"], caught["line"], caught["column"]) == ("program", 3, 1)
 
 
-def test_control_characters_in_error_message_are_escaped(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_control_characters_of_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     run_guarded(
         lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False
     )
@@ -78,9 +76,7 @@ def test_error_of_batch_names_index_of_each_bad_item(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     "line", [["statu"], ["submit"], ["--nonsense"], ["submit", "x", "--shots", "many"]]
 )
-def test_mistyped_command_line_is_a_usage_error(
-    line: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistyped_line_is_usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")

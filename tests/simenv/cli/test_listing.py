@@ -30,9 +30,7 @@ def test_tab_in_cell_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "NAME\tSIZE\na\t1\nb\\tc\t20\n"
 
 
-def test_selected_columns_are_printed_in_requested_order(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_columns_are_printed_in_requested_order(capsys: pytest.CaptureFixture[str]) -> None:
     listing(COLUMNS, Style(False, columns="size, name", no_header=True), lambda: ROWS[:1])
     assert capsys.readouterr().out == "1\ta\n"
 

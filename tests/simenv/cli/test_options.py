@@ -37,9 +37,7 @@ def test_common_option_without_value_is_refused(line: list[str]) -> None:
         hoist(line)
 
 
-def test_settings_are_named_by_name_service_file_or_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_settings_are_found_by_name_file_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SIMENV_SERVICE", raising=False)
     assert not Settings().named
     assert Settings(name="a").named

@@ -53,9 +53,7 @@ def test_option_that_does_not_apply_to_target_is_refused(
     assert f"use it with {goes_with}" in output
 
 
-def test_environment_that_fails_to_restart_is_closed_and_removed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_environment_that_fails_to_restart_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = Restartable()
     home = environment.service.parent
     environment.begin()
@@ -148,9 +146,7 @@ def test_hardware_pool_behaves_like_simulator_pool(shell: Shell, circuits: Path)
     assert all(0 < each["total_variation"] < 0.5 for each in far)
 
 
-def test_circuit_refused_by_one_pool_is_a_difference_in_behaviour(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_circuit_refused_by_one_pool_is_a_difference(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "wide.qasm"
     path.write_text(WIDE)
     answer = shell("qpm", "diff", "main", "qpu", str(path), "--shots", "50")
@@ -164,9 +160,7 @@ def test_pool_compared_with_itself_is_same(shell: Shell, circuits: Path) -> None
     assert {row["finding"] for row in outcome["rows"]} == {"same"}
 
 
-def test_paused_pool_ends_comparison_at_timeout(
-    shell: Shell, environment: Live, circuits: Path
-) -> None:
+def test_paused_pool_ends_diff_at_timeout(shell: Shell, environment: Live, circuits: Path) -> None:
     with environment.client() as client:
         qpm = client.qpm_with(pool="qpu")
         qpm.pause_execution_target()

@@ -68,9 +68,7 @@ def test_unknown_binding_ends_with_exit_code_4(shell: Shell, sweep: str, tmp_pat
     assert shell("result", f"{sweep}.1", "--save", str(tmp_path / "one.h5")).code == 0
 
 
-def test_bundle_of_sweep_reproduces_counts_of_all_bindings(
-    shell: Shell, sweep: str, tmp_path: Path
-) -> None:
+def test_bundle_of_sweep_reproduces_all_counts(shell: Shell, sweep: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "bundle")
     first = shell("result", sweep, "--bundle", folder, "--json")
     assert first.code == 0

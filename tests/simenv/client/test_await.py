@@ -103,9 +103,7 @@ def test_cancelled_await_does_not_cancel_task(link: ServiceSession, peer: Peer) 
     assert task.result(5).seed == 0
 
 
-def test_result_is_available_after_its_event_loop_was_closed(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_result_is_available_after_event_loop_was_closed(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     loop = asyncio.new_event_loop()
@@ -127,9 +125,7 @@ def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, pee
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_service_raises_service_lost_error_in_every_await(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_lost_service_raises_its_error_in_every_await(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> list[object]:
@@ -147,9 +143,7 @@ def test_lost_result_is_requested_again_while_awaited(link: ServiceSession, peer
     assert asyncio.run(seed(task)) == 0
 
 
-def test_closing_session_raises_no_service_error_in_awaits(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_closing_session_raises_its_error_in_awaits(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> None:
@@ -180,9 +174,7 @@ def test_as_completed_accepts_ended_repeated_and_no_tasks(link: ServiceSession) 
     assert list(as_completed([])) == []
 
 
-def test_as_completed_raises_timed_out_error_after_timeout(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 3)
     peer.say(peer.end([1]))
@@ -234,7 +226,7 @@ def env(live: Live) -> Iterator[Client]:
 
 
 def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
-    with env.reserve("main", for_s=12.0, count=4, **UNIT) as result:
+    with env.reserve("main", for_s=6.0, count=4, **UNIT) as result:
         first = result.info()
         until(lambda: result.info().expires_ns > first.expires_ns + 10**9)
         assert result.info().state is ReservationState.ACTIVE
@@ -351,9 +343,7 @@ def test_invalid_reservation_durations_are_refused(env: Client, value: object) -
         env.reserve("main", for_s=value)  # type: ignore[arg-type]
 
 
-def test_exception_of_with_block_is_raised_when_service_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_exception_of_block_is_raised_when_service_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave() -> None:
         with env.reserve(for_s=0.1):
             monkeypatch.setattr("simenv.client.connection.channel.LOST_S", 0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -23,7 +22,6 @@ import simenv
 from simenv.errors import (
     BatchRefusedError,
     InfeasibleError,
-    KeyConflictError,
     NotFoundError,
     OptionError,
     ProgramError,
@@ -158,14 +156,6 @@ def test_empty_batch_has_no_tasks(env: simenv.Client) -> None:
     assert env.submit_many([]) == []
 
 
-def test_same_key_gives_same_task_and_refuses_other_program(env: simenv.Client) -> None:
-    first = env.submit(BELL, idempotency_key="again")
-    assert env.submit(BELL, idempotency_key="again").id == first.id
-    assert env.submit(BELL, idempotency_key="again").result(60).counts == first.result(60).counts
-    with pytest.raises(KeyConflictError, match="again"):
-        env.submit(GHZ, idempotency_key="again")
-
-
 def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
     task = env.submit(BELL, name="found")
     counts = task.result(60).counts
@@ -206,25 +196,6 @@ def test_queued_task_has_reason_and_wait_shows_progress(
     assert waits.wait(progress=True) is TaskState.CANCELLED
     assert slow.wait() is TaskState.CANCELLED
     assert waits.id in capsys.readouterr().err
-
-
-def test_threads_share_a_client(env: simenv.Client) -> None:
-    def work(thread: int) -> list[int]:
-        return [env.submit(BELL, seed=100 * thread + k).result(60).seed for k in range(50)]
-
-    with ThreadPoolExecutor(8) as pool:
-        entries = list(pool.map(work, range(8)))
-    assert entries == [[100 * thread + k for k in range(50)] for thread in range(8)]
-
-
-def test_fifty_tasks_are_awaited_concurrently(env: simenv.Client) -> None:
-    async def one(seed: int) -> int:
-        return (await env.submit(GHZ, seed=seed)).seed
-
-    async def main() -> list[int]:
-        return await asyncio.gather(*[one(seed) for seed in range(50)])
-
-    assert asyncio.run(main()) == list(range(50))
 
 
 def test_forked_child_has_its_own_connection(env: simenv.Client) -> None:
@@ -327,12 +298,6 @@ def test_status_workers_pools_and_events_describe_environment(env: simenv.Client
     seqs = [event.seq for event in env.events(since=1)]
     assert seqs == list(range(2, 2 + len(seqs)))
     assert repr(env) == f"<simenv local@{info.node} | 1 pool, 1/1 workers up | 0 waiting>"
-
-
-def test_result_is_json_serializable(env: simenv.Client) -> None:
-    document = json.loads(json.dumps(env.run(BELL, seed=7, shots=100).to_dict()))
-    assert document["state"] == "DONE"
-    assert sum(document["counts"].values()) == 100
 
 
 def test_queries_of_environment_load_neither_numpy_nor_qiskit(env: simenv.Client) -> None:

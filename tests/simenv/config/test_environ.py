@@ -160,9 +160,7 @@ def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
         ({"memory_per_slot": "lots"}, "memory_per_slot = 'lots' is not a size", ""),
     ],
 )
-def test_invalid_launch_settings_are_refused_with_hint(
-    values: dict[str, object], said: str, hint: str
-) -> None:
+def test_bad_launch_settings_have_hint(values: dict[str, object], said: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         config.convert(values)
     assert caught.value.hint.startswith(hint)

@@ -51,9 +51,7 @@ def test_command_refuses_kernel_folder_writable_by_others(
     assert REFUSED in capsys.readouterr().err
 
 
-def test_prepared_kernel_folders_are_private(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prepared_kernel_folder_is_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "_chosen", [tmp_path])
     result = warmup.prepare(tmp_path / "kernels")
     assert result.stat().st_mode & 0o077 == result.parent.stat().st_mode & 0o077 == 0

@@ -36,17 +36,13 @@ def test_settings_of_last_start_are_used_except_fault_injection(home: dict[str, 
     assert document.faults == ""
 
 
-def test_settings_of_last_start_without_journal_are_used_only_with_resume(
-    home: dict[str, str],
-) -> None:
+def test_settings_of_last_start_without_journal_need_resume(home: dict[str, str]) -> None:
     (Path(home["SIMENV_HOME"]) / NAME / "journal.db").unlink()
     assert config.load({"name": NAME}, environ=home).slots == 0
     assert config.load({"name": NAME, "resume": True}, environ=home).slots == 3
 
 
-def test_named_config_file_replaces_settings_of_last_start(
-    home: dict[str, str], tmp_path: Path
-) -> None:
+def test_named_file_replaces_settings_of_last_start(home: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("silent_s = 3.0\n")
     document = config.load({"name": NAME}, file, home)
@@ -118,9 +114,7 @@ def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
     assert config.places(named, environ).state == tmp_path / "here"
 
 
-def test_simenv_service_is_path_or_name_of_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simenv_service_is_path_or_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def named(value: str) -> Path | None:
@@ -146,9 +140,7 @@ def test_executable_that_is_not_python_is_refused_unless_simenv_python_is_set(
         config.interpreter({})
 
 
-def test_link_named_python_to_other_program_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_link_python_to_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = tmp_path / "python3"
     link.symlink_to(tmp_path / "defwp")
     monkeypatch.setattr(sys, "executable", str(link))
@@ -272,9 +264,7 @@ a line that is none
         ("", "/home", ""),
     ],
 )
-def test_filesystem_of_folder_is_that_of_its_innermost_mount(
-    mounts: str, folder: str, kind: str
-) -> None:
+def test_filesystem_of_folder_is_of_innermost_mount(mounts: str, folder: str, kind: str) -> None:
     assert paths.kind(PurePosixPath(folder), mounts) == kind
 
 

@@ -103,9 +103,7 @@ def test_each_qpm_error_has_unique_defw_name() -> None:
     assert all(name.startswith("DEFw") for name in names)
 
 
-def test_reason_text_has_plain_number_even_if_enum_text_is_its_repr(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reason_has_plain_number_even_if_enum_text_is_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that initialised Python twice."""
     monkeypatch.setattr(enum.IntEnum, "__str__", enum.Enum.__repr__)
     monkeypatch.setattr(enum.IntEnum, "__format__", lambda self, _: repr(self))

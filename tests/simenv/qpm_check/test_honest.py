@@ -12,9 +12,7 @@ from simenv.qpm_check.check import VerdictState
 PATIENCE_S = 90.0  # a plugin without defects is slow on a busy machine, and nothing else
 
 
-def test_query_that_raises_in_revision_2_fails_only_selector_check(
-    tmp_path: Path,
-) -> None:
+def test_query_that_raises_in_revision_2_fails_only_selector_check(tmp_path: Path) -> None:
     report = checked(assembled(tmp_path, "query_raises"), "query.lookup", "query.selector")
     verdicts = {v.id: v.state for v in report.verdicts}
     assert verdicts == {"query.lookup": VerdictState.PASSED, "query.selector": VerdictState.FAILED}

@@ -191,9 +191,7 @@ def test_number_of_reservations_is_limited_per_owner_and_in_total(
     assert host.reserve(owner="ada").status == "accepted"
 
 
-def test_number_of_ended_reservation_records_is_bounded(
-    host: Claimant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ended_reservations_are_bounded(host: Claimant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "MAX_OVER", 5)
     for _ in range(20):
         host.end(host.reserve().reservation)
@@ -294,9 +292,7 @@ def popped(order: QueuePolicy, seed: int, priorities: tuple[int, ...]) -> list[i
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: "-".join((order.policy, *order.keys)))
 @pytest.mark.parametrize("seed", range(5))
-def test_priorities_do_not_change_order_of_policies_without_them(
-    order: QueuePolicy, seed: int
-) -> None:
+def test_priorities_change_no_policy_without_them(order: QueuePolicy, seed: int) -> None:
     alike = popped(order, seed, (0,))
     assert len(alike) > 400
     assert popped(order, seed, (0, 1, 60, -3, 10**6)) == alike
@@ -456,9 +452,7 @@ def test_worker_that_holds_memory_is_chosen_before_one_without() -> None:
 
 
 @pytest.mark.parametrize("slots", [(2, 2), (2, 2, 2), (4, 2), (8,)])
-def test_tasks_of_one_two_and_four_ranks_all_make_progress_on_shared_nodes(
-    slots: tuple[int, ...],
-) -> None:
+def test_tasks_of_1_2_and_4_ranks_make_progress_on_shared_nodes(slots: tuple[int, ...]) -> None:
     specs = (
         PoolSpec("main", min=sum(slots), max=sum(slots)),
         crew("wide", ranks=4, count=2),

@@ -90,9 +90,7 @@ def test_cancelled_waiting_parent_fails_its_child(machine: CheckedScheduler) -> 
     assert is_empty(machine)
 
 
-def test_chain_of_10000_ends_without_recursion_a_part_at_each_tick(
-    machine: CheckedScheduler,
-) -> None:
+def test_chain_of_10000_ends_without_recursion_in_parts(machine: CheckedScheduler) -> None:
     scheduler, state = machine.scheduler, machine.state
     (last,) = machine.submit()
     first = last
@@ -174,9 +172,7 @@ def test_drained_device_waits_for_its_dependent_tasks() -> None:
     assert machine.state.controls.of("other").drained
 
 
-def test_reason_names_the_parent_and_its_state_and_the_wait_is_unknown(
-    machine: CheckedScheduler,
-) -> None:
+def test_reason_names_parent_and_state_and_wait_is_unknown(machine: CheckedScheduler) -> None:
     first, second = machine.submit(2)
     (child,) = machine.submit(after=(first, second))
     record = machine.state.tasks[child]

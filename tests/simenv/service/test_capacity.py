@@ -53,9 +53,7 @@ def explained(bench: ServiceHarness) -> Explanation:
     return answer.explanation
 
 
-def test_program_that_fits_only_a_lost_node_is_refused_and_the_node_named(
-    bench: ServiceHarness,
-) -> None:
+def test_program_that_fits_only_a_lost_node_is_refused_by_name(bench: ServiceHarness) -> None:
     lose(bench)
     answer = submit(bench, "a")
     assert isinstance(answer, m.Refused)
@@ -84,9 +82,7 @@ def test_routing_uses_a_node_again_when_it_is_back(bench: ServiceHarness) -> Non
     assert isinstance(submit(bench, "c"), m.Accepted)
 
 
-def test_accepted_task_that_fits_no_node_any_more_is_reported_in_queue_and_events(
-    bench: ServiceHarness,
-) -> None:
+def test_task_that_fits_no_node_any_more_is_in_queue_and_events(bench: ServiceHarness) -> None:
     accepted = submit(bench, "a")
     assert isinstance(accepted, m.Accepted)
     bench.submit(spec(1))

@@ -158,9 +158,7 @@ def test_keys_of_earlier_versions_are_recognized(bench: ServiceHarness, count: i
     assert refused(bench, task, key="old").code == "key_conflict"
 
 
-def test_restart_keeps_children_waiting_and_runs_those_whose_parents_are_done(
-    bench: ServiceHarness,
-) -> None:
+def test_restart_keeps_children_waiting_and_runs_those_of_done(bench: ServiceHarness) -> None:
     first, second = after(bench), after(bench)
     waits, runs = after(bench, first, second), after(bench, first)
     tasks = bench.assigned()
@@ -311,14 +309,6 @@ def test_restart_keeps_the_strings(bench: ServiceHarness) -> None:
     bodies = iter(lambda: worker.receive(0.0), None)
     chunks = [each for each in map(codec.to_worker, bodies) if isinstance(each, m.AssignChunk)]
     assert [each.bit_strings for chunk in chunks for each in chunk.terms] == [("00", "11")]
-
-
-def test_wrong_strings_are_refused(bench: ServiceHarness) -> None:
-    assert refusal(bench, "one", "0") == (
-        "option",
-        "the bit string '0' has 1 bits, the circuit 2 qubits",
-    )
-    assert "'0x' is not made of 0 and 1" in refusal(bench, "two", "0x")[1]
 
 
 def test_service_without_this_output_refuses_it_by_name(

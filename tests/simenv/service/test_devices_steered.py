@@ -30,9 +30,7 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
     assert _target(office).sent == 1
 
 
-def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones(
-    office: ReservationHarness,
-) -> None:
+def test_draining_device_refuses_tasks_and_finishes_accepted(office: ReservationHarness) -> None:
     assert isinstance(office.submit(), m.Accepted)
     result = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
     assert (result.changed, result.info.state, result.info.drain_mode) == (

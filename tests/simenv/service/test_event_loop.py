@@ -43,9 +43,7 @@ def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> 
     assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
 
 
-def test_message_under_key_of_client_itself_is_known_by_its_key_alone(
-    bench: ServiceHarness,
-) -> None:
+def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="~one of a kind")
     assert isinstance(first, m.Accepted)
     again = bench.submit(spec(seed=2), key="~one of a kind")
@@ -108,9 +106,7 @@ def test_task_of_lost_worker_runs_again(bench: ServiceHarness) -> None:
     assert again.attempt == first.attempt + 1
 
 
-def test_submission_with_invalid_tasks_is_refused_as_a_whole_and_each_one_named(
-    bench: ServiceHarness,
-) -> None:
+def test_submission_with_invalid_tasks_is_refused_and_each_is_named(bench: ServiceHarness) -> None:
     refused = bench.submit(
         spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(5_000).packed())
     )
@@ -167,9 +163,7 @@ def test_a_client_that_watches_gets_the_result_too(bench: ServiceHarness) -> Non
     assert done.task == 1
 
 
-def test_cancel_reply_states_whether_task_was_waiting_running_ended_or_unknown(
-    bench: ServiceHarness,
-) -> None:
+def test_cancel_reply_states_if_task_waited_ran_ended_or_is_unknown(bench: ServiceHarness) -> None:
     bench.join()
     bench.submit(spec(), key="a1")
     running = bench.assigned()

@@ -55,9 +55,7 @@ def has(office: ReservationHarness, number: int) -> bool:
     return bool(office.get(m.Queue, m.GetTasks(1, [number])).tasks)
 
 
-def test_results_above_the_limit_of_their_owner_are_removed_oldest_first(
-    office: ReservationHarness,
-) -> None:
+def test_results_above_limit_of_owner_are_removed_oldest_first(office: ReservationHarness) -> None:
     hers = end(office, office.ana, 5, 10_000)
     his = end(office, office.ben, 5, 20_000)
     office.get(OwnerReports, SetLimits(1, "ana", {"max_kept_bytes": 25_000}), office.ops)
@@ -85,9 +83,7 @@ def test_results_of_owner_with_largest_use_are_removed_first(tmp_path: Path) -> 
     office.loop.result_requests.stop()
 
 
-def test_stored_submissions_count_for_their_owner_and_evict_no_results_of_others(
-    tmp_path: Path,
-) -> None:
+def test_stored_submissions_count_for_owner_and_evict_no_others_results(tmp_path: Path) -> None:
     """Tasks that were cancelled at once have hardly a result, but their programs are kept."""
     office = made(tmp_path, results={"keep_gib": 0.0025})
     hers = end(office, office.ana, 10, 40_000)
@@ -155,9 +151,7 @@ def test_audit_entries_are_kept_when_other_events_are_removed(
     assert len(left) == len(before) + 1  # and the newest of all
 
 
-def test_the_audit_log_is_bounded(
-    office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_log_is_bounded(office: ReservationHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_retention, "MAX_AUDIT_EVENTS", 3)
     for number in range(6):
         office.get(OwnerReports, SetLimits(1, "ana", {"max_priority": number}), office.ops)
@@ -190,9 +184,7 @@ def test_events_caused_by_a_client_are_bounded_and_evict_no_others(
     assert (owners.count("ana"), owners.count("ben")) == (5, 1)
 
 
-def test_all_owners_events_share_one_bound(
-    office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_have_a_bound(office: ReservationHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_retention, "MAX_OWNERS_EVENTS", 6)
     for peer in (office.ana, office.ben):
         for _ in range(5):
@@ -203,9 +195,7 @@ def test_all_owners_events_share_one_bound(
     assert (owners.count("ana"), owners.count("ben")) == (3, 3)
 
 
-def test_events_older_than_history_are_removed_except_the_newest(
-    office: ReservationHarness,
-) -> None:
+def test_events_older_than_history_are_removed_but_the_newest(office: ReservationHarness) -> None:
     number = office.loop.executor.next_event
     office.loop.executor.record_event(
         "a.kind", "subject", "the newest: its number is not given out again"

@@ -10,9 +10,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools, Release, Released
 
 
-def test_dedicated_worker_serves_only_its_reservation_also_after_crash(
-    office: ReservationHarness,
-) -> None:
+def test_dedicated_worker_serves_its_reservation_after_crash(office: ReservationHarness) -> None:
     assert office.reserve(4, workers=1).status == "delayed"  # no worker is there yet
     office.join()
     decision = office.reserve(4, workers=1)

@@ -146,9 +146,7 @@ def test_pool_shows_reason_of_failed_worker_start(bench: ServiceHarness) -> None
     assert "no room for a helper" in info.reason
 
 
-def test_pool_shows_last_log_line_of_worker_that_exits_before_it_is_ready(
-    bench: ServiceHarness,
-) -> None:
+def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarness) -> None:
     command = bench.paper.commands["main-0"]
     command.log.write_text("line one\nCOMM_WORLD has size 1, 4 were told\n")
     bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 5", command.start))
@@ -207,9 +205,7 @@ def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: Service
     assert {node.state for node in node_infos(bench.state)} == {"up"}
 
 
-def test_resumed_node_gets_no_workers_while_launcher_counts_it_as_lost(
-    bench: ServiceHarness,
-) -> None:
+def test_resumed_node_has_no_workers_while_launcher_misses_it(bench: ServiceHarness) -> None:
     node = bench.paper.commands["main-0"].shares[0].node
     bench.paper.sought.add(node)
     bench.paper.said.append(LauncherEvent("node.lost", node, "no answer"))

@@ -38,9 +38,7 @@ def describe(
     bench.step()
 
 
-def test_hardware_worker_command_line_names_its_provider_and_import_path(
-    bench: ServiceHarness,
-) -> None:
+def test_hardware_worker_command_line_has_provider_and_import_path(bench: ServiceHarness) -> None:
     argv = bench.paper.commands["qpu-0"].argv
     assert argv[argv.index("--provider") + 1] == "lab:one"
     assert argv[argv.index("--import-from") + 1] == "/here:/lib"
@@ -58,9 +56,7 @@ def test_program_wider_than_described_hardware_is_refused(bench: ServiceHarness)
     assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
 
 
-def test_device_descriptions_of_simulators_and_unknown_starts_are_ignored(
-    bench: ServiceHarness,
-) -> None:
+def test_descriptions_of_simulators_and_unknown_starts_are_ignored(bench: ServiceHarness) -> None:
     describe(bench, start=bench.paper.commands["qpu-0"].start + 7)
     describe(bench, name="main-0")
     assert bench.loop.devices.infos == ()
@@ -113,9 +109,7 @@ def test_hardware_worker_gets_grace_period_before_it_is_killed(
 @pytest.mark.parametrize(
     ("engine", "forced"), [("hardware", True), ("stabilizer", True), ("statevector", False)]
 )
-def test_results_that_cannot_be_repeated_are_synced_at_once(
-    tmp_path: Path, engine: str, forced: bool
-) -> None:
+def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, forced: bool) -> None:
     bench = ServiceHarness(tmp_path, durability="accepted")
     work = bench.join()
     bench.submit()

@@ -239,9 +239,7 @@ def test_invalid_limit_change_is_refused(
     assert words in result.message
 
 
-def test_new_key_does_not_inherit_limits_of_revoked_key_of_same_name(
-    office: ReservationHarness,
-) -> None:
+def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=7)
     office.say(RevokeKey(1, "ana"), office.ops)
     office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)

@@ -91,9 +91,7 @@ def test_message_with_invalid_number_is_refused_without_changes(
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
-def test_task_under_invalid_reservation_number_is_refused(
-    office: ReservationHarness, number: int
-) -> None:
+def test_task_under_bad_reservation_is_refused(office: ReservationHarness, number: int) -> None:
     before = office.digest()
     refused = office.under(number, 100)
     assert isinstance(refused, m.Refused)

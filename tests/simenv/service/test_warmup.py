@@ -34,9 +34,7 @@ def over(loading: Warmup) -> bool:
     return loading.over()
 
 
-def test_submission_waits_with_idle_event_loop_until_admission_is_loaded(
-    bench: ServiceHarness,
-) -> None:
+def test_submission_waits_in_idle_loop_until_admission_is_loaded(bench: ServiceHarness) -> None:
     submit_queue = bench.loop.submit_queue
     submit_queue.admission = None
     assert bench.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()])) == []
@@ -105,9 +103,7 @@ def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
         assert not (tmp_path / "home" / "worker.json").exists()
 
 
-def test_failed_shutdown_still_removes_connection_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_end_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = ServiceHarness(tmp_path)
     sockets = tmp_path / "sockets"
     sockets.mkdir()

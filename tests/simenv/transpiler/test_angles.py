@@ -104,9 +104,7 @@ def final_state(compiled: CompiledCircuit) -> Statevector:
 
 @pytest.mark.parametrize("device", NATIVE)
 @pytest.mark.parametrize("structure", range(8))
-def test_compiled_circuits_of_one_structure_prepare_their_own_states(
-    device: str, structure: int
-) -> None:
+def test_compiled_circuits_of_one_structure_have_own_states(device: str, structure: int) -> None:
     result = compiler(device)
     native = {name for name, _, _ in NATIVE[device]} | {"global_phase"}
     for seed in range(3):

@@ -93,9 +93,7 @@ HIDDEN: dict[str, Callable[[], QuantumCircuit]] = {
 
 
 @pytest.mark.parametrize("make", HIDDEN.values(), ids=list(HIDDEN))
-def test_huge_definition_inside_another_operation_is_refused(
-    make: Callable[[], QuantumCircuit],
-) -> None:
+def test_huge_definition_in_an_operation_is_refused(make: Callable[[], QuantumCircuit]) -> None:
     with pytest.raises(LimitExceededError, match="more than 1000000 operations"):
         check_operations(make())
 

@@ -44,9 +44,7 @@ def greedy() -> bytes:
     return bytes(data)
 
 
-def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(
-    reader: SandboxProcess,
-) -> None:
+def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: SandboxProcess) -> None:
     reader.convert(sound())
     with pytest.raises((LimitExceededError, ProgramError)):
         reader.convert(greedy(), "circuit.data")
@@ -83,9 +81,7 @@ def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_inst
         reader.convert(sound())
 
 
-def test_unread_reply_is_not_used_for_next_file(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
     with monkeypatch.context() as patch:
 

@@ -179,9 +179,7 @@ def test_records_of_disconnected_peers_are_bounded(
         assert len(out._unmarked) <= 10
 
 
-def test_unreachable_peer_is_not_recorded(
-    context: zmq.Context[zmq.Socket[bytes]],
-) -> None:
+def test_unreachable_peer_is_not_recorded(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     with context.socket(zmq.ROUTER) as router:
         router.set(zmq.ROUTER_MANDATORY, 1)
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))

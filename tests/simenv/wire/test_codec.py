@@ -76,9 +76,7 @@ def test_encoding_seed_beyond_64_bits_raises_overflow_error() -> None:
 @pytest.mark.parametrize("decode", DECODERS)
 @given(body=st.binary(max_size=200))
 @settings(derandomize=True)
-def test_random_bytes_decode_or_raise_protocol_error(
-    decode: codec.Decoder[object], body: bytes
-) -> None:
+def test_random_bytes_decode_or_raise_error(decode: codec.Decoder[object], body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         decode(body)
 
@@ -219,9 +217,7 @@ def test_key_file_accessible_to_others_is_refused(tmp_path: Path, loose: int) ->
     assert f"chmod 600 {path}" in caught.value.hint
 
 
-def test_key_file_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_file_of_other_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     monkeypatch.setattr("os.getuid", lambda: 4711)
@@ -229,9 +225,7 @@ def test_key_file_of_another_user_is_refused(
         keyfiles.read_private(path, UserKeyFile)
 
 
-def test_keys_file_and_then_its_folder_are_fsynced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_file_and_folder_are_fsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that was renamed and not synced may be the old one after a power cut, with a revoked
     key in it: first the file, then its folder."""
     synced: list[bool] = []

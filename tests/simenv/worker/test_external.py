@@ -33,9 +33,7 @@ def _run(folder: Path, text: str, words: str = "{circuit} {shots} {seed} {ranks}
     return program.output(CALL, RunControl())
 
 
-def test_a_process_gets_the_circuit_and_the_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_gets_circuit_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KEY", "secret")
     text = 'cat "$1"; echo $2 $3 $4 $OMP_NUM_THREADS [$SIMENV_KEY]'
     assert _run(tmp_path, text) == "OPENQASM 2.0;\n7 5 3 3 []\n"
@@ -45,9 +43,7 @@ def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
     assert _run(tmp_path, 'echo "$#:$1"', "'a b={shots}' {circuit}") == "2:a b=7\n"
 
 
-def test_a_failure_has_its_code_and_its_stderr(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_failure_has_code_and_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MachineFailed, match="exit code 3: too many qubits"):
         _run(tmp_path, "echo too many qubits >&2; exit 3")
     with pytest.raises(MachineFailed, match="signal 11"):

@@ -32,9 +32,7 @@ def same_path() -> Iterator[None]:
         ("no_such_lab:one", "ModuleNotFoundError: No module named 'no_such_lab'"),
     ],
 )
-def test_failing_provider_factory_raises_config_error_with_its_cause(
-    provider: str, said: str
-) -> None:
+def test_failing_provider_raises_config_error_with_its_cause(provider: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         create_engine(provider, "")
     assert "\n" not in str(caught.value)
@@ -65,9 +63,7 @@ def test_device_description_is_reported_once_per_change() -> None:
     assert result.changed_info() is None
 
 
-def test_failing_hardware_warmup_raises_config_error_with_its_cause(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_failing_warmup_raises_config_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def cold(_: object) -> None:
         raise RuntimeError("no\ntarget")
 

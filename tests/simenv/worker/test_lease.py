@@ -71,9 +71,7 @@ def hear(doors: ZmqListener, kind: type) -> tuple[bytes, object]:
     raise AssertionError(f"no {kind.__name__} came")
 
 
-def test_worker_exits_when_its_lease_expires(
-    doors: ZmqListener, worker: subprocess.Popen[bytes]
-) -> None:
+def test_worker_exits_when_lease_ends(doors: ZmqListener, worker: subprocess.Popen[bytes]) -> None:
     _, join = hear(doors, Join)
     assert isinstance(join, Join)
     assert (join.name, join.start, join.pid, join.epoch) == ("w-0", 7, worker.pid, EPOCH)

@@ -25,9 +25,7 @@ def put(shelf: ResultFileWriter, found: EngineResult) -> object:
     return shelf.put(found, PROGRAM, TASK, TaskOptions(), CHUNK)
 
 
-def test_large_result_fails_with_reason_when_results_folder_is_not_visible(
-    tmp_path: Path,
-) -> None:
+def test_large_result_fails_with_reason_when_results_folder_is_not_visible(tmp_path: Path) -> None:
     shelf = ResultFileWriter(
         tmp_path, unavailable="the results folder /home/results cannot be seen from node7"
     )
@@ -42,9 +40,7 @@ def test_small_result_needs_no_results_folder(tmp_path: Path) -> None:
     assert put(ResultFileWriter(tmp_path, unavailable="it cannot be seen"), SMALL) is None
 
 
-def test_name_of_unfinished_file_contains_its_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unfinished_file_names_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
 
     def replace(path: Path, target: Path) -> Path:

@@ -19,13 +19,7 @@ from simenv.model import Observable, Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.client import (
-    EXIT_GPU,
-    STATES,
-    AssignChunk,
-    AssignedTask,
-    AttemptResult,
-)
+from simenv.wire.messages.client import EXIT_GPU, STATES, AssignChunk, AssignedTask, AttemptResult
 from simenv.wire.transport.tcp_client import WorkerBootstrap
 from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
@@ -160,9 +154,7 @@ def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None
     assert sum(plan.memory_bytes for plan in older) <= 200_000
 
 
-def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engine(
-    runner: Runner,
-) -> None:
+def test_plans_with_noise_are_cached_by_digest_and_engine_settings(runner: Runner) -> None:
     """Small circuits too, whose plans without noise cost less than a look-up."""
     import numpy as np
 
@@ -311,12 +303,7 @@ def test_an_idle_worker_does_deferred_work_once_and_does_not_count_as_waiting(
     with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
         Path(folder, "worker.sock").touch()
         service = WorkerBootstrap(
-            KEYS_FORMAT,
-            os.uname().nodename,
-            folder,
-            "token",
-            server_key=new_pair().public,
-            epoch=1,
+            KEYS_FORMAT, os.uname().nodename, folder, "token", server_key=new_pair().public, epoch=1
         )
         idle = session.Session(service, "w", 1, Runner())
         idle.when_idle(lambda: done.append(f"rest, waiting: {idle._current.waiting}"))

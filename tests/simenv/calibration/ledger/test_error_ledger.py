@@ -90,9 +90,7 @@ def test_each_component_is_what_its_ablation_gains() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("component", ["gate.crosstalk", "gate.coherent"])
-def test_losses_of_coherent_errors_are_those_of_the_exact_density_matrix(
-    component: str, seed: int
-) -> None:
+def test_losses_of_coherent_errors_are_those_of_exact_densities(component: str, seed: int) -> None:
     """Half of the second difference by the factor of a component that acts alone, at 0."""
     circuit, step = mirror(2 + seed, seed), 0.1
     others = {name.replace(".", "_", 1): 0.0 for name in COMPONENTS}

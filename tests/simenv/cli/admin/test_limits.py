@@ -131,9 +131,7 @@ def test_keys_add_writes_private_key_file_at_reported_path(
     assert server.secret_key not in file.read_text()
 
 
-def test_keys_are_listed_and_revoked_by_owner(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keys_are_listed_and_revoked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["keys", "add", "ana"]) == 0
     assert run(["keys", "add", "ops", "--role", "admin"]) == 0
     capsys.readouterr()
@@ -158,9 +156,7 @@ def test_keys_are_listed_and_revoked_by_owner(
         (["ana", "--name", "never-was"], 5),
     ],
 )
-def test_refused_keys_add_leaves_no_file_and_no_key(
-    home: Path, words: list[str], code: int
-) -> None:
+def test_refused_keys_add_leaves_no_file_or_key(home: Path, words: list[str], code: int) -> None:
     assert run(["keys", "add", *words]) == code
     assert list(Path().iterdir()) == []
     assert not (home / "keys.json").exists() or '"name"' not in (home / "keys.json").read_text()

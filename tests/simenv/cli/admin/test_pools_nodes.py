@@ -64,9 +64,7 @@ def test_invalid_scale_and_drain_commands_end_with_their_exit_code(
 
 
 @pytest.mark.parametrize("words", [("drain", "elsewhere", "--reason", "x"), ("undrain", "nobody")])
-def test_drain_and_resume_of_unknown_node_name_known_nodes(
-    shell: Shell, words: tuple[str, ...]
-) -> None:
+def test_drain_of_unknown_node_names_known_nodes(shell: Shell, words: tuple[str, ...]) -> None:
     result = shell(*words)
     assert result.code == 4
     assert HERE in result.err

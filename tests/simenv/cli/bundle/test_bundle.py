@@ -148,9 +148,7 @@ def test_resubmitted_bundle_gives_same_amplitudes(environment: live.Live, place:
         assert again.result(60).amplitudes == amplitudes
 
 
-def test_bundle_qasm_text_and_binary_program_give_counts_of_task(
-    environment: live.Live, tmp_path: Path
-) -> None:
+def test_bundled_text_and_program_give_task_counts(environment: live.Live, tmp_path: Path) -> None:
     circuit = ansatz()
     with environment.client() as client:
         task = client.submit(circuit, parameter_values=[0.3, 0.4], shots=100, seed=3)
@@ -175,9 +173,7 @@ def test_existing_bundle_is_not_overwritten(environment: live.Live, place: Path)
         bundled(environment, task.id, place)
 
 
-def test_submit_options_together_with_bundle_are_refused(
-    shell: Shell, place: Path, tmp_path: Path
-) -> None:
+def test_submit_options_with_bundle_are_refused(shell: Shell, place: Path, tmp_path: Path) -> None:
     file = tmp_path / "raises.qasm"
     file.write_text(RAISES)
     task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
@@ -204,7 +200,7 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
-def test_malformed_bundle_is_refused(
+def test_bad_bundle_is_refused(
     place: Path, files: dict[str, bytes], error: type[SimenvError]
 ) -> None:
     if place.suffix == ".zip":
@@ -260,9 +256,7 @@ def lying(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_bzip2_and_lzma_members_are_refused_before_they_are_unpacked(
-    tmp_path: Path, method: int
-) -> None:
+def test_bzip2_and_lzma_members_are_refused_unread(tmp_path: Path, method: int) -> None:
     path = zipped(tmp_path / "bomb.zip", method, bytes(80 * 2**20))
     assert path.stat().st_size < 20_000
     lying(path, 100)

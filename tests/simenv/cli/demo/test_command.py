@@ -14,9 +14,7 @@ from simenv.library import algorithms
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_demo_finds_no_fault_and_writes_its_plot(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_has_no_fault_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo", "--out", str(tmp_path / "shown"), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     count = len(algorithms())

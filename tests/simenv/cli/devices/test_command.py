@@ -96,9 +96,7 @@ def test_devices_are_listed_where_no_environment_is_up(shell: Shell) -> None:
     assert "no environment is up" in result.err
 
 
-def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
-    shell: Shell, home: Path
-) -> None:
+def test_damaged_device_file_is_named_and_hides_no_other(shell: Shell, home: Path) -> None:
     (home / "devices").mkdir(mode=0o700)
     (home / "devices" / "bad.json").write_text('{"kind": "snapshot", "num_qubits": -1}')
     outcome = shell("devices")
@@ -201,9 +199,7 @@ def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) ->
     assert value.dynamic == result.dynamic
 
 
-def test_an_imported_device_takes_the_place_of_one_of_qiskit_ibm_runtime(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_imported_device_replaces_one_of_qiskit_ibm_runtime(shell: Shell, tmp_path: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima")
     assert result.code == 0
     assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))

@@ -43,9 +43,7 @@ def text(snapshot: CalibrationSnapshot) -> list[str]:
         list(library.load("superconducting-lattice").coupling),
     ],
 )
-def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
-    edges: list[tuple[int, int]],
-) -> None:
+def test_lattices_have_coupled_qubits_one_step_apart(edges: list[tuple[int, int]]) -> None:
     result = drawing.positions(device(edges))
     steps = np.array([np.abs(result[a] - result[b]).sum() for a, b in edges])
     np.testing.assert_array_equal(steps, 1.0)
@@ -128,8 +126,7 @@ def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
     edges = [(k, k + 1) for k in range(4)]
     errors = [0.01, 0.03, 1.0, 1.0]
     snapshot = device(
-        edges,
-        gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True)),
+        edges, gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True))
     )
     figure = next(each for each in details.figures(snapshot) if each.figure == "cz error")
     assert (figure.median, figure.min, figure.max, figure.count) == (0.02, 0.01, 0.03, 2)
@@ -197,7 +194,7 @@ def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
-def test_more_shots_than_the_device_takes_are_refused(
+def test_too_many_shots_for_device_are_refused(
     shell: Shell, bell: str, command: tuple[str, ...]
 ) -> None:
     result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")

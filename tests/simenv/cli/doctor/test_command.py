@@ -149,9 +149,7 @@ def test_simenv_module_in_working_directory_is_a_warning(
     assert hidden.remedy.startswith("mv ")
 
 
-def test_package_imported_from_another_location_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_from_elsewhere_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Spec:
         origin = str(tmp_path / "simulators" / "__init__.py")
 

@@ -58,9 +58,7 @@ def test_each_run_has_its_own_application_id(shell: Shell) -> None:
     assert all(app.startswith("run-") for app in apps)
 
 
-def test_accepted_tasks_run_to_completion_after_application_exits(
-    environment: live.Live, shell: Shell
-) -> None:
+def test_accepted_tasks_outlive_their_application(environment: live.Live, shell: Shell) -> None:
     result = shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES)
     assert result.code == 9
     with environment.client() as client:
@@ -68,9 +66,7 @@ def test_accepted_tasks_run_to_completion_after_application_exits(
         assert [task.wait(timeout_s=60) for task in tasks] == [TaskState.DONE] * 3
 
 
-def test_reservations_of_application_are_released_when_it_exits(
-    environment: live.Live, shell: Shell
-) -> None:
+def test_reservations_end_with_their_application(environment: live.Live, shell: Shell) -> None:
     with environment.client() as client:
         result = client.reserve()
         outcome = shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES)
@@ -90,9 +86,7 @@ def test_reservations_of_application_are_released_when_it_exits(
         ((), 2),
     ],
 )
-def test_invalid_run_command_ends_with_its_exit_code(
-    shell: Shell, words: tuple[str, ...], code: int
-) -> None:
+def test_invalid_command_has_its_exit_code(shell: Shell, words: tuple[str, ...], code: int) -> None:
     assert shell("exec", *words).code == code
 
 
@@ -271,9 +265,7 @@ def test_status_shows_time_left_in_allocation() -> None:
         ([("worker.lost", 9.0 - k) for k in range(9)], ["worker.lost"] * 5),
     ],
 )
-def test_status_shows_recent_events_of_note(
-    events: list[tuple[str, float]], kinds: list[str]
-) -> None:
+def test_status_shows_recent_events(events: list[tuple[str, float]], kinds: list[str]) -> None:
     outcome = info()
     result = environment.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
     assert [each.kind for each in result] == kinds

@@ -89,9 +89,7 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
         assert run(["down", "--now"]) == 0
 
 
-def test_up_refuses_workers_option_together_with_pool(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_up_refuses_workers_with_pool(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
     assert "write workers=N in the pool" in capsys.readouterr().err
 

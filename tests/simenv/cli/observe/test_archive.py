@@ -100,9 +100,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             assert call(live, *item).code == 5
 
 
-def test_log_of_environment_never_started_ends_with_exit_code_5(
-    call: Callable[..., Answer],
-) -> None:
+def test_log_of_environment_never_started_has_exit_code_5(call: Callable[..., Answer]) -> None:
     answer = call(Live(), "history")
     assert (answer.code, answer.out) == (5, "")
     assert "is up" in answer.err

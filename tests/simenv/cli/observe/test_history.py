@@ -110,7 +110,7 @@ def test_log_selects_rows_by_state_and_time(shell: Shell, tmp_path: Path) -> Non
     assert shell("history", "--state", "SLEEPING").code == 2
 
 
-def test_events_are_unique_ordered_and_selected_by_kind_and_time(
+def test_events_are_ordered_and_selected_by_kind_and_time(
     environment: live.Live, shell: Shell
 ) -> None:
     objects = shell("events", "--json").objects

@@ -135,9 +135,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_are_written_only_to_terminal_without_no_color(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_colours_are_written_to_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert terminal.paint("ok", Terminal(), width=4) == "\x1b[32mok  \x1b[0m"
     assert terminal.paint("ok", io.StringIO()) == "ok"
@@ -151,9 +149,7 @@ def test_counted_noun_is_singular_for_one() -> None:
     ]  # fmt: skip
 
 
-def test_line_and_note_escape_all_controls_except_colours(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_line_and_note_escape_controls_but_colours(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a command forgot to clean: names, runs of applications, engines' words."""
     terminal.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
     terminal.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")

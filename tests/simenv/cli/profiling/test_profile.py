@@ -158,9 +158,7 @@ def test_bindings_are_advised_for_gradient_of_separate_circuits() -> None:
     ],
     ids=["different structures", "bindings already"],
 )
-def test_bindings_are_not_advised_for_different_structures_or_existing_bindings(
-    history: History,
-) -> None:
+def test_bindings_are_not_advised_for_other_structures_or_for_bindings(history: History) -> None:
     assert "bindings" not in said(history)
 
 

@@ -64,9 +64,7 @@ def test_pools_with_equal_observations_are_alike() -> None:
     ],
     ids=["error", "type", "field", "lacks", "more", "failed", "order", "time", "keys"],
 )
-def test_one_difference_in_behaviour_is_found_in_both_directions(
-    changed: dict[str, object],
-) -> None:
+def test_difference_in_behaviour_is_found_in_both_directions(changed: dict[str, object]) -> None:
     for each in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
         assert not each.alike
         assert each.count(Difference.BEHAVIOUR) == 1

@@ -141,9 +141,7 @@ def test_explain_considers_engines_with_amplitudes(shell: Shell, bell: str) -> N
         (("--output", "amplitudes"), "--output"),
     ],
 )
-def test_wrong_strings_are_refused(
-    shell: Shell, bell: str, words: tuple[str, ...], text: str
-) -> None:
+def test_bad_strings_are_named(shell: Shell, bell: str, words: tuple[str, ...], text: str) -> None:
     result = shell("submit", bell, *words)
     assert result.code == 2
     assert text in result.err

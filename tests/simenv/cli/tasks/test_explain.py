@@ -89,9 +89,7 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     assert [each["engine"] for each in named["engines"]] == ["aer"]
 
 
-def test_explain_refuses_bad_circuits_options_and_engines(
-    shell: Shell, tmp_path: Path, wide: str
-) -> None:
+def test_explain_refuses_bad_arguments(shell: Shell, tmp_path: Path, wide: str) -> None:
     bad = tmp_path / "bad.qasm"
     bad.write_text(HEAD + "qreg q[1];\nnonsense q[0];\n")
     assert shell("explain", str(bad)).code == 2
@@ -190,9 +188,7 @@ def test_plan_of_probabilities_equals_plan_of_counts(shell: Shell, tmp_path: Pat
     assert plans[0] == plans[1] != plans[2]
 
 
-def test_plan_shows_light_cone_of_measured_qubits_and_observables(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_plan_shows_light_cones(shell: Shell, tmp_path: Path) -> None:
     layers = "".join(
         f"rx(0.{k}) q;\n" + "".join(f"cz q[{q}],q[{q + 1}];" for q in range(59)) for k in (1, 2)
     )
@@ -221,9 +217,7 @@ def test_plan_shows_light_cone_of_measured_qubits_and_observables(
     assert sum(ran["counts"].values()) == 100
 
 
-def test_plan_is_refused_for_circuits_that_run_without_one(
-    shell: Shell, wide: str, tmp_path: Path
-) -> None:
+def test_plan_is_refused_for_small_circuits(shell: Shell, wide: str, tmp_path: Path) -> None:
     result = shell("explain", wide, "--plan")
     assert result.code
     assert "60 qubits; the engine statevector takes 50" in result.err

@@ -21,12 +21,7 @@ import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit, Parameter
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    MCPhaseGate,
-    MCXGate,
-    UnitaryGate,
-    get_standard_gate_name_mapping,
-)
+from qiskit.circuit.library import MCPhaseGate, MCXGate, UnitaryGate, get_standard_gate_name_mapping
 
 from simenv.client.circuits import load
 from simenv.model import PROGRAM_FORMAT, READ_FORMATS, Program, decode_program

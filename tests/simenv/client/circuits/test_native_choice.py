@@ -181,9 +181,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def test_prepare_returns_at_once_while_another_caller_compiles(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_prepare_returns_while_another_caller_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = native.EncoderSelector()
     entries: list[bool] = []
 
@@ -220,9 +218,7 @@ def test_unsupported_qiskit_or_missing_compiler_falls_back_to_python_encoder(
     assert load(ladder(3)).program == pack(ladder(3)).program
 
 
-def test_load_gives_same_bytes_before_and_after_compilation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_load_gives_bytes_of_before_after_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     circuits: list[Any] = [ladder(3), branched(), free(), TEXT]
     monkeypatch.setattr(native, "CHOICE", native.EncoderSelector())
     before = [load(circuit) for circuit in circuits]

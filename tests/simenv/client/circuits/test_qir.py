@@ -99,10 +99,7 @@ def test_results_are_clbits_of_one_register() -> None:
 
 
 REFUSED = {
-    "call of __quantum__qis__odd": (
-        [call("qis__odd__body", ZERO)],
-        "calls __quantum__qis__odd",
-    ),
+    "call of __quantum__qis__odd": ([call("qis__odd__body", ZERO)], "calls __quantum__qis__odd"),
     "allocation": (["%q = " + call("rt__qubit_allocate", kind="ptr")], "qubit_allocate"),
     "result read": (["%r = " + call("rt__read_result", ZERO, kind="i1")], "read_result"),
     "qubit beyond": ([call("qis__h__body", "ptr inttoptr (i64 7 to ptr)")], "number 7 of 2"),
@@ -192,9 +189,7 @@ def sums(value: Any, num_qubits: int = 3) -> list[dict[str, float]]:
         (("ZZI", "XXI"), [{"ZZI": 1.0}, {"XXI": 1.0}]),
     ],
 )
-def test_observable_is_parsed_into_pauli_terms(
-    value: Any, expected: list[dict[str, float]]
-) -> None:
+def test_observable_is_parsed_to_pauli_terms(value: Any, expected: list[dict[str, float]]) -> None:
     assert sums(value) == expected
 
 

@@ -83,8 +83,7 @@ def test_delay_with_stretch_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "opaque",
-    [Gate("magic", 1, []), Instruction("magic", 1, 0, []), DAMPING.to_instruction()],
+    "opaque", [Gate("magic", 1, []), Instruction("magic", 1, 0, []), DAMPING.to_instruction()]
 )
 def test_opaque_operation_is_refused(opaque: Instruction) -> None:
     circuit = QuantumCircuit(1)

@@ -40,9 +40,7 @@ def test_packed_dynamic_circuit_has_outcomes_of_qiskit(circuit: QuantumCircuit) 
 
 @QUICK
 @given(drawing.circuits())
-def test_program_bytes_are_unchanged_after_conversion_to_qiskit_and_back(
-    circuit: QuantumCircuit,
-) -> None:
+def test_program_bytes_survive_conversion_to_qiskit_and_back(circuit: QuantumCircuit) -> None:
     loaded = load(circuit)
     assert decode_program(loaded.packed) == loaded.program
     assert load(to_qiskit(loaded.program)).packed == loaded.packed
@@ -50,9 +48,7 @@ def test_program_bytes_are_unchanged_after_conversion_to_qiskit_and_back(
 
 @QUICK
 @given(drawing.parametric())
-def test_program_with_free_parameters_is_unchanged_after_conversion_and_back(
-    circuit: QuantumCircuit,
-) -> None:
+def test_program_with_parameters_survives_conversion_and_back(circuit: QuantumCircuit) -> None:
     loaded = load(circuit)
     assert load(to_qiskit(loaded.program)).packed == loaded.packed
 

@@ -186,9 +186,7 @@ def test_service_on_another_node_is_connected_through_owner_endpoint(tmp_path: P
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_connection_file_with_secret_readable_by_others_is_refused(
-    mode: int, tmp_path: Path
-) -> None:
+def test_connection_file_with_secret_open_to_others_is_refused(mode: int, tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json", own=OWN)
     address.read(path)
     path.chmod(mode)
@@ -220,9 +218,7 @@ def opened(path: Path) -> str:
         return connection.address.partition(":")[0]
 
 
-def test_socket_of_this_user_is_used_when_file_names_another_node(
-    tmp_path: Path, listening: Path
-) -> None:
+def test_own_socket_is_used_when_file_names_another_node(tmp_path: Path, listening: Path) -> None:
     assert opened(far_file(tmp_path, listening)) == "ipc"
 
 
@@ -276,9 +272,7 @@ def test_process_of_another_user_is_not_taken_for_service() -> None:
         decoy.communicate()
 
 
-def test_later_process_with_pid_of_service_is_not_taken_for_it(
-    tmp_path: Path,
-) -> None:
+def test_later_process_with_pid_of_service_is_not_taken_for_it(tmp_path: Path) -> None:
     source = "import sys; print('runs', flush=True); sys.stdin.read()"
     argv = [sys.executable, "-c", source, "simenv.service"]
     pipe = subprocess.PIPE

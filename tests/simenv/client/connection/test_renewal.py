@@ -119,9 +119,7 @@ def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
     peer.on(FetchResult, chunk)
 
 
-def test_array_fetched_in_short_chunks_is_complete(
-    link: ServiceSession, peer: Peer, tmp_path: Path
-) -> None:
+def test_array_of_short_chunks_is_whole(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
     serving(peer, tmp_path, most=100_001)
     peer.finishes = False
     task = submitted(link)
@@ -130,9 +128,7 @@ def test_array_fetched_in_short_chunks_is_complete(
     assert len(peer.of(FetchResult)) == 8
 
 
-def test_array_is_fetched_once_on_first_access(
-    link: ServiceSession, peer: Peer, tmp_path: Path
-) -> None:
+def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
     task = submitted(link)

@@ -45,9 +45,7 @@ def test_completed_tasks_are_removed_from_session(link: ServiceSession) -> None:
     assert not link._requests
 
 
-def test_result_that_arrives_before_acceptance_is_delivered(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer: Peer) -> None:
     def backwards(message: m.Submit) -> list[m.ToClient]:
         accepted, ended = peer.submitted(message)
         return [ended, accepted]
@@ -104,9 +102,7 @@ def test_lost_result_is_requested_again(link: ServiceSession, peer: Peer) -> Non
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_results_are_requested_in_messages_of_at_most_1000_tasks(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_lost_results_are_requested_1000_at_a_time(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2_500)
     assert [task.result(5).seed for task in tasks] == list(range(2_500))
@@ -123,9 +119,7 @@ def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, pe
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silent_service_raises_service_lost_error_with_hint(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_silent_service_raises_service_lost_error(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.silent = True
@@ -148,9 +142,7 @@ def test_silent_service_is_pinged(link: ServiceSession, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_from_service_that_moved(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2)
     peer.restart()
@@ -173,9 +165,7 @@ def test_submit_in_flight_survives_service_restart(link: ServiceSession, peer: P
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_after_new_epoch_in_pong(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.epoch = 7  # the same place, another service
@@ -212,9 +202,7 @@ def test_automatic_keys_differ_between_sessions(link: ServiceSession, peer: Peer
     assert first.key.startswith("~")
 
 
-def test_refused_item_refuses_batch_and_cancels_its_accepted_tasks(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     def picky(message: m.Submit) -> list[m.ToClient]:
@@ -270,7 +258,7 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
     assert most == 8
 
 
-def test_undecodable_message_is_a_protocol_error_and_session_continues(
+def test_undecodable_message_is_an_error_and_session_continues(
     link: ServiceSession, peer: Peer
 ) -> None:
     peer.finishes = False
@@ -349,9 +337,7 @@ def test_thread_can_submit_while_another_waits(link: ServiceSession, peer: Peer)
         assert waiting.result(30).task == "t-1"
 
 
-def test_closing_session_raises_no_service_error_in_waiting_threads(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_closing_session_ends_waiting_threads(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2)
     with ThreadPoolExecutor(2) as pool:

@@ -19,6 +19,7 @@ from live import Live
 import simenv
 from simenv import config
 from simenv.client import environments, launch
+from simenv.client.connection import channel
 from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, ServiceLostError, StartFailedError
 
@@ -105,18 +106,14 @@ def test_service_reports_how_many_workers_are_ready() -> None:
     assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
 
 
-def test_error_of_starting_service_is_raised_with_its_type_and_hint(
-    where: EnvironmentPaths,
-) -> None:
+def test_error_of_starting_service_has_its_type_and_hint(where: EnvironmentPaths) -> None:
     error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
     with pytest.raises(ConfigError, match="slots = -1") as caught:
         hear(f"os.write(told, b'{error}')", where)
     assert caught.value.hint == "more"
 
 
-def test_service_that_exits_before_ready_is_reported_with_end_of_log(
-    where: EnvironmentPaths,
-) -> None:
+def test_service_that_exits_early_is_reported_with_end_of_log(where: EnvironmentPaths) -> None:
     with pytest.raises(
         StartFailedError, match="ended with exit code 3 before it was ready"
     ) as caught:
@@ -124,9 +121,7 @@ def test_service_that_exits_before_ready_is_reported_with_end_of_log(
     assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
 
 
-def test_unexpected_output_of_starting_service_raises_start_failed_error(
-    where: EnvironmentPaths,
-) -> None:
+def test_odd_output_of_starting_service_raises_start_failed_error(where: EnvironmentPaths) -> None:
     with pytest.raises(StartFailedError, match="said b'hello"):
         hear("os.write(told, b'hello\\n')", where)
 
@@ -182,8 +177,9 @@ def test_refused_configuration_leaves_no_files() -> None:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_killed_private_service_raises_service_lost_error() -> None:
+def test_killed_private_service_raises_service_lost_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with simenv.local(workers=1) as env:
+        monkeypatch.setattr(channel, "LOST_S", 0.5)
         os.kill(env.status().pid, signal.SIGKILL)
         with pytest.raises(ServiceLostError, match="has ended") as caught:
             env.status()
@@ -357,7 +353,7 @@ def test_process_with_reused_pid_is_not_killed(tree: tuple[subprocess.Popen[str]
     assert psutil.Process(child.pid).is_running()
 
 
-def test_sockets_and_segments_of_a_killed_service_are_removed_but_not_the_lasting_folder(
+def test_sockets_and_segments_of_killed_service_are_removed_without_lasting_folder(
     tmp_path: Path,
 ) -> None:
     sockets = config.socket_folder()
@@ -369,8 +365,3 @@ def test_sockets_and_segments_of_a_killed_service_are_removed_but_not_the_lastin
     assert not sockets.exists()
     assert not segments.exists()
     assert sockets.parent.is_dir()
-
-
-def test_folder_of_another_name_is_not_removed(tmp_path: Path) -> None:
-    launch.clear(tmp_path, tmp_path / "connection.json")
-    assert tmp_path.is_dir()

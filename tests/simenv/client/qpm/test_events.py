@@ -110,9 +110,7 @@ def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
     assert {stuck.get().payload["cid"] for _ in range(5)} == cids - {read_here}
 
 
-def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(
-    qpm: QPM,
-) -> None:
+def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(qpm: QPM) -> None:
     shared = Endpoint()
     first, second = qpm.connection(), qpm.connection()
     for single in (first, second):
@@ -149,7 +147,7 @@ class Troubled:
         """Nothing is open."""
 
 
-def test_reader_thread_survives_errors_and_new_clients(
+def test_reader_thread_survives_errors_and_clients(
     qpm: QPM, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoint = Endpoint()

@@ -266,9 +266,7 @@ def test_invalid_reservation_id_is_refused(qpm: QPM, number: Any) -> None:
             getattr(qpm, name)(reservation_id=number)
 
 
-def test_every_call_with_missing_or_wrong_token_is_refused(
-    env: simenv.Client, tmp_path: Path
-) -> None:
+def test_each_call_with_no_or_wrong_token_is_refused(env: simenv.Client, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("open sesame\n")
     file.chmod(0o644)

@@ -150,12 +150,6 @@ def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes:
     assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
 
 
-def test_each_register_is_separated_in_counts_keys() -> None:
-    rows, value = pack([0b1_0_1], 1)
-    counts = result_data.counts(rows, 1, value, (("crz", 1), ("crx", 1), ("out", 1)))
-    assert counts == {"1 0 1": 1}
-
-
 def test_outcome_rows_may_be_wider_than_clbits() -> None:
     rows, value = pack([0, 2, 3], 2)
     assert result_data.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}

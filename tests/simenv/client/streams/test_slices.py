@@ -69,9 +69,7 @@ def busy_worker(env: simenv.Client) -> int:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("killed", [False, True], ids=["all alive", "a worker killed"])
-def test_shares_of_several_workers_add_up_to_the_values_of_one_task(
-    env: simenv.Client, killed: bool
-) -> None:
+def test_shares_of_workers_add_up_to_values_of_one_task(env: simenv.Client, killed: bool) -> None:
     circuit, labels = layers()
     exact = whole(env)
     stage = SlicedContraction(labels, shares=SHARES, options=SLICED)

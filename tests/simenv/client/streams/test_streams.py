@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
+from busy_circuits import ENDLESS
+from circuits import bell
 from hypothesis import given, strategies as st
 from live import environment
 from qiskit import QuantumCircuit
@@ -36,33 +38,16 @@ def env() -> Iterator[simenv.Client]:
         yield client
 
 
-def work(chance: random.Random) -> QuantumCircuit:
-    """A circuit of 2 to 17 qubits: the widest take a thousand times as long."""
-    size = chance.choice([2, 2, 3, 4, 16, 17])
+def work(
+    chance: random.Random, sizes: tuple[int, ...] = (2, 2, 3, 4, 16, 17), layers: int = 8
+) -> QuantumCircuit:
+    """A circuit of one of these widths: the widest take a thousand times as long."""
+    size = chance.choice(sizes)
     circuit = QuantumCircuit(size)
-    for _ in range(8):
+    for _ in range(layers):
         circuit.rx(chance.random(), range(size))
         for qubit in range(size - 1):
             circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
-
-
-def endless() -> QuantumCircuit:
-    """Minutes, if nobody cancels it."""
-    circuit = QuantumCircuit(24)
-    for k in range(2_000):
-        circuit.rx(0.1 + k, range(24))
-        for qubit in range(23):
-            circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2)
-    circuit.h(0)
-    circuit.cx(0, 1)
     circuit.measure_all()
     return circuit
 
@@ -84,9 +69,7 @@ def test_wrong_option_of_a_stream_is_refused_by_name(env: simenv.Client) -> None
         Stream(env, shots=-1)
 
 
-def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
-    env: simenv.Client,
-) -> None:
+def test_parallel_stream_delivers_each_task_once_despite_killed_worker(env: simenv.Client) -> None:
     chance = random.Random(12)
     queue, failures = StreamCompletions(), StreamCompletions("failed")
     events = StreamEvents("failure")
@@ -140,7 +123,7 @@ def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
         sampled = stream.submit(bell())
         exact = stream.submit(plain, shots=None, outputs="statevector")
         valued = stream.submit(plain, observables="ZZ")
-        late = stream.submit(endless())
+        late = stream.submit(ENDLESS)
         assert late.cancel()
     assert list(counts) == [sampled]
     assert sorted(task.number for task in values) == [exact.number, valued.number]
@@ -160,9 +143,7 @@ def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
         refused.result(WAIT_S)
 
 
-def test_dynamic_placement_spreads_circuits_and_explicit_placement_holds(
-    env: simenv.Client,
-) -> None:
+def test_dynamic_placement_spreads_and_explicit_placement_holds(env: simenv.Client) -> None:
     queue = StreamCompletions()
     devices = ("superconducting-lattice", "trapped-ions")
     with Stream(env, devices=devices, shots=10) as stream:
@@ -269,15 +250,13 @@ def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) ->
         env.ack(completion.seq)
     with Stream(env, pipeline=[HalfRefused()]) as stream:
         with pytest.raises(OptionError, match="shots=-1"):
-            stream.submit(endless())
+            stream.submit(ENDLESS)
         assert stream.wait(0.0)
     assert [each.state for each in env.completions()] == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("where", ["labels", "found"])
-def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
-    env: simenv.Client, where: str
-) -> None:
+def test_circuit_cut_over_mesh_has_values_of_the_whole(env: simenv.Client, where: str) -> None:
     pytest.importorskip("qiskit_addon_cutting")
     circuit = QuantumCircuit(4)
     for qubit in range(4):
@@ -362,25 +341,15 @@ GROWTH_BYTES = 32 << 20
 STREAM_S = 240.0
 
 
-def circuit(chance: random.Random) -> QuantumCircuit:
-    """2 to 16 qubits: the widest take a hundred times as long."""
-    size = chance.choice([2, 2, 3, 4, 8, 12, 16])
-    quantum_circuit = QuantumCircuit(size)
-    for _ in range(4):
-        quantum_circuit.rx(chance.random(), range(size))
-        for qubit in range(size - 1):
-            quantum_circuit.cx(qubit, qubit + 1)
-    return quantum_circuit
-
-
 def submitted(stream: Stream, circuits: list[QuantumCircuit], number: int) -> str:
     """Submit a circuit of the type that its number says."""
     chosen = circuits[number % len(circuits)]
     if number % 10 == 3:
         pool = "nowhere" if number % 100 == 3 else None
-        stream.submit(chosen, observables="Z" * chosen.num_qubits, shots=None, pool=pool)
+        bare = chosen.remove_final_measurements(inplace=False)
+        stream.submit(bare, observables="Z" * chosen.num_qubits, shots=None, pool=pool)
         return "expectation" if pool is None else "failed"
-    stream.submit(chosen.measure_all(inplace=False), shots=20, seed=number)
+    stream.submit(chosen, shots=20, seed=number)
     return "counts"
 
 
@@ -410,7 +379,7 @@ def test_each_of_many_tasks_is_delivered_once_by_its_type_though_a_worker_is_kil
     env: simenv.Client, order: str
 ) -> None:
     chance = random.Random(3)
-    circuits = [circuit(chance) for _ in range(200)]
+    circuits = [work(chance, (2, 2, 3, 4, 8, 12, 16), 4) for _ in range(200)]
     types = ("counts", "expectation", "failed")
     readers = {each: Reader(StreamCompletions(each)) for each in types}
     every, events = Reader(StreamCompletions()), StreamEvents("failure")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from circuits import bell, faulty
 from qiskit import QuantumCircuit
+from shell import Terminal
 
 import simenv
 from simenv.errors import OptionError, TaskCancelledError, TaskFailedError
@@ -56,9 +57,7 @@ def documented_loops(file: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", ["docs/guides/circuits.md", "docs/guides/results.md"])
-def test_documented_loop_reads_past_failed_and_cancelled_tasks(
-    file: str, env: simenv.Client
-) -> None:
+def test_documented_loop_reads_past_failures(file: str, env: simenv.Client) -> None:
     [loop] = documented_loops(file)
     with simenv.connect(service=env.service) as reader:
         tasks = submit_done_failed_cancelled(reader)
@@ -113,11 +112,8 @@ def test_position_of_unnamed_cursor_is_checked(env: simenv.Client, seq: object) 
         env.ack(seq)  # type: ignore[arg-type]
 
 
-class Terminal(io.StringIO):
+class Screen(Terminal):
     """Shows a line as a terminal does: what is printed over a progress line is glued to it."""
-
-    def isatty(self) -> bool:
-        return True
 
     def lines(self) -> list[str]:
         entries = []
@@ -133,7 +129,7 @@ class Terminal(io.StringIO):
 def test_progress_of_as_completed_does_not_overwrite_printed_lines(
     env: simenv.Client, monkeypatch: pytest.MonkeyPatch, progress: bool | str
 ) -> None:
-    screen = Terminal()
+    screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     tasks = env.submit_many([bell()] * 5, seed=8)
     printed = []

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
+from shell import Terminal
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
@@ -70,9 +71,7 @@ def test_pickled_task_is_refused_and_a_copy_is_the_task(link: ServiceSession) ->
         pickle.dumps(link)
 
 
-def test_cancelled_task_raises_the_error_of_cancelled_futures(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_cancelled_task_raises_error_of_futures(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.say(completed(completion(1, state=TaskState.CANCELLED)))
@@ -111,9 +110,7 @@ def test_wait_for_the_first_leaves_the_others(link: ServiceSession, peer: Peer) 
     assert ended.done == {tasks[0], tasks[1]}
 
 
-def test_as_completed_hands_out_each_task_once_in_order_of_their_ends(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_as_completed_has_each_task_once_in_order_of_ends(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 3)
     ending = cf.as_completed(tasks, timeout=WAIT_S)
@@ -133,9 +130,7 @@ def test_tasks_that_ended_before_are_complete_at_once(link: ServiceSession, peer
     assert set(cf.as_completed(tasks, timeout=0.0)) == set(tasks)
 
 
-def test_callbacks_run_once_each_outside_the_waiting_thread(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_callbacks_run_once_outside_the_waiting_thread(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     heard: list[tuple[Task, str]] = []
@@ -189,11 +184,6 @@ def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
     assert caught.value.exit_code == 4
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def info(state: TaskState, **changes: object) -> TaskInfo:
     values = {"attempt": 1, "time_s": 41.0, "worker": "", "reason": "", **changes}
     return TaskInfo(
@@ -208,6 +198,9 @@ def test_line_on_terminal_is_rewritten_and_cleared_at_end() -> None:
         line.show("one")
         line.show("two")
     assert stream.getvalue() == "\rone\x1b[K\rtwo\x1b[K\r\x1b[K"
+    with ProgressLine(unused := Terminal()):
+        pass
+    assert unused.getvalue() == ""
 
 
 def test_line_is_cleared_before_others_print() -> None:
@@ -249,26 +242,17 @@ def test_start_is_reported_only_after_delay() -> None:
         assert "\rstarting: 0 of 2 workers ready, 0:12" in stream.getvalue()
 
 
-def test_process_without_stderr_shows_no_progress_line() -> None:
-    with ProgressLine(None) as line:
-        assert not line.visible
-        line.show("one")
-
-
-def test_progress_line_is_not_written_to_file() -> None:
-    stream = io.StringIO()
-    with ProgressLine(stream) as line:
-        line.show("one")
-        line.show("one")
-        line.show("two")
-    assert stream.getvalue() == ""
-
-
-def test_unused_line_writes_nothing() -> None:
-    stream = Terminal()
-    with ProgressLine(stream):
-        pass
-    assert stream.getvalue() == ""
+@pytest.mark.parametrize("library", [None, *BARS])
+def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None) -> None:
+    for stream in (io.StringIO(), None):
+        line = progress_line(library, stream) if library else ProgressLine(stream)
+        with line:
+            assert library or not line.visible
+            line.show("one", ended_steps(0, 1))
+            line.show("two", ended_steps(0, 1))
+        assert stream is None or stream.getvalue() == ""
+    with pytest.raises(OptionError, match="progress='bar'"):
+        progress_line("bar", None)
 
 
 @pytest.mark.parametrize(
@@ -310,25 +294,12 @@ def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> Non
     assert item.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(item)
 
 
-@pytest.mark.parametrize("library", BARS)
-def test_bar_is_not_written_to_file(library: str) -> None:
-    stream = io.StringIO()
-    with progress_line(library, stream) as line:
-        line.show("one", ended_steps(0, 1))
-    assert not stream.getvalue()
-
-
 def test_missing_library_of_a_bar_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.client.tasks.progress.find_spec", lambda _: None)
     stream = Terminal()
     with progress_line("tqdm", stream) as line:
         line.show("t-8k2g QUEUED", ended_steps(0, 2))
     assert "0 of 2 tasks ended | t-8k2g QUEUED" in stream.getvalue()
-
-
-def test_unknown_bar_is_refused() -> None:
-    with pytest.raises(OptionError, match="progress='bar'"):
-        progress_line("bar", None)
 
 
 def test_sweeps_of_a_running_task_are_steps() -> None:

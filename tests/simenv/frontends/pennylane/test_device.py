@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simenv.errors import (
-    InfeasibleError,
-    NoDeviceError,
-    NoServiceError,
-    OptionError,
-    ProgramError,
-)
+from simenv.errors import InfeasibleError, NoDeviceError, NoServiceError, OptionError, ProgramError
 
 qml = pytest.importorskip("pennylane")
 

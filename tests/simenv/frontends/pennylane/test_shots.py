@@ -394,9 +394,7 @@ def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) ->
         ({"mcm_method": "single-branch-statistics"}, "single-branch-statistics"),
     ],
 )
-def test_ways_that_are_not_there_are_refused_by_name(
-    options: dict[str, str], words: str, device: Any
-) -> None:
+def test_unknown_ways_are_refused_by_name(options: dict[str, str], words: str, device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(**options))
     with pytest.raises(qml.exceptions.DeviceError, match=words):
         device(3).setup_execution_config(config)

@@ -42,9 +42,7 @@ def test_service_is_registered_with_names_and_types_of_deployment(told: Any) -> 
     assert "pool main" in told.card().description
 
 
-def test_directory_and_device_record_list_openqasm_3(
-    told: Any,
-) -> None:
+def test_directory_and_device_record_list_openqasm_3(told: Any) -> None:
     assert find_spec("qiskit_qasm3_import") is not None, "a dependency of the tests"
     (record,) = told.control.host("registered")
     formats = ["openqasm2", "openqasm3", "qpy"]

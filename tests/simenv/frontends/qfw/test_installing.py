@@ -246,9 +246,7 @@ def environment(tmp_path: Path) -> Iterator[VirtualEnvironment]:
     result.run("down")
 
 
-def test_commands_work_in_and_beside_activated_shell(
-    environment: VirtualEnvironment, tmp_path: Path
-) -> None:
+def test_commands_work_in_activated_shell(environment: VirtualEnvironment, tmp_path: Path) -> None:
     root = tmp_path / "QFw"
     for name in ("services", "service-apis/api_qpm", "setup", "environment"):
         (root / name).mkdir(parents=True)
@@ -296,9 +294,7 @@ def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_simulator_matches_types_and_capabilities_requested_in_revision_1(
-    name: str,
-) -> None:
+def test_simulator_matches_types_and_capabilities_requested_in_revision_1(name: str) -> None:
     assert matches(record(2, 3), ASKED[name])
 
 

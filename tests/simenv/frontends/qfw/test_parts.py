@@ -124,9 +124,7 @@ def test_client_helper_is_importable_without_defw() -> None:
     assert client.install() is False
 
 
-def test_errors_are_mapped_to_defw_classes_with_hint_and_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_errors_have_defw_classes_hint_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "defw_exception", fakes)
 
     def told(error: Exception) -> BaseException:
@@ -154,14 +152,8 @@ def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
         ({"QFW_QPM_REGISTER_WITH_DIRSVC": "no"}, False),
         ({"QFW_QPM_DIRECT_ENDPOINT_FALLBACK": "yes"}, False),
         ({"QFW_QPM_OPERATION_MODE": "long-running"}, False),
-        (
-            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_SITE_DIRSVC_ENDPOINTS": "a:1;b:2"},
-            True,
-        ),
-        (
-            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"},
-            True,
-        ),
+        ({"QFW_QPM_OPERATION_MODE": "long-running", "QFW_SITE_DIRSVC_ENDPOINTS": "a:1;b:2"}, True),
+        ({"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"}, True),
     ],
 )
 def test_registration_with_directory_follows_deployment_variables(
@@ -268,9 +260,7 @@ def test_plugin_of_revision_1_with_token_file_stays_closed(
 
 
 @pytest.mark.parametrize("width", [0, 30])
-def test_device_is_registered_only_once_its_width_is_known(
-    width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_is_registered_with_known_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = service.Plugin({}, 2)
     mine._kind = Offered
     known = msgspec.structs.replace(RECORD, properties=TOLD | {"num_qubits": width})

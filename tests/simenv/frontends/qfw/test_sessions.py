@@ -40,9 +40,7 @@ class FakeQPM:
     def register_event_notification(self, *_: Any) -> None: ...
 
 
-def test_session_ends_with_service_object_of_its_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_session_ends_with_object_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, environment = service.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
     monkeypatch.setattr(service, "_plugin", outcome)
     monkeypatch.setattr(outcome.hub, "begin", lambda: None)
@@ -75,9 +73,7 @@ def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPat
     assert [value.ear is None for value in open_ones] == [False, True]
 
 
-def test_requests_to_ended_process_expire_after_missed_checks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_requests_to_ended_process_expire_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = {
         n: SimpleNamespace(remote_uuid=peer, deadline=9e9) for n, peer in enumerate(["a", "b"])
     }
@@ -96,9 +92,7 @@ def test_requests_to_ended_process_expire_after_missed_checks(
 
 
 @pytest.mark.parametrize("kind", ["agent", "resmgr", "dirsvc"])
-def test_process_of_other_agent_type_opens_no_environment(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_of_other_type_opens_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = service.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
     before = threading.active_count()
     outcome.initialize(object)
@@ -164,15 +158,10 @@ def test_plugin_passes_load_and_registration_checks(env: Client) -> None:
 
 @pytest.mark.slow
 def test_plugin_passes_all_conformance_checks(env: Client) -> None:
-    assert failed(env, Options(wait_s=60.0)) == (
-        {},
-        {STRANGERS, TOKENS, *OUTAGES},
-    )
+    assert failed(env, Options(wait_s=60.0)) == ({}, {STRANGERS, TOKENS, *OUTAGES})
 
 
-def test_wrong_token_is_refused_and_token_is_hidden_through_defw(
-    env: Client, tmp_path: Path
-) -> None:
+def test_token_is_demanded_and_hidden_through_defw(env: Client, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_text("open sesame\n", encoding="utf-8")

@@ -80,9 +80,7 @@ def test_invalid_site_file_is_refused(site: Path, text: str, words: str) -> None
         environment.retention(site)
 
 
-def test_missing_site_file_is_logged_and_defaults_apply(
-    site: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_site_file_means_defaults(site: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         environment.retention(site)
     with caplog.at_level(logging.WARNING):

@@ -280,9 +280,7 @@ def test_primitives_of_qiskit_run_on_the_backend(ideal: SimenvBackend) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in favour of others, not yet by name
 @pytest.mark.parametrize("device", [None, "fez"])
-def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
-    env: simenv.Client, device: str | None
-) -> None:
+def test_primitives_of_qiskit_ibm_runtime_run_here(env: simenv.Client, device: str | None) -> None:
     """In its local mode, which pennylane-qiskit uses too; it copies the backend."""
     runtime = pytest.importorskip("qiskit_ibm_runtime")
     backend = SimenvBackend(device, env)
@@ -296,9 +294,7 @@ def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
     assert value.data.evs > 0.8
 
 
-def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(
-    env: simenv.Client,
-) -> None:
+def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(env: simenv.Client) -> None:
     backend = SimenvBackend(env=env, shots=30)
     result = copy.deepcopy(backend)
     result.set_options(shots=40)

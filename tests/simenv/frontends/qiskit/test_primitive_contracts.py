@@ -223,9 +223,7 @@ def test_sampler_gives_or_raises_what_the_reference_does(name: str, ideal: Simen
 
 
 @pytest.mark.parametrize(("value", "first"), [(41, "0"), (40, "1")])
-def test_conditions_look_at_registers_that_share_bits(
-    value: int, first: str, ideal: SimenvBackend
-) -> None:
+def test_conditions_see_shared_registers(value: int, first: str, ideal: SimenvBackend) -> None:
     circuit = sharing()
     every, odd = circuit.cregs
     actual = circuit.add_var("seen", expr.lift(odd[3]))
@@ -360,9 +358,7 @@ def test_job_is_pickled_with_its_result_as_that_of_qiskit(ideal: SimenvBackend, 
 
 
 @pytest.mark.parametrize("precision", [float("nan"), float("inf"), 1e-9, 1e-200])
-def test_precision_beyond_limits_is_refused_by_its_value(
-    ideal: SimenvBackend, precision: float
-) -> None:
+def test_precision_beyond_limits_is_refused(ideal: SimenvBackend, precision: float) -> None:
     with pytest.raises(ValueError, match=f"precision={precision:g}"):
         SimenvEstimator(ideal).run([(turned(False), "Z", 0)], precision=precision)
 

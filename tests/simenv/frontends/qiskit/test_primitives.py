@@ -164,9 +164,7 @@ def test_pair_of_long_arrays_is_computed_in_groups(ideal: SimenvBackend) -> None
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (2, 1, 2)])
-def test_sampler_result_has_shape_of_reference(
-    ideal: SimenvBackend, shape: tuple[int, ...]
-) -> None:
+def test_sampler_result_has_reference_shape(ideal: SimenvBackend, shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(4).uniform(0, 6, (*shape, 4))
     pub = (measured(), values, 2000)
     (expected,) = StatevectorSampler(seed=1).run([pub]).result()
@@ -230,9 +228,7 @@ def test_same_seed_gives_same_bits_and_pubs_differ(ideal: SimenvBackend) -> None
     assert drawn.data.meas != one.data.meas
 
 
-def test_circuit_without_measurement_reads_zeros_and_without_registers_warns(
-    ideal: SimenvBackend,
-) -> None:
+def test_circuit_without_measurement_reads_zeros_or_warns(ideal: SimenvBackend) -> None:
     circuit = QuantumCircuit(1, 3)
     circuit.x(0)
     (value,) = SimenvSampler(ideal).run([circuit], shots=7).result()
@@ -242,9 +238,7 @@ def test_circuit_without_measurement_reads_zeros_and_without_registers_warns(
     assert not list(value.data)
 
 
-def test_faults_of_pubs_are_raised_before_submission(
-    env: simenv.Client, ideal: SimenvBackend
-) -> None:
+def test_faults_of_pubs_precede_submission(env: simenv.Client, ideal: SimenvBackend) -> None:
     before = env.queue(done=True)[0]
     with pytest.raises(ValueError, match="parameter"):
         SimenvSampler(ideal).run([measured()])

@@ -135,9 +135,7 @@ def read_into(name: str) -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("name", ["keys", "values", "items", "size", "ndim", "shape", "__class__"])
-def test_register_that_a_result_cannot_have_is_refused_by_name(
-    name: str, ideal: SimenvBackend
-) -> None:
+def test_register_no_result_can_have_is_refused_by_name(name: str, ideal: SimenvBackend) -> None:
     with pytest.raises((TypeError, ValueError)) as expected:
         StatevectorSampler().run([read_into(name)]).result()
     with pytest.raises(expected.type) as caught:
@@ -147,9 +145,7 @@ def test_register_that_a_result_cannot_have_is_refused_by_name(
 
 
 @pytest.mark.parametrize("precision", [0.0, 0.1])
-def test_estimates_without_qubits_are_sums_of_coefficients(
-    precision: float, ideal: SimenvBackend
-) -> None:
+def test_estimates_without_qubits_are_coefficients(precision: float, ideal: SimenvBackend) -> None:
     empty = QuantumCircuit(global_phase=Parameter("x"))
     pub = (empty, [SparsePauliOp([""], [2.5]), SparsePauliOp([""], [-1.0])], [[[0.3]], [[0.4]]])
     plain = (QuantumCircuit(), {"": 0.5})

@@ -134,9 +134,7 @@ def test_program_of_an_earlier_header_keeps_what_is_behind_its_options(
     run([str(linked(source, library, tmp_path))])
 
 
-def test_library_is_found_by_soname_and_names_its_version(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_library_has_soname_and_version(library: InstalledLibrary, tmp_path: Path) -> None:
     dynamic = run(["readelf", "-d", str(library.library)])
     assert f"[libsimenv_qpi.so.{ABI}]" in dynamic
     program = linked(HERE / "layout.c", library, tmp_path)
@@ -199,9 +197,7 @@ def test_lines_and_modules_of_the_library_are_bounded() -> None:
     assert not wide
 
 
-def test_library_without_libzmq_says_what_to_install(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_library_without_libzmq_names_package(library: InstalledLibrary, tmp_path: Path) -> None:
     source = tmp_path / "lost.c"
     source.write_text(
         "#include <simenv_qpi.h>\n#include <stdio.h>\n"

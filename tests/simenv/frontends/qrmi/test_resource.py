@@ -129,9 +129,7 @@ def shots_of(resource: QuantumResource, *pubs: object) -> tuple[str, list[str]]:
     return task, [f"{int(b, 16):02b} {int(a, 16):b}" for a, b in pairs]
 
 
-def test_samples_are_in_the_order_of_their_shots(
-    resource: QuantumResource, environ: dict[str, str]
-) -> None:
+def test_samples_are_in_order_of_shots(resource: QuantumResource, environ: dict[str, str]) -> None:
     task, outcomes = shots_of(resource, [PAIR, None, 300])
     with simenv.connect(service=environ["main_QRMI_SIMENV_SERVICE"]) as client:
         assert outcomes == client.task(task).result().memory_strings()

@@ -73,9 +73,7 @@ def verdicts(*given: Check, opener: Opener | None = None, **options: Any) -> Che
         (AssertionError("so"), VerdictState.FAILED),
     ],
 )
-def test_exception_raised_by_check_determines_verdict(
-    error: Exception | None, state: VerdictState
-) -> None:
+def test_exception_of_check_is_its_verdict(error: Exception | None, state: VerdictState) -> None:
     (verdict,) = verdicts(raising(error)).verdicts
     assert verdict.state is state
     assert ("so" in verdict.why) == (error is not None)
@@ -123,9 +121,7 @@ def test_check_marked_alone_gets_its_own_qpm() -> None:
     assert (opener.opened, opener.closed) == (3, 3)
 
 
-def test_qpm_is_reopened_after_failed_check_with_several_clients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_qpm_is_reopened_after_failed_check_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objects, "has_transport", True)
     needs = (TargetProperty.TRANSPORT,)
     opener = Opener()

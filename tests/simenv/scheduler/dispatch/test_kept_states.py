@@ -361,9 +361,7 @@ def test_lost_dedicated_worker_is_replaced_under_load(host: Claimant) -> None:
 
 
 @pytest.mark.parametrize("how", [ReservationState.RELEASED, ReservationState.CANCELLED])
-def test_dedicated_worker_is_freed_when_its_reservation_ends(
-    host: Claimant, how: ReservationState
-) -> None:
+def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: ReservationState) -> None:
     number = host.reserve(5, workers=1).reservation
     host.under(number, 2)
     host.assign()
@@ -396,9 +394,7 @@ def test_worker_dedication_survives_restart(host: Claimant) -> None:
     assert not set(served.values()) & set(_kept(host, number))
 
 
-def test_dedicated_worker_requests_that_cannot_be_met_are_refused_or_delayed(
-    host: Claimant,
-) -> None:
+def test_dedicated_worker_requests_that_cannot_be_met_are_refused(host: Claimant) -> None:
     assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
     assert (
         host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED
@@ -440,9 +436,7 @@ def test_dedication_moves_from_busy_worker_to_idle_worker(host: Claimant) -> Non
     assert sent[lost] == [task]
 
 
-def test_reservation_task_on_shared_workers_precedes_newer_tasks_after_60_seconds(
-    host: Claimant,
-) -> None:
+def test_reservation_task_on_shared_workers_is_first_after_60_seconds(host: Claimant) -> None:
     number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
     host.assign()
     (first,) = host.under(number, cost=4_500.0)

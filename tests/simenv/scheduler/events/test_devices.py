@@ -83,7 +83,7 @@ def test_pausing_all_devices_stops_every_pool() -> None:
     assert {name for name, _ in closed_pools(machine.state)} >= {"main", "other"}
 
 
-def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones() -> None:
+def test_draining_device_refuses_tasks_and_finishes_accepted() -> None:
     machine = CheckedScheduler()
     machine.submit()
     _say(machine, "drain")

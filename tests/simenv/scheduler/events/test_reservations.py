@@ -47,9 +47,7 @@ def test_task_cancelled_before_running_returns_all_credits(host: Claimant) -> No
     assert (item.held, item.spent, item.free) == (0, 0, 6)
 
 
-def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(
-    host: Claimant,
-) -> None:
+def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(host: Claimant) -> None:
     number = host.reserve(6).reservation
     first, second, third = host.under(number, 3, shots=4_000)
     (small,) = host.under(number, shots=1_000)
@@ -227,9 +225,7 @@ def test_overdue_reservation_is_refused_before_event_loop_expires_it(host: Claim
         host.state.reservations.renew(number, "", SECOND, host.wall_ns)
 
 
-def test_ended_reservation_is_listed_for_one_hour_and_its_number_is_not_reused(
-    host: Claimant,
-) -> None:
+def test_ended_reservation_is_listed_an_hour_and_its_number_is_not_reused(host: Claimant) -> None:
     number = host.reserve(6).reservation
     host.end(number)
     host.pass_time(3_599)
@@ -295,9 +291,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Cl
     )  # fmt: skip
 
 
-def test_begun_task_of_ended_reservation_still_runs_after_restart(
-    host: Claimant,
-) -> None:
+def test_begun_task_of_ended_reservation_still_runs_after_restart(host: Claimant) -> None:
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=2_000)
     host.assign()

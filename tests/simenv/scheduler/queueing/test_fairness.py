@@ -50,9 +50,7 @@ def owners(records: list[TaskRecord]) -> str:
 
 @pytest.mark.parametrize("cost_us", [ALONE_US, 100.0])
 @pytest.mark.parametrize("priority", [-60, 0, 60])
-def test_later_owner_is_not_delayed_by_many_queued_tasks_of_another(
-    cost_us: float, priority: int
-) -> None:
+def test_later_owner_is_not_delayed_by_many_tasks_of_another(cost_us: float, priority: int) -> None:
     machine = CheckedScheduler(workers=1)
     submit(machine, "a", 2_000, cost_us, priority)
     machine.now_ns += 600 * SECOND

@@ -91,9 +91,7 @@ def routed(
     ],
     ids=["5", "13", "1000", "pi/2", "0.3", "tangle20", "24", "chain25", "200", "chain22", "knot22"],
 )
-def test_auto_chooses_expected_engine_and_states_reason(
-    circuit: Circuit, engine: str, words: str
-) -> None:
+def test_auto_chooses_engine_and_states_reason(circuit: Circuit, engine: str, words: str) -> None:
     result = routed(circuit)
     assert result.engine == engine
     assert result.reason.startswith("auto: ")
@@ -364,9 +362,7 @@ def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
 
 @pytest.mark.parametrize("width", [1, 3, 8, 11, 16])
 @pytest.mark.parametrize("shots", [1_024, 1_048_576])
-def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
-    width: int, shots: int
-) -> None:
+def test_route_of_circuit_with_noise_is_the_first_considered(width: int, shots: int) -> None:
     circuit = measured(chain(width, angle=0.3))
     for locations in (5, 50, 500):  # of one shape: what is known of the first holds for the others
         kinds = frozenset({"kraus", "readout"})

@@ -335,9 +335,7 @@ def test_ranks_of_gang_stay_in_one_block_of_nodes() -> None:
 
 @pytest.mark.parametrize("slots", [(2, 2, 2), (4, 4, 4), (8,), (2, 2)])
 @pytest.mark.parametrize("memory", [256 * MIB, 512 * MIB])
-def test_slots_stay_busy_while_small_tasks_and_two_gangs_wait(
-    slots: tuple[int, ...], memory: int
-) -> None:
+def test_slots_stay_busy_while_tasks_and_gangs_wait(slots: tuple[int, ...], memory: int) -> None:
     workers = sum(slots)
     simulation = Simulation(cluster(*slots), PoolSpec("main", min=workers, max=workers))
     simulation.run(1.0, until_idle=False)

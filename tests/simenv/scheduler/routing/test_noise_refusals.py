@@ -97,9 +97,7 @@ def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
 
 
 @pytest.mark.parametrize("options", [(), (("twirl", 1),)])
-def test_stabilizer_gives_no_expectation_values_with_noise(
-    options: tuple[tuple[str, int], ...],
-) -> None:
+def test_stabilizer_has_no_expectation_with_noise(options: tuple[tuple[str, int], ...]) -> None:
     plain = relaxing(40)
     assert plain.noise is not None
     noise = msgspec.structs.replace(plain.noise, kinds=frozenset({"pauli"}))

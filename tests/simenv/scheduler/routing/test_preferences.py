@@ -158,9 +158,7 @@ def test_preferred_kind_without_pool_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("decide", [live_routing.route, live_routing.consider])
-def test_noise_is_refused_where_no_emulated_pool_takes_the_circuit(
-    decide: Callable[..., object],
-) -> None:
+def test_noise_is_refused_where_no_emulator_takes_circuit(decide: Callable[..., object]) -> None:
     closed = RoutingSnapshot((), (("lattice", "quarantined"),))
     pools = (PoolSpec("main"), PoolSpec("lattice", device="fez"))
 

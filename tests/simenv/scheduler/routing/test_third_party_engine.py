@@ -82,9 +82,7 @@ def test_without_its_distribution_the_engine_is_unknown() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_entry_point_that_names_no_card_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entry_point_of_no_card_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")

@@ -145,9 +145,7 @@ def test_background_check_is_polled_at_most_twice_per_step_of_event_loop(
     assert len(asked) <= 2 * steps
 
 
-def test_event_loop_is_idle_while_program_to_explain_is_checked(
-    bench: ServiceHarness, held: Held
-) -> None:
+def test_event_loop_is_idle_while_program_is_checked(bench: ServiceHarness, held: Held) -> None:
     bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
     bench.peer.send(codec.encode(m.Ping(8)))
     while not held.begun.wait(0.001):

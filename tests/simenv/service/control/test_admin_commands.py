@@ -52,9 +52,7 @@ def test_pools_and_nodes_are_listed(bench: ServiceHarness) -> None:
     ]
 
 
-def test_scaled_pool_starts_workers_at_once_and_keeps_its_scale_after_restart(
-    bench: ServiceHarness,
-) -> None:
+def test_scaled_pool_starts_workers_and_keeps_scale_after_restart(bench: ServiceHarness) -> None:
     assert len(bench.paper.commands) == 1
     asked(bench, Scale(1, "main", 3, 5))
     assert len(bench.paper.commands) == 3
@@ -64,18 +62,14 @@ def test_scaled_pool_starts_workers_at_once_and_keeps_its_scale_after_restart(
     assert (pool.min, pool.max) == (3, 5)
 
 
-def test_changed_pool_configuration_overrides_earlier_scale_at_restart(
-    bench: ServiceHarness,
-) -> None:
+def test_changed_configuration_overrides_earlier_scale_at_restart(bench: ServiceHarness) -> None:
     asked(bench, Scale(1, "main", 3, 5))
     bench.config = convert({"pools": [{"name": "main", "min": 2, "max": 2}, POOLS[1]]})
     bench.restart()
     assert len(bench.paper.commands) == 2
 
 
-def test_drained_node_gets_no_workers_until_resumed_also_after_restart(
-    bench: ServiceHarness,
-) -> None:
+def test_drained_node_has_no_workers_until_resumed_after_restart(bench: ServiceHarness) -> None:
     asked(bench, DrainNode(1, "n1", "a disk is failing"))
     bench.restart()
     asked(bench, Scale(2, "main", 4, 4))
@@ -178,18 +172,14 @@ def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: ServiceHar
     refused(bench, Scale(2, "main", 0, 999))
 
 
-def test_scale_is_refused_when_minimums_of_all_pools_do_not_fit_together(
-    bench: ServiceHarness,
-) -> None:
+def test_scale_is_refused_when_minimums_of_pools_do_not_fit(bench: ServiceHarness) -> None:
     asked(bench, Scale(1, "main", 15, 15))
     result = refused(bench, Scale(2, "big", 1, 1))
     assert "1 workers of 2 ranks of 512.0 MiB do not fit, 0 do beside those" in result.message
     asked(bench, Scale(3, "big", 0, 1))
 
 
-def test_forced_scale_starts_more_workers_than_fit_also_after_a_restart(
-    bench: ServiceHarness,
-) -> None:
+def test_forced_scale_starts_more_workers_than_fit_after_restart(bench: ServiceHarness) -> None:
     asked(bench, Scale(1, "main", 20, 20, force=True))
     _all_join(bench)
     assert len(bench.state.pools["main"].workers) == 20

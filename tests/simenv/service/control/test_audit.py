@@ -95,9 +95,7 @@ def test_a_change_is_acknowledged_after_its_entry_is_stored(office: ReservationH
     assert entries(office)[-1].kind == "audit.limits.set"
 
 
-def test_only_key_revocation_is_executed_while_journal_cannot_store(
-    office: ReservationHarness,
-) -> None:
+def test_key_revocation_alone_is_done_while_journal_fails(office: ReservationHarness) -> None:
     support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 30)))
     office.say(SetOrder(1, "main", "fifo"))
     assert office.loop.store_error

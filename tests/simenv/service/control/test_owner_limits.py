@@ -306,9 +306,7 @@ def test_events_about_damaged_records_are_shown_only_to_task_owner(town: MultiUs
         (RevokeKey(1, "nobody"), "not_found"),
     ],
 )
-def test_invalid_key_changes_are_refused(
-    town: MultiUserHarness, message: m.FromClient, code: str
-) -> None:
+def test_bad_key_changes_refused(town: MultiUserHarness, message: m.FromClient, code: str) -> None:
     before = read_keys(town.folder / "keys.json")
     assert town.refusal(message).code == code
     assert read_keys(town.folder / "keys.json") == before

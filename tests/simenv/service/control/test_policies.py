@@ -45,9 +45,7 @@ def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
     assert (admission(bench, "").name, admission(bench, "").total_credits) == ("credit", 9)
 
 
-def test_policy_set_by_admin_survives_restart_with_same_configuration(
-    tmp_path: Path,
-) -> None:
+def test_policy_set_by_admin_survives_restart_with_same_configuration(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
     bench.say(SetOrder(1, "main", "round_robin"))
     bench.restart()

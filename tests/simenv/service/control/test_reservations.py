@@ -164,9 +164,7 @@ def test_reservations_of_other_owners_are_not_visible(office: ReservationHarness
     assert [e.subject for e in outcome if e.kind == "reservation.made"] == [str(number)]
 
 
-def test_admin_may_release_any_reservation_but_use_only_own_ones(
-    office: ReservationHarness,
-) -> None:
+def test_admin_releases_any_reservation_but_uses_own_ones(office: ReservationHarness) -> None:
     number = office.reserve(4, office.ana).reservation
     refused = office.under(number, 100, peer=office.ops)
     assert isinstance(refused, m.Refused)

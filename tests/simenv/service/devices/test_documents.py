@@ -33,9 +33,7 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
     second.close()
 
 
-def test_oldest_unused_document_of_owner_gives_way(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MAX_DOCUMENTS", 2)
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("z0", b"other", "ben")

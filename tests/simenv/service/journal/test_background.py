@@ -100,9 +100,7 @@ def test_failed_backup_leaves_a_complete_copy(paths: EnvironmentPaths, point: st
     live.close()
 
 
-def test_unchanged_journal_is_copied_once(
-    paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_journal_stays(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(paths)
     done = threading.Event()
     real = maintenance.copy_into
@@ -124,9 +122,7 @@ def test_unchanged_journal_is_copied_once(
 # --- which to go on with ------------------------------------------------------------------------
 
 
-def test_start_without_journal_and_backup_begins_empty_and_resume_is_refused(
-    paths: EnvironmentPaths,
-) -> None:
+def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: EnvironmentPaths) -> None:
     assert choose_journal(paths, resume=False) == ""
     with pytest.raises(NotFoundError, match="neither"):
         choose_journal(paths, resume=True)
@@ -156,9 +152,7 @@ def test_newer_live_journal_is_used_instead_of_backup(paths: EnvironmentPaths) -
     assert ends(paths.journal) == 4
 
 
-def test_backup_of_later_start_is_used_instead_of_older_live_journal(
-    paths: EnvironmentPaths,
-) -> None:
+def test_backup_of_later_start_replaces_older_live_journal(paths: EnvironmentPaths) -> None:
     journal(paths, ends=9).close()
     elsewhere = EnvironmentPaths(paths.home, paths.home.with_name("other"))
     elsewhere.state.mkdir()
@@ -180,9 +174,7 @@ def test_damaged_backup_does_not_prevent_start_from_live_journal(paths: Environm
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
-def test_damaged_journal_is_refused_even_with_backup(
-    paths: EnvironmentPaths, content: bytes
-) -> None:
+def test_damaged_journal_is_refused_with_backup(paths: EnvironmentPaths, content: bytes) -> None:
     journal(paths).close()
     copied(paths)
     paths.journal.write_bytes(content)

@@ -93,9 +93,7 @@ def test_extended_wal_keeps_its_rows_and_its_size(rig: Rig) -> None:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_wal_is_not_extended_on_a_nearly_full_disk(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "MIN_FREE_BYTES", 2**62)
     rig.write(2**20)
     size = rig.wal.stat().st_size
@@ -132,9 +130,7 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         bench.restart()
 
 
-def test_restarted_service_knows_what_runs_took_and_how_wrong_its_forecasts_were(
-    bench: ServiceHarness,
-) -> None:
+def test_restarted_service_knows_run_times_and_forecast_errors(bench: ServiceHarness) -> None:
     bench.join()
     bench.submit(spec(), spec(2))
     route = next(iter(bench.loop.state.tasks.values())).route

@@ -107,9 +107,7 @@ def test_hardware_description_is_returned_unchanged_and_newest(bench: ServiceHar
     assert devices(bench)["qpu"].calibration_id == "c2"
 
 
-def test_hardware_description_outlives_its_worker_but_not_the_service(
-    bench: ServiceHarness,
-) -> None:
+def test_hardware_description_outlives_worker_but_not_service(bench: ServiceHarness) -> None:
     describe(bench)
     bench.paper.kill("qpu-0")
     bench.step()

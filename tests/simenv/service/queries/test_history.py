@@ -189,9 +189,7 @@ def test_newest_rows_are_found_without_reading_the_rest(bench: ServiceHarness) -
     assert link.pages[-1].last == 27
 
 
-def test_newest_rows_in_pages_leave_none_out(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_newest_rows_are_whole(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     scans(bench)
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # a page has one row
     link = BenchLink(bench)
@@ -200,9 +198,7 @@ def test_newest_rows_in_pages_leave_none_out(
     assert len(link.pages) == 31
 
 
-def test_newest_rows_end_where_since_begins(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_newest_rows_end_at_since(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", 10**12)  # one page takes all
     now = time.time()
     for k in range(9):

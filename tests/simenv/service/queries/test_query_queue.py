@@ -88,9 +88,7 @@ def test_completions_of_one_message_are_read_once_for_all_watched_tasks(
     assert answers[-1] == m.UnknownTasks(1, [])
 
 
-def test_completion_that_is_not_stored_yet_is_not_reported_as_unknown(
-    bench: ServiceHarness,
-) -> None:
+def test_completion_not_stored_yet_is_not_reported_as_unknown(bench: ServiceHarness) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
     support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))

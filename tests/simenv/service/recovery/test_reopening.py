@@ -249,9 +249,7 @@ def fetched(bench: ServiceHarness, question: FetchResult) -> m.ToClient:
     raise AssertionError("no answer")
 
 
-def test_result_file_is_fetched_in_bounded_chunks_and_for_its_own_task_only(
-    bench: ServiceHarness,
-) -> None:
+def test_result_file_is_fetched_in_chunks_and_for_its_task_only(bench: ServiceHarness) -> None:
     bench.join()
     bench.submit(spec(1), spec(2))
     finished(bench, *bench.assigned())

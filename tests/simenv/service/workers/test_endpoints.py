@@ -44,9 +44,7 @@ def listening() -> set[int]:
     return {each.laddr.port for each in result if each.status == psutil.CONN_LISTEN}
 
 
-def test_environment_of_one_node_opens_no_port_and_creates_no_keys(
-    paths: EnvironmentPaths,
-) -> None:
+def test_environment_of_one_node_opens_no_port_and_creates_no_keys(paths: EnvironmentPaths) -> None:
     before = listening()
     meeting = meet(paths, HERE)
     file = tcp_client.read(paths.joining)
@@ -83,9 +81,7 @@ def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:
     assert len(set(keys)) == 4
 
 
-def test_bootstrap_file_is_private_and_removed_with_the_service(
-    paths: EnvironmentPaths,
-) -> None:
+def test_bootstrap_file_is_private_and_removed_with_the_service(paths: EnvironmentPaths) -> None:
     meeting = meet(paths, HERE)
     assert paths.joining.stat().st_mode & 0o777 == 0o600
     meeting.leave()
@@ -137,9 +133,7 @@ def test_unknown_host_name_and_unreachable_node_have_different_errors() -> None:
     assert "interface" in caught.value.hint
 
 
-def test_results_folder_of_another_service_is_detected(
-    paths: EnvironmentPaths, tmp_path: Path
-) -> None:
+def test_results_folder_of_other_service_is_seen(paths: EnvironmentPaths, tmp_path: Path) -> None:
     meet(paths, HERE)
     token = tcp_client.read(paths.joining).token
     assert unavailable_reason(paths.results, token) == ""

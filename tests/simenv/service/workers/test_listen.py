@@ -43,9 +43,7 @@ def test_listen_address_is_split_into_host_and_port() -> None:
     assert listen_parts("tcp://everywhere:7000") == ("everywhere", 7000)
 
 
-def test_a_name_that_resolves_to_the_unspecified_address_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_name_of_the_unspecified_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def lookup(*_: object, **__: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
 

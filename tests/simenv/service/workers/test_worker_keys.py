@@ -103,9 +103,7 @@ def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
     assert not tcp_client.key_path(site.service, "main-0", 1).exists()
 
 
-def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
-    site: Site, bench: ServiceHarness
-) -> None:
+def test_key_is_made_for_a_start_and_removed_at_its_end(site: Site, bench: ServiceHarness) -> None:
     bench.loop.workers._keys = site.keys
     bench.paper.kill("main-0")  # started before there were keys
     until_started(bench)

@@ -57,9 +57,7 @@ def still_serves(house: ListenerThread, word: bytes = b"still here") -> bool:
 
 
 @pytest.mark.parametrize("name", ["ana", "ops"])
-def test_message_carries_identity_of_its_key_and_is_answered(
-    house: ListenerThread, name: str
-) -> None:
+def test_message_has_identity_of_its_key_and_answer(house: ListenerThread, name: str) -> None:
     connection = house.connect(name)
     connection.send(b"question")
     received = house.of(b"question")
@@ -69,9 +67,7 @@ def test_message_carries_identity_of_its_key_and_is_answered(
     assert connection.receive(PATIENCE_S) == b"answer"
 
 
-def test_local_client_has_local_identity_whatever_its_route(
-    house: ListenerThread, tmp_path: Path
-) -> None:
+def test_local_client_is_local_whatever_its_route(house: ListenerThread, tmp_path: Path) -> None:
     path, own = tmp_path / CLIENT_SOCKET, new_pair()
     near = ZmqConnection(endpoint(path), house.server.public, own, b"far/route")
     near.send(b"from here")
@@ -143,9 +139,7 @@ def test_connection_of_revoked_key_is_closed_and_others_continue(house: Listener
     assert all(body != b"three" for _, _, body, _ in house.heard)
 
 
-def test_old_key_is_refused_after_replacement_by_new_key_of_same_name(
-    house: ListenerThread,
-) -> None:
+def test_old_key_is_refused_after_replacement_by_key_of_same_name(house: ListenerThread) -> None:
     ana = house.connect("ana", b"a")
     ana.send(b"one")
     house.of(b"one")

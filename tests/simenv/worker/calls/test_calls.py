@@ -86,18 +86,7 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
 def chain(name: str = "chain") -> DeviceInfo:
     entries = (GateInfo("rz", 1, 1), GateInfo("sx", 1, 0), GateInfo("cz", 2, 0))
     return DeviceInfo(
-        name,
-        DeviceKind.EMULATED,
-        "",
-        "",
-        "",
-        "",
-        3,
-        0,
-        entries,
-        False,
-        False,
-        ((0, 1), (1, 2)),
+        name, DeviceKind.EMULATED, "", "", "", "", 3, 0, entries, False, False, ((0, 1), (1, 2))
     )
 
 

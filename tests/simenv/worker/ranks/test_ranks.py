@@ -111,9 +111,7 @@ def test_error_on_all_ranks_fails_the_task_and_worker_continues(pair: Ranked) ->
     assert "asked to raise" in codec.failure(raised[0].payload).message
 
 
-def test_stop_request_stops_all_ranks_and_early_one_skips_its_task(
-    pair: Ranked,
-) -> None:
+def test_stop_request_stops_all_ranks_and_early_one_skips_its_task(pair: Ranked) -> None:
     started = len(pair.of(m.Started))
     pair.tell(m.StopTask(8, 1, "cancelled"))
     pair.tell(chunk(task(7, faulty(SLOW, 600.0)), task(8, faulty(SLOW, 600.0))))

@@ -117,9 +117,7 @@ def test_values_that_do_not_fit_are_refused(bindings: Any, told: str) -> None:
 @pytest.mark.parametrize(
     ("expression", "value"), [(1 / X, 0.0), (X.log(), 0.0), (X.log(), -1.0), (X**0.5, -1.0)]
 )
-def test_expression_without_finite_value_is_refused(
-    expression: ParameterExpression, value: float
-) -> None:
+def test_expression_not_finite_is_refused(expression: ParameterExpression, value: float) -> None:
     result = loaded(expression)
     with pytest.raises(ProgramError, match="binding 1: the expression"):
         result.bind([[1.0], [value]])

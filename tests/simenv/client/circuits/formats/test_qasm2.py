@@ -162,9 +162,7 @@ def test_plain_text_is_parsed_to_same_program_as_by_qiskit(text: str) -> None:
 
 @settings(deadline=None)
 @given(texts, st.data())
-def test_altered_text_is_left_to_qiskit_or_parsed_to_same_program(
-    text: str, data: st.DataObject
-) -> None:
+def test_altered_text_is_left_to_qiskit_or_parsed_alike(text: str, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(len(QELIB) - 4, len(text)))
         length = data.draw(st.integers(0, 3))

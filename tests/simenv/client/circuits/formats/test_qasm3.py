@@ -42,11 +42,7 @@ def fault(text: str) -> ProgramError:
         ("x q;\n rz(1e400) q[0];", (7, 2), "the angle is inf"),
         ("rz(1e200*1e200-1e200*1e200) q[0];", (6, 1), "the angle is nan"),
         ("gate g(a) r { rz(1e308*a) r; }\nx q;\n  g(1e10) q[0];", (8, 3), "'g' cannot be made"),
-        (
-            "x q;\nfor int i in [0:1.5] { x q[i]; }",
-            (7, 1),
-            "a constant integer is wanted",
-        ),
+        ("x q;\nfor int i in [0:1.5] { x q[i]; }", (7, 1), "a constant integer is wanted"),
         ("x q;\nbox { x q[0]; }", (7, 1), "'box' is not carried"),
         ("switch (c) { case 7 { x q[0]; } }", (6, 1), "case 7 is larger than the maximum"),
         ("while (c) { measure q[0]; }", (6, 13), "measurements must save"),

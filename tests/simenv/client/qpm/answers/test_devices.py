@@ -166,9 +166,7 @@ def test_edges_of_very_wide_simulator_are_not_listed() -> None:
     assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
 
 
-def test_openqasm_3_is_not_listed_without_its_importer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_openqasm_3_is_not_listed_without_its_importer(monkeypatch: pytest.MonkeyPatch) -> None:
     info = DeviceInfo(
         "d", DeviceKind.IDEAL, "simenv", "m", "1", "simulator", 2, 9, (), all_to_all=True
     )

@@ -16,9 +16,7 @@ STATUS = {
 }  # fmt: skip
 
 
-def test_service_summary_has_state_in_terms_of_batch_scheduler(
-    qpm: QPM, env: simenv.Client
-) -> None:
+def test_service_summary_has_states_of_batch_schedulers(qpm: QPM, env: simenv.Client) -> None:
     summary = qpm.get_service_summary()
     assert set(summary) > STATUS
     assert (summary["schema"], summary["state"]) == ("qfw-qpm-service-summary-v1", "IDLE")

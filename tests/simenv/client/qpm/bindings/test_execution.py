@@ -8,17 +8,7 @@ import io
 import numpy as np
 import pytest
 from circuits import tangled
-from hosts import (
-    BAD,
-    BELL,
-    MIDDLE,
-    PLAIN,
-    TIMES,
-    completion,
-    info,
-    running,
-    until,
-)
+from hosts import BAD, BELL, MIDDLE, PLAIN, TIMES, completion, info, running, until
 from qiskit import QuantumCircuit, qasm2, qpy
 
 import simenv
@@ -78,9 +68,7 @@ def test_unknown_circuits_are_answered_without_error(qpm: QPM) -> None:
     ("qasm", "reason", "outcome"),
     [(BELL, "already-completed", "COMPLETED"), (BAD, "already-failed", "FAILED")],
 )
-def test_cancel_of_ended_circuit_returns_its_outcome(
-    qpm: QPM, qasm: str, reason: str, outcome: str
-) -> None:
+def test_cancel_of_ended_circuit_tells(qpm: QPM, qasm: str, reason: str, outcome: str) -> None:
     accepted = qpm.async_run(info(qasm))
     until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
     for _ in range(2):  # before its completion is read, and after
@@ -126,9 +114,7 @@ def test_counts_are_reproducible_from_task_metadata(qpm: QPM, env: simenv.Client
 @pytest.mark.parametrize(
     ("qasm", "counts"), [(BELL, {"00", "11"}), (PLAIN, {"00"})], ids=["measured", "not measured"]
 )
-def test_statevector_is_of_state_before_final_measurements(
-    qpm: QPM, qasm: str, counts: set[str]
-) -> None:
+def test_statevector_precedes_final_measurements(qpm: QPM, qasm: str, counts: set[str]) -> None:
     result = qpm.sync_run(info(qasm, return_statevector=True))["result"]["result"]
     assert set(result["counts"]) == counts
     assert sum(result["counts"].values()) == 200

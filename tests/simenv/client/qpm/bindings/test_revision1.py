@@ -74,9 +74,7 @@ def test_ready_check_queries_service_at_most_once_per_interval(
     assert len(entries) == 1
 
 
-def test_idle_session_ends_when_all_completions_were_read(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_session_ends_when_all_was_read(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = service.Sessions(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
     session = outcome.open()
     first = session.qpm()

@@ -15,10 +15,7 @@ from simenv.qpm.contract import EXTENSIONS, REVISION2, UnknownObjectError
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 
 
-@pytest.mark.parametrize(
-    "call",
-    [*REVISION2["telemetry"], *EXTENSIONS["telemetry"]],
-)
+@pytest.mark.parametrize("call", [*REVISION2["telemetry"], *EXTENSIONS["telemetry"]])
 def test_telemetry_answers_are_json_and_supported(qpm: QPM, call: str) -> None:
     answer = getattr(qpm, call)(token="any")
     text = json.dumps(answer)
