@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
+from failing import fails
 from other_user import UID, skip_without_second_user
 
 from simenv import config, files
@@ -52,9 +53,8 @@ def test_folder_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None
     value = tmp_path / "home"
     value.mkdir()
     value.chmod(mode)
-    with pytest.raises(ConfigError, match="can be written by others") as caught:
-        files.private_folder(value)
-    assert caught.value.hint.startswith(f"chmod go-w {value}")
+    error = fails(ConfigError, "can be written by others", files.private_folder, value)
+    assert error.hint.startswith(f"chmod go-w {value}")
 
 
 def test_parent_writable_by_others_is_refused_unless_sticky(tmp_path: Path) -> None:
@@ -94,8 +94,7 @@ def test_folder_link_or_parent_of_other_user_is_refused(tmp_path: Path, what: st
         os.lchown(path, UID, UID)
     else:
         os.chown(real if what == "folder" else real.parent, UID, UID)
-    with pytest.raises(ConfigError, match=f"belongs to user {UID}"):
-        files.private_folder(path)
+    fails(ConfigError, f"belongs to user {UID}", files.private_folder, path)
 
 
 def test_regular_file_is_refused_as_folder(tmp_path: Path) -> None:
@@ -107,9 +106,8 @@ def test_hint_for_kernel_folder_writable_by_others_is_to_remove_it(tmp_path: Pat
     kernels = tmp_path / "kernels"
     kernels.mkdir()
     kernels.chmod(0o775)
-    with pytest.raises(ConfigError) as caught:
-        config.kernel_folder({"SIMENV_KERNELS": str(kernels)})
-    assert caught.value.hint.startswith(f"rm -r {kernels}")
+    error = fails(ConfigError, "", config.kernel_folder, {"SIMENV_KERNELS": str(kernels)})
+    assert error.hint.startswith(f"rm -r {kernels}")
 
 
 def test_runtime_folder_writable_or_owned_by_others_is_not_used() -> None:
@@ -182,9 +180,8 @@ def test_socket_folder_below_open_folder_is_refused(monkeypatch: pytest.MonkeyPa
     with TemporaryDirectory(prefix="s") as name:
         Path(name).chmod(0o777)
         monkeypatch.setattr("tempfile.tempdir", name)
-        with pytest.raises(ConfigError, match="can be written by others") as caught:
-            config.socket_folder({})
-        assert "TMPDIR" in caught.value.hint
+        error = fails(ConfigError, "can be written by others", config.socket_folder, {})
+        assert "TMPDIR" in error.hint
         assert list(Path(name).iterdir()) == []
 
 
@@ -199,8 +196,7 @@ def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="full"):
-            files.write_atomic(path, b"new", sync=True)
+        fails(OSError, "full", files.write_atomic, path, b"new", sync=True)
     assert (path.read_bytes(), mode_of(path)) == (b"old", 0o600)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -212,8 +208,7 @@ def test_an_atomic_write_does_not_follow_a_link_under_its_temporary_name(
     victim.write_text("kept")
     monkeypatch.setattr("secrets.token_hex", lambda _: "0")
     (tmp_path / f".config.json.{os.getpid()}.0.new").symlink_to(victim)
-    with pytest.raises(FileExistsError):
-        files.write_atomic(path, b"new")
+    fails(FileExistsError, "", files.write_atomic, path, b"new")
     assert (victim.read_text(), path.exists()) == ("kept", False)
 
 

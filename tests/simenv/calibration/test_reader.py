@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from qiskit import qasm2
 
 from noise_models import library
@@ -97,23 +98,20 @@ def test_bad_rows_name_file_line_and_field(
     tmp_path: Path, changes: dict[str, Any], field: str, text: str
 ) -> None:
     path = written(tmp_path, row(), row(**changes))
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert str(caught.value.message).startswith(f"{path}:3: {field}")
-    assert text in f"{caught.value.message} {caught.value.hint}"
+    error = fails(DataError, "", read, path)
+    assert str(error.message).startswith(f"{path}:3: {field}")
+    assert text in f"{error.message} {error.hint}"
 
 
 def test_all_wrong_rows_are_named_with_line_and_field(tmp_path: Path) -> None:
     path = written(tmp_path, row(counts=None), row(), "{oops", row(layout=[1]), "3")
-    with pytest.raises(DataError) as caught:
-        read(path)
-    lines = str(caught.value.message).splitlines()
+    error = fails(DataError, "", read, path)
+    lines = str(error.message).splitlines()
     expected = [f"{path}:2: counts", f"{path}:4: no JSON", f"{path}:5: layout", f"{path}:6: is not"]
     assert [line[: len(text)] for line, text in zip(lines, expected, strict=True)] == expected
     many = written(tmp_path, *[row(shots=-1) for _ in range(100)])
-    with pytest.raises(DataError) as caught:
-        read(many)
-    lines = str(caught.value.message).splitlines()
+    error = fails(DataError, "", read, many)
+    lines = str(error.message).splitlines()
     assert len(lines) == MAX_ERRORS + 1
     assert f"{many}:21: shots" in lines[-2]
     assert "more wrong rows follow" in lines[-1]
@@ -132,17 +130,14 @@ def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path)
 def test_compressed_file_is_refused_with_the_command_that_expands_it(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl.gz"
     path.write_bytes(gzip.compress(written(tmp_path, row()).read_bytes()))
-    with pytest.raises(DataError, match="is compressed") as caught:
-        read(path)
-    assert caught.value.hint == "type: gunzip counts.jsonl.gz"
+    assert fails(DataError, "is compressed", read, path).hint == "type: gunzip counts.jsonl.gz"
 
 
 def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
     data = read(written(tmp_path, row(), row(counts={}), row(counts={"00": 0})))
     assert len(data.records) == 1
     assert data.warnings == (("rows without shots are left out", 2),)
-    with pytest.raises(DataError, match="no row with shots"):
-        read(written(tmp_path, row(counts={})))
+    fails(DataError, "no row with shots", read, written(tmp_path, row(counts={})))
 
 
 @pytest.mark.parametrize(
@@ -155,14 +150,12 @@ def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, header: Any, text: str) -> None:
-    with pytest.raises(DataError, match=text):
-        read(written(tmp_path, header=header))
+    fails(DataError, text, read, written(tmp_path, header=header))
 
 
 def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.calibration.data.MAX_ROWS", 3)
-    with pytest.raises(DataError, match=r"counts.jsonl:5: more than 3 rows"):
-        read(written(tmp_path, *[row()] * 4))
+    fails(DataError, r"counts.jsonl:5: more than 3 rows", read, written(tmp_path, *[row()] * 4))
 
 
 def test_circuits_that_differ_in_their_last_rotations_have_one_body(tmp_path: Path) -> None:
@@ -220,8 +213,7 @@ def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
         yield row()
         raise KeyError("gone")
 
-    with pytest.raises(KeyError):
-        data.write(tmp_path / "counts.jsonl", rows())
+    fails(KeyError, "", data.write, tmp_path / "counts.jsonl", rows())
     assert not list(tmp_path.iterdir())
 
 
@@ -245,8 +237,7 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
     assert not (home / "devices").exists()
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:-1], good, good]))
-    with pytest.raises(DataError, match=r"1000002: more than 1,000,000 rows"):
-        read(path)
+    fails(DataError, r"1000002: more than 1,000,000 rows", read, path)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +256,7 @@ def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
 def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl"
     path.write_text("\n")
-    with pytest.raises(DataError, match=f"{path}: is empty"):
-        read(path)
+    fails(DataError, f"{path}: is empty", read, path)
 
 
 def test_scores_of_one_circuit_have_no_interval_and_future_dates_a_warning(

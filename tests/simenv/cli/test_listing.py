@@ -6,6 +6,7 @@ import json
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv.cli.listing import Column, Style, listing
 from simenv.errors import OptionError
@@ -45,9 +46,8 @@ def test_column_with_compound_header_is_selected_by_each_of_its_names(
 
 
 def test_unknown_column_is_refused_with_known_ones() -> None:
-    with pytest.raises(OptionError) as caught:
-        listing(COLUMNS, Style(False, columns="colour"), lambda: ROWS)
-    assert caught.value.hint == "columns: name, size"
+    error = fails(OptionError, "", listing, COLUMNS, Style(False, columns="colour"), lambda: ROWS)
+    assert error.hint == "columns: name, size"
 
 
 def test_json_listing_has_all_fields(capsys: pytest.CaptureFixture[str]) -> None:

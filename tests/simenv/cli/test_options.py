@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.cli.app import Settings, hoist
 from simenv.errors import OptionError
@@ -33,8 +34,7 @@ def test_name_after_devices_import_is_that_of_the_device() -> None:
     "line", [["status", "--name"], ["--service", "--json", "status"], ["--name", "--", "status"]]
 )
 def test_common_option_without_value_is_refused(line: list[str]) -> None:
-    with pytest.raises(OptionError, match="has no value"):
-        hoist(line)
+    fails(OptionError, "has no value", hoist, line)
 
 
 def test_settings_are_found_by_name_file_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:

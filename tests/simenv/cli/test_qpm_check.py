@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from failing import fails
 from kit import assembled
 from live import Live
 from shell import Shell
@@ -63,8 +64,7 @@ def test_environment_that_fails_to_restart_is_removed(monkeypatch: pytest.Monkey
             raise StartFailedError("no process to be had")
 
         patch.setattr(launch, "start", refused)
-        with pytest.raises(StartFailedError):
-            environment.end()
+        fails(StartFailedError, "", environment.end)
     environment.close()
     assert not home.exists()
 

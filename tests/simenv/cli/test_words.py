@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from failing import fails
 
 from simenv.cli.tasks.circuit_input import bindings_of
 from simenv.errors import OptionError
@@ -15,5 +16,4 @@ def test_parameters_are_parsed_into_bindings() -> None:
 
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=pi", "a=1=2"])
 def test_malformed_parameter_is_refused(text: str) -> None:
-    with pytest.raises(OptionError):
-        bindings_of([text])
+    fails(OptionError, "", bindings_of, [text])

@@ -13,6 +13,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.random import random_circuit
@@ -133,16 +134,14 @@ WRONG: dict[str, tuple[object, type[SimenvError], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_strings_are_named(name: str) -> None:
     strings, kind, text = WRONG[name]
-    with pytest.raises(kind, match=text):
-        prepare_one(plain(), {"amplitudes": strings})
+    fails(kind, text, prepare_one, plain(), {"amplitudes": strings})
 
 
 def test_circuits_and_engines_without_amplitudes_are_refused(env: simenv.Client) -> None:
     measured = plain().measure_all(inplace=False)
     with pytest.raises(ProgramError, match="'amplitudes' was asked of a circuit that measures"):
         env.submit(measured, amplitudes=STRINGS)
-    with pytest.raises(OptionError, match="go together"):
-        env.submit(plain(), outputs="amplitudes")
+    fails(OptionError, "go together", env.submit, plain(), outputs="amplitudes")
     with pytest.raises(InfeasibleError, match="'stabilizer' has no output 'amplitudes'"):
         env.submit(plain(), amplitudes=STRINGS, engine="stabilizer")
     reset = QuantumCircuit(4)
@@ -176,8 +175,7 @@ def test_service_checks_strings_of_any_client() -> None:
         (msgspec.structs.replace(both, observables=both.observables[::-1]), "go together"),
         (terms("01", outputs=("expectation", "amplitudes")), "'expectation' and observables"),
     ):
-        with pytest.raises(OptionError, match=text):
-            rules.check_terms(wrong)
+        fails(OptionError, text, rules.check_terms, wrong)
 
 
 def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> None:
@@ -278,8 +276,7 @@ def test_memory_of_nothing_is_refused_before_submission(env: simenv.Client) -> N
     with pytest.raises(ProgramError, match="memory was asked of a circuit that measures nothing"):
         env.submit(circuit, outputs=("memory",))
     circuit.measure(0, 0)
-    with pytest.raises(OptionError, match="there is no memory"):
-        env.submit(circuit, outputs=("memory",), shots=None)
+    fails(OptionError, "there is no memory", env.submit, circuit, outputs=("memory",), shots=None)
 
 
 def test_too_large_memory_is_refused_with_the_limit(env: simenv.Client) -> None:
@@ -338,12 +335,9 @@ def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
         result = other.task(task.id.partition(".")[0])
         rows = result.results(60)
         assert rows[int(task.id.partition(".")[2])].counts == counts
-        with pytest.raises(OptionError, match="carries"):
-            result.result()
-        with pytest.raises(NotFoundError, match="there is no number 999"):
-            other.task(result.id + ".999").result(60)
-        with pytest.raises(NotFoundError):
-            other.task(result.id + ".x")
+        fails(OptionError, "carries", result.result)
+        fails(NotFoundError, "there is no number 999", other.task(result.id + ".999").result, 60)
+        fails(NotFoundError, "", other.task, result.id + ".x")
 
 
 def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) -> None:
@@ -371,8 +365,7 @@ def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
     assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
     together = [task for task in tasks if task.handle is tasks[-1].handle]
     for task in together:
-        with pytest.raises(TaskCancelledError):
-            task.result()
+        fails(TaskCancelledError, "", task.result)
     env.cancel(tasks)
 
 
@@ -407,5 +400,4 @@ def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
     ids=["too few", "of one sweep", "of circuits"],
 )
 def test_shots_are_one_number_or_many(work: object, shots: list[int], env: simenv.Client) -> None:
-    with pytest.raises(OptionError, match="shots"):
-        env.submit_many(work, shots=shots)
+    fails(OptionError, "shots", env.submit_many, work, shots=shots)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from busy_circuits import ENDLESS
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
 from live import Live, environment
 from waiting import until
 
@@ -120,8 +121,7 @@ def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, pee
     peer.finishes = False
     [task] = submit(link)
     peer.say(completed(completion(1, state=TaskState.FAILED)))
-    with pytest.raises(TaskFailedError):
-        asyncio.run(seed(task))
+    fails(TaskFailedError, "", asyncio.run, seed(task))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -180,8 +180,7 @@ def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, peer:
     peer.say(peer.end([1]))
     result = as_completed(tasks, timeout_s=0.1)
     assert next(result) is tasks[0]
-    with pytest.raises(TimedOutError, match="2 of 3 tasks"):
-        next(result)
+    fails(TimedOutError, "2 of 3 tasks", next, result)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -193,8 +192,7 @@ def test_as_completed_requests_lost_results_again(link: ServiceSession, peer: Pe
 
 def test_as_completed_refuses_tasks_of_two_clients(link: ServiceSession, peer: Peer) -> None:
     other = ServiceSession(peer)
-    with pytest.raises(OptionError, match="2 clients"):
-        as_completed([*submit(link), *submit(other)])
+    fails(OptionError, "2 clients", as_completed, [*submit(link), *submit(other)])
     other.close()
 
 
@@ -236,8 +234,7 @@ def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
     assert (info.state, info.credits_consumed) == (ReservationState.RELEASED, 2)
     with pytest.raises(NotReservedError, match=f"reservation {result.id} is over"):
         env.submit(BELL, reservation=result)
-    with pytest.raises(NotReservedError, match="is over"):
-        result.renew()
+    fails(NotReservedError, "is over", result.renew)
     assert result.release() == []
 
 
@@ -246,8 +243,7 @@ def test_reservation_without_renewal_expires(env: Client) -> None:
     env.run(BELL, shots=100, reservation=result)
     result.renew(0.2)
     until(lambda: result.info().state is ReservationState.EXPIRED)
-    with pytest.raises(NotReservedError, match="is over"):
-        env.submit(BELL, reservation=result)
+    fails(NotReservedError, "is over", env.submit, BELL, reservation=result)
 
 
 def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) -> None:
@@ -258,8 +254,7 @@ def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) ->
         assert (info.running, info.parked, info.credits_held) == (1, 1, 1)
         assert result.cancel() == [first.id]
         for task in (first, second):
-            with pytest.raises(TaskCancelledError):
-                task.result(timeout_s=PATIENCE_S)
+            fails(TaskCancelledError, "", task.result, timeout_s=PATIENCE_S)
     assert result.info().credits_held == 0
 
 
@@ -317,12 +312,9 @@ def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
         env.reserve("main", bound_s=0.1)
     result = env.reserve("main", count=2, **UNIT)
     assert "pool main" in env.run(BELL, reservation=result, prefer="main").engine_reason
-    with pytest.raises(NotReservedError, match="has 2 units"):
-        env.submit(BELL, shots=THREE, reservation=result)
-    with pytest.raises(NotReservedError, match="there is no reservation 999999"):
-        env.submit(BELL, reservation=999_999)
-    with pytest.raises(NotReservedError, match="there is no reservation 999999"):
-        env.reservation(999_999)
+    fails(NotReservedError, "has 2 units", env.submit, BELL, shots=THREE, reservation=result)
+    fails(NotReservedError, "there is no reservation 999999", env.submit, BELL, reservation=999_999)
+    fails(NotReservedError, "there is no reservation 999999", env.reservation, 999_999)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**63, 2**64 - 1, True, 1.5, "1"])

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 
 import simenv
 from simenv.errors import (
@@ -115,41 +116,31 @@ def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     options = {"parameter_values": angles[7:8], "seed": seventh.seed, "shots": 512}
     assert env.run(circuit, binding_index=7, **options).counts == seventh.counts
     assert env.run(circuit, binding_index=6, **options).counts != seventh.counts
-    with pytest.raises(OptionError, match="submit_many"):
-        env.submit(circuit, parameter_values=[[0.1], [0.2]])
-    with pytest.raises(OptionError, match="angle"):
-        env.submit(circuit)
+    fails(OptionError, "submit_many", env.submit, circuit, parameter_values=[[0.1], [0.2]])
+    fails(OptionError, "angle", env.submit, circuit)
     with pytest.raises(OptionError, match="binding_index=-1"):
         env.submit(circuit, parameter_values=[0.1], binding_index=-1)
 
 
 def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Client) -> None:
     before = env.status()
-    with pytest.raises(ProgramError, match="measures nothing") as caught:
-        env.submit(PLAIN)
-    assert "measure_all" in caught.value.hint
-    with pytest.raises(ProgramError, match="statevector"):
-        env.submit(BELL, outputs=("counts", "statevector"))
-    with pytest.raises(OptionError, match="exact"):
-        env.submit(BELL, shots=None)
+    assert "measure_all" in fails(ProgramError, "measures nothing", env.submit, PLAIN).hint
+    fails(ProgramError, "statevector", env.submit, BELL, outputs=("counts", "statevector"))
+    fails(OptionError, "exact", env.submit, BELL, shots=None)
     with pytest.raises(BatchRefusedError) as batch:
         env.submit_many([BELL, "qreg q[", PLAIN.replace("h", "hh"), BELL])
     assert [error.index for error in batch.value.errors] == [1, 2]
-    with pytest.raises(BatchRefusedError, match="item 1"):
-        env.submit_many([BELL, PLAIN])
-    with pytest.raises(OptionError, match="several circuits"):
-        env.submit_many(BELL)
+    fails(BatchRefusedError, "item 1", env.submit_many, [BELL, PLAIN])
+    fails(OptionError, "several circuits", env.submit_many, BELL)
     after = env.status()
     assert (after.queued, after.done) == (before.queued, before.done)
 
 
 def test_too_wide_circuit_is_refused_with_hint(env: simenv.Client) -> None:
-    with pytest.raises(InfeasibleError, match="60 qubits") as refused:
-        env.submit(WIDE, engine="statevector")
-    assert "widest program that fits" in refused.value.hint
-    with pytest.raises(BatchRefusedError) as caught:
-        env.submit_many([BELL, WIDE, BELL], engine="statevector")
-    assert [error.index for error in caught.value.errors] == [1]
+    refused = fails(InfeasibleError, "60 qubits", env.submit, WIDE, engine="statevector")
+    assert "widest program that fits" in refused.hint
+    caught = fails(BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector")
+    assert [error.index for error in caught.errors] == [1]
 
 
 def test_empty_batch_has_no_tasks(env: simenv.Client) -> None:
@@ -164,17 +155,14 @@ def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
         result = other.task(task.id)
         assert (result.name, result.result(60).counts) == ("found", counts)
         assert result.state is TaskState.DONE
-        with pytest.raises(NotFoundError, match="t-zzzzz"):
-            other.task("t-zzzzz")
-        with pytest.raises(NotFoundError, match="nonsense"):
-            other.task("nonsense")
+        fails(NotFoundError, "t-zzzzz", other.task, "t-zzzzz")
+        fails(NotFoundError, "nonsense", other.task, "nonsense")
 
 
 def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
     task = env.submit(ENDLESS, shots=10)
     assert task.cancel()
-    with pytest.raises(TaskCancelledError):
-        task.result(60)
+    fails(TaskCancelledError, "", task.result, 60)
     assert not task.cancel()
     assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
 
@@ -190,8 +178,7 @@ def test_queued_task_has_reason_and_wait_shows_progress(
     [info] = env.tasks([waits])
     assert info.state is TaskState.QUEUED
     assert info.reason
-    with pytest.raises(simenv.errors.TimedOutError):
-        waits.wait(progress=True, timeout_s=0.8)
+    fails(simenv.errors.TimedOutError, "", waits.wait, progress=True, timeout_s=0.8)
     assert env.cancel([waits, slow]) != ["final", "final"]
     assert waits.wait(progress=True) is TaskState.CANCELLED
     assert slow.wait() is TaskState.CANCELLED
@@ -250,8 +237,7 @@ def test_interrupt_leaves_task_and_client_usable(env: simenv.Client) -> None:
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted()
+        fails(KeyboardInterrupt, "", interrupted)
     finally:
         signal.signal(signal.SIGINT, before)
     timer.join()
@@ -334,13 +320,11 @@ def test_refused_posted_task_raises_at_first_use(env: simenv.Client) -> None:
     while not refused.done():
         assert time.monotonic() < deadline
     for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
-        with pytest.raises(InfeasibleError, match="60 qubits"):
-            use()
+        fails(InfeasibleError, "60 qubits", use)
 
     async def awaited() -> None:
         await env.post(WIDE, engine="statevector")
 
-    with pytest.raises(InfeasibleError):
-        asyncio.run(awaited())
+    fails(InfeasibleError, "", asyncio.run, awaited())
     with pytest.raises(TypeError, match="shot"):
         env.post(BELL, shot=1)  # type: ignore[call-arg]

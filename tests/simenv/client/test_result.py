@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from waiting import until
 
 import simenv
@@ -43,8 +44,7 @@ def test_circuits_run_as_futures_with_the_options_of_the_executor(env: simenv.Cl
     assert {result.shots for result in results} == {100}
     copies = pickle.loads(pickle.dumps(results))  # noqa: S301 - our own
     assert [copy.counts for copy in copies] == [result.counts for result in results]
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit(BELL)
+    fails(RuntimeError, "after shutdown", executor.submit, BELL)
     assert env.run(BELL, shots=10).shots == 10, "the client is its owner's"
 
 
@@ -60,8 +60,7 @@ def test_map_yields_results_in_order(env: simenv.Client) -> None:
 
 def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=10)
-    with pytest.raises(TimedOutError):
-        list(executor.map([ENDLESS] * 3, timeout=0.05))
+    fails(TimedOutError, "", list, executor.map([ENDLESS] * 3, timeout=0.05))
     until(lambda: not env.queue()[0])
 
 
@@ -76,12 +75,10 @@ def test_shutdown_can_cancel_what_runs(env: simenv.Client) -> None:
 def test_functions_are_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(OptionError, match="in_process is a function: this executor runs circuits"):
         SimenvExecutor(env).submit(in_process)
-    with pytest.raises(OptionError, match="is a function"):
-        SimenvExecutor(env).map([in_process])
+    fails(OptionError, "is a function", SimenvExecutor(env).map, [in_process])
     with pytest.raises(OptionError, match="pow is a function: this executor runs circuits"):
         SimenvExecutor(env).submit(pow, 2, 3)
-    with pytest.raises(OptionError, match="in_process is a function"):
-        SimenvExecutor(env).map(in_process, [1, 2])
+    fails(OptionError, "in_process is a function", SimenvExecutor(env).map, in_process, [1, 2])
     with pytest.raises(OptionError, match="1 arguments after the circuits"):
         SimenvExecutor(env).map([ENDLESS], [ENDLESS])
 
@@ -163,8 +160,7 @@ def test_expectation_is_refused_for_several_observables() -> None:
     "what", ["probabilities", "statevector", "expectation", "expectations", "std_errors"]
 )
 def test_output_that_was_not_requested_is_refused_with_hint(what: str) -> None:
-    with pytest.raises(OptionError, match=r"task t-8k2f has no \w+\n  submit it with"):
-        getattr(result(), what)
+    fails(OptionError, r"task t-8k2f has no \w+\n  submit it with", getattr, result(), what)
 
 
 def test_counts_that_were_not_requested_are_refused() -> None:
@@ -174,13 +170,11 @@ def test_counts_that_were_not_requested_are_refused() -> None:
 
 @pytest.mark.parametrize("what", ["counts", "shots", "timing", "seed", "anything"])
 def test_result_attributes_are_read_only(what: str) -> None:
-    with pytest.raises(AttributeError):
-        setattr(result(), what, 1)
+    fails(AttributeError, "", setattr, result(), what, 1)
 
 
 def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
-    with pytest.raises(VersionMismatchError, match="format 9, this client reads 2"):
-        result(format=9)
+    fails(VersionMismatchError, "format 9, this client reads 2", result, format=9)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +188,7 @@ def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
     ],
 )
 def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
-    with pytest.raises(ProtocolError, match="t-8k2f"):
-        result(**changes)
+    fails(ProtocolError, "t-8k2f", result, **changes)
 
 
 def test_json_has_every_field_and_integers_exact_as_doubles() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv import config
 from simenv.client import launch
@@ -134,8 +135,7 @@ def test_sizes_with_units_are_read_in_bytes(told: object, count: int) -> None:
     "told", ["", "MiB", "-1", "1e9", "12 parsecs", "5 5", "9999999T", -1, True, 0.5, None]
 )
 def test_invalid_size_is_refused(told: object) -> None:
-    with pytest.raises(ConfigError, match="x = "):
-        config.size(told, "x")
+    fails(ConfigError, "x = ", config.size, told, "x")
 
 
 def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
@@ -161,9 +161,7 @@ def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_launch_settings_have_hint(values: dict[str, object], said: str, hint: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        config.convert(values)
-    assert caught.value.hint.startswith(hint)
+    assert fails(ConfigError, said, config.convert, values).hint.startswith(hint)
 
 
 @pytest.mark.parametrize("hosts", ["a", "node1:2,node2:2", "gpu[07-08,11]:4,login.site", "_x:1"])

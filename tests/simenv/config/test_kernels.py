@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.cli.app import run
 from simenv.config import convert
@@ -31,8 +32,7 @@ def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_service_refuses_kernel_folder_writable_by_others(tmp_path: Path, loose: Path) -> None:
     environ = {"SIMENV_HOME": str(tmp_path / "home"), "SIMENV_KERNELS": str(loose)}
     result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
-    with pytest.raises(ConfigError, match=REFUSED):
-        build_service(result, tmp_path / "home" / "default", environ)
+    fails(ConfigError, REFUSED, build_service, result, tmp_path / "home" / "default", environ)
 
 
 def test_worker_refuses_kernel_folder_writable_by_others(loose: Path) -> None:

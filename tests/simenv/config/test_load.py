@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv import config, files
 from simenv.config import paths
@@ -90,8 +91,7 @@ def test_retention_limits_are_read_from_config_file(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="keep_"):
-        config.convert(values)
+    fails(ConfigError, "keep_", config.convert, values)
 
 
 def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
@@ -136,26 +136,22 @@ def test_executable_that_is_not_python_is_refused_unless_simenv_python_is_set(
     assert config.interpreter({}) == sys.executable
     monkeypatch.setattr(sys, "executable", program)
     assert config.interpreter({"SIMENV_PYTHON": "/usr/bin/p"}) == "/usr/bin/p"
-    with pytest.raises(ConfigError, match="set SIMENV_PYTHON"):
-        config.interpreter({})
+    fails(ConfigError, "set SIMENV_PYTHON", config.interpreter, {})
 
 
 def test_link_python_to_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = tmp_path / "python3"
     link.symlink_to(tmp_path / "defwp")
     monkeypatch.setattr(sys, "executable", str(link))
-    with pytest.raises(ConfigError, match="which is not Python"):
-        config.interpreter({})
+    fails(ConfigError, "which is not Python", config.interpreter, {})
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 5_000, "[" * 500 + "]" * 500], ids=["long", "deep"])
 def test_file_that_python_cannot_parse_is_refused(tmp_path: Path, value: str) -> None:
     file = tmp_path / "simenv.toml"
     file.write_text(f"[policies.main]\ncredits = {value}\n")
-    with pytest.raises(ConfigError, match=r"simenv\.toml: "):
-        config.load({}, file)
-    with pytest.raises(ConfigError, match="not an address"):
-        config.convert({"listen": f"tcp://localhost:{value}"})
+    fails(ConfigError, r"simenv\.toml: ", config.load, {}, file)
+    fails(ConfigError, "not an address", config.convert, {"listen": f"tcp://localhost:{value}"})
 
 
 GOOD = "mpirun -n {ranks} nwq_qasm -q {circuit} --shots {shots} --seed {seed}"
@@ -216,16 +212,14 @@ def test_pairs_become_a_spec() -> None:
     ],
 )
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="here: drift"):
-        drift_of(text, "here")
+    fails(ConfigError, "here: drift", drift_of, text, "here")
 
 
 def test_drift_and_pace_need_a_device() -> None:
     pool = pool_text("lab:device=chip,pace=true,drift=replay:factor=60")
     assert (pool.pace, pool.drift) == (True, "replay:factor=60")
     for text in ("lab:pace=true", "lab:drift=walk"):
-        with pytest.raises(ConfigError, match="without a device"):
-            pool_text(text)
+        fails(ConfigError, "without a device", pool_text, text)
 
 
 LAPTOP = """\
@@ -347,8 +341,7 @@ def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> 
     ],
 )
 def test_invalid_pool_option_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        config.pool_text(text)
+    fails(ConfigError, said, config.pool_text, text)
 
 
 def test_misspelt_pool_key_is_refused_with_suggestion() -> None:
@@ -381,8 +374,7 @@ def test_hardware_pool_has_provider_and_one_worker() -> None:
     ],
 )
 def test_invalid_hardware_pool_option_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        config.pool_text(text)
+    fails(ConfigError, said, config.pool_text, text)
 
 
 def test_import_path_of_first_start_is_used_by_next_start(tmp_path: Path) -> None:

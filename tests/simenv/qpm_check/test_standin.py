@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from failing import fails
 from kit import assembled, checked
 
 from simenv.qpm_check.check import VerdictState
@@ -40,8 +41,7 @@ def test_stream_with_broken_framing_is_refused() -> None:
         header, body = pack({"a": 1})
         value.sendall(header[4:] + header + body)
         value.close()
-        with pytest.raises(PeerGone, match="framing"):
-            receive(other)
+        fails(PeerGone, "framing", receive, other)
 
 
 def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
@@ -153,5 +153,4 @@ def test_clients_of_revision_1_have_separate_objects_and_queues(tmp_path: Path) 
         )
         with pytest.raises(fakes.DEFwInProgress):  # it has an object, and a queue, of its own
             other.methods.read_cq(cid)
-        with pytest.raises(fakes.DEFwRemoteError, match="AttributeError"):
-            client.methods.no_such_method()
+        fails(fakes.DEFwRemoteError, "AttributeError", client.methods.no_such_method)

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv import result_files
 from simenv.errors import StoreError
@@ -84,8 +85,7 @@ def test_missing_file_is_reported_as_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../../secret", "a/../../b"])
 def test_file_name_outside_result_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError):
-        result_files.below(tmp_path, name)
+    fails(StoreError, "", result_files.below, tmp_path, name)
 
 
 def test_full_disk_leaves_no_partial_file_and_gives_hint(tmp_path: Path) -> None:

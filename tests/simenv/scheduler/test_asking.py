@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from claimant import Claimant
+from failing import fails
 from simulation import Simulation
 
 from simenv.errors import InsufficientError, NotReservedError, OptionError
@@ -87,9 +88,8 @@ def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claim
             lambda n: host.under(n, owner="eve"),
             lambda n: host.under(n),  # the local user sees it, and may not use it
         ):
-            with pytest.raises(NotReservedError) as caught:
-                ask(value)
-            result.append(str(caught.value).replace(str(value), "N"))
+            error = fails(NotReservedError, "", ask, value)
+            result.append(str(error).replace(str(value), "N"))
     assert entries == never
     assert list(ledger.visible_to("eve")) == []
     assert [each.grant.id for each in ledger.visible_to("")] == [number]
@@ -237,11 +237,9 @@ def test_new_baseline_does_not_change_units_of_existing_reservations(host: Claim
 def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant) -> None:
     number = host.reserve(6).reservation
     host.state.reservations.set_profile("main", DeviceProfile(max_qubits=3, total_credits=10))
-    with pytest.raises(NotReservedError, match="4 qubits; the device takes 3"):
-        host.under(number)
+    fails(NotReservedError, "4 qubits; the device takes 3", host.under, number)
     host.state.reservations.set_profile("main", DeviceProfile(max_shots=900, total_credits=10))
-    with pytest.raises(NotReservedError, match="1000 shots; the device takes 900"):
-        host.under(number)
+    fails(NotReservedError, "1000 shots; the device takes 900", host.under, number)
 
 
 def test_reservation_of_quarantined_pool_is_delayed(host: Claimant) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
+from failing import fails
 
 from launcher.base import Gpu, Node
 from simenv.config.paths import gpu_environ
@@ -225,9 +226,8 @@ def test_refusal_names_a_pool_of_two_gpus_only_where_there_could_be_one() -> Non
         (with_gpus(H200, H200), 36, False),
     )
     for limits, n, is_named in cases:
-        with pytest.raises(InfeasibleError, match=f"{n} qubits in single") as caught:
-            chosen(n, limits, **terms)
-        assert (two in caught.value.hint) == is_named, (n, caught.value.hint)
+        error = fails(InfeasibleError, f"{n} qubits in single", chosen, n, limits, **terms)
+        assert (two in error.hint) == is_named, (n, error.hint)
     with pytest.raises(InfeasibleError, match="2 ranks were asked for") as caught:
         chosen(20, with_gpus(H200, H200), engine="gpu", ranks=2)
     assert caught.value.hint == two.removeprefix("or ").replace("a pool", "start a pool")
@@ -239,8 +239,7 @@ def test_refusal_names_a_pool_of_two_gpus_only_where_there_could_be_one() -> Non
 def test_gradient_over_ranks_is_refused_at_submission() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     pools, limits = (pool(1, ranks=2),), with_gpus(H200, H200)
-    with pytest.raises(InfeasibleError, match="no gradients over ranks"):
-        route(wide(20), terms, pools, limits)
+    fails(InfeasibleError, "no gradients over ranks", route, wide(20), terms, pools, limits)
     assert route(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
 
 

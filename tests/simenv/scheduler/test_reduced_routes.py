@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError
 from simenv.model import Observable, PoolSpec, TaskOptions
@@ -60,8 +61,7 @@ def test_program_is_routed_by_width_of_its_widest_independent_part() -> None:
     assert "20 of 60 qubits at once" in result.reason
     assert alone.memory_bytes <= result.memory_bytes < 1.5 * alone.memory_bytes
     assert alone.evolve_us < result.evolve_us < 6 * alone.evolve_us
-    with pytest.raises(InfeasibleError, match="60 qubits"):
-        routed(apart, "aer")
+    fails(InfeasibleError, "60 qubits", routed, apart, "aer")
     wide = routed(tangled(24, 12, 2), outputs=("probabilities",))
     assert wide.num_qubits == 24  # the distribution is of all
 
@@ -70,8 +70,7 @@ def test_requested_outputs_determine_which_qubits_count() -> None:
     circuit = tangled(60, 20, 0)
     label = "I" * 59 + "X"
     assert routed(circuit, outputs=("expectation",), labels=(label,)).num_qubits == 20
-    with pytest.raises(InfeasibleError):
-        routed(circuit, "statevector", outputs=("statevector",))
+    fails(InfeasibleError, "", routed, circuit, "statevector", outputs=("statevector",))
     with pytest.raises(InfeasibleError):
         routed(circuit, "statevector", outputs=("expectation",), labels=(label, "Z" * 59))
     with pytest.raises(InfeasibleError):  # too wide, whatever is left out

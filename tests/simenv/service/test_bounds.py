@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from service import ServiceHarness, program, spec
 
 from simenv.client.reservations import reservation_request
@@ -60,13 +61,10 @@ def test_number_beyond_journal_is_refused(bench: ServiceHarness, question: m.Fro
 
 def test_number_beyond_journal_range_raises_journal_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", "process")
-    with pytest.raises(JournalError):
-        journal.records.seq_of(BEYOND)
-    with pytest.raises(JournalError):
-        journal.index([(BEYOND, 1)], 1)
+    fails(JournalError, "", journal.records.seq_of, BEYOND)
+    fails(JournalError, "", journal.index, [(BEYOND, 1)], 1)
     journal.cursor("", "mine", BEYOND)
-    with pytest.raises(JournalError):
-        journal.commit()
+    fails(JournalError, "", journal.commit)
 
 
 def test_task_id_beyond_journal_range_is_invalid() -> None:
@@ -108,8 +106,7 @@ def test_pool_idle_time_out_of_range_is_refused(idle_s: float) -> None:
 
 @pytest.mark.parametrize("key", ["silent_s", "worker_lease_s"])
 def test_worker_timeouts_below_three_heartbeats_are_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        convert({key: 2.5})
+    fails(ConfigError, key, convert, {key: 2.5})
     assert getattr(convert({key: 3.0}), key) == 3.0
 
 
@@ -293,15 +290,12 @@ def test_client_and_service_accept_the_same_largest_reservation() -> None:
 
     check_request(request(MAX_WORKERS, MAX_SECONDS))
     for wrong in ((MAX_WORKERS + 1, 1.0), (1, MAX_SECONDS + 1.0)):
-        with pytest.raises(OptionError, match=r"workers|for_s"):
-            request(*wrong)
+        fails(OptionError, r"workers|for_s", request, *wrong)
     for field, value in (("workers", MAX_WORKERS + 1), ("ttl_ns", MAX_SECONDS * 10**9 + 1)):
         beyond = msgspec.structs.replace(request(1, 1.0), **{field: value})
-        with pytest.raises(OptionError, match=field):
-            check_request(beyond)
+        fails(OptionError, field, check_request, beyond)
 
 
 def test_pools_may_have_the_ranks_that_tasks_may_ask_for() -> None:
     convert({"pools": [{"name": "a", "ranks": MAX_RANKS}]})
-    with pytest.raises(ConfigError, match="ranks"):
-        convert({"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})
+    fails(ConfigError, "ranks", convert, {"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})

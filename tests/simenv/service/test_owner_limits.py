@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from failing import fails
 from reservation_harness import ReservationHarness
 from service import spec
 
@@ -272,6 +273,5 @@ def test_timeout_message_names_limit_and_its_value(
 
 def test_too_many_operations_error_names_number_limit_and_branches() -> None:
     budget = Budget(10, RunOptions(max_steps=100))
-    with pytest.raises(TooManySteps) as caught:
-        budget.step(150)
-    assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(caught.value)
+    error = fails(TooManySteps, "", budget.step, 150)
+    assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(error)

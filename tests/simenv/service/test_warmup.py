@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from failing import fails
 from service import ServiceHarness, program, spec
 
 from simenv.config import convert, kernel_cache
@@ -87,8 +88,7 @@ def test_light_cone_kernels_are_loaded_after_warmup() -> None:
 
 def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError):
-        over(Warmup(tmp_path / "file" / "kernels"))
+    fails(NotADirectoryError, "", over, Warmup(tmp_path / "file" / "kernels"))
 
 
 def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
@@ -96,8 +96,7 @@ def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
     with TemporaryDirectory(prefix="s", dir="/tmp") as runtime:  # a socket's path must be short
         environ = {"XDG_RUNTIME_DIR": runtime, "SIMENV_HOME": str(tmp_path)}
         result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
-        with pytest.raises(IsADirectoryError):
-            build_service(result, tmp_path / "home", environ)
+        fails(IsADirectoryError, "", build_service, result, tmp_path / "home", environ)
         (lasting,) = Path(runtime).iterdir()
         assert list(lasting.iterdir()) == []
         assert not (tmp_path / "home" / "worker.json").exists()
@@ -114,8 +113,7 @@ def test_failed_end_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     leaving.callback(ConnectionFileLease(places.connection).leave)
     environment = RunningService(bench.loop, places, leaving)
     bench.journal._db.close()
-    with pytest.raises(Exception, match="closed database"):
-        main._end(environment)
+    fails(Exception, "closed database", main._end, environment)
     assert not places.connection.exists()
     assert not sockets.exists()
 

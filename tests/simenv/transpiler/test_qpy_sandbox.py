@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit, qpy
 
 from simenv.client.circuits import untrusted_qpy
@@ -58,14 +59,12 @@ def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
     process = reader._process
     assert process is not None
     process.kill()
-    with pytest.raises(LimitExceededError, match=r"1024 MiB or 10 s"):
-        reader.convert(sound())
+    fails(LimitExceededError, r"1024 MiB or 10 s", reader.convert, sound())
     reader.convert(sound())
     assert reader._process is not None
     reader._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
-    with pytest.raises(LimitExceededError, match=r"0\.1 s"):
-        reader.convert(sound())
+    fails(LimitExceededError, r"0\.1 s", reader.convert, sound())
 
 
 def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_installation(
@@ -77,8 +76,7 @@ def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_inst
     reader.close()
     monkeypatch.setattr(sys, "prefix", "/nowhere")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
-    with pytest.raises(ConfigError, match="SIMENV_PYTHON"):
-        reader.convert(sound())
+    fails(ConfigError, "SIMENV_PYTHON", reader.convert, sound())
 
 
 def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +87,11 @@ def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.M
             raise KeyboardInterrupt
 
         patch.setattr(reader, "_read", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            reader.convert(sound())
-    with pytest.raises(ProgramError):
-        reader.convert(sound()[:-20])
+        fails(KeyboardInterrupt, "", reader.convert, sound())
+    fails(ProgramError, "", reader.convert, sound()[:-20])
     with monkeypatch.context() as patch:
         patch.setattr(reader, "_exchange", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            reader.convert(sound()[:-20])
+        fails(KeyboardInterrupt, "", reader.convert, sound()[:-20])
     reader.convert(sound())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from failing import fails
 from memory_transport import MemoryListener
 
 from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
@@ -149,8 +150,7 @@ def test_send_to_peer_that_does_not_read_does_not_block(house: House) -> None:
 
 def test_an_oversized_message_is_not_sent(house: House) -> None:
     client = house.connect(b"ana")
-    with pytest.raises(LimitExceededError, match=str(MAX_MESSAGE_BYTES)):
-        client.send(bytes(MAX_MESSAGE_BYTES + 1))
+    fails(LimitExceededError, str(MAX_MESSAGE_BYTES), client.send, bytes(MAX_MESSAGE_BYTES + 1))
     client.send(b"still here")
     assert house.receive()[2] == b"still here"
 
@@ -202,8 +202,7 @@ def test_send_to_closed_memory_listener_raises_no_service_error() -> None:
     memory_listener = MemoryListener()
     client = memory_listener.connect(PeerKind.CLIENT, b"ana")
     memory_listener.close()
-    with pytest.raises(NoServiceError):
-        client.send(b"question")
+    fails(NoServiceError, "", client.send, b"question")
 
 
 # --- ZeroMQ alone: what a stranger may do to a socket ----------------------------------------
@@ -276,8 +275,7 @@ def test_reply_of_several_frames_raises_protocol_error(tmp_path: Path) -> None:
         assert router.recv_multipart() == [b"ana", b"hello"]
         router.send_multipart([b"ana", b"one", b"two", b"three"])
         router.send_multipart([b"ana", b"good"])
-        with pytest.raises(ProtocolError, match="3 frames"):
-            client.receive(PATIENCE_S)
+        fails(ProtocolError, "3 frames", client.receive, PATIENCE_S)
         assert client.receive(PATIENCE_S) == b"good"
     finally:
         client.close()
@@ -286,13 +284,11 @@ def test_reply_of_several_frames_raises_protocol_error(tmp_path: Path) -> None:
 
 
 def test_connecting_to_missing_socket_raises_no_service_error(tmp_path: Path) -> None:
-    with pytest.raises(NoServiceError, match="no such socket"):
-        connected(tmp_path / CLIENT_SOCKET)
+    fails(NoServiceError, "no such socket", connected, tmp_path / CLIENT_SOCKET)
 
 
 def test_socket_path_longer_than_kernel_limit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LimitExceededError, match="XDG_RUNTIME_DIR"):
-        connected(tmp_path / ("x" * SOCKET_PATH_BYTES))
+    fails(LimitExceededError, "XDG_RUNTIME_DIR", connected, tmp_path / ("x" * SOCKET_PATH_BYTES))
 
 
 def test_sending_to_service_that_reads_nothing_raises_no_service_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.transport import tcp_client
@@ -73,8 +74,7 @@ class Service:
 
     def stays(self) -> None:
         """It lives when all is quiet, and is there for the next."""
-        with pytest.raises(subprocess.TimeoutExpired):
-            self.process.wait(QUIET_S)
+        fails(subprocess.TimeoutExpired, "", self.process.wait, QUIET_S)
         again = self.connected()
         answered(again, b"still there?")
         again.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from waiting import until
 
 from simenv.worker.external import ExternalProgram
@@ -46,8 +47,7 @@ def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
 def test_failure_has_code_and_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MachineFailed, match="exit code 3: too many qubits"):
         _run(tmp_path, "echo too many qubits >&2; exit 3")
-    with pytest.raises(MachineFailed, match="signal 11"):
-        _run(tmp_path, "kill -SEGV $$")
+    fails(MachineFailed, "signal 11", _run, tmp_path, "kill -SEGV $$")
     assert _run(tmp_path, "echo a warning >&2; echo done") == "done\n"
     assert "program: a warning" in capfd.readouterr().err  # the worker's log
 
@@ -61,17 +61,14 @@ def test_a_missing_program_is_refused_with_a_hint(tmp_path: Path) -> None:
 
 def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "yes")
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "head -c 20000 /dev/zero")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "yes")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "head -c 20000 /dev/zero")
 
 
 def test_endless_stderr_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
     monkeypatch.setattr("simenv.worker.external._LOGGED_BYTES", 100)
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "exec yes >&2")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "exec yes >&2")
 
 
 def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None:
@@ -88,8 +85,7 @@ def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None
 
     thread = threading.Thread(target=stop)
     thread.start()
-    with pytest.raises(Stopped):
-        program.output(CALL, control)
+    fails(Stopped, "", program.output, CALL, control)
     thread.join()
     _wait_gone(int(note.read_text()))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from waiting import until
 
 from simenv.wire import codec
@@ -117,8 +118,7 @@ def test_suspended_worker_checks_for_messages_before_it_gives_up_its_lease(
     monkeypatch.setattr(session, "exit_process", left)
     current, parent = RunningTask(Runner()), os.getppid()
     beats = HeartbeatThread(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
-    with pytest.raises(InterruptedError):
-        beats._run()
+    fails(InterruptedError, "", beats._run)
 
 
 class Recorded:
@@ -141,8 +141,7 @@ def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) ->
     connection, current = Recorded(), RunningTask(Runner())
     current.waiting = waiting
     beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, LEASE_S, os.getppid())  # type: ignore[arg-type]
-    with pytest.raises(InterruptedError):
-        beats._run()
+    fails(InterruptedError, "", beats._run)
     assert [(beat.task, beat.waiting) for beat in connection.beats] == [(0, waiting)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions
@@ -29,10 +30,9 @@ def test_large_result_fails_with_reason_when_results_folder_is_not_visible(tmp_p
     shelf = ResultFileWriter(
         tmp_path, unavailable="the results folder /home/results cannot be seen from node7"
     )
-    with pytest.raises(StoreError, match="node7") as caught:
-        put(shelf, LARGE)
-    assert str(LARGE.statevector.nbytes) in caught.value.message  # type: ignore[union-attr]
-    assert "share" in caught.value.hint
+    error = fails(StoreError, "node7", put, shelf, LARGE)
+    assert str(LARGE.statevector.nbytes) in error.message  # type: ignore[union-attr]
+    assert "share" in error.hint
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,8 +48,7 @@ def test_unfinished_file_names_its_worker(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(5, "as if the machine stopped here")
 
     monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(StoreError):
-        put(ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
+    fails(StoreError, "", put, ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
     name = file_name(5, 65_537).rpartition("/")[2]
     assert lines == [f".{name}.main.x4-0.17{UNFINISHED}"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from service import program
 
 from simenv.client.circuits import load
@@ -257,9 +258,7 @@ def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(runner_module, "exit_process", leave)
     runner = Runner()
     monkeypatch.setattr(runner, "_compute", lose)
-    with pytest.raises(SystemExit) as caught:
-        run(runner, assigned(program(2).packed()))
-    assert caught.value.code == EXIT_GPU
+    assert fails(SystemExit, "", run, runner, assigned(program(2).packed())).code == EXIT_GPU
 
 
 ORIGIN = Origin("main-0", "here", 1, "test")

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document as documents, library
@@ -179,8 +180,7 @@ def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
 
 def test_a_circuit_that_branches_is_refused() -> None:
     circuit = Arrays(2, 2).add("sx", [0]).add("measure", [0], [0]).add("sx", [0])
-    with pytest.raises(Unsupported, match="before its end"):
-        ledger(circuit.circuit())
+    fails(Unsupported, "before its end", ledger, circuit.circuit())
 
 
 DEVICE = "superconducting-lattice"
@@ -205,12 +205,9 @@ def test_circuits_and_files_have_one_ledger() -> None:
 def test_noise_options_are_those_of_submit() -> None:
     result = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
     assert {name for name, _ in result.components} == {"gate.depolarizing", "gate.coherent"}
-    with pytest.raises(OptionError, match="no noise acts"):
-        circuit_ledger(bell(), DEVICE, noise="off")
-    with pytest.raises(OptionError, match="compile='often'"):
-        circuit_ledger(bell(), DEVICE, compile="often")
-    with pytest.raises(NotFoundError, match="nowhere"):
-        circuit_ledger(bell(), "nowhere")
+    fails(OptionError, "no noise acts", circuit_ledger, bell(), DEVICE, noise="off")
+    fails(OptionError, "compile='often'", circuit_ledger, bell(), DEVICE, compile="often")
+    fails(NotFoundError, "nowhere", circuit_ledger, bell(), "nowhere")
 
 
 def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
@@ -231,6 +228,5 @@ def test_a_circuit_that_measures_before_its_end_is_refused_with_one_hint() -> No
     circuit.measure(0, 0)
     circuit.x(0)
     circuit.measure(0, 1)
-    with pytest.raises(OptionError) as caught:
-        circuit_ledger(circuit, DEVICE)
-    assert str(caught.value).count("measurements at its end") == 1
+    error = fails(OptionError, "", circuit_ledger, circuit, DEVICE)
+    assert str(error).count("measurements at its end") == 1

@@ -11,6 +11,7 @@ from typing import Any
 import live
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
 from shell import Shell
@@ -169,8 +170,7 @@ def test_existing_bundle_is_not_overwritten(environment: live.Live, place: Path)
         task = client.submit(RAISES, engine="fault")
         assert isinstance(task.exception(60), TaskFailedError)
     bundled(environment, task.id, place)
-    with pytest.raises(OptionError, match="--bundle"):
-        bundled(environment, task.id, place)
+    fails(OptionError, "--bundle", bundled, environment, task.id, place)
 
 
 def test_submit_options_with_bundle_are_refused(shell: Shell, place: Path, tmp_path: Path) -> None:
@@ -209,14 +209,12 @@ def test_bad_bundle_is_refused(
                 archive.writestr(name, body)
     else:
         bundle.write(place, files)
-    with pytest.raises(error):
-        bundle.load(place)
+    fails(error, "", bundle.load, place)
 
 
 def test_zip_suffix_on_file_that_is_no_archive_is_a_program_error(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_text("not at all")
-    with pytest.raises(ProgramError, match="cannot be read"):
-        bundle.load(tmp_path / "no.zip")
+    fails(ProgramError, "cannot be read", bundle.load, tmp_path / "no.zip")
 
 
 def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_path: Path) -> None:
@@ -227,11 +225,9 @@ def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_
     file = tmp_path / "made" / "bindings.npy"
     for body in (b"", b"\x93NUMPY", file.read_bytes()[:-1]):
         file.write_bytes(body)
-        with pytest.raises(ProgramError, match=r"bindings\.npy"):
-            bundle.load(tmp_path / "made")
+        fails(ProgramError, r"bindings\.npy", bundle.load, tmp_path / "made")
     np.save(file, np.zeros((2, 2)))
-    with pytest.raises(ProgramError, match="expected 1 rows"):
-        bundle.load(tmp_path / "made")
+    fails(ProgramError, "expected 1 rows", bundle.load, tmp_path / "made")
 
 
 ENOUGH = 3 * 2**20  # of memory, beside the member itself
@@ -262,8 +258,7 @@ def test_bzip2_and_lzma_members_are_refused_unread(tmp_path: Path, method: int) 
     lying(path, 100)
     tracemalloc.start()
     try:
-        with pytest.raises(ProgramError, match="stored or deflated"):
-            bundle.read(path)
+        fails(ProgramError, "stored or deflated", bundle.read, path)
         assert tracemalloc.get_traced_memory()[1] < ENOUGH
     finally:
         tracemalloc.stop()
@@ -289,5 +284,4 @@ def test_corrupt_deflate_stream_is_a_program_error(tmp_path: Path) -> None:
     start = info.header_offset + 30 + len(bundle.PROGRAM)
     body[start : start + 8] = b"\xff" * 8  # no block of deflate begins so
     path.write_bytes(bytes(body))
-    with pytest.raises(ProgramError, match="cannot be unpacked"):
-        bundle.read(path)
+    fails(ProgramError, "cannot be unpacked", bundle.read, path)

@@ -15,6 +15,7 @@ from typing import Any
 import live
 import msgspec
 import pytest
+from failing import fails
 from shell import Shell
 
 from simenv.cli import app, environment, execute
@@ -203,8 +204,7 @@ def test_sigpipe_ends_command() -> None:
 
 
 def test_missing_command_raises_file_not_found_error() -> None:
-    with pytest.raises(FileNotFoundError):
-        execute.run_child(["no-such-command-here"], os.environ)
+    fails(FileNotFoundError, "", execute.run_child, ["no-such-command-here"], os.environ)
 
 
 def test_signal_mask_is_restored_after_command() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from circuits import bell, faulty
+from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit
 from shell import Answer
@@ -64,8 +65,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             failed = env.submit(faulty(fault.RAISE), engine="fault")
             counts = done.result(60).counts
             amplitude = large.result(60).statevector[0]
-            with pytest.raises(TaskFailedError):
-                failed.result(60)
+            fails(TaskFailedError, "", failed.result, 60)
             waiting = env.submit(faulty(fault.HANG), engine="fault").id
         rows: dict[str, Any] = {}
         for state in ("up", "down"):

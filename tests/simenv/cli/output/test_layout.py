@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
+from failing import fails
 from live import Live
 
 from noise_models import library, snapshot
@@ -200,8 +201,7 @@ def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
 
 @pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])
 def test_invalid_time_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no time"):
-        since(text)
+    fails(typer.BadParameter, "is no time", since, text)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import live
 import msgspec
 import pytest
+from failing import fails
 from ranked import environment, mpirun
 from shell import Answer, Shell
 
@@ -212,18 +213,16 @@ def test_rank_count_is_power_of_two_and_one_for_small_circuits() -> None:
 @pytest.mark.parametrize("engine", ["statevector", "auto"])
 def test_infeasible_error_names_number_of_ranks_that_would_fit(engine: str) -> None:
     thick = msgspec.structs.replace(wide(26), trial=ChainTrial(bond=257, done=False))
-    with pytest.raises(InfeasibleError) as caught:
-        fitting(thick, TaskOptions(engine=engine), seats(2))
-    assert "680.0 MiB in each of its ranks (26 qubits, double" in caught.value.message
-    assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in caught.value.message
-    assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in caught.value.hint
+    error = fails(InfeasibleError, "", fitting, thick, TaskOptions(engine=engine), seats(2))
+    assert "680.0 MiB in each of its ranks (26 qubits, double" in error.message
+    assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in error.message
+    assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in error.hint
 
 
 def test_infeasible_hint_says_returned_statevector_must_fit_into_first_rank() -> None:
     terms = TaskOptions(outputs=("statevector",), engine="statevector")
-    with pytest.raises(InfeasibleError, match="in each of its ranks") as caught:
-        fitting(wide(26), terms, seats(2, 2))
-    assert "must fit into the first rank" in caught.value.hint
+    error = fails(InfeasibleError, "in each of its ranks", fitting, wide(26), terms, seats(2, 2))
+    assert "must fit into the first rank" in error.hint
 
 
 def test_infeasible_hint_proposes_single_precision_where_it_fits() -> None:
@@ -241,8 +240,7 @@ def test_threads_per_rank_follow_core_binding_and_slot_quota() -> None:
 
 
 def test_unknown_engine_is_refused() -> None:
-    with pytest.raises(OptionError, match="not known"):
-        fitting(wide(3), TaskOptions(engine="statevectr"), seats(1))
+    fails(OptionError, "not known", fitting, wide(3), TaskOptions(engine="statevectr"), seats(1))
 
 
 def test_hint_names_the_engine_that_auto_takes() -> None:

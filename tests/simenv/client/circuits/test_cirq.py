@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit.quantum_info import Operator
 
 from simenv.client.circuits import load
@@ -56,5 +57,4 @@ def test_circuit_that_cannot_be_carried_is_refused(case: str) -> None:
         "qudit": (cirq.Circuit(cirq.IdentityGate(qid_shape=(3,))(cirq.LineQid(0, 3))), "qudit"),
         "nothing": (cirq.Circuit(), "no qubits"),
     }[case]
-    with pytest.raises(ProgramError, match=value):
-        load(circuit)
+    fails(ProgramError, value, load, circuit)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
+from failing import fails
 
 from simenv.client.circuits import load as load_circuit
 from simenv.errors import ProgramError
@@ -33,8 +34,7 @@ def test_last_text_is_not_parsed_again() -> None:
 
 def test_wrong_text_is_an_error_each_time() -> None:
     for _ in range(2):
-        with pytest.raises(ProgramError, match="nothing"):
-            load_circuit(f"{HEAD}nothing;\n")
+        fails(ProgramError, "nothing", load_circuit, f"{HEAD}nothing;\n")
     assert not module._LAST_TEXTS
 
 

@@ -10,6 +10,7 @@ import drawing_loops
 import engine_judge
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import HealthCheck, assume, given, settings
 from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.circuit import Delay, Instruction, Parameter
@@ -103,21 +104,18 @@ def test_loop_index_that_does_not_fit_its_variable_is_refused(indices: object) -
     circuit = QuantumCircuit(1, 1)
     with circuit.for_loop(indices, expr.Var.new("k", BYTE)):
         circuit.x(0)
-    with pytest.raises(ProgramError, match=r"\(for_loop\): the loop variable 'k' has 8 bits"):
-        load(circuit)
+    fails(ProgramError, r"\(for_loop\): the loop variable 'k' has 8 bits", load, circuit)
 
 
 def test_loop_that_unrolls_beyond_limits_is_refused() -> None:
     circuit = QuantumCircuit(1, 1)
     with circuit.for_loop(range(MAX_WRITTEN_OUT + 1)) as angle:
         circuit.rx(angle, 0)
-    with pytest.raises(LimitExceededError, match="must be written out"):
-        load(circuit)
+    fails(LimitExceededError, "must be written out", load, circuit)
     circuit = QuantumCircuit(1, 1)
     with circuit.for_loop(range(10**12)) as angle:
         circuit.rx(angle, 0)
-    with pytest.raises(LimitExceededError, match="more than 1000000 operations"):
-        load(circuit)
+    fails(LimitExceededError, "more than 1000000 operations", load, circuit)
 
 
 def test_long_loop_is_packed_as_loop() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import engine_judge
 import pytest
+from failing import fails
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.errors import ProgramError
@@ -47,10 +48,9 @@ def test_construct_has_its_documented_outcomes(name: str) -> None:
 @pytest.mark.parametrize("name", named("refused"))
 def test_unsupported_construct_is_refused_by_name_with_line_and_column(name: str) -> None:
     line, column, value = (promise(name, "refused") or "").split(":", 2)
-    with pytest.raises(ProgramError) as refused:
-        load(PROGRAMS[name])
-    assert value.strip() in refused.value.message
-    assert (refused.value.line, refused.value.column) == (int(line), int(column))
+    refused = fails(ProgramError, "", load, PROGRAMS[name])
+    assert value.strip() in refused.message
+    assert (refused.line, refused.column) == (int(line), int(column))
 
 
 @pytest.mark.parametrize("name", named("free"))

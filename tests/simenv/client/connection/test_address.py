@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 from other_user import UID, skip_without_second_user
 
 import simenv
@@ -49,29 +50,24 @@ def test_connection_file_is_found_by_argument_variable_or_name(
 
 @pytest.mark.parametrize("name", ["../x", "Upper", "a b", "a\n", "x" * 65])
 def test_invalid_environment_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError):
-        simenv.connect(name)
+    fails(ConfigError, "", simenv.connect, name)
 
 
 def test_missing_connection_file_is_named_in_error(tmp_path: Path) -> None:
     path = tmp_path / "nope"
-    with pytest.raises(NoServiceError, match=f"there is no connection file {path}"):
-        address.read(path)
+    fails(NoServiceError, f"there is no connection file {path}", address.read, path)
 
 
 def test_connect_without_environment_hints_at_up_command() -> None:
-    with pytest.raises(NoServiceError, match="no environment 'nobody' is up") as caught:
-        simenv.connect("nobody")
-    assert caught.value.hint == "start one: simenv up --name nobody"
+    error = fails(NoServiceError, "no environment 'nobody' is up", simenv.connect, "nobody")
+    assert error.hint == "start one: simenv up --name nobody"
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
 def test_connection_file_writable_by_others_is_refused(mode: int, tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json")
     path.chmod(mode)
-    with pytest.raises(NoServiceError, match="not believed") as caught:
-        address.read(path)
-    assert f"chmod 600 {path}" in caught.value.hint
+    assert f"chmod 600 {path}" in fails(NoServiceError, "not believed", address.read, path).hint
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"format": 1}', b"\xff", b"[" * 60_000])
@@ -79,8 +75,7 @@ def test_malformed_connection_file_is_refused(body: bytes, tmp_path: Path) -> No
     path = tmp_path / "connection.json"
     path.write_bytes(body)
     path.chmod(0o600)
-    with pytest.raises(NoServiceError, match="is not a connection file"):
-        address.read(path)
+    fails(NoServiceError, "is not a connection file", address.read, path)
 
 
 def test_connection_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
@@ -89,8 +84,7 @@ def test_connection_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_directory_instead_of_connection_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoServiceError, match="cannot read"):
-        address.read(tmp_path)
+    fails(NoServiceError, "cannot read", address.read, tmp_path)
 
 
 def test_connect_to_ended_service_fails_with_its_last_log_line(tmp_path: Path) -> None:
@@ -126,8 +120,7 @@ def test_service_that_moved_is_detected_by_its_connection_file(tmp_path: Path) -
         running.stdout.readline()  # until then /proc may still show the command line of the parent
         path = write(tmp_path / "connection.json", pid=running.pid, sockets="/first")
         where = address.FileAddress(path)
-        with pytest.raises(NoServiceError, match="no such socket"):
-            where.open(b"me")
+        fails(NoServiceError, "no such socket", where.open, b"me")
         where._file = address.read(path)
         assert not where.moved()
         write(path, pid=running.pid, sockets="/second")
@@ -154,8 +147,7 @@ def test_service_without_a_key_for_its_sockets_is_refused(
 ) -> None:
     monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
     path = write(tmp_path / "connection.json", sockets=str(listening), socket_key="")
-    with pytest.raises(NoServiceError, match="cannot prove its identity"):
-        address.FileAddress(path).open(b"me")
+    fails(NoServiceError, "cannot prove its identity", address.FileAddress(path).open, b"me")
     write(path, sockets=str(listening))
     assert opened(path) == "ipc"
 
@@ -190,8 +182,7 @@ def test_connection_file_with_secret_open_to_others_is_refused(mode: int, tmp_pa
     path = write(tmp_path / "connection.json", own=OWN)
     address.read(path)
     path.chmod(mode)
-    with pytest.raises(NoServiceError, match="holds a secret key and can be opened by others"):
-        address.read(path)
+    fails(NoServiceError, "holds a secret key and can be opened by others", address.read, path)
 
 
 @pytest.fixture
@@ -228,8 +219,7 @@ def test_socket_in_folder_writable_by_others_is_not_used(tmp_path: Path, listeni
     result = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address, "SERVICE", _own_title())  # we are the service
-        with pytest.raises(NoServiceError, match="others can write its folder: not used"):
-            opened(result)
+        fails(NoServiceError, "others can write its folder: not used", opened, result)
 
 
 def test_socket_in_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:

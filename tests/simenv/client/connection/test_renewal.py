@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from client_peer import Peer, completed, completion, spec
+from failing import fails
 
 from simenv import result_files
 from simenv.client.connection.session import ServiceSession
@@ -60,8 +61,7 @@ def test_corrupt_failure_is_requested_again(link: ServiceSession, peer: Peer) ->
     peer.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(flipped(result)))
-    with pytest.raises(TaskFailedError, match="it broke"):
-        task.result(10)
+    fails(TaskFailedError, "it broke", task.result, 10)
 
 
 def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
@@ -73,9 +73,7 @@ def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
     peer.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(broken))
-    with pytest.raises(StoreError, match="t-1 is damaged") as caught:
-        task.result(10)
-    assert caught.value.hint
+    assert fails(StoreError, "t-1 is damaged", task.result, 10).hint
     assert len(peer.of(VerifyResult)) == 1
 
 
@@ -87,8 +85,7 @@ def test_corrupt_result_no_longer_stored_raises_not_found_error(
     peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     task = submitted(link)
     peer.say(completed(flipped(completion(1))))
-    with pytest.raises(NotFoundError, match="no longer kept"):
-        task.result(10)
+    fails(NotFoundError, "no longer kept", task.result, 10)
 
 
 # --- in a file ----------------------------------------------------------------------------------

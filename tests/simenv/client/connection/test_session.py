@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
@@ -114,8 +115,7 @@ def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, pe
     peer.finishes = False
     [task] = submit(link)
     peer.tasks.clear()
-    with pytest.raises(NotFoundError, match="t-1"):
-        task.result(5)
+    fails(NotFoundError, "t-1", task.result, 5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -123,10 +123,9 @@ def test_silent_service_raises_service_lost_error(link: ServiceSession, peer: Pe
     peer.finishes = False
     [task] = submit(link)
     peer.silent = True
-    with pytest.raises(ServiceLostError, match="process 4711 on here has ended") as caught:
-        task.result()
-    assert caught.value.last_seen_s >= 1.0
-    assert "simenv up --restore" in caught.value.hint
+    error = fails(ServiceLostError, "process 4711 on here has ended", task.result)
+    assert error.last_seen_s >= 1.0
+    assert "simenv up --restore" in error.hint
     peer.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
 
@@ -212,11 +211,10 @@ def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, p
         return peer.submitted(message)
 
     peer.on(m.Submit, picky)
-    with pytest.raises(BatchRefusedError, match="item 507: 33 qubits") as caught:
-        submit(link, 1_000, key="sweep-17")
-    assert [error.index for error in caught.value.errors] == [507]
-    assert caught.value.errors[0].hint == "28 do"
-    assert "sweep-17" in caught.value.hint
+    caught = fails(BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17")
+    assert [error.index for error in caught.errors] == [507]
+    assert caught.errors[0].hint == "28 do"
+    assert "sweep-17" in caught.hint
     [cancel] = peer.of(m.Cancel)
     assert cancel.tasks == list(range(1, 501))
 
@@ -232,9 +230,7 @@ def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, pee
         )
 
     peer.on(m.Submit, full_now)
-    with pytest.raises(QueueFullError) as caught:
-        submit(link, 1_000, key="sweep-17")
-    assert caught.value.retry_after_s == 3.0
+    assert fails(QueueFullError, "", submit, link, 1_000, key="sweep-17").retry_after_s == 3.0
     assert not peer.of(m.Cancel)
 
 
@@ -264,30 +260,26 @@ def test_undecodable_message_is_an_error_and_session_continues(
     peer.finishes = False
     [task] = submit(link)
     peer.say_bytes(b"\xc1 not msgpack")
-    with pytest.raises(ProtocolError):
-        task.result(5)
+    fails(ProtocolError, "", task.result, 5)
     peer.say(peer.end([1]))
     assert task.result(5).seed == 0
 
 
 def test_reply_of_wrong_type_is_a_protocol_error(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
-    with pytest.raises(ProtocolError, match="answered Acked, not Status"):
-        link.request(m.Status, m.GetStatus)
+    fails(ProtocolError, "answered Acked, not Status", link.request, m.Status, m.GetStatus)
 
 
 def test_unsupported_protocol_version_raises_version_mismatch_error(peer: Peer) -> None:
     text = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
     peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", text)])])
-    with pytest.raises(VersionMismatchError, match=r"service 9\.9 speaks 9"):
-        ServiceSession(peer)
+    fails(VersionMismatchError, r"service 9\.9 speaks 9", ServiceSession, peer)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_unanswered_connect_raises_no_service_error(peer: Peer) -> None:
     peer.silent = True
-    with pytest.raises(NoServiceError, match="no service answers for 'played'"):
-        ServiceSession(peer)
+    fails(NoServiceError, "no service answers for 'played'", ServiceSession, peer)
 
 
 def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, peer: Peer) -> None:
@@ -297,14 +289,12 @@ def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, pee
         completed(completion(1, state=TaskState.FAILED)),
         completed(completion(2, state=TaskState.CANCELLED)),
     )
-    with pytest.raises(TaskFailedError, match="t-1 failed: it broke") as caught:
-        failed.result(5)
-    assert (caught.value.reason, caught.value.host) == ("engine", "here")
-    assert caught.value.hint.splitlines() == [
+    error = fails(TaskFailedError, "t-1 failed: it broke", failed.result, 5)
+    assert (error.reason, error.host) == ("engine", "here")
+    assert error.hint.splitlines() == [
         "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
     ]  # fmt: skip
-    with pytest.raises(TaskCancelledError):
-        cancelled.result(5)
+    fails(TaskCancelledError, "", cancelled.result, 5)
     assert failed.wait() is TaskState.FAILED
     assert isinstance(cancelled.exception(), TaskCancelledError)
 
@@ -344,8 +334,7 @@ def test_closing_session_ends_waiting_threads(link: ServiceSession, peer: Peer) 
         waiting = [pool.submit(task.result) for task in tasks]
         link.close()
         for wait in waiting:
-            with pytest.raises(NoServiceError, match="closed"):
-                wait.result(30)
+            fails(NoServiceError, "closed", wait.result, 30)
 
 
 @pytest.mark.usefixtures("impatient")

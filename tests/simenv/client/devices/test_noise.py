@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 
 from noise_models import library
 from noise_models.model import NoiseOptions
@@ -37,8 +38,7 @@ def test_factors_are_read_back_as_the_same_options(noise: Any) -> None:
 )
 def test_what_is_no_noise_is_refused(noise: Any) -> None:
     assert document_of(noise) == b""
-    with pytest.raises(OptionError, match="noise"):
-        factors_of(noise)
+    fails(OptionError, "noise", factors_of, noise)
 
 
 def test_document_is_told_from_factors() -> None:
@@ -63,8 +63,7 @@ def test_nan_in_a_document_is_refused_since_null_would_mean_not_measured() -> No
     ],
 )
 def test_refusal_names_the_option_as_it_was_given(noise: Any, text: str) -> None:
-    with pytest.raises(OptionError, match=text):
-        factors_of(noise)
+    fails(OptionError, text, factors_of, noise)
 
 
 def test_whole_numbers_of_numpy_are_factors() -> None:
@@ -74,13 +73,11 @@ def test_whole_numbers_of_numpy_are_factors() -> None:
 
 
 def test_array_is_no_noise() -> None:
-    with pytest.raises(OptionError, match="noise=<ndarray>"):
-        checked_options({"noise": np.zeros(2)})
+    fails(OptionError, "noise=<ndarray>", checked_options, {"noise": np.zeros(2)})
 
 
 def test_empty_document_is_refused() -> None:
-    with pytest.raises(OptionError, match="an empty document"):
-        document_of(b"")
+    fails(OptionError, "an empty document", document_of, b"")
 
 
 class _Pools:
@@ -105,8 +102,7 @@ class _Pools:
 
 
 def test_a_pool_without_calibration_is_refused_with_its_reason() -> None:
-    with pytest.raises(NotFoundError, match="no file"):
-        SubmitDevices(_Pools())._info_for("", "broken", ())
+    fails(NotFoundError, "no file", SubmitDevices(_Pools())._info_for, "", "broken", ())
 
 
 def test_a_preference_for_emulators_takes_a_pool_with_calibration() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from live import Live
 
 import simenv
@@ -93,8 +94,7 @@ os.write(told, b'{"progress":"two"}\\n{"ready":true}\\n')
     hear(code, where, progress=lambda stage, _: stages.append(stage))
     assert "one" in stages
     error = b'{"progress":"one"}\n{"error":{"code":"config","message":"wrong"}}\n'
-    with pytest.raises(ConfigError, match="wrong"):
-        hear(f"os.write(told, {error!r})", where, progress=lambda *_: None)
+    fails(ConfigError, "wrong", hear, f"os.write(told, {error!r})", where, progress=lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -108,9 +108,8 @@ def test_service_reports_how_many_workers_are_ready() -> None:
 
 def test_error_of_starting_service_has_its_type_and_hint(where: EnvironmentPaths) -> None:
     error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
-    with pytest.raises(ConfigError, match="slots = -1") as caught:
-        hear(f"os.write(told, b'{error}')", where)
-    assert caught.value.hint == "more"
+    caught = fails(ConfigError, "slots = -1", hear, f"os.write(told, b'{error}')", where)
+    assert caught.hint == "more"
 
 
 def test_service_that_exits_early_is_reported_with_end_of_log(where: EnvironmentPaths) -> None:
@@ -122,8 +121,7 @@ def test_service_that_exits_early_is_reported_with_end_of_log(where: Environment
 
 
 def test_odd_output_of_starting_service_raises_start_failed_error(where: EnvironmentPaths) -> None:
-    with pytest.raises(StartFailedError, match="said b'hello"):
-        hear("os.write(told, b'hello\\n')", where)
+    fails(StartFailedError, "said b'hello", hear, "os.write(told, b'hello\\n')", where)
 
 
 def test_start_timeout_raises_start_failed_error(where: EnvironmentPaths) -> None:
@@ -216,8 +214,7 @@ def test_down_kills_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch
     live.service().suspend()
     stopped = environments.down(live.name)
     assert stopped.forced
-    with pytest.raises(NoServiceError):
-        environments.down(live.name)
+    fails(NoServiceError, "", environments.down, live.name)
     live.down()
 
 
@@ -235,8 +232,7 @@ def test_down_after_crash_removes_connection_file() -> None:
 
 
 def test_down_without_environment_raises_no_service_error() -> None:
-    with pytest.raises(NoServiceError, match="no environment 'nobody' is up"):
-        environments.down("nobody")
+    fails(NoServiceError, "no environment 'nobody' is up", environments.down, "nobody")
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -267,8 +263,7 @@ def test_private_environment_without_with_block_lasts_until_close() -> None:
     env.close()
     assert not psutil.pid_exists(pid)
     env.close()
-    with pytest.raises(NoServiceError, match="closed"):
-        env.status()
+    fails(NoServiceError, "closed", env.status)
 
 
 @pytest.mark.usefixtures("no_leaks")

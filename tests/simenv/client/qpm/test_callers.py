@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from failing import fails
 from hosts import BELL, Endpoint, completion, info
 from live import Live
 from waiting import until
@@ -143,6 +144,5 @@ def test_two_programs_of_one_request_do_not_wait_for_each_other(qpm: QPM, sent: 
 
 
 def test_refusal_of_a_synchronous_call_is_its_error(qpm: QPM, sent: list[bool]) -> None:
-    with pytest.raises(ExecutionError, match="elsewhere"):
-        qpm.sync_run({**INFO, "prefer": ["elsewhere"]})
+    fails(ExecutionError, "elsewhere", qpm.sync_run, {**INFO, "prefer": ["elsewhere"]})
     assert sent == [True]

@@ -6,6 +6,7 @@ import threading
 from typing import Any, cast
 
 import pytest
+from failing import fails
 from hosts import Endpoint, info
 from waiting import until
 
@@ -189,8 +190,7 @@ def test_revision_1_cannot_read_completion_while_it_is_pushed(qpm: QPM) -> None:
 
     class Curious:
         def put(self, event: EventEnvelope) -> None:
-            with pytest.raises(InProgressError):
-                single.read_cq(event.payload["cid"])
+            fails(InProgressError, "", single.read_cq, event.payload["cid"])
             seen.put(event)
 
     single.register_event_notification(Curious(), 1, "a")

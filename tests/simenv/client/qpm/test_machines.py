@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from hosts import BELL, completion, info
 from live import Live, environment
 from waiting import until
@@ -55,8 +56,7 @@ def test_calibration_has_time_of_backend_and_its_own_id(qpm: QPM) -> None:
         assert answer == call(lib="qpu") or call == qpm.get_dynamic_backend_info
         with pytest.raises(UnknownObjectError, match="no calibration set 'old' here"):
             call(calibration_set_id="old", lib="qpu")
-        with pytest.raises(UnknownObjectError, match="no calibration set"):
-            call(calibration_set_id=name, lib="main")
+        fails(UnknownObjectError, "no calibration set", call, calibration_set_id=name, lib="main")
     assert qpm.get_dynamic_backend_info(lib="qpu")["calibration_set_id"] == name
     assert "timestamp" not in qpm.get_calibration_snapshot(lib="main")["calibration"]
 
@@ -91,10 +91,8 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
     assert qpu.get_service_summary()["target_id"] == "qpu"
     assert [pool["name"] for pool in qpu.get_service_summary()["pools"]] == ["qpu"]
     for each in ("main", env.name):
-        with pytest.raises(UnknownObjectError):
-            qpu.get_device_info(lib=each)
-        with pytest.raises(UnknownObjectError):
-            qpu.get_queue_metrics(device_id=each)
+        fails(UnknownObjectError, "", qpu.get_device_info, lib=each)
+        fails(UnknownObjectError, "", qpu.get_queue_metrics, device_id=each)
     accepted = qpu.async_run(info(BELL))
     until(lambda: qpu.peek_cq(accepted["cid"])["completion_ready"])
     facts = qpu.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]
@@ -112,5 +110,4 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
 
 
 def test_qpm_of_unknown_pool_is_refused(env: simenv.Client) -> None:
-    with pytest.raises(NotFoundError, match="no pool 'qpus' here"):
-        env.qpm_with(pool="qpus")
+    fails(NotFoundError, "no pool 'qpus' here", env.qpm_with, pool="qpus")

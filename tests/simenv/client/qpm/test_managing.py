@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from hosts import LONG, info
 from waiting import until
 
@@ -85,8 +86,7 @@ def test_device_profile_and_admission_policy_are_as_set(qpm: QPM) -> None:
 )  # fmt: skip
 def test_invalid_admission_policy_has_no_effect(qpm: QPM, wrong: dict[str, Any]) -> None:
     before = qpm.get_admission_policy(), qpm.get_device_profile()
-    with pytest.raises(QPMError):
-        qpm.set_admission_policy(configuration={**CREDITS, **wrong})
+    fails(QPMError, "", qpm.set_admission_policy, configuration={**CREDITS, **wrong})
     assert (qpm.get_admission_policy(), qpm.get_device_profile()) == before
 
 
@@ -99,8 +99,7 @@ def test_invalid_admission_policy_has_no_effect(qpm: QPM, wrong: dict[str, Any])
 )  # fmt: skip
 def test_invalid_device_profile_is_refused_without_effect(qpm: QPM, wrong: Any) -> None:
     before = qpm.get_device_profile()
-    with pytest.raises(QPMError):
-        qpm.configure_device_profile(profile=wrong)
+    fails(QPMError, "", qpm.configure_device_profile, profile=wrong)
     assert qpm.get_device_profile() == before
 
 
@@ -134,12 +133,10 @@ def test_invalid_scheduler_settings_are_refused_without_effect(qpm: QPM) -> None
     }
     for call in calls.values():
         for wrong in JUNK:
-            with pytest.raises(QPMError):
-                call(wrong)
+            fails(QPMError, "", call, wrong)
     for wrong in JUNK[1:]:
         for steer in (qpm.pause_execution_target, qpm.get_scheduler_queue_state):
-            with pytest.raises(QPMError):
-                steer(device_id=wrong)
+            fails(QPMError, "", steer, device_id=wrong)
     assert qpm.get_scheduler_status() == before
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from client_peer import Peer
+from failing import fails
 from hosts import BELL, Endpoint, completion, info
 from waiting import until
 
@@ -88,8 +89,7 @@ def test_invalid_field_of_info_is_refused_without_effect(qpm: QPM, field: str) -
     for value in JUNK:
         if not allowed(field, value):
             for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run):
-                with pytest.raises(QPMError):
-                    run(info(**{field: value}))
+                fails(QPMError, "", run, info(**{field: value}))
     assert state(qpm) == before
 
 
@@ -97,8 +97,7 @@ def test_invalid_field_of_info_is_refused_without_effect(qpm: QPM, field: str) -
 def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
     before = state(qpm)
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
-        with pytest.raises(QPMError):
-            run(given)
+        fails(QPMError, "", run, given)
     assert state(qpm) == before
 
 
@@ -114,9 +113,8 @@ def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
 )
 def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) -> None:
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
-        with pytest.raises(ExecutionError, match=name) as caught:
-            run(info(**{name: value}))
-        assert caught.value.reason == "provider-unsupported"
+        error = fails(ExecutionError, name, run, info(**{name: value}))
+        assert error.reason == "provider-unsupported"
     assert qpm.sync_run(info(**{name: None}))["outcome"] == "COMPLETED"
     assert qpm.sync_run(info(verbatim=False, noise={}))["outcome"] == "COMPLETED"
     assert qpm.sync_run(info(noise=False))["outcome"] == "COMPLETED"
@@ -124,16 +122,14 @@ def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) 
 
 def test_qasm_field_is_not_opened_as_path(qpm: QPM) -> None:
     for path in ("/etc/hostname", "examples/bell.qasm"):
-        with pytest.raises(QPMError, match="no version line"):
-            qpm.sync_run(info(path))
+        fails(QPMError, "no version line", qpm.sync_run, info(path))
 
 
 def test_unsupported_circuit_format_is_named_in_error(qpm: QPM) -> None:
     with pytest.raises(QPMError, match=r"'pulse'.*cannot be read"):
         qpm.sync_run(info(circuit={"format": "pulse", "data": BELL}))
     for data in ("no base64 !", "AAAA", None, 7):
-        with pytest.raises(QPMError):
-            qpm.sync_run(info(circuit={"format": "qpy", "data": data}))
+        fails(QPMError, "", qpm.sync_run, info(circuit={"format": "qpy", "data": data}))
 
 
 Call = Callable[[QPM, Any], Any]
@@ -179,8 +175,7 @@ def test_invalid_argument_is_refused_without_effect(qpm: QPM, name: str) -> None
     before = state(qpm)
     for value in JUNK:
         if not any(type(value) is type(each) and value == each for each in fine):
-            with pytest.raises(QPMError):
-                call(qpm, value)
+            fails(QPMError, "", call, qpm, value)
     assert state(qpm) == before
 
 
@@ -190,17 +185,13 @@ def test_unknown_pool_or_calibration_raises_unknown_object_error(qpm: QPM) -> No
         lambda: qpm.get_coupling_graph("cal-1"),
         lambda: qpm.get_queue_metrics(device_id="elsewhere"),
     ):
-        with pytest.raises(UnknownObjectError) as raised:
-            call()
-        assert raised.value.defw_name == "DEFwNotFound"
+        assert fails(UnknownObjectError, "", call).defw_name == "DEFwNotFound"
 
 
 def test_lookup_without_id_is_refused(qpm: QPM) -> None:
     for call in (qpm.task_status, qpm.cancel_task):
-        with pytest.raises(QPMError, match="neither cid nor qtask_id"):
-            call()
-    with pytest.raises(QPMError, match="needs a reason"):
-        qpm.reconcile_runtime_state()
+        fails(QPMError, "neither cid nor qtask_id", call)
+    fails(QPMError, "needs a reason", qpm.reconcile_runtime_state)
 
 
 @pytest.mark.parametrize("value", [HUGE, ALIASED, NESTED, {"a": ALIASED}, "\ud800"], ids=type)
@@ -310,8 +301,7 @@ def test_polling_silent_service_raises_not_ready_error(played: QPM, peer: Peer) 
             return True
 
     until(refused)
-    with pytest.raises(NotReadyError):
-        played.read_cq()
+    fails(NotReadyError, "", played.read_cq)
     peer.silent, peer.finishes = False, True
     peer.restart()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from hosts import BAD, LONG, Endpoint, completion, info
 from live import Live
 from waiting import until
@@ -72,8 +73,7 @@ def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None
             "reservation_id": number,
         }
         assert qpm.get_reservation(reservation_id=number)["state"] == ends
-    with pytest.raises(ExecutionError, match="is over"):
-        qpm.renew(reservation_id=number)
+    fails(ExecutionError, "is over", qpm.renew, reservation_id=number)
 
 
 def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None:
@@ -132,9 +132,7 @@ def test_released_cancelled_or_expired_reservation_is_refused(qpm: QPM, end: str
         lambda: qpm.delete_circuit("x", reservation_id=number),
         lambda: qpm.register_event_notification(Endpoint(), 1, "q", reservation_id=number),
     ):
-        with pytest.raises(ExecutionError) as raised:
-            call()
-        assert raised.value.reason == "reservation-not-active"
+        assert fails(ExecutionError, "", call).reason == "reservation-not-active"
     answer = qpm.read_cq(reservation_id=number)
     assert (answer["outcome"], answer["reason"]) == (
         "INVALID_RESERVATION", "reservation-not-active",
@@ -167,9 +165,7 @@ def test_release_cancels_running_and_queued_circuits_of_reservation(qpm: QPM) ->
 def test_circuit_without_reservation_is_refused_where_one_is_required(env: simenv.Client) -> None:
     qpm = env.qpm_with(reservations="required")
     for call in (lambda: qpm.sync_run(info()), lambda: qpm.async_run(info())):
-        with pytest.raises(ExecutionError, match="no reservation_id") as raised:
-            call()
-        assert raised.value.reason == "reservation-required"
+        assert fails(ExecutionError, "no reservation_id", call).reason == "reservation-required"
     number = reserve(qpm)
     cid = qpm.async_run(info(), reservation_id=number)["cid"]
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status):
@@ -179,8 +175,7 @@ def test_circuit_without_reservation_is_refused_where_one_is_required(env: simen
         )  # fmt: skip
     assert read(qpm, cid, number)["rc"] == 0
     assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
-    with pytest.raises(simenv.errors.OptionError):
-        env.qpm_with(reservations="perhaps")
+    fails(simenv.errors.OptionError, "", env.qpm_with, reservations="perhaps")
 
 
 def test_reservation_of_pool_names_that_pool_as_device(qpm: QPM) -> None:
@@ -219,8 +214,7 @@ def test_two_qpms_of_one_owner_share_reservations(qpm: QPM, live: Live) -> None:
         assert read(other, cid, number)["rc"] == 0
         assert qpm.read_cq(reservation_id=number)["outcome"] == "IN_PROGRESS"
         assert other.release(reservation_id=number)["status"] == "accepted"
-    with pytest.raises(ExecutionError, match="released"):
-        qpm.sync_run(info(), reservation_id=number)
+    fails(ExecutionError, "released", qpm.sync_run, info(), reservation_id=number)
 
 
 FIELDS: dict[str, Any] = {
@@ -255,23 +249,20 @@ def test_unknown_size_of_task_class_is_rejected_with_the_known_ones(qpm: QPM, ke
 @pytest.mark.parametrize("given", [None, "svc", 7, [], [{}], {1: 2}, object()])
 def test_request_that_is_not_mapping_is_refused(qpm: QPM, given: Any) -> None:
     for call in (qpm.evaluate, qpm.reserve):
-        with pytest.raises(ExecutionError):
-            call(request=given)
+        fails(ExecutionError, "", call, request=given)
 
 
 @pytest.mark.parametrize("number", [None, 0, -1, NOBODYS, 2**64, "7", 1.0, True, [1]])
 def test_invalid_reservation_id_is_refused(qpm: QPM, number: Any) -> None:
     for name in ("get_reservation", "renew", "release", "cancel"):
-        with pytest.raises(QPMError):
-            getattr(qpm, name)(reservation_id=number)
+        fails(QPMError, "", getattr(qpm, name), reservation_id=number)
 
 
 def test_each_call_with_no_or_wrong_token_is_refused(env: simenv.Client, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("open sesame\n")
     file.chmod(0o644)
-    with pytest.raises(simenv.errors.ConfigError, match="read by others"):
-        env.qpm_with(token_file=file)
+    fails(simenv.errors.ConfigError, "read by others", env.qpm_with, token_file=file)
     file.chmod(0o600)
     qpm = env.qpm_with(token_file=file)
     before = env.qpm.get_scheduler_status()
@@ -279,9 +270,8 @@ def test_each_call_with_no_or_wrong_token_is_refused(env: simenv.Client, tmp_pat
     for name, arguments in revision2_methods().items():
         table = {key: needed[key] for key, _ in arguments if key in needed}
         for token in (None, "open", "open sesame "):
-            with pytest.raises(ExecutionError) as raised:
-                getattr(qpm, name)(**table, token=token)
-            assert raised.value.reason == "credential-binding-failed", name
+            error = fails(ExecutionError, "", getattr(qpm, name), **table, token=token)
+            assert error.reason == "credential-binding-failed", name
     assert env.qpm.get_scheduler_status() == before
     assert qpm.is_ready(token="open sesame")["ready"]
     assert qpm.revision1.is_ready() is True

@@ -11,6 +11,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simenv.client import result_data
@@ -86,8 +87,7 @@ def test_json_file_equals_json_of_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["r.txt", "r", "missing/r.h5", "missing/r.npz"])
 def test_save_to_unsupported_or_missing_path_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match="cannot save"):
-        FOUND.save(tmp_path / name)
+    fails(OptionError, "cannot save", FOUND.save, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,8 +187,7 @@ def test_unwritten_clbits_are_zero_in_single_outcome() -> None:
 
 
 def test_outcomes_and_counts_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        result_data.counts(b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
+    fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
 
 
 def test_probabilities_have_keys_of_counts() -> None:

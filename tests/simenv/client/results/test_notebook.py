@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from test_result import PROVENANCE
@@ -127,8 +128,7 @@ def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
     assert len(axes.patches) == 64
     assert "192 rarer outcomes left out" in axes.get_title()
     values = env.run(BELL.replace("measure q->c;", ""), shots=None, observables="ZZ")
-    with pytest.raises(OptionError, match="probabilities"):
-        values.plot()
+    fails(OptionError, "probabilities", values.plot)
 
 
 DATA = ResultData(
@@ -203,5 +203,4 @@ def test_row_without_outcomes_has_empty_counts() -> None:
     ],
 )
 def test_rows_that_do_not_fit_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
-    with pytest.raises(ProtocolError, match="t-8k2f"):
-        sheet(**changes)
+    fails(ProtocolError, "t-8k2f", sheet, **changes)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from busy_circuits import ENDLESS
 from circuits import bell
+from failing import fails
 from hypothesis import given, strategies as st
 from live import environment
 from qiskit import QuantumCircuit
@@ -65,8 +66,7 @@ def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> 
 def test_wrong_option_of_a_stream_is_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(TypeError, match="there is no option shot"):
         Stream(env, shot=20)  # type: ignore[call-arg]
-    with pytest.raises(OptionError, match="shots=-1"):
-        Stream(env, shots=-1)
+    fails(OptionError, "shots=-1", Stream, env, shots=-1)
 
 
 def test_parallel_stream_delivers_each_task_once_despite_killed_worker(env: simenv.Client) -> None:
@@ -109,8 +109,7 @@ def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> No
     assert delivered[0] is before
     assert set(delivered[1:21]) == inside
     assert delivered[21] is after
-    with pytest.raises(OptionError, match="the group is closed"):
-        group.submit(bell())
+    fails(OptionError, "the group is closed", group.submit, bell())
 
 
 def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
@@ -129,8 +128,7 @@ def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
     assert sorted(task.number for task in values) == [exact.number, valued.number]
     assert list(failed) == [late]
     assert late.exception() is not None
-    with pytest.raises(OptionError, match="a queue of 'count'"):
-        StreamCompletions("count")
+    fails(OptionError, "a queue of 'count'", StreamCompletions, "count")
 
 
 def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
@@ -139,8 +137,7 @@ def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
         stream.bind(queue)
         refused = stream.submit(bell(), pool="nowhere")
     assert list(queue) == [refused]
-    with pytest.raises(simenv.errors.SimenvError, match="nowhere"):
-        refused.result(WAIT_S)
+    fails(simenv.errors.SimenvError, "nowhere", refused.result, WAIT_S)
 
 
 def test_dynamic_placement_spreads_and_explicit_placement_holds(env: simenv.Client) -> None:
@@ -176,11 +173,9 @@ def test_pipeline_runs_functions_and_pass_managers_before_submission(env: simenv
         raise ValueError("no such qubit")
 
     with Stream(env, pipeline=[broken]) as stream:
-        with pytest.raises(ProgramError, match="broken of the pipeline: no such qubit"):
-            stream.submit(circuit)
+        fails(ProgramError, "broken of the pipeline: no such qubit", stream.submit, circuit)
         assert stream.wait(0.0)
-    with pytest.raises(OptionError, match="int is no stage"):
-        Stream(env, pipeline=[3])
+    fails(OptionError, "int is no stage", Stream, env, pipeline=[3])
 
 
 class Halves:
@@ -198,8 +193,7 @@ def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
         entries = [stream.submit(bell()) for _ in range(3)]
     assert sorted(task.number for task in queue) == [0, 1, 2]
     assert [task.result(WAIT_S) for task in entries] == [100] * 3
-    with pytest.raises(OptionError, match="two stages that split"):
-        Stream(env, pipeline=[Halves(), Halves()])
+    fails(OptionError, "two stages that split", Stream, env, pipeline=[Halves(), Halves()])
 
 
 class Twins:
@@ -249,8 +243,7 @@ def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) ->
     for completion in env.completions():
         env.ack(completion.seq)
     with Stream(env, pipeline=[HalfRefused()]) as stream:
-        with pytest.raises(OptionError, match="shots=-1"):
-            stream.submit(ENDLESS)
+        fails(OptionError, "shots=-1", stream.submit, ENDLESS)
         assert stream.wait(0.0)
     assert [each.state for each in env.completions()] == ["CANCELLED"]
 
@@ -318,8 +311,7 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
     first, second = Stream(env, shots=5), Stream(env, shots=5)
     for stream in (first, second):
         stream.bind(queue)
-    with pytest.raises(TimedOutError):
-        queue.get(0.01)
+    fails(TimedOutError, "", queue.get, 0.01)
     heard: list[int] = []
     reader = threading.Thread(target=lambda: heard.extend(task.number for task in queue))
     reader.start()
@@ -329,10 +321,8 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
     second.close()
     reader.join(WAIT_S)
     assert heard == [0, 0]
-    with pytest.raises(EOFError):
-        queue.get()
-    with pytest.raises(OptionError, match="the stream is closed"):
-        first.submit(bell())
+    fails(EOFError, "", queue.get)
+    fails(OptionError, "the stream is closed", first.submit, bell())
 
 
 TASKS = 10_000
@@ -458,5 +448,4 @@ def test_parallel_group_delivers_at_the_end_of_each_task() -> None:
 
 
 def test_unknown_order_is_refused() -> None:
-    with pytest.raises(OptionError, match="order='any'"):
-        Order.of("any")
+    fails(OptionError, "order='any'", Order.of, "any")

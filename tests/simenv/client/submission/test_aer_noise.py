@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pytest
+from failing import fails
 from qiskit.quantum_info import PTM
 from qiskit_aer import noise as aer
 from qiskit_ibm_runtime.fake_provider import FakeLimaV2
@@ -61,5 +61,4 @@ def test_dictionary_of_a_model_is_the_model_without_passes() -> None:
 def test_model_with_other_passes_is_refused() -> None:
     result = lima()
     result._custom_noise_passes.append(aer.LocalNoisePass(lambda *_: None))
-    with pytest.raises(OptionError, match="noise passes"):
-        document_of(result)
+    fails(OptionError, "noise passes", document_of, result)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv.client.client import Client
 from simenv.client.submission.options import (
@@ -45,8 +46,7 @@ def chosen(**changes: Any) -> CheckedOptions:
     ],
 )  # fmt: skip
 def test_invalid_option_values_are_refused(option: str, value: object) -> None:
-    with pytest.raises(OptionError, match=option.removesuffix("s")):
-        chosen(**{option: value})
+    fails(OptionError, option.removesuffix("s"), chosen, **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,9 @@ def test_invalid_option_values_are_refused(option: str, value: object) -> None:
     ],
 )  # fmt: skip
 def test_client_and_service_refuse_an_option_with_one_text(option: str, value: Any) -> None:
-    with pytest.raises(OptionError) as in_client:
-        chosen(**{option: value})
-    with pytest.raises(OptionError) as in_service:
-        check_terms(TaskOptions(**{option: value}))
-    assert str(in_client.value) == str(in_service.value)
+    in_client = fails(OptionError, "", chosen, **{option: value})
+    in_service = fails(OptionError, "", check_terms, TaskOptions(**{option: value}))
+    assert str(in_client) == str(in_service)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +117,7 @@ def test_default_outputs_follow_from_measurements_shots_and_observables(
 
 
 def test_counts_of_exact_run_are_refused() -> None:
-    with pytest.raises(OptionError, match="probabilities"):
-        chosen(shots=None).outputs(measures=True, observed=False)
+    fails(OptionError, "probabilities", chosen(shots=None).outputs, measures=True, observed=False)
 
 
 def test_expectation_without_observables_is_refused() -> None:
@@ -129,14 +126,12 @@ def test_expectation_without_observables_is_refused() -> None:
 
 
 def test_unhashable_option_value_is_refused() -> None:
-    with pytest.raises(OptionError, match="engine"):
-        chosen(engine=["auto"])
+    fails(OptionError, "engine", chosen, engine=["auto"])
 
 
 def test_shots_true_is_refused_even_after_shots_1() -> None:
     assert chosen(shots=1).shots == 1
-    with pytest.raises(OptionError, match="shots=True"):
-        chosen(shots=True)
+    fails(OptionError, "shots=True", chosen, shots=True)
 
 
 @pytest.mark.parametrize("shots", [0, 0.0, None, np.int64(0)])
@@ -151,14 +146,12 @@ def test_shots_may_be_float_with_integer_value(shots: object) -> None:
 
 @pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])
 def test_invalid_keys_are_refused(key: object) -> None:
-    with pytest.raises(OptionError):
-        checked_key(key)
+    fails(OptionError, "", checked_key, key)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7"])
 def test_invalid_seeds_are_refused(seed: Any) -> None:
-    with pytest.raises(OptionError, match="seed"):
-        checked_seed(seed, None)
+    fails(OptionError, "seed", checked_seed, seed, None)
 
 
 def test_drawn_seeds_differ_and_fit_a_double() -> None:
@@ -193,15 +186,12 @@ def test_bindings_of_a_sweep_share_the_seed() -> None:
 def test_explicit_seeds_are_used_one_per_item() -> None:
     assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
     assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
-    with pytest.raises(OptionError, match="2 seeds for 3 tasks"):
-        item_seeds([1, 2], 3, None)
-    with pytest.raises(OptionError, match=r"seed\[1\]=-1"):
-        item_seeds([1, -1], 2, None)
+    fails(OptionError, "2 seeds for 3 tasks", item_seeds, [1, 2], 3, None)
+    fails(OptionError, r"seed\[1\]=-1", item_seeds, [1, -1], 2, None)
 
 
 def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:
     assert chosen().task.prefer == ()
     assert chosen(prefer="hardware").task_options(True, None).prefer == ("hardware",)
     assert chosen(prefer=["qpu", "emulator", "qpu"]).task.prefer == ("qpu", "emulator")
-    with pytest.raises(OptionError, match="prefer cannot be combined with pool"):
-        chosen(prefer="hardware", pool="qpu")
+    fails(OptionError, "prefer cannot be combined with pool", chosen, prefer="hardware", pool="qpu")

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from client_peer import Peer, spec, terms
+from failing import fails
 
 import simenv
 from simenv.client.connection.session import ServiceSession
@@ -48,8 +49,7 @@ def test_posted_task_is_submitted_again_after_silence_of_service(
 ) -> None:
     peer.silent = True
     task = posted(link, 7)
-    with pytest.raises(ServiceLostError):
-        task.result()
+    fails(ServiceLostError, "", task.result)
     peer.silent = False
     assert task.result(5).seed == 7
     first, *others = peer.of(m.Submit)
@@ -63,8 +63,7 @@ def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: 
     peer.on(m.Submit, lambda message: peer.submitted(message) if go.wait(30) else [])
     task = posted(link, 7)
     for each in (task.result, task.exception):
-        with pytest.raises(TimedOutError):
-            each(0.01)
+        fails(TimedOutError, "", each, 0.01)
     assert repr(task) == "<Task not accepted yet>"
     assert not task.done()
     go.set()

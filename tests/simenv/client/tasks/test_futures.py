@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
 from shell import Terminal
 
 from simenv.client.connection.session import ServiceSession
@@ -48,36 +49,28 @@ def test_task_is_a_future_with_its_exceptions(link: ServiceSession, peer: Peer) 
     [task] = submit(link)
     assert isinstance(task, cf.Future)
     assert not task.cancelled()
-    with pytest.raises(cf.TimeoutError):
-        task.result(timeout=0.01)
-    with pytest.raises(TimedOutError):
-        task.exception(timeout=0.01)
+    fails(cf.TimeoutError, "", task.result, timeout=0.01)
+    fails(TimedOutError, "", task.exception, timeout=0.01)
     peer.say(peer.end([1]))
     assert task.result(timeout=WAIT_S).seed == 0
     assert task.exception() is None
     for setter in (task.set_result, task.set_exception):
-        with pytest.raises(OptionError, match="the end of a task comes from the service"):
-            setter(None)
-    with pytest.raises(OptionError):
-        task.set_running_or_notify_cancel()
+        fails(OptionError, "the end of a task comes from the service", setter, None)
+    fails(OptionError, "", task.set_running_or_notify_cancel)
 
 
 def test_pickled_task_is_refused_and_a_copy_is_the_task(link: ServiceSession) -> None:
     [task] = submit(link)
     assert copy.copy(task) is copy.deepcopy(task) is task
-    with pytest.raises(OptionError, match=f"task {task.id} cannot be pickled.*\n.*result"):
-        pickle.dumps([task])
-    with pytest.raises(OptionError, match=r"connection of a client cannot be pickled.*\n.*connect"):
-        pickle.dumps(link)
+    fails(OptionError, f"task {task.id} cannot be pickled.*\n.*result", pickle.dumps, [task])
+    fails(OptionError, r"connection of a client cannot be pickled.*\n.*connect", pickle.dumps, link)
 
 
 def test_cancelled_task_raises_error_of_futures(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.say(completed(completion(1, state=TaskState.CANCELLED)))
-    with pytest.raises(cf.CancelledError) as caught:
-        task.result(WAIT_S)
-    assert isinstance(caught.value, TaskCancelledError)
+    assert isinstance(fails(cf.CancelledError, "", task.result, WAIT_S), TaskCancelledError)
     assert task.cancelled()
     assert not task.running()
 
@@ -173,15 +166,12 @@ def test_wait_ends_when_the_service_is_lost(link: ServiceSession, peer: Peer) ->
     [task] = submit(link)
     peer.__exit__(None, None, None)
     assert cf.wait([task], timeout=WAIT_S).done == {task}
-    with pytest.raises(ServiceLostError):
-        task.result(WAIT_S)
+    fails(ServiceLostError, "", task.result, WAIT_S)
 
 
 @pytest.mark.parametrize("typed", ["t-fzzzzzzzzzzzz", "t-", "8k2f", "t-ilou", 2**63, -1])
 def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        number_of(typed)
-    assert caught.value.exit_code == 4
+    assert fails(NotFoundError, "", number_of, typed).exit_code == 4
 
 
 def info(state: TaskState, **changes: object) -> TaskInfo:
@@ -251,8 +241,7 @@ def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None)
             line.show("one", ended_steps(0, 1))
             line.show("two", ended_steps(0, 1))
         assert stream is None or stream.getvalue() == ""
-    with pytest.raises(OptionError, match="progress='bar'"):
-        progress_line("bar", None)
+    fails(OptionError, "progress='bar'", progress_line, "bar", None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv.errors import InfeasibleError, NoDeviceError, NoServiceError, OptionError, ProgramError
 
@@ -52,8 +53,7 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
 
 
 def test_named_environment_that_is_not_up_is_refused() -> None:
-    with pytest.raises(NoServiceError):
-        qml.device("simenv", wires=1, env="nowhere-up")
+    fails(NoServiceError, "", qml.device, "simenv", wires=1, env="nowhere-up")
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,13 @@ def test_named_environment_that_is_not_up_is_refused() -> None:
 def test_impossible_options_are_refused_where_the_device_is_made(
     options: dict[str, Any], words: str, device: Any
 ) -> None:
-    with pytest.raises(OptionError, match=words):
-        device(2, **options)
+    fails(OptionError, words, device, 2, **options)
 
 
 def test_unknown_options_of_an_execution_are_refused_by_name(device: Any) -> None:
     dev = device(1)
     config = qml.devices.ExecutionConfig(device_options={"max_workers": 3})
-    with pytest.raises(qml.exceptions.DeviceError, match="max_workers"):
-        dev.setup_execution_config(config)
+    fails(qml.exceptions.DeviceError, "max_workers", dev.setup_execution_config, config)
 
 
 def test_options_reach_the_task(device: Any) -> None:
@@ -101,8 +99,7 @@ def test_angle_that_is_no_finite_number_is_refused(device: Any) -> None:
         qml.RX(x, 0)
         return qml.expval(qml.Z(0))
 
-    with pytest.raises(OptionError, match="nan"):
-        qml.QNode(circuit, device(1))(float("nan"))
+    fails(OptionError, "nan", qml.QNode(circuit, device(1)), float("nan"))
 
 
 def long_tape() -> Any:
@@ -164,8 +161,7 @@ def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
     assert odds[1] > 1e-4
     clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
     assert clean == pytest.approx(1.0, abs=1e-9)
-    with pytest.raises(NoDeviceError, match="noise needs an emulated device"):
-        qml.QNode(bell, device(2, noise="on"))()
+    fails(NoDeviceError, "noise needs an emulated device", qml.QNode(bell, device(2, noise="on")))
 
 
 def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:

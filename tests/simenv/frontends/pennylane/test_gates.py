@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 qml = pytest.importorskip("pennylane")
 
@@ -120,8 +121,7 @@ def test_operator_without_a_decomposition_is_refused_by_name(device: Any) -> Non
         qml.BitFlip(0.1, wires=0)
         return qml.expval(qml.Z(0))
 
-    with pytest.raises(qml.exceptions.DeviceError, match="BitFlip"):
-        circuit()
+    fails(qml.exceptions.DeviceError, "BitFlip", circuit)
 
 
 def prepared_late() -> None:

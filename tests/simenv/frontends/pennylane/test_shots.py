@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 qml = pytest.importorskip("pennylane")
 
@@ -193,10 +194,8 @@ def test_executions_of_one_device_differ(device: Any) -> None:
 
 
 def test_exact_measurement_without_shots_is_refused_by_name(device: Any) -> None:
-    with pytest.raises(qml.exceptions.DeviceError, match="sample"):
-        measured(device, qml.sample(), None)
-    with pytest.raises(qml.exceptions.DeviceError, match="finite shots"):
-        measured(device, qml.state(), 10)
+    fails(qml.exceptions.DeviceError, "sample", measured, device, qml.sample(), None)
+    fails(qml.exceptions.DeviceError, "finite shots", measured, device, qml.state(), 10)
 
 
 def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
@@ -396,8 +395,7 @@ def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) ->
 )
 def test_unknown_ways_are_refused_by_name(options: dict[str, str], words: str, device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(**options))
-    with pytest.raises(qml.exceptions.DeviceError, match=words):
-        device(3).setup_execution_config(config)
+    fails(qml.exceptions.DeviceError, words, device(3).setup_execution_config, config)
 
 
 def test_postselect_mode_counts_only_where_shots_are_postselected(device: Any) -> None:
@@ -408,12 +406,10 @@ def test_postselect_mode_counts_only_where_shots_are_postselected(device: Any) -
         for value in (None, 1)
     )
     device(3).setup_execution_config(config, kept)
-    with pytest.raises(qml.exceptions.DeviceError, match=mode):
-        device(3).setup_execution_config(config, postselected)
+    fails(qml.exceptions.DeviceError, mode, device(3).setup_execution_config, config, postselected)
 
 
 def test_one_shot_method_needs_shots(device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(mcm_method="one-shot"))
     tape = qml.tape.make_qscript(teleported)(0.8)
-    with pytest.raises(qml.exceptions.DeviceError, match="needs shots"):
-        device(3).setup_execution_config(config, tape)
+    fails(qml.exceptions.DeviceError, "needs shots", device(3).setup_execution_config, config, tape)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from waiting import until
 
 import simenv
@@ -55,29 +56,25 @@ def test_device_is_known_by_its_deployment_name(told: Any) -> None:
     methods = told.connect().methods
     named, target = methods.get_queue_metrics(device_id="q7"), methods.get_queue_metrics()
     assert named["device_id"] == target["device_id"]
-    with pytest.raises(fakes.DEFwNotFound, match="q8"):
-        methods.get_queue_metrics(device_id="q8")
+    fails(fakes.DEFwNotFound, "q8", methods.get_queue_metrics, device_id="q8")
 
 
 def test_circuit_runs_only_under_active_reservation(told: Any) -> None:
     methods = told.connect().methods
-    with pytest.raises(fakes.DEFwExecutionError, match="reservation-required"):
-        methods.sync_run(INFO)
+    fails(fakes.DEFwExecutionError, "reservation-required", methods.sync_run, INFO)
     decision = methods.reserve(request={"target_device_id": "q7", "num_qubits": 5})
     assert decision["status"] == "accepted"
     number = decision["reservation_id"]
     assert methods.sync_run(INFO, reservation_id=number)["outcome"] == "COMPLETED"
     assert methods.release(reservation_id=number)["status"] == "accepted"
-    with pytest.raises(fakes.DEFwExecutionError, match="released"):
-        methods.sync_run(INFO, reservation_id=number)
+    fails(fakes.DEFwExecutionError, "released", methods.sync_run, INFO, reservation_id=number)
 
 
 def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
     methods = told.connect().methods
     with pytest.raises(fakes.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
         methods.configure_device_profile(profile={"compile_ns": 1})
-    with pytest.raises(fakes.DEFwExecutionError, match="role client"):
-        methods.pause_execution_target(reason="a test")
+    fails(fakes.DEFwExecutionError, "role client", methods.pause_execution_target, reason="a test")
     admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
     assert admin.pause_execution_target(reason="a test")["status"] == "paused"
     assert admin.resume_execution_target()["status"] == "resumed"
@@ -98,8 +95,7 @@ def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
 def test_service_level_release_is_not_taken_for_release_of_reservation(told: Any) -> None:
     methods = told.connect().methods
     assert methods.release([{"a": "service"}]) is None
-    with pytest.raises(fakes.DEFwExecutionError):
-        methods.reserve(request=["not", "a", "table"])
+    fails(fakes.DEFwExecutionError, "", methods.reserve, request=["not", "a", "table"])
 
 
 def test_call_with_missing_or_wrong_token_is_refused(env: Client, tmp_path: Path) -> None:
@@ -119,8 +115,7 @@ def test_token_file_readable_by_others_is_refused(env: Client, tmp_path: Path) -
     path = tmp_path / "token"
     path.write_text("s3cret\n")
     path.chmod(0o644)
-    with pytest.raises(simenv.errors.ConfigError, match="read by others"):
-        env.qpm_with(token_file=path)
+    fails(simenv.errors.ConfigError, "read by others", env.qpm_with, token_file=path)
 
 
 def test_qfw_path_prints_folder_of_services(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from failing import fails
 from waiting import until
 
 from simenv.client.client import Client
@@ -40,10 +41,8 @@ def test_same_seed_gives_same_counts_in_both_revisions(single: Any, bound: Any) 
 
 
 def test_invalid_calls_raise_execution_error(bound: Any) -> None:
-    with pytest.raises(fakes.DEFwExecutionError, match="nonsense"):
-        bound.methods.sync_run(info(BELL, 2), nonsense=1)
-    with pytest.raises(fakes.DEFwExecutionError, match="info"):
-        bound.methods.sync_run("a text")
+    fails(fakes.DEFwExecutionError, "nonsense", bound.methods.sync_run, info(BELL, 2), nonsense=1)
+    fails(fakes.DEFwExecutionError, "info", bound.methods.sync_run, "a text")
     with pytest.raises(fakes.DEFwExecutionError, match="endpoint"):
         bound.methods.register_event_notification("me", EVENT, "a queue")
 
@@ -65,8 +64,7 @@ def test_plugin_without_environment_is_not_ready_and_starts_none(tmp_path: Any) 
         control.host("hello", 1)
         proxy = Proxy(control, bindings=False)
         assert "not ready" in proxy.call("", "test", (), {})
-        with pytest.raises(fakes.DEFwNotReady, match="no environment"):
-            proxy.call("", "is_ready", (), {})
+        fails(fakes.DEFwNotReady, "no environment", proxy.call, "", "is_ready", (), {})
         assert control.host("left")["children"] == []
 
 

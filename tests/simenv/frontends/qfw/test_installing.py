@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 
 import simenv
 from simenv.cli.admin import integrations
@@ -97,18 +98,15 @@ def test_install_replaces_link_of_another_installation_but_no_folder(qfw: Path) 
     assert link.is_dir()
     link.unlink()
     link.mkdir()
-    with pytest.raises(ConfigError, match="already exists"):
-        installing.install(qfw, {})
+    fails(ConfigError, "already exists", installing.install, qfw, {})
 
 
 def test_install_refuses_folder_without_qfw_and_editable_installation(
     qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="is no QFw"):
-        installing.install(tmp_path, {})
+    fails(ConfigError, "is no QFw", installing.install, tmp_path, {})
     monkeypatch.setattr(installing, "is_editable", lambda: True)
-    with pytest.raises(ConfigError, match="editable"):
-        installing.install(qfw, {})
+    fails(ConfigError, "editable", installing.install, qfw, {})
     assert list((qfw / "services").iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv.config import paths
 from simenv.errors import ConfigError, NoServiceError
@@ -196,8 +197,7 @@ def test_service_record_has_zero_width_before_environment_is_known() -> None:
     ],
 )
 def test_invalid_variable_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        paths.read({name: value})
+    fails(ConfigError, name, paths.read, {name: value})
 
 
 def test_empty_variables_are_unset() -> None:
@@ -253,10 +253,8 @@ def test_plugin_of_revision_1_with_token_file_stays_closed(
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
     closed = service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
     assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
-    with pytest.raises(QPMError, match="revision 1 carry no token"):
-        closed.begin()
-    with pytest.raises(NotReadyError, match="revision 1 carry no token"):
-        closed.hub.now()
+    fails(QPMError, "revision 1 carry no token", closed.begin)
+    fails(NotReadyError, "revision 1 carry no token", closed.hub.now)
 
 
 @pytest.mark.parametrize("width", [0, 30])
@@ -327,7 +325,6 @@ def test_error_carries_no_stack_of_plugin(monkeypatch: pytest.MonkeyPatch) -> No
     def refusing() -> None:
         raise ExecutionError("too wide", hint="cut it")
 
-    with pytest.raises(Noting) as caught:
-        refusing()
-    assert "File" not in str(caught.value)
-    assert str(caught.value).startswith("too wide")
+    error = fails(Noting, "", refusing)
+    assert "File" not in str(error)
+    assert str(error).startswith("too wide")

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from failing import fails
 
 import simenv
 from simenv.client.client import Client
@@ -48,8 +49,7 @@ def test_session_ends_with_object_of_its_connection(monkeypatch: pytest.MonkeyPa
     first, second = service.ServiceClassRevision1(), service.ServiceClassRevision1()
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
-    with pytest.raises(NotReadyError):
-        service.ServiceClassRevision1(start=False)._own_session()
+    fails(NotReadyError, "", service.ServiceClassRevision1(start=False)._own_session)
     del first
     assert len(environment.open) == 1
     second.shutdown()
@@ -96,8 +96,7 @@ def test_process_of_other_type_opens_nothing(kind: str, monkeypatch: pytest.Monk
     outcome = service.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
     before = threading.active_count()
     outcome.initialize(object)
-    with pytest.raises(QPMError, match="not a DEFw service"):
-        outcome.begin()
+    fails(QPMError, "not a DEFw service", outcome.begin)
     assert threading.active_count() == before
     assert not outcome.hub._begun
 
@@ -123,8 +122,7 @@ def test_private_environment_is_given_up_after_repeated_start_failures(
     hub = hub_module.EnvironmentConnection(QPMConfig(private=True))
     hub._reach()
     assert len(tried) == hub_module.STARTS
-    with pytest.raises(NotReadyError, match=r"set SIMENV_PYTHON.*start the service anew"):
-        hub.now()
+    fails(NotReadyError, r"set SIMENV_PYTHON.*start the service anew", hub.now)
 
 
 QUICK = (

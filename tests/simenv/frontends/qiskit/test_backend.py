@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Clbit, Parameter
 from qiskit.exceptions import QiskitError
@@ -55,8 +56,7 @@ def test_qubits_of_a_device_have_calibrated_times(env: simenv.Client, ideal: Sim
     assert backend.dt == pytest.approx(info.dt_ns * 1e-9)
     assert backend.instruction_durations.get("measure", 0, "s") == pytest.approx(1.56e-6)
     for qubit in (156, -1):
-        with pytest.raises(IndexError, match=f"qubit {qubit}: 'fez' has 0 to 155"):
-            backend.qubit_properties(qubit)
+        fails(IndexError, f"qubit {qubit}: 'fez' has 0 to 155", backend.qubit_properties, qubit)
     with pytest.raises(RuntimeError):  # what BackendV2 raises
         ideal.qubit_properties(0)
 
@@ -95,10 +95,8 @@ def test_engine_options_reach_the_engine_and_unknown_ones_are_refused(env: simen
     assert (header["engine"], header["remark"]) == ("stabilizer", "noise twirled to Paulis")
     sampled = SimenvSampler(backend).run([ghz(3)], shots=10).result()
     assert sampled.metadata["simenv"][0]["remark"] == "noise twirled to Paulis"
-    with pytest.raises(QiskitError, match="without its option twirl=1"):
-        backend.run(ghz(3), engine_options=None)
-    with pytest.raises(ValueError, match="has no option 'twril'"):
-        backend.run(ghz(3), engine_options={"twril": 1})
+    fails(QiskitError, "without its option twirl=1", backend.run, ghz(3), engine_options=None)
+    fails(ValueError, "has no option 'twril'", backend.run, ghz(3), engine_options={"twril": 1})
     with pytest.raises(ValueError, match="engine_options: 'twirl' = 'yes'"):
         SimenvSampler(backend, engine_options={"twirl": "yes"}).run([ghz(3)])
 
@@ -173,16 +171,11 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     backend.set_options(shots=30)
     assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
     assert sum(backend.run(ghz(2), shots=5).result().get_counts().values()) == 5
-    with pytest.raises(TypeError, match="no option shot;"):
-        backend.run(ghz(2), shot=3)
-    with pytest.raises(AttributeError, match="shot"):
-        SimenvBackend(env=env, shot=3)
-    with pytest.raises(ValueError, match="give one"):
-        backend.run(ghz(2), seed=4, seed_simulator=3)
-    with pytest.raises(ValueError, match="shots"):
-        backend.run(ghz(2), shots=-3)
-    with pytest.raises(ValueError, match=r"shots=0: run\(\) takes 1 or more"):
-        backend.run(ghz(2), shots=0)
+    fails(TypeError, "no option shot;", backend.run, ghz(2), shot=3)
+    fails(AttributeError, "shot", SimenvBackend, env=env, shot=3)
+    fails(ValueError, "give one", backend.run, ghz(2), seed=4, seed_simulator=3)
+    fails(ValueError, "shots", backend.run, ghz(2), shots=-3)
+    fails(ValueError, r"shots=0: run\(\) takes 1 or more", backend.run, ghz(2), shots=0)
     assert sum(backend.run(ghz(2), shots=None).result().get_counts().values()) == 30
 
 
@@ -195,33 +188,25 @@ def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBa
         ideal.run(["OPENQASM 3;"])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="got a int, and takes QuantumCircuits"):
         ideal.run(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="parameter_binds"):
-        ideal.run(free)
-    with pytest.raises(ValueError, match="its parameters are x"):
-        ideal.run(free, parameter_binds={"z": [1.0]})
-    with pytest.raises(ValueError, match="one for each"):
-        ideal.run([free, free], parameter_binds=[{"x": [1.0]}])
-    with pytest.raises(QiskitError, match=r"circuit 1: .*measures nothing"):
-        ideal.run([ghz(2), QuantumCircuit(1, 1)])
+    fails(ValueError, "parameter_binds", ideal.run, free)
+    fails(ValueError, "its parameters are x", ideal.run, free, parameter_binds={"z": [1.0]})
+    fails(ValueError, "one for each", ideal.run, [free, free], parameter_binds=[{"x": [1.0]}])
+    fails(QiskitError, r"circuit 1: .*measures nothing", ideal.run, [ghz(2), QuantumCircuit(1, 1)])
     assert env.queue(done=True)[0] == before
-    with pytest.raises(NotFoundError, match="nowhere"):
-        SimenvBackend("nowhere", env)
+    fails(NotFoundError, "nowhere", SimenvBackend, "nowhere", env)
 
 
 def test_running_job_is_waited_for_and_cancelled(env: simenv.Client, ideal: SimenvBackend) -> None:
     job = ideal.run([QuantumCircuit.from_qasm_str(ENDLESS)])
     assert job.status() in (JobStatus.QUEUED, JobStatus.RUNNING)
-    with pytest.raises(JobTimeoutError):
-        job.wait_for_final_state(timeout=0.05)
-    with pytest.raises(JobTimeoutError):
-        job.result(timeout=0.05)
+    fails(JobTimeoutError, "", job.wait_for_final_state, timeout=0.05)
+    fails(JobTimeoutError, "", job.result, timeout=0.05)
     assert job.cancel()
     job.wait_for_final_state(timeout=60)
     assert job.status() is JobStatus.CANCELLED
     assert job.cancelled()
     assert not job.cancel()
-    with pytest.raises(JobError, match="cancel"):
-        job.result()
+    fails(JobError, "cancel", job.result)
     assert "cancel" in (job.error_message() or "")
 
 
@@ -230,8 +215,7 @@ def test_expired_circuit_makes_the_job_an_error(ideal: SimenvBackend) -> None:
     job = ideal.run([ghz(2), endless], run_timeout_s=0.5)
     job.wait_for_final_state(timeout=120)
     assert job.status() is JobStatus.ERROR
-    with pytest.raises(JobError, match=r"0\.5 s|expired|timeout"):
-        job.result()
+    fails(JobError, r"0\.5 s|expired|timeout", job.result)
     assert job.error_message()
 
 
@@ -261,10 +245,8 @@ def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
     assert job.result().results[0].header["engine"] == "statevector"
     chain = SimenvBackend(env=env, type="simulator", capability="tensornetwork")
     assert chain.run(ghz(3)).result().results[0].header["engine"] == "mps"
-    with pytest.raises(ValueError, match="statevector, densitymatrix"):
-        SimenvBackend(env=env, capability="abacus")
-    with pytest.raises(ValueError, match="simulator, emulator, hardware"):
-        SimenvBackend(env=env, type="abacus")
+    fails(ValueError, "statevector, densitymatrix", SimenvBackend, env=env, capability="abacus")
+    fails(ValueError, "simulator, emulator, hardware", SimenvBackend, env=env, type="abacus")
     with pytest.raises(QiskitBackendNotFoundError, match="no pool of hardware kind"):
         SimenvBackend(env=env, type="hardware")
     assert SimenvBackend("main", env).run(ghz(2), shots=3).result().results[0].shots == 3

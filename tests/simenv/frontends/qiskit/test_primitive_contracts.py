@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit, Parameter, ParameterVector
 from qiskit.circuit.classical import expr
@@ -234,8 +235,7 @@ def test_conditions_see_shared_registers(value: int, first: str, ideal: SimenvBa
     assert result.data.every.get_counts() == {f"00001100{first}": 10}
     assert result.data.odd.get_counts() == {f"{first}01001": 10}
     circuit.add_var("stored", expr.lift(odd))
-    with pytest.raises(QiskitError, match=r"share bits is stored.*odd"):
-        SimenvSampler(ideal).run([circuit])
+    fails(QiskitError, r"share bits is stored.*odd", SimenvSampler(ideal).run, [circuit])
 
 
 @pytest.mark.parametrize("name", ESTIMATED)
@@ -321,15 +321,13 @@ def test_joint_registers_of_a_pickled_result_keep_their_shots(ideal: SimenvBacke
 
 def test_job_tells_its_states_and_a_cancelled_one_raises(ideal: SimenvBackend) -> None:
     job = SimenvSampler(ideal).run([flipped(), endless()])
-    with pytest.raises(JobTimeoutError):
-        job.result(timeout=0.2)
+    fails(JobTimeoutError, "", job.result, timeout=0.2)
     assert job.status() in (JobStatus.QUEUED, JobStatus.RUNNING)
     assert not job.done()
     assert not job.in_final_state()
     assert job.cancel()
-    with pytest.raises(JobError, match="cancelled") as caught:
-        job.result(timeout=WAIT_S)
-    assert isinstance(caught.value.__cause__, SimenvError)
+    error = fails(JobError, "cancelled", job.result, timeout=WAIT_S)
+    assert isinstance(error.__cause__, SimenvError)
     assert job.status() is JobStatus.CANCELLED
     assert job.cancelled()
     assert job.in_final_state()
@@ -340,9 +338,7 @@ def test_error_after_submission_is_a_job_error_with_its_reason(ideal: SimenvBack
     job.wait_for_final_state(timeout=WAIT_S)
     assert job.status() is JobStatus.ERROR
     assert not job.done()
-    with pytest.raises(JobError, match="expired") as caught:
-        job.result()
-    assert isinstance(caught.value.__cause__, SimenvError)
+    assert isinstance(fails(JobError, "expired", job.result).__cause__, SimenvError)
 
 
 @pytest.mark.parametrize("make", [SimenvSampler, SimenvEstimator])
@@ -369,13 +365,10 @@ def test_session_closes_once_and_an_error_inside_it_cancels_its_jobs(ideal: Sime
         pair = sampler.run([flipped()]).result(), estimator.run([(turned(False), "Z", 0)]).result()
         session.close()
     assert [len(each) for each in pair] == [1, 1]
-    with pytest.raises(QiskitError, match="reservation"):
-        estimator.run([(turned(False), "Z", 0)])
+    fails(QiskitError, "reservation", estimator.run, [(turned(False), "Z", 0)])
     jobs: list[Any] = []
-    with pytest.raises(ZeroDivisionError):
-        interrupted(ideal, jobs)
-    with pytest.raises(JobError, match="cancelled"):
-        jobs[0].result(timeout=WAIT_S)
+    fails(ZeroDivisionError, "", interrupted, ideal, jobs)
+    fails(JobError, "cancelled", jobs[0].result, timeout=WAIT_S)
 
 
 def interrupted(backend: SimenvBackend, jobs: list[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from circuits import tangled
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.exceptions import QiskitError
@@ -240,20 +241,16 @@ def test_circuit_without_measurement_reads_zeros_or_warns(ideal: SimenvBackend) 
 
 def test_faults_of_pubs_precede_submission(env: simenv.Client, ideal: SimenvBackend) -> None:
     before = env.queue(done=True)[0]
-    with pytest.raises(ValueError, match="parameter"):
-        SimenvSampler(ideal).run([measured()])
+    fails(ValueError, "parameter", SimenvSampler(ideal).run, [measured()])
     with pytest.raises(ValueError, match=r"shots|larger|positive"):
         SimenvSampler(ideal).run([(measured(), [0.0] * 4)], shots=-1)
-    with pytest.raises(ValueError, match="qubits"):
-        SimenvEstimator(ideal).run([(ansatz(), "ZZZ", [0.0] * 4)])
+    fails(ValueError, "qubits", SimenvEstimator(ideal).run, [(ansatz(), "ZZZ", [0.0] * 4)])
     with pytest.raises(ValueError, match=r"broadcast|shape"):
         SimenvEstimator(ideal).run([(ansatz(), ["ZZ", "XX"], np.zeros((3, 4)))])
     with pytest.raises(TypeError, match="mode"):
         SimenvSampler("fez")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no option shot"):
-        SimenvSampler(ideal, shot=3)
-    with pytest.raises(QiskitError, match="circuit 1"):
-        SimenvSampler(ideal).run([(measured(), [0.0] * 4), tangled()])
+    fails(TypeError, "no option shot", SimenvSampler, ideal, shot=3)
+    fails(QiskitError, "circuit 1", SimenvSampler(ideal).run, [(measured(), [0.0] * 4), tangled()])
     assert env.queue(done=True)[0] == before
 
 
@@ -319,5 +316,4 @@ def test_session_runs_under_a_reservation(
         assert session.backend() == ideal.name
     assert job.done() and run.done()  # noqa: PT018
     assert session.status() not in ("active", "open")
-    with pytest.raises(QiskitError, match="reservation"):
-        SimenvSampler(mode=session).run([teleportation()])
+    fails(QiskitError, "reservation", SimenvSampler(mode=session).run, [teleportation()])

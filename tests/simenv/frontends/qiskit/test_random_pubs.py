@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 from qiskit.circuit.classical import expr, types
@@ -138,10 +139,9 @@ def read_into(name: str) -> QuantumCircuit:
 def test_register_no_result_can_have_is_refused_by_name(name: str, ideal: SimenvBackend) -> None:
     with pytest.raises((TypeError, ValueError)) as expected:
         StatevectorSampler().run([read_into(name)]).result()
-    with pytest.raises(expected.type) as caught:
-        SimenvSampler(ideal).run([read_into("c"), read_into(name)])
+    error = fails(expected.type, "", SimenvSampler(ideal).run, [read_into("c"), read_into(name)])
     text = f"{expected.value}: rename the register {name!r} of circuit 1"
-    assert str(caught.value) == text
+    assert str(error) == text
 
 
 @pytest.mark.parametrize("precision", [0.0, 0.1])
@@ -204,6 +204,5 @@ def test_circuits_that_are_not_carried_are_refused_with_number_of_their_pub(
     circuit.measure(0, 0)
     with pytest.raises(QiskitError, match=f"circuit 2: .*{text}"):
         SimenvSampler(ideal).run([QuantumCircuit(1, 1), read_into("c"), circuit])
-    with pytest.raises(QiskitError, match=f"circuit 1: .*{text}"):
-        ideal.run([read_into("c"), circuit])
+    fails(QiskitError, f"circuit 1: .*{text}", ideal.run, [read_into("c"), circuit])
     assert ideal.client.queue(done=True)[0] == before

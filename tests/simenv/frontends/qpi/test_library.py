@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing import fails
 from qpi_programs import HERE, WARNINGS, environ, linked, run, sanitized
 
 from simenv.errors import ConfigError
@@ -177,10 +178,8 @@ def test_second_build_replaces_the_library(library: InstalledLibrary) -> None:
 
 
 def test_missing_and_failing_compiler_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no C compiler 'no-such-cc'"):
-        build(tmp_path, compiler="no-such-cc")
-    with pytest.raises(ConfigError, match="false failed"):
-        build(tmp_path, compiler="false")
+    fails(ConfigError, "no C compiler 'no-such-cc'", build, tmp_path, compiler="no-such-cc")
+    fails(ConfigError, "false failed", build, tmp_path, compiler="false")
     assert not (tmp_path / "lib" / "libsimenv_qpi.so").exists()
 
 

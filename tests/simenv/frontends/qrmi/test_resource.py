@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import live
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
@@ -62,8 +63,7 @@ def test_only_accessible_simenv_resources_are_listed(environ: dict[str, str]) ->
     ids=["types", "token", "timeout"],
 )
 def test_invalid_variable_is_refused(environ: dict[str, str], wrong: dict[str, str]) -> None:
-    with pytest.raises(ConfigError):
-        resources({**environ, **wrong})
+    fails(ConfigError, "", resources, {**environ, **wrong})
 
 
 def test_task_is_started_completed_logged_and_stopped(resource: QuantumResource) -> None:
@@ -88,8 +88,7 @@ def test_tasks_run_under_acquired_reservation_until_release(resource: QuantumRes
     resource.release(token)
     assert env.reservation(int(token)).info().state == "released"
     assert env.tasks([resource.task_start(payload([BELL, None, 10]))])[0].reservation == 0
-    with pytest.raises(NotFoundError):
-        resource.release("none")
+    fails(NotFoundError, "", resource.release, "none")
 
 
 def test_acquired_reservation_is_renewed_while_in_use(
@@ -168,10 +167,8 @@ def test_parameter_values_are_bound_by_name(resource: QuantumResource, names: st
 
 def test_second_acquire_is_refused_until_release(resource: QuantumResource) -> None:
     token = resource.acquire()
-    with pytest.raises(OptionError, match=token):
-        resource.acquire()
-    with pytest.raises(NotFoundError):
-        resource.release("9" * 5_000)
+    fails(OptionError, token, resource.acquire)
+    fails(NotFoundError, "", resource.release, "9" * 5_000)
     resource.release(token)
     resource.release(resource.acquire())
 
@@ -198,16 +195,13 @@ def test_target_and_metadata_describe_pool(resource: QuantumResource) -> None:
     ids=["estimator", "json", "empty", "list", "number", "path", "other"],
 )
 def test_invalid_payload_is_refused(resource: QuantumResource, wrong: object) -> None:
-    with pytest.raises(SimenvError):
-        resource.task_start(wrong)
+    fails(SimenvError, "", resource.task_start, wrong)
 
 
 def test_unknown_tasks_and_types_are_refused(resource: QuantumResource) -> None:
     for call in (resource.task_status, resource.task_result):
-        with pytest.raises(NotFoundError):
-            call("t-zzzz")
-    with pytest.raises(OptionError):
-        QuantumResource("main", "ibm-quantum-system")
+        fails(NotFoundError, "", call, "t-zzzz")
+    fails(OptionError, "", QuantumResource, "main", "ibm-quantum-system")
 
 
 def test_qrmi_sampler_primitive_runs_on_resource(resource: QuantumResource) -> None:

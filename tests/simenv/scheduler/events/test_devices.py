@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide
+from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
@@ -160,10 +161,8 @@ def test_invalid_device_commands_are_refused_without_changes() -> None:
             machine.state, "main", "ordered", (("keys", "fifo,fifo"),)
         ),
     ):
-        with pytest.raises(OptionError):
-            wrong()
-    with pytest.raises(NotFoundError):
-        _say(machine, "pause", device="nowhere")
+        fails(OptionError, "", wrong)
+    fails(NotFoundError, "", _say, machine, "pause", device="nowhere")
     assert forecast.target_info(machine.state, "main").version == 1
     assert machine.state.controls.changes == {}
 

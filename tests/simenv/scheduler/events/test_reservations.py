@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from checked_scheduler import SECOND
 from claimant import Claimant
+from failing import fails
 
 from simenv.errors import NotReservedError
 from simenv.model import AdmissionReason, ReservationState, TaskState
@@ -75,8 +76,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_with_reason(host: Clai
 def test_a_task_larger_than_its_reservation_is_refused(host: Claimant) -> None:
     number = host.reserve(3).reservation
     before = host.digest()
-    with pytest.raises(NotReservedError, match="reason 9, too large"):
-        host.under(number, shots=3_001)
+    fails(NotReservedError, "reason 9, too large", host.under, number, shots=3_001)
     assert host.digest() == before
 
 
@@ -86,8 +86,7 @@ def test_task_that_needs_spent_credits_is_refused(host: Claimant) -> None:
     host.assign()
     host.ran(task, 10**6)
     before = host.digest()
-    with pytest.raises(NotReservedError, match="reason 7, insufficient credits"):
-        host.under(number, shots=2_000)
+    fails(NotReservedError, "reason 7, insufficient credits", host.under, number, shots=2_000)
     assert host.digest() == before
 
 
@@ -219,8 +218,7 @@ def test_reservation_expires_by_wall_clock_and_renewal_extends_it(host: Claimant
 def test_overdue_reservation_is_refused_before_event_loop_expires_it(host: Claimant) -> None:
     number = host.reserve(6, ttl_ns=SECOND).reservation
     host.now_ns += SECOND
-    with pytest.raises(NotReservedError, match="is over"):
-        host.under(number)
+    fails(NotReservedError, "is over", host.under, number)
     with pytest.raises(NotReservedError, match="is over"):
         host.state.reservations.renew(number, "", SECOND, host.wall_ns)
 

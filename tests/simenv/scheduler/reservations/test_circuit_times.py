@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from checked_scheduler import route
 from claimant import WORK, Claimant
+from failing import fails
 
 from simenv.errors import NotReservedError, OptionError
 from simenv.model import (
@@ -448,8 +449,7 @@ def test_profile_with_out_of_range_number_is_refused(field: str, value: int) -> 
 @pytest.mark.parametrize("field", Workload.__struct_fields__)
 def test_workload_with_out_of_range_number_is_refused(field: str, value: int) -> None:
     wrong = msgspec.structs.replace(Workload(), **{field: value})
-    with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_request(ask(workload=wrong))
+    fails(OptionError, f"{field} = {value}", check_request, ask(workload=wrong))
     with pytest.raises(OptionError, match=f"{field} = {value}"):
         check_profile("", msgspec.structs.replace(PROFILE, baseline=wrong))
 
@@ -459,26 +459,21 @@ def test_workload_with_out_of_range_number_is_refused(field: str, value: int) ->
     "field", ["ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns", "workers"]
 )
 def test_reservation_request_with_out_of_range_number_is_refused(field: str, value: int) -> None:
-    with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_request(ask(**{field: value}))
+    fails(OptionError, f"{field} = {value}", check_request, ask(**{field: value}))
 
 
 def test_reservation_request_with_oversized_or_unknown_text_is_refused() -> None:
     for field in ("request_id", "device", "scope", "user", "job"):
-        with pytest.raises(OptionError, match=f"{field} has 256 characters"):
-            check_request(ask(**{field: "x" * 256}))
-    with pytest.raises(OptionError, match="metadata"):
-        check_request(ask(metadata=(("k", "v" * 20_000),)))
+        fails(OptionError, f"{field} has 256 characters", check_request, ask(**{field: "x" * 256}))
+    fails(OptionError, "metadata", check_request, ask(metadata=(("k", "v" * 20_000),)))
     with pytest.raises(OptionError, match="metadata"):
         check_request(ask(metadata=tuple((str(k), "") for k in range(65))))
-    with pytest.raises(OptionError, match="workload_kind"):
-        check_request(ask(workload_kind="classical"))
+    fails(OptionError, "workload_kind", check_request, ask(workload_kind="classical"))
 
 
 def test_a_baseline_that_takes_no_time_is_refused() -> None:
     idle = msgspec.structs.replace(PROFILE, baseline=Workload(shots=0))
-    with pytest.raises(OptionError, match="baseline circuit would take 0 ns"):
-        check_profile("", idle)
+    fails(OptionError, "baseline circuit would take 0 ns", check_profile, "", idle)
 
 
 @pytest.mark.parametrize(
@@ -498,5 +493,4 @@ def test_a_baseline_that_takes_no_time_is_refused() -> None:
     ],
 )
 def test_incomplete_or_inconsistent_policy_is_refused(policy: AdmissionPolicy, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        check_policy("main", policy, PROFILE)
+    fails(OptionError, words, check_policy, "main", policy, PROFILE)

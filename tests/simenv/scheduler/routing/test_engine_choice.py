@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
@@ -171,9 +172,8 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
     assert routed(measured(chain(13))).engine == "statevector"
     tried = ChainTrial(bond=257, done=False)
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
-    assert "pip install 'simenv[stabilizer]'" in caught.value.hint
+    error = fails(InfeasibleError, "", engine_choice.route, grown, TaskOptions(), POOLS, LIMITS)
+    assert "pip install 'simenv[stabilizer]'" in error.hint
     for engine, extra in (
         ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
     ):  # fmt: skip
@@ -300,9 +300,8 @@ def test_circuit_above_operation_limit_is_refused() -> None:
     light = profile(measured(chain(30, angle=0.3)))
     assert engine_choice.route(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
     heavy = msgspec.structs.replace(light, gates_2q=10**8, bond_bits=8, num_qubits=60)
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(heavy, TaskOptions(), POOLS, LIMITS)
-    assert "5e+15 operations" in caught.value.hint
+    error = fails(InfeasibleError, "", engine_choice.route, heavy, TaskOptions(), POOLS, LIMITS)
+    assert "5e+15 operations" in error.hint
     assert isinstance(heavy, Profile)
 
 

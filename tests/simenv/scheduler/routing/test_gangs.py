@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
+from failing import fails
 from simulation import Simulation
 
 from launcher.base import Share
@@ -315,8 +316,7 @@ def test_pool_of_gang_that_never_starts_is_quarantined_with_reason() -> None:
 def test_scaling_on_demand_pool_is_refused() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2)
-    with pytest.raises(OptionError, match="on demand"):
-        machine.scheduler.scale("main.x2", 1, 1)
+    fails(OptionError, "on demand", machine.scheduler.scale, "main.x2", 1, 1)
 
 
 def test_ranks_of_gang_stay_in_one_block_of_nodes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
@@ -32,9 +33,8 @@ def relaxing(width: int) -> Profile:
 
 
 def refusal(width: int, terms: TaskOptions) -> InfeasibleError:
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.route(relaxing(width), terms, POOLS, LIMITS)
-    return caught.value
+    error = fails(InfeasibleError, "", engine_choice.route, relaxing(width), terms, POOLS, LIMITS)
+    return error
 
 
 @pytest.mark.parametrize("width", [5, 40, 4_000])
@@ -86,8 +86,7 @@ def test_refusal_for_options_is_that_of_an_engine_that_has_them(
     twirl: int, outputs: tuple[str, ...], text: str
 ) -> None:
     terms = TaskOptions(options=(("twirl", twirl),), outputs=outputs)
-    with pytest.raises(SimenvError, match=text):
-        engine_choice.route(relaxing(5), terms, POOLS, LIMITS)
+    fails(SimenvError, text, engine_choice.route, relaxing(5), terms, POOLS, LIMITS)
 
 
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from checked_scheduler import cluster, route
+from failing import fails
 
 from launcher.base import Node
 from simenv.errors import ConfigError, InfeasibleError
@@ -66,47 +67,36 @@ def test_requested_ranks_are_rounded_down_to_power_of_two() -> None:
 
 
 def test_more_ranks_than_slots_are_refused() -> None:
-    with pytest.raises(InfeasibleError, match=r"8 ranks were asked for.*may have 6") as caught:
-        routed(10, ranks=8)
-    assert "ranks=4 is the most" in caught.value.hint
+    error = fails(InfeasibleError, r"8 ranks were asked for.*may have 6", routed, 10, ranks=8)
+    assert "ranks=4 is the most" in error.hint
 
 
 def test_program_too_large_for_requested_single_rank_is_refused() -> None:
-    with pytest.raises(InfeasibleError, match=r"a worker here has 512\.0 MiB"):
-        routed(26, ranks=1)
+    fails(InfeasibleError, r"a worker here has 512\.0 MiB", routed, 26, ranks=1)
 
 
 def test_program_too_wide_for_all_ranks_is_refused_with_its_size_and_hint() -> None:
-    with pytest.raises(InfeasibleError) as caught:
-        routed(30)
-    assert "16.3 GiB (30 qubits, double precision)" in caught.value.message
-    assert "over 4 ranks" in caught.value.message
-    assert "a rank here has 512.0 MiB" in caught.value.message
-    assert "the widest program that fits here has 26 qubits, 27 in single" in caught.value.hint
-    with pytest.raises(InfeasibleError) as caught:
-        routed(27)
-    assert "this one fits with precision='single'" in caught.value.hint
+    error = fails(InfeasibleError, "", routed, 30)
+    assert "16.3 GiB (30 qubits, double precision)" in error.message
+    assert "over 4 ranks" in error.message
+    assert "a rank here has 512.0 MiB" in error.message
+    assert "the widest program that fits here has 26 qubits, 27 in single" in error.hint
+    assert "this one fits with precision='single'" in fails(InfeasibleError, "", routed, 27).hint
     assert routed(27, precision="single").ranks == 4
 
 
 def test_wide_program_without_mpi_is_refused_with_install_command() -> None:
     limits = msgspec.structs.replace(SMALL, max_ranks=1, launcher=PIP)
     assert routed(24, limits).ranks == 1
-    with pytest.raises(InfeasibleError) as caught:
-        routed(26, limits)
-    assert PIP in caught.value.hint
-    with pytest.raises(InfeasibleError, match="no MPI") as caught:
-        routed(10, limits, ranks=2)
-    assert PIP in caught.value.hint
-    with pytest.raises(InfeasibleError) as caught:
-        routed(34, limits)
-    assert PIP not in caught.value.hint  # no MPI would help
+    assert PIP in fails(InfeasibleError, "", routed, 26, limits).hint
+    assert PIP in fails(InfeasibleError, "no MPI", routed, 10, limits, ranks=2).hint
+    error = fails(InfeasibleError, "", routed, 34, limits)
+    assert PIP not in error.hint  # no MPI would help
 
 
 def test_single_rank_engine_refuses_several_ranks() -> None:
-    with pytest.raises(InfeasibleError, match="'mps' runs on one rank") as caught:
-        routed(10, engine="mps", ranks=2)
-    assert "auto" in caught.value.hint
+    error = fails(InfeasibleError, "'mps' runs on one rank", routed, 10, engine="mps", ranks=2)
+    assert "auto" in error.hint
 
 
 def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
@@ -122,8 +112,7 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
     with pytest.raises(InfeasibleError, match="1 ranks were asked for, and workers of pool 'big'"):
         routed(10, pools=pools, pool="big", ranks=1, parts=parts)
     mixed = (PoolSpec("big", ranks=4),)
-    with pytest.raises(InfeasibleError, match="workers of pool 'big' have 4"):
-        routed(10, pools=mixed, engine="mps")
+    fails(InfeasibleError, "workers of pool 'big' have 4", routed, 10, pools=mixed, engine="mps")
 
 
 def test_pool_of_six_ranks_reports_that_four_are_used() -> None:
@@ -150,15 +139,13 @@ def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:
         InfeasibleError, match=r"over 4 ranks 388\.1 MiB each, and a rank here has 128"
     ):
         routed(26, limits, ranks=4)
-    with pytest.raises(InfeasibleError, match="over 16 ranks"):
-        routed(27, limits)
+    fails(InfeasibleError, "over 16 ranks", routed, 27, limits)
 
 
 def test_pool_without_matching_nodes_is_refused() -> None:
     pools = (PoolSpec("far", nodes="gpu*"),)
-    with pytest.raises(InfeasibleError, match=r"no node matches 'gpu\*'") as caught:
-        routed(3, pools=pools)
-    assert "n1, n2, n3" in caught.value.hint
+    error = fails(InfeasibleError, r"no node matches 'gpu\*'", routed, 3, pools=pools)
+    assert "n1, n2, n3" in error.hint
 
 
 def test_widest_program_accounts_for_gangs_and_missing_mpi() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 from third_party_engine import FOLDER
 
 from simenv.model import PoolSpec, TaskOptions
@@ -72,13 +73,11 @@ def test_the_engine_runs_in_one_rank_and_takes_no_backend() -> None:
             return 2
 
     for context in (EngineContext(comm=TwoRanks()), EngineContext(backend=object())):
-        with pytest.raises(Unsupported):
-            registry.create("dense", context)
+        fails(Unsupported, "", registry.create, "dense", context)
 
 
 def test_without_its_distribution_the_engine_is_unknown() -> None:
-    with pytest.raises(UnknownEngine):
-        registry.create("dense")
+    fails(UnknownEngine, "", registry.create, "dense")
 
 
 @pytest.mark.usefixtures("installed")
@@ -89,6 +88,5 @@ def test_entry_point_of_no_card_fails(tmp_path: Path, monkeypatch: pytest.Monkey
     (info / "entry_points.txt").write_text("[simenv.engines]\nbroken = dense_engine:DenseEngine\n")
     monkeypatch.syspath_prepend(tmp_path)
     catalog.engine_cards.cache_clear()
-    with pytest.raises(Unsupported, match="'broken'"):
-        catalog.engine_cards()
+    fails(Unsupported, "'broken'", catalog.engine_cards)
     monkeypatch.undo()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route
+from failing import fails
 from simulation import Simulation
 
 from simenv.errors import NotFoundError, OptionError
@@ -161,11 +161,9 @@ def test_resumed_node_gets_workers_again() -> None:
 
 def test_draining_or_resuming_unknown_node_is_refused() -> None:
     machine = CheckedScheduler(1, cluster(2))
-    with pytest.raises(NotFoundError, match="'n9'") as caught:
-        machine.scheduler.drain_node("n9", "", machine.now_ns)
-    assert "nodes: n1; pools: main" in caught.value.hint
-    with pytest.raises(NotFoundError, match="'n9'"):
-        machine.scheduler.resume("n9")
+    error = fails(NotFoundError, "'n9'", machine.scheduler.drain_node, "n9", "", machine.now_ns)
+    assert "nodes: n1; pools: main" in error.hint
+    fails(NotFoundError, "'n9'", machine.scheduler.resume, "n9")
 
 
 def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
@@ -262,11 +260,9 @@ def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
     assert send.worker not in retired
     machine.keep(machine.scheduler.scale("main", 4, 4))
     assert sum(isinstance(a, StartWorker) for a in machine.tick()) == 3
-    with pytest.raises(NotFoundError, match="no pool 'other'") as caught:
-        machine.scheduler.scale("other", 1, 1)
-    assert "pools: main" in caught.value.hint
-    with pytest.raises(OptionError, match="is not a range"):
-        machine.scheduler.scale("main", 2, 1)
+    error = fails(NotFoundError, "no pool 'other'", machine.scheduler.scale, "other", 1, 1)
+    assert "pools: main" in error.hint
+    fails(OptionError, "is not a range", machine.scheduler.scale, "main", 2, 1)
 
 
 def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:

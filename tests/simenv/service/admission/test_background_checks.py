@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from service import ServiceHarness, program, spec
 
 from simenv.errors import ProtocolError, QueueFullError
@@ -183,9 +184,8 @@ def test_checks_of_small_programs_are_not_charged(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(background_checks, "_takes_long", lambda *_: True)
     for packed, is_charged in ((large(), True), (program().packed(), False)):
         checks = RunningChecks()
-        with pytest.raises(CheckPending) as pending:
-            checks.look(lambda: 1, packed, TaskOptions(), "carol")
-        pending.value.future.result(60)
+        pending = fails(CheckPending, "", checks.look, lambda: 1, packed, TaskOptions(), "carol")
+        pending.future.result(60)
         background_checks.CHECKS.submit("dave", int).result(60)  # the time is counted by then
         assert (background_checks.CHECKS.take_spent_ns("carol") > 0) is is_charged
 
@@ -243,9 +243,8 @@ def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
     with contextlib.suppress(CheckPending):
         examining.look(lambda: 0, wide, TaskOptions(engine="mps"), "")
     background_checks.look(wide, TaskOptions(engine="mps"))  # by now its kernels are loaded
-    with pytest.raises(CheckPending) as later:
-        examining.look(lambda: 1, wide, TaskOptions(), "")
-    assert later.value.future.result(120)[1].num_qubits == 25
+    later = fails(CheckPending, "", examining.look, lambda: 1, wide, TaskOptions(), "")
+    assert later.future.result(120)[1].num_qubits == 25
     assert examining.look(lambda: 2, wide, TaskOptions(engine="mps"), "")[1].trial is None
 
 
@@ -289,9 +288,8 @@ def test_owner_beyond_its_decode_budget_is_refused_and_others_are_not(clock: Clo
     assert isinstance(decode.of("ana", LARGE), m.Submit)
     assert isinstance(decode.of("mallory", SMALL), m.Ping)
     assert taken(decode, "", 100) == 100  # the environment's own user
-    with pytest.raises(QueueFullError, match="25%") as caught:
-        decode.of("mallory", LARGE)
-    assert caught.value.retry_after_s == pytest.approx(0.02)
+    error = fails(QueueFullError, "25%", decode.of, "mallory", LARGE)
+    assert error.retry_after_s == pytest.approx(0.02)
     clock.now_ns += 1_000_000_000  # a quarter of it is paid back, which is more than all
     assert taken(decode, "mallory") == 21
 
@@ -309,19 +307,16 @@ def test_decode_budget_counts_decoding_time_of_each_message(clock: Clock) -> Non
 def test_invalid_messages_count_in_decode_budget(clock: Clock) -> None:
     decode = Decoding(FairThread())
     clock.cost_ns = 60_000_000
-    with pytest.raises(ProtocolError):
-        decode.of("mallory", b"\xc1" * (LARGE_BYTES + 1))
-    with pytest.raises(QueueFullError):
-        decode.of("mallory", b"\xc1" * (LARGE_BYTES + 1))
+    fails(ProtocolError, "", decode.of, "mallory", b"\xc1" * (LARGE_BYTES + 1))
+    fails(QueueFullError, "", decode.of, "mallory", b"\xc1" * (LARGE_BYTES + 1))
 
 
 def test_checks_in_the_other_thread_count_in_decode_budget(clock: Clock) -> None:
     checks = FairThread()
     decode = Decoding(checks)
     checks._spent_ns["mallory"] = 300_000_000
-    with pytest.raises(QueueFullError) as caught:
-        decode.of("mallory", LARGE)
-    assert caught.value.retry_after_s == pytest.approx(0.8)
+    error = fails(QueueFullError, "", decode.of, "mallory", LARGE)
+    assert error.retry_after_s == pytest.approx(0.8)
     with pytest.raises(QueueFullError):  # the time is counted once, and not forgotten
         decode.of("mallory", LARGE)
     assert isinstance(decode.of("ana", LARGE), m.Submit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.model import GateInfo, task_rules
@@ -40,8 +41,7 @@ def test_device_of_transpile_call_is_bounded() -> None:
     hostile = msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=())
     packed = _call(hostile)
     assert len(packed) < 517
-    with pytest.raises(LimitExceededError, match=r"1500 qubits .* the limit is 200000"):
-        examined_call(packed, TERMS)
+    fails(LimitExceededError, r"1500 qubits .* the limit is 200000", examined_call, packed, TERMS)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,7 @@ def test_device_of_transpile_call_is_bounded() -> None:
 def test_device_of_transpile_call_that_is_none_is_refused(
     changes: dict[str, object], error: type[SimenvError]
 ) -> None:
-    with pytest.raises(error):
-        examined_call(_call(msgspec.structs.replace(RING, **changes)), TERMS)
+    fails(error, "", examined_call, _call(msgspec.structs.replace(RING, **changes)), TERMS)
 
 
 def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
@@ -100,16 +99,14 @@ def test_operations_of_nested_blocks_have_a_bound() -> None:
     assert sizes.operations == 10**8 + 1
     call = DetectionCall(CALL_FORMAT, str(circuit), "", False, sizes)
     terms = TaskOptions(engine=DETECTORS, outputs=("value",))
-    with pytest.raises(LimitExceededError, match="the limit is"):
-        examined_call(codec.encode(call), terms)
+    fails(LimitExceededError, "the limit is", examined_call, codec.encode(call), terms)
 
 
 @pytest.mark.parametrize("field", ["compiled", "compiled_for", "replaced_gates", "stale"])
 def test_options_that_others_read_have_no_control_characters(field: str) -> None:
     text = "qiskit\x1b]0;owned\x07"
     terms = TaskOptions(**{field: (text,) if field == "replaced_gates" else text})
-    with pytest.raises(OptionError):
-        task_rules.check_terms(terms)
+    fails(OptionError, "", task_rules.check_terms, terms)
     with pytest.raises(OptionError):
         task_rules.check_terms(
             TaskOptions(**{field: ("x" * 300,) if field == "replaced_gates" else "x" * 300})

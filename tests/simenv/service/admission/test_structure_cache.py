@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from service import ServiceHarness, program, spec
 
 from simenv.errors import LimitExceededError, OptionError, SimenvError
@@ -281,8 +282,7 @@ def test_valid_gradient_options_are_accepted() -> None:
     ],
 )
 def test_contradictory_gradient_options_are_refused(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(SimenvError, match=words):
-        rules.check_gradient_terms(terms(**changes))
+    fails(SimenvError, words, rules.check_gradient_terms, terms(**changes))
 
 
 @pytest.mark.parametrize("outputs", [("expectation",), BOTH])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 from service import LIMITS, ServiceHarness, spec
 
 from launcher.base import Node
@@ -130,8 +131,7 @@ def test_pool_that_could_never_have_a_worker_is_refused_at_start() -> None:
         (PoolSpec("p", nodes="gpu*"), "gpu"),
         (PoolSpec("p", min=5, max=5, memory_bytes=GIB // 2), "5 workers"),
     ):
-        with pytest.raises(ConfigError, match=value):
-            check_pools((pool,), TWO)
+        fails(ConfigError, value, check_pools, (pool,), TWO)
     check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
 
 
@@ -142,8 +142,7 @@ def test_workers_of_several_ranks_may_exceed_slots_up_to_memory_limit() -> None:
         check_pools((PoolSpec("p", min=9, max=9, ranks=2, memory_bytes=each),), TWO)
     assert workers_that_fit(PoolSpec("p", ranks=2), TWO, 100) == 8
     more = msgspec.structs.replace(TWO, max_ranks=8)
-    with pytest.raises(ConfigError, match="never have a worker"):
-        check_pools((PoolSpec("p", ranks=5),), more)
+    fails(ConfigError, "never have a worker", check_pools, (PoolSpec("p", ranks=5),), more)
 
 
 def test_resident_workers_are_bounded_by_slots_and_by_memory() -> None:
@@ -207,11 +206,9 @@ def _workers(bench: ServiceHarness) -> list[Worker]:
 
 def test_start_with_more_workers_than_fit_is_refused() -> None:
     for pool in (PoolSpec("p", min=17, max=17), PoolSpec("p", min=0, max=17)):
-        with pytest.raises(ConfigError, match=r"17 workers do not fit, 16 do: 4 slots x 32"):
-            check_pools((pool,), TWO)
+        fails(ConfigError, r"17 workers do not fit, 16 do: 4 slots x 32", check_pools, (pool,), TWO)
     two = (PoolSpec("a", min=9, max=9), PoolSpec("b", min=9, max=9))
-    with pytest.raises(ConfigError, match="9 workers do not fit, 7 do beside those"):
-        check_pools(two, TWO)
+    fails(ConfigError, "9 workers do not fit, 7 do beside those", check_pools, two, TWO)
     check_pools(two, msgspec.structs.replace(TWO, overcommit=True))
 
 
@@ -245,5 +242,4 @@ def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness)
     assert "4 slots x 32 ranks of workers (128)" in result.message
     assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in result.message
     pool_spec = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
-    with pytest.raises(ConfigError, match=r"128.0 MiB a rank \(16\)"):
-        check_pools((pool_spec,), TWO)
+    fails(ConfigError, r"128.0 MiB a rank \(16\)", check_pools, (pool_spec,), TWO)

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from failing import fails
 from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
 from service import spec
@@ -210,8 +211,7 @@ def test_keys_are_added_only_with_role_client_or_admin(town: MultiUserHarness, r
     answer = town.refusal(AddKey(1, "hand", role, hand))
     assert answer.code == "option"
     assert "client or admin" in answer.hint
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"hand", hand)
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"hand", hand)
 
 
 def test_worker_role_in_keys_file_gives_no_access(town: MultiUserHarness) -> None:
@@ -220,8 +220,7 @@ def test_worker_role_in_keys_file_gives_no_access(town: MultiUserHarness) -> Non
     path = town.folder / "keys.json"
     write_keys(path, [*read_keys(path), KeyInfo("hand", "worker", hand, 1.0)])
     town.restart()
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.WORKER, b"hand", hand)
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.WORKER, b"hand", hand)
 
 
 def test_second_connection_cannot_take_over_joined_worker(town: MultiUserHarness) -> None:
@@ -269,12 +268,10 @@ def test_revoked_key_is_refused_on_open_and_new_connections(town: MultiUserHarne
     assert town.say(m.GetStatus(1), town.ana) == []
     assert town.say(m.Submit(5, "~late", 0, TaskOptions(), [spec()]), town.ana) == []
     assert list(town.state.tasks) == [task]
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"again", town.key["ana"])
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"again", town.key["ana"])
     assert task in town.state.tasks, "tasks stay"
     town.restart()
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"again", town.key["ana"])
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"again", town.key["ana"])
 
 
 def test_events_about_damaged_records_are_shown_only_to_task_owner(town: MultiUserHarness) -> None:
@@ -321,8 +318,7 @@ def test_key_that_cannot_be_stored_is_not_admitted(
     monkeypatch.setattr("simenv.files.write_atomic", fail)
     key = new_pair().public
     town.refusal(AddKey(1, "eve", "client", key))
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"eve", key)
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"eve", key)
 
 
 def test_key_changes_of_service_and_of_another_process_are_merged(town: MultiUserHarness) -> None:
@@ -334,8 +330,7 @@ def test_key_changes_of_service_and_of_another_process_are_merged(town: MultiUse
     assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe", "eve"]
     assert [key.name for key in answer.keys] == ["ana", "ops", "zoe", "eve"]
     town.listener.connect(PeerKind.CLIENT, b"zoe", other.public_key)
-    with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"again", town.key["ben"])
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"again", town.key["ben"])
     last = KeyInfo("max", "client", new_pair().public, 1.0)
     write_keys(path, added(read_keys(path), last))
     assert isinstance(town.say(RevokeKey(2, "eve"))[0], Keys)

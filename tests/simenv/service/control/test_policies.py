@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness
 
 from simenv.config import convert
@@ -82,9 +83,8 @@ def test_changed_policy_configuration_is_applied_at_restart(tmp_path: Path) -> N
     ],
 )
 def test_invalid_policy_configuration_is_refused_by_name(told: object, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        convert({"pools": [{"name": "main"}], "policies": told})
-    assert words in caught.value.message
+    error = fails(ConfigError, "", convert, {"pools": [{"name": "main"}], "policies": told})
+    assert words in error.message
 
 
 def test_configuration_accepts_exactly_the_policies_of_scheduler() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.errors import LimitExceededError
 from simenv.service.devices import resolve
@@ -53,8 +54,7 @@ def test_owner_with_documents_in_use_only_is_refused_more(
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("a0", b"8 bytes.", "ana")
     noise_documents.add("a0", b"8 bytes.", "ana")
-    with pytest.raises(LimitExceededError, match="in use"):
-        noise_documents.add("a1", b"8 bytes.", "ana")
+    fails(LimitExceededError, "in use", noise_documents.add, "a1", b"8 bytes.", "ana")
     assert "a1" not in noise_documents
 
 

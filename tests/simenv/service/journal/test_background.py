@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
@@ -124,17 +125,15 @@ def test_same_journal_stays(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyP
 
 def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: EnvironmentPaths) -> None:
     assert choose_journal(paths, resume=False) == ""
-    with pytest.raises(NotFoundError, match="neither"):
-        choose_journal(paths, resume=True)
+    fails(NotFoundError, "neither", choose_journal, paths, resume=True)
 
 
 def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPaths) -> None:
     journal(paths).close()
     copied(paths)
     paths.journal.unlink()
-    with pytest.raises(ConfigError, match="no live journal") as caught:
-        choose_journal(paths, resume=False)
-    assert "simenv up --restore" in caught.value.hint
+    error = fails(ConfigError, "no live journal", choose_journal, paths, resume=False)
+    assert "simenv up --restore" in error.hint
     assert not paths.journal.exists()
     result = choose_journal(paths, resume=True)
     assert result.startswith(f"from the copy {paths.copy}, ")
@@ -159,8 +158,7 @@ def test_backup_of_later_start_replaces_older_live_journal(paths: EnvironmentPat
     journal(elsewhere, ends=1).close()
     journal(elsewhere, ends=1).close()  # its second start
     copied(elsewhere)
-    with pytest.raises(ConfigError, match=r"start 1.*start 2"):
-        choose_journal(paths, resume=False)
+    fails(ConfigError, r"start 1.*start 2", choose_journal, paths, resume=False)
     assert choose_journal(paths, resume=True).startswith("from the copy")
     assert ends(paths.journal) == 2
     (aside,) = paths.state.glob("*.of-start-1")
@@ -178,9 +176,8 @@ def test_damaged_journal_is_refused_with_backup(paths: EnvironmentPaths, content
     journal(paths).close()
     copied(paths)
     paths.journal.write_bytes(content)
-    with pytest.raises(JournalError, match="cannot be read") as caught:
-        choose_journal(paths, resume=True)
-    assert "--restore" in caught.value.hint
+    error = fails(JournalError, "cannot be read", choose_journal, paths, resume=True)
+    assert "--restore" in error.hint
     assert read_header(paths.copy) is not None
 
 
@@ -197,17 +194,15 @@ def held(path: Path, node: str) -> int:
 def test_lock_held_on_same_machine_is_refused_even_with_force(tmp_path: Path) -> None:
     descriptor = held(tmp_path / "lock", os.uname().nodename)
     for force in (False, True):
-        with pytest.raises(JournalError, match="pid 4711 on"):
-            take_lock(tmp_path / "lock", force)
+        fails(JournalError, "pid 4711 on", take_lock, tmp_path / "lock", force)
     os.close(descriptor)
     os.close(take_lock(tmp_path / "lock"))
 
 
 def test_lock_of_another_machine_is_taken_only_with_force(tmp_path: Path) -> None:
     descriptor = held(tmp_path / "lock", "elsewhere")
-    with pytest.raises(JournalError, match="pid 4711 on elsewhere") as caught:
-        take_lock(tmp_path / "lock")
-    assert "--force-lock" in caught.value.hint
+    error = fails(JournalError, "pid 4711 on elsewhere", take_lock, tmp_path / "lock")
+    assert "--force-lock" in error.hint
     lock = take_lock(tmp_path / "lock", force=True)
     assert f"pid {os.getpid()}" in (tmp_path / "lock").read_text()
     os.close(lock)

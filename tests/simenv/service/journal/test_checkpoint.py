@@ -9,6 +9,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.errors import JournalError
@@ -126,8 +127,7 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         )
         db.execute("delete from result")
         db.execute("update meta set value = 0 where key = 'indexed'")
-    with pytest.raises(JournalError, match=f"the end of task {task}"):
-        bench.restart()
+    fails(JournalError, f"the end of task {task}", bench.restart)
 
 
 def test_restarted_service_knows_run_times_and_forecast_errors(bench: ServiceHarness) -> None:
@@ -141,5 +141,4 @@ def test_restarted_service_knows_run_times_and_forecast_errors(bench: ServiceHar
     bench.restart()
     assert bench.loop.state.estimator.quality(route) == learned
     bench.journal._db.execute("update estimate set factor = 'much'")
-    with pytest.raises(JournalError, match="an estimate in the journal cannot be read"):
-        bench.restart()
+    fails(JournalError, "an estimate in the journal cannot be read", bench.restart)

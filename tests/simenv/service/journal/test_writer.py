@@ -8,6 +8,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
@@ -61,8 +62,7 @@ def test_failed_commit_drops_accepted_tasks_and_keeps_completions(tmp_path: Path
         journal.accept(row(number))
         journal.finish(number, [DONE], b"result %d" % number)
         if number == nth:
-            with pytest.raises(JournalError, match="No space left"):
-                journal.commit()
+            fails(JournalError, "No space left", journal.commit)
         else:
             journal.commit()
             stored.append(number)
@@ -172,5 +172,4 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> Non
     journal._db.execute(f"pragma user_version={number}")
     journal.close()
     shutil.copy(tmp_path / "j.db", tmp_path / "k.db")
-    with pytest.raises(JournalError, match=f"format {number}"):
-        Journal(tmp_path / "k.db", "process")
+    fails(JournalError, f"format {number}", Journal, tmp_path / "k.db", "process")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 from service import LIMITS, ServiceHarness
 
 from simenv import __version__
@@ -133,5 +134,4 @@ def test_a_pool_whose_device_cannot_be_read_does_not_hide_the_others() -> None:
     assert (main.name, main.problem) == ("main", "")
     assert (gone.name, gone.kind, gone.num_qubits) == ("gone", "emulated", 0)
     assert gone.problem == "there is no device 'gone'"
-    with pytest.raises(NotFoundError, match="gone"):
-        records.named("gone")
+    fails(NotFoundError, "gone", records.named, "gone")

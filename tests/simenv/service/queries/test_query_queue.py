@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.errors import QueueFullError
@@ -116,8 +117,7 @@ def test_number_of_waiting_queries_per_connection_is_bounded(bench: ServiceHarne
     waiting = bench.loop.query_queue
     for number in range(query_queue.MAX_QUERIES_PER_CONNECTION):
         waiting.enqueue(b"flood", LOCAL, m.Ping(number))
-    with pytest.raises(QueueFullError):
-        waiting.enqueue(b"flood", LOCAL, m.Ping(0))
+    fails(QueueFullError, "", waiting.enqueue, b"flood", LOCAL, m.Ping(0))
     waiting.enqueue(b"other", LOCAL, m.Ping(0))
     bench.step()
     assert not waiting.busy

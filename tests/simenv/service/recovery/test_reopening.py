@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from service import ServiceHarness, completions, spec
 
 from simenv import result_files
@@ -153,8 +154,7 @@ def test_crash_while_task_is_reopened_neither_loses_nor_duplicates_it(
         bench.loop.completions.index_all()
     next(bench.loop.result_requests.root.glob("0/t-1.*")).unlink()
     support.install(f"{point}:1:error")
-    with pytest.raises(OSError, match="No space"):
-        asked(bench, 1)
+    fails(OSError, "No space", asked, bench, 1)
     bench.loop.result_requests.stop()
     bench.restart()
     bench.loop.result_requests.start()
@@ -233,8 +233,7 @@ def test_reopening_that_cannot_be_stored_changes_nothing(bench: ServiceHarness) 
     result = bench.loop.completions.find(1)
     assert result is not None
     bench.journal._db.execute("pragma query_only=on")
-    with pytest.raises(JournalError):
-        bench.loop.result_requests._rerun(1, result[1], "test")
+    fails(JournalError, "", bench.loop.result_requests._rerun, 1, result[1], "test")
     bench.journal._db.execute("pragma query_only=off")
     assert seqs(bench) == [(1, 1)]
     assert 1 not in bench.state.tasks

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness, completions as ended, spec
 from waiting import until
 
@@ -30,8 +31,7 @@ def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness)
     bench.journal.commit()
     outcome = Completions(bench.journal, origin)
     bench.journal._db.execute("pragma query_only=on")
-    with pytest.raises(JournalError):
-        outcome.index_slice()
+    fails(JournalError, "", outcome.index_slice)
     bench.journal._db.execute("pragma query_only=off")
     assert outcome.unindexed
     assert outcome.find(1) is not None

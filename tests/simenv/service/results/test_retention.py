@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.model import Origin
@@ -188,8 +189,7 @@ def test_result_files_beyond_size_limit_are_removed_and_history_is_kept(tmp_path
 def test_crash_during_removal_keeps_counts_of_tasks(bench: ServiceHarness, point: str) -> None:
     ended(bench)
     support.install(f"{point}:1:error")
-    with pytest.raises(OSError, match="No space"):
-        bench.collected(older_s=0.0)
+    fails(OSError, "No space", bench.collected, older_s=0.0)
     bench.loop.result_requests.stop()
     bench.restart()
     bench.loop.result_requests.start()

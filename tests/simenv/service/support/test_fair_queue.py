@@ -6,6 +6,7 @@ import logging
 import time
 
 import pytest
+from failing import fails
 from service import ServiceHarness
 
 from simenv.service import support
@@ -39,8 +40,7 @@ def test_an_owner_with_many_connections_gets_one_turn_in_two() -> None:
         assert [text for text in order if text.startswith(f"crowd {peer} ")] == [
             f"crowd {peer} {item}" for item in range(3)
         ]
-    with pytest.raises(IndexError):
-        turns.first()
+    fails(IndexError, "", turns.first)
 
 
 def test_items_put_back_precede_items_added_since() -> None:

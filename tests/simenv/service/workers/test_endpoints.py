@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 
 from launcher.base import Node
 from simenv.config import EnvironmentPaths
@@ -97,14 +98,12 @@ def test_bootstrap_file_of_next_service_is_not_removed(paths: EnvironmentPaths) 
 
 @pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
 def test_worker_listener_on_every_interface_is_refused(everywhere: str) -> None:
-    with pytest.raises(ConfigError, match="every interface"):
-        address_for("127.0.0.2", everywhere)
+    fails(ConfigError, "every interface", address_for, "127.0.0.2", everywhere)
 
 
 def test_interface_is_resolved_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert address_for("127.0.0.2", "lo") == "127.0.0.1"
-    with pytest.raises(ConfigError, match=r"launcher\.interface: 'eth99'"):
-        address_for("127.0.0.2", "eth99")
+    fails(ConfigError, r"launcher\.interface: 'eth99'", address_for, "127.0.0.2", "eth99")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.config import convert, listen_parts
 from simenv.errors import ConfigError
@@ -22,9 +23,8 @@ from simenv.service.workers.endpoints import open_listener, resolved
     ],
 )
 def test_wildcard_listen_address_is_refused_with_hint(host: str) -> None:
-    with pytest.raises(ConfigError, match="every interface") as caught:
-        convert({"listen": f"tcp://{host}:7000"})
-    assert "tcp://everywhere:7000" in caught.value.hint
+    error = fails(ConfigError, "every interface", convert, {"listen": f"tcp://{host}:7000"})
+    assert "tcp://everywhere:7000" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,7 @@ def test_wildcard_listen_address_is_refused_with_hint(host: str) -> None:
      "tcp://h:70000", "tcp://h:7e3", "tcp://h:", "tcp://h:\u0667"],
 )  # fmt: skip
 def test_invalid_listen_address_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="not an address"):
-        convert({"listen": text})
+    fails(ConfigError, "not an address", convert, {"listen": text})
 
 
 def test_listen_address_is_split_into_host_and_port() -> None:
@@ -48,16 +47,14 @@ def test_name_of_the_unspecified_address_is_refused(monkeypatch: pytest.MonkeyPa
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("0.0.0.0", 0))]
 
     monkeypatch.setattr(endpoints.socket, "getaddrinfo", lookup)
-    with pytest.raises(ConfigError, match="every interface"):
-        resolved("zero.example")
+    fails(ConfigError, "every interface", resolved, "zero.example")
 
 
 def test_listen_host_is_resolved_from_interface_or_host_name() -> None:
     assert resolved("lo") == "127.0.0.1"
     assert resolved("localhost") in ("127.0.0.1", "::1")
-    with pytest.raises(ConfigError, match="neither an interface nor a host") as caught:
-        resolved("no-such-host.invalid")
-    assert "lo" in caught.value.hint
+    error = fails(ConfigError, "neither an interface nor a host", resolved, "no-such-host.invalid")
+    assert "lo" in error.hint
 
 
 def test_port_and_keys_are_the_same_after_restart(tmp_path: Path) -> None:
@@ -78,8 +75,7 @@ def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", value.port)):
         other, now = open_listener("tcp://127.0.0.1:0", path, "node")
         other.close()
-        with pytest.raises(ConfigError, match=f":{value.port}"):
-            open_listener(result.address, path, "node")
+        fails(ConfigError, f":{value.port}", open_listener, result.address, path, "node")
     assert now.address != result.address
     assert now.public_key == result.public_key
 

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from failing import fails
 from service import RecordingLauncher
 
 from launcher.allocation.this_node import this_node
@@ -41,27 +42,23 @@ def test_slots_that_contradict_hosts_are_refused() -> None:
 
 def test_two_ways_to_bound_memory_are_refused() -> None:
     result = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
-    with pytest.raises(ConfigError, match="both bound"):
-        allocate(result, {})
+    fails(ConfigError, "both bound", allocate, result, {})
 
 
 def test_memory_that_no_node_has_is_refused() -> None:
     result = convert({"memory_bytes": HERE.memory_bytes + 1})
-    with pytest.raises(ConfigError, match=f"more than the {HERE.memory_bytes} there are on node"):
-        allocate(result, {})
+    fails(ConfigError, f"more than the {HERE.memory_bytes} there are on node", allocate, result, {})
 
 
 def test_memory_per_slot_above_memory_of_node_is_refused() -> None:
     result = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
-    with pytest.raises(ConfigError, match=f"node {HERE.name} has"):
-        allocate(result, {})
+    fails(ConfigError, f"node {HERE.name} has", allocate, result, {})
 
 
 def test_unreadable_hostfile_is_refused_with_hint() -> None:
-    with pytest.raises(ConfigError) as caught:
-        allocate(convert({"hostfile": "/nowhere/hosts"}), {})
-    assert "/nowhere/hosts" in caught.value.message
-    assert caught.value.hint
+    error = fails(ConfigError, "", allocate, convert({"hostfile": "/nowhere/hosts"}), {})
+    assert "/nowhere/hosts" in error.message
+    assert error.hint
 
 
 def test_simulators_get_fixed_share_of_detected_memory() -> None:

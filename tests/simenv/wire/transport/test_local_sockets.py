@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import zmq
+from failing import fails
 
 from simenv.errors import ConfigError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, KeyPair, new_pair
@@ -213,8 +214,7 @@ def test_sockets_are_not_bound_again_in_a_folder_of_somebody_else(folder: Path) 
         for path in folder.iterdir():
             path.unlink()
         folder.chmod(0o777)
-        with pytest.raises(ConfigError, match="can be written by others"):
-            listener.keep_sockets()
+        fails(ConfigError, "can be written by others", listener.keep_sockets)
         assert list(folder.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from failing import fails
 from tcp_peers import PATIENCE_S, ListenerThread, Wiretap, is_closed, plain_dealer, way_becomes
 
 from simenv.errors import ConfigError
@@ -253,5 +254,4 @@ def test_closed_connections_leak_no_file_descriptors(house: ListenerThread) -> N
 
 
 def test_port_in_use_raises_config_error_with_its_number(house: ListenerThread) -> None:
-    with pytest.raises(ConfigError, match=str(house.far.port)):
-        TcpListener("127.0.0.1", house.far.port, house.server)
+    fails(ConfigError, str(house.far.port), TcpListener, "127.0.0.1", house.far.port, house.server)

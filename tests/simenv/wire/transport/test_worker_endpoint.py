@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.errors import ConfigError, NoServiceError
 from simenv.wire.keyfiles import KEYS_FORMAT, LOCAL, LOCAL_WORKER, KeyPair, new_pair, write_private
@@ -102,8 +103,7 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
     file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
-    with pytest.raises(NoServiceError, match="does not listen for others"):
-        tcp_client.connect(file, b"main-0.1")
+    fails(NoServiceError, "does not listen for others", tcp_client.connect, file, b"main-0.1")
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:
@@ -167,8 +167,7 @@ def test_bootstrap_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
     assert tcp_client.read(path).token == "token"
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be opened by others"):
-        tcp_client.read(path)
+    fails(ConfigError, "can be opened by others", tcp_client.read, path)
 
 
 def test_text_of_bootstrap_file_does_not_contain_secret(meeting: Meeting) -> None:

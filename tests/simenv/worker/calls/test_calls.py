@@ -11,6 +11,7 @@ import time
 import cloudpickle
 import msgspec
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 
 from simenv.errors import ProgramError
@@ -73,14 +74,12 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     endless = pickled(time.sleep, 600) if waits else pickled(sum, iter(int, 1))
     if not waits:
         endless = pickled(lambda: [None for _ in iter(int, 1)])
-    with pytest.raises(Stopped):
-        engine.call(endless, TRUSTED, control)
+    fails(Stopped, "", engine.call, endless, TRUSTED, control)
     timer.join()
     control.clear()
     assert engine.call(pickled(pow, 2, 5), TRUSTED, control)
     control.stop()
-    with pytest.raises(Stopped):
-        engine.call(pickled(pow, 2, 5), TRUSTED, control)
+    fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, control)
 
 
 def chain(name: str = "chain") -> DeviceInfo:
@@ -110,8 +109,7 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     assert answers[0] == answers[1] == answers[2] == answers[4]
     assert control.passes == (10, 10)
     control.stop()
-    with pytest.raises(Stopped):
-        engine.call(call, TRUSTED, control)
+    fails(Stopped, "", engine.call, call, TRUSTED, control)
 
 
 COUNT_THREADS = """

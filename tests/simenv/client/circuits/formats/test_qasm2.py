@@ -9,6 +9,7 @@ from pathlib import Path
 import engine_judge
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simenv.client.circuits import load, qasm2
@@ -21,9 +22,8 @@ HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[3];\ncreg c[2];\ncreg d[1];
 
 
 def fault(text: str) -> ProgramError:
-    with pytest.raises(ProgramError) as refused:
-        load(text)
-    return refused.value
+    refused = fails(ProgramError, "", load, text)
+    return refused
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import drawing
 import engine_judge
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import HealthCheck, given, settings
 from qiskit import QuantumCircuit, qasm3
 from qiskit.quantum_info import Operator
@@ -21,9 +22,8 @@ HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[3] q;\nbit[2] c;\nbit[3] d
 
 
 def fault(text: str) -> ProgramError:
-    with pytest.raises(ProgramError) as refused:
-        load(text)
-    return refused.value
+    refused = fails(ProgramError, "", load, text)
+    return refused
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,7 @@ def test_circuit_dumped_by_qiskit_is_read_with_same_outcomes(circuit: QuantumCir
     ],
 )
 def test_loops_with_too_many_operations_or_iterations_are_refused(text: str, told: str) -> None:
-    with pytest.raises(LimitExceededError, match=told) as refused:
-        load(HEAD + text)
-    assert "line 6, column" in refused.value.message
+    assert "line 6, column" in fails(LimitExceededError, told, load, HEAD + text).message
 
 
 def test_long_loop_is_packed_as_loop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from failing import fails
 from hosts import completion, info
 from live import Live
 
@@ -56,8 +57,7 @@ def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: 
         status = qpm.is_ready()
         assert (status["ready"], status["initialized"]) == (False, False)
         assert qpm.test()["status"] == "not-ready"
-        with pytest.raises(NotReadyError):
-            qpm.revision1.is_ready()
+        fails(NotReadyError, "", qpm.revision1.is_ready)
         for call in (
             lambda: qpm.sync_run(info()),
             lambda: qpm.async_run(info()),
@@ -73,6 +73,4 @@ def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: 
             qpm.get_admission_policy,
             qpm.get_scheduler_queue_state,
         ):
-            with pytest.raises(QPMError) as raised:
-                call()
-            assert raised.value.defw_name == "DEFwNotReady"
+            assert fails(QPMError, "", call).defw_name == "DEFwNotReady"

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 from circuits import tangled
+from failing import fails
 from hosts import BAD, BELL, MIDDLE, PLAIN, TIMES, completion, info, running, until
 from qiskit import QuantumCircuit, qasm2, qpy
 
@@ -86,15 +87,13 @@ def test_refused_circuit_is_a_failed_completion_or_sync_run_error(qpm: QPM) -> N
     assert (record["outcome"], record["result"]) == ("FAILED", {"counts": {}})
     assert record["reason"] == "provider-submission-failed"
     assert "nonsense" in record["message"]
-    with pytest.raises(ExecutionError, match="nonsense") as raised:
-        qpm.sync_run(info(BAD))
-    assert raised.value.defw_name == "DEFwExecutionError"
+    error = fails(ExecutionError, "nonsense", qpm.sync_run, info(BAD))
+    assert error.defw_name == "DEFwExecutionError"
 
 
 def test_circuit_infeasible_for_all_engines_raises_execution_error(qpm: QPM) -> None:
     wide = qasm2.dumps(tangled())
-    with pytest.raises(ExecutionError):
-        qpm.sync_run(info(wide, num_qubits=60))
+    fails(ExecutionError, "", qpm.sync_run, info(wide, num_qubits=60))
 
 
 def test_counts_are_reproducible_from_task_metadata(qpm: QPM, env: simenv.Client) -> None:
@@ -125,8 +124,7 @@ def test_statevector_precedes_final_measurements(qpm: QPM, qasm: str, counts: se
 
 
 def test_statevector_with_mid_circuit_measurement_is_refused(qpm: QPM) -> None:
-    with pytest.raises(ExecutionError, match="used again"):
-        qpm.sync_run(info(MIDDLE, return_statevector=True))
+    fails(ExecutionError, "used again", qpm.sync_run, info(MIDDLE, return_statevector=True))
 
 
 def test_statevector_of_too_many_qubits_is_refused(qpm: QPM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from failing import fails
 from hosts import BAD, info, until
 
 from simenv.client.qpm import identity
@@ -44,8 +45,7 @@ def test_reading_evicted_completion_raises_execution_error(qpm: QPM) -> None:
     single._registry.retention = CompletionRetention(count=2)
     cids = [single.async_run(info(BAD)) for _ in range(3)]
     for ask in (single.read_cq, single.peek_cq):
-        with pytest.raises(ExecutionError, match=r"no longer kept: max-records-exceeded"):
-            ask(cids[0])
+        fails(ExecutionError, r"no longer kept: max-records-exceeded", ask, cids[0])
     assert single.read_cq(cids[1])["cid"] == cids[1]
     with pytest.raises(InProgressError):  # it was read
         single.read_cq(cids[1])
@@ -104,5 +104,4 @@ def test_idle_session_is_kept_for_open_and_evicted_circuits(
     until(lambda: first._registry.is_idle or first._registry.look())
     session.expire()
     assert session.qpm() is first
-    with pytest.raises(ExecutionError, match="no longer kept"):
-        first.read_cq(cid)
+    fails(ExecutionError, "no longer kept", first.read_cq, cid)

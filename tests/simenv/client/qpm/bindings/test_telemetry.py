@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from failing import fails
 from hosts import completion, info, running
 
 import simenv
@@ -67,8 +68,7 @@ def test_ideal_device_has_no_calibration(qpm: QPM) -> None:
         "summaries": {},
     }
     assert (record["metadata"], record["extensions"]) == ({"ideal": True}, {})
-    with pytest.raises(UnknownObjectError, match="no calibration set 'c1' here"):
-        qpm.get_calibration_snapshot("c1")
+    fails(UnknownObjectError, "no calibration set 'c1' here", qpm.get_calibration_snapshot, "c1")
 
 
 def test_backend_records_have_target_state_and_pause_reason(qpm: QPM, env: simenv.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector, random_unitary
 
@@ -61,8 +62,7 @@ X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q
 
 def test_factor_that_is_no_number_is_refused_with_its_component() -> None:
     info = {"qasm": X, "num_shots": 10, "noise": {"gate.depolarizing": "a"}}
-    with pytest.raises(ExecutionError, match=r"gate.depolarizing = 'a'"):
-        circuit_run.read(info)
+    fails(ExecutionError, r"gate.depolarizing = 'a'", circuit_run.read, info)
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), [0.5], b"{}", {1: 2.0}, ""])
