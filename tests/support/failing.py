@@ -18,8 +18,8 @@ def fails(
     *args: Given.args,
     **named: Given.kwargs,
 ) -> Error:
-    """The error with these words (a regular expression) that the call raises."""
+    """The error that the call raises, with these words (a regular expression; empty: any)."""
     __tracebackhide__ = True
-    with pytest.raises(error, match=match) as caught:
+    with pytest.raises(error, match=match or None) as caught:
         call(*args, **named)
     return caught.value

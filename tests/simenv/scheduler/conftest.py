@@ -1,4 +1,4 @@
-"""Let the tests of this folder import its helper modules; a scheduler with credits."""
+"""Let the tests of this folder import its helper modules; schedulers that most of them use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from checked_scheduler import CheckedScheduler
 from claimant import Claimant
+
+
+@pytest.fixture
+def machine() -> CheckedScheduler:
+    """A pool of one worker."""
+    return CheckedScheduler(workers=1)
+
+
+@pytest.fixture
+def pair() -> CheckedScheduler:
+    """A pool of two workers."""
+    return CheckedScheduler()
 
 
 @pytest.fixture

@@ -234,8 +234,7 @@ def test_reservation_units_add_up_after_ten_thousand_random_events(
     assert not walk.host.rows.execute("select * from units").fetchall()
 
 
-def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancel_of_a_waiting_task_ends_it_at_once(machine: CheckedScheduler) -> None:
     task = machine.submit(3, cost=60_000.0)
     machine.assign()
     value, actions = machine.scheduler.cancel(task[1:2], machine.now_ns)
@@ -245,8 +244,7 @@ def test_cancel_of_a_waiting_task_ends_it_at_once() -> None:
     assert len(machine.state.pools["main"].queue) == 1
 
 
-def test_cancel_of_running_task_sends_one_stop_request_to_its_worker() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancel_of_running_task_sends_one_stop_request(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     machine.begin(send.records[0])
@@ -259,8 +257,7 @@ def test_cancel_of_running_task_sends_one_stop_request_to_its_worker() -> None:
     assert ending.reason == "cancelled"
 
 
-def test_worker_is_killed_when_its_cancelled_task_does_not_stop() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_is_killed_when_its_cancelled_task_does_not_stop(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.keep(machine.scheduler.cancel([number], machine.now_ns)[1])
@@ -270,8 +267,7 @@ def test_worker_is_killed_when_its_cancelled_task_does_not_stop() -> None:
     assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
 
 
-def test_waiting_task_expires_at_its_queue_timeout() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_waiting_task_expires_at_its_queue_timeout(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.submit(1, cost=60_000.0, queue_timeout_s=2.0)
@@ -281,8 +277,7 @@ def test_waiting_task_expires_at_its_queue_timeout() -> None:
     assert [(e.state, e.reason) for e in machine.endings] == [(TaskState.EXPIRED, "queue_timeout")]
 
 
-def test_a_task_is_stopped_at_its_run_timeout() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_task_is_stopped_at_its_run_timeout(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0, run_timeout_s=1.0)
     (send,) = machine.assign()
     machine.begin(send.records[0])
@@ -315,8 +310,7 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
     assert len(idle) == 1
 
 
-def test_withdrawn_tasks_are_removed_and_their_slots_freed() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_withdrawn_tasks_are_removed_and_their_slots_freed(machine: CheckedScheduler) -> None:
     task = machine.submit(10)
     machine.assign()
     machine.scheduler.rollback_submit(task[0], len(task), machine.now_ns)
@@ -325,8 +319,7 @@ def test_withdrawn_tasks_are_removed_and_their_slots_freed() -> None:
     assert machine.state.free_slots == 2
 
 
-def test_cancel_of_prefetched_task_does_not_stop_running_task() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancel_of_prefetched_task_does_not_stop_running_task(machine: CheckedScheduler) -> None:
     machine.submit(2, cost=4_000.0)
     front, behind = (send.records[0] for send in machine.assign())
     machine.begin(front)
@@ -337,8 +330,7 @@ def test_cancel_of_prefetched_task_does_not_stop_running_task() -> None:
     assert any(isinstance(action, KillWorker) for action in machine.tick(2.5))
 
 
-def test_cancelled_tasks_do_not_stay_in_memory_behind_a_waiting_one() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancelled_tasks_leave_memory_behind_a_waiting_one(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.submit(1, cost=60_000.0)

@@ -70,8 +70,7 @@ def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
     }
 
 
-def test_nothing_is_learned_from_a_run_that_compiled_kernels() -> None:
-    machine = CheckedScheduler(1)
+def test_nothing_is_learned_from_a_run_that_compiled_kernels(machine: CheckedScheduler) -> None:
     machine.submit(2)
     records = [record for each in machine.assign() for record in each.records]
     for record, compile_us, count in zip(records, (9_000_000, 0), (0, 1), strict=True):

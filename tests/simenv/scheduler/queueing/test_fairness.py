@@ -59,8 +59,7 @@ def test_later_owner_is_not_delayed_by_many_tasks_of_another(cost_us: float, pri
     assert "b" in owners(first)
 
 
-def test_owners_get_equal_work_not_equal_numbers_of_tasks() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_owners_get_equal_work_not_equal_numbers_of_tasks(machine: CheckedScheduler) -> None:
     submit(machine, "a", 40, 20_000.0)
     submit(machine, "b", 400, 2_000.0)
     machine.now_ns += SECOND
@@ -69,8 +68,7 @@ def test_owners_get_equal_work_not_equal_numbers_of_tasks() -> None:
     assert abs(work["a"] - work["b"]) <= 40_000.0
 
 
-def test_owner_that_was_idle_gets_equal_share_and_no_more() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_owner_that_was_idle_gets_equal_share_and_no_more(machine: CheckedScheduler) -> None:
     submit(machine, "a", 100)
     submit(machine, "b", 100)
     sent(machine, passes=40)
@@ -79,8 +77,7 @@ def test_owner_that_was_idle_gets_equal_share_and_no_more() -> None:
     assert abs(following.count("c") - len(following) / 3) <= 1
 
 
-def test_priorities_reorder_only_tasks_of_same_owner() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_priorities_reorder_only_tasks_of_same_owner(machine: CheckedScheduler) -> None:
     submit(machine, "a", 3, priority=5)
     (low,) = submit(machine, "b")
     (high,) = submit(machine, "b", priority=1)
@@ -89,24 +86,21 @@ def test_priorities_reorder_only_tasks_of_same_owner() -> None:
     assert order.index(high) < order.index(low) <= 3
 
 
-def test_priority_of_service_user_orders_its_tasks_against_other_owners() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_priority_of_service_user_counts_against_other_owners(machine: CheckedScheduler) -> None:
     submit(machine, "a", 3)
     submit(machine, "", 3, priority=1)
     submit(machine, "", 3, priority=-1)
     assert owners(sent(machine)) == "---aaa---"
 
 
-def test_urgent_tasks_of_service_user_alternate_with_aged_tasks_of_other_owner() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_urgent_tasks_of_service_user_alternate_with_aged_ones(machine: CheckedScheduler) -> None:
     submit(machine, "a", 20)
     machine.now_ns += 61 * SECOND
     submit(machine, "", 20, priority=1)
     assert owners(sent(machine))[:6].count("a") == 3
 
 
-def test_listed_queue_order_equals_dispatch_order() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> None:
     submit(machine, "a", 5)
     submit(machine, "b", 3)
     listed = [record.number for record in machine.state.pools["main"].queue]

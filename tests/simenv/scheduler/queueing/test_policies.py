@@ -44,8 +44,7 @@ def _submit_as(machine: CheckedScheduler, owner: str, count: int, cost: float = 
     return list(range(batch.first, batch.first + count))
 
 
-def test_one_priority_step_is_worth_one_minute_of_waiting() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_one_priority_step_is_worth_one_minute_of_waiting(machine: CheckedScheduler) -> None:
     (old,) = machine.submit(cost=ALONE)
     machine.now_ns += 59 * SECOND
     (urgent,) = machine.submit(cost=ALONE, priority=1)
@@ -55,8 +54,7 @@ def test_one_priority_step_is_worth_one_minute_of_waiting() -> None:
     assert _ran(machine) == [urgent, old, late]
 
 
-def test_aged_task_runs_before_many_later_tasks_of_higher_priority() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_aged_task_runs_before_later_tasks_of_higher_priority(machine: CheckedScheduler) -> None:
     (old,) = machine.submit(priority=-1)
     machine.now_ns += 70 * SECOND
     urgent = machine.submit(300)
@@ -65,8 +63,7 @@ def test_aged_task_runs_before_many_later_tasks_of_higher_priority() -> None:
     assert ran[1:] == urgent
 
 
-def test_highest_priority_is_worth_less_than_two_hours_of_waiting() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_highest_priority_is_worth_less_than_two_hours(machine: CheckedScheduler) -> None:
     (old,) = machine.submit()
     machine.now_ns += 7_100 * SECOND
     (urgent,) = machine.submit(priority=10**6)
@@ -85,8 +82,7 @@ def test_priority_credit_grows_strictly_and_stays_below_two_hours() -> None:
     assert worth[:61] == [60 * SECOND * step for step in range(61)]
 
 
-def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority(machine: CheckedScheduler) -> None:
     entries = []
     for seconds in range(6):
         machine.now_ns = (1_000 + 20 * seconds) * SECOND
@@ -99,8 +95,7 @@ def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority() -> None:
     assert _ran(machine) == by_age
 
 
-def test_fifo_ignores_priorities() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_fifo_ignores_priorities(machine: CheckedScheduler) -> None:
     _order(machine, "fifo")
     entries = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
     assert _ran(machine) == entries
@@ -121,8 +116,7 @@ def test_ordered_policy_applies_its_keys_in_given_order() -> None:
         assert _ran(machine) == list(expected), keys
 
 
-def test_round_robin_alternates_between_owners() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_round_robin_alternates_between_owners(machine: CheckedScheduler) -> None:
     _order(machine, "round_robin")
     first = _submit_as(machine, "ann", 4)
     second = _submit_as(machine, "bob", 2)
@@ -130,8 +124,7 @@ def test_round_robin_alternates_between_owners() -> None:
     assert ran == [first[0], second[0], first[1], second[1], first[2], first[3]]
 
 
-def test_round_robin_alternates_owners_within_chunk() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_round_robin_alternates_owners_within_chunk(machine: CheckedScheduler) -> None:
     _order(machine, "round_robin")
     first, second = _submit_as(machine, "ann", 50, 10.0), _submit_as(machine, "bob", 50, 10.0)
     (send, *_) = machine.assign()
@@ -140,8 +133,7 @@ def test_round_robin_alternates_owners_within_chunk() -> None:
 
 
 @pytest.mark.parametrize("policy", ["priority", "fifo", "ordered", "round_robin"])
-def test_task_of_lost_worker_returns_to_front_of_queue(policy: str) -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_of_lost_worker_returns_to_front(machine: CheckedScheduler, policy: str) -> None:
     _order(machine, policy)
     first = machine.submit(1, cost=9_000.0)
     machine.assign()
@@ -175,8 +167,7 @@ def test_policy_changes_lose_no_tasks() -> None:
     assert sorted(ended) == sorted(left)
 
 
-def test_policy_of_pool_overrides_policy_of_all_devices() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_policy_of_pool_overrides_policy_of_all_devices(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "", "fifo", ())
     assert forecast.target_info(machine.state, "main").policy == "fifo"
     _order(machine, "priority")

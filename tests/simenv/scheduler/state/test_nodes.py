@@ -321,8 +321,7 @@ def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     assert machine.state.workers[send.worker].host.node.name == "n2"
 
 
-def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_lost_task_goes_to_the_front_with_its_next_attempt(machine: CheckedScheduler) -> None:
     first, second, third = machine.submit(3, cost=60_000.0)
     (send,) = machine.assign()
     machine.begin(send.records[0])
@@ -334,8 +333,7 @@ def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
     assert [r.number for r in machine.state.pools["main"].queue] == [second, third]
 
 
-def test_late_result_of_lost_attempt_is_ignored() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_late_result_of_lost_attempt_is_ignored(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     record = send.records[0]
@@ -349,8 +347,7 @@ def test_late_result_of_lost_attempt_is_ignored() -> None:
     assert len(machine.finish(again.records)) == 1
 
 
-def test_task_that_kills_three_workers_alone_fails_as_poison() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_that_kills_three_workers_alone_fails_as_poison(machine: CheckedScheduler) -> None:
     machine.submit(1)
     for _ in range(3):
         machine.assign()
@@ -362,8 +359,7 @@ def test_task_that_kills_three_workers_alone_fails_as_poison() -> None:
     assert "SIGSEGV" in ending.message
 
 
-def test_only_crashing_task_of_chunk_is_charged() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_only_crashing_task_of_chunk_is_charged(machine: CheckedScheduler) -> None:
     task = machine.submit(20)
     guilty = task[7]
     finished: set[int] = set()
@@ -392,8 +388,7 @@ def test_only_crashing_task_of_chunk_is_charged() -> None:
     assert all(e.record.deaths == 0 for e in machine.endings if e.record.number != guilty)
 
 
-def test_suspect_tasks_are_sent_one_at_a_time() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_suspect_tasks_are_sent_one_at_a_time(machine: CheckedScheduler) -> None:
     machine.submit(10)
     machine.assign()
     machine.lose("main-0")
@@ -402,8 +397,7 @@ def test_suspect_tasks_are_sent_one_at_a_time() -> None:
     assert [len(send.records) for send in sends] == [1]
 
 
-def test_other_suspects_are_cleared_once_crashing_task_is_known() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_other_suspects_are_cleared_once_crashing_task_is_known(machine: CheckedScheduler) -> None:
     machine.submit(10)
     machine.assign()
     machine.lose("main-0")
@@ -414,8 +408,7 @@ def test_other_suspects_are_cleared_once_crashing_task_is_known() -> None:
     assert len(suspects) == 1
 
 
-def test_running_task_is_charged_for_crash_and_prefetched_task_is_not() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_running_task_is_charged_for_crash_prefetched_one_not(machine: CheckedScheduler) -> None:
     machine.submit(2, cost=4_000.0)
     sends = machine.assign()
     assert len(sends) == 2
@@ -426,8 +419,7 @@ def test_running_task_is_charged_for_crash_and_prefetched_task_is_not() -> None:
     assert second.incident == 0
 
 
-def test_worker_without_heartbeats_is_killed_and_its_task_requeued() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_without_heartbeats_is_killed_its_task_requeued(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     for _ in range(6):
@@ -453,16 +445,14 @@ def test_silent_hardware_worker_is_lost_only_without_a_task() -> None:
     assert any("silent for" in str(action) for action in machine.actions)
 
 
-def test_silent_worker_is_not_lost_after_service_was_suspended() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_silent_worker_is_not_lost_after_service_was_suspended(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.tick(3600.0)
     assert "main-0" in machine.state.workers
 
 
-def test_start_failures_back_off_and_end_in_quarantine() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler) -> None:
     machine.lose("main-0", "exit 1")
     starts = 0
     for _ in range(300):
@@ -476,16 +466,14 @@ def test_start_failures_back_off_and_end_in_quarantine() -> None:
     assert notes.count("pool.quarantined") == 1
 
 
-def test_a_worker_that_dies_with_a_task_is_replaced_at_once() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_worker_that_dies_with_a_task_is_replaced_at_once(machine: CheckedScheduler) -> None:
     machine.submit(1)
     machine.assign()
     machine.lose("main-0")
     assert any(isinstance(action, StartWorker) for action in machine.tick())
 
 
-def test_worker_that_gave_up_its_lease_charges_no_task() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_that_gave_up_its_lease_charges_no_task(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1)
     for _ in range(4):
         machine.assign()
@@ -512,8 +500,7 @@ def test_repeated_launcher_failures_back_off_worker_starts() -> None:
     assert machine.state.pools["main"].failures == 0
 
 
-def test_worker_that_runs_none_of_its_tasks_is_replaced() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     heartbeat = WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
@@ -525,8 +512,7 @@ def test_worker_that_runs_none_of_its_tasks_is_replaced() -> None:
     assert any(isinstance(action, KillWorker) for action in machine.actions)
 
 
-def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     start = machine.start_of("main-0")
@@ -536,8 +522,7 @@ def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent() -> None:
     assert machine.state.tasks[number].worker == "main-0"
 
 
-def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_unannounced_task_seen_by_heartbeat_is_not_charged_alone(machine: CheckedScheduler) -> None:
     machine.submit(4, cost=10.0)
     machine.submit(1, cost=4_000.0)
     first, second = machine.assign()
@@ -548,8 +533,7 @@ def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
     assert all(record.deaths == 0 for record in machine.state.tasks.values())
 
 
-def test_cancelling_all_suspects_closes_their_incident() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancelling_all_suspects_closes_their_incident(machine: CheckedScheduler) -> None:
     task = machine.submit(10)
     machine.assign()
     machine.lose("main-0")
