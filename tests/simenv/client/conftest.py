@@ -23,6 +23,13 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
+def idle(peer: Peer) -> Peer:
+    """It accepts tasks, and none of them ends."""
+    peer.finishes = False
+    return peer
+
+
+@pytest.fixture
 def link(peer: Peer) -> Iterator[ServiceSession]:
     connected = ServiceSession(peer)
     yield connected

@@ -63,15 +63,14 @@ def test_fifty_tasks_are_gathered_by_one_thread(link: ServiceSession, peer: Peer
     assert len(pumps()) == others
 
 
-def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> int:
         [task] = submit(link)
         waiting = asyncio.create_task(seed(task))
         for _ in range(20):
             await asyncio.sleep(0)  # a blocked loop would never come to the next line
-        peer.say(peer.end([1]))
+        idle.say(idle.end([1]))
         return await waiting
 
     assert asyncio.run(main()) == 0
@@ -88,8 +87,7 @@ def test_tasks_are_submitted_while_others_are_awaited(link: ServiceSession) -> N
     assert asyncio.run(main()) == list(range(30))
 
 
-def test_cancelled_await_does_not_cancel_task(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_cancelled_await_does_not_cancel_task(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> Task:
         [task] = submit(link)
@@ -100,51 +98,46 @@ def test_cancelled_await_does_not_cancel_task(link: ServiceSession, peer: Peer) 
         return task
 
     task = asyncio.run(main())
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
 
 
-def test_result_is_available_after_event_loop_was_closed(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_result_is_available_after_event_loop_was_closed(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     loop = asyncio.new_event_loop()
     waiting = loop.create_task(seed(task))
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
     del waiting
 
 
-def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.say(completed(completion(1, state=TaskState.FAILED)))
+    idle.say(completed(completion(1, state=TaskState.FAILED)))
     fails(TaskFailedError, "", asyncio.run, seed(task))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_service_raises_its_error_in_every_await(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_service_raises_its_error_in_every_await(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> list[object]:
         tasks = submit(link, 3)
-        peer.silent = True
+        idle.silent = True
         return await asyncio.gather(*[seed(task) for task in tasks], return_exceptions=True)
 
     assert [type(error) for error in asyncio.run(main())] == [ServiceLostError] * 3
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_result_is_requested_again_while_awaited(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_result_is_requested_again_while_awaited(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     assert asyncio.run(seed(task)) == 0
 
 
-def test_closing_session_raises_its_error_in_awaits(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_closing_session_raises_its_error_in_awaits(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> None:
         [task] = submit(link)
@@ -157,13 +150,12 @@ def test_closing_session_raises_its_error_in_awaits(link: ServiceSession, peer: 
     asyncio.run(main())
 
 
-def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
-    peer.say(peer.end([2]))
+    idle.say(idle.end([2]))
     result = as_completed(tasks, timeout_s=30)
     assert next(result) is tasks[1]
-    peer.say(peer.end([3]), peer.end([1]))
+    idle.say(idle.end([3]), idle.end([1]))
     assert list(result) == [tasks[2], tasks[0]]
 
 
@@ -174,18 +166,16 @@ def test_as_completed_accepts_ended_repeated_and_no_tasks(link: ServiceSession) 
     assert list(as_completed([])) == []
 
 
-def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     result = as_completed(tasks, timeout_s=0.1)
     assert next(result) is tasks[0]
     fails(TimedOutError, "2 of 3 tasks", next, result)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_as_completed_requests_lost_results_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_as_completed_requests_lost_results_again(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 20)
     assert set(as_completed(tasks)) == set(tasks)
 

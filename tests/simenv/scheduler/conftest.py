@@ -31,3 +31,9 @@ def host() -> Claimant:
     claimant = Claimant()
     claimant.policy("credit", total_credits=10)
     return claimant
+
+
+@pytest.fixture
+def number(host: Claimant) -> int:
+    """Of a reservation for six credits."""
+    return host.reserve(6).reservation

@@ -67,8 +67,7 @@ def test_rate_is_shared_and_rounding_loses_no_units() -> None:
     assert not host.ledger[1].parked
 
 
-def test_reservation_serves_only_its_pool_and_gangs_of_that_pool(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_reservation_serves_only_its_pool_and_its_gangs(host: Claimant, number: int) -> None:
     with pytest.raises(NotReservedError, match="is for 'main'; this is for pool 'side'"):
         host.under(number, pool="side")
     assert host.ledger[number].covers("main.x4", "main")
@@ -222,8 +221,7 @@ def test_policy_change_with_unexpected_version_is_refused(host: Claimant) -> Non
     ), "a repeat of what was done is no change"
 
 
-def test_new_baseline_does_not_change_units_of_existing_reservations(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_new_baseline_keeps_units_of_existing_reservations(host: Claimant, number: int) -> None:
     ledger = host.state.reservations
     half = Workload(1, 5, 10, 10, 5, 0, 1_000)  # 1.8 ms
     assert ledger.set_profile("main", DeviceProfile(baseline=half))
@@ -234,8 +232,7 @@ def test_new_baseline_does_not_change_units_of_existing_reservations(host: Claim
     assert host.reserve(1).credits_required == 5  # 8.6 / 1.8
 
 
-def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_device_limits_apply_to_tasks_of_its_reservations(host: Claimant, number: int) -> None:
     host.state.reservations.set_profile("main", DeviceProfile(max_qubits=3, total_credits=10))
     fails(NotReservedError, "4 qubits; the device takes 3", host.under, number)
     host.state.reservations.set_profile("main", DeviceProfile(max_shots=900, total_credits=10))

@@ -24,5 +24,12 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 @pytest.fixture
+def ready(bench: ServiceHarness) -> ServiceHarness:
+    """With a worker that has joined."""
+    bench.join()
+    return bench
+
+
+@pytest.fixture
 def office(tmp_path: Path) -> ReservationHarness:
     return ReservationHarness(tmp_path)

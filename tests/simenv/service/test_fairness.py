@@ -38,22 +38,21 @@ def test_odd_angle_in_known_structure_is_refused(bench: ServiceHarness, angle: f
     assert bench.refused(bad, key="~b").code == "program"
 
 
-def test_no_tasks_are_sent_while_journal_cannot_be_written(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(*[spec(seed=k) for k in range(600)])
-    tasks = bench.assigned()
+def test_no_tasks_are_sent_while_journal_cannot_be_written(ready: ServiceHarness) -> None:
+    ready.submit(*[spec(seed=k) for k in range(600)])
+    tasks = ready.assigned()
     assert len(tasks) < 600
     support.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
-    bench.finish(tasks)
-    sent_ahead = bench.assigned()  # in the pass that met the trouble
-    assert bench.loop.store_error
-    bench.finish(sent_ahead)
-    assert bench.loop.store_error
-    assert bench.assigned() == []
+    ready.finish(tasks)
+    sent_ahead = ready.assigned()  # in the pass that met the trouble
+    assert ready.loop.store_error
+    ready.finish(sent_ahead)
+    assert ready.loop.store_error
+    assert ready.assigned() == []
     support.install("")
-    bench.step()
-    assert not bench.loop.store_error
-    assert bench.assigned()
+    ready.step()
+    assert not ready.loop.store_error
+    assert ready.assigned()
 
 
 @pytest.mark.parametrize(("timeout_s", "stopped"), [(0.0, True), (3600.0, False)])
@@ -71,16 +70,15 @@ def test_drain_ends_at_its_deadline(tmp_path: Path, timeout_s: float, stopped: b
     assert bench.loop.stopped
 
 
-def test_attempts_are_counted_over_several_restarts(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(), spec(seed=2))
-    first, other = bench.assigned()
-    bench.finish([other])
+def test_attempts_are_counted_over_several_restarts(ready: ServiceHarness) -> None:
+    ready.submit(spec(), spec(seed=2))
+    first, other = ready.assigned()
+    ready.finish([other])
     for _ in range(3):
-        bench.restart()
-        bench.join()
-        (first,) = bench.assigned()
-    assert bench.state.tasks[first.task].attempts == 4
-    bench.say(m.WatchResults(1, [first.task]))
-    (done,) = completions(bench.finish([first]))
+        ready.restart()
+        ready.join()
+        (first,) = ready.assigned()
+    assert ready.state.tasks[first.task].attempts == 4
+    ready.say(m.WatchResults(1, [first.task]))
+    (done,) = completions(ready.finish([first]))
     assert done.attempts == 4

@@ -110,14 +110,13 @@ def test_heartbeat_of_another_worker_start_is_answered_with_stop(bench: ServiceH
     assert last(work) is None
 
 
-def test_exit_of_earlier_worker_start_does_not_end_current_one(bench: ServiceHarness) -> None:
-    bench.join()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(Exit("main-0", 0, -9, "signal 9 (SIGKILL)", start - 1))
-    bench.step()
-    assert is_ready(bench)
-    bench.submit(spec())
-    assert len(bench.assigned()) == 1
+def test_exit_of_earlier_worker_start_does_not_end_current_one(ready: ServiceHarness) -> None:
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(Exit("main-0", 0, -9, "signal 9 (SIGKILL)", start - 1))
+    ready.step()
+    assert is_ready(ready)
+    ready.submit(spec())
+    assert len(ready.assigned()) == 1
 
 
 def test_result_of_earlier_worker_start_is_ignored(bench: ServiceHarness) -> None:
@@ -158,51 +157,48 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
 
 @pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
 def test_task_is_charged_only_for_worker_exits_it_may_have_caused(
-    bench: ServiceHarness, code: int, deaths: int
+    ready: ServiceHarness, code: int, deaths: int
 ) -> None:
-    bench.join()
-    bench.submit(spec())
-    (task,) = bench.assigned()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(Exit("main-0", 0, code, "gone", start))
-    bench.step()
-    assert bench.state.tasks[task.task].deaths == deaths
+    ready.submit(spec())
+    (task,) = ready.assigned()
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(Exit("main-0", 0, code, "gone", start))
+    ready.step()
+    assert ready.state.tasks[task.task].deaths == deaths
 
 
-def test_task_is_not_charged_for_worker_lost_with_its_dvm(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    (task,) = bench.assigned()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(
+def test_task_is_not_charged_for_worker_lost_with_its_dvm(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    (task,) = ready.assigned()
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(
         Exit("main-0", 0, -9, "the DVM was lost", start, infrastructure_failure=True)
     )
-    bench.paper.said.append(LauncherEvent("dvm.lost", "1", "prte was killed"))
-    bench.step()
-    assert bench.state.tasks[task.task].deaths == 0
-    assert events(bench, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
+    ready.paper.said.append(LauncherEvent("dvm.lost", "1", "prte was killed"))
+    ready.step()
+    assert ready.state.tasks[task.task].deaths == 0
+    assert events(ready, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
 
 
-def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    bench.assigned()
-    (share,) = bench.paper.commands["main-0"].shares
-    bench.paper.said.append(LauncherEvent("node.lost", share.node, "it does not answer"))
-    bench.step()
-    assert events(bench, "node.lost") == [("node.lost", share.node, "it does not answer")]
-    ((name, command),) = bench.paper.commands.items()
+def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    ready.assigned()
+    (share,) = ready.paper.commands["main-0"].shares
+    ready.paper.said.append(LauncherEvent("node.lost", share.node, "it does not answer"))
+    ready.step()
+    assert events(ready, "node.lost") == [("node.lost", share.node, "it does not answer")]
+    ((name, command),) = ready.paper.commands.items()
     (other,) = command.shares
     assert other.node != share.node
-    status = bench.get(m.Status, m.GetStatus(1))
+    status = ready.get(m.Status, m.GetStatus(1))
     assert f"node {share.node} is lost: it does not answer" in status.info.warnings
-    bench.join(name)
-    (again,) = bench.assigned()
-    bench.finish([again])
-    assert not bench.state.tasks
-    bench.paper.said.append(LauncherEvent("node.back", share.node, ""))
-    bench.step()
-    assert {node.state for node in node_infos(bench.state)} == {"up"}
+    ready.join(name)
+    (again,) = ready.assigned()
+    ready.finish([again])
+    assert not ready.state.tasks
+    ready.paper.said.append(LauncherEvent("node.back", share.node, ""))
+    ready.step()
+    assert {node.state for node in node_infos(ready.state)} == {"up"}
 
 
 def test_resumed_node_has_no_workers_while_launcher_misses_it(bench: ServiceHarness) -> None:
@@ -266,18 +262,17 @@ def test_status_warns_before_allocation_ends(tmp_path: Path) -> None:
     assert warning.startswith("the allocation ends in 10 min")
 
 
-def test_progress_from_heartbeat_is_shown_for_its_task_only(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(), spec())
-    (assigned,) = bench.assigned()[:1]
-    start = bench.paper.commands["main-0"].start
-    control = bench.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
+def test_progress_from_heartbeat_is_shown_for_its_task_only(ready: ServiceHarness) -> None:
+    ready.submit(spec(), spec())
+    (assigned,) = ready.assigned()[:1]
+    start = ready.paper.commands["main-0"].start
+    control = ready.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
 
     def beat(task: int, *passes: int) -> list[tuple[int, int]]:
-        entries = (bench.journal.epoch, task, assigned.attempt, 10, start)
+        entries = (ready.journal.epoch, task, assigned.attempt, 10, start)
         control.send(codec.encode(m.Heartbeat("main-0", *entries, *passes)))
-        bench.step()
-        answers = bench.say(m.GetQueue(1))
+        ready.step()
+        answers = ready.say(m.GetQueue(1))
         (queue,) = (each for each in answers if isinstance(each, m.Queue))
         return [(info.passes_done, info.passes) for info in queue.tasks]
 

@@ -42,49 +42,45 @@ def flipped(one: m.Completion) -> m.Completion:
 
 
 @pytest.mark.parametrize("word", ["again", "waits", "intact"])
-def test_corrupt_payload_is_requested_again(link: ServiceSession, peer: Peer, word: str) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+def test_corrupt_payload_is_requested_again(link: ServiceSession, idle: Peer, word: str) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     changed = msgspec.structs.replace(completion(1, seed=7), attempts=2)
-    peer.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(flipped(completion(1, seed=7))))
+    idle.say(completed(flipped(completion(1, seed=7))))
     result = task.result(10)
     assert (result.seed, result.attempts, result.counts) == (7, 2, {"00": 1000, "11": 24})
-    assert len(peer.of(VerifyResult)) == 1
+    assert len(idle.of(VerifyResult)) == 1
 
 
-def test_corrupt_failure_is_requested_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
+def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
     result = completion(1, state=TaskState.FAILED)
-    peer.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(flipped(result)))
+    idle.say(completed(flipped(result)))
     fails(TaskFailedError, "it broke", task.result, 10)
 
 
 def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
-    link: ServiceSession, peer: Peer
+    link: ServiceSession, idle: Peer
 ) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
     broken = flipped(completion(1))
-    peer.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(broken))
+    idle.say(completed(broken))
     assert fails(StoreError, "t-1 is damaged", task.result, 10).hint
-    assert len(peer.of(VerifyResult)) == 1
+    assert len(idle.of(VerifyResult)) == 1
 
 
 @pytest.mark.parametrize("word", ["removed", "unknown"])
 def test_corrupt_result_no_longer_stored_raises_not_found_error(
-    link: ServiceSession, peer: Peer, word: str
+    link: ServiceSession, idle: Peer, word: str
 ) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     task = submitted(link)
-    peer.say(completed(flipped(completion(1))))
+    idle.say(completed(flipped(completion(1))))
     fails(NotFoundError, "no longer kept", task.result, 10)
 
 

@@ -56,10 +56,9 @@ def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer
     assert not link._pending._early
 
 
-def test_results_out_of_order_reach_their_tasks(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_results_out_of_order_reach_their_tasks(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 4)
-    peer.say(*[peer.end([number]) for number in (4, 2, 3, 1)])
+    idle.say(*[idle.end([number]) for number in (4, 2, 3, 1)])
     assert [task.result(5).seed for task in tasks] == [0, 1, 2, 3]
 
 
@@ -96,59 +95,53 @@ def test_submit_is_repeated_after_lost_acceptance(link: ServiceSession, peer: Pe
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_result_is_requested_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_result_is_requested_again(link: ServiceSession, idle: Peer) -> None:
     assert submit(link)[0].result(5).seed == 0
-    assert peer.of(m.WatchResults)
+    assert idle.of(m.WatchResults)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_results_are_requested_1000_at_a_time(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_results_are_requested_1000_at_a_time(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2_500)
     assert [task.result(5).seed for task in tasks] == list(range(2_500))
-    assert max(len(watch.tasks) for watch in peer.of(m.WatchResults)) <= 1_000
+    assert max(len(watch.tasks) for watch in idle.of(m.WatchResults)) <= 1_000
 
 
 @pytest.mark.usefixtures("impatient")
-def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.tasks.clear()
+    idle.tasks.clear()
     fails(NotFoundError, "t-1", task.result, 5)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silent_service_raises_service_lost_error(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.silent = True
+    idle.silent = True
     error = fails(ServiceLostError, "process 4711 on here has ended", task.result)
     assert error.last_seen_s >= 1.0
     assert "simenv up --restore" in error.hint
-    peer.silent = False
+    idle.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silent_service_is_pinged(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_silent_service_is_pinged(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
+    idle.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
     with pytest.raises(TimedOutError, match=r"t-1 has no result after 1\.5 s"):
         task.result(1.5)  # more than the patience with a silent service, but this one answers
-    assert peer.of(m.Ping)
+    assert idle.of(m.Ping)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2)
-    peer.restart()
-    peer.finishes = True
+    idle.restart()
+    idle.finishes = True
     assert [task.result(5).seed for task in tasks] == [0, 1]
     assert link.channel.epoch == 2
-    assert len(peer.accepted) == 1
+    assert len(idle.accepted) == 1
 
 
 @pytest.mark.usefixtures("impatient")
@@ -164,16 +157,14 @@ def test_submit_in_flight_survives_service_restart(link: ServiceSession, peer: P
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.epoch = 7  # the same place, another service
+    idle.epoch = 7  # the same place, another service
     assert task.result(5).seed == 0
     assert link.channel.epoch == 7
 
 
-def test_repeated_key_gives_same_task(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_repeated_key_gives_same_task(link: ServiceSession, idle: Peer) -> None:
     [first] = submit(link, key="sweep-17")
     [again] = submit(link, key="sweep-17")
     assert again == first
@@ -201,37 +192,35 @@ def test_automatic_keys_differ_between_sessions(link: ServiceSession, peer: Peer
     assert first.key.startswith("~")
 
 
-def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, idle: Peer) -> None:
 
     def picky(message: m.Submit) -> list[m.ToClient]:
         if message.offset:
             bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=7)
             return [m.Refused(message.request, [bad])]
-        return peer.submitted(message)
+        return idle.submitted(message)
 
-    peer.on(m.Submit, picky)
+    idle.on(m.Submit, picky)
     caught = fails(BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17")
     assert [error.index for error in caught.errors] == [507]
     assert caught.errors[0].hint == "28 do"
     assert "sweep-17" in caught.hint
-    [cancel] = peer.of(m.Cancel)
+    [cancel] = idle.of(m.Cancel)
     assert cancel.tasks == list(range(1, 501))
 
 
-def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, idle: Peer) -> None:
     submit(link, 500, key="sweep-17")
     full = m.Refusal("queue_full", "2000000 tasks are queued", "wait", retry_after_s=3.0)
 
     def full_now(message: m.Submit) -> list[m.ToClient]:
         return (
-            peer.submitted(message) if not message.offset else [m.Refused(message.request, [full])]
+            idle.submitted(message) if not message.offset else [m.Refused(message.request, [full])]
         )
 
-    peer.on(m.Submit, full_now)
+    idle.on(m.Submit, full_now)
     assert fails(QueueFullError, "", submit, link, 1_000, key="sweep-17").retry_after_s == 3.0
-    assert not peer.of(m.Cancel)
+    assert not idle.of(m.Cancel)
 
 
 def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: Peer) -> None:
@@ -255,13 +244,12 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
 
 
 def test_undecodable_message_is_an_error_and_session_continues(
-    link: ServiceSession, peer: Peer
+    link: ServiceSession, idle: Peer
 ) -> None:
-    peer.finishes = False
     [task] = submit(link)
-    peer.say_bytes(b"\xc1 not msgpack")
+    idle.say_bytes(b"\xc1 not msgpack")
     fails(ProtocolError, "", task.result, 5)
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
 
 
@@ -282,10 +270,9 @@ def test_unanswered_connect_raises_no_service_error(peer: Peer) -> None:
     fails(NoServiceError, "no service answers for 'played'", ServiceSession, peer)
 
 
-def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idle: Peer) -> None:
     failed, cancelled = submit(link, 2)
-    peer.say(
+    idle.say(
         completed(completion(1, state=TaskState.FAILED)),
         completed(completion(2, state=TaskState.CANCELLED)),
     )
@@ -314,21 +301,19 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
     assert not link._pending.tasks
 
 
-def test_thread_can_submit_while_another_waits(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_thread_can_submit_while_another_waits(link: ServiceSession, idle: Peer) -> None:
     [slow] = submit(link)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(slow.result, 30)
-        peer.until(lambda: len(peer.accepted) == 1)
-        peer.finishes = True
+        idle.until(lambda: len(idle.accepted) == 1)
+        idle.finishes = True
         assert submit(link)[0].result(30).task == "t-2"
         assert not waiting.done()
-        peer.say(peer.end([1]))
+        idle.say(idle.end([1]))
         assert waiting.result(30).task == "t-1"
 
 
-def test_closing_session_ends_waiting_threads(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_closing_session_ends_waiting_threads(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(task.result) for task in tasks]

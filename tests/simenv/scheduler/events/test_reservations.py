@@ -19,8 +19,7 @@ from simenv.scheduler.views.forecast import reservation_info, running_tasks
 from simenv.service.journal.tables import reservation_statements
 
 
-def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     item = host.ledger[number]
     assert (item.held, item.free) == (4, 2)
@@ -32,24 +31,21 @@ def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) ->
     assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (6, 2, 0)
 
 
-def test_task_longer_than_estimated_spends_only_credits_it_held(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_longer_than_estimated_spends_credits_it_held(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=2_000)
     host.assign()
     host.ran(task, 10**9)
     assert (host.ledger[number].spent, host.ledger[number].returned) == (2, 0)
 
 
-def test_task_cancelled_before_running_returns_all_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_cancelled_before_running_returns_all_credits(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     host.keep(host.scheduler.cancel([task], host.now_ns)[1])
     item = host.ledger[number]
     assert (item.held, item.spent, item.free) == (0, 0, 6)
 
 
-def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_tasks_beyond_free_credits_are_parked_and_resumed(host: Claimant, number: int) -> None:
     first, second, third = host.under(number, 3, shots=4_000)
     (small,) = host.under(number, shots=1_000)
     phases = [host.state.tasks[task].phase for task in (first, second, third, small)]
@@ -63,8 +59,7 @@ def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(host: Claiman
     assert host.state.tasks[small].phase == Phase.WAITING, "nothing is parked before it now"
 
 
-def test_parked_task_that_can_never_get_its_credits_fails_with_reason(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_parked_task_that_can_get_no_credits_fails_with_reason(host: Claimant, number: int) -> None:
     first, second = host.under(number, 2, shots=4_000)
     host.assign()
     host.ran(first, 10**6)  # all four are spent: two are left
@@ -90,8 +85,7 @@ def test_task_that_needs_spent_credits_is_refused(host: Claimant) -> None:
     assert host.digest() == before
 
 
-def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     host.assign()
     host.lose(host.state.tasks[task].worker)
@@ -103,8 +97,7 @@ def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant) ->
     assert (item.spent, item.free) == (2, 4)
 
 
-def test_poison_task_returns_its_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_poison_task_returns_its_credits(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     while task in host.state.tasks:
         host.assign()
@@ -117,7 +110,7 @@ def test_poison_task_returns_its_credits(host: Claimant) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "poison"])
-def test_task_killed_while_running_pays_only_for_its_last_attempt(host: Claimant, how: str) -> None:
+def test_task_killed_while_running_pays_for_its_last_attempt(host: Claimant, how: str) -> None:
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=4_000)
     while task in host.state.tasks:
@@ -137,8 +130,7 @@ def test_task_killed_while_running_pays_only_for_its_last_attempt(host: Claimant
     assert (item.spent, item.returned, item.free, item.actual_ns) == (3, 1, 3, 20_000_000)
 
 
-def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_accepted_tasks_that_were_not_stored_hold_no_credits(host: Claimant, number: int) -> None:
     first, *_ = host.under(number, 3, shots=4_000)
     host.scheduler.rollback_submit(first, 3, host.now_ns)
     host.settle()
@@ -147,8 +139,7 @@ def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant)
     assert not host.rows.execute("select * from units").fetchall()
 
 
-def test_release_cancels_parked_tasks_and_lets_sent_tasks_finish(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_release_cancels_parked_tasks_and_lets_sent_ones_end(host: Claimant, number: int) -> None:
     running, waiting, parked = host.under(number, 3, shots=3_000)[:3]
     (also_parked,) = host.under(number)
     sends = host.assign()
@@ -166,8 +157,7 @@ def test_release_cancels_parked_tasks_and_lets_sent_tasks_finish(host: Claimant)
     assert (item.spent, item.held, item.state) == (4, 0, ReservationState.RELEASED)
 
 
-def test_cancelling_reservation_stops_its_running_tasks(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_cancelling_reservation_stops_its_running_tasks(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=3_000)
     host.assign()
     actions = host.end(number, ReservationState.CANCELLED)
@@ -178,8 +168,7 @@ def test_cancelling_reservation_stops_its_running_tasks(host: Claimant) -> None:
     assert host.ledger[number].held == 0
 
 
-def test_ending_reservation_twice_changes_nothing(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_ending_reservation_twice_changes_nothing(host: Claimant, number: int) -> None:
     host.under(number)
     assert host.end(number)
     before = host.digest()
@@ -223,8 +212,7 @@ def test_overdue_reservation_is_refused_before_event_loop_expires_it(host: Claim
         host.state.reservations.renew(number, "", SECOND, host.wall_ns)
 
 
-def test_ended_reservation_is_listed_an_hour_and_its_number_is_not_reused(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_ended_reservation_is_listed_an_hour_its_number_kept(host: Claimant, number: int) -> None:
     host.end(number)
     host.pass_time(3_599)
     assert number in host.ledger
@@ -260,8 +248,7 @@ def test_queue_timeout_expires_parked_tasks(host: Claimant) -> None:
     assert host.ended(parked).state is TaskState.EXPIRED
 
 
-def test_held_credits_and_parked_tasks_survive_restart(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_held_credits_and_parked_tasks_survive_restart(host: Claimant, number: int) -> None:
     tasks = host.under(number, 5, shots=2_000)
     host.assign()
     host.ran(tasks[0], 1_000)
@@ -272,8 +259,7 @@ def test_held_credits_and_parked_tasks_survive_restart(host: Claimant) -> None:
     assert list(host.ledger[number].parked) == tasks[3:]
 
 
-def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_parked_task_that_can_get_no_credits_fails_at_restart(host: Claimant, number: int) -> None:
     first, second = host.under(number, 2, shots=4_000)
     host.assign()
     record = host.state.tasks[first]
@@ -289,8 +275,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Cl
     )  # fmt: skip
 
 
-def test_begun_task_of_ended_reservation_still_runs_after_restart(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_begun_task_of_ended_reservation_runs_after_restart(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=2_000)
     host.assign()
     host.lose(host.state.tasks[task].worker)
@@ -344,8 +329,7 @@ def test_parked_tasks_that_can_never_get_their_credits_end_in_batches(host: Clai
     assert not host.state.tasks
 
 
-def test_restart_after_release_cancels_only_tasks_that_had_not_begun(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_restart_after_release_cancels_only_unbegun_tasks(host: Claimant, number: int) -> None:
     ran_before, never_ran = host.under(number, 2, shots=2_000)
     host.state.tasks[ran_before].attempts = 1
     item, ledger = host.ledger[number], host.state.reservations

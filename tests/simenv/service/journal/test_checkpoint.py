@@ -106,15 +106,14 @@ def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("task", [0, -1, 3, 2**40])
 @pytest.mark.parametrize("place", ["result", "finished"])
 def test_start_refuses_journal_with_completion_of_unknown_task(
-    bench: ServiceHarness, place: str, task: int
+    ready: ServiceHarness, place: str, task: int
 ) -> None:
-    bench.join()
-    bench.submit(spec(), spec(2))
-    tasks = bench.assigned()
-    bench.finish(tasks)
-    db = bench.journal._db
+    ready.submit(spec(), spec(2))
+    tasks = ready.assigned()
+    ready.finish(tasks)
+    db = ready.journal._db
     if place == "result":
-        bench.step(5)  # with idle moments, in which the index is written
+        ready.step(5)  # with idle moments, in which the index is written
         db.execute("insert into result values(?, 1)", (task,))
     else:
         seq, body = db.execute("select seq, body from finished").fetchone()
@@ -127,18 +126,17 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         )
         db.execute("delete from result")
         db.execute("update meta set value = 0 where key = 'indexed'")
-    fails(JournalError, f"the end of task {task}", bench.restart)
+    fails(JournalError, f"the end of task {task}", ready.restart)
 
 
-def test_restarted_service_knows_run_times_and_forecast_errors(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(), spec(2))
-    route = next(iter(bench.loop.state.tasks.values())).route
-    bench.finish(bench.assigned())
-    bench.step(5)
-    learned = bench.loop.state.estimator.quality(route)
+def test_restarted_service_knows_run_times_and_forecast_errors(ready: ServiceHarness) -> None:
+    ready.submit(spec(), spec(2))
+    route = next(iter(ready.loop.state.tasks.values())).route
+    ready.finish(ready.assigned())
+    ready.step(5)
+    learned = ready.loop.state.estimator.quality(route)
     assert learned.count > 0
-    bench.restart()
-    assert bench.loop.state.estimator.quality(route) == learned
-    bench.journal._db.execute("update estimate set factor = 'much'")
-    fails(JournalError, "an estimate in the journal cannot be read", bench.restart)
+    ready.restart()
+    assert ready.loop.state.estimator.quality(route) == learned
+    ready.journal._db.execute("update estimate set factor = 'much'")
+    fails(JournalError, "an estimate in the journal cannot be read", ready.restart)

@@ -40,13 +40,12 @@ def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness)
     assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
 
 
-def test_engine_error_during_cancel_keeps_its_message(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    tasks = bench.assigned()
-    bench.say(m.Cancel(1, [1]))
+def test_engine_error_during_cancel_keeps_its_message(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    tasks = ready.assigned()
+    ready.say(m.Cancel(1, [1]))
     payload = codec.encode(m.Failure("engine", "the matrix is not unitary"))
-    answers = bench.finish(tasks, TaskState.FAILED, payload)
+    answers = ready.finish(tasks, TaskState.FAILED, payload)
     (done,) = ended(answers)
     assert codec.failure(done.payload).message == "the matrix is not unitary"
 
@@ -86,28 +85,26 @@ def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
 
 
 def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.join()
-    bench.submit(*[spec(seed=k) for k in range(40)])
-    while tasks := bench.assigned():
-        bench.finish(tasks)
+    ready.submit(*[spec(seed=k) for k in range(40)])
+    while tasks := ready.assigned():
+        ready.finish(tasks)
     looks: list[str] = []
-    bench.journal._db.set_trace_callback(looks.append)
-    (answer,) = bench.say(m.GetQueue(1, done=True, limit=40))
-    bench.journal._db.set_trace_callback(None)
+    ready.journal._db.set_trace_callback(looks.append)
+    (answer,) = ready.say(m.GetQueue(1, done=True, limit=40))
+    ready.journal._db.set_trace_callback(None)
     assert isinstance(answer, m.Queue)
     assert len(answer.tasks) == 40
     assert {(t.shots, t.num_qubits, t.pool) for t in answer.tasks} == {(100, 2, "main")}
     assert sum("from accepted" in each for each in looks) == 1
 
 
-def test_a_page_of_large_results_fits_a_message(bench: ServiceHarness) -> None:
-    bench.join()
+def test_a_page_of_large_results_fits_a_message(ready: ServiceHarness) -> None:
     for key in ("~a", "~b", "~c"):
-        bench.submit(spec(), key=key)
-        bench.finish(bench.assigned(), payload=bytes(12 * 2**20))
-    page = bench.get(m.CompletionPage, m.GetCompletions(1, 0))
+        ready.submit(spec(), key=key)
+        ready.finish(ready.assigned(), payload=bytes(12 * 2**20))
+    page = ready.get(m.CompletionPage, m.GetCompletions(1, 0))
     assert [group.first_seq for group in page.groups] == [1]
 
 
