@@ -138,9 +138,7 @@ def test_lasting_socket_folder_stays_private_and_is_used_again(loose_umask: None
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "file", "open folder"])
-def test_name_of_lasting_socket_folder_taken_by_another_user_is_avoided(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_taken_by_another_is_avoided(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_without_second_user()
     with TemporaryDirectory(prefix="s", dir="/tmp") as name:
         Path(name).chmod(0o1777)
@@ -201,9 +199,7 @@ def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_atomic_write_does_not_follow_a_link_under_its_temporary_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_atomic_write_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim, path = tmp_path / "victim", tmp_path / "config.json"
     victim.write_text("kept")
     monkeypatch.setattr("secrets.token_hex", lambda _: "0")

@@ -196,9 +196,7 @@ def test_few_different_circuits_are_not_enough(few: tuple[CountsData, Calibratio
     assert not scope.placed
 
 
-def test_a_snapshot_below_the_recipe_of_aer_is_kept_as_aer_reads_it(
-    few: tuple[CountsData, CalibrationSnapshot],
-) -> None:
+def test_snapshot_below_aer_recipe_is_kept(few: tuple[CountsData, CalibrationSnapshot]) -> None:
     """The hardware reads 0 and 1 wrongly as often as each other."""
     counts, snapshot = few
     rng = np.random.default_rng(3)

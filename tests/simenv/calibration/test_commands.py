@@ -38,9 +38,7 @@ def counts_file(folder: Path) -> Path:
     return path
 
 
-def test_a_fitted_device_is_stored_and_scored(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_is_stored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(counts_file(tmp_path))
     assert run(["calibrate", data, "--device", "lima", "--out", "mine", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -77,9 +75,7 @@ def test_a_device_below_the_recipe_of_aer_is_named() -> None:
     ]
 
 
-def test_bad_data_leave_no_device(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_data_are_kept(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"kind": "simenv-counts", "format": 1}\n{"qasm": "", "counts": {}}\n')
     assert run(["calibrate", str(path), "--device", "lima", "--out", "mine"]) == 2
@@ -106,9 +102,7 @@ def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_a_fit_that_cannot_be_written_leaves_the_earlier_device(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(counts_file(tmp_path))
     before = snapshots.dump(library.load("belem"))
     overview.save("mine", before)

@@ -13,9 +13,7 @@ from simenv.calibration.score import IdealDistributions, Predictor, score
 mpl = pytest.importorskip("matplotlib")
 
 
-def test_comparison_shows_all_limits_on_a_scale_that_tells_good_models_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comparison_shows_limits_on_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, snapshot = random_counts(2, 2)
     result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
     axes = []

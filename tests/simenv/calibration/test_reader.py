@@ -94,9 +94,7 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
         ({"name": 3}, "name", "a text"),
     ],
 )
-def test_bad_rows_name_file_line_and_field(
-    tmp_path: Path, changes: dict[str, Any], field: str, text: str
-) -> None:
+def test_bad_rows_are_named(tmp_path: Path, changes: dict[str, Any], field: str, text: str) -> None:
     path = written(tmp_path, row(), row(**changes))
     error = fails(DataError, "", read, path)
     assert str(error.message).startswith(f"{path}:3: {field}")
@@ -243,9 +241,7 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("changes", "problem"), [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")]
 )
-def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
-    tmp_path: Path, changes: dict[str, Any], problem: str
-) -> None:
+def test_circuit_not_run_is_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
     path = written(tmp_path, row(), row(**changes))
     compiler = DeviceCompiler(library.load("lima"))
     with pytest.raises(DataError, match=problem) as caught:
@@ -259,9 +255,7 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     fails(DataError, f"{path}: is empty", read, path)
 
 
-def test_scores_of_one_circuit_have_no_interval_and_future_dates_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_circuit_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, row(date="2999-01-01T00:00:00Z"), row())
     assert run(["score", str(path), "--device", "lima", "--json"]) == 0
     shown = capsys.readouterr()

@@ -93,9 +93,7 @@ def test_relaxation_in_the_half_turn_belongs_to_the_claimed_readout(client: Clie
         (1e7, 1e-9, ClaimVerdict.OUTSIDE),
     ],
 )
-def test_a_lower_limit_confirms_a_claim_beyond_the_longest_delay_alone(
-    claimed: float, rate_error: float, verdict: ClaimVerdict
-) -> None:
+def test_lower_limit_confirms(claimed: float, rate_error: float, verdict: ClaimVerdict) -> None:
     estimate = Estimate("t1_us", (0,), 100.0 / rate_error, rate_error, "inverse")
     (result,) = compare([estimate], lambda _: claimed)
     assert result.verdict is verdict

@@ -116,9 +116,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("forbidden")
-def test_forbidden_namespaces_are_a_warning_when_other_users_are_present(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_forbidden_namespaces_warn_among_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_namespace, "other_users", lambda: (1000,))
     (value,) = doctor_checks.launcher_security()
     assert value.level == "warn"

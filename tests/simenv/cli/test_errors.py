@@ -31,9 +31,7 @@ def failing(error: Exception) -> None:
         (ZeroDivisionError("a fault of ours"), 1),
     ],
 )
-def test_each_error_has_its_exit_code_and_no_traceback(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_exit_code(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_guarded(lambda: failing(error), as_json=False, debug=False) == code
     assert "Traceback" not in capsys.readouterr().err
 
@@ -93,9 +91,7 @@ def test_mistyped_line_is_usage_error(line: list[str], capsys: pytest.CaptureFix
         ["submit", "bell.qasm", "--json", "--name"],
     ],
 )
-def test_invalid_or_missing_option_value_is_a_usage_error(
-    line: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_option_is_usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line) == 2
     assert capsys.readouterr().err.startswith("error: ")
 

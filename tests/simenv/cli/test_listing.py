@@ -36,9 +36,7 @@ def test_columns_are_printed_in_requested_order(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "1\ta\n"
 
 
-def test_column_with_compound_header_is_selected_by_each_of_its_names(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_compound_header_is_selected_by_each_name(capsys: pytest.CaptureFixture[str]) -> None:
     columns: tuple[Column[Row], ...] = (Column("WORKER(REASON)", lambda row: row.name),)
     for name in ("reason", "worker", "worker(reason)"):
         listing(columns, Style(False, columns=name, no_header=True), lambda: ROWS[:1])

@@ -23,9 +23,7 @@ def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
     return table
 
 
-def test_folder_without_plugin_ends_with_exit_code_4(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_without_plugin_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["qpm", "check", str(tmp_path), "--json"]) == 4
     assert "error" in last_line(capsys)
     (tmp_path / "services" / "svc_empty").mkdir(parents=True)
@@ -69,9 +67,7 @@ def test_environment_that_fails_to_restart_is_removed(monkeypatch: pytest.Monkey
     assert not home.exists()
 
 
-def test_failed_check_of_plugin_ends_with_exit_code_1_and_junit_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_check_is_1_and_in_junit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = assembled(tmp_path, "slow_start")
     line = ["qpm", "check", str(folder), "--only", "load.start-false*", "--revision", "2"]
     assert run([*line, "--json", "--junit", str(tmp_path / "out.xml")]) == 1
@@ -84,9 +80,7 @@ def test_failed_check_of_plugin_ends_with_exit_code_1_and_junit_failure(
     assert "2 passed, 0 failed" in capsys.readouterr().out
 
 
-def test_import_error_of_plugin_is_reported_as_failed_check(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_error_is_failed_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service = tmp_path / "services" / "svc_bad"
     service.mkdir(parents=True)
     (service / "__init__.py").write_text("raise RuntimeError('my own fault')\n")

@@ -77,9 +77,7 @@ def test_bundle_of_sweep_reproduces_all_counts(shell: Shell, sweep: str, tmp_pat
     assert [each["counts"] for each in again.objects] == [each["counts"] for each in first.objects]
 
 
-def test_interrupted_wait_says_that_task_goes_on(
-    shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_wait_says(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -189,9 +189,7 @@ def test_hosts_of_last_start_are_used_unless_hosts_or_hostfile_are_given(tmp_pat
     assert config.load({"name": NAME, "hosts": ""}, environ=environ).hosts == ""
 
 
-def test_relative_hostfile_is_resolved_from_config_file_or_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_hostfile_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     file = tmp_path / "site" / "simenv.toml"
     file.write_text('hostfile = "hosts"\n')

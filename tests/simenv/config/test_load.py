@@ -51,9 +51,7 @@ def test_named_file_replaces_settings_of_last_start(home: dict[str, str], tmp_pa
 
 
 @pytest.mark.parametrize(("age_s", "slots"), [(100, 3), (-100, 4)])
-def test_simenv_toml_is_used_only_if_edited_since_last_start(
-    home: dict[str, str], age_s: int, slots: int
-) -> None:
+def test_simenv_toml_counts_only_if_edited(home: dict[str, str], age_s: int, slots: int) -> None:
     file = Path(home["SIMENV_HOME"]) / NAME / "simenv.toml"
     file.write_text("slots = 4\n")
     start_s = file.with_name("config.json").stat().st_mtime
@@ -94,9 +92,7 @@ def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
     fails(ConfigError, "keep_", config.convert, values)
 
 
-def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(
@@ -130,9 +126,7 @@ def test_simenv_service_is_path_or_name(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("program", ["", "/opt/defw/bin/defwp"])
-def test_executable_that_is_not_python_is_refused_unless_simenv_python_is_set(
-    program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_executable_needs_python(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.interpreter({}) == sys.executable
     monkeypatch.setattr(sys, "executable", program)
     assert config.interpreter({"SIMENV_PYTHON": "/usr/bin/p"}) == "/usr/bin/p"

@@ -78,9 +78,7 @@ def test_all_six_bindings_are_offered() -> None:
         ({**contract.REVISION1, **contract.EXTENSIONS1}, provider.SingleQPM),
     ],
 )
-def test_bindings_have_methods_parameters_and_defaults_of_contract(
-    promise: dict[str, contract.Arguments], binding: type
-) -> None:
+def test_bindings_are_of_contract(promise: dict[str, contract.Arguments], binding: type) -> None:
     assert set(promise) == {name for name in vars(binding) if not name.startswith("_")}
     for name, arguments in promise.items():
         _, *parameters = inspect.signature(getattr(binding, name)).parameters.values()

@@ -119,9 +119,7 @@ def _with(folder: Path, old: str, new: str) -> Path:
         ("_ended.set()", "raise RuntimeError('left')", "load.uninitialize", "left"),
     ],
 )
-def test_defective_plugin_module_fails_its_load_check(
-    old: str, new: str, row: str, words: str, tmp_path: Path
-) -> None:
+def test_bad_module_fails_load(old: str, new: str, row: str, words: str, tmp_path: Path) -> None:
     report = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,))
     (verdict,) = report.verdicts
     assert verdict.state is VerdictState.FAILED

@@ -212,9 +212,7 @@ class Walk:
 @pytest.mark.parametrize(
     ("seed", "limited"), [(1, "credit"), (2, "credit"), (3, "rate"), (4, "credit of others")]
 )
-def test_reservation_units_add_up_after_ten_thousand_random_events(
-    seed: int, limited: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_units_add_up_at_random(seed: int, limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reservations, "MAX_OVER", 8)
     walk = Walk(seed, limited)
     for _ in range(EVENTS // 3 + 1):

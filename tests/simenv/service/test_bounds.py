@@ -149,9 +149,7 @@ def test_arrays_of_too_many_bindings_are_refused(bench: ServiceHarness, output: 
     assert f"17 bindings of 20 qubits with {output}" in refused.message
 
 
-def test_invalid_program_submitted_many_times_is_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_program_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(
         background_checks,
@@ -233,9 +231,7 @@ def test_invalid_number_of_ranks_is_refused(bench: ServiceHarness, ranks: int) -
 
 @pytest.mark.parametrize("field", ["name", "app"])
 @pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "a\x9b1A", "\u202egnp"])
-def test_name_with_control_characters_is_refused(
-    bench: ServiceHarness, field: str, text: str
-) -> None:
+def test_control_characters_are_refused(bench: ServiceHarness, field: str, text: str) -> None:
     refused = bench.submit(terms=TaskOptions(**{field: text}))  # type: ignore[arg-type]
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
@@ -250,9 +246,7 @@ def test_reservation_text_with_control_characters_is_refused(bench: ServiceHarne
     assert bench.refusal(Release(1, 1, "gone\nforged")).code == "option"
 
 
-def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fail(*_: object) -> None:
         raise ValueError("math domain error")

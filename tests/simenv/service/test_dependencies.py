@@ -172,9 +172,7 @@ def test_restart_keeps_children_waiting_and_runs_those_of_done(bench: ServiceHar
     assert [task.task for task in bench.assigned()] == [waits]
 
 
-def test_failed_parent_ends_its_children_after_a_crash_between_both_ends(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = after(bench)
     child = after(bench, parent)
     grandchild = after(bench, child)
@@ -311,9 +309,7 @@ def test_restart_keeps_the_strings(bench: ServiceHarness) -> None:
     assert [each.bit_strings for chunk in chunks for each in chunk.terms] == [("00", "11")]
 
 
-def test_service_without_this_output_refuses_it_by_name(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_service_refuses_it(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier version knows the other outputs, and ignores no part of the options."""
     monkeypatch.setattr(task_rules, "OUTPUTS", OUTPUTS[:-1])
     monkeypatch.setattr(task_rules, "check_bit_strings", lambda *_: None)

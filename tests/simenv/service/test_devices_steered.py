@@ -54,9 +54,7 @@ def test_draining_device_refuses_tasks_and_finishes_accepted(office: Reservation
     assert isinstance(office.submit(key="~b"), m.Accepted)
 
 
-def test_only_admin_changes_device_settings_and_repeated_changes_have_no_effect(
-    office: ReservationHarness,
-) -> None:
+def test_only_admin_changes_devices_and_repeats_do_nothing(office: ReservationHarness) -> None:
     for question in (
         SteerTarget(1, "main", "pause"),
         SetDispatch(1, "main", 1),

@@ -23,9 +23,7 @@ def test_no_exposure_warning_without_other_users_or_with_isolation() -> None:
     assert task_views.exposed("", (1000,)) == ""
 
 
-def test_lookup_of_other_users_is_repeated_only_after_an_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_users_are_looked_up_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the status is asked for: reading all of /proc takes the loop milliseconds."""
     bench, walks = ServiceHarness(tmp_path), list[int]()
 

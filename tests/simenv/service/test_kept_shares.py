@@ -139,9 +139,7 @@ def swept_events(office: ReservationHarness, before_s: float = 0.0) -> None:
         pass
 
 
-def test_audit_entries_are_kept_when_other_events_are_removed(
-    office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_entries_stay(office: ReservationHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [e for e in events(office) if e.is_of(["audit"])]
     assert before
     monkeypatch.setattr(event_retention, "MAX_EVENTS", 0)
@@ -162,9 +160,7 @@ def test_audit_log_is_bounded(office: ReservationHarness, monkeypatch: pytest.Mo
     ]
 
 
-def test_events_caused_by_a_client_are_bounded_and_evict_no_others(
-    office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_are_bounded(office: ReservationHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing else is removed: no task has ended yet."""
     others = [e for e in events(office) if not e.is_of(["reservation"])]
     monkeypatch.setattr(event_retention, "MAX_OWNER_EVENTS", 5)
@@ -219,9 +215,7 @@ def reserve(free: float, kept_free: float = -1.0, total: float = 100.0) -> DiskR
     ("total", "free", "lacking"),
     [(100.0, 6.0, 0.0), (100.0, 4.0, 1.0), (10.0, 0.75, 0.25), (2_000.0, 60.0, 40.0)],
 )
-def test_the_reserve_is_a_twentieth_of_the_disk_and_at_least_a_gib(
-    total: float, free: float, lacking: float
-) -> None:
+def test_reserve_is_a_twentieth_or_a_gib(total: float, free: float, lacking: float) -> None:
     assert reserve(free, total=total).lacking_bytes() == round(lacking * GIB)
 
 

@@ -156,9 +156,7 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
 
 
 @pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
-def test_task_is_charged_only_for_worker_exits_it_may_have_caused(
-    ready: ServiceHarness, code: int, deaths: int
-) -> None:
+def test_charged_for_exits_it_may_cause(ready: ServiceHarness, code: int, deaths: int) -> None:
     ready.submit(spec())
     (task,) = ready.assigned()
     start = ready.paper.commands["main-0"].start

@@ -161,9 +161,7 @@ def test_reservations_of_revoked_key_are_released(office: ReservationHarness) ->
     assert info.state == "released"
 
 
-def test_reservations_of_key_removed_while_service_was_down_are_released_at_start(
-    office: ReservationHarness,
-) -> None:
+def test_start_releases_reservations_of_a_removed_key(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
     (office.folder / "keys.json").unlink()
     office.restart()
@@ -257,9 +255,7 @@ def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: Reservat
         ("run_timeout", TaskOptions(), 86_400.0, "the limit of its owner, 86400 s (max_run_s)"),
     ],
 )
-def test_timeout_message_names_limit_and_its_value(
-    reason: str, terms: TaskOptions, limit_s: float, words: str
-) -> None:
+def test_limit_is_named(reason: str, terms: TaskOptions, limit_s: float, words: str) -> None:
     batch = SubmitBatch(b"c", terms, "key", 0, 1, 0, owner="ana")
     route = Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1)
     record = TaskRecord(1, TaskSpec(b"p", 1, 1), batch, route, 1.0)

@@ -51,9 +51,7 @@ def hear(office: ReservationHarness, body: bytes) -> m.ToClient:
 
 @pytest.mark.parametrize("value", NUMBERS)
 @pytest.mark.parametrize("field", [*ASK, *range(7)])
-def test_reservation_request_with_invalid_number_is_refused_without_changes(
-    office: ReservationHarness, field: str | int, value: object
-) -> None:
+def test_invalid_reservation(office: ReservationHarness, field: str | int, value: object) -> None:
     before = office.digest()
     path: tuple[str | int, ...] = (2, field) if isinstance(field, str) else (2, "workload", field)
     answer = hear(office, raw(Reserve(9, ReservationRequest(device="main")), path, value))

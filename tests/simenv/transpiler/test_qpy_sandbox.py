@@ -52,9 +52,7 @@ def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: Sandb
     reader.convert(sound())
 
 
-def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
     process = reader._process
     assert process is not None
@@ -95,9 +93,7 @@ def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.M
     reader.convert(sound())
 
 
-def test_file_is_refused_when_reader_stays_busy(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_by_busy_reader(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
     with reader._lock, pytest.raises(LimitExceededError, match="another QPY file is being read"):
         reader.convert(sound())

@@ -79,9 +79,7 @@ def test_worker_exits_when_lease_ends(doors: ZmqListener, worker: subprocess.Pop
     assert worker.wait(WAIT_S) == EXIT_LEASE
 
 
-def test_worker_with_renewed_lease_runs_until_stopped(
-    doors: ZmqListener, worker: subprocess.Popen[bytes]
-) -> None:
+def test_renewed_lease_keeps_worker(doors: ZmqListener, worker: subprocess.Popen[bytes]) -> None:
     hear(doors, Join)
     for _ in range(9):  # longer than the lease
         peer, beat = hear(doors, Heartbeat)
@@ -109,9 +107,7 @@ class Held:
         time.sleep(2 * LEASE_S)
 
 
-def test_suspended_worker_checks_for_messages_before_it_gives_up_its_lease(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_suspended_worker_reads_before_giving_up_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     def left(code: int, why: str) -> None:
         raise AssertionError(why)
 

@@ -293,9 +293,7 @@ def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
     assert str(session.ANSWER_BYTES) in failure.message
 
 
-def test_an_idle_worker_does_deferred_work_once_and_does_not_count_as_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_idle_worker_does_deferred_work_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "IDLE_S", 0.01)
     monkeypatch.setattr(session, "FOREVER_S", 0.02)
     done: list[str] = []

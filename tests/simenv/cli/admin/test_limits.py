@@ -113,9 +113,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_keys_add_writes_private_key_file_at_reported_path(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keys_add_writes_private_key_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["keys", "add", "ana"]) == 0
     output = capsys.readouterr().out
     assert list(Path().iterdir()) == [], "a secret lies in the working folder"
@@ -162,9 +160,7 @@ def test_refused_keys_add_leaves_no_file_or_key(home: Path, words: list[str], co
     assert not (home / "keys.json").exists() or '"name"' not in (home / "keys.json").read_text()
 
 
-def test_keys_add_refuses_existing_file_and_leaves_it_unchanged(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keys_add_refuses_existing_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("ana.simenv").write_text("something dear")
     Path("ana.simenv").chmod(0o644)
     assert run(["keys", "add", "ana", "--out", "ana.simenv"]) == 2

@@ -32,9 +32,7 @@ NODE_KEYS = [
         (("spare", "--min", "0", "--max", "2"), 0, 2),
     ],
 )
-def test_scale_sets_pool_bounds_that_pools_reports(
-    shell: Shell, words: tuple[str, ...], least: int, most: int
-) -> None:
+def test_scale_sets_bounds(shell: Shell, words: tuple[str, ...], least: int, most: int) -> None:
     result = shell("scale", *words, "--json")
     assert result.code == 0, result.err
     assert list(result.object) == POOL_KEYS
@@ -57,9 +55,7 @@ def test_scale_sets_pool_bounds_that_pools_reports(
         (("drain", HERE, "--reason", "x" * 501), 2),
     ],
 )
-def test_invalid_scale_and_drain_commands_end_with_their_exit_code(
-    shell: Shell, words: tuple[str, ...], code: int
-) -> None:
+def test_exit_codes_of_scale_and_drain(shell: Shell, words: tuple[str, ...], code: int) -> None:
     assert shell(*words).code == code
 
 

@@ -61,9 +61,7 @@ def manifest(place: Path) -> Any:
     return json.loads((place / "bundle.json").read_text())
 
 
-def test_resubmitted_bundle_of_failed_task_fails_with_same_message(
-    shell: Shell, place: Path, tmp_path: Path
-) -> None:
+def test_bundle_of_failed_task_fails_the_same(shell: Shell, place: Path, tmp_path: Path) -> None:
     file = tmp_path / "raises.qasm"
     file.write_text(RAISES)
     entries = ("--engine", "fault", "--shots", "33", "--seed", "4", "--wait", "--json")
@@ -84,9 +82,7 @@ def test_resubmitted_bundle_of_failed_task_fails_with_same_message(
     assert same[0] == same[1] != ""
 
 
-def test_resubmitted_bundle_of_poison_task_ends_as_poison_again(
-    environment: live.Live, shell: Shell, tmp_path: Path
-) -> None:
+def test_bundle_of_poison_is_poison(environment: live.Live, shell: Shell, tmp_path: Path) -> None:
     with environment.client() as client:
         task = client.submit(EXITS, engine="fault", shots=10)
         first = task.exception(120)
@@ -103,9 +99,7 @@ def test_resubmitted_bundle_of_poison_task_ends_as_poison_again(
     assert again["error"]["message"].partition(": ")[2] == first.message.partition(": ")[2]
 
 
-def test_resubmitted_bundle_of_one_binding_gives_same_counts(
-    environment: live.Live, shell: Shell, place: Path
-) -> None:
+def test_bundle_of_one_binding_is_same(environment: live.Live, shell: Shell, place: Path) -> None:
     values = np.array([[0.1, 0.2], [1.1, 1.2], [2.1, 2.2]])
     with environment.client() as client:
         tasks = client.submit_many((ansatz(), values), shots=500, seed=11, name="sweep")
@@ -119,9 +113,7 @@ def test_resubmitted_bundle_of_one_binding_gives_same_counts(
     assert (again.object["binding"], again.object["seed"]) == (2, 11)
 
 
-def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
-    environment: live.Live, place: Path
-) -> None:
+def test_bundle_of_sweep_gives_same_expectations(environment: live.Live, place: Path) -> None:
     values = np.arange(10.0).reshape(5, 2)
     observables = [{"ZZ": 0.1, "XI": 0.7}, "IZ"]
     with environment.client() as client:
@@ -200,9 +192,7 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
-def test_bad_bundle_is_refused(
-    place: Path, files: dict[str, bytes], error: type[SimenvError]
-) -> None:
+def test_refuses_bundle(place: Path, files: dict[str, bytes], error: type[SimenvError]) -> None:
     if place.suffix == ".zip":
         with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, body in files.items():

@@ -47,9 +47,7 @@ def write(folder: Path, form: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", sorted(samples.files()))
-def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
-    form: str, shell: Shell, tmp_path: Path, home: Path
-) -> None:
+def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, home: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
     assert result.code == 0, result.err
     assert result.object["name"] == "mine"
@@ -70,9 +68,7 @@ def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
     assert shell("devices", "remove", "mine").code == 4
 
 
-def test_the_report_of_an_import_names_used_ignored_defaulted_and_clamped_fields(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_report_names_used_ignored_and_clamped_fields(shell: Shell, tmp_path: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, "ibm-properties"))
     assert result.code == 0
     lines = result.out.splitlines()
@@ -167,9 +163,7 @@ def test_the_picture_of_a_lattice_is_a_png_file(shell: Shell, tmp_path: Path) ->
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_the_picture_is_refused_with_the_pip_line(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_matplotlib(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from simenv.cli import terminal
 
     def find_spec(name: str) -> Any:

@@ -168,9 +168,7 @@ def bell(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
-def test_observables_are_named_by_the_qubits_of_the_circuit(
-    shell: Shell, bell: str, command: tuple[str, ...]
-) -> None:
+def test_observables_name_qubits(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
     words = ["--device", "superconducting-lattice", "--shots", "0"]
     result = shell(*command, bell, *words, "--observable", "ZI:0.5,IZ", "--observable", "ZZ")
     assert result.code == 0, result.err
@@ -194,9 +192,7 @@ def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
-def test_too_many_shots_for_device_are_refused(
-    shell: Shell, bell: str, command: tuple[str, ...]
-) -> None:
+def test_too_many_shots_are_refused(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
     result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")
     assert result.code == 2
     assert "10001 shots; device neutral-atoms takes 10000 of one circuit" in result.err

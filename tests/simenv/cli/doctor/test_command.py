@@ -28,9 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_doctor_passes_on_healthy_machine_and_each_problem_has_remedy(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_doctor_passes_and_each_problem_has_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {
@@ -81,9 +79,7 @@ def test_home_on_network_file_system_fails(home: Path, monkeypatch: pytest.Monke
     assert str(home) in state.detail
 
 
-def test_scratch_folder_of_live_journals_is_named_when_home_is_on_nfs(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scratch_of_journals_is_named_on_nfs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = home.parent
     monkeypatch.setattr(
         paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
@@ -128,9 +124,7 @@ def test_key_file_readable_by_others_fails(home: Path, name: str) -> None:
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {folder / name}")
 
 
-def test_mode_of_key_file_named_by_simenv_service_is_checked(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mode_of_key_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "ana.simenv"
     file.touch(0o604)
     file.chmod(0o604)
@@ -139,9 +133,7 @@ def test_mode_of_key_file_named_by_simenv_service_is_checked(
     assert value.remedy == f"chmod 600 {file}"
 
 
-def test_simenv_module_in_working_directory_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simenv_in_working_directory_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "simenv.py").write_text("")
     monkeypatch.chdir(tmp_path)
     hidden = next(doctor_installation.names())

@@ -40,9 +40,7 @@ raise SystemExit(9)
 """
 
 
-def test_application_connects_to_environment_of_run_and_is_logged_by_name(
-    environment: live.Live, shell: Shell
-) -> None:
+def test_application_connects_to_run_and_is_logged(environment: live.Live, shell: Shell) -> None:
     result = shell("exec", "--run-name", "mine", "--", sys.executable, "-c", SUBMITS)
     assert (result.code, result.out) == (0, f"{environment.name} 10\n")
     (row,) = shell("history", "--run-name", "mine", "--json").objects
@@ -97,9 +95,7 @@ def test_arguments_after_double_dash_belong_to_command(shell: Shell) -> None:
     assert (result.code, result.out) == (0, "['--json', '--name', 'x', '--', '-h']\n")
 
 
-def test_perf_profiles_last_run_by_application_or_period(
-    environment: live.Live, shell: Shell, tmp_path: Path
-) -> None:
+def test_perf_by_application_or_time(environment: live.Live, shell: Shell, tmp_path: Path) -> None:
     program = tmp_path / "app.py"
     program.write_text(
         "import simenv\n"

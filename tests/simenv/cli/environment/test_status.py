@@ -31,9 +31,7 @@ def name() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_results_are_kept_over_down_and_up_resume_and_no_process_is_left(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_down_and_resume_keep_results(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     def cli(*words: str) -> tuple[int, str]:
         capsys.readouterr()
         return run([*words, "--name", name]), capsys.readouterr().out
@@ -102,9 +100,7 @@ def test_submit_without_environment_runs_in_private_one(capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_bad_circuit_is_reported_with_line_and_leaves_no_private_environment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_circuit_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bad.qasm"
     file.write_text("OPENQASM 2.0;\nqreg q[1];\nwrong q[0];\n")
     assert run(["submit", str(file)]) == 2
@@ -159,9 +155,7 @@ with simenv.connect() as env:
 """
 
 
-def test_run_without_environment_uses_private_one_and_removes_it(
-    capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path
-) -> None:
+def test_private_run(capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path) -> None:
     folders = set(Path(tempfile.gettempdir()).glob("simenv-local-*"))
     code = run(["exec", "--workers", "1", "--", sys.executable, "-c", SUBMITS])
     answer = Answer(code, *capfd.readouterr())

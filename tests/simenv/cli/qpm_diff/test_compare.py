@@ -81,9 +81,7 @@ def test_difference_in_behaviour_is_found_in_both_directions(changed: dict[str, 
     ],
     ids=["noise", "counts", "engine", "qubits", "unsaid"],
 )
-def test_differences_of_noise_counts_and_facts_are_not_behaviour(
-    changed: dict[str, object], finding: Difference
-) -> None:
+def test_noise_and_facts_no_behaviour(changed: dict[str, object], finding: Difference) -> None:
     result = compare(SEEN, other(**changed))
     assert result.alike
     assert result.count(finding) == 1

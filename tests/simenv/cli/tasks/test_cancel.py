@@ -65,9 +65,7 @@ def test_cancel_by_state_leaves_running_tasks(env: simenv.Client, shell: Shell) 
     assert env.task(running).state is TaskState.RUNNING
 
 
-def test_cancel_by_app_leaves_tasks_of_other_apps(
-    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_by_app(env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     [other] = submit(env, 1)
     monkeypatch.setenv("SIMENV_APP", "sweep")
     task = submit(env, 2)
@@ -87,9 +85,7 @@ def test_cancel_by_user_leaves_others(env: simenv.Client, shell: Shell, tmp_path
     assert value in {row["task"] for row in result.objects}
 
 
-def test_cancel_all_covers_queue_longer_than_one_answer(
-    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_all_long(env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = submit(env, 3)
     monkeypatch.setattr(cancel, "LISTED", 2)
     result = shell("cancel", "--all", "--json")
@@ -104,9 +100,7 @@ def test_cancel_all_covers_queue_longer_than_one_answer(
         (("--state", "DONE"), "--state DONE: tasks in it have ended"),
     ],
 )
-def test_contradictory_options_of_cancel_are_refused(
-    words: tuple[str, ...], message: str, shell: Shell
-) -> None:
+def test_contradictory_cancels_refused(words: tuple[str, ...], message: str, shell: Shell) -> None:
     result = shell("cancel", *words)
     assert (result.code, message in result.err) == (2, True)
 

@@ -92,9 +92,7 @@ def test_wrong_noise_is_refused_by_name(shell: Shell, noise: str, texts: list[st
         (["--device", "trapped-ions", "--compile", "never"], ["--compile auto compiles for them"]),
     ],
 )
-def test_refusals_of_devices_name_options_of_the_command_line(
-    shell: Shell, words: list[str], texts: list[str]
-) -> None:
+def test_refusals_name_line_options(shell: Shell, words: list[str], texts: list[str]) -> None:
     result = shell("submit", BELL, *words)
     assert result.code in (2, 3)
     assert all(text in result.err for text in texts), result.err

@@ -120,9 +120,7 @@ def test_any_circuit_is_packed_as_by_python_encoder_or_left_to_it(circuit: Quant
 
 @EXAMPLES
 @given(drawing.layouts(), st.floats(0, 6), st.data())
-def test_plain_circuits_of_any_layout_are_packed_as_by_python_encoder(
-    circuit: QuantumCircuit, phase: float, data: st.DataObject
-) -> None:
+def test_packed_as_by_python(circuit: QuantumCircuit, phase: float, data: st.DataObject) -> None:
     circuit.global_phase = phase
     names = sorted(name for name in drawing.STANDARD if drawing.STANDARD[name].num_qubits <= 3)
     for name in data.draw(st.lists(st.sampled_from(names), max_size=12)):
@@ -298,9 +296,7 @@ def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
     ids=lambda found: "".join(name[:3] + str(size) for name, size in found),
 )
 @pytest.mark.parametrize("loose", [0, 2])
-def test_circuits_that_differ_only_in_registers_are_packed_with_their_own(
-    registers: list[tuple[str, int]], loose: int
-) -> None:
+def test_each_keeps_its_own_registers(registers: list[tuple[str, int]], loose: int) -> None:
     circuit = QuantumCircuit([Qubit(), Qubit()], [Clbit() for _ in range(loose)])
     for name, size in registers:
         circuit.add_register(ClassicalRegister(size, name))

@@ -195,9 +195,7 @@ def test_prepare_returns_while_another_caller_compiles(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("fault", ["no interface", "no function", "other version", "no compiler"])
-def test_unsupported_qiskit_or_missing_compiler_falls_back_to_python_encoder(
-    fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_falls_back_to_python_encoder(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from qiskit import capi
 
     if fault == "no interface":

@@ -55,9 +55,7 @@ def test_program_with_parameters_survives_conversion_and_back(circuit: QuantumCi
 
 @QUICK
 @given(drawing.parametric(), st.lists(drawing.ANGLES, min_size=2, max_size=2))
-def test_bound_parameters_have_statevector_of_qiskit_binding(
-    circuit: QuantumCircuit, values: list[float]
-) -> None:
+def test_bound_parameters_equal_qiskit(circuit: QuantumCircuit, values: list[float]) -> None:
     given_values = values[: circuit.num_parameters]
     loaded = load(circuit)
     (row,) = loaded.bind([given_values] if given_values else None)

@@ -36,9 +36,7 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_connection_file_is_found_by_argument_variable_or_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_file_found_by_argument_or_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
     assert address.find().path == tmp_path / "default" / "connection.json"
     assert address.find("other").path == tmp_path / "other" / "connection.json"
@@ -142,9 +140,7 @@ def test_elapsed_time_is_formatted_with_hours_and_days(seconds: float, text: str
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
 
 
-def test_service_without_a_key_for_its_sockets_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path
-) -> None:
+def test_service_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path) -> None:
     monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
     path = write(tmp_path / "connection.json", sockets=str(listening), socket_key="")
     fails(NoServiceError, "cannot prove its identity", address.FileAddress(path).open, b"me")

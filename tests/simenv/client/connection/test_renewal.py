@@ -62,9 +62,7 @@ def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) ->
     fails(TaskFailedError, "it broke", task.result, 10)
 
 
-def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
-    link: ServiceSession, idle: Peer
-) -> None:
+def test_corrupt_result_raises_after_one_verification(link: ServiceSession, idle: Peer) -> None:
     idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
     broken = flipped(completion(1))
     idle.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
@@ -75,9 +73,7 @@ def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
 
 
 @pytest.mark.parametrize("word", ["removed", "unknown"])
-def test_corrupt_result_no_longer_stored_raises_not_found_error(
-    link: ServiceSession, idle: Peer, word: str
-) -> None:
+def test_corrupt_result_not_stored_raises(link: ServiceSession, idle: Peer, word: str) -> None:
     idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     task = submitted(link)
     idle.say(completed(flipped(completion(1))))
@@ -135,9 +131,7 @@ def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_p
 
 
 @pytest.mark.parametrize("how", ["flip", "short", "refused"])
-def test_corrupt_or_missing_result_file_is_replaced_by_rewritten_one(
-    link: ServiceSession, peer: Peer, tmp_path: Path, how: str
-) -> None:
+def test_bad_file_is_rewritten(link: ServiceSession, peer: Peer, tmp_path: Path, how: str) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
     first, second = filed(tmp_path), filed(tmp_path, "t-1.second.h5")

@@ -55,9 +55,7 @@ def hear(
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_interrupted_start_terminates_service_before_waiting_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_start_ends_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def interrupt(_ready: int, process: subprocess.Popen[bytes], *_: object) -> None:
@@ -348,9 +346,7 @@ def test_process_with_reused_pid_is_not_killed(tree: tuple[subprocess.Popen[str]
     assert psutil.Process(child.pid).is_running()
 
 
-def test_sockets_and_segments_of_killed_service_are_removed_without_lasting_folder(
-    tmp_path: Path,
-) -> None:
+def test_sockets_and_segments_of_killed_service_are_removed(tmp_path: Path) -> None:
     sockets = config.socket_folder()
     segments = config.segment_folder(sockets)
     segments.mkdir(mode=0o700)

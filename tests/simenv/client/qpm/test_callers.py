@@ -54,9 +54,7 @@ def test_forked_child_can_use_qpm(qpm: QPM, busy: None) -> None:
     ],
     ids=["count", "bytes", "age"],
 )
-def test_unread_completions_are_evicted_by_count_bytes_and_age(
-    env: simenv.Client, kept: CompletionRetention, reason: str
-) -> None:
+def test_evicted_by_size_age(env: simenv.Client, kept: CompletionRetention, reason: str) -> None:
     book = CircuitRegistry(env._session, kept)
     for number in range(1, 11):
         run = refused(f"cid-{number}", number, REQUEST, 0.0, ProgramError("no circuit"))

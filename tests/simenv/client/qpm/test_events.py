@@ -57,9 +57,7 @@ def test_hanging_client_of_revision_1_delays_no_other_client(qpm: QPM) -> None:
         stuck.released.set()
 
 
-def test_events_of_suspended_endpoint_can_be_read_or_are_put_once_it_resumes(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_suspended_endpoint_gets_events_later(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_delivery, "PUT_S", 0.05)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
@@ -95,9 +93,7 @@ def test_events_pending_for_replaced_endpoint_can_be_read(qpm: QPM) -> None:
     assert fresh.empty()
 
 
-def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_beyond_queue_come_once(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_delivery, "QUEUE", 2)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
@@ -148,9 +144,7 @@ class Troubled:
         """Nothing is open."""
 
 
-def test_reader_thread_survives_errors_and_clients(
-    qpm: QPM, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reader_survives_errors_and_clients(qpm: QPM, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q")
     troubled = Troubled(qpm)
@@ -198,9 +192,7 @@ def test_revision_1_cannot_read_completion_while_it_is_pushed(qpm: QPM) -> None:
     assert seen.get().payload["cid"] == cid
 
 
-def test_completion_that_fails_to_build_does_not_stop_other_events(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_build_leaves_other_events(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     single, endpoint = qpm.revision1, Endpoint()
     single.register_event_notification(endpoint, 1, "a")
     notices = single._notifier

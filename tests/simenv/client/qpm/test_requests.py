@@ -359,9 +359,7 @@ def test_cancel_reply_of_service_is_mapped_to_outcome(
     assert (answer["outcome"], answer.get("reason")) == (outcome, reason)
 
 
-def test_repeated_polling_queries_service_once_per_interval(
-    played: QPM, peer: Peer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_polling_asks_once(played: QPM, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "SEEN_S", 60.0)
     says(peer, TaskState.RUNNING)
     cid = played.async_run(info(BELL))["cid"]

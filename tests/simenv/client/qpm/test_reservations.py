@@ -98,9 +98,7 @@ def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None
     assert endpoint.empty()
 
 
-def test_cancel_and_delete_require_reservation_id_where_reservations_are_required(
-    env: simenv.Client, busy: None
-) -> None:
+def test_cancel_and_delete_require_reservation_id(env: simenv.Client, busy: None) -> None:
     qpm = env.qpm_with(reservations="required")
     number = reserve(qpm)
     cid = qpm.async_run(info(), reservation_id=number)["cid"]

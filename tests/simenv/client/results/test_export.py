@@ -92,9 +92,7 @@ def test_save_to_unsupported_or_missing_path_is_refused(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["r.h5", "r.npz", "r.json"])
-def test_failed_save_leaves_old_file_unchanged(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_old(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).write_bytes(b"old")
 
     def full(_descriptor: int) -> None:

@@ -86,9 +86,7 @@ def test_shares_of_workers_add_up_to_values_of_one_task(env: simenv.Client, kill
 
 
 @pytest.mark.parametrize("options", [{}, {"width": 9}], ids=["rows", "slices"])
-def test_amplitudes_of_shares_add_up_to_those_of_one_task(
-    env: simenv.Client, options: dict[str, float]
-) -> None:
+def test_amplitudes_of_shares_add_up(env: simenv.Client, options: dict[str, float]) -> None:
     circuit, labels = layers()
     random = np.random.default_rng(2)
     strings = ["".join(map(str, row)) for row in random.integers(0, 2, (5, QUBITS)).tolist()]

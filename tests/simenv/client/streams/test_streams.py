@@ -211,9 +211,7 @@ def coins() -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("options", [{"seed": 5}, {"idempotency_key": "coins"}])
-def test_parts_of_a_circuit_have_independent_random_numbers_and_a_repeat_has_the_same(
-    env: simenv.Client, options: dict[str, Any]
-) -> None:
+def test_parts_have_random_numbers_each(env: simenv.Client, options: dict[str, Any]) -> None:
     with Stream(env, pipeline=[Twins()], shots=64, **options) as stream:
         entries = [stream.submit(coins()) for _ in range(2)]
     (one, other), again = (task.result(WAIT_S) for task in entries)
@@ -365,9 +363,7 @@ class Reader(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["ordered", "parallel"])
-def test_each_of_many_tasks_is_delivered_once_by_its_type_though_a_worker_is_killed(
-    env: simenv.Client, order: str
-) -> None:
+def test_each_task_is_delivered_once_over_a_lost_worker(env: simenv.Client, order: str) -> None:
     chance = random.Random(3)
     circuits = [work(chance, (2, 2, 3, 4, 8, 12, 16), 4) for _ in range(200)]
     types = ("counts", "expectation", "failed")

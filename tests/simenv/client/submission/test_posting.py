@@ -44,9 +44,7 @@ def test_refused_posted_task_does_not_affect_others(link: ServiceSession, peer: 
     assert tasks[1] != tasks[0]
 
 
-def test_posted_task_is_submitted_again_after_silence_of_service(
-    link: ServiceSession, peer: Peer, impatient: None
-) -> None:
+def test_silence_posts_a_task_again(link: ServiceSession, peer: Peer, impatient: None) -> None:
     peer.silent = True
     task = posted(link, 7)
     fails(ServiceLostError, "", task.result)

@@ -74,9 +74,7 @@ def test_cancelled_task_raises_error_of_futures(link: ServiceSession, idle: Peer
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_wait_returns_when_all_tasks_and_futures_have_ended(
-    link: ServiceSession, idle: Peer, count: int
-) -> None:
+def test_wait_returns_when_all_have_ended(link: ServiceSession, idle: Peer, count: int) -> None:
     tasks = submit(link, count)
     other: cf.Future[int] = cf.Future()
     assert cf.wait([*tasks, other], timeout=0.02).done == set()

@@ -66,9 +66,7 @@ def test_named_environment_that_is_not_up_is_refused() -> None:
         ({"options": {"bond": "wide"}}, "bond"),
     ],
 )
-def test_impossible_options_are_refused_where_the_device_is_made(
-    options: dict[str, Any], words: str, device: Any
-) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], words: str, device: Any) -> None:
     fails(OptionError, words, device, 2, **options)
 
 
@@ -117,9 +115,7 @@ def wide_tape(shots: int | None = None) -> Any:
 
 
 @pytest.mark.parametrize("shots", [None, 20])  # in a message of its own, and in the same one
-def test_refused_tape_of_a_batch_is_named_and_the_others_are_cancelled(
-    shots: int | None, device: Any, client: Any
-) -> None:
+def test_refused_tape_cancels_the_others(shots: int | None, device: Any, client: Any) -> None:
     for completion in client.completions():
         client.ack(completion.seq)
     with pytest.raises(InfeasibleError, match=r"^tape 1: .*46 qubits"):

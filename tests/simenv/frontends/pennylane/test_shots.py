@@ -124,9 +124,7 @@ def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> 
 
 @pytest.mark.parametrize("shots", [None, 10])
 @pytest.mark.parametrize("operator", [qml.S(0), qml.RX(0.4, 0) @ qml.Z(1), 2 * qml.T(0)], ids=str)
-def test_operator_that_is_no_observable_is_refused_by_name(
-    operator: Any, shots: int | None, device: Any
-) -> None:
+def test_no_observable_is_refused_by_name(operator: Any, shots: int | None, device: Any) -> None:
     for measurement in (qml.expval(operator), qml.var(operator)):
         with pytest.raises(qml.exceptions.DeviceError, match=r"Measurement .* not accepted"):
             measured(device, measurement, shots)

@@ -101,9 +101,7 @@ def test_install_replaces_link_of_another_installation_but_no_folder(qfw: Path) 
     fails(ConfigError, "already exists", installing.install, qfw, {})
 
 
-def test_install_refuses_folder_without_qfw_and_editable_installation(
-    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_install_refuses_others(qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(ConfigError, "is no QFw", installing.install, tmp_path, {})
     monkeypatch.setattr(installing, "is_editable", lambda: True)
     fails(ConfigError, "editable", installing.install, qfw, {})
@@ -148,9 +146,7 @@ def test_check_reports_each_problem_of_installation(
     assert run(["qfw", "check", str(qfw)]) == 1
 
 
-def test_named_environment_is_installed_with_absolute_path(
-    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absolute_path(qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = installing.layout(qfw).variables
     monkeypatch.delenv("SIMENV_SERVICE", raising=False)
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
@@ -164,9 +160,7 @@ def test_named_environment_is_installed_with_absolute_path(
     assert f"SIMENV_SERVICE={tmp_path}/other.simenv\n" in variables.read_text()
 
 
-def test_check_fails_for_token_file_with_revision_1(
-    qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_token_of_revision_1(qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     installing.install(qfw, {"SIMENV_QPM_PRIVATE": "yes", "SIMENV_QPM_TOKEN_FILE": "/token"})
     assert levels(qfw, capsys)["token"] == "fail"
 

@@ -157,9 +157,7 @@ def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
         ({"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"}, True),
     ],
 )
-def test_registration_with_directory_follows_deployment_variables(
-    environ: dict[str, str], registers: bool
-) -> None:
+def test_registration_follows_variables(environ: dict[str, str], registers: bool) -> None:
     assert registration.read(environ).registers is registers
 
 
@@ -227,9 +225,7 @@ def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatc
     hub.close()
 
 
-def test_ready_file_is_written_when_environment_comes_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ready_file_of_late_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = tmp_path / "ready"
     mine = service.Plugin({"QFW_SERVICE_READY_FILE": str(ready)}, 1)
     waits: list[float] = []
@@ -244,9 +240,7 @@ def test_ready_file_is_written_when_environment_comes_late(
     assert ready.exists()
 
 
-def test_plugin_of_revision_1_with_token_file_stays_closed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stays_closed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
     monkeypatch.setattr(defw, "install", lambda: None)
     service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
@@ -267,9 +261,7 @@ def test_device_is_registered_with_known_width(width: int, monkeypatch: pytest.M
     assert (mine._to_register() is not None) == (width > 0)
 
 
-def test_service_that_leaves_during_registration_is_deregistered(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_leaving_service_is_deregistered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 2)
     mine = registration.DirectoryRegistration(lambda: record, tmp_path / "ready")
     gone: list[str] = []

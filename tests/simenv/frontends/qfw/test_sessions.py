@@ -106,9 +106,7 @@ def test_process_of_other_type_opens_nothing(kind: str, monkeypatch: pytest.Monk
     [StartFailedError("no Python", hint="set SIMENV_PYTHON"), OSError(28, "set SIMENV_PYTHON")],
     ids=["simenv", "system"],
 )
-def test_private_environment_is_given_up_after_repeated_start_failures(
-    failure: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_given_up_after_failures(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
     def start(**_: Any) -> None:

@@ -133,9 +133,7 @@ def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> No
     assert estimator.run([pub], precision=0.1).result()[0].metadata["shots"] == 100
 
 
-def test_parameter_values_and_all_pubs_are_sent_in_one_message(
-    ideal: SimenvBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_pubs_in_one_message(ideal: SimenvBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     session, sizes = ideal.client.session, list[int]()
     send = session.send_submit
 

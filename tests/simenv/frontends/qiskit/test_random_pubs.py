@@ -193,9 +193,7 @@ def stretched() -> QuantumCircuit:
         (stretched(), "duration in an expression or stretch"),
     ],
 )
-def test_circuits_that_are_not_carried_are_refused_with_number_of_their_pub(
-    circuit: QuantumCircuit, text: str, ideal: SimenvBackend
-) -> None:
+def test_refused_pub_is_numbered(circuit: QuantumCircuit, text: str, ideal: SimenvBackend) -> None:
     before = ideal.client.queue(done=True)[0]
     with pytest.raises(QiskitError, match=f"circuit 2: .*{text}"):
         SimenvEstimator(ideal).run(

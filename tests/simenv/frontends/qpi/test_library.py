@@ -114,15 +114,11 @@ def test_exported_symbols_are_those_of_the_abi_and_of_the_header(library: Instal
     assert f"#define QPI_ABI_VERSION {ABI}\n" in header
 
 
-def test_layout_of_structures_and_values_of_constants_are_those_of_the_abi(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_layout_and_constants_are_of_the_abi(library: InstalledLibrary, tmp_path: Path) -> None:
     assert run([str(linked(HERE / "layout.c", library, tmp_path))]).split() == LAYOUT.split()
 
 
-def test_program_of_an_earlier_header_keeps_what_is_behind_its_options(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_earlier_header_writes_its_options_only(library: InstalledLibrary, tmp_path: Path) -> None:
     source = tmp_path / "earlier.c"
     source.write_text(
         "#include <simenv_qpi.h>\n#include <string.h>\n#undef qpi_options_init\n"

@@ -91,9 +91,7 @@ def test_tasks_run_under_acquired_reservation_until_release(resource: QuantumRes
     fails(NotFoundError, "", resource.release, "none")
 
 
-def test_acquired_reservation_is_renewed_while_in_use(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reservation_is_renewed(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.frontends.qrmi.LEASE_S", 8.0)
     quantum_resource = QuantumResource("main", environ=environ)
     token = quantum_resource.acquire()
@@ -136,9 +134,7 @@ def test_samples_are_in_order_of_shots(resource: QuantumResource, environ: dict[
     assert all(outcome[1] == outcome[3] for outcome in outcomes)
 
 
-def test_samples_above_the_limit_of_memory_are_sorted(
-    resource: QuantumResource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_samples_sorted(resource: QuantumResource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.frontends.qrmi.MAX_MEMORY_BYTES", 299)
     _, outcomes = shots_of(resource, [PAIR, None, 300])
     assert outcomes == sorted(outcomes)

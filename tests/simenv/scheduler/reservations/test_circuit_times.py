@@ -171,9 +171,7 @@ CHAIN = DeviceInfo(
 
 @pytest.mark.parametrize("pace", [False, True], ids=["emulated", "paced"])
 @pytest.mark.parametrize(("gates_1q", "gates_2q"), [(30, 6), (90, 6), (200, 40)])
-def test_device_holds_what_compilation_makes_of_the_reserved_circuits(
-    gates_1q: int, gates_2q: int, *, pace: bool
-) -> None:
+def test_device_holds_compiled_circuits(gates_1q: int, gates_2q: int, *, pace: bool) -> None:
     """Six gates on pairs become up to 40 on a chain."""
     pools = (PoolSpec("main", "any", device="chip", pace=pace),)
     host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6))

@@ -165,9 +165,7 @@ def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
         assert each in caught.value.hint
 
 
-def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_engine_is_not_chosen_and_hinted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "_installed", lambda modules: modules == ("numba",))
     assert routed(measured(chain(13))).engine == "statevector"
     tried = ChainTrial(bond=257, done=False)
@@ -306,9 +304,7 @@ def test_circuit_above_operation_limit_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("rank", "place"), [(-1, 0), (99, -1)])
-def test_added_engine_card_is_considered_by_its_auto_rank(
-    rank: int, place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_added_card_is_considered(rank: int, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     aer = catalog.card("aer")
     new = msgspec.structs.replace(
         aer, name="new", auto=catalog.AutoChoice(lambda _profile, _num_qubits: rank)

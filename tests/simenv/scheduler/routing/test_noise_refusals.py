@@ -82,9 +82,7 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
         (1, ("expectation",), "'stabilizer' has no expectation values"),
     ],
 )
-def test_refusal_for_options_is_that_of_an_engine_that_has_them(
-    twirl: int, outputs: tuple[str, ...], text: str
-) -> None:
+def test_refusal_is_of_an_able_engine(twirl: int, outputs: tuple[str, ...], text: str) -> None:
     terms = TaskOptions(options=(("twirl", twirl),), outputs=outputs)
     fails(SimenvError, text, engine_choice.route, relaxing(5), terms, POOLS, LIMITS)
 

@@ -137,9 +137,7 @@ def test_named_hardware_pool_refuses_what_it_cannot_run() -> None:
         (("emulater",), "'emulater' is neither a pool nor a kind", "did you mean 'emulat"),
     ],
 )
-def test_unknown_name_in_preference_is_refused_with_hint(
-    prefer: tuple[str, ...], message: str, hint: str
-) -> None:
+def test_unknown_preference_is_refused(prefer: tuple[str, ...], message: str, hint: str) -> None:
     assert hint in fails(OptionError, message, routed, *prefer).hint
 
 

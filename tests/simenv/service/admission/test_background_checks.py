@@ -82,9 +82,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     ],
     ids=["submit", "explain"],
 )
-def test_other_clients_are_served_while_large_program_is_checked(
-    bench: ServiceHarness, held: Held, question: m.FromClient
-) -> None:
+def test_others_are_served(bench: ServiceHarness, held: Held, question: m.FromClient) -> None:
     other = bench.listener.connect(PeerKind.CLIENT, b"other")
     bench.peer.send(codec.encode(question))
     while not held.begun.wait(0.001):
@@ -102,9 +100,7 @@ def test_other_clients_are_served_while_large_program_is_checked(
     assert answer.request == 7
 
 
-def test_client_whose_program_is_examined_hears_that_the_service_lives(
-    bench: ServiceHarness, held: Held
-) -> None:
+def test_examined_client_hears_from_service(bench: ServiceHarness, held: Held) -> None:
     bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
     while not held.begun.wait(0.001):
         bench.loop.run_once(timeout_s=0.0)

@@ -61,9 +61,7 @@ def test_device_of_transpile_call_is_bounded() -> None:
     ],
     ids=str,
 )
-def test_device_of_transpile_call_that_is_none_is_refused(
-    changes: dict[str, object], error: type[SimenvError]
-) -> None:
+def test_transpile_without_device(changes: dict[str, object], error: type[SimenvError]) -> None:
     fails(error, "", examined_call, _call(msgspec.structs.replace(RING, **changes)), TERMS)
 
 

@@ -148,9 +148,7 @@ def _padded(k: int, more: int = 0) -> Program:
     return msgspec.structs.replace(program(), qubits=qubits, slots=slots)
 
 
-def test_structure_is_examined_once_in_one_message_and_in_later_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_structure_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[bytes] = []
     value = background_checks.look
 
@@ -201,9 +199,7 @@ def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:
     assert bench.replayed.queued == 1
 
 
-def test_held_acceptance_is_sent_when_its_time_is_over(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_acceptance_after_hold(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.say(waiting()) == []
     monkeypatch.setattr(submissions, "_HOLD_NS", 0)
     bench.step()

@@ -100,9 +100,7 @@ def test_release_survives_crash(office: ReservationHarness) -> None:
     assert office.view(1).reservation == number
 
 
-def test_reservation_whose_time_passed_while_service_was_down_is_expired(
-    office: ReservationHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_while_down(office: ReservationHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     number = office.reserve(4, ttl_ns=SECOND).reservation
     office.under(number, 200)
     later = office.info(number).expires_ns

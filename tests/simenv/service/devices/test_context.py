@@ -19,9 +19,7 @@ NAME = "superconducting-lattice"
 TEXT = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nx q;\nmeasure q -> c;\n"
 
 
-def test_first_check_leaves_kernels_of_other_circuits_to_other_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_check_compiles_few_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its task would wait for them; the loop checks no circuit before they are compiled."""
     monkeypatch.setattr(kernel, "_kernels", dict(kernel._kernels))
 

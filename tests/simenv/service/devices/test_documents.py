@@ -47,9 +47,7 @@ def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.Monke
     ]
 
 
-def test_owner_with_documents_in_use_only_is_refused_more(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_owner_of_documents_in_use_only(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MAX_OWNER_BYTES", 10)
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("a0", b"8 bytes.", "ana")

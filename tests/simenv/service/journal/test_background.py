@@ -63,9 +63,7 @@ def test_backup_contains_all_commits_before_stop(paths: EnvironmentPaths) -> Non
     live.close()
 
 
-def test_commits_during_backup_neither_restart_nor_enter_it(
-    paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commits_during_backup(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(paths)
     for seq in range(4, 300):
         live.finish(seq, [TaskState.DONE], bytes(20_000))

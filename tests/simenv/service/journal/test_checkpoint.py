@@ -105,9 +105,7 @@ def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("task", [0, -1, 3, 2**40])
 @pytest.mark.parametrize("place", ["result", "finished"])
-def test_start_refuses_journal_with_completion_of_unknown_task(
-    ready: ServiceHarness, place: str, task: int
-) -> None:
+def test_start_refuses_unknown_completion(ready: ServiceHarness, place: str, task: int) -> None:
     ready.submit(spec(), spec(2))
     tasks = ready.assigned()
     ready.finish(tasks)

@@ -122,9 +122,7 @@ def test_same_key_from_another_app_returns_the_same_tasks(bench: ServiceHarness)
     assert (again.repeated, again.first) == (True, first.first)
 
 
-def test_since_selects_tasks_submitted_after_its_time(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_since_selects_by_time(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", 10**12)  # one page takes all
     now = time.time()
     for k in range(9):
@@ -165,9 +163,7 @@ def scans(bench: ServiceHarness) -> None:
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["same", "earlier"])
 @pytest.mark.parametrize("filters", [{}, {"run_name": "b"}, {"states": (TaskState.DONE,)}], ids=str)
-def test_newest_rows_are_the_end_of_all_rows(
-    bench: ServiceHarness, filters: dict[str, object], earlier: bool
-) -> None:
+def test_newest_are_end(bench: ServiceHarness, filters: dict[str, object], earlier: bool) -> None:
     scans(bench)
     past = TaskHistory(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
     every = list(past.tasks(**filters))  # type: ignore[arg-type]
@@ -210,9 +206,7 @@ def test_newest_rows_end_at_since(bench: ServiceHarness, monkeypatch: pytest.Mon
     assert [(page.last, page.complete) for page in link.pages] == [(15, True)]
 
 
-def test_history_page_ends_when_its_time_slice_is_over(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_ends_with_time_slice(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(*[spec(seed=k) for k in range(200)])
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # the time is over already
     page = bench.get(History, GetHistory(1))

@@ -59,9 +59,7 @@ def test_other_connections_are_answered_during_long_query(
     assert bench.heard()
 
 
-def test_answers_to_one_connection_keep_their_order(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_keep_their_order(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(bench, 10)
     monkeypatch.setattr(event_loop, "SLICE_NS", 0)
     bench.peer.send(codec.encode(m.GetTasks(1, list(range(1, 11)))))
@@ -70,9 +68,7 @@ def test_answers_to_one_connection_keep_their_order(
     assert [getattr(answer, "request", 0) for answer in bench.heard()] == [1, 2]
 
 
-def test_completions_of_one_message_are_read_once_for_all_watched_tasks(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_completions_are_read_once(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(*[spec(seed=k) for k in range(100)])
     tasks = bench.assigned()
     bench.finish(tasks)
@@ -123,9 +119,7 @@ def test_number_of_waiting_queries_per_connection_is_bounded(bench: ServiceHarne
     assert not waiting.busy
 
 
-def test_large_completions_are_returned_in_several_pages(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_pages_of_results(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         ended(bench, 3, f"~{number}")
     monkeypatch.setattr(handlers, "PAGE_BYTES", 1)
@@ -152,9 +146,7 @@ def test_a_task_keeps_its_newest_watchers_only(bench: ServiceHarness) -> None:
     assert completions._watchers[1][-1] == b"client"
 
 
-def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_answers_hold_others(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
     monkeypatch.setattr("memory_transport.SEND_QUEUE_MESSAGES", 8)
     other = bench.listener.connect(PeerKind.CLIENT, b"other")

@@ -50,9 +50,7 @@ def test_engine_error_during_cancel_keeps_its_message(ready: ServiceHarness) -> 
     assert codec.failure(done.payload).message == "the matrix is not unitary"
 
 
-def test_index_and_sync_are_written_while_event_loop_is_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_busy_loop_writes_index_and_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completions, "MAX_UNINDEXED", 10)
     monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 0.0)
     bench = ServiceHarness(tmp_path)
@@ -68,9 +66,7 @@ def test_index_and_sync_are_written_while_event_loop_is_busy(
     assert not bench.journal.unsynced
 
 
-def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_later_commit_keeps_sync_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 1e6)  # not on a slow machine either
     bench = ServiceHarness(tmp_path)
     bench.join()
@@ -84,9 +80,7 @@ def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
     assert bench.loop._upkeep._unsynced_ns == began_ns > 0
 
 
-def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
-    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_read_lists_many_tasks(ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     ready.submit(*[spec(seed=k) for k in range(40)])
     while tasks := ready.assigned():
         ready.finish(tasks)

@@ -157,9 +157,7 @@ def test_removal_of_unacknowledged_completions_is_reported(bench: ServiceHarness
     assert "6 completions among them had not been acknowledged" in events[-1].message
 
 
-def test_old_tasks_are_removed_without_a_request(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_tasks_are_removed(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(bench)
     aged_priority(bench, range(1, 4), days=31)
     monkeypatch.setattr(retention, "LIMITS_POLL_S", 0.0)

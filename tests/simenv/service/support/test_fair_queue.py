@@ -75,9 +75,7 @@ def test_log_text_in_any_script_is_unchanged() -> None:
     assert shown("Zürich ψ 量子\tend").endswith("INFO Zürich ψ 量子\tend")
 
 
-def test_repeated_log_lines_are_limited_and_their_number_is_reported(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_line_limits(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(support.time, "monotonic", lambda: now)
     rate_limited_log = RateLimitedLog(logging.getLogger("test"))

@@ -80,9 +80,7 @@ def test_port_that_is_in_use_is_replaced_unless_configured(tmp_path: Path) -> No
     assert now.public_key == result.public_key
 
 
-def test_everywhere_binds_all_interfaces_and_publishes_node_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everywhere_publishes_node_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound: list[str] = []
 
     class Noted:

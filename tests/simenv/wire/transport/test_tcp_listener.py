@@ -78,7 +78,7 @@ def test_local_client_is_local_whatever_its_route(house: ListenerThread, tmp_pat
     near.close()
 
 
-def test_worker_key_is_refused_by_client_listener(house: ListenerThread) -> None:
+def test_worker_key_no_client(house: ListenerThread) -> None:
     assert house.key_commands[house.keys["hand"].public].role is Role.WORKER
     hand = house.connect("hand")
     hand.send(b"a result")
@@ -153,9 +153,7 @@ def test_old_key_is_refused_after_replacement_by_key_of_same_name(house: Listene
     assert way_becomes(ana, HandshakeState.REFUSED)
 
 
-def test_messages_for_closed_connection_do_not_reach_new_connection_of_same_route(
-    house: ListenerThread,
-) -> None:
+def test_messages_of_closed_connection_reach_no_new_one(house: ListenerThread) -> None:
     ana = house.connect("ana", b"the same route")
     ana.send(b"mine")
     peer = house.of(b"mine")[1]

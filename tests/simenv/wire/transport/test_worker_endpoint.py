@@ -118,9 +118,7 @@ def test_unknown_worker_key_is_refused(meeting: Meeting) -> None:
     worker.close()
 
 
-def test_worker_key_is_refused_by_client_listener(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_worker_key_no_client(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     by_node_door = open_later(meeting.address, WORKER)
     by_node_door.send(b"submit")
     assert meeting.heard()[0] is PeerKind.WORKER  # where a Submit is no message at all
@@ -129,17 +127,13 @@ def test_worker_key_is_refused_by_client_listener(
     assert meeting.hears_nothing()
 
 
-def test_key_of_service_user_connects_as_client_not_as_worker(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_service_key_client(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     own = open_later(meeting.address, OWN)
     own.send(b"join")
     assert meeting.heard()[0] is PeerKind.CLIENT
 
 
-def test_client_key_is_refused_by_worker_listener(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_client_key_no_worker(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     guest = new_pair()
     meeting.listener.admit({guest.public: LOCAL}, b"")
     open_later(meeting.address, guest).send(b"join")

@@ -58,9 +58,7 @@ def test_revisions_do_not_share_completions(qpm: QPM, single: SingleQPM) -> None
     assert qpm.task_status(cid)["outcome"] == "UNKNOWN"
 
 
-def test_ready_check_queries_service_at_most_once_per_interval(
-    single: SingleQPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ready_asks_once_an_interval(single: SingleQPM, monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[int] = []
     status = single._identity.status
 
@@ -89,9 +87,7 @@ def test_idle_session_ends_when_all_was_read(qpm: QPM, monkeypatch: pytest.Monke
     assert session.qpm() is not first
 
 
-def test_idle_session_is_kept_for_open_and_evicted_circuits(
-    qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_session_keeps_open(qpm: QPM, busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "IDLE_S", 0.0)
     session = service.QfwSession(SimpleNamespace(wait=lambda _: qpm))  # type: ignore[arg-type]
     first = session.qpm()
