@@ -14,16 +14,7 @@ from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
 from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.accept import (
-    LEAST_GAIN,
-    HeldOutGain,
-    between,
-    blended,
-    expanded_level,
-    gain,
-    implausible,
-    lower_bound,
-)
+from simenv.calibration import accept
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import calibrate as fitting
 from simenv.calibration.fit.calibrate import AER, HOMOGENEOUS, SNAPSHOT, FitRefusedError, calibrate
@@ -33,8 +24,8 @@ from simenv.calibration.score import Predictor
 def test_percentiles_of_few_values_are_expanded() -> None:
     """Student's t with 5 degrees of freedom at 5 %: -2.0150 (Abramowitz, Stegun, table 26.10)."""
     phi = 0.5 * math.erfc(2.0150 * math.sqrt(6.0 / 5.0) / math.sqrt(2.0))
-    assert expanded_level(0.05, 6) == pytest.approx(phi, rel=1e-3)
-    assert expanded_level(0.05, 10_000) == pytest.approx(0.05, rel=1e-2)
+    assert accept.expanded_level(0.05, 6) == pytest.approx(phi, rel=1e-3)
+    assert accept.expanded_level(0.05, 10_000) == pytest.approx(0.05, rel=1e-2)
 
 
 def test_the_bound_of_a_gain_holds_as_often_as_it_says() -> None:
@@ -42,26 +33,26 @@ def test_the_bound_of_a_gain_holds_as_often_as_it_says() -> None:
     misses = 0
     for _ in range(300):
         change = rng.normal(1.0, 1.0, size=8)
-        misses += lower_bound(change, np.ones(8, np.int64), [str(k) for k in range(8)]) > 1.0
+        misses += accept.lower_bound(change, np.ones(8, np.int64), [str(k) for k in range(8)]) > 1.0
     assert misses / 300 == pytest.approx(0.05, abs=0.035)
 
 
 def test_runs_of_one_body_count_as_one_circuit() -> None:
     change = np.array([0.02, 0.03, 0.025, 0.02, -0.004, -0.001])
     runs = np.ones(6, np.int64)
-    apart = lower_bound(change, runs, ["a", "b", "c", "d", "e", "f"])
-    together = lower_bound(change, runs, ["a", "a", "a", "a", "e", "f"])
+    apart = accept.lower_bound(change, runs, ["a", "b", "c", "d", "e", "f"])
+    together = accept.lower_bound(change, runs, ["a", "a", "a", "a", "e", "f"])
     assert apart > 0.0 > together
-    assert lower_bound(change, runs, ["a"] * 6) == -math.inf
+    assert accept.lower_bound(change, runs, ["a"] * 6) == -math.inf
 
 
 def test_a_gain_needs_its_mean_and_its_median() -> None:
     before = np.array([0.5, 0.9, 0.9, 0.9, 0.9])
     runs, bodies = np.ones(5, np.int64), list("abcde")
-    assert gain(before + 0.05, before, runs, bodies).is_significant
-    assert not gain(before + LEAST_GAIN / 2, before, runs, bodies).is_significant
+    assert accept.gain(before + 0.05, before, runs, bodies).is_significant
+    assert not accept.gain(before + accept.LEAST_GAIN / 2, before, runs, bodies).is_significant
     array = np.array([0.9, 0.899, 0.899, 0.899, 0.899])
-    result = gain(array, before, runs, bodies)
+    result = accept.gain(array, before, runs, bodies)
     assert result.mean > 0.0
     assert result.is_worse
     assert not result.is_significant
@@ -71,13 +62,13 @@ def test_devices_between_two_change_by_logarithms() -> None:
     before = library.load("lima")
     qubit = msgspec.structs.replace(before.qubits[0], t1_us=4.0 * (before.qubits[0].t1_us or 1.0))
     after = msgspec.structs.replace(before, name="after", qubits=(qubit, *before.qubits[1:]))
-    middle = blended(before, after, 0.5)
+    middle = accept.blended(before, after, 0.5)
     assert middle.name == "after"
     assert middle.qubits[0].t1_us == pytest.approx(2.0 * (before.qubits[0].t1_us or 0.0))
     assert middle.qubits[1] == before.qubits[1]
-    assert blended(before, after, 1.0) is after
-    assert between(0.0, 0.1, 0.5) == pytest.approx(0.05)
-    assert between(None, 0.1, 0.5) is None
+    assert accept.blended(before, after, 1.0) is after
+    assert accept.between(0.0, 0.1, 0.5) == pytest.approx(0.05)
+    assert accept.between(None, 0.1, 0.5) is None
 
 
 def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
@@ -126,7 +117,7 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
 
 def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
     def choice(base: str, mean: float, low: float) -> fitting._Choice:
-        held_out = HeldOutGain(mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 5, 5)
+        held_out = accept.HeldOutGain(mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 5, 5)
         return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, held_out)  # type: ignore[arg-type]
 
     better = choice(HOMOGENEOUS, 0.02, 0.01)
@@ -145,15 +136,17 @@ def held_out(
     p10: float = 0.8,
     aer: tuple[float, float] = (0.0, 0.0),
     properties: tuple[float, float] = (0.0, 0.0),
-) -> HeldOutGain:
+) -> accept.HeldOutGain:
     """A gain over a snapshot with median 0.9 and 10th percentile 0.8. `aer`, `properties`: those of
     both forms of Aer's recipe, 0.0 for values far below."""
-    return HeldOutGain(
+    return accept.HeldOutGain(
         mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 12, 12, p10, 0.8, *aer, aer[0], *properties
     )
 
 
-def choice(base: str, gained: HeldOutGain, after: np.ndarray | None = None) -> fitting._Choice:
+def choice(
+    base: str, gained: accept.HeldOutGain, after: np.ndarray | None = None
+) -> fitting._Choice:
     return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, gained, after)  # type: ignore[arg-type]
 
 
@@ -230,8 +223,8 @@ def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
 
 def test_factors_outside_the_plausible_range_are_named() -> None:
     names = ("relaxation 4", "zz", "zz 0 1", "asymmetry")
-    assert implausible(zip(names, (1.2, 0.6, -0.2, -1.0), strict=True)) == ()
+    assert accept.implausible(zip(names, (1.2, 0.6, -0.2, -1.0), strict=True)) == ()
     names = ("relaxation 4", "zz", "p01", "asymmetry")
-    texts = implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
+    texts = accept.implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
     assert texts[0] == "relaxation 4 x 19.8, outside 0.2 to 5"
     assert len(texts) == 4

@@ -11,21 +11,7 @@ from failing import fails
 from qiskit.quantum_info import Statevector
 
 from bench.harness.sampled_device import chain, coverage
-from simenv.calibration.experiments import clifford, procedure, programs
-from simenv.calibration.experiments.estimators import (
-    Estimate,
-    fit_decay,
-    fit_frequency,
-    simultaneous_z,
-    wilson,
-)
-from simenv.calibration.experiments.plans import (
-    Counts,
-    ExperimentSetting,
-    add,
-    pair_sets,
-    qubit_sets,
-)
+from simenv.calibration.experiments import clifford, estimators, plans, procedure, programs
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece
 from simenv.calibration.fit.components import Component
@@ -74,8 +60,8 @@ def test_sequences_return_to_their_basis_state(gate: clifford.NativeOperation, k
 
 
 def test_sets_do_not_touch_and_cover_everything() -> None:
-    singles = qubit_sets(range(9), LATTICE)
-    pairs = pair_sets(LATTICE, LATTICE)
+    singles = plans.qubit_sets(range(9), LATTICE)
+    pairs = plans.pair_sets(LATTICE, LATTICE)
     coupled = {frozenset(pair) for pair in LATTICE}
     assert sorted(q for each in singles for q in each) == list(range(9))
     assert sorted(pair for each in pairs for pair in each) == LATTICE
@@ -105,11 +91,11 @@ def test_pairs_of_an_all_to_all_device_are_a_ring() -> None:
 
 
 def test_marginal_counts_of_wide_results() -> None:
-    points = tuple(ExperimentSetting("t1", (q,), 0.0) for q in range(70))
+    points = tuple(plans.ExperimentSetting("t1", (q,), 0.0) for q in range(70))
     outcomes = np.zeros((2, 9), np.uint8)
     outcomes[1, 8] = 1 << 3  # clbit 67
-    table: Counts = {}
-    add(table, points, outcomes, np.array([30, 12], np.uint32))
+    table: plans.Counts = {}
+    plans.add(table, points, outcomes, np.array([30, 12], np.uint32))
     assert table[points[67]].tolist() == [30, 12]
     assert table[points[0]].tolist() == [42, 0]
 
@@ -119,12 +105,12 @@ def test_marginal_counts_of_wide_results() -> None:
     [(0.0, 0.0, 1.0), (0.25, 0.0, 1.0), (0.9, 0.8, 1.0), (0.14, 0.13, 0.2), (0.0, 0.0, 0.02)],
 )
 def test_gates_without_a_signal_do_not_work(first: float, later: float, contrast: float) -> None:
-    table: Counts = {}
+    table: plans.Counts = {}
     for length, signal in ((1, first), (4, later), (16, later * later)):
         for arm in range(4):
             odds = np.full(4, (1.0 - signal) / 4.0)
             odds[arm] += signal
-            point = ExperimentSetting("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
+            point = plans.ExperimentSetting("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
             table[point] = np.round(10_000 * odds).astype(np.int64)
     _, works = procedure._rates(table, "rb2", {0: contrast, 1: contrast})[0, 1]
     assert works == (first > 0.5 * contrast or contrast < 0.1)
@@ -134,7 +120,7 @@ def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
     x = np.array([[0.0, 100.0, 200.0], [1.0, 10.0, 20.0]])
     rates, sizes = np.array([0.01, 0.05]), np.array([0.9, 0.7])
     signal = sizes[:, None] * np.exp(-rates[:, None] * x)
-    result = fit_decay(x, signal, np.full(x.shape, 1e-6))
+    result = estimators.fit_decay(x, signal, np.full(x.shape, 1e-6))
     np.testing.assert_allclose(result.rate, rates, rtol=1e-8)
     np.testing.assert_allclose(np.exp(result.log_amplitude), sizes, rtol=1e-8)
     assert (result.chi_square < 1e-12).all()
@@ -143,26 +129,26 @@ def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
 def test_frequency_is_found_beyond_one_turn_and_with_its_sign() -> None:
     x = np.array([1.0, 4.0, 16.0, 48.0])
     for frequency in (-0.31, 0.02, 1.1):
-        result = fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
+        result = estimators.fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
         assert result.frequency == pytest.approx(frequency, abs=1e-9)
 
 
 def test_wilson_interval_of_no_events_has_an_upper_end() -> None:
-    low, high = wilson(0.0, 1000, 2.0)
+    low, high = estimators.wilson(0.0, 1000, 2.0)
     assert low == 0.0
     assert high == pytest.approx(4.0 / 1004.0)
 
 
 def test_time_beyond_the_delays_has_an_infinite_interval() -> None:
-    estimate = Estimate("t1_us", (0,), 1e6, 1e-6, "inverse")
+    estimate = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse")
     low, high = estimate.interval(3.0)
     assert math.isinf(high)
     assert low == pytest.approx(1.0 / (1e-6 + 3e-6))
 
 
 def test_simultaneous_intervals_are_wider_the_more_there_are() -> None:
-    assert simultaneous_z(1, 0.95) == pytest.approx(1.95996, abs=1e-4)
-    assert simultaneous_z(200) == pytest.approx(4.0545, abs=1e-3)
+    assert estimators.simultaneous_z(1, 0.95) == pytest.approx(1.95996, abs=1e-4)
+    assert estimators.simultaneous_z(200) == pytest.approx(4.0545, abs=1e-3)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_state() -> None:

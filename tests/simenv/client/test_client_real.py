@@ -20,14 +20,7 @@ from busy_circuits import ENDLESS
 from failing import fails
 
 import simenv
-from simenv.errors import (
-    BatchRefusedError,
-    InfeasibleError,
-    NotFoundError,
-    OptionError,
-    ProgramError,
-    TaskCancelledError,
-)
+from simenv import errors
 from simenv.model import TaskState
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
@@ -116,30 +109,32 @@ def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     options = {"parameter_values": angles[7:8], "seed": seventh.seed, "shots": 512}
     assert env.run(circuit, binding_index=7, **options).counts == seventh.counts
     assert env.run(circuit, binding_index=6, **options).counts != seventh.counts
-    fails(OptionError, "submit_many", env.submit, circuit, parameter_values=[[0.1], [0.2]])
-    fails(OptionError, "angle", env.submit, circuit)
-    with pytest.raises(OptionError, match="binding_index=-1"):
+    fails(errors.OptionError, "submit_many", env.submit, circuit, parameter_values=[[0.1], [0.2]])
+    fails(errors.OptionError, "angle", env.submit, circuit)
+    with pytest.raises(errors.OptionError, match="binding_index=-1"):
         env.submit(circuit, parameter_values=[0.1], binding_index=-1)
 
 
 def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Client) -> None:
     before = env.status()
-    assert "measure_all" in fails(ProgramError, "measures nothing", env.submit, PLAIN).hint
-    fails(ProgramError, "statevector", env.submit, BELL, outputs=("counts", "statevector"))
-    fails(OptionError, "exact", env.submit, BELL, shots=None)
-    with pytest.raises(BatchRefusedError) as batch:
+    assert "measure_all" in fails(errors.ProgramError, "measures nothing", env.submit, PLAIN).hint
+    fails(errors.ProgramError, "statevector", env.submit, BELL, outputs=("counts", "statevector"))
+    fails(errors.OptionError, "exact", env.submit, BELL, shots=None)
+    with pytest.raises(errors.BatchRefusedError) as batch:
         env.submit_many([BELL, "qreg q[", PLAIN.replace("h", "hh"), BELL])
     assert [error.index for error in batch.value.errors] == [1, 2]
-    fails(BatchRefusedError, "item 1", env.submit_many, [BELL, PLAIN])
-    fails(OptionError, "several circuits", env.submit_many, BELL)
+    fails(errors.BatchRefusedError, "item 1", env.submit_many, [BELL, PLAIN])
+    fails(errors.OptionError, "several circuits", env.submit_many, BELL)
     after = env.status()
     assert (after.queued, after.done) == (before.queued, before.done)
 
 
 def test_too_wide_circuit_is_refused_with_hint(env: simenv.Client) -> None:
-    refused = fails(InfeasibleError, "60 qubits", env.submit, WIDE, engine="statevector")
+    refused = fails(errors.InfeasibleError, "60 qubits", env.submit, WIDE, engine="statevector")
     assert "widest program that fits" in refused.hint
-    caught = fails(BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector")
+    caught = fails(
+        errors.BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector"
+    )
     assert [error.index for error in caught.errors] == [1]
 
 
@@ -155,14 +150,14 @@ def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
         result = other.task(task.id)
         assert (result.name, result.result(60).counts) == ("found", counts)
         assert result.state is TaskState.DONE
-        fails(NotFoundError, "t-zzzzz", other.task, "t-zzzzz")
-        fails(NotFoundError, "nonsense", other.task, "nonsense")
+        fails(errors.NotFoundError, "t-zzzzz", other.task, "t-zzzzz")
+        fails(errors.NotFoundError, "nonsense", other.task, "nonsense")
 
 
 def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
     task = env.submit(ENDLESS, shots=10)
     assert task.cancel()
-    fails(TaskCancelledError, "", task.result, 60)
+    fails(errors.TaskCancelledError, "", task.result, 60)
     assert not task.cancel()
     assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
 
@@ -313,18 +308,18 @@ def test_posted_tasks_have_unique_ids_and_results(env: simenv.Client) -> None:
 
 
 def test_refused_posted_task_raises_at_first_use(env: simenv.Client) -> None:
-    with pytest.raises(ProgramError):
+    with pytest.raises(errors.ProgramError):
         env.post("qreg q[")  # found here, before anything is sent
     refused = env.post(WIDE, engine="statevector")
     deadline = time.monotonic() + 60.0
     while not refused.done():
         assert time.monotonic() < deadline
     for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
-        fails(InfeasibleError, "60 qubits", use)
+        fails(errors.InfeasibleError, "60 qubits", use)
 
     async def awaited() -> None:
         await env.post(WIDE, engine="statevector")
 
-    fails(InfeasibleError, "", asyncio.run, awaited())
+    fails(errors.InfeasibleError, "", asyncio.run, awaited())
     with pytest.raises(TypeError, match="shot"):
         env.post(BELL, shot=1)  # type: ignore[call-arg]

@@ -12,13 +12,7 @@ from failing import fails
 
 from simenv import config
 from simenv.client import launch
-from simenv.config.paths import (
-    SERVICE_NAMES,
-    SERVICE_PREFIXES,
-    WORKER_NAMES,
-    WORKER_PREFIXES,
-    worker_environ,
-)
+from simenv.config import paths
 from simenv.errors import ConfigError
 
 MPI_WAIT_S = 120.0
@@ -46,7 +40,7 @@ STEP = {
 
 
 def inherited(**environ: str) -> dict[str, str]:
-    return dict(worker_environ(environ))
+    return dict(paths.worker_environ(environ))
 
 
 def test_mpi_settings_of_site_reach_worker() -> None:
@@ -65,8 +59,8 @@ def test_setting_reaches_a_worker_from_the_shell_that_started_the_service(name: 
 
 
 def test_service_variables_include_all_worker_variables() -> None:
-    assert WORKER_NAMES < SERVICE_NAMES
-    assert set(WORKER_PREFIXES) < set(SERVICE_PREFIXES)
+    assert paths.WORKER_NAMES < paths.SERVICE_NAMES
+    assert set(paths.WORKER_PREFIXES) < set(paths.SERVICE_PREFIXES)
 
 
 def test_mpi_rank_variables_of_service_do_not_reach_worker() -> None:

@@ -14,17 +14,7 @@ from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state import owner_quotas
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    AddKey,
-    GetLimits,
-    Keys,
-    OwnerReports,
-    Renew,
-    Reservations,
-    RevokeKey,
-    SetLimits,
-)
+from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.queries import App, GetApp
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
@@ -33,8 +23,8 @@ from simulators.statevector.dynamic.branches import Budget
 DAY_NS = 86_400 * 10**9
 
 
-def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> OwnerReports:
-    return office.get(OwnerReports, SetLimits(1, owner, values), office.ops)
+def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> admin.OwnerReports:
+    return office.get(admin.OwnerReports, admin.SetLimits(1, owner, values), office.ops)
 
 
 def order(
@@ -75,7 +65,7 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
     assert isinstance(order(office, 2, "~a"), m.Accepted)
     office.finish(office.assigned())
     office.finish(office.assigned())
-    use = office.get(OwnerReports, GetLimits(1), office.ana).owners[0].use
+    use = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners[0].use
     assert (use.queued_tasks, use.queued_bytes) == (0, 0)
     assert use.kept_bytes > 0
     assert isinstance(order(office, 2, "~b"), m.Accepted)
@@ -128,10 +118,10 @@ def test_reservation_longer_than_limit_of_owner_is_refused(office: ReservationHa
 
 def test_a_renewal_above_the_limit_is_refused(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    result = office.refusal(Renew(4, number, 3_650 * DAY_NS), office.ana)
+    result = office.refusal(admin.Renew(4, number, 3_650 * DAY_NS), office.ana)
     assert result.code == "limit"
     assert "limit of 86400 s" in result.message
-    assert office.get(Reservations, Renew(4, number, DAY_NS), office.ana)
+    assert office.get(admin.Reservations, admin.Renew(4, number, DAY_NS), office.ana)
 
 
 def test_reservations_of_one_owner_are_limited(office: ReservationHarness) -> None:
@@ -156,7 +146,7 @@ def test_client_reserves_at_most_its_percentage_of_pool_workers(tmp_path: Path) 
 
 def test_reservations_of_revoked_key_are_released(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    office.get(Keys, RevokeKey(1, "ana"), office.ops)
+    office.get(admin.Keys, admin.RevokeKey(1, "ana"), office.ops)
     info = office.info(number)
     assert info.state == "released"
 
@@ -194,18 +184,20 @@ def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarnes
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)
     office.begin_again()
-    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert (value.limits.max_queued_tasks, value.limits.max_priority) == (7, 3)
-    office.get(OwnerReports, SetLimits(1, "ana", {}, reset=True), office.ops)
+    office.get(admin.OwnerReports, admin.SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
-    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert value.limits == owner_quotas.CLIENT_LIMITS
 
 
 def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
     table = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
     office = ReservationHarness(tmp_path, owner_limits=table)
-    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
+    reports = {
+        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+    }
     assert list(reports) == ["", "ana", "ben", "ops"]
     assert reports["ana"].limits.max_queued_tasks == 5
     assert reports["ben"].limits.max_queued_tasks == 5
@@ -214,9 +206,9 @@ def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
 
 
 def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) -> None:
-    reports = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    reports = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert [report.owner for report in reports] == ["ana"]
-    assert office.refusal(SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
+    assert office.refusal(admin.SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
         "not_allowed"
     )
 
@@ -224,14 +216,14 @@ def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) 
 @pytest.mark.parametrize(
     ("question", "code", "words"),
     [
-        (SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
-        (SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
-        (SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
-        (SetLimits(1, "ana"), "option", "no limit is named"),
+        (admin.SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
+        (admin.SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
+        (admin.SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
+        (admin.SetLimits(1, "ana"), "option", "no limit is named"),
     ],
 )
 def test_invalid_limit_change_is_refused(
-    office: ReservationHarness, question: SetLimits, code: str, words: str
+    office: ReservationHarness, question: admin.SetLimits, code: str, words: str
 ) -> None:
     result = office.refusal(question, office.ops)
     assert result.code == code
@@ -240,9 +232,11 @@ def test_invalid_limit_change_is_refused(
 
 def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=7)
-    office.say(RevokeKey(1, "ana"), office.ops)
-    office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)
-    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
+    office.say(admin.RevokeKey(1, "ana"), office.ops)
+    office.say(admin.AddKey(1, "ana", "client", "x" * 40), office.ops)
+    reports = {
+        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+    }
     assert reports["ana"].limits == owner_quotas.CLIENT_LIMITS
 
 

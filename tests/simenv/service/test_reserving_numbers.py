@@ -8,16 +8,7 @@ from reservation_harness import ReservationHarness
 
 from simenv.model import AdmissionPolicy, AdmissionReason, DeviceProfile, ReservationRequest
 from simenv.wire import codec
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    DecisionReply,
-    GetReservations,
-    Release,
-    Renew,
-    Reserve,
-    SetPolicy,
-    SetProfile,
-)
+from simenv.wire.messages import admin, client as m
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +45,8 @@ def hear(office: ReservationHarness, body: bytes) -> m.ToClient:
 def test_invalid_reservation(office: ReservationHarness, field: str | int, value: object) -> None:
     before = office.digest()
     path: tuple[str | int, ...] = (2, field) if isinstance(field, str) else (2, "workload", field)
-    answer = hear(office, raw(Reserve(9, ReservationRequest(device="main")), path, value))
-    if isinstance(answer, DecisionReply):
+    answer = hear(office, raw(admin.Reserve(9, ReservationRequest(device="main")), path, value))
+    if isinstance(answer, admin.DecisionReply):
         assert answer.decision.status == "rejected"
         assert answer.decision.code in (AdmissionReason.INVALID_REQUEST, AdmissionReason.TOO_LARGE)
     else:
@@ -68,13 +59,16 @@ def test_invalid_reservation(office: ReservationHarness, field: str | int, value
 @pytest.mark.parametrize(
     "message",
     [
-        (Renew(9, 1, 1), (2,)),
-        (Renew(9, 1, 1), (3,)),
-        (Release(9, 1), (2,)),
-        (GetReservations(9, 1), (2,)),
-        *((SetProfile(9, "main", DeviceProfile()), (3, field)) for field in ("device_rate",)),
-        (SetProfile(9, "main", DeviceProfile()), (3, "one_q_gate_ns")),
-        (SetPolicy(9, "main", AdmissionPolicy("credit", total_credits=1)), (3, "total_credits")),
+        (admin.Renew(9, 1, 1), (2,)),
+        (admin.Renew(9, 1, 1), (3,)),
+        (admin.Release(9, 1), (2,)),
+        (admin.GetReservations(9, 1), (2,)),
+        *((admin.SetProfile(9, "main", DeviceProfile()), (3, field)) for field in ("device_rate",)),
+        (admin.SetProfile(9, "main", DeviceProfile()), (3, "one_q_gate_ns")),
+        (
+            admin.SetPolicy(9, "main", AdmissionPolicy("credit", total_credits=1)),
+            (3, "total_credits"),
+        ),
     ],
     ids=lambda message: f"{type(message[0]).__name__}-{message[1][-1]}",
 )

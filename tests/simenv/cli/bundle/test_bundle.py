@@ -16,15 +16,9 @@ from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
 from shell import Shell
 
+from simenv import errors
 from simenv.cli.tasks import bundle
 from simenv.client.circuits import load as load_circuit
-from simenv.errors import (
-    LimitExceededError,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    TaskFailedError,
-)
 from simenv.model import decode_program
 
 POOLS = [
@@ -86,7 +80,7 @@ def test_bundle_of_poison_is_poison(environment: live.Live, shell: Shell, tmp_pa
     with environment.client() as client:
         task = client.submit(EXITS, engine="fault", shots=10)
         first = task.exception(120)
-    assert isinstance(first, TaskFailedError)
+    assert isinstance(first, errors.TaskFailedError)
     bundled(environment, task.id, tmp_path / "made")
     result = manifest(tmp_path / "made")
     assert (result["failure"]["reason"], result["attempts"], len(result["lost"])) == (
@@ -160,9 +154,9 @@ def test_bundled_text_and_program_give_task_counts(environment: live.Live, tmp_p
 def test_existing_bundle_is_not_overwritten(environment: live.Live, place: Path) -> None:
     with environment.client() as client:
         task = client.submit(RAISES, engine="fault")
-        assert isinstance(task.exception(60), TaskFailedError)
+        assert isinstance(task.exception(60), errors.TaskFailedError)
     bundled(environment, task.id, place)
-    fails(OptionError, "--bundle", bundled, environment, task.id, place)
+    fails(errors.OptionError, "--bundle", bundled, environment, task.id, place)
 
 
 def test_submit_options_with_bundle_are_refused(shell: Shell, place: Path, tmp_path: Path) -> None:
@@ -184,15 +178,17 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "error"),
     [
-        ({}, ProgramError),
-        ({"bundle.json": b"{}"}, ProgramError),
-        (spoilt("bundle.json", b"{}"), ProgramError),
-        (spoilt("bundle.json", b"\xff\x00"), ProgramError),
-        (spoilt("program.bin", bytes(bundle.MAX_BYTES + 1)), LimitExceededError),
+        ({}, errors.ProgramError),
+        ({"bundle.json": b"{}"}, errors.ProgramError),
+        (spoilt("bundle.json", b"{}"), errors.ProgramError),
+        (spoilt("bundle.json", b"\xff\x00"), errors.ProgramError),
+        (spoilt("program.bin", bytes(bundle.MAX_BYTES + 1)), errors.LimitExceededError),
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
-def test_refuses_bundle(place: Path, files: dict[str, bytes], error: type[SimenvError]) -> None:
+def test_refuses_bundle(
+    place: Path, files: dict[str, bytes], error: type[errors.SimenvError]
+) -> None:
     if place.suffix == ".zip":
         with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, body in files.items():
@@ -204,7 +200,7 @@ def test_refuses_bundle(place: Path, files: dict[str, bytes], error: type[Simenv
 
 def test_zip_suffix_on_file_that_is_no_archive_is_a_program_error(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_text("not at all")
-    fails(ProgramError, "cannot be read", bundle.load, tmp_path / "no.zip")
+    fails(errors.ProgramError, "cannot be read", bundle.load, tmp_path / "no.zip")
 
 
 def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_path: Path) -> None:
@@ -215,9 +211,9 @@ def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_
     file = tmp_path / "made" / "bindings.npy"
     for body in (b"", b"\x93NUMPY", file.read_bytes()[:-1]):
         file.write_bytes(body)
-        fails(ProgramError, r"bindings\.npy", bundle.load, tmp_path / "made")
+        fails(errors.ProgramError, r"bindings\.npy", bundle.load, tmp_path / "made")
     np.save(file, np.zeros((2, 2)))
-    fails(ProgramError, "expected 1 rows", bundle.load, tmp_path / "made")
+    fails(errors.ProgramError, "expected 1 rows", bundle.load, tmp_path / "made")
 
 
 ENOUGH = 3 * 2**20  # of memory, beside the member itself
@@ -248,7 +244,7 @@ def test_bzip2_and_lzma_members_are_refused_unread(tmp_path: Path, method: int) 
     lying(path, 100)
     tracemalloc.start()
     try:
-        fails(ProgramError, "stored or deflated", bundle.read, path)
+        fails(errors.ProgramError, "stored or deflated", bundle.read, path)
         assert tracemalloc.get_traced_memory()[1] < ENOUGH
     finally:
         tracemalloc.stop()
@@ -262,7 +258,7 @@ def test_member_larger_than_message_limit_is_refused(
     path = zipped(tmp_path / "large.zip", zipfile.ZIP_DEFLATED, bytes(20_000))
     if claimed is not None:
         lying(path, claimed)
-    with pytest.raises((LimitExceededError, ProgramError), match="large"):
+    with pytest.raises((errors.LimitExceededError, errors.ProgramError), match="large"):
         bundle.read(path)
 
 
@@ -274,4 +270,4 @@ def test_corrupt_deflate_stream_is_a_program_error(tmp_path: Path) -> None:
     start = info.header_offset + 30 + len(bundle.PROGRAM)
     body[start : start + 8] = b"\xff" * 8  # no block of deflate begins so
     path.write_bytes(bytes(body))
-    fails(ProgramError, "cannot be unpacked", bundle.read, path)
+    fails(errors.ProgramError, "cannot be unpacked", bundle.read, path)

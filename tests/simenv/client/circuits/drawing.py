@@ -7,21 +7,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Clbit, Gate, Parameter, Qubit
+from qiskit.circuit import Clbit, Gate, Parameter, Qubit, library
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    MCPhaseGate,
-    MCXGate,
-    PauliGate,
-    SwapGate,
-    UnitaryGate,
-    XGate,
-    get_standard_gate_name_mapping,
-)
 
 ANGLES = st.floats(-7, 7, allow_nan=False).map(lambda angle: round(angle, 6))
 STANDARD = {
-    name: gate for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate)
+    name: gate
+    for name, gate in library.get_standard_gate_name_mapping().items()
+    if isinstance(gate, Gate)
 }
 _COMPARISONS: list[Callable[..., Any]] = [
     expr.equal,
@@ -64,12 +57,14 @@ def gates(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
     if kind == 7:
         return draw(controlled(width))
     if kind == 8:
-        return PauliGate(
+        return library.PauliGate(
             "".join(draw(st.lists(st.sampled_from("XYZI"), min_size=1, max_size=width)))
         )
     from qiskit.quantum_info import random_unitary
 
-    return UnitaryGate(random_unitary(2 ** draw(st.integers(1, min(width, 2))), seed=draw(_seeds)))
+    return library.UnitaryGate(
+        random_unitary(2 ** draw(st.integers(1, min(width, 2))), seed=draw(_seeds))
+    )
 
 
 _seeds = st.integers(0, 999)
@@ -94,17 +89,17 @@ def customs(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
 def controlled(draw: st.DrawFn, width: int) -> Gate:
     """A gate with controls that wait for 0 or 1."""
     if width < 2:
-        return XGate()
+        return library.XGate()
     controls = draw(st.integers(1, width - 1))
     state = draw(st.integers(0, 2**controls - 1))
     value: Gate
     if width - controls >= 2 and draw(st.booleans()):
         annotated = draw(st.booleans())
-        value = SwapGate().control(controls, ctrl_state=state, annotated=annotated)
+        value = library.SwapGate().control(controls, ctrl_state=state, annotated=annotated)
     elif draw(st.booleans()):
-        value = MCXGate(controls, ctrl_state=state)
+        value = library.MCXGate(controls, ctrl_state=state)
     else:
-        value = MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
+        value = library.MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
     return value
 
 

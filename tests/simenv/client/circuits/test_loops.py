@@ -13,20 +13,8 @@ import pytest
 from failing import fails
 from hypothesis import HealthCheck, assume, given, settings
 from qiskit import ClassicalRegister, QuantumCircuit
-from qiskit.circuit import Delay, Instruction, Parameter
+from qiskit.circuit import Delay, Instruction, Parameter, library
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    C4XGate,
-    CXGate,
-    DiagonalGate,
-    HGate,
-    Initialize,
-    MCPhaseGate,
-    MCXGate,
-    PermutationGate,
-    QFTGate,
-    UnitaryGate,
-)
 from qiskit.quantum_info import Clifford, Operator, Statevector, random_unitary
 
 from simenv.client.circuits import load, to_qiskit
@@ -175,20 +163,24 @@ def of(gate: Instruction, width: int = 0) -> QuantumCircuit:
 
 @pytest.mark.parametrize("controls", [1, 2, 3, 4, 5, 20])
 def test_wide_controlled_gates_are_packed_unexpanded(controls: int) -> None:
-    gate = MCXGate(controls)
+    gate = library.MCXGate(controls)
     names = {1: ("cx",), 2: ("ccx",)}
     assert load(of(gate)).program.names == names.get(controls, ("mcx",))
-    phase = load(of(MCPhaseGate(0.5, controls))).program
+    phase = load(of(library.MCPhaseGate(0.5, controls))).program
     assert phase.names == ("mcphase",)
     assert params(phase) == (0.5,)
 
 
 def test_c4x_is_packed_as_mcx() -> None:
-    assert load(of(C4XGate())).program.names == ("mcx",)
+    assert load(of(library.C4XGate())).program.names == ("mcx",)
 
 
 def test_mutable_and_labelled_gates_are_packed_as_standard_gates() -> None:
-    for gate in (CXGate().to_mutable(), CXGate(label="shown"), HGate().to_mutable()):
+    for gate in (
+        library.CXGate().to_mutable(),
+        library.CXGate(label="shown"),
+        library.HGate().to_mutable(),
+    ):
         assert load(of(gate)).program.names == (gate.name,)
 
 
@@ -216,12 +208,12 @@ def test_measurements_in_instruction_use_its_mapped_clbits() -> None:
     "operation",
     [
         Clifford.from_label("HS"),
-        PermutationGate([2, 0, 1]),
-        QFTGate(3),
-        Initialize([0.6, 0.8j]),
-        UnitaryGate(np.eye(4)[[2, 0, 3, 1]]),
-        HGate().control(2, annotated=True),
-        QFTGate(2).inverse(annotated=True),
+        library.PermutationGate([2, 0, 1]),
+        library.QFTGate(3),
+        library.Initialize([0.6, 0.8j]),
+        library.UnitaryGate(np.eye(4)[[2, 0, 3, 1]]),
+        library.HGate().control(2, annotated=True),
+        library.QFTGate(2).inverse(annotated=True),
     ],
     ids=lambda operation: str(operation.name),
 )  # fmt: skip
@@ -229,7 +221,7 @@ def test_abstract_operations_are_expanded_correctly(operation: Instruction) -> N
     circuit = QuantumCircuit(operation.num_qubits)
     circuit.append(operation, range(operation.num_qubits))
     expected = np.array([0.6, 0.8j])
-    if not isinstance(operation, Initialize):
+    if not isinstance(operation, library.Initialize):
         expected = Operator(circuit).data[:, 0]
     np.testing.assert_allclose(engine_judge.state(load(circuit).program), expected, atol=1e-9)
 
@@ -253,8 +245,8 @@ def test_unitary_matrix_acts_on_its_qubits(width: int) -> None:
     matrix = random_unitary(2**width, seed=width).data
     circuit = QuantumCircuit(6)
     circuit.h(range(6))
-    circuit.append(UnitaryGate(matrix), [4, 1, 5, 0, 3][:width])
-    circuit.append(DiagonalGate([1, 1j, -1, 1, 1, -1j, 1j, 1]), [2, 0, 3])
+    circuit.append(library.UnitaryGate(matrix), [4, 1, 5, 0, 3][:width])
+    circuit.append(library.DiagonalGate([1, 1j, -1, 1, 1, -1j, 1j, 1]), [2, 0, 3])
     program = load(circuit).program
     assert program.names.count("unitary") == bool(width)
     np.testing.assert_allclose(engine_judge.state(program), Statevector(circuit).data, atol=1e-12)

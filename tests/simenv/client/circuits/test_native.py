@@ -14,23 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
-from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit
+from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit, library
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    Barrier,
-    C3SXGate,
-    C3XGate,
-    CXGate,
-    GlobalPhaseGate,
-    HGate,
-    MCPhaseGate,
-    MCXGate,
-    Measure,
-    PauliGate,
-    QFTGate,
-    RXGate,
-    UnitaryGate,
-)
 
 from simenv.client.circuits import native
 from simenv.client.circuits.encoder import pack
@@ -92,7 +77,9 @@ def test_standard_gates_are_packed_as_by_python_encoder(name: str) -> None:
         assert_same(of(changed))
 
 
-@pytest.mark.parametrize("gate", [C3XGate(), C3SXGate(), GlobalPhaseGate(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "gate", [library.C3XGate(), library.C3SXGate(), library.GlobalPhaseGate(0.5)], ids=str
+)
 def test_standard_gates_of_other_names_are_packed_as_by_python_encoder(gate: Gate) -> None:
     assert_same(of(gate))
 
@@ -100,7 +87,7 @@ def test_standard_gates_of_other_names_are_packed_as_by_python_encoder(gate: Gat
 def test_barriers_resets_and_measurements_are_packed_as_by_python_encoder() -> None:
     circuit = QuantumCircuit(5, 2)
     for width in (5, 0, 2, 5, 1):
-        circuit.append(Barrier(width, label="shown" if width == 2 else None), range(width))
+        circuit.append(library.Barrier(width, label="shown" if width == 2 else None), range(width))
         circuit.reset(width % 5)
         circuit.measure(width % 5, width % 2)
     assert_same(circuit)
@@ -162,7 +149,7 @@ def test_wide_and_long_circuits_are_packed_as_by_python_encoder() -> None:
     assert_same(wide)
     assert_same(ladder(1000, 4))
     long = QuantumCircuit(4, 4)
-    long.append(RXGate(0.5), [0])
+    long.append(library.RXGate(0.5), [0])
     long.compose(long, inplace=True)
     for _ in range(16):
         long.compose(long, inplace=True)
@@ -175,7 +162,7 @@ def test_changed_circuit_is_packed_with_its_changes() -> None:
     circuit = ladder(4)
     before = assert_same(circuit)
     twin = copy.deepcopy(circuit)
-    circuit.append(HGate(), [2])
+    circuit.append(library.HGate(), [2])
     after = assert_same(circuit)
     assert len(after.ops) == len(before.ops) + 2
     assert assert_same(twin) == before
@@ -232,7 +219,7 @@ def impostor(name: str) -> Instruction:
     return made
 
 
-class Finder(Measure):  # type: ignore[misc]
+class Finder(library.Measure):  # type: ignore[misc]
     """A measurement of someone's own."""
 
 
@@ -249,16 +236,16 @@ class Finder(Measure):  # type: ignore[misc]
         dynamic(lambda circuit: circuit.append(impostor("barrier"), [0], [0])),
         dynamic(lambda circuit: circuit.append(impostor("h"), [0], [0])),
         dynamic(lambda circuit: circuit.append(Finder(), [0], [0])),
-        of(CXGate(ctrl_state=0)),
-        of(HGate().control(2, annotated=True)),
-        of(MCXGate(5)),
-        of(MCPhaseGate(0.5, 3)),
-        of(PauliGate("XY")),
-        of(QFTGate(3)),
-        of(UnitaryGate(np.eye(4))),
-        of(RXGate(Parameter("a"))),
-        of(RXGate(math.nan)),
-        of(RXGate(-math.inf)),
+        of(library.CXGate(ctrl_state=0)),
+        of(library.HGate().control(2, annotated=True)),
+        of(library.MCXGate(5)),
+        of(library.MCPhaseGate(0.5, 3)),
+        of(library.PauliGate("XY")),
+        of(library.QFTGate(3)),
+        of(library.UnitaryGate(np.eye(4))),
+        of(library.RXGate(Parameter("a"))),
+        of(library.RXGate(math.nan)),
+        of(library.RXGate(-math.inf)),
         QuantumCircuit(1, global_phase=math.nan),
         QuantumCircuit(1, global_phase=Parameter("a")),
         QuantumCircuit(65_536),

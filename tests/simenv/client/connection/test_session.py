@@ -8,21 +8,10 @@ import pytest
 from client_peer import Peer, completed, completion, spec, terms
 from failing import fails
 
+from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.errors import (
-    BatchRefusedError,
-    NoServiceError,
-    NotFoundError,
-    ProtocolError,
-    QueueFullError,
-    ServiceLostError,
-    TaskCancelledError,
-    TaskFailedError,
-    TimedOutError,
-    VersionMismatchError,
-)
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
@@ -111,14 +100,14 @@ def test_lost_results_are_requested_1000_at_a_time(link: ServiceSession, idle: P
 def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.tasks.clear()
-    fails(NotFoundError, "t-1", task.result, 5)
+    fails(errors.NotFoundError, "t-1", task.result, 5)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.silent = True
-    error = fails(ServiceLostError, "process 4711 on here has ended", task.result)
+    error = fails(errors.ServiceLostError, "process 4711 on here has ended", task.result)
     assert error.last_seen_s >= 1.0
     assert "simenv up --restore" in error.hint
     idle.silent = False
@@ -129,7 +118,7 @@ def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Pe
 def test_silent_service_is_pinged(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
-    with pytest.raises(TimedOutError, match=r"t-1 has no result after 1\.5 s"):
+    with pytest.raises(errors.TimedOutError, match=r"t-1 has no result after 1\.5 s"):
         task.result(1.5)  # more than the patience with a silent service, but this one answers
     assert idle.of(m.Ping)
 
@@ -201,7 +190,9 @@ def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, i
         return idle.submitted(message)
 
     idle.on(m.Submit, picky)
-    caught = fails(BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17")
+    caught = fails(
+        errors.BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17"
+    )
     assert [error.index for error in caught.errors] == [507]
     assert caught.errors[0].hint == "28 do"
     assert "sweep-17" in caught.hint
@@ -219,7 +210,9 @@ def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, idl
         )
 
     idle.on(m.Submit, full_now)
-    assert fails(QueueFullError, "", submit, link, 1_000, key="sweep-17").retry_after_s == 3.0
+    assert (
+        fails(errors.QueueFullError, "", submit, link, 1_000, key="sweep-17").retry_after_s == 3.0
+    )
     assert not idle.of(m.Cancel)
 
 
@@ -246,26 +239,26 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
 def test_undecodable_message_leaves_session_open(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.say_bytes(b"\xc1 not msgpack")
-    fails(ProtocolError, "", task.result, 5)
+    fails(errors.ProtocolError, "", task.result, 5)
     idle.say(idle.end([1]))
     assert task.result(5).seed == 0
 
 
 def test_reply_of_wrong_type_is_a_protocol_error(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
-    fails(ProtocolError, "answered Acked, not Status", link.request, m.Status, m.GetStatus)
+    fails(errors.ProtocolError, "answered Acked, not Status", link.request, m.Status, m.GetStatus)
 
 
 def test_unsupported_protocol_version_raises_version_mismatch_error(peer: Peer) -> None:
     text = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
     peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", text)])])
-    fails(VersionMismatchError, r"service 9\.9 speaks 9", ServiceSession, peer)
+    fails(errors.VersionMismatchError, r"service 9\.9 speaks 9", ServiceSession, peer)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_unanswered_connect_raises_no_service_error(peer: Peer) -> None:
     peer.silent = True
-    fails(NoServiceError, "no service answers for 'played'", ServiceSession, peer)
+    fails(errors.NoServiceError, "no service answers for 'played'", ServiceSession, peer)
 
 
 def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idle: Peer) -> None:
@@ -274,14 +267,14 @@ def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idl
         completed(completion(1, state=TaskState.FAILED)),
         completed(completion(2, state=TaskState.CANCELLED)),
     )
-    error = fails(TaskFailedError, "t-1 failed: it broke", failed.result, 5)
+    error = fails(errors.TaskFailedError, "t-1 failed: it broke", failed.result, 5)
     assert (error.reason, error.host) == ("engine", "here")
     assert error.hint.splitlines() == [
         "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
     ]  # fmt: skip
-    fails(TaskCancelledError, "", cancelled.result, 5)
+    fails(errors.TaskCancelledError, "", cancelled.result, 5)
     assert failed.wait() is TaskState.FAILED
-    assert isinstance(cancelled.exception(), TaskCancelledError)
+    assert isinstance(cancelled.exception(), errors.TaskCancelledError)
 
 
 def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
@@ -317,7 +310,7 @@ def test_closing_session_ends_waiting_threads(link: ServiceSession, idle: Peer) 
         waiting = [pool.submit(task.result) for task in tasks]
         link.close()
         for wait in waiting:
-            fails(NoServiceError, "closed", wait.result, 30)
+            fails(errors.NoServiceError, "closed", wait.result, 30)
 
 
 @pytest.mark.usefixtures("impatient")

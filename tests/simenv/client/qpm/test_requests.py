@@ -17,14 +17,7 @@ from simenv.client.qpm import completion_queues, status, telemetry
 from simenv.client.qpm.notifications import MAX_REGISTRATIONS
 from simenv.client.qpm.provider import QPM, SingleQPM
 from simenv.model import TaskInfo, TaskState, task_name
-from simenv.qpm.contract import (
-    ExecutionError,
-    InProgressError,
-    NotReadyError,
-    OutOfResourcesError,
-    QPMError,
-    UnknownObjectError,
-)
+from simenv.qpm import contract
 from simenv.wire.messages import client as m
 
 
@@ -89,7 +82,7 @@ def test_invalid_field_of_info_is_refused_without_effect(qpm: QPM, field: str) -
     for value in JUNK:
         if not allowed(field, value):
             for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run):
-                fails(QPMError, "", run, info(**{field: value}))
+                fails(contract.QPMError, "", run, info(**{field: value}))
     assert state(qpm) == before
 
 
@@ -97,7 +90,7 @@ def test_invalid_field_of_info_is_refused_without_effect(qpm: QPM, field: str) -
 def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
     before = state(qpm)
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
-        fails(QPMError, "", run, given)
+        fails(contract.QPMError, "", run, given)
     assert state(qpm) == before
 
 
@@ -113,7 +106,7 @@ def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
 )
 def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) -> None:
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
-        error = fails(ExecutionError, name, run, info(**{name: value}))
+        error = fails(contract.ExecutionError, name, run, info(**{name: value}))
         assert error.reason == "provider-unsupported"
     assert qpm.sync_run(info(**{name: None}))["outcome"] == "COMPLETED"
     assert qpm.sync_run(info(verbatim=False, noise={}))["outcome"] == "COMPLETED"
@@ -122,14 +115,14 @@ def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) 
 
 def test_qasm_field_is_not_opened_as_path(qpm: QPM) -> None:
     for path in ("/etc/hostname", "examples/bell.qasm"):
-        fails(QPMError, "no version line", qpm.sync_run, info(path))
+        fails(contract.QPMError, "no version line", qpm.sync_run, info(path))
 
 
 def test_unsupported_circuit_format_is_named_in_error(qpm: QPM) -> None:
-    with pytest.raises(QPMError, match=r"'pulse'.*cannot be read"):
+    with pytest.raises(contract.QPMError, match=r"'pulse'.*cannot be read"):
         qpm.sync_run(info(circuit={"format": "pulse", "data": BELL}))
     for data in ("no base64 !", "AAAA", None, 7):
-        fails(QPMError, "", qpm.sync_run, info(circuit={"format": "qpy", "data": data}))
+        fails(contract.QPMError, "", qpm.sync_run, info(circuit={"format": "qpy", "data": data}))
 
 
 Call = Callable[[QPM, Any], Any]
@@ -175,7 +168,7 @@ def test_invalid_argument_is_refused_without_effect(qpm: QPM, name: str) -> None
     before = state(qpm)
     for value in JUNK:
         if not any(type(value) is type(each) and value == each for each in fine):
-            fails(QPMError, "", call, qpm, value)
+            fails(contract.QPMError, "", call, qpm, value)
     assert state(qpm) == before
 
 
@@ -185,13 +178,13 @@ def test_unknown_pool_or_calibration_raises_unknown_object_error(qpm: QPM) -> No
         lambda: qpm.get_coupling_graph("cal-1"),
         lambda: qpm.get_queue_metrics(device_id="elsewhere"),
     ):
-        assert fails(UnknownObjectError, "", call).defw_name == "DEFwNotFound"
+        assert fails(contract.UnknownObjectError, "", call).defw_name == "DEFwNotFound"
 
 
 def test_lookup_without_id_is_refused(qpm: QPM) -> None:
     for call in (qpm.task_status, qpm.cancel_task):
-        fails(QPMError, "neither cid nor qtask_id", call)
-    fails(QPMError, "needs a reason", qpm.reconcile_runtime_state)
+        fails(contract.QPMError, "neither cid nor qtask_id", call)
+    fails(contract.QPMError, "needs a reason", qpm.reconcile_runtime_state)
 
 
 @pytest.mark.parametrize("value", [HUGE, ALIASED, NESTED, {"a": ALIASED}, "\ud800"], ids=type)
@@ -212,7 +205,7 @@ def test_number_of_registrations_is_limited(qpm: QPM) -> None:
     for number in range(MAX_REGISTRATIONS):
         qpm.register_event_notification(Endpoint(), 1, f"c{number}")
     for evtype in (1, "completion"):
-        with pytest.raises(OutOfResourcesError, match="the limit is 1024"):
+        with pytest.raises(contract.OutOfResourcesError, match="the limit is 1024"):
             qpm.register_event_notification(Endpoint(), evtype, "one more")
 
 
@@ -297,18 +290,18 @@ def test_polling_silent_service_raises_not_ready_error(played: QPM, peer: Peer) 
     def refused() -> bool:
         try:
             return bool(polled(single, cid))
-        except NotReadyError:
+        except contract.NotReadyError:
             return True
 
     until(refused)
-    fails(NotReadyError, "", played.read_cq)
+    fails(contract.NotReadyError, "", played.read_cq)
     peer.silent, peer.finishes = False, True
     peer.restart()
 
     def back() -> Any:
         try:
             return polled(single, cid)
-        except NotReadyError:
+        except contract.NotReadyError:
             return None
 
     assert until(back)["rc"] == 0
@@ -325,7 +318,7 @@ def test_completion_that_arrives_during_poll_is_returned_by_it(played: QPM, peer
 def polled(single: SingleQPM, cid: str | None) -> Any:
     try:
         return single.read_cq(cid)
-    except InProgressError:
+    except contract.InProgressError:
         return None
 
 

@@ -17,16 +17,7 @@ from shell import Terminal
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.progress import (
-    BARS,
-    PATIENCE_S,
-    ProgressLine,
-    StartLine,
-    describe,
-    ended_steps,
-    progress_line,
-    sweeps,
-)
+from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import (
     NotFoundError,
@@ -173,19 +164,19 @@ def info(state: TaskState, **changes: object) -> TaskInfo:
 
 def test_line_on_terminal_is_rewritten_and_cleared_at_end() -> None:
     stream = Terminal()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("one")
         line.show("one")
         line.show("two")
     assert stream.getvalue() == "\rone\x1b[K\rtwo\x1b[K\r\x1b[K"
-    with ProgressLine(unused := Terminal()):
+    with progress.ProgressLine(unused := Terminal()):
         pass
     assert unused.getvalue() == ""
 
 
 def test_line_is_cleared_before_others_print() -> None:
     stream = Terminal()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("one")
         line.clear()
         line.clear()
@@ -197,7 +188,7 @@ def test_line_is_cleared_before_others_print() -> None:
 def test_line_is_cut_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "10")
     stream = Terminal()
-    ProgressLine(stream).show("x" * 50)
+    progress.ProgressLine(stream).show("x" * 50)
     assert stream.getvalue() == f"\r{'x' * 9}\x1b[K"
 
 
@@ -207,7 +198,7 @@ def test_notebook_shows_the_line_without_escape_codes() -> None:
 
     OutStream.__module__ = "ipykernel.iostream"
     stream = OutStream()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("three")
         line.show("two")
     assert stream.getvalue() == "\rthree\rtwo  \r   \r"
@@ -215,23 +206,23 @@ def test_notebook_shows_the_line_without_escape_codes() -> None:
 
 def test_start_is_reported_only_after_delay() -> None:
     stream = Terminal()
-    with StartLine(stream) as line:
-        line.report("0 of 2 workers ready", 0.5 * PATIENCE_S)
+    with progress.StartLine(stream) as line:
+        line.report("0 of 2 workers ready", 0.5 * progress.PATIENCE_S)
         assert stream.getvalue() == ""
         line.report("0 of 2 workers ready", 12.0)
         assert "\rstarting: 0 of 2 workers ready, 0:12" in stream.getvalue()
 
 
-@pytest.mark.parametrize("library", [None, *BARS])
+@pytest.mark.parametrize("library", [None, *progress.BARS])
 def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None) -> None:
     for stream in (io.StringIO(), None):
-        line = progress_line(library, stream) if library else ProgressLine(stream)
+        line = progress.progress_line(library, stream) if library else progress.ProgressLine(stream)
         with line:
             assert library or not line.visible
-            line.show("one", ended_steps(0, 1))
-            line.show("two", ended_steps(0, 1))
+            line.show("one", progress.ended_steps(0, 1))
+            line.show("two", progress.ended_steps(0, 1))
         assert stream is None or stream.getvalue() == ""
-    fails(OptionError, "progress='bar'", progress_line, "bar", None)
+    fails(OptionError, "progress='bar'", progress.progress_line, "bar", None)
 
 
 @pytest.mark.parametrize(
@@ -251,21 +242,21 @@ def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None)
     ],
 )
 def test_task_is_described_by_state_worker_and_progress(found: list[TaskInfo], text: str) -> None:
-    assert describe(found, "t-8k2g") == text
+    assert progress.describe(found, "t-8k2g") == text
 
 
-@pytest.mark.parametrize("library", BARS)
+@pytest.mark.parametrize("library", progress.BARS)
 def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> None:
     pytest.importorskip(library)
     stream = Terminal()
-    with progress_line(library, stream) as line:
-        line.show("t-8k2g RUNNING", ended_steps(3, 7))
+    with progress.progress_line(library, stream) as line:
+        line.show("t-8k2g RUNNING", progress.ended_steps(3, 7))
         assert "3/7" in stream.getvalue()
         assert "t-8k2g RUNNING" in stream.getvalue()
         assert "3 of 7" not in stream.getvalue()
         line.clear()
         stream.write("printed\n")
-        line.show("", ended_steps(5, 7))
+        line.show("", progress.ended_steps(5, 7))
         assert "5/7" in stream.getvalue().partition("printed\n")[2]
         line.finish("7 of 7 tasks ended")
     assert stream.getvalue().rpartition("\n")[0].endswith("7 of 7 tasks ended")
@@ -276,12 +267,17 @@ def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> Non
 def test_missing_library_of_a_bar_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.client.tasks.progress.find_spec", lambda _: None)
     stream = Terminal()
-    with progress_line("tqdm", stream) as line:
-        line.show("t-8k2g QUEUED", ended_steps(0, 2))
+    with progress.progress_line("tqdm", stream) as line:
+        line.show("t-8k2g QUEUED", progress.ended_steps(0, 2))
     assert "0 of 2 tasks ended | t-8k2g QUEUED" in stream.getvalue()
 
 
 def test_sweeps_of_a_running_task_are_steps() -> None:
-    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (3, 9, "sweeps", "")
-    assert sweeps([]) is None
-    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None
+    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (
+        3,
+        9,
+        "sweeps",
+        "",
+    )
+    assert progress.sweeps([]) is None
+    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None

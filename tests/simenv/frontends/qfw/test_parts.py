@@ -23,17 +23,11 @@ from simenv.frontends.qfw import (
     registration,
     service,
 )
-from simenv.qpm.contract import (
-    ExecutionError,
-    InProgressError,
-    NotReadyError,
-    QPMError,
-    ServiceRecord,
-)
+from simenv.qpm import contract
 from simenv.qpm_check.fake_defw import fakes
 
 TOLD = {"device_id": "lab", "num_qubits": 30, "max_shots": 9}
-RECORD = ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
+RECORD = contract.ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
 
 
 class Offered:
@@ -131,16 +125,16 @@ def test_errors_have_defw_classes_hint_and_reason(monkeypatch: pytest.MonkeyPatc
     def told(error: Exception) -> BaseException:
         return defw.error_of(error)
 
-    refused = told(ExecutionError("too wide", hint="cut it", reason="too-wide"))
+    refused = told(contract.ExecutionError("too wide", hint="cut it", reason="too-wide"))
     assert type(refused) is fakes.DEFwExecutionError
     assert str(refused) == "too wide (cut it) [too-wide]"
-    assert type(told(InProgressError("later"))) is fakes.DEFwInProgress
+    assert type(told(contract.InProgressError("later"))) is fakes.DEFwInProgress
     assert type(told(NoServiceError("gone"))) is fakes.DEFwNotReady
     assert type(told(KeyError("x"))) is fakes.DEFwError
 
 
 def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
-    error = InProgressError("later")
+    error = contract.InProgressError("later")
     assert defw.error_of(error) is error
     assert host.revision() == 2
     assert host.service_info(RECORD) is RECORD
@@ -233,7 +227,7 @@ def test_ready_file_of_late_environment(tmp_path: Path, monkeypatch: pytest.Monk
     def wait(timeout_s: float) -> None:
         waits.append(timeout_s)
         if len(waits) < 3:
-            raise NotReadyError("no environment yet")
+            raise contract.NotReadyError("no environment yet")
 
     monkeypatch.setattr(mine.hub, "wait", wait)
     mine._say_ready()
@@ -247,8 +241,8 @@ def test_stays_closed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Monk
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
     closed = service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
     assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
-    fails(QPMError, "revision 1 carry no token", closed.begin)
-    fails(NotReadyError, "revision 1 carry no token", closed.hub.now)
+    fails(contract.QPMError, "revision 1 carry no token", closed.begin)
+    fails(contract.NotReadyError, "revision 1 carry no token", closed.hub.now)
 
 
 @pytest.mark.parametrize("width", [0, 30])
@@ -315,7 +309,7 @@ def test_error_carries_no_stack_of_plugin(monkeypatch: pytest.MonkeyPatch) -> No
 
     @defw.carried
     def refusing() -> None:
-        raise ExecutionError("too wide", hint="cut it")
+        raise contract.ExecutionError("too wide", hint="cut it")
 
     error = fails(Noting, "", refusing)
     assert "File" not in str(error)

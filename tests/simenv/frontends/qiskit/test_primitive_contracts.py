@@ -14,22 +14,11 @@ import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
-from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, primitives
 from qiskit.circuit import Clbit, Parameter, ParameterVector
 from qiskit.circuit.classical import expr
 from qiskit.circuit.library import PauliEvolutionGate, PauliGate, QFTGate, RYGate
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import (
-    BaseEstimatorV2,
-    BasePrimitiveJob,
-    BaseSamplerV2,
-    BitArray,
-    PrimitiveResult,
-    PubResult,
-    SamplerPubResult,
-    StatevectorEstimator,
-    StatevectorSampler,
-)
 from qiskit.primitives.containers import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
@@ -219,7 +208,7 @@ def outcome(case: Case, primitive: Any) -> Any:
 @pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of the reference
 @pytest.mark.parametrize("name", SAMPLED)
 def test_sampler_gives_or_raises_what_the_reference_does(name: str, ideal: SimenvBackend) -> None:
-    expected = outcome(SAMPLED[name], StatevectorSampler(default_shots=20))
+    expected = outcome(SAMPLED[name], primitives.StatevectorSampler(default_shots=20))
     assert outcome(SAMPLED[name], SimenvSampler(ideal, default_shots=20)) == expected
 
 
@@ -240,20 +229,20 @@ def test_conditions_see_shared_registers(value: int, first: str, ideal: SimenvBa
 
 @pytest.mark.parametrize("name", ESTIMATED)
 def test_estimator_gives_or_raises_what_the_reference_does(name: str, ideal: SimenvBackend) -> None:
-    expected = outcome(ESTIMATED[name], StatevectorEstimator())
+    expected = outcome(ESTIMATED[name], primitives.StatevectorEstimator())
     assert outcome(ESTIMATED[name], SimenvEstimator(ideal)) == expected
 
 
 def test_primitives_jobs_and_results_are_of_the_documented_classes(ideal: SimenvBackend) -> None:
     sampler, estimator = SimenvSampler(ideal), SimenvEstimator(ideal)
-    assert isinstance(sampler, BaseSamplerV2)
-    assert isinstance(estimator, BaseEstimatorV2)
+    assert isinstance(sampler, primitives.BaseSamplerV2)
+    assert isinstance(estimator, primitives.BaseEstimatorV2)
     jobs = [sampler.run([flipped()]), estimator.run([(QuantumCircuit(1), "Z")])]
-    assert all(isinstance(job, BasePrimitiveJob) for job in jobs)
+    assert all(isinstance(job, primitives.BasePrimitiveJob) for job in jobs)
     assert len({job.job_id() for job in jobs}) == 2
-    for job, kind in zip(jobs, (SamplerPubResult, PubResult), strict=True):
+    for job, kind in zip(jobs, (primitives.SamplerPubResult, primitives.PubResult), strict=True):
         result = job.result()
-        assert isinstance(result, PrimitiveResult)
+        assert isinstance(result, primitives.PrimitiveResult)
         assert isinstance(result[0], kind)
         assert job.result() is result
         assert job.status() is JobStatus.DONE
@@ -273,7 +262,7 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     assert bits.array.dtype == np.uint8
     flags = bits.to_bool_array(order="little")
     assert flags.shape == (2, 3, 300, 9)
-    assert BitArray.from_bool_array(flags, order="little") == bits
+    assert primitives.BitArray.from_bool_array(flags, order="little") == bits
     spread = np.sqrt(0.25 / 300)
     assert np.abs(flags.mean(axis=2) - np.sin(values / 2) ** 2).max() < 5 * spread
     assert sum(bits.get_counts().values()) == 6 * 300
@@ -288,8 +277,8 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     assert bits[1].shape == (3,)
     assert bits.reshape(6).shape == (6,)
     assert bits.transpose().shape == (3, 2)
-    assert BitArray.concatenate_shots([bits, bits]).num_shots == 600
-    assert BitArray.concatenate_bits([bits, bits]).num_bits == 18
+    assert primitives.BitArray.concatenate_shots([bits, bits]).num_shots == 600
+    assert primitives.BitArray.concatenate_bits([bits, bits]).num_bits == 18
     result = bits[0, 0].postselect([0], [1])
     assert result.num_shots == flags[0, 0, :, 0].sum()
     means = bits.expectation_values("I" * 8 + "Z")

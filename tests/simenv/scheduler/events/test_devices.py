@@ -9,14 +9,7 @@ from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
-from simenv.scheduler.core import (
-    DropHeldResult,
-    KillWorker,
-    Phase,
-    RecordEvent,
-    TaskRecord,
-    WorkerHeartbeat,
-)
+from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
 from simenv.scheduler.views import forecast
@@ -91,7 +84,7 @@ def test_draining_device_refuses_tasks_and_finishes_accepted(pair: CheckedSchedu
     assert devices.tick(pair.state, 10) == []
     pair.finish(send.records)
     (note,) = devices.tick(pair.state, 10)
-    assert isinstance(note, RecordEvent)
+    assert isinstance(note, core.RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
     assert devices.tick(pair.state, 11) == []  # said once
     assert forecast.target_info(pair.state, "main").state == "draining"
@@ -199,13 +192,13 @@ def wall_ns(machine: CheckedScheduler) -> int:
     return WALL_NS + machine.now_ns - 1_000 * SECOND
 
 
-def fail(machine: CheckedScheduler) -> list[RecordEvent]:
+def fail(machine: CheckedScheduler) -> list[core.RecordEvent]:
     """The device fails now; the events."""
     actions = machine.keep(machine.scheduler.begin_outage("lab", wall_ns(machine)))
-    return [each for each in actions if isinstance(each, RecordEvent)]
+    return [each for each in actions if isinstance(each, core.RecordEvent)]
 
 
-def sent(machine: CheckedScheduler) -> list[TaskRecord]:
+def sent(machine: CheckedScheduler) -> list[core.TaskRecord]:
     return [record for each in machine.assign() for record in each.records]
 
 
@@ -214,13 +207,13 @@ def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
     submit(machine, 2, 10.0)
     (record,) = sent(machine)
     machine.finish([record], device_ns=10 * SECOND)
-    assert record.phase == Phase.HELD
+    assert record.phase == core.Phase.HELD
     machine.tick(4.0)
     (event,) = fail(machine)
     assert event.kind == "task.requeued"
     assert event.message == "attempt 2 (outage of device chip)"
-    assert DropHeldResult(1) in machine.actions
-    assert record.phase == Phase.WAITING
+    assert core.DropHeldResult(1) in machine.actions
+    assert record.phase == core.Phase.WAITING
     assert machine.state.running == 0
     assert pending_reason(machine.state, record, machine.now_ns) == "outage of device chip"
     machine.tick(20.0)
@@ -249,7 +242,7 @@ def test_result_of_an_interrupted_simulation_is_discarded(pace: bool) -> None:
     (event,) = fail(machine)
     assert "outage of device chip" in event.message
     assert machine.finish([record]) == []
-    assert record.phase == Phase.WAITING
+    assert record.phase == core.Phase.WAITING
     assert machine.state.running == 0
     machine.keep(machine.scheduler.end_outage("lab"))
     (again,) = sent(machine)
@@ -300,21 +293,21 @@ def test_device_whose_snapshots_are_read_interrupts_nothing() -> None:
     (record,) = sent(machine)
     assert machine.keep(machine.scheduler.begin_outage("lab", None)) == []
     machine.finish([record])
-    assert record.phase == Phase.HELD
+    assert record.phase == core.Phase.HELD
 
 
 GIB, MIB = 2**30, 2**20
 
 
-def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[KillWorker]:
+def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[core.KillWorker]:
     """Heartbeats of the running task with this memory; returns the kills that follow."""
     (record,) = machine.state.workers["main-0"].held.values()
     before = len(machine.actions)
     start = machine.start_of("main-0")
-    beat = WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
+    beat = core.WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
     for _ in range(count):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
-    return [each for each in machine.actions[before:] if isinstance(each, KillWorker)]
+    return [each for each in machine.actions[before:] if isinstance(each, core.KillWorker)]
 
 
 def test_worker_above_its_grant_is_ended_and_its_task_charged(machine: CheckedScheduler) -> None:
@@ -357,7 +350,7 @@ def test_peak_between_heartbeats_and_a_late_one_end_no_worker(machine: CheckedSc
     for _ in range(3):
         assert not _beats(machine, 4 * GIB, OVER_BEATS - 1)
         assert not _beats(machine, 100 * MIB, 1)
-    late = WorkerHeartbeat(
+    late = core.WorkerHeartbeat(
         "main-0", machine.start_of("main-0"), sent.records[0].number + 1, 7, 4 * GIB
     )
     for _ in range(3):
@@ -369,7 +362,7 @@ def test_only_the_task_that_ran_is_charged(machine: CheckedScheduler) -> None:
     machine.assign()
     worker = machine.state.workers["main-0"]
     record = worker.held[numbers[2]]
-    beat = WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
+    beat = core.WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
     for _ in range(OVER_BEATS):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
     deaths = [machine.state.tasks[number].deaths for number in numbers]

@@ -10,14 +10,7 @@ from simulation import Simulation
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
-from simenv.scheduler.core import (
-    KillWorker,
-    Phase,
-    RecordEvent,
-    RetireWorker,
-    StartWorker,
-    WorkerHeartbeat,
-)
+from simenv.scheduler import core
 from simenv.scheduler.views.forecast import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -27,13 +20,13 @@ def where(machine: CheckedScheduler) -> Counter[str]:
 
 
 def notes(machine: CheckedScheduler) -> list[str]:
-    return [action.kind for action in machine.actions if isinstance(action, RecordEvent)]
+    return [action.kind for action in machine.actions if isinstance(action, core.RecordEvent)]
 
 
 def test_single_rank_workers_are_spread_evenly_over_nodes() -> None:
     machine = CheckedScheduler(6, cluster(2, 2, 2))
     assert where(machine) == {"n1": 2, "n2": 2, "n3": 2}
-    starts = [a for a in machine.actions if isinstance(a, StartWorker)]
+    starts = [a for a in machine.actions if isinstance(a, core.StartWorker)]
     assert [a.start for a in starts] == [1, 2, 3, 4, 5, 6]
     assert all(len(a.shares) == 1 and a.shares[0].ranks == 1 for a in starts)
 
@@ -92,10 +85,10 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
     assert new > old
     scheduler, now_ns = machine.scheduler, machine.now_ns
     assert scheduler.worker_joined("main-0", old, "n1", 1, now_ns) is False
-    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", old), now_ns) == (False, [])
+    assert scheduler.heartbeat_received(core.WorkerHeartbeat("main-0", old), now_ns) == (False, [])
     assert scheduler.worker_lost("main-0", old, "exit 1", now_ns) == []
     assert scheduler.worker_joined("main-0", new, "n1", 1, now_ns) is True
-    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", new), now_ns) == (True, [])
+    assert scheduler.heartbeat_received(core.WorkerHeartbeat("main-0", new), now_ns) == (True, [])
 
 
 def test_worker_name_is_reused_only_after_its_process_ended() -> None:
@@ -119,11 +112,11 @@ def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:
     busy = machine.state.workers[send.worker]
     node = busy.host.node.name
     actions = machine.keep(machine.scheduler.drain_node(node, "disk", machine.now_ns))
-    assert [type(a) for a in actions] == [RecordEvent]  # the busy one finishes
+    assert [type(a) for a in actions] == [core.RecordEvent]  # the busy one finishes
     machine.revive()
     assert where(machine) == {({"n1", "n2"} - {node}).pop(): 2}
     assert len(machine.finish(send.records)) == 1
-    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    (retired,) = [a for a in machine.tick() if isinstance(a, core.RetireWorker)]
     assert (retired.worker, retired.start) == (busy.name, busy.start)
     machine.lose(busy.name, "exit 0")
     machine.submit(8, cost=60_000.0)
@@ -142,7 +135,7 @@ def test_worker_that_starts_on_drained_node_is_retired() -> None:
     machine.join(worker.name)
     machine.submit(1)
     assert machine.assign() == []
-    assert any(isinstance(a, RetireWorker) for a in machine.tick())
+    assert any(isinstance(a, core.RetireWorker) for a in machine.tick())
 
 
 def test_resumed_node_gets_workers_again() -> None:
@@ -174,7 +167,7 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
         machine.begin(send.records[0])
         node = machine.state.workers[send.worker].host.node.name
         actions = machine.keep(machine.scheduler.node_lost(node, "no answer", machine.now_ns))
-        assert any(isinstance(a, KillWorker) for a in actions)
+        assert any(isinstance(a, core.KillWorker) for a in actions)
         machine.revive()
         machine.keep(machine.scheduler.node_back(node))
     assert machine.endings == []
@@ -255,11 +248,11 @@ def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     machine.keep(machine.scheduler.scale("main", 0, 1))
-    retired = [a.worker for a in machine.tick() if isinstance(a, RetireWorker)]
+    retired = [a.worker for a in machine.tick() if isinstance(a, core.RetireWorker)]
     assert len(retired) == 2
     assert send.worker not in retired
     machine.keep(machine.scheduler.scale("main", 4, 4))
-    assert sum(isinstance(a, StartWorker) for a in machine.tick()) == 3
+    assert sum(isinstance(a, core.StartWorker) for a in machine.tick()) == 3
     error = fails(NotFoundError, "no pool 'other'", machine.scheduler.scale, "other", 1, 1)
     assert "pools: main" in error.hint
     fails(OptionError, "is not a range", machine.scheduler.scale, "main", 2, 1)
@@ -313,7 +306,7 @@ def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     machine.keep(machine.scheduler.node_back("n2"))
     (number,) = machine.submit(1, along=route(60_000.0, memory_bytes=3 * 2**30))
     assert machine.assign() == []
-    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    (retired,) = [a for a in machine.tick() if isinstance(a, core.RetireWorker)]
     machine.lose(retired.worker, "exit 0")
     machine.revive()
     (send,) = machine.assign()
@@ -424,8 +417,8 @@ def test_worker_without_heartbeats_is_killed_its_task_requeued(machine: CheckedS
     machine.assign()
     for _ in range(6):
         actions = machine.tick(2.0)
-    assert any(isinstance(action, KillWorker) for action in machine.actions)
-    assert machine.state.tasks[number].phase == Phase.WAITING
+    assert any(isinstance(action, core.KillWorker) for action in machine.actions)
+    assert machine.state.tasks[number].phase == core.Phase.WAITING
     assert actions is not None
 
 
@@ -457,12 +450,12 @@ def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler
     starts = 0
     for _ in range(300):
         for action in machine.tick(1.0):
-            if isinstance(action, StartWorker):
+            if isinstance(action, core.StartWorker):
                 starts += 1
                 machine.lose(action.worker, "exit 1")
     assert starts == 6
     assert machine.state.pools["main"].is_quarantined
-    notes = [a.kind for a in machine.actions if isinstance(a, RecordEvent)]
+    notes = [a.kind for a in machine.actions if isinstance(a, core.RecordEvent)]
     assert notes.count("pool.quarantined") == 1
 
 
@@ -470,7 +463,7 @@ def test_a_worker_that_dies_with_a_task_is_replaced_at_once(machine: CheckedSche
     machine.submit(1)
     machine.assign()
     machine.lose("main-0")
-    assert any(isinstance(action, StartWorker) for action in machine.tick())
+    assert any(isinstance(action, core.StartWorker) for action in machine.tick())
 
 
 def test_worker_that_gave_up_its_lease_charges_no_task(machine: CheckedScheduler) -> None:
@@ -503,13 +496,13 @@ def test_repeated_launcher_failures_back_off_worker_starts() -> None:
 def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
-    heartbeat = WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
+    heartbeat = core.WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
     for _ in range(2):
         assert machine.scheduler.heartbeat_received(*heartbeat) == (True, [])
     machine.keep(machine.scheduler.heartbeat_received(*heartbeat)[1])
     record = machine.state.tasks[number]
-    assert (record.phase, record.deaths) == (Phase.WAITING, 0)
-    assert any(isinstance(action, KillWorker) for action in machine.actions)
+    assert (record.phase, record.deaths) == (core.Phase.WAITING, 0)
+    assert any(isinstance(action, core.KillWorker) for action in machine.actions)
 
 
 def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent(machine: CheckedScheduler) -> None:
@@ -517,7 +510,7 @@ def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent(machine: Checke
     machine.assign()
     start = machine.start_of("main-0")
     for _ in range(20):
-        beat = WorkerHeartbeat("main-0", start, waiting=False)
+        beat = core.WorkerHeartbeat("main-0", start, waiting=False)
         assert machine.scheduler.heartbeat_received(beat, machine.now_ns) == (True, [])
     assert machine.state.tasks[number].worker == "main-0"
 

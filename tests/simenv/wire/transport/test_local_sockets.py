@@ -16,15 +16,8 @@ from failing import fails
 
 from simenv.errors import ConfigError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, KeyPair, new_pair
+from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.zmq_transport import (
-    CLIENT_SOCKET,
-    PREVIOUS_CLIENT_SOCKET,
-    WORKER_SOCKET,
-    ZmqConnection,
-    ZmqListener,
-    endpoint,
-)
 
 PATIENCE_S = 60.0
 IMPOSTOR_S = 1.5  # time in which the client connects to it: it tries every 0.1 to 1 s
@@ -40,8 +33,10 @@ GREETINGS = {
 }
 
 
-def connect(path: Path, identity: bytes = b"ana") -> ZmqConnection:
-    return ZmqConnection(endpoint(path), SERVER.public, new_pair(), identity)
+def connect(path: Path, identity: bytes = b"ana") -> zmq_transport.ZmqConnection:
+    return zmq_transport.ZmqConnection(
+        zmq_transport.endpoint(path), SERVER.public, new_pair(), identity
+    )
 
 
 @contextmanager
@@ -87,7 +82,7 @@ def zmq_peer(path: Path, keys: KeyPair | None) -> Iterator[list[bytes]]:
             router.set(zmq.CURVE_SERVER, 1)
             router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED)
-        router.bind(endpoint(path))
+        router.bind(zmq_transport.endpoint(path))
         ending = threading.Event()
 
         def serve() -> None:
@@ -127,9 +122,9 @@ IMPOSTORS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("impostor", IMPOSTORS)
-@pytest.mark.parametrize("name", [CLIENT_SOCKET, WORKER_SOCKET])
+@pytest.mark.parametrize("name", [zmq_transport.CLIENT_SOCKET, zmq_transport.WORKER_SOCKET])
 def test_reconnected_peer_trusts_no_impostor(name: str, impostor: str, tmp_path: Path) -> None:
-    listener = ZmqListener(tmp_path, SERVER)
+    listener = zmq_transport.ZmqListener(tmp_path, SERVER)
     with closing(connect(tmp_path / name)) as connection:
         connection.send(b"hello")
         assert listener.wait(PATIENCE_S)
@@ -143,11 +138,11 @@ def test_reconnected_peer_trusts_no_impostor(name: str, impostor: str, tmp_path:
 
 def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> None:
     with (
-        closing(ZmqListener(tmp_path, SERVER)) as listener,
+        closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as client,
     ):
-        client.connect(endpoint(tmp_path / PREVIOUS_CLIENT_SOCKET))
+        client.connect(zmq_transport.endpoint(tmp_path / zmq_transport.PREVIOUS_CLIENT_SOCKET))
         client.send(b"question")
         assert listener.wait(PATIENCE_S)
         received = listener.receive()
@@ -159,23 +154,23 @@ def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> No
         assert client.recv() == b"answer"
 
 
-@pytest.mark.parametrize("name", [CLIENT_SOCKET, WORKER_SOCKET])
+@pytest.mark.parametrize("name", [zmq_transport.CLIENT_SOCKET, zmq_transport.WORKER_SOCKET])
 def test_peer_without_keys_is_not_heard_on_sockets_with_keys(name: str, tmp_path: Path) -> None:
     with (
-        closing(ZmqListener(tmp_path, SERVER)) as listener,
+        closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as peer,
     ):
         peer.set(zmq.LINGER, 0)
-        peer.connect(endpoint(tmp_path / name))
+        peer.connect(zmq_transport.endpoint(tmp_path / name))
         peer.send(b"question")
         assert not listener.wait(0.5)
 
 
 def test_removed_sockets_are_bound_again_and_open_connections_go_on(folder: Path) -> None:
     with (
-        closing(ZmqListener(folder, SERVER)) as listener,
-        closing(connect(folder / CLIENT_SOCKET)) as early,
+        closing(zmq_transport.ZmqListener(folder, SERVER)) as listener,
+        closing(connect(folder / zmq_transport.CLIENT_SOCKET)) as early,
     ):
         early.send(b"before")
         assert listener.wait(PATIENCE_S)
@@ -184,7 +179,7 @@ def test_removed_sockets_are_bound_again_and_open_connections_go_on(folder: Path
             path.unlink()
         folder.rmdir()
         listener.keep_sockets()
-        identity = {CLIENT_SOCKET: LOCAL, WORKER_SOCKET: LOCAL_WORKER}
+        identity = {zmq_transport.CLIENT_SOCKET: LOCAL, zmq_transport.WORKER_SOCKET: LOCAL_WORKER}
         for name, expected in identity.items():
             with closing(connect(folder / name, b"ben")) as late:
                 late.send(b"after")
@@ -200,7 +195,7 @@ def test_removed_sockets_are_bound_again_and_open_connections_go_on(folder: Path
 
 
 def test_times_of_socket_files_are_renewed(folder: Path) -> None:
-    with closing(ZmqListener(folder, SERVER)) as listener:
+    with closing(zmq_transport.ZmqListener(folder, SERVER)) as listener:
         for path in folder.iterdir():
             os.utime(path, (1, 1))
         listener.keep_sockets()
@@ -208,7 +203,7 @@ def test_times_of_socket_files_are_renewed(folder: Path) -> None:
 
 
 def test_sockets_are_not_bound_again_in_a_folder_of_somebody_else(folder: Path) -> None:
-    with closing(ZmqListener(folder, SERVER)) as listener:
+    with closing(zmq_transport.ZmqListener(folder, SERVER)) as listener:
         for path in folder.iterdir():
             path.unlink()
         folder.chmod(0o777)
@@ -247,9 +242,9 @@ def proxy(path: Path, target: Path) -> Iterator[list[bytes]]:
 
 
 def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
-    with closing(ZmqListener(folder, SERVER)) as listener:
+    with closing(zmq_transport.ZmqListener(folder, SERVER)) as listener:
         with (
-            proxy(folder / "between", folder / CLIENT_SOCKET) as sent,
+            proxy(folder / "between", folder / zmq_transport.CLIENT_SOCKET) as sent,
             closing(connect(folder / "between")) as connection,
         ):
             connection.send(SECRET)
@@ -262,7 +257,7 @@ def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
         recorded = b"".join(sent)
         assert SECRET not in recorded
         with socket.socket(socket.AF_UNIX) as again:
-            again.connect(str(folder / CLIENT_SOCKET))
+            again.connect(str(folder / zmq_transport.CLIENT_SOCKET))
             with suppress(OSError):
                 again.sendall(recorded)
             assert not listener.wait(0.5)

@@ -13,19 +13,10 @@ from machines import ideal, noisy
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import Target
 
+from simenv import model
 from simenv.client.qpm import devices, status
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot
-from simenv.model import (
-    GateInfo,
-    HeldCapacity,
-    NodeInfo,
-    PoolInfo,
-    ServiceInfo,
-    TargetInfo,
-    TaskInfo,
-    TaskState,
-)
 from simenv.model.views import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm.envelopes import Lifecycle, plain
 from simenv.worker.hardware import device_info
@@ -121,7 +112,7 @@ def test_coupling_and_operations_are_those_of_target(make: Any) -> None:
 def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> None:
     outcome = DeviceInfo(
         "qpu", DeviceKind.HARDWARE, "lab", "fridge", "1", "trapped-ion", 2, 0,
-        (GateInfo("cz", 2, 0),), all_to_all=True,
+        (model.GateInfo("cz", 2, 0),), all_to_all=True,
         operations=(OperationInfo("cz", (), error=figure),),
         qubits=(QubitInfo(t1_us=figure), QubitInfo()),
     )  # fmt: skip
@@ -175,31 +166,36 @@ def test_openqasm_3_is_not_listed_without_its_importer(monkeypatch: pytest.Monke
     assert devices.formats(info) == ["openqasm2", "qpy"]
 
 
-def info(state: TaskState, worker: str = "") -> TaskInfo:
-    return TaskInfo("t-1", "", "main", state, 1, 0.1, 2, 100, worker, "")
+def info(state: model.TaskState, worker: str = "") -> model.TaskInfo:
+    return model.TaskInfo("t-1", "", "main", state, 1, 0.1, 2, 100, worker, "")
 
 
-@pytest.mark.parametrize("ended", [TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED])
-def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: TaskState) -> None:
+@pytest.mark.parametrize(
+    "ended", [model.TaskState.DONE, model.TaskState.FAILED, model.TaskState.CANCELLED]
+)
+def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: model.TaskState) -> None:
     run = CircuitRun("cid", 7, 100, 1.0)
-    for infos in ([info(ended), info(TaskState.QUEUED)], [info(TaskState.QUEUED), info(ended)]):
+    for infos in (
+        [info(ended), info(model.TaskState.QUEUED)],
+        [info(model.TaskState.QUEUED), info(ended)],
+    ):
         assert status.current_status(run, infos).lifecycle_state is Lifecycle.QUEUED
-    result = status.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
+    result = status.current_status(run, [info(ended), info(model.TaskState.RUNNING, "main-0")])
     assert result.lifecycle_state is Lifecycle.SUBMITTED
     assert result.provider_handle == "main-0"
 
 
-NODE = NodeInfo("n1", "up", "", 4, 1, 1_000, 300, 2, 2)
+NODE = model.NodeInfo("n1", "up", "", 4, 1, 1_000, 300, 2, 2)
 POOLS = (
-    PoolInfo("main", "any", 2, 2, 1, 3, "up", "", held_us=250.0),
-    PoolInfo("main.x2", "any", 0, 0, 0, 0, "quarantined", "broken", on_demand=True),
+    model.PoolInfo("main", "any", 2, 2, 1, 3, "up", "", held_us=250.0),
+    model.PoolInfo("main.x2", "any", 0, 0, 0, 0, "quarantined", "broken", on_demand=True),
 )
-TARGET = TargetInfo(
+TARGET = model.TargetInfo(
     "main", "active", 3, "fifo", (), 5,
     queued=3, parked=2, sent=1, running=1, queued_ns=9_000, wait_ns=7_000_000,
-    reservations=1, held=HeldCapacity(6, 6, 0), in_flight=HeldCapacity(2, 2, 0),
+    reservations=1, held=model.HeldCapacity(6, 6, 0), in_flight=model.HeldCapacity(2, 2, 0),
 )  # fmt: skip
-SERVICE = ServiceInfo(
+SERVICE = model.ServiceInfo(
     "env", "1", 1, "n1", 1, 1.0, "process", 5, 1, 0, 0, 0, 0, 0, 0, 0.0, 4, 1, 1_000, 20, 0, 0.0,
     POOLS, (), nodes=(NODE,),
 )  # fmt: skip
