@@ -83,7 +83,6 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
     assert result.share == 0.0
     assert result.snapshot.gates == snapshot.gates
     assert result.snapshot.fitted is None
-    assert result.held_out is not None
     assert result.base == AER or result.snapshot.qubits == snapshot.qubits
     assert not result.held_out.is_significant or result.held_out.is_below_aer
 
@@ -184,7 +183,6 @@ def test_few_different_circuits_are_not_enough(few: tuple[CountsData, Calibratio
     assert used.share > 0.0
     assert not any(each.prior.asymmetry for each in used.scores)
     scope = used.snapshot.fitted
-    assert scope is not None
     assert (scope.device, scope.qubits, scope.widest, scope.bodies) == ("lima", (0, 1), 2, 9)
     assert not scope.placed
 
@@ -198,7 +196,6 @@ def test_snapshot_below_aer_recipe_is_kept(few: tuple[CountsData, CalibrationSna
     data = CountsData(tuple(measured(texts, truth, rng, shots=100_000)), "lima")
     result = calibrate(data, snapshot, "fitted")
     assert (result.base, result.share) == (AER, 0.0)
-    assert result.held_out is not None
     assert result.held_out.is_snapshot_below_aer
     confusion = [each.confusion for each in result.snapshot.qubits]
     assert confusion == [(each.readout_error,) * 2 for each in snapshot.qubits]

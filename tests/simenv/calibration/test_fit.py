@@ -83,7 +83,6 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
         channels = distributions.channels([place], every, values, derivatives=False)
         expected = distributions.outcomes([place], channels)[place].probabilities
         prediction = predictor.prediction(record)
-        assert prediction is not None
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)
 
 
@@ -104,12 +103,8 @@ def test_fit_predicts_circuits_it_did_not_see(fitted: FittedDevice, counts: Coun
     result = score(split(counts), models, IdealDistributions())
     for part in (result.part(test=False), result.part(test=True)):
         before, after, limit = (part.summary(name) for name in ("before", "after", CEILING))
-        assert before is not None
-        assert after is not None
-        assert limit is not None
         assert after.median.value > before.median.value
         assert after.median.value > limit.median.value - 0.003
-    assert fitted.held_out is not None
     assert not fitted.held_out.is_worse
     assert fitted.snapshot.name == "fitted"
     assert len(fitted.observed.observations) == 12
@@ -134,8 +129,6 @@ def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
     models = {"before": Predictor(snapshot), "after": Predictor(outcome.snapshot)}
     result = score(counts, models, IdealDistributions())
     old, new = (result.summary(name) for name in ("before", "after"))
-    assert old is not None
-    assert new is not None
     assert new.median.value > old.median.value
 
 

@@ -241,9 +241,6 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     models = {"before": Predictor(lattice), "after": Predictor(outcome.snapshot)}
     result = score(data, models, IdealDistributions()).part(test=True)
     before, after, limit = (result.summary(name) for name in ("before", "after", CEILING))
-    assert before is not None
-    assert after is not None
-    assert limit is not None
     assert before.median.value < limit.median.value - 0.01
     assert after.median.value > limit.median.value - 0.003
     assert {row.how for row in result.rows} == {"Pauli twirl, exact"}

@@ -143,7 +143,6 @@ def test_processes_of_other_users_are_detected() -> None:
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
         other.stdout.readline()
         assert UID in network_namespace.other_users()
         other.communicate()

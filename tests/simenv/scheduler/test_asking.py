@@ -298,7 +298,6 @@ def test_priority_counts_for_reservation_tasks_as_for_others(priority: int, firs
     queue.append([record(1, 0, priority, 1, 1e3)])
     queue.append([record(2, late_ns, 0, 0, 1e3)])
     head = queue.head()
-    assert head is not None
     assert head.number == first
     assert late_ns < STEP_NS
 

@@ -84,12 +84,9 @@ def test_profile_of_small_program_is_not_reduced() -> None:
 
 def test_only_engines_that_reduce_programs_get_reduced_profile() -> None:
     result = profile(tangled(20, 10, 1), ("counts",))
-    assert result.kept is not None
     assert result.kept.widest == 10
     assert result.kept.operations < result.operations
     aer = catalog.card("aer")
-    assert aer is not None
-    assert ENGINE is not None
     assert aer.effective_profile(result, ("counts",)) is result
     outcome = ENGINE.effective_profile(result, ("counts",))
     assert (outcome.num_qubits, outcome.operations) == (10, result.kept.operations)

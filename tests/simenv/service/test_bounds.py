@@ -91,7 +91,6 @@ def test_endless_timeout_in_old_journal_is_reduced_to_maximum(bench: ServiceHarn
     bench.restart()
     bench.join()
     task = bench.assigned()[-1]
-    assert bench.work is not None
     bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
     bench.step()
     terms = bench.state.tasks[2].batch.terms
@@ -218,7 +217,6 @@ def test_admission_stores_task_options_by_their_digest(bench: ServiceHarness) ->
     terms = TaskOptions(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
     bench.submit(spec(), terms=terms)
     admission = bench.loop.submit_queue.admission
-    assert admission is not None
     assert {len(terms_digest) for terms_digest in admission._checked_terms} == {16}
 
 

@@ -77,12 +77,10 @@ def test_failed_parent_ends_its_children_with_its_message(bench: ServiceHarness)
     bench.finish(bench.assigned(), model.TaskState.FAILED, BOOM)
     bench.step()
     state, failure = end(bench, child)
-    assert failure is not None
     assert (state, failure.reason) == (model.TaskState.FAILED, "dependency")
     assert failure.message == "task t-1, which it comes after, ended as FAILED: boom"
     assert failure.hint.startswith("t-1 failed first: simenv result t-1")
     last = end(bench, grandchild)[1]
-    assert last is not None
     expected = "task t-2, which it comes after, ended as FAILED: it was not run either"
     assert (last.message, last.hint) == (expected, failure.hint)
 
@@ -95,7 +93,6 @@ def test_cancelled_parent_is_named_with_its_state(bench: ServiceHarness) -> None
     bench.finish([task for task in tasks if task.task == parent], model.TaskState.CANCELLED, BOOM)
     bench.step()
     failure = end(bench, child)[1]
-    assert failure is not None
     assert failure.message.startswith("task t-2, which it comes after, ended as CANCELLED: ")
 
 
@@ -175,11 +172,9 @@ def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.Monk
     monkeypatch.undo()
     bench.restart()
     failure = end(bench, child)[1]
-    assert failure is not None
     assert failure.message == "task t-1, which it comes after, ended as FAILED: boom"
     assert failure.hint.startswith("t-1 failed first")
     last = end(bench, grandchild)[1]
-    assert last is not None
     expected = "task t-2, which it comes after, ended as FAILED: it was not run either"
     assert last.message == expected
     assert not bench.state.tasks

@@ -224,7 +224,6 @@ def test_owner_with_large_use_is_refused_first_below_disk_reserve() -> None:
     assert low.refusal("", 10 * GIB) is None
     assert low.refusal("ben", SMALL_BYTES) is None
     result = low.refusal("ana", 2 * GIB)
-    assert result is not None
     assert "4.0 GiB" in result.message
     assert "5.0 GiB" in result.message
     assert "'ana' keeps 2.0 GiB" in result.message

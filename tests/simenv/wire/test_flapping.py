@@ -64,7 +64,6 @@ class Service:
         server, worker = new_pair(), new_pair()
         argv = [sys.executable, "-c", DOOR, worker.public, server.public, server.secret]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
         port = int(self.process.stdout.readline())
         keys = server.public, worker.public, worker.secret
         address = f"tcp://127.0.0.1:{port}"

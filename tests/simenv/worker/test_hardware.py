@@ -48,7 +48,6 @@ def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -
 def test_device_description_is_reported_once_per_change() -> None:
     result = HardwareSession.of("machines:noisy", "", "my-qpu-0")
     first = result.changed_info()
-    assert first is not None
     assert (first.name, first.kind, first.model) == (
         "my-qpu", DeviceKind.HARDWARE, "generic_backend_5q"
     )  # fmt: skip
@@ -57,7 +56,6 @@ def test_device_description_is_reported_once_per_change() -> None:
     assert result.changed_info() is None
     result.engine.backend._target = machines.ideal().target
     second = result.changed_info()
-    assert second is not None
     assert second.all_to_all
     assert result.changed_info() is None
 

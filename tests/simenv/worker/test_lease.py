@@ -56,7 +56,6 @@ def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
-    assert process.stderr is not None
     process.stderr.close()
 
 
@@ -150,7 +149,6 @@ def test_child_dies_with_its_parent_process() -> None:
         "stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     pid = int(process.stdout.readline())
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -29,7 +29,6 @@ def device(edges: list[tuple[int, int]], **changes: object) -> CalibrationSnapsh
 
 def text(snapshot: CalibrationSnapshot) -> list[str]:
     result = drawing.draw(snapshot)
-    assert result is not None
     return ["".join(piece for piece, _ in line) for line in result.lines]
 
 

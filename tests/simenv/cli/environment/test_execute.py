@@ -171,7 +171,6 @@ def parent(*command: str) -> Iterator[subprocess.Popen[str]]:
 def test_signals_are_forwarded_to_command(name: str) -> None:
     number = signal.Signals[f"SIG{name}"]
     with parent(sys.executable, "-c", WAITER.format(name)) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(20) == 40 + number

@@ -98,7 +98,6 @@ def test_distance_above_bound_is_not_alike_unless_it_is_noise() -> None:
     noise = other(runs=ran(counts={"00": 530, "11": 494}))
     assert compare(SEEN, noise, 0.0).alike  # no bound is tighter than the shots are many
     (row,) = [row for row in compare(SEEN, far).rows if row.aspect is RowSubject.COUNTS]
-    assert row.distance is not None
     assert row.distance.total_variation == pytest.approx(180 / 1024, abs=0.01)
 
 

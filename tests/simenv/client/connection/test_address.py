@@ -114,7 +114,6 @@ def test_service_that_moved_is_detected_by_its_connection_file(tmp_path: Path) -
         stdout=subprocess.PIPE,
     )
     try:
-        assert running.stdout is not None
         running.stdout.readline()  # until then /proc may still show the command line of the parent
         path = write(tmp_path / "connection.json", pid=running.pid, sockets="/first")
         where = address.FileAddress(path)
@@ -237,7 +236,6 @@ def test_socket_of_listening_process_of_another_user_is_not_used(tmp_path: Path)
     argv = [sys.executable, "-c", source, str(folder / CLIENT_SOCKET)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
-        assert decoy.stdout is not None
         assert decoy.stdout.readline() == "listens\n"
         assert opened(far_file(tmp_path, folder)) == "tcp"
         decoy.communicate()
@@ -252,7 +250,6 @@ def test_process_of_another_user_is_not_taken_for_service() -> None:
     argv = [sys.executable, "-c", source, "simenv.service"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
-        assert decoy.stdout is not None
         decoy.stdout.readline()
         assert not launch.runs(decoy.pid, launch.SERVICE)
         decoy.communicate()
@@ -263,7 +260,6 @@ def test_later_process_with_pid_of_service_is_not_taken_for_it(tmp_path: Path) -
     argv = [sys.executable, "-c", source, "simenv.service"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as later:
-        assert later.stdout is not None
         later.stdout.readline()
         stat = Path(f"/proc/{later.pid}/stat").read_text()
         ticks = stat.rpartition(")")[2].split()[launch.START_FIELD]

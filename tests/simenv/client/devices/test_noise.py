@@ -107,5 +107,4 @@ def test_a_pool_without_calibration_is_refused_with_its_reason() -> None:
 
 def test_a_preference_for_emulators_takes_a_pool_with_calibration() -> None:
     info = SubmitDevices(_Pools())._info_for("", "", ("emulator",))
-    assert info is not None
     assert info.name == "ready"

@@ -152,7 +152,6 @@ def test_reader_survives_errors_and_clients(qpm: QPM, caplog: pytest.LogCaptureF
         qpm._delivery.join(troubled, Endpoint())
     assert troubled.came.wait(60)
     reader = qpm._delivery._thread
-    assert reader is not None
     cid = qpm.async_run(info())["cid"]
     assert endpoint.get().payload["cid"] == cid
     assert reader.is_alive()

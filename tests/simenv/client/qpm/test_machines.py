@@ -82,7 +82,6 @@ def test_qpm_of_one_pool_runs_and_describes_only_that_pool(env: simenv.Client) -
     assert record.qpm_type == QPMType.HARDWARE
     assert not record.qpm_capabilities & QPMCapability.STATEVECTOR
     properties = record.properties
-    assert properties is not None
     assert (properties["target_id"], properties["device_id"]) == ("qpu", "qpu")
     assert (properties["num_qubits"], properties["hardware"]) == (27, True)
     assert properties["simulator"] is False

@@ -87,7 +87,6 @@ def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None
     assert endpoint.get().payload["reservation_id"] == other
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
         answer = poll(cids[result], reservation_id=other)
-        assert answer is not None
         assert (answer["outcome"], answer["reason"]) == (
             "INVALID_RESERVATION", "reservation-mismatch",
         )  # fmt: skip
@@ -105,7 +104,6 @@ def test_cancel_and_delete_require_reservation_id(env: simenv.Client, busy: None
     for end in (qpm.cancel_task, qpm.delete_circuit):
         for name in (cid, "nobody"):
             answer = end(name)
-            assert answer is not None
             assert (answer["outcome"], answer["reason"]) == (
                 "INVALID_RESERVATION", "reservation-required",
             )  # fmt: skip

@@ -37,15 +37,11 @@ def test_model_of_a_backend_is_sent_with_its_idle_noise() -> None:
                 expected.after_gate("sx", (qubit,))[0].channel,
             ),
         ):
-            assert one is not None
-            assert two is not None
             assert np.abs(one.ptm - two.ptm).max() < 1e-13
     error = result._local_quantum_errors["cx"][(1, 0)]
     (located,) = outcome.after_gate("cx", (1, 0))
     assert np.abs(located.channel.ptm - PTM(error).data.real).max() < 1e-13
     readouts = outcome.readout(), expected.readout()
-    assert readouts[0] is not None
-    assert readouts[1] is not None
     assert np.array_equal(readouts[0].p01, readouts[1].p01)
 
 

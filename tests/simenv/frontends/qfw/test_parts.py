@@ -171,7 +171,6 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
     record = registration.completed(None, Offered, paths.QPMConfig(), registration.read({}), 2)
-    assert record.properties is not None
     assert record.properties["num_qubits"] == 0
     assert record.properties["max_shots"] == 0
     first = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 1)

@@ -155,7 +155,6 @@ def test_pkg_config_file_has_the_same_flags(library: InstalledLibrary) -> None:
     plain = text.replace("${prefix}", str(library.folder))
     assert f"Cflags: {' '.join(library.cflags)}\n" in plain
     libs = re.search(r"^Libs: (.*)$", plain, re.MULTILINE)
-    assert libs is not None
     assert sorted(libs[1].split()) == sorted(library.libs)
 
 

@@ -60,7 +60,6 @@ def test_transpile_without_device(changes: dict[str, object], error: type[Simenv
 
 def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
     card = catalog.card(calls.TRANSPILER)
-    assert card is not None
     wide = msgspec.structs.replace(RING, num_qubits=120, all_to_all=True, coupling=())
     small, many, large = (
         examined_call(_call(device, count), TERMS)[1]

@@ -35,7 +35,6 @@ def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
 
 def finished(bench: ServiceHarness, *tasks: m.AssignedTask) -> list[m.ToClient]:
     """Each with a file of its own, in one message."""
-    assert bench.work is not None
     results = []
     for task in tasks:
         payload, name = stored(bench, task.task, task.attempt)
@@ -124,7 +123,6 @@ def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
 def test_task_with_wrong_payload_checksum_is_rerun(ready: ServiceHarness) -> None:
     ready.submit()
     (task,) = ready.assigned()
-    assert ready.work is not None
     wrong = m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
     origin = m.Origin("main-0", "here", 1, "test")
     ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [wrong])))
@@ -220,7 +218,6 @@ def test_reopening_that_cannot_be_stored_changes_nothing(ready: ServiceHarness) 
     ready.submit()
     finished(ready, *ready.assigned())
     result = ready.loop.completions.find(1)
-    assert result is not None
     ready.journal._db.execute("pragma query_only=on")
     fails(JournalError, "", ready.loop.result_requests._rerun, 1, result[1], "test")
     ready.journal._db.execute("pragma query_only=off")

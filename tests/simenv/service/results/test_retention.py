@@ -33,7 +33,6 @@ def bench(tmp_path: Path) -> object:
 def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
     """So many tasks, each with a message and a file of its own."""
     bench.submit(*[spec(seed) for seed in range(count)], key=key)
-    assert bench.work is not None
     while tasks := bench.assigned():
         for task in tasks:
             name = f"0/t-{task.task}.{task.attempt:x}.h5"
@@ -257,7 +256,6 @@ def test_index_is_written_under_continuous_client_requests(bench: ServiceHarness
     tasks = bench.assigned()
     done = m.AttemptResult(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
     origin = Origin("main-0", "here", 1, "test")
-    assert bench.work is not None
     bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [done])))
     bench.loop.run_once(timeout_s=0.0)
     passes = 0

@@ -79,7 +79,6 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
     worker = tcp_client.connect(result, b"main-0.1")
     worker.send(b"hello")
     received = site.heard()
-    assert received is not None
     assert received[1:] == (b"hello", MAIN)
     assert site.listener.send(PeerKind.WORKER, received[0], b"work")
     assert worker.receive(WAIT_S) == b"work"

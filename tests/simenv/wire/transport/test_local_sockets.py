@@ -146,7 +146,6 @@ def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> No
         client.send(b"question")
         assert listener.wait(PATIENCE_S)
         received = listener.receive()
-        assert received is not None
         assert received[0] is PeerKind.CLIENT
         assert received[2:] == (b"question", LOCAL)
         assert listener.send(PeerKind.CLIENT, received[1], b"answer")
@@ -185,12 +184,10 @@ def test_removed_sockets_are_bound_again_and_open_connections_go_on(folder: Path
                 late.send(b"after")
                 assert listener.wait(PATIENCE_S)
                 received = listener.receive()
-                assert received is not None
                 assert received[2:] == (b"after", expected)
         early.send(b"still")
         assert listener.wait(PATIENCE_S)
         received = listener.receive()
-        assert received is not None
         assert received[2] == b"still"
 
 
@@ -250,7 +247,6 @@ def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
             connection.send(SECRET)
             assert listener.wait(PATIENCE_S)
             received = listener.receive()
-            assert received is not None
             assert received[2] == SECRET
             assert listener.send(PeerKind.CLIENT, b"ana", SECRET)
             assert connection.receive(PATIENCE_S) == SECRET

@@ -258,7 +258,6 @@ def test_chain_rule_of_several_bindings_requires_linear_expressions() -> None:
     fails(OptionError, "several bindings", chain, loaded.slots, np.ones((2, 1)))
     linear = turned(2 * A, A)
     result = chain(linear.slots, np.ones((2, 1)))
-    assert result is not None
     assert np.frombuffer(result.factors).tolist() == [2.0, 1.0]
 
 

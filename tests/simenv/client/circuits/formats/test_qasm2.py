@@ -156,7 +156,6 @@ def by_qiskit(text: str) -> Program | None:
 @given(texts)
 def test_plain_text_is_parsed_to_same_program_as_by_qiskit(text: str) -> None:
     program = qasm2.read(text)
-    assert program is not None
     assert program.packed() == by_qiskit(text).packed()  # type: ignore[union-attr]
 
 
@@ -173,7 +172,6 @@ def test_altered_text_is_left_to_qiskit_or_parsed_alike(text: str, data: st.Data
     program = qasm2.read(text)
     if program is not None:
         result = by_qiskit(text)
-        assert result is not None
         assert program.packed() == result.packed()
 
 

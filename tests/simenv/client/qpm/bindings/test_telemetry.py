@@ -242,7 +242,6 @@ def test_available_reserved_and_held_credits_are_counted(qpm: QPM, env: simenv.C
 def test_service_record_agrees_with_bindings_and_device(qpm: QPM) -> None:
     record = qpm.query()
     properties = record.properties
-    assert properties is not None
     assert properties["service_type"] == "qfw.qpm"
     names = [binding["binding_name"] for binding in properties["api_bindings"]]
     assert {"execution", "telemetry", "control"} <= set(names)
