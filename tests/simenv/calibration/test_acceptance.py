@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 
 from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
@@ -114,21 +115,6 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
     np.testing.assert_allclose(factors, np.sqrt(full))
 
 
-def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
-    def choice(base: str, mean: float, low: float) -> fitting._Choice:
-        held_out = accept.HeldOutGain(mean, low, 0.9 + mean, 0.9, 0.9 + mean, 0.9, 5, 5)
-        return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, held_out)  # type: ignore[arg-type]
-
-    better = choice(HOMOGENEOUS, 0.02, 0.01)
-    assert fitting._accepted([choice(SNAPSHOT, 0.01, 0.005), better]) is better
-    kept = fitting._accepted([choice(SNAPSHOT, 0.01, -0.005), better])
-    assert (kept.attempt.base, kept.share, kept.undated_share) == (SNAPSHOT, 0.0, 0.0)
-    kept = fitting._accepted([choice(SNAPSHOT, -0.01, -0.02), better])
-    assert kept.share == 0.0
-    with pytest.raises(FitRefusedError, match="worse than its snapshot on 5 circuits"):
-        fitting._accepted([choice(SNAPSHOT, -0.01, -0.02), choice(HOMOGENEOUS, -0.02, -0.03)])
-
-
 def held_out(
     mean: float,
     low: float,
@@ -147,6 +133,17 @@ def choice(
     base: str, gained: accept.HeldOutGain, after: np.ndarray | None = None
 ) -> fitting._Choice:
     return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, gained, after)  # type: ignore[arg-type]
+
+
+def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
+    better = choice(HOMOGENEOUS, held_out(0.02, 0.01))
+    assert fitting._accepted([choice(SNAPSHOT, held_out(0.01, 0.005)), better]) is better
+    kept = fitting._accepted([choice(SNAPSHOT, held_out(0.01, -0.005)), better])
+    assert (kept.attempt.base, kept.share, kept.undated_share) == (SNAPSHOT, 0.0, 0.0)
+    worse = choice(SNAPSHOT, held_out(-0.01, -0.02))
+    assert fitting._accepted([worse, better]).share == 0.0
+    both = [worse, choice(HOMOGENEOUS, held_out(-0.02, -0.03))]
+    fails(FitRefusedError, "worse than its snapshot on 12 circuits", fitting._accepted, both)
 
 
 @pytest.mark.parametrize("form", ["aer", "properties"])

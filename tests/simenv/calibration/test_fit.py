@@ -9,6 +9,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from changed_devices import scaled_errors
 
 from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
@@ -115,10 +116,7 @@ def test_fit_predicts_circuits_it_did_not_see(fitted: FittedDevice, counts: Coun
 def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
     ions = library.load("trapped-ions")
     assert {gate.qubits for gate in ions.gates} == {()}
-    gates = tuple(
-        msgspec.structs.replace(gate, error=20.0 * (gate.error or 0.0)) for gate in ions.gates
-    )
-    counts, snapshot = random_counts(8, 2, snapshot=msgspec.structs.replace(ions, gates=gates))
+    counts, snapshot = random_counts(8, 2, snapshot=scaled_errors(ions, 20.0))
     outcome = calibrate(counts, snapshot, "fitted", narrow=True)
     errors = {column for column in outcome.columns if column.startswith("error")}
     assert {"error 1", "error 2"} <= errors
@@ -148,14 +146,9 @@ def test_data_without_training_rows_are_refused(counts: CountsData) -> None:
 
 
 def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
-    snapshot = library.load("lima")
-    gates = tuple(
-        msgspec.structs.replace(gate, error=1.0)
-        if gate.qubits == (2,) and gate.name == "sx"
-        else gate
-        for gate in snapshot.gates
-    )
-    result = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
+    broken = scaled_errors(library.load("lima"), math.inf, lambda gate: gate.qubits == (2,))
+    gates = tuple(msgspec.structs.replace(g, error=min(g.error or 0.0, 1.0)) for g in broken.gates)
+    result = homogeneous(msgspec.structs.replace(broken, gates=gates))
     assert len({qubit.t1_us for qubit in result.qubits}) == 1
     errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
     assert errors[1, 2] == errors[2, 1] == 1.0

@@ -8,6 +8,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from changed_devices import changed_qubit, scaled_errors
 
 from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
@@ -21,14 +22,6 @@ from simenv.calibration.score import CEILING, IdealDistributions, Predictor, sco
 
 DAY_S = 86_400.0
 ANGLE_RAD = 0.12  # of ZZ after cx 0, 1
-
-
-def changed_qubit(
-    snapshot: CalibrationSnapshot, number: int, **changes: float
-) -> CalibrationSnapshot:
-    qubits = list(snapshot.qubits)
-    qubits[number] = msgspec.structs.replace(qubits[number], **changes)
-    return msgspec.structs.replace(snapshot, qubits=tuple(qubits))
 
 
 def rotated(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
@@ -221,13 +214,7 @@ def ghz(path: tuple[int, ...], rng: np.random.Generator) -> str:
 @pytest.mark.slow
 def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted() -> None:
     lattice = library.load("superconducting-lattice")
-    gates = tuple(
-        msgspec.structs.replace(gate, error=4.0 * gate.error)
-        if gate.error and len(gate.qubits) == 2
-        else gate
-        for gate in lattice.gates
-    )
-    truth = msgspec.structs.replace(lattice, gates=gates)
+    truth = scaled_errors(lattice, 4.0, lambda gate: len(gate.qubits) == 2)
     rng = np.random.default_rng(10)
     path = line(lattice, 14)
     texts = [ghz(path[:size], rng) for size in (13, 14, 13, 14, 13, 14, 13, 14)]

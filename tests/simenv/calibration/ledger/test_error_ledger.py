@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from changed_devices import scaled_errors
 from failing import fails
 from qiskit import QuantumCircuit
 
@@ -51,18 +52,16 @@ def mirror(layers: int, seed: int, chain: tuple[int, ...] = CHAIN) -> Circuit:
     return circuit.circuit()
 
 
-def success(circuit: Circuit, snapshot: CalibrationSnapshot, **factors: float) -> float:
-    """Exact probability that all qubits are read as 0."""
+def success(
+    circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE, *, of: int = 0, **factors: float
+) -> float:
+    """Exact probability of an outcome, of all qubits read as 0 unless told."""
     options = NoiseOptions.parse({name.replace("_", ".", 1): x for name, x in factors.items()})
     noise = attach_noise(circuit, documents.model(snapshot, options))
-    result = simulate(
-        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
-    ).row(0)
-    odds = dict(
-        zip(result.probability_outcomes[:: result.probability_width],
-            np.frombuffer(result.probabilities).tolist(), strict=True)
-    )  # fmt: skip
-    return odds[0]
+    options = {"noise": noise, "engine": "densitymatrix", "outputs": ("probabilities",), "shots": 0}
+    result = simulate(circuit, **options).row(0)
+    place = list(result.probability_outcomes[:: result.probability_width]).index(of)
+    return float(np.frombuffer(result.probabilities)[place])
 
 
 def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLedger:
@@ -102,12 +101,7 @@ def test_losses_of_coherent_errors_are_those_of_exact_densities(component: str, 
 
 
 def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
-    def changed(gate: GateCalibration) -> GateCalibration:
-        if set(gate.qubits) != set(pair) or gate.error is None:
-            return gate
-        return msgspec.structs.replace(gate, error=factor * gate.error)
-
-    return msgspec.structs.replace(LATTICE, gates=tuple(map(changed, LATTICE.gates)))
+    return scaled_errors(LATTICE, factor, lambda gate: set(gate.qubits) == set(pair))
 
 
 def test_the_pair_with_the_largest_loss_stands_out() -> None:
@@ -151,17 +145,8 @@ def test_dephasing_of_a_qubit_that_is_only_measured_costs_nothing() -> None:
     circuit = Arrays(27, 2).add("x", [0]).add("barrier", [0, 1]).add("cz", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [1])
     table = dict(ledger(circuit.circuit()).components)
-    result = math.log(success_of(circuit.circuit()))
+    result = math.log(success(circuit.circuit(), of=1))
     assert sum(table.values()) == pytest.approx(-result, rel=0.05)
-
-
-def success_of(circuit: Circuit) -> float:
-    """Exact probability of |01>."""
-    noise = attach_noise(circuit, documents.model(LATTICE, NoiseOptions()))
-    result = simulate(
-        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
-    ).row(0)
-    return float(np.frombuffer(result.probabilities)[list(result.probability_outcomes).index(1)])
 
 
 def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
