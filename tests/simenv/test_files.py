@@ -61,8 +61,7 @@ def test_parent_writable_by_others_is_refused_unless_sticky(tmp_path: Path) -> N
     value = tmp_path / "shared" / "home"
     files.private_folder(value)
     value.parent.chmod(0o777)
-    result = files.weakness(value)
-    assert result[0] == value.parent
+    assert files.weakness(value)[0] == value.parent
     value.parent.chmod(0o1777)
     assert files.weakness(value) is None
 
@@ -77,8 +76,7 @@ def test_own_symbolic_link_is_followed_and_its_target_is_checked(tmp_path: Path)
     assert files.weakness(link) == (real, "can be written by others (mode 0777)")
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
-    result = files.weakness(loop)
-    assert "symbolic links" in result[1]
+    assert "symbolic links" in files.weakness(loop)[1]
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "parent"])

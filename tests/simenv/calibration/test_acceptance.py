@@ -42,8 +42,7 @@ def test_runs_of_one_body_count_as_one_circuit() -> None:
     change = np.array([0.02, 0.03, 0.025, 0.02, -0.004, -0.001])
     runs = np.ones(6, np.int64)
     apart = accept.lower_bound(change, runs, ["a", "b", "c", "d", "e", "f"])
-    together = accept.lower_bound(change, runs, ["a", "a", "a", "a", "e", "f"])
-    assert apart > 0.0 > together
+    assert apart > 0.0 > accept.lower_bound(change, runs, ["a", "a", "a", "a", "e", "f"])
     assert accept.lower_bound(change, runs, ["a"] * 6) == -math.inf
 
 
@@ -52,8 +51,7 @@ def test_a_gain_needs_its_mean_and_its_median() -> None:
     runs, bodies = np.ones(5, np.int64), list("abcde")
     assert accept.gain(before + 0.05, before, runs, bodies).is_significant
     assert not accept.gain(before + accept.LEAST_GAIN / 2, before, runs, bodies).is_significant
-    array = np.array([0.9, 0.899, 0.899, 0.899, 0.899])
-    result = accept.gain(array, before, runs, bodies)
+    result = accept.gain(np.array([0.9, 0.899, 0.899, 0.899, 0.899]), before, runs, bodies)
     assert result.mean > 0.0
     assert result.is_worse
     assert not result.is_significant
@@ -111,8 +109,7 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.5
     full = np.exp(result.latent * result.widths)
-    factors = np.array([value for value, _, _ in result.factors])
-    np.testing.assert_allclose(factors, np.sqrt(full))
+    np.testing.assert_allclose(np.array([value for value, _, _ in result.factors]), np.sqrt(full))
 
 
 def held_out(

@@ -51,8 +51,7 @@ def culprits(found: Certificate) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
-    claims = library.load(CLAIMED)
-    result = certify(client, CLAIMED, claims, qubits=QUBITS, seed=1)
+    result = certify(client, CLAIMED, library.load(CLAIMED), qubits=QUBITS, seed=1)
     assert result.passed, (result.culprits, result.unresolved)
     compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
@@ -66,8 +65,7 @@ def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> Non
     changed = claims
     for change in CONTROLS:
         changed = change(changed)
-    name = stored(home, "changed", changed)
-    result = certify(client, name, claims, qubits=QUBITS, seed=2)
+    result = certify(client, stored(home, "changed", changed), claims, qubits=QUBITS, seed=2)
     assert culprits(result) == set().union(*CONTROLS.values())
 
 

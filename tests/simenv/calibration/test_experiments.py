@@ -55,8 +55,7 @@ def test_sequences_return_to_their_basis_state(gate: clifford.NativeOperation, k
             piece = programs.sequence(spelled, group, 12, flips, rng, interleaved=interleaved)
         circuit = to_qiskit(spelled.program([PlacedPiece((1, 0), piece)], 2))
         circuit.remove_final_measurements()
-        odds = Statevector(circuit).probabilities([1, 0])
-        assert odds[flips] == pytest.approx(1.0)
+        assert Statevector(circuit).probabilities([1, 0])[flips] == pytest.approx(1.0)
 
 
 def test_sets_do_not_touch_and_cover_everything() -> None:
@@ -84,8 +83,7 @@ def test_qubits_that_a_device_lacks_are_refused() -> None:
 
 
 def test_pairs_of_an_all_to_all_device_are_a_ring() -> None:
-    info = msgspec.structs.replace(chain(4), all_to_all=True, coupling=())
-    tested = choose(info, None)
+    tested = choose(msgspec.structs.replace(chain(4), all_to_all=True, coupling=()), None)
     assert tested.pairs == [(0, 1), (0, 3), (1, 2), (2, 3)]
     assert [len(each) for each in tested.pair_sets] == [2, 2]
 
@@ -140,8 +138,7 @@ def test_wilson_interval_of_no_events_has_an_upper_end() -> None:
 
 
 def test_time_beyond_the_delays_has_an_infinite_interval() -> None:
-    estimate = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse")
-    low, high = estimate.interval(3.0)
+    low, high = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse").interval(3.0)
     assert math.isinf(high)
     assert low == pytest.approx(1.0 / (1e-6 + 3e-6))
 
@@ -152,8 +149,7 @@ def test_simultaneous_intervals_are_wider_the_more_there_are() -> None:
 
 
 def test_intervals_cover_the_truth_as_often_as_they_state() -> None:
-    devices = 6
-    share, joint, count = coverage(devices, 0.95)
+    share, joint, count = coverage(6, 0.95)
     assert abs(share - 0.95) < 5.0 * math.sqrt(0.95 * 0.05 / count)
     assert joint == 1.0
 
@@ -177,8 +173,7 @@ def test_a_change_that_fitted_qubits_share_is_carried_over_to_those_without_data
 
 
 def test_a_change_that_scatters_is_carried_over_in_part() -> None:
-    scattered = carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4]
-    assert 0.1 < scattered < 0.4
+    assert 0.1 < carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4] < 0.4
 
 
 def test_a_wide_common_prior_or_few_qubits_leave_nothing_to_carry_over() -> None:

@@ -83,8 +83,7 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
         place = distributions.place_of(record)
         channels = distributions.channels([place], every, values, derivatives=False)
         expected = distributions.outcomes([place], channels)[place].probabilities
-        prediction = predictor.prediction(record)
-        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)
+        np.testing.assert_allclose(predictor.prediction(record).probabilities, expected, atol=1e-10)
 
 
 def test_components_at_zero_are_the_calibrated_device() -> None:

@@ -72,8 +72,7 @@ def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
 @pytest.mark.slow
 def test_angles_that_the_device_has_not_are_not_used() -> None:
     lima = library.load("lima")
-    truth = changed_qubit(lima, 0, p01=0.06, p10=0.09)
-    result = calibrate(many(truth, 6), lima, "fitted")
+    result = calibrate(many(changed_qubit(lima, 0, p01=0.06, p10=0.09), 6), lima, "fitted")
     assert any(each.prior.angle for each in result.scores)  # they were tried
     assert result.prior.angle == 0.0
     assert not any(gate.rotations for gate in result.snapshot.gates)
@@ -133,8 +132,7 @@ def test_the_factor_of_zz_rates_is_found_and_leaves_relaxation_alone() -> None:
     truth = msgspec.structs.replace(lima, zz_strength=1.0)
     rng = np.random.default_rng(9)
     texts = [waiting(random_circuit(PATH, rng)) for _ in range(12)]
-    data = CountsData(tuple(measured(texts, truth, rng)), "lima")
-    result = calibrate(data, lima, "fitted")
+    result = calibrate(CountsData(tuple(measured(texts, truth, rng)), "lima"), lima, "fitted")
     assert result.prior.zz > 0.0
     assert result.share > 0.5
     rates = result.snapshot.acting_zz_khz

@@ -117,8 +117,7 @@ def test_all_wrong_rows_are_named_with_line_and_field(tmp_path: Path) -> None:
 
 def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, row(), "", row())
-    text = path.read_bytes().replace(b"\n", b"\r\n")
-    path.write_bytes(b"\xef\xbb\xbf\r\n" + text)
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert len(read(path).records) == 2
     document = tmp_path / "counts.json"
     document.write_bytes(b"\xef\xbb\xbf" + json.dumps({"circuits": [row()]}).encode())

@@ -67,8 +67,7 @@ def test_error_of_batch_names_index_of_each_bad_item(capsys: pytest.CaptureFixtu
     run_guarded(
         lambda: failing(errors.BatchRefusedError("1 of 5", (item,))), as_json=True, debug=False
     )
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert [each["index"] for each in error["errors"]] == [3]
+    assert [each["index"] for each in json.loads(capsys.readouterr().out)["error"]["errors"]] == [3]
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,7 @@ def test_saved_and_copied_results_have_the_amplitudes(env: simenv.Client, tmp_pa
 def test_many_strings_travel_in_a_file(env: simenv.Client) -> None:
     circuit = QuantumCircuit(16)
     circuit.ry(0.3, range(16))
-    strings = [format(k, "016b") for k in range(65_536)]
-    task = env.submit(circuit, amplitudes=strings)
+    task = env.submit(circuit, amplitudes=[format(k, "016b") for k in range(65_536)])
     result = task.result()
     assert result._decoded.data.bit_strings == b""  # no part of the message
     state = Statevector(circuit).data
@@ -264,8 +263,7 @@ def test_memory_on_an_emulated_device_is_noisy_and_reproducible(env: simenv.Clie
     for engine in ("densitymatrix", "statevector"):
         options = {"shots": 2000, "seed": 11, "device": "fez", "engine": engine}
         both = env.run(circuit, outputs=("counts", "memory"), **options)
-        alone = env.run(circuit, **options)
-        assert both.counts == alone.counts
+        assert both.counts == env.run(circuit, **options).counts
         assert Counter(both.memory_strings()) == both.counts
         assert len(both.counts) > 2
 
@@ -333,8 +331,7 @@ def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
     with simenv.connect(service=path) as other:
         assert other.task(task.id).result(60).counts == counts
         result = other.task(task.id.partition(".")[0])
-        rows = result.results(60)
-        assert rows[int(task.id.partition(".")[2])].counts == counts
+        assert result.results(60)[int(task.id.partition(".")[2])].counts == counts
         fails(OptionError, "carries", result.result)
         fails(NotFoundError, "there is no number 999", other.task(result.id + ".999").result, 60)
         fails(NotFoundError, "", other.task, result.id + ".x")

@@ -59,8 +59,7 @@ def test_map_yields_results_in_order(env: simenv.Client) -> None:
 
 
 def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
-    executor = SimenvExecutor(env, shots=10)
-    fails(TimedOutError, "", list, executor.map([ENDLESS] * 3, timeout=0.05))
+    fails(TimedOutError, "", list, SimenvExecutor(env, shots=10).map([ENDLESS] * 3, timeout=0.05))
     until(lambda: not env.queue()[0])
 
 

@@ -79,8 +79,7 @@ def test_site_credentials_of_user_do_not_reach_worker() -> None:
 
 
 def test_slurm_job_variables_reach_worker_and_step_variables_do_not() -> None:
-    result = inherited(**JOB, **STEP)
-    assert {name for name in result if name.startswith("SLURM_")} == set(JOB)
+    assert {name for name in inherited(**JOB, **STEP) if name.startswith("SLURM_")} == set(JOB)
 
 
 def test_secrets_and_preloaded_libraries_do_not_reach_worker() -> None:

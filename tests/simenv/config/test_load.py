@@ -104,8 +104,7 @@ def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.Monke
     assert where.state.parent == scratch / f"simenv-{os.getuid()}"
     other = {**environ, "SIMENV_HOME": str(home / "other")}
     assert config.places(config.Config(name=NAME), other).state != where.state
-    forced = config.Config(name=NAME, network_state=True)
-    assert config.places(forced, environ).state == home / NAME
+    assert config.places(config.Config(name=NAME, network_state=True), environ).state == home / NAME
     named = config.Config(name=NAME, state_dir=str(tmp_path / "here"))
     assert config.places(named, environ).state == tmp_path / "here"
 

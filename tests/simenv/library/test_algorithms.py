@@ -58,8 +58,7 @@ def test_counts_sampled_from_exact_distribution_pass(each: library.Algorithm) ->
     keys = sorted(result)
     shares = np.array([result[key] for key in keys])
     drawn = np.random.default_rng(5).multinomial(SHOTS, shares / shares.sum())
-    counts = {key: int(n) for key, n in zip(keys, drawn, strict=True) if n}
-    assert each.fault(counts) == ""
+    assert each.fault({key: int(n) for key, n in zip(keys, drawn, strict=True) if n}) == ""
 
 
 @pytest.mark.parametrize("each", STATIC, ids=name)
@@ -86,8 +85,7 @@ def test_deviation_beyond_tolerance_is_rejected() -> None:
 
 
 def test_registers_beyond_width_are_ignored() -> None:
-    answer = library.ExpectedOutcomes({"10": 1.0}, width=2)
-    assert answer.fault({"1 0 111": 3, "1 0 000": 4}) == ""
+    assert library.ExpectedOutcomes({"10": 1.0}, width=2).fault({"1 0 111": 3, "1 0 000": 4}) == ""
 
 
 def test_parity_has_its_sign() -> None:

@@ -120,8 +120,7 @@ def _with(folder: Path, old: str, new: str) -> Path:
     ],
 )
 def test_bad_module_fails_load(old: str, new: str, row: str, words: str, tmp_path: Path) -> None:
-    report = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,))
-    (verdict,) = report.verdicts
+    (verdict,) = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,)).verdicts
     assert verdict.state is VerdictState.FAILED
     assert words in verdict.why
 

@@ -113,8 +113,7 @@ class Claimant(CheckedScheduler):
     def end(
         self, number: int, how: model.ReservationState = model.ReservationState.RELEASED
     ) -> list[Action]:
-        item = self.ledger[number]
-        actions = devices.close(self.state, item, how, "", self.wall_ns, self.now_ns)
+        actions = devices.close(self.state, self.ledger[number], how, "", self.wall_ns, self.now_ns)
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:

@@ -71,8 +71,7 @@ def test_reservation_serves_only_its_pool_and_its_gangs(host: Claimant, number: 
     with pytest.raises(NotReservedError, match="is for 'main'; this is for pool 'side'"):
         host.under(number, pool="side")
     assert host.ledger[number].covers("main.x4", "main")
-    everywhere = host.reserve(6, device="").reservation
-    assert host.under(everywhere, pool="side")
+    assert host.under(host.reserve(6, device="").reservation, pool="side")
 
 
 def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claimant) -> None:
@@ -87,8 +86,7 @@ def test_reservation_of_another_owner_looks_like_unknown_reservation(host: Claim
             lambda n: host.under(n, owner="eve"),
             lambda n: host.under(n),  # the local user sees it, and may not use it
         ):
-            error = fails(NotReservedError, "", ask, value)
-            result.append(str(error).replace(str(value), "N"))
+            result.append(str(fails(NotReservedError, "", ask, value)).replace(str(value), "N"))
     assert entries == never
     assert list(ledger.visible_to("eve")) == []
     assert [each.grant.id for each in ledger.visible_to("")] == [number]
@@ -297,8 +295,7 @@ def test_priority_counts_for_reservation_tasks_as_for_others(priority: int, firs
     late_ns = 30 * SECOND
     queue.append([record(1, 0, priority, 1, 1e3)])
     queue.append([record(2, late_ns, 0, 0, 1e3)])
-    head = queue.head()
-    assert head.number == first
+    assert queue.head().number == first
     assert late_ns < STEP_NS
 
 
@@ -422,8 +419,7 @@ def test_younger_gang_task_does_not_take_slots_claimed_by_older_one() -> None:
     (old,) = machine.submit(1, along=work("wide", 4))
     (young,) = machine.submit(1, along=work("slim"))
     assert machine.assign() == [], "two slots are free, and claimed"
-    record = machine.state.tasks[young]
-    result = pending_reason(machine.state, record, machine.now_ns)
+    result = pending_reason(machine.state, machine.state.tasks[young], machine.now_ns)
     assert result == "free slots are kept for another task of several ranks, which came before"
     machine.finish(running.records)
     (next_one,) = machine.assign()

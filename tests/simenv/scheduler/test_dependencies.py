@@ -287,8 +287,7 @@ def test_random_graphs_end_in_order_and_leave_nothing(data: st.DataObject) -> No
     assert ended.keys() == parents.keys()
     for number, after in parents.items():
         is_failed = any(ended[parent].state is not TaskState.DONE for parent in after)
-        depends = ended[number].reason == DEPENDENCY
-        assert depends == (is_failed and number not in cancelled)
+        assert (ended[number].reason == DEPENDENCY) == (is_failed and number not in cancelled)
         assert not (is_failed and number in started)
     assert is_empty(machine)
 

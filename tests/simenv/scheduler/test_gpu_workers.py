@@ -63,8 +63,7 @@ def test_each_worker_gets_a_gpu_of_its_own_by_uuid() -> None:
 
 
 def test_gpus_of_other_nodes_are_numbered_within_the_allocation() -> None:
-    machine = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),))
-    workers = machine.state.workers.values()
+    workers = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),)).state.workers.values()
     assert sorted((w.host.node.name, *w.gpus) for w in workers) == [
         ("n2", "0"), ("n2", "1"), ("n3", "0"),
     ]  # fmt: skip
@@ -119,8 +118,7 @@ def test_worker_of_several_ranks_needs_a_gpu_for_each() -> None:
 
 
 def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -> None:
-    limits = gpu_cluster(2, 1, uuids=UUIDS)
-    machine = CheckedScheduler(limits=limits, specs=(pool(1, ranks=3),))
+    machine = CheckedScheduler(limits=gpu_cluster(2, 1, uuids=UUIDS), specs=(pool(1, ranks=3),))
     assert starts(machine) == {"g-0": ("GPU-aaaa", "GPU-bbbb", "0")}
     hosts = machine.state.nodes.hosts
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [[], []]
@@ -254,8 +252,7 @@ def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
 def test_gradients_hold_two_states_on_the_gpu() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
-        item = consider(wide(n), terms, (pool(1),), with_gpus(H200))[0]
-        assert (item.route is not None) == fits
+        assert (consider(wide(n), terms, (pool(1),), with_gpus(H200))[0].route is not None) == fits
 
 
 def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones() -> None:

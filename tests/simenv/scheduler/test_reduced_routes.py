@@ -86,10 +86,8 @@ def test_only_engines_that_reduce_programs_get_reduced_profile() -> None:
     result = profile(tangled(20, 10, 1), ("counts",))
     assert result.kept.widest == 10
     assert result.kept.operations < result.operations
-    aer = catalog.card("aer")
-    assert aer.effective_profile(result, ("counts",)) is result
+    assert catalog.card("aer").effective_profile(result, ("counts",)) is result
     outcome = ENGINE.effective_profile(result, ("counts",))
     assert (outcome.num_qubits, outcome.operations) == (10, result.kept.operations)
-    gates = outcome.gates_1q + outcome.gates_2q + outcome.gates_many
-    assert gates == outcome.operations - 2
+    assert (outcome.gates_1q + outcome.gates_2q + outcome.gates_many) == outcome.operations - 2
     assert msgspec.structs.replace(outcome, num_qubits=20).num_clbits == result.num_clbits

@@ -39,18 +39,15 @@ def submit(bench: ServiceHarness, key: str, **terms: object) -> m.Accepted | m.R
 
 
 def lose(bench: ServiceHarness) -> None:
-    actions = bench.scheduler.node_lost("n2", "no answer", time.monotonic_ns())
-    bench.loop.executor.execute(actions)
+    bench.loop.executor.execute(bench.scheduler.node_lost("n2", "no answer", time.monotonic_ns()))
 
 
 def status(bench: ServiceHarness) -> ServiceInfo:
-    answer = bench.get(m.Status, m.GetStatus(2))
-    return answer.info
+    return bench.get(m.Status, m.GetStatus(2)).info
 
 
 def explained(bench: ServiceHarness) -> Explanation:
-    answer = bench.get(Explained, Explain(3, TaskOptions(), program(WIDE).packed(), 100))
-    return answer.explanation
+    return bench.get(Explained, Explain(3, TaskOptions(), program(WIDE).packed(), 100)).explanation
 
 
 def test_program_that_fits_only_a_lost_node_is_refused_by_name(bench: ServiceHarness) -> None:
@@ -69,8 +66,7 @@ def test_program_with_a_queue_timeout_waits_for_the_lost_node(bench: ServiceHarn
     assert isinstance(answer, m.Accepted)
     (queue,) = bench.say(m.GetTasks(4, [answer.first]))
     assert "n2 is lost: no answer" in queue.tasks[0].reason
-    late_ns = time.monotonic_ns() + 61 * 10**9
-    bench.loop.executor.execute(bench.scheduler.tick(late_ns))
+    bench.loop.executor.execute(bench.scheduler.tick(time.monotonic_ns() + 61 * 10**9))
     assert bench.state.ended[TaskState.EXPIRED] == 1
 
 
@@ -106,8 +102,7 @@ def test_status_and_explain_count_only_nodes_that_are_up(bench: ServiceHarness) 
     choice = explained(bench).engines[0]
     assert not choice.able
     assert "n2 is lost" in choice.why
-    pools = bench.get(Pools, GetPools(6))
-    assert pools.pools[0].max_qubits < WIDE
+    assert bench.get(Pools, GetPools(6)).pools[0].max_qubits < WIDE
 
 
 def test_tasks_are_accepted_while_no_node_is_up(bench: ServiceHarness) -> None:

@@ -41,8 +41,7 @@ def after(bench: ServiceHarness, *parents: int, key: str = "") -> int:
 
 
 def refused(bench: ServiceHarness, *parents: int, key: str = "~r") -> m.Refusal:
-    answer = bench.refused(key=key, terms=model.TaskOptions(after=parents))
-    return answer
+    return bench.refused(key=key, terms=model.TaskOptions(after=parents))
 
 
 def end(bench: ServiceHarness, task: int) -> tuple[model.TaskState, m.Failure | None]:
@@ -53,8 +52,7 @@ def end(bench: ServiceHarness, task: int) -> tuple[model.TaskState, m.Failure | 
 
 
 def reason(bench: ServiceHarness, task: int) -> str:
-    queue = bench.get(m.Queue, m.GetTasks(7, [task]))
-    return queue.tasks[0].reason
+    return bench.get(m.Queue, m.GetTasks(7, [task])).tasks[0].reason
 
 
 def test_child_is_assigned_when_its_parent_is_done(bench: ServiceHarness) -> None:
@@ -71,8 +69,7 @@ def test_child_is_assigned_when_its_parent_is_done(bench: ServiceHarness) -> Non
 
 
 def test_failed_parent_ends_its_children_with_its_message(bench: ServiceHarness) -> None:
-    parent = after(bench)
-    child = after(bench, parent)
+    child = after(bench, after(bench))
     grandchild = after(bench, child)
     bench.finish(bench.assigned(), model.TaskState.FAILED, BOOM)
     bench.step()
@@ -140,8 +137,7 @@ def test_keys_of_earlier_versions_are_recognized(bench: ServiceHarness, count: i
     fields = msgspec.structs.astuple(model.TaskOptions())[:count]  # as they were
     stored = model.digest(codec.encode((fields, [spec()])))
     assert stored != entry.digest
-    old = msgspec.structs.replace(entry, digest=stored)
-    bench.loop.submit_queue._recent["", "old", 0] = old
+    bench.loop.submit_queue._recent["", "old", 0] = msgspec.structs.replace(entry, digest=stored)
     assert after(bench, key="old") == task
     assert refused(bench, task, key="old").code == "key_conflict"
 
@@ -149,8 +145,7 @@ def test_keys_of_earlier_versions_are_recognized(bench: ServiceHarness, count: i
 def test_restart_keeps_children_waiting_and_runs_those_of_done(bench: ServiceHarness) -> None:
     first, second = after(bench), after(bench)
     waits, runs = after(bench, first, second), after(bench, first)
-    tasks = bench.assigned()
-    bench.finish([task for task in tasks if task.task == first])
+    bench.finish([task for task in bench.assigned() if task.task == first])
     bench.restart()
     bench.join()
     sent = bench.assigned()
@@ -161,8 +156,7 @@ def test_restart_keeps_children_waiting_and_runs_those_of_done(bench: ServiceHar
 
 
 def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    parent = after(bench)
-    child = after(bench, parent)
+    child = after(bench, after(bench))
     grandchild = after(bench, child)
     tasks = bench.assigned()
     monkeypatch.setattr("simenv.scheduler.events.tasks.MAX_ENDED", 0)  # no end is stored
@@ -175,8 +169,7 @@ def test_crash_between_both_ends(bench: ServiceHarness, monkeypatch: pytest.Monk
     assert failure.message == "task t-1, which it comes after, ended as FAILED: boom"
     assert failure.hint.startswith("t-1 failed first")
     last = end(bench, grandchild)[1]
-    expected = "task t-2, which it comes after, ended as FAILED: it was not run either"
-    assert last.message == expected
+    assert last.message == "task t-2, which it comes after, ended as FAILED: it was not run either"
     assert not bench.state.tasks
 
 
@@ -192,8 +185,7 @@ def test_submit_in_the_pass_in_which_its_parent_fails_is_refused(bench: ServiceH
     )
     bench.loop.executor.finish(results, ended)
     assert bench.journal.has_pending_ends
-    error = refused(bench, parent)
-    assert "t-1 has ended as FAILED: boom" in error.message
+    assert "t-1 has ended as FAILED: boom" in refused(bench, parent).message
 
 
 def asked(bench: ServiceHarness, parts: model.TaskParts, key: str) -> m.Accepted | m.Refused:

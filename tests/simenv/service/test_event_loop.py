@@ -85,8 +85,7 @@ def test_result_of_attempt_before_restart_is_ignored(ready: ServiceHarness) -> N
 
 
 def test_worker_of_earlier_epoch_is_stopped(bench: ServiceHarness) -> None:
-    connection = bench.join(epoch=bench.journal.epoch - 1)
-    body = connection.receive(0.0)
+    body = bench.join(epoch=bench.journal.epoch - 1).receive(0.0)
     assert body is not None
     assert isinstance(codec.to_worker(body), m.StopWorker)
 
@@ -168,8 +167,7 @@ def test_cancel_reply_states_if_task_waited_ran_ended_or_is_unknown(ready: Servi
     assert second.words == ["cancelling", "final", "unknown"]
     (done,) = completions(ready.finish(running, TaskState.CANCELLED))
     assert m.STATES[done.state] is TaskState.CANCELLED
-    failure = codec.failure(done.payload)
-    assert failure.reason == "cancelled"
+    assert codec.failure(done.payload).reason == "cancelled"
 
 
 def test_completions_are_numbered_and_a_cursor_survives_a_restart(ready: ServiceHarness) -> None:
@@ -193,8 +191,7 @@ def test_results_are_found_by_id_before_and_after_indexing(ready: ServiceHarness
     while tasks := ready.assigned():
         ready.finish(tasks)
     for _ in range(2):
-        answers = completions(ready.say(m.WatchResults(1, [3, 17])))
-        assert [c.task for c in answers] == [3, 17]
+        assert [c.task for c in completions(ready.say(m.WatchResults(1, [3, 17])))] == [3, 17]
         while ready.loop.completions.unindexed:
             ready.loop.completions.index_slice()
     ready.restart()

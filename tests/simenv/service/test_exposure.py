@@ -32,11 +32,9 @@ def test_other_users_are_looked_up_late(tmp_path: Path, monkeypatch: pytest.Monk
         return (1000,)
 
     monkeypatch.setattr(handlers, "other_users", other_users)
-    facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
-    bench.loop.facts = facts
+    bench.loop.facts = msgspec.structs.replace(bench.loop.facts, exposure="there is no namespace")
     for _ in range(3):
-        warnings = bench.loop.query_handlers.status().warnings
-        assert any("1 other user" in each for each in warnings)
+        assert any("1 other user" in each for each in bench.loop.query_handlers.status().warnings)
     assert len(walks) == 1
     monkeypatch.setattr(bench.loop.query_handlers, "_next_others_ns", 0)  # a minute later
     bench.loop.query_handlers.status()

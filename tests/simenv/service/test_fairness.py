@@ -34,8 +34,7 @@ def test_many_submissions_of_one_client_do_not_delay_another(
 @pytest.mark.parametrize("angle", [NAN, float("inf"), -float("inf")])
 def test_odd_angle_in_known_structure_is_refused(bench: ServiceHarness, angle: float) -> None:
     assert isinstance(bench.submit(spec(), key="~a"), m.Accepted)
-    bad = spec(program=program(2, angle).packed())
-    assert bench.refused(bad, key="~b").code == "program"
+    assert bench.refused(spec(program=program(2, angle).packed()), key="~b").code == "program"
 
 
 def test_no_tasks_are_sent_while_journal_cannot_be_written(ready: ServiceHarness) -> None:

@@ -52,8 +52,7 @@ def test_gang_task_survives_restart(bench: ServiceHarness) -> None:
 
 
 def test_explain_reports_ranks_and_nodes(bench: ServiceHarness) -> None:
-    answer = bench.get(Explained, Explain(3, EXACT, WIDE.program, 100))
-    first = answer.explanation.engines[0]
+    first = bench.get(Explained, Explain(3, EXACT, WIDE.program, 100)).explanation.engines[0]
     assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
     assert 100 * MIB < first.memory_bytes <= 160 * MIB
     assert "over 4 ranks" in first.why

@@ -174,8 +174,7 @@ def test_events_are_bounded(office: ReservationHarness, monkeypatch: pytest.Monk
     office.loop.run_once(timeout_s=0.0)
     while retention._forgetting:
         office.loop.run_once(timeout_s=0.0)
-    left = events(office)
-    assert [e for e in left if e in others] == others
+    assert [e for e in events(office) if e in others] == others
     owners = [row[0] for row in office.journal.records.rows("select owner from event")]
     assert (owners.count("ana"), owners.count("ben")) == (5, 1)
 
@@ -198,8 +197,7 @@ def test_events_older_than_history_are_removed_but_the_newest(office: Reservatio
     )
     office.step()
     swept_events(office, time.time() + 1)
-    left = [e for e in events(office) if not e.is_of(["audit"])]
-    assert [e.seq for e in left] == [number]
+    assert [e.seq for e in [e for e in events(office) if not e.is_of(["audit"])]] == [number]
 
 
 def events(office: ReservationHarness) -> list[Event]:

@@ -89,8 +89,7 @@ def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:
 def test_join_of_another_worker_start_is_answered_with_stop(bench: ServiceHarness) -> None:
     start = bench.paper.commands["main-0"].start
     client = bench.listener.connect(PeerKind.WORKER, b"main-0.77")
-    epoch = bench.journal.epoch
-    client.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
+    client.send(codec.encode(m.Join("test", "main-0", 1, NODE, bench.journal.epoch, (), start + 1)))
     bench.step()
     assert isinstance(last(client), m.StopWorker)
     assert not is_ready(bench)
@@ -204,8 +203,7 @@ def test_resumed_node_has_no_workers_while_launcher_misses_it(bench: ServiceHarn
     bench.paper.sought.add(node)
     bench.paper.said.append(LauncherEvent("node.lost", node, "no answer"))
     bench.step()
-    answer = bench.get(Pools, ResumeNode(1, node))
-    assert {n.name: n.state for n in answer.nodes}[node] == "lost"
+    assert {n.name: n.state for n in bench.get(Pools, ResumeNode(1, node)).nodes}[node] == "lost"
     ((_, _, words),) = events(bench, "node.resumed")
     assert words == "once it is back (no answer; it is looked for)"
     bench.say(Scale(2, "main", 4, 4))
@@ -218,8 +216,7 @@ def test_resumed_node_has_no_workers_while_launcher_misses_it(bench: ServiceHarn
 
 def test_status_reports_no_more_ranks_than_slots(bench: ServiceHarness) -> None:
     bench.state.limits = msgspec.structs.replace(TWO, max_ranks=4096)
-    status = bench.get(m.Status, m.GetStatus(1))
-    assert status.info.max_ranks == 4
+    assert bench.get(m.Status, m.GetStatus(1)).info.max_ranks == 4
 
 
 def test_worker_start_event_lists_its_nodes_and_ranks(tmp_path: Path) -> None:
@@ -233,8 +230,7 @@ def test_worker_start_event_lists_its_nodes_and_ranks(tmp_path: Path) -> None:
 
 
 def ending(tmp_path: Path, seconds: float) -> ServiceHarness:
-    end_ns = time.monotonic_ns() + round(seconds * 1e9)
-    limits = msgspec.structs.replace(TWO, end_ns=end_ns)
+    limits = msgspec.structs.replace(TWO, end_ns=time.monotonic_ns() + round(seconds * 1e9))
     return ServiceHarness(tmp_path, limits=limits, drain_timeout_s=600.0)
 
 
@@ -270,8 +266,7 @@ def test_progress_from_heartbeat_is_shown_for_its_task_only(ready: ServiceHarnes
         entries = (ready.journal.epoch, task, assigned.attempt, 10, start)
         control.send(codec.encode(m.Heartbeat("main-0", *entries, *passes)))
         ready.step()
-        answers = ready.say(m.GetQueue(1))
-        (queue,) = (each for each in answers if isinstance(each, m.Queue))
+        (queue,) = (each for each in ready.say(m.GetQueue(1)) if isinstance(each, m.Queue))
         return [(info.passes_done, info.passes) for info in queue.tasks]
 
     assert beat(assigned.task, 7, 9) == [(7, 9), (0, 0)]

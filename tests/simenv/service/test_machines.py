@@ -115,8 +115,7 @@ def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, fo
     bench.submit()
     (task,) = bench.assigned()
     bench.journal.sync()
-    done = m.STATES.index("DONE")
-    result = m.AttemptResult(task.task, task.attempt, done, b"r", 0, "", 0, 1, 10)
+    result = m.AttemptResult(task.task, task.attempt, m.STATES.index("DONE"), b"r", 0, "", 0, 1, 10)
     work.send(
         codec.encode(m.AttemptResults(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result]))
     )

@@ -55,8 +55,7 @@ def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> No
 
 def test_queued_bytes_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_queued_bytes=1_000)
-    result = refused(order(office, 50), "queue_full")
-    assert "(max_queued_bytes)" in result.message
+    assert "(max_queued_bytes)" in refused(order(office, 50), "queue_full").message
 
 
 def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarness) -> None:
@@ -147,8 +146,7 @@ def test_client_reserves_at_most_its_percentage_of_pool_workers(tmp_path: Path) 
 def test_reservations_of_revoked_key_are_released(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
     office.get(admin.Keys, admin.RevokeKey(1, "ana"), office.ops)
-    info = office.info(number)
-    assert info.state == "released"
+    assert office.info(number).state == "released"
 
 
 def test_start_releases_reservations_of_a_removed_key(office: ReservationHarness) -> None:
@@ -163,8 +161,7 @@ def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> N
     answers = [office.get(App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
     refusals = [a for a in answers if isinstance(a, m.Refused)]
     assert refusals
-    result = refused(refusals[0], "queue_full")
-    assert "more than 2 messages a second" in result.message
+    assert "more than 2 messages a second" in refused(refusals[0], "queue_full").message
     assert refusals[0].request > 1  # the answer finds the question
     assert all(isinstance(office.say(GetApp(n))[0], App) for n in range(1, 9))
 
@@ -262,6 +259,5 @@ def test_limit_is_named(reason: str, terms: TaskOptions, limit_s: float, words: 
 
 
 def test_too_many_operations_error_names_number_limit_and_branches() -> None:
-    budget = Budget(10, RunOptions(max_steps=100))
-    error = fails(TooManySteps, "", budget.step, 150)
+    error = fails(TooManySteps, "", Budget(10, RunOptions(max_steps=100)).step, 150)
     assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(error)

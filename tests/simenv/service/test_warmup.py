@@ -82,8 +82,7 @@ print(bool(kernels) and all(each.is_loaded for each in kernels))
 
 def test_light_cone_kernels_are_loaded_after_warmup() -> None:
     command = [sys.executable, "-P", "-c", LOADED, str(kernel_cache())]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout == "True\n"
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: Path) -> None:

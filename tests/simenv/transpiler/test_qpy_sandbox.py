@@ -54,8 +54,7 @@ def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: Sandb
 
 def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
-    process = reader._process
-    process.kill()
+    reader._process.kill()
     fails(LimitExceededError, r"1024 MiB or 10 s", reader.convert, sound())
     reader.convert(sound())
     reader._process.send_signal(signal.SIGSTOP)

@@ -55,8 +55,7 @@ def test_device_description_is_reported_once_per_change() -> None:
     assert len(first.qubits) == 5
     assert result.changed_info() is None
     result.engine.backend._target = machines.ideal().target
-    second = result.changed_info()
-    assert second.all_to_all
+    assert result.changed_info().all_to_all
     assert result.changed_info() is None
 
 

@@ -119,8 +119,7 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
 
     def plan(num_qubits: int, angle: float) -> object:
         result = program(num_qubits, angle)
-        circuit = Circuit.from_program(result)
-        return cache.get(engine, result, circuit, RunOptions())
+        return cache.get(engine, result, Circuit.from_program(result), RunOptions())
 
     wide = plan(14, 0.1)
     assert plan(14, 0.7) is wide  # other angles, same structure
@@ -202,8 +201,7 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
 
 
 def test_long_error_message_is_truncated() -> None:
-    packed = runner_module._failure("engine", ValueError("x" * 10**6))
-    assert len(packed) < 10_000
+    assert len(runner_module._failure("engine", ValueError("x" * 10**6))) < 10_000
 
 
 def test_number_of_threads_is_set_only_for_running_attempt() -> None:
@@ -237,8 +235,7 @@ def test_compile_time_of_first_task_is_reported_as_its_own_stage() -> None:
     took_us, spent_us = (time.perf_counter_ns() - begin_ns) // 1000, (spent_ns() - spent) // 1000
     assert 0 < first.compile_us <= spent_us
     assert first.run_us + first.compile_us <= took_us
-    stages = first.decode_us + first.plan_us + first.engine_us + first.encode_us
-    assert stages <= first.run_us
+    assert (first.decode_us + first.plan_us + first.engine_us + first.encode_us) <= first.run_us
     chunk = AssignChunk(1, 2**30, False, "statevector", "test", [], [])
     task, terms = assigned(program(14).packed()), TaskOptions()
     cold.run(task, terms, chunk, time.perf_counter_ns())

@@ -72,8 +72,7 @@ def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLe
 def test_the_sum_of_losses_is_that_of_the_exact_success_probability(seed: int) -> None:
     circuit = mirror(2 + seed, seed)
     result = ledger(circuit)
-    exact = -math.log(success(circuit, LATTICE))
-    assert result.loss == pytest.approx(exact, rel=0.08)
+    assert result.loss == pytest.approx(-math.log(success(circuit, LATTICE)), rel=0.08)
     assert result.state == "ideal"
 
 
@@ -96,8 +95,7 @@ def test_losses_of_coherent_errors_are_those_of_exact_densities(component: str, 
     others = {name.replace(".", "_", 1): 0.0 for name in COMPONENTS}
     alone = {**others, component.replace(".", "_", 1): step}
     exact = -math.log(success(circuit, LATTICE, **alone)) / step**2
-    losses = dict(ledger(circuit).components)
-    assert losses[component] == pytest.approx(exact, rel=0.01)
+    assert dict(ledger(circuit).components)[component] == pytest.approx(exact, rel=0.01)
 
 
 def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
@@ -201,8 +199,7 @@ def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
 
 @pytest.mark.parametrize("device", [DEVICE, "trapped-ions"])
 def test_recipe_of_aer_has_a_ledger_without_components_that_it_lacks(device: str) -> None:
-    result = circuit_ledger(bell(), device, noise="aer")
-    names = {name for name, _ in result.components}
+    names = {name for name, _ in circuit_ledger(bell(), device, noise="aer").components}
     assert {"gate.depolarizing", "qubit.readout"} <= names
     assert not names & {"gate.coherent", "gate.crosstalk", "qubit.preparation"}
 

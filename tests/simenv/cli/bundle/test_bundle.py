@@ -117,8 +117,7 @@ def test_bundle_of_sweep_gives_same_expectations(environment: live.Live, place: 
             shots=None,
         )
         entries = [task.result(60).expectations for task in tasks]
-        item = tasks[0].id.partition(".")[0]
-        bundled(environment, item, place)
+        bundled(environment, tasks[0].id.partition(".")[0], place)
         again = client.history.resubmit(bundle.load(place))
         assert [task.result(60).expectations for task in again] == entries
 

@@ -72,8 +72,7 @@ def test_the_drawing_shows_levels_of_error_by_their_characters() -> None:
     errors = {(0, 1): 0.01, (1, 2): 0.015, (2, 3): 0.03, (3, 4): 0.2, (4, 5): 1.0, (5, 6): 0.01}
     gates = tuple(GateCalibration("cz", pair, error) for pair, error in errors.items())
     places = tuple((float(k), 0.0) for k in range(7))
-    result = device(list(errors), gates=gates, coordinates=places)
-    [line] = text(result)
+    [line] = text(device(list(errors), gates=gates, coordinates=places))
     assert line == "0--1--2==3##4xx5--6"  # the median is 0.0225
     assert drawing.levels({0: 1.0, 1: 0.1, 2: 0.1}) == {0: drawing.BROKEN, 1: 0, 2: 0}
 
@@ -137,8 +136,7 @@ def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
         3: drawing.BROKEN,
     }
     assert details.working([1.0, 1.0]) == [1.0, 1.0]
-    info = device_info("x", snapshot, "digest")
-    assert overview.median_pair_error(info) == 0.02
+    assert overview.median_pair_error(device_info("x", snapshot, "digest")) == 0.02
 
 
 def test_pool_of_an_unknown_device_is_named_in_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,8 +169,7 @@ def test_observables_name_qubits(shell: Shell, bell: str, command: tuple[str, ..
     words = ["--device", "superconducting-lattice", "--shots", "0"]
     result = shell(*command, bell, *words, "--observable", "ZI:0.5,IZ", "--observable", "ZZ")
     assert result.code == 0, result.err
-    names = [line.partition(" = ")[0] for line in result.out.splitlines()]
-    assert names == ["ZI:0.5,IZ", "ZZ"]
+    assert [line.partition(" = ")[0] for line in result.out.splitlines()] == ["ZI:0.5,IZ", "ZZ"]
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])

@@ -58,8 +58,7 @@ def test_each_run_has_its_own_application_id(shell: Shell) -> None:
 
 
 def test_accepted_tasks_outlive_their_application(environment: live.Live, shell: Shell) -> None:
-    result = shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES)
-    assert result.code == 9
+    assert shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES).code == 9
     with environment.client() as client:
         tasks = [client.task(row.id) for row in client.history.tasks(run_name="leaver")]
         assert [task.wait(timeout_s=60) for task in tasks] == [TaskState.DONE] * 3
@@ -68,8 +67,7 @@ def test_accepted_tasks_outlive_their_application(environment: live.Live, shell:
 def test_reservations_end_with_their_application(environment: live.Live, shell: Shell) -> None:
     with environment.client() as client:
         result = client.reserve()
-        outcome = shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES)
-        assert outcome.code == 0
+        assert shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES).code == 0
         states = {info.id: info.state for info in client.reservations()}
         assert states == {result.id: "active", result.id + 1: "released"}
         result.release()

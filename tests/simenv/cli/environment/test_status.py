@@ -95,8 +95,7 @@ def test_up_refuses_workers_with_pool(name: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.usefixtures("no_leaks")
 def test_submit_without_environment_runs_in_private_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["submit", BELL, "--shots", "64", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert sum(document["counts"].values()) == 64
+    assert sum(json.loads(capsys.readouterr().out)["counts"].values()) == 64
 
 
 @pytest.mark.usefixtures("no_leaks")

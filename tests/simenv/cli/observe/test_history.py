@@ -72,8 +72,7 @@ def test_owner_pool_and_until_select_rows(shell: Shell) -> None:
 
 def test_event_times_have_a_date(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
-    result = shell("events", "-o", "time")
-    times = result.out.splitlines()[1:]
+    times = shell("events", "-o", "time").out.splitlines()[1:]
     assert times
     assert all(datetime.fromisoformat(each).year >= 2024 for each in times)
 
@@ -82,8 +81,7 @@ def test_log_columns_and_csv_agree_with_json_rows(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
     entries = ("-o", "task,shots,state,run_ms,submitted")
     plain = [line.split("\t") for line in shell("history", *entries).out.splitlines()]
-    comma = list(csv.reader(io.StringIO(shell("history", *entries, "--csv").out)))
-    assert plain == comma
+    assert plain == list(csv.reader(io.StringIO(shell("history", *entries, "--csv").out)))
     assert plain[0] == ["TASK", "SHOTS", "STATE", "RUN_MS", "SUBMITTED"]
     result = rows(shell)
     assert [line[0] for line in plain[1:]] == [row["id"] for row in result]

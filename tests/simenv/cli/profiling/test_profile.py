@@ -39,15 +39,13 @@ def test_engine_time_takes_precedence_over_queue_time_of_other_tasks() -> None:
     history.add(0, queued=1000, engine=500)  # waits while the first is computed
     assert walls(history)["queue"] == pytest.approx(0, abs=1)
     assert walls(history)["engine"] == pytest.approx(1500, abs=1)
-    result = profile_of(history.rows)
-    queue = next(stage for stage in result.stages if stage.name == "queue")
+    queue = next(stage for stage in profile_of(history.rows).stages if stage.name == "queue")
     assert queue.task_s == pytest.approx(1e-3)
 
 
 def test_time_between_tasks_is_application_time() -> None:
     history = History()
-    end = history.add(0, engine=100)
-    history.add(end + 900, engine=100)
+    history.add(history.add(0, engine=100) + 900, engine=100)
     assert walls(history)["application"] == pytest.approx(900, abs=1)
     result = profile_of(history.rows)
     assert (result.steps, result.step_tasks, result.messages) == (2, 1, 2)

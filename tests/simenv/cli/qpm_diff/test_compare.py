@@ -151,8 +151,7 @@ def test_expected_noise_agrees_with_half_normal_mean() -> None:
 
 def test_hardware_errors_are_not_classified_as_noise() -> None:
     ideal = {"00": 5000, "11": 5000}
-    machine = {"00": 4700, "11": 4650, "01": 330, "10": 320}
-    assert not distance(ideal, machine).is_noise
+    assert not distance(ideal, {"00": 4700, "11": 4650, "01": 330, "10": 320}).is_noise
 
 
 def test_shape_ignores_outcome_keys_of_counts() -> None:

@@ -88,8 +88,7 @@ def test_cancel_by_user_leaves_others(env: simenv.Client, shell: Shell, tmp_path
 def test_cancel_all_long(env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = submit(env, 3)
     monkeypatch.setattr(cancel, "LISTED", 2)
-    result = shell("cancel", "--all", "--json")
-    assert {row["task"] for row in result.objects} >= set(tasks)
+    assert {row["task"] for row in shell("cancel", "--all", "--json").objects} >= set(tasks)
 
 
 @pytest.mark.parametrize(

@@ -210,8 +210,7 @@ def test_plan_shows_light_cones(shell: Shell, tmp_path: Path) -> None:
     result = shell("explain", str(near), "--plan", "--observable", label)
     assert "kept 5 of 60 qubits" in result.out
     assert "60 qubits" in shell("explain", str(near), "--plan", "--output", "expectation").err
-    outcome = shell("explain", str(apart), "--json").object
-    assert outcome["engine"] == "statevector"
+    assert shell("explain", str(apart), "--json").object["engine"] == "statevector"
     ran = shell("submit", str(apart), "--shots", "100", "--wait", "--json").object
     assert "of 60 qubits at once are needed" in ran["route"]
     assert sum(ran["counts"].values()) == 100

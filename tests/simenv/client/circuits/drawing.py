@@ -75,8 +75,7 @@ def customs(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
     """A gate with a definition of its own, a global phase, and perhaps a standard gate's name."""
     body = QuantumCircuit(width, global_phase=draw(ANGLES))
     for _ in range(draw(st.integers(0, 3))):
-        name = draw(st.sampled_from(["h", "t", "rx", "u", "cx", "rzz"]))
-        gate = STANDARD[name]
+        gate = STANDARD[draw(st.sampled_from(["h", "t", "rx", "u", "cx", "rzz"]))]
         if gate.num_qubits <= width:
             on = draw(st.permutations(range(width)))[: gate.num_qubits]
             body.append(type(gate)(*(draw(angle) for _ in gate.params)), on)
@@ -146,8 +145,7 @@ def bools(draw: st.DrawFn, circuit: QuantumCircuit, depth: int = 2) -> Any:
         return expr.cast(left, types.Bool())
     if kind == 4:
         return expr.index(left, draw(st.integers(0, left.type.width - 1)))
-    compare = draw(st.sampled_from(_COMPARISONS))
-    return compare(left, draw(uints(circuit, depth - 1)))
+    return draw(st.sampled_from(_COMPARISONS))(left, draw(uints(circuit, depth - 1)))
 
 
 @st.composite

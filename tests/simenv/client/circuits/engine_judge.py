@@ -36,8 +36,7 @@ def exact(circuit: Any) -> dict[int, float]:
 
 def counts(circuit: Any, shots: int = 100, seed: int = 1) -> dict[int, int]:
     """Counts by the value of the clbits."""
-    loaded = load(circuit)
-    return counts_of(simulate(received(loaded.program), shots=shots, seed=seed).row(0))
+    return counts_of(simulate(received(load(circuit).program), shots=shots, seed=seed).row(0))
 
 
 def state(program: Program, values: Sequence[float] = ()) -> NDArray[np.complex128]:

@@ -42,8 +42,7 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken(env: Clien
         cirq.X(second).with_classical_controls("one"),
         cirq.measure(first, second, key="two", invert_mask=(True,)),
     ).freeze()
-    result = env.run(circuit, shots=20)
-    assert result.counts == {"10 1": 20}
+    assert env.run(circuit, shots=20).counts == {"10 1": 20}
 
 
 @pytest.mark.parametrize("case", ["parameter", "noise", "qudit", "nothing"])

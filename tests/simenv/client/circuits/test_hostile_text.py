@@ -99,8 +99,7 @@ def test_file_name_outside_of_plain_include_is_refused() -> None:
 @pytest.mark.parametrize("head", ["", Q2, Q3], ids=["bare", "2", "3"])
 def test_random_text_is_refused(head: str, seed: int) -> None:
     draw = random.Random(seed)
-    noise = "".join(chr(draw.randrange(1, 127)) for _ in range(3000))
-    refusal(head + noise + "\n")
+    refusal(head + "".join(chr(draw.randrange(1, 127)) for _ in range(3000)) + "\n")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -113,8 +112,7 @@ def test_random_bytes_are_refused_with_file_name(seed: int, tmp_path: Path) -> N
 def test_invalid_utf8_is_refused_with_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "bad.qasm"
     path.write_bytes(Q2.encode() + b"x q[0];\n  \xff")
-    error = refusal(path)
-    assert error.message.startswith(f"{path}:5:3: ")
+    assert refusal(path).message.startswith(f"{path}:5:3: ")
 
 
 @BOTH
@@ -202,8 +200,7 @@ def test_overlong_numbers_are_refused_with_line_and_column() -> None:
 
 
 def test_u0_of_any_duration_is_packed_as_identity() -> None:
-    program = load(V2 + "qreg q[1]; u0(1e300) q[0]; u0(0.5) q[0];").program
-    assert program.names == ("id",)
+    assert load(V2 + "qreg q[1]; u0(1e300) q[0]; u0(0.5) q[0];").program.names == ("id",)
 
 
 SLOW: dict[str, Callable[[], str]] = {

@@ -49,8 +49,7 @@ def test_outcomes_of_loops_agree_with_reference_simulation(circuit: QuantumCircu
 @given(drawing_loops.looped())
 def test_loops_are_unchanged_after_conversion_to_qiskit_and_back(circuit: QuantumCircuit) -> None:
     loaded = load(circuit)
-    again = to_qiskit(loaded.program)
-    assert load(again).packed == loaded.packed
+    assert load(to_qiskit(loaded.program)).packed == loaded.packed
 
 
 def test_outcomes_of_loops_agree_with_aer() -> None:

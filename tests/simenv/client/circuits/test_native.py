@@ -163,8 +163,7 @@ def test_changed_circuit_is_packed_with_its_changes() -> None:
     before = assert_same(circuit)
     twin = copy.deepcopy(circuit)
     circuit.append(library.HGate(), [2])
-    after = assert_same(circuit)
-    assert len(after.ops) == len(before.ops) + 2
+    assert len(assert_same(circuit).ops) == len(before.ops) + 2
     assert assert_same(twin) == before
     circuit.data.pop()
     assert assert_same(circuit) == before
@@ -335,8 +334,7 @@ def test_circuit_with_too_many_operands_is_left_to_python_encoder() -> None:
     data = circuit._data
     while len(data) < MAX_OPERANDS // 65_535:
         data.append(data[0])
-    found = natively(circuit)
-    assert len(found.qubits) == 2 * 65_535 * 128
+    assert len(natively(circuit).qubits) == 2 * 65_535 * 128
     data.append(data[0])
     assert_left_to_the_walk(circuit)
 

@@ -37,8 +37,7 @@ def submitted(link: ServiceSession) -> Task:
 
 
 def flipped(one: m.Completion) -> m.Completion:
-    payload = one.payload[:-1] + bytes([one.payload[-1] ^ 1])
-    return msgspec.structs.replace(one, payload=payload)
+    return msgspec.structs.replace(one, payload=one.payload[:-1] + bytes([one.payload[-1] ^ 1]))
 
 
 @pytest.mark.parametrize("word", ["again", "waits", "intact"])

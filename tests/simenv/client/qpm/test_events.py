@@ -205,8 +205,7 @@ def test_failed_build_leaves_other_events(qpm: QPM, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(notices, "_make", made)
     cids = [single.async_run(info()) for _ in range(3)]
-    names = {endpoint.get().payload["cid"] for _ in cids[1:]}
-    assert names == set(cids) - set(odd)
+    assert {endpoint.get().payload["cid"] for _ in cids[1:]} == set(cids) - set(odd)
     assert until(lambda: read(single, odd[0]))["cid"] == odd[0], "it can be read instead"
 
 

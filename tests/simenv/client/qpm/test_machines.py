@@ -42,8 +42,7 @@ def montreal() -> Any:
 
 def test_calibration_has_time_of_backend_and_its_own_id(qpm: QPM) -> None:
     last = montreal().properties().last_update_date
-    count = qpm.get_calibration_snapshot(lib="qpu")["calibration"]["observation_count"]
-    assert count > 27 * 5
+    assert qpm.get_calibration_snapshot(lib="qpu")["calibration"]["observation_count"] > 27 * 5
     record = qpm.get_calibration_snapshot(lib="qpu")["calibration"]
     when = datetime.fromisoformat(record["timestamp"])
     assert when.tzinfo == UTC

@@ -36,8 +36,7 @@ GATES = "OPENQASM 2.0;\nqreg q[1];\ncreg c[1];\n{}measure q -> c;\n"
 def rationed(qpm: QPM, gate_ns: int = 10**9) -> Iterator[None]:
     """10 of them, of `gate_ns` each: nothing that a test runs takes as long as its estimate."""
     before = qpm.get_device_profile()["device_profile"]
-    profile = {**FREE, "one_q_gate_ns": gate_ns, "baseline": ONE_GATE}
-    qpm.configure_device_profile(profile=profile)
+    qpm.configure_device_profile(profile={**FREE, "one_q_gate_ns": gate_ns, "baseline": ONE_GATE})
     qpm.set_admission_policy(configuration=CREDITS)
     try:
         yield

@@ -241,8 +241,7 @@ def says(peer: Peer, state: TaskState | None) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_lost_result_is_requested_again_by_polling(played: QPM, peer: Peer) -> None:
     says(peer, TaskState.RUNNING)
-    cid = played.async_run(info(BELL))["cid"]
-    assert completion(played, cid)["rc"] == 0
+    assert completion(played, played.async_run(info(BELL))["cid"])["rc"] == 0
 
 
 @pytest.mark.usefixtures("impatient")
@@ -310,8 +309,7 @@ def test_polling_silent_service_raises_not_ready_error(played: QPM, peer: Peer) 
 @pytest.mark.usefixtures("impatient")
 def test_completion_that_arrives_during_poll_is_returned_by_it(played: QPM, peer: Peer) -> None:
     says(peer, TaskState.DONE)
-    cid = played.async_run(info(BELL))["cid"]
-    answer = played.read_cq(cid)
+    answer = played.read_cq(played.async_run(info(BELL))["cid"])
     assert (answer["outcome"], answer["completion_ready"]) == ("COMPLETED", True)
 
 
@@ -326,8 +324,7 @@ def polled(single: SingleQPM, cid: str | None) -> Any:
 def test_reconciliation_finds_circuit_that_ended_without_notice(played: QPM, peer: Peer) -> None:
     says(peer, TaskState.DONE)
     number = played.async_run(info(BELL))["qtask_id"]
-    result = played.reconcile_runtime_state(reason="after a pause")
-    assert result["stale_runtime_tasks"] == [number]
+    assert played.reconcile_runtime_state(reason="after a pause")["stale_runtime_tasks"] == [number]
     assert played.task_status(qtask_id=number)["lifecycle_state"] == "completed"
 
 
@@ -347,8 +344,7 @@ def test_cancel_reply_of_service_is_mapped_to_outcome(
     if word == "unknown":
         peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
     peer.on(m.Cancel, lambda message: [m.Cancelled(message.request, [word] * len(message.tasks))])
-    cid = played.async_run(info(BELL))["cid"]
-    answer = played.cancel_task(cid)
+    answer = played.cancel_task(played.async_run(info(BELL))["cid"])
     assert (answer["outcome"], answer.get("reason")) == (outcome, reason)
 
 

@@ -192,8 +192,7 @@ def test_worker_of_bounded_reservation_serves_no_other_circuits(qpm: QPM) -> Non
     decision = qpm.reserve(request=table)
     assert (decision["status"], decision["bound_ns"]) == ("accepted", 50_000_000)
     number = decision["reservation_id"]
-    second = qpm.reserve(request=table)
-    assert second["status"] != "accepted"
+    assert qpm.reserve(request=table)["status"] != "accepted"
     cid = qpm.async_run(info())["cid"]
     assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
     assert qpm.task_status(cid)["lifecycle_state"] == "queued"
@@ -206,8 +205,7 @@ def test_two_qpms_of_one_owner_share_reservations(qpm: QPM, live: Live) -> None:
     with live.client() as client:
         other = client.qpm_with(pool="main", reservations="required")
         assert other.list_reservations(filters={"job_id": "shared"})[0]["reservation_id"] == number
-        cid = other.async_run(info(), reservation_id=number)["cid"]
-        assert read(other, cid, number)["rc"] == 0
+        assert read(other, other.async_run(info(), reservation_id=number)["cid"], number)["rc"] == 0
         assert qpm.read_cq(reservation_id=number)["outcome"] == "IN_PROGRESS"
         assert other.release(reservation_id=number)["status"] == "accepted"
     fails(ExecutionError, "released", qpm.sync_run, info(), reservation_id=number)

@@ -66,8 +66,7 @@ def test_histogram_sums_up_rare_outcomes(env: simenv.Client) -> None:
 
 def test_expectation_values_are_a_table(env: simenv.Client) -> None:
     result = env.run(BELL.replace("measure q->c;", ""), shots=None, observables=["ZZ", "ZI"])
-    value = Text(result._repr_html_()).words
-    assert value[-6:] == ["0", "1", "exact", "1", "0", "exact"]
+    assert Text(result._repr_html_()).words[-6:] == ["0", "1", "exact", "1", "0", "exact"]
 
 
 def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
@@ -179,8 +178,7 @@ def test_expectations_of_sweep_are_one_array() -> None:
 
 
 def test_row_without_outcomes_has_empty_counts() -> None:
-    rows = struct.pack("<3I", 0, 5, 0)
-    assert Result(sheet(rows=rows), PROVENANCE, 0).counts == {}
+    assert Result(sheet(rows=struct.pack("<3I", 0, 5, 0)), PROVENANCE, 0).counts == {}
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,7 @@ def test_parts_have_random_numbers_each(env: simenv.Client, options: dict[str, A
     assert one.seed != other.seed
     assert one.counts != other.counts
     assert [each.counts for each in again] == [one.counts, other.counts]
-    same_tasks = entries[0].tasks[0].id == entries[1].tasks[0].id
-    assert same_tasks == ("idempotency_key" in options)
+    assert (entries[0].tasks[0].id == entries[1].tasks[0].id) == ("idempotency_key" in options)
     assert one.task != other.task
 
 
@@ -233,8 +232,7 @@ class HalfRefused:
     """Splits a circuit into two runs, of which the second is refused at once."""
 
     def split(self, circuit: Any) -> SplitCircuit:
-        parts = [CircuitPart(circuit, {"shots": shots}) for shots in (50, -1)]
-        return SplitCircuit(parts, list)
+        return SplitCircuit([CircuitPart(circuit, {"shots": shots}) for shots in (50, -1)], list)
 
 
 def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) -> None:

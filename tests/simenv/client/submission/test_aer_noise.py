@@ -49,8 +49,7 @@ def test_dictionary_of_a_model_is_the_model_without_passes() -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 2), "cx")
     from_object = document.load(document_of(noise_model))
-    from_dictionary = document.load(document_of(noise_model.to_dict(serializable=True)))
-    assert from_object == from_dictionary
+    assert from_object == document.load(document_of(noise_model.to_dict(serializable=True)))
     assert document.model(from_object).after_gate("cx", (3, 1))
 
 

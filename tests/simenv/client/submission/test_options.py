@@ -84,8 +84,7 @@ def test_unknown_option_is_refused_by_name() -> None:
 
 
 def test_ranks_are_part_of_task_options() -> None:
-    terms = chosen(ranks=np.int64(4)).task_options(measures=True, observables=None)
-    assert terms.ranks == 4
+    assert chosen(ranks=np.int64(4)).task_options(measures=True, observables=None).ranks == 4
     assert chosen(ranks=None).task_options(measures=True, observables=None).ranks == 0
 
 
@@ -167,8 +166,7 @@ def test_seed_drawn_for_key_is_reproducible() -> None:
 
 
 def test_item_seeds_of_neighbouring_base_seeds_are_distinct() -> None:
-    seeds = [seed for base in range(50) for seed in item_seeds(base, 50, None)]
-    assert len(set(seeds)) == 2_500
+    assert len({seed for base in range(50) for seed in item_seeds(base, 50, None)}) == 2_500
 
 
 def test_derived_seeds_have_fixed_values() -> None:

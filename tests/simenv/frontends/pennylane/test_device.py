@@ -48,8 +48,7 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    psutil = pytest.importorskip("psutil")
-    assert not psutil.pid_exists(int(done.stdout.split()[-1]))
+    assert not pytest.importorskip("psutil").pid_exists(int(done.stdout.split()[-1]))
 
 
 def test_named_environment_that_is_not_up_is_refused() -> None:

@@ -39,8 +39,7 @@ def run_suite(shots: int | None, files: tuple[str, ...] = ()) -> str:
 
 def check(printed: str, least: int) -> None:
     """So many passed, and each skip is known."""
-    passed = re.search(r"(\d+) passed", printed)
-    assert int(passed[1]) >= least
+    assert int(re.search(r"(\d+) passed", printed)[1]) >= least
     matches = SKIPPED.findall(printed) + EXPECTED.findall(printed)
     result = reasons()
     assert [reason for reason in matches if not reason.startswith(result)] == []

@@ -32,8 +32,7 @@ def built(name: str) -> Any:
     """An operator of this name, with fixed angles, on the last wires of four."""
     inverse = name.startswith("Adjoint(")
     kind = getattr(qml, name.removeprefix("Adjoint(").removesuffix(")"))
-    count = kind.num_wires or 1
-    op = kind(*ANGLES[: kind.num_params or 0], wires=[3, 1, 2][:count])
+    op = kind(*ANGLES[: kind.num_params or 0], wires=[3, 1, 2][: (kind.num_wires or 1)])
     return qml.adjoint(op) if inverse else op
 
 
@@ -138,8 +137,7 @@ def embedded_late() -> None:
 def prepared_conditionally() -> None:
     qml.Hadamard(2)
     qml.RX(0.4, 1)
-    measured = qml.measure(2)
-    qml.cond(measured, qml.StatePrep)(np.array([1, 1j]) / np.sqrt(2), [1])
+    qml.cond(qml.measure(2), qml.StatePrep)(np.array([1, 1j]) / np.sqrt(2), [1])
 
 
 def block_encoded() -> None:

@@ -133,8 +133,7 @@ def test_best_method_of_other_measurements_is_a_shift(measured: str, device: Any
         ansatz(x)
         return qml.probs(wires=[1]) if measured == "probs" else qml.var(qml.X(1))
 
-    node = qml.QNode(circuit, device(3))
-    result = qml.jacobian(node)(ANSATZ)
+    result = qml.jacobian(qml.QNode(circuit, device(3)))(ANSATZ)
     np.testing.assert_allclose(result, qml.jacobian(reference(circuit))(ANSATZ), atol=1e-10)
 
 

@@ -200,8 +200,7 @@ def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
     bits, recipes = measured(device, qml.classical_shadow(wires=[0, 1], seed=3), 20_000)
     assert bits.shape == recipes.shape == (20_000, 2)
     assert recipes.dtype == np.int8
-    drawn = np.random.RandomState(3).randint(0, 3, size=(20_000, 2))
-    assert np.array_equal(recipes, drawn)
+    assert np.array_equal(recipes, np.random.RandomState(3).randint(0, 3, size=(20_000, 2)))
     shadow = qml.ClassicalShadow(bits, recipes)
     for observable in (qml.Z(0), qml.X(0) @ qml.Y(1), qml.Z(0) @ qml.Z(1)):
         wanted = exact(qml.expval(observable))
@@ -212,8 +211,7 @@ def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
 def test_shadow_expectation_value(device: Any) -> None:
     observable = qml.Hamiltonian([1.0, 0.5], [qml.Z(0) @ qml.Z(1), qml.X(2)])
     result = measured(device, qml.shadow_expval(observable, seed=4), 20_000)
-    wanted = exact(qml.expval(observable))
-    assert abs(result - wanted) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
+    assert abs(result - exact(qml.expval(observable))) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
 
 
 def test_shadow_of_many_wires_takes_a_basis_for_each_shot(device: Any) -> None:
@@ -347,8 +345,7 @@ def test_postselected_samples_are_fewer(device: Any) -> None:
 
 def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:
     def circuit() -> Any:
-        first = qml.measure(0, postselect=1)
-        qml.cond(first, qml.X)(0)
+        qml.cond(qml.measure(0, postselect=1), qml.X)(0)
         return qml.expval(qml.Z(0)), qml.probs(wires=[0])
 
     mean, odds = qml.set_shots(qml.QNode(circuit, device(1)), 10)()
@@ -359,8 +356,7 @@ def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:
 def test_state_after_deferred_measurements(device: Any) -> None:
     def circuit() -> Any:
         qml.Hadamard(0)
-        first = qml.measure(0)
-        qml.cond(first, qml.RY)(0.4, wires=1)
+        qml.cond(qml.measure(0), qml.RY)(0.4, wires=1)
         return qml.purity([1]), qml.density_matrix([1])
 
     result = qml.QNode(circuit, device(3))()
@@ -373,8 +369,7 @@ def test_state_after_deferred_measurements(device: Any) -> None:
 def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) -> None:
     def circuit(x: Any) -> Any:
         qml.RX(x, 0)
-        first = qml.measure(0)
-        qml.cond(first, qml.RY)(0.4, wires=1)
+        qml.cond(qml.measure(0), qml.RY)(0.4, wires=1)
         qml.RX(x, 1)
         return qml.expval(qml.Z(1))
 

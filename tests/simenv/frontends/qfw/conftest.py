@@ -32,8 +32,7 @@ class Hosts:
     def subject(self, revision: int, **told: str) -> Any:
         key = (revision, *sorted(told.items()))
         if key not in self._open:
-            environ = {"SIMENV_SERVICE": self._service, **told}
-            plugin = PluginTarget("ours", PLUGIN, environ)
+            plugin = PluginTarget("ours", PLUGIN, {"SIMENV_SERVICE": self._service, **told})
             self._open[key] = self._stack.enter_context(plugin.open(revision))
         return self._open[key]
 

@@ -113,8 +113,7 @@ def test_check_reports_each_problem_of_installation(
 ) -> None:
     pytest.importorskip("yaml")
     monkeypatch.setenv("SIMENV_SERVICE", env.service)
-    result = levels(qfw, capsys)
-    failed = {name for name, level in result.items() if level == "fail"}
+    failed = {name for name, level in levels(qfw, capsys).items() if level == "fail"}
     assert failed == {"service", "activation", "command"}, capsys.readouterr()
     assert run(["qfw", "install", str(qfw)]) == 0
     assert set(levels(qfw, capsys).values()) == {"ok"}

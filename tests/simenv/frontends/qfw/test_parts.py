@@ -157,8 +157,7 @@ def test_registration_follows_variables(environ: dict[str, str], registers: bool
 
 def test_directory_context_has_names_of_deployment() -> None:
     told, deployed = paths.QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
-    record = registration.completed(RECORD, Offered, told, deployed, 2)
-    found = registration.context(record, "both")
+    found = registration.context(registration.completed(RECORD, Offered, told, deployed, 2), "both")
     assert found["service_id"] == "qpm:simenv:q7"
     assert found["properties"]["target_id"] == "q7"
     assert found["properties"]["num_qubits"] == 30

@@ -255,8 +255,7 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
         circuit.ry(angle, qubit)
     circuit.measure_all()
     values = np.random.default_rng(2).uniform(0, 3, (2, 3, 9))
-    item = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0]
-    bits = item.data.meas
+    bits = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0].data.meas
     assert (bits.shape, bits.ndim, bits.size) == ((2, 3), 2, 6)
     assert bits.array.shape == (2, 3, 300, 2)
     assert bits.array.dtype == np.uint8
@@ -279,8 +278,7 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     assert bits.transpose().shape == (3, 2)
     assert primitives.BitArray.concatenate_shots([bits, bits]).num_shots == 600
     assert primitives.BitArray.concatenate_bits([bits, bits]).num_bits == 18
-    result = bits[0, 0].postselect([0], [1])
-    assert result.num_shots == flags[0, 0, :, 0].sum()
+    assert bits[0, 0].postselect([0], [1]).num_shots == flags[0, 0, :, 0].sum()
     means = bits.expectation_values("I" * 8 + "Z")
     np.testing.assert_allclose(means, 1 - 2 * flags[..., 0].mean(axis=2))
 

@@ -193,8 +193,7 @@ def test_values_by_name_and_array_shape_without_parameters(ideal: SimenvBackend)
     plain.measure_all()
     (value,) = sampler.run([(plain, BindingsArray({}, shape=(3,)))]).result()
     assert value.data.meas.shape == (3,)
-    memories = {value.data.meas[k].array.tobytes() for k in range(3)}
-    assert len(memories) == 3
+    assert len({value.data.meas[k].array.tobytes() for k in range(3)}) == 3
 
 
 def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
@@ -207,12 +206,10 @@ def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
     np.testing.assert_array_equal(bits[:, 8], end.to_bool_array()[:, 0])
     np.testing.assert_array_equal(bits[:, 0], mid.to_bool_array(order="little")[:, 0])
     assert not bits[:, 1:8].any()
-    ones = end.get_counts()["1"]
-    assert abs(ones - 4000 * np.sin(0.55) ** 2) < 5 * np.sqrt(1000)
+    assert abs(end.get_counts()["1"] - 4000 * np.sin(0.55) ** 2) < 5 * np.sqrt(1000)
     item = end.to_bool_array()[:, 0][mid.to_bool_array()[:, 0]]
     assert abs(item.mean() - np.sin(0.55) ** 2) < 5 * 0.5 / np.sqrt(item.size)
-    joined = value.join_data()
-    assert joined.num_bits == 12
+    assert value.join_data().num_bits == 12
     assert len(set(value.join_data(["mid", "end"]).get_counts())) == 8
 
 
@@ -220,8 +217,7 @@ def test_same_seed_gives_same_bits_and_pubs_differ(ideal: SimenvBackend) -> None
     sampler = SimenvSampler(ideal, seed=3)
     values = [0.3, 0.4, 0.5, 0.6]
     one, two = sampler.run([(measured(), values), (measured(), values)], shots=200).result()
-    again = sampler.run([(measured(), values)], shots=200).result()[0]
-    assert one.data.meas == again.data.meas
+    assert one.data.meas == sampler.run([(measured(), values)], shots=200).result()[0].data.meas
     assert one.data.meas != two.data.meas
     drawn = SimenvSampler(ideal).run([(measured(), values)], shots=200).result()[0]
     assert drawn.data.meas != one.data.meas
@@ -282,8 +278,7 @@ def test_primitives_on_a_device_are_noisy_and_follow_layouts(env: simenv.Client)
     assert result[0].metadata["shots"] == 4096
     assert 1.8 < result[0].data.evs < 2.0
     assert (result[1].data.evs < 1.0).all() and (result[1].data.evs > 0.9).all()  # noqa: PT018
-    exact = estimator.run([(circuit, "ZZ")], precision=0.0).result()[0].data.evs
-    assert 0.9 < exact < 1.0
+    assert 0.9 < estimator.run([(circuit, "ZZ")], precision=0.0).result()[0].data.evs < 1.0
     ideal = SimenvEstimator(device, noise="off").run([(circuit, "ZZ")], precision=0.0).result()
     assert ideal[0].data.evs == pytest.approx(1.0, abs=1e-12)
 

@@ -27,8 +27,7 @@ def shape(rng: np.random.Generator) -> tuple[int, ...]:
 
 def part(rng: np.random.Generator, target: tuple[int, ...]) -> tuple[int, ...]:
     """Shape that broadcasts to another one."""
-    dropped = rng.integers(0, len(target) + 1) if rng.random() < 0.4 else 0
-    kept = target[dropped:]
+    kept = target[(rng.integers(0, len(target) + 1) if rng.random() < 0.4 else 0) :]
     return tuple(1 if rng.random() < 0.3 else size for size in kept)
 
 

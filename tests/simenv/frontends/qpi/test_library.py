@@ -132,8 +132,7 @@ def test_earlier_header_writes_its_options_only(library: InstalledLibrary, tmp_p
 
 
 def test_library_has_soname_and_version(library: InstalledLibrary, tmp_path: Path) -> None:
-    dynamic = run(["readelf", "-d", str(library.library)])
-    assert f"[libsimenv_qpi.so.{ABI}]" in dynamic
+    assert f"[libsimenv_qpi.so.{ABI}]" in run(["readelf", "-d", str(library.library)])
     program = linked(HERE / "layout.c", library, tmp_path)
     assert f"[libsimenv_qpi.so.{ABI}]" in run(["readelf", "-d", str(program)])
 

@@ -103,8 +103,7 @@ def test_unresponsive_qpm_fails_first_check_and_others_are_skipped() -> None:
 
     target = Objects("deaf", lambda revision: nullcontext(Deaf))
     options = Options(revisions=(1,), probe_s=0.2)
-    rows_of_it = [raising(None, revisions=(1,)) for _ in range(3)]
-    done = check(target, rows_of_it, options)
+    done = check(target, [raising(None, revisions=(1,)) for _ in range(3)], options)
     never.set()
     assert [v.state for v in done.verdicts] == [
         VerdictState.FAILED,
@@ -190,8 +189,7 @@ def test_junit_xml_contains_each_verdict() -> None:
     suite = ET.fromstring(runner.junit(a_report()))[0]
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
-    kinds = [[child.tag for child in case] for case in suite]
-    assert kinds == [[], ["failure"], ["skipped"]]
+    assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["skipped"]]
     assert "why <&>" in suite[1][0].attrib["message"]
 
 

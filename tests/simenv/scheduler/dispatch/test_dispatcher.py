@@ -169,8 +169,7 @@ def test_lanes_of_unused_priorities_are_removed(machine: CheckedScheduler) -> No
     assert ran == order[::-1]
     machine.submit()
     machine.assign()
-    queue = machine.state.pools["main"].queue
-    assert len(queue._lanes) <= 2
+    assert len(machine.state.pools["main"].queue._lanes) <= 2
 
 
 def test_task_waits_until_memory_is_free() -> None:
@@ -248,8 +247,7 @@ def test_hardware_cost_is_learned_per_pool_across_circuit_widths() -> None:
 
 def test_missing_kernels_leave_a_worker_to_tasks_without_them(pair: CheckedScheduler) -> None:
     pair.scheduler.kernels_compiled(False)
-    wide = route(num_qubits=20)
-    first, *others = pair.submit(3, along=wide)
+    first, *others = pair.submit(3, along=route(num_qubits=20))
     [sent] = pair.assign()
     assert [record.number for record in sent.records] == [first]
     assert sent.slots == 1

@@ -251,8 +251,7 @@ def test_gang_reclaims_the_memory_of_kept_states() -> None:
     scheduler = CheckedScheduler(1, cluster(2, per_slot=4 * GIB))
     scheduler.finish(part(scheduler).records)
     scheduler.submit(along=wide(2, memory=4 * GIB))
-    actions = scheduler.tick()
-    assert dropped(actions) == ["main-0"]
+    assert dropped(scheduler.tick()) == ["main-0"]
 
 
 def test_dedicated_worker_that_has_the_state_is_preferred() -> None:
@@ -543,8 +542,7 @@ def test_dedicated_hardware_worker_takes_no_slot() -> None:
 def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
     machine = CheckedScheduler(2, cluster(2))
     ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
-    decision = devices.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
-    assert decision.status == "accepted"
+    assert devices.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0].status == "accepted"
     assert machine.assign() == []
     assert any(worker.reservation_id for worker in machine.state.workers.values())
     machine.submit(1, along=wide(2))

@@ -365,8 +365,7 @@ def test_only_the_task_that_ran_is_charged(machine: CheckedScheduler) -> None:
     beat = core.WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
     for _ in range(OVER_BEATS):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
-    deaths = [machine.state.tasks[number].deaths for number in numbers]
-    assert deaths == [0, 0, 1, 0]
+    assert [machine.state.tasks[number].deaths for number in numbers] == [0, 0, 1, 0]
 
 
 def test_service_above_its_limit_accepts_no_tasks_until_it_is_below() -> None:

@@ -57,8 +57,7 @@ def all_at_once(machine: CheckedScheduler, length_ns: int) -> list[TaskRecord]:
 def test_result_is_held_until_the_device_has_run_its_task() -> None:
     machine = paced()
     machine.submit(3, **along(500 * MS))
-    first = all_at_once(machine, 500 * MS)
-    assert [record.phase for record in first] == [Phase.HELD]
+    assert [record.phase for record in all_at_once(machine, 500 * MS)] == [Phase.HELD]
     assert machine.state.running == 1
     machine.tick(0.499)
     machine.assign()
@@ -256,6 +255,5 @@ def test_forecast_is_that_of_the_machine() -> None:
     all_at_once(machine, 10 * SECOND)
     machine.tick(4.0)
     forecast = Forecast(machine.state, machine.now_ns)
-    waits_s = [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in task[1:]]
-    assert waits_s == [6.0, 16.0, 26.0]
+    assert [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in task[1:]] == [6.0, 16.0, 26.0]
     assert forecast.pool_us(machine.state.pools["lab"]) == 36e6

@@ -142,8 +142,7 @@ def test_accepted_tasks_that_were_not_stored_hold_no_credits(host: Claimant, num
 def test_release_cancels_parked_tasks_and_lets_sent_ones_end(host: Claimant, number: int) -> None:
     running, waiting, parked = host.under(number, 3, shots=3_000)[:3]
     (also_parked,) = host.under(number)
-    sends = host.assign()
-    assert {r.number for send in sends for r in send.records} == {running, waiting}
+    assert {r.number for send in host.assign() for r in send.records} == {running, waiting}
     (late,) = host.under(host.reserve(2).reservation)
     host.end(number)
     item = host.ledger[number]
@@ -183,8 +182,7 @@ def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claima
     item = host.ledger[number]
     how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
     host.keep(devices.close(host.state, item, *how))
-    first = host.keep(devices.cancel_parked(host.state, host.now_ns))
-    assert len(first) == devices.MAX_ENDED
+    assert len(host.keep(devices.cancel_parked(host.state, host.now_ns))) == devices.MAX_ENDED
     assert not host.assign(), "a task of a reservation that is over was sent"
     host.settle()
     assert not host.state.tasks
@@ -239,8 +237,7 @@ def test_running_task_keeps_record_and_credits_of_ended_reservation(host: Claima
 
 
 def test_queue_timeout_expires_parked_tasks(host: Claimant) -> None:
-    number = host.reserve(1).reservation
-    _, parked = host.under(number, 2)
+    _, parked = host.under(host.reserve(1).reservation, 2)
     host.state.deadlines.wait_until(host.now_ns, range(parked, parked + 1), host.state.tasks, 2)
     actions = host.tick()
     host.settle()
@@ -319,12 +316,10 @@ def test_task_end_examines_only_next_two_parked_tasks(host: Claimant) -> None:
 
 
 def test_parked_tasks_that_can_never_get_their_credits_end_in_batches(host: Claimant) -> None:
-    number = host.reserve(1).reservation
-    first, *_ = host.under(number, 3 * devices.MAX_ENDED)
+    first, *_ = host.under(host.reserve(1).reservation, 3 * devices.MAX_ENDED)
     host.assign()
     host.finish([host.state.tasks[first]])
-    ended = host.keep(host.scheduler.dispatch(host.now_ns))
-    assert len(ended) == devices.MAX_ENDED
+    assert len(host.keep(host.scheduler.dispatch(host.now_ns))) == devices.MAX_ENDED
     host.settle()
     assert not host.state.tasks
 

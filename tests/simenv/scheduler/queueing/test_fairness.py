@@ -55,8 +55,7 @@ def test_later_owner_is_not_delayed_by_many_tasks_of_another(cost_us: float, pri
     submit(machine, "a", 2_000, cost_us, priority)
     machine.now_ns += 600 * SECOND
     submit(machine, "b", 1, cost_us)
-    first = sent(machine, passes=2)
-    assert "b" in owners(first)
+    assert "b" in owners(sent(machine, passes=2))
 
 
 def test_owners_get_equal_work_not_equal_numbers_of_tasks(machine: CheckedScheduler) -> None:
@@ -111,8 +110,7 @@ def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> 
 def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    limits = OwnerLimits(max_running_slots=1)
-    machine.state.quotas.set({"a": limits}, CLIENT_LIMITS)
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
     submit(machine, "a", 8)
     submit(machine, "b", 8)
     machine.assign()

@@ -120,8 +120,7 @@ def test_round_robin_alternates_between_owners(machine: CheckedScheduler) -> Non
     _order(machine, "round_robin")
     first = _submit_as(machine, "ann", 4)
     second = _submit_as(machine, "bob", 2)
-    ran = _ran(machine)
-    assert ran == [first[0], second[0], first[1], second[1], first[2], first[3]]
+    assert _ran(machine) == [first[0], second[0], first[1], second[1], first[2], first[3]]
 
 
 def test_round_robin_alternates_owners_within_chunk(machine: CheckedScheduler) -> None:
@@ -163,8 +162,7 @@ def test_policy_changes_lose_no_tasks() -> None:
         for send in machine.assign():
             machine.finish(send.records)
         machine.now_ns += 20 * SECOND
-    ended = [ending.record.number for ending in machine.endings]
-    assert sorted(ended) == sorted(left)
+    assert sorted([ending.record.number for ending in machine.endings]) == sorted(left)
 
 
 def test_policy_of_pool_overrides_policy_of_all_devices(machine: CheckedScheduler) -> None:

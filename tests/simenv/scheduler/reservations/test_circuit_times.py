@@ -85,8 +85,7 @@ def test_learned_factor_scales_the_estimate() -> None:
     wide = route(1_000.0, num_qubits=26)
     for _ in range(50):
         host.state.estimator.observe(wide, TaskSpec(b"", 1_000, 1), 1, 3_000)
-    after = host.reserve(workload=WIDE).estimated_total_ns
-    assert after == pytest.approx(3 * before, rel=0.01)
+    assert host.reserve(workload=WIDE).estimated_total_ns == pytest.approx(3 * before, rel=0.01)
 
 
 def test_reservation_holds_its_circuits_after_costs_were_learned() -> None:
@@ -176,8 +175,7 @@ def test_device_holds_compiled_circuits(gates_1q: int, gates_2q: int, *, pace: b
     pools = (PoolSpec("main", "any", device="chip", pace=pace),)
     host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6))
     host.policy("credit", total_credits=10**6)
-    named = Workload(20, 5, 9, 12, 6, 5, 2_000)
-    number = host.reserve(workload=named).reservation
+    number = host.reserve(workload=Workload(20, 5, 9, 12, 6, 5, 2_000)).reservation
     made = Workload(1, 7, 0, gates_1q, gates_2q, 5, 2_000)
     shot_ns = 250e3 + 1_000 + 40 * gates_1q / 5 + 400 * gates_2q / 2
     timed = route(10.0, device_shot_ns=shot_ns, device_overhead_ns=1e6, paced=pace)
@@ -225,8 +223,7 @@ def test_small_circuits_take_parts_of_a_unit() -> None:
 
 
 def test_wider_request_than_the_device_is_rejected_with_both_widths() -> None:
-    pools = (PoolSpec("main", "any", device="chip"),)
-    host = without_profile(pools, figures_of(CHAIN))
+    host = without_profile((PoolSpec("main", "any", device="chip"),), figures_of(CHAIN))
     decision = host.reserve(workload=msgspec.structs.replace(WORK, qubits=60))
     assert (decision.status, decision.code) == ("rejected", AdmissionReason.TOO_LARGE)
     assert decision.message == "60 qubits are asked for; main has 9"
@@ -267,10 +264,8 @@ def test_hardware_time_uses_mean_durations_of_its_operations() -> None:
     task = route(engine="hardware", pool="qpu")
     size = ProgramSize(msgspec.structs.replace(work, count=1))
     granted = request, 630_000
-    price = described.task_ns(*granted, task, TaskSpec(b"", 100, 1), size, TaskOptions())
-    assert price == 315_000
-    double = described.task_ns(*granted, task, TaskSpec(b"", 200, 1), size, TaskOptions())
-    assert double == 630_000
+    assert described.task_ns(*granted, task, TaskSpec(b"", 100, 1), size, TaskOptions()) == 315_000
+    assert described.task_ns(*granted, task, TaskSpec(b"", 200, 1), size, TaskOptions()) == 630_000
     silent = DeviceTimes(pools, Estimator(), lambda _pool: None)
     assert silent.workload_ns("qpu", work) is None, "the profile holds"
     bare = figures_of(machine(operations=(), qubits=()))

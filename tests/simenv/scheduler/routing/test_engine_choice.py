@@ -189,8 +189,7 @@ def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
 
 
 def test_mps_refuses_gates_on_more_than_ten_qubits() -> None:
-    arrays = chain(60).add("mcx", range(10))
-    assert routed(measured(arrays)).engine == "mps"
+    assert routed(measured(chain(60).add("mcx", range(10)))).engine == "mps"
     with pytest.raises(InfeasibleError) as caught:
         routed(measured(chain(60).add("mcx", range(11))), TaskOptions(engine="mps"))
     assert "gates on at most 10 qubits, not on 11" in caught.value.message
@@ -312,8 +311,7 @@ def test_added_card_is_considered(rank: int, place: int, monkeypatch: pytest.Mon
     cards = (*catalog.CARDS, new)
     monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
     considered = engine_choice.consider(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
-    able = [each for each in considered if each.route is not None]
-    assert able[place].engine == "new"
+    assert [each for each in considered if each.route is not None][place].engine == "new"
     assert next(each.engine for each in considered if each.engine != "new") == "statevector"
 
 
@@ -343,8 +341,7 @@ def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
 
 def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
-    result = engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS)
-    assert result.engine == "densitymatrix"
+    assert engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS).engine == "densitymatrix"
 
 
 def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:

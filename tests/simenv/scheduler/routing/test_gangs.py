@@ -88,8 +88,7 @@ def test_small_task_is_not_sent_to_node_claimed_by_gang() -> None:
     machine = CheckedScheduler(4, cluster(4, 4))
     machine.submit(4, cost=5e6)
     machine.tick(1.5)  # nothing else comes: all four start
-    result = machine.assign()
-    assert len(result) == 4
+    assert len(machine.assign()) == 4
     with_gang(machine)
     (share,) = gang_of(machine).shares
     assert share.ranks == 4
@@ -146,8 +145,7 @@ def small_beside_a_gang_behind_a_long_one(machine: CheckedScheduler, long_bytes:
 
 @pytest.mark.parametrize("long_bytes", [MIB, 700 * MIB], ids=["slots", "memory"])
 def test_small_tasks_run_while_gang_waits_for_long_task(long_bytes: int) -> None:
-    machine = CheckedScheduler(4, cluster(2, 2))
-    ran = small_beside_a_gang_behind_a_long_one(machine, long_bytes)
+    ran = small_beside_a_gang_behind_a_long_one(CheckedScheduler(4, cluster(2, 2)), long_bytes)
     assert len(ran) == 20
     assert not [name for name in ran if name.startswith("main.x4")]
 
@@ -178,8 +176,7 @@ def test_gang_that_leaves_other_nodes_free_starts_at_once() -> None:
 
 def test_memory_freed_by_small_tasks_goes_to_waiting_gang() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
-    small = route(200_000.0, memory_bytes=400 * MIB)
-    machine.submit(8, along=small)
+    machine.submit(8, along=route(200_000.0, memory_bytes=400 * MIB))
     first = machine.assign()
     machine.state.last_short_ns = 0
     machine.tick(12.0)

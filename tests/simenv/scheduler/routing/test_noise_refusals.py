@@ -27,14 +27,12 @@ def relaxing(width: int) -> Profile:
         arrays.add("cx", [qubit, qubit + 1])
     for qubit in range(width):
         arrays.add("measure", [qubit], [qubit])
-    kinds = frozenset({"kraus", "readout"})
-    noise = NoiseProfile(kinds, 2 * width, width, 0.01, 0.005, width, 100)
+    noise = NoiseProfile(frozenset({"kraus", "readout"}), 2 * width, width, 0.01, 0.005, width, 100)
     return msgspec.structs.replace(profile(arrays.circuit()), noise=noise, bond_bits=width // 2)
 
 
 def refusal(width: int, terms: TaskOptions) -> InfeasibleError:
-    error = fails(InfeasibleError, "", engine_choice.route, relaxing(width), terms, POOLS, LIMITS)
-    return error
+    return fails(InfeasibleError, "", engine_choice.route, relaxing(width), terms, POOLS, LIMITS)
 
 
 @pytest.mark.parametrize("width", [5, 40, 4_000])
@@ -51,8 +49,7 @@ def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
 
 def test_hint_names_the_engine_that_auto_takes() -> None:
     taken = engine_choice.route(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
-    hint = refusal(5, STABILIZER).hint
-    assert hint == f"ask for another engine: engine='auto' takes {taken!r}"
+    assert refusal(5, STABILIZER).hint == f"ask for another engine: engine='auto' takes {taken!r}"
 
 
 def test_hint_says_why_no_other_engine_can_run_it() -> None:
@@ -88,8 +85,7 @@ def test_refusal_is_of_an_able_engine(twirl: int, outputs: tuple[str, ...], text
 
 
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
-    terms = TaskOptions(pool="tableaux")
-    hint = refusal(5, terms).hint
+    hint = refusal(5, TaskOptions(pool="tableaux")).hint
     assert hint.startswith("ask for another engine: engine='auto' without a pool takes ")
 
 

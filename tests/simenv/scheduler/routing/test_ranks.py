@@ -116,8 +116,7 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
 
 
 def test_pool_of_six_ranks_reports_that_four_are_used() -> None:
-    pools = (PoolSpec("big", ranks=6),)
-    result = routed(26, pools=pools)
+    result = routed(26, pools=(PoolSpec("big", ranks=6),))
     assert (result.pool, result.ranks) == ("big", 6)
     assert "4 of 6 ranks used" in result.reason
 
@@ -161,10 +160,8 @@ def test_widest_program_accounts_for_gangs_and_missing_mpi() -> None:
 def test_gang_task_is_adopted_by_matching_pool_after_restart() -> None:
     result = route(5e6, pool="main.x4", ranks=4, memory_bytes=2**28, num_qubits=26)
     assert reroute_after_restart(result, MAIN, SMALL) == result
-    other = (PoolSpec("other"),)
-    assert reroute_after_restart(result, other, SMALL).pool == "other.x4"
-    fixed = (PoolSpec("quad", ranks=4),)
-    assert reroute_after_restart(result, fixed, SMALL).pool == "quad"
+    assert reroute_after_restart(result, (PoolSpec("other"),), SMALL).pool == "other.x4"
+    assert reroute_after_restart(result, (PoolSpec("quad", ranks=4),), SMALL).pool == "quad"
     of_six = msgspec.structs.replace(result, pool="six", ranks=6)
     assert reroute_after_restart(of_six, MAIN, SMALL).pool == "main.x4"
     assert reroute_after_restart(of_six, MAIN, SMALL).ranks == 4

@@ -239,8 +239,7 @@ def test_failed_worker_start_is_retried_on_another_node() -> None:
 
 def test_pool_uses_only_its_configured_nodes() -> None:
     spec = PoolSpec("main", min=3, max=3, nodes="n2,n3*")
-    machine = CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,))
-    assert set(where(machine)) == {"n2", "n3"}
+    assert set(where(CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,)))) == {"n2", "n3"}
 
 
 def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
@@ -296,8 +295,7 @@ def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> No
 
 
 def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
-    limits = cluster(2, 8)
-    machine = CheckedScheduler(1, limits)
+    machine = CheckedScheduler(1, cluster(2, 8))
     (worker,) = machine.state.workers.values()
     assert worker.host.node.name == "n2"  # the roomier one
     machine.keep(machine.scheduler.node_lost("n2", "off", machine.now_ns))
@@ -397,8 +395,7 @@ def test_other_suspects_are_cleared_once_crashing_task_is_known(machine: Checked
     machine.revive()
     machine.assign()
     machine.lose("main-0")  # alone this time: it is the one
-    suspects = [r for r in machine.state.tasks.values() if r.incident]
-    assert len(suspects) == 1
+    assert len([r for r in machine.state.tasks.values() if r.incident]) == 1
 
 
 def test_running_task_is_charged_for_crash_prefetched_one_not(machine: CheckedScheduler) -> None:

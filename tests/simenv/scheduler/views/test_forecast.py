@@ -182,8 +182,7 @@ def test_forecast_of_prefetched_task_counts_task_before_it(machine: CheckedSched
     machine.now_ns += MS // 2
     assert _waits(machine, second) == pytest.approx([0.2])
     machine.begin(machine.state.tasks[first])
-    outcome = Forecast(machine.state, machine.now_ns)
-    assert outcome.task_us(machine.state.tasks[first]) == UNKNOWN
+    assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[first]) == UNKNOWN
     machine.submit(along=route(3_000.0))
     assert _new(machine) == pytest.approx(0.9 + 3.0)
 
@@ -358,8 +357,7 @@ def test_reason_names_drained_node_when_all_nodes_are_drained() -> None:
         machine.lose(name, "exit 0")
     (number,) = machine.submit(1)
     machine.tick()
-    result = why(machine, number)
-    assert "n1 (drained: disk)" in result
+    assert "n1 (drained: disk)" in why(machine, number)
 
 
 def test_reason_of_task_too_large_for_nodes_in_use_names_its_memory() -> None:
@@ -380,8 +378,7 @@ def test_task_that_would_exceed_allocation_end_is_not_sent_and_blocks_no_others(
     machine = CheckedScheduler(2, cluster(2, end_ns=(1_000 + 120) * SECOND))
     (long,) = machine.submit(1, cost=200e6)
     short = machine.submit(3, cost=200_000.0)
-    sent = [record.number for send in machine.assign() for record in send.records]
-    assert sent == short[:2]
+    assert [record.number for send in machine.assign() for record in send.records] == short[:2]
     assert why(machine, long) == "the allocation ends in 2 min, before it would"
     assert not machine.state.allocation_ends(machine.now_ns + 59 * SECOND)
     assert machine.state.allocation_ends(machine.now_ns + 60 * SECOND)

@@ -217,8 +217,7 @@ print(*places)
 
 def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() -> None:
     command = [sys.executable, "-P", "-c", WIDE]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (found.stdout, found.stderr) == ("here beside here\n", "")
 

@@ -31,8 +31,7 @@ def _call(device: DeviceInfo, circuits: int = 1) -> bytes:
 
 
 def test_device_of_transpile_call_is_bounded() -> None:
-    hostile = msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=())
-    packed = _call(hostile)
+    packed = _call(msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=()))
     assert len(packed) < 517
     fails(LimitExceededError, r"1500 qubits .* the limit is 200000", examined_call, packed, TERMS)
 

@@ -220,8 +220,7 @@ def test_acceptance_is_sent_at_once_where_the_result_is_not_near(bench: ServiceH
 
 
 def test_acceptance_of_a_waiting_task_is_sent_at_once(tmp_path: Path) -> None:
-    without_workers = ServiceHarness(tmp_path)
-    (accepted,) = without_workers.say(waiting())
+    (accepted,) = ServiceHarness(tmp_path).say(waiting())
     assert isinstance(accepted, m.Accepted)
 
 

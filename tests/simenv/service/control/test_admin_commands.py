@@ -35,13 +35,11 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def asked(bench: ServiceHarness, question: object) -> Pools:
-    answer = bench.get(Pools, question)
-    return answer
+    return bench.get(Pools, question)
 
 
 def refused(bench: ServiceHarness, question: object) -> m.Refusal:
-    answer = bench.refusal(question)
-    return answer
+    return bench.refusal(question)
 
 
 def test_pools_and_nodes_are_listed(bench: ServiceHarness) -> None:
@@ -74,8 +72,7 @@ def test_drained_node_has_no_workers_until_resumed_after_restart(bench: ServiceH
     asked(bench, DrainNode(1, "n1", "a disk is failing"))
     bench.restart()
     asked(bench, Scale(2, "main", 4, 4))
-    nodes = {share.node for c in bench.paper.commands.values() for share in c.shares}
-    assert nodes == {"n2"}
+    assert {share.node for c in bench.paper.commands.values() for share in c.shares} == {"n2"}
     (value, _) = asked(bench, GetPools(3)).nodes
     assert (value.state, value.reason) == ("drained", "a disk is failing")
     status = bench.get(m.Status, m.GetStatus(4))

@@ -79,8 +79,7 @@ def test_task_of_another_owner_cannot_be_cancelled(town: MultiUserHarness) -> No
 
 
 def test_admin_can_cancel_task_of_another_owner(town: MultiUserHarness) -> None:
-    task = town.order(town.ana)
-    answer = town.get(m.Cancelled, m.Cancel(1, [task]), town.ops)
+    answer = town.get(m.Cancelled, m.Cancel(1, [town.order(town.ana)]), town.ops)
     assert answer.words == ["cancelled"]
 
 
@@ -112,8 +111,7 @@ def test_completions_of_other_owners_are_not_returned(town: MultiUserHarness) ->
     assert sorted(entries) == [tasks[1], tasks[1] + 1]
     last = page.groups[-1].first_seq + len(page.groups[-1].results) - 1
     assert page.newest == last
-    rest = town.get(m.CompletionPage, m.GetCompletions(1, since=last), town.ben)
-    assert rest.groups == []
+    assert town.get(m.CompletionPage, m.GetCompletions(1, since=last), town.ben).groups == []
     (page,) = [
         a for a in town.say(m.GetCompletions(1), town.ops) if isinstance(a, m.CompletionPage)
     ]
@@ -165,8 +163,7 @@ def test_completions_of_two_owners_are_separate_after_restart(town: MultiUserHar
         town.finish(work)
     town.arrive()
     assert town.say(m.WatchResults(0, [hers]), town.ben)[-1] == m.UnknownTasks(0, [hers])
-    result = town.say(m.WatchResults(0, [his]), town.ben)
-    assert isinstance(result[0], m.Completed)
+    assert isinstance(town.say(m.WatchResults(0, [his]), town.ben)[0], m.Completed)
     page = town.get(m.CompletionPage, m.GetCompletions(1), town.ben)
     assert [c.task for group in page.groups for c in group.results] == [his]
 
@@ -355,5 +352,4 @@ def test_keys_file_locked_by_another_process_is_not_changed(town: MultiUserHarne
 
 def test_keys_in_file_are_loaded_at_start(town: MultiUserHarness) -> None:
     again = KeyCommands(town.folder / "keys.json", town.listener)
-    answer = again.answer(GetKeys(1))
-    assert [key.name for key in answer.keys] == ["ana", "ben", "ops"]
+    assert [key.name for key in again.answer(GetKeys(1)).keys] == ["ana", "ben", "ops"]

@@ -96,5 +96,4 @@ def test_configuration_accepts_exactly_the_policies_of_scheduler() -> None:
 def test_queue_policy_of_all_pools_is_reported_for_each_pool(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"all": {"queue": "round_robin"}})
     assert target(bench).info.policy == target(bench, "").info.policy == "round_robin"
-    answers = bench.say(m.GetStatus(1))
-    assert isinstance(answers[0], m.Status)
+    assert isinstance(bench.say(m.GetStatus(1))[0], m.Status)

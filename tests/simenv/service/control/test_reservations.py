@@ -56,8 +56,7 @@ def test_release_cancels_waiting_tasks_and_lists_running_ones(office: Reservatio
     assert {m.STATES[c.state] for c in ends} == {model.TaskState.CANCELLED}
     assert {c.task for c in ends} | set(released.running) == {1, 2, 3}
     assert b"was released" in ends[0].payload
-    again = office.get(admin.Released, admin.Release(4, number))
-    assert again.running == released.running
+    assert office.get(admin.Released, admin.Release(4, number)).running == released.running
     office.finish(running)
     assert office.get(admin.Released, admin.Release(4, number)).running == []
     refused = office.under(number, 100, key="~v")
@@ -197,8 +196,7 @@ def test_reservation_is_answered_only_once_it_is_stored(office: ReservationHarne
     try:
         assert office.say(admin.Reserve(2, model.ReservationRequest(device="main"))) == []
         assert office.refusal(admin.Release(4, number)).code == "journal"
-        refused = office.under(number, 100)
-        assert isinstance(refused, m.Refused)
+        assert isinstance(office.under(number, 100), m.Refused)
         for _ in range(8):
             office.step(1)
     finally:

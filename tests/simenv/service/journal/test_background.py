@@ -133,8 +133,7 @@ def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPa
     error = fails(ConfigError, "no live journal", choose_journal, paths, resume=False)
     assert "simenv up --restore" in error.hint
     assert not paths.journal.exists()
-    result = choose_journal(paths, resume=True)
-    assert result.startswith(f"from the copy {paths.copy}, ")
+    assert choose_journal(paths, resume=True).startswith(f"from the copy {paths.copy}, ")
     assert ends(paths.journal) == 3
     assert paths.copy.exists()
 

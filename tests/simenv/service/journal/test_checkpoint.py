@@ -107,8 +107,7 @@ def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("place", ["result", "finished"])
 def test_start_refuses_unknown_completion(ready: ServiceHarness, place: str, task: int) -> None:
     ready.submit(spec(), spec(2))
-    tasks = ready.assigned()
-    ready.finish(tasks)
+    ready.finish(ready.assigned())
     db = ready.journal._db
     if place == "result":
         ready.step(5)  # with idle moments, in which the index is written

@@ -47,8 +47,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def devices(bench: ServiceHarness) -> dict[str, DeviceInfo]:
-    answer = bench.get(Devices, GetDevices(1))
-    return {device.name: device for device in answer.devices}
+    return {device.name: device for device in bench.get(Devices, GetDevices(1)).devices}
 
 
 def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
@@ -60,8 +59,7 @@ def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
 
 def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHarness) -> None:
     main = devices(bench)["main"]
-    engines = bench.get(Engines, GetEngines(1))
-    statevector = engines.engines[0]
+    statevector = bench.get(Engines, GetEngines(1)).engines[0]
     assert (main.kind, main.model, main.version) == ("ideal", statevector.name, __version__)
     assert main.num_qubits == statevector.max_qubits > 20
     assert main.gates == statevector.gates
@@ -74,8 +72,7 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
 
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
-    pools = [{"name": "main", "min": 1, "max": 1}, small]
-    outcome = devices(ServiceHarness(tmp_path, pools=pools))
+    outcome = devices(ServiceHarness(tmp_path, pools=[{"name": "main", "min": 1, "max": 1}, small]))
     assert (
         3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4
     )  # there is a base amount
@@ -103,8 +100,7 @@ def test_hardware_device_has_no_properties_before_it_is_described(bench: Service
 def test_hardware_description_is_returned_unchanged_and_newest(bench: ServiceHarness) -> None:
     describe(bench)
     assert devices(bench)["qpu"] == msgspec.structs.replace(MACHINE, name="qpu")
-    newer = msgspec.structs.replace(MACHINE, calibration_id="c2")
-    describe(bench, newer)
+    describe(bench, msgspec.structs.replace(MACHINE, calibration_id="c2"))
     assert devices(bench)["qpu"].calibration_id == "c2"
 
 
@@ -127,8 +123,7 @@ class _NoCalibration:
 
 
 def test_a_pool_whose_device_cannot_be_read_does_not_hide_the_others() -> None:
-    pools = PoolSpec("main"), PoolSpec("gone", device="no-such-device")
-    records = DeviceRecords(pools)
+    records = DeviceRecords((PoolSpec("main"), PoolSpec("gone", device="no-such-device")))
     records.emulated = _NoCalibration()  # type: ignore[assignment]
     main, gone = records.all(LIMITS)
     assert (main.name, main.problem) == ("main", "")

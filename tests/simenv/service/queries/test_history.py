@@ -83,8 +83,7 @@ def test_history_shows_state_worker_and_failure_of_ended_tasks(bench: ServiceHar
 def test_history_survives_restart(bench: ServiceHarness) -> None:
     bench.submit(*[spec(seed=k) for k in range(6)], terms=TaskOptions(app="run-1"))
     bench.join()
-    tasks = bench.assigned()
-    bench.finish(tasks[:4])
+    bench.finish(bench.assigned()[:4])
     before = told(bench)
     bench.restart()
     after = told(bench)

@@ -29,8 +29,7 @@ def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
     path = bench.loop.result_requests.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     file = result_files.write(path, {"counts": array}, {}, name=name)
-    data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
-    return codec.encode(data), name
+    return codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)), name
 
 
 def finished(bench: ServiceHarness, *tasks: m.AssignedTask) -> list[m.ToClient]:
@@ -116,8 +115,7 @@ def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
     next(ready.loop.result_requests.root.glob("0/t-1.*")).unlink()
     assert asked(ready, 1) == "again"
     ready.say(m.WatchResults(0, [1]))
-    heard = finished(ready, *ready.assigned())
-    assert [each.attempts for each in completions(heard)] == [2]
+    assert [each.attempts for each in completions(finished(ready, *ready.assigned()))] == [2]
 
 
 def test_task_with_wrong_payload_checksum_is_rerun(ready: ServiceHarness) -> None:
@@ -184,16 +182,14 @@ def test_damaged_completion_is_rerun(ready: ServiceHarness, question: object) ->
     ready.submit(spec(3), key="~other")
     ready.finish(ready.assigned())
     flip_record(ready, 1)
-    answers = ready.say(question)
-    assert not [a for a in answers if isinstance(a, m.Refused)]
+    assert not [a for a in ready.say(question) if isinstance(a, m.Refused)]
     ready.step()
     again = ready.assigned()
     assert sorted(task.task for task in again) == [1, 2]
     assert seqs(ready) == [(3, 3)]
     ready.finish(again)
     assert sorted(seqs(ready)) == [(3, 3), (4, 1), (5, 2)]
-    status = next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
-    assert status.done == 3
+    assert next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info.done == 3
 
 
 def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path: Path) -> None:

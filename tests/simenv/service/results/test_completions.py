@@ -45,8 +45,7 @@ def test_engine_error_during_cancel_keeps_its_message(ready: ServiceHarness) -> 
     tasks = ready.assigned()
     ready.say(m.Cancel(1, [1]))
     payload = codec.encode(m.Failure("engine", "the matrix is not unitary"))
-    answers = ready.finish(tasks, TaskState.FAILED, payload)
-    (done,) = ended(answers)
+    (done,) = ended(ready.finish(tasks, TaskState.FAILED, payload))
     assert codec.failure(done.payload).message == "the matrix is not unitary"
 
 

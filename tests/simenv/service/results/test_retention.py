@@ -150,8 +150,7 @@ def test_submission_key_of_removed_tasks_can_be_used_again(bench: ServiceHarness
 def test_removal_of_unacknowledged_completions_is_reported(bench: ServiceHarness) -> None:
     ended(bench)
     bench.say(m.Ack(2, "reader", 4))
-    result = bench.collected(older_s=0.0)
-    assert result.freed.unread == 6
+    assert bench.collected(older_s=0.0).freed.unread == 6
     events = ask(bench, m.GetEvents(3), m.Events).events
     assert "6 completions among them had not been acknowledged" in events[-1].message
 
@@ -211,8 +210,7 @@ def test_journal_shrinks_after_removal(tmp_path: Path, monkeypatch: pytest.Monke
     bench.collected(older_s=0.0)
     while bench.loop.result_requests._retention._vacuuming:
         bench.loop.run_once(timeout_s=0.0)
-    after = bench.collected(older_s=1e6).left.journal_bytes
-    assert after < before / 4
+    assert bench.collected(older_s=1e6).left.journal_bytes < before / 4
     bench.loop.result_requests.stop()
 
 

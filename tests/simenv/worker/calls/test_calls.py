@@ -52,8 +52,7 @@ def ran(call: FunctionCall, trusted: bool) -> AttemptResult:
 def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
     result = ran(pickled(pow, 2, 5), trusted=True)
     assert STATES[result.state] is TaskState.DONE
-    value = codec.result_data(result.payload).value
-    answer = msgspec.msgpack.decode(value, type=FunctionAnswer)
+    answer = msgspec.msgpack.decode(codec.result_data(result.payload).value, type=FunctionAnswer)
     assert cloudpickle.loads(answer.pickled) == 32
     result = ran(pickled(pow, 2, 5), trusted=False)
     assert STATES[result.state] is TaskState.FAILED
@@ -102,8 +101,7 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     files = (qpy.write_qpy(bell()), qpy.write_qpy(bell()))
     answers = []
     for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
-        device = codec.encode(chain(name))
-        call = TranspileCall(CALL_FORMAT, device, level, 7, 99, 0, files)
+        call = TranspileCall(CALL_FORMAT, codec.encode(chain(name)), level, 7, 99, 0, files)
         answers.append(engine.call(call, TRUSTED, control))
         assert len(engine._cache) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]

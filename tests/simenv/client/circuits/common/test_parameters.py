@@ -116,8 +116,7 @@ def test_values_that_do_not_fit_are_refused(bindings: Any, told: str) -> None:
     ("expression", "value"), [(1 / X, 0.0), (X.log(), 0.0), (X.log(), -1.0), (X**0.5, -1.0)]
 )
 def test_expression_not_finite_is_refused(expression: ParameterExpression, value: float) -> None:
-    result = loaded(expression)
-    fails(ProgramError, "binding 1: the expression", result.bind, [[1.0], [value]])
+    fails(ProgramError, "binding 1: the expression", loaded(expression).bind, [[1.0], [value]])
 
 
 @pytest.mark.parametrize(
@@ -148,14 +147,12 @@ def test_parameter_hidden_in_gate_definition_is_refused() -> None:
     gate.definition = rotations(X)
     circuit = QuantumCircuit(1)
     circuit.append(gate, [0])
-    document = load(circuit)
-    fails(ProgramError, "'x' in a gate's definition is no parameter", document.bind, None)
+    fails(ProgramError, "'x' in a gate's definition is no parameter", load(circuit).bind, None)
 
 
 def test_parameters_of_gates_blocks_and_global_phase_are_bound() -> None:
     circuit = QuantumCircuit(1, 1, global_phase=X + 1)
-    body = rotations(Y / 2)
-    circuit.append(body.to_gate(), [0])
+    circuit.append(rotations(Y / 2).to_gate(), [0])
     with circuit.if_test((0, True)):
         circuit.rz(V[0], 0)
     document = load(circuit)
@@ -254,10 +251,8 @@ def test_slots_that_are_parameters_need_no_chain_rule() -> None:
 
 
 def test_chain_rule_of_several_bindings_requires_linear_expressions() -> None:
-    loaded = turned(A * A, A)
-    fails(OptionError, "several bindings", chain, loaded.slots, np.ones((2, 1)))
-    linear = turned(2 * A, A)
-    result = chain(linear.slots, np.ones((2, 1)))
+    fails(OptionError, "several bindings", chain, turned(A * A, A).slots, np.ones((2, 1)))
+    result = chain(turned(2 * A, A).slots, np.ones((2, 1)))
     assert np.frombuffer(result.factors).tolist() == [2.0, 1.0]
 
 

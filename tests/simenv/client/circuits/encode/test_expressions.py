@@ -177,8 +177,7 @@ def test_condition_operators_agree_with_aer(name: str) -> None:
         circuit.measure(0, bit)
     with circuit.if_test(OPERATORS[name](a, b)):
         circuit.measure(0, out)
-    counts = aer.AerSimulator().run(circuit, shots=1).result().get_counts()
-    (key,) = counts
+    (key,) = aer.AerSimulator().run(circuit, shots=1).result().get_counts()
     assert outcome(circuit) == int(key.replace(" ", ""), 2)
 
 
@@ -283,8 +282,7 @@ def test_a_definition_in_the_text_is_never_overruled() -> None:
 
 def test_an_inner_gate_of_a_definition_keeps_its_name() -> None:
     text = "gate ecr a,b { s a; sx b; cx a,b; x a; }\ngate twice a,b { ecr a,b; ecr b,a; }"
-    loaded = load(f"{HEADER}{text}\ntwice q[0],q[1];")
-    assert set(loaded.program.names) == {"ecr", "global_phase"}
+    assert set(load(f"{HEADER}{text}\ntwice q[0],q[1];").program.names) == {"ecr", "global_phase"}
 
 
 @pytest.mark.parametrize("modifiers", ["", "inv @ ", "pow(3) @ "])

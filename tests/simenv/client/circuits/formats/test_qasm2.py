@@ -22,8 +22,7 @@ HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[3];\ncreg c[2];\ncreg d[1];
 
 
 def fault(text: str) -> ProgramError:
-    refused = fails(ProgramError, "", load, text)
-    return refused
+    return fails(ProgramError, "", load, text)
 
 
 @pytest.mark.parametrize(

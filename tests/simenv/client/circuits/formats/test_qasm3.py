@@ -22,8 +22,7 @@ HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[3] q;\nbit[2] c;\nbit[3] d
 
 
 def fault(text: str) -> ProgramError:
-    refused = fails(ProgramError, "", load, text)
-    return refused
+    return fails(ProgramError, "", load, text)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +161,7 @@ def test_inputs_are_parameters() -> None:
     text = "input float b; input angle[32] a; input float unused;\nrz(a) q[0]; rx(2*b + a) q[1];"
     loaded = load(HEAD + text)
     assert loaded.parameters == ("a", "b", "unused")
-    row = loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()
-    assert sorted(row) == [0.0, 1.0, 2.0]
+    assert sorted(loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()) == [0.0, 1.0, 2.0]
 
 
 def test_delays_and_physical_qubits_are_packed() -> None:

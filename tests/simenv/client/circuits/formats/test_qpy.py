@@ -98,8 +98,7 @@ def test_qpy_header_size(tmp_path: Path, offset: int, format_: str, value: int, 
 
 def test_oversized_counts_in_qpy_block_are_refused(tmp_path: Path) -> None:
     data = bytearray(dumped(sample()))
-    phase = data.index(b"f\x00\x08", data.index(b"IfElseOp"))
-    struct.pack_into("!I", data, phase + 3, 2**31)
+    struct.pack_into("!I", data, data.index(b"f\x00\x08", data.index(b"IfElseOp")) + 3, 2**31)
     fails(LimitExceededError, "2147483648 qubits", load, written(tmp_path, bytes(data)))
 
 

@@ -30,8 +30,7 @@ def one_way() -> Any:
 
 
 def montreal() -> Any:
-    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
-    return provider.FakeMontrealV2()
+    return pytest.importorskip("qiskit_ibm_runtime.fake_provider").FakeMontrealV2()
 
 
 def described(make: Any) -> tuple[Target, DeviceInfo]:
@@ -122,8 +121,7 @@ def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> Non
     assert record.calibration["quality_metric_count"] == value // 2
     assert bool(record.extensions) is bool(value)
     assert record.device["technology"] == "trapped-ion"
-    head = devices.device("qpu", outcome, [])
-    assert "max_shots" not in head.metadata
+    assert "max_shots" not in devices.device("qpu", outcome, []).metadata
     graph = devices.coupling("qpu", outcome)
     assert graph.coupling["edges"] == [["0", "1"]]
     assert graph.operations == [{"name": "cz", "arity": 2}]
@@ -245,6 +243,5 @@ def test_held_in_flight_and_available_capacity_are_counted_apart() -> None:
 def test_device_that_starts_no_tasks_is_not_available() -> None:
     assert SEEN.is_available
     assert not msgspec.structs.replace(SEEN, begins=False).is_available
-    paused = msgspec.structs.replace(TARGET, state="paused")
-    assert not devices.begins(TARGET, paused)
+    assert not devices.begins(TARGET, msgspec.structs.replace(TARGET, state="paused"))
     assert not msgspec.structs.replace(SEEN, pools=POOLS[1:]).is_available

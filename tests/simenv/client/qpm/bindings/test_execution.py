@@ -46,8 +46,7 @@ def as_qpy() -> str:
     ids=["text", "format wins over qasm", "qpy", "object", "program"],
 )
 def test_each_circuit_form_is_run(qpm: QPM, circuit: dict[str, object]) -> None:
-    answer = qpm.sync_run({**CASES, **circuit})
-    counts = answer["result"]["result"]["counts"]
+    counts = qpm.sync_run({**CASES, **circuit})["result"]["result"]["counts"]
     assert set(counts) == {"00", "11"}
     assert sum(counts.values()) == 200
     assert all(type(count) is int for count in counts.values())
@@ -92,8 +91,7 @@ def test_refused_circuit_is_a_failed_completion_or_sync_run_error(qpm: QPM) -> N
 
 
 def test_circuit_infeasible_for_all_engines_raises_execution_error(qpm: QPM) -> None:
-    wide = qasm2.dumps(tangled())
-    fails(ExecutionError, "", qpm.sync_run, info(wide, num_qubits=60))
+    fails(ExecutionError, "", qpm.sync_run, info(qasm2.dumps(tangled()), num_qubits=60))
 
 
 def test_counts_are_reproducible_from_task_metadata(qpm: QPM, env: simenv.Client) -> None:
@@ -138,8 +136,7 @@ def test_deleted_circuit_is_cancelled_and_unknown(qpm: QPM, env: simenv.Client) 
     accepted = running(qpm)
     assert qpm.delete_circuit(accepted["cid"]) is None
     assert qpm.task_status(accepted["cid"])["outcome"] == "UNKNOWN"
-    task = env.task(accepted["scheduler_task_id"])
-    assert task.wait(timeout_s=60) == "CANCELLED"
+    assert env.task(accepted["scheduler_task_id"]).wait(timeout_s=60) == "CANCELLED"
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
 
 

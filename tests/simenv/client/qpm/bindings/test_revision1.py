@@ -34,8 +34,7 @@ def read(single: SingleQPM, cid: str) -> dict[str, object]:
 
 def test_circuit_returned_by_sync_run_is_retired(single: SingleQPM) -> None:
     for _ in range(2):
-        cid = single.sync_run(info())["cid"]
-        result = single._registry.find(cid)
+        result = single._registry.find(single.sync_run(info())["cid"])
         assert isinstance(result, RetiredCircuit)
         assert result.reason == "returned-to-caller"
 

@@ -167,8 +167,7 @@ def test_scheduler_allocations_are_live_reservations_by_job(qpm: QPM) -> None:
         "workload_kind": "hybrid",
     }  # fmt: skip
     for filters, count in (({"scheduler": "slurm"}, 1), ({"user": "eve"}, 0), ({"unknown": 1}, 0)):
-        listed = qpm.list_scheduler_allocations(filters=filters)["allocations"]
-        assert len(listed) == count, filters
+        assert len(qpm.list_scheduler_allocations(filters=filters)["allocations"]) == count, filters
     for number in numbers:
         assert len(qpm.list_scheduler_allocations()["allocations"]) == 1
         qpm.release(reservation_id=number, reason=1)
@@ -228,8 +227,7 @@ def test_available_reserved_and_held_credits_are_counted(qpm: QPM, env: simenv.C
             credits_held = result.info().credits_held
             blocks = snapshot["held_capacity"], snapshot["in_flight_capacity"]
             assert sum(block["credits"] for block in blocks) == credits_held > 0
-            metrics = qpm.get_queue_metrics(device_id="main")
-            admission = metrics["policy_state"]["admission"]
+            admission = qpm.get_queue_metrics(device_id="main")["policy_state"]["admission"]
             assert (admission["name"], admission["capacity"]) == ("credit", {"total_credits": 100})
             for cid in (accepted["cid"], waits["cid"]):
                 qpm.cancel_task(cid, waits["reservation_id"] if cid == waits["cid"] else None)

@@ -53,8 +53,7 @@ def test_removal_of_mid_circuit_or_conditional_measurement_is_refused() -> None:
 
 def test_unwritten_clbits_are_counted_as_zero() -> None:
     assert circuit_run.unwritten(load(QuantumCircuit(2)).program, 7) == {}
-    two = QuantumCircuit(2, 2)
-    assert circuit_run.unwritten(load(two).program, 7) == {"00": 7}
+    assert circuit_run.unwritten(load(QuantumCircuit(2, 2)).program, 7) == {"00": 7}
 
 
 X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;'
