@@ -78,11 +78,8 @@ def test_device_without_a_quarter_turn_is_refused_with_its_gates() -> None:
     assert "sx" in fails(InfeasibleError, r"native gates rz, t", clifford.native_set, info).hint
 
 
-def test_qubits_that_a_device_lacks_are_refused() -> None:
+def test_tested_qubits_and_pairs_are_those_of_the_device() -> None:
     fails(OptionError, "--qubits: 7", choose, chain(5), [0, 7])
-
-
-def test_pairs_of_an_all_to_all_device_are_a_ring() -> None:
     tested = choose(msgspec.structs.replace(chain(4), all_to_all=True, coupling=()), None)
     assert tested.pairs == [(0, 1), (0, 3), (1, 2), (2, 3)]
     assert [len(each) for each in tested.pair_sets] == [2, 2]
@@ -131,19 +128,13 @@ def test_frequency_is_found_beyond_one_turn_and_with_its_sign() -> None:
         assert result.frequency == pytest.approx(frequency, abs=1e-9)
 
 
-def test_wilson_interval_of_no_events_has_an_upper_end() -> None:
+def test_intervals_of_estimates() -> None:
     low, high = estimators.wilson(0.0, 1000, 2.0)
     assert low == 0.0
     assert high == pytest.approx(4.0 / 1004.0)
-
-
-def test_time_beyond_the_delays_has_an_infinite_interval() -> None:
     low, high = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse").interval(3.0)
     assert math.isinf(high)
     assert low == pytest.approx(1.0 / (1e-6 + 3e-6))
-
-
-def test_simultaneous_intervals_are_wider_the_more_there_are() -> None:
     assert estimators.simultaneous_z(1, 0.95) == pytest.approx(1.95996, abs=1e-4)
     assert estimators.simultaneous_z(200) == pytest.approx(4.0545, abs=1e-3)
 
@@ -172,10 +163,7 @@ def test_a_change_that_fitted_qubits_share_is_carried_over_to_those_without_data
     assert result[5:] == [0.0, 0.0]
 
 
-def test_a_change_that_scatters_is_carried_over_in_part() -> None:
+def test_scattered_changes_wide_priors_and_few_qubits_carry_less_over() -> None:
     assert 0.1 < carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4] < 0.4
-
-
-def test_a_wide_common_prior_or_few_qubits_leave_nothing_to_carry_over() -> None:
     assert not any(carried(Prior(0.5, 1.0), OWN))
     assert not any(carried(Prior(0.1, 1.0), OWN[:2]))

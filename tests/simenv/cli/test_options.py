@@ -11,12 +11,9 @@ from simenv.cli.app import Settings, hoist
 from simenv.errors import OptionError
 
 
-def test_common_options_after_command_are_moved_before_it() -> None:
+def test_common_options_before_a_double_dash_are_moved() -> None:
     line = ["status", "--json", "--name", "a", "--service=f"]
     assert hoist(line) == ["--json", "--name", "a", "--service=f", "status"]
-
-
-def test_arguments_after_double_dash_are_not_moved() -> None:
     assert hoist(["submit", "--", "--json"]) == ["submit", "--", "--json"]
 
 

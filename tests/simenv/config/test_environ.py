@@ -63,28 +63,22 @@ def test_service_variables_include_all_worker_variables() -> None:
     assert set(paths.WORKER_PREFIXES) < set(paths.SERVICE_PREFIXES)
 
 
-def test_mpi_rank_variables_of_service_do_not_reach_worker() -> None:
+def test_rank_variables_of_service_do_not_reach_worker() -> None:
     result = inherited(**RANK, **SITE)
     assert not [name for name in result if name.startswith(("OMPI_", "PMIX_", "PRTE_"))]
     assert result["UCX_TLS"] == "tcp"
-
-
-def test_pmi_rank_variables_of_service_do_not_reach_worker() -> None:
     result = inherited(PMI_RANK="1", PMI_SIZE="2", PMI_FD="9", OMPI_MCA_pmix="^s1")
     assert not [name for name in result if name.startswith(("PMI_", "OMPI_"))]
 
 
-def test_site_credentials_of_user_do_not_reach_worker() -> None:
+def test_secrets_do_not_reach_worker() -> None:
     assert not {"SLURM_JWT", "PBS_JOBCOOKIE"} & set(inherited(SLURM_JWT="x", PBS_JOBCOOKIE="y"))
+    result = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
+    assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
 
 
 def test_slurm_job_variables_reach_worker_and_step_variables_do_not() -> None:
     assert {name for name in inherited(**JOB, **STEP) if name.startswith("SLURM_")} == set(JOB)
-
-
-def test_secrets_and_preloaded_libraries_do_not_reach_worker() -> None:
-    result = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
-    assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
 
 
 def test_openmp_wait_policy_is_passive_unless_site_sets_it() -> None:

@@ -73,18 +73,12 @@ def test_counts_of_circuit_with_extra_gate_are_rejected(each: library.Algorithm)
         assert each.fault(counts) != ""
 
 
-def test_impossible_outcome_is_rejected() -> None:
+def test_outcomes_that_are_impossible_or_deviate_are_rejected() -> None:
     answer = library.ExpectedOutcomes({"00": 0.5, "11": 0.5})
     assert answer.fault({"00": 500, "11": 499, "01": 1}) == "01 came 1 times and cannot"
-
-
-def test_deviation_beyond_tolerance_is_rejected() -> None:
     answer = library.ExpectedOutcomes({"0": 0.5, "1": 0.5})
     assert answer.fault({"0": 5_200, "1": 4_800}) == ""
     assert answer.fault({"0": 5_350, "1": 4_650}) == "0 came 5350 times of 5000"
-
-
-def test_registers_beyond_width_are_ignored() -> None:
     assert library.ExpectedOutcomes({"10": 1.0}, width=2).fault({"1 0 111": 3, "1 0 000": 4}) == ""
 
 

@@ -241,15 +241,12 @@ def test_gradient_over_ranks_is_refused_at_submission() -> None:
     assert route(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
 
 
-def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
+def test_smallest_gpu_and_two_states_of_gradients_are_the_limit() -> None:
     with pytest.raises(InfeasibleError, match=r"NVIDIA A100, has 38\.5 GiB"):
         chosen(32, with_gpus(H200, A100), engine="gpu")
     assert chosen(31, with_gpus(H200, A100), engine="gpu").engine == "gpu"
     (info,) = pool_infos(CheckedScheduler(limits=with_gpus(H200, A100), specs=(pool(1),)).state)
     assert info.max_qubits == 31
-
-
-def test_gradients_hold_two_states_on_the_gpu() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
         assert (consider(wide(n), terms, (pool(1),), with_gpus(H200))[0].route is not None) == fits

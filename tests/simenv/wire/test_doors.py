@@ -122,13 +122,10 @@ def test_many_client_messages_do_not_block_worker_messages(house: House) -> None
     assert entries.count(PeerKind.CLIENT) <= 100
 
 
-def test_receive_without_messages_returns_none(house: House) -> None:
+def test_nothing_is_received_from_nobody_nor_sent_to_unknown_peers(house: House) -> None:
     assert not house.listener.wait(0.0)
     assert house.listener.receive() is None
     assert house.connect(b"ana").receive(0.0) is None
-
-
-def test_send_to_unknown_peer_returns_false(house: House) -> None:
     assert not house.listener.send(PeerKind.CLIENT, b"nobody", b"answer")
 
 

@@ -57,12 +57,9 @@ def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
     assert max(steps) < 2.0
 
 
-def test_parts_without_a_connection_are_drawn_apart() -> None:
+def test_parts_are_apart_and_given_coordinates_kept() -> None:
     result = drawing.positions(device([(0, 1), (2, 3)]))
     assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
-
-
-def test_given_coordinates_are_kept() -> None:
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
     result = drawing.positions(device([(0, 1), (1, 2)], coordinates=places))
     np.testing.assert_array_equal(result, places)

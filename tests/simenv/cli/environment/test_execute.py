@@ -174,13 +174,11 @@ def test_signals_are_forwarded_to_command(name: str) -> None:
         assert process.wait(20) == 40 + number
 
 
-def test_death_by_signal_is_exit_code_128_plus_signal() -> None:
+def test_exit_code_of_command_or_its_signal_is_returned() -> None:
+    assert execute.run_child([sys.executable, "-c", "raise SystemExit(42)"], os.environ) == 42
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert execute.run_child([sys.executable, "-c", code], os.environ) == 128 + signal.SIGKILL
-
-
-def test_exit_code_of_command_is_returned() -> None:
-    assert execute.run_child([sys.executable, "-c", "raise SystemExit(42)"], os.environ) == 42
+    fails(FileNotFoundError, "", execute.run_child, ["no-such-command-here"], os.environ)
 
 
 def test_command_inherits_stdin_and_environment() -> None:
@@ -190,17 +188,10 @@ def test_command_inherits_stdin_and_environment() -> None:
         assert (out, process.returncode) == ("WORDS yes\n", 0)
 
 
-def test_sigpipe_ends_command() -> None:
+def test_sigpipe_ends_command_and_signal_mask_is_restored() -> None:
     assert (
         execute.run_child(["sh", "-c", "kill -PIPE $$; exit 3"], os.environ) == 128 + signal.SIGPIPE
     )
-
-
-def test_missing_command_raises_file_not_found_error() -> None:
-    fails(FileNotFoundError, "", execute.run_child, ["no-such-command-here"], os.environ)
-
-
-def test_signal_mask_is_restored_after_command() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     execute.run_child(["true"], os.environ)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

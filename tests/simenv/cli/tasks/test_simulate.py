@@ -219,13 +219,10 @@ def test_infeasible_error_names_number_of_ranks_that_would_fit(engine: str) -> N
     assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in error.hint
 
 
-def test_infeasible_hint_says_returned_statevector_must_fit_into_first_rank() -> None:
+def test_infeasible_hint_names_statevector_or_single_precision() -> None:
     terms = TaskOptions(outputs=("statevector",), engine="statevector")
     error = fails(InfeasibleError, "in each of its ranks", fitting, wide(26), terms, seats(2, 2))
     assert "must fit into the first rank" in error.hint
-
-
-def test_infeasible_hint_proposes_single_precision_where_it_fits() -> None:
     terms = TaskOptions(outputs=("statevector",), engine="statevector")
     with pytest.raises(InfeasibleError) as caught:
         fitting(wide(25), terms, seats(1, 1, 1, 1, memory=600 * MIB))

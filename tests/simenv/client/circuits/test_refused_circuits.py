@@ -62,13 +62,10 @@ def test_angle_that_is_not_finite_in_definition_is_refused() -> None:
     fails(ProgramError, "the angle is nan", load, outer)
 
 
-def test_delay_that_is_not_finite_is_refused() -> None:
+def test_delays_of_no_finite_time_are_refused() -> None:
     circuit = QuantumCircuit(1)
     circuit.delay(NAN, 0, "ns")
     fails(ProgramError, "the duration is nan", load, circuit)
-
-
-def test_delay_with_stretch_is_refused() -> None:
     circuit = QuantumCircuit(1)
     circuit.delay(circuit.add_stretch("s"), 0)
     fails(ProgramError, "'delay' with a duration", load, circuit)
@@ -111,11 +108,8 @@ def named(name: str, definition: QuantumCircuit) -> Gate:
     return gate
 
 
-def test_exponentially_growing_definitions_are_refused() -> None:
+def test_exponentially_growing_definitions_are_refused_in_each_format() -> None:
     fails(LimitExceededError, "more than 1000000 operations", load, doubling(40))
-
-
-def test_exponentially_growing_definitions_from_openqasm_are_refused() -> None:
     text = 'OPENQASM 2.0; include "qelib1.inc"; gate g0(t) a {rz(t) a;}\n'
     text += "".join(f"gate g{k + 1}(t) a {{g{k}(t/2) a; g{k}(t/3) a;}}\n" for k in range(40))
     circuit = QuantumCircuit.from_qasm_str(text + "qreg q[1]; g40(1) q[0];")

@@ -97,12 +97,9 @@ def test_connect_to_ended_service_fails_with_its_last_log_line(tmp_path: Path) -
     assert caught.value.hint.endswith("start again: simenv up --name played --restore")
 
 
-def test_service_has_ended_when_its_pid_belongs_to_another_process(tmp_path: Path) -> None:
+def test_pid_of_another_process_ends_a_service_on_this_node_only(tmp_path: Path) -> None:
     file = address.read(write(tmp_path / "connection.json", pid=os.getppid()))
     assert address.ended(file)
-
-
-def test_service_on_another_node_is_not_taken_for_ended(tmp_path: Path) -> None:
     file = address.read(write(tmp_path / "connection.json", pid=2**22 + 1, node="elsewhere"))
     assert not address.ended(file)
 

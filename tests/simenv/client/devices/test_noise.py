@@ -66,17 +66,11 @@ def test_refusal_names_the_option_as_it_was_given(noise: Any, text: str) -> None
     fails(OptionError, text, factors_of, noise)
 
 
-def test_whole_numbers_of_numpy_are_factors() -> None:
+def test_noise_is_factors_or_a_document() -> None:
     assert factors_of({"gate": np.int64(2), "qubit": np.float32(0.5)}) == (
         *(("gate", 2.0), ("qubit", 0.5)),
     )
-
-
-def test_array_is_no_noise() -> None:
     fails(OptionError, "noise=<ndarray>", checked_options, {"noise": np.zeros(2)})
-
-
-def test_empty_document_is_refused() -> None:
     fails(OptionError, "an empty document", document_of, b"")
 
 

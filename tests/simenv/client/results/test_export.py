@@ -148,18 +148,13 @@ def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes:
     assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
 
 
-def test_outcome_rows_may_be_wider_than_clbits() -> None:
+def test_outcomes_of_other_widths_are_formatted() -> None:
     rows, value = pack([0, 2, 3], 2)
     assert result_data.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
-
-
-def test_loose_bits_are_formatted_as_register() -> None:
     rows, value = pack([0b10_01], 1)
     assert result_data.counts(rows, 1, value, (("c", 2), ("", 2))) == {"10 01": 1}
-
-
-def test_circuit_without_clbits_has_one_empty_outcome() -> None:
     assert result_data.counts(b"", 0, struct.pack("<I", 5), ()) == {"": 5}
+    assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
 
 
 def test_cache_of_bitstrings_is_bounded() -> None:
@@ -178,10 +173,6 @@ def test_cache_of_outcome_sets_is_bounded() -> None:
         counts = result_data.counts(rows, 1, result, registers)
         assert list(counts) == [format(value, "06b") for value in values]
     assert len(result_data._outcome_sets((6,))) <= result_data.SETS_KEPT
-
-
-def test_unwritten_clbits_are_zero_in_single_outcome() -> None:
-    assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
 
 
 def test_outcomes_and_counts_of_different_lengths_are_refused() -> None:

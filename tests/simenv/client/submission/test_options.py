@@ -83,17 +83,11 @@ def test_unknown_option_is_refused_by_name() -> None:
         prepare_one("", {"shot": 1})  # type: ignore[typeddict-unknown-key]
 
 
-def test_ranks_are_part_of_task_options() -> None:
+def test_values_of_options_are_normalised() -> None:
     assert chosen(ranks=np.int64(4)).task_options(measures=True, observables=None).ranks == 4
     assert chosen(ranks=None).task_options(measures=True, observables=None).ranks == 0
-
-
-def test_numpy_integers_are_accepted() -> None:
     assert chosen(shots=np.int64(7)).shots == 7
     assert checked_seed(np.uint64(2**64 - 1), None) == 2**64 - 1
-
-
-def test_outputs_may_be_single_text_and_are_unique() -> None:
     assert chosen(outputs="probabilities").task.outputs == ("probabilities",)
     assert chosen(outputs=["counts", "counts"]).task.outputs == ("counts",)
 
@@ -115,20 +109,11 @@ def test_default_outputs_follow_from_measurements_shots_and_observables(
     assert chosen(**changes).outputs(measures, observed) == outputs
 
 
-def test_counts_of_exact_run_are_refused() -> None:
+def test_options_that_contradict_the_run_are_refused() -> None:
     fails(OptionError, "probabilities", chosen(shots=None).outputs, measures=True, observed=False)
-
-
-def test_expectation_without_observables_is_refused() -> None:
     with pytest.raises(OptionError, match="observables"):
         chosen(outputs=("expectation",)).outputs(measures=True, observed=False)
-
-
-def test_unhashable_option_value_is_refused() -> None:
     fails(OptionError, "engine", chosen, engine=["auto"])
-
-
-def test_shots_true_is_refused_even_after_shots_1() -> None:
     assert chosen(shots=1).shots == 1
     fails(OptionError, "shots=True", chosen, shots=True)
 
@@ -165,19 +150,10 @@ def test_seed_drawn_for_key_is_reproducible() -> None:
     assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")
 
 
-def test_item_seeds_of_neighbouring_base_seeds_are_distinct() -> None:
+def test_seeds_of_items_are_fixed_and_distinct() -> None:
     assert len({seed for base in range(50) for seed in item_seeds(base, 50, None)}) == 2_500
-
-
-def test_derived_seeds_have_fixed_values() -> None:
     assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
-
-
-def test_item_seeds_of_longer_list_begin_with_those_of_shorter_list() -> None:
     assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
-
-
-def test_bindings_of_a_sweep_share_the_seed() -> None:
     assert sweep_seeds(7, 3, None) == [7, 7, 7]
 
 

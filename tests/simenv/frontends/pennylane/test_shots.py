@@ -180,12 +180,9 @@ def test_broadcast_shots(device: Any) -> None:
     assert (mean[0], mean[2]) == (1.0, -1.0)
 
 
-def test_same_seed_gives_the_same_shots_and_others_differ(device: Any) -> None:
+def test_seeds_repeat_shots_and_executions_differ(device: Any) -> None:
     entries = [measured(lambda wires, s=s: device(wires, seed=s), qml.counts()) for s in (3, 3, 4)]
     assert entries[0] == entries[1] != entries[2]
-
-
-def test_executions_of_one_device_differ(device: Any) -> None:
     dev = device(3)
     entries = [measured(lambda _: dev, qml.counts()) for _ in range(2)]
     assert entries[0] != entries[1]

@@ -289,15 +289,12 @@ def test_simulator_matches_types_and_capabilities_requested_in_revision_1(name: 
     assert matches(record(2, 3), ASKED[name])
 
 
-def test_simulator_types_are_offered_only_with_their_capabilities() -> None:
+def test_types_are_those_that_deployment_and_capabilities_name() -> None:
     plain = record(2, QPMCapability.STATEVECTOR)
     assert plain.qpm_type == 2 | 4 | 16
     assert not matches(plain, ASKED["tnqvm"])
     assert record(2, QPMCapability.TENSORNETWORK).qpm_type == 2 | 8
     assert record(1, QPMCapability.SUPERCONDUCTING).qpm_type == 1, "a machine stands for itself"
-
-
-def test_deployment_sets_types_and_revision_2_has_two_types() -> None:
     assert record(2, 3, told=31).qpm_type == 31
     assert record(2, 3, told=1).qpm_type == 1
     assert record(2, 3, revision=2).qpm_type == 2

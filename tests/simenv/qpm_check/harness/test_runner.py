@@ -143,11 +143,8 @@ def test_package_check_is_not_applicable_to_objects() -> None:
     assert verdict.state is VerdictState.NOT_APPLICABLE
 
 
-def test_report_with_only_skipped_checks_is_not_ok() -> None:
+def test_report_of_skipped_checks_and_pattern_without_check_fail() -> None:
     assert not verdicts(raising(CheckSkipped("so"))).ok
-
-
-def test_pattern_without_matching_check_is_refused() -> None:
     with pytest.raises(NothingToCheckError, match="no row"):
         check(Objects("nothing", Opener()), rows(), Options(only=("no.such",)))
 

@@ -310,19 +310,13 @@ def terms(name: str, **fields: int) -> DeviceTerms:
     return DeviceTerms(PROFILE, policy=AdmissionPolicy(name, **fields))  # type: ignore[arg-type]
 
 
-def test_circuit_time_is_sum_of_gate_times_for_each_shot() -> None:
+def test_time_of_circuits_counts_shots_and_overheads_and_units() -> None:
     work = Workload(gates_1q=7, gates_2q=3, measurements=2, shots=100)
     assert policies.circuits_ns(work, PROFILE) == (7 * 30 + 3 * 300 + 2 * 1_000) * 100
-
-
-def test_transfer_and_overheads_count_once_per_circuit_not_per_shot() -> None:
     work = Workload(gates_1q=7, gates_2q=3, measurements=2, shots=100)
     each = (7 * 30 + 3 * 300 + 2 * 1_000) * 100 + (7 * 2 + 3 * 3 + 2 * 5) + 1_230
     assert policies.circuits_ns(work, RICH) == each
     assert policies.circuits_ns(msgspec.structs.replace(work, count=4), RICH) == 4 * each
-
-
-def test_unit_is_time_of_one_baseline_circuit_whatever_its_count() -> None:
     assert policies.unit_ns(PROFILE) == 8_600_000
     changed = msgspec.structs.replace(PROFILE, baseline=Workload(9, 5, 10, 20, 10, 5, 1_000))
     assert policies.unit_ns(changed) == 8_600_000
@@ -341,15 +335,12 @@ def test_exact_run_costs_one_unit() -> None:
     assert (total_ns, policies.units_of(total_ns, policies.unit_ns(PROFILE))) == (0, 1)
 
 
-def test_credit_capacity_is_configured_or_derived_from_time_span() -> None:
+def test_capacity_of_credits_and_rates_is_configured_or_derived() -> None:
     assert policies.credit_capacity(terms("credit", total_credits=5)) == 5
     span = msgspec.structs.replace(PROFILE, time_span_ns=SECOND)
     assert policies.credit_capacity(DeviceTerms(span)) == 116  # 10^9 / 8.6 * 10^6 = 116.28
     own = msgspec.structs.replace(PROFILE, total_credits=9)
     assert policies.credit_capacity(DeviceTerms(own)) == 9
-
-
-def test_rate_capacity_is_configured_or_derived_from_time_span_rounded_up() -> None:
     assert policies.rate_capacity(terms("rate", device_rate=7, time_span_ns=SECOND)) == 7
     span = msgspec.structs.replace(PROFILE, time_span_ns=SECOND)
     assert policies.rate_capacity(DeviceTerms(span)) == 117

@@ -333,13 +333,10 @@ def test_cost_decides_between_density_matrix_and_trajectories() -> None:
         assert all(each.route is None for each in refused)
 
 
-def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
+def test_noise_selects_engines_that_carry_it() -> None:
     considered = engine_choice.consider(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "mps"
     assert considered[0].route is not None
-
-
-def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
     assert engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS).engine == "densitymatrix"
 

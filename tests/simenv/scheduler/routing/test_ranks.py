@@ -43,15 +43,12 @@ def routed(
     return engine_choice.route(program(width), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
 
 
-def test_26_qubits_are_split_over_four_ranks_of_half_a_gibibyte() -> None:
+def test_programs_are_split_over_ranks_only_where_no_node_holds_them() -> None:
     assert (routed(24).ranks, routed(24).pool) == (1, "main")
     result = routed(26)
     assert (result.ranks, result.pool, result.engine) == (4, "main.x4", "statevector")
     assert 2**28 < result.memory_bytes <= 2**29
     assert "over 4 ranks of" in result.reason
-
-
-def test_program_is_split_over_ranks_only_when_one_node_cannot_hold_it() -> None:
     limits = cluster(2, 2, per_slot=2**30)
     assert routed(26, limits).ranks == 1
     assert routed(27, limits).ranks == 4  # 2 GiB and more; two ranks would not fit their slots
@@ -66,12 +63,9 @@ def test_requested_ranks_are_rounded_down_to_power_of_two() -> None:
     assert routed(10, ranks=1).ranks == 1
 
 
-def test_more_ranks_than_slots_are_refused() -> None:
+def test_more_ranks_or_memory_than_there_are_are_refused() -> None:
     error = fails(InfeasibleError, r"8 ranks were asked for.*may have 6", routed, 10, ranks=8)
     assert "ranks=4 is the most" in error.hint
-
-
-def test_program_too_large_for_requested_single_rank_is_refused() -> None:
     fails(InfeasibleError, r"a worker here has 512\.0 MiB", routed, 26, ranks=1)
 
 

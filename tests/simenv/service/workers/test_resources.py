@@ -24,33 +24,21 @@ def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Clust
     return limits_of(convert(told), Allocation(nodes, "a test", end_s), RecordingLauncher())
 
 
-def test_allocation_defaults_to_this_node() -> None:
+def test_nodes_are_this_one_or_those_of_hosts() -> None:
     (node,) = allocate(convert({}), {}).nodes
     assert node.name == os.uname().nodename
     assert (node.slots, node.memory_bytes) == (HERE.slots, HERE.memory_bytes)
-
-
-def test_hosts_setting_defines_nodes_and_their_slots() -> None:
     result = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
     assert [(node.name, node.slots) for node in result.nodes] == [("n1", 3), ("n2", 3)]
 
 
-def test_slots_that_contradict_hosts_are_refused() -> None:
+def test_settings_that_contradict_nodes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"slots = 4, and hosts gives node n1 2"):
         allocate(convert({"hosts": "n1:2,n2:4", "slots": 4}), {})
-
-
-def test_two_ways_to_bound_memory_are_refused() -> None:
     result = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
     fails(ConfigError, "both bound", allocate, result, {})
-
-
-def test_memory_that_no_node_has_is_refused() -> None:
     result = convert({"memory_bytes": HERE.memory_bytes + 1})
     fails(ConfigError, f"more than the {HERE.memory_bytes} there are on node", allocate, result, {})
-
-
-def test_memory_per_slot_above_memory_of_node_is_refused() -> None:
     result = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
     fails(ConfigError, f"node {HERE.name} has", allocate, result, {})
 

@@ -246,15 +246,9 @@ def test_chain_rule_agrees_with_finite_differences(angles: tuple[object, ...]) -
         np.testing.assert_allclose(result[:, k], slope, atol=1e-9)
 
 
-def test_slots_that_are_parameters_need_no_chain_rule() -> None:
+def test_chain_rule_is_for_linear_expressions_and_finite_derivatives() -> None:
     assert chain(turned(VECTOR[0], VECTOR[1], VECTOR[2]).slots, np.zeros(3)) is None
-
-
-def test_chain_rule_of_several_bindings_requires_linear_expressions() -> None:
     fails(OptionError, "several bindings", chain, turned(A * A, A).slots, np.ones((2, 1)))
     result = chain(turned(2 * A, A).slots, np.ones((2, 1)))
     assert np.frombuffer(result.factors).tolist() == [2.0, 1.0]
-
-
-def test_derivative_that_is_not_finite_is_refused() -> None:
     fails(ProgramError, "no finite derivative", chain, turned(A**0.5, A).slots, np.zeros(1))

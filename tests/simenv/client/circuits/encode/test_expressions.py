@@ -216,14 +216,11 @@ def test_registers_that_share_a_bit_are_refused() -> None:
     fails(ProgramError, "'first' and 'second' share a bit", load, circuit)
 
 
-def test_circuit_with_too_many_bits_is_refused() -> None:
-    fails(LimitExceededError, "70000 qubits", load, QuantumCircuit(70_000))
-    fails(LimitExceededError, "70000 clbits", load, QuantumCircuit(1, 70_000))
-
-
-def test_empty_circuit_is_packed() -> None:
+def test_empty_circuits_are_packed_and_too_many_bits_refused() -> None:
     program = load(QuantumCircuit()).program
     assert (program.num_qubits, program.registers, program.ops) == (0, (), b"")
+    fails(LimitExceededError, "70000 qubits", load, QuantumCircuit(70_000))
+    fails(LimitExceededError, "70000 clbits", load, QuantumCircuit(1, 70_000))
 
 
 DEFINED = ("ecr", "iswap", "rzz", "ryy", "rzx", "r", "cs", "xx_plus_yy", "rccx", "ccz")
