@@ -158,7 +158,7 @@ def test_paused_pool_ends_diff_at_timeout(shell: Shell, environment: Live, circu
         qpm = client.qpm_with(pool="qpu")
         qpm.pause_execution_target()
         line = ("qpm", "diff", "main", "qpu", str(circuits / "bell.qasm"))
-        answer = shell(*line, "--timeout", "5")
+        answer = shell(*line, "--timeout", "3")
         qpm.resume_execution_target()
     assert answer.code == 124
     assert "pool qpu" in answer.err

@@ -96,7 +96,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     outcome.process.communicate()
 
 
-def test_service_survives_reconnecting_connections_of_same_name(service: Service) -> None:
+def test_service_survives_connections_and_killed_workers_of_same_name(service: Service) -> None:
     for count in range(25):
         old = service.connected()
         answered(old, b"old %d" % count)
@@ -106,10 +106,6 @@ def test_service_survives_reconnecting_connections_of_same_name(service: Service
             old.send(b"which nobody reads")
         old.close()
         new.close()
-    service.stays()
-
-
-def test_service_survives_killed_workers_of_same_name(service: Service) -> None:
     argv = [sys.executable, "-c", PEER, str(service.path), NAME.decode()]
     for _ in range(4):
         pair = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]

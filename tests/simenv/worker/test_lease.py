@@ -50,7 +50,7 @@ def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
     write_private(folder / "worker.json", worker_bootstrap)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
     argv += ["--service", str(folder / "worker.json")]
-    argv += ["--parent", str(os.getpid()), "--lease-s", "8"]
+    argv += ["--parent", str(os.getpid()), "--lease-s", "5"]
     argv += ["--kernels", os.environ["SIMENV_KERNELS"], "--results", str(doors.folder)]  # type: ignore[attr-defined]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE)
     yield process
@@ -80,7 +80,7 @@ def test_worker_exits_when_lease_ends(doors: ZmqListener, worker: subprocess.Pop
 
 def test_renewed_lease_keeps_worker(doors: ZmqListener, worker: subprocess.Popen[bytes]) -> None:
     hear(doors, Join)
-    for _ in range(9):  # longer than the lease
+    for _ in range(6):  # longer than the lease
         peer, beat = hear(doors, Heartbeat)
         assert isinstance(beat, Heartbeat)
         assert (beat.task, beat.epoch, beat.start) == (0, EPOCH, 7)

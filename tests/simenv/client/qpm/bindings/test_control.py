@@ -51,7 +51,7 @@ def test_unreachable_service_is_not_ready_and_calls_raise_not_ready_error(live: 
     from simenv.client.connection import channel
 
     with live.client() as client, pytest.MonkeyPatch.context() as patience:
-        patience.setattr(channel, "LOST_S", 0.3)
+        patience.setattr(channel, "LOST_S", 0.1)
         qpm = client.qpm
         live.down()
         status = qpm.is_ready()
