@@ -29,16 +29,13 @@ def test_percentiles_of_few_values_are_expanded() -> None:
     assert accept.expanded_level(0.05, 10_000) == pytest.approx(0.05, rel=1e-2)
 
 
-def test_the_bound_of_a_gain_holds_as_often_as_it_says() -> None:
+def test_bounds_of_gains_hold_and_count_each_body_once() -> None:
     rng = np.random.default_rng(4)
     misses = 0
     for _ in range(300):
         change = rng.normal(1.0, 1.0, size=8)
         misses += accept.lower_bound(change, np.ones(8, np.int64), [str(k) for k in range(8)]) > 1.0
     assert misses / 300 == pytest.approx(0.05, abs=0.035)
-
-
-def test_runs_of_one_body_count_as_one_circuit() -> None:
     change = np.array([0.02, 0.03, 0.025, 0.02, -0.004, -0.001])
     runs = np.ones(6, np.int64)
     apart = accept.lower_bound(change, runs, ["a", "b", "c", "d", "e", "f"])

@@ -111,7 +111,7 @@ def test_gates_without_a_signal_do_not_work(first: float, later: float, contrast
     assert works == (first > 0.5 * contrast or contrast < 0.1)
 
 
-def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
+def test_decays_and_frequencies_are_fitted_exactly() -> None:
     x = np.array([[0.0, 100.0, 200.0], [1.0, 10.0, 20.0]])
     rates, sizes = np.array([0.01, 0.05]), np.array([0.9, 0.7])
     signal = sizes[:, None] * np.exp(-rates[:, None] * x)
@@ -119,9 +119,6 @@ def test_decay_fit_finds_exact_decays_of_many_sets() -> None:
     np.testing.assert_allclose(result.rate, rates, rtol=1e-8)
     np.testing.assert_allclose(np.exp(result.log_amplitude), sizes, rtol=1e-8)
     assert (result.chi_square < 1e-12).all()
-
-
-def test_frequency_is_found_beyond_one_turn_and_with_its_sign() -> None:
     x = np.array([1.0, 4.0, 16.0, 48.0])
     for frequency in (-0.31, 0.02, 1.1):
         result = estimators.fit_frequency(x, np.exp(1j * frequency * x), np.full(4, 1e-4))
@@ -156,14 +153,11 @@ def carried(prior: Prior, own: np.ndarray) -> list[float]:
     return columns.carried_over((*FITTED, *OTHERS), FITTED, latent).tolist()
 
 
-def test_a_change_that_fitted_qubits_share_is_carried_over_to_those_without_data() -> None:
+def test_changes_are_carried_over_as_far_as_fitted_qubits_share_them() -> None:
     result = carried(Prior(0.1, 1.0), OWN)
     assert result[4] == pytest.approx(0.5, rel=0.02)
     assert result[:4] == [0.0] * 4
     assert result[5:] == [0.0, 0.0]
-
-
-def test_scattered_changes_wide_priors_and_few_qubits_carry_less_over() -> None:
     assert 0.1 < carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4] < 0.4
     assert not any(carried(Prior(0.5, 1.0), OWN))
     assert not any(carried(Prior(0.1, 1.0), OWN[:2]))

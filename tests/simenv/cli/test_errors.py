@@ -50,14 +50,13 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
     assert (caught["code"], caught["line"], caught["column"]) == ("program", 3, 1)
 
 
-def test_control_characters_of_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_controls_are_escaped_and_debug_shows_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     run_guarded(
         lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False
     )
     assert capsys.readouterr().err == "error: no \\x1b[31mpool\n"
-
-
-def test_debug_shows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run_guarded(lambda: failing(errors.NotFoundError("none")), as_json=False, debug=True)
     assert "Traceback" in capsys.readouterr().err
 
@@ -102,7 +101,7 @@ def entry(stdout: int) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, check=False)
 
 
-def test_closed_output_pipe_is_no_error() -> None:
+def test_closed_pipe_or_full_disk_shows_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -110,9 +109,6 @@ def test_closed_output_pipe_is_no_error() -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_full_disk_is_an_error_without_traceback() -> None:
     with open("/dev/full", "wb") as full:
         done = entry(full.fileno())
     assert done.returncode == 1

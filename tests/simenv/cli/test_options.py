@@ -11,13 +11,10 @@ from simenv.cli.app import Settings, hoist
 from simenv.errors import OptionError
 
 
-def test_common_options_before_a_double_dash_are_moved() -> None:
+def test_common_options_are_moved_before_the_command() -> None:
     line = ["status", "--json", "--name", "a", "--service=f"]
     assert hoist(line) == ["--json", "--name", "a", "--service=f", "status"]
     assert hoist(["submit", "--", "--json"]) == ["submit", "--", "--json"]
-
-
-def test_name_after_devices_import_is_that_of_the_device() -> None:
     line = ["devices", "import", "a.json", "--name", "fez", "--json", "--service=f"]
     assert hoist(line) == ["--json", "--service=f", "devices", "import", "a.json", "--name", "fez"]
     both = ["--name", "e", "devices", "import", "a", "--name=fez"]

@@ -40,14 +40,11 @@ def test_python_arguments_in_messages_become_command_line_options(python: str, t
     assert with_names(python, NAMES) == typed
 
 
-def test_translated_error_keeps_its_type_and_index() -> None:
+def test_translated_errors_keep_type_index_and_quotation_marks() -> None:
     with pytest.raises(OptionError) as caught, errors_for_command_line():
         raise OptionError(option="name", value="No x", expected="shots=None is exact", index=3)
     assert (caught.value.message, caught.value.hint) == ("--task-name 'No x'", "--shots 0 is exact")
     assert caught.value.index == 3
-
-
-def test_text_at_the_beginning_of_a_message_keeps_its_quotation_marks() -> None:
     with pytest.raises(OptionError) as caught, errors_for_command_line():
         raise OptionError("prefer='hard ware' is no pool", hint="prefer=['hardware']")
     assert caught.value.message == "--prefer 'hard ware' is no pool"

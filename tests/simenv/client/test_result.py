@@ -101,20 +101,14 @@ def result(**changes: object) -> Result:
     )
 
 
-def test_counts_are_computed_once() -> None:
+def test_outcomes_are_arrays_and_counted_once() -> None:
     outcome = result()
     assert outcome.counts == {"00": 1000, "11": 24}
     assert outcome.counts is outcome.counts
-
-
-def test_outcomes_and_counts_are_available_as_arrays() -> None:
     outcome = result()
     assert outcome.outcomes.tolist() == [0, 3]
     assert outcome.outcome_counts.tolist() == [1000, 24]
     assert outcome.outcome_counts.dtype == np.uint32
-
-
-def test_wide_outcomes_are_rows_of_bytes() -> None:
     row = (1 << 66 | 1).to_bytes(9, "little")
     outcome = result(
         registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)

@@ -77,11 +77,8 @@ def test_secrets_do_not_reach_worker() -> None:
     assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
 
 
-def test_slurm_job_variables_reach_worker_and_step_variables_do_not() -> None:
+def test_worker_gets_slurm_job_and_wait_policy() -> None:
     assert {name for name in inherited(**JOB, **STEP) if name.startswith("SLURM_")} == set(JOB)
-
-
-def test_openmp_wait_policy_is_passive_unless_site_sets_it() -> None:
     assert inherited()["OMP_WAIT_POLICY"] == "PASSIVE"
     assert inherited(OMP_WAIT_POLICY="ACTIVE")["OMP_WAIT_POLICY"] == "ACTIVE"
 

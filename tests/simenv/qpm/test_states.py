@@ -55,12 +55,9 @@ def test_state_table_in_docs_matches_code() -> None:
         assert output in text
 
 
-def test_reservation_states_and_reasons_have_contract_codes() -> None:
+def test_states_reasons_and_bindings_are_of_the_contract() -> None:
     assert [STATE_CODES[state] for state in ReservationState] == [1, 2, 3, 4, 5]
     assert [reason_text(code) for code in (0, 1, 7)] == ["accepted", "accepted", "reason-7"]
-
-
-def test_all_six_bindings_are_offered() -> None:
     assert [binding.binding_name for binding in BINDINGS] == [
         "execution", "admission", "admission-policy", "scheduler", "telemetry", "control",
     ]  # fmt: skip

@@ -61,7 +61,7 @@ def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
     assert sender.collisions == 1
 
 
-def test_values_that_are_not_plain_are_converted_and_reported() -> None:
+def test_errors_and_odd_values_are_sent_plain() -> None:
     numpy = pytest.importorskip("numpy")
     value, result = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
     assert value == {"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}
@@ -69,8 +69,6 @@ def test_values_that_are_not_plain_are_converted_and_reported() -> None:
     assert "numpy.int64" in result[0]
     assert purified({"a": [1, None, "x"]}) == ({"a": [1, None, "x"]}, [])
 
-
-def test_error_is_sent_under_its_nearest_defw_class() -> None:
     class Own(fakes.DEFwNotFound):
         """A plugin's own, derived from one of DEFw's."""
 

@@ -348,16 +348,13 @@ def test_resident_workers_with_more_ranks_than_slots_run_one_at_a_time() -> None
     assert len(machine.endings) == 3
 
 
-def test_each_rank_of_worker_needs_its_own_slot() -> None:
+def test_ranks_of_resident_workers_are_spread_over_slots() -> None:
     machine = CheckedScheduler(limits=cluster(2), specs=(crew("big", ranks=3, count=1),))
     assert machine.state.workers == {}
     assert "2" in pool_infos(machine.state)[0].reason
     other = CheckedScheduler(limits=cluster(2, 1), specs=(crew("big", ranks=3, count=2),))
     ranks = {w.name: [s.ranks for s in w.shares] for w in other.state.workers.values()}
     assert ranks == {"big-0": [2, 1], "big-1": [2, 1]}
-
-
-def test_resident_workers_are_spread_evenly_over_nodes() -> None:
     machine = CheckedScheduler(limits=cluster(2, 2, 2), specs=(crew("big", count=6),))
     assert [node.ranks for node in node_infos(machine.state)] == [4, 4, 4]
 
@@ -462,7 +459,7 @@ def test_tasks_of_1_2_and_4_ranks_make_progress_on_shared_nodes(slots: tuple[int
     assert simulation.used >= 0.7
 
 
-def test_as_many_workers_start_at_a_time_as_there_are_slots() -> None:
+def test_starts_at_a_time_are_bounded_by_slots_and_a_number() -> None:
     machine = CheckedScheduler(0, cluster(2, 1))
     machine.keep(machine.scheduler.scale("main", 11, 11))
     for started in (3, 6, 9, 11, 11):
@@ -470,9 +467,6 @@ def test_as_many_workers_start_at_a_time_as_there_are_slots() -> None:
         assert len(machine.state.workers) == started
         for worker in list(machine.state.workers):
             machine.join(worker)
-
-
-def test_ranks_that_start_at_a_time_do_not_exceed_slots() -> None:
     machine = CheckedScheduler(limits=cluster(4), specs=(PoolSpec("main", ranks=2, min=0, max=5),))
     machine.keep(machine.scheduler.scale("main", 5, 5))
     for started in (2, 4, 5):
@@ -480,9 +474,6 @@ def test_ranks_that_start_at_a_time_do_not_exceed_slots() -> None:
         assert len(machine.state.workers) == started
         for worker in list(machine.state.workers):
             machine.join(worker)
-
-
-def test_one_tick_starts_at_most_eight_workers() -> None:
     machine = CheckedScheduler(0, cluster(64))
     machine.keep(machine.scheduler.scale("main", 20, 20))
     for started in (8, 16, 20):

@@ -56,13 +56,10 @@ def test_workers_of_other_engines_have_no_gpu() -> None:
     assert machine.state.workers["main-0"].gpus == ()
 
 
-def test_each_worker_gets_a_gpu_of_its_own_by_uuid() -> None:
+def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
     machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
     assert starts(machine) == {"g-0": ("GPU-aaaa",), "g-1": ("GPU-bbbb",)}
     assert machine.state.nodes.hosts["n1"].free_gpus == []
-
-
-def test_gpus_of_other_nodes_are_numbered_within_the_allocation() -> None:
     workers = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),)).state.workers.values()
     assert sorted((w.host.node.name, *w.gpus) for w in workers) == [
         ("n2", "0"), ("n2", "1"), ("n3", "0"),
@@ -94,13 +91,10 @@ def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
     assert with_workers_of_gpus((plain,), nodes) == (plain,)
 
 
-def test_workers_auto_of_an_engine_without_gpus_is_refused() -> None:
+def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
     with pytest.raises(ConfigError, match="engine 'statevector' uses none") as caught:
         with_workers_of_gpus((PoolSpec("p", "statevector", auto_workers=True),), ())
     assert "engine=gpu" in caught.value.hint
-
-
-def test_pool_of_gpus_on_nodes_without_any_is_refused_with_a_way_out() -> None:
     with pytest.raises(ConfigError, match="a rank needs 1 GPUs; the largest node has 0") as caught:
         check_pools((pool(1),), gpu_cluster(0))
     assert "--gpus-per-node=1" in caught.value.hint

@@ -66,7 +66,7 @@ def test_program_is_routed_by_width_of_its_widest_independent_part() -> None:
     assert wide.num_qubits == 24  # the distribution is of all
 
 
-def test_requested_outputs_determine_which_qubits_count() -> None:
+def test_outputs_determine_reduction_of_large_programs() -> None:
     circuit = tangled(60, 20, 0)
     label = "I" * 59 + "X"
     assert routed(circuit, outputs=("expectation",), labels=(label,)).num_qubits == 20
@@ -75,9 +75,6 @@ def test_requested_outputs_determine_which_qubits_count() -> None:
         routed(circuit, "statevector", outputs=("expectation",), labels=(label, "Z" * 59))
     with pytest.raises(InfeasibleError):  # too wide, whatever is left out
         routed(tangled(60, 30, 30), "statevector")
-
-
-def test_profile_of_small_program_is_not_reduced() -> None:
     circuit = tangled(12, 6, 1)
     assert profile(circuit, ("counts",)) == profile(circuit)
 

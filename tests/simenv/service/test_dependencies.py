@@ -240,12 +240,9 @@ def states_charged(circuit: QuantumCircuit, end: int) -> int:
     return card.costs.memory_bytes(profile, CostQuery()) // state_bytes(WIDTH)
 
 
-def test_part_is_charged_with_its_state_and_the_one_before_it_whatever_it_measures() -> None:
+def test_parts_are_charged_with_their_states() -> None:
     circuit = measuring()
     assert states_charged(circuit, len(circuit.data)) == 2
-
-
-def test_what_follows_a_part_is_charged_with_its_states_and_the_one_it_begins_with() -> None:
     part = measuring()
     end = len(part.data)
     assert states_charged(part.compose(QuantumCircuit(WIDTH, 1)), end) == 2

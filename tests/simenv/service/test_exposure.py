@@ -11,14 +11,11 @@ from service import ServiceHarness
 from simenv.service.queries import handlers, task_views
 
 
-def test_exposure_warns_where_other_users_are_present() -> None:
+def test_exposure_warns_where_other_users_are_unless_isolated() -> None:
     warning = task_views.exposed("this machine allows no namespace", (1000, 1001))
     assert "2 other users of this node can run programs as you" in warning
     assert "this machine allows no namespace" in warning
     assert "docs/guides/security.md" in warning
-
-
-def test_no_exposure_warning_without_other_users_or_with_isolation() -> None:
     assert task_views.exposed("this machine allows no namespace", ()) == ""
     assert task_views.exposed("", (1000,)) == ""
 

@@ -296,19 +296,13 @@ def test_repr_of_key_pair_does_not_contain_secret() -> None:
     assert pair.secret not in repr(pair)
 
 
-def test_duplicate_key_name_or_public_key_is_refused() -> None:
+def test_keys_are_bounded_unique_and_removed_once() -> None:
     with pytest.raises(KeyConflictError, match="'ana'"):
         keyfiles.added([ANA], KeyInfo("ana", "client", new_pair().public, 2.0))
     with pytest.raises(KeyConflictError, match="'ana'"):
         keyfiles.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
-
-
-def test_number_of_keys_is_limited() -> None:
     entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
     fails(OptionError, str(keyfiles.MAX_KEYS), keyfiles.added, entries, ANA)
-
-
-def test_removing_unknown_key_raises_not_found_error() -> None:
     assert "ana" in fails(NotFoundError, "", keyfiles.removed, [ANA], "eva").hint
 
 

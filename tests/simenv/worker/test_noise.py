@@ -60,22 +60,16 @@ def test_both_layouts_are_recorded() -> None:
     assert (result.layout, result.initial_layout) == (b"\1\0", b"\0\0")
 
 
-def test_noise_model_that_acts_nowhere_is_named_with_its_gates_and_those_of_the_circuit() -> None:
+def test_noise_that_acts_nowhere_is_named() -> None:
     (text,) = recorded(channels("h", "t")).warnings
     assert "ran without noise" in text
     assert "channels of h; t;" in text
     assert text.endswith("the circuit has cz; sx; x")
     (text,) = recorded(channels("sx", qubits=[7])).warnings
     assert "channels of sx on 7;" in text
-
-
-def test_noise_model_that_acts_has_no_warning() -> None:
     assert recorded(channels("sx", "h")).warnings == ()
     flips = {"kind": "channels", "name": "flips", "readout": [{"p01": 0.1, "p10": 0.1}]}
     assert recorded(msgspec.json.encode(flips)).warnings == ()
-
-
-def test_channels_of_gates_that_compilation_replaced_are_named() -> None:
     (text,) = recorded(channels("sx", "h"), device=DEVICE, replaced_gates=("cx", "h")).warnings
     assert text.startswith("channels of h do not act: compilation for device")
     assert recorded(channels("sx"), device=DEVICE, replaced_gates=("cx", "h")).warnings == ()

@@ -111,7 +111,7 @@ def test_the_pair_with_the_largest_loss_stands_out() -> None:
     assert result.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
 
 
-def test_of_pairs_that_stand_out_the_one_that_costs_most_is_avoided() -> None:
+def test_pairs_that_stand_out_are_named_by_what_they_cost() -> None:
     def edge(pair: tuple[int, int], uses: int, loss: float) -> EdgeLoss:
         return EdgeLoss(pair, uses, loss, 0.0)
 
@@ -120,8 +120,6 @@ def test_of_pairs_that_stand_out_the_one_that_costs_most_is_avoided() -> None:
     assert module._outstanding((often, *alike, rare)) is often
     assert module._outstanding((*alike, rare)) is rare
 
-
-def test_equal_pairs_do_not_stand_out() -> None:
     def equal(gate: GateCalibration) -> GateCalibration:
         two = len(gate.qubits) == 2
         return msgspec.structs.replace(gate, error=0.004) if two else gate

@@ -150,16 +150,13 @@ def test_counted_noun_is_singular_for_one() -> None:
     ]  # fmt: skip
 
 
-def test_line_and_note_escape_controls_but_colours(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a command forgot to clean: names, runs of applications, engines' words."""
+def test_controls_are_escaped_in_lines_notes_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    # Whatever a command forgot to clean: names, runs of applications, engines' words.
     terminal.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
     terminal.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")
     output = capsys.readouterr()
     assert output.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
     assert output.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
-
-
-def test_json_line_escapes_terminal_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": "a\x9b2J\u202eb\u2028c\x1b[2J", "good": "Zürich ψ 量子"}
     terminal.json_line(value)
     text = capsys.readouterr().out

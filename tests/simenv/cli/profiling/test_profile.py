@@ -91,15 +91,12 @@ def test_profile_of_empty_history_is_zero() -> None:
     assert (result.tasks, result.wall_s, result.steps, result.busy) == (0, 0.0, 0, 0.0)
 
 
-def test_workers_and_their_busy_share_are_counted() -> None:
+def test_busy_workers_and_their_starts_are_counted_once() -> None:
     history = History()
     history.add(0, engine=100, worker="a")
     history.add(0, engine=100, worker="b")
     result = profile_of(history.rows)
     assert (result.workers, result.busy) == (2, pytest.approx(2, rel=0.01))
-
-
-def test_time_of_overlapping_worker_starts_is_counted_once() -> None:
     history = History()
     history.add(0, queued=800_000, engine=100)
     result = profile_of(history.rows, [(T0 - 5, T0 + 0.5), (T0 + 0.4, T0 + 0.6), (T0 + 3, T0 + 4)])
@@ -201,22 +198,16 @@ def test_slots_are_advised_when_pool_is_full() -> None:
     assert "98 % of their time" in slots.words
 
 
-def test_waiting_for_slots_used_by_other_owners_is_found() -> None:
+def test_waiting_is_told_from_a_full_pool() -> None:
     history = History()
     for k in range(10):
         history.add(10_000 * k, queued=6_000, engine=4_000)
     assert "waited for a slot 60 % of their time" in said(history)["slots"].words
-
-
-def test_waiting_for_worker_start_is_not_reported_as_full_pool() -> None:
     history = History()
     history.add(0, queued=1_400_000, engine=600_000)
     result = said(history, [(T0, T0 + 1.4)])
     assert "1.4 s (70 %) for workers to start" in result["start"].words
     assert "slots" not in result
-
-
-def test_idle_worker_is_found() -> None:
     history = History()
     history.add(0, engine=1000, worker="main-0")
     history.add(0, engine=100, worker="main-1")
@@ -250,16 +241,13 @@ def test_packing_time_and_late_reading_are_found_when_they_matter() -> None:
     assert not {"packing", "late"} & set(said(quick))
 
 
-def test_failures_and_repeated_attempts_are_found() -> None:
+def test_failures_are_found_and_an_empty_history_has_none() -> None:
     history = History()
     history.add(0)
     history.add(0, state=TaskState.FAILED, attempts=3)
     assert said(history)["failures"].words == (
         "1 of 2 tasks failed, 1 needed more than one attempt"
     )
-
-
-def test_empty_history_has_no_findings() -> None:
     assert said(History()) == {}
 
 

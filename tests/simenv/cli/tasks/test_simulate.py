@@ -240,14 +240,11 @@ def test_unknown_engine_is_refused() -> None:
     fails(OptionError, "not known", fitting, wide(3), TaskOptions(engine="statevectr"), seats(1))
 
 
-def test_hint_names_the_engine_that_auto_takes() -> None:
+def test_hints_name_the_engine_or_command_to_take() -> None:
     branching = msgspec.structs.replace(wide(3), mid_circuit=True)
     with pytest.raises(InfeasibleError) as caught:
         fitting(branching, TaskOptions(engine="contraction"), seats(1))
     assert caught.value.hint == "ask for another engine: engine='auto' takes 'statevector'"
-
-
-def test_hardware_is_refused_with_the_command_that_has_its_pools() -> None:
     with pytest.raises(OptionError, match="pools of an environment") as caught:
         fitting(wide(3), TaskOptions(engine="hardware"), seats(1))
     assert caught.value.hint == "simenv submit --pool NAME"

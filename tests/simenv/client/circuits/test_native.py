@@ -291,14 +291,11 @@ def test_each_keeps_its_own_registers(registers: list[tuple[str, int]], loose: i
     assert_same(circuit)
 
 
-def test_register_names_with_nul_or_its_escape_are_left_to_python_encoder() -> None:
+def test_register_names_too_odd_or_long_are_left_to_python_encoder() -> None:
     for name in ("a\0b", "a\\0b"):
         circuit = QuantumCircuit([Qubit()], ClassicalRegister(1, name))
         assert_left_to_the_walk(circuit)
         assert pack(circuit).program.registers == ((name, 1),)
-
-
-def test_too_long_register_names_are_left_to_python_encoder() -> None:
     for count, taken in ((20, True), (200, False)):
         circuit = QuantumCircuit([Qubit()])
         for number in range(count):
@@ -319,16 +316,13 @@ def test_length_prefixes_are_encoded_as_by_python_encoder(count: int) -> None:
     assert_same(circuit)
 
 
-def test_circuit_with_too_many_kinds_of_operations_is_left_to_python_encoder() -> None:
+def test_circuits_with_too_much_are_left_to_python_encoder() -> None:
     circuit = QuantumCircuit(300)
     for width in range(300):
         circuit.barrier(range(width))
         if len(circuit.data) == 256:
             assert_same(circuit)
     assert_left_to_the_walk(circuit)
-
-
-def test_circuit_with_too_many_operands_is_left_to_python_encoder() -> None:
     circuit = QuantumCircuit(65_535)
     circuit.barrier()
     data = circuit._data

@@ -19,15 +19,12 @@ DAMPING = Kraus([[[1, 0], [0, 0.6]], [[0, 0.8], [0, 0]]])
 NAN, INF = float("nan"), float("inf")
 
 
-def test_box_is_refused() -> None:
+def test_boxes_and_opaque_gates_are_refused() -> None:
     circuit = QuantumCircuit(1)
     body = QuantumCircuit(1)
     body.x(0)
     circuit.box(body, [0], [])
     assert fails(ProgramError, "control flow 'box' is not carried", load, circuit).hint
-
-
-def test_opaque_gate_named_like_block_marker_is_refused() -> None:
     for name in ("break_loop", "if", "end", "case"):
         circuit = QuantumCircuit(1)
         circuit.append(Gate(name, 1, []), [0])
@@ -52,7 +49,7 @@ def test_angle_that_is_not_finite_is_refused(angle: float) -> None:
     fails(ProgramError, r"instruction 1 \(rz\): the angle is", load, circuit)
 
 
-def test_angle_that_is_not_finite_in_definition_is_refused() -> None:
+def test_angles_and_delays_of_no_finite_value_are_refused() -> None:
     circuit = QuantumCircuit(1)
     circuit.p(NAN, 0)
     body = circuit.to_gate()
@@ -60,9 +57,6 @@ def test_angle_that_is_not_finite_in_definition_is_refused() -> None:
     outer = QuantumCircuit(1)
     outer.append(body, [0])
     fails(ProgramError, "the angle is nan", load, outer)
-
-
-def test_delays_of_no_finite_time_are_refused() -> None:
     circuit = QuantumCircuit(1)
     circuit.delay(NAN, 0, "ns")
     fails(ProgramError, "the duration is nan", load, circuit)

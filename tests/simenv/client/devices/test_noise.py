@@ -41,13 +41,10 @@ def test_what_is_no_noise_is_refused(noise: Any) -> None:
     fails(OptionError, "noise", factors_of, noise)
 
 
-def test_document_is_told_from_factors() -> None:
+def test_noise_is_a_document_without_nan_or_factors() -> None:
     assert document_of({"kind": "channels", "name": "mine"}) == b'{"kind":"channels","name":"mine"}'
     assert document_of(b"{}") == b"{}"
     assert document_of({"gate": 1}) == b""
-
-
-def test_nan_in_a_document_is_refused_since_null_would_mean_not_measured() -> None:
     relaxation = {"t1_us": float("nan"), "t2_us": 1.0}
     with pytest.raises(OptionError, match=r"channels\[0\].relaxation.t1_us = nan"):
         document_of({"kind": "channels", "channels": [{"gate": "cx", "relaxation": relaxation}]})
@@ -95,10 +92,7 @@ class _Pools:
         raise AssertionError(document)
 
 
-def test_a_pool_without_calibration_is_refused_with_its_reason() -> None:
+def test_calibration_of_a_pool_or_its_reason_is_told() -> None:
     fails(NotFoundError, "no file", SubmitDevices(_Pools())._info_for, "", "broken", ())
-
-
-def test_a_preference_for_emulators_takes_a_pool_with_calibration() -> None:
     info = SubmitDevices(_Pools())._info_for("", "", ("emulator",))
     assert info.name == "ready"

@@ -157,16 +157,13 @@ def test_outcomes_of_other_widths_are_formatted() -> None:
     assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
 
 
-def test_cache_of_bitstrings_is_bounded() -> None:
+def test_caches_are_bounded() -> None:
     values = list(range(3 * result_data.STRINGS_KEPT))
     rows, result = pack(values, 2)
     for _ in range(2):
         counts = result_data.counts(rows, 2, result, (("c", 16),))
         assert list(counts) == [format(value, "016b") for value in values]
     assert len(result_data._strings((16,))) == result_data.STRINGS_KEPT
-
-
-def test_cache_of_outcome_sets_is_bounded() -> None:
     registers = (("c", 6),)
     for values in ([low, high] for low in range(40) for high in range(low + 1, 64)):
         rows, result = pack(values, 1)

@@ -47,15 +47,12 @@ class Text(HTMLParser):
         self.words.append(data)
 
 
-def test_result_shows_its_origin_and_a_histogram(env: simenv.Client) -> None:
+def test_histogram_sums_up_rare_outcomes_of_its_result(env: simenv.Client) -> None:
     result = env.run(BELL, shots=1000, seed=5, name="bell")
     value = Text(result._repr_html_()).words
     assert {"00", "11", *map(str, result.counts.values())} <= set(value)
     assert any("bell" in word for word in value)
     assert any("seed: 5" in word for word in value)
-
-
-def test_histogram_sums_up_rare_outcomes(env: simenv.Client) -> None:
     result = env.run(WIDE, shots=64_000, seed=5)
     value = Text(result._repr_html_()).words
     entries = [word for word in value if re.fullmatch("[01]{6}", word)]

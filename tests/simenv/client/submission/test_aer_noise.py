@@ -45,15 +45,12 @@ def test_model_of_a_backend_is_sent_with_its_idle_noise() -> None:
     assert np.array_equal(readouts[0].p01, readouts[1].p01)
 
 
-def test_dictionary_of_a_model_is_the_model_without_passes() -> None:
+def test_dictionary_is_of_a_model_without_passes() -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 2), "cx")
     from_object = document.load(document_of(noise_model))
     assert from_object == document.load(document_of(noise_model.to_dict(serializable=True)))
     assert document.model(from_object).after_gate("cx", (3, 1))
-
-
-def test_model_with_other_passes_is_refused() -> None:
     result = lima()
     result._custom_noise_passes.append(aer.LocalNoisePass(lambda *_: None))
     fails(OptionError, "noise passes", document_of, result)

@@ -138,13 +138,10 @@ def test_invalid_seeds_are_refused(seed: Any) -> None:
     fails(OptionError, "seed", checked_seed, seed, None)
 
 
-def test_drawn_seeds_differ_and_fit_a_double() -> None:
+def test_drawn_seeds_differ_and_that_of_a_key_repeats() -> None:
     drawn = {checked_seed(None, None) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) < 2**53
-
-
-def test_seed_drawn_for_key_is_reproducible() -> None:
     assert checked_seed(None, "sweep-17") == checked_seed(None, "sweep-17")
     assert item_seeds(None, 3, "sweep-17") == item_seeds(None, 3, "sweep-17")
     assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")

@@ -302,13 +302,10 @@ def test_types_are_those_that_deployment_and_capabilities_name() -> None:
     assert record(2, 3, told=30, revision=2).qpm_type == 2
 
 
-def test_service_description_names_pools_of_each_simulator_type() -> None:
+def test_record_names_pools_and_types_of_defw() -> None:
     service_description = record(2, 3).service_description
     assert "NWQSIM by pool main, wide" in service_description
     assert "TNQVM by pool main" in service_description
-
-
-def test_qpm_types_equal_those_of_defw() -> None:
     types: Any = fakes.Types1
     for kind in QPMType:
         assert types[f"QPM_TYPE_{kind.name}"] == kind

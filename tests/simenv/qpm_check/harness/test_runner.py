@@ -182,15 +182,12 @@ def a_report() -> CheckReport:
     )
 
 
-def test_junit_xml_contains_each_verdict() -> None:
+def test_reports_contain_each_verdict() -> None:
     suite = ET.fromstring(runner.junit(a_report()))[0]
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
     assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["skipped"]]
     assert "why <&>" in suite[1][0].attrib["message"]
-
-
-def test_json_report_contains_each_verdict() -> None:
     document = json.loads(json.dumps(runner.plain(a_report())))
     assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (
         False,

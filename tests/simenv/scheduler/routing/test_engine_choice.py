@@ -115,15 +115,12 @@ def test_engines_behind_first_able_one_are_not_considered(monkeypatch: pytest.Mo
     assert "mps" not in names
 
 
-def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:
+def test_wide_entanglement_takes_mps_in_order_of_its_bonds() -> None:
     assert routed(tangle(16)).engine == "statevector"
     assert routed(tangle(16), memory_bytes=2**30).engine == "statevector"
     narrow = measured(chain(18, angle=0.3))
     assert routed(narrow).engine == "statevector"
     assert routed(narrow, memory_bytes=68 * 2**20).engine == "mps"
-
-
-def test_qubits_are_ordered_before_their_bonds_are_bounded() -> None:
     result = routed(tangle(60))
     assert result.engine == "mps"
     assert "at most 2^1 values" in result.reason
@@ -224,12 +221,9 @@ def dynamic(width: int) -> Circuit:
     return measured(arrays)
 
 
-def test_auto_does_not_choose_stabilizer_for_conditional_circuits() -> None:
+def test_auto_takes_no_stabilizer_for_conditions_or_parameters() -> None:
     assert routed(dynamic(20)).engine == "statevector"
     assert routed(dynamic(20), TaskOptions(engine="stabilizer")).engine == "stabilizer"
-
-
-def test_auto_does_not_choose_stabilizer_for_free_parameters() -> None:
     arrays = chain(20).add("rz", [3], (), [0.0])
     arrays.free(0)
     circuit = measured(arrays)

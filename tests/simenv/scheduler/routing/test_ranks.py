@@ -54,13 +54,16 @@ def test_programs_are_split_over_ranks_only_where_no_node_holds_them() -> None:
     assert routed(27, limits).ranks == 4  # 2 GiB and more; two ranks would not fit their slots
 
 
-def test_requested_ranks_are_rounded_down_to_power_of_two() -> None:
+def test_ranks_that_differ_from_those_asked_are_reported() -> None:
     result = routed(10, ranks=2)
     assert (result.ranks, result.pool) == (2, "main.x2")
     result = routed(10, ranks=6)
     assert (result.ranks, result.pool) == (4, "main.x4")
     assert "4 of 6 ranks used: a power of two" in result.reason
     assert routed(10, ranks=1).ranks == 1
+    result = routed(26, pools=(PoolSpec("big", ranks=6),))
+    assert (result.pool, result.ranks) == ("big", 6)
+    assert "4 of 6 ranks used" in result.reason
 
 
 def test_more_ranks_or_memory_than_there_are_are_refused() -> None:
@@ -107,12 +110,6 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
         routed(10, pools=pools, pool="big", ranks=1, parts=parts)
     mixed = (PoolSpec("big", ranks=4),)
     fails(InfeasibleError, "workers of pool 'big' have 4", routed, 10, pools=mixed, engine="mps")
-
-
-def test_pool_of_six_ranks_reports_that_four_are_used() -> None:
-    result = routed(26, pools=(PoolSpec("big", ranks=6),))
-    assert (result.pool, result.ranks) == ("big", 6)
-    assert "4 of 6 ranks used" in result.reason
 
 
 def test_configured_memory_of_pool_bounds_memory_of_each_rank() -> None:

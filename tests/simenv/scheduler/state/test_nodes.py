@@ -59,15 +59,12 @@ def test_long_tasks_leave_one_slot_of_each_node_free_while_short_tasks_come() ->
     assert [s.slots for s in sends] == [1, 1]
 
 
-def test_wide_task_gets_slots_of_one_node_only() -> None:
+def test_wide_tasks_take_slots_and_memory_of_one_node() -> None:
     machine = CheckedScheduler(2, cluster(2, 4))
     machine.tick(5)
     machine.submit(1, cost=900_000.0)
     (send,) = machine.assign()
     assert send.slots == 4
-
-
-def test_task_is_not_sent_to_node_without_free_memory() -> None:
     machine = CheckedScheduler(2, cluster(1, 1))
     machine.submit(2, along=route(60_000.0, memory_bytes=2**29))
     assert len(machine.assign()) == 2

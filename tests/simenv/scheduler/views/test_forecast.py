@@ -340,7 +340,7 @@ def test_reason_of_gang_says_that_last_slots_are_reserved_for_short_tasks() -> N
     assert "the last slots: they are kept for short tasks" in why(machine, number)
 
 
-def test_reason_of_gang_that_does_not_fit_names_ranks_memory_and_drained_node() -> None:
+def test_reason_names_drained_nodes() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     (number,) = machine.submit(1, along=wide(4))
@@ -348,9 +348,6 @@ def test_reason_of_gang_that_does_not_fit_names_ranks_memory_and_drained_node() 
     result = why(machine, number)
     needs = "it needs 4 ranks of 256.0 MiB, more than the nodes in use have"
     assert result == f"{needs}: n2 is drained: disk"
-
-
-def test_reason_names_drained_node_when_all_nodes_are_drained() -> None:
     machine = CheckedScheduler(1, cluster(2))
     machine.keep(machine.scheduler.drain_node("n1", "disk", machine.now_ns))
     for name in [a.worker for a in machine.actions if isinstance(a, RetireWorker)]:

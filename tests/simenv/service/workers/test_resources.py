@@ -49,7 +49,7 @@ def test_unreadable_hostfile_is_refused_with_hint() -> None:
     assert error.hint
 
 
-def test_simulators_get_fixed_share_of_detected_memory() -> None:
+def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
     result = limits((Node("n1", 2, 10 * GIB), Node("n2", 4, 20 * GIB)))
     assert [node.memory_bytes for node in result.nodes] == [
         int(MEMORY_SHARE * 10 * GIB),
@@ -57,22 +57,16 @@ def test_simulators_get_fixed_share_of_detected_memory() -> None:
     ]
     assert result.slots == 6
     assert result.memory_bytes == sum(node.memory_bytes for node in result.nodes)
-
-
-def test_configured_memory_is_used_in_full_on_each_node() -> None:
     nodes = (Node("n1", 2, 10 * GIB), Node("n2", 2, 10 * GIB))
     assert [n.memory_bytes for n in limits(nodes, memory_bytes=GIB).nodes] == [GIB, GIB]
     slots = limits((Node("n1", 2, GIB),), memory_per_slot=GIB // 2)
     assert (slots.nodes[0].memory_bytes, slots.memory_per_slot) == (GIB, GIB // 2)
 
 
-def test_gpus_features_group_and_block_of_node_are_preserved() -> None:
+def test_features_and_end_of_allocation_are_those_of_its_nodes() -> None:
     node = Node("n1", 2, GIB, gpus=3, features=("fast",), group=1, block=2)
     (value,) = limits((node,)).nodes
     assert (value.gpus, value.features, value.group, value.block) == (3, ("fast",), 1, 2)
-
-
-def test_end_of_allocation_is_converted_to_monotonic_clock() -> None:
     before_ns = time.monotonic_ns()
     assert 99e9 < limits((HERE,), end_s=time.time() + 100).end_ns - before_ns < 101e9
     assert limits((HERE,)).end_ns == 0

@@ -262,22 +262,16 @@ def test_another_gate_of_a_standard_name_is_expanded(definition: str) -> None:
     assert "ecr" not in loaded.program.names
 
 
-def test_the_matrix_is_compared_for_each_set_of_parameters() -> None:
-    """This definition is `rzz` at 0 alone."""
+def test_definitions_of_gates_are_compared_with_those_of_their_name() -> None:
+    # This definition is `rzz` at 0 alone.
     text = "gate rzz(t) a,b { cx a,b; rz(2*t) b; cx a,b; }"
     loaded = load(f"{HEADER}{text}\nrzz(0) q[0],q[1]; rzz(0.5) q[0],q[1];")
     assert loaded.program.names == ("rzz", "cx", "rz")
-
-
-def test_a_definition_in_the_text_is_never_overruled() -> None:
-    """Qiskit's parser takes the names of its legacy gates for them, whatever their definitions."""
+    # Qiskit's parser takes the names of its legacy gates for them, whatever their definitions.
     texts = {"gate h a { U(pi,0,pi) a; }": "h", "gate sxdg a { U(pi,0,pi) a; }": "sxdg"}
     for definition, name in texts.items():
         loaded = load(f"OPENQASM 2.0; // gate sx\nqreg q[1]; {definition}\n{name} q[0]; sx q[0];")
         assert loaded.program.names == ("u", "sx")
-
-
-def test_an_inner_gate_of_a_definition_keeps_its_name() -> None:
     text = "gate ecr a,b { s a; sx b; cx a,b; x a; }\ngate twice a,b { ecr a,b; ecr b,a; }"
     assert set(load(f"{HEADER}{text}\ntwice q[0],q[1];").program.names) == {"ecr", "global_phase"}
 

@@ -74,27 +74,21 @@ def test_text_without_known_version_is_refused(first: str) -> None:
     assert "'OPENQASM 2.0;' or 'OPENQASM 3.0;'" in fault(first).message
 
 
-def test_gates_used_without_declaration_in_old_files_are_read() -> None:
+def test_old_files_and_conditions_are_read() -> None:
     text = (
         "u(1,2,3) q[0]; p(1) q[0]; sx q[0]; swap q[0],q[1]; cswap q[0],q[1],q[2]; rzz(1) q[0],q[1];"
     )
     names = ("u", "p", "sx", "swap", "cswap", "rzz")
     assert load(HEAD + text).program.names == names
-
-
-def test_condition_reads_its_own_register() -> None:
     text = "x q[0]; measure q[0]->d[0]; if(d==1) x q[1]; if(c==1) x q[2]; measure q[1]->c[1];"
     assert engine_judge.exact(HEAD + text) == {0b110: 1.0}
     assert load(HEAD + text).program.registers == (("c", 2), ("d", 1))
 
 
-def test_custom_gate_parameters_are_bound_in_declared_order() -> None:
+def test_custom_gates_have_parameters_and_qubits_of_their_own() -> None:
     text = "gate g(b,a) x,y { rz(a) x; cx x,y; rx(b/2) y; }\nh q[1]; g(0.25,0.75) q[1],q[0];"
     by_hand = "h q[1]; rz(0.75) q[1]; cx q[1],q[0]; rx(0.125) q[0];"
     assert load(HEAD + text).packed == load(HEAD + by_hand).packed
-
-
-def test_each_call_of_custom_gate_has_its_own_parameters_and_qubits() -> None:
     text = "gate g(a) x { rz(a) x; }\n" + "".join(f"g({k}) q[{k % 3}];" for k in range(1, 9))
     program = load(HEAD + text).program
     assert np.frombuffer(program.params).tolist() == list(range(1, 9))

@@ -203,7 +203,7 @@ SEEN = DeviceSnapshot(
 )  # fmt: skip
 
 
-def test_known_wait_and_start_are_estimated() -> None:
+def test_wait_is_known_or_unavailable_with_reason() -> None:
     metrics = devices.queue(SEEN)
     assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (
         True,
@@ -212,9 +212,6 @@ def test_known_wait_and_start_are_estimated() -> None:
     assert metrics.estimated_start.estimated_ns == 1_007_000_000
     assert metrics.estimated_start.reason is None
     assert metrics.estimated_queued_device_time.estimated_ns == 9_000
-
-
-def test_unknown_wait_is_unavailable_with_reason() -> None:
     lost = msgspec.structs.replace(SEEN, target=msgspec.structs.replace(TARGET, wait_ns=-1))
     for estimate in (devices.wait(lost), devices.start(lost)):
         assert (estimate.available, estimate.estimated_ns) == (False, None)

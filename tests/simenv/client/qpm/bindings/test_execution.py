@@ -121,11 +121,8 @@ def test_statevector_precedes_final_measurements(qpm: QPM, qasm: str, counts: se
     assert np.allclose(vector["data"], [[0.5**0.5, 0], [0, 0], [0, 0], [0.5**0.5, 0]])
 
 
-def test_statevector_with_mid_circuit_measurement_is_refused(qpm: QPM) -> None:
+def test_statevector_of_measured_or_wide_circuits_is_refused(qpm: QPM) -> None:
     fails(ExecutionError, "used again", qpm.sync_run, info(MIDDLE, return_statevector=True))
-
-
-def test_statevector_of_too_many_qubits_is_refused(qpm: QPM) -> None:
     wide = BELL.replace("q[2]", "q[21]")
     with pytest.raises(ExecutionError, match="21 qubits"):
         qpm.sync_run(info(wide.replace("measure q -> c", "measure q[0] -> c[0]"),
