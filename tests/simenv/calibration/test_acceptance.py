@@ -76,8 +76,7 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
         result = calibrate(counts, snapshot, "same")
     except FitRefusedError:
         return
-    assert result.share == 0.0
-    assert result.snapshot.gates == snapshot.gates
+    assert (result.share, result.snapshot.gates) == (0.0, snapshot.gates)
     assert result.snapshot.fitted is None
     assert result.base == AER or result.snapshot.qubits == snapshot.qubits
     assert not result.held_out.is_significant or result.held_out.is_below_aer
@@ -146,8 +145,7 @@ def test_no_fit_is_used_that_is_below_a_form_of_the_recipe_of_aer(form: str) -> 
     high = choice(SNAPSHOT, held_out(0.01, 0.005, p10=0.81, aer=(0.9, 0.8)))
     assert fitting._accepted([low, high]) is high
     kept = fitting._accepted([low])
-    assert kept.share == 0.0
-    assert kept.reason == "the fit is below Aer's recipe for the calibration"
+    assert (kept.share, kept.reason) == (0.0, "the fit is below Aer's recipe for the calibration")
 
 
 def test_a_homogeneous_device_must_gain_beyond_chance_on_a_fit_that_keeps_the_spread() -> None:

@@ -91,8 +91,7 @@ def test_marginal_counts_of_wide_results() -> None:
     outcomes[1, 8] = 1 << 3  # clbit 67
     table: plans.Counts = {}
     plans.add(table, points, outcomes, np.array([30, 12], np.uint32))
-    assert table[points[67]].tolist() == [30, 12]
-    assert table[points[0]].tolist() == [42, 0]
+    assert (table[points[67]].tolist(), table[points[0]].tolist()) == ([30, 12], [42, 0])
 
 
 @pytest.mark.parametrize(
@@ -155,8 +154,7 @@ def carried(prior: Prior, own: np.ndarray) -> list[float]:
 
 def test_changes_are_carried_over_as_far_as_fitted_qubits_share_them() -> None:
     result = carried(Prior(0.1, 1.0), OWN)
-    assert result[4] == pytest.approx(0.5, rel=0.02)
-    assert result[:4] == [0.0] * 4
+    assert (result[4], result[:4]) == (pytest.approx(0.5, rel=0.02), [0.0] * 4)
     assert result[5:] == [0.0, 0.0]
     assert 0.1 < carried(Prior(0.1, 1.0), np.array([2.0, 0.5, 0.5, -1.0]))[4] < 0.4
     assert not any(carried(Prior(0.5, 1.0), OWN))

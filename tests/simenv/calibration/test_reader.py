@@ -65,8 +65,7 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
     rows = [row(datetime="2021-02-14 13:06:47+01:00", optimization_level=2)]
     path.write_text(json.dumps({"device": "ibmq_lima", "circuits": rows}, indent=1))
     data = read(path)
-    assert data.device == "ibmq_lima"
-    assert data.records[0].level == 2
+    assert (data.device, data.records[0].level) == ("ibmq_lima", 2)
     assert data.records[0].time_s == 1613304407.0
 
 

@@ -140,8 +140,7 @@ def test_circuit_too_wide_for_engine_is_infeasible(shell: Shell, tmp_path: Path)
         f" h q[0]; {chain} measure q -> c;"
     )
     result = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
-    assert result.code == 3
-    assert result.object["error"]["code"] == "infeasible"
+    assert (result.code, result.object["error"]["code"]) == (3, "infeasible")
     assert "60 qubits" in result.err
 
 
@@ -181,10 +180,8 @@ def test_queue_with_done_lists_completed_task(shell: Shell) -> None:
 
 
 def test_unknown_tasks_pools_and_environments_end_with_their_exit_code(shell: Shell) -> None:
-    assert shell("result", "t-zzzzzz").code == 4
-    assert shell("result", "nonsense").code == 4
-    assert shell("cancel", "t-zzzzzz").code == 4
-    assert shell("logs", "nobody").code == 4
+    assert (shell("result", "t-zzzzzz").code, shell("result", "nonsense").code) == (4, 4)
+    assert (shell("cancel", "t-zzzzzz").code, shell("logs", "nobody").code) == (4, 4)
     assert shell("workers", "--pool", "nobody").code == 4
     assert shell("status", name="nowhere").code == 5
     assert shell("submit", BELL, name="nowhere").code == 5
@@ -211,8 +208,7 @@ def test_wait_timeout_names_task_that_can_still_be_cancelled(shell: Shell, tmp_p
     file = tmp_path / "wide.qasm"
     file.write_text(ENDLESS)
     result = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
-    assert result.code == 124
-    assert result.object["error"]["code"] == "timeout"
+    assert (result.code, result.object["error"]["code"]) == (124, "timeout")
     assert shell("cancel", result.object["error"]["task"]).code == 0
 
 

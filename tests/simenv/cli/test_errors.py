@@ -131,7 +131,5 @@ main()
 
 
 def test_help_is_printed_with_and_without_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([]) == 0
-    assert run(["--help"]) == 0
-    assert run(["submit", "--help"]) == 0
+    assert (run([]), run(["--help"]), run(["submit", "--help"])) == (0, 0, 0)
     assert capsys.readouterr().out.count("Usage: simenv") == 3

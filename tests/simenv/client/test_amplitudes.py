@@ -209,8 +209,7 @@ def teleported(angle: float | Parameter) -> QuantumCircuit:
 
 def test_memory_keeps_registers_joined_in_each_shot(env: simenv.Client) -> None:
     result = env.run(teleported(0.7), shots=400, outputs=("counts", "memory"))
-    assert result.registers == (("mid", 2), ("end", 1))
-    assert result.memory.shape == (400, 1)
+    assert (result.registers, result.memory.shape) == ((("mid", 2), ("end", 1)), (400, 1))
     assert result.memory.dtype == np.uint8
     assert Counter(result.memory_strings()) == result.counts
     assert {key[0] for key in result.counts} == {"0"}

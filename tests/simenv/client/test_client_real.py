@@ -98,9 +98,7 @@ def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     circuit.measure(0, 0)
     tasks = env.submit_many((circuit, {angle: np.linspace(0, np.pi, 9)}), seed=3, shots=512)
     ones = [task.result(60).counts.get("1", 0) for task in tasks]
-    assert ones[0] == 0
-    assert ones[-1] == 512
-    assert ones == sorted(ones)
+    assert (ones[0], ones[-1], ones) == (0, 512, sorted(ones))
     single = env.submit(circuit, parameter_values=[np.linspace(0, np.pi, 9)[0]], seed=3, shots=512)
     assert single.result(60).counts == tasks[0].result().counts
     angles, seventh = np.linspace(0, np.pi, 9), tasks[7].result()

@@ -106,15 +106,13 @@ def test_outcomes_are_arrays_and_counted_once() -> None:
     assert outcome.counts == {"00": 1000, "11": 24}
     assert outcome.counts is outcome.counts
     outcome = result()
-    assert outcome.outcomes.tolist() == [0, 3]
-    assert outcome.outcome_counts.tolist() == [1000, 24]
+    assert (outcome.outcomes.tolist(), outcome.outcome_counts.tolist()) == ([0, 3], [1000, 24])
     assert outcome.outcome_counts.dtype == np.uint32
     row = (1 << 66 | 1).to_bytes(9, "little")
     outcome = result(
         registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
     )
-    assert outcome.outcomes.shape == (1, 9)
-    assert outcome.counts == {"1" + "0" * 65 + "1": 7}
+    assert (outcome.outcomes.shape, outcome.counts) == ((1, 9), {"1" + "0" * 65 + "1": 7})
 
 
 def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None:
@@ -143,8 +141,7 @@ def test_statevector_has_its_precision_and_is_read_only(dtype: str, size: int) -
 def test_expectation_is_refused_for_several_observables() -> None:
     assert result(expectations=struct.pack("<2d", 0.5, 0.01)).expectation == 0.5
     two = result(expectations=struct.pack("<4d", 0.5, 0.01, -0.25, 0.0))
-    assert two.expectations == (0.5, -0.25)
-    assert two.std_errors == (0.01, 0.0)
+    assert (two.expectations, two.std_errors) == ((0.5, -0.25), (0.01, 0.0))
     with pytest.raises(OptionError, match="2 expectation values"):
         _ = two.expectation
 
@@ -188,10 +185,8 @@ def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
     vector = np.array([1, 0, 0, 1j], "<c16")
     outcome = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
     document = json.loads(json.dumps(outcome.to_dict()), parse_int=lambda text: int(float(text)))
-    assert document["counts"] == {"00": 1000, "11": 24}
-    assert document["seed"] == 2**53 - 1
-    assert document["statevector"][3] == [0.0, 1.0]
-    assert document["timing"]["run_s"] == 0.004
+    assert (document["counts"], document["seed"]) == ({"00": 1000, "11": 24}, 2**53 - 1)
+    assert (document["statevector"][3], document["timing"]["run_s"]) == ([0.0, 1.0], 0.004)
     assert document["probabilities"] is None
     assert {
         "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",

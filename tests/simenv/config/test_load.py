@@ -100,8 +100,7 @@ def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.Monke
     )
     environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
     where = config.places(config.Config(name=NAME), environ)
-    assert where.home == home / NAME
-    assert where.state.parent == scratch / f"simenv-{os.getuid()}"
+    assert (where.home, where.state.parent) == (home / NAME, scratch / f"simenv-{os.getuid()}")
     other = {**environ, "SIMENV_HOME": str(home / "other")}
     assert config.places(config.Config(name=NAME), other).state != where.state
     assert config.places(config.Config(name=NAME, network_state=True), environ).state == home / NAME
@@ -116,8 +115,7 @@ def test_simenv_service_is_path_or_name(tmp_path: Path, monkeypatch: pytest.Monk
         return config.service_file({"SIMENV_SERVICE": value, "SIMENV_HOME": "/home/x"})
 
     assert named("lab") == Path("/home/x/lab/connection.json")
-    assert named("key.simenv") == tmp_path / "key.simenv"
-    assert named("/a/lab") == Path("/a/lab")
+    assert (named("key.simenv"), named("/a/lab")) == (tmp_path / "key.simenv", Path("/a/lab"))
     assert named("./lab") == tmp_path / "lab"
     (tmp_path / "lab").touch()
     assert named("lab") == tmp_path / "lab"

@@ -26,8 +26,7 @@ def methods(binding: str) -> dict[str, contract.Arguments]:
 
 
 def test_each_task_state_has_lifecycle_outcome_and_consistent_rc() -> None:
-    assert set(STATE_MAP) == set(TaskState)
-    assert set(OUTCOMES) == set(Lifecycle)
+    assert (set(STATE_MAP), set(OUTCOMES)) == (set(TaskState), set(Lifecycle))
     for state, stand in STATE_MAP.items():
         assert (stand.rc is not None) == (state in FINAL_STATES)
         assert (stand.already is not None) == (state in FINAL_STATES)

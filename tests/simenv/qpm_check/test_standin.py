@@ -73,8 +73,7 @@ def test_errors_and_odd_values_are_sent_plain() -> None:
         """A plugin's own, derived from one of DEFw's."""
 
     assert fakes.own_class(Own()) == "DEFwNotFound"
-    assert fakes.own_class(fakes.DEFwError()) == "DEFwError"
-    assert fakes.own_class(ValueError()) == ""
+    assert (fakes.own_class(fakes.DEFwError()), fakes.own_class(ValueError())) == ("DEFwError", "")
 
 
 def test_mask_matches_if_all_its_bits_are_offered_or_it_is_minus_1() -> None:

@@ -33,8 +33,7 @@ def written(folder: Path) -> tuple[Path, ResultFile]:
 
 def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    assert stored.name == "deep/t-1.h5"
-    assert stored.size_bytes == path.stat().st_size
+    assert (stored.name, stored.size_bytes) == ("deep/t-1.h5", path.stat().st_size)
     with h5py.File(path) as file:
         assert dict(file.attrs) == {"task": "t-1", "shots": 3}
         for name, array in ARRAYS.items():

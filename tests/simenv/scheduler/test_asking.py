@@ -99,8 +99,7 @@ def test_repeated_request_id_returns_same_reservation(host: Claimant) -> None:
     assert again.reservation == first.reservation
     assert (again.status, again.credits_required) == ("accepted", 6)
     assert host.reserve(5, request_id="r1", owner="ada").code == AdmissionReason.EXISTS
-    assert host.digest() == before
-    assert host.reserve(4, request_id="r1", owner="eve").reservation == 2
+    assert (host.digest(), host.reserve(4, request_id="r1", owner="eve").reservation) == (before, 2)
     host.end(1)
     assert host.reserve(6, request_id="r1", owner="ada").reservation == 3
 
@@ -219,8 +218,7 @@ def test_new_baseline_keeps_units_of_existing_reservations(host: Claimant, numbe
     ledger = host.state.reservations
     half = Workload(1, 5, 10, 10, 5, 0, 1_000)  # 1.8 ms
     assert ledger.set_profile("main", DeviceProfile(baseline=half))
-    assert ledger.terms("main").policy.baseline == half
-    assert ledger.terms("main").policy_version == 3
+    assert (ledger.terms("main").policy.baseline, ledger.terms("main").policy_version) == (half, 3)
     host.under(number)
     assert host.ledger[number].held == 1, "in the units it was made in"
     assert host.reserve(1).credits_required == 5  # 8.6 / 1.8

@@ -248,8 +248,7 @@ def test_parts_are_charged_with_their_states() -> None:
     assert states_charged(part.compose(QuantumCircuit(WIDTH, 1)), end) == 2
     for then in (measuring(), resetting()):
         result = part.compose(then)
-        assert states_charged(result, len(result.data)) == 2
-        assert states_charged(result, end) == 9
+        assert (states_charged(result, len(result.data)), states_charged(result, end)) == (2, 9)
 
 
 def terms(*strings: str) -> model.TaskOptions:

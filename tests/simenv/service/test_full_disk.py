@@ -84,8 +84,7 @@ def test_tasks_are_accepted_after_removals_from_full_disk(office: ReservationHar
     until_trouble(office)
     fill(office.folder, "again")
     done = office.collected(0.0)
-    assert done.freed.files == 1
-    assert done.freed.file_bytes == 16 * MIB
+    assert (done.freed.files, done.freed.file_bytes) == (1, 16 * MIB)
     assert not path.exists()
     office.step()
     assert isinstance(order(office, office.ben, "~b"), m.Accepted)

@@ -66,8 +66,7 @@ def test_worker_command_line_names_worker_start_engine_ranks_and_service(tmp_pat
     assert option(argv, "--service") == str(tmp_path.resolve() / "worker.json")
     assert (option(argv, "--name"), option(argv, "--start")) == ("pair-0", str(command.start))
     assert (option(argv, "--engine"), option(argv, "--ranks")) == ("statevector", "2")
-    assert option(argv, "--log") == str(command.log)
-    assert option(argv, "--parent") == "0"
+    assert (option(argv, "--log"), option(argv, "--parent")) == (str(command.log), "0")
     assert sum(share.ranks for share in command.shares) == command.ranks == 2
 
 
@@ -150,8 +149,7 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 5", command.start))
     bench.step()
     (info,) = pool_infos(bench.state)
-    assert info.reason == "exit 5: COMM_WORLD has size 1, 4 were told"
-    assert info.state == "degraded"
+    assert (info.reason, info.state) == ("exit 5: COMM_WORLD has size 1, 4 were told", "degraded")
 
 
 @pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
@@ -269,5 +267,4 @@ def test_progress_from_heartbeat_is_shown_for_its_task_only(ready: ServiceHarnes
         (queue,) = (each for each in ready.say(m.GetQueue(1)) if isinstance(each, m.Queue))
         return [(info.passes_done, info.passes) for info in queue.tasks]
 
-    assert beat(assigned.task, 7, 9) == [(7, 9), (0, 0)]
-    assert beat(assigned.task) == [(0, 0), (0, 0)]
+    assert (beat(assigned.task, 7, 9), beat(assigned.task)) == ([(7, 9), (0, 0)], [(0, 0), (0, 0)])

@@ -104,8 +104,7 @@ def test_a_running_task_stops_when_asked(runner: Runner) -> None:
 def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
     current = RunningTask(runner)
     current.stop(8, 3, "run_timeout")
-    assert current.begin(8, 2) == ""
-    assert current.begin(8, 3) == "run_timeout"
+    assert (current.begin(8, 2), current.begin(8, 3)) == ("", "run_timeout")
     assert current.begin(8, 3) == ""
 
 
@@ -347,5 +346,4 @@ def test_log_does_not_follow_symbolic_link(tmp_path: Path) -> None:
 
 def test_each_rank_has_its_own_log() -> None:
     path = Path("/logs/main.x4-0.log")
-    assert log_of(path, 0) == path
-    assert log_of(path, 3) == Path("/logs/main.x4-0.r3.log")
+    assert (log_of(path, 0), log_of(path, 3)) == (path, Path("/logs/main.x4-0.r3.log"))

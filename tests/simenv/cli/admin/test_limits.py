@@ -130,14 +130,12 @@ def test_keys_add_writes_private_key_file(home: Path, capsys: pytest.CaptureFixt
 
 
 def test_keys_are_listed_and_revoked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["keys", "add", "ana"]) == 0
-    assert run(["keys", "add", "ops", "--role", "admin"]) == 0
+    assert (run(["keys", "add", "ana"]), run(["keys", "add", "ops", "--role", "admin"])) == (0, 0)
     capsys.readouterr()
     assert run(["keys", "list", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["name"], row["role"]) for row in rows] == [("ana", "client"), ("ops", "admin")]
-    assert run(["keys", "revoke", "ana"]) == 0
-    assert run(["keys", "revoke", "ana"]) == 4
+    assert (run(["keys", "revoke", "ana"]), run(["keys", "revoke", "ana"])) == (0, 4)
     assert "there are: ops" in capsys.readouterr().err
     assert run(["keys", "list", "--no-header", "-o", "name"]) == 0
     assert capsys.readouterr().out == "ops\n"

@@ -50,8 +50,7 @@ def write(folder: Path, form: str) -> list[str]:
 def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, home: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
     assert result.code == 0, result.err
-    assert result.object["name"] == "mine"
-    assert result.object["report"]["format"] == form
+    assert (result.object["name"], result.object["report"]["format"]) == ("mine", form)
     path = home / "devices" / "mine.json"
     assert result.object["file"] == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -100,8 +99,7 @@ def test_damaged_device_file_is_named_and_hides_no_other(shell: Shell, home: Pat
     assert "bad.json" in outcome.err
     assert "trapped-ions" in outcome.out
     result = shell("devices", "show", "bad", "--json")
-    assert result.code == 2
-    assert result.object["error"]["code"] == "calibration"
+    assert (result.code, result.object["error"]["code"]) == (2, "calibration")
     assert "name" in result.object["error"]["message"]
 
 

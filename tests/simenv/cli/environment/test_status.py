@@ -46,8 +46,7 @@ def test_down_and_resume_keep_results(name: str, capsys: pytest.CaptureFixture[s
     code, value = cli("down")
     assert (code, value.startswith(f"{name} down in ")) == (0, True)
     assert value.endswith("s: 0 processes left on 1 node\n")
-    assert cli("status")[0] == 5
-    assert cli("down")[0] == 5
+    assert (cli("status")[0], cli("down")[0]) == (5, 5)
     assert "replayed" in cli("logs")[1]
 
     code, status = cli("up", "--restore", "--workers", "1", "--json")
@@ -141,8 +140,7 @@ def test_environments_are_listed_with_state_and_down_all_ends_them(
     service.kill()
     psutil.wait_procs([service], 20.0)
     assert listed() == {"one": "up", "two": "crashed"}
-    assert run(["down", "--all", "--name", "one"]) == 2
-    assert run(["down", "--all", "--now"]) == 0
+    assert (run(["down", "--all", "--name", "one"]), run(["down", "--all", "--now"])) == (2, 0)
     assert listed() == {"one": "down", "two": "down"}
 
 

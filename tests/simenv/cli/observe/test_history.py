@@ -61,8 +61,7 @@ def test_owner_pool_and_until_select_rows(shell: Shell) -> None:
     assert 0 < len(trapped) < len(every)
     assert rows(shell, "--pool", "trap") == trapped
     assert rows(shell, "--pool", "trap", "--limit", "1") == trapped[-1:]
-    assert rows(shell, "--owner", "-") == every
-    assert rows(shell, "--owner", "ana") == []
+    assert (rows(shell, "--owner", "-"), rows(shell, "--owner", "ana")) == (every, [])
     between_s = (every[-2]["submitted_s"] + every[-1]["submitted_s"]) / 2
     last = datetime.fromtimestamp(between_s).astimezone().isoformat()
     assert rows(shell, "--until", last) == every[:-1]
@@ -146,8 +145,7 @@ def test_trace_gives_reason_of_each_lost_attempt(shell: Shell, tmp_path: Path) -
     task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
     assert shell("result", task).code == 1
     outcome = shell("trace", task, "--json").object
-    assert outcome["task"]["state"] == "FAILED"
-    assert outcome["task"]["attempts"] == 3
+    assert (outcome["task"]["state"], outcome["task"]["attempts"]) == ("FAILED", 3)
     assert len(outcome["lost"]) == 2
     assert all("was lost: exit 70" in lost["reason"] for lost in outcome["lost"])
     assert [stage["stage"] for stage in outcome["stages"]] == ["queued"]
@@ -169,8 +167,7 @@ def test_trace_stages_cover_task_time_without_gaps(shell: Shell) -> None:
     output = shell("trace", task).out
     for each in (f"TASK     {task}", "2 qubits", "5 shots, seed 9", "statevector: auto"):
         assert each in output
-    assert shell("trace", "t-zzzzz").code == 4
-    assert shell("trace", "nonsense").code == 4
+    assert (shell("trace", "t-zzzzz").code, shell("trace", "nonsense").code) == (4, 4)
     assert json.loads(shell("trace", "t-zzzzz", "--json").out)["error"]["code"] == "not_found"
 
 
@@ -196,5 +193,4 @@ def test_queue_of_last_hour_lists_same_tasks_as_whole_queue(shell: Shell) -> Non
     assert tuple(hour[0]) == tuple(objects[0])
     few = shell("queue", "--done", "--since", "1h", "--limit", "1")
     assert (few.out.count("\n"), "1 of" in few.err) == (2, True)
-    assert shell("queue", "--since", "1h").code == 0
-    assert shell("queue", "--since", "soon").code == 2
+    assert (shell("queue", "--since", "1h").code, shell("queue", "--since", "soon").code) == (0, 2)

@@ -190,8 +190,7 @@ def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
     today = datetime.now().astimezone().replace(hour=7, minute=5, second=0, microsecond=0)
     assert since("7:05") == since("07:05:00") == today.timestamp()
     local = datetime(2026, 1, 31, 12, 0).astimezone().timestamp()
-    assert since("2026-01-31T12:00") == local
-    assert since("2026-01-31T12:00:00+00:00") == 1_769_860_800
+    assert (since("2026-01-31T12:00"), since("2026-01-31T12:00:00+00:00")) == (local, 1_769_860_800)
     assert since(format_time(local)) == local
     assert format_time(0.0) == "-"
 

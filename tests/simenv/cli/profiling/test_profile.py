@@ -73,8 +73,7 @@ def test_steps_messages_and_bindings_are_counted() -> None:
             history.add(1000 * step, engine=50, message=first, bindings=48)
     result = profile_of(history.rows)
     assert (result.tasks, result.circuits, result.messages, result.steps) == (30, 1440, 3, 3)
-    assert (result.step_tasks, result.step_circuits) == (10, 480)
-    assert (result.alone, result.alike) == (0, 0)
+    assert (result.step_tasks, result.step_circuits, result.alone, result.alike) == (10, 480, 0, 0)
 
 
 def test_unfinished_task_is_counted_apart_and_adds_no_time() -> None:

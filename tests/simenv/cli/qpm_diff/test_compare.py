@@ -117,8 +117,7 @@ def test_distances_follow_their_definitions() -> None:
     overlap = math.sqrt(0.75 * 0.5) + math.sqrt(0.25 * 0.5)
     assert result.hellinger == pytest.approx(math.sqrt(1 - overlap))
     apart = distance({"0": 10}, {"1": 20})
-    assert apart.total_variation == pytest.approx(1.0)
-    assert apart.hellinger == pytest.approx(1.0)
+    assert (apart.total_variation, apart.hellinger) == (pytest.approx(1.0), pytest.approx(1.0))
     assert not apart.is_noise
     result = distance({"00": 512, "11": 512}, {"00": 512, "11": 512})
     assert (result.total_variation, result.hellinger) == (0.0, pytest.approx(0.0, abs=1e-7))
@@ -172,6 +171,4 @@ def test_fields_are_compared_by_their_shape() -> None:
 
 
 def test_form_names_width_of_each_register() -> None:
-    assert form({"01 1": 3, "00 0": 1}) == "2+1 bits"
-    assert form({"011": 3}) == "3 bits"
-    assert form({}) == ""
+    assert (form({"01 1": 3, "00 0": 1}), form({"011": 3}), form({})) == ("2+1 bits", "3 bits", "")

@@ -66,8 +66,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     ran = shell(
         "submit", wide, "--shots", "5", "--engine-option", "bond=4", "--wait", "--json"
     ).object
-    assert ran["route"] == engines["mps"]["why"]
-    assert ran["options"] == {"bond": 4}
+    assert (ran["route"], ran["options"]) == (engines["mps"]["why"], {"bond": 4})
     assert set(ran["counts"]) <= {"0" * 60, "1" * 60}
     assert "approximate" not in shell("submit", wide, "--wait").err
     cut = shell("submit", wide, "--engine", "mps", "--engine-option", "bond=1", "--wait")
@@ -78,8 +77,7 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     file = tmp_path / "tangle.qasm"
     file.write_text(qasm2.dumps(tangled()))
     result = shell("explain", str(file), "--json")
-    assert result.code == 0
-    assert result.object["engine"] == ""
+    assert (result.code, result.object["engine"]) == (0, "")
     able = {each["engine"] for each in result.object["engines"] if each["able"]}
     assert able <= {"quimb"}  # which cuts off weight as far as it must, and auto never takes
     read = shell("explain", str(file)).err
@@ -110,8 +108,7 @@ def test_plan_lists_every_sweep_with_memory_and_operations(shell: Shell, tmp_pat
     assert [each["number"] for each in objects] == list(range(len(objects)))
     assert all(each["wires"].startswith("0-") for each in objects)
     assert sum("map" in each["operations"] for each in objects) == len(objects) > 1
-    assert objects[0]["memory_bytes"] == 32 << 14
-    assert objects[-1]["memory_bytes"] == 32 << 20
+    assert (objects[0]["memory_bytes"], objects[-1]["memory_bytes"]) == (32 << 14, 32 << 20)
     result = shell("explain", str(file), "--plan", "--precision", "single")
     assert result.code == 0
     first, header, *rows = result.out.splitlines()

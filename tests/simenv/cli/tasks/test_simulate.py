@@ -95,8 +95,7 @@ def test_simulate_in_one_process_agrees_with_pool(file: Path) -> None:
     with live.environment() as up, up.client() as client:
         task = client.submit(str(file), shots=300, seed=11)
         pooled = task.result(WAIT_S).to_dict()
-    assert result.keys() == pooled.keys()
-    assert result["timing"].keys() == pooled["timing"].keys()
+    assert (result.keys(), result["timing"].keys()) == (pooled.keys(), pooled["timing"].keys())
     for key in ("counts", "engine", "shots", "seed", "precision", "num_qubits", "node", "state"):
         assert result[key] == pooled[key], key
 
@@ -107,22 +106,18 @@ class TestRanks:
     def test_counts_are_equal_for_1_and_4_ranks(self, file: Path) -> None:
         entries = (file, "--shots", 300, "--seed", 11, "--json")
         result, four = found(simulate(*entries)), found(simulate(*entries, ranks=4))
-        assert four["ranks"] == 4
-        assert four["counts"] == result["counts"]
+        assert (four["ranks"], four["counts"]) == (4, result["counts"])
         assert set(four["counts"]) <= {f"{d} {c}" for d in ("00", "10") for c in _keys()}
 
     def test_program_error_is_printed_by_one_rank_only(self, file: Path) -> None:
         file.write_text(TEXT.replace("cx q[13]", "cy? q[13]"))
         answer = simulate(file, ranks=2)
-        assert answer.code == 2
-        assert answer.err.count("error:") == 1
-        assert answer.out == ""
+        assert (answer.code, answer.err.count("error:"), answer.out) == (2, 1, "")
 
     def test_state_larger_than_memory_of_ranks_is_infeasible(self, file: Path) -> None:
         file.write_text(text(39))
         answer = simulate(file, "--engine", "statevector", "--json", ranks=2)
-        assert answer.code == 3
-        assert answer.object["error"]["code"] == "infeasible"
+        assert (answer.code, answer.object["error"]["code"]) == (3, "infeasible")
         assert "in each of its ranks (39 qubits, double precision)" in answer.err
         assert answer.err.count("error:") == 1
 
@@ -132,8 +127,7 @@ class TestRanks:
     ) -> None:
         file.write_text(FAULT.format(1_000_000 + fault))
         answer = simulate(file, "--engine", "fault", ranks=2)
-        assert answer.code == 1
-        assert answer.err.count(text) == 1
+        assert (answer.code, answer.err.count(text)) == (1, 1)
 
     def test_rank_count_of_launcher_that_differs_from_mpi_is_refused(self, file: Path) -> None:
         """Told of 4, and alone: as where the mpirun is not that of mpi4py."""

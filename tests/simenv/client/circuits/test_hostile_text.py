@@ -85,8 +85,7 @@ def test_include_of_other_files_is_refused(head: str, include: str) -> None:
 
 
 def test_file_name_outside_of_plain_include_is_refused() -> None:
-    assert at(Q2 + '"/etc/passwd";') == (4, 1)
-    assert at(Q2 + 'include/**/"/etc/passwd";')[0] == 4
+    assert (at(Q2 + '"/etc/passwd";'), at(Q2 + 'include/**/"/etc/passwd";')[0]) == ((4, 1), 4)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -111,8 +110,7 @@ def test_invalid_utf8_is_refused_with_line_and_column(tmp_path: Path) -> None:
 
 @BOTH
 def test_nul_and_lone_surrogate_are_refused_with_line_and_column(head: str) -> None:
-    assert at(head + "x q[0];\0") == (4, 8)
-    assert at(head + "x q[0]; \udc80") == (4, 9)
+    assert (at(head + "x q[0];\0"), at(head + "x q[0]; \udc80")) == ((4, 8), (4, 9))
 
 
 def test_register_with_too_many_qubits_is_refused() -> None:

@@ -121,8 +121,7 @@ def test_loop_parameter_is_not_a_free_parameter() -> None:
     with circuit.for_loop(range(1, 4)) as index:
         circuit.rx(index * angle, 0)
     loaded = load(circuit)
-    assert loaded.parameters == ("a",)
-    assert loaded.bind([[0.5]]).tolist() == [[0.5, 1.0, 1.5]]
+    assert (loaded.parameters, loaded.bind([[0.5]]).tolist()) == (("a",), [[0.5, 1.0, 1.5]])
 
 
 def test_variables_of_same_name_in_two_blocks_are_distinct() -> None:

@@ -35,10 +35,8 @@ def natively(circuit: QuantumCircuit) -> Program | None:
 def assert_same(circuit: QuantumCircuit) -> Program:
     found, expected = PACKER.loaded(circuit._data), pack(circuit).program
     assert found is not None, "left to the walk"
-    assert found.program == expected
-    assert found.packed == expected.packed()
-    assert found.num_qubits == expected.num_qubits
-    assert found.measures == ("measure" in expected.names)
+    assert (found.program, found.packed) == (expected, expected.packed())
+    assert (found.num_qubits, found.measures) == (expected.num_qubits, "measure" in expected.names)
     return expected
 
 

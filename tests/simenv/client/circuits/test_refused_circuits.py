@@ -118,8 +118,7 @@ def test_gates_of_same_name_with_different_definitions_are_distinct() -> None:
         circuit.append(gate, [0])
         circuit.append(gate.copy(), [0])
     program = load(circuit).program
-    assert program.names == ("x", "h")
-    assert program.ops == bytes([0, 0, 0, 0, 1, 0, 1, 0])
+    assert (program.names, program.ops) == (("x", "h"), bytes([0, 0, 0, 0, 1, 0, 1, 0]))
 
 
 def test_definitions_nested_more_than_200_deep_are_refused() -> None:

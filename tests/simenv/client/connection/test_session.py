@@ -23,8 +23,7 @@ def submit(link: ServiceSession, count: int = 1, key: str | None = None) -> list
 def test_each_submitted_task_gets_its_own_result(link: ServiceSession) -> None:
     tasks = submit(link, 3)
     assert [task.result(5).seed for task in tasks] == [0, 1, 2]
-    assert tasks[0].result().counts == {"00": 1000, "11": 24}
-    assert tasks[0].id == "t-1"
+    assert (tasks[0].result().counts, tasks[0].id) == ({"00": 1000, "11": 24}, "t-1")
     assert tasks[0].name == "played"
 
 
@@ -165,8 +164,7 @@ def test_repeated_key_of_completed_task_gives_its_result(link: ServiceSession) -
     [first] = submit(link, key="sweep-17")
     first.result(5)
     [again] = submit(link, key="sweep-17")
-    assert again.result(5).seed == 0
-    assert again.id == first.id
+    assert (again.result(5).seed, again.id) == (0, first.id)
 
 
 def test_automatic_keys_differ_between_sessions(link: ServiceSession, peer: Peer) -> None:

@@ -43,8 +43,7 @@ def test_what_is_no_noise_is_refused(noise: Any) -> None:
 
 def test_noise_is_a_document_without_nan_or_factors() -> None:
     assert document_of({"kind": "channels", "name": "mine"}) == b'{"kind":"channels","name":"mine"}'
-    assert document_of(b"{}") == b"{}"
-    assert document_of({"gate": 1}) == b""
+    assert (document_of(b"{}"), document_of({"gate": 1})) == (b"{}", b"")
     relaxation = {"t1_us": float("nan"), "t2_us": 1.0}
     with pytest.raises(OptionError, match=r"channels\[0\].relaxation.t1_us = nan"):
         document_of({"kind": "channels", "channels": [{"gate": "cx", "relaxation": relaxation}]})

@@ -45,8 +45,7 @@ def test_calibration_has_time_of_backend_and_its_own_id(qpm: QPM) -> None:
     assert qpm.get_calibration_snapshot(lib="qpu")["calibration"]["observation_count"] > 27 * 5
     record = qpm.get_calibration_snapshot(lib="qpu")["calibration"]
     when = datetime.fromisoformat(record["timestamp"])
-    assert when.tzinfo == UTC
-    assert when == last
+    assert (when.tzinfo, when) == (UTC, last)
     name = record["calibration_set_id"]
     for call in (
         qpm.get_calibration_snapshot, qpm.get_dynamic_backend_info, qpm.get_coupling_graph,

@@ -157,8 +157,7 @@ def test_each_row_of_result_has_its_own_values() -> None:
     result = sheet()
     rows = [Result(result, PROVENANCE, k) for k in range(3)]
     assert [row.counts for row in rows] == [{"00": 8}, {"01": 1, "10": 3, "11": 4}, {"10": 8}]
-    assert rows[1].outcomes.tolist() == [1, 2, 3]
-    assert rows[1].outcome_counts.tolist() == [1, 3, 4]
+    assert (rows[1].outcomes.tolist(), rows[1].outcome_counts.tolist()) == ([1, 2, 3], [1, 3, 4])
     assert rows[1].probabilities == {"01": 0.25, "10": 0.75}
     assert rows[2].statevector.tolist() == [8, 9, 10, 11]
     assert [row.expectation for row in rows] == [0.1, 0.2, 0.3]
@@ -170,8 +169,7 @@ def test_each_row_of_result_has_its_own_values() -> None:
 
 def test_expectations_of_sweep_are_one_array() -> None:
     table = sheet().expectations()
-    assert table.shape == (3, 1, 2)
-    assert table[:, 0, 0].tolist() == [0.1, 0.2, 0.3]
+    assert (table.shape, table[:, 0, 0].tolist()) == ((3, 1, 2), [0.1, 0.2, 0.3])
 
 
 def test_row_without_outcomes_has_empty_counts() -> None:

@@ -70,10 +70,8 @@ def test_client_and_service_refuse_an_option_with_one_text(option: str, value: A
 def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
     shown = inspect.signature(getattr(Client, method)).parameters
     options = {name: each.default for name, each in shown.items() if each.kind is each.KEYWORD_ONLY}
-    assert options.keys() == of.__optional_keys__
-    assert options["shots"] == 1024
-    assert options["outputs"] == ("counts",)
-    assert options["noise"] == "auto"
+    assert (options.keys(), options["shots"]) == (of.__optional_keys__, 1024)
+    assert (options["outputs"], options["noise"]) == (("counts",), "auto")
 
 
 def test_unknown_option_is_refused_by_name() -> None:

@@ -73,8 +73,7 @@ def test_wait_returns_when_all_have_ended(link: ServiceSession, idle: Peer, coun
     for number in reversed(range(1, count + 1)):
         idle.say(idle.end([number]))
     ended = cf.wait([*tasks, other], timeout=WAIT_S)
-    assert ended.not_done == set()
-    assert ended.done == {*tasks, other}
+    assert (ended.not_done, ended.done) == (set(), {*tasks, other})
     assert cf.wait(tasks, timeout=0.0).not_done == set()
 
 

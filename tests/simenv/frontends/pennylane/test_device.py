@@ -80,8 +80,7 @@ def test_options_reach_the_task(device: Any) -> None:
     qml.QNode(bell, dev)()
     (newest, *_) = dev.client.queue(done=True, limit=1)[1]
     result = dev.client.task(newest.id).results()[0]
-    assert result.engine == "mps"
-    assert result.options == {"bond": 8}
+    assert (result.engine, result.options) == ("mps", {"bond": 8})
 
 
 def test_pool_of_the_environment_is_ideal(device: Any) -> None:
@@ -141,8 +140,7 @@ def test_tracker_counts_executions_and_shots(device: Any) -> None:
     with dev.tracker:
         qml.set_shots(qml.QNode(bell, dev), 100)()
         qml.QNode(bell, dev)()
-    assert dev.tracker.totals["batches"] == 2
-    assert dev.tracker.totals["simulations"] == 2
+    assert (dev.tracker.totals["batches"], dev.tracker.totals["simulations"]) == (2, 2)
     assert dev.tracker.totals["shots"] == 200  # two bases, as PennyLane counts them
 
 

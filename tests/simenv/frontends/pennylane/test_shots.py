@@ -102,8 +102,7 @@ def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None
             assert {isinstance(key, str) for key in value} == {isinstance(k, str) for k in other}
         else:
             assert (value.shape, value.dtype) == (other.shape, other.dtype)
-    assert set(result[2]) == set(wanted[2])
-    assert set(result[3]) == set(wanted[3])
+    assert (set(result[2]), set(result[3])) == (set(wanted[2]), set(wanted[3]))
 
 
 def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> None:
@@ -176,8 +175,7 @@ def test_broadcast_shots(device: Any) -> None:
     assert mean.shape == (3,)
     assert odds.shape == (3, 2)
     assert samples.shape == (3, 200, 2)
-    assert [sum(each.values()) for each in counts] == [200] * 3
-    assert (mean[0], mean[2]) == (1.0, -1.0)
+    assert ([sum(each.values()) for each in counts], mean[0], mean[2]) == ([200] * 3, 1.0, -1.0)
 
 
 def test_seeds_repeat_shots_and_executions_differ(device: Any) -> None:
@@ -294,8 +292,7 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
         )
 
     single, joint, samples, alone, wire, total = qml.set_shots(qml.QNode(circuit, device(2)), 400)()
-    assert set(single) == {0.0, 1.0}
-    assert set(joint) == {"00", "11"}
+    assert (set(single), set(joint)) == ({0.0, 1.0}, {"00", "11"})
     assert samples.shape == (400, 2)
     assert np.array_equal(samples[:, 0], samples[:, 1])
     assert np.array_equal(samples[:, 0], alone)

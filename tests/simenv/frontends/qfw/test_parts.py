@@ -158,8 +158,7 @@ def test_registration_follows_variables(environ: dict[str, str], registers: bool
 def test_directory_context_has_names_of_deployment() -> None:
     told, deployed = paths.QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
     found = registration.context(registration.completed(RECORD, Offered, told, deployed, 2), "both")
-    assert found["service_id"] == "qpm:simenv:q7"
-    assert found["properties"]["target_id"] == "q7"
+    assert (found["service_id"], found["properties"]["target_id"]) == ("qpm:simenv:q7", "q7")
     assert found["properties"]["num_qubits"] == 30
     assert found["properties"]["hardware"] is True
     assert found["properties"]["simulator"] is True
@@ -170,8 +169,7 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
     record = registration.completed(None, Offered, paths.QPMConfig(), registration.read({}), 2)
-    assert record.properties["num_qubits"] == 0
-    assert record.properties["max_shots"] == 0
+    assert (record.properties["num_qubits"], record.properties["max_shots"]) == (0, 0)
     first = registration.completed(RECORD, Offered, paths.QPMConfig(), registration.read({}), 1)
     assert first.properties is None
 

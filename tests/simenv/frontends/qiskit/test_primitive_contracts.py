@@ -257,8 +257,7 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     values = np.random.default_rng(2).uniform(0, 3, (2, 3, 9))
     bits = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0].data.meas
     assert (bits.shape, bits.ndim, bits.size) == ((2, 3), 2, 6)
-    assert bits.array.shape == (2, 3, 300, 2)
-    assert bits.array.dtype == np.uint8
+    assert (bits.array.shape, bits.array.dtype) == ((2, 3, 300, 2), np.uint8)
     flags = bits.to_bool_array(order="little")
     assert flags.shape == (2, 3, 300, 9)
     assert primitives.BitArray.from_bool_array(flags, order="little") == bits
@@ -272,10 +271,8 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     np.testing.assert_array_equal(bits.bitcount(), flags.sum(axis=-1))
     assert bits.slice_bits([8, 0]).get_counts((0, 0)).keys() <= {"00", "01", "10", "11"}
     np.testing.assert_array_equal(bits.slice_bits(8).to_bool_array()[..., 0], flags[..., 8])
-    assert bits.slice_shots(range(10)).num_shots == 10
-    assert bits[1].shape == (3,)
-    assert bits.reshape(6).shape == (6,)
-    assert bits.transpose().shape == (3, 2)
+    assert (bits.slice_shots(range(10)).num_shots, bits[1].shape) == (10, (3,))
+    assert (bits.reshape(6).shape, bits.transpose().shape) == ((6,), (3, 2))
     assert primitives.BitArray.concatenate_shots([bits, bits]).num_shots == 600
     assert primitives.BitArray.concatenate_bits([bits, bits]).num_bits == 18
     assert bits[0, 0].postselect([0], [1]).num_shots == flags[0, 0, :, 0].sum()
@@ -294,8 +291,7 @@ def test_joint_registers_of_a_pickled_result_keep_their_shots(ideal: SimenvBacke
     assert len(again) == 2
     for pub, copied in zip(result, again, strict=True):
         assert list(copied.data) == ["first", "second"]
-        assert copied.data["first"] == pub.data.first
-        assert copied.metadata == pub.metadata
+        assert (copied.data["first"], copied.metadata) == (pub.data.first, pub.metadata)
         assert copied.metadata["circuit_metadata"] == {"run": 4}
         low, high = (copied.data[name].to_bool_array(order="little") for name in pub.data)
         np.testing.assert_array_equal(low, high[:, 6:])

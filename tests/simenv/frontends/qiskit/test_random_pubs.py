@@ -116,8 +116,7 @@ def test_bits_of_random_shapes_equal_reference(seed: int, ideal: SimenvBackend) 
     result = SimenvSampler(ideal).run(pubs).result()
     for actual, reference in zip(result, expected, strict=True):
         assert list(actual.data) == list(reference.data)
-        assert actual.data.shape == reference.data.shape
-        assert actual.metadata == reference.metadata
+        assert (actual.data.shape, actual.metadata) == (reference.data.shape, reference.metadata)
         assert dict(actual.data) == dict(reference.data)
         reversed_names = list(actual.data)[::-1]
         joined, outcome = (item.join_data(reversed_names) for item in (actual, reference))

@@ -307,8 +307,7 @@ def test_wide_task_regains_slots_after_one_second_without_short_tasks() -> None:
     assert told(machine) == [1]
     machine.tick(0.6)
     assert told(machine) == [1, 2]
-    assert machine.state.workers[record.worker].slots == 2
-    assert machine.state.free_slots == 0
+    assert (machine.state.workers[record.worker].slots, machine.state.free_slots) == (2, 0)
 
 
 def test_long_task_takes_no_slot_of_a_running_task() -> None:

@@ -169,8 +169,7 @@ def test_device_settings_survive_restart(pair: CheckedScheduler) -> None:
     for device in ("", "main"):
         assert forecast.target_info(new.state, device) == forecast.target_info(pair.state, device)
     new.submit()
-    assert new.assign() == []
-    assert new.state.controls.changes == {}
+    assert (new.assign(), new.state.controls.changes) == ([], {})
 
 
 WALL_NS = 1_700_000_000 * SECOND
@@ -210,8 +209,7 @@ def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
     assert record.phase == core.Phase.HELD
     machine.tick(4.0)
     (event,) = fail(machine)
-    assert event.kind == "task.requeued"
-    assert event.message == "attempt 2 (outage of device chip)"
+    assert (event.kind, event.message) == ("task.requeued", "attempt 2 (outage of device chip)")
     assert core.DropHeldResult(1) in machine.actions
     assert record.phase == core.Phase.WAITING
     assert machine.state.running == 0

@@ -105,8 +105,7 @@ def test_poison_task_returns_its_credits(host: Claimant, number: int) -> None:
         host.pass_time(20)
         host.revive()
     host.settle()
-    assert host.ended(task).reason == "poison"
-    assert host.ledger[number].free == 6
+    assert (host.ended(task).reason, host.ledger[number].free) == ("poison", 6)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "poison"])
@@ -171,8 +170,7 @@ def test_ending_reservation_twice_changes_nothing(host: Claimant, number: int) -
     host.under(number)
     assert host.end(number)
     before = host.digest()
-    assert host.end(number) == []
-    assert host.digest() == before
+    assert (host.end(number), host.digest()) == ([], before)
 
 
 def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claimant) -> None:

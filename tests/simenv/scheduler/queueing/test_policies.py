@@ -59,8 +59,7 @@ def test_aged_task_runs_before_later_tasks_of_higher_priority(machine: CheckedSc
     machine.now_ns += 70 * SECOND
     urgent = machine.submit(300)
     ran = _ran(machine)
-    assert ran[0] == old
-    assert ran[1:] == urgent
+    assert (ran[0], ran[1:]) == (old, urgent)
 
 
 def test_highest_priority_is_worth_less_than_two_hours(machine: CheckedScheduler) -> None:

@@ -98,8 +98,7 @@ def test_single_rank_engine_refuses_several_ranks() -> None:
 
 def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
     pools = (*MAIN, PoolSpec("big", "statevector", ranks=4, memory_bytes=2**29))
-    assert routed(10, pools=pools).pool == "main"
-    assert routed(26, pools=pools).pool == "big"
+    assert (routed(10, pools=pools).pool, routed(26, pools=pools).pool) == ("main", "big")
     assert routed(10, pools=pools, ranks=4).pool == "big"
     assert routed(10, pools=pools, ranks=2).pool == "main.x2"
     assert routed(10, pools=pools, pool="big").ranks == 4
@@ -114,16 +113,14 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
 
 def test_configured_memory_of_pool_bounds_memory_of_each_rank() -> None:
     pools = (PoolSpec("main", memory_bytes=2**28),)
-    assert routed(22, pools=pools).ranks == 1
-    assert routed(24, pools=pools).ranks == 2
+    assert (routed(22, pools=pools).ranks, routed(24, pools=pools).ranks) == (1, 2)
     assert routed(24, pools=pools).memory_bytes <= 2**28
 
 
 def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:
     nodes = (Node("wide", 2, 2**31), Node("n1", 8, 2**30), Node("n2", 8, 2**30))
     limits = cluster(2, 8, 8, nodes=nodes)
-    assert ranks.most_ranks(MAIN[0], limits) == 18
-    assert ranks.most_ranks(MAIN[0], limits, 2**28) == 2
+    assert (ranks.most_ranks(MAIN[0], limits), ranks.most_ranks(MAIN[0], limits, 2**28)) == (18, 2)
     assert routed(26, limits, ranks=2).memory_bytes > 2**29  # on the wide one alone
     with pytest.raises(
         InfeasibleError, match=r"over 4 ranks 388\.1 MiB each, and a rank here has 128"
@@ -139,8 +136,7 @@ def test_pool_without_matching_nodes_is_refused() -> None:
 
 
 def test_widest_program_accounts_for_gangs_and_missing_mpi() -> None:
-    assert ranks.widest(MAIN, SMALL) == 26
-    assert ranks.widest_of(MAIN[0], SMALL) == 24
+    assert (ranks.widest(MAIN, SMALL), ranks.widest_of(MAIN[0], SMALL)) == (26, 24)
     assert ranks.widest_of(PoolSpec("main.x4", ranks=4), SMALL) == 26
     assert ranks.widest_of(PoolSpec("chains", "mps"), SMALL) > 26
     assert ranks.widest((PoolSpec("chains", "mps"),), SMALL) == 0
@@ -173,5 +169,4 @@ def test_single_rank_task_is_adopted_only_where_it_fits() -> None:
 
 
 def test_number_of_nodes_for_route_is_the_least_needed() -> None:
-    assert ranks.nodes_for(routed(26), SMALL) == 2
-    assert ranks.nodes_for(routed(5), SMALL) == 1
+    assert (ranks.nodes_for(routed(26), SMALL), ranks.nodes_for(routed(5), SMALL)) == (2, 1)

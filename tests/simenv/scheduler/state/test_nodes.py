@@ -167,8 +167,7 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
         assert any(isinstance(a, core.KillWorker) for a in actions)
         machine.revive()
         machine.keep(machine.scheduler.node_back(node))
-    assert machine.endings == []
-    assert machine.state.tasks[number].deaths == 0
+    assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
     assert machine.state.pools["main"].failures == 0
     assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
 
@@ -316,8 +315,7 @@ def test_a_lost_task_goes_to_the_front_with_its_next_attempt(machine: CheckedSch
     machine.lose("main-0")
     machine.revive()
     (again,) = machine.assign()
-    assert again.records[0].number == first
-    assert again.records[0].attempts == 2
+    assert (again.records[0].number, again.records[0].attempts) == (first, 2)
     assert [r.number for r in machine.state.pools["main"].queue] == [second, third]
 
 
@@ -466,8 +464,7 @@ def test_worker_that_gave_up_its_lease_charges_no_task(machine: CheckedScheduler
         machine.assign()
         machine.lose("main-0", "exit 3", blame=False)
         machine.revive()
-    assert machine.endings == []
-    assert machine.state.tasks[number].deaths == 0
+    assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
 
 
 def test_repeated_launcher_failures_back_off_worker_starts() -> None:

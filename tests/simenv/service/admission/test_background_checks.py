@@ -225,8 +225,7 @@ def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() 
 def test_few_qubits_of_a_wide_device_are_examined_at_once() -> None:
     few = program(3)
     on_device = msgspec.structs.replace(few, num_qubits=127)
-    assert qubits_of(few.packed()) == (3, 3)
-    assert qubits_of(on_device.packed()) == (127, 3)
+    assert (qubits_of(few.packed()), qubits_of(on_device.packed())) == ((3, 3), (127, 3))
     examining = RunningChecks()
     background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
     assert examining.look(lambda: 0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127

@@ -136,8 +136,7 @@ def test_submission_keys_are_separate_for_each_owner(town: MultiUserHarness) -> 
     assert town.order(town.ana, "run-1") == hers
     town.restart()
     town.arrive()
-    assert town.order(town.ana, "run-1") == hers
-    assert town.order(town.ben, "run-1", seed=2) == his
+    assert (town.order(town.ana, "run-1"), town.order(town.ben, "run-1", seed=2)) == (hers, his)
 
 
 def test_owners_of_tasks_survive_restart(town: MultiUserHarness) -> None:

@@ -89,8 +89,7 @@ def test_invalid_policy_configuration_is_refused_by_name(told: object, words: st
 
 def test_configuration_accepts_exactly_the_policies_of_scheduler() -> None:
     assert QUEUE_POLICIES == lanes.POLICIES
-    assert set(QUEUE_KEYS) == set(lanes._KEYS)
-    assert set(ADMISSION_POLICIES) == set(policy.POLICIES)
+    assert (set(QUEUE_KEYS), set(ADMISSION_POLICIES)) == (set(lanes._KEYS), set(policy.POLICIES))
 
 
 def test_queue_policy_of_all_pools_is_reported_for_each_pool(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
     second = Journal(tmp_path / "journal.db", "process")
     noise_documents = NoiseDocuments(second, set)
     assert "aa" in noise_documents
-    assert noise_documents.body("aa") == b"body"
-    assert noise_documents.body("bb") == b""
+    assert (noise_documents.body("aa"), noise_documents.body("bb")) == (b"body", b"")
     second.close()
 
 

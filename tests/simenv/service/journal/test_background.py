@@ -43,8 +43,7 @@ def copied(paths: EnvironmentPaths) -> None:
     backup = JournalBackup(paths.journal, paths.copy)
     backup.start()
     backup.stop()
-    assert backup.error == ""
-    assert backup.copies == 1
+    assert (backup.error, backup.copies) == ("", 1)
 
 
 def ends(path: Path) -> int:

@@ -41,11 +41,8 @@ def test_committed_records_survive_crash(tmp_path: Path, durability: str) -> Non
     again = reopened(journal, durability).records
     assert [r.first for r in again.accepted()] == [1]
     assert list(again.finished()) == [(1, b"completed")]
-    assert again.ended()[TaskState.FAILED] == 1
-    assert again.sent() == array("q", [1, 2])
-    assert again.cursor_at("", "mine") == 7
-    assert again.next_task() == 4
-    assert again.last_seq() == 2
+    assert (again.ended()[TaskState.FAILED], again.sent()) == (1, array("q", [1, 2]))
+    assert (again.cursor_at("", "mine"), again.next_task(), again.last_seq()) == (7, 4, 2)
 
 
 def test_each_start_has_its_own_epoch(tmp_path: Path) -> None:

@@ -203,8 +203,7 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     db.close()
     flip_record(bench, 1)
     bench.restart()
-    assert bench.mended == 1
-    assert bench.replayed.queued == 2
+    assert (bench.mended, bench.replayed.queued) == (1, 2)
     bench.join()
     bench.finish(bench.assigned())
     assert seqs(bench) == [(3, 1), (4, 2)], "numbers are never given out twice"

@@ -68,8 +68,7 @@ def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
     assert len({item.secret_key for item in entries}) == 3
     for worker, start in starts:
         path = tcp_client.key_path(site.service, worker, start)
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert tcp_client.read(site.service).secret_key == ""
 
 

@@ -34,8 +34,7 @@ def loaded(*angles: Any) -> PackedCircuit:
 
 def test_equal_expressions_share_one_slot() -> None:
     result = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
-    assert result.program.num_slots == 3
-    assert result.parameters == ("x", "y")
+    assert (result.program.num_slots, result.parameters) == (3, ("x", "y"))
     assert result.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
 
 
@@ -136,8 +135,7 @@ def test_bound_value_is_independent_of_batch_size(expression: ParameterExpressio
 
 
 def test_values_for_circuit_without_parameters_are_refused() -> None:
-    assert loaded(1.0).bind(None).shape == (1, 0)
-    assert loaded(1.0).bind({}).shape == (1, 0)
+    assert (loaded(1.0).bind(None).shape, loaded(1.0).bind({}).shape) == ((1, 0), (1, 0))
     fails(OptionError, "no parameter 'x'", loaded(1.0).bind, {"x": 1.0})
     fails(OptionError, "0 parameters", loaded(1.0).bind, [1.0])
 
@@ -164,8 +162,7 @@ def test_program_is_bound_by_slot_order_or_slot_name() -> None:
     packed = loaded(X, Y * 2).program
     again = load(packed)
     assert isinstance(packed, Program)
-    assert again.parameters == ("p0", "p1")
-    assert again.bind([3.0, 4.0]).tolist() == [[3.0, 4.0]]
+    assert (again.parameters, again.bind([3.0, 4.0]).tolist()) == (("p0", "p1"), [[3.0, 4.0]])
     assert again.bind({"p1": 4.0, "p0": [3.0, 5.0]}).tolist() == [[3.0, 4.0], [5.0, 4.0]]
 
 

@@ -167,8 +167,7 @@ def test_inputs_are_parameters() -> None:
 def test_delays_and_physical_qubits_are_packed() -> None:
     text = "OPENQASM 3.1; U(0,0,0) $2; delay[100ns] $0; delay[3dt] $1; delay[1.5us] $0;"
     program = load(text).program
-    assert program.num_qubits == 3
-    assert program.names == ("u", "delay", "delay_dt")
+    assert (program.num_qubits, program.names) == (3, ("u", "delay", "delay_dt"))
     assert np.frombuffer(program.params)[3:].tolist() == [100.0, 3.0, 1500.0]
 
 

@@ -48,8 +48,7 @@ def written(folder: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("version", range(13, qpy.common.QPY_VERSION + 1))
 def test_qpy_file_is_loaded_as_same_program(tmp_path: Path, version: int) -> None:
     loaded = load(written(tmp_path, dumped(sample(), version=version)))
-    assert loaded.packed == load(sample()).packed
-    assert loaded.parameters == ("a",)
+    assert (loaded.packed, loaded.parameters) == (load(sample()).packed, ("a",))
 
 
 def test_loops_in_qpy_file_keep_their_outcomes(tmp_path: Path) -> None:

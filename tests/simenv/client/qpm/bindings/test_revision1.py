@@ -53,8 +53,7 @@ def test_reading_evicted_completion_raises_execution_error(qpm: QPM) -> None:
 def test_revisions_do_not_share_completions(qpm: QPM, single: SingleQPM) -> None:
     cid = single.async_run(info())
     assert read(single, cid)["rc"] == 0
-    assert qpm.read_cq()["outcome"] == "IN_PROGRESS"
-    assert qpm.task_status(cid)["outcome"] == "UNKNOWN"
+    assert (qpm.read_cq()["outcome"], qpm.task_status(cid)["outcome"]) == ("IN_PROGRESS", "UNKNOWN")
 
 
 def test_ready_asks_once_an_interval(single: SingleQPM, monkeypatch: pytest.MonkeyPatch) -> None:

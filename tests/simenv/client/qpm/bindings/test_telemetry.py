@@ -26,8 +26,7 @@ def test_telemetry_answers_are_json_and_supported(qpm: QPM, call: str) -> None:
 
 def test_device_record_agrees_with_environment(qpm: QPM, env: simenv.Client) -> None:
     record = qpm.get_device_info()
-    assert record["schema"] == "qhw-device-v1"
-    assert record["device"]["technology"] == "simulator"
+    assert (record["schema"], record["device"]["technology"]) == ("qhw-device-v1", "simulator")
     assert record["device"]["num_qubits"] == record["num_qubits"] == len(record["qubits"])
     assert 20 <= record["num_qubits"] <= env.status().max_qubits
     assert record["qubits"][0] == {"id": "0"}
@@ -85,8 +84,7 @@ def test_backend_records_have_target_state_and_pause_reason(qpm: QPM, env: simen
     paused = qpm.get_dynamic_backend_info(lib="main")
     qpm.resume_execution_target(device_id="main")
     assert (paused["device_available"], paused["state"]) == (False, "paused")
-    assert paused["pause_reason"] == "a drill"
-    assert paused["target_id"] == f"{env.name}/main"
+    assert (paused["pause_reason"], paused["target_id"]) == ("a drill", f"{env.name}/main")
 
 
 def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> None:
