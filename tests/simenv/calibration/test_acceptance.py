@@ -203,8 +203,7 @@ def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
 
     monkeypatch.setattr(fitting, "fidelities", fidelities)
     result = calibrate(counts, snapshot, "fitted")
-    assert (result.base, result.share) == (SNAPSHOT, 0.0)
-    assert result.snapshot.qubits == snapshot.qubits
+    assert (result.base, result.share, result.snapshot.qubits) == (SNAPSHOT, 0.0, snapshot.qubits)
 
 
 def test_factors_outside_the_plausible_range_are_named() -> None:
@@ -212,5 +211,4 @@ def test_factors_outside_the_plausible_range_are_named() -> None:
     assert accept.implausible(zip(names, (1.2, 0.6, -0.2, -1.0), strict=True)) == ()
     names = ("relaxation 4", "zz", "p01", "asymmetry")
     texts = accept.implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
-    assert texts[0] == "relaxation 4 x 19.8, outside 0.2 to 5"
-    assert len(texts) == 4
+    assert (texts[0], len(texts)) == ("relaxation 4 x 19.8, outside 0.2 to 5", 4)

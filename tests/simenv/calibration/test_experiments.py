@@ -126,8 +126,7 @@ def test_decays_and_frequencies_are_fitted_exactly() -> None:
 
 def test_intervals_of_estimates() -> None:
     low, high = estimators.wilson(0.0, 1000, 2.0)
-    assert low == 0.0
-    assert high == pytest.approx(4.0 / 1004.0)
+    assert (low, high) == (0.0, pytest.approx(4.0 / 1004.0))
     low, high = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse").interval(3.0)
     assert math.isinf(high)
     assert low == pytest.approx(1.0 / (1e-6 + 3e-6))

@@ -48,9 +48,7 @@ def test_rows_with_all_fields_are_read(tmp_path: Path) -> None:
     )
     data = read(path)
     first, second = data.records
-    assert data.device == "lima"
-    assert len(data.digest) == 64
-    assert first.counts == {0: 5, 3: 4}
+    assert (data.device, len(data.digest), first.counts) == ("lima", 64, {0: 5, 3: 4})
     assert (first.shots, first.layout, first.name, first.job) == (9, (3, 1), "bell", "j1")
     assert first.is_test
     assert first.time_s == 1709287200.0
@@ -131,8 +129,7 @@ def test_compressed_file_is_refused_with_the_command_that_expands_it(tmp_path: P
 
 def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
     data = read(written(tmp_path, row(), row(counts={}), row(counts={"00": 0})))
-    assert len(data.records) == 1
-    assert data.warnings == (("rows without shots are left out", 2),)
+    assert (len(data.records), data.warnings) == (1, (("rows without shots are left out", 2),))
     fails(DataError, "no row with shots", read, written(tmp_path, row(counts={})))
 
 
@@ -176,9 +173,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "made.jsonl"
     assert data.write(path, rows, "lima") == 1
     record = read(path).records[0]
-    assert record.shots == 100
-    assert set(record.counts) == {0, 3}
-    assert (record.name, record.job) == ("bell", "j")
+    assert (record.shots, set(record.counts), record.name, record.job) == (100, {0, 3}, "bell", "j")
 
 
 def test_counts_of_clbits_that_are_never_written_are_refused(tmp_path: Path) -> None:

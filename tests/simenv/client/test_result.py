@@ -243,8 +243,7 @@ def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result
 def test_pickled_binding_carries_no_other_binding() -> None:
     assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._decoded.data)) + 1_000
     outcome = pickled(everything())
-    assert outcome._decoded.data.count == 1
-    assert (outcome.task, outcome.binding_index) == ("t-8k2f.1", 6)
+    assert (outcome._decoded.data.count, outcome.task, outcome.binding_index) == (1, "t-8k2f.1", 6)
 
 
 def test_pickled_result_is_read_by_another_process_without_a_service() -> None:

@@ -64,8 +64,7 @@ def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
 def test_errors_and_odd_values_are_sent_plain() -> None:
     numpy = pytest.importorskip("numpy")
     value, result = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
-    assert value == {"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}
-    assert len(result) == 3
+    assert (value, len(result)) == ({"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}, 3)
     assert "numpy.int64" in result[0]
     assert purified({"a": [1, None, "x"]}) == ({"a": [1, None, "x"]}, [])
 

@@ -227,8 +227,7 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
             machine.assign()
     _finish_all(machine)
     ended = [ending.record.number for ending in machine.endings]
-    assert len(ended) == len(set(ended))
-    assert set(ended) == accepted
+    assert (len(ended), set(ended)) == (len(set(ended)), accepted)
     assert all(ending.record.phase == Phase.FINAL for ending in machine.endings)
 
 

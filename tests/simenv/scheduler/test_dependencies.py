@@ -99,8 +99,7 @@ def test_chain_of_10000_ends_without_recursion_in_parts(pair: CheckedScheduler) 
         ticks += 1
     ended = [action for action in actions if isinstance(action, TaskEnded)]
     assert [e.record.number for e in ended] == list(range(first, last + 1))
-    assert [e.parent for e in ended[1:]] == list(range(first, last))
-    assert ticks == 40
+    assert ([e.parent for e in ended[1:]], ticks) == (list(range(first, last)), 40)
     assert is_empty(pair)
 
 

@@ -229,8 +229,7 @@ def test_cancel_of_a_waiting_task_ends_it_at_once(machine: CheckedScheduler) -> 
     machine.assign()
     value, actions = machine.scheduler.cancel(task[1:2], machine.now_ns)
     machine.keep(actions)
-    assert value == ["cancelled"]
-    assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
+    assert (value, [e.state for e in machine.endings]) == (["cancelled"], [TaskState.CANCELLED])
     assert len(machine.state.pools["main"].queue) == 1
 
 

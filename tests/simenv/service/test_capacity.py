@@ -96,8 +96,7 @@ def test_status_and_explain_count_only_nodes_that_are_up(bench: ServiceHarness) 
     assert explained(bench).engines[0].able
     lose(bench)
     after = status(bench)
-    assert (before.slots, after.slots) == (2, 1)
-    assert after.memory_bytes == 100 * MIB
+    assert (before.slots, after.slots, after.memory_bytes) == (2, 1, 100 * MIB)
     assert after.max_qubits < WIDE <= before.max_qubits
     choice = explained(bench).engines[0]
     assert not choice.able

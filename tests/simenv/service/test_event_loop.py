@@ -45,8 +45,7 @@ def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHar
     first = bench.submit(spec(seed=1), key="~one of a kind")
     assert isinstance(first, m.Accepted)
     again = bench.submit(spec(seed=2), key="~one of a kind")
-    assert again == m.Accepted(5, first.first, 1, repeated=True)
-    assert len(bench.state.tasks) == 1
+    assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
 def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) -> None:
@@ -54,8 +53,7 @@ def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) ->
     bench.restart()
     again = bench.submit(spec(seed=1), key="mine")
     assert isinstance(first, m.Accepted)
-    assert again == m.Accepted(5, first.first, 1, repeated=True)
-    assert len(bench.state.tasks) == 1
+    assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
 def test_accepted_tasks_run_after_restart_with_next_attempt(ready: ServiceHarness) -> None:
@@ -179,8 +177,7 @@ def test_completions_are_numbered_and_a_cursor_survives_a_restart(ready: Service
     ready.restart()
     assert ready.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
     page = ready.get(m.CompletionPage, m.GetCompletions(1, 4))
-    assert page.newest == 6
-    assert [g.first_seq for g in page.groups] == [5]
+    assert (page.newest, [g.first_seq for g in page.groups]) == (6, [5])
     status = ready.get(m.Status, m.GetStatus(1))
     assert (status.info.done, status.info.unread) == (6, 2)
 

@@ -93,8 +93,7 @@ def test_hardware_worker_gets_grace_period_before_it_is_killed(
     workers = bench.loop.workers
     for name in ("main-0", "qpu-0"):
         workers.kill(name)
-    assert bench.paper.told == ["qpu-0"]
-    assert ("qpu-0" in bench.paper.commands) == stubborn
+    assert (bench.paper.told, "qpu-0" in bench.paper.commands) == (["qpu-0"], stubborn)
     assert "main-0" not in bench.paper.commands
     monkeypatch.setattr("simenv.service.workers.processes.MACHINE_GRACE_S", 0.0)
     workers.exited()

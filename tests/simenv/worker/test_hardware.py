@@ -41,8 +41,7 @@ def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -
     (tmp_path / "json.py").write_text("raise SystemExit('in the way')")
     (tmp_path / "lab_of_mine.py").write_text("import json\nfrom machines import noisy as one\n")
     result = HardwareSession.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
-    assert sys.path[-2:] == ["/nowhere", str(tmp_path)]
-    assert result.engine.backend.num_qubits == 5
+    assert (sys.path[-2:], result.engine.backend.num_qubits) == (["/nowhere", str(tmp_path)], 5)
 
 
 def test_device_description_is_reported_once_per_change() -> None:

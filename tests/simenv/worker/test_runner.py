@@ -84,8 +84,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
     terms = TaskOptions(outputs=("expectation",), observables=sums)
     result = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
     value, error = np.frombuffer(codec.result_data(result.payload).expectations).tolist()
-    assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
-    assert error == 0.0
+    assert (value, error) == (pytest.approx(2 * np.cos(0.5), abs=1e-12), 0.0)
 
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
@@ -282,8 +281,7 @@ def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
     assert isinstance(second, m.AttemptResults)
     assert first.results == [small]
     (failed,) = second.results
-    assert (failed.task, failed.attempt) == (2, 7)
-    assert m.STATES[failed.state] == "FAILED"
+    assert (failed.task, failed.attempt, m.STATES[failed.state]) == (2, 7, "FAILED")
     failure = codec.failure(failed.payload)
     assert failure.reason == "limit"
     assert str(session.ANSWER_BYTES) in failure.message

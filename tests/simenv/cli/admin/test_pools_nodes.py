@@ -38,8 +38,7 @@ def test_scale_sets_bounds(shell: Shell, words: tuple[str, ...], least: int, mos
     assert list(result.object) == POOL_KEYS
     assert (result.object["least"], result.object["most"]) == (least, most)
     (row,) = [each for each in shell("pools", "--json").objects if each["name"] == "spare"]
-    assert list(row) == POOL_KEYS
-    assert (row["least"], row["most"]) == (least, most)
+    assert (list(row), row["least"], row["most"]) == (POOL_KEYS, least, most)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ def test_demo_has_no_fault_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixt
     count = len(algorithms())
     acts, loop, compared, noisy = rows[:count], rows[count], rows[count + 1 : -1], rows[-1]
     assert sorted(act["circuit"] for act in acts) == sorted(each.name for each in algorithms())
-    assert [act["fault"] for act in acts] == [""] * len(acts)
-    assert loop["circuits"] == 480
+    assert ([act["fault"] for act in acts], loop["circuits"]) == ([""] * len(acts), 480)
     assert loop["energies"][-1] == pytest.approx(loop["ground"], abs=0.15)
     assert [each["circuit"] for each in compared] == ["ghz-5", "bernstein-vazirani-4", "grover-3"]
     for each in compared:

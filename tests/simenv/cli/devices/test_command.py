@@ -85,8 +85,7 @@ def test_report_names_used_ignored_and_clamped_fields(shell: Shell, tmp_path: Pa
 
 def test_devices_are_listed_where_no_environment_is_up(shell: Shell) -> None:
     result = shell("devices", "--json")
-    assert result.code == 0
-    assert [row["name"] for row in result.objects] == list(library.BUNDLED)
+    assert (result.code, [row["name"] for row in result.objects]) == (0, list(library.BUNDLED))
     assert {row["kind"] for row in result.objects} == {"emulated"}
     assert "no environment is up" in result.err
 

@@ -76,8 +76,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             assert {row["id"] for row in ended} == {failed.id, large.id, done.id}
             if state == "up":
                 stop(live)
-        assert rows["down"][waiting]["state"] == "QUEUED"
-        assert set(rows["down"]) == set(rows["up"])
+        assert (rows["down"][waiting]["state"], set(rows["down"])) == ("QUEUED", set(rows["up"]))
         for each in (done, large, failed):
             assert rows["down"][each.id] == rows["up"][each.id]
 

@@ -189,8 +189,7 @@ def test_queue_of_last_hour_lists_same_tasks_as_whole_queue(shell: Shell) -> Non
     objects = shell("queue", "--done", "--json").objects
     hour = shell("queue", "--done", "--since", "1h", "--json").objects
     assert sorted(info["id"] for info in objects) == sorted(info["id"] for info in hour)
-    assert hour[0]["id"] == task
-    assert tuple(hour[0]) == tuple(objects[0])
+    assert (hour[0]["id"], tuple(hour[0])) == (task, tuple(objects[0]))
     few = shell("queue", "--done", "--since", "1h", "--limit", "1")
     assert (few.out.count("\n"), "1 of" in few.err) == (2, True)
     assert (shell("queue", "--since", "1h").code, shell("queue", "--since", "soon").code) == (0, 2)

@@ -128,8 +128,7 @@ def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, idle
     idle.restart()
     idle.finishes = True
     assert [task.result(5).seed for task in tasks] == [0, 1]
-    assert link.channel.epoch == 2
-    assert len(idle.accepted) == 1
+    assert (link.channel.epoch, len(idle.accepted)) == (2, 1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -191,8 +190,7 @@ def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, i
     caught = fails(
         errors.BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17"
     )
-    assert [error.index for error in caught.errors] == [507]
-    assert caught.errors[0].hint == "28 do"
+    assert ([error.index for error in caught.errors], caught.errors[0].hint) == ([507], "28 do")
     assert "sweep-17" in caught.hint
     [cancel] = idle.of(m.Cancel)
     assert cancel.tasks == list(range(1, 501))

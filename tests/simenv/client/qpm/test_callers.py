@@ -137,8 +137,7 @@ def test_asynchronous_calls_do_not_wait(env: simenv.Client, qpm: QPM, sent: list
 
 def test_two_programs_of_one_request_do_not_wait_for_each_other(qpm: QPM, sent: list[bool]) -> None:
     record = qpm.sync_run({**INFO, "return_statevector": True})["result"]
-    assert record["result"]["counts"] == {"01": 10}
-    assert sent == [False, False]
+    assert (record["result"]["counts"], sent) == ({"01": 10}, [False, False])
 
 
 def test_refusal_of_a_synchronous_call_is_its_error(qpm: QPM, sent: list[bool]) -> None:

@@ -105,8 +105,7 @@ def test_invalid_device_profile_is_refused_without_effect(qpm: QPM, wrong: Any) 
 def test_queued_circuits_have_increasing_wait_estimates(qpm: QPM, busy: None) -> None:
     cids = [qpm.async_run(info(LONG))["cid"] for _ in range(2)]
     waits = [qpm.task_status(cid)["wait_estimate"] for cid in cids]
-    assert [wait["available"] for wait in waits] == [True, True]
-    assert waits[0]["kind"] == "wait"
+    assert ([wait["available"] for wait in waits], waits[0]["kind"]) == ([True, True], "wait")
     assert 0 < waits[0]["estimated_ns"] < waits[1]["estimated_ns"]
     metrics = qpm.get_queue_metrics()
     assert metrics["wait_estimate"]["estimated_ns"] > waits[0]["estimated_ns"]

@@ -160,11 +160,9 @@ def test_each_row_of_result_has_its_own_values() -> None:
     assert (rows[1].outcomes.tolist(), rows[1].outcome_counts.tolist()) == ([1, 2, 3], [1, 3, 4])
     assert rows[1].probabilities == {"01": 0.25, "10": 0.75}
     assert rows[2].statevector.tolist() == [8, 9, 10, 11]
-    assert [row.expectation for row in rows] == [0.1, 0.2, 0.3]
-    assert rows[2].std_errors == (0.03,)
+    assert ([row.expectation for row in rows], rows[2].std_errors) == ([0.1, 0.2, 0.3], (0.03,))
     assert [row.gradient.tolist() for row in rows] == [[1, 2], [3, 4], [5, 6]]
-    assert rows[1].gradients.shape == (1, 2)
-    assert [row.binding_index for row in rows] == [40, 41, 42]
+    assert (rows[1].gradients.shape, [row.binding_index for row in rows]) == ((1, 2), [40, 41, 42])
 
 
 def test_expectations_of_sweep_are_one_array() -> None:

@@ -81,8 +81,7 @@ def test_parallel_stream_delivers_each_task_once_despite_killed_worker(env: sime
         entries += [stream.submit(work(chance)) for _ in range(200)]
         assert events.get(WAIT_S).kind == "worker.lost"
     delivered = list(queue)
-    assert sorted(task.number for task in delivered) == list(range(300))
-    assert list(failures) == []
+    assert (sorted(task.number for task in delivered), list(failures)) == (list(range(300)), [])
     assert {task.number for task in delivered} == {task.number for task in entries}
 
 
@@ -422,8 +421,7 @@ def test_each_task_is_delivered_once_in_the_promised_order(
         else:
             delivered += sequence.close(states[k])
         assert all(each in ended_at for each in delivered), "nothing is delivered before its end"
-    assert sorted(delivered) == list(range(number))
-    assert sequence.undelivered == 0
+    assert (sorted(delivered), sequence.undelivered) == (list(range(number)), 0)
     place = {each: k for k, each in enumerate(delivered)}
     for (group_order, _), value in zip(shapes, members, strict=True):
         if group_order is Order.ORDERED:

@@ -94,8 +94,7 @@ def test_as_completed_has_each_task_once_in_order_of_ends(link: ServiceSession, 
     for number in (3, 1, 2):
         idle.say(idle.end([number]))
         entries.append(next(ending))
-    assert entries == [tasks[2], tasks[0], tasks[1]]
-    assert list(ending) == []
+    assert (entries, list(ending)) == ([tasks[2], tasks[0], tasks[1]], [])
 
 
 def test_tasks_that_ended_before_are_complete_at_once(link: ServiceSession, peer: Peer) -> None:

@@ -172,9 +172,7 @@ def test_broadcast_shots(device: Any) -> None:
 
     xs = np.array([0.0, 0.9, np.pi])
     mean, odds, samples, counts = qml.set_shots(qml.QNode(circuit, device(3)), 200)(xs)
-    assert mean.shape == (3,)
-    assert odds.shape == (3, 2)
-    assert samples.shape == (3, 200, 2)
+    assert (mean.shape, odds.shape, samples.shape) == ((3,), (3, 2), (3, 200, 2))
     assert ([sum(each.values()) for each in counts], mean[0], mean[2]) == ([200] * 3, 1.0, -1.0)
 
 
@@ -292,8 +290,7 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
         )
 
     single, joint, samples, alone, wire, total = qml.set_shots(qml.QNode(circuit, device(2)), 400)()
-    assert (set(single), set(joint)) == ({0.0, 1.0}, {"00", "11"})
-    assert samples.shape == (400, 2)
+    assert (set(single), set(joint), samples.shape) == ({0.0, 1.0}, {"00", "11"}, (400, 2))
     assert np.array_equal(samples[:, 0], samples[:, 1])
     assert np.array_equal(samples[:, 0], alone)
     assert np.array_equal(samples[:, :1], wire)
@@ -333,8 +330,7 @@ def test_postselected_samples_are_fewer(device: Any) -> None:
     samples, counts, outcomes = qml.set_shots(qml.QNode(circuit, device(1)), 1_000)()
     assert 0 < len(samples) < 500
     assert samples.all()
-    assert counts == {"1": len(samples)}
-    assert len(outcomes) == len(samples)
+    assert (counts, len(outcomes)) == ({"1": len(samples)}, len(samples))
 
 
 def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:

@@ -69,8 +69,7 @@ def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPat
     for _ in range(service.MISSED):
         assert len(environment.open) == 2
         outcome.sweep()
-    assert len(environment.open) == 1
-    assert [value.ear is None for value in open_ones] == [False, True]
+    assert (len(environment.open), [value.ear is None for value in open_ones]) == (1, [False, True])
 
 
 def test_requests_to_ended_process_expire_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,8 +169,7 @@ def test_sampler_result_has_reference_shape(ideal: SimenvBackend, shape: tuple[i
     (value,) = SimenvSampler(ideal, seed=1).run([pub]).result()
     meas, outcome = value.data.meas, expected.data.meas
     assert meas.shape == outcome.shape == shape
-    assert meas.array.shape == outcome.array.shape
-    assert (meas.num_bits, meas.num_shots) == (2, 2000)
+    assert (meas.array.shape, meas.num_bits, meas.num_shots) == (outcome.array.shape, 2, 2000)
     assert value.metadata == expected.metadata
     for place in np.ndindex(*shape):
         one, two = meas.get_counts(place), outcome.get_counts(place)
@@ -199,8 +198,7 @@ def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
     (value,) = SimenvSampler(ideal, seed=8).run([teleportation()], shots=4000).result()
     mid, copy, end = value.data.mid, value.data.copy, value.data.end
     assert list(value.data) == ["mid", "copy", "end"]
-    assert (mid.num_bits, copy.num_bits, end.num_bits) == (2, 9, 1)
-    assert copy.array.shape == (4000, 2)
+    assert (mid.num_bits, copy.num_bits, end.num_bits, copy.array.shape) == (2, 9, 1, (4000, 2))
     bits = copy.to_bool_array(order="little")
     np.testing.assert_array_equal(bits[:, 8], end.to_bool_array()[:, 0])
     np.testing.assert_array_equal(bits[:, 0], mid.to_bool_array(order="little")[:, 0])
@@ -256,8 +254,7 @@ def test_results_are_pickled_and_jobs_tell_their_state(ideal: SimenvBackend) -> 
     assert not job.cancelled()
     assert not job.cancel()
     again = pickle.loads(pickle.dumps(result))  # noqa: S301
-    assert again[0].data.mid == result[0].data.mid
-    assert job.metadata["tasks"] == [job.tasks[0].id]
+    assert (again[0].data.mid, job.metadata["tasks"]) == (result[0].data.mid, [job.tasks[0].id])
     estimated = SimenvEstimator(ideal).run([(ansatz(), "ZZ", [0.1] * 4)]).result()
     again = pickle.loads(pickle.dumps(estimated))  # noqa: S301
     assert again[0].data.evs == estimated[0].data.evs

@@ -81,8 +81,7 @@ def test_sent_task_is_not_running_until_worker_begins_it(machine: CheckedSchedul
     (send,) = machine.assign()
     assert send.announce
     record = send.records[0]
-    assert record.phase == Phase.SENT
-    assert machine.state.running == 0
+    assert (record.phase, machine.state.running) == (Phase.SENT, 0)
     machine.begin(record)
     assert machine.state.running == 1
 
@@ -205,8 +204,7 @@ def test_hardware_worker_gets_one_task_at_a_time_and_takes_no_slot() -> None:
     for left in range(50, 0, -1):
         (send,) = machine.assign()
         assert (send.worker, len(send.records), send.announce) == ("qpu-0", 1, True)
-        assert machine.state.free_slots == LIMITS.slots
-        assert len(machine.state.tasks) == left
+        assert (machine.state.free_slots, len(machine.state.tasks)) == (LIMITS.slots, left)
         machine.finish(send.records)
 
 
@@ -249,8 +247,7 @@ def test_missing_kernels_leave_a_worker_to_tasks_without_them(pair: CheckedSched
     pair.scheduler.kernels_compiled(False)
     first, *others = pair.submit(3, along=route(num_qubits=20))
     [sent] = pair.assign()
-    assert [record.number for record in sent.records] == [first]
-    assert sent.slots == 1
+    assert ([record.number for record in sent.records], sent.slots) == ([first], 1)
     pair.tick(30)
     assert not pair.assign()
     [narrow] = pair.submit()
@@ -289,8 +286,7 @@ def test_short_task_gets_a_slot_of_a_running_wide_task_at_once() -> None:
     record = wide(machine)
     machine.submit(1, cost=1_000.0)
     (send,) = machine.assign()
-    assert send.slots == 1
-    assert machine.state.workers[record.worker].slots == 1
+    assert (send.slots, machine.state.workers[record.worker].slots) == (1, 1)
     machine.tick()
     assert told(machine) == [1]
     machine.submit(1, along=route(500_000.0))

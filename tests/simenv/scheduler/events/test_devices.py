@@ -211,8 +211,7 @@ def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
     (event,) = fail(machine)
     assert (event.kind, event.message) == ("task.requeued", "attempt 2 (outage of device chip)")
     assert core.DropHeldResult(1) in machine.actions
-    assert record.phase == core.Phase.WAITING
-    assert machine.state.running == 0
+    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
     assert pending_reason(machine.state, record, machine.now_ns) == "outage of device chip"
     machine.tick(20.0)
     assert not sent(machine)
@@ -240,8 +239,7 @@ def test_result_of_an_interrupted_simulation_is_discarded(pace: bool) -> None:
     (event,) = fail(machine)
     assert "outage of device chip" in event.message
     assert machine.finish([record]) == []
-    assert record.phase == core.Phase.WAITING
-    assert machine.state.running == 0
+    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
     machine.keep(machine.scheduler.end_outage("lab"))
     (again,) = sent(machine)
     machine.finish([again])

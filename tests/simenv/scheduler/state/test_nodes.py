@@ -369,8 +369,7 @@ def test_only_crashing_task_of_chunk_is_charged(machine: CheckedScheduler) -> No
         if not machine.state.tasks:
             break
     poisoned = [e for e in machine.endings if e.state is TaskState.FAILED]
-    assert [e.record.number for e in poisoned] == [guilty]
-    assert finished == set(task) - {guilty}
+    assert ([e.record.number for e in poisoned], finished) == ([guilty], set(task) - {guilty})
     assert all(e.record.deaths == 0 for e in machine.endings if e.record.number != guilty)
 
 
@@ -400,8 +399,7 @@ def test_running_task_is_charged_for_crash_prefetched_one_not(machine: CheckedSc
     machine.begin(sends[0].records[0])
     machine.lose("main-0")
     first, second = (machine.state.tasks[s.records[0].number] for s in sends)
-    assert (first.deaths, second.deaths) == (1, 0)
-    assert second.incident == 0
+    assert (first.deaths, second.deaths, second.incident) == (1, 0, 0)
 
 
 def test_worker_without_heartbeats_is_killed_its_task_requeued(machine: CheckedScheduler) -> None:

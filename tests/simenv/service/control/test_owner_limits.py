@@ -70,8 +70,7 @@ def test_task_of_another_owner_cannot_be_cancelled(town: MultiUserHarness) -> No
     task = town.order(town.ana)
     before = dict(town.state.tasks)
     answer = town.get(m.Cancelled, m.Cancel(1, [task]), town.ben)
-    assert answer.words == ["unknown"]
-    assert town.state.tasks == before
+    assert (answer.words, town.state.tasks) == (["unknown"], before)
     answers = town.say(m.Cancel(1, [task]), town.ana)
     assert [a.words for a in answers if isinstance(a, m.Cancelled)] == [["cancelled"]]
     answer = town.get(m.Cancelled, m.Cancel(1, [task]), town.ben)

@@ -87,8 +87,7 @@ def test_history_survives_restart(bench: ServiceHarness) -> None:
     before = told(bench)
     bench.restart()
     after = told(bench)
-    assert after[:4] == before[:4]
-    assert [row.state for row in after[4:]] == [TaskState.QUEUED] * 2
+    assert (after[:4], [row.state for row in after[4:]]) == (before[:4], [TaskState.QUEUED] * 2)
     assert bench.say(queries.GetApp(1)) == [queries.App(1, "run-1")]
 
 

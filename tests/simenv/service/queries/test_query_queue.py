@@ -81,8 +81,7 @@ def test_completions_are_read_once(bench: ServiceHarness, monkeypatch: pytest.Mo
     assert len(looks) == 1
     groups = [answer for answer in answers if isinstance(answer, m.Completed)]
     table = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
-    assert table == {number: number for number in item}
-    assert answers[-1] == m.UnknownTasks(1, [])
+    assert (table, answers[-1]) == ({number: number for number in item}, m.UnknownTasks(1, []))
 
 
 def test_completion_not_stored_yet_is_not_reported_as_unknown(bench: ServiceHarness) -> None:

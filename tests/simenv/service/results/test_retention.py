@@ -230,8 +230,7 @@ def test_removal_resumes_once_journal_can_be_written_again(bench: ServiceHarness
         freed += [a.freed.tasks for a in bench.heard() if isinstance(a, GarbageCollected)]
         if freed:
             break
-    assert bench.loop.store_error == ""
-    assert freed == [10]
+    assert (bench.loop.store_error, freed) == ("", [10])
     assert bench.submit(spec(2), key="~later") == m.Accepted(5, 12, 1)
 
 
