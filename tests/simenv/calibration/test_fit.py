@@ -44,7 +44,7 @@ def fitted(counts: CountsData) -> FittedDevice:
 def split(counts: CountsData) -> CountsData:
     """Every fourth circuit is a test circuit."""
     rows = tuple(
-        msgspec.structs.replace(each, is_test=k % 4 == 0) for k, each in enumerate(counts.records)
+        msgspec.structs.replace(r, is_test=k % 4 == 0) for k, r in enumerate(counts.records)
     )
     return msgspec.structs.replace(counts, records=rows)
 

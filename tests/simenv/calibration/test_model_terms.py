@@ -87,9 +87,7 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     problem, _ = problem_of(lima, data, ())
     place = [(each.kind, each.qubits) for each in problem.components].index(("relaxation", (1,)))
     wanted = math.log((lima.qubits[1].t1_us or 0.0) / 15.0)
-    table = {
-        heavy: fit(problem, Prior(0.1, 0.3, heavy=heavy)).values[place] for heavy in (False, True)
-    }
+    table = {h: fit(problem, Prior(0.1, 0.3, heavy=h)).values[place] for h in (False, True)}
     assert abs(table[True] - wanted) < 0.25 * wanted
     assert abs(table[True] - wanted) < abs(table[False] - wanted)
 

@@ -35,9 +35,7 @@ PAIR = (0, 1)
 def changed(**values: float) -> CalibrationSnapshot:
     """The lattice with other values at all qubits."""
     device = library.load("superconducting-lattice")
-    qubits = [
-        msgspec.structs.replace(qubit, readout_error=None, **values) for qubit in device.qubits
-    ]
+    qubits = [msgspec.structs.replace(q, readout_error=None, **values) for q in device.qubits]
     return msgspec.structs.replace(device, name="changed", qubits=tuple(qubits))
 
 

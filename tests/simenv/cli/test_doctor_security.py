@@ -150,7 +150,7 @@ def test_processes_of_other_users_are_detected() -> None:
 
 
 BROKEN = ProbeResult(
-    "prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room"
+    "prte", "PRTE 3.0.14", "/opt/prte", False, "2 ranks ended with exit 1: no room"
 )
 WORKING = ProbeResult("mpirun", "Open MPI 4.1.4", "/opt/mpirun", True, "Open MPI v4.1.4", 0.31)
 NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")

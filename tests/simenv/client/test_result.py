@@ -52,10 +52,8 @@ def test_map_yields_results_in_order(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=50)
     circuits = [BELL.replace("h q[0]", f"rx({k}.5) q[0]") for k in range(20)]
     results = list(executor.map(circuits, seed=8))
-    assert len({result.task for result in results}) == 20
-    assert [result.counts for result in executor.map(circuits, seed=8)] == [
-        result.counts for result in results
-    ]
+    assert len({got.task for got in results}) == 20
+    assert [got.counts for got in executor.map(circuits, seed=8)] == [got.counts for got in results]
 
 
 def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
@@ -102,17 +100,15 @@ def result(**changes: object) -> Result:
 
 
 def test_outcomes_are_arrays_and_counted_once() -> None:
-    outcome = result()
-    assert outcome.counts == {"00": 1000, "11": 24}
-    assert outcome.counts is outcome.counts
-    outcome = result()
-    assert (outcome.outcomes.tolist(), outcome.outcome_counts.tolist()) == ([0, 3], [1000, 24])
-    assert outcome.outcome_counts.dtype == np.uint32
+    got = result()
+    assert got.counts == {"00": 1000, "11": 24}
+    assert got.counts is got.counts
+    got = result()
+    assert (got.outcomes.tolist(), got.outcome_counts.tolist()) == ([0, 3], [1000, 24])
+    assert got.outcome_counts.dtype == np.uint32
     row = (1 << 66 | 1).to_bytes(9, "little")
-    outcome = result(
-        registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
-    )
-    assert (outcome.outcomes.shape, outcome.counts) == ((1, 9), {"1" + "0" * 65 + "1": 7})
+    got = result(registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7))
+    assert (got.outcomes.shape, got.counts) == ((1, 9), {"1" + "0" * 65 + "1": 7})
 
 
 def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None:

@@ -50,7 +50,7 @@ def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
         sender = Sender(value)
         sender.pause_s = 0.2
         threads = [
-            threading.Thread(target=sender.send, args=({"kind": "x", "n": n},)) for n in range(2)
+            threading.Thread(target=sender.send, args=({"kind": "x", "n": k},)) for k in range(2)
         ]
         for thread in threads:
             thread.start()

@@ -385,24 +385,22 @@ def test_gangs_that_need_same_slots_run_in_order_of_arrival() -> None:
         crew("left", ranks=4, count=1),
         crew("right", ranks=4, count=1),
     )
-    machine = CheckedScheduler(limits=cluster(2, 2), specs=specs)
-    machine.submit(4, cost=200_000.0)
-    small = machine.assign()
+    host = CheckedScheduler(limits=cluster(2, 2), specs=specs)
+    host.submit(4, cost=200_000.0)
+    small = host.assign()
     assert len(small) == 4
-    machine.now_ns += SECOND * 3 // 2  # no short ones come
-    machine.hear()
-    (right,) = machine.submit(1, along=work("right", 4, 5e5))
-    (left,) = machine.submit(1, along=work("left", 4, 5e5))
+    host.now_ns += SECOND * 3 // 2  # no short ones come
+    host.hear()
+    (right,) = host.submit(1, along=work("right", 4, 5e5))
+    (left,) = host.submit(1, along=work("left", 4, 5e5))
     for send in small:
-        assert machine.assign() == []
-        assert all(
-            h.claimed_slots + h.backfill_slots <= 2 for h in machine.state.nodes.hosts.values()
-        )
-        machine.finish(send.records)
-    (first,) = machine.assign()
+        assert host.assign() == []
+        assert all(h.claimed_slots + h.backfill_slots <= 2 for h in host.state.nodes.hosts.values())
+        host.finish(send.records)
+    (first,) = host.assign()
     assert [r.number for r in first.records] == [right], "the one that came first"
-    machine.finish(first.records)
-    (second,) = machine.assign()
+    host.finish(first.records)
+    (second,) = host.assign()
     assert [r.number for r in second.records] == [left]
 
 

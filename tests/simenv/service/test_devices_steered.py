@@ -32,13 +32,9 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
 
 def test_draining_device_refuses_tasks_and_finishes_accepted(office: ReservationHarness) -> None:
     assert isinstance(office.submit(), m.Accepted)
-    result = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
-    assert (result.changed, result.info.state, result.info.drain_mode) == (
-        True,
-        "draining",
-        "graceful",
-    )
-    assert result.info.drain_started_ns > 0
+    got = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    assert (got.changed, got.info.state, got.info.drain_mode) == (True, "draining", "graceful")
+    assert got.info.drain_started_ns > 0
     refused = office.submit(key="~b")
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "insufficient"

@@ -59,18 +59,16 @@ def mixed(structure: int, seed: int) -> QuantumCircuit:
     """Random gates with angles on random qubits, from generic and special values."""
     shape, values = np.random.default_rng(structure), np.random.default_rng((structure, seed))
     circuit = QuantumCircuit(WIDTH, global_phase=0.3)
-    standard_gate_name_mapping = get_standard_gate_name_mapping()
+    mapping = get_standard_gate_name_mapping()
     for name in ("h", "cx", "t"):
-        circuit.append(
-            standard_gate_name_mapping[name], range(standard_gate_name_mapping[name].num_qubits)
-        )
+        circuit.append(mapping[name], range(mapping[name].num_qubits))
     for _ in range(12):
         name, size, count = GATES[int(shape.integers(len(GATES)))]
         qubits = shape.permutation(WIDTH)[:size].tolist()
         special = shape.random(count) < 0.3
         eighths = shape.integers(-8, 9, count)
         angles = np.where(special, eighths * math.pi / 4, values.uniform(-7.0, 7.0, count))
-        circuit.append(type(standard_gate_name_mapping[name])(*angles.tolist()), qubits)
+        circuit.append(type(mapping[name])(*angles.tolist()), qubits)
     return circuit
 
 

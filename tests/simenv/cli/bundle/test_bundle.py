@@ -82,12 +82,8 @@ def test_bundle_of_poison_is_poison(environment: live.Live, shell: Shell, tmp_pa
         first = task.exception(120)
     assert isinstance(first, errors.TaskFailedError)
     bundled(environment, task.id, tmp_path / "made")
-    result = manifest(tmp_path / "made")
-    assert (result["failure"]["reason"], result["attempts"], len(result["lost"])) == (
-        "poison",
-        3,
-        2,
-    )
+    got = manifest(tmp_path / "made")
+    assert (got["failure"]["reason"], got["attempts"], len(got["lost"])) == ("poison", 3, 2)
     again = shell("submit", str(tmp_path / "made"), "--wait", "--json").object
     assert again["error"]["reason"] == "poison"
     assert again["error"]["message"].partition(": ")[2] == first.message.partition(": ")[2]

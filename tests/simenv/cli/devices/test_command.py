@@ -141,12 +141,8 @@ def test_an_error_of_a_file_names_its_field(shell: Shell, tmp_path: Path) -> Non
 
 def test_values_of_one_qubit_are_shown_with_their_dates(shell: Shell, tmp_path: Path) -> None:
     shell("devices", "import", *write(tmp_path, "ibm-properties"), "--name", "mine")
-    result = shell("devices", "show", "mine", "--qubit", "0")
-    assert [row.split() for row in result.out.splitlines()][1] == [
-        "t1_us",
-        "100.5",
-        samples.EARLIER,
-    ]
+    got = shell("devices", "show", "mine", "--qubit", "0")
+    assert [row.split() for row in got.out.splitlines()][1] == ["t1_us", "100.5", samples.EARLIER]
     outcome = shell("devices", "show", "mine", "--qubit", "0", "--json").object
     assert outcome["values"]["p10"] == 0.03
     assert {gate["name"] for gate in outcome["gates"]} == {"rz", "sx", "x", "cz"}

@@ -105,10 +105,8 @@ def test_home_writable_by_others_fails(home: Path) -> None:
 def test_stale_connection_file_is_a_warning(home: Path) -> None:
     folder = home / "old"
     folder.mkdir()
-    connection_file = ConnectionFile(
-        1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home)
-    )
-    (folder / "connection.json").write_bytes(msgspec.json.encode(connection_file))
+    file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home))
+    (folder / "connection.json").write_bytes(msgspec.json.encode(file))
     stale = next(doctor_checks.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
 
@@ -170,9 +168,7 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
 def test_remedy_shared_by_several_checks_is_printed_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lacks = [
-        DoctorFinding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")
-    ]
+    lacks = [DoctorFinding("warn", w, "no MPI", "pip install mpi") for w in ("launcher", "mpi")]
     monkeypatch.setattr(doctor, "findings", lambda: iter(lacks))
     assert run(["doctor"]) == 0
     assert capsys.readouterr().out.count("type: pip install mpi") == 1

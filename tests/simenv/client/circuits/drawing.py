@@ -211,16 +211,11 @@ def circuits(draw: st.DrawFn, *, dynamic: bool = True, plain: bool = False) -> Q
 @st.composite
 def expressions(draw: st.DrawFn, parameters: list[Parameter]) -> Any:
     """A parameter, or an expression that is finite everywhere."""
-    result = draw(st.sampled_from(parameters))
+    got = draw(st.sampled_from(parameters))
     other = draw(st.sampled_from(parameters))
     factor = draw(st.integers(-3, 3).filter(bool))
-    finite = [result, factor * result, result + other, result * other, result / factor - 1]
-    finite += [
-        (result * other).sin(),
-        (result - other).abs(),
-        1 / (2 + result.cos()),
-        (result + 1) ** 2,
-    ]
+    finite = [got, factor * got, got + other, got * other, got / factor - 1]
+    finite += [(got * other).sin(), (got - other).abs(), 1 / (2 + got.cos()), (got + 1) ** 2]
     return draw(st.sampled_from(finite))
 
 

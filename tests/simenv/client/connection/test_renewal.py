@@ -89,10 +89,8 @@ def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
 def ended(file: ResultFile) -> m.Completion:
     data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
     payload = codec.encode(data)
-    result = completion(1)
-    return msgspec.structs.replace(
-        result, payload=payload, checksum=result_files.zlib.crc32(payload)
-    )
+    got = completion(1)
+    return msgspec.structs.replace(got, payload=payload, checksum=result_files.zlib.crc32(payload))
 
 
 def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:

@@ -77,23 +77,21 @@ def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None
 
 
 def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None:
-    result, other = reserve(qpm), reserve(qpm)
+    got, other = reserve(qpm), reserve(qpm)
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q", reservation_id=other)
-    cids = {
-        number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (result, other)
-    }
+    cids = {number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (got, other)}
     assert read(qpm, None, other)["cid"] == cids[other]
     assert endpoint.get().payload["reservation_id"] == other
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
-        answer = poll(cids[result], reservation_id=other)
+        answer = poll(cids[got], reservation_id=other)
         assert (answer["outcome"], answer["reason"]) == (
             "INVALID_RESERVATION", "reservation-mismatch",
         )  # fmt: skip
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS", "it runs under one: nobody else reads it"
-    qpm.release(reservation_id=result)
-    record = read(qpm, cids[result], result)
-    assert (record["reservation_id"], record["rc"]) == (result, 0)
+    qpm.release(reservation_id=got)
+    record = read(qpm, cids[got], got)
+    assert (record["reservation_id"], record["rc"]) == (got, 0)
     assert endpoint.empty()
 
 

@@ -289,10 +289,7 @@ def test_parts_of_a_cut_circuit_go_to_the_pools_named_for_them() -> None:
                 task = stream.submit(circuit)
                 values = task.result(WAIT_S).expectations
             assert values[1] == pytest.approx(1.0, abs=0.5)
-            assert {result.worker.partition("-")[0] for result in task.result().parts} == {
-                "east",
-                "west",
-            }
+            assert {r.worker.partition("-")[0] for r in task.result().parts} == {"east", "west"}
     with pytest.raises(OptionError, match="no pool for part 'B'"):
         Cutting("ZZII", labels="AABB", pools={"A": "east"}).split(circuit)
     with pytest.raises(OptionError, match="2 parts for 1 pools"):

@@ -72,11 +72,9 @@ def test_variance_of_shots(observable: Any, device: Any) -> None:
     ids=["wires", "all", "op"],
 )
 def test_frequencies_are_the_probabilities(measurement: Any, device: Any) -> None:
-    result, wanted = measured(device, measurement), exact(measurement)
-    assert result.shape == wanted.shape
-    assert np.all(
-        np.abs(result - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS)
-    )
+    got, wanted = measured(device, measurement), exact(measurement)
+    assert got.shape == wanted.shape
+    assert np.all(np.abs(got - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS))
 
 
 def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None:

@@ -73,9 +73,7 @@ def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPat
 
 
 def test_requests_to_ended_process_expire_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = {
-        n: SimpleNamespace(remote_uuid=peer, deadline=9e9) for n, peer in enumerate(["a", "b"])
-    }
+    requests = {k: SimpleNamespace(remote_uuid=p, deadline=9e9) for k, p in enumerate(["a", "b"])}
     worker = SimpleNamespace(req_db=requests, req_db_lock=threading.Lock())
     workers = ModuleType("defw_workers")
     workers.worker_thread = worker  # type: ignore[attr-defined]

@@ -130,15 +130,13 @@ def test_registers_that_share_bits_give_what_aer_gives(ideal: SimenvBackend) -> 
     circuit.measure(1, loose)
     binds = {x: [0.0, np.pi]}
     result = ideal.run(circuit, parameter_binds=binds, shots=4, memory=True).result()
-    outcome = (
-        aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
-    )
-    for value, actual in zip(result.results, outcome.results, strict=True):
+    got = aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
+    for value, actual in zip(result.results, got.results, strict=True):
         assert value.data.to_dict() == actual.data.to_dict()
         assert {name: value.header[name] for name in ("creg_sizes", "memory_slots")} == {
             name: actual.header[name] for name in ("creg_sizes", "memory_slots")
         }
-    assert result.get_counts() == outcome.get_counts()
+    assert result.get_counts() == got.get_counts()
 
 
 def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> None:

@@ -188,14 +188,9 @@ def test_reports_contain_each_verdict() -> None:
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
     assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["skipped"]]
     assert "why <&>" in suite[1][0].attrib["message"]
-    document = json.loads(json.dumps(runner.plain(a_report())))
-    assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (
-        False,
-        1,
-        1,
-        1,
-    )
-    assert [each["state"] for each in document["rows"]] == ["passed", "failed", "skipped"]
+    doc = json.loads(json.dumps(runner.plain(a_report())))
+    assert (doc["ok"], doc["passed"], doc["failed"], doc["skipped"]) == (False, 1, 1, 1)
+    assert [each["state"] for each in doc["rows"]] == ["passed", "failed", "skipped"]
 
 
 def test_table_shows_failures_without_control_characters() -> None:

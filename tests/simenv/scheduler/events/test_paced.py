@@ -239,13 +239,11 @@ def test_short_runs_that_were_sent_keep_their_places_after_a_restart() -> None:
 
 
 def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
-    machine = paced()
-    machine.submit(1, **along(60 * MS))
-    machine.scheduler.restore_paced(
-        {7: StoredRun("lab", 3, WALL_NS), 1: StoredRun("x", 4, WALL_NS)}
-    )
-    check(machine.state)
-    assert machine.state.paced.take_changes() == {7: None, 1: None}
+    host = paced()
+    host.submit(1, **along(60 * MS))
+    host.scheduler.restore_paced({7: StoredRun("lab", 3, WALL_NS), 1: StoredRun("x", 4, WALL_NS)})
+    check(host.state)
+    assert host.state.paced.take_changes() == {7: None, 1: None}
 
 
 def test_forecast_is_that_of_the_machine() -> None:

@@ -236,7 +236,5 @@ def test_queue_head_has_least_aged_priority_of_all_lanes_after_random_events(see
                 sent.append(waiting.pop(head.number))
         for allow_long in (True, False):
             heads = [lanes.head(allow_long) for lanes in queue._lanes.values()]
-            least = min(
-                (each for each in heads if each is not None), key=aged_priority, default=None
-            )
+            least = min((h for h in heads if h is not None), key=aged_priority, default=None)
             assert queue.head(allow_long) is least

@@ -89,17 +89,15 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
 
 
 def test_worker_name_is_reused_only_after_its_process_ended() -> None:
-    machine = CheckedScheduler(1, cluster(2))
-    old = machine.start_of("main-0")
-    machine.keep(
-        machine.scheduler.worker_unusable("main-0", "it cannot be reached", machine.now_ns)
-    )
-    machine.tick(1.1)
-    assert list(machine.state.workers) == ["main-1"]
-    machine.keep(machine.scheduler.worker_lost("main-0", old, "signal 9", machine.now_ns))
-    machine.lose("main-1")
-    machine.tick(2.1)
-    assert list(machine.state.workers) == ["main-0"]
+    host = CheckedScheduler(1, cluster(2))
+    old = host.start_of("main-0")
+    host.keep(host.scheduler.worker_unusable("main-0", "it cannot be reached", host.now_ns))
+    host.tick(1.1)
+    assert list(host.state.workers) == ["main-1"]
+    host.keep(host.scheduler.worker_lost("main-0", old, "signal 9", host.now_ns))
+    host.lose("main-1")
+    host.tick(2.1)
+    assert list(host.state.workers) == ["main-0"]
 
 
 def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:

@@ -112,13 +112,11 @@ def test_angles_are_located_correctly_when_their_bytes_also_occur_elsewhere() ->
 
 def test_program_without_angles_or_with_other_encoding_is_not_cached() -> None:
     layouts = StructureCache()
-    result = program()
-    assert not layouts.keep(
-        result.packed(), msgspec.structs.replace(result, params=b""), MARK, KNOWN
-    )
-    short = msgspec.msgpack.encode(msgspec.structs.astuple(result)[:10])  # defaults left out
-    assert msgspec.msgpack.decode(short, type=Program) == result
-    assert not layouts.keep(short, result, MARK, KNOWN)
+    got = program()
+    assert not layouts.keep(got.packed(), msgspec.structs.replace(got, params=b""), MARK, KNOWN)
+    short = msgspec.msgpack.encode(msgspec.structs.astuple(got)[:10])  # defaults left out
+    assert msgspec.msgpack.decode(short, type=Program) == got
+    assert not layouts.keep(short, got, MARK, KNOWN)
 
 
 def test_oldest_angle_position_is_evicted_when_cache_is_full() -> None:

@@ -35,15 +35,11 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
 
 def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MAX_DOCUMENTS", 2)
-    noise_documents = NoiseDocuments(journal, lambda: {"a0"})
-    noise_documents.add("z0", b"other", "ben")
+    documents = NoiseDocuments(journal, lambda: {"a0"})
+    documents.add("z0", b"other", "ben")
     for name in ("a0", "a1", "a2"):
-        noise_documents.add(name, b"body", "ana")
-    assert [name for name in ("a0", "a1", "a2", "z0") if name in noise_documents] == [
-        "a0",
-        "a2",
-        "z0",
-    ]
+        documents.add(name, b"body", "ana")
+    assert [n for n in ("a0", "a1", "a2", "z0") if n in documents] == ["a0", "a2", "z0"]
 
 
 def test_owner_of_documents_in_use_only(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,7 @@ def test_line_limits(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Monke
     rate_limited_log = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
         rate_limited_log.warning("nonsense %d", k)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"nonsense {k}" for k in range(LINES)
-    ]
+    assert [r.getMessage() for r in caplog.records] == [f"nonsense {k}" for k in range(LINES)]
     now += WINDOW_S
     caplog.clear()
     rate_limited_log.warning("again")

@@ -125,21 +125,19 @@ def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> Non
 
 def test_service_lifecycle_lists_all_events_and_audit_records(qpm: QPM, env: simenv.Client) -> None:
     qpm.reconcile_runtime_state(reason="a drill")
-    service_lifecycle_telemetry = qpm.get_service_lifecycle_telemetry()
-    names = {event["event"] for event in service_lifecycle_telemetry["lifecycle_events"]}
+    telemetry = qpm.get_service_lifecycle_telemetry()
+    names = {event["event"] for event in telemetry["lifecycle_events"]}
     assert "service-restart" in names
     assert "service-recovered" in names
-    assert all(
-        event["timestamp_ns"] > 10**18 for event in service_lifecycle_telemetry["lifecycle_events"]
-    )
-    kinds = [event["details"]["kind"] for event in service_lifecycle_telemetry["lifecycle_events"]]
+    assert all(event["timestamp_ns"] > 10**18 for event in telemetry["lifecycle_events"])
+    kinds = [event["details"]["kind"] for event in telemetry["lifecycle_events"]]
     assert kinds == [event.kind for event in env.events()]
-    (record,) = service_lifecycle_telemetry["audit_records"]
+    (record,) = telemetry["audit_records"]
     assert (record["operation"], record["reason"]) == ("reconcile_runtime_state", "a drill")
-    assert service_lifecycle_telemetry["reconciliation_faults"] == []
+    assert telemetry["reconciliation_faults"] == []
     assert (
-        service_lifecycle_telemetry["access_class"],
-        service_lifecycle_telemetry["telemetry"]["object"],
+        telemetry["access_class"],
+        telemetry["telemetry"]["object"],
     ) == ("operator", "service-lifecycle")
 
 
@@ -190,17 +188,15 @@ def test_control_and_reservation_events_are_listed(qpm: QPM, env: simenv.Client)
     qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "priority"})
     with env.reserve("main"):
         pass
-    lifecycle_events = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
-    named = {event["details"]["kind"]: event["event"] for event in lifecycle_events}
+    events = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
+    named = {event["details"]["kind"]: event["event"] for event in events}
     assert named["device.paused"] == "scheduler-paused"
     assert named["device.draining"] == "scheduler-draining"
     assert named["device.resumed"] == "scheduler-resumed"
     assert named["device.bounded"] == "scheduler-dispatch-limits-change"
     assert named["device.ordered"] == "scheduler-policy-change"
     assert named["reservation.made"] == "service-state-change"
-    (reason,) = {
-        event["reason"] for event in lifecycle_events if event["event"] == "scheduler-paused"
-    }
+    (reason,) = {event["reason"] for event in events if event["event"] == "scheduler-paused"}
     assert reason == "a drill"
 
 
