@@ -165,7 +165,7 @@ def test_grant_is_charged_to_the_owner_of_the_newest_state() -> None:
     scheduler.finish(part(scheduler, owner="ana").records)
     assert scheduler_state.of_owner(scheduler.state, "ana").state_bytes == GIB
     scheduler.finish(part(scheduler, owner="bo").records)  # on the same worker, in its place
-    use = {name: scheduler_state.of_owner(scheduler.state, n).state_bytes for n in ("ana", "bo")}
+    use = {n: scheduler_state.of_owner(scheduler.state, n).state_bytes for n in ("ana", "bo")}
     assert use == {"ana": 0, "bo": GIB}
     scheduler.tick(KEEP_S + 3)
     assert scheduler_state.of_owner(scheduler.state, "bo").state_bytes == 0
