@@ -1,9 +1,11 @@
-"""`simenv calibrate` and `simenv score` in this process."""
+"""`simenv calibrate` and `simenv score` in this process, and plots of scores."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
 from simenv.calibration import data
 from simenv.calibration.accept import below
-from simenv.calibration.score import Score, ScoreRow
+from simenv.calibration.score import IdealDistributions, Predictor, Score, ScoreRow, score
 from simenv.cli.app import run
 from simenv.cli.devices import overview
 from simenv.errors import StoreError
@@ -115,3 +117,50 @@ def test_failed_write_keeps(home: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert (home / "devices" / "mine.json").read_bytes() == before
     assert (home / "devices" / "mine.h5").read_bytes() == b"earlier"
     assert len(list((home / "devices").iterdir())) == 2
+
+
+@pytest.fixture
+def report() -> Any:
+    pytest.importorskip("matplotlib")
+    return importlib.import_module("simenv.calibration.report")
+
+
+def test_comparison_shows_limits(
+    report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, snapshot = random_counts(2, 2)
+    result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
+    axes = []
+
+    def keep(figure: object, *_: object, **__: object) -> None:
+        axes.extend(figure.axes)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(report.Figure, "savefig", keep)
+    report.comparison("chip", result, tmp_path / "chip.png")
+    labels = {text.get_text() for text in axes[0].get_yticklabels()}
+    assert labels == {"chip", "uniform", "ideal", "ceiling"}
+    assert axes[0].get_xscale() == "log"
+
+
+def test_one_circuit_is_drawn(report: Any, tmp_path: Path) -> None:
+    counts, snapshot = random_counts(1, 2)
+    result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
+    paths = report.draw("a chip", result, tmp_path)
+    assert [path.name for path in paths] == [
+        f"a-chip-{name}.png" for name in ("comparison", "parity", "volumetric")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "labelled"),
+    [
+        ([1.0], [1.0]),
+        ([1.0, 11.0, 21.0], [1.0, 11.0, 21.0]),
+        ([0.0, 1.0, 70.0], [0.0, 70.0]),
+        ([float(day) for day in range(71)], [10.0 * k for k in range(8)]),
+    ],
+)
+def test_labelled_days_do_not_overlap(
+    report: Any, days: list[float], labelled: list[float]
+) -> None:
+    assert report._spread(days) == labelled

@@ -1,4 +1,4 @@
-"""Documents and the registry of devices."""
+"""Documents, the registry of devices, and the first check of a circuit for a device."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 from failing import fails
 
+from simenv.client.circuits import load
 from simenv.errors import LimitExceededError
-from simenv.service.devices import resolve
+from simenv.model import TaskOptions, decode_program
+from simenv.service.devices import context, resolve
+from simenv.service.devices.context import DeviceContext
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import MAX_SENT, NoiseDocuments, SentDocuments
 from simenv.service.journal.writer import Journal
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+from simulators.compiler import kernel
 
 
 @pytest.fixture
@@ -73,3 +79,26 @@ def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Pa
     other = DeviceRegistry(tmp_path).document(device.digest, device.body).result(60)
     assert other.digest == device.digest
     registry.close()
+
+
+NAME = "superconducting-lattice"
+TEXT = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nx q;\nmeasure q -> c;\n"
+
+
+def test_first_check_compiles_few_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task would wait for them; the loop checks no circuit before they are compiled."""
+    monkeypatch.setattr(kernel, "_kernels", dict(kernel._kernels))
+
+    @kernel.kernel(kernel.INT, returns=kernel.INT, group="attachment")
+    def unneeded(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    monkeypatch.setattr(context, "kernels", lambda _group: (unneeded,))
+    registry = DeviceRegistry(tmp_path)
+    device = registry.get(NAME).result()
+    registry.close()
+    circuit = Circuit.from_program(decode_program(load(TEXT).packed))
+    checks = DeviceContext(device.info, device, TaskOptions(device=NAME))
+    assert checks.examined(circuit, profile(circuit, ("counts",), ())).noise is not None
+    assert not unneeded.is_loaded
+    assert not checks.is_loaded
