@@ -160,7 +160,7 @@ def test_one_circuit_is_drawn(report: Any, tmp_path: Path) -> None:
         ([float(day) for day in range(71)], [10.0 * k for k in range(8)]),
     ],
 )
-def test_labelled_days_do_not_overlap(
+def test_labels_of_days_do_not_overlap(
     report: Any, days: list[float], labelled: list[float]
 ) -> None:
     assert report._spread(days) == labelled
