@@ -39,11 +39,11 @@ Shell = Callable[..., Answer]
 
 
 def shell_of(environment: str, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """A command line of an environment, run in this process."""
+    """A command line of an environment, of the default one without a name, run in this process."""
 
     def call(*words: str, name: str = environment) -> Answer:
         capfd.readouterr()
-        code = run(["--name", name, *words])
+        code = run([*(["--name", name] if name else []), *words])
         output = capfd.readouterr()
         assert "Traceback" not in output.err
         return Answer(code, output.out, output.err)

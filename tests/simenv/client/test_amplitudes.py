@@ -364,9 +364,6 @@ def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
     env.cancel(tasks)
 
 
-# --- several sweeps in one call -----------------------------------------------------------------
-
-
 def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> None:
     wide = circuit(4)
     work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]

@@ -183,9 +183,6 @@ def test_reason_names_parent_and_state_and_wait_is_unknown(pair: CheckedSchedule
     assert reason() == "ends: t-2 did not end as DONE"
 
 
-# --- reservations ---------------------------------------------------------------------------------
-
-
 def test_units_come_first_then_the_parent(host: Claimant) -> None:
     number = host.reserve(4).reservation
     (parent,) = host.submit()
@@ -237,9 +234,6 @@ def test_end_of_a_reservation_cancels_its_dependent_tasks(host: Claimant) -> Non
     host.keep(host.scheduler.close_reservation(reservation, released, "", 0, host.now_ns))
     assert endings(host)[child].state is TaskState.CANCELLED
     assert not host.state.dependencies.by_task
-
-
-# --- random graphs --------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)

@@ -223,9 +223,6 @@ def test_connection_beyond_limit_of_key_is_refused_with_reason(tmp_path: Path) -
     house.close()
 
 
-# --- what is sent ahead of the service -----------------------------------------------------------
-
-
 def greeting(size: int) -> bytes:
     """Of ZMTP with CURVE, and the head of a command frame of that size."""
     start = b"\xff\0\0\0\0\0\0\0\1\x7f\3\1" + b"CURVE".ljust(20, b"\0") + b"\0" + bytes(31)

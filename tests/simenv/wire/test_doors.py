@@ -202,9 +202,6 @@ def test_send_to_closed_memory_listener_raises_no_service_error() -> None:
     fails(NoServiceError, "", client.send, b"question")
 
 
-# --- ZeroMQ alone: what a stranger may do to a socket ----------------------------------------
-
-
 @pytest.fixture
 def zmq_house(tmp_path: Path) -> Iterator[House]:
     built = House("zmq", tmp_path)

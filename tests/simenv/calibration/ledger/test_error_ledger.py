@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from changed_devices import scaled_errors
+from circuits import bell
 from failing import fails
 from qiskit import QuantumCircuit
 
@@ -164,14 +165,6 @@ def test_a_circuit_that_branches_is_refused() -> None:
 
 
 DEVICE = "superconducting-lattice"
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2, 2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure([0, 1], [0, 1])
-    return circuit
 
 
 def test_circuits_and_files_have_one_ledger() -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import calibration_samples as samples
 import pytest
-from shell import Answer, Shell
+from shell import Shell, shell_of
 
 from noise_models import library, snapshot
-from simenv.cli.app import run
 from simenv.cli.devices import overview
 
 
@@ -27,14 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shell(capfd: pytest.CaptureFixture[str]) -> Shell:
-    def call(*words: str) -> Answer:
-        capfd.readouterr()
-        code = run(words)
-        output = capfd.readouterr()
-        assert "Traceback" not in output.err
-        return Answer(code, output.out, output.err)
-
-    return call
+    return shell_of("", capfd)
 
 
 def write(folder: Path, form: str) -> list[str]:

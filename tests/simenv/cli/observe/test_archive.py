@@ -11,9 +11,8 @@ from circuits import bell, faulty
 from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit
-from shell import Answer
+from shell import Answer, shell_of
 
-from simenv.cli.app import run
 from simenv.client import environments
 from simenv.errors import TaskFailedError
 from simulators.fault import engine as fault
@@ -27,14 +26,7 @@ LARGE = 17  # qubits: 2 MiB of amplitudes, in a file of their own
 
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    def command(live: Live, *words: str) -> Answer:
-        capfd.readouterr()
-        code = run(["--name", live.name, *words])
-        output = capfd.readouterr()
-        assert "Traceback" not in output.err
-        return Answer(code, output.out, output.err)
-
-    return command
+    return lambda live, *words: shell_of(live.name, capfd)(*words)
 
 
 def superposition(num_qubits: int) -> QuantumCircuit:

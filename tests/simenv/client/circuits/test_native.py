@@ -12,6 +12,7 @@ from typing import Any
 import drawing
 import numpy as np
 import pytest
+from circuits import ladder
 from hypothesis import HealthCheck, given, settings, strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit, library
@@ -47,16 +48,6 @@ def assert_left_to_the_walk(circuit: QuantumCircuit) -> None:
 def of(operation: Instruction) -> QuantumCircuit:
     circuit = QuantumCircuit(max(operation.num_qubits, 1), operation.num_clbits)
     circuit.append(operation, range(operation.num_qubits)[::-1], range(operation.num_clbits))
-    return circuit
-
-
-def ladder(width: int, layers: int = 1) -> QuantumCircuit:
-    circuit = QuantumCircuit(width, width)
-    for layer in range(layers):
-        for qubit in range(width):
-            circuit.ry(0.1 + layer + qubit, qubit)
-            circuit.cx(qubit, (qubit + 1) % width)
-    circuit.measure(range(width), range(width))
     return circuit
 
 

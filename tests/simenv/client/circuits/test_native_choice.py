@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from circuits import ladder
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
@@ -24,16 +25,6 @@ rx(0.5) q[1];
 cx q[1],q[0];
 measure q -> c;
 """
-
-
-def ladder(width: int, layers: int = 1) -> QuantumCircuit:
-    circuit = QuantumCircuit(width, width)
-    for layer in range(layers):
-        for qubit in range(width):
-            circuit.ry(0.1 + layer + qubit, qubit)
-            circuit.cx(qubit, (qubit + 1) % width)
-    circuit.measure(range(width), range(width))
-    return circuit
 
 
 def packed(loaded: PackedCircuit | None) -> bytes:

@@ -79,9 +79,6 @@ def test_corrupt_result_not_stored_raises(link: ServiceSession, idle: Peer, word
     fails(NotFoundError, "no longer kept", task.result, 10)
 
 
-# --- in a file ----------------------------------------------------------------------------------
-
-
 def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
     return result_files.write(folder / name, {"counts": ARRAY}, {}, name=name)
 

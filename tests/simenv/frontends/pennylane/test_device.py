@@ -144,9 +144,6 @@ def test_tracker_counts_executions_and_shots(device: Any) -> None:
     assert dev.tracker.totals["shots"] == 200  # two bases, as PennyLane counts them
 
 
-# --- an emulated device -----------------------------------------------------------------------
-
-
 def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
     value, odds = qml.QNode(bell, device(2, device="fez"))()
     assert 0.7 < value < 0.999

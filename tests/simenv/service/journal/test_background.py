@@ -117,9 +117,6 @@ def test_same_journal_stays(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyP
     live.close()
 
 
-# --- which to go on with ------------------------------------------------------------------------
-
-
 def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: EnvironmentPaths) -> None:
     assert choose_journal(paths, resume=False) == ""
     fails(NotFoundError, "neither", choose_journal, paths, resume=True)
@@ -175,9 +172,6 @@ def test_damaged_journal_is_refused_with_backup(paths: EnvironmentPaths, content
     error = fails(JournalError, "cannot be read", choose_journal, paths, resume=True)
     assert "--restore" in error.hint
     assert read_header(paths.copy) is not None
-
-
-# --- the lock -----------------------------------------------------------------------------------
 
 
 def held(path: Path, node: str) -> int:

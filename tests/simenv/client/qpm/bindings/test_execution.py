@@ -7,10 +7,10 @@ import io
 
 import numpy as np
 import pytest
-from circuits import tangled
+from circuits import bell, tangled
 from failing import fails
 from hosts import BAD, BELL, MIDDLE, PLAIN, TIMES, completion, info, running, until
-from qiskit import QuantumCircuit, qasm2, qpy
+from qiskit import qasm2, qpy
 
 import simenv
 from simenv.client.circuits import load
@@ -18,14 +18,6 @@ from simenv.client.qpm.provider import QPM
 from simenv.qpm.contract import ExecutionError
 
 CASES = {"num_qubits": 2, "num_shots": 200}
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2, 2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure([0, 1], [0, 1])
-    return circuit
 
 
 def as_qpy() -> str:
