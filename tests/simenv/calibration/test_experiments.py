@@ -73,12 +73,9 @@ def test_sets_do_not_touch_and_cover_everything() -> None:
                     assert not any({a, b} in coupled or a == b for a in one for b in two)
 
 
-def test_device_without_a_quarter_turn_is_refused_with_its_gates() -> None:
+def test_gates_and_qubits_that_a_device_lacks_are_refused() -> None:
     info = msgspec.structs.replace(chain(), gates=(GateInfo("rz", 1, 1), GateInfo("t", 1, 0)))
     assert "sx" in fails(InfeasibleError, r"native gates rz, t", clifford.native_set, info).hint
-
-
-def test_tested_qubits_and_pairs_are_those_of_the_device() -> None:
     fails(OptionError, "--qubits: 7", choose, chain(5), [0, 7])
     tested = choose(msgspec.structs.replace(chain(4), all_to_all=True, coupling=()), None)
     assert tested.pairs == [(0, 1), (0, 3), (1, 2), (2, 3)]

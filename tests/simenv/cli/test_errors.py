@@ -52,9 +52,7 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
     assert (caught["code"], caught["line"], caught["column"]) == ("program", 3, 1)
 
 
-def test_controls_are_escaped_and_debug_shows_traceback(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_controls_are_escaped_and_debug_shows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run_guarded(
         lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False
     )

@@ -266,16 +266,13 @@ def test_memory_on_an_emulated_device_is_noisy_and_reproducible(env: simenv.Clie
         assert len(both.counts) > 2
 
 
-def test_memory_of_nothing_is_refused_before_submission(env: simenv.Client) -> None:
+def test_memory_of_nothing_or_too_much_is_refused(env: simenv.Client) -> None:
     circuit = QuantumCircuit(1, 1)
     circuit.h(0)
     with pytest.raises(ProgramError, match="memory was asked of a circuit that measures nothing"):
         env.submit(circuit, outputs=("memory",))
     circuit.measure(0, 0)
     fails(OptionError, "there is no memory", env.submit, circuit, outputs=("memory",), shots=None)
-
-
-def test_too_large_memory_is_refused_with_the_limit(env: simenv.Client) -> None:
     circuit = QuantumCircuit(1, 100)
     circuit.measure(0, 0)
     with pytest.raises(
@@ -348,10 +345,22 @@ def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) 
     assert counts == expected
 
 
-def test_each_binding_may_have_its_own_seed(env: simenv.Client) -> None:
+def test_sweeps_have_their_own_seeds_and_a_bad_one_is_named(env: simenv.Client) -> None:
     seeds = list(range(100, 104))
     results = [t.result(60) for t in env.submit_many((circuit(), VALUES[:4]), seed=seeds)]
     assert [result.seed for result in results] == seeds
+    wide = circuit(4)
+    work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]
+    tasks = env.submit_many(work, shots=[100, 200, 300], seed=9)
+    results = [task.result(60) for task in tasks]
+    assert [result.shots for result in results] == [100] * 3 + [200] * 2 + [300]
+    assert [result.binding_index for result in results] == [0, 1, 2, 0, 1, 0]
+    assert len({result.seed for result in results}) == 3
+    again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
+    assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
+    with pytest.raises(BatchRefusedError) as caught:
+        env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
+    assert [error.index for error in caught.value.errors] == [1]
 
 
 def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
@@ -362,24 +371,6 @@ def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
     for task in together:
         fails(TaskCancelledError, "", task.result)
     env.cancel(tasks)
-
-
-def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> None:
-    wide = circuit(4)
-    work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]
-    tasks = env.submit_many(work, shots=[100, 200, 300], seed=9)
-    results = [task.result(60) for task in tasks]
-    assert [result.shots for result in results] == [100] * 3 + [200] * 2 + [300]
-    assert [result.binding_index for result in results] == [0, 1, 2, 0, 1, 0]
-    assert len({result.seed for result in results}) == 3
-    again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
-    assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
-
-
-def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
-    with pytest.raises(BatchRefusedError) as caught:
-        env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
-    assert [error.index for error in caught.value.errors] == [1]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def in_child(work: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_bell_circuit_has_correlated_counts_seed_engine_and_timing(env: simenv.Client) -> None:
+def test_seed_is_drawn_returned_and_reproduces_counts(env: simenv.Client) -> None:
     result = env.submit(BELL, shots=4096, seed=7, name="bell").result(60)
     assert set(result.counts) == {"00", "11"}
     assert sum(result.counts.values()) == result.shots == 4096
@@ -61,9 +61,6 @@ def test_bell_circuit_has_correlated_counts_seed_engine_and_timing(env: simenv.C
     assert result.attempts == 1
     assert result.timing.total_s >= result.timing.run_s > 0
     assert env.run(BELL, shots=4096, seed=7).counts == result.counts
-
-
-def test_drawn_seed_is_returned_and_reproduces_counts(env: simenv.Client) -> None:
     first = env.run(GHZ)
     assert env.run(GHZ, seed=first.seed).counts == first.counts
 
@@ -126,16 +123,13 @@ def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Clie
     assert (after.queued, after.done) == (before.queued, before.done)
 
 
-def test_too_wide_circuit_is_refused_with_hint(env: simenv.Client) -> None:
+def test_too_wide_circuits_and_empty_batches(env: simenv.Client) -> None:
     refused = fails(errors.InfeasibleError, "60 qubits", env.submit, WIDE, engine="statevector")
     assert "widest program that fits" in refused.hint
     caught = fails(
         errors.BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector"
     )
     assert [error.index for error in caught.errors] == [1]
-
-
-def test_empty_batch_has_no_tasks(env: simenv.Client) -> None:
     assert env.submit_many([]) == []
 
 

@@ -63,20 +63,14 @@ def test_setting_reaches_a_worker_from_the_shell_that_started_the_service(name: 
     assert inherited(**launch.environment({name: "1"}))[name] == "1"
 
 
-def test_service_variables_include_all_worker_variables() -> None:
+def test_worker_gets_variables_of_service_but_no_ranks_or_secrets() -> None:
     assert paths.WORKER_NAMES < paths.SERVICE_NAMES
     assert set(paths.WORKER_PREFIXES) < set(paths.SERVICE_PREFIXES)
-
-
-def test_rank_variables_of_service_do_not_reach_worker() -> None:
     result = inherited(**RANK, **SITE)
     assert not [name for name in result if name.startswith(("OMPI_", "PMIX_", "PRTE_"))]
     assert result["UCX_TLS"] == "tcp"
     result = inherited(PMI_RANK="1", PMI_SIZE="2", PMI_FD="9", OMPI_MCA_pmix="^s1")
     assert not [name for name in result if name.startswith(("PMI_", "OMPI_"))]
-
-
-def test_secrets_do_not_reach_worker() -> None:
     assert not {"SLURM_JWT", "PBS_JOBCOOKIE"} & set(inherited(SLURM_JWT="x", PBS_JOBCOOKIE="y"))
     result = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
     assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}

@@ -82,16 +82,13 @@ def test_outcomes_that_are_impossible_or_deviate_are_rejected() -> None:
     assert library.ExpectedOutcomes({"10": 1.0}, width=2).fault({"1 0 111": 3, "1 0 000": 4}) == ""
 
 
-def test_parity_has_its_sign() -> None:
+def test_names_are_unique_and_parity_has_its_sign() -> None:
     assert parity({"001": 3, "000": 1}, (0,)) == -0.5
     assert library.ExpectedParities((((0, 2), -1.0),)).fault({"100": 1000}) == ""
     assert (
         library.ExpectedParities((((0, 2), 1.0),)).fault({"100": 1000})
         == "<Z0 Z2> is -1.000, not 1.000"
     )
-
-
-def test_names_are_unique_and_at_least_twelve() -> None:
     names = [name(each) for each in library.algorithms()]
     assert len(names) == len(set(names)) >= 12
     assert len(names) + 1 - len(STATIC) == 3  # dynamic circuits, which tests of the demo run

@@ -82,15 +82,12 @@ def test_bindings_are_of_contract(promise: dict[str, contract.Arguments], bindin
         assert tuple((p.name, p.default) for p in named) == arguments, name
 
 
-def test_method_names_are_unique_across_bindings() -> None:
+def test_methods_and_errors_have_unique_names() -> None:
     table: dict[str, type] = {}
     for base in QPM.__bases__:
         for name in vars(base):
             if not name.startswith("__"):
                 assert table.setdefault(name, base) is base, name
-
-
-def test_each_qpm_error_has_unique_defw_name() -> None:
     kinds = [contract.QPMError, *contract.QPMError.__subclasses__()]
     names = {kind.defw_name for kind in kinds}
     assert len(names) == len(kinds)

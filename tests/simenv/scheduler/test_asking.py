@@ -327,15 +327,12 @@ def work(pool: str, ranks: int = 2, cost_us: float = 900_000.0) -> Route:
     return route(cost_us, pool=pool, ranks=ranks, memory_bytes=16 * MIB, max_slots=1)
 
 
-def test_idle_resident_workers_take_no_slots() -> None:
+def test_resident_workers_take_slots_only_while_they_run() -> None:
     machine = CheckedScheduler(limits=cluster(2), specs=(crew("big"),))
     (info,) = pool_infos(machine.state)
     assert (info.workers, info.state, info.reason) == (8, "up", "")
     (node,) = node_infos(machine.state)
     assert (node.ranks, node.slots_granted) == (16, 0)
-
-
-def test_resident_workers_with_more_ranks_than_slots_run_one_at_a_time() -> None:
     machine = CheckedScheduler(limits=cluster(2), specs=(crew("big"),))
     task = machine.submit(3, along=work("big"))
     for _ in task:

@@ -48,12 +48,21 @@ def starts(machine: CheckedScheduler) -> dict[str, tuple[str, ...]]:
     return {action.worker: action.gpus for action in entries}
 
 
-def test_workers_of_other_engines_have_no_gpu() -> None:
+def test_gpus_bound_workers_and_go_to_successors() -> None:
     assert [rank_gpus(PoolSpec("p", engine)) for engine in ("any", "statevector", "gpu")] == [
         0, 0, 1,
     ]  # fmt: skip
     machine = CheckedScheduler(limits=gpu_cluster(2), specs=(PoolSpec("main"), pool()))
     assert machine.state.workers["main-0"].gpus == ()
+    machine = CheckedScheduler(limits=gpu_cluster(2), specs=(pool(3),))
+    assert len(machine.state.workers) == 2
+    (info,) = pool_infos(machine.state)
+    assert "GPU" in info.reason
+    machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
+    machine.lose("g-0")
+    assert machine.state.nodes.hosts["n1"].free_gpus == ["GPU-aaaa"]
+    machine.tick(60.0)
+    assert machine.state.workers["g-0"].gpus == ("GPU-aaaa",)
 
 
 def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
@@ -66,22 +75,7 @@ def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
     ]  # fmt: skip
 
 
-def test_no_more_workers_start_than_there_are_gpus() -> None:
-    machine = CheckedScheduler(limits=gpu_cluster(2), specs=(pool(3),))
-    assert len(machine.state.workers) == 2
-    (info,) = pool_infos(machine.state)
-    assert "GPU" in info.reason
-
-
-def test_gpu_of_a_lost_worker_goes_to_its_successor() -> None:
-    machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
-    machine.lose("g-0")
-    assert machine.state.nodes.hosts["n1"].free_gpus == ["GPU-aaaa"]
-    machine.tick(60.0)
-    assert machine.state.workers["g-0"].gpus == ("GPU-aaaa",)
-
-
-def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
+def test_workers_auto_is_what_gpus_suffice_for() -> None:
     nodes = gpu_cluster(2, 1, 0).nodes
     (value,) = with_workers_of_gpus((pool(1, auto_workers=True),), nodes)
     assert (value.min, value.max) == (3, 3)
@@ -89,6 +83,10 @@ def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
     assert (some.min, some.max) == (2, 2)
     plain = PoolSpec("p", min=5, max=5)
     assert with_workers_of_gpus((plain,), nodes) == (plain,)
+    for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
+        spec = pool(1, auto_workers=True, ranks=ranks)
+        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
+        assert (value.min, value.max) == (workers, workers), (gpus, ranks)
 
 
 def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
@@ -102,16 +100,13 @@ def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
     assert workers_that_fit(pool(3), gpu_cluster(2), 3) == 2
 
 
-def test_worker_of_several_ranks_needs_a_gpu_for_each() -> None:
+def test_ranks_have_gpus_of_their_own_alone() -> None:
     check_pools((pool(1, ranks=2),), gpu_cluster(2))
     check_pools((pool(1, ranks=2),), gpu_cluster(1, 1))
     with pytest.raises(ConfigError, match="2 ranks of 1 slot, 1 GPU each; its nodes hold 1"):
         check_pools((pool(1, ranks=2),), gpu_cluster(1))
     with pytest.raises(ConfigError, match="2 workers of 2 ranks do not fit, 1 do"):
         check_pools((pool(2, ranks=2),), gpu_cluster(3))
-
-
-def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -> None:
     machine = CheckedScheduler(limits=gpu_cluster(2, 1, uuids=UUIDS), specs=(pool(1, ranks=3),))
     assert starts(machine) == {"g-0": ("GPU-aaaa", "GPU-bbbb", "0")}
     hosts = machine.state.nodes.hosts
@@ -120,16 +115,6 @@ def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [list(UUIDS), ["0"]]
     machine.tick(60.0)
     assert machine.state.workers["g-0"].gpus == ("GPU-aaaa", "GPU-bbbb", "0")
-
-
-def test_workers_auto_of_several_ranks_is_as_many_as_their_gpus_suffice_for() -> None:
-    for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
-        spec = pool(1, auto_workers=True, ranks=ranks)
-        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
-        assert (value.min, value.max) == (workers, workers), (gpus, ranks)
-
-
-def test_worker_is_shown_its_own_gpu_alone() -> None:
     assert dict(gpu_environ("GPU-bbbb")) == {
         "CUDA_VISIBLE_DEVICES": "GPU-bbbb",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

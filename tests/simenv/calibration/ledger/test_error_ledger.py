@@ -129,16 +129,13 @@ def test_pairs_that_stand_out_are_named_by_what_they_cost() -> None:
     assert ledger(mirror(4, 3), alike).avoid is None
 
 
-def test_losses_of_qubits_and_of_components_have_the_same_sum() -> None:
+def test_losses_of_qubits_and_components_have_one_sum() -> None:
     result = ledger(mirror(3, 5))
     assert sum(loss for _, loss in result.qubits) == pytest.approx(result.loss)
     assert {qubit for qubit, _ in result.qubits} == set(CHAIN)
     gates = sum(gate.loss for gate in result.gates)
     names = ("gate.depolarizing", "gate.coherent", "qubit.relaxation")
     assert gates == pytest.approx(sum(dict(result.components).get(name, 0.0) for name in names))
-
-
-def test_dephasing_of_a_qubit_that_is_only_measured_costs_nothing() -> None:
     circuit = Arrays(27, 2).add("x", [0]).add("barrier", [0, 1]).add("cz", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [1])
     table = dict(ledger(circuit.circuit()).components)
@@ -167,23 +164,17 @@ def test_a_circuit_that_branches_is_refused() -> None:
 DEVICE = "superconducting-lattice"
 
 
-def test_circuits_and_files_have_one_ledger() -> None:
+def test_ledgers_are_of_circuits_or_files_with_noise_options() -> None:
     path = Path(__file__).parents[4] / "examples" / "bell.qasm"
     result = circuit_ledger(bell(), DEVICE)
     assert 0.9 < result.fidelity < 1.0
     assert result.loss == pytest.approx(sum(loss for _, loss in result.components))
     assert circuit_ledger(path, DEVICE) == result
-
-
-def test_noise_options_are_those_of_submit() -> None:
     result = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
     assert {name for name, _ in result.components} == {"gate.depolarizing", "gate.coherent"}
     fails(OptionError, "no noise acts", circuit_ledger, bell(), DEVICE, noise="off")
     fails(OptionError, "compile='often'", circuit_ledger, bell(), DEVICE, compile="often")
     fails(NotFoundError, "nowhere", circuit_ledger, bell(), "nowhere")
-
-
-def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
     with pytest.raises(InfeasibleError, match=r"h on qubit 0.* no native gate"):
         circuit_ledger(bell(), DEVICE, compile="never")
 

@@ -49,15 +49,12 @@ def test_lattices_have_coupled_qubits_one_step_apart(edges: list[tuple[int, int]
     assert len({tuple(place) for place in result.tolist()}) == len(result)
 
 
-def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
+def test_graphs_are_laid_out_by_coordinates_stress_and_parts() -> None:
     edges = [(a, b) for a in range(5) for b in range(a)]  # of all pairs: no square grid has it
     result = drawing.positions(device(edges))
     steps = [np.linalg.norm(result[a] - result[b]) for a, b in edges]
     assert min(steps) > 0.3
     assert max(steps) < 2.0
-
-
-def test_parts_are_apart_and_given_coordinates_kept() -> None:
     result = drawing.positions(device([(0, 1), (2, 3)]))
     assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
@@ -65,16 +62,13 @@ def test_parts_are_apart_and_given_coordinates_kept() -> None:
     np.testing.assert_array_equal(result, places)
 
 
-def test_the_drawing_shows_levels_of_error_by_their_characters() -> None:
+def test_drawing_shows_levels_of_error_on_the_grid() -> None:
     errors = {(0, 1): 0.01, (1, 2): 0.015, (2, 3): 0.03, (3, 4): 0.2, (4, 5): 1.0, (5, 6): 0.01}
     gates = tuple(GateCalibration("cz", pair, error) for pair, error in errors.items())
     places = tuple((float(k), 0.0) for k in range(7))
     [line] = text(device(list(errors), gates=gates, coordinates=places))
     assert line == "0--1--2==3##4xx5--6"  # the median is 0.0225
     assert drawing.levels({0: 1.0, 1: 0.1, 2: 0.1}) == {0: drawing.BROKEN, 1: 0, 2: 0}
-
-
-def test_the_bundled_lattice_is_drawn_on_its_grid() -> None:
     lines = text(library.load("superconducting-lattice"))
     assert len(lines) == 9
     parts = " ".join(lines).translate(str.maketrans("-=~#|:;", "       ")).split()

@@ -257,9 +257,7 @@ def test_unknown_column_is_refused_with_known_ones() -> None:
     assert error.hint == "columns: name, size"
 
 
-def test_json_has_all_fields_and_empty_list_its_header(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_json_has_all_fields_and_empty_list_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     listing(COLUMNS, Style(True), lambda: ROWS)
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [

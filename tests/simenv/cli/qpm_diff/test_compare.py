@@ -87,11 +87,8 @@ def test_noise_and_facts_no_behaviour(changed: dict[str, object], finding: Diffe
     assert result.count(finding) == 1
 
 
-def test_different_intermediate_states_are_alike() -> None:
+def test_distances_facts_and_states_decide_likeness() -> None:
     assert compare(SEEN, other(runs=ran(states=("queued", "submitted", "completed")))).alike
-
-
-def test_distance_above_bound_is_not_alike_unless_it_is_noise() -> None:
     far = other(runs=ran(counts=NOISY))
     assert not compare(SEEN, far, 0.05).alike
     assert compare(SEEN, far, 0.5).alike
@@ -99,9 +96,6 @@ def test_distance_above_bound_is_not_alike_unless_it_is_noise() -> None:
     assert compare(SEEN, noise, 0.0).alike  # no bound is tighter than the shots are many
     (row,) = [row for row in compare(SEEN, far).rows if row.aspect is RowSubject.COUNTS]
     assert row.distance.total_variation == pytest.approx(180 / 1024, abs=0.01)
-
-
-def test_device_info_field_of_one_pool_is_fact_but_other_type_is_behaviour() -> None:
     short = CallOutcome("get_device_info", "returned", {"id": "str"})
     long = CallOutcome("get_device_info", "returned", {"id": "str", "set": "str"})
     wrong = CallOutcome("get_device_info", "returned", {"id": "int", "set": "str"})
@@ -136,16 +130,13 @@ def test_two_samples_of_one_distribution_differ_by_noise_only(outcomes: int) -> 
         assert distance(value, other).is_noise
 
 
-def test_expected_noise_agrees_with_half_normal_mean() -> None:
-    """Of two outcomes: E|p - q| = sqrt(2 / pi) sigma, sigma^2 = p(1 - p)(1/n + 1/m)."""
+def test_noise_is_expected_by_shots_and_no_error_of_hardware() -> None:
+    # Of two outcomes: E|p - q| = sqrt(2 / pi) sigma, sigma^2 = p(1 - p)(1/n + 1/m).
     shots = 10_000
     result = distance({"0": shots // 2, "1": shots // 2}, {"0": shots // 2, "1": shots // 2})
     expected = math.sqrt(2 / math.pi) * math.sqrt(0.25 * 2 / shots)
     # The mean of 200 half-normal values has a relative spread of 0.756 / sqrt(200) = 5.3 %.
     assert result.noise_total_variation == pytest.approx(expected, rel=5 * 0.053)
-
-
-def test_hardware_errors_are_not_classified_as_noise() -> None:
     ideal = {"00": 5000, "11": 5000}
     assert not distance(ideal, {"00": 4700, "11": 4650, "01": 330, "10": 320}).is_noise
 

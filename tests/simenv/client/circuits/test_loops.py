@@ -94,7 +94,7 @@ def test_loop_index_that_does_not_fit_its_variable_is_refused(indices: object) -
     fails(ProgramError, r"\(for_loop\): the loop variable 'k' has 8 bits", load, circuit)
 
 
-def test_loop_that_unrolls_beyond_limits_is_refused() -> None:
+def test_loops_are_packed_as_loops_within_limits() -> None:
     circuit = QuantumCircuit(1, 1)
     with circuit.for_loop(range(MAX_WRITTEN_OUT + 1)) as angle:
         circuit.rx(angle, 0)
@@ -103,9 +103,6 @@ def test_loop_that_unrolls_beyond_limits_is_refused() -> None:
     with circuit.for_loop(range(10**12)) as angle:
         circuit.rx(angle, 0)
     fails(LimitExceededError, "more than 1000000 operations", load, circuit)
-
-
-def test_long_loop_is_packed_as_loop() -> None:
     circuit = QuantumCircuit(1, 1)
     with circuit.for_loop(range(0, 10**18, 3)):
         circuit.x(0)
@@ -115,17 +112,14 @@ def test_long_loop_is_packed_as_loop() -> None:
     assert int.from_bytes(program.constants[0], "little") == (10**18 + 2) // 3
 
 
-def test_loop_parameter_is_not_a_free_parameter() -> None:
+def test_variables_of_loops_are_their_own() -> None:
     circuit = QuantumCircuit(1, 1)
     angle = Parameter("a")
     with circuit.for_loop(range(1, 4)) as index:
         circuit.rx(index * angle, 0)
     loaded = load(circuit)
     assert (loaded.parameters, loaded.bind([[0.5]]).tolist()) == (("a",), [[0.5, 1.0, 1.5]])
-
-
-def test_variables_of_same_name_in_two_blocks_are_distinct() -> None:
-    """Two variables of one name in two blocks are two."""
+    # Two variables of one name in two blocks are two.
     circuit = QuantumCircuit(1, 2)
     for number in range(2):
         with circuit.if_test((circuit.clbits[1], False)):
@@ -169,11 +163,8 @@ def test_wide_controlled_gates_are_packed_unexpanded(controls: int) -> None:
     assert params(phase) == (0.5,)
 
 
-def test_c4x_is_packed_as_mcx() -> None:
+def test_odd_classes_of_gates_are_packed_as_standard_ones() -> None:
     assert load(of(library.C4XGate())).program.names == ("mcx",)
-
-
-def test_mutable_and_labelled_gates_are_packed_as_standard_gates() -> None:
     for gate in (
         library.CXGate().to_mutable(),
         library.CXGate(label="shown"),

@@ -172,10 +172,7 @@ def test_caches_are_bounded() -> None:
     assert len(result_data._outcome_sets((6,))) <= result_data.SETS_KEPT
 
 
-def test_outcomes_and_counts_of_different_lengths_are_refused() -> None:
+def test_probabilities_have_keys_of_counts_of_equal_length() -> None:
     fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
-
-
-def test_probabilities_have_keys_of_counts() -> None:
     result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
     assert result == {"00": 0.25, "11": 0.75}

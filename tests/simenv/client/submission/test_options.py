@@ -136,13 +136,17 @@ def test_invalid_seeds_are_refused(seed: Any) -> None:
     fails(OptionError, "seed", checked_seed, seed, None)
 
 
-def test_drawn_seeds_differ_and_that_of_a_key_repeats() -> None:
+def test_seeds_are_drawn_once_or_as_given() -> None:
     drawn = {checked_seed(None, None) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) < 2**53
     assert checked_seed(None, "sweep-17") == checked_seed(None, "sweep-17")
     assert item_seeds(None, 3, "sweep-17") == item_seeds(None, 3, "sweep-17")
     assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")
+    assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
+    assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
+    fails(OptionError, "2 seeds for 3 tasks", item_seeds, [1, 2], 3, None)
+    fails(OptionError, r"seed\[1\]=-1", item_seeds, [1, -1], 2, None)
 
 
 def test_seeds_of_items_are_fixed_and_distinct() -> None:
@@ -150,13 +154,6 @@ def test_seeds_of_items_are_fixed_and_distinct() -> None:
     assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
     assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
     assert sweep_seeds(7, 3, None) == [7, 7, 7]
-
-
-def test_explicit_seeds_are_used_one_per_item() -> None:
-    assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
-    assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
-    fails(OptionError, "2 seeds for 3 tasks", item_seeds, [1, 2], 3, None)
-    fails(OptionError, r"seed\[1\]=-1", item_seeds, [1, -1], 2, None)
 
 
 def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:

@@ -144,7 +144,7 @@ def test_tracker_counts_executions_and_shots(device: Any) -> None:
     assert dev.tracker.totals["shots"] == 200  # two bases, as PennyLane counts them
 
 
-def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
+def test_noise_of_emulated_devices_is_exact_and_in_shots(device: Any) -> None:
     value, odds = qml.QNode(bell, device(2, device="fez"))()
     assert 0.7 < value < 0.999
     assert odds.sum() == pytest.approx(1.0)
@@ -152,9 +152,6 @@ def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
     clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
     assert clean == pytest.approx(1.0, abs=1e-9)
     fails(NoDeviceError, "noise needs an emulated device", qml.QNode(bell, device(2, noise="on")))
-
-
-def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:
     dev = device(2, device="fez")
     _, odds = qml.QNode(bell, dev)()
     _, value = qml.set_shots(qml.QNode(bell, dev), 20_000)()

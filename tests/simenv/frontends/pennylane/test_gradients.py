@@ -146,7 +146,7 @@ def test_adjoint_of_a_measurement_without_one_is_refused(device: Any) -> None:
     fails(qml.exceptions.QuantumFunctionError, "adjoint", qml.jacobian(node), ANSATZ)
 
 
-def test_gradient_by_coefficients_of_a_hamiltonian(device: Any) -> None:
+def test_gradients_by_coefficients_or_shots(device: Any) -> None:
     def circuit(weights: Any) -> Any:
         ansatz([0.1, 0.2, 0.3])
         return qml.expval(qml.dot(weights, [qml.X(0), qml.Z(1)]))
@@ -154,9 +154,6 @@ def test_gradient_by_coefficients_of_a_hamiltonian(device: Any) -> None:
     at = pnp.array([0.5, -0.3], requires_grad=True)
     result = qml.grad(qml.QNode(circuit, device(3), diff_method="parameter-shift"))(at)
     np.testing.assert_allclose(result, qml.grad(reference(circuit))(at), atol=1e-10)
-
-
-def test_gradient_from_shots_is_near_the_exact_one(device: Any) -> None:
     node = qml.set_shots(qml.QNode(energy, device(3)), 200_000)
     wanted = qml.grad(reference(energy))(ANSATZ)
     # a shift of 0.5 * (a - b), 2.2 the sum of the coefficients, at most four shifts a parameter

@@ -187,7 +187,7 @@ def test_exact_measurement_without_shots_is_refused_by_name(device: Any) -> None
     fails(qml.exceptions.DeviceError, "finite shots", measured, device, qml.state(), 10)
 
 
-def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
+def test_shadows_estimate_expectation_values(device: Any) -> None:
     bits, recipes = measured(device, qml.classical_shadow(wires=[0, 1], seed=3), 20_000)
     assert bits.shape == recipes.shape == (20_000, 2)
     assert recipes.dtype == np.int8
@@ -197,9 +197,6 @@ def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
         wanted = exact(qml.expval(observable))
         weight = 3 ** len(observable.wires)
         assert abs(shadow.expval(observable) - wanted) < SIGMAS * weight / np.sqrt(20_000 / 3)
-
-
-def test_shadow_expectation_value(device: Any) -> None:
     observable = qml.Hamiltonian([1.0, 0.5], [qml.Z(0) @ qml.Z(1), qml.X(2)])
     result = measured(device, qml.shadow_expval(observable, seed=4), 20_000)
     assert abs(result - exact(qml.expval(observable))) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
@@ -331,7 +328,7 @@ def test_postselected_samples_are_fewer(device: Any) -> None:
     assert (counts, len(outcomes)) == ({"1": len(samples)}, len(samples))
 
 
-def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:
+def test_postselection_counts_shots_that_pass(device: Any) -> None:
     def circuit() -> Any:
         qml.cond(qml.measure(0, postselect=1), qml.X)(0)
         return qml.expval(qml.Z(0)), qml.probs(wires=[0])
@@ -339,6 +336,14 @@ def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:
     mean, odds = qml.set_shots(qml.QNode(circuit, device(1)), 10)()
     assert np.isnan(mean)
     assert np.isnan(odds).all()
+    mode = "pad-invalid-samples"  # JAX's transformations set it for every tape with shots
+    config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(postselect_mode=mode))
+    kept, postselected = (
+        qml.tape.QuantumScript([qml.ops.MidMeasure(0, postselect=value)], [qml.probs(wires=1)], 9)
+        for value in (None, 1)
+    )
+    device(3).setup_execution_config(config, kept)
+    fails(qml.exceptions.DeviceError, mode, device(3).setup_execution_config, config, postselected)
 
 
 def test_state_after_deferred_measurements(device: Any) -> None:
@@ -377,17 +382,6 @@ def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) ->
 def test_unknown_ways_are_refused_by_name(options: dict[str, str], words: str, device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(**options))
     fails(qml.exceptions.DeviceError, words, device(3).setup_execution_config, config)
-
-
-def test_postselect_mode_counts_only_where_shots_are_postselected(device: Any) -> None:
-    mode = "pad-invalid-samples"  # JAX's transformations set it for every tape with shots
-    config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(postselect_mode=mode))
-    kept, postselected = (
-        qml.tape.QuantumScript([qml.ops.MidMeasure(0, postselect=value)], [qml.probs(wires=1)], 9)
-        for value in (None, 1)
-    )
-    device(3).setup_execution_config(config, kept)
-    fails(qml.exceptions.DeviceError, mode, device(3).setup_execution_config, config, postselected)
 
 
 def test_one_shot_method_needs_shots(device: Any) -> None:

@@ -32,7 +32,7 @@ def told(hosts: Any) -> Any:
     )  # fmt: skip
 
 
-def test_service_is_registered_with_names_and_types_of_deployment(told: Any) -> None:
+def test_service_is_registered_as_deployed(told: Any) -> None:
     (record,) = told.control.host("registered")
     properties = record["properties"]
     assert record["service_id"] == "qpm:here:7"
@@ -41,18 +41,12 @@ def test_service_is_registered_with_names_and_types_of_deployment(told: Any) -> 
     assert properties["num_qubits"] > 4
     assert {"q7", "q7-target"} <= set(record["selector"]["resources"])
     assert "pool main" in told.card().description
-
-
-def test_directory_and_device_record_list_openqasm_3(told: Any) -> None:
     assert find_spec("qiskit_qasm3_import") is not None, "a dependency of the tests"
     (record,) = told.control.host("registered")
     formats = ["openqasm2", "openqasm3", "qpy"]
     assert record["properties"]["circuit_formats"] == formats
     device = told.connect().methods.get_device_info()
     assert device["metadata"]["circuit_formats"] == formats
-
-
-def test_device_is_known_by_its_deployment_name(told: Any) -> None:
     methods = told.connect().methods
     named, target = methods.get_queue_metrics(device_id="q7"), methods.get_queue_metrics()
     assert named["device_id"] == target["device_id"]

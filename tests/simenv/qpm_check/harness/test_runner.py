@@ -131,14 +131,11 @@ def test_qpm_is_reopened_after_failed_check_of_clients(monkeypatch: pytest.Monke
     assert opener.opened == 2
 
 
-def test_qpm_that_fails_to_open_is_tried_once() -> None:
+def test_plugins_that_fail_to_open_are_tried_once() -> None:
     done = verdicts(raising(None), raising(None), opener=Opener(broken=True))
     assert [v.state for v in done.verdicts] == [VerdictState.FAILED, VerdictState.SKIPPED]
     assert "nobody is there" in done.verdicts[0].why
     assert not done.ok
-
-
-def test_package_check_is_not_applicable_to_objects() -> None:
     (verdict,) = verdicts(raising(None, needs=(TargetProperty.PACKAGE,))).verdicts
     assert verdict.state is VerdictState.NOT_APPLICABLE
 
@@ -149,15 +146,12 @@ def test_report_of_skipped_checks_and_pattern_without_check_fail() -> None:
         check(Objects("nothing", Opener()), rows(), Options(only=("no.such",)))
 
 
-def test_checks_have_unique_ids_titles_and_revisions() -> None:
+def test_checks_have_unique_ids_and_errors_their_names() -> None:
     every = rows()
     assert len({each.id for each in every}) == len(every) >= 150
     for each in every:
         assert each.title
         assert each.revisions in ((1,), (2,), (1, 2))
-
-
-def test_errors_are_named_by_defw_name_or_class_name() -> None:
     assert named(InProgressError("not yet")) == "DEFwInProgress"
     assert named(KeyError("x")) == "KeyError"
 

@@ -20,13 +20,10 @@ def taught(*times_us: int, expected_us: float = 1_000.0) -> Estimator:
     return estimator
 
 
-def test_nothing_is_said_of_what_never_ran() -> None:
+def test_deviation_falls_from_mean_ratio_as_factor_is_learned() -> None:
     assert Estimator().quality(route()) == LearnedEstimate(1.0, 0.0, 0)
     assert taught(2_000).quality(route(num_qubits=5)).count == 0
     assert taught(2_000).quality(route(engine="mps")).count == 0
-
-
-def test_deviation_is_mean_ratio_of_time_and_expected_time_outliers_too() -> None:
     result = taught(2_000).quality(route())
     assert result.count == 1
     assert math.exp(result.deviation) == pytest.approx(2.0)
@@ -34,9 +31,6 @@ def test_deviation_is_mean_ratio_of_time_and_expected_time_outliers_too() -> Non
     result = taught(1_000_000).quality(route())
     assert math.exp(result.deviation) == pytest.approx(1_000.0)
     assert result.factor < 2.0  # it counts as five times what was expected
-
-
-def test_deviation_falls_as_factor_is_learned() -> None:
     first = taught(3_000).quality(route())
     later = taught(*[3_000] * 40).quality(route())
     assert later.factor == pytest.approx(3.0, rel=0.01)

@@ -198,7 +198,7 @@ def test_cost_estimates_follow_measured_run_times(machine: CheckedScheduler) -> 
 QPU = PoolSpec("qpu", "hardware", provider="machines:ideal")
 
 
-def test_hardware_worker_gets_one_task_at_a_time_and_takes_no_slot() -> None:
+def test_hardware_worker_takes_no_slot_and_one_task_at_a_time() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("main"), QPU))
     machine.submit(50, along=route(10.0, pool="qpu", engine="hardware"))
     for left in range(50, 0, -1):
@@ -206,9 +206,6 @@ def test_hardware_worker_gets_one_task_at_a_time_and_takes_no_slot() -> None:
         assert (send.worker, len(send.records), send.announce) == ("qpu-0", 1, True)
         assert (machine.state.free_slots, len(machine.state.tasks)) == (LIMITS.slots, left)
         machine.finish(send.records)
-
-
-def test_hardware_task_is_sent_while_simulators_hold_all_slots() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("main", min=2, max=2), QPU))
     machine.submit(4, cost=60e6)
     assert {send.worker for send in machine.assign()} == {"main-0", "main-1"}
@@ -371,7 +368,7 @@ def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None
     assert machine.assign() == []
 
 
-def test_slot_taken_back_goes_to_the_short_task_although_a_long_one_has_waited() -> None:
+def test_slots_taken_back_go_to_short_tasks() -> None:
     machine = CheckedScheduler(3, cluster(2))
     wide(machine)
     machine.submit(1, along=route(WIDE_US))
@@ -380,9 +377,6 @@ def test_slot_taken_back_goes_to_the_short_task_although_a_long_one_has_waited()
     (short,) = machine.submit(1, cost=1_000.0)
     (send,) = machine.assign()
     assert [record.number for record in send.records] == [short]
-
-
-def test_slot_is_taken_back_for_a_worker_that_reserves_the_memory_of_the_short_task() -> None:
     pool = PoolSpec("main", min=2, max=2, memory_bytes=2**28)
     machine = CheckedScheduler(limits=cluster(2, per_slot=2**28), specs=(pool,))
     wide(machine)

@@ -52,7 +52,7 @@ def free_memory(scheduler: CheckedScheduler) -> int:
     return host.free_memory
 
 
-def test_worker_that_has_the_state_is_preferred_while_it_is_idle() -> None:
+def test_worker_that_has_the_state_is_preferred_unless_leaving() -> None:
     scheduler = machine()
     for worker in ("main-1", "main-0", "main-1"):
         sent = part(scheduler, worker)
@@ -62,9 +62,6 @@ def test_worker_that_has_the_state_is_preferred_while_it_is_idle() -> None:
         scheduler.finish(sent.records)
         scheduler.finish(other.records)
     assert part(scheduler, "main-7").worker in ("main-0", "main-1")  # there is none such
-
-
-def test_leaving_worker_is_not_preferred() -> None:
     scheduler = machine()
     first = part(scheduler, "main-1")
     scheduler.state.workers["main-1"].leaving = "asked to"
@@ -132,19 +129,13 @@ def test_short_time_of_a_later_state_leaves_that_of_an_earlier_one() -> None:
     assert free_memory(scheduler) == total
 
 
-def test_grants_of_a_node_are_a_quarter_of_its_memory_at_most() -> None:
+def test_grants_are_bounded_and_given_back() -> None:
     scheduler = CheckedScheduler(2, cluster(2, per_slot=3 * GIB))
     assert [part(scheduler).kept_bytes for _ in range(2)] == [GIB, 0]
-
-
-def test_nothing_is_granted_for_small_states_nor_where_none_is_kept() -> None:
     scheduler = machine()
     assert part(scheduler, keep_s=0.0).kept_bytes == 0
     scheduler.submit(along=along(num_qubits=20), parts=TaskParts((1,), KEEP_S))
     assert scheduler.assign()[0].kept_bytes == 0
-
-
-def test_grant_of_a_lost_worker_is_given_back() -> None:
     scheduler = machine()
     total = free_memory(scheduler)
     sent = part(scheduler)
@@ -210,7 +201,7 @@ def test_waiting_task_that_could_start_with_it_reclaims_the_memory_of_kept_state
     assert not dropped(scheduler.tick())
 
 
-def test_kept_states_stay_while_waiting_tasks_could_not_start_without_them() -> None:
+def test_kept_states_give_way_only_where_nothing_is_free() -> None:
     scheduler = CheckedScheduler(2, cluster(2, per_slot=4 * GIB))
     busy, other = part(scheduler), part(scheduler)
     scheduler.finish(other.records)
@@ -218,9 +209,6 @@ def test_kept_states_stay_while_waiting_tasks_could_not_start_without_them() -> 
     assert not dropped(scheduler.tick())  # the first part has 2 GiB, and keeps 1 more
     scheduler.finish(busy.records)
     assert len(dropped(scheduler.tick())) == 1
-
-
-def test_memory_that_is_free_on_another_node_spares_kept_states() -> None:
     scheduler = CheckedScheduler(2, cluster(1, 1, per_slot=8 * GIB))
     sent = part(scheduler)
     scheduler.finish(sent.records)

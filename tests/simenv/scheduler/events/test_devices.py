@@ -55,15 +55,12 @@ def test_reservation_of_draining_device_is_delayed(pair: CheckedScheduler) -> No
     assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
 
-def test_pausing_one_pool_does_not_stop_others() -> None:
+def test_pausing_stops_one_pool_or_all() -> None:
     machine = CheckedScheduler(specs=TWO)
     _say(machine, "pause")
     machine.submit()
     machine.submit(along=route(pool="other"))
     assert [send.worker for send in machine.assign()] == ["other-0"]
-
-
-def test_pausing_all_devices_stops_every_pool() -> None:
     machine = CheckedScheduler(specs=TWO)
     _say(machine, "pause", device="")
     machine.submit()

@@ -68,7 +68,7 @@ def test_result_is_held_until_the_device_has_run_its_task() -> None:
     assert (ending.timing.begun_ns, ending.timing.device_ns) == (WALL_NS, 500 * MS)
 
 
-def test_next_task_is_sent_before_the_device_is_free_and_not_earlier() -> None:
+def test_next_task_is_sent_just_before_the_device_is_free() -> None:
     machine = paced()
     machine.submit(2, **along(500 * MS))
     assert len(all_at_once(machine, 500 * MS)) == 1
@@ -76,9 +76,6 @@ def test_next_task_is_sent_before_the_device_is_free_and_not_earlier() -> None:
     assert not machine.assign()
     machine.tick(1e-9)
     assert len(machine.assign()) == 1
-
-
-def test_a_worker_is_free_while_the_device_runs() -> None:
     machine = paced(1)
     machine.submit(1, **along(10 * SECOND))
     (record,) = all_at_once(machine, 10 * SECOND)

@@ -70,16 +70,13 @@ def machine(**changes: object) -> DeviceInfo:
     return msgspec.structs.replace(info, **changes)
 
 
-def test_wide_circuits_take_units_by_their_cost() -> None:
+def test_units_follow_cost_and_learned_factor() -> None:
     host = without_profile()
     narrow = host.reserve(workload=NARROW)
     wide = host.reserve(workload=WIDE)
     assert narrow.units == 1
     assert wide.units > 1_000, "26 qubits have 2**22 times the amplitudes of 4"
     assert wide.estimated_total_ns > 1_000 * narrow.estimated_total_ns
-
-
-def test_learned_factor_scales_the_estimate() -> None:
     host = without_profile()
     before = host.reserve(workload=WIDE).estimated_total_ns
     wide = route(1_000.0, num_qubits=26)
@@ -190,7 +187,7 @@ def test_device_holds_compiled_circuits(gates_1q: int, gates_2q: int, *, pace: b
         host.under(number, 1, 2_000, work=larger, terms=COMPILED, routed=slow)
 
 
-def test_long_delays_on_a_paced_device_take_more_than_the_named_circuit() -> None:
+def test_times_of_a_paced_device_follow_delays_and_clock() -> None:
     pools = (PoolSpec("main", "any", device="chip", pace=True),)
     host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3))
     host.policy("credit", total_credits=10**6)
@@ -198,9 +195,6 @@ def test_long_delays_on_a_paced_device_take_more_than_the_named_circuit() -> Non
     slow = route(10.0, device_shot_ns=100e6, paced=True)
     with pytest.raises(NotReservedError, match="this takes"):
         host.under(number, 1, 2_000, work=Workload(1, 5, 0, 12, 6, 5), routed=slow)
-
-
-def test_estimate_of_a_paced_device_is_near_its_clock() -> None:
     figures = figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6)
     times = DeviceTimes(
         (PoolSpec("chip", "any", device="chip", pace=True),), Estimator(), lambda _pool: figures
@@ -330,9 +324,13 @@ def test_units_are_rounded_up_and_at_least_one(total_ns: int, units: int) -> Non
     assert policies.units_of(total_ns, 8_600_000) == units
 
 
-def test_exact_run_costs_one_unit() -> None:
+def test_exact_runs_cost_a_unit_and_unlimited_accepts_all() -> None:
     total_ns = policies.circuits_ns(Workload(gates_1q=100, shots=0), PROFILE)
     assert (total_ns, policies.units_of(total_ns, policies.unit_ns(PROFILE))) == (0, 1)
+    result = policies.evaluate(
+        CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
+    )
+    assert (result.status, result.code, result.credits, result.rate) == ("accepted", 1, 0, 0)
 
 
 def test_capacity_of_credits_and_rates_is_configured_or_derived() -> None:
@@ -344,13 +342,6 @@ def test_capacity_of_credits_and_rates_is_configured_or_derived() -> None:
     assert policies.rate_capacity(terms("rate", device_rate=7, time_span_ns=SECOND)) == 7
     span = msgspec.structs.replace(PROFILE, time_span_ns=SECOND)
     assert policies.rate_capacity(DeviceTerms(span)) == 117
-
-
-def test_unlimited_policy_accepts_whatever_is_reserved() -> None:
-    result = policies.evaluate(
-        CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
-    )
-    assert (result.status, result.code, result.credits, result.rate) == ("accepted", 1, 0, 0)
 
 
 @pytest.mark.parametrize(

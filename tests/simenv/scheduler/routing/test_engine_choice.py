@@ -177,15 +177,12 @@ def test_missing_engine_is_not_chosen_and_hinted(monkeypatch: pytest.MonkeyPatch
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 
 
-def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
+def test_gates_that_no_engine_takes_are_named_with_their_cost() -> None:
     changed = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.route(changed, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
     for each in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
         assert each in caught.value.message
-
-
-def test_mps_refuses_gates_on_more_than_ten_qubits() -> None:
     assert routed(measured(chain(60).add("mcx", range(10)))).engine == "mps"
     with pytest.raises(InfeasibleError) as caught:
         routed(measured(chain(60).add("mcx", range(11))), TaskOptions(engine="mps"))
@@ -266,7 +263,7 @@ def test_engine_choice_depends_on_angles_only_where_they_decide() -> None:
     assert not hangs(tangle(13))  # a T gate settles it
 
 
-def test_task_goes_to_pool_of_its_engine() -> None:
+def test_tasks_go_to_pools_of_able_engines() -> None:
     pools = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("drill", "fault"))
 
     def pool_of(engine: str) -> str:
@@ -275,9 +272,6 @@ def test_task_goes_to_pool_of_its_engine() -> None:
 
     table = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
-
-
-def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
     result = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [each.engine for each in result] == ["stabilizer", "mps", "statevector", "contraction"]
     assert [each.route is not None for each in result] == [True, True, False, False]
@@ -317,7 +311,7 @@ def noisy(width: int, shots: int) -> Profile:
     return msgspec.structs.replace(profile(circuit), noise=noise)
 
 
-def test_cost_decides_between_density_matrix_and_trajectories() -> None:
+def test_noise_and_cost_select_the_engine() -> None:
     for width, shots, engine in ((5, 100_000, "densitymatrix"), (13, 1_000, "statevector")):
         considered = engine_choice.consider(noisy(width, shots), TaskOptions(), POOLS, LIMITS)
         assert considered[0].engine == engine
@@ -325,9 +319,6 @@ def test_cost_decides_between_density_matrix_and_trajectories() -> None:
             assert f"{name} " in considered[0].text.partition("expected time with noise:")[2]
         refused = [each for each in considered if each.engine == "stabilizer"]
         assert all(each.route is None for each in refused)
-
-
-def test_noise_selects_engines_that_carry_it() -> None:
     considered = engine_choice.consider(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "mps"
     assert considered[0].route is not None

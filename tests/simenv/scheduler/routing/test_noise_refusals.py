@@ -47,12 +47,9 @@ def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
     assert "without its option twirl=1" in refusal(width, without).message
 
 
-def test_hint_names_the_engine_that_auto_takes() -> None:
+def test_hint_names_an_able_engine_or_says_why_none() -> None:
     taken = engine_choice.route(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
     assert refusal(5, STABILIZER).hint == f"ask for another engine: engine='auto' takes {taken!r}"
-
-
-def test_hint_says_why_no_other_engine_can_run_it() -> None:
     for engine in ("stabilizer", "mps"):
         hint = refusal(4_000, TaskOptions(engine=engine)).hint
         assert hint.startswith("no other engine can run it here: statevector: ")

@@ -72,7 +72,7 @@ def test_more_ranks_or_memory_than_there_are_are_refused() -> None:
     fails(InfeasibleError, r"a worker here has 512\.0 MiB", routed, 26, ranks=1)
 
 
-def test_program_too_wide_for_all_ranks_is_refused_with_its_size_and_hint() -> None:
+def test_programs_too_wide_or_without_mpi_are_refused_with_hints() -> None:
     error = fails(InfeasibleError, "", routed, 30)
     assert "16.3 GiB (30 qubits, double precision)" in error.message
     assert "over 4 ranks" in error.message
@@ -80,9 +80,6 @@ def test_program_too_wide_for_all_ranks_is_refused_with_its_size_and_hint() -> N
     assert "the widest program that fits here has 26 qubits, 27 in single" in error.hint
     assert "this one fits with precision='single'" in fails(InfeasibleError, "", routed, 27).hint
     assert routed(27, precision="single").ranks == 4
-
-
-def test_wide_program_without_mpi_is_refused_with_install_command() -> None:
     limits = msgspec.structs.replace(SMALL, max_ranks=1, launcher=PIP)
     assert routed(24, limits).ranks == 1
     assert PIP in fails(InfeasibleError, "", routed, 26, limits).hint
@@ -91,9 +88,12 @@ def test_wide_program_without_mpi_is_refused_with_install_command() -> None:
     assert PIP not in error.hint  # no MPI would help
 
 
-def test_single_rank_engine_refuses_several_ranks() -> None:
+def test_engines_and_pools_bound_ranks_and_their_memory() -> None:
     error = fails(InfeasibleError, "'mps' runs on one rank", routed, 10, engine="mps", ranks=2)
     assert "auto" in error.hint
+    pools = (PoolSpec("main", memory_bytes=2**28),)
+    assert (routed(22, pools=pools).ranks, routed(24, pools=pools).ranks) == (1, 2)
+    assert routed(24, pools=pools).memory_bytes <= 2**28
 
 
 def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
@@ -111,12 +111,6 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
     fails(InfeasibleError, "workers of pool 'big' have 4", routed, 10, pools=mixed, engine="mps")
 
 
-def test_configured_memory_of_pool_bounds_memory_of_each_rank() -> None:
-    pools = (PoolSpec("main", memory_bytes=2**28),)
-    assert (routed(22, pools=pools).ranks, routed(24, pools=pools).ranks) == (1, 2)
-    assert routed(24, pools=pools).memory_bytes <= 2**28
-
-
 def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:
     nodes = (Node("wide", 2, 2**31), Node("n1", 8, 2**30), Node("n2", 8, 2**30))
     limits = cluster(2, 8, 8, nodes=nodes)
@@ -129,19 +123,17 @@ def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:
     fails(InfeasibleError, "over 16 ranks", routed, 27, limits)
 
 
-def test_pool_without_matching_nodes_is_refused() -> None:
+def test_widest_program_and_least_nodes_are_known() -> None:
     pools = (PoolSpec("far", nodes="gpu*"),)
     error = fails(InfeasibleError, r"no node matches 'gpu\*'", routed, 3, pools=pools)
     assert "n1, n2, n3" in error.hint
-
-
-def test_widest_program_accounts_for_gangs_and_missing_mpi() -> None:
     assert (ranks.widest(MAIN, SMALL), ranks.widest_of(MAIN[0], SMALL)) == (26, 24)
     assert ranks.widest_of(PoolSpec("main.x4", ranks=4), SMALL) == 26
     assert ranks.widest_of(PoolSpec("chains", "mps"), SMALL) > 26
     assert ranks.widest((PoolSpec("chains", "mps"),), SMALL) == 0
     assert ranks.widest(MAIN, msgspec.structs.replace(SMALL, max_ranks=1)) == 24
     assert ranks.widest((PoolSpec("main", ranks=4),), SMALL) == 26
+    assert (ranks.nodes_for(routed(26), SMALL), ranks.nodes_for(routed(5), SMALL)) == (2, 1)
 
 
 def test_gang_task_is_adopted_by_matching_pool_after_restart() -> None:
@@ -166,7 +158,3 @@ def test_single_rank_task_is_adopted_only_where_it_fits() -> None:
     with pytest.raises(ConfigError, match="which is not there now"):
         reroute_after_restart(result, (PoolSpec("other", "mps"),), SMALL)
     assert reroute_after_restart(result, (PoolSpec("other"),), SMALL).pool == "other"
-
-
-def test_number_of_nodes_for_route_is_the_least_needed() -> None:
-    assert (ranks.nodes_for(routed(26), SMALL), ranks.nodes_for(routed(5), SMALL)) == (2, 1)

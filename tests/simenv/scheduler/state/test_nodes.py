@@ -23,15 +23,12 @@ def notes(machine: CheckedScheduler) -> list[str]:
     return [action.kind for action in machine.actions if isinstance(action, core.RecordEvent)]
 
 
-def test_single_rank_workers_are_spread_evenly_over_nodes() -> None:
+def test_workers_and_circuits_are_spread_evenly_over_nodes() -> None:
     machine = CheckedScheduler(6, cluster(2, 2, 2))
     assert where(machine) == {"n1": 2, "n2": 2, "n3": 2}
     starts = [a for a in machine.actions if isinstance(a, core.StartWorker)]
     assert [a.start for a in starts] == [1, 2, 3, 4, 5, 6]
     assert all(len(a.shares) == 1 and a.shares[0].ranks == 1 for a in starts)
-
-
-def test_64_circuits_are_spread_evenly_over_three_equal_nodes() -> None:
     simulation = Simulation(cluster(2, 2, 2), PoolSpec("main", min=6, max=6))
     simulation.run(1.0, until_idle=False)
     task = simulation.submit(64, cost=50_000.0)
@@ -170,7 +167,7 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
     assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
 
 
-def test_lost_node_gets_no_workers_until_it_is_back() -> None:
+def test_lost_nodes_get_no_workers_until_back_and_stay_drained() -> None:
     machine = CheckedScheduler(2, cluster(2, 2))
     machine.keep(machine.scheduler.node_lost("n1", "its daemon is gone", machine.now_ns))
     assert machine.scheduler.node_lost("n1", "again", machine.now_ns) == []
@@ -180,9 +177,6 @@ def test_lost_node_gets_no_workers_until_it_is_back() -> None:
     machine.keep(machine.scheduler.scale("main", 3, 3))
     machine.revive()
     assert where(machine) == {"n1": 1, "n2": 2}
-
-
-def test_drained_node_is_still_drained_after_loss_and_return() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     machine.keep(machine.scheduler.node_lost("n2", "off", machine.now_ns))
@@ -219,7 +213,7 @@ def test_one_silent_worker_does_not_make_its_node_lost() -> None:
     assert "worker.lost" in notes(machine)
 
 
-def test_failed_worker_start_is_retried_on_another_node() -> None:
+def test_starts_are_retried_on_other_configured_nodes() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.lose("main-0", blame=False)
     machine.tick(1.5)
@@ -229,9 +223,6 @@ def test_failed_worker_start_is_retried_on_another_node() -> None:
     machine.tick(2.5)
     (worker,) = machine.state.workers.values()
     assert worker.host.node.name != first
-
-
-def test_pool_uses_only_its_configured_nodes() -> None:
     spec = PoolSpec("main", min=3, max=3, nodes="n2,n3*")
     assert set(where(CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,)))) == {"n2", "n3"}
 

@@ -148,16 +148,13 @@ def test_forecast_counts_dedicated_worker_only_for_its_reservation() -> None:
     assert running_tasks(host.state, host.ledger[number]) == [first]
 
 
-def test_wait_of_parked_task_is_unknown() -> None:
+def test_waits_of_parked_tasks_and_of_starting_pools() -> None:
     host = Claimant()
     host.policy("credit", total_credits=2)
     number = host.reserve(2).reservation
     host.under(number, 1, shots=2_000)
     (parked,) = host.under(number)
     assert Forecast(host.state, host.now_ns).task_us(host.state.tasks[parked]) == UNKNOWN
-
-
-def test_forecast_of_pool_without_workers_includes_worker_start() -> None:
     machine = CheckedScheduler(min=0, max=1)
     assert _new(machine) == pytest.approx(1_000)
     machine.submit()

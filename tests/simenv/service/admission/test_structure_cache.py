@@ -119,7 +119,7 @@ def test_program_without_angles_or_with_other_encoding_is_not_cached() -> None:
     assert not layouts.keep(short, got, MARK, KNOWN)
 
 
-def test_oldest_angle_position_is_evicted_when_cache_is_full() -> None:
+def test_cache_of_angles_is_bounded() -> None:
     layouts = StructureCache()
     entries = [_padded(k) for k in range(PLACES + 1)]
     assert len({len(each.packed()) for each in entries}) == 1
@@ -127,9 +127,6 @@ def test_oldest_angle_position_is_evicted_when_cache_is_full() -> None:
         assert layouts.keep(each.packed(), each, MARK, KNOWN)
     assert layouts.find(entries[0].packed(), MARK) is None
     assert all(layouts.find(each.packed(), MARK) is KNOWN for each in entries[1:])
-
-
-def test_bytes_examined_per_lookup_are_bounded() -> None:
     layouts, entries = StructureCache(), [_padded(k, 2**16) for k in range(PLACES)]
     for each in entries:
         assert layouts.keep(each.packed(), each, MARK, KNOWN)

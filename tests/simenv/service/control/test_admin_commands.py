@@ -121,7 +121,7 @@ def _pools(bench: ServiceHarness) -> tuple[list[PoolInfo], list[NodeInfo]]:
     return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in result.pools], result.nodes
 
 
-def test_pool_that_could_never_have_a_worker_is_refused_at_start() -> None:
+def test_pools_are_bounded_by_slots_and_memory_of_workers() -> None:
     for pool, value in (
         (PoolSpec("p", ranks=8), "8 ranks"),
         (PoolSpec("p", memory_bytes=3 * GIB), "never have a worker"),
@@ -130,9 +130,6 @@ def test_pool_that_could_never_have_a_worker_is_refused_at_start() -> None:
     ):
         fails(ConfigError, value, check_pools, (pool,), TWO)
     check_pools((PoolSpec("p", min=4, max=4, memory_bytes=GIB // 2),), TWO)
-
-
-def test_workers_of_several_ranks_may_exceed_slots_up_to_memory_limit() -> None:
     each = GIB // 8
     check_pools((PoolSpec("p", min=8, max=8, ranks=2, memory_bytes=each),), TWO)
     with pytest.raises(ConfigError, match=r"9 workers of 2 ranks .* 8 do"):

@@ -43,10 +43,16 @@ def test_settings_that_contradict_nodes_are_refused() -> None:
     fails(ConfigError, f"node {HERE.name} has", allocate, result, {})
 
 
-def test_unreadable_hostfile_is_refused_with_hint() -> None:
+def test_unreadable_hostfiles_and_short_allocations_are_refused() -> None:
     error = fails(ConfigError, "", allocate, convert({"hostfile": "/nowhere/hosts"}), {})
     assert "/nowhere/hosts" in error.message
     assert error.hint
+    check_time_left(limits((HERE,)))
+    check_time_left(limits((HERE,), end_s=time.time() + 100))
+    for left_s in (50, -50):
+        with pytest.raises(ConfigError, match="takes the nodes back in") as caught:
+            check_time_left(limits((HERE,), end_s=time.time() + left_s))
+        assert caught.value.hint
 
 
 def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
@@ -63,25 +69,13 @@ def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
     assert (slots.nodes[0].memory_bytes, slots.memory_per_slot) == (GIB, GIB // 2)
 
 
-def test_features_and_end_of_allocation_are_those_of_its_nodes() -> None:
+def test_launcher_features_and_end_of_allocation_are_kept() -> None:
     node = Node("n1", 2, GIB, gpus=3, features=("fast",), group=1, block=2)
     (value,) = limits((node,)).nodes
     assert (value.gpus, value.features, value.group, value.block) == (3, ("fast",), 1, 2)
     before_ns = time.monotonic_ns()
     assert 99e9 < limits((HERE,), end_s=time.time() + 100).end_ns - before_ns < 101e9
     assert limits((HERE,)).end_ns == 0
-
-
-def test_the_launcher_bounds_the_ranks_of_a_worker_and_is_named_in_refusals() -> None:
     result = limits((HERE,))
     assert result.max_ranks == RecordingLauncher.max_ranks
     assert result.launcher == "paper: nothing is started"
-
-
-def test_start_is_refused_when_allocation_ends_too_soon() -> None:
-    check_time_left(limits((HERE,)))
-    check_time_left(limits((HERE,), end_s=time.time() + 100))
-    for left_s in (50, -50):
-        with pytest.raises(ConfigError, match="takes the nodes back in") as caught:
-            check_time_left(limits((HERE,), end_s=time.time() + left_s))
-        assert caught.value.hint

@@ -260,21 +260,18 @@ def test_port_in_use_raises_config_error_with_its_number(house: ListenerThread) 
     fails(ConfigError, str(house.far.port), TcpListener, "127.0.0.1", house.far.port, house.server)
 
 
-def test_oldest_unauthenticated_connections_are_closed_beyond_limit() -> None:
+def test_unauthenticated_connections_give_way_first() -> None:
     guard = ConnectionLimiter()
     cut = [guard.accepted(fd) for fd in range(3 * MAX_UNAUTHENTICATED)]
     assert cut == [None] * MAX_UNAUTHENTICATED + list(range(2 * MAX_UNAUTHENTICATED))
     assert len(guard) == MAX_UNAUTHENTICATED
-
-
-def test_authenticated_connection_is_not_closed_for_unauthenticated_ones() -> None:
     guard = ConnectionLimiter()
     guard.accepted(1)
     assert guard.authenticate(1, "ana")
     assert 1 not in [guard.accepted(fd) for fd in range(2, 4 * MAX_UNAUTHENTICATED)]
 
 
-def test_connections_of_one_key_are_limited() -> None:
+def test_connections_are_limited_by_key_and_in_total() -> None:
     guard = ConnectionLimiter()
     entries = []
     for fd in range(MAX_PER_KEY + 5):
@@ -283,6 +280,12 @@ def test_connections_of_one_key_are_limited() -> None:
     assert entries == [True] * MAX_PER_KEY + [False] * 5
     guard.accepted(9_999)
     assert guard.authenticate(9_999, "ben")
+    guard = ConnectionLimiter()
+    entries = []
+    for fd in range(MAX_AUTHENTICATED + 3):
+        guard.accepted(fd)
+        entries.append(guard.authenticate(fd, f"key{fd // MAX_PER_KEY}"))
+    assert entries.count(False) == 3
 
 
 def test_closed_connection_no_longer_counts() -> None:
@@ -292,15 +295,6 @@ def test_closed_connection_no_longer_counts() -> None:
         assert guard.authenticate(fd, "ana")
         guard.remove(fd)
     assert len(guard) == 0
-
-
-def test_total_number_of_connections_is_limited() -> None:
-    guard = ConnectionLimiter()
-    entries = []
-    for fd in range(MAX_AUTHENTICATED + 3):
-        guard.accepted(fd)
-        entries.append(guard.authenticate(fd, f"key{fd // MAX_PER_KEY}"))
-    assert entries.count(False) == 3
 
 
 def test_reused_descriptor_counts_for_its_new_key() -> None:

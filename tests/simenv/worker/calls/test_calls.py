@@ -49,7 +49,7 @@ def ran(call: FunctionCall, trusted: bool) -> AttemptResult:
     return Runner().run(task, TERMS, chunk, time.perf_counter_ns())
 
 
-def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
+def test_calls_are_of_the_environments_user_and_timed() -> None:
     result = ran(pickled(pow, 2, 5), trusted=True)
     assert STATES[result.state] is TaskState.DONE
     answer = msgspec.msgpack.decode(codec.result_data(result.payload).value, type=FunctionAnswer)
@@ -57,9 +57,6 @@ def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
     result = ran(pickled(pow, 2, 5), trusted=False)
     assert STATES[result.state] is TaskState.FAILED
     assert "own user alone" in codec.failure(result.payload).message
-
-
-def test_times_of_a_call_are_those_of_its_engine() -> None:
     result = ran(pickled(time.sleep, 0.05), trusted=True)
     assert result.engine_us >= 50_000
     assert (result.decode_us, result.plan_us) == (0, 0)

@@ -32,13 +32,10 @@ def loaded(*angles: Any) -> PackedCircuit:
     return load(rotations(*angles))
 
 
-def test_equal_expressions_share_one_slot() -> None:
+def test_parameters_are_in_order_and_expressions_share_slots() -> None:
     result = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
     assert (result.program.num_slots, result.parameters) == (3, ("x", "y"))
     assert result.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
-
-
-def test_parameters_are_in_order_of_qiskit() -> None:
     result = loaded(
         V[10], V[2], Y, X
     )  # Qiskit sorts names as text, elements of a vector as numbers
@@ -134,13 +131,10 @@ def test_bound_value_is_independent_of_batch_size(expression: ParameterExpressio
         assert together[row, 0] == pytest.approx(bound, rel=1e-12)
 
 
-def test_values_for_circuit_without_parameters_are_refused() -> None:
+def test_hidden_parameters_and_values_of_none_are_refused() -> None:
     assert (loaded(1.0).bind(None).shape, loaded(1.0).bind({}).shape) == ((1, 0), (1, 0))
     fails(OptionError, "no parameter 'x'", loaded(1.0).bind, {"x": 1.0})
     fails(OptionError, "0 parameters", loaded(1.0).bind, [1.0])
-
-
-def test_parameter_hidden_in_gate_definition_is_refused() -> None:
     gate = Gate("hidden", 1, [])
     gate.definition = rotations(X)
     circuit = QuantumCircuit(1)

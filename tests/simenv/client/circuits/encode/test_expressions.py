@@ -133,14 +133,11 @@ def test_variable_of_unsupported_type_is_refused(value: Any) -> None:
     fails(ProgramError, f"of type {kind}.* is not carried", load, circuit)
 
 
-def test_too_many_variable_bits_are_refused() -> None:
+def test_too_many_bits_and_deep_blocks_are_refused() -> None:
     circuit = QuantumCircuit(1)
     for number in range(2):
         circuit.add_var(f"v{number}", expr.lift(1, types.Uint(40_000)))
     fails(LimitExceededError, "variables, or 65535 bits", load, circuit)
-
-
-def test_blocks_nested_more_than_100_deep_are_refused() -> None:
     circuit = QuantumCircuit([Qubit()], [Clbit()])
     circuit.x(0)
     for _ in range(101):
@@ -202,21 +199,15 @@ def test_clbits_are_numbered_in_order_of_their_register() -> None:
     assert clbits(load(circuit).program) == (1,)
 
 
-def test_qubits_are_numbered_by_position_in_circuit() -> None:
+def test_bits_are_numbered_once_and_bounded() -> None:
     own = QuantumRegister(3, "own")
     circuit = QuantumCircuit(list(own)[::-1])
     circuit.h(own[2])
     assert qubits(load(circuit).program) == (0,)
-
-
-def test_registers_that_share_a_bit_are_refused() -> None:
     circuit = QuantumCircuit(1)
     first = ClassicalRegister(2, "first")
     circuit.add_register(first, ClassicalRegister(bits=[first[1], Clbit()], name="second"))
     fails(ProgramError, "'first' and 'second' share a bit", load, circuit)
-
-
-def test_empty_circuits_are_packed_and_too_many_bits_refused() -> None:
     program = load(QuantumCircuit()).program
     assert (program.num_qubits, program.registers, program.ops) == (0, (), b"")
     fails(LimitExceededError, "70000 qubits", load, QuantumCircuit(70_000))

@@ -163,14 +163,11 @@ def test_condition_has_expected_value(condition: str) -> None:
     assert engine_judge.exact(HEAD + text) == {0b1_101_10 | CONDITIONS[condition]: 1.0}
 
 
-def test_inputs_are_parameters() -> None:
+def test_inputs_delays_and_physical_qubits_are_packed() -> None:
     text = "input float b; input angle[32] a; input float unused;\nrz(a) q[0]; rx(2*b + a) q[1];"
     loaded = load(HEAD + text)
     assert loaded.parameters == ("a", "b", "unused")
     assert sorted(loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()) == [0.0, 1.0, 2.0]
-
-
-def test_delays_and_physical_qubits_are_packed() -> None:
     text = "OPENQASM 3.1; U(0,0,0) $2; delay[100ns] $0; delay[3dt] $1; delay[1.5us] $0;"
     program = load(text).program
     assert (program.num_qubits, program.names) == (3, ("u", "delay", "delay_dt"))

@@ -127,13 +127,18 @@ def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> Non
     assert graph.operations == [{"name": "cz", "arity": 2}]
 
 
-def test_records_of_device_without_description_are_empty() -> None:
+def test_records_of_devices_leave_out_what_is_unknown_or_too_much() -> None:
     silent = DeviceInfo("qpu", DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
     head = devices.device("qpu", silent, [])
     assert (head.device, head.qubits) == ({"id": "qpu", "name": "qpu", "num_qubits": 0}, [])
     assert devices.coupling("qpu", silent).coupling["edges"] == []
     assert devices.coupling("qpu", silent).operations == []
     assert devices.calibration("qpu", silent).calibration["observation_count"] == 0
+    wide = DeviceInfo("c", DeviceKind.IDEAL, "simenv", "stabilizer", "1", "simulator", 65_535, 9,
+                      (), all_to_all=True)  # fmt: skip
+    record = devices.coupling("c", wide)
+    assert record.coupling["edges"] == []
+    assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
 
 
 def test_emulated_device_has_calibration_of_its_target() -> None:
@@ -145,14 +150,6 @@ def test_emulated_device_has_calibration_of_its_target() -> None:
     assert devices.calibration("qpu", emulated).extensions == (
         devices.calibration("qpu", value).extensions
     )
-
-
-def test_edges_of_very_wide_simulator_are_not_listed() -> None:
-    wide = DeviceInfo("c", DeviceKind.IDEAL, "simenv", "stabilizer", "1", "simulator", 65_535, 9,
-                      (), all_to_all=True)  # fmt: skip
-    record = devices.coupling("c", wide)
-    assert record.coupling["edges"] == []
-    assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
 
 
 def test_openqasm_3_is_not_listed_without_its_importer(monkeypatch: pytest.MonkeyPatch) -> None:
