@@ -121,13 +121,10 @@ def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path)
     assert len(read(document).records) == 1
 
 
-def test_compressed_file_is_refused_with_the_command_that_expands_it(tmp_path: Path) -> None:
+def test_compressed_files_and_rows_without_shots(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl.gz"
     path.write_bytes(gzip.compress(written(tmp_path, row()).read_bytes()))
     assert fails(DataError, "is compressed", read, path).hint == "type: gunzip counts.jsonl.gz"
-
-
-def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
     data = read(written(tmp_path, row(), row(counts={}), row(counts={"00": 0})))
     assert (len(data.records), data.warnings) == (1, (("rows without shots are left out", 2),))
     fails(DataError, "no row with shots", read, written(tmp_path, row(counts={})))

@@ -48,15 +48,12 @@ def test_circuits_run_as_futures_with_the_options_of_the_executor(env: simenv.Cl
     assert env.run(BELL, shots=10).shots == 10, "the client is its owner's"
 
 
-def test_map_yields_results_in_order(env: simenv.Client) -> None:
+def test_map_yields_in_order_and_cancels_what_is_late(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=50)
     circuits = [BELL.replace("h q[0]", f"rx({k}.5) q[0]") for k in range(20)]
     results = list(executor.map(circuits, seed=8))
     assert len({got.task for got in results}) == 20
     assert [got.counts for got in executor.map(circuits, seed=8)] == [got.counts for got in results]
-
-
-def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
     fails(TimedOutError, "", list, SimenvExecutor(env, shots=10).map([ENDLESS] * 3, timeout=0.05))
     until(lambda: not env.queue()[0])
 
@@ -236,13 +233,10 @@ def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result
     assert outcome.counts == {"00": 1000, "11": 24}
 
 
-def test_pickled_binding_carries_no_other_binding() -> None:
+def test_pickles_carry_no_other_binding_and_need_no_service() -> None:
     assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._decoded.data)) + 1_000
     outcome = pickled(everything())
     assert (outcome._decoded.data.count, outcome.task, outcome.binding_index) == (1, "t-8k2f.1", 6)
-
-
-def test_pickled_result_is_read_by_another_process_without_a_service() -> None:
     script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).counts)"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -452,7 +452,7 @@ def test_tasks_of_1_2_and_4_ranks_make_progress_on_shared_nodes(slots: tuple[int
     assert simulation.used >= 0.7
 
 
-def test_starts_at_a_time_are_bounded_by_slots_and_a_number() -> None:
+def test_starts_of_workers_are_bounded_and_leave_room_for_others() -> None:
     machine = CheckedScheduler(0, cluster(2, 1))
     machine.keep(machine.scheduler.scale("main", 11, 11))
     for started in (3, 6, 9, 11, 11):
@@ -472,9 +472,6 @@ def test_starts_at_a_time_are_bounded_by_slots_and_a_number() -> None:
     for started in (8, 16, 20):
         machine.tick()
         assert len(machine.state.workers) == started
-
-
-def test_slow_starts_of_one_pool_do_not_block_first_worker_of_another() -> None:
     specs = (PoolSpec("slow", min=9, max=9), PoolSpec("main", min=0, max=9))
     machine = CheckedScheduler(limits=cluster(2), specs=specs)
     machine.keep(machine.scheduler.scale("slow", 12, 12))

@@ -197,12 +197,9 @@ def asked(bench: ServiceHarness, parts: model.TaskParts, key: str) -> m.Accepted
 def test_key_of_a_part_stands_for_it_whatever_worker_is_preferred(bench: ServiceHarness) -> None:
     parts = model.TaskParts((1,), 5.0, (), "main-0")
     task = asked(bench, parts, "part")
-    assert isinstance(task, m.Accepted)
     again = asked(bench, msgspec.structs.replace(parts, worker="main-1"), "part")
-    assert isinstance(again, m.Accepted)
     assert again.first == task.first
     other = asked(bench, msgspec.structs.replace(parts, keep_s=6.0), "part")
-    assert isinstance(other, m.Refused)
     assert other.refusals[0].code == "key_conflict"
 
 
@@ -265,7 +262,6 @@ def asked_for_amplitudes(bench: ServiceHarness, key: str, *strings: str) -> m.Ac
 
 def refusal(bench: ServiceHarness, key: str, *strings: str) -> tuple[str, str]:
     answer = asked_for_amplitudes(bench, key, *strings)
-    assert isinstance(answer, m.Refused)
     return answer.refusals[0].code, answer.refusals[0].message
 
 
@@ -273,7 +269,6 @@ def test_key_stands_for_the_strings_in_their_order(bench: ServiceHarness) -> Non
     task = asked_for_amplitudes(bench, "one", "00", "11")
     assert isinstance(task, m.Accepted), task
     again = asked_for_amplitudes(bench, "one", "00", "11")
-    assert isinstance(again, m.Accepted)
     assert again.first == task.first
     assert refusal(bench, "one", "11", "00")[0] == "key_conflict"
 

@@ -31,7 +31,6 @@ def test_a_repeated_submit_gets_the_same_ids_and_runs_once(ready: ServiceHarness
     for key in ("~auto", "mine"):
         first = ready.submit(spec(seed=1), key=key)
         again = ready.submit(spec(seed=1), key=key)
-        assert isinstance(first, m.Accepted)
         assert again == m.Accepted(5, first.first, 1, repeated=True)
     assert len(ready.assigned()) == 2
 
@@ -43,7 +42,6 @@ def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> 
 
 def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="~one of a kind")
-    assert isinstance(first, m.Accepted)
     again = bench.submit(spec(seed=2), key="~one of a kind")
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
@@ -52,7 +50,6 @@ def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) ->
     first = bench.submit(spec(seed=1), key="mine")
     bench.restart()
     again = bench.submit(spec(seed=1), key="mine")
-    assert isinstance(first, m.Accepted)
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
@@ -102,7 +99,6 @@ def test_submission_with_invalid_tasks_is_refused_and_each_is_named(bench: Servi
     refused = bench.submit(
         spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(5_000).packed())
     )
-    assert isinstance(refused, m.Refused)
     assert [(r.index, r.code) for r in refused.refusals] == [
         (1, "option"),
         (2, "program"),
@@ -128,7 +124,6 @@ def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: P
     assert bench.state.tasks == {}
     bench.get(m.Status, m.GetStatus(3))
     accepted = bench.submit(spec(), key="a1")
-    assert isinstance(accepted, m.Accepted)
     assert not accepted.repeated
     support.install("")
 

@@ -53,14 +53,11 @@ def test_gang_task_survives_restart(bench: ServiceHarness) -> None:
     assert len(bench.assigned()) == 1
 
 
-def test_explain_reports_ranks_and_nodes(bench: ServiceHarness) -> None:
+def test_explain_reports_ranks_and_refuses_too_many(bench: ServiceHarness) -> None:
     first = bench.get(Explained, Explain(3, EXACT, WIDE.program, 100)).explanation.engines[0]
     assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
     assert 100 * MIB < first.memory_bytes <= 160 * MIB
     assert "over 4 ranks" in first.why
-
-
-def test_more_ranks_than_available_are_refused(bench: ServiceHarness) -> None:
     assert "8 ranks were asked for" in bench.refused(WIDE, terms=TaskOptions(ranks=8)).message
 
 

@@ -70,14 +70,13 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
     assert isinstance(order(office, 2, "~b"), m.Accepted)
 
 
-def test_a_priority_above_the_limit_is_refused(office: ReservationHarness) -> None:
+def test_priorities_and_timeouts_above_the_limit_are_refused(
+    office: ReservationHarness,
+) -> None:
     result = refused(order(office, priority=10**6), "limit")
     assert "priority 1000000" in result.message
     assert "limit of 100" in result.message
     assert isinstance(order(office, priority=100), m.Accepted)
-
-
-def test_a_run_timeout_above_the_limit_is_refused(office: ReservationHarness) -> None:
     result = refused(order(office, run_timeout_s=86_401.0), "limit")
     assert "86401" in result.message
     assert "limit of 86400 s" in result.message
@@ -171,7 +170,6 @@ def test_refused_submissions_count_as_several_messages(office: ReservationHarnes
     codes = []
     while "queue_full" not in codes and len(codes) < 1_900:
         answer = order(office, key=f"~{len(codes)}", priority=10**9)
-        assert isinstance(answer, m.Refused)
         codes.append(answer.refusals[0].code)
     assert codes[-1] == "queue_full"
     assert isinstance(office.say(GetApp(1))[0], App)

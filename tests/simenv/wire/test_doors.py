@@ -86,22 +86,16 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     built.close()
 
 
-def test_message_and_reply_are_delivered_with_peer_identity(house: House) -> None:
+def test_messages_are_delivered_in_order_with_identity_of_their_peer(house: House) -> None:
     client = house.connect(b"ana")
     client.send(b"question")
     assert house.receive() == (PeerKind.CLIENT, b"ana", b"question", LOCAL)
     assert house.listener.send(PeerKind.CLIENT, b"ana", b"answer")
     assert client.receive(PATIENCE_S) == b"answer"
-
-
-def test_messages_of_one_peer_keep_their_order(house: House) -> None:
     client = house.connect(b"ana")
     for k in range(500):
         client.send(b"%d" % k)
     assert [house.receive()[2] for _ in range(500)] == [b"%d" % k for k in range(500)]
-
-
-def test_client_and_worker_with_same_route_are_distinguished(house: House) -> None:
     house.connect(b"same", PeerKind.CLIENT).send(b"from the client")
     worker = house.connect(b"same", PeerKind.WORKER)
     assert house.receive() == (PeerKind.CLIENT, b"same", b"from the client", LOCAL)
@@ -145,14 +139,11 @@ def test_send_to_peer_that_does_not_read_does_not_block(house: House) -> None:
     assert received == sent.count(True)
 
 
-def test_an_oversized_message_is_not_sent(house: House) -> None:
+def test_message_of_maximum_size_is_delivered_and_no_larger_one(house: House) -> None:
     client = house.connect(b"ana")
     fails(LimitExceededError, str(MAX_MESSAGE_BYTES), client.send, bytes(MAX_MESSAGE_BYTES + 1))
     client.send(b"still here")
     assert house.receive()[2] == b"still here"
-
-
-def test_message_of_maximum_size_is_delivered(house: House) -> None:
     house.connect(b"ana").send(bytes(MAX_MESSAGE_BYTES))
     assert len(house.receive()[2]) == MAX_MESSAGE_BYTES
 
@@ -273,11 +264,8 @@ def test_reply_of_several_frames_raises_protocol_error(tmp_path: Path) -> None:
         context.term()
 
 
-def test_connecting_to_missing_socket_raises_no_service_error(tmp_path: Path) -> None:
+def test_missing_and_too_long_sockets_are_refused(tmp_path: Path) -> None:
     fails(NoServiceError, "no such socket", connected, tmp_path / CLIENT_SOCKET)
-
-
-def test_socket_path_longer_than_kernel_limit_is_refused(tmp_path: Path) -> None:
     fails(LimitExceededError, "XDG_RUNTIME_DIR", connected, tmp_path / ("x" * SOCKET_PATH_BYTES))
 
 

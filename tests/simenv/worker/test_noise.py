@@ -120,7 +120,7 @@ def put(shelf: ResultFileWriter, found: EngineResult) -> object:
     return shelf.put(found, PROGRAM, TASK, TaskOptions(), CHUNK)
 
 
-def test_large_result_fails_with_reason_when_results_folder_is_not_visible(tmp_path: Path) -> None:
+def test_only_large_results_need_a_visible_results_folder(tmp_path: Path) -> None:
     shelf = ResultFileWriter(
         tmp_path, unavailable="the results folder /home/results cannot be seen from node7"
     )
@@ -128,9 +128,6 @@ def test_large_result_fails_with_reason_when_results_folder_is_not_visible(tmp_p
     assert str(LARGE.statevector.nbytes) in error.message  # type: ignore[union-attr]
     assert "share" in error.hint
     assert list(tmp_path.iterdir()) == []
-
-
-def test_small_result_needs_no_results_folder(tmp_path: Path) -> None:
     assert put(ResultFileWriter(tmp_path, unavailable="it cannot be seen"), SMALL) is None
 
 

@@ -76,12 +76,9 @@ def test_malformed_connection_file_is_refused(body: bytes, tmp_path: Path) -> No
     fails(NoServiceError, "is not a connection file", address.read, path)
 
 
-def test_connection_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
+def test_connection_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoServiceError, match=r"format 9 \(simenv 2\.0\), this client reads 1"):
         address.read(write(tmp_path / "connection.json", format=9, version="2.0"))
-
-
-def test_directory_instead_of_connection_file_is_refused(tmp_path: Path) -> None:
     fails(NoServiceError, "cannot read", address.read, tmp_path)
 
 

@@ -118,11 +118,8 @@ def test_service_that_exits_early_is_reported_with_end_of_log(where: Environment
     assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
 
 
-def test_odd_output_of_starting_service_raises_start_failed_error(where: EnvironmentPaths) -> None:
+def test_odd_output_or_timeout_raises_start_failed_error(where: EnvironmentPaths) -> None:
     fails(StartFailedError, "said b'hello", hear, "os.write(told, b'hello\\n')", where)
-
-
-def test_start_timeout_raises_start_failed_error(where: EnvironmentPaths) -> None:
     with pytest.raises(StartFailedError, match=r"did not become ready within 0\.2 s"):
         hear("time.sleep(60)", where, timeout_s=0.2)
 

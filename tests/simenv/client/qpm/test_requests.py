@@ -113,12 +113,9 @@ def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) 
     assert qpm.sync_run(info(noise=False))["outcome"] == "COMPLETED"
 
 
-def test_qasm_field_is_not_opened_as_path(qpm: QPM) -> None:
+def test_circuits_are_no_paths_and_of_known_formats(qpm: QPM) -> None:
     for path in ("/etc/hostname", "examples/bell.qasm"):
         fails(contract.QPMError, "no version line", qpm.sync_run, info(path))
-
-
-def test_unsupported_circuit_format_is_named_in_error(qpm: QPM) -> None:
     with pytest.raises(contract.QPMError, match=r"'pulse'.*cannot be read"):
         qpm.sync_run(info(circuit={"format": "pulse", "data": BELL}))
     for data in ("no base64 !", "AAAA", None, 7):
@@ -172,16 +169,13 @@ def test_invalid_argument_is_refused_without_effect(qpm: QPM, name: str) -> None
     assert state(qpm) == before
 
 
-def test_unknown_pool_or_calibration_raises_unknown_object_error(qpm: QPM) -> None:
+def test_unknown_objects_and_missing_ids_are_refused(qpm: QPM) -> None:
     for call in (
         lambda: qpm.get_device_info(lib="elsewhere"),
         lambda: qpm.get_coupling_graph("cal-1"),
         lambda: qpm.get_queue_metrics(device_id="elsewhere"),
     ):
         assert fails(contract.UnknownObjectError, "", call).defw_name == "DEFwNotFound"
-
-
-def test_lookup_without_id_is_refused(qpm: QPM) -> None:
     for call in (qpm.task_status, qpm.cancel_task):
         fails(contract.QPMError, "neither cid nor qtask_id", call)
     fails(contract.QPMError, "needs a reason", qpm.reconcile_runtime_state)

@@ -70,7 +70,7 @@ def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
     assert json.loads(table["timing"])["total_s"] == 0.014
 
 
-def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
+def test_files_have_all_of_the_result(tmp_path: Path) -> None:
     FOUND.save(str(tmp_path / "r.npz"))
     with np.load(tmp_path / "r.npz") as file:
         assert set(file.files) == {*ARRAYS, "metadata"}
@@ -78,9 +78,6 @@ def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
             np.testing.assert_array_equal(file[name], array)
         document = json.loads(str(file["metadata"]))
     assert {key: document[key] for key in TOLD} == TOLD
-
-
-def test_json_file_equals_json_of_result(tmp_path: Path) -> None:
     FOUND.save(tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text()) == FOUND.to_dict()
 

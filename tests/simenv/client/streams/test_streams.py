@@ -53,7 +53,7 @@ def work(
     return circuit
 
 
-def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> None:
+def test_ordered_streams_complete_in_order_and_refuse_wrong_options(env: simenv.Client) -> None:
     chance = random.Random(11)
     queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
@@ -61,9 +61,6 @@ def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> 
         entries = [stream.submit(work(chance)) for _ in range(150)]
     assert list(queue) == entries
     assert all(task.result(WAIT_S).shots == 20 for task in entries)
-
-
-def test_wrong_option_of_a_stream_is_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(TypeError, match="there is no option shot"):
         Stream(env, shot=20)  # type: ignore[call-arg]
     fails(OptionError, "shots=-1", Stream, env, shots=-1)

@@ -69,33 +69,36 @@ def test_impossible_options_are_refused(options: dict[str, Any], words: str, dev
     fails(OptionError, words, device, 2, **options)
 
 
-def test_unknown_options_of_an_execution_are_refused_by_name(device: Any) -> None:
+def test_options_angles_and_conditions_that_cannot_be_are_refused(device: Any) -> None:
     dev = device(1)
     config = qml.devices.ExecutionConfig(device_options={"max_workers": 3})
     fails(qml.exceptions.DeviceError, "max_workers", dev.setup_execution_config, config)
 
-
-def test_options_reach_the_task(device: Any) -> None:
-    dev = device(2, engine="mps", options={"bond": 8})
-    qml.QNode(bell, dev)()
-    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
-    result = dev.client.task(newest.id).results()[0]
-    assert (result.engine, result.options) == ("mps", {"bond": 8})
-
-
-def test_pool_of_the_environment_is_ideal(device: Any) -> None:
-    value, _ = qml.QNode(bell, device(2, pool="main"))()
-    assert value == pytest.approx(1.0)
-    config = qml.devices.ExecutionConfig(gradient_method="best")
-    assert device(2, pool="main").supports_derivatives(config)
-
-
-def test_angle_that_is_no_finite_number_is_refused(device: Any) -> None:
     def circuit(x: float) -> Any:
         qml.RX(x, 0)
         return qml.expval(qml.Z(0))
 
     fails(OptionError, "nan", qml.QNode(circuit, device(1)), float("nan"))
+
+    def circuit() -> Any:
+        outcomes = [qml.measure(0) for _ in range(13)]
+        qml.cond(sum(outcomes[1:], outcomes[0]) == 3, qml.X)(0)
+        return qml.probs(wires=[0])
+
+    with pytest.raises(ProgramError, match="13 mid-circuit measurements"):
+        qml.set_shots(qml.QNode(circuit, device(1)), 10)()
+
+
+def test_options_reach_task_and_pool(device: Any) -> None:
+    dev = device(2, engine="mps", options={"bond": 8})
+    qml.QNode(bell, dev)()
+    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
+    result = dev.client.task(newest.id).results()[0]
+    assert (result.engine, result.options) == ("mps", {"bond": 8})
+    value, _ = qml.QNode(bell, device(2, pool="main"))()
+    assert value == pytest.approx(1.0)
+    config = qml.devices.ExecutionConfig(gradient_method="best")
+    assert device(2, pool="main").supports_derivatives(config)
 
 
 def long_tape() -> Any:
@@ -123,16 +126,6 @@ def test_refused_tape_cancels_the_others(shots: int | None, device: Any, client:
     assert client.queue()[0] == 0
     with pytest.raises(InfeasibleError, match=r"^this program needs"):  # of one there is no doubt
         device(engine="statevector").execute([wide_tape(shots)])
-
-
-def test_condition_on_too_many_outcomes_is_refused(device: Any) -> None:
-    def circuit() -> Any:
-        outcomes = [qml.measure(0) for _ in range(13)]
-        qml.cond(sum(outcomes[1:], outcomes[0]) == 3, qml.X)(0)
-        return qml.probs(wires=[0])
-
-    with pytest.raises(ProgramError, match="13 mid-circuit measurements"):
-        qml.set_shots(qml.QNode(circuit, device(1)), 10)()
 
 
 def test_tracker_counts_executions_and_shots(device: Any) -> None:

@@ -104,24 +104,19 @@ def test_values_and_gradients_come_of_one_task_each_tape(device: Any) -> None:
     assert result.has("gradients")
 
 
-def test_shifted_tapes_are_bindings_of_one_program(device: Any) -> None:
+def test_shifted_broadcast_and_second_derivatives(device: Any) -> None:
     dev = device(3)
     qml.grad(qml.QNode(energy, dev, diff_method="parameter-shift"))(ANSATZ)
     (newest, *_) = dev.client.queue(done=True, limit=1)[1]
     # four terms for CRZ, two for each of the six other angles
     assert len(dev.client.task(newest.id).results()) == 16
 
-
-def test_broadcast_gradient(device: Any) -> None:
     def summed(node: Any) -> Any:
         return lambda x: pnp.sum(node(x))
 
     at = pnp.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8], [0.9, 1.0, 1.1, 1.2]])
     result = qml.grad(summed(qml.QNode(energy, device(3))))(at)
     np.testing.assert_allclose(result, qml.grad(summed(reference(energy)))(at), atol=1e-10)
-
-
-def test_second_derivatives_are_parameter_shifts(device: Any) -> None:
     node = qml.QNode(energy, device(3), diff_method="parameter-shift", max_diff=2)
     wanted = qml.jacobian(qml.grad(reference(energy)))(ANSATZ)
     np.testing.assert_allclose(qml.jacobian(qml.grad(node))(ANSATZ), wanted, atol=1e-8)

@@ -174,15 +174,12 @@ def test_broadcast_shots(device: Any) -> None:
     assert ([sum(each.values()) for each in counts], mean[0], mean[2]) == ([200] * 3, 1.0, -1.0)
 
 
-def test_seeds_repeat_shots_and_executions_differ(device: Any) -> None:
+def test_seeds_repeat_shots_and_exact_measurements_need_none(device: Any) -> None:
     entries = [measured(lambda wires, s=s: device(wires, seed=s), qml.counts()) for s in (3, 3, 4)]
     assert entries[0] == entries[1] != entries[2]
     dev = device(3)
     entries = [measured(lambda _: dev, qml.counts()) for _ in range(2)]
     assert entries[0] != entries[1]
-
-
-def test_exact_measurement_without_shots_is_refused_by_name(device: Any) -> None:
     fails(qml.exceptions.DeviceError, "sample", measured, device, qml.sample(), None)
     fails(qml.exceptions.DeviceError, "finite shots", measured, device, qml.state(), 10)
 

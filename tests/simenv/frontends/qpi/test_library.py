@@ -149,15 +149,14 @@ def test_header_compiles_alone(library: InstalledLibrary, language: str, tmp_pat
     run([compiler, *standard, *flags, "-o", str(tmp_path / "alone")])
 
 
-def test_pkg_config_file_has_the_same_flags(library: InstalledLibrary) -> None:
+def test_pkg_config_and_fortran_agree_with_the_header(
+    library: InstalledLibrary,
+) -> None:
     text = (library.pkg_config / "simenv_qpi.pc").read_text()
     plain = text.replace("${prefix}", str(library.folder))
     assert f"Cflags: {' '.join(library.cflags)}\n" in plain
     libs = re.search(r"^Libs: (.*)$", plain, re.MULTILINE)
     assert sorted(libs[1].split()) == sorted(library.libs)
-
-
-def test_fortran_module_names_each_function_as_the_header_does(library: InstalledLibrary) -> None:
     header = (library.folder / "include" / "simenv_qpi.h").read_text()
     declared = re.findall(r"(?:function|subroutine) (qpi_\w+)\(", library.fortran.read_text())
     bound = [name for name in declared if name != "qpi_error_text"]
@@ -292,12 +291,9 @@ def read(fuzz: Path, messages: list[object], turns: int) -> tuple[int, int]:
     return int(ended), int(results)
 
 
-def test_mutated_results_and_answers_are_read_without_a_fault(fuzz: Path) -> None:
+def test_mutated_answers_and_failures_are_read_without_a_fault(fuzz: Path) -> None:
     ended, results = read(fuzz, ACCEPTED, TURNS)
     assert TURNS < results <= 2 * ended  # read twice where the session ends first
     assert ended < 2 * TASKS * TURNS  # some were refused
-
-
-def test_mutated_failures_and_refusals_are_read_without_a_fault(fuzz: Path) -> None:
     ended, _ = read(fuzz, REFUSED, TURNS)
     assert ended > TURNS

@@ -303,23 +303,17 @@ def test_wide_task_regains_slots_after_one_second_without_short_tasks() -> None:
     assert (machine.state.workers[record.worker].slots, machine.state.free_slots) == (2, 0)
 
 
-def test_long_task_takes_no_slot_of_a_running_task() -> None:
+def test_only_short_tasks_take_slots_of_running_tasks_that_resize() -> None:
     machine = CheckedScheduler(2, cluster(2))
     wide(machine)
     machine.submit(1, along=route(WIDE_US))
     assert machine.assign() == []
     machine.tick()
     assert told(machine) == []
-
-
-def test_engine_that_does_not_resize_keeps_its_slots() -> None:
     machine = CheckedScheduler(2, cluster(2))
     wide(machine, engine="aer")
     machine.submit(1, cost=1_000.0)
     assert machine.assign() == []
-
-
-def test_task_that_was_sent_and_does_not_run_yet_keeps_its_slots() -> None:
     machine = CheckedScheduler(2, cluster(2))
     machine.submit(1, along=route(WIDE_US, num_qubits=26))
     machine.assign()

@@ -115,14 +115,11 @@ def test_ordered_policy_applies_its_keys_in_given_order() -> None:
         assert _ran(machine) == list(expected), keys
 
 
-def test_round_robin_alternates_between_owners(machine: CheckedScheduler) -> None:
+def test_round_robin_alternates_owners_also_within_chunks(machine: CheckedScheduler) -> None:
     _order(machine, "round_robin")
     first = _submit_as(machine, "ann", 4)
     second = _submit_as(machine, "bob", 2)
     assert _ran(machine) == [first[0], second[0], first[1], second[1], first[2], first[3]]
-
-
-def test_round_robin_alternates_owners_within_chunk(machine: CheckedScheduler) -> None:
     _order(machine, "round_robin")
     first, second = _submit_as(machine, "ann", 50, 10.0), _submit_as(machine, "bob", 50, 10.0)
     (send, *_) = machine.assign()

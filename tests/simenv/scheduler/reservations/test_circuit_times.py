@@ -437,16 +437,13 @@ def test_reservation_request_with_out_of_range_number_is_refused(field: str, val
     fails(OptionError, f"{field} = {value}", check_request, ask(**{field: value}))
 
 
-def test_reservation_request_with_oversized_or_unknown_text_is_refused() -> None:
+def test_oversized_requests_and_baselines_without_time_are_refused() -> None:
     for field in ("request_id", "device", "scope", "user", "job"):
         fails(OptionError, f"{field} has 256 characters", check_request, ask(**{field: "x" * 256}))
     fails(OptionError, "metadata", check_request, ask(metadata=(("k", "v" * 20_000),)))
     with pytest.raises(OptionError, match="metadata"):
         check_request(ask(metadata=tuple((str(k), "") for k in range(65))))
     fails(OptionError, "workload_kind", check_request, ask(workload_kind="classical"))
-
-
-def test_a_baseline_that_takes_no_time_is_refused() -> None:
     idle = msgspec.structs.replace(PROFILE, baseline=Workload(shots=0))
     fails(OptionError, "baseline circuit would take 0 ns", check_profile, "", idle)
 

@@ -236,7 +236,7 @@ def test_idle_gang_is_retired_after_its_idle_time() -> None:
     assert [pool.name for pool in pool_infos(machine.state)] == ["main"]
 
 
-def test_idle_gang_runs_next_task_without_new_start() -> None:
+def test_idle_gangs_run_next_tasks_and_grow() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2)
     (send,) = machine.assign()
@@ -245,9 +245,6 @@ def test_idle_gang_runs_next_task_without_new_start() -> None:
     machine.tick()
     assert [send.worker for send in machine.assign()] == ["main.x2-0"]
     assert sum(isinstance(a, StartWorker) and a.pool == "main.x2" for a in machine.actions) == 1
-
-
-def test_memory_reservation_of_gang_grows_for_larger_task() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2, memory=100 * MIB)
     (send,) = machine.assign()

@@ -115,7 +115,6 @@ def test_examined_client_hears_from_service(bench: ServiceHarness, held: Held) -
 
 def test_large_invalid_program_is_refused_and_valid_one_accepted(bench: ServiceHarness) -> None:
     refused = bench.submit(spec(program=large(sound=False)), spec(program=large(sound=False)))
-    assert isinstance(refused, m.Refused)
     assert [one.code for one in refused.refusals] == ["program", "program"]
     refused = bench.refusal(Explain(1, TaskOptions(), large(sound=False), 10))
     accepted = bench.submit(spec(program=large()), spec(program=large(), seed=2))

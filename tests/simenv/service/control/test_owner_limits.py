@@ -258,7 +258,6 @@ def test_revoked_key_is_refused_on_open_and_new_connections(town: MultiUserHarne
     task = town.order(town.ana)
     town.say(RevokeKey(1, "ana"))
     (farewell,) = town.heard(town.ana)
-    assert isinstance(farewell, m.Refused)
     assert (farewell.request, farewell.refusals[0].code) == (0, "key_refused")
     assert town.say(m.GetStatus(1), town.ana) == []
     assert town.say(m.Submit(5, "~late", 0, TaskOptions(), [spec()]), town.ana) == []
@@ -341,7 +340,6 @@ def test_keys_file_locked_by_another_process_is_not_changed(town: MultiUserHarne
         with pytest.raises(KeyRefusedError):
             town.listener.connect(PeerKind.CLIENT, b"again", town.key["ana"])
     for answer in (refused, revoked):
-        assert isinstance(answer, m.Refused)
         assert "another process has held" in answer.refusals[0].message
     assert read_keys(path) == before
     assert isinstance(town.say(RevokeKey(3, "ana"))[0], Keys)

@@ -288,16 +288,13 @@ def test_connections_are_limited_by_key_and_in_total() -> None:
     assert entries.count(False) == 3
 
 
-def test_closed_connection_no_longer_counts() -> None:
+def test_closed_connections_no_longer_count() -> None:
     guard = ConnectionLimiter()
     for fd in range(10 * MAX_PER_KEY):
         guard.accepted(fd)
         assert guard.authenticate(fd, "ana")
         guard.remove(fd)
     assert len(guard) == 0
-
-
-def test_reused_descriptor_counts_for_its_new_key() -> None:
     guard = ConnectionLimiter()
     guard.accepted(7)
     assert guard.authenticate(7, "ana")
