@@ -92,7 +92,6 @@ def test_messages_are_delivered_in_order_with_identity_of_their_peer(house: Hous
     assert house.receive() == (PeerKind.CLIENT, b"ana", b"question", LOCAL)
     assert house.listener.send(PeerKind.CLIENT, b"ana", b"answer")
     assert client.receive(PATIENCE_S) == b"answer"
-    client = house.connect(b"ana")
     for k in range(500):
         client.send(b"%d" % k)
     assert [house.receive()[2] for _ in range(500)] == [b"%d" % k for k in range(500)]
@@ -144,7 +143,7 @@ def test_message_of_maximum_size_is_delivered_and_no_larger_one(house: House) ->
     fails(LimitExceededError, str(MAX_MESSAGE_BYTES), client.send, bytes(MAX_MESSAGE_BYTES + 1))
     client.send(b"still here")
     assert house.receive()[2] == b"still here"
-    house.connect(b"ana").send(bytes(MAX_MESSAGE_BYTES))
+    client.send(bytes(MAX_MESSAGE_BYTES))
     assert len(house.receive()[2]) == MAX_MESSAGE_BYTES
 
 
