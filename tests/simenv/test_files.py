@@ -1,7 +1,5 @@
 """Private files, and processes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

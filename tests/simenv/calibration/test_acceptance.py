@@ -1,7 +1,5 @@
 """A fit is given where its gain on circuits left out is significant, and as far as it is."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from types import SimpleNamespace

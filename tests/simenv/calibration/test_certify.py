@@ -1,7 +1,5 @@
 """Certificates of emulated devices: they pass, and changed devices fail with the culprit named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

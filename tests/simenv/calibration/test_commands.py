@@ -1,7 +1,5 @@
 """`simenv calibrate` and `simenv score` in this process, and plots of scores."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Experiments of a calibration, their estimators and priors."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec

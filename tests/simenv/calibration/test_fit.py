@@ -1,7 +1,5 @@
 """Fits to counts of an emulated device whose noise is known."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Terms of a device's noise that counts of a known device earn, and that others do not."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

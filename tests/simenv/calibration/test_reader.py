@@ -1,7 +1,5 @@
 """Files of measured counts: what is read, and what is refused with file, line and field."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Quantities that counts do not resolve: no wild numbers, and no culprits that are none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Every command against a real environment: what is printed, and the exit code."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Findings of `simenv doctor`: security and launching."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """How an error leaves: words of the command line, exit code, object, no traceback unasked."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

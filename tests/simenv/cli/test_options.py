@@ -1,7 +1,5 @@
 """Options that stand anywhere on the line, parameters, completion and short help."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

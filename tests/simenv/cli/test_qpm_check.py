@@ -1,7 +1,5 @@
 """The conformance kit and `simenv qpm diff` on the command line."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path

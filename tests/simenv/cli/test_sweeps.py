@@ -1,7 +1,5 @@
 """Commands about sweeps: a task that carries several bindings, and one of them by its id."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import live

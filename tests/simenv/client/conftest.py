@@ -1,7 +1,5 @@
 """The helper module of these tests, and a peer that plays the service."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Amplitudes, memory and sweeps of a client."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import json

@@ -1,7 +1,5 @@
 """Waiting for tasks, and reservations."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading

@@ -1,7 +1,5 @@
 """The public face against a real service and a real worker."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

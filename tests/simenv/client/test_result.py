@@ -1,7 +1,5 @@
 """The executor, and results."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import copy
 import json

@@ -1,7 +1,5 @@
 """Environment variables, launched processes, and folders of kernels that others can write."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import subprocess

@@ -1,7 +1,5 @@
 """Settings: files, commands, drift, file systems, pools."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """Answers of the library: right ones pass, and a wrong circuit or wrong counts are found out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit

@@ -1,7 +1,5 @@
 """States and admission of the QPM contract."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stand-in: what a plugin meets there is what it meets in a DEFw."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of results: whole or not there, and any byte that changed is noticed."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource

@@ -1,7 +1,5 @@
 """A scheduler for tests: settable clock, short methods for events, checks of invariants."""
 
-from __future__ import annotations
-
 import msgspec
 from scheduler_invariants import check
 

@@ -1,7 +1,5 @@
 """A machine whose tasks run under reservations, with a journal of their rows beside it."""
 
-from __future__ import annotations
-
 import sqlite3
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Let the tests of this folder import its helper modules; schedulers that most of them use."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """A scheduler in virtual time: workers that take a while to start, and run what they are sent for
 as long as it was expected to take; nothing is random."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 

@@ -1,7 +1,5 @@
 """Requests to the scheduler: lanes, wishes, routes, resident programs."""
 
-from __future__ import annotations
-
 import random
 from contextlib import nullcontext
 

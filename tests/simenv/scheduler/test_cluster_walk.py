@@ -1,7 +1,5 @@
 """Random walks through events of the scheduler."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,8 +1,6 @@
 """Tasks that come after others: no child starts before all its parents are DONE, and a parent that
 ends otherwise ends its children."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, route
 from claimant import Claimant

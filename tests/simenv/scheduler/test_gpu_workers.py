@@ -1,7 +1,5 @@
 """Workers with a GPU each: which one they get, what happens to it when they end, and refusals."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays

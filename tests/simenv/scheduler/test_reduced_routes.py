@@ -1,7 +1,5 @@
 """What is taken into account of programs of which an engine runs only a part."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays

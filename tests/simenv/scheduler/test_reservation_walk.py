@@ -1,7 +1,5 @@
 """Random walks with reservations, and interference of owners."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 

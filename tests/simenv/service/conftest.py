@@ -1,7 +1,5 @@
 """A service, and one with two owners and credits; no faults are left to the next test."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

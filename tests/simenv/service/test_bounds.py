@@ -1,7 +1,5 @@
 """Numbers no journal, clock or message can hold are turned away; the loop goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

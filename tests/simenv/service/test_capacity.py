@@ -1,7 +1,5 @@
 """A node that is lost or drained takes no part in routing, views and refusals until it is back."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Dependencies, parts and amplitudes at the service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

@@ -1,7 +1,5 @@
 """The loop as clients and workers see it: real journal and machine, in-memory doors."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import get_args

@@ -1,7 +1,5 @@
 """The loop under pressure: floods, a full disk, a drain's deadline, several restarts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

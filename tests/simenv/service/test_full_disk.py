@@ -1,7 +1,5 @@
 """A disk that is really full: keys are revoked, old results go, and the service takes up again."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Programs over several ranks, and workers kept for reservations, over a restart too."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

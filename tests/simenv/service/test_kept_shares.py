@@ -1,7 +1,5 @@
 """Kept results by owner: a limit each, the largest share gives first, a reserve of the disk."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Callable, Iterator

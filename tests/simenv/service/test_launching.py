@@ -1,7 +1,5 @@
 """What the loop makes of a launcher's words, and of workers that are a name and a start."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

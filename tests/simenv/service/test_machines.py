@@ -1,7 +1,5 @@
 """What the service makes of machines: what a worker says of one counts, as long as it is ours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

@@ -1,7 +1,5 @@
 """Limits of owners, and messages of refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

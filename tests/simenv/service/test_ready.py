@@ -1,7 +1,5 @@
 """When a starter hears that the environment is ready, or why it is not."""
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from pathlib import Path

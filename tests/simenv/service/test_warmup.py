@@ -1,7 +1,5 @@
 """Bootstrap and warm-up."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Angles, targets and plugins of the transpiler."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

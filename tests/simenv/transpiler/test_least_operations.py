@@ -1,7 +1,5 @@
 """Gates of a few bytes with huge definitions are refused before Qiskit computes these."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A QPY file of a stranger ends no process but the one that is there for it."""
 
-from __future__ import annotations
-
 import io
 import re
 import signal

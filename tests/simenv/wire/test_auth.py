@@ -1,7 +1,5 @@
 """The table of roles: every message stands in it, and nobody may say what is not hers."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role

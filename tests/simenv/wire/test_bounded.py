@@ -1,7 +1,5 @@
 """What waits for a client, and what one sends ahead of the service, is bounded in bytes."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading

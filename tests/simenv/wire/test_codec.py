@@ -1,7 +1,5 @@
 """The codec, authentication and key files."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

@@ -1,7 +1,5 @@
 """Doors and connections: one suite over ZeroMQ and its twin in memory."""
 
-from __future__ import annotations
-
 import stat
 import threading
 import time

@@ -1,7 +1,5 @@
 """Connections that come, go and come again under one name: the service stays, whatever they do."""
 
-from __future__ import annotations
-
 import select
 import subprocess
 import sys

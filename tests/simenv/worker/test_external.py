@@ -1,7 +1,5 @@
 """Processes of external simulators: what they are given, how they fail, how they end."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

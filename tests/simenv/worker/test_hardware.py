@@ -1,8 +1,6 @@
 """A provider's factory in a worker: found, called once, and never the worker's own end without a
 word."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The lease of a worker, and its lifeline."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The device that a result records, and large results of workers on any node."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

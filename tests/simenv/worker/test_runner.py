@@ -1,7 +1,5 @@
 """Runner, session, noise, log and result files of a worker."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Ledgers of errors and of circuits."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from pathlib import Path

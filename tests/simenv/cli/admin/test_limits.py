@@ -1,7 +1,5 @@
 """Commands of an administrator: keys, limits, pools and nodes."""
 
-from __future__ import annotations
-
 import json
 import stat
 from collections.abc import Callable, Iterator

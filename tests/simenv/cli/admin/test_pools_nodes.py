@@ -1,7 +1,5 @@
 """An environment is steered while it runs: pools scaled, nodes drained, and what is said of it."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Bundles of a task, and their container format."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 import zipfile

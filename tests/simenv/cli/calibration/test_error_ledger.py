@@ -1,7 +1,5 @@
 """`simenv explain --ledger`: tables, JSON, picture, refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The demo: every algorithm right, the loop converged, the picture drawn."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`simenv devices` without an environment: import, list, show, remove."""
 
-from __future__ import annotations
-
 import json
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drawings, results and pools of devices."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

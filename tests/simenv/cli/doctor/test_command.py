@@ -1,7 +1,5 @@
 """The doctor: what it finds where something is wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

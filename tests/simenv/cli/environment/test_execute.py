@@ -1,7 +1,5 @@
 """Programs that `simenv exec` starts, and its screen."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

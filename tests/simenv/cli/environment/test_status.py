@@ -1,7 +1,5 @@
 """Status of an environment, and private ones."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """`log`, `trace` and `events` against a real environment, and after its restart."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

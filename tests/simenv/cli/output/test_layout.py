@@ -1,7 +1,5 @@
 """Layout, terminal, times, formats and listings of output."""
 
-from __future__ import annotations
-
 import fcntl
 import io
 import json

@@ -1,7 +1,5 @@
 """Profiles of a run, and their findings."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Comparison of two QPMs: answers, distances, shapes."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec

@@ -1,7 +1,5 @@
 """Cancellation of tasks and waiting for them."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import time

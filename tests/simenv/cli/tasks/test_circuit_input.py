@@ -1,7 +1,5 @@
 """Circuits on the command line, and their amplitudes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`simenv explain`, and options of engines from the command line to the result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

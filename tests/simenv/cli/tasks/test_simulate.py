@@ -1,7 +1,5 @@
 """`simenv simulate`, and what resources a task fits."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Exact simulation by following every branch: the steps of `circuit_judge`."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 

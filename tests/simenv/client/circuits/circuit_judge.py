@@ -1,7 +1,5 @@
 """Runs a QuantumCircuit by Qiskit's meaning of it: instructions, blocks, expression trees."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Strategies that draw circuits of every kind that is carried."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

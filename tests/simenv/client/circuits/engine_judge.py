@@ -1,7 +1,5 @@
 """Runs a circuit on the whole path: packed by the client, checked and run by the engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

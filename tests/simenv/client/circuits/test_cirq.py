@@ -1,7 +1,5 @@
 """Cirq circuits: programs with Cirq's own unitary, and refusals of what they cannot carry."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

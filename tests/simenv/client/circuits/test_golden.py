@@ -7,8 +7,6 @@ meant, with PROGRAM_FORMAT raised, move the files there and write them anew:
     .venv/bin/python tests/simenv/client/circuits/test_golden.py --write
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

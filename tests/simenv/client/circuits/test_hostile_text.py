@@ -1,7 +1,5 @@
 """Text that harms: too large, too deep, reading files, or with more behind it than it shows."""
 
-from __future__ import annotations
-
 import random
 import resource
 import subprocess

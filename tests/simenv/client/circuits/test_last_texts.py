@@ -1,7 +1,5 @@
 """A text that was just parsed is not parsed again; what is kept of texts is bounded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """Gates and loops of packed circuits."""
 
-from __future__ import annotations
-
 import struct
 
 import branches as br

@@ -1,7 +1,5 @@
 """Compiled packing that gives other bytes than the walk, or takes what the walk must judge."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """Compiled packing at the wrong time, for the wrong Qiskit, or at the price of a process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

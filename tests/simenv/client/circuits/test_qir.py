@@ -1,7 +1,5 @@
 """QIR, and observables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A QuantumCircuit that cannot be carried and is not refused by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Round trips of packed circuits, and modules that are imported for them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """QPY files of others: gates of a few bytes whose definitions take gigabytes or minutes."""
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Connection files: which one is meant, and which are not believed."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A result that is not what was written: never handed out, and asked for again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The protocol from the client's side, against a peer that plays the service."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

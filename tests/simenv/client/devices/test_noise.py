@@ -1,7 +1,5 @@
 """Devices: their choice, their noise, and noise models of Aer as documents."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Named environments, and what is left of one."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

@@ -1,7 +1,5 @@
 """Callers of a QPM, near and far, and their waiting calls."""
 
-from __future__ import annotations
-
 import os
 import threading
 import warnings

@@ -1,7 +1,5 @@
 """Completions pushed: once each, to those they fit; a reader that has gone loses nothing."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """A machine's pool as a device: its figures are those of its own Target; a QPM may be it alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Who manages a QPM: profiles and policies, credits that run out, the queue steered."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

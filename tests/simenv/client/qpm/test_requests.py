@@ -1,7 +1,5 @@
 """Requests of a QPM, and a service that answers by script."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import Any

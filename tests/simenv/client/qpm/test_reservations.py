@@ -1,7 +1,5 @@
 """Reservations of a host, end to end over a real service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Results: decoded counts, bit strings, export."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

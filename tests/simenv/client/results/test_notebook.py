@@ -1,7 +1,5 @@
 """Results in a notebook, and decoded ones."""
 
-from __future__ import annotations
-
 import re
 import struct
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """Slices of one contraction over real workers: the values of one task."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Streams of many tasks, and their delivery."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random

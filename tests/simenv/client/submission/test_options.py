@@ -1,7 +1,5 @@
 """Options that mean something, and refusals of those that do not."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

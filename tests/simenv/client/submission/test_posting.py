@@ -1,7 +1,5 @@
 """Tasks whose acceptance nobody waited for, and where a sweep is cut."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

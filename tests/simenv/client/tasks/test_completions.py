@@ -1,7 +1,5 @@
 """Completions and cursors of a real service: failed tasks, several readers of one owner."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

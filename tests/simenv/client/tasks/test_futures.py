@@ -1,7 +1,5 @@
 """Tasks of a client: ids, futures, progress, completions."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures as cf
 import copy

@@ -1,7 +1,5 @@
 """Devices of the shared environment, beside PennyLane's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

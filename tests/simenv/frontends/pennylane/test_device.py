@@ -1,7 +1,5 @@
 """The device itself: entry point, options, environments, noise, tracker."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib import metadata

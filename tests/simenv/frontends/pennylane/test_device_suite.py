@@ -1,7 +1,5 @@
 """PennyLane's own device suite passes, and each skip has its reason in the documentation."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

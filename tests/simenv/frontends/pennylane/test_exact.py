@@ -1,7 +1,5 @@
 """Exact results are those of default.qubit: every measurement, broadcasting, wires of any label."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

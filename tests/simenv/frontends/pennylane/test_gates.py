@@ -1,7 +1,5 @@
 """Each gate of the table does to a random state what its matrix in PennyLane does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

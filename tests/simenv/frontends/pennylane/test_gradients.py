@@ -1,7 +1,5 @@
 """Gradients agree with those of default.qubit, whatever the method."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

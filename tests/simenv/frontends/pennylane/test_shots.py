@@ -1,7 +1,5 @@
 """Shots and mid-circuit measurements for PennyLane."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

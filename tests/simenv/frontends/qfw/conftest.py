@@ -1,7 +1,5 @@
 """The service package behind a stand-in for DEFw, over an environment of the tests' own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any

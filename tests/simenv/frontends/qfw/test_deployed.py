@@ -1,7 +1,5 @@
 """What a deployment says in variables is what the plugin does."""
 
-from __future__ import annotations
-
 import json
 from importlib.util import find_spec
 from pathlib import Path

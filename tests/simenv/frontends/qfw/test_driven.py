@@ -1,7 +1,5 @@
 """Circuits through the plugin as a host of either revision sends them."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Installation and activation of the plugin, and its record."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The parts of the plugin, one by one."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import traceback

@@ -1,7 +1,5 @@
 """What QFw's site file says of unread completions, from the file to what is let go of."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

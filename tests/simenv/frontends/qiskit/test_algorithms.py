@@ -1,7 +1,5 @@
 """Packages of Qiskit's community over the primitives, where they are installed."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit

@@ -1,7 +1,5 @@
 """SimenvBackend and its jobs against a real environment: Target, options, results, errors."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

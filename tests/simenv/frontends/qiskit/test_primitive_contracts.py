@@ -4,8 +4,6 @@ A case is a function of a sampler or an estimator; the reference and ours must g
 or raise the same error.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from typing import Any

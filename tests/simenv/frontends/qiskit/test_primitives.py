@@ -1,7 +1,5 @@
 """SamplerV2 and EstimatorV2 over a real environment, against Qiskit's own as the reference."""
 
-from __future__ import annotations
-
 import pickle
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Random and unusual PUBs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The C library and its messages."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A pool as QRMI's QuantumResource, against a real environment and the package's own types."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The runner of the kit, and its long circuit."""
 
-from __future__ import annotations
-
 import io
 import json
 import threading

@@ -1,7 +1,5 @@
 """What the estimator learns of run times, and how far it says that its times were off."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

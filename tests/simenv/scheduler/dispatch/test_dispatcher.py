@@ -1,7 +1,5 @@
 """The dispatcher, and resizing of pools."""
 
-from __future__ import annotations
-
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec

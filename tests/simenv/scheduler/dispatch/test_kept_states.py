@@ -1,7 +1,5 @@
 """Dedicated workers, and states that they keep."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from claimant import Claimant

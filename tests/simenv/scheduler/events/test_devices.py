@@ -1,7 +1,5 @@
 """Events of devices, outages, and memory of workers."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide

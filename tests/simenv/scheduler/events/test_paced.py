@@ -1,7 +1,5 @@
 """A paced device runs one task at a time, as long as the machine would."""
 
-from __future__ import annotations
-
 import itertools
 import random
 

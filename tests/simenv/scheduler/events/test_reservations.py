@@ -1,7 +1,5 @@
 """Tasks under reservations: what they hold, what they wait for, what they give back."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 

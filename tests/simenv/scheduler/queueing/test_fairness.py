@@ -1,7 +1,5 @@
 """Fair order between owners: a flood of one does not keep another waiting, however it is made."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route

@@ -1,7 +1,5 @@
 """Queueing policies, and the heads of lanes."""
 
-from __future__ import annotations
-
 import random
 
 import msgspec

@@ -1,7 +1,5 @@
 """Times of circuits, and admission policies."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import route

@@ -1,7 +1,5 @@
 """Which engine `auto` takes, with which words, and what it says when none can."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

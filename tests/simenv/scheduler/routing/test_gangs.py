@@ -1,7 +1,5 @@
 """Tasks of several ranks beside small ones: their pools, their claims, whose turn it is."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from failing import fails

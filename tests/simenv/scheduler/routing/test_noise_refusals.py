@@ -1,7 +1,5 @@
 """Refusals of programs with noise name only what can run them."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays

@@ -1,7 +1,5 @@
 """Who gets a program that prefers pools or kinds of devices; nobody else gets a machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import msgspec

@@ -1,7 +1,5 @@
 """How many ranks a program gets, and what is said of one that fits nowhere."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import cluster, route

@@ -1,7 +1,5 @@
 """An engine of another distribution is listed, routed to and run without a change elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

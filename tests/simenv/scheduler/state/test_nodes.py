@@ -1,7 +1,5 @@
 """Nodes and crashes."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route

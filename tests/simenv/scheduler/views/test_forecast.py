@@ -1,7 +1,5 @@
 """Forecasts, holdings and pending reasons."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide

@@ -1,7 +1,5 @@
 """Checks in the background, calls, and the budget of decoding."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

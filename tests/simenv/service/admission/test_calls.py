@@ -1,7 +1,5 @@
 """Calls of hostile clients are bounded at admission: devices to compile for, stim's circuits."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from failing import fails

@@ -1,7 +1,5 @@
 """The cache of structures, answers to submissions, gradients."""
 
-from __future__ import annotations
-
 import math
 import struct
 from pathlib import Path

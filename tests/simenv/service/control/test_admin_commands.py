@@ -1,7 +1,5 @@
 """Pools scaled, nodes drained and resumed: by whom, how far, and over a restart."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The audit log: who changed what, from where; it is stored before the change is acknowledged."""
 
-from __future__ import annotations
-
 import pytest
 from reservation_harness import ReservationHarness
 from service import spec

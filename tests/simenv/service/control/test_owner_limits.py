@@ -1,7 +1,5 @@
 """Whose task it is: what a client may see and touch of others', and what survives a restart."""
 
-from __future__ import annotations
-
 import errno
 import sqlite3
 from pathlib import Path

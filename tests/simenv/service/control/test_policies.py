@@ -1,7 +1,5 @@
 """Policies and devices: set by the configuration and admins, durable, refused in words."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reservations through the service: durable, their owner's alone, and refused without a trace."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from reservation_harness import BASE, ReservationHarness

@@ -1,7 +1,5 @@
 """Connections that give up the rights of an admin."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """Documents, the registry of devices, and the first check of a circuit for a device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

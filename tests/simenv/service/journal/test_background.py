@@ -1,7 +1,5 @@
 """The copy of the journal, and which of both a start goes on with."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sqlite3

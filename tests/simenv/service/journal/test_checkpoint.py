@@ -1,7 +1,5 @@
 """Checkpoints of the journal, and its replay."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from pathlib import Path

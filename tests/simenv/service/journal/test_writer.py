@@ -1,7 +1,5 @@
 """The journal: what a commit promises, and what damage does."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from array import array

@@ -1,7 +1,5 @@
 """Pools as devices: what simulators stand for, and what machines said of themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

@@ -1,7 +1,5 @@
 """Questions about the past: pages, filters, restarts, and no more than a slice of the loop."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Questions are answered in turns and in slices, from what is stored."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A broken result is believed by nobody: its task runs again, and one completion of it counts."""
 
-from __future__ import annotations
-
 import sqlite3
 import zlib
 from pathlib import Path

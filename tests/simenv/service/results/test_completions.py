@@ -1,7 +1,5 @@
 """Completions, and files of results."""
 
-from __future__ import annotations
-
 import time
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is given up of ended tasks: only what may go, said before and after, and nothing doubled."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 import zlib

@@ -1,7 +1,5 @@
 """Queue, log and times of the event loop."""
 
-from __future__ import annotations
-
 import logging
 import time
 

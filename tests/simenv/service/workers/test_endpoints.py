@@ -1,7 +1,5 @@
 """Where workers of other nodes meet the service: which address, which keys, and what is left."""
 
-from __future__ import annotations
-
 import os
 import socket
 import tempfile

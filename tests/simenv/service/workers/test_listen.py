@@ -1,7 +1,5 @@
 """Where an environment listens, and the warning that other users can run programs through it."""
 
-from __future__ import annotations
-
 import socket
 import stat
 from pathlib import Path

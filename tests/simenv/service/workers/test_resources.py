@@ -1,7 +1,5 @@
 """What settings and nodes mean together, and which of them contradict one another."""
 
-from __future__ import annotations
-
 import os
 import time
 

@@ -1,7 +1,5 @@
 """Key pairs of single starts of workers: made with the start, worth nothing after it."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator

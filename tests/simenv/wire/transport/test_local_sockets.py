@@ -1,7 +1,5 @@
 """Sockets of the service's node: the service proves its key, at every reconnect too."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

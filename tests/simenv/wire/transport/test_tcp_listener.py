@@ -1,7 +1,5 @@
 """The listener for other nodes: keys, strangers, and who is cut when too many come."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Iterator

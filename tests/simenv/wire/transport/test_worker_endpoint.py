@@ -1,7 +1,5 @@
 """How a worker finds its service, and what the door for other nodes lets in."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

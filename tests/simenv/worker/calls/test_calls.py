@@ -1,7 +1,5 @@
 """Calls in a worker without its sockets: who is trusted, what stops, what is kept."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A worker of several ranks under a real mpirun: its tasks, its stops, its deaths, its idleness."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

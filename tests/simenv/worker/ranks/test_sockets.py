@@ -1,7 +1,5 @@
 """Where a rank listens for the others when they are on several machines."""
 
-from __future__ import annotations
-
 import pytest
 
 from simenv.errors import NoServiceError

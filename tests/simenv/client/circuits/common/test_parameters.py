@@ -1,7 +1,5 @@
 """Parameters and chains that the readers of circuits share."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """A Program that is no circuit comes back as one, or as another error."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Expressions, layouts and gates of packed circuits."""
 
-from __future__ import annotations
-
 import struct
 from types import ModuleType
 from typing import Any

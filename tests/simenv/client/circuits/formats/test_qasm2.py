@@ -1,7 +1,5 @@
 """OpenQASM 2, by the reader in C and by Qiskit's."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

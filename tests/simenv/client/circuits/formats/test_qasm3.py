@@ -1,7 +1,5 @@
 """Each construct of OpenQASM 3 runs as it says, or is refused with its place."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """A QPY file that is read as another circuit, or read at all when it should not be."""
 
-from __future__ import annotations
-
 import io
 import struct
 from pathlib import Path

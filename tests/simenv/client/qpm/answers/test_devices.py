@@ -1,7 +1,5 @@
 """Answers of a QPM: devices, envelopes, snapshots."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math

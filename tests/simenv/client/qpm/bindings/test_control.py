@@ -1,7 +1,5 @@
 """Is it well, and how it is taken out of service: the pool behind it stays."""
 
-from __future__ import annotations
-
 import pytest
 from failing import fails
 from hosts import completion, info

@@ -1,7 +1,5 @@
 """Revision 2: running, asking, cancelling; in every state a task can be in."""
 
-from __future__ import annotations
-
 import base64
 import io
 

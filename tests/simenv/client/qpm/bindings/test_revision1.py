@@ -1,7 +1,5 @@
 """Revision 1: every method of its one class."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """What the service knows is told, and agrees with the service."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Programs and noise of a QPM's requests."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from failing import fails
