@@ -12,7 +12,7 @@ Given = ParamSpec("Given")
 
 
 def fails(
-    error: type[Error],
+    error: type[Error] | tuple[type[Error], ...],
     match: str,
     call: Callable[Given, object],
     *args: Given.args,

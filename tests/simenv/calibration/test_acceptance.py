@@ -88,8 +88,7 @@ def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.Monke
         return np.full(len(circuits), next(result))
 
     monkeypatch.setattr(fitting, "fidelities", fidelities)
-    with pytest.raises(FitRefusedError, match=r"worse than its snapshot on 10 circuits"):
-        calibrate(counts, snapshot, "fitted")
+    fails(FitRefusedError, r"its snapshot on 10 circuits", calibrate, counts, snapshot, "fitted")
 
 
 def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,8 +220,7 @@ def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
         assert env.run(BELL, reservation=result.id, pool="main").shots == 1024
     info = result.info()
     assert (info.state, info.credits_consumed) == (ReservationState.RELEASED, 2)
-    with pytest.raises(NotReservedError, match=f"reservation {result.id} is over"):
-        env.submit(BELL, reservation=result)
+    fails(NotReservedError, f"{result.id} is over", env.submit, BELL, reservation=result)
     fails(NotReservedError, "is over", result.renew)
     assert result.release() == []
 
@@ -292,8 +291,7 @@ def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
         NotReservedError, match=r"11 credits are needed; the device has 10.*reason 9, too large"
     ):
         env.reserve("main", count=11, **UNIT)
-    with pytest.raises(NotReservedError, match=r"no device 'nowhere'.*reason 2, device not found"):
-        env.reserve("nowhere")
+    fails(NotReservedError, r"'nowhere'.*reason 2, device not found", env.reserve, "nowhere")
     with pytest.raises(
         NotReservedError, match=r"needs workers of one's own.*reason 14, unsupported"
     ):
@@ -308,19 +306,15 @@ def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
 @pytest.mark.parametrize("value", [0, -1, 2**63, 2**64 - 1, True, 1.5, "1"])
 def test_invalid_reservation_ids_and_counts_are_refused(env: Client, value: object) -> None:
     before = len(env.reservations())
-    with pytest.raises(OptionError, match="reservation="):
-        env.submit(BELL, reservation=value)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="reservation="):
-        env.reservation(value)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="count="):
-        env.reserve("main", count=value)  # type: ignore[arg-type]
+    fails(OptionError, "reservation=", env.submit, BELL, reservation=value)
+    fails(OptionError, "reservation=", env.reservation, value)
+    fails(OptionError, "count=", env.reserve, "main", count=value)
     assert len(env.reservations()) == before
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "60", None])
 def test_invalid_reservation_durations_are_refused(env: Client, value: object) -> None:
-    with pytest.raises(OptionError, match="for_s="):
-        env.reserve("main", for_s=value)  # type: ignore[arg-type]
+    fails(OptionError, "for_s=", env.reserve, "main", for_s=value)
 
 
 def test_exception_of_block_is_raised_when_service_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,7 @@ def test_functions_are_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(OptionError, match="pow is a function: this executor runs circuits"):
         SimenvExecutor(env).submit(pow, 2, 3)
     fails(OptionError, "in_process is a function", SimenvExecutor(env).map, in_process, [1, 2])
-    with pytest.raises(OptionError, match="1 arguments after the circuits"):
-        SimenvExecutor(env).map([ENDLESS], [ENDLESS])
+    fails(OptionError, "1 arguments after", SimenvExecutor(env).map, [ENDLESS], [ENDLESS])
 
 
 def in_process() -> None: ...

@@ -210,8 +210,7 @@ def test_service_refuses_kernel_folder_writable_by_others(tmp_path: Path, loose:
 
 def test_worker_refuses_kernel_folder_writable_by_others(loose: Path) -> None:
     namespace = argparse.Namespace(kernels=loose, engine="any", ranks=1, import_from="")
-    with pytest.raises(ConfigError, match=REFUSED):
-        main._load(namespace, None)  # type: ignore[arg-type]
+    fails(ConfigError, REFUSED, main._load, namespace, None)
 
 
 @pytest.mark.parametrize("words", [["simulate"], ["explain", "--plan"]])

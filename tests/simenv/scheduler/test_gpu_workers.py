@@ -91,7 +91,7 @@ def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
     with pytest.raises(ConfigError, match="engine 'statevector' uses none") as caught:
         with_workers_of_gpus((PoolSpec("p", "statevector", auto_workers=True),), ())
     assert "engine=gpu" in caught.value.hint
-    with pytest.raises(ConfigError, match="a rank needs 1 GPUs; the largest node has 0") as caught:
+    with pytest.raises(ConfigError, match="1 GPUs; the largest node has 0") as caught:
         check_pools((pool(1),), gpu_cluster(0))
     assert "--gpus-per-node=1" in caught.value.hint
     check_pools((pool(2),), gpu_cluster(2))
@@ -219,8 +219,7 @@ def test_gradient_over_ranks_is_refused_at_submission() -> None:
 
 
 def test_smallest_gpu_and_two_states_of_gradients_are_the_limit() -> None:
-    with pytest.raises(InfeasibleError, match=r"NVIDIA A100, has 38\.5 GiB"):
-        chosen(32, with_gpus(H200, A100), engine="gpu")
+    fails(InfeasibleError, r"A100, has 38\.5 GiB", chosen, 32, with_gpus(H200, A100), engine="gpu")
     assert chosen(31, with_gpus(H200, A100), engine="gpu").engine == "gpu"
     (info,) = pool_infos(CheckedScheduler(limits=with_gpus(H200, A100), specs=(pool(1),)).state)
     assert info.max_qubits == 31

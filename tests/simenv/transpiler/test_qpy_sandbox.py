@@ -45,8 +45,7 @@ def greedy() -> bytes:
 
 def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: SandboxProcess) -> None:
     reader.convert(sound())
-    with pytest.raises((LimitExceededError, ProgramError)):
-        reader.convert(greedy(), "circuit.data")
+    fails((LimitExceededError, ProgramError), "", reader.convert, greedy(), "circuit.data")
     reader.convert(sound())
 
 

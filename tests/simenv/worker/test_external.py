@@ -43,8 +43,7 @@ def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
 
 
 def test_failure_has_code_and_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(MachineFailed, match="exit code 3: too many qubits"):
-        _run(tmp_path, "echo too many qubits >&2; exit 3")
+    fails(MachineFailed, "3: too many qubits", _run, tmp_path, "echo too many qubits >&2; exit 3")
     fails(MachineFailed, "signal 11", _run, tmp_path, "kill -SEGV $$")
     assert _run(tmp_path, "echo a warning >&2; echo done") == "done\n"
     assert "program: a warning" in capfd.readouterr().err  # the worker's log
@@ -52,9 +51,8 @@ def test_failure_has_code_and_stderr(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 def test_a_missing_program_is_refused_with_a_hint(tmp_path: Path) -> None:
     program = ExternalProgram("no-such-program {circuit} {shots}", tmp_path / "scratch")
-    with pytest.raises(MachineRefused, match="'no-such-program' is not on this node") as caught:
-        program.output(CALL, RunControl())
-    assert "load its module" in caught.value.hint
+    error = fails(MachineRefused, "'no-such-program' is not on", program.output, CALL, RunControl())
+    assert "load its module" in error.hint
 
 
 def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,5 +61,4 @@ def test_failing_warmup_raises_config_error_with_its_cause(monkeypatch: pytest.M
         raise RuntimeError("no\ntarget")
 
     monkeypatch.setattr(HardwareEngine, "warm_up", cold)
-    with pytest.raises(ConfigError, match="machines:noisy: RuntimeError: no target"):
-        create_engine("machines:noisy", "")
+    fails(ConfigError, "noisy: RuntimeError: no target", create_engine, "machines:noisy", "")

@@ -173,8 +173,7 @@ def test_ledgers_are_of_circuits_or_files_with_noise_options() -> None:
     fails(OptionError, "no noise acts", circuit_ledger, bell(), DEVICE, noise="off")
     fails(OptionError, "compile='often'", circuit_ledger, bell(), DEVICE, compile="often")
     fails(NotFoundError, "nowhere", circuit_ledger, bell(), "nowhere")
-    with pytest.raises(InfeasibleError, match=r"h on qubit 0.* no native gate"):
-        circuit_ledger(bell(), DEVICE, compile="never")
+    fails(InfeasibleError, r"qubit 0.* no native", circuit_ledger, bell(), DEVICE, compile="never")
 
 
 @pytest.mark.parametrize("device", [DEVICE, "trapped-ions"])

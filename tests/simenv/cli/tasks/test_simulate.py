@@ -237,6 +237,6 @@ def test_hints_name_the_engine_or_command_to_take() -> None:
     with pytest.raises(InfeasibleError) as caught:
         fitting(branching, TaskOptions(engine="contraction"), seats(1))
     assert caught.value.hint == "ask for another engine: engine='auto' takes 'statevector'"
-    with pytest.raises(OptionError, match="pools of an environment") as caught:
+    with pytest.raises(OptionError, match="environment") as caught:
         fitting(wide(3), TaskOptions(engine="hardware"), seats(1))
     assert caught.value.hint == "simenv submit --pool NAME"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.client.circuits import load
 from simenv.client.circuits.text_checks import MAX_TEXT_BYTES
@@ -21,10 +22,9 @@ BOTH = pytest.mark.parametrize("head", [Q2, Q3], ids=["2", "3"])
 
 
 def refusal(text: str | Path) -> SimenvError:
-    with pytest.raises((ProgramError, LimitExceededError)) as refused:
-        load(text)
-    assert refused.value.exit_code in (2, 3)
-    return refused.value
+    refused = fails((ProgramError, LimitExceededError), "", load, text)
+    assert refused.exit_code in (2, 3)
+    return refused
 
 
 def at(text: str) -> tuple[int, int]:

@@ -109,11 +109,8 @@ def test_error_of_starting_service_has_its_type_and_hint(where: EnvironmentPaths
 
 
 def test_service_that_exits_early_is_reported_with_end_of_log(where: EnvironmentPaths) -> None:
-    with pytest.raises(
-        StartFailedError, match="ended with exit code 3 before it was ready"
-    ) as caught:
-        hear("os._exit(3)", where)
-    assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
+    error = fails(StartFailedError, "exit code 3 before it was ready", hear, "os._exit(3)", where)
+    assert error.hint == f"the end of {where.log}:\n  one\n  two\n  three"
 
 
 def test_odd_output_or_timeout_raises_start_failed_error(where: EnvironmentPaths) -> None:

@@ -94,8 +94,7 @@ def test_failed_save_keeps_old(tmp_path: Path, name: str, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises((OptionError, StoreError), match="No space left"):
-        FOUND.save(tmp_path / name)
+    fails((OptionError, StoreError), "No space left", FOUND.save, tmp_path / name)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from failing import fails
 from live import PATIENCE_S, environment
 from qiskit import QuantumCircuit
 
@@ -143,8 +144,7 @@ def test_shares_of_other_outputs_are_refused_by_name(env: simenv.Client) -> None
     ],
 )
 def test_bad_shares_are_refused(values: dict[str, object], match: str) -> None:
-    with pytest.raises(OptionError, match=match):
-        SlicedContraction(**{"observables": "Z", **values})  # type: ignore[arg-type]
+    fails(OptionError, match, SlicedContraction, **{"observables": "Z", **values})
 
 
 def test_shares_of_different_slices_are_never_added(env: simenv.Client) -> None:

@@ -175,10 +175,8 @@ def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBa
     free = QuantumCircuit(1)
     free.rx(Parameter("x"), 0)
     free.measure_all()
-    with pytest.raises(TypeError, match="QuantumCircuits"):
-        ideal.run(["OPENQASM 3;"])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="got a int, and takes QuantumCircuits"):
-        ideal.run(3)  # type: ignore[arg-type]
+    fails(TypeError, "QuantumCircuits", ideal.run, ["OPENQASM 3;"])
+    fails(TypeError, "got a int, and takes QuantumCircuits", ideal.run, 3)
     fails(ValueError, "parameter_binds", ideal.run, free)
     fails(ValueError, "its parameters are x", ideal.run, free, parameter_binds={"z": [1.0]})
     fails(ValueError, "one for each", ideal.run, [free, free], parameter_binds=[{"x": [1.0]}])
@@ -237,8 +235,7 @@ def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
     assert chain.run(ghz(3)).result().results[0].header["engine"] == "mps"
     fails(ValueError, "statevector, densitymatrix", SimenvBackend, env=env, capability="abacus")
     fails(ValueError, "simulator, emulator, hardware", SimenvBackend, env=env, type="abacus")
-    with pytest.raises(QiskitBackendNotFoundError, match="no pool of hardware kind"):
-        SimenvBackend(env=env, type="hardware")
+    fails(QiskitBackendNotFoundError, "of hardware kind", SimenvBackend, env=env, type="hardware")
     assert SimenvBackend("main", env).run(ghz(2), shots=3).result().results[0].shots == 3
 
 

@@ -236,8 +236,7 @@ def test_faults_of_pubs_precede_submission(env: simenv.Client, ideal: SimenvBack
     fails(ValueError, "qubits", SimenvEstimator(ideal).run, [(ansatz(), "ZZZ", [0.0] * 4)])
     with pytest.raises(ValueError, match=r"broadcast|shape"):
         SimenvEstimator(ideal).run([(ansatz(), ["ZZ", "XX"], np.zeros((3, 4)))])
-    with pytest.raises(TypeError, match="mode"):
-        SimenvSampler("fez")  # type: ignore[arg-type]
+    fails(TypeError, "mode", SimenvSampler, "fez")
     fails(TypeError, "no option shot", SimenvSampler, ideal, shot=3)
     fails(QiskitError, "circuit 1", SimenvSampler(ideal).run, [(measured(), [0.0] * 4), tangled()])
     assert env.queue(done=True)[0] == before

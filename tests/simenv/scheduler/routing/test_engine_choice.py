@@ -170,7 +170,7 @@ def test_missing_engine_is_not_chosen_and_hinted(monkeypatch: pytest.MonkeyPatch
     for engine, extra in (
         ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
     ):  # fmt: skip
-        with pytest.raises(OptionError, match="not installed here") as named:
+        with pytest.raises(OptionError, match="not installed") as named:
             routed(measured(chain(3)), TaskOptions(engine=engine))
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 

@@ -117,8 +117,7 @@ def test_named_hardware_pool_refuses_what_it_cannot_run() -> None:
         (OptionError, "no option 'bond'", {"options": (("bond", 3),)}),
     ]
     for kind, actual, value in refused:
-        with pytest.raises(kind, match=actual):
-            routed(pool="qpu", **value)  # type: ignore[arg-type]
+        fails(kind, actual, routed, pool="qpu", **value)
     assert routed(pool="qpu", circuit=ghz(28), seen=EMPTY_SNAPSHOT).pool == "qpu"
     dynamic = msgspec.structs.replace(MONTREAL, dynamic=True)
     assert (

@@ -60,8 +60,7 @@ def test_counts_of_a_seed_are_those_of_the_statevector_engine() -> None:
 def test_noise_is_refused_by_engines_without_it() -> None:
     noise = NoiseProgram(b"digest", frozenset({"pauli"}), None)  # type: ignore[arg-type]
     for name in ("dense", "aer"):
-        with pytest.raises(Unsupported, match="no pauli noise"):
-            registry.create(name).plan(bell(), noise, RunOptions())
+        fails(Unsupported, "no pauli", registry.create(name).plan, bell(), noise, RunOptions())
 
 
 @pytest.mark.usefixtures("installed")

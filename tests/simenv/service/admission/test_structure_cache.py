@@ -283,10 +283,8 @@ def test_task_without_computable_gradient_is_refused() -> None:
     exact = TaskSpec(b"", 0, 1)
     with pytest.raises(OptionError, match="10 shots"):
         rules.check_gradient_task(TaskSpec(b"", 10, 1), terms(), 3, 2**20)
-    with pytest.raises(OptionError, match="without free parameters"):
-        rules.check_gradient_task(exact, terms(), 0, 2**20)
+    fails(OptionError, "free parameters", rules.check_gradient_task, exact, terms(), 0, 2**20)
     with pytest.raises(OptionError, match="a slot that the program does not have"):
         rules.check_gradient_task(exact, terms(chain=chain()), 2, 2**20)
     wide = terms(chain=chain(parameters=2**18))
-    with pytest.raises(LimitExceededError, match="gradients of 1 observables"):
-        rules.check_gradient_task(exact, wide, 3, 2**20)
+    fails(LimitExceededError, "1 observables", rules.check_gradient_task, exact, wide, 3, 2**20)
