@@ -27,12 +27,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counts_file(folder: Path) -> Path:
     rows = []
-    for number, record in enumerate(random_counts(16, 2)[0].records):
-        counts = {format(outcome, "02b"): count for outcome, count in record.counts.items()}
+    for number, row in enumerate(random_counts(16, 2)[0].records):
+        counts = {format(outcome, "02b"): count for outcome, count in row.counts.items()}
         split = "test" if number % 5 == 0 else "train"
-        rows.append(
-            data.row(record.source.text, counts, name=record.name, body=str(number), split=split)
-        )
+        rows.append(data.row(row.source.text, counts, name=row.name, body=str(number), split=split))
     path = folder / "counts.jsonl"
     data.write(path, rows, "lima")
     return path

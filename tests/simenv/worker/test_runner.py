@@ -177,19 +177,17 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
     import msgspec
     import numpy as np
 
-    changed = msgspec.structs.replace(
+    other = msgspec.structs.replace(
         program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes()
     )
     angles = np.array([0.0, 1.1, 2.2])
-    swept = assigned(changed.packed(), bindings=angles.tobytes(), binding=7, count=3)
+    swept = assigned(other.packed(), bindings=angles.tobytes(), binding=7, count=3)
     outcome = codec.result_data(run(runner, swept).payload)
     assert (outcome.count, outcome.binding, outcome.seed) == (3, 7, 5)
     ends = np.cumsum(np.frombuffer(outcome.rows, np.uint32))
     assert ends[-1] == len(outcome.counts) // 4
     for row, end in enumerate(ends.tolist()):
-        alone = assigned(
-            changed.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row
-        )
+        alone = assigned(other.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row)
         result = codec.result_data(run(runner, alone).payload)
         first = end - len(result.counts) // 4
         assert outcome.outcomes[first:end] == result.outcomes

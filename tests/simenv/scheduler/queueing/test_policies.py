@@ -80,15 +80,13 @@ def test_priority_credit_grows_strictly_and_stays_below_two_hours() -> None:
 
 
 def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority(machine: CheckedScheduler) -> None:
-    entries = []
+    rows = []
     for seconds in range(6):
         machine.now_ns = (1_000 + 20 * seconds) * SECOND
-        entries += machine.submit(3, priority=seconds % 2)
+        rows += machine.submit(3, priority=seconds % 2)
     machine.hear()
-    keys = {n: machine.state.tasks[n].batch for n in entries}
-    by_age = sorted(
-        entries, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND
-    )
+    keys = {n: machine.state.tasks[n].batch for n in rows}
+    by_age = sorted(rows, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND)
     assert _ran(machine) == by_age
 
 

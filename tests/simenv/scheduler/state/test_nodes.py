@@ -260,21 +260,19 @@ def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:
 
 def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> None:
     specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
-    simulation = Simulation(cluster(1, 1, 1), *specs)
-    simulation.run(1.0, until_idle=False)
-    assert {w.host.node.name for w in simulation.state.workers.values() if w.pool == "main"} == {
+    run = Simulation(cluster(1, 1, 1), *specs)
+    run.run(1.0, until_idle=False)
+    assert {w.host.node.name for w in run.state.workers.values() if w.pool == "main"} == {
         "n1", "n2"
     }  # fmt: skip
     for pool, node in (("other", "n2"), ("main", "n1")):
-        (long,) = simulation.submit(along=route(900e6, pool=pool, max_slots=1))
-        simulation.run(0.1, until_idle=False)
-        assert simulation.ran_on[long] == node
-    (waits,) = simulation.submit(cost=1_000.0)
-    simulation.run(10.0, until_idle=False)
-    assert simulation.ran_on.get(waits) == "n3", (
-        "the one on n2 has no slot for a quarter of an hour"
-    )
-    assert len(simulation.state.pools["main"].workers) == 2
+        (long,) = run.submit(along=route(900e6, pool=pool, max_slots=1))
+        run.run(0.1, until_idle=False)
+        assert run.ran_on[long] == node
+    (waits,) = run.submit(cost=1_000.0)
+    run.run(10.0, until_idle=False)
+    assert run.ran_on.get(waits) == "n3", "the one on n2 has no slot for a quarter of an hour"
+    assert len(run.state.pools["main"].workers) == 2
 
 
 def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:

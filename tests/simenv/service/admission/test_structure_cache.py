@@ -205,10 +205,8 @@ def test_acceptance_is_sent_at_once_where_the_result_is_not_near(bench: ServiceH
     behind = m.Submit(6, "~b", 0, TaskOptions(), [spec(k) for k in range(2)], awaits_result=True)
     bench.get(m.Accepted, behind)
     bench.finish(tasks)
-    repeated = bench.get(
-        m.Accepted, m.Submit(7, "~a", 0, TaskOptions(), [spec()], awaits_result=True)
-    )
-    assert repeated.repeated
+    again = bench.get(m.Accepted, m.Submit(7, "~a", 0, TaskOptions(), [spec()], awaits_result=True))
+    assert again.repeated
 
 
 def test_acceptance_of_a_waiting_task_is_sent_at_once(tmp_path: Path) -> None:

@@ -156,10 +156,8 @@ def test_altered_text_is_left_to_qiskit_or_parsed_alike(text: str, data: st.Data
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(len(QELIB) - 4, len(text)))
         length = data.draw(st.integers(0, 3))
-        piece = data.draw(
-            st.sampled_from([*"09.-+*/()[],;> \n", "q", "pi", "e", "x ", "c[0]", "2"])
-        )
-        text = text[:place] + piece + text[place + length :]
+        part = data.draw(st.sampled_from([*"09.-+*/()[],;> \n", "q", "pi", "e", "x ", "c[0]", "2"]))
+        text = text[:place] + part + text[place + length :]
     program = qasm2.read(text)
     if program is not None:
         result = by_qiskit(text)
@@ -198,13 +196,11 @@ def test_text_with_too_many_operands_is_left_to_qiskit() -> None:
 
 
 def test_plain_text_is_loaded_without_importing_qiskit_and_numpy() -> None:
-    command = f"""
+    argv = f"""
 import sys
 from simenv.client.circuits import load
 load({REGISTERS + "h q[0];cx q[0],q[1];measure q->c;"!r})
 print("qiskit" in sys.modules, "numpy" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", argv], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

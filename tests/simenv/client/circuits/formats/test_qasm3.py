@@ -253,11 +253,9 @@ def test_input_is_a_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", named("endless"))
 def test_endless_loop_ends_at_step_limit(name: str) -> None:
     circuit = engine_judge.received(load(PROGRAMS[name]).program)
-    engine, options = StatevectorEngine(), RunOptions(max_steps=100_000)
+    engine, terms = StatevectorEngine(), RunOptions(max_steps=100_000)
     with pytest.raises(TooManySteps):
-        engine.run(
-            engine.plan(circuit, None, options), circuit, Request(9, 1), options, RunControl()
-        )
+        engine.run(engine.plan(circuit, None, terms), circuit, Request(9, 1), terms, RunControl())
 
 
 def test_every_program_documents_its_outcome() -> None:
