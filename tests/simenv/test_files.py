@@ -177,9 +177,7 @@ def test_socket_folder_below_open_folder_is_refused(monkeypatch: pytest.MonkeyPa
         assert list(Path(name).iterdir()) == []
 
 
-def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose_umask: None
-) -> None:
+def test_failed_rewrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose_umask: None) -> None:
     path = tmp_path / "config.json"
     files.write_atomic(path, b"old", sync=True)
 

@@ -121,9 +121,7 @@ def report() -> Any:
     return importlib.import_module("simenv.calibration.report")
 
 
-def test_comparison_shows_limits(
-    report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comparison_limits(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, snapshot = random_counts(2, 2)
     result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
     axes = []
@@ -156,7 +154,5 @@ def test_one_circuit_is_drawn(report: Any, tmp_path: Path) -> None:
         ([float(day) for day in range(71)], [10.0 * k for k in range(8)]),
     ],
 )
-def test_labels_of_days_do_not_overlap(
-    report: Any, days: list[float], labelled: list[float]
-) -> None:
+def test_days_do_not_overlap(report: Any, days: list[float], labelled: list[float]) -> None:
     assert report._spread(days) == labelled

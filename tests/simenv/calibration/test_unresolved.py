@@ -64,12 +64,8 @@ def test_a_readout_without_contrast_resolves_nothing_but_itself(client: Client) 
             assert each.verdict is ClaimVerdict.UNRESOLVED
             assert details.recovered(each) == "no signal"
     again = recovered(device, result.measured, 0.0, "again")
-    assert (again.gates, again.zz) == (tuple(sorted(device.gates, key=_key)), device.zz)
-    assert again.qubits[0].t1_us == device.qubits[0].t1_us
-
-
-def _key(gate: object) -> tuple[str, tuple[int, ...]]:
-    return gate.name, gate.qubits  # type: ignore[attr-defined]
+    assert again.gates == tuple(sorted(device.gates, key=lambda gate: (gate.name, gate.qubits)))
+    assert (again.zz, again.qubits[0].t1_us) == (device.zz, device.qubits[0].t1_us)
 
 
 def test_relaxation_in_the_half_turn_belongs_to_the_claimed_readout(client: Client) -> None:

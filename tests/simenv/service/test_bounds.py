@@ -169,9 +169,7 @@ def test_invalid_program_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("worth", "most"), [(2**17, 20), (2**14, 5)])
-def test_admission_examines_bounded_bytes_of_new_programs_per_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, most: int
-) -> None:
+def test_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, most: int) -> None:
     monkeypatch.setattr(admission, "EXAMINED_BYTES", worth)
     bench = ServiceHarness(tmp_path)
     others = [spec(program=program(k + 1).packed()) for k in range(20)]

@@ -83,9 +83,7 @@ def test_scaling_hardware_pool_is_refused(bench: ServiceHarness) -> None:
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_hardware_worker_gets_grace_period_before_it_is_killed(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubborn: bool
-) -> None:
+def test_has_grace(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
     bench.paper.stubborn = stubborn
     workers = bench.loop.workers
     for name in ("main-0", "qpu-0"):

@@ -59,9 +59,7 @@ def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.Mo
     fails(LimitExceededError, r"0\.1 s", reader.convert, sound())
 
 
-def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_installation(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_interpreter_reads(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SIMENV_PYTHON", raising=False)
     monkeypatch.setattr(sys, "executable", "/opt/defw/bin/defwp")
     reader.convert(sound())

@@ -164,9 +164,7 @@ def test_failed_send_is_false(context: zmq.Context[zmq.Socket[bytes]], fails_at:
         assert received[-2:] == [b"y" * 5_000, b"z"]
 
 
-def test_records_of_disconnected_peers_are_bounded(
-    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_departed(context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "MAX_UNMARKED", 10)
     with context.socket(zmq.ROUTER) as router:  # which drops what is for nobody
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
@@ -183,9 +181,7 @@ def test_unreachable_peer_is_not_recorded(context: zmq.Context[zmq.Socket[bytes]
         assert not out._unmarked
 
 
-def test_records_of_peers_that_have_read_everything_are_bounded(
-    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_read(context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "MIN_MAX_LINES", 10)
     with context.socket(zmq.ROUTER) as router:
         out = RouterSender(router, SendBufferLimits(MIB, MIB, 1_000))
@@ -244,9 +240,7 @@ def test_unauthenticated_bytes_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     ("bound", "key", "goes"),
     [("KEY_BYTES", "key", 2), ("UNAUTHENTICATED_BYTES", "", 1), ("ALL_BYTES", "key", 1)],
 )
-def test_newest_connection_of_key_or_largest_of_all_is_disconnected_at_read_ahead_limit(
-    monkeypatch: pytest.MonkeyPatch, bound: str, key: str, goes: int
-) -> None:
+def test_read_ahead_limit(monkeypatch: pytest.MonkeyPatch, bound: str, key: str, goes: int) -> None:
     cut: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         pairs = []

@@ -179,9 +179,7 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
-def test_refuses_bundle(
-    place: Path, files: dict[str, bytes], error: type[errors.SimenvError]
-) -> None:
+def test_bad_bundle(place: Path, files: dict[str, bytes], error: type[errors.SimenvError]) -> None:
     if place.suffix == ".zip":
         with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, body in files.items():
@@ -244,9 +242,7 @@ def test_bzip2_and_lzma_members_are_refused_unread(tmp_path: Path, method: int) 
 
 
 @pytest.mark.parametrize("claimed", [None, 100])
-def test_member_larger_than_message_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int | None
-) -> None:
+def test_large_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int | None) -> None:
     monkeypatch.setattr(bundle, "MAX_BYTES", 10_000)
     path = zipped(tmp_path / "large.zip", zipfile.ZIP_DEFLATED, bytes(20_000))
     if claimed is not None:

@@ -80,9 +80,7 @@ def test_without_a_terminal_no_escape_code_is_written(capsys: pytest.CaptureFixt
     assert "two-qubit error" in output
 
 
-def test_on_a_terminal_levels_are_coloured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_has_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_coloured", lambda stream: True)
     drawing.show(library.load("superconducting-lattice"))
     output = capsys.readouterr().out
@@ -91,9 +89,7 @@ def test_on_a_terminal_levels_are_coloured(
     }
 
 
-def test_a_device_without_room_is_not_drawn_and_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_room(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "width", lambda: 20)
     drawing.show(library.load("superconducting-lattice"))
     output = capsys.readouterr()

@@ -43,9 +43,7 @@ def test_doctor_passes_and_each_problem_has_remedy(capsys: pytest.CaptureFixture
     assert all(each["remedy"] for each in entries if each["level"] != "ok")
 
 
-def test_failed_check_ends_doctor_with_exit_code_1_and_remedy(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     bad = DoctorFinding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
     monkeypatch.setattr(doctor, "findings", lambda: [bad])
     assert run(["doctor"]) == 1
@@ -163,9 +161,7 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_remedy_shared_by_several_checks_is_printed_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shared_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lacks = [DoctorFinding("warn", w, "no MPI", "pip install mpi") for w in ("launcher", "mpi")]
     monkeypatch.setattr(doctor, "findings", lambda: iter(lacks))
     assert run(["doctor"]) == 0

@@ -122,9 +122,7 @@ def test_perf_by_application_or_time(environment: live.Live, shell: Shell, tmp_p
     assert shell("profile", "--run-name", "profiled", "--since", "1h").code == 2
 
 
-def test_run_of_missing_command_starts_no_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_such_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def started(workers: int) -> object:
         raise AssertionError("an environment was started")
 

@@ -35,9 +35,7 @@ def test_shots_that_are_not_integer_are_refused(shell: Shell, text: str) -> None
         ("5,99", ["--qubit-mapping 5,99 for 2 qubits", "one qubit of the 27 of device supercond"]),
     ],
 )
-def test_wrong_qubit_mapping_is_refused_by_name(
-    shell: Shell, command: tuple[str, ...], mapping: str, texts: list[str]
-) -> None:
+def test_bad_layout(shell: Shell, command: tuple[str, ...], mapping: str, texts: list[str]) -> None:
     for mode in ("auto", "always", "never"):
         words = [*command, BELL, "--device", "superconducting-lattice", "--compile", mode]
         result = shell(*words, "--qubit-mapping", mapping)

@@ -40,6 +40,7 @@ def text(width: int) -> str:
 
 
 TEXT = text(WIDE)
+KEYS = [format(number, "04b") for number in range(16)]
 FAULT = HEAD + "rx({}) q[0];\nrx(0.1) q[0];\nmeasure q[0] -> c[0];\n"
 
 over_ranks = [
@@ -105,7 +106,7 @@ class TestRanks:
         entries = (file, "--shots", 300, "--seed", 11, "--json")
         result, four = found(simulate(*entries)), found(simulate(*entries, ranks=4))
         assert (four["ranks"], four["counts"]) == (4, result["counts"])
-        assert set(four["counts"]) <= {f"{d} {c}" for d in ("00", "10") for c in _keys()}
+        assert set(four["counts"]) <= {f"{d} {c}" for d in ("00", "10") for c in KEYS}
 
     def test_program_error_is_printed_by_one_rank_only(self, file: Path) -> None:
         file.write_text(TEXT.replace("cx q[13]", "cy? q[13]"))
@@ -158,10 +159,6 @@ def test_rank_count_is_read_from_launcher_variables() -> None:
     assert size_from_environ({"SLURM_NTASKS": "8"}) == 1  # of a job; no step of it has begun
     assert size_from_environ({"SLURM_STEP_NUM_TASKS": "8", "PMI_SIZE": "x"}) == 8
     assert size_from_environ({"OMPI_COMM_WORLD_SIZE": "3"}) == 3
-
-
-def _keys() -> list[str]:
-    return [format(number, "04b") for number in range(16)]
 
 
 def test_run_ends_at_its_time_limit(shell: Shell, tmp_path: Path) -> None:

@@ -330,9 +330,7 @@ def test_reconciliation_finds_circuit_that_ended_without_notice(played: QPM, pee
         ("unknown", "UNKNOWN", "not-found"),
     ],
 )
-def test_cancel_reply_of_service_is_mapped_to_outcome(
-    played: QPM, peer: Peer, word: str, outcome: str, reason: str | None
-) -> None:
+def test_cancel_reply(played: QPM, peer: Peer, word: str, outcome: str, reason: str | None) -> None:
     if word == "unknown":
         peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
     peer.on(m.Cancel, lambda message: [m.Cancelled(message.request, [word] * len(message.tasks))])

@@ -384,9 +384,7 @@ def groups(draw: st.DrawFn) -> list[tuple[Order, int]]:
 
 
 @given(st.sampled_from(list(Order)), groups(), st.randoms(use_true_random=False))
-def test_each_task_is_delivered_once_in_the_promised_order(
-    order: Order, shapes: list[tuple[Order, int]], chance: random.Random
-) -> None:
+def test_once_ordered(order: Order, shapes: list[tuple[Order, int]], chance: random.Random) -> None:
     sequence = DeliverySequence[int](order)
     members: list[list[int]] = []
     states = []

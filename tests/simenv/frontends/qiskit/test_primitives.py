@@ -290,9 +290,7 @@ def test_noise_that_does_not_act_is_in_the_metadata_of_both_primitives(env: sime
 
 
 @pytest.mark.parametrize("kind", [SimenvSession, SimenvBatch])
-def test_session_runs_under_a_reservation(
-    env: simenv.Client, ideal: SimenvBackend, kind: type[SimenvSession]
-) -> None:
+def test_reservation(env: simenv.Client, ideal: SimenvBackend, kind: type[SimenvSession]) -> None:
     with kind(ideal, workers=1) as session:
         number = int(session.session_id)
         assert env.reservation(number).id == number

@@ -147,9 +147,7 @@ def test_header_compiles_alone(library: InstalledLibrary, language: str, tmp_pat
     run([compiler, *standard, *flags, "-o", str(tmp_path / "alone")])
 
 
-def test_pkg_config_and_fortran_agree_with_the_header(
-    library: InstalledLibrary,
-) -> None:
+def test_pkg_config_and_fortran_agree_with_the_header(library: InstalledLibrary) -> None:
     text = (library.pkg_config / "simenv_qpi.pc").read_text()
     plain = text.replace("${prefix}", str(library.folder))
     assert f"Cflags: {' '.join(library.cflags)}\n" in plain

@@ -73,9 +73,7 @@ def shut(*pools: str, why: str = "quarantined") -> RoutingSnapshot:
         ),
     ],
 )  # fmt: skip
-def test_preferred_pools_are_tried_in_order_and_reason_is_stated(
-    prefer: tuple[str, ...], seen: RoutingSnapshot, pool: str, reason: str
-) -> None:
+def test_preference(prefer: tuple[str, ...], seen: RoutingSnapshot, pool: str, reason: str) -> None:
     result = routed(*prefer, seen=seen)
     assert (result.pool, result.reason) == (pool, reason)
     assert result.engine == ("hardware" if pool.startswith("qpu") else "statevector")

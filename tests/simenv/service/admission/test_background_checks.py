@@ -120,9 +120,7 @@ def test_large_invalid_program_is_refused_and_valid_one_accepted(bench: ServiceH
     assert accepted.count == 2
 
 
-def test_background_check_is_polled_at_most_twice_per_step_of_event_loop(
-    bench: ServiceHarness, held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_polled_seldom(bench: ServiceHarness, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.peer.send(codec.encode(m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])))
     while not held.begun.wait(0.001):
         bench.loop.run_once(timeout_s=0.0)

@@ -101,9 +101,7 @@ def test_scaling_draining_and_resuming_record_events(bench: ServiceHarness) -> N
         (Scale(1, "main", 0, 10**9), "protocol", ""),
     ],
 )
-def test_invalid_scale_drain_and_resume_requests_are_refused_without_changes(
-    bench: ServiceHarness, question: object, code: str, words: str
-) -> None:
+def test_invalid_scaling(bench: ServiceHarness, question: object, code: str, words: str) -> None:
     before = _pools(bench)
     result = refused(bench, question)
     assert result.code == code

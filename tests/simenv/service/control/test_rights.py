@@ -31,11 +31,9 @@ def test_client_connection_makes_no_admin_requests(bench: ServiceHarness, with_k
         assert not any(isinstance(a, m.Refused) for a in bench.say(request, full)), request
 
 
-def administrative() -> list[type[AdminRequest]]:
-    return [kind for kind in get_args(m.FromClient) if issubclass(kind, AdminRequest)]
-
-
-@pytest.mark.parametrize("kind", administrative())
+@pytest.mark.parametrize(
+    "kind", [kind for kind in get_args(m.FromClient) if issubclass(kind, AdminRequest)]
+)
 def test_client_makes_no_admin_call(office: ReservationHarness, kind: type[AdminRequest]) -> None:
     before = office.digest(), read_keys(office.folder / "keys.json")
     assert office.refusal(example(kind), office.ana).code == "not_allowed"
