@@ -91,12 +91,9 @@ def test_folder_link_or_parent_of_other_user_is_refused(tmp_path: Path, what: st
     fails(ConfigError, f"belongs to user {UID}", files.private_folder, path)
 
 
-def test_regular_file_is_refused_as_folder(tmp_path: Path) -> None:
+def test_files_and_writable_folders_are_refused_with_hints(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert files.weakness(tmp_path / "file") == (tmp_path / "file", "is no folder")
-
-
-def test_hint_for_kernel_folder_writable_by_others_is_to_remove_it(tmp_path: Path) -> None:
     kernels = tmp_path / "kernels"
     kernels.mkdir()
     kernels.chmod(0o775)

@@ -110,16 +110,13 @@ def test_all_wrong_rows_are_named_with_line_and_field(tmp_path: Path) -> None:
     assert "more wrong rows follow" in lines[-1]
 
 
-def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
+def test_odd_line_ends_are_read_and_compressed_files_refused(tmp_path: Path) -> None:
     path = written(tmp_path, row(), "", row())
     path.write_bytes(b"\xef\xbb\xbf\r\n" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert len(read(path).records) == 2
     document = tmp_path / "counts.json"
     document.write_bytes(b"\xef\xbb\xbf" + json.dumps({"circuits": [row()]}).encode())
     assert len(read(document).records) == 1
-
-
-def test_compressed_files_and_rows_without_shots(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl.gz"
     path.write_bytes(gzip.compress(written(tmp_path, row()).read_bytes()))
     assert fails(DataError, "is compressed", read, path).hint == "type: gunzip counts.jsonl.gz"

@@ -45,16 +45,13 @@ def test_prefer_accepts_only_device_kinds_that_devices_lists(shell: Shell) -> No
     assert "kinds: hardware, emulator, simulator" in result.err
 
 
-def test_shown_result_names_task_engine_seed_and_time(shell: Shell) -> None:
+def test_shown_results_name_seed_and_repeat_with_it(shell: Shell) -> None:
     outcome = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait")
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["00", "11"]
     text = r"(t-\w+): statevector, 2 qubits, 500 shots, seed 3, [0-9.]+ ms on main-\d\n"
     result = re.fullmatch(text, outcome.err)
     assert result is not None, outcome.err
     assert re.fullmatch(text, shell("result", result[1]).err) is not None
-
-
-def test_same_seed_gives_same_counts(shell: Shell) -> None:
     line = ("submit", BELL, "--seed", "11", "--wait", "--json")
     assert shell(*line).object["counts"] == shell(*line).object["counts"]
 
@@ -170,25 +167,19 @@ def test_json_keys_are_model_fields(shell: Shell, words: tuple[str, ...], kind: 
     assert plain.out
 
 
-def test_queue_with_done_lists_completed_task(shell: Shell) -> None:
+def test_completed_tasks_are_listed_and_final_unknown_ones_refused(shell: Shell) -> None:
     task = shell("submit", BELL, "--task-name", "bell", "--wait", "--json").object["task"]
     rows = shell("queue", "--done", "-o", "task,name,state", "--no-header").out.splitlines()
     assert f"{task}\tbell\tDONE" in rows
     assert shell("queue", "--done", "--limit", "1").out.count("\n") == 2
-
-
-def test_unknown_tasks_pools_and_environments_end_with_their_exit_code(shell: Shell) -> None:
+    task = shell("submit", BELL, "--wait", "--json").object["task"]
+    result = shell("cancel", task, "--json")
+    assert (result.code, result.object["outcome"]) == (0, "final")
     assert (shell("result", "t-zzzzzz").code, shell("result", "nonsense").code) == (4, 4)
     assert (shell("cancel", "t-zzzzzz").code, shell("logs", "nobody").code) == (4, 4)
     assert shell("workers", "--pool", "nobody").code == 4
     assert shell("status", name="nowhere").code == 5
     assert shell("submit", BELL, name="nowhere").code == 5
-
-
-def test_cancel_of_completed_task_reports_final(shell: Shell) -> None:
-    task = shell("submit", BELL, "--wait", "--json").object["task"]
-    result = shell("cancel", task, "--json")
-    assert (result.code, result.object["outcome"]) == (0, "final")
 
 
 def test_result_is_saved_completely_as_json(shell: Shell, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def in_child(work: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_seed_is_drawn_returned_and_reproduces_counts(env: simenv.Client) -> None:
+def test_seeds_and_batches_reproduce_counts(env: simenv.Client) -> None:
     result = env.submit(BELL, shots=4096, seed=7, name="bell").result(60)
     assert set(result.counts) == {"00", "11"}
     assert sum(result.counts.values()) == result.shots == 4096
@@ -61,6 +61,12 @@ def test_seed_is_drawn_returned_and_reproduces_counts(env: simenv.Client) -> Non
     assert env.run(BELL, shots=4096, seed=7).counts == result.counts
     first = env.run(GHZ)
     assert env.run(GHZ, seed=first.seed).counts == first.counts
+    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
+    assert [task.result(60).num_qubits for task in tasks] == [2, 3] * 300
+    again = env.submit_many([BELL, GHZ] * 2, seed=5)
+    for before, after in zip(tasks, again, strict=False):
+        assert before.result().seed == after.result(60).seed
+        assert before.result().counts == after.result().counts
 
 
 def test_exact_outputs_agree_with_theory(env: simenv.Client) -> None:
@@ -72,15 +78,6 @@ def test_exact_outputs_agree_with_theory(env: simenv.Client) -> None:
         np.array([1, 0, 0, 1]) / np.sqrt(2)
     )
     assert env.run(PLAIN, observables="ZZ:2.0").expectation == pytest.approx(2.0)
-
-
-def test_batches_keep_order_and_are_reproducible_by_seed(env: simenv.Client) -> None:
-    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
-    assert [task.result(60).num_qubits for task in tasks] == [2, 3] * 300
-    again = env.submit_many([BELL, GHZ] * 2, seed=5)
-    for before, after in zip(tasks, again, strict=False):
-        assert before.result().seed == after.result(60).seed
-        assert before.result().counts == after.result().counts
 
 
 def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:

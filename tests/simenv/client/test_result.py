@@ -7,7 +7,7 @@ import pickle
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -25,12 +25,6 @@ from simenv.model import RESULT_FORMAT, Origin, ResultData
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=1) as client:
-        yield client
 
 
 def test_circuits_run_as_futures_with_the_options_of_the_executor(env: simenv.Client) -> None:

@@ -29,13 +29,10 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"SIMENV_HOME": str(tmp_path)}
 
 
-def test_settings_of_last_start_are_used_except_fault_injection(home: dict[str, str]) -> None:
+def test_settings_of_last_start_need_its_journal(home: dict[str, str]) -> None:
     document = config.load({"name": NAME, "slots": 1}, environ=home)
     assert (document.durability, document.slots, document.pools[0].min) == ("power", 1, 2)
     assert document.faults == ""
-
-
-def test_settings_of_last_start_without_journal_need_resume(home: dict[str, str]) -> None:
     (Path(home["SIMENV_HOME"]) / NAME / "journal.db").unlink()
     assert config.load({"name": NAME}, environ=home).slots == 0
     assert config.load({"name": NAME, "resume": True}, environ=home).slots == 3
@@ -57,12 +54,9 @@ def test_simenv_toml_counts_only_if_edited(home: dict[str, str], age_s: int, slo
     assert config.load({"name": NAME}, environ=home).slots == slots
 
 
-def test_error_in_options_is_attributed_to_options(tmp_path: Path) -> None:
+def test_options_and_folders_that_cannot_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^options: durability 'foo' is not known"):
         config.load({"durability": "foo"}, environ={"SIMENV_HOME": str(tmp_path)})
-
-
-def test_home_folder_that_cannot_be_made_is_refused_with_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot make the folder") as caught:
         files.private_folder(tmp_path / "file" / "home")

@@ -102,18 +102,12 @@ def test_service_reports_how_many_workers_are_ready() -> None:
     assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
 
 
-def test_error_of_starting_service_has_its_type_and_hint(where: EnvironmentPaths) -> None:
+def test_services_that_fail_to_start_are_reported(where: EnvironmentPaths) -> None:
     error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
     caught = fails(ConfigError, "slots = -1", hear, f"os.write(told, b'{error}')", where)
     assert caught.hint == "more"
-
-
-def test_service_that_exits_early_is_reported_with_end_of_log(where: EnvironmentPaths) -> None:
     error = fails(StartFailedError, "exit code 3 before it was ready", hear, "os._exit(3)", where)
     assert error.hint == f"the end of {where.log}:\n  one\n  two\n  three"
-
-
-def test_odd_output_or_timeout_raises_start_failed_error(where: EnvironmentPaths) -> None:
     fails(StartFailedError, "said b'hello", hear, "os.write(told, b'hello\\n')", where)
     with pytest.raises(StartFailedError, match=r"did not become ready within 0\.2 s"):
         hear("time.sleep(60)", where, timeout_s=0.2)

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -29,12 +28,6 @@ from simenv.client.stream_stages import CircuitPart, Cutting, SplitCircuit, redu
 from simenv.errors import OptionError, ProgramError, TimedOutError
 
 WAIT_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
 
 
 def work(

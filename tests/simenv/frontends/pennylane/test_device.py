@@ -163,12 +163,9 @@ def test_gradient_of_an_emulated_device_is_a_parameter_shift(device: Any) -> Non
     assert -np.sin(0.8) < result < -0.5 * np.sin(0.8)  # damped
 
 
-def test_state_of_an_emulated_device_is_refused_by_name(device: Any) -> None:
+def test_noise_that_does_not_act_warns_and_states_are_refused(device: Any) -> None:
     with pytest.raises(qml.exceptions.DeviceError, match="state"):
         qml.QNode(lambda: qml.state(), device(2, device="fez"))()
-
-
-def test_noise_that_does_not_act_is_a_warning_once_for_each_text(device: Any) -> None:
     dev = device(2, device="fez", noise={"gate.crosstalk": 2.0})
     with pytest.warns(UserWarning, match="changes nothing") as caught:
         qml.QNode(bell, dev)()

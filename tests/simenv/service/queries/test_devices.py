@@ -89,13 +89,10 @@ def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Pat
     assert (cliff.dynamic, chain.dynamic) == (True, True)
 
 
-def test_hardware_device_has_no_properties_before_it_is_described(bench: ServiceHarness) -> None:
+def test_hardware_is_described_unchanged_once_it_says_so(bench: ServiceHarness) -> None:
     silent = devices(bench)["qpu"]
     assert (silent.kind, silent.num_qubits) == (DeviceKind.HARDWARE, 0)
     assert (silent.model, silent.technology, silent.all_to_all) == ("", "", False)
-
-
-def test_hardware_description_is_returned_unchanged_and_newest(bench: ServiceHarness) -> None:
     describe(bench)
     assert devices(bench)["qpu"] == msgspec.structs.replace(MACHINE, name="qpu")
     describe(bench, msgspec.structs.replace(MACHINE, calibration_id="c2"))
