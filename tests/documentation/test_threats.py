@@ -58,7 +58,7 @@ def test_every_threat_names_tests_that_exist() -> None:
         "`tests/simenv/test_files.py`",
         "`tests/no/test_such.py::test_it`",
         "`tests/simenv/test_files.py::test_that_does_not_exist`",
-        "`tests/simenv/test_files.py::test_files_and_writable_folders_are_refused_with_hints`,"
+        "`tests/simenv/test_files.py::test_regular_file_is_refused_as_folder`,"
         " `python -m bench run no_such_benchmark`",
     ],
 )

@@ -91,7 +91,7 @@ def test_folder_link_or_parent_of_other_user_is_refused(tmp_path: Path, what: st
     fails(ConfigError, f"belongs to user {UID}", files.private_folder, path)
 
 
-def test_files_and_writable_folders_are_refused_with_hints(tmp_path: Path) -> None:
+def test_regular_file_is_refused_as_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert files.weakness(tmp_path / "file") == (tmp_path / "file", "is no folder")
     kernels = tmp_path / "kernels"

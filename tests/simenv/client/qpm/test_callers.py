@@ -22,7 +22,6 @@ from simenv.errors import ProgramError
 from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError
 from simenv.wire.messages import client as m
 
-CALLERS = 32
 REQUEST = Request("", shots=1, seed=None, statevector=False, options={})
 
 
