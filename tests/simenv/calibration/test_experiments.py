@@ -119,7 +119,7 @@ def test_decays_and_frequencies_are_fitted_exactly() -> None:
         assert result.frequency == pytest.approx(frequency, abs=1e-9)
 
 
-def test_intervals_of_estimates() -> None:
+def test_intervals_of_estimates_cover_the_truth() -> None:
     low, high = estimators.wilson(0.0, 1000, 2.0)
     assert (low, high) == (0.0, pytest.approx(4.0 / 1004.0))
     low, high = estimators.Estimate("t1_us", (0,), 1e6, 1e-6, "inverse").interval(3.0)
@@ -127,9 +127,6 @@ def test_intervals_of_estimates() -> None:
     assert low == pytest.approx(1.0 / (1e-6 + 3e-6))
     assert estimators.simultaneous_z(1, 0.95) == pytest.approx(1.95996, abs=1e-4)
     assert estimators.simultaneous_z(200) == pytest.approx(4.0545, abs=1e-3)
-
-
-def test_intervals_cover_the_truth_as_often_as_they_state() -> None:
     share, joint, count = coverage(6, 0.95)
     assert abs(share - 0.95) < 5.0 * math.sqrt(0.95 * 0.05 / count)
     assert joint == 1.0

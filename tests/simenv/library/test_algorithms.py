@@ -80,7 +80,7 @@ def test_outcomes_that_are_impossible_or_deviate_are_rejected() -> None:
     assert library.ExpectedOutcomes({"10": 1.0}, width=2).fault({"1 0 111": 3, "1 0 000": 4}) == ""
 
 
-def test_names_are_unique_and_parity_has_its_sign() -> None:
+def test_names_are_unique_and_success_is_that_of_likely_outcomes() -> None:
     assert parity({"001": 3, "000": 1}, (0,)) == -0.5
     assert library.ExpectedParities((((0, 2), -1.0),)).fault({"100": 1000}) == ""
     assert (
@@ -91,9 +91,6 @@ def test_names_are_unique_and_parity_has_its_sign() -> None:
     assert len(names) == len(set(names)) >= 12
     assert len(names) + 1 - len(STATIC) == 3  # dynamic circuits, which tests of the demo run
     assert all(each.reference for each in library.algorithms())
-
-
-def test_success_and_fidelity_are_those_of_the_likely_outcomes() -> None:
     expected = library.grover_search(0b101).expected
     assert isinstance(expected, library.ExpectedOutcomes)
     assert expected.likely == {"101"}

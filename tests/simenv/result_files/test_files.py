@@ -41,11 +41,9 @@ def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
 
 def test_mapped_arrays_are_equal_aligned_and_read_only(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    descriptor = result_files.open_file(path)
+    fd = result_files.open_file(path)
     for array in stored.arrays:
-        view = np.frombuffer(result_files.mapped(descriptor, array), array.dtype).reshape(
-            array.shape
-        )
+        view = np.frombuffer(result_files.mapped(fd, array), array.dtype).reshape(array.shape)
         np.testing.assert_array_equal(view, ARRAYS[array.field])
         assert view.flags.aligned
         assert not view.flags.writeable

@@ -187,10 +187,8 @@ def test_key_files_are_created_with_mode_0600_under_any_umask(tmp_path: Path, um
         keyfiles.create_private(tmp_path / "ana", person())
     finally:
         os.umask(before)
-    assert [mode(tmp_path / name) for name in ("server-key.json", "keys.json", "ana")] == [
-        0o600
-    ] * 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert [mode(tmp_path / n) for n in ("server-key.json", "keys.json", "ana")] == [0o600] * 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
         "ana",
         "keys.json",
         "server-key.json",

@@ -157,16 +157,14 @@ def test_child_dies_with_its_parent_process() -> None:
 def test_child_without_given_parent_watches_its_actual_parent() -> None:
     script = "import os; from simenv.worker.process import die_with_parent;"
     script += "assert die_with_parent(0) == os.getppid(); print(os.getppid())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) == os.getpid()
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(out.stdout) == os.getpid()
 
 
 def test_child_whose_given_parent_is_gone_exits_at_once(tmp_path: Path) -> None:
     script = "from simenv.worker.process import die_with_parent; die_with_parent(1)"
-    done = subprocess.run(
+    out = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.returncode == 1
-    assert "is gone" in done.stderr
+    assert out.returncode == 1
+    assert "is gone" in out.stderr

@@ -139,7 +139,7 @@ def test_noise_is_expected_by_shots_and_no_error_of_hardware() -> None:
     assert not distance(ideal, {"00": 4700, "11": 4650, "01": 330, "10": 320}).is_noise
 
 
-def test_fields_are_compared_by_their_shape() -> None:
+def test_fields_and_registers_are_compared_by_their_shape() -> None:
     assert shape({"result": {"counts": {"00": 3}}}) == shape({"result": {"counts": {"11": 5}}})
     assert shape({"result": {"00": 3}}) == shape({"result": {"11": 5, "01": 1}})  # of revision 1
     assert shape({"counts": {"0": 1}}) != shape({"counts": {"0": 1.0}})
@@ -157,7 +157,4 @@ def test_fields_are_compared_by_their_shape() -> None:
     table = {"state": "queued", "wait_estimate": {"available": False}, "extensions": {"a": 1}}
     other = {"state": "queued", "extensions": {"b": {"c": 2}}}
     assert differing_paths(shape(table), shape(other)) == []
-
-
-def test_form_names_width_of_each_register() -> None:
     assert (form({"01 1": 3, "00 0": 1}), form({"011": 3}), form({})) == ("2+1 bits", "3 bits", "")

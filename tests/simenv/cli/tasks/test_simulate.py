@@ -225,11 +225,8 @@ def test_threads_per_rank_follow_core_binding_and_slot_quota() -> None:
     assert fitting(wide(20), STATE, quota).threads == 1
 
 
-def test_unknown_engine_is_refused() -> None:
+def test_unknown_engines_are_refused_and_hints_name_those_to_take() -> None:
     fails(OptionError, "not known", fitting, wide(3), TaskOptions(engine="statevectr"), seats(1))
-
-
-def test_hints_name_the_engine_or_command_to_take() -> None:
     branching = msgspec.structs.replace(wide(3), mid_circuit=True)
     with pytest.raises(InfeasibleError) as caught:
         fitting(branching, TaskOptions(engine="contraction"), seats(1))

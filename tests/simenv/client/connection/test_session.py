@@ -150,17 +150,17 @@ def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, idle: P
 
 
 def test_repeated_key_gives_same_task(link: ServiceSession, idle: Peer) -> None:
-    [first] = submit(link, key="sweep-17")
-    [again] = submit(link, key="sweep-17")
+    [first] = submit(link, key="s-17")
+    [again] = submit(link, key="s-17")
     assert again == first
     assert again.handle is first.handle
     assert again.result(5).seed == 0
 
 
 def test_repeated_key_of_completed_task_gives_its_result(link: ServiceSession) -> None:
-    [first] = submit(link, key="sweep-17")
+    [first] = submit(link, key="s-17")
     first.result(5)
-    [again] = submit(link, key="sweep-17")
+    [again] = submit(link, key="s-17")
     assert (again.result(5).seed, again.id) == (0, first.id)
 
 
@@ -185,17 +185,15 @@ def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, i
         return idle.submitted(message)
 
     idle.on(m.Submit, picky)
-    caught = fails(
-        errors.BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="sweep-17"
-    )
+    caught = fails(errors.BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="s-17")
     assert ([error.index for error in caught.errors], caught.errors[0].hint) == ([507], "28 do")
-    assert "sweep-17" in caught.hint
+    assert "s-17" in caught.hint
     [cancel] = idle.of(m.Cancel)
     assert cancel.tasks == list(range(1, 501))
 
 
 def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, idle: Peer) -> None:
-    submit(link, 500, key="sweep-17")
+    submit(link, 500, key="s-17")
     full = m.Refusal("queue_full", "2000000 tasks are queued", "wait", retry_after_s=3.0)
 
     def full_now(message: m.Submit) -> list[m.ToClient]:
@@ -204,9 +202,7 @@ def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, idl
         )
 
     idle.on(m.Submit, full_now)
-    assert (
-        fails(errors.QueueFullError, "", submit, link, 1_000, key="sweep-17").retry_after_s == 3.0
-    )
+    assert fails(errors.QueueFullError, "", submit, link, 1_000, key="s-17").retry_after_s == 3.0
     assert not idle.of(m.Cancel)
 
 

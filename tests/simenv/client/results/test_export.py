@@ -142,13 +142,16 @@ def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes:
     assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
 
 
-def test_outcomes_of_other_widths_are_formatted() -> None:
+def test_outcomes_and_probabilities_have_keys_of_their_width() -> None:
     rows, value = pack([0, 2, 3], 2)
     assert result_data.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
     rows, value = pack([0b10_01], 1)
     assert result_data.counts(rows, 1, value, (("c", 2), ("", 2))) == {"10 01": 1}
     assert result_data.counts(b"", 0, struct.pack("<I", 5), ()) == {"": 5}
     assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
+    fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
+    result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
+    assert result == {"00": 0.25, "11": 0.75}
 
 
 def test_caches_are_bounded() -> None:
@@ -164,9 +167,3 @@ def test_caches_are_bounded() -> None:
         counts = result_data.counts(rows, 1, result, registers)
         assert list(counts) == [format(value, "06b") for value in values]
     assert len(result_data._outcome_sets((6,))) <= result_data.SETS_KEPT
-
-
-def test_probabilities_have_keys_of_counts_of_equal_length() -> None:
-    fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
-    result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
-    assert result == {"00": 0.25, "11": 0.75}

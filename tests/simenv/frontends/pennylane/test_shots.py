@@ -55,13 +55,11 @@ def test_mean_of_shots_is_the_expectation_value(observable: Any, device: Any) ->
     assert abs(result - exact(qml.expval(observable))) < SIGMAS * spread / np.sqrt(SHOTS)
 
 
-@pytest.mark.parametrize(
-    "observable", [qml.Z(0), qml.X(0) @ qml.Y(1), 0.3 * qml.X(0) + qml.Z(0)], ids=str
-)
-def test_variance_of_shots(observable: Any, device: Any) -> None:
-    result = measured(device, qml.var(observable))
-    largest = np.max(np.linalg.eigvalsh(qml.matrix(observable)) ** 2)
-    assert abs(result - exact(qml.var(observable))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
+@pytest.mark.parametrize("op", [qml.Z(0), qml.X(0) @ qml.Y(1), 0.3 * qml.X(0) + qml.Z(0)], ids=str)
+def test_variance_of_shots(op: Any, device: Any) -> None:
+    result = measured(device, qml.var(op))
+    largest = np.max(np.linalg.eigvalsh(qml.matrix(op)) ** 2)
+    assert abs(result - exact(qml.var(op))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
 
 
 @pytest.mark.parametrize(

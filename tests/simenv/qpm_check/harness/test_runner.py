@@ -174,7 +174,7 @@ def a_report() -> CheckReport:
     )
 
 
-def test_reports_contain_each_verdict() -> None:
+def test_reports_and_tables_show_each_verdict_plainly() -> None:
     suite = ET.fromstring(runner.junit(a_report()))[0]
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
@@ -183,9 +183,6 @@ def test_reports_contain_each_verdict() -> None:
     doc = json.loads(json.dumps(runner.plain(a_report())))
     assert (doc["ok"], doc["passed"], doc["failed"], doc["skipped"]) == (False, 1, 1, 1)
     assert [each["state"] for each in doc["rows"]] == ["passed", "failed", "skipped"]
-
-
-def test_table_shows_failures_without_control_characters() -> None:
     stream = io.StringIO()
     runner.table(a_report(), everything=False, stream=stream)
     text = stream.getvalue()

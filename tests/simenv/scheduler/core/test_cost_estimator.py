@@ -36,7 +36,7 @@ def test_deviation_falls_from_mean_ratio_as_factor_is_learned() -> None:
     assert later.count == 40
 
 
-def test_restored_estimator_goes_on_where_it_was() -> None:
+def test_kinds_of_runs_are_restored_and_apart() -> None:
     before = taught(*[2_000] * 10)
     changes = before.take_changes()
     assert not before.changed
@@ -46,9 +46,6 @@ def test_restored_estimator_goes_on_where_it_was() -> None:
     assert after.quality(route()) == before.quality(route())
     assert after.cost_us(route(1_000.0), SPEC) == before.cost_us(route(1_000.0), SPEC) > 1_000
     assert not after.changed
-
-
-def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
     estimator = taught(2_000)
     estimator.observe(route(ranks=4), SPEC, 1, 50)
     estimator.observe(route(engine="hardware", pool="chip"), SPEC, 1, 50)

@@ -348,7 +348,7 @@ def test_wide_task_regains_all_but_one_slot_while_few_short_tasks_come() -> None
     assert worker.slots == 15, "one stays free for the short tasks that come"
 
 
-def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None:
+def test_slots_taken_back_go_to_short_tasks_alone() -> None:
     machine = CheckedScheduler(2, cluster(2))
     machine.submit(1, along=route(40_000.0, num_qubits=20))
     (send,) = machine.assign()
@@ -358,9 +358,6 @@ def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None
     assert len(machine.assign()) == 1
     machine.submit(1, cost=10.0)
     assert machine.assign() == []
-
-
-def test_slots_taken_back_go_to_short_tasks() -> None:
     machine = CheckedScheduler(3, cluster(2))
     wide(machine)
     machine.submit(1, along=route(WIDE_US))

@@ -100,7 +100,7 @@ def test_reservation_holds_its_circuits_after_costs_were_learned() -> None:
     assert info.credits_consumed == info.credits_reserved, "the time of a run is not the price"
 
 
-def test_task_that_never_ran_returns_all_its_units() -> None:
+def test_units_return_where_a_task_never_ran_or_took_less() -> None:
     host = without_profile()
     host.policy("credit", total_credits=10**9)
     number = host.reserve(workload=msgspec.structs.replace(WIDE, count=2)).reservation
@@ -108,9 +108,6 @@ def test_task_that_never_ran_returns_all_its_units() -> None:
     host.keep(cancel(host.state, [task], host.now_ns)[1])
     host.settle()
     assert host.ledger[number].info(0).credits_consumed == 0
-
-
-def test_program_with_a_global_phase_takes_what_was_named() -> None:
     host = without_profile()
     host.policy("credit", total_credits=10**9)
     for work in (WIDE, NARROW, Workload(qubits=2, gates_1q=1, measurements=2, shots=1)):

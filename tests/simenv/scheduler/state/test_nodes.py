@@ -36,14 +36,11 @@ def test_workers_and_circuits_are_spread_evenly_over_nodes() -> None:
     assert len(counts) == 3
 
 
-def test_each_slot_of_node_is_granted_once() -> None:
+def test_each_slot_is_granted_once_and_one_left_to_short_tasks() -> None:
     machine = CheckedScheduler(9, cluster(2, 2, 2))
     machine.submit(9, cost=100_000.0)
     assert len(machine.assign()) == 6
     assert all(host.free_slots == 0 for host in machine.state.nodes.hosts.values())
-
-
-def test_long_tasks_leave_one_slot_of_each_node_free_while_short_tasks_come() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(1)
     for send in machine.assign():
@@ -271,7 +268,7 @@ def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> No
         assert run.ran_on[long] == node
     (waits,) = run.submit(cost=1_000.0)
     run.run(10.0, until_idle=False)
-    assert run.ran_on.get(waits) == "n3", "the one on n2 has no slot for a quarter of an hour"
+    assert run.ran_on.get(waits) == "n3", "the one on n2 has no slot for long"
     assert len(run.state.pools["main"].workers) == 2
 
 

@@ -324,7 +324,7 @@ def test_reason_of_waiting_gang_counts_needed_and_free_slots() -> None:
     assert small
 
 
-def test_reason_of_gang_says_that_last_slots_are_reserved_for_short_tasks() -> None:
+def test_reason_of_gang_names_last_slots_and_drained_nodes() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(1)
     (number,) = machine.submit(1, along=wide(4))
@@ -332,9 +332,6 @@ def test_reason_of_gang_says_that_last_slots_are_reserved_for_short_tasks() -> N
     machine.assign()
     machine.tick()
     assert "the last slots: they are kept for short tasks" in why(machine, number)
-
-
-def test_reason_names_drained_nodes() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     (number,) = machine.submit(1, along=wide(4))

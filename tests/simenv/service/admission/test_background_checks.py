@@ -127,9 +127,7 @@ def test_polled_seldom(bench: ServiceHarness, held: Held, monkeypatch: pytest.Mo
     admission = bench.loop.submit_queue.admission
     asked = []
     admit_some = admission.admit_some
-    monkeypatch.setattr(
-        admission, "admit_some", lambda *given: asked.append(1) or admit_some(*given)
-    )
+    monkeypatch.setattr(admission, "admit_some", lambda *args: asked.append(1) or admit_some(*args))
     steps = 20
     for _ in range(steps):
         bench.loop.run_once(timeout_s=0.0)

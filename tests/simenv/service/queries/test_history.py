@@ -58,9 +58,7 @@ def test_history_lists_each_task_once_in_order(bench: ServiceHarness) -> None:
 
 
 def test_history_shows_state_worker_and_failure_of_ended_tasks(bench: ServiceHarness) -> None:
-    bench.submit(
-        spec(seed=1), spec(seed=2), spec(seed=3), terms=TaskOptions(name="scan", app="run-1")
-    )
+    bench.submit(*(spec(seed=k) for k in (1, 2, 3)), terms=TaskOptions(name="scan", app="run-1"))
     bench.join()
     first, second, third = bench.assigned()
     bench.finish([first])

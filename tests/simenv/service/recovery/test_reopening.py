@@ -171,16 +171,14 @@ def flip_record(bench: ServiceHarness, seq: int) -> None:
     db.close()
 
 
-@pytest.mark.parametrize(
-    "question", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)]
-)
-def test_damaged_completion_is_rerun(ready: ServiceHarness, question: object) -> None:
+@pytest.mark.parametrize("ask", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)])
+def test_damaged_completion_is_rerun(ready: ServiceHarness, ask: object) -> None:
     ready.submit(spec(1), spec(2))
     ready.finish(ready.assigned())
     ready.submit(spec(3), key="~other")
     ready.finish(ready.assigned())
     flip_record(ready, 1)
-    assert not [a for a in ready.say(question) if isinstance(a, m.Refused)]
+    assert not [a for a in ready.say(ask) if isinstance(a, m.Refused)]
     ready.step()
     again = ready.assigned()
     assert sorted(task.task for task in again) == [1, 2]

@@ -22,15 +22,12 @@ def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Clust
     return limits_of(convert(told), Allocation(nodes, "a test", end_s), RecordingLauncher())
 
 
-def test_nodes_are_this_one_or_those_of_hosts() -> None:
+def test_nodes_are_this_one_or_those_of_settings_that_agree() -> None:
     (node,) = allocate(convert({}), {}).nodes
     assert node.name == os.uname().nodename
     assert (node.slots, node.memory_bytes) == (HERE.slots, HERE.memory_bytes)
     result = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
     assert [(node.name, node.slots) for node in result.nodes] == [("n1", 3), ("n2", 3)]
-
-
-def test_settings_that_contradict_nodes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"slots = 4, and hosts gives node n1 2"):
         allocate(convert({"hosts": "n1:2,n2:4", "slots": 4}), {})
     result = convert({"memory_bytes": GIB, "memory_per_slot": GIB})

@@ -140,7 +140,7 @@ def test_hidden_parameters_and_values_of_none_are_refused() -> None:
     fails(ProgramError, "'x' in a gate's definition is no parameter", load(circuit).bind, None)
 
 
-def test_parameters_of_gates_blocks_and_global_phase_are_bound() -> None:
+def test_programs_are_bound_by_order_or_name_of_their_parameters() -> None:
     circuit = QuantumCircuit(1, 1, global_phase=X + 1)
     circuit.append(rotations(Y / 2).to_gate(), [0])
     with circuit.if_test((0, True)):
@@ -148,9 +148,6 @@ def test_parameters_of_gates_blocks_and_global_phase_are_bound() -> None:
     document = load(circuit)
     assert document.parameters == ("v[0]", "x", "y")
     assert document.bind([1.0, 2.0, 3.0]).tolist() == [[3.0, 1.5, 1.0]]
-
-
-def test_program_is_bound_by_slot_order_or_slot_name() -> None:
     packed = loaded(X, Y * 2).program
     again = load(packed)
     assert isinstance(packed, Program)

@@ -65,11 +65,9 @@ def test_comments_do_not_shift_lines_and_columns() -> None:
     assert fault(HEAD + "x q[0]; /* never").message.endswith("this comment never ends")
 
 
-@pytest.mark.parametrize(
-    "first", ["qreg q[2];\n", "OPENQASM 4.0;", "\n\n  h q;", "OPENQASM;", "\n"]
-)
-def test_text_without_known_version_is_refused(first: str) -> None:
-    assert "'OPENQASM 2.0;' or 'OPENQASM 3.0;'" in fault(first).message
+@pytest.mark.parametrize("top", ["qreg q[2];\n", "OPENQASM 4.0;", "\n\n  h q;", "OPENQASM;", "\n"])
+def test_text_without_known_version_is_refused(top: str) -> None:
+    assert "'OPENQASM 2.0;' or 'OPENQASM 3.0;'" in fault(top).message
 
 
 def test_old_files_and_conditions_are_read() -> None:

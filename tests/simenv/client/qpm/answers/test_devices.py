@@ -125,7 +125,7 @@ def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> Non
     assert graph.operations == [{"name": "cz", "arity": 2}]
 
 
-def test_records_of_devices_leave_out_what_is_unknown_or_too_much() -> None:
+def test_records_of_devices_are_those_of_their_targets() -> None:
     silent = DeviceInfo("qpu", DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
     head = devices.device("qpu", silent, [])
     assert (head.device, head.qubits) == ({"id": "qpu", "name": "qpu", "num_qubits": 0}, [])
@@ -137,9 +137,6 @@ def test_records_of_devices_leave_out_what_is_unknown_or_too_much() -> None:
     record = devices.coupling("c", wide)
     assert record.coupling["edges"] == []
     assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
-
-
-def test_emulated_device_has_calibration_of_its_target() -> None:
     _, value = described(noisy)
     emulated = msgspec.structs.replace(value, kind=DeviceKind.EMULATED)
     record = devices.coupling("qpu", emulated)
@@ -200,10 +197,7 @@ SEEN = DeviceSnapshot(
 
 def test_wait_is_known_or_unavailable_with_reason() -> None:
     metrics = devices.queue(SEEN)
-    assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (
-        True,
-        7_000_000,
-    )
+    assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (True, 7e6)
     assert metrics.estimated_start.estimated_ns == 1_007_000_000
     assert metrics.estimated_start.reason is None
     assert metrics.estimated_queued_device_time.estimated_ns == 9_000
