@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -120,18 +120,23 @@ IMPOSTORS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("impostor", IMPOSTORS)
-@pytest.mark.parametrize("name", [zmq_transport.CLIENT_SOCKET, zmq_transport.WORKER_SOCKET])
-def test_reconnected_peer_trusts_no_impostor(name: str, impostor: str, tmp_path: Path) -> None:
+def test_reconnected_peer_trusts_no_impostor(impostor: str, tmp_path: Path) -> None:
     listener = zmq_transport.ZmqListener(tmp_path, SERVER)
-    with closing(connect(tmp_path / name)) as connection:
-        connection.send(b"hello")
-        assert listener.wait(PATIENCE_S)
+    paths = [tmp_path / zmq_transport.CLIENT_SOCKET, tmp_path / zmq_transport.WORKER_SOCKET]
+    with ExitStack() as stack:
+        peers = [stack.enter_context(closing(connect(path))) for path in paths]
+        for peer in peers:
+            peer.send(b"hello")
+        for _ in peers:
+            assert listener.wait(PATIENCE_S)
+            assert listener.receive() is not None
         listener.close()
-        with IMPOSTORS[impostor](tmp_path / name) as received:  # type: ignore[attr-defined]
-            connection.send(SECRET)
-            assert connection.receive(IMPOSTOR_S) is None
-        assert received, "it never connected to the impostor"
-        assert not any(SECRET in part for part in received)
+        received = [stack.enter_context(IMPOSTORS[impostor](path)) for path in paths]
+        for peer in peers:
+            peer.send(SECRET)
+        assert (peers[0].receive(IMPOSTOR_S), peers[1].receive(0)) == (None, None)
+    assert all(received), "it never connected to the impostor"
+    assert not any(SECRET in part for parts in received for part in parts)
 
 
 def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> None:
