@@ -1,7 +1,5 @@
 """Private files, and processes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat
@@ -13,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
+from failing import fails
 from other_user import UID, skip_without_second_user
 
 from simenv import config, files
@@ -52,18 +51,15 @@ def test_folder_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None
     value = tmp_path / "home"
     value.mkdir()
     value.chmod(mode)
-    with pytest.raises(ConfigError, match="can be written by others") as caught:
-        files.private_folder(value)
-    assert caught.value.hint.startswith(f"chmod go-w {value}")
+    error = fails(ConfigError, "can be written by others", files.private_folder, value)
+    assert error.hint.startswith(f"chmod go-w {value}")
 
 
 def test_parent_writable_by_others_is_refused_unless_sticky(tmp_path: Path) -> None:
     value = tmp_path / "shared" / "home"
     files.private_folder(value)
     value.parent.chmod(0o777)
-    result = files.weakness(value)
-    assert result is not None
-    assert result[0] == value.parent
+    assert files.weakness(value)[0] == value.parent
     value.parent.chmod(0o1777)
     assert files.weakness(value) is None
 
@@ -78,9 +74,7 @@ def test_own_symbolic_link_is_followed_and_its_target_is_checked(tmp_path: Path)
     assert files.weakness(link) == (real, "can be written by others (mode 0777)")
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
-    result = files.weakness(loop)
-    assert result is not None
-    assert "symbolic links" in result[1]
+    assert "symbolic links" in files.weakness(loop)[1]
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "parent"])
@@ -94,22 +88,17 @@ def test_folder_link_or_parent_of_other_user_is_refused(tmp_path: Path, what: st
         os.lchown(path, UID, UID)
     else:
         os.chown(real if what == "folder" else real.parent, UID, UID)
-    with pytest.raises(ConfigError, match=f"belongs to user {UID}"):
-        files.private_folder(path)
+    fails(ConfigError, f"belongs to user {UID}", files.private_folder, path)
 
 
 def test_regular_file_is_refused_as_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert files.weakness(tmp_path / "file") == (tmp_path / "file", "is no folder")
-
-
-def test_hint_for_kernel_folder_writable_by_others_is_to_remove_it(tmp_path: Path) -> None:
     kernels = tmp_path / "kernels"
     kernels.mkdir()
     kernels.chmod(0o775)
-    with pytest.raises(ConfigError) as caught:
-        config.kernel_folder({"SIMENV_KERNELS": str(kernels)})
-    assert caught.value.hint.startswith(f"rm -r {kernels}")
+    error = fails(ConfigError, "", config.kernel_folder, {"SIMENV_KERNELS": str(kernels)})
+    assert error.hint.startswith(f"rm -r {kernels}")
 
 
 def test_runtime_folder_writable_or_owned_by_others_is_not_used() -> None:
@@ -140,9 +129,7 @@ def test_lasting_socket_folder_stays_private_and_is_used_again(loose_umask: None
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "file", "open folder"])
-def test_name_of_lasting_socket_folder_taken_by_another_user_is_avoided(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_taken_by_another_is_avoided(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_without_second_user()
     with TemporaryDirectory(prefix="s", dir="/tmp") as name:
         Path(name).chmod(0o1777)
@@ -178,21 +165,16 @@ def test_runtime_folder_with_too_long_path_is_not_used(monkeypatch: pytest.Monke
         assert config.socket_base(environ) == Path("/tmp")
 
 
-def test_socket_folder_below_folder_writable_by_others_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_socket_folder_below_open_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with TemporaryDirectory(prefix="s") as name:
         Path(name).chmod(0o777)
         monkeypatch.setattr("tempfile.tempdir", name)
-        with pytest.raises(ConfigError, match="can be written by others") as caught:
-            config.socket_folder({})
-        assert "TMPDIR" in caught.value.hint
+        error = fails(ConfigError, "can be written by others", config.socket_folder, {})
+        assert "TMPDIR" in error.hint
         assert list(Path(name).iterdir()) == []
 
 
-def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose_umask: None
-) -> None:
+def test_failed_rewrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loose_umask: None) -> None:
     path = tmp_path / "config.json"
     files.write_atomic(path, b"old", sync=True)
 
@@ -201,21 +183,17 @@ def test_an_atomic_write_leaves_the_old_content_where_the_new_cannot_be_written(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="full"):
-            files.write_atomic(path, b"new", sync=True)
+        fails(OSError, "full", files.write_atomic, path, b"new", sync=True)
     assert (path.read_bytes(), mode_of(path)) == (b"old", 0o600)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_atomic_write_does_not_follow_a_link_under_its_temporary_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_atomic_write_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim, path = tmp_path / "victim", tmp_path / "config.json"
     victim.write_text("kept")
     monkeypatch.setattr("secrets.token_hex", lambda _: "0")
     (tmp_path / f".config.json.{os.getpid()}.0.new").symlink_to(victim)
-    with pytest.raises(FileExistsError):
-        files.write_atomic(path, b"new")
+    fails(FileExistsError, "", files.write_atomic, path, b"new")
     assert (victim.read_text(), path.exists()) == ("kept", False)
 
 

@@ -1,7 +1,5 @@
 """Values of others as text: short, and made in no time."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -40,6 +40,16 @@ def tangled(num_qubits: int = 60) -> QuantumCircuit:
     return circuit
 
 
+def ladder(width: int, layers: int = 1) -> QuantumCircuit:
+    circuit = QuantumCircuit(width, width)
+    for layer in range(layers):
+        for qubit in range(width):
+            circuit.ry(0.1 + layer + qubit, qubit)
+            circuit.cx(qubit, (qubit + 1) % width)
+    circuit.measure(range(width), range(width))
+    return circuit
+
+
 def bell() -> QuantumCircuit:
     return chain(2)
 

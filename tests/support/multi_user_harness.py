@@ -17,8 +17,8 @@ from simenv.wire.transport.sockets import PeerKind
 class MultiUserHarness(ServiceHarness):
     """Two clients and an admin with keys, in addition to the environment's own user."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, durability="process")
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder, **{"durability": "process", **options})
         self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
         for name, key in self.key.items():
             role = "admin" if name == "ops" else "client"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from memory_transport import MemoryConnection
-from service import ServiceHarness, spec
+from multi_user_harness import MultiUserHarness
+from service import spec
 
 from simenv.model import (
     AdmissionPolicy,
@@ -17,10 +17,8 @@ from simenv.model import (
     TaskOptions,
     Workload,
 )
-from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
-    AddKey,
     DecisionReply,
     GetReservations,
     PolicyReply,
@@ -28,43 +26,22 @@ from simenv.wire.messages.admin import (
     Reserve,
     SetPolicy,
 )
-from simenv.wire.transport.sockets import PeerKind
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
 BASE = Workload(1, 2, 1, 2, 0, 2, 100)
-A = TypeVar("A")
 
 
-class ReservationHarness(ServiceHarness):
+class ReservationHarness(MultiUserHarness):
     """A service with ten credits on its pool, two clients and an admin."""
 
     def __init__(self, folder: Path, **options: object) -> None:
-        super().__init__(folder, **{"durability": "process", **options})
-        self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
-        for name, key in self.key.items():
-            self.say(AddKey(1, name, "admin" if name == "ops" else "client", key))
-        self.arrive()
+        super().__init__(folder, **options)
         policy = AdmissionPolicy("credit", BASE, total_credits=10)
         self.get(PolicyReply, SetPolicy(1, "main", policy))
-
-    def arrive(self) -> None:
-        self.ana, self.ben, self.ops = (
-            self.listener.connect(PeerKind.CLIENT, name.encode(), key)
-            for name, key in self.key.items()
-        )
 
     def begin_again(self) -> None:
         self.restart()
         self.arrive()
-
-    def get(self, kind: type[A], question: object, peer: MemoryConnection | None = None) -> A:
-        """The one answer of that kind."""
-        answers = self.say(question, peer)
-        (value,) = (a for a in answers if isinstance(a, kind))
-        return value
-
-    def refusal(self, question: object, peer: MemoryConnection | None = None) -> m.Refusal:
-        return self.get(m.Refused, question, peer).refusals[0]
 
     def reserve(
         self, units: int = 4, peer: MemoryConnection | None = None, **ask: object

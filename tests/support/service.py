@@ -6,6 +6,7 @@ import os
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from memory_transport import MemoryConnection, MemoryListener
@@ -32,9 +33,11 @@ from simenv.service.service import RuntimeFacts
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 from simenv.wire.transport.sockets import PeerKind
 from simulators.catalog import SMALL_QUBITS
 
+A = TypeVar("A")
 NODE = "here"
 LIMITS = ClusterLimits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
 
@@ -56,6 +59,12 @@ def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
         array.tobytes(),
         np.full(num_qubits, angle).tobytes(),
     )
+
+
+def completions(answers: list[m.ToClient]) -> list[m.Completion]:
+    return [
+        each for answer in answers if isinstance(answer, m.Completed) for each in answer.results
+    ]
 
 
 def spec(seed: int = 1, **changes: object) -> TaskSpec:
@@ -195,6 +204,34 @@ class ServiceHarness:
         connection.send(codec.encode(message))
         self.step()
         return self.heard(connection)
+
+    def get(self, kind: type[A], question: object, peer: MemoryConnection | None = None) -> A:
+        """The one answer of that kind."""
+        (answer,) = (each for each in self.say(question, peer) if isinstance(each, kind))
+        return answer
+
+    def refusal(self, question: object, peer: MemoryConnection | None = None) -> m.Refusal:
+        return self.get(m.Refused, question, peer).refusals[0]
+
+    def refused(
+        self, *specs: TaskSpec, key: str = "~k", terms: TaskOptions | None = None
+    ) -> m.Refusal:
+        """The first refusal of a Submit."""
+        answer = self.submit(*specs, key=key, terms=terms)
+        assert isinstance(answer, m.Refused), answer
+        return answer.refusals[0]
+
+    def collected(self, older_s: float = -1.0, *, dry: bool = False) -> GarbageCollected:
+        """The answer to a request to remove old results; a thread beside the loop has a part in
+        it."""
+        self.peer.send(codec.encode(CollectGarbage(7, older_s, dry)))
+        for _ in range(5_000):
+            self.loop.run_once(timeout_s=0.002)
+            for answer in self.heard():
+                if isinstance(answer, GarbageCollected):
+                    return answer
+                assert not isinstance(answer, m.Refused), answer
+        raise AssertionError("no answer")
 
     def heard(self, peer: MemoryConnection | None = None) -> list[m.ToClient]:
         connection = peer or self.peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 import pytest
 
 from simenv.cli.app import run
+
+
+class Terminal(io.StringIO):
+    """What is written to it is shown on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Answer:
@@ -31,11 +39,11 @@ Shell = Callable[..., Answer]
 
 
 def shell_of(environment: str, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """A command line of an environment, run in this process."""
+    """A command line of an environment, of the default one without a name, run in this process."""
 
     def call(*words: str, name: str = environment) -> Answer:
         capfd.readouterr()
-        code = run(["--name", name, *words])
+        code = run([*(["--name", name] if name else []), *words])
         output = capfd.readouterr()
         assert "Traceback" not in output.err
         return Answer(code, output.out, output.err)

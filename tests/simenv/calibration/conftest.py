@@ -1,7 +1,5 @@
 """Environment with a folder for devices of the tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,12 +1,10 @@
 """Certificates of emulated devices: they pass, and changed devices fail with the culprit named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
+from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
@@ -20,29 +18,18 @@ PAIR, SHORT, MISREAD = (1, 2), 0, 2
 
 def worse_pair(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
     """One pair with an error that is 25 % larger."""
-    gates = tuple(
-        msgspec.structs.replace(gate, error=1.25 * (gate.error or 0.0))
-        if gate.name == "cz" and set(gate.qubits) == set(PAIR)
-        else gate
-        for gate in claimed.gates
-    )
-    return msgspec.structs.replace(claimed, gates=gates)
+    return scaled_errors(claimed, 1.25, lambda gate: set(gate.qubits) == set(PAIR))
 
 
 def shorter_t1(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
     """One T1 that is 15 % shorter."""
-    qubits = list(claimed.qubits)
-    t1_us = 0.85 * (qubits[SHORT].t1_us or 0.0)
-    qubits[SHORT] = msgspec.structs.replace(qubits[SHORT], t1_us=t1_us)
-    return msgspec.structs.replace(claimed, qubits=tuple(qubits))
+    return changed_qubit(claimed, SHORT, t1_us=0.85 * (claimed.qubits[SHORT].t1_us or 0.0))
 
 
 def misread(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
     """One readout probability that is 3 points larger."""
-    qubits = list(claimed.qubits)
-    p10 = 0.03 + (qubits[MISREAD].p10 or 0.0)
-    qubits[MISREAD] = msgspec.structs.replace(qubits[MISREAD], p10=p10, readout_error=None)
-    return msgspec.structs.replace(claimed, qubits=tuple(qubits))
+    p10 = 0.03 + (claimed.qubits[MISREAD].p10 or 0.0)
+    return changed_qubit(claimed, MISREAD, p10=p10, readout_error=None)
 
 
 CONTROLS: dict[Callable[[CalibrationSnapshot], CalibrationSnapshot], set[tuple[str, tuple]]] = {
@@ -62,8 +49,7 @@ def culprits(found: Certificate) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
-    claims = library.load(CLAIMED)
-    result = certify(client, CLAIMED, claims, qubits=QUBITS, seed=1)
+    result = certify(client, CLAIMED, library.load(CLAIMED), qubits=QUBITS, seed=1)
     assert result.passed, (result.culprits, result.unresolved)
     compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
@@ -77,27 +63,16 @@ def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> Non
     changed = claims
     for change in CONTROLS:
         changed = change(changed)
-    name = stored(home, "changed", changed)
-    result = certify(client, name, claims, qubits=QUBITS, seed=2)
+    result = certify(client, stored(home, "changed", changed), claims, qubits=QUBITS, seed=2)
     assert culprits(result) == set().union(*CONTROLS.values())
 
 
 def test_claims_below_the_limit_of_relaxation_are_named(client: Client) -> None:
     """All two-qubit errors are claimed at a tenth: the claim that is compared is the limit."""
-    claims = library.load(CLAIMED)
-    gates = tuple(
-        msgspec.structs.replace(each, error=0.1 * (each.error or 0.0))
-        if each.name == "cz"
-        else each
-        for each in claims.gates
-    )
-    result = certify(
-        client, CLAIMED, msgspec.structs.replace(claims, gates=gates), qubits=QUBITS, seed=5
-    )
+    claims = scaled_errors(library.load(CLAIMED), 0.1, lambda gate: gate.name == "cz")
+    result = certify(client, CLAIMED, claims, qubits=QUBITS, seed=5)
     pairs = {each.qubits for each in result.comparisons if each.quantity == "error_2q"}
-    named = {each.qubits for each in result.culprits} | {
-        each.qubits for each in result.contradicted
-    }
+    named = {each.qubits for each in (*result.culprits, *result.contradicted)}
     assert len(pairs) == 2
     assert {tuple(sorted(each)) for each in named} >= {tuple(sorted(each)) for each in pairs}
     assert {each.quantity for each in result.contradicted} == {"error_2q"}
@@ -119,9 +94,7 @@ def test_each_negative_control_fails_alone(
 @pytest.mark.parametrize(
     ("name", "qubits"), [("trapped-ions", range(8)), ("neutral-atoms", (0, 1, 2, 8, 9, 10))]
 )
-def test_other_technologies_are_certified(
-    client: Client, name: str, qubits: tuple[int, ...]
-) -> None:
+def test_other_technology_is_certified(client: Client, name: str, qubits: tuple[int, ...]) -> None:
     result = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
     assert result.passed, (result.culprits, result.unresolved)
 

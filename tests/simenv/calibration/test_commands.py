@@ -1,9 +1,9 @@
-"""`simenv calibrate` and `simenv score` in this process."""
+"""`simenv calibrate` and `simenv score` in this process, and plots of scores."""
 
-from __future__ import annotations
-
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +11,7 @@ from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
 from simenv.calibration import data
 from simenv.calibration.accept import below
-from simenv.calibration.score import Score, ScoreRow
+from simenv.calibration.score import IdealDistributions, Predictor, Score, ScoreRow, score
 from simenv.cli.app import run
 from simenv.cli.devices import overview
 from simenv.errors import StoreError
@@ -27,26 +27,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counts_file(folder: Path) -> Path:
     rows = []
-    for number, record in enumerate(random_counts(16, 2)[0].records):
-        counts = {format(outcome, "02b"): count for outcome, count in record.counts.items()}
+    for number, row in enumerate(random_counts(16, 2)[0].records):
+        counts = {format(outcome, "02b"): count for outcome, count in row.counts.items()}
         split = "test" if number % 5 == 0 else "train"
-        rows.append(
-            data.row(record.source.text, counts, name=record.name, body=str(number), split=split)
-        )
+        rows.append(data.row(row.source.text, counts, name=row.name, body=str(number), split=split))
     path = folder / "counts.jsonl"
     data.write(path, rows, "lima")
     return path
 
 
-def test_a_fitted_device_is_stored_and_scored(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_is_stored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(counts_file(tmp_path))
     assert run(["calibrate", data, "--device", "lima", "--out", "mine", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     device = snapshots.load((home / "devices" / "mine.json").read_bytes())
-    assert document["digest"] == device.digest.hex()
-    assert document["circuits"] == 12
+    assert (document["digest"], document["circuits"]) == (device.digest.hex(), 12)
     assert document["scope"]["qubits"] == [0, 1]
     assert device.fitted is not None
     assert (home / "devices" / "mine.h5").is_file()
@@ -77,9 +72,7 @@ def test_a_device_below_the_recipe_of_aer_is_named() -> None:
     ]
 
 
-def test_wrong_data_leave_no_device(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_data_are_kept(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"kind": "simenv-counts", "format": 1}\n{"qasm": "", "counts": {}}\n')
     assert run(["calibrate", str(path), "--device", "lima", "--out", "mine"]) == 2
@@ -106,9 +99,7 @@ def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_a_fit_that_cannot_be_written_leaves_the_earlier_device(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = str(counts_file(tmp_path))
     before = snapshots.dump(library.load("belem"))
     overview.save("mine", before)
@@ -122,3 +113,46 @@ def test_a_fit_that_cannot_be_written_leaves_the_earlier_device(
     assert (home / "devices" / "mine.json").read_bytes() == before
     assert (home / "devices" / "mine.h5").read_bytes() == b"earlier"
     assert len(list((home / "devices").iterdir())) == 2
+
+
+@pytest.fixture
+def report() -> Any:
+    pytest.importorskip("matplotlib")
+    return importlib.import_module("simenv.calibration.report")
+
+
+def test_comparison_limits(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, snapshot = random_counts(2, 2)
+    result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
+    axes = []
+
+    def keep(figure: object, *_: object, **__: object) -> None:
+        axes.extend(figure.axes)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(report.Figure, "savefig", keep)
+    report.comparison("chip", result, tmp_path / "chip.png")
+    labels = {text.get_text() for text in axes[0].get_yticklabels()}
+    assert labels == {"chip", "uniform", "ideal", "ceiling"}
+    assert axes[0].get_xscale() == "log"
+
+
+def test_one_circuit_is_drawn(report: Any, tmp_path: Path) -> None:
+    counts, snapshot = random_counts(1, 2)
+    result = score(counts, {"chip": Predictor(snapshot)}, IdealDistributions())
+    paths = report.draw("a chip", result, tmp_path)
+    assert [path.name for path in paths] == [
+        f"a-chip-{name}.png" for name in ("comparison", "parity", "volumetric")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "labelled"),
+    [
+        ([1.0], [1.0]),
+        ([1.0, 11.0, 21.0], [1.0, 11.0, 21.0]),
+        ([0.0, 1.0, 70.0], [0.0, 70.0]),
+        ([float(day) for day in range(71)], [10.0 * k for k in range(8)]),
+    ],
+)
+def test_days_do_not_overlap(report: Any, days: list[float], labelled: list[float]) -> None:
+    assert report._spread(days) == labelled

@@ -1,7 +1,5 @@
 """Fits to counts of an emulated device whose noise is known."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from changed_devices import scaled_errors
 
 from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
@@ -43,7 +42,7 @@ def fitted(counts: CountsData) -> FittedDevice:
 def split(counts: CountsData) -> CountsData:
     """Every fourth circuit is a test circuit."""
     rows = tuple(
-        msgspec.structs.replace(each, is_test=k % 4 == 0) for k, each in enumerate(counts.records)
+        msgspec.structs.replace(r, is_test=k % 4 == 0) for k, r in enumerate(counts.records)
     )
     return msgspec.structs.replace(counts, records=rows)
 
@@ -82,9 +81,7 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
         place = distributions.place_of(record)
         channels = distributions.channels([place], every, values, derivatives=False)
         expected = distributions.outcomes([place], channels)[place].probabilities
-        prediction = predictor.prediction(record)
-        assert prediction is not None
-        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)
+        np.testing.assert_allclose(predictor.prediction(record).probabilities, expected, atol=1e-10)
 
 
 def test_components_at_zero_are_the_calibrated_device() -> None:
@@ -99,22 +96,15 @@ def test_components_at_zero_are_the_calibrated_device() -> None:
     assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
 
 
-def test_a_fit_predicts_circuits_that_it_did_not_see(
-    fitted: FittedDevice, counts: CountsData
-) -> None:
+def test_fit_predicts_circuits_it_did_not_see(fitted: FittedDevice, counts: CountsData) -> None:
     models = {"before": Predictor(library.load("lima")), "after": Predictor(fitted.snapshot)}
     result = score(split(counts), models, IdealDistributions())
     for part in (result.part(test=False), result.part(test=True)):
         before, after, limit = (part.summary(name) for name in ("before", "after", CEILING))
-        assert before is not None
-        assert after is not None
-        assert limit is not None
         assert after.median.value > before.median.value
         assert after.median.value > limit.median.value - 0.003
-    assert fitted.held_out is not None
     assert not fitted.held_out.is_worse
-    assert fitted.snapshot.name == "fitted"
-    assert len(fitted.observed.observations) == 12
+    assert (fitted.snapshot.name, len(fitted.observed.observations)) == ("fitted", 12)
     low, high = fitted.interval
     assert ((low <= fitted.latent + 1.0) & (fitted.latent - 1.0 <= high)).all()
 
@@ -122,10 +112,7 @@ def test_a_fit_predicts_circuits_that_it_did_not_see(
 def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
     ions = library.load("trapped-ions")
     assert {gate.qubits for gate in ions.gates} == {()}
-    gates = tuple(
-        msgspec.structs.replace(gate, error=20.0 * (gate.error or 0.0)) for gate in ions.gates
-    )
-    counts, snapshot = random_counts(8, 2, snapshot=msgspec.structs.replace(ions, gates=gates))
+    counts, snapshot = random_counts(8, 2, snapshot=scaled_errors(ions, 20.0))
     outcome = calibrate(counts, snapshot, "fitted", narrow=True)
     errors = {column for column in outcome.columns if column.startswith("error")}
     assert {"error 1", "error 2"} <= errors
@@ -136,8 +123,6 @@ def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
     models = {"before": Predictor(snapshot), "after": Predictor(outcome.snapshot)}
     result = score(counts, models, IdealDistributions())
     old, new = (result.summary(name) for name in ("before", "after"))
-    assert old is not None
-    assert new is not None
     assert new.median.value > old.median.value
 
 
@@ -157,14 +142,9 @@ def test_data_without_training_rows_are_refused(counts: CountsData) -> None:
 
 
 def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
-    snapshot = library.load("lima")
-    gates = tuple(
-        msgspec.structs.replace(gate, error=1.0)
-        if gate.qubits == (2,) and gate.name == "sx"
-        else gate
-        for gate in snapshot.gates
-    )
-    result = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
+    broken = scaled_errors(library.load("lima"), math.inf, lambda gate: gate.qubits == (2,))
+    gates = tuple(msgspec.structs.replace(g, error=min(g.error or 0.0, 1.0)) for g in broken.gates)
+    result = homogeneous(msgspec.structs.replace(broken, gates=gates))
     assert len({qubit.t1_us for qubit in result.qubits}) == 1
     errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
     assert errors[1, 2] == errors[2, 1] == 1.0

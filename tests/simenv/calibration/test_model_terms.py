@@ -1,13 +1,12 @@
 """Terms of a device's noise that counts of a known device earn, and that others do not."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
 import msgspec
 import numpy as np
 import pytest
+from changed_devices import changed_qubit, scaled_errors
 
 from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
@@ -21,14 +20,6 @@ from simenv.calibration.score import CEILING, IdealDistributions, Predictor, sco
 
 DAY_S = 86_400.0
 ANGLE_RAD = 0.12  # of ZZ after cx 0, 1
-
-
-def changed_qubit(
-    snapshot: CalibrationSnapshot, number: int, **changes: float
-) -> CalibrationSnapshot:
-    qubits = list(snapshot.qubits)
-    qubits[number] = msgspec.structs.replace(qubits[number], **changes)
-    return msgspec.structs.replace(snapshot, qubits=tuple(qubits))
 
 
 def rotated(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
@@ -79,8 +70,7 @@ def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
 @pytest.mark.slow
 def test_angles_that_the_device_has_not_are_not_used() -> None:
     lima = library.load("lima")
-    truth = changed_qubit(lima, 0, p01=0.06, p10=0.09)
-    result = calibrate(many(truth, 6), lima, "fitted")
+    result = calibrate(many(changed_qubit(lima, 0, p01=0.06, p10=0.09), 6), lima, "fitted")
     assert any(each.prior.angle for each in result.scores)  # they were tried
     assert result.prior.angle == 0.0
     assert not any(gate.rotations for gate in result.snapshot.gates)
@@ -95,9 +85,7 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     problem, _ = problem_of(lima, data, ())
     place = [(each.kind, each.qubits) for each in problem.components].index(("relaxation", (1,)))
     wanted = math.log((lima.qubits[1].t1_us or 0.0) / 15.0)
-    table = {
-        heavy: fit(problem, Prior(0.1, 0.3, heavy=heavy)).values[place] for heavy in (False, True)
-    }
+    table = {h: fit(problem, Prior(0.1, 0.3, heavy=h)).values[place] for h in (False, True)}
     assert abs(table[True] - wanted) < 0.25 * wanted
     assert abs(table[True] - wanted) < abs(table[False] - wanted)
 
@@ -140,8 +128,7 @@ def test_the_factor_of_zz_rates_is_found_and_leaves_relaxation_alone() -> None:
     truth = msgspec.structs.replace(lima, zz_strength=1.0)
     rng = np.random.default_rng(9)
     texts = [waiting(random_circuit(PATH, rng)) for _ in range(12)]
-    data = CountsData(tuple(measured(texts, truth, rng)), "lima")
-    result = calibrate(data, lima, "fitted")
+    result = calibrate(CountsData(tuple(measured(texts, truth, rng)), "lima"), lima, "fitted")
     assert result.prior.zz > 0.0
     assert result.share > 0.5
     rates = result.snapshot.acting_zz_khz
@@ -221,13 +208,7 @@ def ghz(path: tuple[int, ...], rng: np.random.Generator) -> str:
 @pytest.mark.slow
 def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted() -> None:
     lattice = library.load("superconducting-lattice")
-    gates = tuple(
-        msgspec.structs.replace(gate, error=4.0 * gate.error)
-        if gate.error and len(gate.qubits) == 2
-        else gate
-        for gate in lattice.gates
-    )
-    truth = msgspec.structs.replace(lattice, gates=gates)
+    truth = scaled_errors(lattice, 4.0, lambda gate: len(gate.qubits) == 2)
     rng = np.random.default_rng(10)
     path = line(lattice, 14)
     texts = [ghz(path[:size], rng) for size in (13, 14, 13, 14, 13, 14, 13, 14)]
@@ -241,9 +222,6 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     models = {"before": Predictor(lattice), "after": Predictor(outcome.snapshot)}
     result = score(data, models, IdealDistributions()).part(test=True)
     before, after, limit = (result.summary(name) for name in ("before", "after", CEILING))
-    assert before is not None
-    assert after is not None
-    assert limit is not None
     assert before.median.value < limit.median.value - 0.01
     assert after.median.value > limit.median.value - 0.003
     assert {row.how for row in result.rows} == {"Pauli twirl, exact"}

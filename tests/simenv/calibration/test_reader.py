@@ -1,13 +1,12 @@
 """Files of measured counts: what is read, and what is refused with file, line and field."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from qiskit import qasm2
 
 from noise_models import library
@@ -47,9 +46,7 @@ def test_rows_with_all_fields_are_read(tmp_path: Path) -> None:
     )
     data = read(path)
     first, second = data.records
-    assert data.device == "lima"
-    assert len(data.digest) == 64
-    assert first.counts == {0: 5, 3: 4}
+    assert (data.device, len(data.digest), first.counts) == ("lima", 64, {0: 5, 3: 4})
     assert (first.shots, first.layout, first.name, first.job) == (9, (3, 1), "bell", "j1")
     assert first.is_test
     assert first.time_s == 1709287200.0
@@ -64,8 +61,7 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
     rows = [row(datetime="2021-02-14 13:06:47+01:00", optimization_level=2)]
     path.write_text(json.dumps({"device": "ibmq_lima", "circuits": rows}, indent=1))
     data = read(path)
-    assert data.device == "ibmq_lima"
-    assert data.records[0].level == 2
+    assert (data.device, data.records[0].level) == ("ibmq_lima", 2)
     assert data.records[0].time_s == 1613304407.0
 
 
@@ -93,56 +89,40 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
         ({"name": 3}, "name", "a text"),
     ],
 )
-def test_bad_rows_name_file_line_and_field(
-    tmp_path: Path, changes: dict[str, Any], field: str, text: str
-) -> None:
+def test_bad_rows_are_named(tmp_path: Path, changes: dict[str, Any], field: str, text: str) -> None:
     path = written(tmp_path, row(), row(**changes))
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert str(caught.value.message).startswith(f"{path}:3: {field}")
-    assert text in f"{caught.value.message} {caught.value.hint}"
+    error = fails(DataError, "", read, path)
+    assert str(error.message).startswith(f"{path}:3: {field}")
+    assert text in f"{error.message} {error.hint}"
 
 
 def test_all_wrong_rows_are_named_with_line_and_field(tmp_path: Path) -> None:
     path = written(tmp_path, row(counts=None), row(), "{oops", row(layout=[1]), "3")
-    with pytest.raises(DataError) as caught:
-        read(path)
-    lines = str(caught.value.message).splitlines()
+    error = fails(DataError, "", read, path)
+    lines = str(error.message).splitlines()
     expected = [f"{path}:2: counts", f"{path}:4: no JSON", f"{path}:5: layout", f"{path}:6: is not"]
     assert [line[: len(text)] for line, text in zip(lines, expected, strict=True)] == expected
     many = written(tmp_path, *[row(shots=-1) for _ in range(100)])
-    with pytest.raises(DataError) as caught:
-        read(many)
-    lines = str(caught.value.message).splitlines()
+    error = fails(DataError, "", read, many)
+    lines = str(error.message).splitlines()
     assert len(lines) == MAX_ERRORS + 1
     assert f"{many}:21: shots" in lines[-2]
     assert "more wrong rows follow" in lines[-1]
 
 
-def test_byte_order_mark_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
+def test_odd_line_ends_are_read_and_compressed_files_refused(tmp_path: Path) -> None:
     path = written(tmp_path, row(), "", row())
-    text = path.read_bytes().replace(b"\n", b"\r\n")
-    path.write_bytes(b"\xef\xbb\xbf\r\n" + text)
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert len(read(path).records) == 2
     document = tmp_path / "counts.json"
     document.write_bytes(b"\xef\xbb\xbf" + json.dumps({"circuits": [row()]}).encode())
     assert len(read(document).records) == 1
-
-
-def test_compressed_file_is_refused_with_the_command_that_expands_it(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl.gz"
     path.write_bytes(gzip.compress(written(tmp_path, row()).read_bytes()))
-    with pytest.raises(DataError, match="is compressed") as caught:
-        read(path)
-    assert caught.value.hint == "type: gunzip counts.jsonl.gz"
-
-
-def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
+    assert fails(DataError, "is compressed", read, path).hint == "type: gunzip counts.jsonl.gz"
     data = read(written(tmp_path, row(), row(counts={}), row(counts={"00": 0})))
-    assert len(data.records) == 1
-    assert data.warnings == (("rows without shots are left out", 2),)
-    with pytest.raises(DataError, match="no row with shots"):
-        read(written(tmp_path, row(counts={})))
+    assert (len(data.records), data.warnings) == (1, (("rows without shots are left out", 2),))
+    fails(DataError, "no row with shots", read, written(tmp_path, row(counts={})))
 
 
 @pytest.mark.parametrize(
@@ -155,14 +135,12 @@ def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, header: Any, text: str) -> None:
-    with pytest.raises(DataError, match=text):
-        read(written(tmp_path, header=header))
+    fails(DataError, text, read, written(tmp_path, header=header))
 
 
 def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.calibration.data.MAX_ROWS", 3)
-    with pytest.raises(DataError, match=r"counts.jsonl:5: more than 3 rows"):
-        read(written(tmp_path, *[row()] * 4))
+    fails(DataError, r"counts.jsonl:5: more than 3 rows", read, written(tmp_path, *[row()] * 4))
 
 
 def test_circuits_that_differ_in_their_last_rotations_have_one_body(tmp_path: Path) -> None:
@@ -187,9 +165,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "made.jsonl"
     assert data.write(path, rows, "lima") == 1
     record = read(path).records[0]
-    assert record.shots == 100
-    assert set(record.counts) == {0, 3}
-    assert (record.name, record.job) == ("bell", "j")
+    assert (record.shots, set(record.counts), record.name, record.job) == (100, {0, 3}, "bell", "j")
 
 
 def test_counts_of_clbits_that_are_never_written_are_refused(tmp_path: Path) -> None:
@@ -220,8 +196,7 @@ def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
         yield row()
         raise KeyError("gone")
 
-    with pytest.raises(KeyError):
-        data.write(tmp_path / "counts.jsonl", rows())
+    fails(KeyError, "", data.write, tmp_path / "counts.jsonl", rows())
     assert not list(tmp_path.iterdir())
 
 
@@ -245,17 +220,13 @@ def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
     assert not (home / "devices").exists()
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:-1], good, good]))
-    with pytest.raises(DataError, match=r"1000002: more than 1,000,000 rows"):
-        read(path)
+    fails(DataError, r"1000002: more than 1,000,000 rows", read, path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
-    [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")],
+    ("changes", "problem"), [({"qasm": WIDE}, "9 qubits"), ({"layout": [0, 9]}, "qubit_mapping")]
 )
-def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
-    tmp_path: Path, changes: dict[str, Any], problem: str
-) -> None:
+def test_circuit_not_run_is_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
     path = written(tmp_path, row(), row(**changes))
     compiler = DeviceCompiler(library.load("lima"))
     with pytest.raises(DataError, match=problem) as caught:
@@ -266,13 +237,10 @@ def test_a_circuit_that_the_device_cannot_run_is_named_by_file_and_line(
 def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     path = tmp_path / "counts.jsonl"
     path.write_text("\n")
-    with pytest.raises(DataError, match=f"{path}: is empty"):
-        read(path)
+    fails(DataError, f"{path}: is empty", read, path)
 
 
-def test_scores_of_one_circuit_have_no_interval_and_future_dates_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_circuit_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, row(date="2999-01-01T00:00:00Z"), row())
     assert run(["score", str(path), "--device", "lima", "--json"]) == 0
     shown = capsys.readouterr()

@@ -1,7 +1,5 @@
 """Quantities that counts do not resolve: no wild numbers, and no culprits that are none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -24,12 +22,7 @@ from simenv.calibration.experiments import procedure as scouting
 from simenv.calibration.experiments.clifford import native_set
 from simenv.calibration.experiments.estimators import Estimate, without_signal
 from simenv.calibration.experiments.plans import Counts, PlannedCircuit, Planner, PoolRunner
-from simenv.calibration.experiments.procedure import (
-    TIMED_1Q,
-    ExperimentShots,
-    Procedure,
-    choose,
-)
+from simenv.calibration.experiments.procedure import TIMED_1Q, ExperimentShots, Procedure, choose
 from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.cli.devices import details
 from simenv.client.client import Client
@@ -40,9 +33,7 @@ PAIR = (0, 1)
 def changed(**values: float) -> CalibrationSnapshot:
     """The lattice with other values at all qubits."""
     device = library.load("superconducting-lattice")
-    qubits = [
-        msgspec.structs.replace(qubit, readout_error=None, **values) for qubit in device.qubits
-    ]
+    qubits = [msgspec.structs.replace(q, readout_error=None, **values) for q in device.qubits]
     return msgspec.structs.replace(device, name="changed", qubits=tuple(qubits))
 
 
@@ -73,12 +64,8 @@ def test_a_readout_without_contrast_resolves_nothing_but_itself(client: Client) 
             assert each.verdict is ClaimVerdict.UNRESOLVED
             assert details.recovered(each) == "no signal"
     again = recovered(device, result.measured, 0.0, "again")
-    assert (again.gates, again.zz) == (tuple(sorted(device.gates, key=_key)), device.zz)
-    assert again.qubits[0].t1_us == device.qubits[0].t1_us
-
-
-def _key(gate: object) -> tuple[str, tuple[int, ...]]:
-    return gate.name, gate.qubits  # type: ignore[attr-defined]
+    assert again.gates == tuple(sorted(device.gates, key=lambda gate: (gate.name, gate.qubits)))
+    assert (again.zz, again.qubits[0].t1_us) == (device.zz, device.qubits[0].t1_us)
 
 
 def test_relaxation_in_the_half_turn_belongs_to_the_claimed_readout(client: Client) -> None:
@@ -98,9 +85,7 @@ def test_relaxation_in_the_half_turn_belongs_to_the_claimed_readout(client: Clie
         (1e7, 1e-9, ClaimVerdict.OUTSIDE),
     ],
 )
-def test_a_lower_limit_confirms_a_claim_beyond_the_longest_delay_alone(
-    claimed: float, rate_error: float, verdict: ClaimVerdict
-) -> None:
+def test_lower_limit_confirms(claimed: float, rate_error: float, verdict: ClaimVerdict) -> None:
     estimate = Estimate("t1_us", (0,), 100.0 / rate_error, rate_error, "inverse")
     (result,) = compare([estimate], lambda _: claimed)
     assert result.verdict is verdict

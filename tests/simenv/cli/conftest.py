@@ -1,7 +1,5 @@
 """An environment for each module, and its command line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import live

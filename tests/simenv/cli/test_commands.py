@@ -1,7 +1,5 @@
 """Every command against a real environment: what is printed, and the exit code."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -47,16 +45,13 @@ def test_prefer_accepts_only_device_kinds_that_devices_lists(shell: Shell) -> No
     assert "kinds: hardware, emulator, simulator" in result.err
 
 
-def test_shown_result_names_task_engine_seed_and_time(shell: Shell) -> None:
+def test_shown_results_name_seed_and_repeat_with_it(shell: Shell) -> None:
     outcome = shell("submit", BELL, "--shots", "500", "--seed", "3", "--wait")
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["00", "11"]
     text = r"(t-\w+): statevector, 2 qubits, 500 shots, seed 3, [0-9.]+ ms on main-\d\n"
     result = re.fullmatch(text, outcome.err)
     assert result is not None, outcome.err
     assert re.fullmatch(text, shell("result", result[1]).err) is not None
-
-
-def test_same_seed_gives_same_counts(shell: Shell) -> None:
     line = ("submit", BELL, "--seed", "11", "--wait", "--json")
     assert shell(*line).object["counts"] == shell(*line).object["counts"]
 
@@ -86,9 +81,7 @@ def test_feed_forward_of_openqasm_3_is_executed(shell: Shell) -> None:
     assert {key[0] for key in result.object["counts"]} == {"0"}
 
 
-def test_statevector_probabilities_and_expectations_are_returned(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_states_probabilities_and_expectations_are_returned(shell: Shell, tmp_path: Path) -> None:
     plain = tmp_path / "plain.qasm"
     plain.write_text('OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; h q[0]; cx q[0],q[1];')
     entries = ("--shots", "0", "--output", "statevector", "--output", "probabilities")
@@ -142,8 +135,7 @@ def test_circuit_too_wide_for_engine_is_infeasible(shell: Shell, tmp_path: Path)
         f" h q[0]; {chain} measure q -> c;"
     )
     result = shell("submit", str(file), "--engine", "statevector", "--wait", "--json")
-    assert result.code == 3
-    assert result.object["error"]["code"] == "infeasible"
+    assert (result.code, result.object["error"]["code"]) == (3, "infeasible")
     assert "60 qubits" in result.err
 
 
@@ -164,9 +156,7 @@ def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> 
         (("events",), Event),
     ],
 )
-def test_json_keys_are_fields_of_model(
-    shell: Shell, words: tuple[str, ...], kind: type[Any]
-) -> None:
+def test_json_keys_are_model_fields(shell: Shell, words: tuple[str, ...], kind: type[Any]) -> None:
     shell("submit", BELL, "--wait")
     result = shell(*words, "--json")
     assert result.code == 0, result.err
@@ -177,27 +167,19 @@ def test_json_keys_are_fields_of_model(
     assert plain.out
 
 
-def test_queue_with_done_lists_completed_task(shell: Shell) -> None:
+def test_completed_tasks_are_listed_and_final_unknown_ones_refused(shell: Shell) -> None:
     task = shell("submit", BELL, "--task-name", "bell", "--wait", "--json").object["task"]
     rows = shell("queue", "--done", "-o", "task,name,state", "--no-header").out.splitlines()
     assert f"{task}\tbell\tDONE" in rows
     assert shell("queue", "--done", "--limit", "1").out.count("\n") == 2
-
-
-def test_unknown_tasks_pools_and_environments_end_with_their_exit_code(shell: Shell) -> None:
-    assert shell("result", "t-zzzzzz").code == 4
-    assert shell("result", "nonsense").code == 4
-    assert shell("cancel", "t-zzzzzz").code == 4
-    assert shell("logs", "nobody").code == 4
-    assert shell("workers", "--pool", "nobody").code == 4
-    assert shell("status", name="nowhere").code == 5
-    assert shell("submit", BELL, name="nowhere").code == 5
-
-
-def test_cancel_of_completed_task_reports_final(shell: Shell) -> None:
     task = shell("submit", BELL, "--wait", "--json").object["task"]
     result = shell("cancel", task, "--json")
     assert (result.code, result.object["outcome"]) == (0, "final")
+    assert (shell("result", "t-zzzzzz").code, shell("result", "nonsense").code) == (4, 4)
+    assert (shell("cancel", "t-zzzzzz").code, shell("logs", "nobody").code) == (4, 4)
+    assert shell("workers", "--pool", "nobody").code == 4
+    assert shell("status", name="nowhere").code == 5
+    assert shell("submit", BELL, name="nowhere").code == 5
 
 
 def test_result_is_saved_completely_as_json(shell: Shell, tmp_path: Path) -> None:
@@ -215,8 +197,7 @@ def test_wait_timeout_names_task_that_can_still_be_cancelled(shell: Shell, tmp_p
     file = tmp_path / "wide.qasm"
     file.write_text(ENDLESS)
     result = shell("submit", str(file), "--wait", "--timeout", "0", "--json")
-    assert result.code == 124
-    assert result.object["error"]["code"] == "timeout"
+    assert (result.code, result.object["error"]["code"]) == (124, "timeout")
     assert shell("cancel", result.object["error"]["task"]).code == 0
 
 

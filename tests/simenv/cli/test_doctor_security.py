@@ -1,7 +1,5 @@
 """Findings of `simenv doctor`: security and launching."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess
@@ -79,9 +77,7 @@ def test_secret_key_files_readable_by_others_fail(home: Path, name: str) -> None
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {file}")
 
 
-def test_sockets_of_running_environment_are_checked(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sockets_of_environment_are_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", KERNELS)
     with environment(launcher={"use": "local"}) as live:
         (value,) = doctor_checks.socket_security()
@@ -118,9 +114,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("forbidden")
-def test_forbidden_namespaces_are_a_warning_when_other_users_are_present(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_forbidden_namespaces_warn_among_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_namespace, "other_users", lambda: (1000,))
     (value,) = doctor_checks.launcher_security()
     assert value.level == "warn"
@@ -147,7 +141,6 @@ def test_processes_of_other_users_are_detected() -> None:
     )
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
         other.stdout.readline()
         assert UID in network_namespace.other_users()
         other.communicate()
@@ -155,7 +148,7 @@ def test_processes_of_other_users_are_detected() -> None:
 
 
 BROKEN = ProbeResult(
-    "prte", "PRTE 3.0.14", "/opt/prte", False, "two ranks ended with exit 1: no room"
+    "prte", "PRTE 3.0.14", "/opt/prte", False, "2 ranks ended with exit 1: no room"
 )
 WORKING = ProbeResult("mpirun", "Open MPI 4.1.4", "/opt/mpirun", True, "Open MPI v4.1.4", 0.31)
 NOT_HERE = ProbeResult("mpirun", "", "", False, "none that we can speak to")
@@ -232,9 +225,7 @@ def test_missing_launch_agent_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> N
     assert agent.detail == "/nowhere/agent is not here: no way to other nodes"
 
 
-def test_invalid_slurm_node_list_fails_with_remedy(
-    slurm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_slurm_nodes_fail_with_remedy(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node[2-1]")
     (finding,) = doctor_checks.nodes()
     assert finding.level == "fail"

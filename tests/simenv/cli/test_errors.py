@@ -1,6 +1,4 @@
-"""How an error leaves: words, exit code, object, and never a traceback unasked."""
-
-from __future__ import annotations
+"""How an error leaves: words of the command line, exit code, object, no traceback unasked."""
 
 import json
 import os
@@ -11,6 +9,8 @@ import pytest
 
 from simenv import errors
 from simenv.cli.app import run, run_guarded
+from simenv.cli.tasks.circuit_input import NAMES, errors_for_command_line
+from simenv.errors import OptionError, with_names
 
 
 def failing(error: Exception) -> None:
@@ -31,9 +31,7 @@ def failing(error: Exception) -> None:
         (ZeroDivisionError("a fault of ours"), 1),
     ],
 )
-def test_each_error_has_its_exit_code_and_no_traceback(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_exit_code(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_guarded(lambda: failing(error), as_json=False, debug=False) == code
     assert "Traceback" not in capsys.readouterr().err
 
@@ -52,16 +50,11 @@ def test_error_shows_message_location_and_hint(capsys: pytest.CaptureFixture[str
     assert (caught["code"], caught["line"], caught["column"]) == ("program", 3, 1)
 
 
-def test_control_characters_in_error_message_are_escaped(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_controls_are_escaped_and_debug_shows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run_guarded(
         lambda: failing(errors.NotFoundError("no \x1b[31mpool")), as_json=False, debug=False
     )
     assert capsys.readouterr().err == "error: no \\x1b[31mpool\n"
-
-
-def test_debug_shows_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run_guarded(lambda: failing(errors.NotFoundError("none")), as_json=False, debug=True)
     assert "Traceback" in capsys.readouterr().err
 
@@ -71,16 +64,13 @@ def test_error_of_batch_names_index_of_each_bad_item(capsys: pytest.CaptureFixtu
     run_guarded(
         lambda: failing(errors.BatchRefusedError("1 of 5", (item,))), as_json=True, debug=False
     )
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert [each["index"] for each in error["errors"]] == [3]
+    assert [each["index"] for each in json.loads(capsys.readouterr().out)["error"]["errors"]] == [3]
 
 
 @pytest.mark.parametrize(
     "line", [["statu"], ["submit"], ["--nonsense"], ["submit", "x", "--shots", "many"]]
 )
-def test_mistyped_command_line_is_a_usage_error(
-    line: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistyped_line_is_usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
@@ -97,9 +87,7 @@ def test_mistyped_command_line_is_a_usage_error(
         ["submit", "bell.qasm", "--json", "--name"],
     ],
 )
-def test_invalid_or_missing_option_value_is_a_usage_error(
-    line: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_option_is_usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
@@ -111,7 +99,7 @@ def entry(stdout: int) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, check=False)
 
 
-def test_closed_output_pipe_is_no_error() -> None:
+def test_closed_pipe_or_full_disk_shows_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -119,9 +107,6 @@ def test_closed_output_pipe_is_no_error() -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_full_disk_is_an_error_without_traceback() -> None:
     with open("/dev/full", "wb") as full:
         done = entry(full.fileno())
     assert done.returncode == 1
@@ -144,7 +129,54 @@ main()
 
 
 def test_help_is_printed_with_and_without_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([]) == 0
-    assert run(["--help"]) == 0
-    assert run(["submit", "--help"]) == 0
+    assert (run([]), run(["--help"]), run(["submit", "--help"])) == (0, 0, 0)
     assert capsys.readouterr().out.count("Usage: simenv") == 3
+
+
+@pytest.mark.parametrize(
+    ("python", "typed"),
+    [
+        ("shots=None is exact: there are no counts", "--shots 0 is exact: there are no counts"),
+        (
+            "counts need shots; shots=None (exact) gives none",
+            "counts need shots; --shots 0 (exact) gives none",
+        ),
+        (
+            "give shots=N, or ask for outputs=('probabilities',)",
+            "give --shots N, or ask for --output probabilities",
+        ),
+        (
+            'or ask for outputs=("statevector",), or give observables=',
+            "or ask for --output statevector, or give --observable",
+        ),
+        ("give parameter_values= for each", "give --param NAME=VALUE for each"),
+        ("amplitudes=['01', ...]; qubit_mapping=[5, 4]", "--amplitude 01; --qubit-mapping 5,4"),
+        (
+            'options={"bond": 64}, or leave noise= out',
+            "--engine-option bond=64, or leave --noise out",
+        ),
+        ("compile='never', or leave compile= out", "--compile never, or leave --compile out"),
+        ("queue_timeout_s=-1.0", "--queue-timeout -1.0"),
+        ("engine='mps'", "--engine mps"),
+        ("the name=x inside stays", "the name=x inside stays"),
+    ],
+)
+def test_python_arguments_in_messages_become_command_line_options(python: str, typed: str) -> None:
+    assert with_names(python, NAMES) == typed
+
+
+def test_translated_errors_keep_type_index_and_quotation_marks() -> None:
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
+        raise OptionError(option="name", value="No x", expected="shots=None is exact", index=3)
+    assert (caught.value.message, caught.value.hint) == ("--task-name 'No x'", "--shots 0 is exact")
+    assert caught.value.index == 3
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
+        raise OptionError("prefer='hard ware' is no pool", hint="prefer=['hardware']")
+    assert caught.value.message == "--prefer 'hard ware' is no pool"
+    assert caught.value.hint == "--prefer hardware"
+
+
+def test_option_without_a_value_is_named() -> None:
+    with pytest.raises(OptionError) as caught, errors_for_command_line():
+        raise OptionError("noise needs a device", hint="or leave noise= out", option="noise")
+    assert str(caught.value) == "--noise needs a device\n  or leave --noise out"

@@ -1,7 +1,5 @@
 """Commands about sweeps: a task that carries several bindings, and one of them by its id."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import live
@@ -68,9 +66,7 @@ def test_unknown_binding_ends_with_exit_code_4(shell: Shell, sweep: str, tmp_pat
     assert shell("result", f"{sweep}.1", "--save", str(tmp_path / "one.h5")).code == 0
 
 
-def test_bundle_of_sweep_reproduces_counts_of_all_bindings(
-    shell: Shell, sweep: str, tmp_path: Path
-) -> None:
+def test_bundle_of_sweep_reproduces_all_counts(shell: Shell, sweep: str, tmp_path: Path) -> None:
     folder = str(tmp_path / "bundle")
     first = shell("result", sweep, "--bundle", folder, "--json")
     assert first.code == 0
@@ -79,9 +75,7 @@ def test_bundle_of_sweep_reproduces_counts_of_all_bindings(
     assert [each["counts"] for each in again.objects] == [each["counts"] for each in first.objects]
 
 
-def test_interrupted_wait_says_that_task_goes_on(
-    shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_wait_says(shell: Shell, sweep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

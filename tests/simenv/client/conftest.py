@@ -1,7 +1,5 @@
 """The helper module of these tests, and a peer that plays the service."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,13 @@ from simenv.client.connection.session import ServiceSession
 def peer() -> Iterator[Peer]:
     with Peer() as playing:
         yield playing
+
+
+@pytest.fixture
+def idle(peer: Peer) -> Peer:
+    """It accepts tasks, and none of them ends."""
+    peer.finishes = False
+    return peer
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Amplitudes, memory and sweeps of a client."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import json
@@ -13,6 +11,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.random import random_circuit
@@ -23,7 +22,6 @@ from simenv.client.submission.prepare import prepare_one
 from simenv.errors import (
     BatchRefusedError,
     InfeasibleError,
-    KeyConflictError,
     LimitExceededError,
     NotFoundError,
     OptionError,
@@ -106,8 +104,7 @@ def test_saved_and_copied_results_have_the_amplitudes(env: simenv.Client, tmp_pa
 def test_many_strings_travel_in_a_file(env: simenv.Client) -> None:
     circuit = QuantumCircuit(16)
     circuit.ry(0.3, range(16))
-    strings = [format(k, "016b") for k in range(65_536)]
-    task = env.submit(circuit, amplitudes=strings)
+    task = env.submit(circuit, amplitudes=[format(k, "016b") for k in range(65_536)])
     result = task.result()
     assert result._decoded.data.bit_strings == b""  # no part of the message
     state = Statevector(circuit).data
@@ -134,16 +131,14 @@ WRONG: dict[str, tuple[object, type[SimenvError], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_strings_are_named(name: str) -> None:
     strings, kind, text = WRONG[name]
-    with pytest.raises(kind, match=text):
-        prepare_one(plain(), {"amplitudes": strings})
+    fails(kind, text, prepare_one, plain(), {"amplitudes": strings})
 
 
 def test_circuits_and_engines_without_amplitudes_are_refused(env: simenv.Client) -> None:
     measured = plain().measure_all(inplace=False)
     with pytest.raises(ProgramError, match="'amplitudes' was asked of a circuit that measures"):
         env.submit(measured, amplitudes=STRINGS)
-    with pytest.raises(OptionError, match="go together"):
-        env.submit(plain(), outputs="amplitudes")
+    fails(OptionError, "go together", env.submit, plain(), outputs="amplitudes")
     with pytest.raises(InfeasibleError, match="'stabilizer' has no output 'amplitudes'"):
         env.submit(plain(), amplitudes=STRINGS, engine="stabilizer")
     reset = QuantumCircuit(4)
@@ -177,8 +172,7 @@ def test_service_checks_strings_of_any_client() -> None:
         (msgspec.structs.replace(both, observables=both.observables[::-1]), "go together"),
         (terms("01", outputs=("expectation", "amplitudes")), "'expectation' and observables"),
     ):
-        with pytest.raises(OptionError, match=text):
-            rules.check_terms(wrong)
+        fails(OptionError, text, rules.check_terms, wrong)
 
 
 def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> None:
@@ -213,12 +207,10 @@ def teleported(angle: float | Parameter) -> QuantumCircuit:
 
 def test_memory_keeps_registers_joined_in_each_shot(env: simenv.Client) -> None:
     result = env.run(teleported(0.7), shots=400, outputs=("counts", "memory"))
-    assert result.registers == (("mid", 2), ("end", 1))
-    assert result.memory.shape == (400, 1)
+    assert (result.registers, result.memory.shape) == ((("mid", 2), ("end", 1)), (400, 1))
     assert result.memory.dtype == np.uint8
     assert Counter(result.memory_strings()) == result.counts
-    assert {key[0] for key in result.counts} == {"0"}
-    assert len(result.counts) == 4
+    assert ({key[0] for key in result.counts}, len(result.counts)) == ({"0"}, 4)
 
 
 def test_memory_of_sweep_does_not_depend_on_its_split(env: simenv.Client) -> None:
@@ -267,23 +259,18 @@ def test_memory_on_an_emulated_device_is_noisy_and_reproducible(env: simenv.Clie
     for engine in ("densitymatrix", "statevector"):
         options = {"shots": 2000, "seed": 11, "device": "fez", "engine": engine}
         both = env.run(circuit, outputs=("counts", "memory"), **options)
-        alone = env.run(circuit, **options)
-        assert both.counts == alone.counts
+        assert both.counts == env.run(circuit, **options).counts
         assert Counter(both.memory_strings()) == both.counts
         assert len(both.counts) > 2
 
 
-def test_memory_of_nothing_is_refused_before_submission(env: simenv.Client) -> None:
+def test_memory_of_nothing_or_too_much_is_refused(env: simenv.Client) -> None:
     circuit = QuantumCircuit(1, 1)
     circuit.h(0)
     with pytest.raises(ProgramError, match="memory was asked of a circuit that measures nothing"):
         env.submit(circuit, outputs=("memory",))
     circuit.measure(0, 0)
-    with pytest.raises(OptionError, match="there is no memory"):
-        env.submit(circuit, outputs=("memory",), shots=None)
-
-
-def test_too_large_memory_is_refused_with_the_limit(env: simenv.Client) -> None:
+    fails(OptionError, "there is no memory", env.submit, circuit, outputs=("memory",), shots=None)
     circuit = QuantumCircuit(1, 100)
     circuit.measure(0, 0)
     with pytest.raises(
@@ -307,9 +294,7 @@ def circuit(num_qubits: int = 3, layers: int = 1) -> QuantumCircuit:
     return quantum_circuit
 
 
-def test_each_binding_has_its_own_id_and_bindings_share_few_service_tasks(
-    env: simenv.Client,
-) -> None:
+def test_each_binding_has_its_own_id_and_many_share_a_task(env: simenv.Client) -> None:
     done = env.status().done
     tasks = env.submit_many((circuit(), VALUES), seed=3)
     results = [task.result(60) for task in tasks]
@@ -318,13 +303,6 @@ def test_each_binding_has_its_own_id_and_bindings_share_few_service_tasks(
     assert [result.binding_index for result in results] == list(range(200))
     assert [result.task for result in results] == [task.id for task in tasks]
     assert all(sum(result.counts.values()) == 1024 for result in results)
-
-
-def test_binding_of_sweep_equals_its_single_run(env: simenv.Client) -> None:
-    results = [task.result(60) for task in env.submit_many((circuit(), VALUES), seed=3)]
-    for k in (0, 63, 64, 65, 199):
-        alone = env.run(circuit(), parameter_values=VALUES[k], binding_index=k, seed=3)
-        assert alone.counts == results[k].counts
 
 
 def test_as_completed_and_await_return_every_binding(env: simenv.Client) -> None:
@@ -346,14 +324,10 @@ def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
     with simenv.connect(service=path) as other:
         assert other.task(task.id).result(60).counts == counts
         result = other.task(task.id.partition(".")[0])
-        rows = result.results(60)
-        assert rows[int(task.id.partition(".")[2])].counts == counts
-        with pytest.raises(OptionError, match="carries"):
-            result.result()
-        with pytest.raises(NotFoundError, match="there is no number 999"):
-            other.task(result.id + ".999").result(60)
-        with pytest.raises(NotFoundError):
-            other.task(result.id + ".x")
+        assert result.results(60)[int(task.id.partition(".")[2])].counts == counts
+        fails(OptionError, "carries", result.result)
+        fails(NotFoundError, "there is no number 999", other.task(result.id + ".999").result, 60)
+        fails(NotFoundError, "", other.task, result.id + ".x")
 
 
 def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) -> None:
@@ -369,56 +343,10 @@ def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) 
     assert counts == expected
 
 
-def test_repeated_key_gives_same_tasks(env: simenv.Client) -> None:
-    tasks = env.submit_many((circuit(), VALUES), seed=7, idempotency_key="sweep")
-    assert env.submit_many((circuit(), VALUES), seed=7, idempotency_key="sweep") == tasks
-    with pytest.raises(KeyConflictError):
-        env.submit_many((circuit(), VALUES + 1), seed=7, idempotency_key="sweep")
-
-
-def test_exact_outputs_of_every_binding_agree(env: simenv.Client) -> None:
-    plain = circuit().remove_final_measurements(inplace=False)
-    states = env.submit_many((plain, VALUES[:9]), outputs="statevector")
-    sums = env.submit_many((plain, VALUES[:9]), observables=["ZZI", "IXX"], shots=None)
-    chances = env.submit_many((circuit(), VALUES[:9]), outputs="probabilities", shots=None)
-    z = np.array([1, -1])
-    zz = np.kron(np.kron(z, z), [1, 1])
-    for state, pair, chance in zip(states, sums, chances, strict=True):
-        weights = abs(state.result(60).statevector) ** 2
-        assert pair.result(60).expectations[0] == pytest.approx(weights @ zz, abs=1e-12)
-        dense = [chance.result(60).probabilities.get(f"{k:03b}", 0.0) for k in range(8)]
-        assert dense == pytest.approx(weights, abs=1e-12)
-
-
-def test_each_binding_may_have_its_own_seed(env: simenv.Client) -> None:
+def test_sweeps_have_their_own_seeds_and_a_bad_one_is_named(env: simenv.Client) -> None:
     seeds = list(range(100, 104))
     results = [t.result(60) for t in env.submit_many((circuit(), VALUES[:4]), seed=seeds)]
     assert [result.seed for result in results] == seeds
-
-
-def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
-    tasks = env.submit_many((circuit(11, 3_000), VALUES), shots=16, seed=1)
-    assert tasks[-1].cancel()
-    assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
-    together = [task for task in tasks if task.handle is tasks[-1].handle]
-    for task in together:
-        with pytest.raises(TaskCancelledError):
-            task.result()
-    env.cancel(tasks)
-
-
-def test_invalid_binding_values_are_refused(env: simenv.Client) -> None:
-    for values in (VALUES[:, :5], np.full((3, 6), np.nan), np.zeros((0, 6))):
-        with pytest.raises((OptionError, BatchRefusedError)):
-            env.submit_many((circuit(), values))
-    with pytest.raises(SimenvError):
-        env.submit_many((circuit(), VALUES), shots=0)
-
-
-# --- several sweeps in one call -----------------------------------------------------------------
-
-
-def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> None:
     wide = circuit(4)
     work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]
     tasks = env.submit_many(work, shots=[100, 200, 300], seed=9)
@@ -428,22 +356,19 @@ def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> No
     assert len({result.seed for result in results}) == 3
     again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
     assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
-
-
-def test_several_sweeps_share_outputs_and_observables(env: simenv.Client) -> None:
-    bare = [each.remove_final_measurements(inplace=False) for each in (circuit(), circuit())]
-    work = [(bare[0], VALUES[:2]), (bare[1], VALUES[2:4])]
-    tasks = env.submit_many(work, shots=None, observables=["ZZI", "XIY"])
-    single = env.submit_many((bare[0], VALUES[:4]), shots=None, observables=["ZZI", "XIY"])
-    entries = [task.result(60).expectations for task in tasks]
-    wanted = [task.result(60).expectations for task in single]
-    np.testing.assert_allclose(entries, wanted, atol=1e-12)
-
-
-def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
     with pytest.raises(BatchRefusedError) as caught:
         env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
     assert [error.index for error in caught.value.errors] == [1]
+
+
+def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
+    tasks = env.submit_many((circuit(11, 3_000), VALUES), shots=16, seed=1)
+    assert tasks[-1].cancel()
+    assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
+    together = [task for task in tasks if task.handle is tasks[-1].handle]
+    for task in together:
+        fails(TaskCancelledError, "", task.result)
+    env.cancel(tasks)
 
 
 @pytest.mark.parametrize(
@@ -455,8 +380,5 @@ def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
     ],
     ids=["too few", "of one sweep", "of circuits"],
 )
-def test_shots_are_one_number_or_one_for_each_sweep(
-    work: object, shots: list[int], env: simenv.Client
-) -> None:
-    with pytest.raises(OptionError, match="shots"):
-        env.submit_many(work, shots=shots)
+def test_shots_are_one_number_or_many(work: object, shots: list[int], env: simenv.Client) -> None:
+    fails(OptionError, "shots", env.submit_many, work, shots=shots)

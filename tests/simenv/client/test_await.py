@@ -1,7 +1,5 @@
 """Waiting for tasks, and reservations."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
@@ -10,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from busy_circuits import ENDLESS
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
 from live import Live, environment
 from waiting import until
 
@@ -62,15 +61,14 @@ def test_fifty_tasks_are_gathered_by_one_thread(link: ServiceSession, peer: Peer
     assert len(pumps()) == others
 
 
-def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> int:
         [task] = submit(link)
         waiting = asyncio.create_task(seed(task))
         for _ in range(20):
             await asyncio.sleep(0)  # a blocked loop would never come to the next line
-        peer.say(peer.end([1]))
+        idle.say(idle.end([1]))
         return await waiting
 
     assert asyncio.run(main()) == 0
@@ -87,8 +85,7 @@ def test_tasks_are_submitted_while_others_are_awaited(link: ServiceSession) -> N
     assert asyncio.run(main()) == list(range(30))
 
 
-def test_cancelled_await_does_not_cancel_task(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_cancelled_await_does_not_cancel_task(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> Task:
         [task] = submit(link)
@@ -99,58 +96,46 @@ def test_cancelled_await_does_not_cancel_task(link: ServiceSession, peer: Peer) 
         return task
 
     task = asyncio.run(main())
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
 
 
-def test_result_is_available_after_its_event_loop_was_closed(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_result_is_available_after_event_loop_was_closed(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     loop = asyncio.new_event_loop()
     waiting = loop.create_task(seed(task))
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
     del waiting
 
 
-def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_await_of_failed_task_raises_task_failed_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.say(completed(completion(1, state=TaskState.FAILED)))
-    with pytest.raises(TaskFailedError):
-        asyncio.run(seed(task))
+    idle.say(completed(completion(1, state=TaskState.FAILED)))
+    fails(TaskFailedError, "", asyncio.run, seed(task))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_service_raises_service_lost_error_in_every_await(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_lost_service_raises_its_error_in_every_await(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> list[object]:
         tasks = submit(link, 3)
-        peer.silent = True
+        idle.silent = True
         return await asyncio.gather(*[seed(task) for task in tasks], return_exceptions=True)
 
     assert [type(error) for error in asyncio.run(main())] == [ServiceLostError] * 3
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_result_is_requested_again_while_awaited(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_result_is_requested_again_while_awaited(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     assert asyncio.run(seed(task)) == 0
 
 
-def test_closing_session_raises_no_service_error_in_awaits(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_closing_session_raises_its_error_in_awaits(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> None:
         [task] = submit(link)
@@ -163,13 +148,12 @@ def test_closing_session_raises_no_service_error_in_awaits(
     asyncio.run(main())
 
 
-def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_as_completed_yields_tasks_in_order_of_completion(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
-    peer.say(peer.end([2]))
+    idle.say(idle.end([2]))
     result = as_completed(tasks, timeout_s=30)
     assert next(result) is tasks[1]
-    peer.say(peer.end([3]), peer.end([1]))
+    idle.say(idle.end([3]), idle.end([1]))
     assert list(result) == [tasks[2], tasks[0]]
 
 
@@ -180,29 +164,23 @@ def test_as_completed_accepts_ended_repeated_and_no_tasks(link: ServiceSession) 
     assert list(as_completed([])) == []
 
 
-def test_as_completed_raises_timed_out_error_after_timeout(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_as_completed_raises_timed_out_error_in_time(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     result = as_completed(tasks, timeout_s=0.1)
     assert next(result) is tasks[0]
-    with pytest.raises(TimedOutError, match="2 of 3 tasks"):
-        next(result)
+    fails(TimedOutError, "2 of 3 tasks", next, result)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_as_completed_requests_lost_results_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_as_completed_requests_lost_results_again(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 20)
     assert set(as_completed(tasks)) == set(tasks)
 
 
 def test_as_completed_refuses_tasks_of_two_clients(link: ServiceSession, peer: Peer) -> None:
     other = ServiceSession(peer)
-    with pytest.raises(OptionError, match="2 clients"):
-        as_completed([*submit(link), *submit(other)])
+    fails(OptionError, "2 clients", as_completed, [*submit(link), *submit(other)])
     other.close()
 
 
@@ -234,7 +212,7 @@ def env(live: Live) -> Iterator[Client]:
 
 
 def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
-    with env.reserve("main", for_s=12.0, count=4, **UNIT) as result:
+    with env.reserve("main", for_s=6.0, count=4, **UNIT) as result:
         first = result.info()
         until(lambda: result.info().expires_ns > first.expires_ns + 10**9)
         assert result.info().state is ReservationState.ACTIVE
@@ -242,10 +220,8 @@ def test_with_block_renews_and_releases_its_reservation(env: Client) -> None:
         assert env.run(BELL, reservation=result.id, pool="main").shots == 1024
     info = result.info()
     assert (info.state, info.credits_consumed) == (ReservationState.RELEASED, 2)
-    with pytest.raises(NotReservedError, match=f"reservation {result.id} is over"):
-        env.submit(BELL, reservation=result)
-    with pytest.raises(NotReservedError, match="is over"):
-        result.renew()
+    fails(NotReservedError, f"{result.id} is over", env.submit, BELL, reservation=result)
+    fails(NotReservedError, "is over", result.renew)
     assert result.release() == []
 
 
@@ -254,8 +230,7 @@ def test_reservation_without_renewal_expires(env: Client) -> None:
     env.run(BELL, shots=100, reservation=result)
     result.renew(0.2)
     until(lambda: result.info().state is ReservationState.EXPIRED)
-    with pytest.raises(NotReservedError, match="is over"):
-        env.submit(BELL, reservation=result)
+    fails(NotReservedError, "is over", env.submit, BELL, reservation=result)
 
 
 def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) -> None:
@@ -266,8 +241,7 @@ def test_cancelling_reservation_cancels_running_and_parked_tasks(env: Client) ->
         assert (info.running, info.parked, info.credits_held) == (1, 1, 1)
         assert result.cancel() == [first.id]
         for task in (first, second):
-            with pytest.raises(TaskCancelledError):
-                task.result(timeout_s=PATIENCE_S)
+            fails(TaskCancelledError, "", task.result, timeout_s=PATIENCE_S)
     assert result.info().credits_held == 0
 
 
@@ -317,43 +291,33 @@ def test_infeasible_reservation_is_refused_at_once(env: Client) -> None:
         NotReservedError, match=r"11 credits are needed; the device has 10.*reason 9, too large"
     ):
         env.reserve("main", count=11, **UNIT)
-    with pytest.raises(NotReservedError, match=r"no device 'nowhere'.*reason 2, device not found"):
-        env.reserve("nowhere")
+    fails(NotReservedError, r"'nowhere'.*reason 2, device not found", env.reserve, "nowhere")
     with pytest.raises(
         NotReservedError, match=r"needs workers of one's own.*reason 14, unsupported"
     ):
         env.reserve("main", bound_s=0.1)
     result = env.reserve("main", count=2, **UNIT)
     assert "pool main" in env.run(BELL, reservation=result, prefer="main").engine_reason
-    with pytest.raises(NotReservedError, match="has 2 units"):
-        env.submit(BELL, shots=THREE, reservation=result)
-    with pytest.raises(NotReservedError, match="there is no reservation 999999"):
-        env.submit(BELL, reservation=999_999)
-    with pytest.raises(NotReservedError, match="there is no reservation 999999"):
-        env.reservation(999_999)
+    fails(NotReservedError, "has 2 units", env.submit, BELL, shots=THREE, reservation=result)
+    fails(NotReservedError, "there is no reservation 999999", env.submit, BELL, reservation=999_999)
+    fails(NotReservedError, "there is no reservation 999999", env.reservation, 999_999)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**63, 2**64 - 1, True, 1.5, "1"])
 def test_invalid_reservation_ids_and_counts_are_refused(env: Client, value: object) -> None:
     before = len(env.reservations())
-    with pytest.raises(OptionError, match="reservation="):
-        env.submit(BELL, reservation=value)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="reservation="):
-        env.reservation(value)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="count="):
-        env.reserve("main", count=value)  # type: ignore[arg-type]
+    fails(OptionError, "reservation=", env.submit, BELL, reservation=value)
+    fails(OptionError, "reservation=", env.reservation, value)
+    fails(OptionError, "count=", env.reserve, "main", count=value)
     assert len(env.reservations()) == before
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "60", None])
 def test_invalid_reservation_durations_are_refused(env: Client, value: object) -> None:
-    with pytest.raises(OptionError, match="for_s="):
-        env.reserve("main", for_s=value)  # type: ignore[arg-type]
+    fails(OptionError, "for_s=", env.reserve, "main", for_s=value)
 
 
-def test_exception_of_with_block_is_raised_when_service_is_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_exception_of_block_is_raised_when_service_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave() -> None:
         with env.reserve(for_s=0.1):
             monkeypatch.setattr("simenv.client.connection.channel.LOST_S", 0.5)

@@ -1,9 +1,6 @@
 """The public face against a real service and a real worker."""
 
-from __future__ import annotations
-
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -18,17 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 
 import simenv
-from simenv.errors import (
-    BatchRefusedError,
-    InfeasibleError,
-    KeyConflictError,
-    NotFoundError,
-    OptionError,
-    ProgramError,
-    TaskCancelledError,
-)
+from simenv import errors
 from simenv.model import TaskState
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
@@ -61,7 +51,7 @@ def in_child(work: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_bell_circuit_has_correlated_counts_seed_engine_and_timing(env: simenv.Client) -> None:
+def test_seeds_and_batches_reproduce_counts(env: simenv.Client) -> None:
     result = env.submit(BELL, shots=4096, seed=7, name="bell").result(60)
     assert set(result.counts) == {"00", "11"}
     assert sum(result.counts.values()) == result.shots == 4096
@@ -69,11 +59,14 @@ def test_bell_circuit_has_correlated_counts_seed_engine_and_timing(env: simenv.C
     assert result.attempts == 1
     assert result.timing.total_s >= result.timing.run_s > 0
     assert env.run(BELL, shots=4096, seed=7).counts == result.counts
-
-
-def test_drawn_seed_is_returned_and_reproduces_counts(env: simenv.Client) -> None:
     first = env.run(GHZ)
     assert env.run(GHZ, seed=first.seed).counts == first.counts
+    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
+    assert [task.result(60).num_qubits for task in tasks] == [2, 3] * 300
+    again = env.submit_many([BELL, GHZ] * 2, seed=5)
+    for before, after in zip(tasks, again, strict=False):
+        assert before.result().seed == after.result(60).seed
+        assert before.result().counts == after.result().counts
 
 
 def test_exact_outputs_agree_with_theory(env: simenv.Client) -> None:
@@ -87,16 +80,6 @@ def test_exact_outputs_agree_with_theory(env: simenv.Client) -> None:
     assert env.run(PLAIN, observables="ZZ:2.0").expectation == pytest.approx(2.0)
 
 
-def test_batches_keep_order_and_are_reproducible_by_seed(env: simenv.Client) -> None:
-    tasks = env.submit_many([BELL, GHZ] * 300, seed=5)
-    widths = [task.result(60).num_qubits for task in tasks]
-    assert widths == [2, 3] * 300
-    again = env.submit_many([BELL, GHZ] * 2, seed=5)
-    for before, after in zip(tasks, again, strict=False):
-        assert before.result().seed == after.result(60).seed
-        assert before.result().counts == after.result().counts
-
-
 def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     from qiskit import QuantumCircuit
     from qiskit.circuit import Parameter
@@ -107,9 +90,7 @@ def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     circuit.measure(0, 0)
     tasks = env.submit_many((circuit, {angle: np.linspace(0, np.pi, 9)}), seed=3, shots=512)
     ones = [task.result(60).counts.get("1", 0) for task in tasks]
-    assert ones[0] == 0
-    assert ones[-1] == 512
-    assert ones == sorted(ones)
+    assert (ones[0], ones[-1], ones) == (0, 512, sorted(ones))
     single = env.submit(circuit, parameter_values=[np.linspace(0, np.pi, 9)[0]], seed=3, shots=512)
     assert single.result(60).counts == tasks[0].result().counts
     angles, seventh = np.linspace(0, np.pi, 9), tasks[7].result()
@@ -117,53 +98,34 @@ def test_sweep_bindings_agree_with_single_runs(env: simenv.Client) -> None:
     options = {"parameter_values": angles[7:8], "seed": seventh.seed, "shots": 512}
     assert env.run(circuit, binding_index=7, **options).counts == seventh.counts
     assert env.run(circuit, binding_index=6, **options).counts != seventh.counts
-    with pytest.raises(OptionError, match="submit_many"):
-        env.submit(circuit, parameter_values=[[0.1], [0.2]])
-    with pytest.raises(OptionError, match="angle"):
-        env.submit(circuit)
-    with pytest.raises(OptionError, match="binding_index=-1"):
+    fails(errors.OptionError, "submit_many", env.submit, circuit, parameter_values=[[0.1], [0.2]])
+    fails(errors.OptionError, "angle", env.submit, circuit)
+    with pytest.raises(errors.OptionError, match="binding_index=-1"):
         env.submit(circuit, parameter_values=[0.1], binding_index=-1)
 
 
 def test_bad_circuits_and_options_are_refused_before_submission(env: simenv.Client) -> None:
     before = env.status()
-    with pytest.raises(ProgramError, match="measures nothing") as caught:
-        env.submit(PLAIN)
-    assert "measure_all" in caught.value.hint
-    with pytest.raises(ProgramError, match="statevector"):
-        env.submit(BELL, outputs=("counts", "statevector"))
-    with pytest.raises(OptionError, match="exact"):
-        env.submit(BELL, shots=None)
-    with pytest.raises(BatchRefusedError) as batch:
+    assert "measure_all" in fails(errors.ProgramError, "measures nothing", env.submit, PLAIN).hint
+    fails(errors.ProgramError, "statevector", env.submit, BELL, outputs=("counts", "statevector"))
+    fails(errors.OptionError, "exact", env.submit, BELL, shots=None)
+    with pytest.raises(errors.BatchRefusedError) as batch:
         env.submit_many([BELL, "qreg q[", PLAIN.replace("h", "hh"), BELL])
     assert [error.index for error in batch.value.errors] == [1, 2]
-    with pytest.raises(BatchRefusedError, match="item 1"):
-        env.submit_many([BELL, PLAIN])
-    with pytest.raises(OptionError, match="several circuits"):
-        env.submit_many(BELL)
+    fails(errors.BatchRefusedError, "item 1", env.submit_many, [BELL, PLAIN])
+    fails(errors.OptionError, "several circuits", env.submit_many, BELL)
     after = env.status()
     assert (after.queued, after.done) == (before.queued, before.done)
 
 
-def test_too_wide_circuit_is_refused_with_hint(env: simenv.Client) -> None:
-    with pytest.raises(InfeasibleError, match="60 qubits") as refused:
-        env.submit(WIDE, engine="statevector")
-    assert "widest program that fits" in refused.value.hint
-    with pytest.raises(BatchRefusedError) as caught:
-        env.submit_many([BELL, WIDE, BELL], engine="statevector")
-    assert [error.index for error in caught.value.errors] == [1]
-
-
-def test_empty_batch_has_no_tasks(env: simenv.Client) -> None:
+def test_too_wide_circuits_and_empty_batches(env: simenv.Client) -> None:
+    refused = fails(errors.InfeasibleError, "60 qubits", env.submit, WIDE, engine="statevector")
+    assert "widest program that fits" in refused.hint
+    caught = fails(
+        errors.BatchRefusedError, "", env.submit_many, [BELL, WIDE, BELL], engine="statevector"
+    )
+    assert [error.index for error in caught.errors] == [1]
     assert env.submit_many([]) == []
-
-
-def test_same_key_gives_same_task_and_refuses_other_program(env: simenv.Client) -> None:
-    first = env.submit(BELL, idempotency_key="again")
-    assert env.submit(BELL, idempotency_key="again").id == first.id
-    assert env.submit(BELL, idempotency_key="again").result(60).counts == first.result(60).counts
-    with pytest.raises(KeyConflictError, match="again"):
-        env.submit(GHZ, idempotency_key="again")
 
 
 def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
@@ -174,17 +136,14 @@ def test_another_client_fetches_result_by_task_id(env: simenv.Client) -> None:
         result = other.task(task.id)
         assert (result.name, result.result(60).counts) == ("found", counts)
         assert result.state is TaskState.DONE
-        with pytest.raises(NotFoundError, match="t-zzzzz"):
-            other.task("t-zzzzz")
-        with pytest.raises(NotFoundError, match="nonsense"):
-            other.task("nonsense")
+        fails(errors.NotFoundError, "t-zzzzz", other.task, "t-zzzzz")
+        fails(errors.NotFoundError, "nonsense", other.task, "nonsense")
 
 
 def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
     task = env.submit(ENDLESS, shots=10)
     assert task.cancel()
-    with pytest.raises(TaskCancelledError):
-        task.result(60)
+    fails(errors.TaskCancelledError, "", task.result, 60)
     assert not task.cancel()
     assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
 
@@ -200,31 +159,11 @@ def test_queued_task_has_reason_and_wait_shows_progress(
     [info] = env.tasks([waits])
     assert info.state is TaskState.QUEUED
     assert info.reason
-    with pytest.raises(simenv.errors.TimedOutError):
-        waits.wait(progress=True, timeout_s=0.8)
+    fails(simenv.errors.TimedOutError, "", waits.wait, progress=True, timeout_s=0.8)
     assert env.cancel([waits, slow]) != ["final", "final"]
     assert waits.wait(progress=True) is TaskState.CANCELLED
     assert slow.wait() is TaskState.CANCELLED
     assert waits.id in capsys.readouterr().err
-
-
-def test_threads_share_a_client(env: simenv.Client) -> None:
-    def work(thread: int) -> list[int]:
-        return [env.submit(BELL, seed=100 * thread + k).result(60).seed for k in range(50)]
-
-    with ThreadPoolExecutor(8) as pool:
-        entries = list(pool.map(work, range(8)))
-    assert entries == [[100 * thread + k for k in range(50)] for thread in range(8)]
-
-
-def test_fifty_tasks_are_awaited_concurrently(env: simenv.Client) -> None:
-    async def one(seed: int) -> int:
-        return (await env.submit(GHZ, seed=seed)).seed
-
-    async def main() -> list[int]:
-        return await asyncio.gather(*[one(seed) for seed in range(50)])
-
-    assert asyncio.run(main()) == list(range(50))
 
 
 def test_forked_child_has_its_own_connection(env: simenv.Client) -> None:
@@ -279,8 +218,7 @@ def test_interrupt_leaves_task_and_client_usable(env: simenv.Client) -> None:
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted()
+        fails(KeyboardInterrupt, "", interrupted)
     finally:
         signal.signal(signal.SIGINT, before)
     timer.join()
@@ -329,12 +267,6 @@ def test_status_workers_pools_and_events_describe_environment(env: simenv.Client
     assert repr(env) == f"<simenv local@{info.node} | 1 pool, 1/1 workers up | 0 waiting>"
 
 
-def test_result_is_json_serializable(env: simenv.Client) -> None:
-    document = json.loads(json.dumps(env.run(BELL, seed=7, shots=100).to_dict()))
-    assert document["state"] == "DONE"
-    assert sum(document["counts"].values()) == 100
-
-
 def test_queries_of_environment_load_neither_numpy_nor_qiskit(env: simenv.Client) -> None:
     path = env.service
     code = (
@@ -362,20 +294,17 @@ def test_posted_tasks_have_unique_ids_and_results(env: simenv.Client) -> None:
 
 
 def test_refused_posted_task_raises_at_first_use(env: simenv.Client) -> None:
-    with pytest.raises(ProgramError):
+    with pytest.raises(errors.ProgramError):
         env.post("qreg q[")  # found here, before anything is sent
     refused = env.post(WIDE, engine="statevector")
     deadline = time.monotonic() + 60.0
     while not refused.done():
         assert time.monotonic() < deadline
     for use in (refused.result, refused.wait, lambda: refused.id, lambda: refused.state):
-        with pytest.raises(InfeasibleError, match="60 qubits"):
-            use()
+        fails(errors.InfeasibleError, "60 qubits", use)
 
     async def awaited() -> None:
         await env.post(WIDE, engine="statevector")
 
-    with pytest.raises(InfeasibleError):
-        asyncio.run(awaited())
-    with pytest.raises(TypeError, match="shot"):
-        env.post(BELL, shot=1)  # type: ignore[call-arg]
+    fails(errors.InfeasibleError, "", asyncio.run, awaited())
+    fails(TypeError, "shot", env.post, BELL, shot=1)

@@ -1,7 +1,5 @@
 """The executor, and results."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import copy
 import json
@@ -9,12 +7,13 @@ import pickle
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from waiting import until
 
 import simenv
@@ -28,12 +27,6 @@ HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
 
 
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=1) as client:
-        yield client
-
-
 def test_circuits_run_as_futures_with_the_options_of_the_executor(env: simenv.Client) -> None:
     with SimenvExecutor(env, shots=100, seed=3) as executor:
         tasks = [executor.submit(BELL, seed=k) for k in range(5)] + [executor.submit(BELL)]
@@ -43,25 +36,17 @@ def test_circuits_run_as_futures_with_the_options_of_the_executor(env: simenv.Cl
     assert {result.shots for result in results} == {100}
     copies = pickle.loads(pickle.dumps(results))  # noqa: S301 - our own
     assert [copy.counts for copy in copies] == [result.counts for result in results]
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit(BELL)
+    fails(RuntimeError, "after shutdown", executor.submit, BELL)
     assert env.run(BELL, shots=10).shots == 10, "the client is its owner's"
 
 
-def test_map_yields_results_in_order(env: simenv.Client) -> None:
+def test_map_yields_in_order_and_cancels_what_is_late(env: simenv.Client) -> None:
     executor = SimenvExecutor(env, shots=50)
     circuits = [BELL.replace("h q[0]", f"rx({k}.5) q[0]") for k in range(20)]
     results = list(executor.map(circuits, seed=8))
-    assert len({result.task for result in results}) == 20
-    assert [result.counts for result in executor.map(circuits, seed=8)] == [
-        result.counts for result in results
-    ]
-
-
-def test_map_that_is_late_cancels_what_is_left(env: simenv.Client) -> None:
-    executor = SimenvExecutor(env, shots=10)
-    with pytest.raises(TimedOutError):
-        list(executor.map([ENDLESS] * 3, timeout=0.05))
+    assert len({got.task for got in results}) == 20
+    assert [got.counts for got in executor.map(circuits, seed=8)] == [got.counts for got in results]
+    fails(TimedOutError, "", list, SimenvExecutor(env, shots=10).map([ENDLESS] * 3, timeout=0.05))
     until(lambda: not env.queue()[0])
 
 
@@ -76,14 +61,11 @@ def test_shutdown_can_cancel_what_runs(env: simenv.Client) -> None:
 def test_functions_are_refused_by_name(env: simenv.Client) -> None:
     with pytest.raises(OptionError, match="in_process is a function: this executor runs circuits"):
         SimenvExecutor(env).submit(in_process)
-    with pytest.raises(OptionError, match="is a function"):
-        SimenvExecutor(env).map([in_process])
+    fails(OptionError, "is a function", SimenvExecutor(env).map, [in_process])
     with pytest.raises(OptionError, match="pow is a function: this executor runs circuits"):
         SimenvExecutor(env).submit(pow, 2, 3)
-    with pytest.raises(OptionError, match="in_process is a function"):
-        SimenvExecutor(env).map(in_process, [1, 2])
-    with pytest.raises(OptionError, match="1 arguments after the circuits"):
-        SimenvExecutor(env).map([ENDLESS], [ENDLESS])
+    fails(OptionError, "in_process is a function", SimenvExecutor(env).map, in_process, [1, 2])
+    fails(OptionError, "1 arguments after", SimenvExecutor(env).map, [ENDLESS], [ENDLESS])
 
 
 def in_process() -> None: ...
@@ -105,26 +87,16 @@ def result(**changes: object) -> Result:
     )
 
 
-def test_counts_are_computed_once() -> None:
-    outcome = result()
-    assert outcome.counts == {"00": 1000, "11": 24}
-    assert outcome.counts is outcome.counts
-
-
-def test_outcomes_and_counts_are_available_as_arrays() -> None:
-    outcome = result()
-    assert outcome.outcomes.tolist() == [0, 3]
-    assert outcome.outcome_counts.tolist() == [1000, 24]
-    assert outcome.outcome_counts.dtype == np.uint32
-
-
-def test_wide_outcomes_are_rows_of_bytes() -> None:
+def test_outcomes_are_arrays_and_counted_once() -> None:
+    got = result()
+    assert got.counts == {"00": 1000, "11": 24}
+    assert got.counts is got.counts
+    got = result()
+    assert (got.outcomes.tolist(), got.outcome_counts.tolist()) == ([0, 3], [1000, 24])
+    assert got.outcome_counts.dtype == np.uint32
     row = (1 << 66 | 1).to_bytes(9, "little")
-    outcome = result(
-        registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7)
-    )
-    assert outcome.outcomes.shape == (1, 9)
-    assert outcome.counts == {"1" + "0" * 65 + "1": 7}
+    got = result(registers=(("c", 67),), outcome_width=9, outcomes=row, counts=struct.pack("<I", 7))
+    assert (got.outcomes.shape, got.counts) == ((1, 9), {"1" + "0" * 65 + "1": 7})
 
 
 def test_probabilities_of_circuit_without_measurements_are_over_qubits() -> None:
@@ -153,8 +125,7 @@ def test_statevector_has_its_precision_and_is_read_only(dtype: str, size: int) -
 def test_expectation_is_refused_for_several_observables() -> None:
     assert result(expectations=struct.pack("<2d", 0.5, 0.01)).expectation == 0.5
     two = result(expectations=struct.pack("<4d", 0.5, 0.01, -0.25, 0.0))
-    assert two.expectations == (0.5, -0.25)
-    assert two.std_errors == (0.01, 0.0)
+    assert (two.expectations, two.std_errors) == ((0.5, -0.25), (0.01, 0.0))
     with pytest.raises(OptionError, match="2 expectation values"):
         _ = two.expectation
 
@@ -163,8 +134,7 @@ def test_expectation_is_refused_for_several_observables() -> None:
     "what", ["probabilities", "statevector", "expectation", "expectations", "std_errors"]
 )
 def test_output_that_was_not_requested_is_refused_with_hint(what: str) -> None:
-    with pytest.raises(OptionError, match=r"task t-8k2f has no \w+\n  submit it with"):
-        getattr(result(), what)
+    fails(OptionError, r"task t-8k2f has no \w+\n  submit it with", getattr, result(), what)
 
 
 def test_counts_that_were_not_requested_are_refused() -> None:
@@ -174,13 +144,11 @@ def test_counts_that_were_not_requested_are_refused() -> None:
 
 @pytest.mark.parametrize("what", ["counts", "shots", "timing", "seed", "anything"])
 def test_result_attributes_are_read_only(what: str) -> None:
-    with pytest.raises(AttributeError):
-        setattr(result(), what, 1)
+    fails(AttributeError, "", setattr, result(), what, 1)
 
 
 def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
-    with pytest.raises(VersionMismatchError, match="format 9, this client reads 2"):
-        result(format=9)
+    fails(VersionMismatchError, "format 9, this client reads 2", result, format=9)
 
 
 @pytest.mark.parametrize(
@@ -194,18 +162,15 @@ def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
     ],
 )
 def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
-    with pytest.raises(ProtocolError, match="t-8k2f"):
-        result(**changes)
+    fails(ProtocolError, "t-8k2f", result, **changes)
 
 
 def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
     vector = np.array([1, 0, 0, 1j], "<c16")
     outcome = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
     document = json.loads(json.dumps(outcome.to_dict()), parse_int=lambda text: int(float(text)))
-    assert document["counts"] == {"00": 1000, "11": 24}
-    assert document["seed"] == 2**53 - 1
-    assert document["statevector"][3] == [0.0, 1.0]
-    assert document["timing"]["run_s"] == 0.004
+    assert (document["counts"], document["seed"]) == ({"00": 1000, "11": 24}, 2**53 - 1)
+    assert (document["statevector"][3], document["timing"]["run_s"]) == ([0.0, 1.0], 0.004)
     assert document["probabilities"] is None
     assert {
         "task", "state", "counts", "shots", "seed", "engine", "route", "device", "snapshot", "node",
@@ -259,14 +224,10 @@ def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result
     assert outcome.counts == {"00": 1000, "11": 24}
 
 
-def test_pickled_binding_carries_no_other_binding() -> None:
+def test_pickles_carry_no_other_binding_and_need_no_service() -> None:
     assert len(pickle.dumps(everything())) < len(pickle.dumps(everything()._decoded.data)) + 1_000
     outcome = pickled(everything())
-    assert outcome._decoded.data.count == 1
-    assert (outcome.task, outcome.binding_index) == ("t-8k2f.1", 6)
-
-
-def test_pickled_result_is_read_by_another_process_without_a_service() -> None:
+    assert (outcome._decoded.data.count, outcome.task, outcome.binding_index) == (1, "t-8k2f.1", 6)
     script = "import pickle, sys; print(pickle.load(sys.stdin.buffer).counts)"
     done = subprocess.run(
         [sys.executable, "-c", script],

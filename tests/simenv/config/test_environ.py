@@ -1,24 +1,22 @@
-"""Environment variables, and how processes are launched."""
+"""Environment variables, launched processes, and folders of kernels that others can write."""
 
-from __future__ import annotations
-
+import argparse
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv import config
+from simenv.cli.app import run
 from simenv.client import launch
-from simenv.config.paths import (
-    SERVICE_NAMES,
-    SERVICE_PREFIXES,
-    WORKER_NAMES,
-    WORKER_PREFIXES,
-    worker_environ,
-)
+from simenv.config import convert, paths
 from simenv.errors import ConfigError
+from simenv.service.bootstrap import build_service
+from simenv.worker import main
+from simulators.compiler import kernel, warmup
 
 MPI_WAIT_S = 120.0
 SITE = {"OMPI_MCA_btl": "self,sm,tcp", "OMPI_MCA_pml": "ob1", "PRTE_MCA_x": "1", "UCX_TLS": "tcp"}
@@ -45,7 +43,7 @@ STEP = {
 
 
 def inherited(**environ: str) -> dict[str, str]:
-    return dict(worker_environ(environ))
+    return dict(paths.worker_environ(environ))
 
 
 def test_mpi_settings_of_site_reach_worker() -> None:
@@ -63,37 +61,21 @@ def test_setting_reaches_a_worker_from_the_shell_that_started_the_service(name: 
     assert inherited(**launch.environment({name: "1"}))[name] == "1"
 
 
-def test_service_variables_include_all_worker_variables() -> None:
-    assert WORKER_NAMES < SERVICE_NAMES
-    assert set(WORKER_PREFIXES) < set(SERVICE_PREFIXES)
-
-
-def test_mpi_rank_variables_of_service_do_not_reach_worker() -> None:
+def test_worker_gets_variables_of_service_but_no_ranks_or_secrets() -> None:
+    assert paths.WORKER_NAMES < paths.SERVICE_NAMES
+    assert set(paths.WORKER_PREFIXES) < set(paths.SERVICE_PREFIXES)
     result = inherited(**RANK, **SITE)
     assert not [name for name in result if name.startswith(("OMPI_", "PMIX_", "PRTE_"))]
     assert result["UCX_TLS"] == "tcp"
-
-
-def test_pmi_rank_variables_of_service_do_not_reach_worker() -> None:
     result = inherited(PMI_RANK="1", PMI_SIZE="2", PMI_FD="9", OMPI_MCA_pmix="^s1")
     assert not [name for name in result if name.startswith(("PMI_", "OMPI_"))]
-
-
-def test_site_credentials_of_user_do_not_reach_worker() -> None:
     assert not {"SLURM_JWT", "PBS_JOBCOOKIE"} & set(inherited(SLURM_JWT="x", PBS_JOBCOOKIE="y"))
-
-
-def test_slurm_job_variables_reach_worker_and_step_variables_do_not() -> None:
-    result = inherited(**JOB, **STEP)
-    assert {name for name in result if name.startswith("SLURM_")} == set(JOB)
-
-
-def test_secrets_and_preloaded_libraries_do_not_reach_worker() -> None:
     result = inherited(AWS_SECRET_ACCESS_KEY="s", LD_PRELOAD="/x.so", PYTHONPATH="/x", PATH="/bin")
     assert set(result) == {"PATH", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"}
 
 
-def test_openmp_wait_policy_is_passive_unless_site_sets_it() -> None:
+def test_worker_gets_slurm_job_and_wait_policy() -> None:
+    assert {name for name in inherited(**JOB, **STEP) if name.startswith("SLURM_")} == set(JOB)
     assert inherited()["OMP_WAIT_POLICY"] == "PASSIVE"
     assert inherited(OMP_WAIT_POLICY="ACTIVE")["OMP_WAIT_POLICY"] == "ACTIVE"
 
@@ -134,8 +116,7 @@ def test_sizes_with_units_are_read_in_bytes(told: object, count: int) -> None:
     "told", ["", "MiB", "-1", "1e9", "12 parsecs", "5 5", "9999999T", -1, True, 0.5, None]
 )
 def test_invalid_size_is_refused(told: object) -> None:
-    with pytest.raises(ConfigError, match="x = "):
-        config.size(told, "x")
+    fails(ConfigError, "x = ", config.size, told, "x")
 
 
 def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
@@ -160,12 +141,8 @@ def test_sizes_with_units_are_read_from_config_file(tmp_path: Path) -> None:
         ({"memory_per_slot": "lots"}, "memory_per_slot = 'lots' is not a size", ""),
     ],
 )
-def test_invalid_launch_settings_are_refused_with_hint(
-    values: dict[str, object], said: str, hint: str
-) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        config.convert(values)
-    assert caught.value.hint.startswith(hint)
+def test_bad_launch_settings_have_hint(values: dict[str, object], said: str, hint: str) -> None:
+    assert fails(ConfigError, said, config.convert, values).hint.startswith(hint)
 
 
 @pytest.mark.parametrize("hosts", ["a", "node1:2,node2:2", "gpu[07-08,11]:4,login.site", "_x:1"])
@@ -193,9 +170,7 @@ def test_hosts_of_last_start_are_used_unless_hosts_or_hostfile_are_given(tmp_pat
     assert config.load({"name": NAME, "hosts": ""}, environ=environ).hosts == ""
 
 
-def test_relative_hostfile_is_resolved_from_config_file_or_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_hostfile_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     file = tmp_path / "site" / "simenv.toml"
     file.write_text('hostfile = "hosts"\n')
@@ -211,3 +186,44 @@ def test_launch_agent_of_environment_variable_overrides_config_file() -> None:
     assert config.launch_agent(settings, {}) == "/file"
     assert config.launch_agent(settings, {"SIMENV_LAUNCH_AGENT": "/here"}) == "/here"
     assert config.launch_agent(config.Config(), {}) == ""
+
+
+BELL = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nh q[0];\nmeasure q -> c;\n"
+REFUSED = "can be written by others"
+
+
+@pytest.fixture
+def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of kernels as an earlier version made it under umask 002."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    folder.chmod(0o775)
+    monkeypatch.setenv("SIMENV_KERNELS", str(folder))
+    return folder
+
+
+def test_service_refuses_kernel_folder_writable_by_others(tmp_path: Path, loose: Path) -> None:
+    environ = {"SIMENV_HOME": str(tmp_path / "home"), "SIMENV_KERNELS": str(loose)}
+    result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
+    fails(ConfigError, REFUSED, build_service, result, tmp_path / "home" / "default", environ)
+
+
+def test_worker_refuses_kernel_folder_writable_by_others(loose: Path) -> None:
+    namespace = argparse.Namespace(kernels=loose, engine="any", ranks=1, import_from="")
+    fails(ConfigError, REFUSED, main._load, namespace, None)
+
+
+@pytest.mark.parametrize("words", [["simulate"], ["explain", "--plan"]])
+def test_command_refuses_kernel_folder_writable_by_others(
+    tmp_path: Path, loose: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    circuit = tmp_path / "bell.qasm"
+    circuit.write_text(BELL)
+    assert run([words[0], str(circuit), *words[1:]]) == ConfigError.exit_code
+    assert REFUSED in capsys.readouterr().err
+
+
+def test_prepared_kernel_folder_is_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_chosen", [tmp_path])
+    result = warmup.prepare(tmp_path / "kernels")
+    assert result.stat().st_mode & 0o077 == result.parent.stat().st_mode & 0o077 == 0

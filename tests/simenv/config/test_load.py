@@ -1,13 +1,12 @@
 """Settings: files, commands, drift, file systems, pools."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path, PurePosixPath
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv import config, files
 from simenv.config import paths
@@ -30,23 +29,16 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"SIMENV_HOME": str(tmp_path)}
 
 
-def test_settings_of_last_start_are_used_except_fault_injection(home: dict[str, str]) -> None:
+def test_settings_of_last_start_need_its_journal(home: dict[str, str]) -> None:
     document = config.load({"name": NAME, "slots": 1}, environ=home)
     assert (document.durability, document.slots, document.pools[0].min) == ("power", 1, 2)
     assert document.faults == ""
-
-
-def test_settings_of_last_start_without_journal_are_used_only_with_resume(
-    home: dict[str, str],
-) -> None:
     (Path(home["SIMENV_HOME"]) / NAME / "journal.db").unlink()
     assert config.load({"name": NAME}, environ=home).slots == 0
     assert config.load({"name": NAME, "resume": True}, environ=home).slots == 3
 
 
-def test_named_config_file_replaces_settings_of_last_start(
-    home: dict[str, str], tmp_path: Path
-) -> None:
+def test_named_file_replaces_settings_of_last_start(home: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("silent_s = 3.0\n")
     document = config.load({"name": NAME}, file, home)
@@ -54,9 +46,7 @@ def test_named_config_file_replaces_settings_of_last_start(
 
 
 @pytest.mark.parametrize(("age_s", "slots"), [(100, 3), (-100, 4)])
-def test_simenv_toml_is_used_only_if_edited_since_last_start(
-    home: dict[str, str], age_s: int, slots: int
-) -> None:
+def test_simenv_toml_counts_only_if_edited(home: dict[str, str], age_s: int, slots: int) -> None:
     file = Path(home["SIMENV_HOME"]) / NAME / "simenv.toml"
     file.write_text("slots = 4\n")
     start_s = file.with_name("config.json").stat().st_mtime
@@ -64,12 +54,9 @@ def test_simenv_toml_is_used_only_if_edited_since_last_start(
     assert config.load({"name": NAME}, environ=home).slots == slots
 
 
-def test_error_in_options_is_attributed_to_options(tmp_path: Path) -> None:
+def test_options_and_folders_that_cannot_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^options: durability 'foo' is not known"):
         config.load({"durability": "foo"}, environ={"SIMENV_HOME": str(tmp_path)})
-
-
-def test_home_folder_that_cannot_be_made_is_refused_with_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot make the folder") as caught:
         files.private_folder(tmp_path / "file" / "home")
@@ -94,13 +81,10 @@ def test_retention_limits_are_read_from_config_file(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="keep_"):
-        config.convert(values)
+    fails(ConfigError, "keep_", config.convert, values)
 
 
-def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(
@@ -108,27 +92,22 @@ def test_journal_is_on_scratch_if_home_is_on_network_filesystem(
     )
     environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
     where = config.places(config.Config(name=NAME), environ)
-    assert where.home == home / NAME
-    assert where.state.parent == scratch / f"simenv-{os.getuid()}"
+    assert (where.home, where.state.parent) == (home / NAME, scratch / f"simenv-{os.getuid()}")
     other = {**environ, "SIMENV_HOME": str(home / "other")}
     assert config.places(config.Config(name=NAME), other).state != where.state
-    forced = config.Config(name=NAME, network_state=True)
-    assert config.places(forced, environ).state == home / NAME
+    assert config.places(config.Config(name=NAME, network_state=True), environ).state == home / NAME
     named = config.Config(name=NAME, state_dir=str(tmp_path / "here"))
     assert config.places(named, environ).state == tmp_path / "here"
 
 
-def test_simenv_service_is_path_or_name_of_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simenv_service_is_path_or_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def named(value: str) -> Path | None:
         return config.service_file({"SIMENV_SERVICE": value, "SIMENV_HOME": "/home/x"})
 
     assert named("lab") == Path("/home/x/lab/connection.json")
-    assert named("key.simenv") == tmp_path / "key.simenv"
-    assert named("/a/lab") == Path("/a/lab")
+    assert (named("key.simenv"), named("/a/lab")) == (tmp_path / "key.simenv", Path("/a/lab"))
     assert named("./lab") == tmp_path / "lab"
     (tmp_path / "lab").touch()
     assert named("lab") == tmp_path / "lab"
@@ -136,34 +115,26 @@ def test_simenv_service_is_path_or_name_of_environment(
 
 
 @pytest.mark.parametrize("program", ["", "/opt/defw/bin/defwp"])
-def test_executable_that_is_not_python_is_refused_unless_simenv_python_is_set(
-    program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_executable_needs_python(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.interpreter({}) == sys.executable
     monkeypatch.setattr(sys, "executable", program)
     assert config.interpreter({"SIMENV_PYTHON": "/usr/bin/p"}) == "/usr/bin/p"
-    with pytest.raises(ConfigError, match="set SIMENV_PYTHON"):
-        config.interpreter({})
+    fails(ConfigError, "set SIMENV_PYTHON", config.interpreter, {})
 
 
-def test_link_named_python_to_other_program_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_link_python_to_other_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = tmp_path / "python3"
     link.symlink_to(tmp_path / "defwp")
     monkeypatch.setattr(sys, "executable", str(link))
-    with pytest.raises(ConfigError, match="which is not Python"):
-        config.interpreter({})
+    fails(ConfigError, "which is not Python", config.interpreter, {})
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 5_000, "[" * 500 + "]" * 500], ids=["long", "deep"])
 def test_file_that_python_cannot_parse_is_refused(tmp_path: Path, value: str) -> None:
     file = tmp_path / "simenv.toml"
     file.write_text(f"[policies.main]\ncredits = {value}\n")
-    with pytest.raises(ConfigError, match=r"simenv\.toml: "):
-        config.load({}, file)
-    with pytest.raises(ConfigError, match="not an address"):
-        config.convert({"listen": f"tcp://localhost:{value}"})
+    fails(ConfigError, r"simenv\.toml: ", config.load, {}, file)
+    fails(ConfigError, "not an address", config.convert, {"listen": f"tcp://localhost:{value}"})
 
 
 GOOD = "mpirun -n {ranks} nwq_qasm -q {circuit} --shots {shots} --seed {seed}"
@@ -224,16 +195,14 @@ def test_pairs_become_a_spec() -> None:
     ],
 )
 def test_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="here: drift"):
-        drift_of(text, "here")
+    fails(ConfigError, "here: drift", drift_of, text, "here")
 
 
 def test_drift_and_pace_need_a_device() -> None:
     pool = pool_text("lab:device=chip,pace=true,drift=replay:factor=60")
     assert (pool.pace, pool.drift) == (True, "replay:factor=60")
     for text in ("lab:pace=true", "lab:drift=walk"):
-        with pytest.raises(ConfigError, match="without a device"):
-            pool_text(text)
+        fails(ConfigError, "without a device", pool_text, text)
 
 
 LAPTOP = """\
@@ -272,9 +241,7 @@ a line that is none
         ("", "/home", ""),
     ],
 )
-def test_filesystem_of_folder_is_that_of_its_innermost_mount(
-    mounts: str, folder: str, kind: str
-) -> None:
+def test_filesystem_of_folder_is_of_innermost_mount(mounts: str, folder: str, kind: str) -> None:
     assert paths.kind(PurePosixPath(folder), mounts) == kind
 
 
@@ -357,8 +324,7 @@ def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> 
     ],
 )
 def test_invalid_pool_option_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        config.pool_text(text)
+    fails(ConfigError, said, config.pool_text, text)
 
 
 def test_misspelt_pool_key_is_refused_with_suggestion() -> None:
@@ -391,8 +357,7 @@ def test_hardware_pool_has_provider_and_one_worker() -> None:
     ],
 )
 def test_invalid_hardware_pool_option_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        config.pool_text(text)
+    fails(ConfigError, said, config.pool_text, text)
 
 
 def test_import_path_of_first_start_is_used_by_next_start(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """States and admission of the QPM contract."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 from pathlib import Path
@@ -26,8 +24,7 @@ def methods(binding: str) -> dict[str, contract.Arguments]:
 
 
 def test_each_task_state_has_lifecycle_outcome_and_consistent_rc() -> None:
-    assert set(STATE_MAP) == set(TaskState)
-    assert set(OUTCOMES) == set(Lifecycle)
+    assert (set(STATE_MAP), set(OUTCOMES)) == (set(TaskState), set(Lifecycle))
     for state, stand in STATE_MAP.items():
         assert (stand.rc is not None) == (state in FINAL_STATES)
         assert (stand.already is not None) == (state in FINAL_STATES)
@@ -55,12 +52,9 @@ def test_state_table_in_docs_matches_code() -> None:
         assert output in text
 
 
-def test_reservation_states_and_reasons_have_contract_codes() -> None:
+def test_states_reasons_and_bindings_are_of_the_contract() -> None:
     assert [STATE_CODES[state] for state in ReservationState] == [1, 2, 3, 4, 5]
     assert [reason_text(code) for code in (0, 1, 7)] == ["accepted", "accepted", "reason-7"]
-
-
-def test_all_six_bindings_are_offered() -> None:
     assert [binding.binding_name for binding in BINDINGS] == [
         "execution", "admission", "admission-policy", "scheduler", "telemetry", "control",
     ]  # fmt: skip
@@ -78,9 +72,7 @@ def test_all_six_bindings_are_offered() -> None:
         ({**contract.REVISION1, **contract.EXTENSIONS1}, provider.SingleQPM),
     ],
 )
-def test_bindings_have_methods_parameters_and_defaults_of_contract(
-    promise: dict[str, contract.Arguments], binding: type
-) -> None:
+def test_bindings_are_of_contract(promise: dict[str, contract.Arguments], binding: type) -> None:
     assert set(promise) == {name for name in vars(binding) if not name.startswith("_")}
     for name, arguments in promise.items():
         _, *parameters = inspect.signature(getattr(binding, name)).parameters.values()
@@ -88,24 +80,19 @@ def test_bindings_have_methods_parameters_and_defaults_of_contract(
         assert tuple((p.name, p.default) for p in named) == arguments, name
 
 
-def test_method_names_are_unique_across_bindings() -> None:
+def test_methods_and_errors_have_unique_names() -> None:
     table: dict[str, type] = {}
     for base in QPM.__bases__:
         for name in vars(base):
             if not name.startswith("__"):
                 assert table.setdefault(name, base) is base, name
-
-
-def test_each_qpm_error_has_unique_defw_name() -> None:
     kinds = [contract.QPMError, *contract.QPMError.__subclasses__()]
     names = {kind.defw_name for kind in kinds}
     assert len(names) == len(kinds)
     assert all(name.startswith("DEFw") for name in names)
 
 
-def test_reason_text_has_plain_number_even_if_enum_text_is_its_repr(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reason_has_plain_number_even_if_enum_text_is_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that initialised Python twice."""
     monkeypatch.setattr(enum.IntEnum, "__str__", enum.Enum.__repr__)
     monkeypatch.setattr(enum.IntEnum, "__format__", lambda self, _: repr(self))

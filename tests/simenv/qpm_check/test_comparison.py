@@ -1,7 +1,5 @@
 """Comparison of two QPMs: answers, distances, shapes."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec
@@ -63,9 +61,7 @@ def test_pools_with_equal_observations_are_alike() -> None:
     ],
     ids=["error", "type", "field", "lacks", "more", "failed", "order", "time", "keys"],
 )
-def test_one_difference_in_behaviour_is_found_in_both_directions(
-    changed: dict[str, object],
-) -> None:
+def test_difference_in_behaviour_is_found_in_both_directions(changed: dict[str, object]) -> None:
     for each in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
         assert not each.alike
         assert each.count(Difference.BEHAVIOUR) == 1
@@ -82,30 +78,21 @@ def test_one_difference_in_behaviour_is_found_in_both_directions(
     ],
     ids=["noise", "counts", "engine", "qubits", "unsaid"],
 )
-def test_differences_of_noise_counts_and_facts_are_not_behaviour(
-    changed: dict[str, object], finding: Difference
-) -> None:
+def test_noise_and_facts_no_behaviour(changed: dict[str, object], finding: Difference) -> None:
     result = compare(SEEN, other(**changed))
     assert result.alike
     assert result.count(finding) == 1
 
 
-def test_different_intermediate_states_are_alike() -> None:
+def test_distances_facts_and_states_decide_likeness() -> None:
     assert compare(SEEN, other(runs=ran(states=("queued", "submitted", "completed")))).alike
-
-
-def test_distance_above_bound_is_not_alike_unless_it_is_noise() -> None:
     far = other(runs=ran(counts=NOISY))
     assert not compare(SEEN, far, 0.05).alike
     assert compare(SEEN, far, 0.5).alike
     noise = other(runs=ran(counts={"00": 530, "11": 494}))
     assert compare(SEEN, noise, 0.0).alike  # no bound is tighter than the shots are many
     (row,) = [row for row in compare(SEEN, far).rows if row.aspect is RowSubject.COUNTS]
-    assert row.distance is not None
     assert row.distance.total_variation == pytest.approx(180 / 1024, abs=0.01)
-
-
-def test_device_info_field_of_one_pool_is_fact_but_other_type_is_behaviour() -> None:
     short = CallOutcome("get_device_info", "returned", {"id": "str"})
     long = CallOutcome("get_device_info", "returned", {"id": "str", "set": "str"})
     wrong = CallOutcome("get_device_info", "returned", {"id": "int", "set": "str"})
@@ -115,18 +102,14 @@ def test_device_info_field_of_one_pool_is_fact_but_other_type_is_behaviour() -> 
     assert not compare(other(answers=(short,)), other(answers=(wrong,))).alike
 
 
-def test_total_variation_and_hellinger_follow_their_definitions() -> None:
+def test_distances_follow_their_definitions() -> None:
     result = distance({"0": 75, "1": 25}, {"0": 50, "1": 50})
     assert result.total_variation == pytest.approx(0.25)
     overlap = math.sqrt(0.75 * 0.5) + math.sqrt(0.25 * 0.5)
     assert result.hellinger == pytest.approx(math.sqrt(1 - overlap))
     apart = distance({"0": 10}, {"1": 20})
-    assert apart.total_variation == pytest.approx(1.0)
-    assert apart.hellinger == pytest.approx(1.0)
+    assert (apart.total_variation, apart.hellinger) == (pytest.approx(1.0), pytest.approx(1.0))
     assert not apart.is_noise
-
-
-def test_equal_samples_have_distance_zero() -> None:
     result = distance({"00": 512, "11": 512}, {"00": 512, "11": 512})
     assert (result.total_variation, result.hellinger) == (0.0, pytest.approx(0.0, abs=1e-7))
     assert result.is_noise
@@ -144,54 +127,33 @@ def test_two_samples_of_one_distribution_differ_by_noise_only(outcomes: int) -> 
         assert distance(value, other).is_noise
 
 
-def test_expected_noise_agrees_with_half_normal_mean() -> None:
-    """Of two outcomes: E|p - q| = sqrt(2 / pi) sigma, sigma^2 = p(1 - p)(1/n + 1/m)."""
+def test_noise_is_expected_by_shots_and_no_error_of_hardware() -> None:
+    # Of two outcomes: E|p - q| = sqrt(2 / pi) sigma, sigma^2 = p(1 - p)(1/n + 1/m).
     shots = 10_000
     result = distance({"0": shots // 2, "1": shots // 2}, {"0": shots // 2, "1": shots // 2})
     expected = math.sqrt(2 / math.pi) * math.sqrt(0.25 * 2 / shots)
     # The mean of 200 half-normal values has a relative spread of 0.756 / sqrt(200) = 5.3 %.
     assert result.noise_total_variation == pytest.approx(expected, rel=5 * 0.053)
-
-
-def test_hardware_errors_are_not_classified_as_noise() -> None:
     ideal = {"00": 5000, "11": 5000}
-    machine = {"00": 4700, "11": 4650, "01": 330, "10": 320}
-    assert not distance(ideal, machine).is_noise
+    assert not distance(ideal, {"00": 4700, "11": 4650, "01": 330, "10": 320}).is_noise
 
 
-def test_shape_ignores_outcome_keys_of_counts() -> None:
+def test_fields_and_registers_are_compared_by_their_shape() -> None:
     assert shape({"result": {"counts": {"00": 3}}}) == shape({"result": {"counts": {"11": 5}}})
     assert shape({"result": {"00": 3}}) == shape({"result": {"11": 5, "01": 1}})  # of revision 1
     assert shape({"counts": {"0": 1}}) != shape({"counts": {"0": 1.0}})
-
-
-def test_missing_field_is_found_in_both_directions() -> None:
     result, other = shape({"cid": "a", "times": {"end": 1.0}}), shape({"cid": "b", "times": {}})
     assert differing_paths(result, other) == [("times.end", "float", "-")]
     assert differing_paths(other, result) == [("times.end", "-", "float")]
-
-
-def test_different_field_types_are_found() -> None:
     assert differing_paths(shape({"id": 1}), shape({"id": "1"})) == [("id", "int", "str")]
     assert differing_paths(shape({"ok": True}), shape({"ok": 1})) == [("ok", "bool", "int")]
-
-
-def test_null_and_empty_list_match_any_type() -> None:
     assert differing_paths(shape({"error": None}), shape({"error": "why"})) == []
     assert differing_paths(shape({"set": None}), shape({"set": {"id": "x"}})) == []
     assert differing_paths(shape({"edges": []}), shape({"edges": [[0, 1]]})) == []
     assert differing_paths(shape({"edges": ["0"]}), shape({"edges": [0]})) == [
         ("edges[]", "str", "int")
     ]
-
-
-def test_extensions_and_wait_estimates_are_not_compared() -> None:
     table = {"state": "queued", "wait_estimate": {"available": False}, "extensions": {"a": 1}}
     other = {"state": "queued", "extensions": {"b": {"c": 2}}}
     assert differing_paths(shape(table), shape(other)) == []
-
-
-def test_form_names_width_of_each_register() -> None:
-    assert form({"01 1": 3, "00 0": 1}) == "2+1 bits"
-    assert form({"011": 3}) == "3 bits"
-    assert form({}) == ""
+    assert (form({"01 1": 3, "00 0": 1}), form({"011": 3}), form({})) == ("2+1 bits", "3 bits", "")

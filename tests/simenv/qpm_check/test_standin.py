@@ -1,12 +1,11 @@
 """The stand-in: what a plugin meets there is what it meets in a DEFw."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from pathlib import Path
 
 import pytest
+from failing import fails
 from kit import assembled, checked
 
 from simenv.qpm_check.check import VerdictState
@@ -40,8 +39,7 @@ def test_stream_with_broken_framing_is_refused() -> None:
         header, body = pack({"a": 1})
         value.sendall(header[4:] + header + body)
         value.close()
-        with pytest.raises(PeerGone, match="framing"):
-            receive(other)
+        fails(PeerGone, "framing", receive, other)
 
 
 def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
@@ -50,7 +48,7 @@ def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
         sender = Sender(value)
         sender.pause_s = 0.2
         threads = [
-            threading.Thread(target=sender.send, args=({"kind": "x", "n": n},)) for n in range(2)
+            threading.Thread(target=sender.send, args=({"kind": "x", "n": k},)) for k in range(2)
         ]
         for thread in threads:
             thread.start()
@@ -61,22 +59,18 @@ def test_concurrent_sends_are_serialized_and_counted_as_collision() -> None:
     assert sender.collisions == 1
 
 
-def test_values_that_are_not_plain_are_converted_and_reported() -> None:
+def test_errors_and_odd_values_are_sent_plain() -> None:
     numpy = pytest.importorskip("numpy")
     value, result = purified({"counts": {"0": numpy.int64(3)}, "pair": (1, 2.5), "kind": {1}})
-    assert value == {"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}
-    assert len(result) == 3
+    assert (value, len(result)) == ({"counts": {"0": 3}, "pair": [1, 2.5], "kind": [1]}, 3)
     assert "numpy.int64" in result[0]
     assert purified({"a": [1, None, "x"]}) == ({"a": [1, None, "x"]}, [])
 
-
-def test_error_is_sent_under_its_nearest_defw_class() -> None:
     class Own(fakes.DEFwNotFound):
         """A plugin's own, derived from one of DEFw's."""
 
     assert fakes.own_class(Own()) == "DEFwNotFound"
-    assert fakes.own_class(fakes.DEFwError()) == "DEFwError"
-    assert fakes.own_class(ValueError()) == ""
+    assert (fakes.own_class(fakes.DEFwError()), fakes.own_class(ValueError())) == ("DEFwError", "")
 
 
 def test_mask_matches_if_all_its_bits_are_offered_or_it_is_minus_1() -> None:
@@ -119,11 +113,8 @@ def _with(folder: Path, old: str, new: str) -> Path:
         ("_ended.set()", "raise RuntimeError('left')", "load.uninitialize", "left"),
     ],
 )
-def test_defective_plugin_module_fails_its_load_check(
-    old: str, new: str, row: str, words: str, tmp_path: Path
-) -> None:
-    report = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,))
-    (verdict,) = report.verdicts
+def test_bad_module_fails_load(old: str, new: str, row: str, words: str, tmp_path: Path) -> None:
+    (verdict,) = checked(_with(assembled(tmp_path), old, new), row, revisions=(2,)).verdicts
     assert verdict.state is VerdictState.FAILED
     assert words in verdict.why
 
@@ -153,5 +144,4 @@ def test_clients_of_revision_1_have_separate_objects_and_queues(tmp_path: Path) 
         )
         with pytest.raises(fakes.DEFwInProgress):  # it has an object, and a queue, of its own
             other.methods.read_cq(cid)
-        with pytest.raises(fakes.DEFwRemoteError, match="AttributeError"):
-            client.methods.no_such_method()
+        fails(fakes.DEFwRemoteError, "AttributeError", client.methods.no_such_method)

@@ -1,7 +1,5 @@
 """Files of results: whole or not there, and any byte that changed is noticed."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource
@@ -12,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv import result_files
 from simenv.errors import StoreError
@@ -32,8 +31,7 @@ def written(folder: Path) -> tuple[Path, ResultFile]:
 
 def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    assert stored.name == "deep/t-1.h5"
-    assert stored.size_bytes == path.stat().st_size
+    assert (stored.name, stored.size_bytes) == ("deep/t-1.h5", path.stat().st_size)
     with h5py.File(path) as file:
         assert dict(file.attrs) == {"task": "t-1", "shots": 3}
         for name, array in ARRAYS.items():
@@ -43,11 +41,9 @@ def test_result_file_is_readable_with_h5py(tmp_path: Path) -> None:
 
 def test_mapped_arrays_are_equal_aligned_and_read_only(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
-    descriptor = result_files.open_file(path)
+    fd = result_files.open_file(path)
     for array in stored.arrays:
-        view = np.frombuffer(result_files.mapped(descriptor, array), array.dtype).reshape(
-            array.shape
-        )
+        view = np.frombuffer(result_files.mapped(fd, array), array.dtype).reshape(array.shape)
         np.testing.assert_array_equal(view, ARRAYS[array.field])
         assert view.flags.aligned
         assert not view.flags.writeable
@@ -84,8 +80,7 @@ def test_missing_file_is_reported_as_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../../secret", "a/../../b"])
 def test_file_name_outside_result_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError):
-        result_files.below(tmp_path, name)
+    fails(StoreError, "", result_files.below, tmp_path, name)
 
 
 def test_full_disk_leaves_no_partial_file_and_gives_hint(tmp_path: Path) -> None:

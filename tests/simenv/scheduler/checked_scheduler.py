@@ -1,27 +1,16 @@
 """A scheduler for tests: settable clock, short methods for events, checks of invariants."""
 
-from __future__ import annotations
-
 import msgspec
 from scheduler_invariants import check
 
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
-from simenv.scheduler.core import (
-    Action,
-    AssignTasks,
-    ClusterLimits,
-    Route,
-    StartWorker,
-    SubmitBatch,
-    TaskEnded,
-    TaskRecord,
-)
+from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
-LIMITS = ClusterLimits(
+LIMITS = core.ClusterLimits(
     slots=2,
     memory_bytes=2**34,
     max_queued_tasks=10**6,
@@ -31,7 +20,7 @@ LIMITS = ClusterLimits(
 )
 
 
-def route(cost_us: float = 10.0, **changes: object) -> Route:
+def route(cost_us: float = 10.0, **changes: object) -> core.Route:
     fields: dict[str, object] = {
         "engine": "statevector",
         "reason": "test",
@@ -43,10 +32,10 @@ def route(cost_us: float = 10.0, **changes: object) -> Route:
         "max_slots": 64,
     }
     fields.update(changes)
-    return Route(**fields)  # type: ignore[arg-type]
+    return core.Route(**fields)  # type: ignore[arg-type]
 
 
-def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> ClusterLimits:
+def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> core.ClusterLimits:
     """Nodes n1, n2 ... with so many slots each, and so much memory for each slot."""
     nodes = tuple(Node(f"n{k}", count, count * per_slot) for k, count in enumerate(slots, 1))
     fields: dict[str, object] = {
@@ -60,7 +49,9 @@ def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> ClusterLim
     return msgspec.structs.replace(LIMITS, **fields)
 
 
-def wide(ranks: int = 4, cost_us: float = 5e6, memory: int = 2**28, pool: str = "main") -> Route:
+def wide(
+    ranks: int = 4, cost_us: float = 5e6, memory: int = 2**28, pool: str = "main"
+) -> core.Route:
     """A program over several ranks, on demand."""
     return route(
         cost_us,
@@ -78,7 +69,7 @@ class CheckedScheduler:
     def __init__(
         self,
         workers: int = 2,
-        limits: ClusterLimits = LIMITS,
+        limits: core.ClusterLimits = LIMITS,
         *,
         specs: tuple[PoolSpec, ...] = (),
         **pool: object,
@@ -89,8 +80,8 @@ class CheckedScheduler:
         self.now_ns = 1_000 * SECOND
         self.scheduler = Scheduler(specs or (spec,), limits, epoch=1)
         self.state = self.scheduler.state
-        self.endings: list[TaskEnded] = []
-        self.actions: list[Action] = []
+        self.endings: list[core.TaskEnded] = []
+        self.actions: list[core.Action] = []
         self.tick(0)
         value = 0
         while value < len(self.state.workers):  # more start when these are ready
@@ -99,13 +90,13 @@ class CheckedScheduler:
                 self.join(worker)
             self.tick(0)
 
-    def keep(self, actions: list[Action]) -> list[Action]:
+    def keep(self, actions: list[core.Action]) -> list[core.Action]:
         self.actions += actions
-        self.endings += [action for action in actions if isinstance(action, TaskEnded)]
+        self.endings += [action for action in actions if isinstance(action, core.TaskEnded)]
         check(self.state)
         return actions
 
-    def tick(self, seconds: float = 0.0) -> list[Action]:
+    def tick(self, seconds: float = 0.0) -> list[core.Action]:
         self.now_ns += round(seconds * SECOND)
         return self.keep(self.scheduler.tick(self.now_ns))
 
@@ -124,11 +115,11 @@ class CheckedScheduler:
         cost: float = 10.0,
         program: bytes = b"program",
         share_bytes: int = 0,
-        along: Route | None = None,
+        along: core.Route | None = None,
         owner: str = "",
         **terms: object,
     ) -> list[int]:
-        batch = SubmitBatch(
+        batch = core.SubmitBatch(
             b"client",
             TaskOptions(**terms),
             "key",
@@ -144,18 +135,18 @@ class CheckedScheduler:
         check(self.state)
         return list(range(batch.first, batch.first + count))
 
-    def assign(self) -> list[AssignTasks]:
+    def assign(self) -> list[core.AssignTasks]:
         actions = self.scheduler.dispatch(self.now_ns)
-        self.keep([action for action in actions if not isinstance(action, AssignTasks)])
-        return [action for action in actions if isinstance(action, AssignTasks)]
+        self.keep([action for action in actions if not isinstance(action, core.AssignTasks)])
+        return [action for action in actions if isinstance(action, core.AssignTasks)]
 
     def finish(
         self,
-        records: list[TaskRecord],
+        records: list[core.TaskRecord],
         state: TaskState = TaskState.DONE,
         device_ns: int = 0,
         compile_us: int = 0,
-    ) -> list[TaskEnded]:
+    ) -> list[core.TaskEnded]:
         worker = records[0].worker
         results = [
             AttemptResult(
@@ -183,22 +174,22 @@ class CheckedScheduler:
 
     def starts(self) -> int:
         """How many workers were started."""
-        return sum(isinstance(action, StartWorker) for action in self.actions)
+        return sum(isinstance(action, core.StartWorker) for action in self.actions)
 
-    def begin(self, record: TaskRecord) -> None:
+    def begin(self, record: core.TaskRecord) -> None:
         self.scheduler.task_started(record.worker, record.number, record.fence, self.now_ns)
         check(self.state)
 
     def lose(
         self, worker: str, why: str = "signal 9 (SIGKILL)", *, blame: bool = True
-    ) -> list[Action]:
+    ) -> list[core.Action]:
         start = self.start_of(worker)
         return self.keep(self.scheduler.worker_lost(worker, start, why, self.now_ns, blame=blame))
 
     def revive(self) -> None:
         """Start and join whatever is missing."""
         for action in self.tick():
-            if isinstance(action, StartWorker):
+            if isinstance(action, core.StartWorker):
                 self.join(action.worker)
         for name, worker in list(self.state.workers.items()):
             if worker.state == "STARTING":

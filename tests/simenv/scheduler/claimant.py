@@ -1,7 +1,5 @@
 """A machine whose tasks run under reservations, with a journal of their rows beside it."""
 
-from __future__ import annotations
-
 import sqlite3
 from pathlib import Path
 
@@ -9,16 +7,7 @@ import msgspec
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
-from simenv.model import (
-    AdmissionPolicy,
-    Decision,
-    PoolSpec,
-    ReservationRequest,
-    ReservationState,
-    TaskOptions,
-    TaskSpec,
-    Workload,
-)
+from simenv import model
 from simenv.scheduler.core import Action, Route, SubmitBatch, TaskEnded
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.circuit_times import ProgramSize
@@ -29,9 +18,9 @@ from simenv.service.journal import tables
 from simenv.service.journal.reader import Records
 
 WALL_NS = 1_800_000_000 * SECOND
-POOLS = (PoolSpec("main", "any", min=2, max=2), PoolSpec("side", "any", min=1, max=1))
+POOLS = (model.PoolSpec("main", "any", min=2, max=2), model.PoolSpec("side", "any", min=1, max=1))
 # 20 x 30 + 10 x 300 + 5 x 1,000 = 8,600 ns a shot: with 1,000 shots the unit, 8.6 ms.
-WORK = Workload(qubits=4, gates_1q=20, gates_2q=10, measurements=5)
+WORK = model.Workload(qubits=4, gates_1q=20, gates_2q=10, measurements=5)
 META = "create table meta(key text primary key, value int) without rowid;"
 
 
@@ -55,11 +44,11 @@ class Claimant(CheckedScheduler):
         return self.state.reservations.all
 
     def policy(self, name: str = "credit", device: str = "main", **figures: object) -> None:
-        policy = AdmissionPolicy(name, **figures)  # type: ignore[arg-type]
+        policy = model.AdmissionPolicy(name, **figures)  # type: ignore[arg-type]
         self.state.reservations.set_policy(device, policy, -1)
         self.settle()
 
-    def reserve(self, units: int = 1, owner: str = "", **ask: object) -> Decision:
+    def reserve(self, units: int = 1, owner: str = "", **ask: object) -> model.Decision:
         """For so many units: circuits of one unit each."""
         fields = {
             "device": "main",
@@ -67,7 +56,7 @@ class Claimant(CheckedScheduler):
             "ttl_ns": 100 * SECOND,
             **ask,
         }
-        request = ReservationRequest(**fields)  # type: ignore[arg-type]
+        request = model.ReservationRequest(**fields)  # type: ignore[arg-type]
         decision = reservations.reserve(self.state, request, owner, self.wall_ns)[0]
         self.settle()
         return decision
@@ -81,26 +70,26 @@ class Claimant(CheckedScheduler):
         owner: str = "",
         cost: float = 10.0,
         after: tuple[int, ...] = (),
-        work: Workload = WORK,
-        terms: TaskOptions | None = None,
+        work: model.Workload = WORK,
+        terms: model.TaskOptions | None = None,
         routed: Route | None = None,
         is_dynamic: bool = False,
     ) -> list[int]:
         """Tasks of `shots` / 1,000 units each; raises NotReservedError, or the first error of
         one."""
         result = self.state.reservations.usable(number, owner, self.wall_ns)
-        specs = [TaskSpec(b"program", shots, seed) for seed in range(count)]
+        specs = [model.TaskSpec(b"program", shots, seed) for seed in range(count)]
         routes = [routed or route(cost, pool=pool)] * count
         sizes = [ProgramSize(work, is_dynamic)] * count
         units, errors = reservation_units(
-            self.state, result, specs, routes, sizes, terms or TaskOptions()
+            self.state, result, specs, routes, sizes, terms or model.TaskOptions()
         )
         if errors:
             raise errors[0]
         first = self.state.next_task
         batch = SubmitBatch(
             b"client",
-            TaskOptions(reservation=number, after=after),
+            model.TaskOptions(reservation=number, after=after),
             "key",
             0,
             first,
@@ -119,9 +108,12 @@ class Claimant(CheckedScheduler):
         self.finish([record])
         self.settle()
 
-    def end(self, number: int, how: ReservationState = ReservationState.RELEASED) -> list[Action]:
-        item = self.ledger[number]
-        actions = reservations.close(self.state, item, how, "", self.wall_ns, self.now_ns)
+    def end(
+        self, number: int, how: model.ReservationState = model.ReservationState.RELEASED
+    ) -> list[Action]:
+        actions = reservations.close(
+            self.state, self.ledger[number], how, "", self.wall_ns, self.now_ns
+        )
         return self.keep(actions) + self.settle()
 
     def settle(self) -> list[Action]:
@@ -151,8 +143,8 @@ class Claimant(CheckedScheduler):
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None
-            entries = ([record.spec], [record.route], takes, [record.attempts])
-            self.scheduler.submit(batch, *entries)
+            entries = ([record.spec], [record.route], [record.attempts])
+            self.scheduler.restore_tasks(batch, *entries, takes)
         self.scheduler.finish_restore(old.next_task)
         check(self.state)
         self.tick(0)

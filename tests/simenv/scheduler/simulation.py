@@ -1,22 +1,13 @@
 """A scheduler in virtual time: workers that take a while to start, and run what they are sent for
 as long as it was expected to take; nothing is random."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 
 from checked_scheduler import SECOND, CheckedScheduler
 
 from simenv.model import PoolSpec, TaskState
-from simenv.scheduler.core import (
-    Action,
-    ClusterLimits,
-    KillWorker,
-    RetireWorker,
-    StartWorker,
-    TaskRecord,
-)
+from simenv.scheduler import core
 from simenv.wire.messages.client import STATES, AttemptResult
 
 START_NS = 600_000_000
@@ -28,7 +19,7 @@ DONE = STATES.index(TaskState.DONE)
 class Simulation(CheckedScheduler):
     """`run` lets time pass until all is done; `used` is the part of the slots granted since."""
 
-    def __init__(self, limits: ClusterLimits, *specs: PoolSpec) -> None:
+    def __init__(self, limits: core.ClusterLimits, *specs: PoolSpec) -> None:
         self._events: list[tuple[int, int, str, object]] = []
         self._order = itertools.count()
         self._busy: set[str] = set()
@@ -43,11 +34,11 @@ class Simulation(CheckedScheduler):
         """Workers join when their time has come."""
         return worker in self.state.workers
 
-    def keep(self, actions: list[Action]) -> list[Action]:
+    def keep(self, actions: list[core.Action]) -> list[core.Action]:
         for action in actions:
-            if isinstance(action, StartWorker):
+            if isinstance(action, core.StartWorker):
                 self._at(START_NS, "join", (action.worker, action.start))
-            elif isinstance(action, RetireWorker | KillWorker):
+            elif isinstance(action, core.RetireWorker | core.KillWorker):
                 self._at(EXIT_NS, "exit", (action.worker, action.start))
         return super().keep(actions)
 
@@ -92,17 +83,16 @@ class Simulation(CheckedScheduler):
             self._busy.discard(name)
             self.keep(self.scheduler.worker_lost(name, start, "exit 0", self.now_ns))
         else:
-            assert isinstance(what, TaskRecord)
+            assert isinstance(what, core.TaskRecord)
             self._finish(what)
 
-    def _finish(self, record: TaskRecord) -> None:
+    def _finish(self, record: core.TaskRecord) -> None:
         name = record.worker
         done = AttemptResult(
             record.number, record.fence, DONE, b"", 0, start_us=1, run_us=round(record.cost_us)
         )
         self.ended[record.number] = self.now_ns
-        endings = self.scheduler.tasks_finished(name, [done], 1, self.now_ns)
-        assert len(endings) == 1
+        assert len(self.scheduler.tasks_finished(name, [done], 1, self.now_ns)) == 1
         self._busy.discard(name)
         self._proceed(name)
 

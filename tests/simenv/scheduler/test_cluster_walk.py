@@ -1,7 +1,5 @@
 """Random walks through events of the scheduler."""
 
-from __future__ import annotations
-
 import random
 
 import pytest
@@ -53,8 +51,7 @@ class Walk(RuleBasedStateMachine):
     def submit_wide(self, ranks: int, cost: float, memory: int) -> None:
         if sum(h.node.slots for h in self.fit(memory * MIB)) < ranks:
             return  # admission refuses it
-        along = wide(ranks, cost, memory * MIB)
-        self.accepted.update(self.machine.submit(1, along=along))
+        self.accepted.update(self.machine.submit(1, along=wide(ranks, cost, memory * MIB)))
 
     @rule(count=st.integers(1, 3), cost=st.sampled_from([900.0, 400_000.0, 5e6]))
     def submit_to_crew(self, count: int, cost: float) -> None:
@@ -152,8 +149,7 @@ class Walk(RuleBasedStateMachine):
         assert not state.tasks, [
             pending_reason(state, record, machine.now_ns) for record in state.tasks.values()
         ]
-        ended = [ending.record.number for ending in machine.endings]
-        assert sorted(ended) == sorted(self.accepted)
+        assert sorted([ending.record.number for ending in machine.endings]) == sorted(self.accepted)
         assert all(e.state is not TaskState.FAILED or e.reason for e in machine.endings)
 
     def go_on(self) -> None:
@@ -211,8 +207,7 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
         elif what < 0.55 and entries:
             worker = machine.state.workers[chance.choice(entries).worker]
             records = list(worker.held.values())[: chance.randrange(1, 60)]
-            state = chance.choice([TaskState.DONE] * 9 + [TaskState.FAILED])
-            machine.finish(records, state)
+            machine.finish(records, chance.choice([TaskState.DONE] * 9 + [TaskState.FAILED]))
         elif what < 0.6 and entries:
             machine.begin(chance.choice(entries))
         elif what < 0.65 and machine.state.workers:
@@ -230,14 +225,12 @@ def test_every_accepted_task_ends_exactly_once_after_random_events(seed: int) ->
             machine.assign()
     _finish_all(machine)
     ended = [ending.record.number for ending in machine.endings]
-    assert len(ended) == len(set(ended))
-    assert set(ended) == accepted
+    assert (len(ended), set(ended)) == (len(set(ended)), accepted)
     assert all(ending.record.phase == Phase.FINAL for ending in machine.endings)
 
 
 def _finish_all(machine: CheckedScheduler) -> None:
-    pool = machine.state.pools["main"]
-    pool.failures = 0
+    machine.state.pools["main"].failures = 0
     for _ in range(20_000):
         if not machine.state.tasks:
             return

@@ -1,8 +1,6 @@
 """Tasks that come after others: no child starts before all its parents are DONE, and a parent that
 ends otherwise ends its children."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, route
 from claimant import Claimant
@@ -14,11 +12,6 @@ from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.forecast import UNKNOWN, Forecast
 
 UNHAPPY = [TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED]
-
-
-@pytest.fixture
-def machine() -> CheckedScheduler:
-    return CheckedScheduler()
 
 
 def sent(machine: CheckedScheduler) -> list[TaskRecord]:
@@ -39,123 +32,118 @@ def is_empty(machine: CheckedScheduler) -> bool:
     return not any(left) and not table.count("")
 
 
-def test_child_is_sent_when_all_its_parents_are_done(machine: CheckedScheduler) -> None:
-    first, second = machine.submit(2)
-    (child,) = machine.submit(after=(first, second))
-    records = sent(machine)
+def test_child_is_sent_when_all_its_parents_are_done(pair: CheckedScheduler) -> None:
+    first, second = pair.submit(2)
+    (child,) = pair.submit(after=(first, second))
+    records = sent(pair)
     assert [r.number for r in records] == [first, second]
-    assert phase(machine, child) == Phase.DEPENDENT
-    machine.finish([r for r in records if r.number == first])
-    assert not sent(machine), "one parent is not enough"
-    machine.finish([r for r in records if r.number == second])
-    (record,) = sent(machine)
+    assert phase(pair, child) == Phase.DEPENDENT
+    pair.finish([r for r in records if r.number == first])
+    assert not sent(pair), "one parent is not enough"
+    pair.finish([r for r in records if r.number == second])
+    (record,) = sent(pair)
     assert record.number == child
-    machine.finish([record])
-    assert is_empty(machine)
+    pair.finish([record])
+    assert is_empty(pair)
 
 
-def test_tasks_without_dependencies_overtake_a_dependent_one(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    (child,) = machine.submit(after=(parent,))
-    (other,) = machine.submit()
-    assert {r.number for r in sent(machine)} == {parent, other}
-    assert phase(machine, child) == Phase.DEPENDENT
+def test_tasks_without_dependencies_overtake_a_dependent_one(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    (child,) = pair.submit(after=(parent,))
+    (other,) = pair.submit()
+    assert {r.number for r in sent(pair)} == {parent, other}
+    assert phase(pair, child) == Phase.DEPENDENT
 
 
 @pytest.mark.parametrize("final", UNHAPPY)
-def test_child_of_a_parent_that_is_not_done_fails_and_names_it(
-    machine: CheckedScheduler, final: TaskState
-) -> None:
-    (parent,) = machine.submit()
-    children = machine.submit(2, after=(parent,))
-    machine.finish(sent(machine), final)
-    machine.assign()
-    machine.tick()
-    ended = endings(machine)
+def test_child_of_failed_parent_names_it(pair: CheckedScheduler, final: TaskState) -> None:
+    (parent,) = pair.submit()
+    children = pair.submit(2, after=(parent,))
+    pair.finish(sent(pair), final)
+    pair.assign()
+    pair.tick()
+    ended = endings(pair)
     for child in children:
         assert (ended[child].state, ended[child].reason) == (TaskState.FAILED, DEPENDENCY)
         assert ended[child].parent == parent
-    assert is_empty(machine)
+    assert is_empty(pair)
 
 
-def test_cancelled_waiting_parent_fails_its_child(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    (child,) = machine.submit(after=(parent,))
-    (grandchild,) = machine.submit(after=(child,))
-    machine.keep(machine.scheduler.cancel([parent], machine.now_ns)[1])
-    assert machine.state.is_active, "the next tick comes soon"
-    machine.tick()
-    ended = endings(machine)
+def test_cancelled_waiting_parent_fails_its_child(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    (child,) = pair.submit(after=(parent,))
+    (grandchild,) = pair.submit(after=(child,))
+    pair.keep(pair.scheduler.cancel([parent], pair.now_ns)[1])
+    assert pair.state.is_active, "the next tick comes soon"
+    pair.tick()
+    ended = endings(pair)
     assert (ended[child].parent, ended[grandchild].parent) == (parent, child)
-    assert is_empty(machine)
+    assert is_empty(pair)
 
 
-def test_chain_of_10000_ends_without_recursion_a_part_at_each_tick(
-    machine: CheckedScheduler,
-) -> None:
-    scheduler, state = machine.scheduler, machine.state
-    (last,) = machine.submit()
+def test_chain_of_10000_ends_without_recursion_in_parts(pair: CheckedScheduler) -> None:
+    scheduler, state = pair.scheduler, pair.state
+    (last,) = pair.submit()
     first = last
     for _ in range(10_000):  # without checks, which look at all tasks
         terms = TaskOptions(after=(last,))
-        batch = SubmitBatch(b"client", terms, "key", 0, state.next_task, machine.now_ns)
+        batch = SubmitBatch(b"client", terms, "key", 0, state.next_task, pair.now_ns)
         last = batch.first
         scheduler.submit(batch, [TaskSpec(b"program", 100, 0)], [route()])
-    _, actions = scheduler.cancel([first], machine.now_ns)
+    _, actions = scheduler.cancel([first], pair.now_ns)
     ticks = 0
     while state.dependencies.failed:
-        actions += scheduler.tick(machine.now_ns)
+        actions += scheduler.tick(pair.now_ns)
         ticks += 1
     ended = [action for action in actions if isinstance(action, TaskEnded)]
     assert [e.record.number for e in ended] == list(range(first, last + 1))
-    assert [e.parent for e in ended[1:]] == list(range(first, last))
-    assert ticks == 40
-    assert is_empty(machine)
+    assert ([e.parent for e in ended[1:]], ticks) == (list(range(first, last)), 40)
+    assert is_empty(pair)
 
 
-def test_cancelled_child_leaves_the_table(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    children = machine.submit(2, after=(parent,))
+def test_cancelled_child_leaves_the_table(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    children = pair.submit(2, after=(parent,))
     for child in children:
-        value, actions = machine.scheduler.cancel([child], machine.now_ns)
-        machine.keep(actions)
+        value, actions = pair.scheduler.cancel([child], pair.now_ns)
+        pair.keep(actions)
         assert value == ["cancelled"]
-    machine.finish(sent(machine))
-    assert not sent(machine)
-    assert is_empty(machine)
+    pair.finish(sent(pair))
+    assert not sent(pair)
+    assert is_empty(pair)
 
 
-def test_dependent_task_ends_at_its_queue_timeout(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    (child,) = machine.submit(after=(parent,), queue_timeout_s=5.0)
-    records = sent(machine)
-    machine.hear()
-    machine.tick(6)
-    assert endings(machine)[child].state is TaskState.EXPIRED
-    machine.finish(records)
-    assert is_empty(machine)
+def test_dependent_task_ends_at_its_queue_timeout(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    (child,) = pair.submit(after=(parent,), queue_timeout_s=5.0)
+    records = sent(pair)
+    pair.hear()
+    pair.tick(6)
+    assert endings(pair)[child].state is TaskState.EXPIRED
+    pair.finish(records)
+    assert is_empty(pair)
 
 
-def test_rollback_removes_parents_and_children(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    (child,) = machine.submit(after=(parent,))
+def test_rollback_removes_parents_and_children(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    (child,) = pair.submit(after=(parent,))
     for number in (parent, child):
-        machine.scheduler.rollback_submit(number, 1, machine.now_ns)
-    machine.tick()
-    assert is_empty(machine)
+        pair.scheduler.rollback_submit(number, 1, pair.now_ns)
+    pair.tick()
+    assert is_empty(pair)
 
 
-def test_lost_worker_under_a_parent_changes_nothing(machine: CheckedScheduler) -> None:
-    (parent,) = machine.submit()
-    (child,) = machine.submit(after=(parent,))
-    (record,) = sent(machine)
-    machine.lose(record.worker)
-    machine.revive()
-    (again,) = sent(machine)
+def test_lost_worker_under_a_parent_changes_nothing(pair: CheckedScheduler) -> None:
+    (parent,) = pair.submit()
+    (child,) = pair.submit(after=(parent,))
+    (record,) = sent(pair)
+    pair.lose(record.worker)
+    pair.revive()
+    (again,) = sent(pair)
     assert again.number == parent
-    assert phase(machine, child) == Phase.DEPENDENT
-    machine.finish([again])
-    assert [r.number for r in sent(machine)] == [child]
+    assert phase(pair, child) == Phase.DEPENDENT
+    pair.finish([again])
+    assert [r.number for r in sent(pair)] == [child]
 
 
 def test_drained_device_waits_for_its_dependent_tasks() -> None:
@@ -174,28 +162,23 @@ def test_drained_device_waits_for_its_dependent_tasks() -> None:
     assert machine.state.controls.of("other").drained
 
 
-def test_reason_names_the_parent_and_its_state_and_the_wait_is_unknown(
-    machine: CheckedScheduler,
-) -> None:
-    first, second = machine.submit(2)
-    (child,) = machine.submit(after=(first, second))
-    record = machine.state.tasks[child]
+def test_reason_names_parent_and_state_and_wait_is_unknown(pair: CheckedScheduler) -> None:
+    first, second = pair.submit(2)
+    (child,) = pair.submit(after=(first, second))
+    record = pair.state.tasks[child]
 
     def reason() -> str:
-        return pending_reason(machine.state, record, machine.now_ns)
+        return pending_reason(pair.state, record, pair.now_ns)
 
     assert reason() == "waits for t-1 (QUEUED) and 1 more"
-    assert Forecast(machine.state, machine.now_ns).task_us(record) == UNKNOWN
-    records = {r.number: r for r in sent(machine)}
-    machine.begin(records[first])
+    assert Forecast(pair.state, pair.now_ns).task_us(record) == UNKNOWN
+    records = {r.number: r for r in sent(pair)}
+    pair.begin(records[first])
     assert reason() == "waits for t-1 (RUNNING) and 1 more"
-    machine.finish([records[first]])
+    pair.finish([records[first]])
     assert reason() == "waits for t-2 (QUEUED)"
-    machine.finish([records[second]], TaskState.FAILED)
+    pair.finish([records[second]], TaskState.FAILED)
     assert reason() == "ends: t-2 did not end as DONE"
-
-
-# --- reservations ---------------------------------------------------------------------------------
 
 
 def test_units_come_first_then_the_parent(host: Claimant) -> None:
@@ -251,12 +234,9 @@ def test_end_of_a_reservation_cancels_its_dependent_tasks(host: Claimant) -> Non
     assert not host.state.dependencies.by_task
 
 
-# --- random graphs --------------------------------------------------------------------------------
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_random_graphs_end_in_their_order_and_leave_nothing(data: st.DataObject) -> None:
+def test_random_graphs_end_in_order_and_leave_nothing(data: st.DataObject) -> None:
     """No child starts before all its parents are DONE; it fails if and only if one of them did not
     end as DONE; every task ends, whatever is cancelled and whichever worker dies."""
     machine = CheckedScheduler()
@@ -298,8 +278,7 @@ def test_random_graphs_end_in_their_order_and_leave_nothing(data: st.DataObject)
     assert ended.keys() == parents.keys()
     for number, after in parents.items():
         is_failed = any(ended[parent].state is not TaskState.DONE for parent in after)
-        depends = ended[number].reason == DEPENDENCY
-        assert depends == (is_failed and number not in cancelled)
+        assert (ended[number].reason == DEPENDENCY) == (is_failed and number not in cancelled)
         assert not (is_failed and number in started)
     assert is_empty(machine)
 

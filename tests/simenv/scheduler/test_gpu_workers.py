@@ -1,11 +1,10 @@
 """Workers with a GPU each: which one they get, what happens to it when they end, and refusals."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
+from failing import fails
 
 from launcher.base import Gpu, Node
 from simenv.config.paths import gpu_environ
@@ -47,36 +46,16 @@ def starts(machine: CheckedScheduler) -> dict[str, tuple[str, ...]]:
     return {action.worker: action.gpus for action in entries}
 
 
-def test_workers_of_other_engines_have_no_gpu() -> None:
+def test_gpus_bound_workers_and_go_to_successors() -> None:
     assert [rank_gpus(PoolSpec("p", engine)) for engine in ("any", "statevector", "gpu")] == [
         0, 0, 1,
     ]  # fmt: skip
     machine = CheckedScheduler(limits=gpu_cluster(2), specs=(PoolSpec("main"), pool()))
     assert machine.state.workers["main-0"].gpus == ()
-
-
-def test_each_worker_gets_a_gpu_of_its_own_by_uuid() -> None:
-    machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
-    assert starts(machine) == {"g-0": ("GPU-aaaa",), "g-1": ("GPU-bbbb",)}
-    assert machine.state.nodes.hosts["n1"].free_gpus == []
-
-
-def test_gpus_of_other_nodes_are_numbered_within_the_allocation() -> None:
-    machine = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),))
-    workers = machine.state.workers.values()
-    assert sorted((w.host.node.name, *w.gpus) for w in workers) == [
-        ("n2", "0"), ("n2", "1"), ("n3", "0"),
-    ]  # fmt: skip
-
-
-def test_no_more_workers_start_than_there_are_gpus() -> None:
     machine = CheckedScheduler(limits=gpu_cluster(2), specs=(pool(3),))
     assert len(machine.state.workers) == 2
     (info,) = pool_infos(machine.state)
     assert "GPU" in info.reason
-
-
-def test_gpu_of_a_lost_worker_goes_to_its_successor() -> None:
     machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
     machine.lose("g-0")
     assert machine.state.nodes.hosts["n1"].free_gpus == ["GPU-aaaa"]
@@ -84,7 +63,17 @@ def test_gpu_of_a_lost_worker_goes_to_its_successor() -> None:
     assert machine.state.workers["g-0"].gpus == ("GPU-aaaa",)
 
 
-def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
+def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
+    machine = CheckedScheduler(limits=gpu_cluster(2, uuids=UUIDS), specs=(pool(),))
+    assert starts(machine) == {"g-0": ("GPU-aaaa",), "g-1": ("GPU-bbbb",)}
+    assert machine.state.nodes.hosts["n1"].free_gpus == []
+    workers = CheckedScheduler(limits=gpu_cluster(0, 2, 1), specs=(pool(3),)).state.workers.values()
+    assert sorted((w.host.node.name, *w.gpus) for w in workers) == [
+        ("n2", "0"), ("n2", "1"), ("n3", "0"),
+    ]  # fmt: skip
+
+
+def test_workers_auto_is_what_gpus_suffice_for() -> None:
     nodes = gpu_cluster(2, 1, 0).nodes
     (value,) = with_workers_of_gpus((pool(1, auto_workers=True),), nodes)
     assert (value.min, value.max) == (3, 3)
@@ -92,34 +81,31 @@ def test_workers_auto_is_one_worker_for_each_gpu_of_the_pools_nodes() -> None:
     assert (some.min, some.max) == (2, 2)
     plain = PoolSpec("p", min=5, max=5)
     assert with_workers_of_gpus((plain,), nodes) == (plain,)
+    for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
+        spec = pool(1, auto_workers=True, ranks=ranks)
+        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
+        assert (value.min, value.max) == (workers, workers), (gpus, ranks)
 
 
-def test_workers_auto_of_an_engine_without_gpus_is_refused() -> None:
+def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
     with pytest.raises(ConfigError, match="engine 'statevector' uses none") as caught:
         with_workers_of_gpus((PoolSpec("p", "statevector", auto_workers=True),), ())
     assert "engine=gpu" in caught.value.hint
-
-
-def test_pool_of_gpus_on_nodes_without_any_is_refused_with_a_way_out() -> None:
-    with pytest.raises(ConfigError, match="a rank needs 1 GPUs; the largest node has 0") as caught:
+    with pytest.raises(ConfigError, match="1 GPUs; the largest node has 0") as caught:
         check_pools((pool(1),), gpu_cluster(0))
     assert "--gpus-per-node=1" in caught.value.hint
     check_pools((pool(2),), gpu_cluster(2))
     assert workers_that_fit(pool(3), gpu_cluster(2), 3) == 2
 
 
-def test_worker_of_several_ranks_needs_a_gpu_for_each() -> None:
+def test_ranks_have_gpus_of_their_own_alone() -> None:
     check_pools((pool(1, ranks=2),), gpu_cluster(2))
     check_pools((pool(1, ranks=2),), gpu_cluster(1, 1))
     with pytest.raises(ConfigError, match="2 ranks of 1 slot, 1 GPU each; its nodes hold 1"):
         check_pools((pool(1, ranks=2),), gpu_cluster(1))
     with pytest.raises(ConfigError, match="2 workers of 2 ranks do not fit, 1 do"):
         check_pools((pool(2, ranks=2),), gpu_cluster(3))
-
-
-def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -> None:
-    limits = gpu_cluster(2, 1, uuids=UUIDS)
-    machine = CheckedScheduler(limits=limits, specs=(pool(1, ranks=3),))
+    machine = CheckedScheduler(limits=gpu_cluster(2, 1, uuids=UUIDS), specs=(pool(1, ranks=3),))
     assert starts(machine) == {"g-0": ("GPU-aaaa", "GPU-bbbb", "0")}
     hosts = machine.state.nodes.hosts
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [[], []]
@@ -127,16 +113,6 @@ def test_each_rank_gets_a_gpu_of_its_own_and_all_are_freed_with_their_worker() -
     assert [hosts[name].free_gpus for name in ("n1", "n2")] == [list(UUIDS), ["0"]]
     machine.tick(60.0)
     assert machine.state.workers["g-0"].gpus == ("GPU-aaaa", "GPU-bbbb", "0")
-
-
-def test_workers_auto_of_several_ranks_is_as_many_as_their_gpus_suffice_for() -> None:
-    for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
-        spec = pool(1, auto_workers=True, ranks=ranks)
-        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
-        assert (value.min, value.max) == (workers, workers), (gpus, ranks)
-
-
-def test_worker_is_shown_its_own_gpu_alone() -> None:
     assert dict(gpu_environ("GPU-bbbb")) == {
         "CUDA_VISIBLE_DEVICES": "GPU-bbbb",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -225,9 +201,8 @@ def test_refusal_names_a_pool_of_two_gpus_only_where_there_could_be_one() -> Non
         (with_gpus(H200, H200), 36, False),
     )
     for limits, n, is_named in cases:
-        with pytest.raises(InfeasibleError, match=f"{n} qubits in single") as caught:
-            chosen(n, limits, **terms)
-        assert (two in caught.value.hint) == is_named, (n, caught.value.hint)
+        error = fails(InfeasibleError, f"{n} qubits in single", chosen, n, limits, **terms)
+        assert (two in error.hint) == is_named, (n, error.hint)
     with pytest.raises(InfeasibleError, match="2 ranks were asked for") as caught:
         chosen(20, with_gpus(H200, H200), engine="gpu", ranks=2)
     assert caught.value.hint == two.removeprefix("or ").replace("a pool", "start a pool")
@@ -239,24 +214,20 @@ def test_refusal_names_a_pool_of_two_gpus_only_where_there_could_be_one() -> Non
 def test_gradient_over_ranks_is_refused_at_submission() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     pools, limits = (pool(1, ranks=2),), with_gpus(H200, H200)
-    with pytest.raises(InfeasibleError, match="no gradients over ranks"):
-        choose(wide(20), terms, pools, limits)
+    fails(InfeasibleError, "no gradients over ranks", choose, wide(20), terms, pools, limits)
     assert choose(wide(12), terms, pools, limits).engine == "gpu", "narrow: on the first GPU"
 
 
-def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
-    with pytest.raises(InfeasibleError, match=r"NVIDIA A100, has 38\.5 GiB"):
-        chosen(32, with_gpus(H200, A100), engine="gpu")
+def test_smallest_gpu_and_two_states_of_gradients_are_the_limit() -> None:
+    fails(InfeasibleError, r"A100, has 38\.5 GiB", chosen, 32, with_gpus(H200, A100), engine="gpu")
     assert chosen(31, with_gpus(H200, A100), engine="gpu").engine == "gpu"
     (info,) = pool_infos(CheckedScheduler(limits=with_gpus(H200, A100), specs=(pool(1),)).state)
     assert info.max_qubits == 31
-
-
-def test_gradients_hold_two_states_on_the_gpu() -> None:
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
-        item = candidates(wide(n), terms, (pool(1),), with_gpus(H200))[0]
-        assert (item.route is not None) == fits
+        assert (
+            candidates(wide(n), terms, (pool(1),), with_gpus(H200))[0].route is not None
+        ) == fits
 
 
 def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones() -> None:

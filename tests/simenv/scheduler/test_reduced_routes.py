@@ -1,10 +1,9 @@
 """What is taken into account of programs of which an engine runs only a part."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError
 from simenv.model import Observable, PoolSpec, TaskOptions
@@ -60,40 +59,30 @@ def test_program_is_routed_by_width_of_its_widest_independent_part() -> None:
     assert "20 of 60 qubits at once" in result.reason
     assert alone.memory_bytes <= result.memory_bytes < 1.5 * alone.memory_bytes
     assert alone.evolve_us < result.evolve_us < 6 * alone.evolve_us
-    with pytest.raises(InfeasibleError, match="60 qubits"):
-        routed(apart, "aer")
+    fails(InfeasibleError, "60 qubits", routed, apart, "aer")
     wide = routed(tangled(24, 12, 2), outputs=("probabilities",))
     assert wide.num_qubits == 24  # the distribution is of all
 
 
-def test_requested_outputs_determine_which_qubits_count() -> None:
+def test_outputs_determine_reduction_of_large_programs() -> None:
     circuit = tangled(60, 20, 0)
     label = "I" * 59 + "X"
     assert routed(circuit, outputs=("expectation",), labels=(label,)).num_qubits == 20
-    with pytest.raises(InfeasibleError):
-        routed(circuit, "statevector", outputs=("statevector",))
+    fails(InfeasibleError, "", routed, circuit, "statevector", outputs=("statevector",))
     with pytest.raises(InfeasibleError):
         routed(circuit, "statevector", outputs=("expectation",), labels=(label, "Z" * 59))
     with pytest.raises(InfeasibleError):  # too wide, whatever is left out
         routed(tangled(60, 30, 30), "statevector")
-
-
-def test_profile_of_small_program_is_not_reduced() -> None:
     circuit = tangled(12, 6, 1)
     assert profile(circuit, ("counts",)) == profile(circuit)
 
 
 def test_only_engines_that_reduce_programs_get_reduced_profile() -> None:
     result = profile(tangled(20, 10, 1), ("counts",))
-    assert result.kept is not None
     assert result.kept.widest == 10
     assert result.kept.operations < result.operations
-    aer = catalog.card("aer")
-    assert aer is not None
-    assert ENGINE is not None
-    assert aer.effective_profile(result, ("counts",)) is result
+    assert catalog.card("aer").effective_profile(result, ("counts",)) is result
     outcome = ENGINE.effective_profile(result, ("counts",))
     assert (outcome.num_qubits, outcome.operations) == (10, result.kept.operations)
-    gates = outcome.gates_1q + outcome.gates_2q + outcome.gates_many
-    assert gates == outcome.operations - 2
+    assert (outcome.gates_1q + outcome.gates_2q + outcome.gates_many) == outcome.operations - 2
     assert msgspec.structs.replace(outcome, num_qubits=20).num_clbits == result.num_clbits

@@ -1,12 +1,11 @@
-"""A service with two owners and credits; no faults are left to the next test."""
-
-from __future__ import annotations
+"""A service, and one with two owners and credits; no faults are left to the next test."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from reservation_harness import ReservationHarness
+from service import ServiceHarness
 
 from simenv.service import fault_injection
 
@@ -15,6 +14,18 @@ from simenv.service import fault_injection
 def _no_faults() -> Iterator[None]:
     yield
     fault_injection.install("")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ServiceHarness:
+    return ServiceHarness(tmp_path)
+
+
+@pytest.fixture
+def ready(bench: ServiceHarness) -> ServiceHarness:
+    """With a worker that has joined."""
+    bench.join()
+    return bench
 
 
 @pytest.fixture

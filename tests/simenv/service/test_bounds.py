@@ -1,20 +1,29 @@
 """Numbers no journal, clock or message can hold are turned away; the loop goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
+from reservation_harness import ReservationHarness
 from service import ServiceHarness, program, spec
 
 from simenv.client.reservations import reservation_request
 from simenv.client.submission.options import checked_options
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError, OptionError
-from simenv.model import Observable, ReservationRequest, TaskOptions, decode_program, task_number
+from simenv.model import (
+    AdmissionPolicy,
+    AdmissionReason,
+    DeviceProfile,
+    Observable,
+    ReservationRequest,
+    TaskOptions,
+    decode_program,
+    task_number,
+)
 from simenv.model.task_rules import (
     MAX_NAME_CHARS,
     MAX_PREFERRED,
@@ -30,7 +39,7 @@ from simenv.service.admission import background_checks, controller as admission
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
 from simenv.wire import codec
-from simenv.wire.messages import client as m
+from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import Release, Reserve
 
 BEYOND = 2**63
@@ -52,23 +61,18 @@ BEYOND = 2**63
     ],
     ids=lambda question: type(question).__name__,
 )
-def test_number_beyond_journal_range_is_refused(tmp_path: Path, question: m.FromClient) -> None:
-    bench = ServiceHarness(tmp_path)
-    (refused,) = bench.say(question)
-    assert isinstance(refused, m.Refused)
+def test_number_beyond_journal_is_refused(bench: ServiceHarness, question: m.FromClient) -> None:
+    refused = bench.get(m.Refused, question)
     assert (refused.request, refused.refusals[0].code) == (7, "protocol")
     assert bench.submit(spec()) == m.Accepted(5, 1, 1)
 
 
 def test_number_beyond_journal_range_raises_journal_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db", "process")
-    with pytest.raises(JournalError):
-        journal.records.seq_of(BEYOND)
-    with pytest.raises(JournalError):
-        journal.index([(BEYOND, 1)], 1)
+    fails(JournalError, "", journal.records.seq_of, BEYOND)
+    fails(JournalError, "", journal.index, [(BEYOND, 1)], 1)
     journal.cursor("", "mine", BEYOND)
-    with pytest.raises(JournalError):
-        journal.commit()
+    fails(JournalError, "", journal.commit)
 
 
 def test_task_id_beyond_journal_range_is_invalid() -> None:
@@ -78,16 +82,13 @@ def test_task_id_beyond_journal_range_is_invalid() -> None:
 
 @pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1.0])
 @pytest.mark.parametrize("field", ["queue_timeout_s", "run_timeout_s"])
-def test_task_timeout_out_of_range_is_refused(tmp_path: Path, field: str, seconds: float) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_task_timeout_beyond_is_refused(bench: ServiceHarness, field: str, seconds: float) -> None:
     refused = bench.submit(spec(), terms=TaskOptions(**{field: seconds}))  # type: ignore[arg-type]
-    assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert field in refused.refusals[0].message
 
 
-def test_endless_timeout_in_old_journal_is_reduced_to_maximum(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_endless_timeout_in_old_journal_is_reduced_to_maximum(bench: ServiceHarness) -> None:
     endless = TaskOptions(queue_timeout_s=1e300, run_timeout_s=1e300)
     bench.submit(spec())
     (row,) = bench.journal.records.accepted()
@@ -97,7 +98,6 @@ def test_endless_timeout_in_old_journal_is_reduced_to_maximum(tmp_path: Path) ->
     bench.restart()
     bench.join()
     task = bench.assigned()[-1]
-    assert bench.work is not None
     bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
     bench.step()
     terms = bench.state.tasks[2].batch.terms
@@ -112,36 +112,29 @@ def test_pool_idle_time_out_of_range_is_refused(idle_s: float) -> None:
 
 @pytest.mark.parametrize("key", ["silent_s", "worker_lease_s"])
 def test_worker_timeouts_below_three_heartbeats_are_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        convert({key: 2.5})
+    fails(ConfigError, key, convert, {key: 2.5})
     assert getattr(convert({key: 3.0}), key) == 3.0
 
 
 @pytest.mark.parametrize("kind", [m.WatchResults, m.GetTasks, m.Cancel])
 def test_query_about_too_many_tasks_is_refused(
-    tmp_path: Path, kind: type[m.WatchResults | m.GetTasks | m.Cancel]
+    bench: ServiceHarness, kind: type[m.WatchResults | m.GetTasks | m.Cancel]
 ) -> None:
-    bench = ServiceHarness(tmp_path)
     assert not isinstance(bench.say(kind(7, [1] * m.MAX_QUESTION_TASKS))[0], m.Refused)
-    (refused,) = bench.say(kind(7, [1] * (m.MAX_QUESTION_TASKS + 1)))
-    assert isinstance(refused, m.Refused)
+    bench.refusal(kind(7, [1] * (m.MAX_QUESTION_TASKS + 1)))
 
 
-def test_task_with_more_counts_than_limit_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_task_with_more_counts_than_limit_is_refused(bench: ServiceHarness) -> None:
     wide = spec(program=program(20).packed(), shots=2**31 - 1)
     assert isinstance(bench.submit(wide), m.Accepted)  # 2^20 outcomes of 8 bytes
     wider = msgspec.structs.replace(wide, program=program(26).packed())
-    refused = bench.submit(wider, key="~w")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+    assert bench.refused(wider, key="~w").code == "limit"
     few = msgspec.structs.replace(wider, shots=1000)
     assert isinstance(bench.submit(few, key="~f"), m.Accepted)
 
 
 @pytest.mark.parametrize("output", ["statevector", "probabilities"])
-def test_arrays_of_too_many_bindings_are_refused(tmp_path: Path, output: str) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_arrays_of_too_many_bindings_are_refused(bench: ServiceHarness, output: str) -> None:
     turned = msgspec.structs.replace(
         program(20), num_slots=1, slots=np.array([0, 0], np.int32).tobytes(), num_clbits=0
     )
@@ -158,14 +151,11 @@ def test_arrays_of_too_many_bindings_are_refused(tmp_path: Path, output: str) ->
     few = spec(program=names, shots=0, bindings=bytes(8 * 16), count=16)
     assert isinstance(bench.submit(few, terms=terms), m.Accepted)
     result = spec(program=names, shots=0, bindings=bytes(8 * 17), count=17)
-    refused = bench.submit(result, terms=terms, key="~m")
-    assert isinstance(refused, m.Refused)
-    assert f"17 bindings of 20 qubits with {output}" in refused.refusals[0].message
+    refused = bench.refused(result, terms=terms, key="~m")
+    assert f"17 bindings of 20 qubits with {output}" in refused.message
 
 
-def test_invalid_program_submitted_many_times_is_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_program_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(
         background_checks,
@@ -175,15 +165,11 @@ def test_invalid_program_submitted_many_times_is_decoded_once(
     bench = ServiceHarness(tmp_path)
     bad = program(2, float("nan")).packed()
     refused = bench.submit(*[spec(program=bad, seed=k) for k in range(100)])
-    assert isinstance(refused, m.Refused)
-    assert [refusal.index for refusal in refused.refusals] == list(range(100))
-    assert len(opened) == 1
+    assert ([refusal.index for refusal in refused.refusals], len(opened)) == (list(range(100)), 1)
 
 
 @pytest.mark.parametrize(("worth", "most"), [(2**17, 20), (2**14, 5)])
-def test_admission_examines_bounded_bytes_of_new_programs_per_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, most: int
-) -> None:
+def test_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, most: int) -> None:
     monkeypatch.setattr(admission, "EXAMINED_BYTES", worth)
     bench = ServiceHarness(tmp_path)
     others = [spec(program=program(k + 1).packed()) for k in range(20)]
@@ -206,20 +192,14 @@ def test_number_of_cursors_is_limited(tmp_path: Path, monkeypatch: pytest.Monkey
         bench.say(m.Ack(1, name, 1))
     assert bench.journal.records.cursors_of("") == 3
     assert bench.say(m.Ack(1, "a", 1)) == [m.Acked(1, 1)]
-    (refused,) = bench.say(m.Ack(1, "e", 1))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+    assert bench.refusal(m.Ack(1, "e", 1)).code == "limit"
 
 
-def test_submission_too_large_to_forward_to_worker_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    refused = bench.submit(spec(program=bytes(m.MAX_MESSAGE_BYTES - 2**20)))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "limit"
+def test_submission_too_large_to_forward_to_worker_is_refused(bench: ServiceHarness) -> None:
+    assert bench.refused(spec(program=bytes(m.MAX_MESSAGE_BYTES - 2**20))).code == "limit"
 
 
-def test_observables_count_in_memory_limit_of_queue(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_observables_count_in_memory_limit_of_queue(bench: ServiceHarness) -> None:
     labels = ("ZZ",) * 10_000
     sums = (Observable(labels, bytes(8 * len(labels))),)
     terms = TaskOptions(outputs=("expectation",), observables=sums)
@@ -235,52 +215,38 @@ def test_observables_count_in_memory_limit_of_queue(tmp_path: Path) -> None:
     assert bench.state.queued_bytes == queued_bytes
 
 
-def test_admission_stores_task_options_by_their_digest(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_admission_stores_task_options_by_their_digest(bench: ServiceHarness) -> None:
     labels = ("ZZ",) * 10_000
     terms = TaskOptions(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
     bench.submit(spec(), terms=terms)
     admission = bench.loop.submit_queue.admission
-    assert admission is not None
     assert {len(terms_digest) for terms_digest in admission._checked_terms} == {16}
 
 
 @pytest.mark.parametrize("ranks", [-1, 3, 2 * MAX_RANKS])
-def test_invalid_number_of_ranks_is_refused(tmp_path: Path, ranks: int) -> None:
-    bench = ServiceHarness(tmp_path)
-    refused = bench.submit(spec(), terms=TaskOptions(ranks=ranks))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "option"
-    assert f"ranks={ranks}" in refused.refusals[0].message
+def test_invalid_number_of_ranks_is_refused(bench: ServiceHarness, ranks: int) -> None:
+    refused = bench.refused(spec(), terms=TaskOptions(ranks=ranks))
+    assert refused.code == "option"
+    assert f"ranks={ranks}" in refused.message
 
 
 @pytest.mark.parametrize("field", ["name", "app"])
 @pytest.mark.parametrize("text", ["a\x1b[2J", "a\nb", "a\x9b1A", "\u202egnp"])
-def test_name_with_terminal_control_characters_is_refused(
-    tmp_path: Path, field: str, text: str
-) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_control_characters_are_refused(bench: ServiceHarness, field: str, text: str) -> None:
     refused = bench.submit(terms=TaskOptions(**{field: text}))  # type: ignore[arg-type]
-    assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert refused.refusals[0].message.isprintable()
     accepted = bench.submit(terms=TaskOptions(**{field: "Zürich ψ 量子 (2)"}))  # type: ignore[arg-type]
     assert isinstance(accepted, m.Accepted)
 
 
-def test_reservation_text_with_control_characters_is_refused(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_reservation_text_with_control_characters_is_refused(bench: ServiceHarness) -> None:
     (refused,) = bench.say(Reserve(1, ReservationRequest(job="a\x1b[2J")))
     assert "cannot be printed" in str(refused)
-    (refused,) = bench.say(Release(1, 1, "gone\nforged"))
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "option"
+    assert bench.refusal(Release(1, 1, "gone\nforged")).code == "option"
 
 
-def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fail(*_: object) -> None:
         raise ValueError("math domain error")
@@ -288,7 +254,6 @@ def test_failed_check_of_one_program_refuses_it_and_the_service_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(background_checks, "look", fail)
         refused = bench.submit(spec())
-    assert isinstance(refused, m.Refused)
     assert "failed to check the program (ValueError: math domain" in refused.refusals[0].message
     assert bench.submit(spec(), key="other") == m.Accepted(5, 1, 1)
 
@@ -308,8 +273,7 @@ def test_client_and_service_accept_the_same_largest_options(option: str, most: A
     beyond = 2 * most
     if option == "prefer":
         beyond = [*most, "b"]
-    with pytest.raises(OptionError, match=option):
-        checked_options({option: beyond})  # type: ignore[misc]
+    fails(OptionError, option, checked_options, {option: beyond})
 
 
 def test_client_and_service_accept_the_same_largest_reservation() -> None:
@@ -318,15 +282,89 @@ def test_client_and_service_accept_the_same_largest_reservation() -> None:
 
     check_request(request(MAX_WORKERS, MAX_SECONDS))
     for wrong in ((MAX_WORKERS + 1, 1.0), (1, MAX_SECONDS + 1.0)):
-        with pytest.raises(OptionError, match=r"workers|for_s"):
-            request(*wrong)
+        fails(OptionError, r"workers|for_s", request, *wrong)
     for field, value in (("workers", MAX_WORKERS + 1), ("ttl_ns", MAX_SECONDS * 10**9 + 1)):
         beyond = msgspec.structs.replace(request(1, 1.0), **{field: value})
-        with pytest.raises(OptionError, match=field):
-            check_request(beyond)
+        fails(OptionError, field, check_request, beyond)
 
 
 def test_pools_may_have_the_ranks_that_tasks_may_ask_for() -> None:
     convert({"pools": [{"name": "a", "ranks": MAX_RANKS}]})
-    with pytest.raises(ConfigError, match="ranks"):
-        convert({"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})
+    fails(ConfigError, "ranks", convert, {"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> ReservationHarness:
+    """One for all: nothing here may change it."""
+    office = ReservationHarness(tmp_path_factory.mktemp("office"))
+    office.reserve(4)
+    return office
+
+
+NUMBERS = (-1, 2**62 + 1, 2**63, 2**64 - 1, True, 1.5)
+ASK = ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "workers", "bound_ns")
+
+
+def raw(message: object, path: tuple[str | int, ...], value: object) -> bytes:
+    """A message with one field changed, whatever its type allows."""
+    body = msgspec.msgpack.decode(codec.encode(message))
+    place = body
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return msgspec.msgpack.encode(body)
+
+
+def hear(office: ReservationHarness, body: bytes) -> m.ToClient:
+    office.peer.send(body)
+    office.step()
+    (answer,) = office.heard()
+    return answer
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+@pytest.mark.parametrize("field", [*ASK, *range(7)])
+def test_invalid_reservation(office: ReservationHarness, field: str | int, value: object) -> None:
+    before = office.digest()
+    path: tuple[str | int, ...] = (2, field) if isinstance(field, str) else (2, "workload", field)
+    answer = hear(office, raw(admin.Reserve(9, ReservationRequest(device="main")), path, value))
+    if isinstance(answer, admin.DecisionReply):
+        assert answer.decision.status == "rejected"
+        assert answer.decision.code in (AdmissionReason.INVALID_REQUEST, AdmissionReason.TOO_LARGE)
+    else:
+        assert answer.refusals[0].code == "protocol"
+    assert office.digest() == before
+
+
+@pytest.mark.parametrize("value", NUMBERS)
+@pytest.mark.parametrize(
+    "message",
+    [
+        (admin.Renew(9, 1, 1), (2,)),
+        (admin.Renew(9, 1, 1), (3,)),
+        (admin.Release(9, 1), (2,)),
+        (admin.GetReservations(9, 1), (2,)),
+        *((admin.SetProfile(9, "main", DeviceProfile()), (3, field)) for field in ("device_rate",)),
+        (admin.SetProfile(9, "main", DeviceProfile()), (3, "one_q_gate_ns")),
+        (
+            admin.SetPolicy(9, "main", AdmissionPolicy("credit", total_credits=1)),
+            (3, "total_credits"),
+        ),
+    ],
+    ids=lambda message: f"{type(message[0]).__name__}-{message[1][-1]}",
+)
+def test_message_with_invalid_number_is_refused_without_changes(
+    office: ReservationHarness, message: tuple[object, tuple[str | int, ...]], value: object
+) -> None:
+    before = office.digest()
+    answer = hear(office, raw(*message, value))
+    assert answer.refusals[0].code in ("protocol", "option", "reservation")
+    assert office.digest() == before
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+def test_task_under_bad_reservation_is_refused(office: ReservationHarness, number: int) -> None:
+    before = office.digest()
+    refused = office.under(number, 100)
+    assert refused.refusals[0].code == "reservation"
+    assert office.digest() == before

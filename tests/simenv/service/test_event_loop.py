@@ -1,15 +1,13 @@
 """The loop as clients and workers see it: real journal and machine, in-memory doors."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-import pytest
-from service import ServiceHarness, program, spec
+from service import ServiceHarness, completions, program, spec
 
 from simenv.model import TaskOptions, TaskState
+from simenv.scheduler.core import ClusterLimits
 from simenv.service import fault_injection
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
@@ -18,146 +16,112 @@ from simenv.wire.messages import client as m
 from simenv.wire.transport.sockets import PeerKind
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    fault_injection.install("")
-    return ServiceHarness(tmp_path)
-
-
-def completions(answers: list[m.ToClient]) -> list[m.Completion]:
-    return [c for a in answers if isinstance(a, m.Completed) for c in a.results]
-
-
-def test_a_task_goes_to_the_worker_and_its_result_to_the_client(bench: ServiceHarness) -> None:
-    bench.join()
-    accepted = bench.submit(spec(seed=7))
+def test_a_task_goes_to_the_worker_and_its_result_to_the_client(ready: ServiceHarness) -> None:
+    accepted = ready.submit(spec(seed=7))
     assert accepted == m.Accepted(5, 1, 1)
-    (task,) = bench.assigned()
+    (task,) = ready.assigned()
     assert (task.task, task.seed, task.shots) == (1, 7, 100)
-    (done,) = completions(bench.finish([task], payload=b"result"))
+    (done,) = completions(ready.finish([task], payload=b"result"))
     assert (done.task, done.payload, done.attempts) == (1, b"result", 1)
 
 
-def test_a_repeated_submit_gets_the_same_ids_and_runs_once(bench: ServiceHarness) -> None:
-    bench.join()
+def test_a_repeated_submit_gets_the_same_ids_and_runs_once(ready: ServiceHarness) -> None:
     for key in ("~auto", "mine"):
-        first = bench.submit(spec(seed=1), key=key)
-        again = bench.submit(spec(seed=1), key=key)
-        assert isinstance(first, m.Accepted)
+        first = ready.submit(spec(seed=1), key=key)
+        again = ready.submit(spec(seed=1), key=key)
         assert again == m.Accepted(5, first.first, 1, repeated=True)
-    assert len(bench.assigned()) == 2
+    assert len(ready.assigned()) == 2
 
 
 def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> None:
     bench.submit(spec(seed=1), key="mine")
-    refused = bench.submit(spec(seed=2), key="mine")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "key_conflict"
+    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
 
 
-def test_message_under_key_of_client_itself_is_known_by_its_key_alone(
-    bench: ServiceHarness,
-) -> None:
+def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="~one of a kind")
-    assert isinstance(first, m.Accepted)
     again = bench.submit(spec(seed=2), key="~one of a kind")
-    assert again == m.Accepted(5, first.first, 1, repeated=True)
-    assert len(bench.state.tasks) == 1
+    assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
 def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="mine")
     bench.restart()
     again = bench.submit(spec(seed=1), key="mine")
-    assert isinstance(first, m.Accepted)
-    assert again == m.Accepted(5, first.first, 1, repeated=True)
-    assert len(bench.state.tasks) == 1
+    assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
-def test_accepted_tasks_run_after_restart_with_next_attempt(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(seed=1), spec(seed=2), spec(seed=3))
-    tasks = bench.assigned()
+def test_accepted_tasks_run_after_restart_with_next_attempt(ready: ServiceHarness) -> None:
+    ready.submit(spec(seed=1), spec(seed=2), spec(seed=3))
+    tasks = ready.assigned()
     assert [t.task for t in tasks] == [1, 2, 3]
-    bench.finish(tasks[:1])
-    bench.restart()
-    assert (bench.replayed.queued, bench.replayed.final) == (2, 1)
-    bench.join()
-    again = bench.assigned()
+    ready.finish(tasks[:1])
+    ready.restart()
+    assert (ready.replayed.queued, ready.replayed.final) == (2, 1)
+    ready.join()
+    again = ready.assigned()
     assert [(t.task, t.seed) for t in again] == [(2, 2), (3, 3)]
     assert {t.attempt for t in again}.isdisjoint({t.attempt for t in tasks})
-    unknown = [a for a in bench.say(m.WatchResults(9, [1, 2, 3])) if isinstance(a, m.UnknownTasks)]
+    unknown = [a for a in ready.say(m.WatchResults(9, [1, 2, 3])) if isinstance(a, m.UnknownTasks)]
     assert unknown == [m.UnknownTasks(9, [])]
-    (two, three) = completions(bench.finish(again))
+    (two, three) = completions(ready.finish(again))
     assert (two.attempts, three.attempts) == (2, 2)
 
 
-def test_result_of_attempt_before_restart_is_ignored(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    old = bench.assigned()
-    bench.restart()
-    bench.join()
-    assert completions(bench.finish(old)) == []
-    assert len(bench.state.tasks) == 1
+def test_result_of_attempt_before_restart_is_ignored(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    old = ready.assigned()
+    ready.restart()
+    ready.join()
+    assert completions(ready.finish(old)) == []
+    assert len(ready.state.tasks) == 1
 
 
 def test_worker_of_earlier_epoch_is_stopped(bench: ServiceHarness) -> None:
-    connection = bench.join(epoch=bench.journal.epoch - 1)
-    body = connection.receive(0.0)
+    body = bench.join(epoch=bench.journal.epoch - 1).receive(0.0)
     assert body is not None
     assert isinstance(codec.to_worker(body), m.StopWorker)
 
 
-def test_task_of_lost_worker_runs_again(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    (first,) = bench.assigned()
-    bench.paper.kill("main-0")
-    bench.step()
-    bench.join()
-    (again,) = bench.assigned()
+def test_task_of_lost_worker_runs_again(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    (first,) = ready.assigned()
+    ready.paper.kill("main-0")
+    ready.step()
+    ready.join()
+    (again,) = ready.assigned()
     assert again.attempt == first.attempt + 1
 
 
-def test_submission_with_invalid_tasks_is_refused_as_a_whole_and_each_one_named(
-    bench: ServiceHarness,
-) -> None:
+def test_submission_with_invalid_tasks_is_refused_and_each_is_named(bench: ServiceHarness) -> None:
     refused = bench.submit(
         spec(), spec(shots=-1), spec(program=b"noise"), spec(program=program(5_000).packed())
     )
-    assert isinstance(refused, m.Refused)
     assert [(r.index, r.code) for r in refused.refusals] == [
         (1, "option"),
         (2, "program"),
         (3, "infeasible"),
     ]
-    assert bench.state.tasks == {}
-    assert bench.journal.records.count_accepted() == 0
+    assert (bench.state.tasks, bench.journal.records.count_accepted()) == ({}, 0)
 
 
 def test_full_queue_refuses_tasks_with_retry_time(tmp_path: Path) -> None:
-    limits = ServiceHarness.__init__.__defaults__[0]  # type: ignore[index]
-    bench = ServiceHarness(tmp_path, limits=type(limits)(2, 2**30, 3, 2**24, 10**10, 10**11))
+    bench = ServiceHarness(tmp_path, limits=ClusterLimits(2, 2**30, 3, 2**24, 10**10, 10**11))
     bench.submit(spec(), spec(), key="a1")
-    refused = bench.submit(spec(), spec(), key="b2")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "queue_full"
-    assert refused.refusals[0].retry_after_s > 0
+    refused = bench.refused(spec(), spec(), key="b2")
+    assert refused.code == "queue_full"
+    assert refused.retry_after_s > 0
     assert isinstance(bench.submit(spec(), key="c3"), m.Accepted)
 
 
 def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, faults="journal.commit.before:2:error")
-    refused = bench.submit(spec(), key="a1")
-    assert isinstance(refused, m.Refused)
-    assert refused.refusals[0].code == "journal"
-    assert "No space left" in refused.refusals[0].message
+    refused = bench.refused(spec(), key="a1")
+    assert refused.code == "journal"
+    assert "No space left" in refused.message
     assert bench.state.tasks == {}
-    (status,) = bench.say(m.GetStatus(3))
-    assert isinstance(status, m.Status)
+    bench.get(m.Status, m.GetStatus(3))
     accepted = bench.submit(spec(), key="a1")
-    assert isinstance(accepted, m.Accepted)
     assert not accepted.repeated
     fault_injection.install("")
 
@@ -173,84 +137,68 @@ def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHar
     assert isinstance(bench.submit(spec()), m.Accepted)
 
 
-def test_a_client_that_watches_gets_the_result_too(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    other = bench.listener.connect(PeerKind.CLIENT, b"other")
-    bench.say(m.WatchResults(1, [1, 99]), other)
-    bench.finish(bench.assigned())
-    (done,) = completions(bench.heard(other))
+def test_a_client_that_watches_gets_the_result_too(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    other = ready.listener.connect(PeerKind.CLIENT, b"other")
+    ready.say(m.WatchResults(1, [1, 99]), other)
+    ready.finish(ready.assigned())
+    (done,) = completions(ready.heard(other))
     assert done.task == 1
 
 
-def test_cancel_reply_states_whether_task_was_waiting_running_ended_or_unknown(
-    bench: ServiceHarness,
-) -> None:
-    bench.join()
-    bench.submit(spec(), key="a1")
-    running = bench.assigned()
-    bench.submit(*[spec(seed=k) for k in range(300)], key="b2")
-    waiting = max(bench.state.tasks)
-    (first,) = [a for a in bench.say(m.Cancel(1, [waiting])) if isinstance(a, m.Cancelled)]
+def test_cancel_reply_states_if_task_waited_ran_ended_or_is_unknown(ready: ServiceHarness) -> None:
+    ready.submit(spec(), key="a1")
+    running = ready.assigned()
+    ready.submit(*[spec(seed=k) for k in range(300)], key="b2")
+    waiting = max(ready.state.tasks)
+    (first,) = [a for a in ready.say(m.Cancel(1, [waiting])) if isinstance(a, m.Cancelled)]
     assert first.words == ["cancelled"]
-    (second,) = bench.say(m.Cancel(2, [running[0].task, waiting, 10**6]))
-    assert isinstance(second, m.Cancelled)
+    second = ready.get(m.Cancelled, m.Cancel(2, [running[0].task, waiting, 10**6]))
     assert second.words == ["cancelling", "final", "unknown"]
-    (done,) = completions(bench.finish(running, TaskState.CANCELLED))
+    (done,) = completions(ready.finish(running, TaskState.CANCELLED))
     assert m.STATES[done.state] is TaskState.CANCELLED
-    failure = codec.failure(done.payload)
-    assert failure.reason == "cancelled"
+    assert codec.failure(done.payload).reason == "cancelled"
 
 
-def test_completions_are_numbered_and_a_cursor_survives_a_restart(bench: ServiceHarness) -> None:
-    bench.join()
+def test_completions_are_numbered_and_a_cursor_survives_a_restart(ready: ServiceHarness) -> None:
     for key in ("a1", "b2", "c3"):
-        bench.submit(spec(), spec(seed=2), key=key)
-        bench.finish(bench.assigned())
-    assert bench.say(m.Ack(1, "mine", 4)) == [m.Acked(1, 4)]
+        ready.submit(spec(), spec(seed=2), key=key)
+        ready.finish(ready.assigned())
+    assert ready.say(m.Ack(1, "mine", 4)) == [m.Acked(1, 4)]
     for wrong in (m.Ack(1, "mine", 7), m.Ack(1, "mine", -1), m.Ack(1, "", 4)):
-        (refused,) = bench.say(wrong)
-        assert isinstance(refused, m.Refused)
-    bench.restart()
-    assert bench.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
-    (page,) = bench.say(m.GetCompletions(1, 4))
-    assert isinstance(page, m.CompletionPage)
-    assert page.newest == 6
-    assert [g.first_seq for g in page.groups] == [5]
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
+        ready.refusal(wrong)
+    ready.restart()
+    assert ready.say(m.GetCursor(1, "mine")) == [m.Acked(1, 4)]
+    page = ready.get(m.CompletionPage, m.GetCompletions(1, 4))
+    assert (page.newest, [g.first_seq for g in page.groups]) == (6, [5])
+    status = ready.get(m.Status, m.GetStatus(1))
     assert (status.info.done, status.info.unread) == (6, 2)
 
 
-def test_results_are_found_by_id_before_and_after_indexing(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(*[spec(seed=k) for k in range(20)])
-    while tasks := bench.assigned():
-        bench.finish(tasks)
+def test_results_are_found_by_id_before_and_after_indexing(ready: ServiceHarness) -> None:
+    ready.submit(*[spec(seed=k) for k in range(20)])
+    while tasks := ready.assigned():
+        ready.finish(tasks)
     for _ in range(2):
-        answers = completions(bench.say(m.WatchResults(1, [3, 17])))
-        assert [c.task for c in answers] == [3, 17]
-        while bench.loop.completions.unindexed:
-            bench.loop.completions.index_slice()
-    bench.restart()
-    assert [c.task for c in completions(bench.say(m.WatchResults(1, [3, 17])))] == [3, 17]
+        assert [c.task for c in completions(ready.say(m.WatchResults(1, [3, 17])))] == [3, 17]
+        while ready.loop.completions.unindexed:
+            ready.loop.completions.index_slice()
+    ready.restart()
+    assert [c.task for c in completions(ready.say(m.WatchResults(1, [3, 17])))] == [3, 17]
 
 
-def test_a_drain_lets_running_tasks_end_and_keeps_the_others(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(*[spec(seed=k) for k in range(400)])
-    running = bench.assigned()
-    (stopping,) = bench.say(m.Shutdown(1))
-    assert isinstance(stopping, m.Stopping)
+def test_a_drain_lets_running_tasks_end_and_keeps_the_others(ready: ServiceHarness) -> None:
+    ready.submit(*[spec(seed=k) for k in range(400)])
+    running = ready.assigned()
+    stopping = ready.get(m.Stopping, m.Shutdown(1))
     assert stopping.running + stopping.queued == 400
-    refused = bench.submit(spec(), key="late")
-    assert isinstance(refused, m.Refused)
-    assert not bench.loop.stopped
-    assert len(completions(bench.finish(running))) == len(running)
-    bench.step()
-    assert bench.loop.stopped
-    bench.restart()
-    assert bench.replayed.queued == 400 - len(running)
+    ready.refused(spec(), key="late")
+    assert not ready.loop.stopped
+    assert len(completions(ready.finish(running))) == len(running)
+    ready.step()
+    assert ready.loop.stopped
+    ready.restart()
+    assert ready.replayed.queued == 400 - len(running)
 
 
 def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
@@ -270,21 +218,18 @@ def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
     }
     for code, terms in cases.items():
         for each in terms:
-            refused = bench.submit(spec(), terms=each)
-            assert isinstance(refused, m.Refused), each
-            assert refused.refusals[0].code == code
-            assert refused.refusals[0].message
+            refused = bench.refused(spec(), terms=each)
+            assert refused.code == code
+            assert refused.message
 
 
 def test_queue_view_states_pending_reason_of_task(bench: ServiceHarness) -> None:
     bench.submit(spec())
-    (view,) = bench.say(m.GetQueue(1))
-    assert isinstance(view, m.Queue)
+    view = bench.get(m.Queue, m.GetQueue(1))
     assert "main is starting" in view.tasks[0].reason
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(400)], key="b2")
-    (view,) = bench.say(m.GetQueue(1, limit=500))
-    assert isinstance(view, m.Queue)
+    view = bench.get(m.Queue, m.GetQueue(1, limit=500))
     assert view.total == 401
     assert "in line" in view.tasks[-1].reason
 

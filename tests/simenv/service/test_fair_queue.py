@@ -1,12 +1,10 @@
 """Queue, log and times of the event loop."""
 
-from __future__ import annotations
-
 import logging
 import time
-from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness
 
 from simenv.service.__main__ import LogFormatter
@@ -30,14 +28,12 @@ def test_an_owner_with_many_connections_gets_one_turn_in_two() -> None:
         order.append(item)
         turns.end_turn(done=True)
     assert order[:6:2] == ["crowd 0 0", "crowd 1 0", "crowd 2 0"]
-    assert order[1:7:2] == ["one 0", "one 1", "one 2"]
-    assert len(order) == 303
+    assert (order[1:7:2], len(order)) == (["one 0", "one 1", "one 2"], 303)
     for peer in range(100):  # each connection's own in their order
         assert [text for text in order if text.startswith(f"crowd {peer} ")] == [
             f"crowd {peer} {item}" for item in range(3)
         ]
-    with pytest.raises(IndexError):
-        turns.first()
+    fails(IndexError, "", turns.first)
 
 
 def test_items_put_back_precede_items_added_since() -> None:
@@ -61,28 +57,21 @@ def shown(words: str, *details: object) -> str:
     return LogFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
 
 
-def test_log_message_cannot_forge_record_or_terminal_escape() -> None:
+def test_log_text_is_unchanged_but_escaped() -> None:
     text = shown("task %s ended", "x\n2026-11-21 10:00:00,000 INFO keys.revoked ana\x1b[2J\x9b1A\r")
     first, second = text.split("\n")
     assert first.endswith("INFO task x")
     assert second == "  2026-11-21 10:00:00,000 INFO keys.revoked ana\\x1b[2J\\x9b1A\\r ended"
-
-
-def test_log_text_in_any_script_is_unchanged() -> None:
     assert shown("Zürich ψ 量子\tend").endswith("INFO Zürich ψ 量子\tend")
 
 
-def test_repeated_log_lines_are_limited_and_their_number_is_reported(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_line_limits(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(endpoints.time, "monotonic", lambda: now)
     rate_limited_log = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
         rate_limited_log.warning("nonsense %d", k)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"nonsense {k}" for k in range(LINES)
-    ]
+    assert [r.getMessage() for r in caplog.records] == [f"nonsense {k}" for k in range(LINES)]
     now += WINDOW_S
     caplog.clear()
     rate_limited_log.warning("again")
@@ -107,11 +96,8 @@ def test_pass_ends_when_the_loop_waits_again_and_includes_what_came_between() ->
     assert times.longest_ms() == 0.0
 
 
-def test_status_shows_the_longest_pass(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    (first,) = bench.say(m.GetStatus(1))
-    (second,) = bench.say(m.GetStatus(2))
-    assert isinstance(first, m.Status)
-    assert isinstance(second, m.Status)
+def test_status_shows_the_longest_pass(bench: ServiceHarness) -> None:
+    first = bench.get(m.Status, m.GetStatus(1))
+    second = bench.get(m.Status, m.GetStatus(2))
     longest_ms = bench.loop.pass_times.longest_ms()
     assert longest_ms >= second.info.longest_pass_ms >= first.info.longest_pass_ms > 0.0

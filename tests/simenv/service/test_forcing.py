@@ -1,7 +1,5 @@
 """Which commits are fsynced: what SQLite itself has in force at the moment of each commit."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path

@@ -1,11 +1,10 @@
-"""Programs over several ranks, from a client's message to the workers and over a restart."""
-
-from __future__ import annotations
+"""Programs over several ranks, and workers kept for reservations, over a restart too."""
 
 from pathlib import Path
 
 import msgspec
 import pytest
+from reservation_harness import ReservationHarness
 from service import LIMITS, ServiceHarness, program, spec
 
 from launcher.base import Node
@@ -13,6 +12,7 @@ from simenv.model import TaskOptions
 from simenv.scheduler.views.forecast import pool_infos
 from simenv.service import fault_injection
 from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import GetPools, Pools, Release, Released
 from simenv.wire.messages.queries import Explain, Explained
 
 MIB = 2**20
@@ -51,16 +51,42 @@ def test_gang_task_survives_restart(bench: ServiceHarness) -> None:
     assert len(bench.assigned()) == 1
 
 
-def test_explain_reports_ranks_and_nodes(bench: ServiceHarness) -> None:
-    (answer,) = bench.say(Explain(3, EXACT, WIDE.program, 100))
-    assert isinstance(answer, Explained)
-    first = answer.explanation.engines[0]
+def test_explain_reports_ranks_and_refuses_too_many(bench: ServiceHarness) -> None:
+    first = bench.get(Explained, Explain(3, EXACT, WIDE.program, 100)).explanation.engines[0]
     assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
     assert 100 * MIB < first.memory_bytes <= 160 * MIB
     assert "over 4 ranks" in first.why
+    assert "8 ranks were asked for" in bench.refused(WIDE, terms=TaskOptions(ranks=8)).message
 
 
-def test_more_ranks_than_available_are_refused(bench: ServiceHarness) -> None:
-    refused = bench.submit(WIDE, terms=TaskOptions(ranks=8))
-    assert isinstance(refused, m.Refused)
-    assert "8 ranks were asked for" in refused.refusals[0].message
+def test_dedicated_worker_serves_its_reservation_after_crash(office: ReservationHarness) -> None:
+    assert office.reserve(4, workers=1).status == "delayed"  # no worker is there yet
+    office.join()
+    decision = office.reserve(4, workers=1)
+    assert (decision.status, decision.bound_ns) == ("accepted", 100_000_000)
+    number = decision.reservation
+    assert office.info(number).workers_kept == 1
+    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec()]))
+    assert office.assigned() == []
+    assert office.view(1).reason.startswith("all workers of pool main are kept")
+    office.begin_again()
+    office.join()
+    assert office.assigned() == []
+    assert isinstance(office.under(number, 100), m.Accepted)
+    sent = office.assigned()
+    assert [each.task for each in sent] == [2]
+    assert [pool.kept for pool in office.get(Pools, GetPools(1)).pools] == [1]
+    office.finish(sent)
+    assert office.assigned() == []
+    office.get(Released, Release(2, number))
+    assert [each.task for each in office.assigned()] == [1]
+    assert office.info(number).workers_kept == 0
+
+
+def test_queue_and_pool_views_contain_wait_forecasts(office: ReservationHarness) -> None:
+    office.join()
+    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec(k, shots=10**6) for k in range(300)]))
+    waits = [office.view(task).wait_us for task in (100, 200, 300)]
+    assert 0 < waits[0] < waits[1] < waits[2]
+    (pool,) = office.get(Pools, GetPools(1)).pools
+    assert pool.wait_us > 0

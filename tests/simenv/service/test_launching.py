@@ -1,7 +1,5 @@
 """What the loop makes of a launcher's words, and of workers that are a name and a start."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path
@@ -35,8 +33,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def events(bench: ServiceHarness, *kinds: str) -> list[tuple[str, str, str]]:
-    (value,) = bench.say(m.GetEvents(99))
-    assert isinstance(value, m.Events)
+    value = bench.get(m.Events, m.GetEvents(99))
     return [(e.kind, e.subject, e.message) for e in value.events if e.kind in kinds]
 
 
@@ -67,8 +64,7 @@ def test_worker_command_line_names_worker_start_engine_ranks_and_service(tmp_pat
     assert option(argv, "--service") == str(tmp_path.resolve() / "worker.json")
     assert (option(argv, "--name"), option(argv, "--start")) == ("pair-0", str(command.start))
     assert (option(argv, "--engine"), option(argv, "--ranks")) == ("statevector", "2")
-    assert option(argv, "--log") == str(command.log)
-    assert option(argv, "--parent") == "0"
+    assert (option(argv, "--log"), option(argv, "--parent")) == (str(command.log), "0")
     assert sum(share.ranks for share in command.shares) == command.ranks == 2
 
 
@@ -90,8 +86,7 @@ def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:
 def test_join_of_another_worker_start_is_answered_with_stop(bench: ServiceHarness) -> None:
     start = bench.paper.commands["main-0"].start
     client = bench.listener.connect(PeerKind.WORKER, b"main-0.77")
-    epoch = bench.journal.epoch
-    client.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
+    client.send(codec.encode(m.Join("test", "main-0", 1, NODE, bench.journal.epoch, (), start + 1)))
     bench.step()
     assert isinstance(last(client), m.StopWorker)
     assert not is_ready(bench)
@@ -111,14 +106,13 @@ def test_heartbeat_of_another_worker_start_is_answered_with_stop(bench: ServiceH
     assert last(work) is None
 
 
-def test_exit_of_earlier_worker_start_does_not_end_current_one(bench: ServiceHarness) -> None:
-    bench.join()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(Exit("main-0", 0, -9, "signal 9 (SIGKILL)", start - 1))
-    bench.step()
-    assert is_ready(bench)
-    bench.submit(spec())
-    assert len(bench.assigned()) == 1
+def test_exit_of_earlier_worker_start_does_not_end_current_one(ready: ServiceHarness) -> None:
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(Exit("main-0", 0, -9, "signal 9 (SIGKILL)", start - 1))
+    ready.step()
+    assert is_ready(ready)
+    ready.submit(spec())
+    assert len(ready.assigned()) == 1
 
 
 def test_result_of_earlier_worker_start_is_ignored(bench: ServiceHarness) -> None:
@@ -147,78 +141,65 @@ def test_pool_shows_reason_of_failed_worker_start(bench: ServiceHarness) -> None
     assert "no room for a helper" in info.reason
 
 
-def test_pool_shows_last_log_line_of_worker_that_exits_before_it_is_ready(
-    bench: ServiceHarness,
-) -> None:
+def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarness) -> None:
     command = bench.paper.commands["main-0"]
     command.log.write_text("line one\nCOMM_WORLD has size 1, 4 were told\n")
     bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 5", command.start))
     bench.step()
     (info,) = pool_infos(bench.state)
-    assert info.reason == "exit 5: COMM_WORLD has size 1, 4 were told"
-    assert info.state == "degraded"
+    assert (info.reason, info.state) == ("exit 5: COMM_WORLD has size 1, 4 were told", "degraded")
 
 
 @pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
-def test_task_is_charged_only_for_worker_exits_it_may_have_caused(
-    bench: ServiceHarness, code: int, deaths: int
-) -> None:
-    bench.join()
-    bench.submit(spec())
-    (task,) = bench.assigned()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(Exit("main-0", 0, code, "gone", start))
-    bench.step()
-    assert bench.state.tasks[task.task].deaths == deaths
+def test_charged_for_exits_it_may_cause(ready: ServiceHarness, code: int, deaths: int) -> None:
+    ready.submit(spec())
+    (task,) = ready.assigned()
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(Exit("main-0", 0, code, "gone", start))
+    ready.step()
+    assert ready.state.tasks[task.task].deaths == deaths
 
 
-def test_task_is_not_charged_for_worker_lost_with_its_dvm(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    (task,) = bench.assigned()
-    start = bench.paper.commands["main-0"].start
-    bench.paper.gone.append(
+def test_task_is_not_charged_for_worker_lost_with_its_dvm(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    (task,) = ready.assigned()
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(
         Exit("main-0", 0, -9, "the DVM was lost", start, infrastructure_failure=True)
     )
-    bench.paper.said.append(LauncherEvent("dvm.lost", "1", "prte was killed"))
-    bench.step()
-    assert bench.state.tasks[task.task].deaths == 0
-    assert events(bench, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
+    ready.paper.said.append(LauncherEvent("dvm.lost", "1", "prte was killed"))
+    ready.step()
+    assert ready.state.tasks[task.task].deaths == 0
+    assert events(ready, "dvm.lost") == [("dvm.lost", "1", "prte was killed")]
 
 
-def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec())
-    bench.assigned()
-    (share,) = bench.paper.commands["main-0"].shares
-    bench.paper.said.append(LauncherEvent("node.lost", share.node, "it does not answer"))
-    bench.step()
-    assert events(bench, "node.lost") == [("node.lost", share.node, "it does not answer")]
-    ((name, command),) = bench.paper.commands.items()
+def test_the_tasks_of_a_lost_node_run_on_another_until_it_is_back(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    ready.assigned()
+    (share,) = ready.paper.commands["main-0"].shares
+    ready.paper.said.append(LauncherEvent("node.lost", share.node, "it does not answer"))
+    ready.step()
+    assert events(ready, "node.lost") == [("node.lost", share.node, "it does not answer")]
+    ((name, command),) = ready.paper.commands.items()
     (other,) = command.shares
     assert other.node != share.node
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
+    status = ready.get(m.Status, m.GetStatus(1))
     assert f"node {share.node} is lost: it does not answer" in status.info.warnings
-    bench.join(name)
-    (again,) = bench.assigned()
-    bench.finish([again])
-    assert not bench.state.tasks
-    bench.paper.said.append(LauncherEvent("node.back", share.node, ""))
-    bench.step()
-    assert {node.state for node in node_infos(bench.state)} == {"up"}
+    ready.join(name)
+    (again,) = ready.assigned()
+    ready.finish([again])
+    assert not ready.state.tasks
+    ready.paper.said.append(LauncherEvent("node.back", share.node, ""))
+    ready.step()
+    assert {node.state for node in node_infos(ready.state)} == {"up"}
 
 
-def test_resumed_node_gets_no_workers_while_launcher_counts_it_as_lost(
-    bench: ServiceHarness,
-) -> None:
+def test_resumed_node_has_no_workers_while_launcher_misses_it(bench: ServiceHarness) -> None:
     node = bench.paper.commands["main-0"].shares[0].node
     bench.paper.sought.add(node)
     bench.paper.said.append(LauncherEvent("node.lost", node, "no answer"))
     bench.step()
-    (answer,) = bench.say(ResumeNode(1, node))
-    assert isinstance(answer, Pools)
-    assert {n.name: n.state for n in answer.nodes}[node] == "lost"
+    assert {n.name: n.state for n in bench.get(Pools, ResumeNode(1, node)).nodes}[node] == "lost"
     ((_, _, words),) = events(bench, "node.resumed")
     assert words == "once it is back (no answer; it is looked for)"
     bench.say(Scale(2, "main", 4, 4))
@@ -231,9 +212,7 @@ def test_resumed_node_gets_no_workers_while_launcher_counts_it_as_lost(
 
 def test_status_reports_no_more_ranks_than_slots(bench: ServiceHarness) -> None:
     bench.state.limits = msgspec.structs.replace(TWO, max_ranks=4096)
-    (status,) = bench.say(m.GetStatus(1))
-    assert isinstance(status, m.Status)
-    assert status.info.max_ranks == 4
+    assert bench.get(m.Status, m.GetStatus(1)).info.max_ranks == 4
 
 
 def test_worker_start_event_lists_its_nodes_and_ranks(tmp_path: Path) -> None:
@@ -242,14 +221,12 @@ def test_worker_start_event_lists_its_nodes_and_ranks(tmp_path: Path) -> None:
     assert bench.paper.commands["wide-0"].shares == (Share("n1", 2), Share("n2", 2))
     (started,) = events(bench, "worker.started")
     assert started[2] == "pool wide on n1 (2 ranks), n2 (2 ranks)"
-    (workers,) = bench.say(m.GetWorkers(1))
-    assert isinstance(workers, m.Workers)
+    workers = bench.get(m.Workers, m.GetWorkers(1))
     assert [(w.ranks, w.state) for w in workers.workers] == [(4, WorkerState.STARTING)]
 
 
 def ending(tmp_path: Path, seconds: float) -> ServiceHarness:
-    end_ns = time.monotonic_ns() + round(seconds * 1e9)
-    limits = msgspec.structs.replace(TWO, end_ns=end_ns)
+    limits = msgspec.structs.replace(TWO, end_ns=time.monotonic_ns() + round(seconds * 1e9))
     return ServiceHarness(tmp_path, limits=limits, drain_timeout_s=600.0)
 
 
@@ -275,20 +252,17 @@ def test_status_warns_before_allocation_ends(tmp_path: Path) -> None:
     assert warning.startswith("the allocation ends in 10 min")
 
 
-def test_progress_from_heartbeat_is_shown_for_its_task_only(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(), spec())
-    (assigned,) = bench.assigned()[:1]
-    start = bench.paper.commands["main-0"].start
-    control = bench.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
+def test_progress_from_heartbeat_is_shown_for_its_task_only(ready: ServiceHarness) -> None:
+    ready.submit(spec(), spec())
+    (assigned,) = ready.assigned()[:1]
+    start = ready.paper.commands["main-0"].start
+    control = ready.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
 
     def beat(task: int, *passes: int) -> list[tuple[int, int]]:
-        entries = (bench.journal.epoch, task, assigned.attempt, 10, start)
+        entries = (ready.journal.epoch, task, assigned.attempt, 10, start)
         control.send(codec.encode(m.Heartbeat("main-0", *entries, *passes)))
-        bench.step()
-        answers = bench.say(m.GetQueue(1))
-        (queue,) = (each for each in answers if isinstance(each, m.Queue))
+        ready.step()
+        (queue,) = (each for each in ready.say(m.GetQueue(1)) if isinstance(each, m.Queue))
         return [(info.passes_done, info.passes) for info in queue.tasks]
 
-    assert beat(assigned.task, 7, 9) == [(7, 9), (0, 0)]
-    assert beat(assigned.task) == [(0, 0), (0, 0)]
+    assert (beat(assigned.task, 7, 9), beat(assigned.task)) == ([(7, 9), (0, 0)], [(0, 0), (0, 0)])

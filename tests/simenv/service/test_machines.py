@@ -1,7 +1,5 @@
 """What the service makes of machines: what a worker says of one counts, as long as it is ours."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec
@@ -38,9 +36,7 @@ def describe(
     bench.step()
 
 
-def test_hardware_worker_command_line_names_its_provider_and_import_path(
-    bench: ServiceHarness,
-) -> None:
+def test_hardware_worker_command_line_has_provider_and_import_path(bench: ServiceHarness) -> None:
     argv = bench.paper.commands["qpu-0"].argv
     assert argv[argv.index("--provider") + 1] == "lab:one"
     assert argv[argv.index("--import-from") + 1] == "/here:/lib"
@@ -51,17 +47,14 @@ def test_program_wider_than_described_hardware_is_refused(bench: ServiceHarness)
     wide = spec(program=program(3).packed())
     assert isinstance(bench.submit(wide, key="a", terms=MACHINE), m.Accepted)
     describe(bench)
-    task = bench.submit(wide, key="b", terms=MACHINE)
-    assert isinstance(task, m.Refused)
-    assert task.refusals[0].message == "this program has 3 qubits; pool qpu (fridge) has 2"
+    task = bench.refused(wide, key="b", terms=MACHINE)
+    assert task.message == "this program has 3 qubits; pool qpu (fridge) has 2"
     assert bench.loop.devices.infos == (msgspec.structs.replace(NARROW, name="qpu"),)
     describe(bench, msgspec.structs.replace(NARROW, num_qubits=5))
     assert isinstance(bench.submit(wide, key="c", terms=MACHINE), m.Accepted)
 
 
-def test_device_descriptions_of_simulators_and_unknown_starts_are_ignored(
-    bench: ServiceHarness,
-) -> None:
+def test_descriptions_of_simulators_and_unknown_starts_are_ignored(bench: ServiceHarness) -> None:
     describe(bench, start=bench.paper.commands["qpu-0"].start + 7)
     describe(bench, name="main-0")
     assert bench.loop.devices.infos == ()
@@ -75,7 +68,6 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
 
     def reason(key: str) -> str:
         task = bench.submit(key=key, terms=preferring)
-        assert isinstance(task, m.Accepted)
         return bench.state.tasks[task.first].route.reason
 
     assert reason("a") == "preferred hardware: pool qpu (fridge)"
@@ -87,21 +79,16 @@ def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> No
 
 def test_scaling_hardware_pool_is_refused(bench: ServiceHarness) -> None:
     for least, value in ((2, 2), (0, 1), (0, 0)):
-        (answer,) = bench.say(Scale(1, "qpu", least, value))
-        assert isinstance(answer, m.Refused)
-        assert "holds a machine" in answer.refusals[0].message
+        assert "holds a machine" in bench.refusal(Scale(1, "qpu", least, value)).message
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_hardware_worker_gets_grace_period_before_it_is_killed(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubborn: bool
-) -> None:
+def test_has_grace(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
     bench.paper.stubborn = stubborn
     workers = bench.loop.workers
     for name in ("main-0", "qpu-0"):
         workers.kill(name)
-    assert bench.paper.told == ["qpu-0"]
-    assert ("qpu-0" in bench.paper.commands) == stubborn
+    assert (bench.paper.told, "qpu-0" in bench.paper.commands) == (["qpu-0"], stubborn)
     assert "main-0" not in bench.paper.commands
     monkeypatch.setattr("simenv.service.workers.processes.MACHINE_GRACE_S", 0.0)
     workers.exited()
@@ -116,16 +103,13 @@ def test_hardware_worker_gets_grace_period_before_it_is_killed(
 @pytest.mark.parametrize(
     ("engine", "forced"), [("hardware", True), ("stabilizer", True), ("statevector", False)]
 )
-def test_results_that_cannot_be_repeated_are_synced_at_once(
-    tmp_path: Path, engine: str, forced: bool
-) -> None:
+def test_unrepeatable_results_are_synced_at_once(tmp_path: Path, engine: str, forced: bool) -> None:
     bench = ServiceHarness(tmp_path, durability="accepted")
     work = bench.join()
     bench.submit()
     (task,) = bench.assigned()
     bench.journal.sync()
-    done = m.STATES.index("DONE")
-    result = m.AttemptResult(task.task, task.attempt, done, b"r", 0, "", 0, 1, 10)
+    result = m.AttemptResult(task.task, task.attempt, m.STATES.index("DONE"), b"r", 0, "", 0, 1, 10)
     work.send(
         codec.encode(m.AttemptResults(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result]))
     )

@@ -1,10 +1,9 @@
 """Limits of owners, and messages of refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
+from failing import fails
 from reservation_harness import ReservationHarness
 from service import spec
 
@@ -13,17 +12,7 @@ from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state import owner_quotas
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    AddKey,
-    GetLimits,
-    Keys,
-    OwnerReports,
-    Renew,
-    Reservations,
-    RevokeKey,
-    SetLimits,
-)
+from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.queries import App, GetApp
 from simulators.engine import RunOptions
 from simulators.errors import TooManySteps
@@ -32,8 +21,8 @@ from simulators.statevector.dynamic.branches import Budget
 DAY_NS = 86_400 * 10**9
 
 
-def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> OwnerReports:
-    return office.get(OwnerReports, SetLimits(1, owner, values), office.ops)
+def limit(office: ReservationHarness, owner: str = "ana", **values: int) -> admin.OwnerReports:
+    return office.get(admin.OwnerReports, admin.SetLimits(1, owner, values), office.ops)
 
 
 def order(
@@ -64,8 +53,7 @@ def test_queued_tasks_of_one_owner_are_limited(office: ReservationHarness) -> No
 
 def test_queued_bytes_of_one_owner_are_limited(office: ReservationHarness) -> None:
     limit(office, max_queued_bytes=1_000)
-    result = refused(order(office, 50), "queue_full")
-    assert "(max_queued_bytes)" in result.message
+    assert "(max_queued_bytes)" in refused(order(office, 50), "queue_full").message
 
 
 def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarness) -> None:
@@ -74,20 +62,20 @@ def test_queue_use_of_owner_is_released_when_tasks_end(office: ReservationHarnes
     assert isinstance(order(office, 2, "~a"), m.Accepted)
     office.finish(office.assigned())
     office.finish(office.assigned())
-    use = office.get(OwnerReports, GetLimits(1), office.ana).owners[0].use
+    use = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners[0].use
     assert (use.queued_tasks, use.queued_bytes) == (0, 0)
     assert use.kept_bytes > 0
     assert isinstance(order(office, 2, "~b"), m.Accepted)
 
 
-def test_a_priority_above_the_limit_is_refused(office: ReservationHarness) -> None:
+def test_priorities_above_the_limit_are_refused(office: ReservationHarness) -> None:
     result = refused(order(office, priority=10**6), "limit")
     assert "priority 1000000" in result.message
     assert "limit of 100" in result.message
     assert isinstance(order(office, priority=100), m.Accepted)
 
 
-def test_a_run_timeout_above_the_limit_is_refused(office: ReservationHarness) -> None:
+def test_run_timeouts_above_the_limit_are_refused(office: ReservationHarness) -> None:
     result = refused(order(office, run_timeout_s=86_401.0), "limit")
     assert "86401" in result.message
     assert "limit of 86400 s" in result.message
@@ -127,10 +115,10 @@ def test_reservation_longer_than_limit_of_owner_is_refused(office: ReservationHa
 
 def test_a_renewal_above_the_limit_is_refused(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    result = office.refusal(Renew(4, number, 3_650 * DAY_NS), office.ana)
+    result = office.refusal(admin.Renew(4, number, 3_650 * DAY_NS), office.ana)
     assert result.code == "limit"
     assert "limit of 86400 s" in result.message
-    assert office.get(Reservations, Renew(4, number, DAY_NS), office.ana)
+    assert office.get(admin.Reservations, admin.Renew(4, number, DAY_NS), office.ana)
 
 
 def test_reservations_of_one_owner_are_limited(office: ReservationHarness) -> None:
@@ -155,14 +143,11 @@ def test_client_reserves_at_most_its_percentage_of_pool_workers(tmp_path: Path) 
 
 def test_reservations_of_revoked_key_are_released(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
-    office.get(Keys, RevokeKey(1, "ana"), office.ops)
-    info = office.info(number)
-    assert info.state == "released"
+    office.get(admin.Keys, admin.RevokeKey(1, "ana"), office.ops)
+    assert office.info(number).state == "released"
 
 
-def test_reservations_of_key_removed_while_service_was_down_are_released_at_start(
-    office: ReservationHarness,
-) -> None:
+def test_start_releases_reservations_of_a_removed_key(office: ReservationHarness) -> None:
     number = office.reserve(1, office.ana).reservation
     (office.folder / "keys.json").unlink()
     office.restart()
@@ -174,8 +159,7 @@ def test_too_many_messages_a_second_are_refused(office: ReservationHarness) -> N
     answers = [office.get(App | m.Refused, GetApp(n), office.ana) for n in range(1, 9)]  # type: ignore[arg-type]
     refusals = [a for a in answers if isinstance(a, m.Refused)]
     assert refusals
-    result = refused(refusals[0], "queue_full")
-    assert "more than 2 messages a second" in result.message
+    assert "more than 2 messages a second" in refused(refusals[0], "queue_full").message
     assert refusals[0].request > 1  # the answer finds the question
     assert all(isinstance(office.say(GetApp(n))[0], App) for n in range(1, 9))
 
@@ -185,7 +169,6 @@ def test_refused_submissions_count_as_several_messages(office: ReservationHarnes
     codes = []
     while "queue_full" not in codes and len(codes) < 1_900:
         answer = order(office, key=f"~{len(codes)}", priority=10**9)
-        assert isinstance(answer, m.Refused)
         codes.append(answer.refusals[0].code)
     assert codes[-1] == "queue_full"
     assert isinstance(office.say(GetApp(1))[0], App)
@@ -195,29 +178,29 @@ def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarnes
     limit(office, max_queued_tasks=7)
     limit(office, max_priority=3)
     office.begin_again()
-    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert (value.limits.max_queued_tasks, value.limits.max_priority) == (7, 3)
-    office.get(OwnerReports, SetLimits(1, "ana", {}, reset=True), office.ops)
+    office.get(admin.OwnerReports, admin.SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
-    (value,) = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert value.limits == owner_quotas.CLIENT_LIMITS
 
 
 def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
     table = {"client": {"max_queued_tasks": 5}, "keys": {"ben": {"max_priority": 9}}}
     office = ReservationHarness(tmp_path, owner_limits=table)
-    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
-    assert list(reports) == ["", "ana", "ben", "ops"]
-    assert reports["ana"].limits.max_queued_tasks == 5
-    assert reports["ben"].limits.max_queued_tasks == 5
-    assert reports["ben"].limits.max_priority == 9
+    reports = {
+        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+    }
+    assert (list(reports), reports["ana"].limits.max_queued_tasks) == (["", "ana", "ben", "ops"], 5)
+    assert (reports["ben"].limits.max_queued_tasks, reports["ben"].limits.max_priority) == (5, 9)
     assert reports["ops"].limits == reports[""].limits == owner_quotas.UNLIMITED
 
 
 def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) -> None:
-    reports = office.get(OwnerReports, GetLimits(1), office.ana).owners
+    reports = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
     assert [report.owner for report in reports] == ["ana"]
-    assert office.refusal(SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
+    assert office.refusal(admin.SetLimits(1, "ana", {"max_priority": 5}), office.ana).code == (
         "not_allowed"
     )
 
@@ -225,27 +208,27 @@ def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) 
 @pytest.mark.parametrize(
     ("question", "code", "words"),
     [
-        (SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
-        (SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
-        (SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
-        (SetLimits(1, "ana"), "option", "no limit is named"),
+        (admin.SetLimits(1, "nobody", {"max_priority": 1}), "not_found", "no key named 'nobody'"),
+        (admin.SetLimits(1, "ana", {"max_tasks": 1}), "option", "no limit 'max_tasks'"),
+        (admin.SetLimits(1, "ana", {"max_reserved_percent": 101}), "option", "= 101"),
+        (admin.SetLimits(1, "ana"), "option", "no limit is named"),
     ],
 )
 def test_invalid_limit_change_is_refused(
-    office: ReservationHarness, question: SetLimits, code: str, words: str
+    office: ReservationHarness, question: admin.SetLimits, code: str, words: str
 ) -> None:
     result = office.refusal(question, office.ops)
     assert result.code == code
     assert words in result.message
 
 
-def test_new_key_does_not_inherit_limits_of_revoked_key_of_same_name(
-    office: ReservationHarness,
-) -> None:
+def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: ReservationHarness) -> None:
     limit(office, max_queued_tasks=7)
-    office.say(RevokeKey(1, "ana"), office.ops)
-    office.say(AddKey(1, "ana", "client", "x" * 40), office.ops)
-    reports = {r.owner: r for r in office.get(OwnerReports, GetLimits(1), office.ops).owners}
+    office.say(admin.RevokeKey(1, "ana"), office.ops)
+    office.say(admin.AddKey(1, "ana", "client", "x" * 40), office.ops)
+    reports = {
+        r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
+    }
     assert reports["ana"].limits == owner_quotas.CLIENT_LIMITS
 
 
@@ -258,9 +241,7 @@ def test_new_key_does_not_inherit_limits_of_revoked_key_of_same_name(
         ("run_timeout", TaskOptions(), 86_400.0, "the limit of its owner, 86400 s (max_run_s)"),
     ],
 )
-def test_timeout_message_names_limit_and_its_value(
-    reason: str, terms: TaskOptions, limit_s: float, words: str
-) -> None:
+def test_limit_is_named(reason: str, terms: TaskOptions, limit_s: float, words: str) -> None:
     batch = SubmitBatch(b"c", terms, "key", 0, 1, 0, owner="ana")
     route = Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1)
     record = TaskRecord(1, TaskSpec(b"p", 1, 1), batch, route, 1.0)
@@ -273,7 +254,5 @@ def test_timeout_message_names_limit_and_its_value(
 
 
 def test_too_many_operations_error_names_number_limit_and_branches() -> None:
-    budget = Budget(10, RunOptions(max_steps=100))
-    with pytest.raises(TooManySteps) as caught:
-        budget.step(150)
-    assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(caught.value)
+    error = fails(TooManySteps, "", Budget(10, RunOptions(max_steps=100)).step, 150)
+    assert "150 operations over 1 branch; the limit is 100 (max_steps)" in str(error)

@@ -1,7 +1,5 @@
 """Bootstrap and warm-up."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from failing import fails
 from service import ServiceHarness, program, spec
 
 from simenv.config import convert, kernel_cache
@@ -34,10 +33,7 @@ def over(loading: Warmup) -> bool:
     return loading.over()
 
 
-def test_submission_waits_with_idle_event_loop_until_admission_is_loaded(
-    tmp_path: Path,
-) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_submission_waits_in_idle_loop_until_admission_is_loaded(bench: ServiceHarness) -> None:
     submit_queue = bench.loop.submit_queue
     submit_queue.admission = None
     assert bench.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()])) == []
@@ -51,8 +47,7 @@ def test_submission_waits_with_idle_event_loop_until_admission_is_loaded(
     assert isinstance(answer, m.Accepted)
 
 
-def test_engine_queries_wait_for_admission_while_others_are_answered(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_engine_queries_wait_for_admission_while_others_are_answered(bench: ServiceHarness) -> None:
     submit_queue, query_queue = bench.loop.submit_queue, bench.loop.query_queue
     admission, submit_queue.admission = submit_queue.admission, None
     explain = Explain(7, TaskOptions(), program().packed(), 100)
@@ -85,14 +80,12 @@ print(bool(kernels) and all(each.is_loaded for each in kernels))
 
 def test_light_cone_kernels_are_loaded_after_warmup() -> None:
     command = [sys.executable, "-P", "-c", LOADED, str(kernel_cache())]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout == "True\n"
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError):
-        over(Warmup(tmp_path / "file" / "kernels"))
+    fails(NotADirectoryError, "", over, Warmup(tmp_path / "file" / "kernels"))
 
 
 def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
@@ -100,16 +93,13 @@ def test_failed_start_leaves_no_socket_folder(tmp_path: Path) -> None:
     with TemporaryDirectory(prefix="s", dir="/tmp") as runtime:  # a socket's path must be short
         environ = {"XDG_RUNTIME_DIR": runtime, "SIMENV_HOME": str(tmp_path)}
         result = convert({"memory_bytes": 2**20, "launcher": {"use": "local"}})
-        with pytest.raises(IsADirectoryError):
-            build_service(result, tmp_path / "home", environ)
+        fails(IsADirectoryError, "", build_service, result, tmp_path / "home", environ)
         (lasting,) = Path(runtime).iterdir()
         assert list(lasting.iterdir()) == []
         assert not (tmp_path / "home" / "worker.json").exists()
 
 
-def test_failed_shutdown_still_removes_connection_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_end_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = ServiceHarness(tmp_path)
     sockets = tmp_path / "sockets"
     sockets.mkdir()
@@ -120,14 +110,12 @@ def test_failed_shutdown_still_removes_connection_file(
     leaving.callback(ConnectionFileLease(places.connection).leave)
     environment = RunningService(bench.loop, places, leaving)
     bench.journal._db.close()
-    with pytest.raises(Exception, match="closed database"):
-        main._end(environment)
+    fails(Exception, "closed database", main._end, environment)
     assert not places.connection.exists()
     assert not sockets.exists()
 
 
-def test_signal_takes_effect_only_when_event_loop_handles_it(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_signal_takes_effect_only_when_event_loop_handles_it(bench: ServiceHarness) -> None:
     signals = main.Signals()
     signals.handle(bench.loop)
     assert not bench.state.draining

@@ -1,7 +1,5 @@
 """Angles, targets and plugins of the transpiler."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys
@@ -59,18 +57,16 @@ def mixed(structure: int, seed: int) -> QuantumCircuit:
     """Random gates with angles on random qubits, from generic and special values."""
     shape, values = np.random.default_rng(structure), np.random.default_rng((structure, seed))
     circuit = QuantumCircuit(WIDTH, global_phase=0.3)
-    standard_gate_name_mapping = get_standard_gate_name_mapping()
+    mapping = get_standard_gate_name_mapping()
     for name in ("h", "cx", "t"):
-        circuit.append(
-            standard_gate_name_mapping[name], range(standard_gate_name_mapping[name].num_qubits)
-        )
+        circuit.append(mapping[name], range(mapping[name].num_qubits))
     for _ in range(12):
         name, size, count = GATES[int(shape.integers(len(GATES)))]
         qubits = shape.permutation(WIDTH)[:size].tolist()
         special = shape.random(count) < 0.3
         eighths = shape.integers(-8, 9, count)
         angles = np.where(special, eighths * math.pi / 4, values.uniform(-7.0, 7.0, count))
-        circuit.append(type(standard_gate_name_mapping[name])(*angles.tolist()), qubits)
+        circuit.append(type(mapping[name])(*angles.tolist()), qubits)
     return circuit
 
 
@@ -104,9 +100,7 @@ def final_state(compiled: CompiledCircuit) -> Statevector:
 
 @pytest.mark.parametrize("device", NATIVE)
 @pytest.mark.parametrize("structure", range(8))
-def test_compiled_circuits_of_one_structure_prepare_their_own_states(
-    device: str, structure: int
-) -> None:
+def test_compiled_circuits_of_one_structure_have_own_states(device: str, structure: int) -> None:
     result = compiler(device)
     native = {name for name, _, _ in NATIVE[device]} | {"global_phase"}
     for seed in range(3):
@@ -183,8 +177,7 @@ def test_structure_on_other_qubits_of_the_device_is_compiled_again() -> None:
     circuit.ry(0.3, 0)
     circuit.cx(0, 1)
     first = result.compiled(load(circuit), "auto", (0, 1))
-    second = result.compiled(load(circuit), "auto", (3, 2))
-    assert first.layouts != second.layouts
+    assert first.layouts != result.compiled(load(circuit), "auto", (3, 2)).layouts
     assert len(result._structures) == 2
 
 
@@ -277,8 +270,7 @@ def test_plugin_of_other_distribution_stays_usable(monkeypatch: pytest.MonkeyPat
     assert ForeignPlugin.created == 0
     config = object()
     stage = manager.get_passmanager_stage("translation", "foreign", config, optimization_level=2)
-    assert stage == (config, 2)
-    assert ForeignPlugin.created == 1
+    assert (stage, ForeignPlugin.created) == ((config, 2), 1)
 
 
 class ForeignPlugin:

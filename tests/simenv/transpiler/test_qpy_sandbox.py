@@ -1,7 +1,5 @@
 """A QPY file of a stranger ends no process but the one that is there for it."""
 
-from __future__ import annotations
-
 import io
 import re
 import signal
@@ -9,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit, qpy
 
 from simenv.client.circuits import untrusted_qpy
@@ -45,48 +44,33 @@ def greedy() -> bytes:
     return bytes(data)
 
 
-def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(
-    reader: SandboxProcess,
-) -> None:
+def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: SandboxProcess) -> None:
     reader.convert(sound())
-    with pytest.raises((LimitExceededError, ProgramError)):
-        reader.convert(greedy(), "circuit.data")
+    fails((LimitExceededError, ProgramError), "", reader.convert, greedy(), "circuit.data")
     reader.convert(sound())
 
 
-def test_killed_or_hanging_reader_process_raises_limit_exceeded_error(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
-    process = reader._process
-    assert process is not None
-    process.kill()
-    with pytest.raises(LimitExceededError, match=r"1024 MiB or 10 s"):
-        reader.convert(sound())
+    reader._process.kill()
+    fails(LimitExceededError, r"1024 MiB or 10 s", reader.convert, sound())
     reader.convert(sound())
-    assert reader._process is not None
     reader._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
-    with pytest.raises(LimitExceededError, match=r"0\.1 s"):
-        reader.convert(sound())
+    fails(LimitExceededError, r"0\.1 s", reader.convert, sound())
 
 
-def test_program_with_embedded_python_reads_files_by_the_interpreter_of_its_installation(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_interpreter_reads(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SIMENV_PYTHON", raising=False)
     monkeypatch.setattr(sys, "executable", "/opt/defw/bin/defwp")
     reader.convert(sound())
     reader.close()
     monkeypatch.setattr(sys, "prefix", "/nowhere")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
-    with pytest.raises(ConfigError, match="SIMENV_PYTHON"):
-        reader.convert(sound())
+    fails(ConfigError, "SIMENV_PYTHON", reader.convert, sound())
 
 
-def test_unread_reply_is_not_used_for_next_file(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
     with monkeypatch.context() as patch:
 
@@ -94,20 +78,15 @@ def test_unread_reply_is_not_used_for_next_file(
             raise KeyboardInterrupt
 
         patch.setattr(reader, "_read", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            reader.convert(sound())
-    with pytest.raises(ProgramError):
-        reader.convert(sound()[:-20])
+        fails(KeyboardInterrupt, "", reader.convert, sound())
+    fails(ProgramError, "", reader.convert, sound()[:-20])
     with monkeypatch.context() as patch:
         patch.setattr(reader, "_exchange", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            reader.convert(sound()[:-20])
+        fails(KeyboardInterrupt, "", reader.convert, sound()[:-20])
     reader.convert(sound())
 
 
-def test_file_is_refused_when_reader_stays_busy(
-    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_by_busy_reader(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
     with reader._lock, pytest.raises(LimitExceededError, match="another QPY file is being read"):
         reader.convert(sound())

@@ -1,7 +1,5 @@
 """The codec, authentication and key files."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat
@@ -14,6 +12,7 @@ from typing import Any, get_args
 import msgspec
 import msgspec.inspect
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simenv.config import OwnerEndpoint
@@ -76,16 +75,13 @@ def test_service_message_round_trips_unchanged(message: m.ToClient) -> None:
 
 
 def test_encoding_seed_beyond_64_bits_raises_overflow_error() -> None:
-    with pytest.raises(OverflowError):
-        codec.encode(TaskSpec(b"", 1, 2**64))
+    fails(OverflowError, "", codec.encode, TaskSpec(b"", 1, 2**64))
 
 
 @pytest.mark.parametrize("decode", DECODERS)
 @given(body=st.binary(max_size=200))
 @settings(derandomize=True)
-def test_random_bytes_decode_or_raise_protocol_error(
-    decode: codec.Decoder[object], body: bytes
-) -> None:
+def test_random_bytes_decode_or_raise_error(decode: codec.Decoder[object], body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         decode(body)
 
@@ -105,8 +101,7 @@ def test_corrupted_submission_decodes_or_raises_protocol_error(data: st.DataObje
 
 @pytest.mark.parametrize("cut", range(len(codec.encode(SUBMIT))))
 def test_truncated_submission_raises_protocol_error(cut: int) -> None:
-    with pytest.raises(ProtocolError):
-        codec.from_client(codec.encode(SUBMIT)[:cut])
+    fails(ProtocolError, "", codec.from_client, codec.encode(SUBMIT)[:cut])
 
 
 @pytest.mark.parametrize(
@@ -126,19 +121,13 @@ def test_truncated_submission_raises_protocol_error(cut: int) -> None:
     ],
 )
 def test_malformed_message_raises_protocol_error(body: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        codec.from_client(body)
+    fails(ProtocolError, "", codec.from_client, body)
 
 
-def test_text_that_is_not_utf8_raises_protocol_error() -> None:
+def test_text_that_is_not_utf8_and_results_of_other_types_are_refused() -> None:
     body = codec.encode(m.Hello(1, "0.1.0", "abcd")).replace(b"abcd", b"\xff\xfe\xfd\xfc")
-    with pytest.raises(ProtocolError):
-        codec.from_client(body)
-
-
-def test_result_of_another_type_raises_protocol_error() -> None:
-    with pytest.raises(ProtocolError):
-        codec.result_data(codec.encode(m.Failure("engine", "it broke")))
+    fails(ProtocolError, "", codec.from_client, body)
+    fails(ProtocolError, "", codec.result_data, codec.encode(m.Failure("engine", "it broke")))
     assert codec.result_data(codec.encode(ResultData(1, (), 2, 0, 0))).num_qubits == 2
 
 
@@ -178,8 +167,7 @@ def test_submission_of_too_many_tasks_is_refused_before_they_are_decoded() -> No
     body = codec.encode(m.Submit(7, "~k", 0, TaskOptions(), [TaskSpec(b"", 1, 1)] * 10**6))
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match="length <= 65536"):
-            codec.from_client(body)
+        fails(ProtocolError, "length <= 65536", codec.from_client, body)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -206,10 +194,8 @@ def test_key_files_are_created_with_mode_0600_under_any_umask(tmp_path: Path, um
         keyfiles.create_private(tmp_path / "ana", person())
     finally:
         os.umask(before)
-    assert [mode(tmp_path / name) for name in ("server-key.json", "keys.json", "ana")] == [
-        0o600
-    ] * 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert [mode(tmp_path / n) for n in ("server-key.json", "keys.json", "ana")] == [0o600] * 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
         "ana",
         "keys.json",
         "server-key.json",
@@ -221,24 +207,18 @@ def test_key_file_accessible_to_others_is_refused(tmp_path: Path, loose: int) ->
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     path.chmod(loose)
-    with pytest.raises(ConfigError, match=f"mode {loose:04o}") as caught:
-        keyfiles.read_private(path, UserKeyFile)
-    assert f"chmod 600 {path}" in caught.value.hint
+    error = fails(ConfigError, f"mode {loose:04o}", keyfiles.read_private, path, UserKeyFile)
+    assert f"chmod 600 {path}" in error.hint
 
 
-def test_key_file_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_file_of_other_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     monkeypatch.setattr("os.getuid", lambda: 4711)
-    with pytest.raises(ConfigError, match="belongs to another user"):
-        keyfiles.read_private(path, UserKeyFile)
+    fails(ConfigError, "belongs to another user", keyfiles.read_private, path, UserKeyFile)
 
 
-def test_keys_file_and_then_its_folder_are_fsynced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_file_and_folder_are_fsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that was renamed and not synced may be the old one after a power cut, with a revoked
     key in it: first the file, then its folder."""
     synced: list[bool] = []
@@ -280,8 +260,7 @@ def test_concurrent_key_changes_of_several_processes_are_all_applied(tmp_path: P
 def test_symbolic_links_in_place_of_key_files_are_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     (tmp_path / "ana").symlink_to(target)
-    with pytest.raises(ConfigError):
-        keyfiles.create_private(tmp_path / "ana", person())
+    fails(ConfigError, "", keyfiles.create_private, tmp_path / "ana", person())
     assert not target.exists()
 
 
@@ -306,15 +285,13 @@ def test_damaged_key_file_raises_config_error(tmp_path: Path, body: bytes) -> No
     path = tmp_path / "keys.json"
     path.write_bytes(body)
     path.chmod(0o600)
-    with pytest.raises(ConfigError, match="has unexpected content"):
-        keyfiles.read_private(path, KeysFile)
+    fails(ConfigError, "has unexpected content", keyfiles.read_private, path, KeysFile)
 
 
 def test_key_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
     keyfiles.write_private(path, ServerFile(KEYS_FORMAT + 1, "p", "s"))
-    with pytest.raises(ConfigError, match=f"format {KEYS_FORMAT + 1}"):
-        keyfiles.server_file(path)
+    fails(ConfigError, f"format {KEYS_FORMAT + 1}", keyfiles.server_file, path)
 
 
 def test_repr_of_key_pair_does_not_contain_secret() -> None:
@@ -322,23 +299,14 @@ def test_repr_of_key_pair_does_not_contain_secret() -> None:
     assert pair.secret not in repr(pair)
 
 
-def test_duplicate_key_name_or_public_key_is_refused() -> None:
+def test_keys_are_bounded_unique_and_removed_once() -> None:
     with pytest.raises(KeyConflictError, match="'ana'"):
         keyfiles.added([ANA], KeyInfo("ana", "client", new_pair().public, 2.0))
     with pytest.raises(KeyConflictError, match="'ana'"):
         keyfiles.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
-
-
-def test_number_of_keys_is_limited() -> None:
     entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
-    with pytest.raises(OptionError, match=str(keyfiles.MAX_KEYS)):
-        keyfiles.added(entries, ANA)
-
-
-def test_removing_unknown_key_raises_not_found_error() -> None:
-    with pytest.raises(NotFoundError) as caught:
-        keyfiles.removed([ANA], "eva")
-    assert "ana" in caught.value.hint
+    fails(OptionError, str(keyfiles.MAX_KEYS), keyfiles.added, entries, ANA)
+    assert "ana" in fails(NotFoundError, "", keyfiles.removed, [ANA], "eva").hint
 
 
 def test_no_repr_shows_a_secret() -> None:

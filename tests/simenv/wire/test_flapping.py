@@ -1,7 +1,5 @@
 """Connections that come, go and come again under one name: the service stays, whatever they do."""
 
-from __future__ import annotations
-
 import select
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair, write_private
 from simenv.wire.transport import zmq_transport
@@ -64,7 +63,6 @@ class Service:
         server, worker = new_pair(), new_pair()
         argv = [sys.executable, "-c", DOOR, worker.public, server.public, server.secret]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
         port = int(self.process.stdout.readline())
         keys = server.public, worker.public, worker.secret
         address = f"tcp://127.0.0.1:{port}"
@@ -74,8 +72,7 @@ class Service:
 
     def stays(self) -> None:
         """It lives when all is quiet, and is there for the next."""
-        with pytest.raises(subprocess.TimeoutExpired):
-            self.process.wait(QUIET_S)
+        fails(subprocess.TimeoutExpired, "", self.process.wait, QUIET_S)
         again = self.connected()
         answered(again, b"still there?")
         again.close()
@@ -98,7 +95,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     outcome.process.communicate()
 
 
-def test_service_survives_reconnecting_connections_of_same_name(service: Service) -> None:
+def test_service_survives_connections_and_killed_workers_of_same_name(service: Service) -> None:
     for count in range(25):
         old = service.connected()
         answered(old, b"old %d" % count)
@@ -108,10 +105,6 @@ def test_service_survives_reconnecting_connections_of_same_name(service: Service
             old.send(b"which nobody reads")
         old.close()
         new.close()
-    service.stays()
-
-
-def test_service_survives_killed_workers_of_same_name(service: Service) -> None:
     argv = [sys.executable, "-c", PEER, str(service.path), NAME.decode()]
     for _ in range(4):
         pair = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(2)]

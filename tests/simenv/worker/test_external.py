@@ -1,7 +1,5 @@
 """Processes of external simulators: what they are given, how they fail, how they end."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from waiting import until
 
 from simenv.worker.external import ExternalProgram
@@ -33,9 +32,7 @@ def _run(folder: Path, text: str, words: str = "{circuit} {shots} {seed} {ranks}
     return program.output(CALL, RunControl())
 
 
-def test_a_process_gets_the_circuit_and_the_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_gets_circuit_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KEY", "secret")
     text = 'cat "$1"; echo $2 $3 $4 $OMP_NUM_THREADS [$SIMENV_KEY]'
     assert _run(tmp_path, text) == "OPENQASM 2.0;\n7 5 3 3 []\n"
@@ -45,37 +42,29 @@ def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
     assert _run(tmp_path, 'echo "$#:$1"', "'a b={shots}' {circuit}") == "2:a b=7\n"
 
 
-def test_a_failure_has_its_code_and_its_stderr(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(MachineFailed, match="exit code 3: too many qubits"):
-        _run(tmp_path, "echo too many qubits >&2; exit 3")
-    with pytest.raises(MachineFailed, match="signal 11"):
-        _run(tmp_path, "kill -SEGV $$")
+def test_failure_has_code_and_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fails(MachineFailed, "3: too many qubits", _run, tmp_path, "echo too many qubits >&2; exit 3")
+    fails(MachineFailed, "signal 11", _run, tmp_path, "kill -SEGV $$")
     assert _run(tmp_path, "echo a warning >&2; echo done") == "done\n"
     assert "program: a warning" in capfd.readouterr().err  # the worker's log
 
 
 def test_a_missing_program_is_refused_with_a_hint(tmp_path: Path) -> None:
     program = ExternalProgram("no-such-program {circuit} {shots}", tmp_path / "scratch")
-    with pytest.raises(MachineRefused, match="'no-such-program' is not on this node") as caught:
-        program.output(CALL, RunControl())
-    assert "load its module" in caught.value.hint
+    error = fails(MachineRefused, "'no-such-program' is not on", program.output, CALL, RunControl())
+    assert "load its module" in error.hint
 
 
 def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "yes")
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "head -c 20000 /dev/zero")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "yes")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "head -c 20000 /dev/zero")
 
 
 def test_endless_stderr_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
     monkeypatch.setattr("simenv.worker.external._LOGGED_BYTES", 100)
-    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
-        _run(tmp_path, "exec yes >&2")
+    fails(BadAnswer, "more than 10000 bytes", _run, tmp_path, "exec yes >&2")
 
 
 def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None:
@@ -92,8 +81,7 @@ def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None
 
     thread = threading.Thread(target=stop)
     thread.start()
-    with pytest.raises(Stopped):
-        program.output(CALL, control)
+    fails(Stopped, "", program.output, CALL, control)
     thread.join()
     _wait_gone(int(note.read_text()))
 

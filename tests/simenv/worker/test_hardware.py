@@ -1,14 +1,13 @@
 """A provider's factory in a worker: found, called once, and never the worker's own end without a
 word."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import machines
 import pytest
+from failing import fails
 
 from simenv.errors import ConfigError
 from simenv.model.views import DeviceKind
@@ -32,26 +31,20 @@ def same_path() -> Iterator[None]:
         ("no_such_lab:one", "ModuleNotFoundError: No module named 'no_such_lab'"),
     ],
 )
-def test_failing_provider_factory_raises_config_error_with_its_cause(
-    provider: str, said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        create_engine(provider, "")
-    assert "\n" not in str(caught.value)
+def test_failing_provider_raises_config_error_with_its_cause(provider: str, said: str) -> None:
+    assert "\n" not in str(fails(ConfigError, said, create_engine, provider, ""))
 
 
 def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('in the way')")
     (tmp_path / "lab_of_mine.py").write_text("import json\nfrom machines import noisy as one\n")
     result = HardwareSession.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
-    assert sys.path[-2:] == ["/nowhere", str(tmp_path)]
-    assert result.engine.backend.num_qubits == 5
+    assert (sys.path[-2:], result.engine.backend.num_qubits) == (["/nowhere", str(tmp_path)], 5)
 
 
 def test_device_description_is_reported_once_per_change() -> None:
     result = HardwareSession.of("machines:noisy", "", "my-qpu-0")
     first = result.changed_info()
-    assert first is not None
     assert (first.name, first.kind, first.model) == (
         "my-qpu", DeviceKind.HARDWARE, "generic_backend_5q"
     )  # fmt: skip
@@ -59,18 +52,13 @@ def test_device_description_is_reported_once_per_change() -> None:
     assert len(first.qubits) == 5
     assert result.changed_info() is None
     result.engine.backend._target = machines.ideal().target
-    second = result.changed_info()
-    assert second is not None
-    assert second.all_to_all
+    assert result.changed_info().all_to_all
     assert result.changed_info() is None
 
 
-def test_failing_hardware_warmup_raises_config_error_with_its_cause(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_failing_warmup_raises_config_error_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def cold(_: object) -> None:
         raise RuntimeError("no\ntarget")
 
     monkeypatch.setattr(HardwareEngine, "warm_up", cold)
-    with pytest.raises(ConfigError, match="machines:noisy: RuntimeError: no target"):
-        create_engine("machines:noisy", "")
+    fails(ConfigError, "noisy: RuntimeError: no target", create_engine, "machines:noisy", "")

@@ -1,19 +1,25 @@
-"""The device that a result records: gates, layouts, and warnings of noise that does not act."""
-
-from __future__ import annotations
+"""The device that a result records, and large results of workers on any node."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document, library
 from noise_models.calibration import FitScope
 from simenv.client.circuits import load
-from simenv.model import DeviceRecord, TaskOptions
-from simenv.wire.messages.client import AssignedTask, NoiseDocument
+from simenv.errors import StoreError
+from simenv.model import DeviceRecord, Program, ResultFile, TaskOptions
+from simenv.result_files import UNFINISHED
+from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
+from simenv.worker.result_files import ResultFileWriter, file_name
+from simulators.engine import EngineResult
 
 DEVICE = "superconducting-lattice"
 
@@ -60,22 +66,16 @@ def test_both_layouts_are_recorded() -> None:
     assert (result.layout, result.initial_layout) == (b"\1\0", b"\0\0")
 
 
-def test_noise_model_that_acts_nowhere_is_named_with_its_gates_and_those_of_the_circuit() -> None:
+def test_noise_that_acts_nowhere_is_named() -> None:
     (text,) = recorded(channels("h", "t")).warnings
     assert "ran without noise" in text
     assert "channels of h; t;" in text
     assert text.endswith("the circuit has cz; sx; x")
     (text,) = recorded(channels("sx", qubits=[7])).warnings
     assert "channels of sx on 7;" in text
-
-
-def test_noise_model_that_acts_has_no_warning() -> None:
     assert recorded(channels("sx", "h")).warnings == ()
     flips = {"kind": "channels", "name": "flips", "readout": [{"p01": 0.1, "p10": 0.1}]}
     assert recorded(msgspec.json.encode(flips)).warnings == ()
-
-
-def test_channels_of_gates_that_compilation_replaced_are_named() -> None:
     (text,) = recorded(channels("sx", "h"), device=DEVICE, replaced_gates=("cx", "h")).warnings
     assert text.startswith("channels of h do not act: compilation for device")
     assert recorded(channels("sx"), device=DEVICE, replaced_gates=("cx", "h")).warnings == ()
@@ -91,8 +91,7 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     snapshot = library.load(DEVICE)
     scope = FitScope("lattice", (0, 1), 12, 2, 1, ("ghz",), "2024-03-01", "2024-03-04")
     body = document.dump(msgspec.structs.replace(snapshot, fitted=scope))
-    assert recorded(body).warnings == ()
-    assert recorded(body, name="GHZ 2").warnings == ()
+    assert (recorded(body).warnings, recorded(body, name="GHZ 2").warnings) == ((), ())
     wide = QuantumCircuit(4, 1)
     wide.cz(0, 1)
     wide.cz(1, 2)
@@ -106,3 +105,47 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     placed = msgspec.structs.replace(scope, placed=True, widest=3, two_qubit_gates=2)
     body = document.dump(msgspec.structs.replace(snapshot, fitted=placed))
     assert recorded(body, wide).warnings == ()
+
+
+PROGRAM = Program(1, 17, 0, (), (), b"", b"", b"", b"", b"")
+CHUNK = AssignChunk(1, 2**30, False, "statevector", "test", [TaskOptions()], [])
+TASK = AssignedTask(5, 65_537, 0, b"", 0, 1, b"", 0)
+LARGE = EngineResult(statevector=np.ones((1, 2**17), np.complex128))
+SMALL = EngineResult(statevector=np.ones((1, 2**4), np.complex128))
+
+
+def put(shelf: ResultFileWriter, found: EngineResult) -> object:
+    return shelf.put(found, PROGRAM, TASK, TaskOptions(), CHUNK)
+
+
+def test_only_large_results_need_a_visible_results_folder(tmp_path: Path) -> None:
+    shelf = ResultFileWriter(
+        tmp_path, unavailable="the results folder /home/results cannot be seen from node7"
+    )
+    error = fails(StoreError, "node7", put, shelf, LARGE)
+    assert str(LARGE.statevector.nbytes) in error.message  # type: ignore[union-attr]
+    assert "share" in error.hint
+    assert list(tmp_path.iterdir()) == []
+    assert put(ResultFileWriter(tmp_path, unavailable="it cannot be seen"), SMALL) is None
+
+
+def test_unfinished_file_names_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    def replace(path: Path, target: Path) -> Path:
+        lines.append(path.name)
+        raise OSError(5, "as if the machine stopped here")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    fails(StoreError, "", put, ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
+    name = file_name(5, 65_537).rpartition("/")[2]
+    assert lines == [f".{name}.main.x4-0.17{UNFINISHED}"]
+
+
+def test_large_gradients_are_written_to_a_file(tmp_path: Path) -> None:
+    values, slopes = np.zeros((1, 2, 2)), np.arange(2.0**18)
+    engine_result = EngineResult(expectations=values.tobytes(), gradients=slopes.tobytes())
+    file = put(ResultFileWriter(tmp_path), engine_result)
+    assert isinstance(file, ResultFile)
+    (array,) = file.arrays
+    assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)

@@ -1,7 +1,5 @@
 """Runner, session, noise, log and result files of a worker."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from service import program
 
 from simenv.client.circuits import load
@@ -19,13 +18,7 @@ from simenv.model import Observable, Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.client import (
-    EXIT_GPU,
-    STATES,
-    AssignChunk,
-    AssignedTask,
-    AttemptResult,
-)
+from simenv.wire.messages.client import EXIT_GPU, STATES, AssignChunk, AssignedTask, AttemptResult
 from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
@@ -88,8 +81,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
     terms = TaskOptions(outputs=("expectation",), observables=sums)
     result = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
     value, error = np.frombuffer(codec.result_data(result.payload).expectations).tolist()
-    assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
-    assert error == 0.0
+    assert (value, error) == (pytest.approx(2 * np.cos(0.5), abs=1e-12), 0.0)
 
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
@@ -108,8 +100,7 @@ def test_a_running_task_stops_when_asked(runner: Runner) -> None:
 def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
     current = RunningTask(runner)
     current.stop(8, 3, "run_timeout")
-    assert current.begin(8, 2) == ""
-    assert current.begin(8, 3) == "run_timeout"
+    assert (current.begin(8, 2), current.begin(8, 3)) == ("", "run_timeout")
     assert current.begin(8, 3) == ""
 
 
@@ -123,8 +114,7 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
 
     def plan(num_qubits: int, angle: float) -> object:
         result = program(num_qubits, angle)
-        circuit = Circuit.from_program(result)
-        return cache.get(engine, result, circuit, RunOptions())
+        return cache.get(engine, result, Circuit.from_program(result), RunOptions())
 
     wide = plan(14, 0.1)
     assert plan(14, 0.7) is wide  # other angles, same structure
@@ -159,9 +149,7 @@ def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None
     assert sum(plan.memory_bytes for plan in older) <= 200_000
 
 
-def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engine(
-    runner: Runner,
-) -> None:
+def test_plans_with_noise_are_cached_by_digest_and_engine_settings(runner: Runner) -> None:
     """Small circuits too, whose plans without noise cost less than a look-up."""
     import numpy as np
 
@@ -188,19 +176,17 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
     import msgspec
     import numpy as np
 
-    changed = msgspec.structs.replace(
+    other = msgspec.structs.replace(
         program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes()
     )
     angles = np.array([0.0, 1.1, 2.2])
-    swept = assigned(changed.packed(), bindings=angles.tobytes(), binding=7, count=3)
+    swept = assigned(other.packed(), bindings=angles.tobytes(), binding=7, count=3)
     outcome = codec.result_data(run(runner, swept).payload)
     assert (outcome.count, outcome.binding, outcome.seed) == (3, 7, 5)
     ends = np.cumsum(np.frombuffer(outcome.rows, np.uint32))
     assert ends[-1] == len(outcome.counts) // 4
     for row, end in enumerate(ends.tolist()):
-        alone = assigned(
-            changed.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row
-        )
+        alone = assigned(other.packed(), bindings=angles[row : row + 1].tobytes(), binding=7 + row)
         result = codec.result_data(run(runner, alone).payload)
         first = end - len(result.counts) // 4
         assert outcome.outcomes[first:end] == result.outcomes
@@ -208,8 +194,7 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
 
 
 def test_long_error_message_is_truncated() -> None:
-    packed = runner_module._failure("engine", ValueError("x" * 10**6))
-    assert len(packed) < 10_000
+    assert len(runner_module._failure("engine", ValueError("x" * 10**6))) < 10_000
 
 
 def test_number_of_threads_is_set_only_for_running_attempt() -> None:
@@ -243,8 +228,7 @@ def test_compile_time_of_first_task_is_reported_as_its_own_stage() -> None:
     took_us, spent_us = (time.perf_counter_ns() - begin_ns) // 1000, (spent_ns() - spent) // 1000
     assert 0 < first.compile_us <= spent_us
     assert first.run_us + first.compile_us <= took_us
-    stages = first.decode_us + first.plan_us + first.engine_us + first.encode_us
-    assert stages <= first.run_us
+    assert (first.decode_us + first.plan_us + first.engine_us + first.encode_us) <= first.run_us
     chunk = AssignChunk(1, 2**30, False, "statevector", "test", [], [])
     task, terms = assigned(program(14).packed()), TaskOptions()
     cold.run(task, terms, chunk, time.perf_counter_ns())
@@ -264,9 +248,7 @@ def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(runner_module, "exit_process", leave)
     runner = Runner()
     monkeypatch.setattr(runner, "_compute", lose)
-    with pytest.raises(SystemExit) as caught:
-        run(runner, assigned(program(2).packed()))
-    assert caught.value.code == EXIT_GPU
+    assert fails(SystemExit, "", run, runner, assigned(program(2).packed())).code == EXIT_GPU
 
 
 ORIGIN = Origin("main-0", "here", 1, "test")
@@ -294,28 +276,20 @@ def test_result_too_large_for_any_message_is_reported_as_failure() -> None:
     assert isinstance(second, m.AttemptResults)
     assert first.results == [small]
     (failed,) = second.results
-    assert (failed.task, failed.attempt) == (2, 7)
-    assert m.STATES[failed.state] == "FAILED"
+    assert (failed.task, failed.attempt, m.STATES[failed.state]) == (2, 7, "FAILED")
     failure = codec.failure(failed.payload)
     assert failure.reason == "limit"
     assert str(session.ANSWER_BYTES) in failure.message
 
 
-def test_an_idle_worker_does_deferred_work_once_and_does_not_count_as_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_idle_worker_does_deferred_work_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "IDLE_S", 0.01)
     monkeypatch.setattr(session, "FOREVER_S", 0.02)
     done: list[str] = []
     with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
         Path(folder, "worker.sock").touch()
         service = WorkerBootstrap(
-            KEYS_FORMAT,
-            os.uname().nodename,
-            folder,
-            "token",
-            server_key=new_pair().public,
-            epoch=1,
+            KEYS_FORMAT, os.uname().nodename, folder, "token", server_key=new_pair().public, epoch=1
         )
         idle = session.Session(service, "w", 1, Runner())
         idle.when_idle(lambda: done.append(f"rest, waiting: {idle._current.waiting}"))
@@ -365,5 +339,4 @@ def test_log_does_not_follow_symbolic_link(tmp_path: Path) -> None:
 
 def test_each_rank_has_its_own_log() -> None:
     path = Path("/logs/main.x4-0.log")
-    assert log_of(path, 0) == path
-    assert log_of(path, 3) == Path("/logs/main.x4-0.r3.log")
+    assert (log_of(path, 0), log_of(path, 3)) == (path, Path("/logs/main.x4-0.r3.log"))

@@ -1,7 +1,5 @@
 """Ledgers of errors and of circuits."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from pathlib import Path
@@ -10,6 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from changed_devices import scaled_errors
+from circuits import bell
+from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document as documents, library
@@ -50,18 +51,16 @@ def mirror(layers: int, seed: int, chain: tuple[int, ...] = CHAIN) -> Circuit:
     return circuit.circuit()
 
 
-def success(circuit: Circuit, snapshot: CalibrationSnapshot, **factors: float) -> float:
-    """Exact probability that all qubits are read as 0."""
+def success(
+    circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE, *, of: int = 0, **factors: float
+) -> float:
+    """Exact probability of an outcome, of all qubits read as 0 unless told."""
     options = NoiseOptions.parse({name.replace("_", ".", 1): x for name, x in factors.items()})
     noise = attach_noise(circuit, documents.model(snapshot, options))
-    result = simulate(
-        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
-    ).row(0)
-    odds = dict(
-        zip(result.probability_outcomes[:: result.probability_width],
-            np.frombuffer(result.probabilities).tolist(), strict=True)
-    )  # fmt: skip
-    return odds[0]
+    options = {"noise": noise, "engine": "densitymatrix", "outputs": ("probabilities",), "shots": 0}
+    result = simulate(circuit, **options).row(0)
+    place = list(result.probability_outcomes[:: result.probability_width]).index(of)
+    return float(np.frombuffer(result.probabilities)[place])
 
 
 def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLedger:
@@ -72,8 +71,7 @@ def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLe
 def test_the_sum_of_losses_is_that_of_the_exact_success_probability(seed: int) -> None:
     circuit = mirror(2 + seed, seed)
     result = ledger(circuit)
-    exact = -math.log(success(circuit, LATTICE))
-    assert result.loss == pytest.approx(exact, rel=0.08)
+    assert result.loss == pytest.approx(-math.log(success(circuit, LATTICE)), rel=0.08)
     assert result.state == "ideal"
 
 
@@ -90,38 +88,29 @@ def test_each_component_is_what_its_ablation_gains() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("component", ["gate.crosstalk", "gate.coherent"])
-def test_losses_of_coherent_errors_are_those_of_the_exact_density_matrix(
-    component: str, seed: int
-) -> None:
+def test_losses_of_coherent_errors_are_those_of_exact_densities(component: str, seed: int) -> None:
     """Half of the second difference by the factor of a component that acts alone, at 0."""
     circuit, step = mirror(2 + seed, seed), 0.1
     others = {name.replace(".", "_", 1): 0.0 for name in COMPONENTS}
     alone = {**others, component.replace(".", "_", 1): step}
     exact = -math.log(success(circuit, LATTICE, **alone)) / step**2
-    losses = dict(ledger(circuit).components)
-    assert losses[component] == pytest.approx(exact, rel=0.01)
+    assert dict(ledger(circuit).components)[component] == pytest.approx(exact, rel=0.01)
 
 
 def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
-    def changed(gate: GateCalibration) -> GateCalibration:
-        if set(gate.qubits) != set(pair) or gate.error is None:
-            return gate
-        return msgspec.structs.replace(gate, error=factor * gate.error)
-
-    return msgspec.structs.replace(LATTICE, gates=tuple(map(changed, LATTICE.gates)))
+    return scaled_errors(LATTICE, factor, lambda gate: set(gate.qubits) == set(pair))
 
 
 def test_the_pair_with_the_largest_loss_stands_out() -> None:
     circuit, bad = mirror(4, 3), worse((1, 2), 6.0)
     result = ledger(circuit, bad)
-    assert result.avoid is not None
     assert result.avoid.qubits == (1, 2)
     gained = math.log(success(circuit, LATTICE)) - math.log(success(circuit, bad))
     before = {edge.qubits: edge.loss for edge in ledger(circuit).edges}
     assert result.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
 
 
-def test_of_pairs_that_stand_out_the_one_that_costs_most_is_avoided() -> None:
+def test_pairs_that_stand_out_are_named_by_what_they_cost() -> None:
     def edge(pair: tuple[int, int], uses: int, loss: float) -> EdgeLoss:
         return EdgeLoss(pair, uses, loss, 0.0)
 
@@ -130,8 +119,6 @@ def test_of_pairs_that_stand_out_the_one_that_costs_most_is_avoided() -> None:
     assert module._outstanding((often, *alike, rare)) is often
     assert module._outstanding((*alike, rare)) is rare
 
-
-def test_equal_pairs_do_not_stand_out() -> None:
     def equal(gate: GateCalibration) -> GateCalibration:
         two = len(gate.qubits) == 2
         return msgspec.structs.replace(gate, error=0.004) if two else gate
@@ -140,30 +127,18 @@ def test_equal_pairs_do_not_stand_out() -> None:
     assert ledger(mirror(4, 3), alike).avoid is None
 
 
-def test_losses_of_qubits_and_of_components_have_the_same_sum() -> None:
+def test_losses_of_qubits_and_components_have_one_sum() -> None:
     result = ledger(mirror(3, 5))
     assert sum(loss for _, loss in result.qubits) == pytest.approx(result.loss)
     assert {qubit for qubit, _ in result.qubits} == set(CHAIN)
     gates = sum(gate.loss for gate in result.gates)
     names = ("gate.depolarizing", "gate.coherent", "qubit.relaxation")
     assert gates == pytest.approx(sum(dict(result.components).get(name, 0.0) for name in names))
-
-
-def test_dephasing_of_a_qubit_that_is_only_measured_costs_nothing() -> None:
     circuit = Arrays(27, 2).add("x", [0]).add("barrier", [0, 1]).add("cz", [0, 1])
     circuit.add("measure", [0], [0]).add("measure", [1], [1])
     table = dict(ledger(circuit.circuit()).components)
-    result = math.log(success_of(circuit.circuit()))
+    result = math.log(success(circuit.circuit(), of=1))
     assert sum(table.values()) == pytest.approx(-result, rel=0.05)
-
-
-def success_of(circuit: Circuit) -> float:
-    """Exact probability of |01>."""
-    noise = attach_noise(circuit, documents.model(LATTICE, NoiseOptions()))
-    result = simulate(
-        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
-    ).row(0)
-    return float(np.frombuffer(result.probabilities)[list(result.probability_outcomes).index(1)])
 
 
 def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
@@ -181,49 +156,29 @@ def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
 
 def test_a_circuit_that_branches_is_refused() -> None:
     circuit = Arrays(2, 2).add("sx", [0]).add("measure", [0], [0]).add("sx", [0])
-    with pytest.raises(Unsupported, match="before its end"):
-        ledger(circuit.circuit())
+    fails(Unsupported, "before its end", ledger, circuit.circuit())
 
 
 DEVICE = "superconducting-lattice"
 
 
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2, 2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure([0, 1], [0, 1])
-    return circuit
-
-
-def test_circuits_and_files_have_one_ledger() -> None:
+def test_ledgers_are_of_circuits_or_files_with_noise_options() -> None:
     path = Path(__file__).parents[4] / "examples" / "bell.qasm"
     result = circuit_ledger(bell(), DEVICE)
     assert 0.9 < result.fidelity < 1.0
     assert result.loss == pytest.approx(sum(loss for _, loss in result.components))
     assert circuit_ledger(path, DEVICE) == result
-
-
-def test_noise_options_are_those_of_submit() -> None:
     result = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
     assert {name for name, _ in result.components} == {"gate.depolarizing", "gate.coherent"}
-    with pytest.raises(OptionError, match="no noise acts"):
-        circuit_ledger(bell(), DEVICE, noise="off")
-    with pytest.raises(OptionError, match="compile='often'"):
-        circuit_ledger(bell(), DEVICE, compile="often")
-    with pytest.raises(NotFoundError, match="nowhere"):
-        circuit_ledger(bell(), "nowhere")
-
-
-def test_a_circuit_that_the_device_would_refuse_has_no_ledger() -> None:
-    with pytest.raises(InfeasibleError, match=r"h on qubit 0.* no native gate"):
-        circuit_ledger(bell(), DEVICE, compile="never")
+    fails(OptionError, "no noise acts", circuit_ledger, bell(), DEVICE, noise="off")
+    fails(OptionError, "compile='often'", circuit_ledger, bell(), DEVICE, compile="often")
+    fails(NotFoundError, "nowhere", circuit_ledger, bell(), "nowhere")
+    fails(InfeasibleError, r"qubit 0.* no native", circuit_ledger, bell(), DEVICE, compile="never")
 
 
 @pytest.mark.parametrize("device", [DEVICE, "trapped-ions"])
 def test_recipe_of_aer_has_a_ledger_without_components_that_it_lacks(device: str) -> None:
-    result = circuit_ledger(bell(), device, noise="aer")
-    names = {name for name, _ in result.components}
+    names = {name for name, _ in circuit_ledger(bell(), device, noise="aer").components}
     assert {"gate.depolarizing", "qubit.readout"} <= names
     assert not names & {"gate.coherent", "gate.crosstalk", "qubit.preparation"}
 
@@ -233,6 +188,5 @@ def test_a_circuit_that_measures_before_its_end_is_refused_with_one_hint() -> No
     circuit.measure(0, 0)
     circuit.x(0)
     circuit.measure(0, 1)
-    with pytest.raises(OptionError) as caught:
-        circuit_ledger(circuit, DEVICE)
-    assert str(caught.value).count("measurements at its end") == 1
+    error = fails(OptionError, "", circuit_ledger, circuit, DEVICE)
+    assert str(error).count("measurements at its end") == 1

@@ -1,7 +1,5 @@
 """An environment is steered while it runs: pools scaled, nodes drained, and what is said of it."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
@@ -32,16 +30,13 @@ NODE_KEYS = [
         (("spare", "--min", "0", "--max", "2"), 0, 2),
     ],
 )
-def test_scale_sets_pool_bounds_that_pools_reports(
-    shell: Shell, words: tuple[str, ...], least: int, most: int
-) -> None:
+def test_scale_sets_bounds(shell: Shell, words: tuple[str, ...], least: int, most: int) -> None:
     result = shell("scale", *words, "--json")
     assert result.code == 0, result.err
     assert list(result.object) == POOL_KEYS
     assert (result.object["least"], result.object["most"]) == (least, most)
     (row,) = [each for each in shell("pools", "--json").objects if each["name"] == "spare"]
-    assert list(row) == POOL_KEYS
-    assert (row["least"], row["most"]) == (least, most)
+    assert (list(row), row["least"], row["most"]) == (POOL_KEYS, least, most)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +52,12 @@ def test_scale_sets_pool_bounds_that_pools_reports(
         (("drain", HERE, "--reason", "x" * 501), 2),
     ],
 )
-def test_invalid_scale_and_drain_commands_end_with_their_exit_code(
-    shell: Shell, words: tuple[str, ...], code: int
-) -> None:
+def test_exit_codes_of_scale_and_drain(shell: Shell, words: tuple[str, ...], code: int) -> None:
     assert shell(*words).code == code
 
 
 @pytest.mark.parametrize("words", [("drain", "elsewhere", "--reason", "x"), ("undrain", "nobody")])
-def test_drain_and_resume_of_unknown_node_name_known_nodes(
-    shell: Shell, words: tuple[str, ...]
-) -> None:
+def test_drain_of_unknown_node_names_known_nodes(shell: Shell, words: tuple[str, ...]) -> None:
     result = shell(*words)
     assert result.code == 4
     assert HERE in result.err

@@ -1,7 +1,5 @@
 """Bundles of a task, and their container format."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 import zipfile
@@ -11,19 +9,14 @@ from typing import Any
 import live
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
 from shell import Shell
 
+from simenv import errors
 from simenv.cli.tasks import bundle
 from simenv.client.circuits import load as load_circuit
-from simenv.errors import (
-    LimitExceededError,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    TaskFailedError,
-)
 from simenv.model import decode_program
 
 POOLS = [
@@ -60,9 +53,7 @@ def manifest(place: Path) -> Any:
     return json.loads((place / "bundle.json").read_text())
 
 
-def test_resubmitted_bundle_of_failed_task_fails_with_same_message(
-    shell: Shell, place: Path, tmp_path: Path
-) -> None:
+def test_bundle_of_failed_task_fails_the_same(shell: Shell, place: Path, tmp_path: Path) -> None:
     file = tmp_path / "raises.qasm"
     file.write_text(RAISES)
     entries = ("--engine", "fault", "--shots", "33", "--seed", "4", "--wait", "--json")
@@ -83,28 +74,20 @@ def test_resubmitted_bundle_of_failed_task_fails_with_same_message(
     assert same[0] == same[1] != ""
 
 
-def test_resubmitted_bundle_of_poison_task_ends_as_poison_again(
-    environment: live.Live, shell: Shell, tmp_path: Path
-) -> None:
+def test_bundle_of_poison_is_poison(environment: live.Live, shell: Shell, tmp_path: Path) -> None:
     with environment.client() as client:
         task = client.submit(EXITS, engine="fault", shots=10)
         first = task.exception(120)
-    assert isinstance(first, TaskFailedError)
+    assert isinstance(first, errors.TaskFailedError)
     bundled(environment, task.id, tmp_path / "made")
-    result = manifest(tmp_path / "made")
-    assert (result["failure"]["reason"], result["attempts"], len(result["lost"])) == (
-        "poison",
-        3,
-        2,
-    )
+    got = manifest(tmp_path / "made")
+    assert (got["failure"]["reason"], got["attempts"], len(got["lost"])) == ("poison", 3, 2)
     again = shell("submit", str(tmp_path / "made"), "--wait", "--json").object
     assert again["error"]["reason"] == "poison"
     assert again["error"]["message"].partition(": ")[2] == first.message.partition(": ")[2]
 
 
-def test_resubmitted_bundle_of_one_binding_gives_same_counts(
-    environment: live.Live, shell: Shell, place: Path
-) -> None:
+def test_bundle_of_one_binding_is_same(environment: live.Live, shell: Shell, place: Path) -> None:
     values = np.array([[0.1, 0.2], [1.1, 1.2], [2.1, 2.2]])
     with environment.client() as client:
         tasks = client.submit_many((ansatz(), values), shots=500, seed=11, name="sweep")
@@ -118,9 +101,7 @@ def test_resubmitted_bundle_of_one_binding_gives_same_counts(
     assert (again.object["binding"], again.object["seed"]) == (2, 11)
 
 
-def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
-    environment: live.Live, place: Path
-) -> None:
+def test_bundle_of_sweep_gives_same_expectations(environment: live.Live, place: Path) -> None:
     values = np.arange(10.0).reshape(5, 2)
     observables = [{"ZZ": 0.1, "XI": 0.7}, "IZ"]
     with environment.client() as client:
@@ -130,8 +111,7 @@ def test_resubmitted_bundle_of_sweep_gives_same_expectations_for_each_binding(
             shots=None,
         )
         entries = [task.result(60).expectations for task in tasks]
-        item = tasks[0].id.partition(".")[0]
-        bundled(environment, item, place)
+        bundled(environment, tasks[0].id.partition(".")[0], place)
         again = client.history.resubmit(bundle.load(place))
         assert [task.result(60).expectations for task in again] == entries
 
@@ -148,9 +128,7 @@ def test_resubmitted_bundle_gives_same_amplitudes(environment: live.Live, place:
         assert again.result(60).amplitudes == amplitudes
 
 
-def test_bundle_qasm_text_and_binary_program_give_counts_of_task(
-    environment: live.Live, tmp_path: Path
-) -> None:
+def test_bundled_text_and_program_give_task_counts(environment: live.Live, tmp_path: Path) -> None:
     circuit = ansatz()
     with environment.client() as client:
         task = client.submit(circuit, parameter_values=[0.3, 0.4], shots=100, seed=3)
@@ -169,15 +147,12 @@ def test_bundle_qasm_text_and_binary_program_give_counts_of_task(
 def test_existing_bundle_is_not_overwritten(environment: live.Live, place: Path) -> None:
     with environment.client() as client:
         task = client.submit(RAISES, engine="fault")
-        assert isinstance(task.exception(60), TaskFailedError)
+        assert isinstance(task.exception(60), errors.TaskFailedError)
     bundled(environment, task.id, place)
-    with pytest.raises(OptionError, match="--bundle"):
-        bundled(environment, task.id, place)
+    fails(errors.OptionError, "--bundle", bundled, environment, task.id, place)
 
 
-def test_submit_options_together_with_bundle_are_refused(
-    shell: Shell, place: Path, tmp_path: Path
-) -> None:
+def test_submit_options_with_bundle_are_refused(shell: Shell, place: Path, tmp_path: Path) -> None:
     file = tmp_path / "raises.qasm"
     file.write_text(RAISES)
     task = shell("submit", str(file), "--engine", "fault", "--json").object["task"]
@@ -196,31 +171,27 @@ def spoilt(name: str, body: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "error"),
     [
-        ({}, ProgramError),
-        ({"bundle.json": b"{}"}, ProgramError),
-        (spoilt("bundle.json", b"{}"), ProgramError),
-        (spoilt("bundle.json", b"\xff\x00"), ProgramError),
-        (spoilt("program.bin", bytes(bundle.MAX_BYTES + 1)), LimitExceededError),
+        ({}, errors.ProgramError),
+        ({"bundle.json": b"{}"}, errors.ProgramError),
+        (spoilt("bundle.json", b"{}"), errors.ProgramError),
+        (spoilt("bundle.json", b"\xff\x00"), errors.ProgramError),
+        (spoilt("program.bin", bytes(bundle.MAX_BYTES + 1)), errors.LimitExceededError),
     ],
     ids=["empty", "no program", "no fields", "no text", "too large"],
 )
-def test_malformed_bundle_is_refused(
-    place: Path, files: dict[str, bytes], error: type[SimenvError]
-) -> None:
+def test_bad_bundle(place: Path, files: dict[str, bytes], error: type[errors.SimenvError]) -> None:
     if place.suffix == ".zip":
         with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, body in files.items():
                 archive.writestr(name, body)
     else:
         bundle.write(place, files)
-    with pytest.raises(error):
-        bundle.load(place)
+    fails(error, "", bundle.load, place)
 
 
 def test_zip_suffix_on_file_that_is_no_archive_is_a_program_error(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_text("not at all")
-    with pytest.raises(ProgramError, match="cannot be read"):
-        bundle.load(tmp_path / "no.zip")
+    fails(errors.ProgramError, "cannot be read", bundle.load, tmp_path / "no.zip")
 
 
 def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_path: Path) -> None:
@@ -231,11 +202,9 @@ def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_
     file = tmp_path / "made" / "bindings.npy"
     for body in (b"", b"\x93NUMPY", file.read_bytes()[:-1]):
         file.write_bytes(body)
-        with pytest.raises(ProgramError, match=r"bindings\.npy"):
-            bundle.load(tmp_path / "made")
+        fails(errors.ProgramError, r"bindings\.npy", bundle.load, tmp_path / "made")
     np.save(file, np.zeros((2, 2)))
-    with pytest.raises(ProgramError, match="expected 1 rows"):
-        bundle.load(tmp_path / "made")
+    fails(errors.ProgramError, "expected 1 rows", bundle.load, tmp_path / "made")
 
 
 ENOUGH = 3 * 2**20  # of memory, beside the member itself
@@ -260,31 +229,25 @@ def lying(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_bzip2_and_lzma_members_are_refused_before_they_are_unpacked(
-    tmp_path: Path, method: int
-) -> None:
+def test_bzip2_and_lzma_members_are_refused_unread(tmp_path: Path, method: int) -> None:
     path = zipped(tmp_path / "bomb.zip", method, bytes(80 * 2**20))
     assert path.stat().st_size < 20_000
     lying(path, 100)
     tracemalloc.start()
     try:
-        with pytest.raises(ProgramError, match="stored or deflated"):
-            bundle.read(path)
+        fails(errors.ProgramError, "stored or deflated", bundle.read, path)
         assert tracemalloc.get_traced_memory()[1] < ENOUGH
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.parametrize("claimed", [None, 100])
-def test_member_larger_than_message_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int | None
-) -> None:
+def test_large_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int | None) -> None:
     monkeypatch.setattr(bundle, "MAX_BYTES", 10_000)
     path = zipped(tmp_path / "large.zip", zipfile.ZIP_DEFLATED, bytes(20_000))
     if claimed is not None:
         lying(path, claimed)
-    with pytest.raises((LimitExceededError, ProgramError), match="large"):
-        bundle.read(path)
+    fails((errors.LimitExceededError, errors.ProgramError), "large", bundle.read, path)
 
 
 def test_corrupt_deflate_stream_is_a_program_error(tmp_path: Path) -> None:
@@ -295,5 +258,4 @@ def test_corrupt_deflate_stream_is_a_program_error(tmp_path: Path) -> None:
     start = info.header_offset + 30 + len(bundle.PROGRAM)
     body[start : start + 8] = b"\xff" * 8  # no block of deflate begins so
     path.write_bytes(bytes(body))
-    with pytest.raises(ProgramError, match="cannot be unpacked"):
-        bundle.read(path)
+    fails(errors.ProgramError, "cannot be unpacked", bundle.read, path)

@@ -1,7 +1,5 @@
 """`simenv explain --ledger`: tables, JSON, picture, refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,14 @@ BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 ON = ("--device", "superconducting-lattice")
 
 
-def test_ledger_names_components_gates_and_qubits(shell: Shell) -> None:
+def test_ledger_names_components_gates_and_qubits_unless_off(shell: Shell) -> None:
     output = shell("explain", BELL, *ON, "--ledger").out
     assert "fidelity about 0.9" in output
     for word in ("gate.depolarizing", "qubit.readout", "cz    0-1", "no pair of qubits stands out"):
         assert word in output
+    factors = ("--noise", "qubit=0,gate.crosstalk=0")
+    outcome = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
+    assert set(outcome["components"]) == {"gate.depolarizing", "gate.coherent"}
 
 
 def test_noise_with_a_file_in_place_of_the_circuit_is_the_ledger(shell: Shell) -> None:
@@ -26,12 +27,6 @@ def test_noise_with_a_file_in_place_of_the_circuit_is_the_ledger(shell: Shell) -
     assert outcome == shell("explain", BELL, *ON, "--ledger", "--json").object
     assert outcome["loss"] == pytest.approx(sum(outcome["components"].values()))
     assert outcome["edges"][0]["qubits"] == [0, 1]
-
-
-def test_components_that_are_off_cost_nothing(shell: Shell) -> None:
-    factors = ("--noise", "qubit=0,gate.crosstalk=0")
-    outcome = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
-    assert set(outcome["components"]) == {"gate.depolarizing", "gate.coherent"}
 
 
 def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:

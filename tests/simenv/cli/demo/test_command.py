@@ -1,7 +1,5 @@
 """The demo: every algorithm right, the loop converged, the picture drawn."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -14,16 +12,13 @@ from simenv.library import algorithms
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_demo_finds_no_fault_and_writes_its_plot(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_has_no_fault_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo", "--out", str(tmp_path / "shown"), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     count = len(algorithms())
     acts, loop, compared, noisy = rows[:count], rows[count], rows[count + 1 : -1], rows[-1]
     assert sorted(act["circuit"] for act in acts) == sorted(each.name for each in algorithms())
-    assert [act["fault"] for act in acts] == [""] * len(acts)
-    assert loop["circuits"] == 480
+    assert ([act["fault"] for act in acts], loop["circuits"]) == ([""] * len(acts), 480)
     assert loop["energies"][-1] == pytest.approx(loop["ground"], abs=0.15)
     assert [each["circuit"] for each in compared] == ["ghz-5", "bernstein-vazirani-4", "grover-3"]
     for each in compared:

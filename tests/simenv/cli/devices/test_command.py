@@ -1,7 +1,5 @@
 """`simenv devices` without an environment: import, list, show, remove."""
 
-from __future__ import annotations
-
 import json
 import stat
 from pathlib import Path
@@ -9,10 +7,9 @@ from typing import Any
 
 import calibration_samples as samples
 import pytest
-from shell import Answer, Shell
+from shell import Shell, shell_of
 
 from noise_models import library, snapshot
-from simenv.cli.app import run
 from simenv.cli.devices import overview
 
 
@@ -27,14 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shell(capfd: pytest.CaptureFixture[str]) -> Shell:
-    def call(*words: str) -> Answer:
-        capfd.readouterr()
-        code = run(words)
-        output = capfd.readouterr()
-        assert "Traceback" not in output.err
-        return Answer(code, output.out, output.err)
-
-    return call
+    return shell_of("", capfd)
 
 
 def write(folder: Path, form: str) -> list[str]:
@@ -47,13 +37,10 @@ def write(folder: Path, form: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", sorted(samples.files()))
-def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
-    form: str, shell: Shell, tmp_path: Path, home: Path
-) -> None:
+def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, home: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, form), "--name", "mine", "--json")
     assert result.code == 0, result.err
-    assert result.object["name"] == "mine"
-    assert result.object["report"]["format"] == form
+    assert (result.object["name"], result.object["report"]["format"]) == ("mine", form)
     path = home / "devices" / "mine.json"
     assert result.object["file"] == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -70,9 +57,7 @@ def test_an_imported_device_of_each_format_is_listed_shown_and_removed(
     assert shell("devices", "remove", "mine").code == 4
 
 
-def test_the_report_of_an_import_names_used_ignored_defaulted_and_clamped_fields(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_report_names_used_ignored_and_clamped_fields(shell: Shell, tmp_path: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, "ibm-properties"))
     assert result.code == 0
     lines = result.out.splitlines()
@@ -90,15 +75,12 @@ def test_the_report_of_an_import_names_used_ignored_defaulted_and_clamped_fields
 
 def test_devices_are_listed_where_no_environment_is_up(shell: Shell) -> None:
     result = shell("devices", "--json")
-    assert result.code == 0
-    assert [row["name"] for row in result.objects] == list(library.BUNDLED)
+    assert (result.code, [row["name"] for row in result.objects]) == (0, list(library.BUNDLED))
     assert {row["kind"] for row in result.objects} == {"emulated"}
     assert "no environment is up" in result.err
 
 
-def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
-    shell: Shell, home: Path
-) -> None:
+def test_damaged_device_file_is_named_and_hides_no_other(shell: Shell, home: Path) -> None:
     (home / "devices").mkdir(mode=0o700)
     (home / "devices" / "bad.json").write_text('{"kind": "snapshot", "num_qubits": -1}')
     outcome = shell("devices")
@@ -106,8 +88,7 @@ def test_a_device_file_that_is_damaged_is_named_and_hides_no_other(
     assert "bad.json" in outcome.err
     assert "trapped-ions" in outcome.out
     result = shell("devices", "show", "bad", "--json")
-    assert result.code == 2
-    assert result.object["error"]["code"] == "calibration"
+    assert (result.code, result.object["error"]["code"]) == (2, "calibration")
     assert "name" in result.object["error"]["message"]
 
 
@@ -150,12 +131,8 @@ def test_an_error_of_a_file_names_its_field(shell: Shell, tmp_path: Path) -> Non
 
 def test_values_of_one_qubit_are_shown_with_their_dates(shell: Shell, tmp_path: Path) -> None:
     shell("devices", "import", *write(tmp_path, "ibm-properties"), "--name", "mine")
-    result = shell("devices", "show", "mine", "--qubit", "0")
-    assert [row.split() for row in result.out.splitlines()][1] == [
-        "t1_us",
-        "100.5",
-        samples.EARLIER,
-    ]
+    got = shell("devices", "show", "mine", "--qubit", "0")
+    assert [row.split() for row in got.out.splitlines()][1] == ["t1_us", "100.5", samples.EARLIER]
     outcome = shell("devices", "show", "mine", "--qubit", "0", "--json").object
     assert outcome["values"]["p10"] == 0.03
     assert {gate["name"] for gate in outcome["gates"]} == {"rz", "sx", "x", "cz"}
@@ -169,9 +146,7 @@ def test_the_picture_of_a_lattice_is_a_png_file(shell: Shell, tmp_path: Path) ->
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_the_picture_is_refused_with_the_pip_line(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_matplotlib(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from simenv.cli import terminal
 
     def find_spec(name: str) -> Any:
@@ -201,9 +176,7 @@ def test_the_target_of_a_qiskit_backend_is_imported(shell: Shell, home: Path) ->
     assert value.dynamic == result.dynamic
 
 
-def test_an_imported_device_takes_the_place_of_one_of_qiskit_ibm_runtime(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_imported_device_replaces_one_of_qiskit_ibm_runtime(shell: Shell, tmp_path: Path) -> None:
     result = shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "lima")
     assert result.code == 0
     assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))

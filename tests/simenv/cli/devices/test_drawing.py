@@ -1,7 +1,5 @@
 """Drawings, results and pools of devices."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
@@ -29,7 +27,6 @@ def device(edges: list[tuple[int, int]], **changes: object) -> CalibrationSnapsh
 
 def text(snapshot: CalibrationSnapshot) -> list[str]:
     result = drawing.draw(snapshot)
-    assert result is not None
     return ["".join(piece for piece, _ in line) for line in result.lines]
 
 
@@ -43,45 +40,33 @@ def text(snapshot: CalibrationSnapshot) -> list[str]:
         list(library.load("superconducting-lattice").coupling),
     ],
 )
-def test_lattices_are_laid_out_with_coupled_qubits_one_step_apart(
-    edges: list[tuple[int, int]],
-) -> None:
+def test_lattices_have_coupled_qubits_one_step_apart(edges: list[tuple[int, int]]) -> None:
     result = drawing.lattice(device(edges)).positions
     steps = np.array([np.abs(result[a] - result[b]).sum() for a, b in edges])
     np.testing.assert_array_equal(steps, 1.0)
     assert len({tuple(place) for place in result.tolist()}) == len(result)
 
 
-def test_a_graph_that_is_no_lattice_is_laid_out_by_stress() -> None:
+def test_graphs_are_laid_out_by_coordinates_stress_and_parts() -> None:
     edges = [(a, b) for a in range(5) for b in range(a)]  # of all pairs: no square grid has it
     result = drawing.lattice(device(edges)).positions
     steps = [np.linalg.norm(result[a] - result[b]) for a, b in edges]
     assert min(steps) > 0.3
     assert max(steps) < 2.0
-
-
-def test_parts_without_a_connection_are_drawn_apart() -> None:
     result = drawing.lattice(device([(0, 1), (2, 3)])).positions
     assert np.linalg.norm(result[:2].mean(0) - result[2:].mean(0)) > 1.0
-
-
-def test_given_coordinates_are_kept() -> None:
     places = ((0.0, 0.0), (3.0, 0.0), (3.0, 2.0))
     result = drawing.lattice(device([(0, 1), (1, 2)], coordinates=places)).positions
     np.testing.assert_array_equal(result, places)
 
 
-def test_the_drawing_shows_levels_of_error_by_their_characters() -> None:
+def test_drawing_shows_levels_of_error_on_the_grid() -> None:
     errors = {(0, 1): 0.01, (1, 2): 0.015, (2, 3): 0.03, (3, 4): 0.2, (4, 5): 1.0, (5, 6): 0.01}
     gates = tuple(GateCalibration("cz", pair, error) for pair, error in errors.items())
     places = tuple((float(k), 0.0) for k in range(7))
-    result = device(list(errors), gates=gates, coordinates=places)
-    [line] = text(result)
+    [line] = text(device(list(errors), gates=gates, coordinates=places))
     assert line == "0--1--2==3##4xx5--6"  # the median is 0.0225
     assert drawing.levels({0: 1.0, 1: 0.1, 2: 0.1}) == {0: drawing.BROKEN, 1: 0, 2: 0}
-
-
-def test_the_bundled_lattice_is_drawn_on_its_grid() -> None:
     lines = text(library.load("superconducting-lattice"))
     assert len(lines) == 9
     parts = " ".join(lines).translate(str.maketrans("-=~#|:;", "       ")).split()
@@ -95,9 +80,7 @@ def test_without_a_terminal_no_escape_code_is_written(capsys: pytest.CaptureFixt
     assert "two-qubit error" in output
 
 
-def test_on_a_terminal_levels_are_coloured(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_has_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_coloured", lambda stream: True)
     drawing.show(library.load("superconducting-lattice"))
     output = capsys.readouterr().out
@@ -106,9 +89,7 @@ def test_on_a_terminal_levels_are_coloured(
     }
 
 
-def test_a_device_without_room_is_not_drawn_and_says_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_room(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "width", lambda: 20)
     drawing.show(library.load("superconducting-lattice"))
     output = capsys.readouterr()
@@ -120,16 +101,14 @@ def test_figures_are_medians_of_what_was_measured() -> None:
     document = library.load("superconducting-lattice")
     table = {each.figure: each for each in details.figures(document)}
     assert table["t1"].median == np.median([qubit.t1_us for qubit in document.qubits])
-    assert table["cz error"].count == 56
-    assert table["rz duration"].max == 0.0
+    assert (table["cz error"].count, table["rz duration"].max) == (56, 0.0)
 
 
 def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
     edges = [(k, k + 1) for k in range(4)]
     errors = [0.01, 0.03, 1.0, 1.0]
     snapshot = device(
-        edges,
-        gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True)),
+        edges, gates=tuple(GateCalibration("cz", e, x) for e, x in zip(edges, errors, strict=True))
     )
     figure = next(each for each in details.figures(snapshot) if each.figure == "cz error")
     assert (figure.median, figure.min, figure.max, figure.count) == (0.02, 0.01, 0.03, 2)
@@ -141,8 +120,7 @@ def test_medians_and_levels_leave_out_gates_that_do_not_work() -> None:
         3: drawing.BROKEN,
     }
     assert details.working([1.0, 1.0]) == [1.0, 1.0]
-    info = device_info("x", snapshot, "digest")
-    assert overview.median_pair_error(info) == 0.02
+    assert overview.median_pair_error(device_info("x", snapshot, "digest")) == 0.02
 
 
 def test_pool_of_an_unknown_device_is_named_in_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,14 +149,11 @@ def bell(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
-def test_observables_are_named_by_the_qubits_of_the_circuit(
-    shell: Shell, bell: str, command: tuple[str, ...]
-) -> None:
+def test_observables_name_qubits(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
     words = ["--device", "superconducting-lattice", "--shots", "0"]
     result = shell(*command, bell, *words, "--observable", "ZI:0.5,IZ", "--observable", "ZZ")
     assert result.code == 0, result.err
-    names = [line.partition(" = ")[0] for line in result.out.splitlines()]
-    assert names == ["ZI:0.5,IZ", "ZZ"]
+    assert [line.partition(" = ")[0] for line in result.out.splitlines()] == ["ZI:0.5,IZ", "ZZ"]
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
@@ -197,9 +172,7 @@ def test_simulate_gives_the_time_on_the_device_as_submit_does(shell: Shell, bell
 
 
 @pytest.mark.parametrize("command", [("submit", "--wait"), ("simulate",)])
-def test_more_shots_than_the_device_takes_are_refused(
-    shell: Shell, bell: str, command: tuple[str, ...]
-) -> None:
+def test_too_many_shots_are_refused(shell: Shell, bell: str, command: tuple[str, ...]) -> None:
     result = shell(*command, bell, "--device", "neutral-atoms", "--shots", "10001")
     assert result.code == 2
     assert "10001 shots; device neutral-atoms takes 10000 of one circuit" in result.err

@@ -1,7 +1,5 @@
 """The doctor: what it finds where something is wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -28,9 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_doctor_passes_on_healthy_machine_and_each_problem_has_remedy(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_doctor_passes_and_each_problem_has_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {
@@ -47,9 +43,7 @@ def test_doctor_passes_on_healthy_machine_and_each_problem_has_remedy(
     assert all(each["remedy"] for each in entries if each["level"] != "ok")
 
 
-def test_failed_check_ends_doctor_with_exit_code_1_and_remedy(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     bad = DoctorFinding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
     monkeypatch.setattr(doctor, "findings", lambda: [bad])
     assert run(["doctor"]) == 1
@@ -81,9 +75,7 @@ def test_home_on_network_file_system_fails(home: Path, monkeypatch: pytest.Monke
     assert str(home) in state.detail
 
 
-def test_scratch_folder_of_live_journals_is_named_when_home_is_on_nfs(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scratch_of_journals_is_named_on_nfs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = home.parent
     monkeypatch.setattr(
         paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
@@ -109,10 +101,8 @@ def test_home_writable_by_others_fails(home: Path) -> None:
 def test_stale_connection_file_is_a_warning(home: Path) -> None:
     folder = home / "old"
     folder.mkdir()
-    connection_file = ConnectionFile(
-        1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home)
-    )
-    (folder / "connection.json").write_bytes(msgspec.json.encode(connection_file))
+    file = ConnectionFile(1, "old", "0.1.0", 2**22 - 1, os.uname().nodename, 1, str(home))
+    (folder / "connection.json").write_bytes(msgspec.json.encode(file))
     stale = next(doctor_checks.connections())
     assert (stale.level, stale.remedy) == ("warn", "simenv up --name old --restore")
 
@@ -128,9 +118,7 @@ def test_key_file_readable_by_others_fails(home: Path, name: str) -> None:
     assert (value.level, value.remedy) == ("fail", f"chmod 600 {folder / name}")
 
 
-def test_mode_of_key_file_named_by_simenv_service_is_checked(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mode_of_key_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "ana.simenv"
     file.touch(0o604)
     file.chmod(0o604)
@@ -139,9 +127,7 @@ def test_mode_of_key_file_named_by_simenv_service_is_checked(
     assert value.remedy == f"chmod 600 {file}"
 
 
-def test_simenv_module_in_working_directory_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simenv_in_working_directory_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "simenv.py").write_text("")
     monkeypatch.chdir(tmp_path)
     hidden = next(doctor_installation.names())
@@ -149,9 +135,7 @@ def test_simenv_module_in_working_directory_is_a_warning(
     assert hidden.remedy.startswith("mv ")
 
 
-def test_package_imported_from_another_location_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_from_elsewhere_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Spec:
         origin = str(tmp_path / "simulators" / "__init__.py")
 
@@ -177,12 +161,8 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_remedy_shared_by_several_checks_is_printed_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lacks = [
-        DoctorFinding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")
-    ]
+def test_shared_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lacks = [DoctorFinding("warn", w, "no MPI", "pip install mpi") for w in ("launcher", "mpi")]
     monkeypatch.setattr(doctor, "findings", lambda: iter(lacks))
     assert run(["doctor"]) == 0
     assert capsys.readouterr().out.count("type: pip install mpi") == 1

@@ -1,7 +1,5 @@
 """Programs that `simenv exec` starts, and its screen."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -15,6 +13,7 @@ from typing import Any
 import live
 import msgspec
 import pytest
+from failing import fails
 from shell import Shell
 
 from simenv.cli import app, environment, execute
@@ -39,9 +38,7 @@ raise SystemExit(9)
 """
 
 
-def test_application_connects_to_environment_of_run_and_is_logged_by_name(
-    environment: live.Live, shell: Shell
-) -> None:
+def test_application_connects_to_run_and_is_logged(environment: live.Live, shell: Shell) -> None:
     result = shell("exec", "--run-name", "mine", "--", sys.executable, "-c", SUBMITS)
     assert (result.code, result.out) == (0, f"{environment.name} 10\n")
     (row,) = shell("history", "--run-name", "mine", "--json").objects
@@ -58,23 +55,17 @@ def test_each_run_has_its_own_application_id(shell: Shell) -> None:
     assert all(app.startswith("run-") for app in apps)
 
 
-def test_accepted_tasks_run_to_completion_after_application_exits(
-    environment: live.Live, shell: Shell
-) -> None:
-    result = shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES)
-    assert result.code == 9
+def test_accepted_tasks_outlive_their_application(environment: live.Live, shell: Shell) -> None:
+    assert shell("exec", "--run-name", "leaver", "--", sys.executable, "-c", LEAVES).code == 9
     with environment.client() as client:
         tasks = [client.task(row.id) for row in client.history.tasks(run_name="leaver")]
         assert [task.wait(timeout_s=60) for task in tasks] == [TaskState.DONE] * 3
 
 
-def test_reservations_of_application_are_released_when_it_exits(
-    environment: live.Live, shell: Shell
-) -> None:
+def test_reservations_end_with_their_application(environment: live.Live, shell: Shell) -> None:
     with environment.client() as client:
         result = client.reserve()
-        outcome = shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES)
-        assert outcome.code == 0
+        assert shell("exec", "--run-name", "holder", "--", sys.executable, "-c", RESERVES).code == 0
         states = {info.id: info.state for info in client.reservations()}
         assert states == {result.id: "active", result.id + 1: "released"}
         result.release()
@@ -90,9 +81,7 @@ def test_reservations_of_application_are_released_when_it_exits(
         ((), 2),
     ],
 )
-def test_invalid_run_command_ends_with_its_exit_code(
-    shell: Shell, words: tuple[str, ...], code: int
-) -> None:
+def test_invalid_command_has_its_exit_code(shell: Shell, words: tuple[str, ...], code: int) -> None:
     assert shell("exec", *words).code == code
 
 
@@ -102,9 +91,7 @@ def test_arguments_after_double_dash_belong_to_command(shell: Shell) -> None:
     assert (result.code, result.out) == (0, "['--json', '--name', 'x', '--', '-h']\n")
 
 
-def test_perf_profiles_last_run_by_application_or_period(
-    environment: live.Live, shell: Shell, tmp_path: Path
-) -> None:
+def test_perf_by_application_or_time(environment: live.Live, shell: Shell, tmp_path: Path) -> None:
     program = tmp_path / "app.py"
     program.write_text(
         "import simenv\n"
@@ -135,9 +122,7 @@ def test_perf_profiles_last_run_by_application_or_period(
     assert shell("profile", "--run-name", "profiled", "--since", "1h").code == 2
 
 
-def test_run_of_missing_command_starts_no_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_such_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def started(workers: int) -> object:
         raise AssertionError("an environment was started")
 
@@ -180,19 +165,16 @@ def parent(*command: str) -> Iterator[subprocess.Popen[str]]:
 def test_signals_are_forwarded_to_command(name: str) -> None:
     number = signal.Signals[f"SIG{name}"]
     with parent(sys.executable, "-c", WAITER.format(name)) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(20) == 40 + number
 
 
-def test_death_by_signal_is_exit_code_128_plus_signal() -> None:
+def test_exit_code_of_command_or_its_signal_is_returned() -> None:
+    assert execute.run_child([sys.executable, "-c", "raise SystemExit(42)"], os.environ) == 42
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert execute.run_child([sys.executable, "-c", code], os.environ) == 128 + signal.SIGKILL
-
-
-def test_exit_code_of_command_is_returned() -> None:
-    assert execute.run_child([sys.executable, "-c", "raise SystemExit(42)"], os.environ) == 42
+    fails(FileNotFoundError, "", execute.run_child, ["no-such-command-here"], os.environ)
 
 
 def test_command_inherits_stdin_and_environment() -> None:
@@ -202,18 +184,8 @@ def test_command_inherits_stdin_and_environment() -> None:
         assert (out, process.returncode) == ("WORDS yes\n", 0)
 
 
-def test_sigpipe_ends_command() -> None:
-    assert (
-        execute.run_child(["sh", "-c", "kill -PIPE $$; exit 3"], os.environ) == 128 + signal.SIGPIPE
-    )
-
-
-def test_missing_command_raises_file_not_found_error() -> None:
-    with pytest.raises(FileNotFoundError):
-        execute.run_child(["no-such-command-here"], os.environ)
-
-
-def test_signal_mask_is_restored_after_command() -> None:
+def test_sigpipe_ends_command_and_signal_mask_is_restored() -> None:
+    assert execute.run_child(["sh", "-c", "kill -PIPE $$"], os.environ) == 128 + signal.SIGPIPE
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     execute.run_child(["true"], os.environ)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
@@ -271,9 +243,7 @@ def test_status_shows_time_left_in_allocation() -> None:
         ([("worker.lost", 9.0 - k) for k in range(9)], ["worker.lost"] * 5),
     ],
 )
-def test_status_shows_recent_events_of_note(
-    events: list[tuple[str, float]], kinds: list[str]
-) -> None:
+def test_status_shows_recent_events(events: list[tuple[str, float]], kinds: list[str]) -> None:
     outcome = info()
     result = environment.recent_events([event(kind, age_s) for kind, age_s in events], outcome)
     assert [each.kind for each in result] == kinds

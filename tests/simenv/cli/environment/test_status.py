@@ -1,7 +1,5 @@
 """Status of an environment, and private ones."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -31,9 +29,7 @@ def name() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_results_are_kept_over_down_and_up_resume_and_no_process_is_left(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_down_and_resume_keep_results(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     def cli(*words: str) -> tuple[int, str]:
         capsys.readouterr()
         return run([*words, "--name", name]), capsys.readouterr().out
@@ -48,8 +44,7 @@ def test_results_are_kept_over_down_and_up_resume_and_no_process_is_left(
     code, value = cli("down")
     assert (code, value.startswith(f"{name} down in ")) == (0, True)
     assert value.endswith("s: 0 processes left on 1 node\n")
-    assert cli("status")[0] == 5
-    assert cli("down")[0] == 5
+    assert (cli("status")[0], cli("down")[0]) == (5, 5)
     assert "replayed" in cli("logs")[1]
 
     code, status = cli("up", "--restore", "--workers", "1", "--json")
@@ -89,9 +84,7 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
         assert run(["down", "--now"]) == 0
 
 
-def test_up_refuses_workers_option_together_with_pool(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_up_refuses_workers_with_pool(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
     assert "write workers=N in the pool" in capsys.readouterr().err
 
@@ -99,14 +92,11 @@ def test_up_refuses_workers_option_together_with_pool(
 @pytest.mark.usefixtures("no_leaks")
 def test_submit_without_environment_runs_in_private_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["submit", BELL, "--shots", "64", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert sum(document["counts"].values()) == 64
+    assert sum(json.loads(capsys.readouterr().out)["counts"].values()) == 64
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_bad_circuit_is_reported_with_line_and_leaves_no_private_environment(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_circuit_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bad.qasm"
     file.write_text("OPENQASM 2.0;\nqreg q[1];\nwrong q[0];\n")
     assert run(["submit", str(file)]) == 2
@@ -148,8 +138,7 @@ def test_environments_are_listed_with_state_and_down_all_ends_them(
     service.kill()
     psutil.wait_procs([service], 20.0)
     assert listed() == {"one": "up", "two": "crashed"}
-    assert run(["down", "--all", "--name", "one"]) == 2
-    assert run(["down", "--all", "--now"]) == 0
+    assert (run(["down", "--all", "--name", "one"]), run(["down", "--all", "--now"])) == (2, 0)
     assert listed() == {"one": "down", "two": "down"}
 
 
@@ -161,9 +150,7 @@ with simenv.connect() as env:
 """
 
 
-def test_run_without_environment_uses_private_one_and_removes_it(
-    capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path
-) -> None:
+def test_private_run(capfd: pytest.CaptureFixture[str], no_leaks: None, tmp_path: Path) -> None:
     folders = set(Path(tempfile.gettempdir()).glob("simenv-local-*"))
     code = run(["exec", "--workers", "1", "--", sys.executable, "-c", SUBMITS])
     answer = Answer(code, *capfd.readouterr())

@@ -1,18 +1,16 @@
 """Commands that read, when the service is down: they answer from its journal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from circuits import bell, faulty
+from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit
-from shell import Answer
+from shell import Answer, shell_of
 
-from simenv.cli.app import run
 from simenv.client import environments
 from simenv.errors import TaskFailedError
 from simulators.fault import engine as fault
@@ -26,14 +24,7 @@ LARGE = 17  # qubits: 2 MiB of amplitudes, in a file of their own
 
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    def command(live: Live, *words: str) -> Answer:
-        capfd.readouterr()
-        code = run(["--name", live.name, *words])
-        output = capfd.readouterr()
-        assert "Traceback" not in output.err
-        return Answer(code, output.out, output.err)
-
-    return command
+    return lambda live, *words: shell_of(live.name, capfd)(*words)
 
 
 def superposition(num_qubits: int) -> QuantumCircuit:
@@ -64,8 +55,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             failed = env.submit(faulty(fault.RAISE), engine="fault")
             counts = done.result(60).counts
             amplitude = large.result(60).statevector[0]
-            with pytest.raises(TaskFailedError):
-                failed.result(60)
+            fails(TaskFailedError, "", failed.result, 60)
             waiting = env.submit(faulty(fault.HANG), engine="fault").id
         rows: dict[str, Any] = {}
         for state in ("up", "down"):
@@ -76,8 +66,7 @@ def test_results_and_history_are_readable_when_the_service_is_down(
             assert {row["id"] for row in ended} == {failed.id, large.id, done.id}
             if state == "up":
                 stop(live)
-        assert rows["down"][waiting]["state"] == "QUEUED"
-        assert set(rows["down"]) == set(rows["up"])
+        assert (rows["down"][waiting]["state"], set(rows["down"])) == ("QUEUED", set(rows["up"]))
         for each in (done, large, failed):
             assert rows["down"][each.id] == rows["up"][each.id]
 
@@ -93,16 +82,13 @@ def test_results_and_history_are_readable_when_the_service_is_down(
         assert f"task {waiting} has not ended, and the service is down" in answer.err
         assert "simenv up --restore" in answer.err
         assert [row["id"] for row in call(live, "queue", "--json").objects] == [waiting]
-        assert call(live, "trace", done.id).code == 0
-        assert call(live, "events", "--json").code == 0
+        assert (call(live, "trace", done.id).code, call(live, "events", "--json").code) == (0, 0)
         assert call(live, "result", done.id, "--bundle", str(tmp_path / "kept.zip")).code == 0
         for item in (("cancel", waiting), ("pools",), ("events", "--follow")):
             assert call(live, *item).code == 5
 
 
-def test_log_of_environment_never_started_ends_with_exit_code_5(
-    call: Callable[..., Answer],
-) -> None:
+def test_log_of_environment_never_started_has_exit_code_5(call: Callable[..., Answer]) -> None:
     answer = call(Live(), "history")
     assert (answer.code, answer.out) == (5, "")
     assert "is up" in answer.err

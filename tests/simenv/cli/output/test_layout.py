@@ -1,9 +1,8 @@
-"""Layout, terminal, times and formats of output."""
-
-from __future__ import annotations
+"""Layout, terminal, times, formats and listings of output."""
 
 import fcntl
 import io
+import json
 import os
 import pty
 import struct
@@ -17,12 +16,15 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
+from failing import fails
 from live import Live
 
 from noise_models import library, snapshot
 from simenv.cli import terminal
 from simenv.cli.devices import overview
+from simenv.cli.listing import Column, Style, listing
 from simenv.cli.terminal import LEAST_TEXT, fitting, folded, format_time, since, wrap
+from simenv.errors import OptionError
 
 ROOT = Path(__file__).parents[4]
 POOLS = [{"name": "amplitudes", "min": 1, "max": 1}]
@@ -135,9 +137,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_are_written_only_to_terminal_without_no_color(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_colours_are_written_to_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert terminal.paint("ok", Terminal(), width=4) == "\x1b[32mok  \x1b[0m"
     assert terminal.paint("ok", io.StringIO()) == "ok"
@@ -151,18 +151,13 @@ def test_counted_noun_is_singular_for_one() -> None:
     ]  # fmt: skip
 
 
-def test_line_and_note_escape_all_controls_except_colours(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Whatever a command forgot to clean: names, runs of applications, engines' words."""
+def test_controls_are_escaped_in_lines_notes_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    # Whatever a command forgot to clean: names, runs of applications, engines' words.
     terminal.line("\x1b[32mok\x1b[0m\tana\x1b]0;title\x07\x9b2J\rgone\nnext")
     terminal.note("\x1b[8mhidden\x1b[0m \u202egnp.exe")
     output = capsys.readouterr()
     assert output.out == "\x1b[32mok\x1b[0m\tana\\x1b]0;title\\x07\\x9b2J\\rgone\nnext\n"
     assert output.err == "\\x1b[8mhidden\x1b[0m \\u202egnp.exe\n"
-
-
-def test_json_line_escapes_terminal_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"name": "a\x9b2J\u202eb\u2028c\x1b[2J", "good": "Zürich ψ 量子"}
     terminal.json_line(value)
     text = capsys.readouterr().out
@@ -196,16 +191,14 @@ def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
     today = datetime.now().astimezone().replace(hour=7, minute=5, second=0, microsecond=0)
     assert since("7:05") == since("07:05:00") == today.timestamp()
     local = datetime(2026, 1, 31, 12, 0).astimezone().timestamp()
-    assert since("2026-01-31T12:00") == local
-    assert since("2026-01-31T12:00:00+00:00") == 1_769_860_800
+    assert (since("2026-01-31T12:00"), since("2026-01-31T12:00:00+00:00")) == (local, 1_769_860_800)
     assert since(format_time(local)) == local
     assert format_time(0.0) == "-"
 
 
 @pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])
 def test_invalid_time_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no time"):
-        since(text)
+    fails(typer.BadParameter, "is no time", since, text)
 
 
 @pytest.mark.parametrize(
@@ -227,3 +220,47 @@ def test_invalid_time_is_refused(text: str) -> None:
 )
 def test_node_names_are_folded_into_host_list(names: str, word: str) -> None:
     assert folded(names.split()) == word
+
+
+class Row(msgspec.Struct):
+    """Something to list."""
+
+    name: str
+    size: int
+
+
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("NAME", lambda row: row.name),
+    Column("SIZE", lambda row: str(row.size), right=True),
+)
+ROWS = [Row("a", 1), Row("b\tc", 20)]
+
+
+def test_columns_are_printed_in_order_with_tabs_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(False, columns="size, name", no_header=True), lambda: ROWS[:1])
+    assert capsys.readouterr().out == "1\ta\n"
+    listing(COLUMNS, Style(False), lambda: ROWS)
+    assert capsys.readouterr().out == "NAME\tSIZE\na\t1\nb\\tc\t20\n"
+
+
+def test_compound_header_is_selected_by_each_name(capsys: pytest.CaptureFixture[str]) -> None:
+    columns: tuple[Column[Row], ...] = (Column("WORKER(REASON)", lambda row: row.name),)
+    for name in ("reason", "worker", "worker(reason)"):
+        listing(columns, Style(False, columns=name, no_header=True), lambda: ROWS[:1])
+    assert capsys.readouterr().out == "a\na\na\n"
+
+
+def test_unknown_column_is_refused_with_known_ones() -> None:
+    error = fails(OptionError, "", listing, COLUMNS, Style(False, columns="colour"), lambda: ROWS)
+    assert error.hint == "columns: name, size"
+
+
+def test_json_has_all_fields_and_empty_list_its_header(capsys: pytest.CaptureFixture[str]) -> None:
+    listing(COLUMNS, Style(True), lambda: ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"name": "a", "size": 1},
+        {"name": "b\tc", "size": 20},
+    ]
+    listing(COLUMNS, Style(False), list)
+    assert capsys.readouterr().out == "NAME\tSIZE\n"

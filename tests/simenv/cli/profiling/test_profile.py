@@ -1,7 +1,5 @@
 """Profiles of a run, and their findings."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ def walls(history: History, **changes: object) -> dict[str, float]:
     return {stage.name: round(1e6 * stage.wall_s, 1) for stage in result.stages}
 
 
-def test_each_stage_has_its_own_time() -> None:
+def test_time_goes_to_the_stage_that_took_it() -> None:
     history = History()
     history.add(0, queued=10, sent=20, decode=30, plan=40, engine=50, encode=60, returned=70)
     assert walls(history) == pytest.approx(
@@ -31,23 +29,15 @@ def test_each_stage_has_its_own_time() -> None:
         },
         abs=1,
     )  # fmt: skip
-
-
-def test_engine_time_takes_precedence_over_queue_time_of_other_tasks() -> None:
     history = History()
     history.add(0, engine=1000)
     history.add(0, queued=1000, engine=500)  # waits while the first is computed
     assert walls(history)["queue"] == pytest.approx(0, abs=1)
     assert walls(history)["engine"] == pytest.approx(1500, abs=1)
-    result = profile_of(history.rows)
-    queue = next(stage for stage in result.stages if stage.name == "queue")
+    queue = next(stage for stage in profile_of(history.rows).stages if stage.name == "queue")
     assert queue.task_s == pytest.approx(1e-3)
-
-
-def test_time_between_tasks_is_application_time() -> None:
     history = History()
-    end = history.add(0, engine=100)
-    history.add(end + 900, engine=100)
+    history.add(history.add(0, engine=100) + 900, engine=100)
     assert walls(history)["application"] == pytest.approx(900, abs=1)
     result = profile_of(history.rows)
     assert (result.steps, result.step_tasks, result.messages) == (2, 1, 2)
@@ -67,7 +57,7 @@ def test_stage_times_sum_to_wall_time() -> None:
     assert sum(stage.share for stage in result.stages) == pytest.approx(1)
 
 
-def test_steps_messages_and_bindings_are_counted() -> None:
+def test_tasks_are_counted_with_their_steps_when_they_have_ended() -> None:
     history = History()
     for step in range(3):
         first = len(history.rows) + 1
@@ -75,33 +65,22 @@ def test_steps_messages_and_bindings_are_counted() -> None:
             history.add(1000 * step, engine=50, message=first, bindings=48)
     result = profile_of(history.rows)
     assert (result.tasks, result.circuits, result.messages, result.steps) == (30, 1440, 3, 3)
-    assert (result.step_tasks, result.step_circuits) == (10, 480)
-    assert (result.alone, result.alike) == (0, 0)
-
-
-def test_unfinished_task_is_counted_apart_and_adds_no_time() -> None:
+    assert (result.step_tasks, result.step_circuits, result.alone, result.alike) == (10, 480, 0, 0)
     history = History()
     history.add(0, engine=100)
     history.add(0, engine=0, ended=False)
     result = profile_of(history.rows)
-    assert (result.tasks, result.unfinished) == (1, 1)
-    assert result.wall_s == pytest.approx(1e-4, abs=1e-6)
-
-
-def test_profile_of_empty_history_is_zero() -> None:
+    assert (result.tasks, result.unfinished, result.wall_s) == (1, 1, pytest.approx(1e-4, abs=1e-6))
     result = profile_of([])
     assert (result.tasks, result.wall_s, result.steps, result.busy) == (0, 0.0, 0, 0.0)
 
 
-def test_workers_and_their_busy_share_are_counted() -> None:
+def test_busy_workers_and_their_starts_are_counted_once() -> None:
     history = History()
     history.add(0, engine=100, worker="a")
     history.add(0, engine=100, worker="b")
     result = profile_of(history.rows)
     assert (result.workers, result.busy) == (2, pytest.approx(2, rel=0.01))
-
-
-def test_time_of_overlapping_worker_starts_is_counted_once() -> None:
     history = History()
     history.add(0, queued=800_000, engine=100)
     result = profile_of(history.rows, [(T0 - 5, T0 + 0.5), (T0 + 0.4, T0 + 0.6), (T0 + 3, T0 + 4)])
@@ -158,9 +137,7 @@ def test_bindings_are_advised_for_gradient_of_separate_circuits() -> None:
     ],
     ids=["different structures", "bindings already"],
 )
-def test_bindings_are_not_advised_for_different_structures_or_existing_bindings(
-    history: History,
-) -> None:
+def test_bindings_are_not_advised_for_other_structures_or_for_bindings(history: History) -> None:
     assert "bindings" not in said(history)
 
 
@@ -188,14 +165,11 @@ def test_tasks_submitted_one_by_one_are_found() -> None:
     assert "submit_many(circuits)" in said(other)["one_by_one"].way
 
 
-def test_three_single_tasks_are_not_reported_as_one_by_one() -> None:
+def test_advice_fits_what_took_the_time() -> None:
     history = History()
     for k in range(3):
         history.add(1000 * k, engine=30, returned=300)
     assert "one_by_one" not in said(history)
-
-
-def test_slots_are_advised_when_pool_is_full() -> None:
     history = History()
     for k in range(100):
         for worker in ("main-0", "main-1"):
@@ -203,31 +177,6 @@ def test_slots_are_advised_when_pool_is_full() -> None:
     slots = said(history)["slots"]
     assert "2.0 of 2 workers were busy" in slots.words
     assert "98 % of their time" in slots.words
-
-
-def test_waiting_for_slots_used_by_other_owners_is_found() -> None:
-    history = History()
-    for k in range(10):
-        history.add(10_000 * k, queued=6_000, engine=4_000)
-    assert "waited for a slot 60 % of their time" in said(history)["slots"].words
-
-
-def test_waiting_for_worker_start_is_not_reported_as_full_pool() -> None:
-    history = History()
-    history.add(0, queued=1_400_000, engine=600_000)
-    result = said(history, [(T0, T0 + 1.4)])
-    assert "1.4 s (70 %) for workers to start" in result["start"].words
-    assert "slots" not in result
-
-
-def test_idle_worker_is_found() -> None:
-    history = History()
-    history.add(0, engine=1000, worker="main-0")
-    history.add(0, engine=100, worker="main-1")
-    assert "1.1 of 2 workers" in said(history)["idle"].words
-
-
-def test_plan_time_of_different_structures_and_application_time_are_found() -> None:
     history = History()
     for k in range(50):
         history.add(1000 * k, plan=300, engine=100, structure=str(k))
@@ -235,6 +184,22 @@ def test_plan_time_of_different_structures_and_application_time_are_found() -> N
     assert "50 different structures" in result["plans"].words
     assert result["application"].share == pytest.approx(0.6, abs=0.02)
     assert "no task was in the environment" in result["application"].words
+
+
+def test_waiting_is_told_from_a_full_pool() -> None:
+    history = History()
+    for k in range(10):
+        history.add(10_000 * k, queued=6_000, engine=4_000)
+    assert "waited for a slot 60 % of their time" in said(history)["slots"].words
+    history = History()
+    history.add(0, queued=1_400_000, engine=600_000)
+    result = said(history, [(T0, T0 + 1.4)])
+    assert "1.4 s (70 %) for workers to start" in result["start"].words
+    assert "slots" not in result
+    history = History()
+    history.add(0, engine=1000, worker="main-0")
+    history.add(0, engine=100, worker="main-1")
+    assert "1.1 of 2 workers" in said(history)["idle"].words
 
 
 def test_packing_time_and_late_reading_are_found_when_they_matter() -> None:
@@ -254,16 +219,13 @@ def test_packing_time_and_late_reading_are_found_when_they_matter() -> None:
     assert not {"packing", "late"} & set(said(quick))
 
 
-def test_failures_and_repeated_attempts_are_found() -> None:
+def test_failures_are_found_and_an_empty_history_has_none() -> None:
     history = History()
     history.add(0)
     history.add(0, state=TaskState.FAILED, attempts=3)
     assert said(history)["failures"].words == (
         "1 of 2 tasks failed, 1 needed more than one attempt"
     )
-
-
-def test_empty_history_has_no_findings() -> None:
     assert said(History()) == {}
 
 

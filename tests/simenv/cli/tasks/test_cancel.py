@@ -1,7 +1,6 @@
 """Cancellation of tasks and waiting for them."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from live import Live
 from qiskit import QuantumCircuit
-from shell import Shell
+from shell import Shell, Terminal
 from waiting import until
 
 import simenv
@@ -64,9 +63,7 @@ def test_cancel_by_state_leaves_running_tasks(env: simenv.Client, shell: Shell) 
     assert env.task(running).state is TaskState.RUNNING
 
 
-def test_cancel_by_app_leaves_tasks_of_other_apps(
-    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_by_app(env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     [other] = submit(env, 1)
     monkeypatch.setenv("SIMENV_APP", "sweep")
     task = submit(env, 2)
@@ -75,9 +72,7 @@ def test_cancel_by_app_leaves_tasks_of_other_apps(
     assert env.task(other).state in (TaskState.QUEUED, TaskState.RUNNING)
 
 
-def test_cancel_by_user_leaves_tasks_of_other_owners(
-    env: simenv.Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_cancel_by_user_leaves_others(env: simenv.Client, shell: Shell, tmp_path: Path) -> None:
     [value] = submit(env, 1)
     issue_key(env.keys, "ana", "client", tmp_path / "ana.simenv")
     with simenv.connect(service=tmp_path / "ana.simenv") as ana:
@@ -88,13 +83,10 @@ def test_cancel_by_user_leaves_tasks_of_other_owners(
     assert value in {row["task"] for row in result.objects}
 
 
-def test_cancel_all_covers_queue_longer_than_one_answer(
-    env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_all_long(env: simenv.Client, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = submit(env, 3)
     monkeypatch.setattr(cancel, "LISTED", 2)
-    result = shell("cancel", "--all", "--json")
-    assert {row["task"] for row in result.objects} >= set(tasks)
+    assert {row["task"] for row in shell("cancel", "--all", "--json").objects} >= set(tasks)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +97,7 @@ def test_cancel_all_covers_queue_longer_than_one_answer(
         (("--state", "DONE"), "--state DONE: tasks in it have ended"),
     ],
 )
-def test_contradictory_options_of_cancel_are_refused(
-    words: tuple[str, ...], message: str, shell: Shell
-) -> None:
+def test_contradictory_cancels_refused(words: tuple[str, ...], message: str, shell: Shell) -> None:
     result = shell("cancel", *words)
     assert (result.code, message in result.err) == (2, True)
 
@@ -115,35 +105,21 @@ def test_contradictory_options_of_cancel_are_refused(
 LIMIT_S = 30.0
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def await_text(stream: io.StringIO, text: str) -> None:
     until(lambda: text in stream.getvalue(), message=stream.getvalue)
 
 
 def test_compilation_is_shown_while_it_lasts_and_taken_away_afterwards() -> None:
-    stream = Terminal()
+    stream, broken = Terminal(), Terminal()
     with kernel_progress(stream):
         with booked():
             await_text(stream, "compiling kernels, once on this machine, 0:0")
         await_text(stream, "\x1b[K")
-    assert stream.getvalue().endswith("\r\x1b[K")
-
-
-def test_line_is_taken_away_after_an_error() -> None:
-    stream = Terminal()
-
-    def failing() -> None:
-        with kernel_progress(stream), booked():
-            await_text(stream, "compiling kernels")
-            raise ValueError("wrong")
-
-    with pytest.raises(ValueError, match="wrong"):
-        failing()
-    assert stream.getvalue().endswith("\r\x1b[K")
+    with contextlib.suppress(ValueError), kernel_progress(broken), booked():
+        await_text(broken, "compiling kernels")
+        raise ValueError
+    for each in (stream, broken):
+        assert each.getvalue().endswith("\r\x1b[K")
 
 
 def test_nothing_is_written_where_nobody_sees_it_or_nothing_is_compiled() -> None:

@@ -1,7 +1,5 @@
 """`simenv explain`, and options of engines from the command line to the result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -66,8 +64,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     ran = shell(
         "submit", wide, "--shots", "5", "--engine-option", "bond=4", "--wait", "--json"
     ).object
-    assert ran["route"] == engines["mps"]["why"]
-    assert ran["options"] == {"bond": 4}
+    assert (ran["route"], ran["options"]) == (engines["mps"]["why"], {"bond": 4})
     assert set(ran["counts"]) <= {"0" * 60, "1" * 60}
     assert "approximate" not in shell("submit", wide, "--wait").err
     cut = shell("submit", wide, "--engine", "mps", "--engine-option", "bond=1", "--wait")
@@ -78,8 +75,7 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     file = tmp_path / "tangle.qasm"
     file.write_text(qasm2.dumps(tangled()))
     result = shell("explain", str(file), "--json")
-    assert result.code == 0
-    assert result.object["engine"] == ""
+    assert (result.code, result.object["engine"]) == (0, "")
     able = {each["engine"] for each in result.object["engines"] if each["able"]}
     assert able <= {"quimb"}  # which cuts off weight as far as it must, and auto never takes
     read = shell("explain", str(file)).err
@@ -89,9 +85,7 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     assert [each["engine"] for each in named["engines"]] == ["aer"]
 
 
-def test_explain_refuses_bad_circuits_options_and_engines(
-    shell: Shell, tmp_path: Path, wide: str
-) -> None:
+def test_explain_refuses_bad_arguments(shell: Shell, tmp_path: Path, wide: str) -> None:
     bad = tmp_path / "bad.qasm"
     bad.write_text(HEAD + "qreg q[1];\nnonsense q[0];\n")
     assert shell("explain", str(bad)).code == 2
@@ -112,8 +106,7 @@ def test_plan_lists_every_sweep_with_memory_and_operations(shell: Shell, tmp_pat
     assert [each["number"] for each in objects] == list(range(len(objects)))
     assert all(each["wires"].startswith("0-") for each in objects)
     assert sum("map" in each["operations"] for each in objects) == len(objects) > 1
-    assert objects[0]["memory_bytes"] == 32 << 14
-    assert objects[-1]["memory_bytes"] == 32 << 20
+    assert (objects[0]["memory_bytes"], objects[-1]["memory_bytes"]) == (32 << 14, 32 << 20)
     result = shell("explain", str(file), "--plan", "--precision", "single")
     assert result.code == 0
     first, header, *rows = result.out.splitlines()
@@ -169,7 +162,7 @@ def test_plan_lists_unitary_matrix_as_sweep(shell: Shell, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "told", [["--shots", "10"], ["--ranks", "2", "--pool", "a"], ["--prefer", "hardware"],
-             ["--engine-option", "bond=3"], ["--engine", "mps"]],
+             ["--engine-option", "bond=3"], ["--engine", "mps"], ["--amplitude", "1" * 60]],
     ids=" ".join,
 )  # fmt: skip
 def test_plan_refuses_options_that_do_not_apply(shell: Shell, wide: str, told: list[str]) -> None:
@@ -190,9 +183,7 @@ def test_plan_of_probabilities_equals_plan_of_counts(shell: Shell, tmp_path: Pat
     assert plans[0] == plans[1] != plans[2]
 
 
-def test_plan_shows_light_cone_of_measured_qubits_and_observables(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_plan_shows_light_cones(shell: Shell, tmp_path: Path) -> None:
     layers = "".join(
         f"rx(0.{k}) q;\n" + "".join(f"cz q[{q}],q[{q + 1}];" for q in range(59)) for k in (1, 2)
     )
@@ -214,16 +205,13 @@ def test_plan_shows_light_cone_of_measured_qubits_and_observables(
     result = shell("explain", str(near), "--plan", "--observable", label)
     assert "kept 5 of 60 qubits" in result.out
     assert "60 qubits" in shell("explain", str(near), "--plan", "--output", "expectation").err
-    outcome = shell("explain", str(apart), "--json").object
-    assert outcome["engine"] == "statevector"
+    assert shell("explain", str(apart), "--json").object["engine"] == "statevector"
     ran = shell("submit", str(apart), "--shots", "100", "--wait", "--json").object
     assert "of 60 qubits at once are needed" in ran["route"]
     assert sum(ran["counts"].values()) == 100
 
 
-def test_plan_is_refused_for_circuits_that_run_without_one(
-    shell: Shell, wide: str, tmp_path: Path
-) -> None:
+def test_plan_is_refused_for_small_circuits(shell: Shell, wide: str, tmp_path: Path) -> None:
     result = shell("explain", wide, "--plan")
     assert result.code
     assert "60 qubits; the engine statevector takes 50" in result.err

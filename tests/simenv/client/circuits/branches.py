@@ -1,10 +1,4 @@
-"""Exact simulation by following every branch: the ground both judges of a circuit stand on.
-
-A judge walks a circuit in its own way (`program_judge`: a Program, `circuit_judge`: a
-QuantumCircuit) and calls these steps; the two share nothing else.
-"""
-
-from __future__ import annotations
+"""Exact simulation by following every branch: the steps of `circuit_judge`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -72,22 +66,6 @@ def distribution(branches: Iterable[Branch]) -> dict[int, float]:
     for state, bits in branches:
         table[bits] += float(np.vdot(state, state).real)
     return dict(table)
-
-
-def density(branches: Iterable[Branch]) -> dict[int, NDArray[np.complex128]]:
-    """The state left behind, for each value of the classical bits."""
-    table: dict[int, NDArray[np.complex128]] = {}
-    for state, bits in branches:
-        table[bits] = table.get(bits, 0) + np.outer(state, state.conj())
-    return table
-
-
-def assert_same(left: Iterable[Branch], right: Iterable[Branch]) -> None:
-    """The same outcomes with the same probabilities and states."""
-    result, other = density(left), density(right)
-    for bits in result.keys() | other.keys():
-        zero = np.zeros((1, 1))
-        np.testing.assert_allclose(result.get(bits, zero), other.get(bits, zero), atol=1e-9)
 
 
 def _projections(state: State, qubit: int) -> list[State]:

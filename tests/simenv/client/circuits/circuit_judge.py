@@ -1,7 +1,5 @@
 """Runs a QuantumCircuit by Qiskit's meaning of it: instructions, blocks, expression trees."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -64,8 +62,7 @@ def run(circuit: QuantumCircuit) -> list[br.Branch]:
     ordered += [bit for bit in circuit.clbits if bit not in ordered]
     clbits = {bit: number for number, bit in enumerate(ordered)}
     qubits = {bit: number for number, bit in enumerate(circuit.qubits)}
-    judge = _Judge(circuit.num_clbits)
-    result = judge.block(circuit, br.start(circuit.num_qubits), qubits, clbits)
+    result = _Judge(circuit.num_clbits).block(circuit, br.start(circuit.num_qubits), qubits, clbits)
     mask = (1 << circuit.num_clbits) - 1
     return [(state, bits & mask) for state, bits in result]
 
@@ -201,8 +198,7 @@ class _Judge:
         if isinstance(place, expr.Index):
             index = self.value(place.index, bits, clbits)
             old = self.value(place.target, bits, clbits)
-            wide = (1 << place.target.type.width) - 1
-            number = (old & ~(1 << index) | number << index) & wide
+            number = (old & ~(1 << index) | number << index) & ((1 << place.target.type.width) - 1)
             place = place.target
         if place.standalone:
             first, width = self.place(place)

@@ -1,7 +1,5 @@
 """Let the tests of this folder import its helper modules."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

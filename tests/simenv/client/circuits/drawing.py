@@ -1,27 +1,18 @@
 """Strategies that draw circuits of every kind that is carried."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Clbit, Gate, Parameter, Qubit
+from qiskit.circuit import Clbit, Gate, Parameter, Qubit, library
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    MCPhaseGate,
-    MCXGate,
-    PauliGate,
-    SwapGate,
-    UnitaryGate,
-    XGate,
-    get_standard_gate_name_mapping,
-)
 
 ANGLES = st.floats(-7, 7, allow_nan=False).map(lambda angle: round(angle, 6))
 STANDARD = {
-    name: gate for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate)
+    name: gate
+    for name, gate in library.get_standard_gate_name_mapping().items()
+    if isinstance(gate, Gate)
 }
 _COMPARISONS: list[Callable[..., Any]] = [
     expr.equal,
@@ -64,12 +55,14 @@ def gates(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
     if kind == 7:
         return draw(controlled(width))
     if kind == 8:
-        return PauliGate(
+        return library.PauliGate(
             "".join(draw(st.lists(st.sampled_from("XYZI"), min_size=1, max_size=width)))
         )
     from qiskit.quantum_info import random_unitary
 
-    return UnitaryGate(random_unitary(2 ** draw(st.integers(1, min(width, 2))), seed=draw(_seeds)))
+    return library.UnitaryGate(
+        random_unitary(2 ** draw(st.integers(1, min(width, 2))), seed=draw(_seeds))
+    )
 
 
 _seeds = st.integers(0, 999)
@@ -80,8 +73,7 @@ def customs(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
     """A gate with a definition of its own, a global phase, and perhaps a standard gate's name."""
     body = QuantumCircuit(width, global_phase=draw(ANGLES))
     for _ in range(draw(st.integers(0, 3))):
-        name = draw(st.sampled_from(["h", "t", "rx", "u", "cx", "rzz"]))
-        gate = STANDARD[name]
+        gate = STANDARD[draw(st.sampled_from(["h", "t", "rx", "u", "cx", "rzz"]))]
         if gate.num_qubits <= width:
             on = draw(st.permutations(range(width)))[: gate.num_qubits]
             body.append(type(gate)(*(draw(angle) for _ in gate.params)), on)
@@ -94,17 +86,17 @@ def customs(draw: st.DrawFn, width: int, angle: st.SearchStrategy[Any]) -> Gate:
 def controlled(draw: st.DrawFn, width: int) -> Gate:
     """A gate with controls that wait for 0 or 1."""
     if width < 2:
-        return XGate()
+        return library.XGate()
     controls = draw(st.integers(1, width - 1))
     state = draw(st.integers(0, 2**controls - 1))
     value: Gate
     if width - controls >= 2 and draw(st.booleans()):
         annotated = draw(st.booleans())
-        value = SwapGate().control(controls, ctrl_state=state, annotated=annotated)
+        value = library.SwapGate().control(controls, ctrl_state=state, annotated=annotated)
     elif draw(st.booleans()):
-        value = MCXGate(controls, ctrl_state=state)
+        value = library.MCXGate(controls, ctrl_state=state)
     else:
-        value = MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
+        value = library.MCPhaseGate(draw(ANGLES), controls, ctrl_state=state)
     return value
 
 
@@ -151,8 +143,7 @@ def bools(draw: st.DrawFn, circuit: QuantumCircuit, depth: int = 2) -> Any:
         return expr.cast(left, types.Bool())
     if kind == 4:
         return expr.index(left, draw(st.integers(0, left.type.width - 1)))
-    compare = draw(st.sampled_from(_COMPARISONS))
-    return compare(left, draw(uints(circuit, depth - 1)))
+    return draw(st.sampled_from(_COMPARISONS))(left, draw(uints(circuit, depth - 1)))
 
 
 @st.composite
@@ -218,16 +209,11 @@ def circuits(draw: st.DrawFn, *, dynamic: bool = True, plain: bool = False) -> Q
 @st.composite
 def expressions(draw: st.DrawFn, parameters: list[Parameter]) -> Any:
     """A parameter, or an expression that is finite everywhere."""
-    result = draw(st.sampled_from(parameters))
+    got = draw(st.sampled_from(parameters))
     other = draw(st.sampled_from(parameters))
     factor = draw(st.integers(-3, 3).filter(bool))
-    finite = [result, factor * result, result + other, result * other, result / factor - 1]
-    finite += [
-        (result * other).sin(),
-        (result - other).abs(),
-        1 / (2 + result.cos()),
-        (result + 1) ** 2,
-    ]
+    finite = [got, factor * got, got + other, got * other, got / factor - 1]
+    finite += [(got * other).sin(), (got - other).abs(), 1 / (2 + got.cos()), (got + 1) ** 2]
     return draw(st.sampled_from(finite))
 
 

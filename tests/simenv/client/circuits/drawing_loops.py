@@ -1,7 +1,5 @@
 """Strategies that draw circuits with loops, switches, variables and stores."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import drawing

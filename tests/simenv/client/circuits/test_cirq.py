@@ -1,11 +1,10 @@
 """Cirq circuits: programs with Cirq's own unitary, and refusals of what they cannot carry."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit.quantum_info import Operator
 
 from simenv.client.circuits import load
@@ -41,8 +40,7 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken(env: Clien
         cirq.X(second).with_classical_controls("one"),
         cirq.measure(first, second, key="two", invert_mask=(True,)),
     ).freeze()
-    result = env.run(circuit, shots=20)
-    assert result.counts == {"10 1": 20}
+    assert env.run(circuit, shots=20).counts == {"10 1": 20}
 
 
 @pytest.mark.parametrize("case", ["parameter", "noise", "qudit", "nothing"])
@@ -56,5 +54,4 @@ def test_circuit_that_cannot_be_carried_is_refused(case: str) -> None:
         "qudit": (cirq.Circuit(cirq.IdentityGate(qid_shape=(3,))(cirq.LineQid(0, 3))), "qudit"),
         "nothing": (cirq.Circuit(), "no qubits"),
     }[case]
-    with pytest.raises(ProgramError, match=value):
-        load(circuit)
+    fails(ProgramError, value, load, circuit)

@@ -7,8 +7,6 @@ meant, with PROGRAM_FORMAT raised, move the files there and write them anew:
     .venv/bin/python tests/simenv/client/circuits/test_golden.py --write
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable
@@ -21,12 +19,7 @@ import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit, Parameter
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    MCPhaseGate,
-    MCXGate,
-    UnitaryGate,
-    get_standard_gate_name_mapping,
-)
+from qiskit.circuit.library import MCPhaseGate, MCXGate, UnitaryGate, get_standard_gate_name_mapping
 
 from simenv.client.circuits import load
 from simenv.model import PROGRAM_FORMAT, READ_FORMATS, Program, decode_program

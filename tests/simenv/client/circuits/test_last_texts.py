@@ -1,11 +1,10 @@
 """A text that was just parsed is not parsed again; what is kept of texts is bounded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
+from failing import fails
 
 from simenv.client.circuits import load as load_circuit
 from simenv.errors import ProgramError
@@ -25,17 +24,13 @@ def text(number: int) -> str:
     return f"{HEAD}rx({number}) q[0];\nmeasure q -> c;\n"
 
 
-def test_last_text_is_not_parsed_again() -> None:
+def test_texts_are_parsed_once_and_wrong_ones_refused_each_time() -> None:
     first = load_circuit(text(1))
     assert load_circuit("".join(["", text(1)])) is first
     assert load_circuit(text(2)).packed != first.packed
-
-
-def test_wrong_text_is_an_error_each_time() -> None:
     for _ in range(2):
-        with pytest.raises(ProgramError, match="nothing"):
-            load_circuit(f"{HEAD}nothing;\n")
-    assert not module._LAST_TEXTS
+        fails(ProgramError, "nothing", load_circuit, f"{HEAD}nothing;\n")
+    assert set(module._LAST_TEXTS) == {text(1), text(2)}
 
 
 def test_kept_texts_are_bounded_in_number_and_size() -> None:

@@ -1,7 +1,5 @@
 """Programs with random damage: each is read or refused, with its place, by no other error."""
 
-from __future__ import annotations
-
 import random
 import re
 

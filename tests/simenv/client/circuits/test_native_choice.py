@@ -1,7 +1,5 @@
 """Compiled packing at the wrong time, for the wrong Qiskit, or at the price of a process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading
@@ -9,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from circuits import ladder
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
@@ -24,16 +23,6 @@ rx(0.5) q[1];
 cx q[1],q[0];
 measure q -> c;
 """
-
-
-def ladder(width: int, layers: int = 1) -> QuantumCircuit:
-    circuit = QuantumCircuit(width, width)
-    for layer in range(layers):
-        for qubit in range(width):
-            circuit.ry(0.1 + layer + qubit, qubit)
-            circuit.cx(qubit, (qubit + 1) % width)
-    circuit.measure(range(width), range(width))
-    return circuit
 
 
 def packed(loaded: PackedCircuit | None) -> bytes:
@@ -181,9 +170,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def test_prepare_returns_at_once_while_another_caller_compiles(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_prepare_returns_while_another_caller_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = native.EncoderSelector()
     entries: list[bool] = []
 
@@ -197,9 +184,7 @@ def test_prepare_returns_at_once_while_another_caller_compiles(
 
 
 @pytest.mark.parametrize("fault", ["no interface", "no function", "other version", "no compiler"])
-def test_unsupported_qiskit_or_missing_compiler_falls_back_to_python_encoder(
-    fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_falls_back_to_python_encoder(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from qiskit import capi
 
     if fault == "no interface":
@@ -220,9 +205,7 @@ def test_unsupported_qiskit_or_missing_compiler_falls_back_to_python_encoder(
     assert load(ladder(3)).program == pack(ladder(3)).program
 
 
-def test_load_gives_same_bytes_before_and_after_compilation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_load_gives_bytes_of_before_after_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     circuits: list[Any] = [ladder(3), branched(), free(), TEXT]
     monkeypatch.setattr(native, "CHOICE", native.EncoderSelector())
     before = [load(circuit) for circuit in circuits]

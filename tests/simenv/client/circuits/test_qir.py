@@ -1,12 +1,11 @@
 """QIR, and observables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.quantum_info import Operator, Pauli, SparsePauliOp
@@ -99,10 +98,7 @@ def test_results_are_clbits_of_one_register() -> None:
 
 
 REFUSED = {
-    "call of __quantum__qis__odd": (
-        [call("qis__odd__body", ZERO)],
-        "calls __quantum__qis__odd",
-    ),
+    "call of __quantum__qis__odd": ([call("qis__odd__body", ZERO)], "calls __quantum__qis__odd"),
     "allocation": (["%q = " + call("rt__qubit_allocate", kind="ptr")], "qubit_allocate"),
     "result read": (["%r = " + call("rt__read_result", ZERO, kind="i1")], "read_result"),
     "qubit beyond": ([call("qis__h__body", "ptr inttoptr (i64 7 to ptr)")], "number 7 of 2"),
@@ -121,8 +117,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_module_outside_the_base_profile_is_refused_by_name(case: str) -> None:
     lines, value = REFUSED[case]
-    with pytest.raises(ProgramError, match=value):
-        load(assembly(*lines))
+    fails(ProgramError, value, load, assembly(*lines))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +129,7 @@ def test_module_outside_the_base_profile_is_refused_by_name(case: str) -> None:
     ],
 )
 def test_module_that_is_not_a_program_is_refused(text: str, words: str) -> None:
-    with pytest.raises(ProgramError, match=words):
-        load(text.replace("@main", "@__quantum__main"))
+    fails(ProgramError, words, load, text.replace("@main", "@__quantum__main"))
 
 
 WRONG = {
@@ -151,24 +145,20 @@ WRONG = {
 def test_wrong_text_of_qir_is_refused_as_qir(case: str, form: str, tmp_path: Path) -> None:
     file = tmp_path / "a.ll"
     file.write_text(WRONG[case])
-    with pytest.raises(ProgramError, match="QIR") as refused:
-        load(WRONG[case] if form == "text" else file)
-    assert "OPENQASM" not in str(refused.value)
+    refused = fails(ProgramError, "QIR", load, WRONG[case] if form == "text" else file)
+    assert "OPENQASM" not in str(refused)
 
 
 def test_wrong_text_of_openqasm_is_refused_as_openqasm() -> None:
     for text in ("OPENQASM 2.0;\ndeclare void @x;\n", "qreg q[1];\nh q[0];\n"):
-        with pytest.raises(ProgramError) as refused:
-            load(text)
-        assert "QIR" not in str(refused.value)
+        assert "QIR" not in str(fails(ProgramError, "", load, text))
 
 
 def test_damaged_bitcode_is_refused(tmp_path: Path) -> None:
     module, _ = bell()
     file = tmp_path / "a.bc"
     file.write_bytes(module.bitcode()[:200])
-    with pytest.raises(ProgramError, match="cannot be read"):
-        load(file)
+    fails(ProgramError, "cannot be read", load, file)
 
 
 def sums(value: Any, num_qubits: int = 3) -> list[dict[str, float]]:
@@ -192,9 +182,7 @@ def sums(value: Any, num_qubits: int = 3) -> list[dict[str, float]]:
         (("ZZI", "XXI"), [{"ZZI": 1.0}, {"XXI": 1.0}]),
     ],
 )
-def test_observable_is_parsed_into_pauli_terms(
-    value: Any, expected: list[dict[str, float]]
-) -> None:
+def test_observable_is_parsed_to_pauli_terms(value: Any, expected: list[dict[str, float]]) -> None:
     assert sums(value) == expected
 
 
@@ -230,6 +218,4 @@ def test_rounding_error_in_imaginary_part_is_ignored() -> None:
     ],
 )
 def test_invalid_observable_is_refused(value: Any, told: str) -> None:
-    with pytest.raises(OptionError) as refused:
-        load_observables(value, 3)
-    assert told in refused.value.message
+    assert told in fails(OptionError, "", load_observables, value, 3).message

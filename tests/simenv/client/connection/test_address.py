@@ -1,7 +1,5 @@
 """Connection files: which one is meant, and which are not believed."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 from other_user import UID, skip_without_second_user
 
 import simenv
@@ -34,9 +33,7 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_connection_file_is_found_by_argument_variable_or_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_file_found_by_argument_or_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
     assert address.find().path == tmp_path / "default" / "connection.json"
     assert address.find("other").path == tmp_path / "other" / "connection.json"
@@ -48,29 +45,24 @@ def test_connection_file_is_found_by_argument_variable_or_name(
 
 @pytest.mark.parametrize("name", ["../x", "Upper", "a b", "a\n", "x" * 65])
 def test_invalid_environment_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError):
-        simenv.connect(name)
+    fails(ConfigError, "", simenv.connect, name)
 
 
 def test_missing_connection_file_is_named_in_error(tmp_path: Path) -> None:
     path = tmp_path / "nope"
-    with pytest.raises(NoServiceError, match=f"there is no connection file {path}"):
-        address.read(path)
+    fails(NoServiceError, f"there is no connection file {path}", address.read, path)
 
 
 def test_connect_without_environment_hints_at_up_command() -> None:
-    with pytest.raises(NoServiceError, match="no environment 'nobody' is up") as caught:
-        simenv.connect("nobody")
-    assert caught.value.hint == "start one: simenv up --name nobody"
+    error = fails(NoServiceError, "no environment 'nobody' is up", simenv.connect, "nobody")
+    assert error.hint == "start one: simenv up --name nobody"
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
 def test_connection_file_writable_by_others_is_refused(mode: int, tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json")
     path.chmod(mode)
-    with pytest.raises(NoServiceError, match="not believed") as caught:
-        address.read(path)
-    assert f"chmod 600 {path}" in caught.value.hint
+    assert f"chmod 600 {path}" in fails(NoServiceError, "not believed", address.read, path).hint
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"format": 1}', b"\xff", b"[" * 60_000])
@@ -78,18 +70,13 @@ def test_malformed_connection_file_is_refused(body: bytes, tmp_path: Path) -> No
     path = tmp_path / "connection.json"
     path.write_bytes(body)
     path.chmod(0o600)
-    with pytest.raises(NoServiceError, match="is not a connection file"):
-        address.read(path)
+    fails(NoServiceError, "is not a connection file", address.read, path)
 
 
-def test_connection_file_of_unknown_format_is_refused(tmp_path: Path) -> None:
+def test_connection_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoServiceError, match=r"format 9 \(simenv 2\.0\), this client reads 1"):
         address.read(write(tmp_path / "connection.json", format=9, version="2.0"))
-
-
-def test_directory_instead_of_connection_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoServiceError, match="cannot read"):
-        address.read(tmp_path)
+    fails(NoServiceError, "cannot read", address.read, tmp_path)
 
 
 def test_connect_to_ended_service_fails_with_its_last_log_line(tmp_path: Path) -> None:
@@ -104,12 +91,9 @@ def test_connect_to_ended_service_fails_with_its_last_log_line(tmp_path: Path) -
     assert caught.value.hint.endswith("start again: simenv up --name played --restore")
 
 
-def test_service_has_ended_when_its_pid_belongs_to_another_process(tmp_path: Path) -> None:
+def test_pid_of_another_process_ends_a_service_on_this_node_only(tmp_path: Path) -> None:
     file = address.read(write(tmp_path / "connection.json", pid=os.getppid()))
     assert address.ended(file)
-
-
-def test_service_on_another_node_is_not_taken_for_ended(tmp_path: Path) -> None:
     file = address.read(write(tmp_path / "connection.json", pid=2**22 + 1, node="elsewhere"))
     assert not address.ended(file)
 
@@ -121,12 +105,10 @@ def test_service_that_moved_is_detected_by_its_connection_file(tmp_path: Path) -
         stdout=subprocess.PIPE,
     )
     try:
-        assert running.stdout is not None
         running.stdout.readline()  # until then /proc may still show the command line of the parent
         path = write(tmp_path / "connection.json", pid=running.pid, sockets="/first")
         where = address.FileAddress(path)
-        with pytest.raises(NoServiceError, match="no such socket"):
-            where.open(b"me")
+        fails(NoServiceError, "no such socket", where.open, b"me")
         where._file = address.read(path)
         assert not where.moved()
         write(path, pid=running.pid, sockets="/second")
@@ -148,13 +130,10 @@ def test_elapsed_time_is_formatted_with_hours_and_days(seconds: float, text: str
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
 
 
-def test_service_without_a_key_for_its_sockets_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path
-) -> None:
+def test_service_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path) -> None:
     monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
     path = write(tmp_path / "connection.json", sockets=str(listening), socket_key="")
-    with pytest.raises(NoServiceError, match="cannot prove its identity"):
-        address.FileAddress(path).open(b"me")
+    fails(NoServiceError, "cannot prove its identity", address.FileAddress(path).open, b"me")
     write(path, sockets=str(listening))
     assert opened(path) == "ipc"
 
@@ -185,14 +164,11 @@ def test_service_on_another_node_is_connected_through_owner_endpoint(tmp_path: P
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_connection_file_with_secret_readable_by_others_is_refused(
-    mode: int, tmp_path: Path
-) -> None:
+def test_connection_file_with_secret_open_to_others_is_refused(mode: int, tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json", own=OWN)
     address.read(path)
     path.chmod(mode)
-    with pytest.raises(NoServiceError, match="holds a secret key and can be opened by others"):
-        address.read(path)
+    fails(NoServiceError, "holds a secret key and can be opened by others", address.read, path)
 
 
 @pytest.fixture
@@ -219,9 +195,7 @@ def opened(path: Path) -> str:
         return connection.address.partition(":")[0]
 
 
-def test_socket_of_this_user_is_used_when_file_names_another_node(
-    tmp_path: Path, listening: Path
-) -> None:
+def test_own_socket_is_used_when_file_names_another_node(tmp_path: Path, listening: Path) -> None:
     assert opened(far_file(tmp_path, listening)) == "ipc"
 
 
@@ -231,8 +205,7 @@ def test_socket_in_folder_writable_by_others_is_not_used(tmp_path: Path, listeni
     result = far_file(tmp_path, listening, node=os.uname().nodename, own=None, pid=os.getpid())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(address, "SERVICE", _own_title())  # we are the service
-        with pytest.raises(NoServiceError, match="others can write its folder: not used"):
-            opened(result)
+        fails(NoServiceError, "others can write its folder: not used", opened, result)
 
 
 def test_socket_in_folder_of_another_user_is_not_used(tmp_path: Path, listening: Path) -> None:
@@ -254,7 +227,6 @@ def test_socket_of_listening_process_of_another_user_is_not_used(tmp_path: Path)
     argv = [sys.executable, "-c", source, str(folder / CLIENT_SOCKET)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
-        assert decoy.stdout is not None
         assert decoy.stdout.readline() == "listens\n"
         assert opened(far_file(tmp_path, folder)) == "tcp"
         decoy.communicate()
@@ -269,20 +241,16 @@ def test_process_of_another_user_is_not_taken_for_service() -> None:
     argv = [sys.executable, "-c", source, "simenv.service"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as decoy:
-        assert decoy.stdout is not None
         decoy.stdout.readline()
         assert not launch.runs(decoy.pid, launch.SERVICE)
         decoy.communicate()
 
 
-def test_later_process_with_pid_of_service_is_not_taken_for_it(
-    tmp_path: Path,
-) -> None:
+def test_later_process_with_pid_of_service_is_not_taken_for_it(tmp_path: Path) -> None:
     source = "import sys; print('runs', flush=True); sys.stdin.read()"
     argv = [sys.executable, "-c", source, "simenv.service"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as later:
-        assert later.stdout is not None
         later.stdout.readline()
         stat = Path(f"/proc/{later.pid}/stat").read_text()
         ticks = stat.rpartition(")")[2].split()[launch.START_FIELD]

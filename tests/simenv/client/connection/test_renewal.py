@@ -1,7 +1,5 @@
 """A result that is not what was written: never handed out, and asked for again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from client_peer import Peer, completed, completion, spec
+from failing import fails
 
 from simenv import result_files
 from simenv.client.connection.session import ServiceSession
@@ -36,62 +35,46 @@ def submitted(link: ServiceSession) -> Task:
 
 
 def flipped(one: m.Completion) -> m.Completion:
-    payload = one.payload[:-1] + bytes([one.payload[-1] ^ 1])
-    return msgspec.structs.replace(one, payload=payload)
+    return msgspec.structs.replace(one, payload=one.payload[:-1] + bytes([one.payload[-1] ^ 1]))
 
 
 @pytest.mark.parametrize("word", ["again", "waits", "intact"])
-def test_corrupt_payload_is_requested_again(link: ServiceSession, peer: Peer, word: str) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+def test_corrupt_payload_is_requested_again(link: ServiceSession, idle: Peer, word: str) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     changed = msgspec.structs.replace(completion(1, seed=7), attempts=2)
-    peer.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(flipped(completion(1, seed=7))))
+    idle.say(completed(flipped(completion(1, seed=7))))
     result = task.result(10)
     assert (result.seed, result.attempts, result.counts) == (7, 2, {"00": 1000, "11": 24})
-    assert len(peer.of(VerifyResult)) == 1
+    assert len(idle.of(VerifyResult)) == 1
 
 
-def test_corrupt_failure_is_requested_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
+def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
     result = completion(1, state=TaskState.FAILED)
-    peer.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(flipped(result)))
-    with pytest.raises(TaskFailedError, match="it broke"):
-        task.result(10)
+    idle.say(completed(flipped(result)))
+    fails(TaskFailedError, "it broke", task.result, 10)
 
 
-def test_result_that_stays_corrupt_raises_store_error_after_one_verification(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
+def test_corrupt_result_raises_after_one_verification(link: ServiceSession, idle: Peer) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
     broken = flipped(completion(1))
-    peer.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
+    idle.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
     task = submitted(link)
-    peer.say(completed(broken))
-    with pytest.raises(StoreError, match="t-1 is damaged") as caught:
-        task.result(10)
-    assert caught.value.hint
-    assert len(peer.of(VerifyResult)) == 1
+    idle.say(completed(broken))
+    assert fails(StoreError, "t-1 is damaged", task.result, 10).hint
+    assert len(idle.of(VerifyResult)) == 1
 
 
 @pytest.mark.parametrize("word", ["removed", "unknown"])
-def test_corrupt_result_no_longer_stored_raises_not_found_error(
-    link: ServiceSession, peer: Peer, word: str
-) -> None:
-    peer.finishes = False
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+def test_corrupt_result_not_stored_raises(link: ServiceSession, idle: Peer, word: str) -> None:
+    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     task = submitted(link)
-    peer.say(completed(flipped(completion(1))))
-    with pytest.raises(NotFoundError, match="no longer kept"):
-        task.result(10)
-
-
-# --- in a file ----------------------------------------------------------------------------------
+    idle.say(completed(flipped(completion(1))))
+    fails(NotFoundError, "no longer kept", task.result, 10)
 
 
 def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
@@ -101,10 +84,8 @@ def filed(folder: Path, name: str = "t-1.h5") -> ResultFile:
 def ended(file: ResultFile) -> m.Completion:
     data = ResultData(RESULT_FORMAT, (("c", 8),), 8, 9, 1, 1, bytes(len(ARRAY)), file=file)
     payload = codec.encode(data)
-    result = completion(1)
-    return msgspec.structs.replace(
-        result, payload=payload, checksum=result_files.zlib.crc32(payload)
-    )
+    got = completion(1)
+    return msgspec.structs.replace(got, payload=payload, checksum=result_files.zlib.crc32(payload))
 
 
 def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
@@ -119,9 +100,7 @@ def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
     peer.on(FetchResult, chunk)
 
 
-def test_array_fetched_in_short_chunks_is_complete(
-    link: ServiceSession, peer: Peer, tmp_path: Path
-) -> None:
+def test_array_of_short_chunks_is_whole(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
     serving(peer, tmp_path, most=100_001)
     peer.finishes = False
     task = submitted(link)
@@ -130,9 +109,7 @@ def test_array_fetched_in_short_chunks_is_complete(
     assert len(peer.of(FetchResult)) == 8
 
 
-def test_array_is_fetched_once_on_first_access(
-    link: ServiceSession, peer: Peer, tmp_path: Path
-) -> None:
+def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
     task = submitted(link)
@@ -146,9 +123,7 @@ def test_array_is_fetched_once_on_first_access(
 
 
 @pytest.mark.parametrize("how", ["flip", "short", "refused"])
-def test_corrupt_or_missing_result_file_is_replaced_by_rewritten_one(
-    link: ServiceSession, peer: Peer, tmp_path: Path, how: str
-) -> None:
+def test_bad_file_is_rewritten(link: ServiceSession, peer: Peer, tmp_path: Path, how: str) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
     first, second = filed(tmp_path), filed(tmp_path, "t-1.second.h5")

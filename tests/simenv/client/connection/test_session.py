@@ -1,27 +1,15 @@
 """The protocol from the client's side, against a peer that plays the service."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
 
+from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.errors import (
-    BatchRefusedError,
-    NoServiceError,
-    NotFoundError,
-    ProtocolError,
-    QueueFullError,
-    ServiceLostError,
-    TaskCancelledError,
-    TaskFailedError,
-    TimedOutError,
-    VersionMismatchError,
-)
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
@@ -33,8 +21,7 @@ def submit(link: ServiceSession, count: int = 1, key: str | None = None) -> list
 def test_each_submitted_task_gets_its_own_result(link: ServiceSession) -> None:
     tasks = submit(link, 3)
     assert [task.result(5).seed for task in tasks] == [0, 1, 2]
-    assert tasks[0].result().counts == {"00": 1000, "11": 24}
-    assert tasks[0].id == "t-1"
+    assert (tasks[0].result().counts, tasks[0].id) == ({"00": 1000, "11": 24}, "t-1")
     assert tasks[0].name == "played"
 
 
@@ -45,9 +32,7 @@ def test_completed_tasks_are_removed_from_session(link: ServiceSession) -> None:
     assert not link._requests
 
 
-def test_result_that_arrives_before_acceptance_is_delivered(
-    link: ServiceSession, peer: Peer
-) -> None:
+def test_result_that_precedes_acceptance_is_delivered(link: ServiceSession, peer: Peer) -> None:
     def backwards(message: m.Submit) -> list[m.ToClient]:
         accepted, ended = peer.submitted(message)
         return [ended, accepted]
@@ -57,10 +42,9 @@ def test_result_that_arrives_before_acceptance_is_delivered(
     assert not link._pending._early
 
 
-def test_results_out_of_order_reach_their_tasks(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_results_out_of_order_reach_their_tasks(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 4)
-    peer.say(*[peer.end([number]) for number in (4, 2, 3, 1)])
+    idle.say(*[idle.end([number]) for number in (4, 2, 3, 1)])
     assert [task.result(5).seed for task in tasks] == [0, 1, 2, 3]
 
 
@@ -97,67 +81,52 @@ def test_submit_is_repeated_after_lost_acceptance(link: ServiceSession, peer: Pe
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_result_is_requested_again(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_lost_result_is_requested_again(link: ServiceSession, idle: Peer) -> None:
     assert submit(link)[0].result(5).seed == 0
-    assert peer.of(m.WatchResults)
+    assert idle.of(m.WatchResults)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_lost_results_are_requested_in_messages_of_at_most_1000_tasks(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_lost_results_are_requested_1000_at_a_time(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2_500)
     assert [task.result(5).seed for task in tasks] == list(range(2_500))
-    assert max(len(watch.tasks) for watch in peer.of(m.WatchResults)) <= 1_000
+    assert max(len(watch.tasks) for watch in idle.of(m.WatchResults)) <= 1_000
 
 
 @pytest.mark.usefixtures("impatient")
-def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_task_unknown_to_service_raises_not_found_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.tasks.clear()
-    with pytest.raises(NotFoundError, match="t-1"):
-        task.result(5)
+    idle.tasks.clear()
+    fails(errors.NotFoundError, "t-1", task.result, 5)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silent_service_raises_service_lost_error_with_hint(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.silent = True
-    with pytest.raises(ServiceLostError, match="process 4711 on here has ended") as caught:
-        task.result()
-    assert caught.value.last_seen_s >= 1.0
-    assert "simenv up --restore" in caught.value.hint
-    peer.silent = False
+    idle.silent = True
+    error = fails(errors.ServiceLostError, "process 4711 on here has ended", task.result)
+    assert error.last_seen_s >= 1.0
+    assert "simenv up --restore" in error.hint
+    idle.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
 
 
 @pytest.mark.usefixtures("impatient")
-def test_silent_service_is_pinged(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_silent_service_is_pinged(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
-    with pytest.raises(TimedOutError, match=r"t-1 has no result after 1\.5 s"):
+    idle.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
+    with pytest.raises(errors.TimedOutError, match=r"t-1 has no result after 1\.5 s"):
         task.result(1.5)  # more than the patience with a silent service, but this one answers
-    assert peer.of(m.Ping)
+    assert idle.of(m.Ping)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_from_service_that_moved(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_tasks_are_requested_again_from_moved_service(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2)
-    peer.restart()
-    peer.finishes = True
+    idle.restart()
+    idle.finishes = True
     assert [task.result(5).seed for task in tasks] == [0, 1]
-    assert link.channel.epoch == 2
-    assert len(peer.accepted) == 1
+    assert (link.channel.epoch, len(idle.accepted)) == (2, 1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -173,31 +142,26 @@ def test_submit_in_flight_survives_service_restart(link: ServiceSession, peer: P
 
 
 @pytest.mark.usefixtures("impatient")
-def test_tasks_are_requested_again_after_new_epoch_in_pong(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_tasks_are_requested_again_after_new_epoch(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.epoch = 7  # the same place, another service
+    idle.epoch = 7  # the same place, another service
     assert task.result(5).seed == 0
     assert link.channel.epoch == 7
 
 
-def test_repeated_key_gives_same_task(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
-    [first] = submit(link, key="sweep-17")
-    [again] = submit(link, key="sweep-17")
+def test_repeated_key_gives_same_task(link: ServiceSession, idle: Peer) -> None:
+    [first] = submit(link, key="s-17")
+    [again] = submit(link, key="s-17")
     assert again == first
     assert again.handle is first.handle
     assert again.result(5).seed == 0
 
 
 def test_repeated_key_of_completed_task_gives_its_result(link: ServiceSession) -> None:
-    [first] = submit(link, key="sweep-17")
+    [first] = submit(link, key="s-17")
     first.result(5)
-    [again] = submit(link, key="sweep-17")
-    assert again.result(5).seed == 0
-    assert again.id == first.id
+    [again] = submit(link, key="s-17")
+    assert (again.result(5).seed, again.id) == (0, first.id)
 
 
 def test_automatic_keys_differ_between_sessions(link: ServiceSession, peer: Peer) -> None:
@@ -212,42 +176,34 @@ def test_automatic_keys_differ_between_sessions(link: ServiceSession, peer: Peer
     assert first.key.startswith("~")
 
 
-def test_refused_item_refuses_batch_and_cancels_its_accepted_tasks(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_refused_item_refuses_batch_and_cancels_the_rest(link: ServiceSession, idle: Peer) -> None:
 
     def picky(message: m.Submit) -> list[m.ToClient]:
         if message.offset:
             bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=7)
             return [m.Refused(message.request, [bad])]
-        return peer.submitted(message)
+        return idle.submitted(message)
 
-    peer.on(m.Submit, picky)
-    with pytest.raises(BatchRefusedError, match="item 507: 33 qubits") as caught:
-        submit(link, 1_000, key="sweep-17")
-    assert [error.index for error in caught.value.errors] == [507]
-    assert caught.value.errors[0].hint == "28 do"
-    assert "sweep-17" in caught.value.hint
-    [cancel] = peer.of(m.Cancel)
+    idle.on(m.Submit, picky)
+    caught = fails(errors.BatchRefusedError, "item 507: 33 qubits", submit, link, 1_000, key="s-17")
+    assert ([error.index for error in caught.errors], caught.errors[0].hint) == ([507], "28 do")
+    assert "s-17" in caught.hint
+    [cancel] = idle.of(m.Cancel)
     assert cancel.tasks == list(range(1, 501))
 
 
-def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
-    submit(link, 500, key="sweep-17")
+def test_refusal_does_not_cancel_tasks_of_earlier_call(link: ServiceSession, idle: Peer) -> None:
+    submit(link, 500, key="s-17")
     full = m.Refusal("queue_full", "2000000 tasks are queued", "wait", retry_after_s=3.0)
 
     def full_now(message: m.Submit) -> list[m.ToClient]:
         return (
-            peer.submitted(message) if not message.offset else [m.Refused(message.request, [full])]
+            idle.submitted(message) if not message.offset else [m.Refused(message.request, [full])]
         )
 
-    peer.on(m.Submit, full_now)
-    with pytest.raises(QueueFullError) as caught:
-        submit(link, 1_000, key="sweep-17")
-    assert caught.value.retry_after_s == 3.0
-    assert not peer.of(m.Cancel)
+    idle.on(m.Submit, full_now)
+    assert fails(errors.QueueFullError, "", submit, link, 1_000, key="s-17").retry_after_s == 3.0
+    assert not idle.of(m.Cancel)
 
 
 def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: Peer) -> None:
@@ -270,55 +226,45 @@ def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: 
     assert most == 8
 
 
-def test_undecodable_message_is_a_protocol_error_and_session_continues(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_undecodable_message_leaves_session_open(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.say_bytes(b"\xc1 not msgpack")
-    with pytest.raises(ProtocolError):
-        task.result(5)
-    peer.say(peer.end([1]))
+    idle.say_bytes(b"\xc1 not msgpack")
+    fails(errors.ProtocolError, "", task.result, 5)
+    idle.say(idle.end([1]))
     assert task.result(5).seed == 0
 
 
 def test_reply_of_wrong_type_is_a_protocol_error(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
-    with pytest.raises(ProtocolError, match="answered Acked, not Status"):
-        link.request(m.Status, m.GetStatus)
+    fails(errors.ProtocolError, "answered Acked, not Status", link.request, m.Status, m.GetStatus)
 
 
 def test_unsupported_protocol_version_raises_version_mismatch_error(peer: Peer) -> None:
     text = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
     peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", text)])])
-    with pytest.raises(VersionMismatchError, match=r"service 9\.9 speaks 9"):
-        ServiceSession(peer)
+    fails(errors.VersionMismatchError, r"service 9\.9 speaks 9", ServiceSession, peer)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_unanswered_connect_raises_no_service_error(peer: Peer) -> None:
     peer.silent = True
-    with pytest.raises(NoServiceError, match="no service answers for 'played'"):
-        ServiceSession(peer)
+    fails(errors.NoServiceError, "no service answers for 'played'", ServiceSession, peer)
 
 
-def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idle: Peer) -> None:
     failed, cancelled = submit(link, 2)
-    peer.say(
+    idle.say(
         completed(completion(1, state=TaskState.FAILED)),
         completed(completion(2, state=TaskState.CANCELLED)),
     )
-    with pytest.raises(TaskFailedError, match="t-1 failed: it broke") as caught:
-        failed.result(5)
-    assert (caught.value.reason, caught.value.host) == ("engine", "here")
-    assert caught.value.hint.splitlines() == [
+    error = fails(errors.TaskFailedError, "t-1 failed: it broke", failed.result, 5)
+    assert (error.reason, error.host) == ("engine", "here")
+    assert error.hint.splitlines() == [
         "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
     ]  # fmt: skip
-    with pytest.raises(TaskCancelledError):
-        cancelled.result(5)
+    fails(errors.TaskCancelledError, "", cancelled.result, 5)
     assert failed.wait() is TaskState.FAILED
-    assert isinstance(cancelled.exception(), TaskCancelledError)
+    assert isinstance(cancelled.exception(), errors.TaskCancelledError)
 
 
 def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
@@ -336,36 +282,29 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
     assert not link._pending.tasks
 
 
-def test_thread_can_submit_while_another_waits(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_thread_can_submit_while_another_waits(link: ServiceSession, idle: Peer) -> None:
     [slow] = submit(link)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(slow.result, 30)
-        peer.until(lambda: len(peer.accepted) == 1)
-        peer.finishes = True
+        idle.until(lambda: len(idle.accepted) == 1)
+        idle.finishes = True
         assert submit(link)[0].result(30).task == "t-2"
         assert not waiting.done()
-        peer.say(peer.end([1]))
+        idle.say(idle.end([1]))
         assert waiting.result(30).task == "t-1"
 
 
-def test_closing_session_raises_no_service_error_in_waiting_threads(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_closing_session_ends_waiting_threads(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 2)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(task.result) for task in tasks]
         link.close()
         for wait in waiting:
-            with pytest.raises(NoServiceError, match="closed"):
-                wait.result(30)
+            fails(errors.NoServiceError, "closed", wait.result, 30)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_results_dropped_for_slow_reader_are_requested_again(
-    link: ServiceSession, peer: Peer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_asked_again(link: ServiceSession, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memory_transport.SEND_QUEUE_MESSAGES", 5)
     peer.finishes = False
     tasks = submit(link, 50)

@@ -1,7 +1,5 @@
 """An environment of one worker for each module, and a QPM of its own for each test."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

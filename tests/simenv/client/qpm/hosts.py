@@ -1,7 +1,5 @@
 """What a host does: infos, waiting for a state, an endpoint that collects what it is put."""
 
-from __future__ import annotations
-
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager

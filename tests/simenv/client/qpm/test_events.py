@@ -1,12 +1,11 @@
 """Completions pushed: once each, to those they fit; a reader that has gone loses nothing."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any, cast
 
 import pytest
-from hosts import Endpoint, completion, info
+from failing import fails
+from hosts import Endpoint, info
 from waiting import until
 
 from simenv.client.qpm import event_delivery
@@ -14,31 +13,6 @@ from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.provider import QPM
 from simenv.qpm.contract import InProgressError
 from simenv.qpm.envelopes import EventEnvelope
-
-
-def test_completion_is_pushed_once_and_queued(qpm: QPM) -> None:
-    endpoint = Endpoint()
-    for count in (1, 1):  # asked for again: still once
-        result = qpm.register_event_notification(endpoint, 1, "queue-7")
-        assert result == {"status": "accepted", "class_id": "queue-7", "registration_count": count}
-    cids = {qpm.async_run(info())["cid"] for _ in range(20)}
-    events = [endpoint.get() for _ in cids]
-    assert {event.payload["cid"] for event in events} == cids
-    assert {event.evtype for event in events} == {1}
-    assert {completion(qpm, cid)["cid"] for cid in cids} == cids
-    assert endpoint.empty()
-
-
-def test_event_payload_is_completion_record(qpm: QPM) -> None:
-    endpoint = Endpoint()
-    qpm.register_event_notification(endpoint, "completion", "q")
-    qpm.async_run(info())
-    event = endpoint.get()
-    assert event.evtype == "completion"
-    assert event.payload["rc"] == 0
-    assert sum(event.payload["result"]["counts"].values()) == 200
-    assert event.payload["cq_dequeue_time"] == -1.0
-    assert "poll_operation" not in event.payload
 
 
 class Stuck(Endpoint):
@@ -81,9 +55,7 @@ def test_hanging_client_of_revision_1_delays_no_other_client(qpm: QPM) -> None:
         stuck.released.set()
 
 
-def test_events_of_suspended_endpoint_can_be_read_or_are_put_once_it_resumes(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_suspended_endpoint_gets_events_later(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_delivery, "PUT_S", 0.05)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
@@ -119,9 +91,7 @@ def test_events_pending_for_replaced_endpoint_can_be_read(qpm: QPM) -> None:
     assert fresh.empty()
 
 
-def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_beyond_queue_come_once(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_delivery, "QUEUE", 2)
     single, stuck = qpm.connection(), Stuck()
     single.register_event_notification(stuck, 1, "stuck")
@@ -135,9 +105,7 @@ def test_events_beyond_queue_of_hanging_endpoint_are_put_or_read_once(
     assert {stuck.get().payload["cid"] for _ in range(5)} == cids - {read_here}
 
 
-def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(
-    qpm: QPM,
-) -> None:
+def test_endpoint_shared_by_two_clients_gets_events_until_last_one_leaves(qpm: QPM) -> None:
     shared = Endpoint()
     first, second = qpm.connection(), qpm.connection()
     for single in (first, second):
@@ -174,9 +142,7 @@ class Troubled:
         """Nothing is open."""
 
 
-def test_reader_thread_survives_errors_and_new_clients(
-    qpm: QPM, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reader_survives_errors_and_clients(qpm: QPM, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q")
     troubled = Troubled(qpm)
@@ -184,7 +150,6 @@ def test_reader_thread_survives_errors_and_new_clients(
         qpm._delivery.join(troubled, Endpoint())
     assert troubled.came.wait(60)
     reader = qpm._delivery._thread
-    assert reader is not None
     cid = qpm.async_run(info())["cid"]
     assert endpoint.get().payload["cid"] == cid
     assert reader.is_alive()
@@ -216,8 +181,7 @@ def test_revision_1_cannot_read_completion_while_it_is_pushed(qpm: QPM) -> None:
 
     class Curious:
         def put(self, event: EventEnvelope) -> None:
-            with pytest.raises(InProgressError):
-                single.read_cq(event.payload["cid"])
+            fails(InProgressError, "", single.read_cq, event.payload["cid"])
             seen.put(event)
 
     single.register_event_notification(Curious(), 1, "a")
@@ -225,9 +189,7 @@ def test_revision_1_cannot_read_completion_while_it_is_pushed(qpm: QPM) -> None:
     assert seen.get().payload["cid"] == cid
 
 
-def test_completion_that_fails_to_build_does_not_stop_other_events(
-    qpm: QPM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_build_leaves_other_events(qpm: QPM, monkeypatch: pytest.MonkeyPatch) -> None:
     single, endpoint = qpm.revision1, Endpoint()
     single.register_event_notification(endpoint, 1, "a")
     notices = single._notifier
@@ -241,8 +203,7 @@ def test_completion_that_fails_to_build_does_not_stop_other_events(
 
     monkeypatch.setattr(notices, "_make", made)
     cids = [single.async_run(info()) for _ in range(3)]
-    names = {endpoint.get().payload["cid"] for _ in cids[1:]}
-    assert names == set(cids) - set(odd)
+    assert {endpoint.get().payload["cid"] for _ in cids[1:]} == set(cids) - set(odd)
     assert until(lambda: read(single, odd[0]))["cid"] == odd[0], "it can be read instead"
 
 

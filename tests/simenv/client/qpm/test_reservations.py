@@ -1,19 +1,17 @@
 """Reservations of a host, end to end over a real service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import BAD, LONG, Endpoint, completion, info, running
+from failing import fails
+from hosts import BAD, LONG, Endpoint, completion, info
 from live import Live
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
 from simenv.client.qpm.provider import QPM
-from simenv.qpm.contract import ExecutionError, QPMError, UnknownObjectError, revision2_methods
+from simenv.qpm.contract import ExecutionError, QPMError, revision2_methods
 
 NOBODYS = 2**63 + 7
 
@@ -73,42 +71,35 @@ def test_reservation_decision_and_record_hold_requested_fields(qpm: QPM) -> None
             "reservation_id": number,
         }
         assert qpm.get_reservation(reservation_id=number)["state"] == ends
-    with pytest.raises(ExecutionError, match="is over"):
-        qpm.renew(reservation_id=number)
+    fails(ExecutionError, "is over", qpm.renew, reservation_id=number)
 
 
 def test_completions_are_read_only_under_their_own_reservation(qpm: QPM) -> None:
-    result, other = reserve(qpm), reserve(qpm)
+    got, other = reserve(qpm), reserve(qpm)
     endpoint = Endpoint()
     qpm.register_event_notification(endpoint, 1, "q", reservation_id=other)
-    cids = {
-        number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (result, other)
-    }
+    cids = {number: qpm.async_run(info(), reservation_id=number)["cid"] for number in (got, other)}
     assert read(qpm, None, other)["cid"] == cids[other]
     assert endpoint.get().payload["reservation_id"] == other
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status, qpm.cancel_task, qpm.delete_circuit):
-        answer = poll(cids[result], reservation_id=other)
-        assert answer is not None
+        answer = poll(cids[got], reservation_id=other)
         assert (answer["outcome"], answer["reason"]) == (
             "INVALID_RESERVATION", "reservation-mismatch",
         )  # fmt: skip
     assert qpm.read_cq()["outcome"] == "IN_PROGRESS", "it runs under one: nobody else reads it"
-    qpm.release(reservation_id=result)
-    record = read(qpm, cids[result], result)
-    assert (record["reservation_id"], record["rc"]) == (result, 0)
+    qpm.release(reservation_id=got)
+    record = read(qpm, cids[got], got)
+    assert (record["reservation_id"], record["rc"]) == (got, 0)
     assert endpoint.empty()
 
 
-def test_cancel_and_delete_require_reservation_id_where_reservations_are_required(
-    env: simenv.Client, busy: None
-) -> None:
+def test_cancel_and_delete_require_reservation_id(env: simenv.Client, busy: None) -> None:
     qpm = env.qpm_with(reservations="required")
     number = reserve(qpm)
     cid = qpm.async_run(info(), reservation_id=number)["cid"]
     for end in (qpm.cancel_task, qpm.delete_circuit):
         for name in (cid, "nobody"):
             answer = end(name)
-            assert answer is not None
             assert (answer["outcome"], answer["reason"]) == (
                 "INVALID_RESERVATION", "reservation-required",
             )  # fmt: skip
@@ -133,9 +124,7 @@ def test_released_cancelled_or_expired_reservation_is_refused(qpm: QPM, end: str
         lambda: qpm.delete_circuit("x", reservation_id=number),
         lambda: qpm.register_event_notification(Endpoint(), 1, "q", reservation_id=number),
     ):
-        with pytest.raises(ExecutionError) as raised:
-            call()
-        assert raised.value.reason == "reservation-not-active"
+        assert fails(ExecutionError, "", call).reason == "reservation-not-active"
     answer = qpm.read_cq(reservation_id=number)
     assert (answer["outcome"], answer["reason"]) == (
         "INVALID_RESERVATION", "reservation-not-active",
@@ -168,9 +157,7 @@ def test_release_cancels_running_and_queued_circuits_of_reservation(qpm: QPM) ->
 def test_circuit_without_reservation_is_refused_where_one_is_required(env: simenv.Client) -> None:
     qpm = env.qpm_with(reservations="required")
     for call in (lambda: qpm.sync_run(info()), lambda: qpm.async_run(info())):
-        with pytest.raises(ExecutionError, match="no reservation_id") as raised:
-            call()
-        assert raised.value.reason == "reservation-required"
+        assert fails(ExecutionError, "no reservation_id", call).reason == "reservation-required"
     number = reserve(qpm)
     cid = qpm.async_run(info(), reservation_id=number)["cid"]
     for poll in (qpm.read_cq, qpm.peek_cq, qpm.task_status):
@@ -180,8 +167,7 @@ def test_circuit_without_reservation_is_refused_where_one_is_required(env: simen
         )  # fmt: skip
     assert read(qpm, cid, number)["rc"] == 0
     assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
-    with pytest.raises(simenv.errors.OptionError):
-        env.qpm_with(reservations="perhaps")
+    fails(simenv.errors.OptionError, "", env.qpm_with, reservations="perhaps")
 
 
 def test_reservation_of_pool_names_that_pool_as_device(qpm: QPM) -> None:
@@ -202,8 +188,7 @@ def test_worker_of_bounded_reservation_serves_no_other_circuits(qpm: QPM) -> Non
     decision = qpm.reserve(request=table)
     assert (decision["status"], decision["bound_ns"]) == ("accepted", 50_000_000)
     number = decision["reservation_id"]
-    second = qpm.reserve(request=table)
-    assert second["status"] != "accepted"
+    assert qpm.reserve(request=table)["status"] != "accepted"
     cid = qpm.async_run(info())["cid"]
     assert qpm.sync_run(info(), reservation_id=number)["outcome"] == "COMPLETED"
     assert qpm.task_status(cid)["lifecycle_state"] == "queued"
@@ -216,53 +201,10 @@ def test_two_qpms_of_one_owner_share_reservations(qpm: QPM, live: Live) -> None:
     with live.client() as client:
         other = client.qpm_with(pool="main", reservations="required")
         assert other.list_reservations(filters={"job_id": "shared"})[0]["reservation_id"] == number
-        cid = other.async_run(info(), reservation_id=number)["cid"]
-        assert read(other, cid, number)["rc"] == 0
+        assert read(other, other.async_run(info(), reservation_id=number)["cid"], number)["rc"] == 0
         assert qpm.read_cq(reservation_id=number)["outcome"] == "IN_PROGRESS"
         assert other.release(reservation_id=number)["status"] == "accepted"
-    with pytest.raises(ExecutionError, match="released"):
-        qpm.sync_run(info(), reservation_id=number)
-
-
-def test_reserve_is_rejected_during_shutdown(env: simenv.Client) -> None:
-    qpm = env.qpm_with()
-    cid = running(qpm)["cid"]
-    qpm.shutdown()
-    decision = qpm.reserve(request={})
-    assert (decision["status"], decision["reason"], decision["state"]) == (
-        "rejected", "service-quiescing", "draining",
-    )  # fmt: skip
-    qpm.cancel_task(cid)
-
-
-def test_reservation_of_another_owner_is_indistinguishable_from_unknown_one(tmp_path: Path) -> None:
-    files = {name: tmp_path / name for name in ("ana", "ben")}
-    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
-        for name, file in files.items():
-            issue_key(env.keys, name, "client", file)
-        with (
-            simenv.connect(service=files["ana"]) as ana,
-            simenv.connect(service=files["ben"]) as ben,
-        ):
-            number, others = reserve(ana.qpm, job_id="secret"), reserve(ben.qpm)
-            before = ana.qpm.get_reservation(reservation_id=number)
-            entries = []
-            for unknown in (number, 4_711):
-                for name in ("get_reservation", "renew", "release", "cancel"):
-                    with pytest.raises(UnknownObjectError) as raised:
-                        getattr(ben.qpm, name)(reservation_id=unknown)
-                    entries.append(str(raised.value).replace(str(unknown), "N"))
-                with pytest.raises(ExecutionError) as refused:
-                    ben.qpm.async_run(info(), reservation_id=unknown)
-                assert refused.value.reason == "reservation-not-found"
-                answer = ben.qpm.read_cq("x", reservation_id=unknown)
-                assert answer["reason"] == "reservation-not-found"
-            assert len(set(entries)) == 1, "the words tell whether it is there"
-            listed = [each["reservation_id"] for each in ben.qpm.list_reservations()]
-            assert listed == [others]
-            assert ben.qpm.get_service_status()["active_reservation_count"] == 1
-            assert ana.qpm.get_reservation(reservation_id=number) == before
-            assert env.qpm.get_service_status()["active_reservation_count"] == 2
+    fails(ExecutionError, "released", qpm.sync_run, info(), reservation_id=number)
 
 
 FIELDS: dict[str, Any] = {
@@ -297,25 +239,20 @@ def test_unknown_size_of_task_class_is_rejected_with_the_known_ones(qpm: QPM, ke
 @pytest.mark.parametrize("given", [None, "svc", 7, [], [{}], {1: 2}, object()])
 def test_request_that_is_not_mapping_is_refused(qpm: QPM, given: Any) -> None:
     for call in (qpm.evaluate, qpm.reserve):
-        with pytest.raises(ExecutionError):
-            call(request=given)
+        fails(ExecutionError, "", call, request=given)
 
 
 @pytest.mark.parametrize("number", [None, 0, -1, NOBODYS, 2**64, "7", 1.0, True, [1]])
 def test_invalid_reservation_id_is_refused(qpm: QPM, number: Any) -> None:
     for name in ("get_reservation", "renew", "release", "cancel"):
-        with pytest.raises(QPMError):
-            getattr(qpm, name)(reservation_id=number)
+        fails(QPMError, "", getattr(qpm, name), reservation_id=number)
 
 
-def test_every_call_with_missing_or_wrong_token_is_refused(
-    env: simenv.Client, tmp_path: Path
-) -> None:
+def test_each_call_with_no_or_wrong_token_is_refused(env: simenv.Client, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("open sesame\n")
     file.chmod(0o644)
-    with pytest.raises(simenv.errors.ConfigError, match="read by others"):
-        env.qpm_with(token_file=file)
+    fails(simenv.errors.ConfigError, "read by others", env.qpm_with, token_file=file)
     file.chmod(0o600)
     qpm = env.qpm_with(token_file=file)
     before = env.qpm.get_scheduler_status()
@@ -323,9 +260,8 @@ def test_every_call_with_missing_or_wrong_token_is_refused(
     for name, arguments in revision2_methods().items():
         table = {key: needed[key] for key, _ in arguments if key in needed}
         for token in (None, "open", "open sesame "):
-            with pytest.raises(ExecutionError) as raised:
-                getattr(qpm, name)(**table, token=token)
-            assert raised.value.reason == "credential-binding-failed", name
+            error = fails(ExecutionError, "", getattr(qpm, name), **table, token=token)
+            assert error.reason == "credential-binding-failed", name
     assert env.qpm.get_scheduler_status() == before
     assert qpm.is_ready(token="open sesame")["ready"]
     assert qpm.revision1.is_ready() is True

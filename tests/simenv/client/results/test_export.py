@@ -1,7 +1,5 @@
 """Results: decoded counts, bit strings, export."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct
@@ -11,6 +9,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simenv.client import result_data
@@ -69,7 +68,7 @@ def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
     assert json.loads(table["timing"])["total_s"] == 0.014
 
 
-def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
+def test_files_have_all_of_the_result(tmp_path: Path) -> None:
     FOUND.save(str(tmp_path / "r.npz"))
     with np.load(tmp_path / "r.npz") as file:
         assert set(file.files) == {*ARRAYS, "metadata"}
@@ -77,32 +76,25 @@ def test_npz_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:
             np.testing.assert_array_equal(file[name], array)
         document = json.loads(str(file["metadata"]))
     assert {key: document[key] for key in TOLD} == TOLD
-
-
-def test_json_file_equals_json_of_result(tmp_path: Path) -> None:
     FOUND.save(tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text()) == FOUND.to_dict()
 
 
 @pytest.mark.parametrize("name", ["r.txt", "r", "missing/r.h5", "missing/r.npz"])
 def test_save_to_unsupported_or_missing_path_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match="cannot save"):
-        FOUND.save(tmp_path / name)
+    fails(OptionError, "cannot save", FOUND.save, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["r.h5", "r.npz", "r.json"])
-def test_failed_save_leaves_old_file_unchanged(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_old(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).write_bytes(b"old")
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises((OptionError, StoreError), match="No space left"):
-        FOUND.save(tmp_path / name)
+    fails((OptionError, StoreError), "No space left", FOUND.save, tmp_path / name)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
@@ -150,53 +142,28 @@ def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes:
     assert counts == {expected(value, sizes): k for k, value in enumerate(values, 1)}
 
 
-def test_each_register_is_separated_in_counts_keys() -> None:
-    rows, value = pack([0b1_0_1], 1)
-    counts = result_data.counts(rows, 1, value, (("crz", 1), ("crx", 1), ("out", 1)))
-    assert counts == {"1 0 1": 1}
-
-
-def test_outcome_rows_may_be_wider_than_clbits() -> None:
+def test_outcomes_and_probabilities_have_keys_of_their_width() -> None:
     rows, value = pack([0, 2, 3], 2)
     assert result_data.counts(rows, 2, value, (("c", 2),)) == {"00": 1, "10": 2, "11": 3}
-
-
-def test_loose_bits_are_formatted_as_register() -> None:
     rows, value = pack([0b10_01], 1)
     assert result_data.counts(rows, 1, value, (("c", 2), ("", 2))) == {"10 01": 1}
-
-
-def test_circuit_without_clbits_has_one_empty_outcome() -> None:
     assert result_data.counts(b"", 0, struct.pack("<I", 5), ()) == {"": 5}
+    assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
+    fails(ValueError, "zip", result_data.counts, b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
+    result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
+    assert result == {"00": 0.25, "11": 0.75}
 
 
-def test_cache_of_bitstrings_is_bounded() -> None:
+def test_caches_are_bounded() -> None:
     values = list(range(3 * result_data.STRINGS_KEPT))
     rows, result = pack(values, 2)
     for _ in range(2):
         counts = result_data.counts(rows, 2, result, (("c", 16),))
         assert list(counts) == [format(value, "016b") for value in values]
     assert len(result_data._strings((16,))) == result_data.STRINGS_KEPT
-
-
-def test_cache_of_outcome_sets_is_bounded() -> None:
     registers = (("c", 6),)
     for values in ([low, high] for low in range(40) for high in range(low + 1, 64)):
         rows, result = pack(values, 1)
         counts = result_data.counts(rows, 1, result, registers)
         assert list(counts) == [format(value, "06b") for value in values]
     assert len(result_data._outcome_sets((6,))) <= result_data.SETS_KEPT
-
-
-def test_unwritten_clbits_are_zero_in_single_outcome() -> None:
-    assert result_data.counts(b"", 0, struct.pack("<I", 5), (("c", 2), ("d", 1))) == {"0 00": 5}
-
-
-def test_outcomes_and_counts_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        result_data.counts(b"\0\1", 1, struct.pack("<I", 5), (("c", 1),))
-
-
-def test_probabilities_have_keys_of_counts() -> None:
-    result = result_data.probabilities(b"\0\3", 1, struct.pack("<2d", 0.25, 0.75), (("c", 2),))
-    assert result == {"00": 0.25, "11": 0.75}

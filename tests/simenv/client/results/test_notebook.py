@@ -1,7 +1,5 @@
 """Results in a notebook, and decoded ones."""
 
-from __future__ import annotations
-
 import re
 import struct
 from html.parser import HTMLParser
@@ -9,6 +7,7 @@ from html.parser import HTMLParser
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from test_result import PROVENANCE
@@ -46,15 +45,12 @@ class Text(HTMLParser):
         self.words.append(data)
 
 
-def test_result_shows_its_origin_and_a_histogram(env: simenv.Client) -> None:
+def test_histogram_sums_up_rare_outcomes_of_its_result(env: simenv.Client) -> None:
     result = env.run(BELL, shots=1000, seed=5, name="bell")
     value = Text(result._repr_html_()).words
     assert {"00", "11", *map(str, result.counts.values())} <= set(value)
     assert any("bell" in word for word in value)
     assert any("seed: 5" in word for word in value)
-
-
-def test_histogram_sums_up_rare_outcomes(env: simenv.Client) -> None:
     result = env.run(WIDE, shots=64_000, seed=5)
     value = Text(result._repr_html_()).words
     entries = [word for word in value if re.fullmatch("[01]{6}", word)]
@@ -65,8 +61,7 @@ def test_histogram_sums_up_rare_outcomes(env: simenv.Client) -> None:
 
 def test_expectation_values_are_a_table(env: simenv.Client) -> None:
     result = env.run(BELL.replace("measure q->c;", ""), shots=None, observables=["ZZ", "ZI"])
-    value = Text(result._repr_html_()).words
-    assert value[-6:] == ["0", "1", "exact", "1", "0", "exact"]
+    assert Text(result._repr_html_()).words[-6:] == ["0", "1", "exact", "1", "0", "exact"]
 
 
 def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
@@ -127,8 +122,7 @@ def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
     assert len(axes.patches) == 64
     assert "192 rarer outcomes left out" in axes.get_title()
     values = env.run(BELL.replace("measure q->c;", ""), shots=None, observables="ZZ")
-    with pytest.raises(OptionError, match="probabilities"):
-        values.plot()
+    fails(OptionError, "probabilities", values.plot)
 
 
 DATA = ResultData(
@@ -161,26 +155,21 @@ def test_each_row_of_result_has_its_own_values() -> None:
     result = sheet()
     rows = [Result(result, PROVENANCE, k) for k in range(3)]
     assert [row.counts for row in rows] == [{"00": 8}, {"01": 1, "10": 3, "11": 4}, {"10": 8}]
-    assert rows[1].outcomes.tolist() == [1, 2, 3]
-    assert rows[1].outcome_counts.tolist() == [1, 3, 4]
+    assert (rows[1].outcomes.tolist(), rows[1].outcome_counts.tolist()) == ([1, 2, 3], [1, 3, 4])
     assert rows[1].probabilities == {"01": 0.25, "10": 0.75}
     assert rows[2].statevector.tolist() == [8, 9, 10, 11]
-    assert [row.expectation for row in rows] == [0.1, 0.2, 0.3]
-    assert rows[2].std_errors == (0.03,)
+    assert ([row.expectation for row in rows], rows[2].std_errors) == ([0.1, 0.2, 0.3], (0.03,))
     assert [row.gradient.tolist() for row in rows] == [[1, 2], [3, 4], [5, 6]]
-    assert rows[1].gradients.shape == (1, 2)
-    assert [row.binding_index for row in rows] == [40, 41, 42]
+    assert (rows[1].gradients.shape, [row.binding_index for row in rows]) == ((1, 2), [40, 41, 42])
 
 
 def test_expectations_of_sweep_are_one_array() -> None:
     table = sheet().expectations()
-    assert table.shape == (3, 1, 2)
-    assert table[:, 0, 0].tolist() == [0.1, 0.2, 0.3]
+    assert (table.shape, table[:, 0, 0].tolist()) == ((3, 1, 2), [0.1, 0.2, 0.3])
 
 
 def test_row_without_outcomes_has_empty_counts() -> None:
-    rows = struct.pack("<3I", 0, 5, 0)
-    assert Result(sheet(rows=rows), PROVENANCE, 0).counts == {}
+    assert Result(sheet(rows=struct.pack("<3I", 0, 5, 0)), PROVENANCE, 0).counts == {}
 
 
 @pytest.mark.parametrize(
@@ -203,5 +192,4 @@ def test_row_without_outcomes_has_empty_counts() -> None:
     ],
 )
 def test_rows_that_do_not_fit_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
-    with pytest.raises(ProtocolError, match="t-8k2f"):
-        sheet(**changes)
+    fails(ProtocolError, "t-8k2f", sheet, **changes)

@@ -1,7 +1,5 @@
 """Slices of one contraction over real workers: the values of one task."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -9,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from failing import fails
 from live import PATIENCE_S, environment
 from qiskit import QuantumCircuit
 
@@ -69,9 +68,7 @@ def busy_worker(env: simenv.Client) -> int:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("killed", [False, True], ids=["all alive", "a worker killed"])
-def test_shares_of_several_workers_add_up_to_the_values_of_one_task(
-    env: simenv.Client, killed: bool
-) -> None:
+def test_shares_of_workers_add_up_to_values_of_one_task(env: simenv.Client, killed: bool) -> None:
     circuit, labels = layers()
     exact = whole(env)
     stage = SlicedContraction(labels, shares=SHARES, options=SLICED)
@@ -88,9 +85,7 @@ def test_shares_of_several_workers_add_up_to_the_values_of_one_task(
 
 
 @pytest.mark.parametrize("options", [{}, {"width": 9}], ids=["rows", "slices"])
-def test_amplitudes_of_shares_add_up_to_those_of_one_task(
-    env: simenv.Client, options: dict[str, float]
-) -> None:
+def test_amplitudes_of_shares_add_up(env: simenv.Client, options: dict[str, float]) -> None:
     circuit, labels = layers()
     random = np.random.default_rng(2)
     strings = ["".join(map(str, row)) for row in random.integers(0, 2, (5, QUBITS)).tolist()]
@@ -149,8 +144,7 @@ def test_shares_of_other_outputs_are_refused_by_name(env: simenv.Client) -> None
     ],
 )
 def test_bad_shares_are_refused(values: dict[str, object], match: str) -> None:
-    with pytest.raises(OptionError, match=match):
-        SlicedContraction(**{"observables": "Z", **values})  # type: ignore[arg-type]
+    fails(OptionError, match, SlicedContraction, **{"observables": "Z", **values})
 
 
 def test_shares_of_different_slices_are_never_added(env: simenv.Client) -> None:

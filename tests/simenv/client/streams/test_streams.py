@@ -1,17 +1,17 @@
 """Streams of many tasks, and their delivery."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
+from busy_circuits import ENDLESS
+from circuits import bell
+from failing import fails
 from hypothesis import given, strategies as st
 from live import environment
 from qiskit import QuantumCircuit
@@ -30,17 +30,13 @@ from simenv.errors import OptionError, ProgramError, TimedOutError
 WAIT_S = 120.0
 
 
-@pytest.fixture(scope="module")
-def env() -> Iterator[simenv.Client]:
-    with simenv.local(workers=2) as client:
-        yield client
-
-
-def work(chance: random.Random) -> QuantumCircuit:
-    """A circuit of 2 to 17 qubits: the widest take a thousand times as long."""
-    size = chance.choice([2, 2, 3, 4, 16, 17])
+def work(
+    chance: random.Random, sizes: tuple[int, ...] = (2, 2, 3, 4, 16, 17), layers: int = 8
+) -> QuantumCircuit:
+    """A circuit of one of these widths: the widest take a thousand times as long."""
+    size = chance.choice(sizes)
     circuit = QuantumCircuit(size)
-    for _ in range(8):
+    for _ in range(layers):
         circuit.rx(chance.random(), range(size))
         for qubit in range(size - 1):
             circuit.cx(qubit, qubit + 1)
@@ -48,26 +44,7 @@ def work(chance: random.Random) -> QuantumCircuit:
     return circuit
 
 
-def endless() -> QuantumCircuit:
-    """Minutes, if nobody cancels it."""
-    circuit = QuantumCircuit(24)
-    for k in range(2_000):
-        circuit.rx(0.1 + k, range(24))
-        for qubit in range(23):
-            circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure_all()
-    return circuit
-
-
-def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> None:
+def test_ordered_streams_complete_in_order_and_refuse_wrong_options(env: simenv.Client) -> None:
     chance = random.Random(11)
     queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
@@ -75,18 +52,11 @@ def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> 
         entries = [stream.submit(work(chance)) for _ in range(150)]
     assert list(queue) == entries
     assert all(task.result(WAIT_S).shots == 20 for task in entries)
+    fails(TypeError, "there is no option shot", Stream, env, shot=20)
+    fails(OptionError, "shots=-1", Stream, env, shots=-1)
 
 
-def test_wrong_option_of_a_stream_is_refused_by_name(env: simenv.Client) -> None:
-    with pytest.raises(TypeError, match="there is no option shot"):
-        Stream(env, shot=20)  # type: ignore[call-arg]
-    with pytest.raises(OptionError, match="shots=-1"):
-        Stream(env, shots=-1)
-
-
-def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
-    env: simenv.Client,
-) -> None:
+def test_parallel_stream_delivers_each_task_once_despite_killed_worker(env: simenv.Client) -> None:
     chance = random.Random(12)
     queue, failures = StreamCompletions(), StreamCompletions("failed")
     events = StreamEvents("failure")
@@ -98,8 +68,7 @@ def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
         entries += [stream.submit(work(chance)) for _ in range(200)]
         assert events.get(WAIT_S).kind == "worker.lost"
     delivered = list(queue)
-    assert sorted(task.number for task in delivered) == list(range(300))
-    assert list(failures) == []
+    assert (sorted(task.number for task in delivered), list(failures)) == (list(range(300)), [])
     assert {task.number for task in delivered} == {task.number for task in entries}
 
 
@@ -110,8 +79,7 @@ def test_queue_bound_twice_receives_each_completion_once(env: simenv.Client) -> 
         stream.bind(queue)
         entries = [stream.submit(bell()) for _ in range(5)]
     assert sorted(task.number for task in queue) == [task.number for task in entries]
-    with pytest.raises(OptionError, match="str is no queue of a stream"):
-        stream.bind("counts")  # type: ignore[arg-type]
+    fails(OptionError, "str is no queue of a stream", stream.bind, "counts")
 
 
 def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> None:
@@ -126,8 +94,7 @@ def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> No
     assert delivered[0] is before
     assert set(delivered[1:21]) == inside
     assert delivered[21] is after
-    with pytest.raises(OptionError, match="the group is closed"):
-        group.submit(bell())
+    fails(OptionError, "the group is closed", group.submit, bell())
 
 
 def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
@@ -140,14 +107,13 @@ def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
         sampled = stream.submit(bell())
         exact = stream.submit(plain, shots=None, outputs="statevector")
         valued = stream.submit(plain, observables="ZZ")
-        late = stream.submit(endless())
+        late = stream.submit(ENDLESS)
         assert late.cancel()
     assert list(counts) == [sampled]
     assert sorted(task.number for task in values) == [exact.number, valued.number]
     assert list(failed) == [late]
     assert late.exception() is not None
-    with pytest.raises(OptionError, match="a queue of 'count'"):
-        StreamCompletions("count")
+    fails(OptionError, "a queue of 'count'", StreamCompletions, "count")
 
 
 def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
@@ -156,13 +122,10 @@ def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
         stream.bind(queue)
         refused = stream.submit(bell(), pool="nowhere")
     assert list(queue) == [refused]
-    with pytest.raises(simenv.errors.SimenvError, match="nowhere"):
-        refused.result(WAIT_S)
+    fails(simenv.errors.SimenvError, "nowhere", refused.result, WAIT_S)
 
 
-def test_dynamic_placement_spreads_circuits_and_explicit_placement_holds(
-    env: simenv.Client,
-) -> None:
+def test_dynamic_placement_spreads_and_explicit_placement_holds(env: simenv.Client) -> None:
     queue = StreamCompletions()
     devices = ("superconducting-lattice", "trapped-ions")
     with Stream(env, devices=devices, shots=10) as stream:
@@ -195,11 +158,9 @@ def test_pipeline_runs_functions_and_pass_managers_before_submission(env: simenv
         raise ValueError("no such qubit")
 
     with Stream(env, pipeline=[broken]) as stream:
-        with pytest.raises(ProgramError, match="broken of the pipeline: no such qubit"):
-            stream.submit(circuit)
+        fails(ProgramError, "broken of the pipeline: no such qubit", stream.submit, circuit)
         assert stream.wait(0.0)
-    with pytest.raises(OptionError, match="int is no stage"):
-        Stream(env, pipeline=[3])
+    fails(OptionError, "int is no stage", Stream, env, pipeline=[3])
 
 
 class Halves:
@@ -217,8 +178,7 @@ def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
         entries = [stream.submit(bell()) for _ in range(3)]
     assert sorted(task.number for task in queue) == [0, 1, 2]
     assert [task.result(WAIT_S) for task in entries] == [100] * 3
-    with pytest.raises(OptionError, match="two stages that split"):
-        Stream(env, pipeline=[Halves(), Halves()])
+    fails(OptionError, "two stages that split", Stream, env, pipeline=[Halves(), Halves()])
 
 
 class Twins:
@@ -236,17 +196,14 @@ def coins() -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("options", [{"seed": 5}, {"idempotency_key": "coins"}])
-def test_parts_of_a_circuit_have_independent_random_numbers_and_a_repeat_has_the_same(
-    env: simenv.Client, options: dict[str, Any]
-) -> None:
+def test_parts_have_random_numbers_each(env: simenv.Client, options: dict[str, Any]) -> None:
     with Stream(env, pipeline=[Twins()], shots=64, **options) as stream:
         entries = [stream.submit(coins()) for _ in range(2)]
     (one, other), again = (task.result(WAIT_S) for task in entries)
     assert one.seed != other.seed
     assert one.counts != other.counts
     assert [each.counts for each in again] == [one.counts, other.counts]
-    same_tasks = entries[0].tasks[0].id == entries[1].tasks[0].id
-    assert same_tasks == ("idempotency_key" in options)
+    assert (entries[0].tasks[0].id == entries[1].tasks[0].id) == ("idempotency_key" in options)
     assert one.task != other.task
 
 
@@ -260,24 +217,20 @@ class HalfRefused:
     """Splits a circuit into two runs, of which the second is refused at once."""
 
     def split(self, circuit: Any) -> SplitCircuit:
-        parts = [CircuitPart(circuit, {"shots": shots}) for shots in (50, -1)]
-        return SplitCircuit(parts, list)
+        return SplitCircuit([CircuitPart(circuit, {"shots": shots}) for shots in (50, -1)], list)
 
 
 def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) -> None:
     for completion in env.completions():
         env.ack(completion.seq)
     with Stream(env, pipeline=[HalfRefused()]) as stream:
-        with pytest.raises(OptionError, match="shots=-1"):
-            stream.submit(endless())
+        fails(OptionError, "shots=-1", stream.submit, ENDLESS)
         assert stream.wait(0.0)
     assert [each.state for each in env.completions()] == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("where", ["labels", "found"])
-def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
-    env: simenv.Client, where: str
-) -> None:
+def test_circuit_cut_over_mesh_has_values_of_the_whole(env: simenv.Client, where: str) -> None:
     pytest.importorskip("qiskit_addon_cutting")
     circuit = QuantumCircuit(4)
     for qubit in range(4):
@@ -322,10 +275,7 @@ def test_parts_of_a_cut_circuit_go_to_the_pools_named_for_them() -> None:
                 task = stream.submit(circuit)
                 values = task.result(WAIT_S).expectations
             assert values[1] == pytest.approx(1.0, abs=0.5)
-            assert {result.worker.partition("-")[0] for result in task.result().parts} == {
-                "east",
-                "west",
-            }
+            assert {r.worker.partition("-")[0] for r in task.result().parts} == {"east", "west"}
     with pytest.raises(OptionError, match="no pool for part 'B'"):
         Cutting("ZZII", labels="AABB", pools={"A": "east"}).split(circuit)
     with pytest.raises(OptionError, match="2 parts for 1 pools"):
@@ -339,8 +289,7 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
     first, second = Stream(env, shots=5), Stream(env, shots=5)
     for stream in (first, second):
         stream.bind(queue)
-    with pytest.raises(TimedOutError):
-        queue.get(0.01)
+    fails(TimedOutError, "", queue.get, 0.01)
     heard: list[int] = []
     reader = threading.Thread(target=lambda: heard.extend(task.number for task in queue))
     reader.start()
@@ -350,10 +299,8 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
     second.close()
     reader.join(WAIT_S)
     assert heard == [0, 0]
-    with pytest.raises(EOFError):
-        queue.get()
-    with pytest.raises(OptionError, match="the stream is closed"):
-        first.submit(bell())
+    fails(EOFError, "", queue.get)
+    fails(OptionError, "the stream is closed", first.submit, bell())
 
 
 TASKS = 10_000
@@ -362,25 +309,15 @@ GROWTH_BYTES = 32 << 20
 STREAM_S = 240.0
 
 
-def circuit(chance: random.Random) -> QuantumCircuit:
-    """2 to 16 qubits: the widest take a hundred times as long."""
-    size = chance.choice([2, 2, 3, 4, 8, 12, 16])
-    quantum_circuit = QuantumCircuit(size)
-    for _ in range(4):
-        quantum_circuit.rx(chance.random(), range(size))
-        for qubit in range(size - 1):
-            quantum_circuit.cx(qubit, qubit + 1)
-    return quantum_circuit
-
-
 def submitted(stream: Stream, circuits: list[QuantumCircuit], number: int) -> str:
     """Submit a circuit of the type that its number says."""
     chosen = circuits[number % len(circuits)]
     if number % 10 == 3:
         pool = "nowhere" if number % 100 == 3 else None
-        stream.submit(chosen, observables="Z" * chosen.num_qubits, shots=None, pool=pool)
+        bare = chosen.remove_final_measurements(inplace=False)
+        stream.submit(bare, observables="Z" * chosen.num_qubits, shots=None, pool=pool)
         return "expectation" if pool is None else "failed"
-    stream.submit(chosen.measure_all(inplace=False), shots=20, seed=number)
+    stream.submit(chosen, shots=20, seed=number)
     return "counts"
 
 
@@ -406,11 +343,9 @@ class Reader(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["ordered", "parallel"])
-def test_each_of_many_tasks_is_delivered_once_by_its_type_though_a_worker_is_killed(
-    env: simenv.Client, order: str
-) -> None:
+def test_each_task_is_delivered_once_over_a_lost_worker(env: simenv.Client, order: str) -> None:
     chance = random.Random(3)
-    circuits = [circuit(chance) for _ in range(200)]
+    circuits = [work(chance, (2, 2, 3, 4, 8, 12, 16), 4) for _ in range(200)]
     types = ("counts", "expectation", "failed")
     readers = {each: Reader(StreamCompletions(each)) for each in types}
     every, events = Reader(StreamCompletions()), StreamEvents("failure")
@@ -442,9 +377,7 @@ def groups(draw: st.DrawFn) -> list[tuple[Order, int]]:
 
 
 @given(st.sampled_from(list(Order)), groups(), st.randoms(use_true_random=False))
-def test_each_task_is_delivered_once_in_the_promised_order(
-    order: Order, shapes: list[tuple[Order, int]], chance: random.Random
-) -> None:
+def test_once_ordered(order: Order, shapes: list[tuple[Order, int]], chance: random.Random) -> None:
     sequence = DeliverySequence[int](order)
     members: list[list[int]] = []
     states = []
@@ -469,8 +402,7 @@ def test_each_task_is_delivered_once_in_the_promised_order(
         else:
             delivered += sequence.close(states[k])
         assert all(each in ended_at for each in delivered), "nothing is delivered before its end"
-    assert sorted(delivered) == list(range(number))
-    assert sequence.undelivered == 0
+    assert (sorted(delivered), sequence.undelivered) == (list(range(number)), 0)
     place = {each: k for k, each in enumerate(delivered)}
     for (group_order, _), value in zip(shapes, members, strict=True):
         if group_order is Order.ORDERED:
@@ -489,5 +421,4 @@ def test_parallel_group_delivers_at_the_end_of_each_task() -> None:
 
 
 def test_unknown_order_is_refused() -> None:
-    with pytest.raises(OptionError, match="order='any'"):
-        Order.of("any")
+    fails(OptionError, "order='any'", Order.of, "any")

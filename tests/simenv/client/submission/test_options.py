@@ -1,12 +1,11 @@
 """Options that mean something, and refusals of those that do not."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 from simenv.client.client import Client
 from simenv.client.submission.options import (
@@ -45,8 +44,7 @@ def chosen(**changes: Any) -> CheckedOptions:
     ],
 )  # fmt: skip
 def test_invalid_option_values_are_refused(option: str, value: object) -> None:
-    with pytest.raises(OptionError, match=option.removesuffix("s")):
-        chosen(**{option: value})
+    fails(OptionError, option.removesuffix("s"), chosen, **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -58,11 +56,9 @@ def test_invalid_option_values_are_refused(option: str, value: object) -> None:
     ],
 )  # fmt: skip
 def test_client_and_service_refuse_an_option_with_one_text(option: str, value: Any) -> None:
-    with pytest.raises(OptionError) as in_client:
-        chosen(**{option: value})
-    with pytest.raises(OptionError) as in_service:
-        check_terms(TaskOptions(**{option: value}))
-    assert str(in_client.value) == str(in_service.value)
+    in_client = fails(OptionError, "", chosen, **{option: value})
+    in_service = fails(OptionError, "", check_terms, TaskOptions(**{option: value}))
+    assert str(in_client) == str(in_service)
 
 
 @pytest.mark.parametrize(
@@ -72,31 +68,20 @@ def test_client_and_service_refuse_an_option_with_one_text(option: str, value: A
 def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
     shown = inspect.signature(getattr(Client, method)).parameters
     options = {name: each.default for name, each in shown.items() if each.kind is each.KEYWORD_ONLY}
-    assert options.keys() == of.__optional_keys__
-    assert options["shots"] == 1024
-    assert options["outputs"] == ("counts",)
-    assert options["noise"] == "auto"
+    assert (options.keys(), options["shots"]) == (of.__optional_keys__, 1024)
+    assert (options["outputs"], options["noise"]) == (("counts",), "auto")
 
 
 def test_unknown_option_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="there is no option parameter_values"):
-        prepare_many([], {"parameter_values": [1.0]})  # type: ignore[typeddict-unknown-key]
-    with pytest.raises(TypeError, match="there is no option shot"):
-        prepare_one("", {"shot": 1})  # type: ignore[typeddict-unknown-key]
+    fails(TypeError, "no option parameter_values", prepare_many, [], {"parameter_values": [1.0]})
+    fails(TypeError, "there is no option shot", prepare_one, "", {"shot": 1})
 
 
-def test_ranks_are_part_of_task_options() -> None:
-    terms = chosen(ranks=np.int64(4)).task_options(measures=True, observables=None)
-    assert terms.ranks == 4
+def test_values_of_options_are_normalised() -> None:
+    assert chosen(ranks=np.int64(4)).task_options(measures=True, observables=None).ranks == 4
     assert chosen(ranks=None).task_options(measures=True, observables=None).ranks == 0
-
-
-def test_numpy_integers_are_accepted() -> None:
     assert chosen(shots=np.int64(7)).shots == 7
     assert checked_seed(np.uint64(2**64 - 1), None) == 2**64 - 1
-
-
-def test_outputs_may_be_single_text_and_are_unique() -> None:
     assert chosen(outputs="probabilities").task.outputs == ("probabilities",)
     assert chosen(outputs=["counts", "counts"]).task.outputs == ("counts",)
 
@@ -118,25 +103,13 @@ def test_default_outputs_follow_from_measurements_shots_and_observables(
     assert chosen(**changes).outputs(measures, observed) == outputs
 
 
-def test_counts_of_exact_run_are_refused() -> None:
-    with pytest.raises(OptionError, match="probabilities"):
-        chosen(shots=None).outputs(measures=True, observed=False)
-
-
-def test_expectation_without_observables_is_refused() -> None:
+def test_options_that_contradict_the_run_are_refused() -> None:
+    fails(OptionError, "probabilities", chosen(shots=None).outputs, measures=True, observed=False)
     with pytest.raises(OptionError, match="observables"):
         chosen(outputs=("expectation",)).outputs(measures=True, observed=False)
-
-
-def test_unhashable_option_value_is_refused() -> None:
-    with pytest.raises(OptionError, match="engine"):
-        chosen(engine=["auto"])
-
-
-def test_shots_true_is_refused_even_after_shots_1() -> None:
+    fails(OptionError, "engine", chosen, engine=["auto"])
     assert chosen(shots=1).shots == 1
-    with pytest.raises(OptionError, match="shots=True"):
-        chosen(shots=True)
+    fails(OptionError, "shots=True", chosen, shots=True)
 
 
 @pytest.mark.parametrize("shots", [0, 0.0, None, np.int64(0)])
@@ -151,57 +124,36 @@ def test_shots_may_be_float_with_integer_value(shots: object) -> None:
 
 @pytest.mark.parametrize("key", ["", "~mine", "x" * 257, 7, None])
 def test_invalid_keys_are_refused(key: object) -> None:
-    with pytest.raises(OptionError):
-        checked_key(key)
+    fails(OptionError, "", checked_key, key)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7"])
 def test_invalid_seeds_are_refused(seed: Any) -> None:
-    with pytest.raises(OptionError, match="seed"):
-        checked_seed(seed, None)
+    fails(OptionError, "seed", checked_seed, seed, None)
 
 
-def test_drawn_seeds_differ_and_fit_a_double() -> None:
+def test_seeds_are_drawn_once_or_as_given() -> None:
     drawn = {checked_seed(None, None) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) < 2**53
-
-
-def test_seed_drawn_for_key_is_reproducible() -> None:
     assert checked_seed(None, "sweep-17") == checked_seed(None, "sweep-17")
     assert item_seeds(None, 3, "sweep-17") == item_seeds(None, 3, "sweep-17")
     assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")
-
-
-def test_item_seeds_of_neighbouring_base_seeds_are_distinct() -> None:
-    seeds = [seed for base in range(50) for seed in item_seeds(base, 50, None)]
-    assert len(set(seeds)) == 2_500
-
-
-def test_derived_seeds_have_fixed_values() -> None:
-    assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
-
-
-def test_item_seeds_of_longer_list_begin_with_those_of_shorter_list() -> None:
-    assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
-
-
-def test_bindings_of_a_sweep_share_the_seed() -> None:
-    assert sweep_seeds(7, 3, None) == [7, 7, 7]
-
-
-def test_explicit_seeds_are_used_one_per_item() -> None:
     assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
     assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
-    with pytest.raises(OptionError, match="2 seeds for 3 tasks"):
-        item_seeds([1, 2], 3, None)
-    with pytest.raises(OptionError, match=r"seed\[1\]=-1"):
-        item_seeds([1, -1], 2, None)
+    fails(OptionError, "2 seeds for 3 tasks", item_seeds, [1, 2], 3, None)
+    fails(OptionError, r"seed\[1\]=-1", item_seeds, [1, -1], 2, None)
+
+
+def test_seeds_of_items_are_fixed_and_distinct() -> None:
+    assert len({seed for base in range(50) for seed in item_seeds(base, 50, None)}) == 2_500
+    assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
+    assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
+    assert sweep_seeds(7, 3, None) == [7, 7, 7]
 
 
 def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:
     assert chosen().task.prefer == ()
     assert chosen(prefer="hardware").task_options(True, None).prefer == ("hardware",)
     assert chosen(prefer=["qpu", "emulator", "qpu"]).task.prefer == ("qpu", "emulator")
-    with pytest.raises(OptionError, match="prefer cannot be combined with pool"):
-        chosen(prefer="hardware", pool="qpu")
+    fails(OptionError, "prefer cannot be combined with pool", chosen, prefer="hardware", pool="qpu")

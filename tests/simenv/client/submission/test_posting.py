@@ -1,18 +1,22 @@
-"""Tasks whose acceptance nobody waited for: refused, lost on the way, looked at too early."""
-
-from __future__ import annotations
+"""Tasks whose acceptance nobody waited for, and where a sweep is cut."""
 
 import threading
 
 import pytest
 from client_peer import Peer, spec, terms
+from failing import fails
+from hypothesis import given, strategies as st
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 
 import simenv
+from simenv.client.circuits import load
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.prepare import RESULT_BYTES, PreparedSubmit, bindings_per_task
 from simenv.client.submission.send import InflightWindow, PostedTask, post, send
 from simenv.errors import BatchRefusedError, InfeasibleError, ServiceLostError, TimedOutError
-from simenv.model import TaskSpec
+from simenv.model import MAX_BINDINGS, Program, TaskOptions, TaskSpec
 from simenv.wire.messages import client as m
 
 BAD = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=0)
@@ -43,13 +47,10 @@ def test_refused_posted_task_does_not_affect_others(link: ServiceSession, peer: 
     assert tasks[1] != tasks[0]
 
 
-def test_posted_task_is_submitted_again_after_silence_of_service(
-    link: ServiceSession, peer: Peer, impatient: None
-) -> None:
+def test_silence_posts_a_task_again(link: ServiceSession, peer: Peer, impatient: None) -> None:
     peer.silent = True
     task = posted(link, 7)
-    with pytest.raises(ServiceLostError):
-        task.result()
+    fails(ServiceLostError, "", task.result)
     peer.silent = False
     assert task.result(5).seed == 7
     first, *others = peer.of(m.Submit)
@@ -63,8 +64,7 @@ def test_late_acceptance_of_posted_task_is_received(link: ServiceSession, peer: 
     peer.on(m.Submit, lambda message: peer.submitted(message) if go.wait(30) else [])
     task = posted(link, 7)
     for each in (task.result, task.exception):
-        with pytest.raises(TimedOutError):
-            each(0.01)
+        fails(TimedOutError, "", each, 0.01)
     assert repr(task) == "<Task not accepted yet>"
     assert not task.done()
     go.set()
@@ -102,3 +102,54 @@ def test_window_keeps_no_answered_task_but_the_last(link: ServiceSession, peer: 
         order = PreparedSubmit(terms(), [spec(seed)], single=True)
         assert post(link, order, None, window).result(5).seed == seed
     assert len(window._open) == 1
+
+
+COUNTS = TaskOptions()
+
+
+def layers(num_qubits: int, depth: int) -> Program:
+    angles = iter(ParameterVector("a", num_qubits * depth))
+    circuit = QuantumCircuit(num_qubits)
+    for _ in range(depth):
+        for qubit in range(num_qubits):
+            circuit.ry(next(angles), qubit)
+        for qubit in range(num_qubits - 1):
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure_all()
+    return load(circuit).program
+
+
+SMALL = layers(4, 3)
+
+
+def test_short_sweep_of_small_circuit_is_split_for_two_workers() -> None:
+    assert bindings_per_task(SMALL, COUNTS, 1024, 128) == 64
+    assert bindings_per_task(SMALL, COUNTS, 1024, 0) >= 1
+
+
+@pytest.mark.parametrize("total", [100, 1_000, 10_000, 100_000])
+def test_bindings_of_small_circuit_are_grouped_into_few_tasks(total: int) -> None:
+    rows = bindings_per_task(SMALL, COUNTS, 1024, total)
+    assert 64 <= rows <= MAX_BINDINGS
+    assert rows == max(64, total // 16) or rows == MAX_BINDINGS or rows * 16 >= total
+
+
+def test_bindings_of_slow_circuit_are_separate_tasks() -> None:
+    assert bindings_per_task(layers(18, 20), COUNTS, 1024, 500) == 1
+
+
+@given(st.integers(1, 14), st.integers(1, 2**20), st.integers(1, 10**5))
+def test_result_size_of_task_is_bounded(num_qubits: int, shots: int, total: int) -> None:
+    program = layers(num_qubits, 1)
+    rows = bindings_per_task(program, COUNTS, shots, total)
+    assert 1 <= rows <= MAX_BINDINGS
+    assert rows == 1 or rows * min(shots, 2**num_qubits) * 12 <= RESULT_BYTES
+    states = bindings_per_task(program, TaskOptions(("statevector",)), 0, total)
+    assert states == 1 or states * 16 * 2**num_qubits <= RESULT_BYTES
+
+
+def test_qubits_of_a_device_that_a_circuit_leaves_alone_cost_nothing() -> None:
+    placed = QuantumCircuit(127, 4)
+    placed.compose(to_qiskit(SMALL), range(100, 104), range(4), inplace=True)
+    alone = bindings_per_task(SMALL, COUNTS, 1024, 1000)
+    assert bindings_per_task(load(placed).program, COUNTS, 1024, 1000) == alone > 1

@@ -1,7 +1,5 @@
 """Completions and cursors of a real service: failed tasks, several readers of one owner."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re
@@ -11,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from circuits import bell, faulty
+from failing import fails
 from qiskit import QuantumCircuit
+from shell import Terminal
 
 import simenv
 from simenv.errors import OptionError, TaskCancelledError, TaskFailedError
@@ -56,9 +56,7 @@ def documented_loops(file: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", ["docs/guides/circuits.md", "docs/guides/results.md"])
-def test_documented_loop_reads_past_failed_and_cancelled_tasks(
-    file: str, env: simenv.Client
-) -> None:
+def test_documented_loop_reads_past_failures(file: str, env: simenv.Client) -> None:
     [loop] = documented_loops(file)
     with simenv.connect(service=env.service) as reader:
         tasks = submit_done_failed_cancelled(reader)
@@ -80,8 +78,7 @@ def test_completion_has_state_and_error_of_task(env: simenv.Client) -> None:
     assert table[0].error is None
     assert isinstance(table[1].error, TaskFailedError)
     assert isinstance(table[2].error, TaskCancelledError)
-    with pytest.raises(TaskFailedError):
-        table[1].results()
+    fails(TaskFailedError, "", table[1].results)
 
 
 def test_unnamed_cursors_of_two_programs_are_independent(env: simenv.Client) -> None:
@@ -109,15 +106,11 @@ def test_named_cursor_survives_its_client(env: simenv.Client) -> None:
 
 @pytest.mark.parametrize("seq", [-1, 1.5, "3", True, 2**63])
 def test_position_of_unnamed_cursor_is_checked(env: simenv.Client, seq: object) -> None:
-    with pytest.raises(OptionError, match="seq="):
-        env.ack(seq)  # type: ignore[arg-type]
+    fails(OptionError, "seq=", env.ack, seq)
 
 
-class Terminal(io.StringIO):
+class Screen(Terminal):
     """Shows a line as a terminal does: what is printed over a progress line is glued to it."""
-
-    def isatty(self) -> bool:
-        return True
 
     def lines(self) -> list[str]:
         entries = []
@@ -133,7 +126,7 @@ class Terminal(io.StringIO):
 def test_progress_of_as_completed_does_not_overwrite_printed_lines(
     env: simenv.Client, monkeypatch: pytest.MonkeyPatch, progress: bool | str
 ) -> None:
-    screen = Terminal()
+    screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     tasks = env.submit_many([bell()] * 5, seed=8)
     printed = []

@@ -1,7 +1,5 @@
 """Tasks of a client: ids, futures, progress, completions."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures as cf
 import copy
@@ -11,20 +9,13 @@ import threading
 
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
+from failing import fails
+from shell import Terminal
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
-from simenv.client.tasks.progress import (
-    BAR,
-    PATIENCE_S,
-    ProgressLine,
-    StartLine,
-    describe,
-    ended_steps,
-    progress_line,
-    sweeps,
-)
+from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import (
     NotFoundError,
@@ -42,87 +33,66 @@ def submit(link: ServiceSession, count: int = 1) -> list[Task]:
     return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), None)
 
 
-def test_task_is_a_future_with_its_exceptions(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_task_is_a_future_with_its_exceptions(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     assert isinstance(task, cf.Future)
     assert not task.cancelled()
-    with pytest.raises(cf.TimeoutError):
-        task.result(timeout=0.01)
-    with pytest.raises(TimedOutError):
-        task.exception(timeout=0.01)
-    peer.say(peer.end([1]))
+    fails(cf.TimeoutError, "", task.result, timeout=0.01)
+    fails(TimedOutError, "", task.exception, timeout=0.01)
+    idle.say(idle.end([1]))
     assert task.result(timeout=WAIT_S).seed == 0
     assert task.exception() is None
     for setter in (task.set_result, task.set_exception):
-        with pytest.raises(OptionError, match="the end of a task comes from the service"):
-            setter(None)
-    with pytest.raises(OptionError):
-        task.set_running_or_notify_cancel()
+        fails(OptionError, "the end of a task comes from the service", setter, None)
+    fails(OptionError, "", task.set_running_or_notify_cancel)
 
 
 def test_pickled_task_is_refused_and_a_copy_is_the_task(link: ServiceSession) -> None:
     [task] = submit(link)
     assert copy.copy(task) is copy.deepcopy(task) is task
-    with pytest.raises(OptionError, match=f"task {task.id} cannot be pickled.*\n.*result"):
-        pickle.dumps([task])
-    with pytest.raises(OptionError, match=r"connection of a client cannot be pickled.*\n.*connect"):
-        pickle.dumps(link)
+    fails(OptionError, f"task {task.id} cannot be pickled.*\n.*result", pickle.dumps, [task])
+    fails(OptionError, r"connection of a client cannot be pickled.*\n.*connect", pickle.dumps, link)
 
 
-def test_cancelled_task_raises_the_error_of_cancelled_futures(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_cancelled_task_raises_error_of_futures(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.say(completed(completion(1, state=TaskState.CANCELLED)))
-    with pytest.raises(cf.CancelledError) as caught:
-        task.result(WAIT_S)
-    assert isinstance(caught.value, TaskCancelledError)
+    idle.say(completed(completion(1, state=TaskState.CANCELLED)))
+    assert isinstance(fails(cf.CancelledError, "", task.result, WAIT_S), TaskCancelledError)
     assert task.cancelled()
     assert not task.running()
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_wait_returns_when_all_tasks_and_futures_have_ended(
-    link: ServiceSession, peer: Peer, count: int
-) -> None:
-    peer.finishes = False
+def test_wait_returns_when_all_have_ended(link: ServiceSession, idle: Peer, count: int) -> None:
     tasks = submit(link, count)
     other: cf.Future[int] = cf.Future()
     assert cf.wait([*tasks, other], timeout=0.02).done == set()
     threading.Timer(0.1, other.set_result, [1]).start()
     for number in reversed(range(1, count + 1)):
-        peer.say(peer.end([number]))
+        idle.say(idle.end([number]))
     ended = cf.wait([*tasks, other], timeout=WAIT_S)
-    assert ended.not_done == set()
-    assert ended.done == {*tasks, other}
+    assert (ended.not_done, ended.done) == (set(), {*tasks, other})
     assert cf.wait(tasks, timeout=0.0).not_done == set()
 
 
-def test_wait_for_the_first_leaves_the_others(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_wait_for_the_first_leaves_the_others(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
-    peer.say(peer.end([2]))
+    idle.say(idle.end([2]))
     ended = cf.wait(tasks, timeout=WAIT_S, return_when=cf.FIRST_COMPLETED)
     assert ended.done == {tasks[1]}
-    peer.say(completed(completion(1, state=TaskState.FAILED)))
+    idle.say(completed(completion(1, state=TaskState.FAILED)))
     ended = cf.wait(tasks, timeout=WAIT_S, return_when=cf.FIRST_EXCEPTION)
     assert ended.done == {tasks[0], tasks[1]}
 
 
-def test_as_completed_hands_out_each_task_once_in_order_of_their_ends(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_as_completed_has_each_task_once_in_order_of_ends(link: ServiceSession, idle: Peer) -> None:
     tasks = submit(link, 3)
     ending = cf.as_completed(tasks, timeout=WAIT_S)
     entries = []
     for number in (3, 1, 2):
-        peer.say(peer.end([number]))
+        idle.say(idle.end([number]))
         entries.append(next(ending))
-    assert entries == [tasks[2], tasks[0], tasks[1]]
-    assert list(ending) == []
+    assert (entries, list(ending)) == ([tasks[2], tasks[0], tasks[1]], [])
 
 
 def test_tasks_that_ended_before_are_complete_at_once(link: ServiceSession, peer: Peer) -> None:
@@ -133,10 +103,7 @@ def test_tasks_that_ended_before_are_complete_at_once(link: ServiceSession, peer
     assert set(cf.as_completed(tasks, timeout=0.0)) == set(tasks)
 
 
-def test_callbacks_run_once_each_outside_the_waiting_thread(
-    link: ServiceSession, peer: Peer
-) -> None:
-    peer.finishes = False
+def test_callbacks_run_once_outside_the_waiting_thread(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     heard: list[tuple[Task, str]] = []
     all_heard = threading.Event()
@@ -151,47 +118,37 @@ def test_callbacks_run_once_each_outside_the_waiting_thread(
     task.add_done_callback(note)
     task.add_done_callback(note)
     assert heard == []
-    peer.say(peer.end([1]))
+    idle.say(idle.end([1]))
     assert all_heard.wait(WAIT_S)
     assert heard == [(task, "simenv-await")] * 2
     task.add_done_callback(note)
     assert heard[2] == (task, threading.current_thread().name)
 
 
-def test_event_loop_wraps_a_task(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_event_loop_wraps_a_task(link: ServiceSession, idle: Peer) -> None:
 
     async def main() -> int:
         [task] = submit(link)
         wrapped = asyncio.wrap_future(task)
         await asyncio.sleep(0.02)
         assert not wrapped.done()
-        peer.say(peer.end([1]))
+        idle.say(idle.end([1]))
         return (await asyncio.wait_for(wrapped, WAIT_S)).seed
 
     assert asyncio.run(main()) == 0
 
 
 @pytest.mark.usefixtures("impatient")
-def test_wait_ends_when_the_service_is_lost(link: ServiceSession, peer: Peer) -> None:
-    peer.finishes = False
+def test_wait_ends_when_the_service_is_lost(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
-    peer.__exit__(None, None, None)
+    idle.__exit__(None, None, None)
     assert cf.wait([task], timeout=WAIT_S).done == {task}
-    with pytest.raises(ServiceLostError):
-        task.result(WAIT_S)
+    fails(ServiceLostError, "", task.result, WAIT_S)
 
 
 @pytest.mark.parametrize("typed", ["t-fzzzzzzzzzzzz", "t-", "8k2f", "t-ilou", 2**63, -1])
 def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        number_of(typed)
-    assert caught.value.exit_code == 4
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+    assert fails(NotFoundError, "", number_of, typed).exit_code == 4
 
 
 def info(state: TaskState, **changes: object) -> TaskInfo:
@@ -203,16 +160,19 @@ def info(state: TaskState, **changes: object) -> TaskInfo:
 
 def test_line_on_terminal_is_rewritten_and_cleared_at_end() -> None:
     stream = Terminal()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("one")
         line.show("one")
         line.show("two")
     assert stream.getvalue() == "\rone\x1b[K\rtwo\x1b[K\r\x1b[K"
+    with progress.ProgressLine(unused := Terminal()):
+        pass
+    assert unused.getvalue() == ""
 
 
 def test_line_is_cleared_before_others_print() -> None:
     stream = Terminal()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("one")
         line.clear()
         line.clear()
@@ -224,7 +184,7 @@ def test_line_is_cleared_before_others_print() -> None:
 def test_line_is_cut_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "10")
     stream = Terminal()
-    ProgressLine(stream).show("x" * 50)
+    progress.ProgressLine(stream).show("x" * 50)
     assert stream.getvalue() == f"\r{'x' * 9}\x1b[K"
 
 
@@ -234,7 +194,7 @@ def test_notebook_shows_the_line_without_escape_codes() -> None:
 
     OutStream.__module__ = "ipykernel.iostream"
     stream = OutStream()
-    with ProgressLine(stream) as line:
+    with progress.ProgressLine(stream) as line:
         line.show("three")
         line.show("two")
     assert stream.getvalue() == "\rthree\rtwo  \r   \r"
@@ -242,33 +202,24 @@ def test_notebook_shows_the_line_without_escape_codes() -> None:
 
 def test_start_is_reported_only_after_delay() -> None:
     stream = Terminal()
-    with StartLine(stream) as line:
-        line.report("0 of 2 workers ready", 0.5 * PATIENCE_S)
+    with progress.StartLine(stream) as line:
+        line.report("0 of 2 workers ready", 0.5 * progress.PATIENCE_S)
         assert stream.getvalue() == ""
         line.report("0 of 2 workers ready", 12.0)
         assert "\rstarting: 0 of 2 workers ready, 0:12" in stream.getvalue()
 
 
-def test_process_without_stderr_shows_no_progress_line() -> None:
-    with ProgressLine(None) as line:
-        assert not line.visible
-        line.show("one")
-
-
-def test_progress_line_is_not_written_to_file() -> None:
-    stream = io.StringIO()
-    with ProgressLine(stream) as line:
-        line.show("one")
-        line.show("one")
-        line.show("two")
-    assert stream.getvalue() == ""
-
-
-def test_unused_line_writes_nothing() -> None:
-    stream = Terminal()
-    with ProgressLine(stream):
-        pass
-    assert stream.getvalue() == ""
+@pytest.mark.parametrize("library", [None, progress.BAR])
+def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None) -> None:
+    for stream in (io.StringIO(), None):
+        line = progress.progress_line(library, stream) if library else progress.ProgressLine(stream)
+        with line:
+            assert library or not line.visible
+            line.show("one", progress.ended_steps(0, 1))
+            line.show("two", progress.ended_steps(0, 1))
+        assert stream is None or stream.getvalue() == ""
+    for name in ("bar", "tqdm"):
+        fails(OptionError, f"progress='{name}'", progress.progress_line, name, None)
 
 
 @pytest.mark.parametrize(
@@ -288,19 +239,19 @@ def test_unused_line_writes_nothing() -> None:
     ],
 )
 def test_task_is_described_by_state_worker_and_progress(found: list[TaskInfo], text: str) -> None:
-    assert describe(found, "t-8k2g") == text
+    assert progress.describe(found, "t-8k2g") == text
 
 
 def test_bar_shows_steps_and_is_out_of_the_way() -> None:
     stream = Terminal()
-    with progress_line(BAR, stream) as line:
-        line.show("t-8k2g RUNNING", ended_steps(3, 7))
+    with progress.progress_line(progress.BAR, stream) as line:
+        line.show("t-8k2g RUNNING", progress.ended_steps(3, 7))
         assert "3/7" in stream.getvalue()
         assert "t-8k2g RUNNING" in stream.getvalue()
         assert "3 of 7" not in stream.getvalue()
         line.clear()
         stream.write("printed\n")
-        line.show("", ended_steps(5, 7))
+        line.show("", progress.ended_steps(5, 7))
         assert "5/7" in stream.getvalue().partition("printed\n")[2]
         line.finish("7 of 7 tasks ended")
     assert stream.getvalue().rpartition("\n")[0].endswith("7 of 7 tasks ended")
@@ -308,21 +259,12 @@ def test_bar_shows_steps_and_is_out_of_the_way() -> None:
     assert item.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(item)
 
 
-def test_bar_is_not_written_to_file() -> None:
-    stream = io.StringIO()
-    with progress_line(BAR, stream) as line:
-        line.show("one", ended_steps(0, 1))
-    assert not stream.getvalue()
-
-
-def test_unknown_bar_is_refused() -> None:
-    with pytest.raises(OptionError, match="progress='bar'"):
-        progress_line("bar", None)
-    with pytest.raises(OptionError, match="progress='tqdm'"):
-        progress_line("tqdm", None)
-
-
 def test_sweeps_of_a_running_task_are_steps() -> None:
-    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (3, 9, "sweeps", "")
-    assert sweeps([]) is None
-    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None
+    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (
+        3,
+        9,
+        "sweeps",
+        "",
+    )
+    assert progress.sweeps([]) is None
+    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None

@@ -1,7 +1,5 @@
 """Devices of the shared environment, beside PennyLane's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +20,4 @@ def client(env: Client) -> Client:
 @pytest.fixture
 def device(client: Client) -> Device:
     """Makes `qml.device("simenv")`, with seed 7 where none is given."""
-    return lambda *args, **options: qml.device(
-        "simenv", *args, **{"env": client, "seed": 7, **options}
-    )
+    return lambda *args, **more: qml.device("simenv", *args, **{"env": client, "seed": 7, **more})

@@ -1,7 +1,5 @@
 """The device itself: entry point, options, environments, noise, tracker."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib import metadata
@@ -9,14 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
-from simenv.errors import (
-    InfeasibleError,
-    NoDeviceError,
-    NoServiceError,
-    OptionError,
-    ProgramError,
-)
+from simenv.errors import InfeasibleError, NoDeviceError, NoServiceError, OptionError, ProgramError
 
 qml = pytest.importorskip("pennylane")
 
@@ -53,13 +46,11 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    psutil = pytest.importorskip("psutil")
-    assert not psutil.pid_exists(int(done.stdout.split()[-1]))
+    assert not pytest.importorskip("psutil").pid_exists(int(done.stdout.split()[-1]))
 
 
 def test_named_environment_that_is_not_up_is_refused() -> None:
-    with pytest.raises(NoServiceError):
-        qml.device("simenv", wires=1, env="nowhere-up")
+    fails(NoServiceError, "", qml.device, "simenv", wires=1, env="nowhere-up")
 
 
 @pytest.mark.parametrize(
@@ -72,43 +63,40 @@ def test_named_environment_that_is_not_up_is_refused() -> None:
         ({"options": {"bond": "wide"}}, "bond"),
     ],
 )
-def test_impossible_options_are_refused_where_the_device_is_made(
-    options: dict[str, Any], words: str, device: Any
-) -> None:
-    with pytest.raises(OptionError, match=words):
-        device(2, **options)
+def test_impossible_options_are_refused(options: dict[str, Any], words: str, device: Any) -> None:
+    fails(OptionError, words, device, 2, **options)
 
 
-def test_unknown_options_of_an_execution_are_refused_by_name(device: Any) -> None:
+def test_options_angles_and_conditions_that_cannot_be_are_refused(device: Any) -> None:
     dev = device(1)
     config = qml.devices.ExecutionConfig(device_options={"max_workers": 3})
-    with pytest.raises(qml.exceptions.DeviceError, match="max_workers"):
-        dev.setup_execution_config(config)
+    fails(qml.exceptions.DeviceError, "max_workers", dev.setup_execution_config, config)
 
-
-def test_options_reach_the_task(device: Any) -> None:
-    dev = device(2, engine="mps", options={"bond": 8})
-    qml.QNode(bell, dev)()
-    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
-    result = dev.client.task(newest.id).results()[0]
-    assert result.engine == "mps"
-    assert result.options == {"bond": 8}
-
-
-def test_pool_of_the_environment_is_ideal(device: Any) -> None:
-    value, _ = qml.QNode(bell, device(2, pool="main"))()
-    assert value == pytest.approx(1.0)
-    config = qml.devices.ExecutionConfig(gradient_method="best")
-    assert device(2, pool="main").supports_derivatives(config)
-
-
-def test_angle_that_is_no_finite_number_is_refused(device: Any) -> None:
     def circuit(x: float) -> Any:
         qml.RX(x, 0)
         return qml.expval(qml.Z(0))
 
-    with pytest.raises(OptionError, match="nan"):
-        qml.QNode(circuit, device(1))(float("nan"))
+    fails(OptionError, "nan", qml.QNode(circuit, device(1)), float("nan"))
+
+    def circuit() -> Any:
+        outcomes = [qml.measure(0) for _ in range(13)]
+        qml.cond(sum(outcomes[1:], outcomes[0]) == 3, qml.X)(0)
+        return qml.probs(wires=[0])
+
+    with pytest.raises(ProgramError, match="13 mid-circuit measurements"):
+        qml.set_shots(qml.QNode(circuit, device(1)), 10)()
+
+
+def test_options_reach_task_and_pool(device: Any) -> None:
+    dev = device(2, engine="mps", options={"bond": 8})
+    qml.QNode(bell, dev)()
+    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
+    result = dev.client.task(newest.id).results()[0]
+    assert (result.engine, result.options) == ("mps", {"bond": 8})
+    value, _ = qml.QNode(bell, device(2, pool="main"))()
+    assert value == pytest.approx(1.0)
+    config = qml.devices.ExecutionConfig(gradient_method="best")
+    assert device(2, pool="main").supports_derivatives(config)
 
 
 def long_tape() -> Any:
@@ -126,9 +114,7 @@ def wide_tape(shots: int | None = None) -> Any:
 
 
 @pytest.mark.parametrize("shots", [None, 20])  # in a message of its own, and in the same one
-def test_refused_tape_of_a_batch_is_named_and_the_others_are_cancelled(
-    shots: int | None, device: Any, client: Any
-) -> None:
+def test_refused_tape_cancels_the_others(shots: int | None, device: Any, client: Any) -> None:
     for completion in client.completions():
         client.ack(completion.seq)
     with pytest.raises(InfeasibleError, match=r"^tape 1: .*46 qubits"):
@@ -140,41 +126,23 @@ def test_refused_tape_of_a_batch_is_named_and_the_others_are_cancelled(
         device(engine="statevector").execute([wide_tape(shots)])
 
 
-def test_condition_on_too_many_outcomes_is_refused(device: Any) -> None:
-    def circuit() -> Any:
-        outcomes = [qml.measure(0) for _ in range(13)]
-        qml.cond(sum(outcomes[1:], outcomes[0]) == 3, qml.X)(0)
-        return qml.probs(wires=[0])
-
-    with pytest.raises(ProgramError, match="13 mid-circuit measurements"):
-        qml.set_shots(qml.QNode(circuit, device(1)), 10)()
-
-
 def test_tracker_counts_executions_and_shots(device: Any) -> None:
     dev = device(2)
     with dev.tracker:
         qml.set_shots(qml.QNode(bell, dev), 100)()
         qml.QNode(bell, dev)()
-    assert dev.tracker.totals["batches"] == 2
-    assert dev.tracker.totals["simulations"] == 2
+    assert (dev.tracker.totals["batches"], dev.tracker.totals["simulations"]) == (2, 2)
     assert dev.tracker.totals["shots"] == 200  # two bases, as PennyLane counts them
 
 
-# --- an emulated device -----------------------------------------------------------------------
-
-
-def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
+def test_noise_of_emulated_devices_is_exact_and_in_shots(device: Any) -> None:
     value, odds = qml.QNode(bell, device(2, device="fez"))()
     assert 0.7 < value < 0.999
     assert odds.sum() == pytest.approx(1.0)
     assert odds[1] > 1e-4
     clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
     assert clean == pytest.approx(1.0, abs=1e-9)
-    with pytest.raises(NoDeviceError, match="noise needs an emulated device"):
-        qml.QNode(bell, device(2, noise="on"))()
-
-
-def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:
+    fails(NoDeviceError, "noise needs an emulated device", qml.QNode(bell, device(2, noise="on")))
     dev = device(2, device="fez")
     _, odds = qml.QNode(bell, dev)()
     _, value = qml.set_shots(qml.QNode(bell, dev), 20_000)()
@@ -195,12 +163,9 @@ def test_gradient_of_an_emulated_device_is_a_parameter_shift(device: Any) -> Non
     assert -np.sin(0.8) < result < -0.5 * np.sin(0.8)  # damped
 
 
-def test_state_of_an_emulated_device_is_refused_by_name(device: Any) -> None:
+def test_noise_that_does_not_act_warns_and_states_are_refused(device: Any) -> None:
     with pytest.raises(qml.exceptions.DeviceError, match="state"):
         qml.QNode(lambda: qml.state(), device(2, device="fez"))()
-
-
-def test_noise_that_does_not_act_is_a_warning_once_for_each_text(device: Any) -> None:
     dev = device(2, device="fez", noise={"gate.crosstalk": 2.0})
     with pytest.warns(UserWarning, match="changes nothing") as caught:
         qml.QNode(bell, dev)()

@@ -1,7 +1,5 @@
 """PennyLane's own device suite passes, and each skip has its reason in the documentation."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -39,9 +37,7 @@ def run_suite(shots: int | None, files: tuple[str, ...] = ()) -> str:
 
 def check(printed: str, least: int) -> None:
     """So many passed, and each skip is known."""
-    passed = re.search(r"(\d+) passed", printed)
-    assert passed is not None
-    assert int(passed[1]) >= least
+    assert int(re.search(r"(\d+) passed", printed)[1]) >= least
     matches = SKIPPED.findall(printed) + EXPECTED.findall(printed)
     result = reasons()
     assert [reason for reason in matches if not reason.startswith(result)] == []

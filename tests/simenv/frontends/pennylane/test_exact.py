@@ -1,7 +1,5 @@
 """Exact results are those of default.qubit: every measurement, broadcasting, wires of any label."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -182,7 +180,7 @@ def test_global_phase_and_single_precision(device: Any) -> None:
     np.testing.assert_allclose(result, wanted, atol=1e-6)
 
 
-def test_snapshots_and_barriers_change_nothing(device: Any) -> None:
+def test_snapshots_barriers_and_allocated_wires(device: Any) -> None:
     def circuit() -> Any:
         qml.Hadamard(0)
         qml.Snapshot("here")
@@ -191,8 +189,6 @@ def test_snapshots_and_barriers_change_nothing(device: Any) -> None:
 
     same(qml.QNode(circuit, device(2))(), np.float64(1.0))
 
-
-def test_allocated_wires_take_the_place_of_unused_ones(device: Any) -> None:
     def circuit() -> Any:
         with qml.allocate(1) as wires:
             qml.X(wires[0])

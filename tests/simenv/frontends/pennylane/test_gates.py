@@ -1,11 +1,10 @@
 """Each gate of the table does to a random state what its matrix in PennyLane does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 qml = pytest.importorskip("pennylane")
 
@@ -31,8 +30,7 @@ def built(name: str) -> Any:
     """An operator of this name, with fixed angles, on the last wires of four."""
     inverse = name.startswith("Adjoint(")
     kind = getattr(qml, name.removeprefix("Adjoint(").removesuffix(")"))
-    count = kind.num_wires or 1
-    op = kind(*ANGLES[: kind.num_params or 0], wires=[3, 1, 2][:count])
+    op = kind(*ANGLES[: kind.num_params or 0], wires=[3, 1, 2][: (kind.num_wires or 1)])
     return qml.adjoint(op) if inverse else op
 
 
@@ -120,8 +118,7 @@ def test_operator_without_a_decomposition_is_refused_by_name(device: Any) -> Non
         qml.BitFlip(0.1, wires=0)
         return qml.expval(qml.Z(0))
 
-    with pytest.raises(qml.exceptions.DeviceError, match="BitFlip"):
-        circuit()
+    fails(qml.exceptions.DeviceError, "BitFlip", circuit)
 
 
 def prepared_late() -> None:
@@ -138,8 +135,7 @@ def embedded_late() -> None:
 def prepared_conditionally() -> None:
     qml.Hadamard(2)
     qml.RX(0.4, 1)
-    measured = qml.measure(2)
-    qml.cond(measured, qml.StatePrep)(np.array([1, 1j]) / np.sqrt(2), [1])
+    qml.cond(qml.measure(2), qml.StatePrep)(np.array([1, 1j]) / np.sqrt(2), [1])
 
 
 def block_encoded() -> None:

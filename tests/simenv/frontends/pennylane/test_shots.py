@@ -1,11 +1,10 @@
 """Shots and mid-circuit measurements for PennyLane."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 
 qml = pytest.importorskip("pennylane")
 
@@ -56,13 +55,11 @@ def test_mean_of_shots_is_the_expectation_value(observable: Any, device: Any) ->
     assert abs(result - exact(qml.expval(observable))) < SIGMAS * spread / np.sqrt(SHOTS)
 
 
-@pytest.mark.parametrize(
-    "observable", [qml.Z(0), qml.X(0) @ qml.Y(1), 0.3 * qml.X(0) + qml.Z(0)], ids=str
-)
-def test_variance_of_shots(observable: Any, device: Any) -> None:
-    result = measured(device, qml.var(observable))
-    largest = np.max(np.linalg.eigvalsh(qml.matrix(observable)) ** 2)
-    assert abs(result - exact(qml.var(observable))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
+@pytest.mark.parametrize("op", [qml.Z(0), qml.X(0) @ qml.Y(1), 0.3 * qml.X(0) + qml.Z(0)], ids=str)
+def test_variance_of_shots(op: Any, device: Any) -> None:
+    result = measured(device, qml.var(op))
+    largest = np.max(np.linalg.eigvalsh(qml.matrix(op)) ** 2)
+    assert abs(result - exact(qml.var(op))) < SIGMAS * 2 * largest / np.sqrt(SHOTS)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +68,9 @@ def test_variance_of_shots(observable: Any, device: Any) -> None:
     ids=["wires", "all", "op"],
 )
 def test_frequencies_are_the_probabilities(measurement: Any, device: Any) -> None:
-    result, wanted = measured(device, measurement), exact(measurement)
-    assert result.shape == wanted.shape
-    assert np.all(
-        np.abs(result - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS)
-    )
+    got, wanted = measured(device, measurement), exact(measurement)
+    assert got.shape == wanted.shape
+    assert np.all(np.abs(got - wanted) <= SIGMAS * np.sqrt((wanted * (1 - wanted) + 1e-9) / SHOTS))
 
 
 def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None:
@@ -101,8 +96,7 @@ def test_counts_and_samples_have_the_forms_of_default_qubit(device: Any) -> None
             assert {isinstance(key, str) for key in value} == {isinstance(k, str) for k in other}
         else:
             assert (value.shape, value.dtype) == (other.shape, other.dtype)
-    assert set(result[2]) == set(wanted[2])
-    assert set(result[3]) == set(wanted[3])
+    assert (set(result[2]), set(result[3])) == (set(wanted[2]), set(wanted[3]))
 
 
 def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> None:
@@ -123,9 +117,7 @@ def test_values_of_operators_that_are_not_hermitian_are_complex(device: Any) -> 
 
 @pytest.mark.parametrize("shots", [None, 10])
 @pytest.mark.parametrize("operator", [qml.S(0), qml.RX(0.4, 0) @ qml.Z(1), 2 * qml.T(0)], ids=str)
-def test_operator_that_is_no_observable_is_refused_by_name(
-    operator: Any, shots: int | None, device: Any
-) -> None:
+def test_no_observable_is_refused_by_name(operator: Any, shots: int | None, device: Any) -> None:
     for measurement in (qml.expval(operator), qml.var(operator)):
         with pytest.raises(qml.exceptions.DeviceError, match=r"Measurement .* not accepted"):
             measured(device, measurement, shots)
@@ -174,49 +166,33 @@ def test_broadcast_shots(device: Any) -> None:
 
     xs = np.array([0.0, 0.9, np.pi])
     mean, odds, samples, counts = qml.set_shots(qml.QNode(circuit, device(3)), 200)(xs)
-    assert mean.shape == (3,)
-    assert odds.shape == (3, 2)
-    assert samples.shape == (3, 200, 2)
-    assert [sum(each.values()) for each in counts] == [200] * 3
-    assert (mean[0], mean[2]) == (1.0, -1.0)
+    assert (mean.shape, odds.shape, samples.shape) == ((3,), (3, 2), (3, 200, 2))
+    assert ([sum(each.values()) for each in counts], mean[0], mean[2]) == ([200] * 3, 1.0, -1.0)
 
 
-def test_same_seed_gives_the_same_shots_and_others_differ(device: Any) -> None:
+def test_seeds_repeat_shots_and_exact_measurements_need_none(device: Any) -> None:
     entries = [measured(lambda wires, s=s: device(wires, seed=s), qml.counts()) for s in (3, 3, 4)]
     assert entries[0] == entries[1] != entries[2]
-
-
-def test_executions_of_one_device_differ(device: Any) -> None:
     dev = device(3)
     entries = [measured(lambda _: dev, qml.counts()) for _ in range(2)]
     assert entries[0] != entries[1]
+    fails(qml.exceptions.DeviceError, "sample", measured, device, qml.sample(), None)
+    fails(qml.exceptions.DeviceError, "finite shots", measured, device, qml.state(), 10)
 
 
-def test_exact_measurement_without_shots_is_refused_by_name(device: Any) -> None:
-    with pytest.raises(qml.exceptions.DeviceError, match="sample"):
-        measured(device, qml.sample(), None)
-    with pytest.raises(qml.exceptions.DeviceError, match="finite shots"):
-        measured(device, qml.state(), 10)
-
-
-def test_classical_shadow_estimates_expectation_values(device: Any) -> None:
+def test_shadows_estimate_expectation_values(device: Any) -> None:
     bits, recipes = measured(device, qml.classical_shadow(wires=[0, 1], seed=3), 20_000)
     assert bits.shape == recipes.shape == (20_000, 2)
     assert recipes.dtype == np.int8
-    drawn = np.random.RandomState(3).randint(0, 3, size=(20_000, 2))
-    assert np.array_equal(recipes, drawn)
+    assert np.array_equal(recipes, np.random.RandomState(3).randint(0, 3, size=(20_000, 2)))
     shadow = qml.ClassicalShadow(bits, recipes)
     for observable in (qml.Z(0), qml.X(0) @ qml.Y(1), qml.Z(0) @ qml.Z(1)):
         wanted = exact(qml.expval(observable))
         weight = 3 ** len(observable.wires)
         assert abs(shadow.expval(observable) - wanted) < SIGMAS * weight / np.sqrt(20_000 / 3)
-
-
-def test_shadow_expectation_value(device: Any) -> None:
     observable = qml.Hamiltonian([1.0, 0.5], [qml.Z(0) @ qml.Z(1), qml.X(2)])
     result = measured(device, qml.shadow_expval(observable, seed=4), 20_000)
-    wanted = exact(qml.expval(observable))
-    assert abs(result - wanted) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
+    assert abs(result - exact(qml.expval(observable))) < SIGMAS * (9 + 1.5) / np.sqrt(20_000 / 3)
 
 
 def test_shadow_of_many_wires_takes_a_basis_for_each_shot(device: Any) -> None:
@@ -302,9 +278,7 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
         )
 
     single, joint, samples, alone, wire, total = qml.set_shots(qml.QNode(circuit, device(2)), 400)()
-    assert set(single) == {0.0, 1.0}
-    assert set(joint) == {"00", "11"}
-    assert samples.shape == (400, 2)
+    assert (set(single), set(joint), samples.shape) == ({0.0, 1.0}, {"00", "11"}, (400, 2))
     assert np.array_equal(samples[:, 0], samples[:, 1])
     assert np.array_equal(samples[:, 0], alone)
     assert np.array_equal(samples[:, :1], wire)
@@ -344,26 +318,31 @@ def test_postselected_samples_are_fewer(device: Any) -> None:
     samples, counts, outcomes = qml.set_shots(qml.QNode(circuit, device(1)), 1_000)()
     assert 0 < len(samples) < 500
     assert samples.all()
-    assert counts == {"1": len(samples)}
-    assert len(outcomes) == len(samples)
+    assert (counts, len(outcomes)) == ({"1": len(samples)}, len(samples))
 
 
-def test_postselection_that_no_shot_passes_gives_nan(device: Any) -> None:
+def test_postselection_counts_shots_that_pass(device: Any) -> None:
     def circuit() -> Any:
-        first = qml.measure(0, postselect=1)
-        qml.cond(first, qml.X)(0)
+        qml.cond(qml.measure(0, postselect=1), qml.X)(0)
         return qml.expval(qml.Z(0)), qml.probs(wires=[0])
 
     mean, odds = qml.set_shots(qml.QNode(circuit, device(1)), 10)()
     assert np.isnan(mean)
     assert np.isnan(odds).all()
+    mode = "pad-invalid-samples"  # JAX's transformations set it for every tape with shots
+    config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(postselect_mode=mode))
+    kept, postselected = (
+        qml.tape.QuantumScript([qml.ops.MidMeasure(0, postselect=value)], [qml.probs(wires=1)], 9)
+        for value in (None, 1)
+    )
+    device(3).setup_execution_config(config, kept)
+    fails(qml.exceptions.DeviceError, mode, device(3).setup_execution_config, config, postselected)
 
 
 def test_state_after_deferred_measurements(device: Any) -> None:
     def circuit() -> Any:
         qml.Hadamard(0)
-        first = qml.measure(0)
-        qml.cond(first, qml.RY)(0.4, wires=1)
+        qml.cond(qml.measure(0), qml.RY)(0.4, wires=1)
         return qml.purity([1]), qml.density_matrix([1])
 
     result = qml.QNode(circuit, device(3))()
@@ -376,8 +355,7 @@ def test_state_after_deferred_measurements(device: Any) -> None:
 def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) -> None:
     def circuit(x: Any) -> Any:
         qml.RX(x, 0)
-        first = qml.measure(0)
-        qml.cond(first, qml.RY)(0.4, wires=1)
+        qml.cond(qml.measure(0), qml.RY)(0.4, wires=1)
         qml.RX(x, 1)
         return qml.expval(qml.Z(1))
 
@@ -394,28 +372,12 @@ def test_gradient_through_a_mid_circuit_measurement(method: str, device: Any) ->
         ({"mcm_method": "single-branch-statistics"}, "single-branch-statistics"),
     ],
 )
-def test_ways_that_are_not_there_are_refused_by_name(
-    options: dict[str, str], words: str, device: Any
-) -> None:
+def test_unknown_ways_are_refused_by_name(options: dict[str, str], words: str, device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(**options))
-    with pytest.raises(qml.exceptions.DeviceError, match=words):
-        device(3).setup_execution_config(config)
-
-
-def test_postselect_mode_counts_only_where_shots_are_postselected(device: Any) -> None:
-    mode = "pad-invalid-samples"  # JAX's transformations set it for every tape with shots
-    config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(postselect_mode=mode))
-    kept, postselected = (
-        qml.tape.QuantumScript([qml.ops.MidMeasure(0, postselect=value)], [qml.probs(wires=1)], 9)
-        for value in (None, 1)
-    )
-    device(3).setup_execution_config(config, kept)
-    with pytest.raises(qml.exceptions.DeviceError, match=mode):
-        device(3).setup_execution_config(config, postselected)
+    fails(qml.exceptions.DeviceError, words, device(3).setup_execution_config, config)
 
 
 def test_one_shot_method_needs_shots(device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(mcm_method="one-shot"))
     tape = qml.tape.make_qscript(teleported)(0.8)
-    with pytest.raises(qml.exceptions.DeviceError, match="needs shots"):
-        device(3).setup_execution_config(config, tape)
+    fails(qml.exceptions.DeviceError, "needs shots", device(3).setup_execution_config, config, tape)

@@ -1,7 +1,5 @@
 """The service package behind a stand-in for DEFw, over an environment of the tests' own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -32,8 +30,7 @@ class Hosts:
     def subject(self, revision: int, **told: str) -> Any:
         key = (revision, *sorted(told.items()))
         if key not in self._open:
-            environ = {"SIMENV_SERVICE": self._service, **told}
-            plugin = PluginTarget("ours", PLUGIN, environ)
+            plugin = PluginTarget("ours", PLUGIN, {"SIMENV_SERVICE": self._service, **told})
             self._open[key] = self._stack.enter_context(plugin.open(revision))
         return self._open[key]
 

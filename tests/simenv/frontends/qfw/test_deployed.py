@@ -1,13 +1,12 @@
 """What a deployment says in variables is what the plugin does."""
 
-from __future__ import annotations
-
 import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 from waiting import until
 
 import simenv
@@ -31,7 +30,7 @@ def told(hosts: Any) -> Any:
     )  # fmt: skip
 
 
-def test_service_is_registered_with_names_and_types_of_deployment(told: Any) -> None:
+def test_service_is_registered_as_deployed(told: Any) -> None:
     (record,) = told.control.host("registered")
     properties = record["properties"]
     assert record["service_id"] == "qpm:here:7"
@@ -40,46 +39,34 @@ def test_service_is_registered_with_names_and_types_of_deployment(told: Any) -> 
     assert properties["num_qubits"] > 4
     assert {"q7", "q7-target"} <= set(record["selector"]["resources"])
     assert "pool main" in told.card().description
-
-
-def test_directory_and_device_record_list_openqasm_3(
-    told: Any,
-) -> None:
     assert find_spec("qiskit_qasm3_import") is not None, "a dependency of the tests"
     (record,) = told.control.host("registered")
     formats = ["openqasm2", "openqasm3", "qpy"]
     assert record["properties"]["circuit_formats"] == formats
     device = told.connect().methods.get_device_info()
     assert device["metadata"]["circuit_formats"] == formats
-
-
-def test_device_is_known_by_its_deployment_name(told: Any) -> None:
     methods = told.connect().methods
     named, target = methods.get_queue_metrics(device_id="q7"), methods.get_queue_metrics()
     assert named["device_id"] == target["device_id"]
-    with pytest.raises(fakes.DEFwNotFound, match="q8"):
-        methods.get_queue_metrics(device_id="q8")
+    fails(fakes.DEFwNotFound, "q8", methods.get_queue_metrics, device_id="q8")
 
 
 def test_circuit_runs_only_under_active_reservation(told: Any) -> None:
     methods = told.connect().methods
-    with pytest.raises(fakes.DEFwExecutionError, match="reservation-required"):
-        methods.sync_run(INFO)
+    fails(fakes.DEFwExecutionError, "reservation-required", methods.sync_run, INFO)
     decision = methods.reserve(request={"target_device_id": "q7", "num_qubits": 5})
     assert decision["status"] == "accepted"
     number = decision["reservation_id"]
     assert methods.sync_run(INFO, reservation_id=number)["outcome"] == "COMPLETED"
     assert methods.release(reservation_id=number)["status"] == "accepted"
-    with pytest.raises(fakes.DEFwExecutionError, match="released"):
-        methods.sync_run(INFO, reservation_id=number)
+    fails(fakes.DEFwExecutionError, "released", methods.sync_run, INFO, reservation_id=number)
 
 
 def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
     methods = told.connect().methods
     with pytest.raises(fakes.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
         methods.configure_device_profile(profile={"compile_ns": 1})
-    with pytest.raises(fakes.DEFwExecutionError, match="role client"):
-        methods.pause_execution_target(reason="a test")
+    fails(fakes.DEFwExecutionError, "role client", methods.pause_execution_target, reason="a test")
     admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
     assert admin.pause_execution_target(reason="a test")["status"] == "paused"
     assert admin.resume_execution_target()["status"] == "resumed"
@@ -100,8 +87,7 @@ def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
 def test_service_level_release_is_not_taken_for_release_of_reservation(told: Any) -> None:
     methods = told.connect().methods
     assert methods.release([{"a": "service"}]) is None
-    with pytest.raises(fakes.DEFwExecutionError):
-        methods.reserve(request=["not", "a", "table"])
+    fails(fakes.DEFwExecutionError, "", methods.reserve, request=["not", "a", "table"])
 
 
 def test_call_with_missing_or_wrong_token_is_refused(env: Client, tmp_path: Path) -> None:
@@ -121,8 +107,7 @@ def test_token_file_readable_by_others_is_refused(env: Client, tmp_path: Path) -
     path = tmp_path / "token"
     path.write_text("s3cret\n")
     path.chmod(0o644)
-    with pytest.raises(simenv.errors.ConfigError, match="read by others"):
-        env.qpm_with(token_file=path)
+    fails(simenv.errors.ConfigError, "read by others", env.qpm_with, token_file=path)
 
 
 def test_qfw_path_prints_folder_of_services(capsys: pytest.CaptureFixture[str]) -> None:

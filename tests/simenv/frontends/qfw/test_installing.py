@@ -1,7 +1,5 @@
 """Installation and activation of the plugin, and its record."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fails
 
 import simenv
 from simenv.cli.admin import integrations
@@ -97,18 +96,13 @@ def test_install_replaces_link_of_another_installation_but_no_folder(qfw: Path) 
     assert link.is_dir()
     link.unlink()
     link.mkdir()
-    with pytest.raises(ConfigError, match="already exists"):
-        installing.install(qfw, {})
+    fails(ConfigError, "already exists", installing.install, qfw, {})
 
 
-def test_install_refuses_folder_without_qfw_and_editable_installation(
-    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ConfigError, match="is no QFw"):
-        installing.install(tmp_path, {})
+def test_install_refuses_others(qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(ConfigError, "is no QFw", installing.install, tmp_path, {})
     monkeypatch.setattr(installing, "is_editable", lambda: True)
-    with pytest.raises(ConfigError, match="editable"):
-        installing.install(qfw, {})
+    fails(ConfigError, "editable", installing.install, qfw, {})
     assert list((qfw / "services").iterdir()) == []
 
 
@@ -117,8 +111,7 @@ def test_check_reports_each_problem_of_installation(
 ) -> None:
     pytest.importorskip("yaml")
     monkeypatch.setenv("SIMENV_SERVICE", env.service)
-    result = levels(qfw, capsys)
-    failed = {name for name, level in result.items() if level == "fail"}
+    failed = {name for name, level in levels(qfw, capsys).items() if level == "fail"}
     assert failed == {"service", "activation", "command"}, capsys.readouterr()
     assert run(["qfw", "install", str(qfw)]) == 0
     assert set(levels(qfw, capsys).values()) == {"ok"}
@@ -150,9 +143,7 @@ def test_check_reports_each_problem_of_installation(
     assert run(["qfw", "check", str(qfw)]) == 1
 
 
-def test_named_environment_is_installed_with_absolute_path(
-    qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absolute_path(qfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = installing.layout(qfw).variables
     monkeypatch.delenv("SIMENV_SERVICE", raising=False)
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
@@ -166,9 +157,7 @@ def test_named_environment_is_installed_with_absolute_path(
     assert f"SIMENV_SERVICE={tmp_path}/other.simenv\n" in variables.read_text()
 
 
-def test_check_fails_for_token_file_with_revision_1(
-    qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_token_of_revision_1(qfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     installing.install(qfw, {"SIMENV_QPM_PRIVATE": "yes", "SIMENV_QPM_TOKEN_FILE": "/token"})
     assert levels(qfw, capsys)["token"] == "fail"
 
@@ -246,9 +235,7 @@ def environment(tmp_path: Path) -> Iterator[VirtualEnvironment]:
     result.run("down")
 
 
-def test_commands_work_in_and_beside_activated_shell(
-    environment: VirtualEnvironment, tmp_path: Path
-) -> None:
+def test_commands_work_in_activated_shell(environment: VirtualEnvironment, tmp_path: Path) -> None:
     root = tmp_path / "QFw"
     for name in ("services", "service-apis/api_qpm", "setup", "environment"):
         (root / name).mkdir(parents=True)
@@ -296,35 +283,25 @@ def matches(found: ServiceRecord, wanted: tuple[int, int]) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_simulator_matches_types_and_capabilities_requested_in_revision_1(
-    name: str,
-) -> None:
+def test_simulator_matches_types_and_capabilities_requested_in_revision_1(name: str) -> None:
     assert matches(record(2, 3), ASKED[name])
 
 
-def test_simulator_types_are_offered_only_with_their_capabilities() -> None:
+def test_types_are_those_that_deployment_and_capabilities_name() -> None:
     plain = record(2, QPMCapability.STATEVECTOR)
     assert plain.qpm_type == 2 | 4 | 16
     assert not matches(plain, ASKED["tnqvm"])
     assert record(2, QPMCapability.TENSORNETWORK).qpm_type == 2 | 8
     assert record(1, QPMCapability.SUPERCONDUCTING).qpm_type == 1, "a machine stands for itself"
-
-
-def test_deployment_sets_types_and_revision_2_has_two_types() -> None:
-    assert record(2, 3, told=31).qpm_type == 31
-    assert record(2, 3, told=1).qpm_type == 1
-    assert record(2, 3, revision=2).qpm_type == 2
-    assert record(2, 3, told=31, revision=2).qpm_type == 3
+    assert (record(2, 3, told=31).qpm_type, record(2, 3, told=1).qpm_type) == (31, 1)
+    assert (record(2, 3, revision=2).qpm_type, record(2, 3, told=31, revision=2).qpm_type) == (2, 3)
     assert record(2, 3, told=30, revision=2).qpm_type == 2
 
 
-def test_service_description_names_pools_of_each_simulator_type() -> None:
+def test_record_names_pools_and_types_of_defw() -> None:
     service_description = record(2, 3).service_description
     assert "NWQSIM by pool main, wide" in service_description
     assert "TNQVM by pool main" in service_description
-
-
-def test_qpm_types_equal_those_of_defw() -> None:
     types: Any = fakes.Types1
     for kind in QPMType:
         assert types[f"QPM_TYPE_{kind.name}"] == kind

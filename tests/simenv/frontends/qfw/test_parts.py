@@ -1,7 +1,5 @@
 """The parts of the plugin, one by one."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import traceback
@@ -12,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 
 from simenv.errors import ConfigError, NoServiceError
 from simenv.frontends.qfw import (
@@ -22,17 +21,11 @@ from simenv.frontends.qfw import (
     service,
 )
 from simenv.frontends.qfw.environment import QPMConfig, read_settings
-from simenv.qpm.contract import (
-    ExecutionError,
-    InProgressError,
-    NotReadyError,
-    QPMError,
-    ServiceRecord,
-)
+from simenv.qpm import contract
 from simenv.qpm_check.fake_defw import fakes
 
 TOLD = {"device_id": "lab", "num_qubits": 30, "max_shots": 9}
-RECORD = ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
+RECORD = contract.ServiceRecord("QPM", "an environment", "", "", 2, 2, -1, TOLD)
 
 
 class Offered:
@@ -124,24 +117,22 @@ def test_client_helper_is_importable_without_defw() -> None:
     assert client.install() is False
 
 
-def test_errors_are_mapped_to_defw_classes_with_hint_and_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_errors_have_defw_classes_hint_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "defw_exception", fakes)
 
     def told(error: Exception) -> BaseException:
         return defw.error_of(error)
 
-    refused = told(ExecutionError("too wide", hint="cut it", reason="too-wide"))
+    refused = told(contract.ExecutionError("too wide", hint="cut it", reason="too-wide"))
     assert type(refused) is fakes.DEFwExecutionError
     assert str(refused) == "too wide (cut it) [too-wide]"
-    assert type(told(InProgressError("later"))) is fakes.DEFwInProgress
+    assert type(told(contract.InProgressError("later"))) is fakes.DEFwInProgress
     assert type(told(NoServiceError("gone"))) is fakes.DEFwNotReady
     assert type(told(KeyError("x"))) is fakes.DEFwError
 
 
 def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
-    error = InProgressError("later")
+    error = contract.InProgressError("later")
     assert defw.error_of(error) is error
     assert host.revision() == 2
     assert host.service_info(RECORD) is RECORD
@@ -154,28 +145,18 @@ def test_errors_and_records_are_unchanged_outside_of_defw() -> None:
         ({"QFW_QPM_REGISTER_WITH_DIRSVC": "no"}, False),
         ({"QFW_QPM_DIRECT_ENDPOINT_FALLBACK": "yes"}, False),
         ({"QFW_QPM_OPERATION_MODE": "long-running"}, False),
-        (
-            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_SITE_DIRSVC_ENDPOINTS": "a:1;b:2"},
-            True,
-        ),
-        (
-            {"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"},
-            True,
-        ),
+        ({"QFW_QPM_OPERATION_MODE": "long-running", "QFW_SITE_DIRSVC_ENDPOINTS": "a:1;b:2"}, True),
+        ({"QFW_QPM_OPERATION_MODE": "long-running", "QFW_QPM_REGISTER_WITH_DIRSVC": "1"}, True),
     ],
 )
-def test_registration_with_directory_follows_deployment_variables(
-    environ: dict[str, str], registers: bool
-) -> None:
+def test_registration_follows_variables(environ: dict[str, str], registers: bool) -> None:
     assert registration.read(environ).registers is registers
 
 
 def test_directory_context_has_names_of_deployment() -> None:
     told, deployed = QPMConfig(types=3), registration.read({"QFW_QPU_DEVICE_ID": "q7"})
-    record = registration.completed(RECORD, Offered, told, deployed, 2)
-    found = registration.context(record, "both")
-    assert found["service_id"] == "qpm:simenv:q7"
-    assert found["properties"]["target_id"] == "q7"
+    found = registration.context(registration.completed(RECORD, Offered, told, deployed, 2), "both")
+    assert (found["service_id"], found["properties"]["target_id"]) == ("qpm:simenv:q7", "q7")
     assert found["properties"]["num_qubits"] == 30
     assert found["properties"]["hardware"] is True
     assert found["properties"]["simulator"] is True
@@ -186,9 +167,7 @@ def test_directory_context_has_names_of_deployment() -> None:
 
 def test_service_record_has_zero_width_before_environment_is_known() -> None:
     record = registration.completed(None, Offered, QPMConfig(), registration.read({}), 2)
-    assert record.properties is not None
-    assert record.properties["num_qubits"] == 0
-    assert record.properties["max_shots"] == 0
+    assert (record.properties["num_qubits"], record.properties["max_shots"]) == (0, 0)
     first = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 1)
     assert first.properties is None
 
@@ -204,8 +183,7 @@ def test_service_record_has_zero_width_before_environment_is_known() -> None:
     ],
 )
 def test_invalid_variable_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        read_settings({name: value})
+    fails(ConfigError, name, read_settings, {name: value})
 
 
 def test_empty_variables_are_unset() -> None:
@@ -235,9 +213,7 @@ def test_connecting_is_retried_after_system_error(monkeypatch: pytest.MonkeyPatc
     hub.close()
 
 
-def test_ready_file_is_written_when_environment_comes_late(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ready_file_of_late_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = tmp_path / "ready"
     mine = service.Plugin({"QFW_SERVICE_READY_FILE": str(ready)}, 1)
     waits: list[float] = []
@@ -245,32 +221,26 @@ def test_ready_file_is_written_when_environment_comes_late(
     def wait(timeout_s: float) -> None:
         waits.append(timeout_s)
         if len(waits) < 3:
-            raise NotReadyError("no environment yet")
+            raise contract.NotReadyError("no environment yet")
 
     monkeypatch.setattr(mine.hub, "wait", wait)
     mine._say_ready()
     assert ready.exists()
 
 
-def test_plugin_of_revision_1_with_token_file_stays_closed(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stays_closed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
     monkeypatch.setattr(defw, "install", lambda: None)
     service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
     closed = service.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
     assert "SIMENV_QPM_TOKEN_FILE" in caplog.text
-    with pytest.raises(QPMError, match="revision 1 carry no token"):
-        closed.begin()
-    with pytest.raises(NotReadyError, match="revision 1 carry no token"):
-        closed.hub.now()
+    fails(contract.QPMError, "revision 1 carry no token", closed.begin)
+    fails(contract.NotReadyError, "revision 1 carry no token", closed.hub.now)
 
 
 @pytest.mark.parametrize("width", [0, 30])
-def test_device_is_registered_only_once_its_width_is_known(
-    width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_is_registered_with_known_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = service.Plugin({}, 2)
     mine._kind = Offered
     known = msgspec.structs.replace(RECORD, properties=TOLD | {"num_qubits": width})
@@ -279,9 +249,7 @@ def test_device_is_registered_only_once_its_width_is_known(
     assert (mine._to_register() is not None) == (width > 0)
 
 
-def test_service_that_leaves_during_registration_is_deregistered(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_leaving_service_is_deregistered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record = registration.completed(RECORD, Offered, QPMConfig(), registration.read({}), 2)
     mine = registration.DirectoryRegistration(lambda: record, tmp_path / "ready")
     gone: list[str] = []
@@ -335,9 +303,8 @@ def test_error_carries_no_stack_of_plugin(monkeypatch: pytest.MonkeyPatch) -> No
 
     @defw.carried
     def refusing() -> None:
-        raise ExecutionError("too wide", hint="cut it")
+        raise contract.ExecutionError("too wide", hint="cut it")
 
-    with pytest.raises(Noting) as caught:
-        refusing()
-    assert "File" not in str(caught.value)
-    assert str(caught.value).startswith("too wide")
+    error = fails(Noting, "", refusing)
+    assert "File" not in str(error)
+    assert str(error).startswith("too wide")

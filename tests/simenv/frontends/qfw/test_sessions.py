@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from failing import fails
 
 import simenv
 from simenv.client.client import Client
@@ -40,9 +41,7 @@ class FakeQPM:
     def register_event_notification(self, *_: Any) -> None: ...
 
 
-def test_session_ends_with_service_object_of_its_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_session_ends_with_object_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, environment = service.Plugin({"SIMENV_QPM_PRIVATE": "no"}, 1), FakeQPM()
     monkeypatch.setattr(service, "_plugin", outcome)
     monkeypatch.setattr(outcome.hub, "begin", lambda: None)
@@ -50,8 +49,7 @@ def test_session_ends_with_service_object_of_its_connection(
     first, second = service.ServiceClassRevision1(), service.ServiceClassRevision1()
     assert first._qpm() is not second._qpm()
     assert len(environment.open) == 2
-    with pytest.raises(NotReadyError):
-        service.ServiceClassRevision1(start=False)._own_session()
+    fails(NotReadyError, "", service.ServiceClassRevision1(start=False)._own_session)
     del first
     assert len(environment.open) == 1
     second.shutdown()
@@ -71,16 +69,11 @@ def test_session_of_ended_client_process_is_closed(monkeypatch: pytest.MonkeyPat
     for _ in range(service.MISSED):
         assert len(environment.open) == 2
         outcome.sweep()
-    assert len(environment.open) == 1
-    assert [value.ear is None for value in open_ones] == [False, True]
+    assert (len(environment.open), [value.ear is None for value in open_ones]) == (1, [False, True])
 
 
-def test_requests_to_ended_process_expire_after_missed_checks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    requests = {
-        n: SimpleNamespace(remote_uuid=peer, deadline=9e9) for n, peer in enumerate(["a", "b"])
-    }
+def test_requests_to_ended_process_expire_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = {k: SimpleNamespace(remote_uuid=p, deadline=9e9) for k, p in enumerate(["a", "b"])}
     worker = SimpleNamespace(req_db=requests, req_db_lock=threading.Lock())
     workers = ModuleType("defw_workers")
     workers.worker_thread = worker  # type: ignore[attr-defined]
@@ -96,14 +89,11 @@ def test_requests_to_ended_process_expire_after_missed_checks(
 
 
 @pytest.mark.parametrize("kind", ["agent", "resmgr", "dirsvc"])
-def test_process_of_other_agent_type_opens_no_environment(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_of_other_type_opens_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = service.Plugin({"DEFW_AGENT_TYPE": kind, "SIMENV_QPM_PRIVATE": "yes"}, 1)
     before = threading.active_count()
     outcome.initialize(object)
-    with pytest.raises(QPMError, match="not a DEFw service"):
-        outcome.begin()
+    fails(QPMError, "not a DEFw service", outcome.begin)
     assert threading.active_count() == before
     assert not outcome.hub._begun
 
@@ -113,9 +103,7 @@ def test_process_of_other_agent_type_opens_no_environment(
     [StartFailedError("no Python", hint="set SIMENV_PYTHON"), OSError(28, "set SIMENV_PYTHON")],
     ids=["simenv", "system"],
 )
-def test_private_environment_is_given_up_after_repeated_start_failures(
-    failure: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_given_up_after_failures(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
     def start(**_: Any) -> None:
@@ -129,8 +117,7 @@ def test_private_environment_is_given_up_after_repeated_start_failures(
     hub = hub_module.EnvironmentConnection(QPMConfig(private=True))
     hub._reach()
     assert len(tried) == hub_module.STARTS
-    with pytest.raises(NotReadyError, match=r"set SIMENV_PYTHON.*start the service anew"):
-        hub.now()
+    fails(NotReadyError, r"set SIMENV_PYTHON.*start the service anew", hub.now)
 
 
 QUICK = (
@@ -164,15 +151,10 @@ def test_plugin_passes_load_and_registration_checks(env: Client) -> None:
 
 @pytest.mark.slow
 def test_plugin_passes_all_conformance_checks(env: Client) -> None:
-    assert failed(env, Options(wait_s=60.0)) == (
-        {},
-        {STRANGERS, TOKENS, *OUTAGES},
-    )
+    assert failed(env, Options(wait_s=60.0)) == ({}, {STRANGERS, TOKENS, *OUTAGES})
 
 
-def test_wrong_token_is_refused_and_token_is_hidden_through_defw(
-    env: Client, tmp_path: Path
-) -> None:
+def test_token_is_demanded_and_hidden_through_defw(env: Client, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_text("open sesame\n", encoding="utf-8")

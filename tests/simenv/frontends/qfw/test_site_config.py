@@ -1,11 +1,10 @@
 """What QFw's site file says of unread completions, from the file to what is let go of."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 import simenv
 from simenv.client.qpm.circuit_run import refused
@@ -77,15 +76,11 @@ def test_unknown_retention_key_is_logged(site: Path, caplog: pytest.LogCaptureFi
 )
 def test_invalid_site_file_is_refused(site: Path, text: str, words: str) -> None:
     site.write_text(text)
-    with pytest.raises(ConfigError, match=words):
-        environment.retention(site)
+    fails(ConfigError, words, environment.retention, site)
 
 
-def test_missing_site_file_is_logged_and_defaults_apply(
-    site: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        environment.retention(site)
+def test_missing_site_file_means_defaults(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fails(ConfigError, "cannot be read: No such file", environment.retention, site)
     with caplog.at_level(logging.WARNING):
         assert environment._retention(site) is None
     assert "kept as the contract has it" in caplog.text

@@ -1,7 +1,5 @@
 """The backend of the shared environment."""
 
-from __future__ import annotations
-
 import pytest
 
 from simenv.client.client import Client

@@ -1,7 +1,5 @@
 """Packages of Qiskit's community over the primitives, where they are installed."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
@@ -71,9 +69,7 @@ def test_diagonalization_of_qiskit_addon_sqd_finds_the_ground_state(ideal: Simen
     assert result.energy == pytest.approx(exact, abs=1e-7)
 
 
-def test_qubit_solver_of_qiskit_addon_sqd_diagonalizes_in_the_sampled_space(
-    ideal: SimenvBackend,
-) -> None:
+def test_solver_of_qiskit_addon_sqd_diagonalizes_in_sampled_space(ideal: SimenvBackend) -> None:
     qubit = pytest.importorskip("qiskit_addon_sqd.qubit")
     counts = pytest.importorskip("qiskit_addon_sqd.counts")
     chain = SparsePauliOp.from_sparse_list(

@@ -1,12 +1,11 @@
 """SimenvBackend and its jobs against a real environment: Target, options, results, errors."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Clbit, Parameter
 from qiskit.exceptions import QiskitError
@@ -55,8 +54,7 @@ def test_qubits_of_a_device_have_calibrated_times(env: simenv.Client, ideal: Sim
     assert backend.dt == pytest.approx(info.dt_ns * 1e-9)
     assert backend.instruction_durations.get("measure", 0, "s") == pytest.approx(1.56e-6)
     for qubit in (156, -1):
-        with pytest.raises(IndexError, match=f"qubit {qubit}: 'fez' has 0 to 155"):
-            backend.qubit_properties(qubit)
+        fails(IndexError, f"qubit {qubit}: 'fez' has 0 to 155", backend.qubit_properties, qubit)
     with pytest.raises(RuntimeError):  # what BackendV2 raises
         ideal.qubit_properties(0)
 
@@ -66,14 +64,12 @@ def test_ideal_backend_has_any_width(ideal: SimenvBackend) -> None:
     assert ideal.num_qubits == 65_535
     circuit = transpile(ghz(40), ideal, optimization_level=1)
     assert circuit.num_qubits == 40
-    counts = ideal.run(circuit, shots=100, seed=1).result().get_counts()
-    assert set(counts) == {"0" * 40, "1" * 40}
+    assert set(ideal.run(circuit, shots=100, seed=1).result().get_counts()) == {"0" * 40, "1" * 40}
 
 
 def test_transpiled_circuit_runs_as_it_is_and_others_are_compiled(env: simenv.Client) -> None:
     backend = SimenvBackend("fez", env, shots=500)
-    isa = transpile(ghz(3), backend, seed_transpiler=1)
-    job = backend.run([isa, ghz(3)], seed=3)
+    job = backend.run([transpile(ghz(3), backend, seed_transpiler=1), ghz(3)], seed=3)
     result = job.result()
     assert [task.result().compiled is None for task in job.tasks] == [True, False]
     for k in range(2):
@@ -82,8 +78,7 @@ def test_transpiled_circuit_runs_as_it_is_and_others_are_compiled(env: simenv.Cl
         assert counts["000"] + counts["111"] > 400
         assert len(counts) > 2
         assert result.results[k].header["device"] == "fez"
-    silent = backend.run(ghz(3), noise="off").result().get_counts()
-    assert set(silent) == {"000", "111"}
+    assert set(backend.run(ghz(3), noise="off").result().get_counts()) == {"000", "111"}
     scaled = backend.run(ghz(3), noise={"gate.depolarizing": 1e9}).result().results[0].header
     assert scaled["warnings"][0].startswith("gate.depolarizing * 1e+09 is above")
     assert result.results[0].header["warnings"] == []
@@ -95,10 +90,8 @@ def test_engine_options_reach_the_engine_and_unknown_ones_are_refused(env: simen
     assert (header["engine"], header["remark"]) == ("stabilizer", "noise twirled to Paulis")
     sampled = SimenvSampler(backend).run([ghz(3)], shots=10).result()
     assert sampled.metadata["simenv"][0]["remark"] == "noise twirled to Paulis"
-    with pytest.raises(QiskitError, match="without its option twirl=1"):
-        backend.run(ghz(3), engine_options=None)
-    with pytest.raises(ValueError, match="has no option 'twril'"):
-        backend.run(ghz(3), engine_options={"twril": 1})
+    fails(QiskitError, "without its option twirl=1", backend.run, ghz(3), engine_options=None)
+    fails(ValueError, "has no option 'twril'", backend.run, ghz(3), engine_options={"twril": 1})
     with pytest.raises(ValueError, match="engine_options: 'twirl' = 'yes'"):
         SimenvSampler(backend, engine_options={"twirl": "yes"}).run([ghz(3)])
 
@@ -111,11 +104,9 @@ def test_memory_and_registers_of_result(ideal: SimenvBackend) -> None:
     circuit.measure([1, 2], [1, 2])
     circuit.metadata = {"k": 1}
     result = ideal.run(circuit, shots=4, memory=True).result()
-    assert result.data()["counts"] == {"0x5": 4}
-    assert result.data()["memory"] == ["0x5"] * 4
+    assert (result.data()["counts"], result.data()["memory"]) == ({"0x5": 4}, ["0x5"] * 4)
     header = result.results[0].header
-    assert header["creg_sizes"] == [["a", 2]]
-    assert header["metadata"] == {"k": 1}
+    assert (header["creg_sizes"], header["metadata"]) == ([["a", 2]], {"k": 1})
     bell = ideal.run(ghz(2), shots=100, memory=True, seed=2).result()
     memory = bell.get_memory()
     assert {key: memory.count(key) for key in ("00", "11")} == bell.get_counts()
@@ -137,15 +128,13 @@ def test_registers_that_share_bits_give_what_aer_gives(ideal: SimenvBackend) -> 
     circuit.measure(1, loose)
     binds = {x: [0.0, np.pi]}
     result = ideal.run(circuit, parameter_binds=binds, shots=4, memory=True).result()
-    outcome = (
-        aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
-    )
-    for value, actual in zip(result.results, outcome.results, strict=True):
+    got = aer.AerSimulator().run(circuit, parameter_binds=[binds], shots=4, memory=True).result()
+    for value, actual in zip(result.results, got.results, strict=True):
         assert value.data.to_dict() == actual.data.to_dict()
         assert {name: value.header[name] for name in ("creg_sizes", "memory_slots")} == {
             name: actual.header[name] for name in ("creg_sizes", "memory_slots")
         }
-    assert result.get_counts() == outcome.get_counts()
+    assert result.get_counts() == got.get_counts()
 
 
 def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> None:
@@ -173,16 +162,11 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     backend.set_options(shots=30)
     assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
     assert sum(backend.run(ghz(2), shots=5).result().get_counts().values()) == 5
-    with pytest.raises(TypeError, match="no option shot;"):
-        backend.run(ghz(2), shot=3)
-    with pytest.raises(AttributeError, match="shot"):
-        SimenvBackend(env=env, shot=3)
-    with pytest.raises(ValueError, match="give one"):
-        backend.run(ghz(2), seed=4, seed_simulator=3)
-    with pytest.raises(ValueError, match="shots"):
-        backend.run(ghz(2), shots=-3)
-    with pytest.raises(ValueError, match=r"shots=0: run\(\) takes 1 or more"):
-        backend.run(ghz(2), shots=0)
+    fails(TypeError, "no option shot;", backend.run, ghz(2), shot=3)
+    fails(AttributeError, "shot", SimenvBackend, env=env, shot=3)
+    fails(ValueError, "give one", backend.run, ghz(2), seed=4, seed_simulator=3)
+    fails(ValueError, "shots", backend.run, ghz(2), shots=-3)
+    fails(ValueError, r"shots=0: run\(\) takes 1 or more", backend.run, ghz(2), shots=0)
     assert sum(backend.run(ghz(2), shots=None).result().get_counts().values()) == 30
 
 
@@ -191,37 +175,27 @@ def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBa
     free = QuantumCircuit(1)
     free.rx(Parameter("x"), 0)
     free.measure_all()
-    with pytest.raises(TypeError, match="QuantumCircuits"):
-        ideal.run(["OPENQASM 3;"])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="got a int, and takes QuantumCircuits"):
-        ideal.run(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="parameter_binds"):
-        ideal.run(free)
-    with pytest.raises(ValueError, match="its parameters are x"):
-        ideal.run(free, parameter_binds={"z": [1.0]})
-    with pytest.raises(ValueError, match="one for each"):
-        ideal.run([free, free], parameter_binds=[{"x": [1.0]}])
-    with pytest.raises(QiskitError, match=r"circuit 1: .*measures nothing"):
-        ideal.run([ghz(2), QuantumCircuit(1, 1)])
+    fails(TypeError, "QuantumCircuits", ideal.run, ["OPENQASM 3;"])
+    fails(TypeError, "got a int, and takes QuantumCircuits", ideal.run, 3)
+    fails(ValueError, "parameter_binds", ideal.run, free)
+    fails(ValueError, "its parameters are x", ideal.run, free, parameter_binds={"z": [1.0]})
+    fails(ValueError, "one for each", ideal.run, [free, free], parameter_binds=[{"x": [1.0]}])
+    fails(QiskitError, r"circuit 1: .*measures nothing", ideal.run, [ghz(2), QuantumCircuit(1, 1)])
     assert env.queue(done=True)[0] == before
-    with pytest.raises(NotFoundError, match="nowhere"):
-        SimenvBackend("nowhere", env)
+    fails(NotFoundError, "nowhere", SimenvBackend, "nowhere", env)
 
 
 def test_running_job_is_waited_for_and_cancelled(env: simenv.Client, ideal: SimenvBackend) -> None:
     job = ideal.run([QuantumCircuit.from_qasm_str(ENDLESS)])
     assert job.status() in (JobStatus.QUEUED, JobStatus.RUNNING)
-    with pytest.raises(JobTimeoutError):
-        job.wait_for_final_state(timeout=0.05)
-    with pytest.raises(JobTimeoutError):
-        job.result(timeout=0.05)
+    fails(JobTimeoutError, "", job.wait_for_final_state, timeout=0.05)
+    fails(JobTimeoutError, "", job.result, timeout=0.05)
     assert job.cancel()
     job.wait_for_final_state(timeout=60)
     assert job.status() is JobStatus.CANCELLED
     assert job.cancelled()
     assert not job.cancel()
-    with pytest.raises(JobError, match="cancel"):
-        job.result()
+    fails(JobError, "cancel", job.result)
     assert "cancel" in (job.error_message() or "")
 
 
@@ -230,8 +204,7 @@ def test_expired_circuit_makes_the_job_an_error(ideal: SimenvBackend) -> None:
     job = ideal.run([ghz(2), endless], run_timeout_s=0.5)
     job.wait_for_final_state(timeout=120)
     assert job.status() is JobStatus.ERROR
-    with pytest.raises(JobError, match=r"0\.5 s|expired|timeout"):
-        job.result()
+    fails(JobError, r"0\.5 s|expired|timeout", job.result)
     assert job.error_message()
 
 
@@ -256,17 +229,13 @@ def test_finished_job_tells_its_times(ideal: SimenvBackend) -> None:
 
 
 def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
-    backend = SimenvBackend(env=env, type="simulator", capability="statevector")
-    job = backend.run(ghz(3))
+    job = SimenvBackend(env=env, type="simulator", capability="statevector").run(ghz(3))
     assert job.result().results[0].header["engine"] == "statevector"
     chain = SimenvBackend(env=env, type="simulator", capability="tensornetwork")
     assert chain.run(ghz(3)).result().results[0].header["engine"] == "mps"
-    with pytest.raises(ValueError, match="statevector, densitymatrix"):
-        SimenvBackend(env=env, capability="abacus")
-    with pytest.raises(ValueError, match="simulator, emulator, hardware"):
-        SimenvBackend(env=env, type="abacus")
-    with pytest.raises(QiskitBackendNotFoundError, match="no pool of hardware kind"):
-        SimenvBackend(env=env, type="hardware")
+    fails(ValueError, "statevector, densitymatrix", SimenvBackend, env=env, capability="abacus")
+    fails(ValueError, "simulator, emulator, hardware", SimenvBackend, env=env, type="abacus")
+    fails(QiskitBackendNotFoundError, "of hardware kind", SimenvBackend, env=env, type="hardware")
     assert SimenvBackend("main", env).run(ghz(2), shots=3).result().results[0].shots == 3
 
 
@@ -280,9 +249,7 @@ def test_primitives_of_qiskit_run_on_the_backend(ideal: SimenvBackend) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in favour of others, not yet by name
 @pytest.mark.parametrize("device", [None, "fez"])
-def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
-    env: simenv.Client, device: str | None
-) -> None:
+def test_primitives_of_qiskit_ibm_runtime_run_here(env: simenv.Client, device: str | None) -> None:
     """In its local mode, which pennylane-qiskit uses too; it copies the backend."""
     runtime = pytest.importorskip("qiskit_ibm_runtime")
     backend = SimenvBackend(device, env)
@@ -296,9 +263,7 @@ def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
     assert value.data.evs > 0.8
 
 
-def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(
-    env: simenv.Client,
-) -> None:
+def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(env: simenv.Client) -> None:
     backend = SimenvBackend(env=env, shots=30)
     result = copy.deepcopy(backend)
     result.set_options(shots=40)

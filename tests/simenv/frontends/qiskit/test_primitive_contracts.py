@@ -4,8 +4,6 @@ A case is a function of a sampler or an estimator; the reference and ours must g
 or raise the same error.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -13,22 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from busy_circuits import ENDLESS
-from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from failing import fails
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, primitives
 from qiskit.circuit import Clbit, Parameter, ParameterVector
 from qiskit.circuit.classical import expr
 from qiskit.circuit.library import PauliEvolutionGate, PauliGate, QFTGate, RYGate
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import (
-    BaseEstimatorV2,
-    BasePrimitiveJob,
-    BaseSamplerV2,
-    BitArray,
-    PrimitiveResult,
-    PubResult,
-    SamplerPubResult,
-    StatevectorEstimator,
-    StatevectorSampler,
-)
 from qiskit.primitives.containers import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.observables_array import ObservablesArray
@@ -218,14 +206,12 @@ def outcome(case: Case, primitive: Any) -> Any:
 @pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")  # of the reference
 @pytest.mark.parametrize("name", SAMPLED)
 def test_sampler_gives_or_raises_what_the_reference_does(name: str, ideal: SimenvBackend) -> None:
-    expected = outcome(SAMPLED[name], StatevectorSampler(default_shots=20))
+    expected = outcome(SAMPLED[name], primitives.StatevectorSampler(default_shots=20))
     assert outcome(SAMPLED[name], SimenvSampler(ideal, default_shots=20)) == expected
 
 
 @pytest.mark.parametrize(("value", "first"), [(41, "0"), (40, "1")])
-def test_conditions_look_at_registers_that_share_bits(
-    value: int, first: str, ideal: SimenvBackend
-) -> None:
+def test_conditions_see_shared_registers(value: int, first: str, ideal: SimenvBackend) -> None:
     circuit = sharing()
     every, odd = circuit.cregs
     actual = circuit.add_var("seen", expr.lift(odd[3]))
@@ -236,26 +222,25 @@ def test_conditions_look_at_registers_that_share_bits(
     assert result.data.every.get_counts() == {f"00001100{first}": 10}
     assert result.data.odd.get_counts() == {f"{first}01001": 10}
     circuit.add_var("stored", expr.lift(odd))
-    with pytest.raises(QiskitError, match=r"share bits is stored.*odd"):
-        SimenvSampler(ideal).run([circuit])
+    fails(QiskitError, r"share bits is stored.*odd", SimenvSampler(ideal).run, [circuit])
 
 
 @pytest.mark.parametrize("name", ESTIMATED)
 def test_estimator_gives_or_raises_what_the_reference_does(name: str, ideal: SimenvBackend) -> None:
-    expected = outcome(ESTIMATED[name], StatevectorEstimator())
+    expected = outcome(ESTIMATED[name], primitives.StatevectorEstimator())
     assert outcome(ESTIMATED[name], SimenvEstimator(ideal)) == expected
 
 
 def test_primitives_jobs_and_results_are_of_the_documented_classes(ideal: SimenvBackend) -> None:
     sampler, estimator = SimenvSampler(ideal), SimenvEstimator(ideal)
-    assert isinstance(sampler, BaseSamplerV2)
-    assert isinstance(estimator, BaseEstimatorV2)
+    assert isinstance(sampler, primitives.BaseSamplerV2)
+    assert isinstance(estimator, primitives.BaseEstimatorV2)
     jobs = [sampler.run([flipped()]), estimator.run([(QuantumCircuit(1), "Z")])]
-    assert all(isinstance(job, BasePrimitiveJob) for job in jobs)
+    assert all(isinstance(job, primitives.BasePrimitiveJob) for job in jobs)
     assert len({job.job_id() for job in jobs}) == 2
-    for job, kind in zip(jobs, (SamplerPubResult, PubResult), strict=True):
+    for job, kind in zip(jobs, (primitives.SamplerPubResult, primitives.PubResult), strict=True):
         result = job.result()
-        assert isinstance(result, PrimitiveResult)
+        assert isinstance(result, primitives.PrimitiveResult)
         assert isinstance(result[0], kind)
         assert job.result() is result
         assert job.status() is JobStatus.DONE
@@ -268,14 +253,12 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
         circuit.ry(angle, qubit)
     circuit.measure_all()
     values = np.random.default_rng(2).uniform(0, 3, (2, 3, 9))
-    item = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0]
-    bits = item.data.meas
+    bits = SimenvSampler(ideal, seed=4).run([(circuit, values)], shots=300).result()[0].data.meas
     assert (bits.shape, bits.ndim, bits.size) == ((2, 3), 2, 6)
-    assert bits.array.shape == (2, 3, 300, 2)
-    assert bits.array.dtype == np.uint8
+    assert (bits.array.shape, bits.array.dtype) == ((2, 3, 300, 2), np.uint8)
     flags = bits.to_bool_array(order="little")
     assert flags.shape == (2, 3, 300, 9)
-    assert BitArray.from_bool_array(flags, order="little") == bits
+    assert primitives.BitArray.from_bool_array(flags, order="little") == bits
     spread = np.sqrt(0.25 / 300)
     assert np.abs(flags.mean(axis=2) - np.sin(values / 2) ** 2).max() < 5 * spread
     assert sum(bits.get_counts().values()) == 6 * 300
@@ -286,14 +269,11 @@ def test_methods_of_bit_arrays_agree_with_each_other(ideal: SimenvBackend) -> No
     np.testing.assert_array_equal(bits.bitcount(), flags.sum(axis=-1))
     assert bits.slice_bits([8, 0]).get_counts((0, 0)).keys() <= {"00", "01", "10", "11"}
     np.testing.assert_array_equal(bits.slice_bits(8).to_bool_array()[..., 0], flags[..., 8])
-    assert bits.slice_shots(range(10)).num_shots == 10
-    assert bits[1].shape == (3,)
-    assert bits.reshape(6).shape == (6,)
-    assert bits.transpose().shape == (3, 2)
-    assert BitArray.concatenate_shots([bits, bits]).num_shots == 600
-    assert BitArray.concatenate_bits([bits, bits]).num_bits == 18
-    result = bits[0, 0].postselect([0], [1])
-    assert result.num_shots == flags[0, 0, :, 0].sum()
+    assert (bits.slice_shots(range(10)).num_shots, bits[1].shape) == (10, (3,))
+    assert (bits.reshape(6).shape, bits.transpose().shape) == ((6,), (3, 2))
+    assert primitives.BitArray.concatenate_shots([bits, bits]).num_shots == 600
+    assert primitives.BitArray.concatenate_bits([bits, bits]).num_bits == 18
+    assert bits[0, 0].postselect([0], [1]).num_shots == flags[0, 0, :, 0].sum()
     means = bits.expectation_values("I" * 8 + "Z")
     np.testing.assert_allclose(means, 1 - 2 * flags[..., 0].mean(axis=2))
 
@@ -309,8 +289,7 @@ def test_joint_registers_of_a_pickled_result_keep_their_shots(ideal: SimenvBacke
     assert len(again) == 2
     for pub, copied in zip(result, again, strict=True):
         assert list(copied.data) == ["first", "second"]
-        assert copied.data["first"] == pub.data.first
-        assert copied.metadata == pub.metadata
+        assert (copied.data["first"], copied.metadata) == (pub.data.first, pub.metadata)
         assert copied.metadata["circuit_metadata"] == {"run": 4}
         low, high = (copied.data[name].to_bool_array(order="little") for name in pub.data)
         np.testing.assert_array_equal(low, high[:, 6:])
@@ -323,15 +302,13 @@ def test_joint_registers_of_a_pickled_result_keep_their_shots(ideal: SimenvBacke
 
 def test_job_tells_its_states_and_a_cancelled_one_raises(ideal: SimenvBackend) -> None:
     job = SimenvSampler(ideal).run([flipped(), endless()])
-    with pytest.raises(JobTimeoutError):
-        job.result(timeout=0.2)
+    fails(JobTimeoutError, "", job.result, timeout=0.2)
     assert job.status() in (JobStatus.QUEUED, JobStatus.RUNNING)
     assert not job.done()
     assert not job.in_final_state()
     assert job.cancel()
-    with pytest.raises(JobError, match="cancelled") as caught:
-        job.result(timeout=WAIT_S)
-    assert isinstance(caught.value.__cause__, SimenvError)
+    error = fails(JobError, "cancelled", job.result, timeout=WAIT_S)
+    assert isinstance(error.__cause__, SimenvError)
     assert job.status() is JobStatus.CANCELLED
     assert job.cancelled()
     assert job.in_final_state()
@@ -342,9 +319,7 @@ def test_error_after_submission_is_a_job_error_with_its_reason(ideal: SimenvBack
     job.wait_for_final_state(timeout=WAIT_S)
     assert job.status() is JobStatus.ERROR
     assert not job.done()
-    with pytest.raises(JobError, match="expired") as caught:
-        job.result()
-    assert isinstance(caught.value.__cause__, SimenvError)
+    assert isinstance(fails(JobError, "expired", job.result).__cause__, SimenvError)
 
 
 @pytest.mark.parametrize("make", [SimenvSampler, SimenvEstimator])
@@ -360,9 +335,7 @@ def test_job_is_pickled_with_its_result_as_that_of_qiskit(ideal: SimenvBackend, 
 
 
 @pytest.mark.parametrize("precision", [float("nan"), float("inf"), 1e-9, 1e-200])
-def test_precision_beyond_limits_is_refused_by_its_value(
-    ideal: SimenvBackend, precision: float
-) -> None:
+def test_precision_beyond_limits_is_refused(ideal: SimenvBackend, precision: float) -> None:
     with pytest.raises(ValueError, match=f"precision={precision:g}"):
         SimenvEstimator(ideal).run([(turned(False), "Z", 0)], precision=precision)
 
@@ -373,13 +346,10 @@ def test_session_closes_once_and_an_error_inside_it_cancels_its_jobs(ideal: Sime
         pair = sampler.run([flipped()]).result(), estimator.run([(turned(False), "Z", 0)]).result()
         session.close()
     assert [len(each) for each in pair] == [1, 1]
-    with pytest.raises(QiskitError, match="reservation"):
-        estimator.run([(turned(False), "Z", 0)])
+    fails(QiskitError, "reservation", estimator.run, [(turned(False), "Z", 0)])
     jobs: list[Any] = []
-    with pytest.raises(ZeroDivisionError):
-        interrupted(ideal, jobs)
-    with pytest.raises(JobError, match="cancelled"):
-        jobs[0].result(timeout=WAIT_S)
+    fails(ZeroDivisionError, "", interrupted, ideal, jobs)
+    fails(JobError, "cancelled", jobs[0].result, timeout=WAIT_S)
 
 
 def interrupted(backend: SimenvBackend, jobs: list[Any]) -> None:

@@ -1,11 +1,10 @@
 """Random and unusual PUBs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 from qiskit.circuit.classical import expr, types
@@ -26,8 +25,7 @@ def shape(rng: np.random.Generator) -> tuple[int, ...]:
 
 def part(rng: np.random.Generator, target: tuple[int, ...]) -> tuple[int, ...]:
     """Shape that broadcasts to another one."""
-    dropped = rng.integers(0, len(target) + 1) if rng.random() < 0.4 else 0
-    kept = target[dropped:]
+    kept = target[(rng.integers(0, len(target) + 1) if rng.random() < 0.4 else 0) :]
     return tuple(1 if rng.random() < 0.3 else size for size in kept)
 
 
@@ -116,8 +114,7 @@ def test_bits_of_random_shapes_equal_reference(seed: int, ideal: SimenvBackend) 
     result = SimenvSampler(ideal).run(pubs).result()
     for actual, reference in zip(result, expected, strict=True):
         assert list(actual.data) == list(reference.data)
-        assert actual.data.shape == reference.data.shape
-        assert actual.metadata == reference.metadata
+        assert (actual.data.shape, actual.metadata) == (reference.data.shape, reference.metadata)
         assert dict(actual.data) == dict(reference.data)
         reversed_names = list(actual.data)[::-1]
         joined, outcome = (item.join_data(reversed_names) for item in (actual, reference))
@@ -135,21 +132,16 @@ def read_into(name: str) -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("name", ["keys", "values", "items", "size", "ndim", "shape", "__class__"])
-def test_register_that_a_result_cannot_have_is_refused_by_name(
-    name: str, ideal: SimenvBackend
-) -> None:
+def test_register_no_result_can_have_is_refused_by_name(name: str, ideal: SimenvBackend) -> None:
     with pytest.raises((TypeError, ValueError)) as expected:
         StatevectorSampler().run([read_into(name)]).result()
-    with pytest.raises(expected.type) as caught:
-        SimenvSampler(ideal).run([read_into("c"), read_into(name)])
+    error = fails(expected.type, "", SimenvSampler(ideal).run, [read_into("c"), read_into(name)])
     text = f"{expected.value}: rename the register {name!r} of circuit 1"
-    assert str(caught.value) == text
+    assert str(error) == text
 
 
 @pytest.mark.parametrize("precision", [0.0, 0.1])
-def test_estimates_without_qubits_are_sums_of_coefficients(
-    precision: float, ideal: SimenvBackend
-) -> None:
+def test_estimates_without_qubits_are_coefficients(precision: float, ideal: SimenvBackend) -> None:
     empty = QuantumCircuit(global_phase=Parameter("x"))
     pub = (empty, [SparsePauliOp([""], [2.5]), SparsePauliOp([""], [-1.0])], [[[0.3]], [[0.4]]])
     plain = (QuantumCircuit(), {"": 0.5})
@@ -197,9 +189,7 @@ def stretched() -> QuantumCircuit:
         (stretched(), "duration in an expression or stretch"),
     ],
 )
-def test_circuits_that_are_not_carried_are_refused_with_number_of_their_pub(
-    circuit: QuantumCircuit, text: str, ideal: SimenvBackend
-) -> None:
+def test_refused_pub_is_numbered(circuit: QuantumCircuit, text: str, ideal: SimenvBackend) -> None:
     before = ideal.client.queue(done=True)[0]
     with pytest.raises(QiskitError, match=f"circuit 2: .*{text}"):
         SimenvEstimator(ideal).run(
@@ -208,6 +198,5 @@ def test_circuits_that_are_not_carried_are_refused_with_number_of_their_pub(
     circuit.measure(0, 0)
     with pytest.raises(QiskitError, match=f"circuit 2: .*{text}"):
         SimenvSampler(ideal).run([QuantumCircuit(1, 1), read_into("c"), circuit])
-    with pytest.raises(QiskitError, match=f"circuit 1: .*{text}"):
-        ideal.run([read_into("c"), circuit])
+    fails(QiskitError, f"circuit 1: .*{text}", ideal.run, [read_into("c"), circuit])
     assert ideal.client.queue(done=True)[0] == before

@@ -1,7 +1,5 @@
 """OpenQASM in C: the programs are those of the Python client, byte for byte."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

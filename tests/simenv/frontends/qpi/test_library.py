@@ -1,7 +1,5 @@
 """The C library and its messages."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing import fails
 from qpi_programs import HERE, WARNINGS, environ, linked, run, sanitized
 
 from simenv.errors import ConfigError
@@ -113,15 +112,11 @@ def test_exported_symbols_are_those_of_the_abi_and_of_the_header(library: Instal
     assert f"#define QPI_ABI_VERSION {ABI}\n" in header
 
 
-def test_layout_of_structures_and_values_of_constants_are_those_of_the_abi(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_layout_and_constants_are_of_the_abi(library: InstalledLibrary, tmp_path: Path) -> None:
     assert run([str(linked(HERE / "layout.c", library, tmp_path))]).split() == LAYOUT.split()
 
 
-def test_program_of_an_earlier_header_keeps_what_is_behind_its_options(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_earlier_header_writes_its_options_only(library: InstalledLibrary, tmp_path: Path) -> None:
     source = tmp_path / "earlier.c"
     source.write_text(
         "#include <simenv_qpi.h>\n#include <string.h>\n#undef qpi_options_init\n"
@@ -134,11 +129,8 @@ def test_program_of_an_earlier_header_keeps_what_is_behind_its_options(
     run([str(linked(source, library, tmp_path))])
 
 
-def test_library_is_found_by_soname_and_names_its_version(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
-    dynamic = run(["readelf", "-d", str(library.library)])
-    assert f"[libsimenv_qpi.so.{ABI}]" in dynamic
+def test_library_has_soname_and_version(library: InstalledLibrary, tmp_path: Path) -> None:
+    assert f"[libsimenv_qpi.so.{ABI}]" in run(["readelf", "-d", str(library.library)])
     program = linked(HERE / "layout.c", library, tmp_path)
     assert f"[libsimenv_qpi.so.{ABI}]" in run(["readelf", "-d", str(program)])
 
@@ -155,16 +147,12 @@ def test_header_compiles_alone(library: InstalledLibrary, language: str, tmp_pat
     run([compiler, *standard, *flags, "-o", str(tmp_path / "alone")])
 
 
-def test_pkg_config_file_has_the_same_flags(library: InstalledLibrary) -> None:
+def test_pkg_config_and_fortran_agree_with_the_header(library: InstalledLibrary) -> None:
     text = (library.pkg_config / "simenv_qpi.pc").read_text()
     plain = text.replace("${prefix}", str(library.folder))
     assert f"Cflags: {' '.join(library.cflags)}\n" in plain
     libs = re.search(r"^Libs: (.*)$", plain, re.MULTILINE)
-    assert libs is not None
     assert sorted(libs[1].split()) == sorted(library.libs)
-
-
-def test_fortran_module_names_each_function_as_the_header_does(library: InstalledLibrary) -> None:
     header = (library.folder / "include" / "simenv_qpi.h").read_text()
     declared = re.findall(r"(?:function|subroutine) (qpi_\w+)\(", library.fortran.read_text())
     bound = [name for name in declared if name != "qpi_error_text"]
@@ -179,10 +167,8 @@ def test_second_build_replaces_the_library(library: InstalledLibrary) -> None:
 
 
 def test_missing_and_failing_compiler_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no C compiler 'no-such-cc'"):
-        build(tmp_path, compiler="no-such-cc")
-    with pytest.raises(ConfigError, match="false failed"):
-        build(tmp_path, compiler="false")
+    fails(ConfigError, "no C compiler 'no-such-cc'", build, tmp_path, compiler="no-such-cc")
+    fails(ConfigError, "false failed", build, tmp_path, compiler="false")
     assert not (tmp_path / "lib" / "libsimenv_qpi.so").exists()
 
 
@@ -193,15 +179,11 @@ def test_lines_and_modules_of_the_library_are_bounded() -> None:
     assert len(files) > 15
     long = {path.name for path in files if len(path.read_text().splitlines()) > 400}
     assert long <= {"internal.h"}
-    wide = {
-        path.name for path in files for line in path.read_text().splitlines() if len(line) > 100
-    }
+    wide = {p.name for p in files for line in p.read_text().splitlines() if len(line) > 100}
     assert not wide
 
 
-def test_library_without_libzmq_says_what_to_install(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_library_without_libzmq_names_package(library: InstalledLibrary, tmp_path: Path) -> None:
     source = tmp_path / "lost.c"
     source.write_text(
         "#include <simenv_qpi.h>\n#include <stdio.h>\n"
@@ -305,12 +287,9 @@ def read(fuzz: Path, messages: list[object], turns: int) -> tuple[int, int]:
     return int(ended), int(results)
 
 
-def test_mutated_results_and_answers_are_read_without_a_fault(fuzz: Path) -> None:
+def test_mutated_answers_and_failures_are_read_without_a_fault(fuzz: Path) -> None:
     ended, results = read(fuzz, ACCEPTED, TURNS)
     assert TURNS < results <= 2 * ended  # read twice where the session ends first
     assert ended < 2 * TASKS * TURNS  # some were refused
-
-
-def test_mutated_failures_and_refusals_are_read_without_a_fault(fuzz: Path) -> None:
     ended, _ = read(fuzz, REFUSED, TURNS)
     assert ended > TURNS

@@ -1,7 +1,5 @@
 """The runner of the kit, and its long circuit."""
 
-from __future__ import annotations
-
 import io
 import json
 import threading
@@ -73,9 +71,7 @@ def verdicts(*given: Check, opener: Opener | None = None, **options: Any) -> Che
         (AssertionError("so"), VerdictState.FAILED),
     ],
 )
-def test_exception_raised_by_check_determines_verdict(
-    error: Exception | None, state: VerdictState
-) -> None:
+def test_exception_of_check_is_its_verdict(error: Exception | None, state: VerdictState) -> None:
     (verdict,) = verdicts(raising(error)).verdicts
     assert verdict.state is state
     assert ("so" in verdict.why) == (error is not None)
@@ -105,8 +101,7 @@ def test_unresponsive_qpm_fails_first_check_and_others_are_skipped() -> None:
 
     target = Objects("deaf", lambda revision: nullcontext(Deaf))
     options = Options(revisions=(1,), probe_s=0.2)
-    rows_of_it = [raising(None, revisions=(1,)) for _ in range(3)]
-    done = check(target, rows_of_it, options)
+    done = check(target, [raising(None, revisions=(1,)) for _ in range(3)], options)
     never.set()
     assert [v.state for v in done.verdicts] == [
         VerdictState.FAILED,
@@ -123,9 +118,7 @@ def test_check_marked_alone_gets_its_own_qpm() -> None:
     assert (opener.opened, opener.closed) == (3, 3)
 
 
-def test_qpm_is_reopened_after_failed_check_with_several_clients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_qpm_is_reopened_after_failed_check_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Objects, "has_transport", True)
     needs = (TargetProperty.TRANSPORT,)
     opener = Opener()
@@ -136,36 +129,27 @@ def test_qpm_is_reopened_after_failed_check_with_several_clients(
     assert opener.opened == 2
 
 
-def test_qpm_that_fails_to_open_is_tried_once() -> None:
+def test_plugins_that_fail_to_open_are_tried_once() -> None:
     done = verdicts(raising(None), raising(None), opener=Opener(broken=True))
     assert [v.state for v in done.verdicts] == [VerdictState.FAILED, VerdictState.SKIPPED]
     assert "nobody is there" in done.verdicts[0].why
     assert not done.ok
-
-
-def test_package_check_is_not_applicable_to_objects() -> None:
     (verdict,) = verdicts(raising(None, needs=(TargetProperty.PACKAGE,))).verdicts
     assert verdict.state is VerdictState.NOT_APPLICABLE
 
 
-def test_report_with_only_skipped_checks_is_not_ok() -> None:
+def test_report_of_skipped_checks_and_pattern_without_check_fail() -> None:
     assert not verdicts(raising(CheckSkipped("so"))).ok
-
-
-def test_pattern_without_matching_check_is_refused() -> None:
     with pytest.raises(NothingToCheckError, match="no row"):
         check(Objects("nothing", Opener()), rows(), Options(only=("no.such",)))
 
 
-def test_checks_have_unique_ids_titles_and_revisions() -> None:
+def test_checks_have_unique_ids_and_errors_their_names() -> None:
     every = rows()
     assert len({each.id for each in every}) == len(every) >= 150
     for each in every:
         assert each.title
         assert each.revisions in ((1,), (2,), (1, 2))
-
-
-def test_errors_are_named_by_defw_name_or_class_name() -> None:
     assert named(InProgressError("not yet")) == "DEFwInProgress"
     assert named(KeyError("x")) == "KeyError"
 
@@ -190,27 +174,15 @@ def a_report() -> CheckReport:
     )
 
 
-def test_junit_xml_contains_each_verdict() -> None:
+def test_reports_and_tables_show_each_verdict_plainly() -> None:
     suite = ET.fromstring(runner.junit(a_report()))[0]
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("1", "1")
-    kinds = [[child.tag for child in case] for case in suite]
-    assert kinds == [[], ["failure"], ["skipped"]]
+    assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["skipped"]]
     assert "why <&>" in suite[1][0].attrib["message"]
-
-
-def test_json_report_contains_each_verdict() -> None:
-    document = json.loads(json.dumps(runner.plain(a_report())))
-    assert (document["ok"], document["passed"], document["failed"], document["skipped"]) == (
-        False,
-        1,
-        1,
-        1,
-    )
-    assert [each["state"] for each in document["rows"]] == ["passed", "failed", "skipped"]
-
-
-def test_table_shows_failures_without_control_characters() -> None:
+    doc = json.loads(json.dumps(runner.plain(a_report())))
+    assert (doc["ok"], doc["passed"], doc["failed"], doc["skipped"]) == (False, 1, 1, 1)
+    assert [each["state"] for each in doc["rows"]] == ["passed", "failed", "skipped"]
     stream = io.StringIO()
     runner.table(a_report(), everything=False, stream=stream)
     text = stream.getvalue()

@@ -1,7 +1,5 @@
 """What the estimator learns of run times, and how far it says that its times were off."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -20,20 +18,17 @@ def taught(*times_us: int, expected_us: float = 1_000.0) -> Estimator:
     return estimator
 
 
-def test_nothing_is_said_of_what_never_ran() -> None:
+def test_deviation_falls_from_mean_ratio_as_factor_is_learned() -> None:
     assert Estimator().quality(route()) == LearnedEstimate(1.0, 0.0, 0)
     assert taught(2_000).quality(route(num_qubits=5)).count == 0
     assert taught(2_000).quality(route(engine="mps")).count == 0
-
-
-def test_deviation_is_mean_ratio_of_time_and_expected_time() -> None:
     result = taught(2_000).quality(route())
     assert result.count == 1
     assert math.exp(result.deviation) == pytest.approx(2.0)
     assert math.exp(taught(500).quality(route()).deviation) == pytest.approx(2.0)
-
-
-def test_deviation_falls_as_factor_is_learned() -> None:
+    result = taught(1_000_000).quality(route())
+    assert math.exp(result.deviation) == pytest.approx(1_000.0)
+    assert result.factor < 2.0  # it counts as five times what was expected
     first = taught(3_000).quality(route())
     later = taught(*[3_000] * 40).quality(route())
     assert later.factor == pytest.approx(3.0, rel=0.01)
@@ -41,13 +36,7 @@ def test_deviation_falls_as_factor_is_learned() -> None:
     assert later.count == 40
 
 
-def test_deviation_of_an_outlier_is_told_whole() -> None:
-    result = taught(1_000_000).quality(route())
-    assert math.exp(result.deviation) == pytest.approx(1_000.0)
-    assert result.factor < 2.0  # it counts as five times what was expected
-
-
-def test_restored_estimator_goes_on_where_it_was() -> None:
+def test_kinds_of_runs_are_restored_and_apart() -> None:
     before = taught(*[2_000] * 10)
     changes = before.take_changes()
     assert not before.changed
@@ -57,9 +46,6 @@ def test_restored_estimator_goes_on_where_it_was() -> None:
     assert after.quality(route()) == before.quality(route())
     assert after.cost_us(route(1_000.0), SPEC) == before.cost_us(route(1_000.0), SPEC) > 1_000
     assert not after.changed
-
-
-def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
     estimator = taught(2_000)
     estimator.observe(route(ranks=4), SPEC, 1, 50)
     estimator.observe(route(engine="hardware", pool="chip"), SPEC, 1, 50)
@@ -70,8 +56,7 @@ def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
     }
 
 
-def test_nothing_is_learned_from_a_run_that_compiled_kernels() -> None:
-    machine = CheckedScheduler(1)
+def test_nothing_is_learned_from_a_run_that_compiled_kernels(machine: CheckedScheduler) -> None:
     machine.submit(2)
     records = [record for each in machine.assign() for record in each.records]
     for record, compile_us, count in zip(records, (9_000_000, 0), (0, 1), strict=True):

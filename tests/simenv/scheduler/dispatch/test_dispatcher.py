@@ -1,7 +1,5 @@
 """The dispatcher, and resizing of pools."""
 
-from __future__ import annotations
-
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
@@ -10,18 +8,16 @@ from simenv.scheduler.dispatch.dispatcher import CHUNK_BYTES, CHUNK_TASKS, CHUNK
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 
 
-def test_small_tasks_are_sent_in_chunks_of_bounded_work() -> None:
-    machine = CheckedScheduler()
-    machine.submit(1000, cost=10.0)
-    sends = machine.assign()
+def test_small_tasks_are_sent_in_chunks_of_bounded_work(pair: CheckedScheduler) -> None:
+    pair.submit(1000, cost=10.0)
+    sends = pair.assign()
     assert {send.worker for send in sends} == {"main-0", "main-1"}
     for send in sends:
         assert len(send.records) <= CHUNK_TASKS
         assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
 
 
-def test_chunks_of_large_cheap_programs_stay_within_byte_limit() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_chunks_of_large_cheap_programs_stay_within_byte_limit(machine: CheckedScheduler) -> None:
     machine.submit(100, cost=1.0, program=bytes(2**20))
     for _ in range(20):
         for send in machine.assign():
@@ -32,16 +28,14 @@ def test_chunks_of_large_cheap_programs_stay_within_byte_limit() -> None:
     assert [len(send.records) for send in machine.assign()] == [1]
 
 
-def test_message_bytes_of_each_task_count_in_chunk_size() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_message_bytes_of_each_task_count_in_chunk_size(machine: CheckedScheduler) -> None:
     for _ in range(100):
         machine.submit(1, cost=1.0, share_bytes=2**20)
     for send in machine.assign():
         assert len(send.records) <= CHUNK_BYTES // 2**20 + 1
 
 
-def test_at_most_one_chunk_is_prefetched_per_worker() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_at_most_one_chunk_is_prefetched_per_worker(machine: CheckedScheduler) -> None:
     machine.submit(1000, cost=14.0)
     sends = machine.assign()
     assert len(sends) == 2
@@ -49,14 +43,12 @@ def test_at_most_one_chunk_is_prefetched_per_worker() -> None:
     assert len(machine.assign()) == 1
 
 
-def test_few_tasks_are_split_evenly_among_workers() -> None:
-    machine = CheckedScheduler()
-    machine.submit(10, cost=10.0)
-    assert sorted(len(send.records) for send in machine.assign()) == [5, 5]
+def test_few_tasks_are_split_evenly_among_workers(pair: CheckedScheduler) -> None:
+    pair.submit(10, cost=10.0)
+    assert sorted(len(send.records) for send in pair.assign()) == [5, 5]
 
 
-def test_tasks_of_half_a_millisecond_share_chunks_of_five_milliseconds() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_tasks_of_half_a_millisecond_share_chunks_of_five(machine: CheckedScheduler) -> None:
     machine.submit(20, cost=700.0)
     sends = machine.assign()
     assert [len(send.records) for send in sends] == [7]
@@ -67,50 +59,43 @@ def test_tasks_of_half_a_millisecond_share_chunks_of_five_milliseconds() -> None
     assert [len(send.records) for send in machine.assign()] == [7]
 
 
-def test_tasks_of_two_milliseconds_travel_in_pairs() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_tasks_of_two_milliseconds_travel_in_pairs(machine: CheckedScheduler) -> None:
     machine.submit(6, cost=2_000.0)
     assert [len(send.records) for send in machine.assign()] == [2]
 
 
-def test_task_above_half_a_chunk_is_sent_in_its_own_chunk() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_above_half_a_chunk_is_sent_in_its_own_chunk(machine: CheckedScheduler) -> None:
     machine.submit(3, cost=2_600.0)
     assert [len(send.records) for send in machine.assign()] == [1, 1]
 
 
-def test_nothing_is_prefetched_behind_long_task() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_nothing_is_prefetched_behind_long_task(machine: CheckedScheduler) -> None:
     machine.submit(3, cost=200_000.0)
     assert len(machine.assign()) == 1
 
 
-def test_sent_task_is_not_running_until_worker_begins_it() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_sent_task_is_not_running_until_worker_begins_it(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=30_000.0)
     (send,) = machine.assign()
     assert send.announce
     record = send.records[0]
-    assert record.phase == Phase.SENT
-    assert machine.state.running == 0
+    assert (record.phase, machine.state.running) == (Phase.SENT, 0)
     machine.begin(record)
     assert machine.state.running == 1
 
 
-def test_a_wide_task_alone_gets_all_slots_and_gives_them_back() -> None:
-    machine = CheckedScheduler()
-    machine.tick(5)
-    machine.submit(1, cost=900_000.0)
-    (send,) = machine.assign()
+def test_a_wide_task_alone_gets_all_slots_and_gives_them_back(pair: CheckedScheduler) -> None:
+    pair.tick(5)
+    pair.submit(1, cost=900_000.0)
+    (send,) = pair.assign()
     assert send.slots == 2
-    machine.finish(send.records)
-    assert machine.state.free_slots == 2
+    pair.finish(send.records)
+    assert pair.state.free_slots == 2
 
 
-def test_each_wide_task_gets_one_slot_when_many_wait() -> None:
-    machine = CheckedScheduler()
-    machine.submit(8, cost=900_000.0)
-    assert [send.slots for send in machine.assign()] == [1, 1]
+def test_each_wide_task_gets_one_slot_when_many_wait(pair: CheckedScheduler) -> None:
+    pair.submit(8, cost=900_000.0)
+    assert [send.slots for send in pair.assign()] == [1, 1]
 
 
 def test_granted_slots_never_exceed_slots_of_node() -> None:
@@ -126,56 +111,50 @@ def _others_came(machine: CheckedScheduler) -> None:
         machine.finish(send.records)
 
 
-def test_two_long_tasks_alone_run_side_by_side() -> None:
-    machine = CheckedScheduler()
-    machine.submit(2, cost=5e6)
-    assert [send.slots for send in machine.assign()] == [1, 1]
+def test_two_long_tasks_alone_run_side_by_side(pair: CheckedScheduler) -> None:
+    pair.submit(2, cost=5e6)
+    assert [send.slots for send in pair.assign()] == [1, 1]
 
 
-def test_long_task_leaves_last_slot_free_while_short_tasks_arrive() -> None:
-    machine = CheckedScheduler()
-    _others_came(machine)
-    machine.submit(2, cost=5e6)
-    (first,) = machine.assign()
+def test_long_task_leaves_last_slot_free_while_short_tasks_arrive(pair: CheckedScheduler) -> None:
+    _others_came(pair)
+    pair.submit(2, cost=5e6)
+    (first,) = pair.assign()
     assert first.slots == 1
-    machine.submit(1, cost=10.0)
-    (short,) = machine.assign()
+    pair.submit(1, cost=10.0)
+    (short,) = pair.assign()
     assert short.records[0].cost_us == 10.0
-    machine.finish(short.records)
-    assert machine.assign() == []  # the long one still leaves the slot free
+    pair.finish(short.records)
+    assert pair.assign() == []  # the long one still leaves the slot free
 
 
-def test_a_long_task_takes_the_last_slot_after_ten_seconds() -> None:
-    machine = CheckedScheduler()
-    _others_came(machine)
-    machine.submit(2, cost=5e6)
-    machine.assign()
-    machine.tick(9.0)
-    machine.state.last_short_ns = machine.now_ns  # others come in
-    assert machine.assign() == []
-    machine.tick(1.5)
-    machine.state.last_short_ns = machine.now_ns
-    assert len(machine.assign()) == 1
+def test_a_long_task_takes_the_last_slot_after_ten_seconds(pair: CheckedScheduler) -> None:
+    _others_came(pair)
+    pair.submit(2, cost=5e6)
+    pair.assign()
+    pair.tick(9.0)
+    pair.state.last_short_ns = pair.now_ns  # others come in
+    assert pair.assign() == []
+    pair.tick(1.5)
+    pair.state.last_short_ns = pair.now_ns
+    assert len(pair.assign()) == 1
 
 
-def test_long_task_takes_last_slot_when_no_short_task_arrives() -> None:
-    machine = CheckedScheduler()
-    _others_came(machine)
-    machine.submit(2, cost=5e6)
-    machine.assign()
-    machine.tick(1.5)
-    assert len(machine.assign()) == 1
+def test_long_task_takes_last_slot_when_no_short_task_arrives(pair: CheckedScheduler) -> None:
+    _others_came(pair)
+    pair.submit(2, cost=5e6)
+    pair.assign()
+    pair.tick(1.5)
+    assert len(pair.assign()) == 1
 
 
-def test_higher_priority_goes_first() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_higher_priority_goes_first(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=2_000.0)
     (urgent,) = machine.submit(1, cost=2_000.0, priority=5)
     assert machine.assign()[0].records[0].number == urgent
 
 
-def test_lanes_of_unused_priorities_are_removed() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_lanes_of_unused_priorities_are_removed(machine: CheckedScheduler) -> None:
     order = list(range(-50, 50))
     for priority in order[::2] + order[1::2]:
         machine.submit(1, cost=1_200.0, priority=priority)
@@ -187,8 +166,7 @@ def test_lanes_of_unused_priorities_are_removed() -> None:
     assert ran == order[::-1]
     machine.submit()
     machine.assign()
-    queue = machine.state.pools["main"].queue
-    assert len(queue._lanes) <= 2
+    assert len(machine.state.pools["main"].queue._lanes) <= 2
 
 
 def test_task_waits_until_memory_is_free() -> None:
@@ -201,8 +179,7 @@ def test_task_waits_until_memory_is_free() -> None:
     assert len(machine.assign()) == 1
 
 
-def test_cost_estimates_follow_measured_run_times() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cost_estimates_follow_measured_run_times(machine: CheckedScheduler) -> None:
     for _ in range(60):
         machine.submit(1, cost=10.0)
         (send,) = machine.assign()
@@ -219,18 +196,14 @@ def test_cost_estimates_follow_measured_run_times() -> None:
 QPU = PoolSpec("qpu", "hardware", provider="machines:ideal")
 
 
-def test_hardware_worker_gets_one_task_at_a_time_and_takes_no_slot() -> None:
+def test_hardware_worker_takes_no_slot_and_one_task_at_a_time() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("main"), QPU))
     machine.submit(50, along=route(10.0, pool="qpu", engine="hardware"))
     for left in range(50, 0, -1):
         (send,) = machine.assign()
         assert (send.worker, len(send.records), send.announce) == ("qpu-0", 1, True)
-        assert machine.state.free_slots == LIMITS.slots
-        assert len(machine.state.tasks) == left
+        assert (machine.state.free_slots, len(machine.state.tasks)) == (LIMITS.slots, left)
         machine.finish(send.records)
-
-
-def test_hardware_task_is_sent_while_simulators_hold_all_slots() -> None:
     machine = CheckedScheduler(specs=(PoolSpec("main", min=2, max=2), QPU))
     machine.submit(4, cost=60e6)
     assert {send.worker for send in machine.assign()} == {"main-0", "main-1"}
@@ -265,26 +238,22 @@ def test_hardware_cost_is_learned_per_pool_across_circuit_widths() -> None:
     assert estimator.cost_us(route(1e6), spec) == 1e6
 
 
-def test_while_kernels_are_missing_a_worker_is_left_to_tasks_without_compilation() -> None:
-    machine = CheckedScheduler()
-    machine.scheduler.kernels_compiled(False)
-    wide = route(num_qubits=20)
-    first, *others = machine.submit(3, along=wide)
-    [sent] = machine.assign()
-    assert [record.number for record in sent.records] == [first]
-    assert sent.slots == 1
-    machine.tick(30)
-    assert not machine.assign()
-    [narrow] = machine.submit()
-    [small] = machine.assign()
+def test_missing_kernels_leave_a_worker_to_tasks_without_them(pair: CheckedScheduler) -> None:
+    pair.scheduler.kernels_compiled(False)
+    first, *others = pair.submit(3, along=route(num_qubits=20))
+    [sent] = pair.assign()
+    assert ([record.number for record in sent.records], sent.slots) == ([first], 1)
+    pair.tick(30)
+    assert not pair.assign()
+    [narrow] = pair.submit()
+    [small] = pair.assign()
     assert [record.number for record in small.records] == [narrow]
-    machine.finish(small.records)
-    machine.scheduler.kernels_compiled(True)
-    assert [record.number for record in machine.assign()[0].records] == others[:1]
+    pair.finish(small.records)
+    pair.scheduler.kernels_compiled(True)
+    assert [record.number for record in pair.assign()[0].records] == others[:1]
 
 
-def test_task_that_may_compile_runs_on_the_only_worker() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_that_may_compile_runs_on_the_only_worker(machine: CheckedScheduler) -> None:
     machine.scheduler.kernels_compiled(False)
     machine.submit(1, outputs=("expectation",))
     assert len(machine.assign()) == 1
@@ -312,8 +281,7 @@ def test_short_task_gets_a_slot_of_a_running_wide_task_at_once() -> None:
     record = wide(machine)
     machine.submit(1, cost=1_000.0)
     (send,) = machine.assign()
-    assert send.slots == 1
-    assert machine.state.workers[record.worker].slots == 1
+    assert (send.slots, machine.state.workers[record.worker].slots) == (1, 1)
     machine.tick()
     assert told(machine) == [1]
     machine.submit(1, along=route(500_000.0))
@@ -330,27 +298,20 @@ def test_wide_task_regains_slots_after_one_second_without_short_tasks() -> None:
     assert told(machine) == [1]
     machine.tick(0.6)
     assert told(machine) == [1, 2]
-    assert machine.state.workers[record.worker].slots == 2
-    assert machine.state.free_slots == 0
+    assert (machine.state.workers[record.worker].slots, machine.state.free_slots) == (2, 0)
 
 
-def test_long_task_takes_no_slot_of_a_running_task() -> None:
+def test_only_short_tasks_take_slots_of_running_tasks_that_resize() -> None:
     machine = CheckedScheduler(2, cluster(2))
     wide(machine)
     machine.submit(1, along=route(WIDE_US))
     assert machine.assign() == []
     machine.tick()
     assert told(machine) == []
-
-
-def test_engine_that_does_not_resize_keeps_its_slots() -> None:
     machine = CheckedScheduler(2, cluster(2))
     wide(machine, engine="aer")
     machine.submit(1, cost=1_000.0)
     assert machine.assign() == []
-
-
-def test_task_that_was_sent_and_does_not_run_yet_keeps_its_slots() -> None:
     machine = CheckedScheduler(2, cluster(2))
     machine.submit(1, along=route(WIDE_US, num_qubits=26))
     machine.assign()
@@ -387,7 +348,7 @@ def test_wide_task_regains_all_but_one_slot_while_few_short_tasks_come() -> None
     assert worker.slots == 15, "one stays free for the short tasks that come"
 
 
-def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None:
+def test_slots_taken_back_go_to_short_tasks_alone() -> None:
     machine = CheckedScheduler(2, cluster(2))
     machine.submit(1, along=route(40_000.0, num_qubits=20))
     (send,) = machine.assign()
@@ -397,9 +358,6 @@ def test_small_task_is_not_sent_behind_a_wide_task_that_lost_its_slots() -> None
     assert len(machine.assign()) == 1
     machine.submit(1, cost=10.0)
     assert machine.assign() == []
-
-
-def test_slot_taken_back_goes_to_the_short_task_although_a_long_one_has_waited() -> None:
     machine = CheckedScheduler(3, cluster(2))
     wide(machine)
     machine.submit(1, along=route(WIDE_US))
@@ -408,9 +366,6 @@ def test_slot_taken_back_goes_to_the_short_task_although_a_long_one_has_waited()
     (short,) = machine.submit(1, cost=1_000.0)
     (send,) = machine.assign()
     assert [record.number for record in send.records] == [short]
-
-
-def test_slot_is_taken_back_for_a_worker_that_reserves_the_memory_of_the_short_task() -> None:
     pool = PoolSpec("main", min=2, max=2, memory_bytes=2**28)
     machine = CheckedScheduler(limits=cluster(2, per_slot=2**28), specs=(pool,))
     wide(machine)

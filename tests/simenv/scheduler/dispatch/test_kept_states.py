@@ -1,7 +1,5 @@
 """Dedicated workers, and states that they keep."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 from claimant import Claimant
@@ -52,7 +50,7 @@ def free_memory(scheduler: CheckedScheduler) -> int:
     return host.free_memory
 
 
-def test_worker_that_has_the_state_is_preferred_while_it_is_idle() -> None:
+def test_worker_that_has_the_state_is_preferred_unless_leaving() -> None:
     scheduler = machine()
     for worker in ("main-1", "main-0", "main-1"):
         sent = part(scheduler, worker)
@@ -62,9 +60,6 @@ def test_worker_that_has_the_state_is_preferred_while_it_is_idle() -> None:
         scheduler.finish(sent.records)
         scheduler.finish(other.records)
     assert part(scheduler, "main-7").worker in ("main-0", "main-1")  # there is none such
-
-
-def test_leaving_worker_is_not_preferred() -> None:
     scheduler = machine()
     first = part(scheduler, "main-1")
     scheduler.state.workers["main-1"].leaving = "asked to"
@@ -132,19 +127,13 @@ def test_short_time_of_a_later_state_leaves_that_of_an_earlier_one() -> None:
     assert free_memory(scheduler) == total
 
 
-def test_grants_of_a_node_are_a_quarter_of_its_memory_at_most() -> None:
+def test_grants_are_bounded_and_given_back() -> None:
     scheduler = CheckedScheduler(2, cluster(2, per_slot=3 * GIB))
     assert [part(scheduler).kept_bytes for _ in range(2)] == [GIB, 0]
-
-
-def test_nothing_is_granted_for_small_states_nor_where_none_is_kept() -> None:
     scheduler = machine()
     assert part(scheduler, keep_s=0.0).kept_bytes == 0
     scheduler.submit(along=along(num_qubits=20), parts=TaskParts((1,), KEEP_S))
     assert scheduler.assign()[0].kept_bytes == 0
-
-
-def test_grant_of_a_lost_worker_is_given_back() -> None:
     scheduler = machine()
     total = free_memory(scheduler)
     sent = part(scheduler)
@@ -165,9 +154,7 @@ def test_grant_is_charged_to_the_owner_of_the_newest_state() -> None:
     scheduler.finish(part(scheduler, owner="ana").records)
     assert scheduler_state.of_owner(scheduler.state, "ana").state_bytes == GIB
     scheduler.finish(part(scheduler, owner="bo").records)  # on the same worker, in its place
-    use = {
-        name: scheduler_state.of_owner(scheduler.state, name).state_bytes for name in ("ana", "bo")
-    }
+    use = {n: scheduler_state.of_owner(scheduler.state, n).state_bytes for n in ("ana", "bo")}
     assert use == {"ana": 0, "bo": GIB}
     scheduler.tick(KEEP_S + 3)
     assert scheduler_state.of_owner(scheduler.state, "bo").state_bytes == 0
@@ -212,7 +199,7 @@ def test_waiting_task_that_could_start_with_it_reclaims_the_memory_of_kept_state
     assert not dropped(scheduler.tick())
 
 
-def test_kept_states_stay_while_waiting_tasks_could_not_start_without_them() -> None:
+def test_kept_states_give_way_only_where_nothing_is_free() -> None:
     scheduler = CheckedScheduler(2, cluster(2, per_slot=4 * GIB))
     busy, other = part(scheduler), part(scheduler)
     scheduler.finish(other.records)
@@ -220,9 +207,6 @@ def test_kept_states_stay_while_waiting_tasks_could_not_start_without_them() -> 
     assert not dropped(scheduler.tick())  # the first part has 2 GiB, and keeps 1 more
     scheduler.finish(busy.records)
     assert len(dropped(scheduler.tick())) == 1
-
-
-def test_memory_that_is_free_on_another_node_spares_kept_states() -> None:
     scheduler = CheckedScheduler(2, cluster(1, 1, per_slot=8 * GIB))
     sent = part(scheduler)
     scheduler.finish(sent.records)
@@ -251,8 +235,7 @@ def test_gang_reclaims_the_memory_of_kept_states() -> None:
     scheduler = CheckedScheduler(1, cluster(2, per_slot=4 * GIB))
     scheduler.finish(part(scheduler).records)
     scheduler.submit(along=wide(2, memory=4 * GIB))
-    actions = scheduler.tick()
-    assert dropped(actions) == ["main-0"]
+    assert dropped(scheduler.tick()) == ["main-0"]
 
 
 def test_dedicated_worker_that_has_the_state_is_preferred() -> None:
@@ -361,9 +344,7 @@ def test_lost_dedicated_worker_is_replaced_under_load(host: Claimant) -> None:
 
 
 @pytest.mark.parametrize("how", [ReservationState.RELEASED, ReservationState.CANCELLED])
-def test_dedicated_worker_is_freed_when_its_reservation_ends(
-    host: Claimant, how: ReservationState
-) -> None:
+def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: ReservationState) -> None:
     number = host.reserve(5, workers=1).reservation
     host.under(number, 2)
     host.assign()
@@ -396,9 +377,7 @@ def test_worker_dedication_survives_restart(host: Claimant) -> None:
     assert not set(served.values()) & set(_kept(host, number))
 
 
-def test_dedicated_worker_requests_that_cannot_be_met_are_refused_or_delayed(
-    host: Claimant,
-) -> None:
+def test_dedicated_worker_requests_that_cannot_be_met_are_refused(host: Claimant) -> None:
     assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
     assert (
         host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED
@@ -440,9 +419,7 @@ def test_dedication_moves_from_busy_worker_to_idle_worker(host: Claimant) -> Non
     assert sent[lost] == [task]
 
 
-def test_reservation_task_on_shared_workers_precedes_newer_tasks_after_60_seconds(
-    host: Claimant,
-) -> None:
+def test_reservation_task_on_shared_workers_is_first_after_60_seconds(host: Claimant) -> None:
     number = host.reserve(5, workers=1, ttl_ns=1_000 * SECOND).reservation
     host.assign()
     (first,) = host.under(number, cost=4_500.0)
@@ -549,8 +526,9 @@ def test_dedicated_hardware_worker_takes_no_slot() -> None:
 def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:
     machine = CheckedScheduler(2, cluster(2))
     ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
-    decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0]
-    assert decision.status == "accepted"
+    assert (
+        reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)[0].status == "accepted"
+    )
     assert machine.assign() == []
     assert any(worker.reservation_id for worker in machine.state.workers.values())
     machine.submit(1, along=wide(2))

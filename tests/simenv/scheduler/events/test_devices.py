@@ -1,21 +1,13 @@
 """Events of devices, outages, and memory of workers."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide
+from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
-from simenv.scheduler.core import (
-    DropHeldResult,
-    KillWorker,
-    Phase,
-    RecordEvent,
-    TaskRecord,
-    WorkerHeartbeat,
-)
+from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
 from simenv.scheduler.views import forecast
@@ -30,20 +22,17 @@ def _say(machine: CheckedScheduler, verb: str, device: str = "main", **words: ob
     return devices.set_device_state(machine.state, device, verb, **table)  # type: ignore[arg-type]
 
 
-def test_paused_device_sends_no_tasks_until_resumed() -> None:
-    machine = CheckedScheduler()
-    assert _say(machine, "pause", reason="calibration")
-    (task,) = machine.submit()
-    assert machine.assign() == []
-    record = machine.state.tasks[task]
-    assert (
-        pending_reason(machine.state, record, machine.now_ns) == "pool main is paused: calibration"
-    )
-    assert closed_pools(machine.state) == (("main", "paused"),)
-    assert forecast.target_info(machine.state, "main").pause_reason == "calibration"
-    assert _say(machine, "resume")
-    assert machine.assign()[0].records == [record]
-    assert closed_pools(machine.state) == ()
+def test_paused_device_sends_no_tasks_until_resumed(pair: CheckedScheduler) -> None:
+    assert _say(pair, "pause", reason="calibration")
+    (task,) = pair.submit()
+    assert pair.assign() == []
+    record = pair.state.tasks[task]
+    assert pending_reason(pair.state, record, pair.now_ns) == "pool main is paused: calibration"
+    assert closed_pools(pair.state) == (("main", "paused"),)
+    assert forecast.target_info(pair.state, "main").pause_reason == "calibration"
+    assert _say(pair, "resume")
+    assert pair.assign()[0].records == [record]
+    assert closed_pools(pair.state) == ()
 
 
 def test_no_workers_are_started_for_paused_device() -> None:
@@ -57,23 +46,19 @@ def test_no_workers_are_started_for_paused_device() -> None:
     assert machine.starts() == 1
 
 
-def test_reservation_of_draining_device_is_delayed() -> None:
-    machine = CheckedScheduler()
-    _say(machine, "drain")
+def test_reservation_of_draining_device_is_delayed(pair: CheckedScheduler) -> None:
+    _say(pair, "drain")
     ask = ReservationRequest(device="main", workload=Workload(qubits=1, shots=1))
-    decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)[0]
+    decision = reservations.reserve(pair.state, ask, "", wall_ns=10**18)[0]
     assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
 
-def test_pausing_one_pool_does_not_stop_others() -> None:
+def test_pausing_stops_one_pool_or_all() -> None:
     machine = CheckedScheduler(specs=TWO)
     _say(machine, "pause")
     machine.submit()
     machine.submit(along=route(pool="other"))
     assert [send.worker for send in machine.assign()] == ["other-0"]
-
-
-def test_pausing_all_devices_stops_every_pool() -> None:
     machine = CheckedScheduler(specs=TWO)
     _say(machine, "pause", device="")
     machine.submit()
@@ -83,48 +68,45 @@ def test_pausing_all_devices_stops_every_pool() -> None:
     assert {name for name, _ in closed_pools(machine.state)} >= {"main", "other"}
 
 
-def test_draining_device_refuses_new_tasks_and_finishes_accepted_ones() -> None:
-    machine = CheckedScheduler()
-    machine.submit()
-    _say(machine, "drain")
-    assert draining_refusal(machine.state, [route()]) != ""
-    assert draining_refusal(machine.state, [route(pool="main.x4")]) != ""
-    assert draining_refusal(machine.state, [route(pool="other")]) == ""
-    assert devices.complete_drains(machine.state, 10) == []
-    (send,) = machine.assign()
-    assert devices.complete_drains(machine.state, 10) == []
-    machine.finish(send.records)
-    (note,) = devices.complete_drains(machine.state, 10)
-    assert isinstance(note, RecordEvent)
+def test_draining_device_refuses_tasks_and_finishes_accepted(pair: CheckedScheduler) -> None:
+    pair.submit()
+    _say(pair, "drain")
+    assert draining_refusal(pair.state, [route()]) != ""
+    assert draining_refusal(pair.state, [route(pool="main.x4")]) != ""
+    assert draining_refusal(pair.state, [route(pool="other")]) == ""
+    assert devices.complete_drains(pair.state, 10) == []
+    (send,) = pair.assign()
+    assert devices.complete_drains(pair.state, 10) == []
+    pair.finish(send.records)
+    (note,) = devices.complete_drains(pair.state, 10)
+    assert isinstance(note, core.RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
-    assert devices.complete_drains(machine.state, 11) == []  # said once
-    assert forecast.target_info(machine.state, "main").state == "draining"
+    assert devices.complete_drains(pair.state, 11) == []  # said once
+    assert forecast.target_info(pair.state, "main").state == "draining"
 
 
-def test_drain_past_its_timeout_sends_no_tasks_until_resumed() -> None:
-    machine = CheckedScheduler()
-    machine.submit()
-    _say(machine, "drain", timeout_s=1.0)
-    devices.complete_drains(machine.state, 2 * 10**9)
-    assert machine.assign() == []
-    _say(machine, "resume")
-    assert len(machine.assign()) == 1
+def test_drain_past_its_timeout_sends_no_tasks_until_resumed(pair: CheckedScheduler) -> None:
+    pair.submit()
+    _say(pair, "drain", timeout_s=1.0)
+    devices.complete_drains(pair.state, 2 * 10**9)
+    assert pair.assign() == []
+    _say(pair, "resume")
+    assert len(pair.assign()) == 1
 
 
-def test_sent_and_running_tasks_stay_within_max_inflight() -> None:
-    machine = CheckedScheduler()
-    devices.set_max_inflight(machine.state, "main", 3)
-    machine.submit(10)
-    sent = [record for send in machine.assign() for record in send.records]
+def test_sent_and_running_tasks_stay_within_max_inflight(pair: CheckedScheduler) -> None:
+    devices.set_max_inflight(pair.state, "main", 3)
+    pair.submit(10)
+    sent = [record for send in pair.assign() for record in send.records]
     assert len(sent) == 3
-    assert machine.assign() == []
-    machine.finish([record for record in sent if record.worker == sent[0].worker])
-    machine.assign()
-    info = forecast.target_info(machine.state, "main")
+    assert pair.assign() == []
+    pair.finish([record for record in sent if record.worker == sent[0].worker])
+    pair.assign()
+    info = forecast.target_info(pair.state, "main")
     assert (info.sent + info.running, info.max_inflight) == (3, 3)
-    devices.set_max_inflight(machine.state, "main", 0)
-    machine.assign()
-    assert forecast.target_info(machine.state, "main").queued == 0
+    devices.set_max_inflight(pair.state, "main", 0)
+    pair.assign()
+    assert forecast.target_info(pair.state, "main").queued == 0
 
 
 def test_max_inflight_of_all_devices_bounds_all_pools_together() -> None:
@@ -135,63 +117,54 @@ def test_max_inflight_of_all_devices_bounds_all_pools_together() -> None:
     assert len(machine.assign()) == 1
 
 
-def test_provider_queue_depth_of_profile_bounds_sent_tasks() -> None:
-    machine = CheckedScheduler()
-    profile = machine.state.reservations.terms("main").profile
+def test_provider_queue_depth_of_profile_bounds_sent_tasks(pair: CheckedScheduler) -> None:
+    profile = pair.state.reservations.terms("main").profile
     fields = {name: getattr(profile, name) for name in profile.__struct_fields__}
     fields["max_provider_queue_depth"] = 1
-    machine.state.reservations.set_profile("main", type(profile)(**fields))
-    devices.refresh_restrictions(machine.state)
-    machine.submit(5)
-    assert sum(len(send.records) for send in machine.assign()) == 1
+    pair.state.reservations.set_profile("main", type(profile)(**fields))
+    devices.refresh_restrictions(pair.state)
+    pair.submit(5)
+    assert sum(len(send.records) for send in pair.assign()) == 1
 
 
-def test_invalid_device_commands_are_refused_without_changes() -> None:
-    machine = CheckedScheduler()
+def test_invalid_device_commands_are_refused_without_changes(pair: CheckedScheduler) -> None:
     for wrong in (
-        lambda: _say(machine, "stop"),
-        lambda: _say(machine, "drain", mode="at once"),
-        lambda: _say(machine, "drain", timeout_s=float("nan")),
-        lambda: devices.set_max_inflight(machine.state, "main", -1),
-        lambda: devices.set_queue_policy(machine.state, "main", "by mood", ()),
-        lambda: devices.set_queue_policy(machine.state, "main", "fifo", (("keys", "fifo"),)),
-        lambda: devices.set_queue_policy(machine.state, "main", "ordered", (("keys", "mood"),)),
-        lambda: devices.set_queue_policy(
-            machine.state, "main", "ordered", (("keys", "fifo,fifo"),)
-        ),
+        lambda: _say(pair, "stop"),
+        lambda: _say(pair, "drain", mode="at once"),
+        lambda: _say(pair, "drain", timeout_s=float("nan")),
+        lambda: devices.set_max_inflight(pair.state, "main", -1),
+        lambda: devices.set_queue_policy(pair.state, "main", "by mood", ()),
+        lambda: devices.set_queue_policy(pair.state, "main", "fifo", (("keys", "fifo"),)),
+        lambda: devices.set_queue_policy(pair.state, "main", "ordered", (("keys", "mood"),)),
+        lambda: devices.set_queue_policy(pair.state, "main", "ordered", (("keys", "fifo,fifo"),)),
     ):
-        with pytest.raises(OptionError):
-            wrong()
-    with pytest.raises(NotFoundError):
-        _say(machine, "pause", device="nowhere")
-    assert forecast.target_info(machine.state, "main").version == 1
-    assert machine.state.controls.changes == {}
+        fails(OptionError, "", wrong)
+    fails(NotFoundError, "", _say, pair, "pause", device="nowhere")
+    assert forecast.target_info(pair.state, "main").version == 1
+    assert pair.state.controls.changes == {}
 
 
-def test_device_version_grows_only_with_changes() -> None:
-    machine = CheckedScheduler()
-    assert not devices.set_queue_policy(machine.state, "main", "priority", ())
-    assert not _say(machine, "resume")
-    assert _say(machine, "pause")
-    assert not _say(machine, "pause")
-    assert devices.set_max_inflight(machine.state, "main", 2)
-    assert not devices.set_max_inflight(machine.state, "main", 2)
-    assert forecast.target_info(machine.state, "main").version == 3
+def test_device_version_grows_only_with_changes(pair: CheckedScheduler) -> None:
+    assert not devices.set_queue_policy(pair.state, "main", "priority", ())
+    assert not _say(pair, "resume")
+    assert _say(pair, "pause")
+    assert not _say(pair, "pause")
+    assert devices.set_max_inflight(pair.state, "main", 2)
+    assert not devices.set_max_inflight(pair.state, "main", 2)
+    assert forecast.target_info(pair.state, "main").version == 3
 
 
-def test_device_settings_survive_restart() -> None:
-    old = CheckedScheduler()
-    _say(old, "pause", reason="cold")
-    devices.set_queue_policy(old.state, "main", "fifo", ())
-    devices.set_max_inflight(old.state, "", 7)
+def test_device_settings_survive_restart(pair: CheckedScheduler) -> None:
+    _say(pair, "pause", reason="cold")
+    devices.set_queue_policy(pair.state, "main", "fifo", ())
+    devices.set_max_inflight(pair.state, "", 7)
     new = CheckedScheduler()
-    for device, value in old.state.controls.all.items():
+    for device, value in pair.state.controls.all.items():
         devices.restore_control(new.state, device, value)
     for device in ("", "main"):
-        assert forecast.target_info(new.state, device) == forecast.target_info(old.state, device)
+        assert forecast.target_info(new.state, device) == forecast.target_info(pair.state, device)
     new.submit()
-    assert new.assign() == []
-    assert new.state.controls.changes == {}
+    assert (new.assign(), new.state.controls.changes) == ([], {})
 
 
 WALL_NS = 1_700_000_000 * SECOND
@@ -213,13 +186,13 @@ def wall_ns(machine: CheckedScheduler) -> int:
     return WALL_NS + machine.now_ns - 1_000 * SECOND
 
 
-def fail(machine: CheckedScheduler) -> list[RecordEvent]:
+def fail(machine: CheckedScheduler) -> list[core.RecordEvent]:
     """The device fails now; the events."""
     actions = machine.keep(machine.scheduler.begin_outage("lab", wall_ns(machine)))
-    return [each for each in actions if isinstance(each, RecordEvent)]
+    return [each for each in actions if isinstance(each, core.RecordEvent)]
 
 
-def sent(machine: CheckedScheduler) -> list[TaskRecord]:
+def sent(machine: CheckedScheduler) -> list[core.TaskRecord]:
     return [record for each in machine.assign() for record in each.records]
 
 
@@ -228,14 +201,12 @@ def test_run_on_a_paced_device_is_run_again_after_the_outage() -> None:
     submit(machine, 2, 10.0)
     (record,) = sent(machine)
     machine.finish([record], device_ns=10 * SECOND)
-    assert record.phase == Phase.HELD
+    assert record.phase == core.Phase.HELD
     machine.tick(4.0)
     (event,) = fail(machine)
-    assert event.kind == "task.requeued"
-    assert event.message == "attempt 2 (outage of device chip)"
-    assert DropHeldResult(1) in machine.actions
-    assert record.phase == Phase.WAITING
-    assert machine.state.running == 0
+    assert (event.kind, event.message) == ("task.requeued", "attempt 2 (outage of device chip)")
+    assert core.DropHeldResult(1) in machine.actions
+    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
     assert pending_reason(machine.state, record, machine.now_ns) == "outage of device chip"
     machine.tick(20.0)
     assert not sent(machine)
@@ -263,8 +234,7 @@ def test_result_of_an_interrupted_simulation_is_discarded(pace: bool) -> None:
     (event,) = fail(machine)
     assert "outage of device chip" in event.message
     assert machine.finish([record]) == []
-    assert record.phase == Phase.WAITING
-    assert machine.state.running == 0
+    assert (record.phase, machine.state.running) == (core.Phase.WAITING, 0)
     machine.keep(machine.scheduler.end_outage("lab"))
     (again,) = sent(machine)
     machine.finish([again])
@@ -314,25 +284,24 @@ def test_device_whose_snapshots_are_read_interrupts_nothing() -> None:
     (record,) = sent(machine)
     assert machine.keep(machine.scheduler.begin_outage("lab", None)) == []
     machine.finish([record])
-    assert record.phase == Phase.HELD
+    assert record.phase == core.Phase.HELD
 
 
 GIB, MIB = 2**30, 2**20
 
 
-def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[KillWorker]:
+def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[core.KillWorker]:
     """Heartbeats of the running task with this memory; returns the kills that follow."""
     (record,) = machine.state.workers["main-0"].held.values()
     before = len(machine.actions)
     start = machine.start_of("main-0")
-    beat = WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
+    beat = core.WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
     for _ in range(count):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
-    return [each for each in machine.actions[before:] if isinstance(each, KillWorker)]
+    return [each for each in machine.actions[before:] if isinstance(each, core.KillWorker)]
 
 
-def test_worker_above_its_grant_is_ended_and_its_task_charged() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_above_its_grant_is_ended_and_its_task_charged(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     (kill,) = _beats(machine, 4 * GIB, OVER_BEATS)
@@ -342,8 +311,7 @@ def test_worker_above_its_grant_is_ended_and_its_task_charged() -> None:
     assert machine.state.tasks[number].deaths == 1
 
 
-def test_task_that_leaks_in_each_worker_fails_as_poison_with_both_numbers() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_that_leaks_in_each_worker_fails_as_poison(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     for _ in range(3):
         machine.assign()
@@ -367,31 +335,28 @@ def test_both_bounds_must_be_passed(share: float, margin: int, ends: int) -> Non
     assert len(_beats(machine, round(share * granted) + margin, OVER_BEATS)) == ends
 
 
-def test_peak_between_two_heartbeats_and_one_that_is_late_end_no_worker() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_peak_between_heartbeats_and_a_late_one_end_no_worker(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     (sent,) = machine.assign()
     for _ in range(3):
         assert not _beats(machine, 4 * GIB, OVER_BEATS - 1)
         assert not _beats(machine, 100 * MIB, 1)
-    late = WorkerHeartbeat(
+    late = core.WorkerHeartbeat(
         "main-0", machine.start_of("main-0"), sent.records[0].number + 1, 7, 4 * GIB
     )
     for _ in range(3):
         assert machine.scheduler.heartbeat_received(late, machine.now_ns) == (True, [])
 
 
-def test_only_the_task_that_ran_is_charged() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_only_the_task_that_ran_is_charged(machine: CheckedScheduler) -> None:
     numbers = machine.submit(4, cost=10.0)
     machine.assign()
     worker = machine.state.workers["main-0"]
     record = worker.held[numbers[2]]
-    beat = WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
+    beat = core.WorkerHeartbeat("main-0", worker.start, record.number, record.fence, 4 * GIB)
     for _ in range(OVER_BEATS):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
-    deaths = [machine.state.tasks[number].deaths for number in numbers]
-    assert deaths == [0, 0, 1, 0]
+    assert [machine.state.tasks[number].deaths for number in numbers] == [0, 0, 1, 0]
 
 
 def test_service_above_its_limit_accepts_no_tasks_until_it_is_below() -> None:

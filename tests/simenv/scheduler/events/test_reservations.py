@@ -1,13 +1,12 @@
 """Tasks under reservations: what they hold, what they wait for, what they give back."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 
 import pytest
 from checked_scheduler import SECOND
 from claimant import Claimant
+from failing import fails
 
 from simenv.errors import NotReservedError
 from simenv.model import AdmissionReason, ReservationState, TaskState
@@ -18,8 +17,7 @@ from simenv.scheduler.views.forecast import reservation_info, running_tasks
 from simenv.service.journal.tables import reservation_statements
 
 
-def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     item = host.ledger[number]
     assert (item.held, item.free) == (4, 2)
@@ -31,26 +29,21 @@ def test_task_holds_estimated_credits_and_returns_unused_ones(host: Claimant) ->
     assert (info.credits_reserved, info.credits_consumed, info.credits_held) == (6, 2, 0)
 
 
-def test_task_longer_than_estimated_spends_only_credits_it_held(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_longer_than_estimated_spends_credits_it_held(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=2_000)
     host.assign()
     host.ran(task, 10**9)
     assert (host.ledger[number].spent, host.ledger[number].returned) == (2, 0)
 
 
-def test_task_cancelled_before_running_returns_all_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_task_cancelled_before_running_returns_all_credits(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     host.keep(host.scheduler.cancel([task], host.now_ns)[1])
     item = host.ledger[number]
     assert (item.held, item.spent, item.free) == (0, 0, 6)
 
 
-def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(
-    host: Claimant,
-) -> None:
-    number = host.reserve(6).reservation
+def test_tasks_beyond_free_credits_are_parked_and_resumed(host: Claimant, number: int) -> None:
     first, second, third = host.under(number, 3, shots=4_000)
     (small,) = host.under(number, shots=1_000)
     phases = [host.state.tasks[task].phase for task in (first, second, third, small)]
@@ -64,8 +57,7 @@ def test_tasks_beyond_free_credits_are_parked_in_order_and_resumed(
     assert host.state.tasks[small].phase == Phase.WAITING, "nothing is parked before it now"
 
 
-def test_parked_task_that_can_never_get_its_credits_fails_with_reason(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_parked_task_that_can_get_no_credits_fails_with_reason(host: Claimant, number: int) -> None:
     first, second = host.under(number, 2, shots=4_000)
     host.assign()
     host.ran(first, 10**6)  # all four are spent: two are left
@@ -77,8 +69,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_with_reason(host: Clai
 def test_a_task_larger_than_its_reservation_is_refused(host: Claimant) -> None:
     number = host.reserve(3).reservation
     before = host.digest()
-    with pytest.raises(NotReservedError, match="reason 9, too large"):
-        host.under(number, shots=3_001)
+    fails(NotReservedError, "reason 9, too large", host.under, number, shots=3_001)
     assert host.digest() == before
 
 
@@ -88,13 +79,11 @@ def test_task_that_needs_spent_credits_is_refused(host: Claimant) -> None:
     host.assign()
     host.ran(task, 10**6)
     before = host.digest()
-    with pytest.raises(NotReservedError, match="reason 7, insufficient credits"):
-        host.under(number, shots=2_000)
+    fails(NotReservedError, "reason 7, insufficient credits", host.under, number, shots=2_000)
     assert host.digest() == before
 
 
-def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     host.assign()
     host.lose(host.state.tasks[task].worker)
@@ -106,8 +95,7 @@ def test_credits_stay_held_for_next_attempt_after_worker_loss(host: Claimant) ->
     assert (item.spent, item.free) == (2, 4)
 
 
-def test_poison_task_returns_its_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_poison_task_returns_its_credits(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=4_000)
     while task in host.state.tasks:
         host.assign()
@@ -115,12 +103,11 @@ def test_poison_task_returns_its_credits(host: Claimant) -> None:
         host.pass_time(20)
         host.revive()
     host.settle()
-    assert host.ended(task).reason == "poison"
-    assert host.ledger[number].free == 6
+    assert (host.ended(task).reason, host.ledger[number].free) == ("poison", 6)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "poison"])
-def test_task_killed_while_running_pays_only_for_its_last_attempt(host: Claimant, how: str) -> None:
+def test_task_killed_while_running_pays_for_its_last_attempt(host: Claimant, how: str) -> None:
     number = host.reserve(6).reservation
     (task,) = host.under(number, shots=4_000)
     while task in host.state.tasks:
@@ -140,8 +127,7 @@ def test_task_killed_while_running_pays_only_for_its_last_attempt(host: Claimant
     assert (item.spent, item.returned, item.free, item.actual_ns) == (3, 1, 3, 20_000_000)
 
 
-def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_accepted_tasks_that_were_not_stored_hold_no_credits(host: Claimant, number: int) -> None:
     first, *_ = host.under(number, 3, shots=4_000)
     host.scheduler.rollback_submit(first, 3, host.now_ns)
     host.settle()
@@ -150,12 +136,10 @@ def test_accepted_tasks_that_could_not_be_stored_hold_no_credits(host: Claimant)
     assert not host.rows.execute("select * from units").fetchall()
 
 
-def test_release_cancels_parked_tasks_and_lets_sent_tasks_finish(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_release_cancels_parked_tasks_and_lets_sent_ones_end(host: Claimant, number: int) -> None:
     running, waiting, parked = host.under(number, 3, shots=3_000)[:3]
     (also_parked,) = host.under(number)
-    sends = host.assign()
-    assert {r.number for send in sends for r in send.records} == {running, waiting}
+    assert {r.number for send in host.assign() for r in send.records} == {running, waiting}
     (late,) = host.under(host.reserve(2).reservation)
     host.end(number)
     item = host.ledger[number]
@@ -169,8 +153,7 @@ def test_release_cancels_parked_tasks_and_lets_sent_tasks_finish(host: Claimant)
     assert (item.spent, item.held, item.state) == (4, 0, ReservationState.RELEASED)
 
 
-def test_cancelling_reservation_stops_its_running_tasks(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_cancelling_reservation_stops_its_running_tasks(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=3_000)
     host.assign()
     actions = host.end(number, ReservationState.CANCELLED)
@@ -181,13 +164,11 @@ def test_cancelling_reservation_stops_its_running_tasks(host: Claimant) -> None:
     assert host.ledger[number].held == 0
 
 
-def test_ending_reservation_twice_changes_nothing(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_ending_reservation_twice_changes_nothing(host: Claimant, number: int) -> None:
     host.under(number)
     assert host.end(number)
     before = host.digest()
-    assert host.end(number) == []
-    assert host.digest() == before
+    assert (host.end(number), host.digest()) == ([], before)
 
 
 def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claimant) -> None:
@@ -197,8 +178,10 @@ def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claima
     item = host.ledger[number]
     how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
     host.keep(reservations.close(host.state, item, *how))
-    first = host.keep(reservations.cancel_parked(host.state, host.now_ns))
-    assert len(first) == reservations.MAX_ENDED
+    assert (
+        len(host.keep(reservations.cancel_parked(host.state, host.now_ns)))
+        == reservations.MAX_ENDED
+    )
     assert not host.assign(), "a task of a reservation that is over was sent"
     host.settle()
     assert not host.state.tasks
@@ -221,16 +204,12 @@ def test_reservation_expires_by_wall_clock_and_renewal_extends_it(host: Claimant
 def test_overdue_reservation_is_refused_before_event_loop_expires_it(host: Claimant) -> None:
     number = host.reserve(6, ttl_ns=SECOND).reservation
     host.now_ns += SECOND
-    with pytest.raises(NotReservedError, match="is over"):
-        host.under(number)
+    fails(NotReservedError, "is over", host.under, number)
     with pytest.raises(NotReservedError, match="is over"):
         host.state.reservations.renew(number, "", SECOND, host.wall_ns)
 
 
-def test_ended_reservation_is_listed_for_one_hour_and_its_number_is_not_reused(
-    host: Claimant,
-) -> None:
-    number = host.reserve(6).reservation
+def test_ended_reservation_is_listed_an_hour_its_number_kept(host: Claimant, number: int) -> None:
     host.end(number)
     host.pass_time(3_599)
     assert number in host.ledger
@@ -257,8 +236,7 @@ def test_running_task_keeps_record_and_credits_of_ended_reservation(host: Claima
 
 
 def test_queue_timeout_expires_parked_tasks(host: Claimant) -> None:
-    number = host.reserve(1).reservation
-    _, parked = host.under(number, 2)
+    _, parked = host.under(host.reserve(1).reservation, 2)
     host.state.deadlines.wait_until(host.now_ns, range(parked, parked + 1), host.state.tasks, 2)
     actions = host.tick()
     host.settle()
@@ -266,8 +244,7 @@ def test_queue_timeout_expires_parked_tasks(host: Claimant) -> None:
     assert host.ended(parked).state is TaskState.EXPIRED
 
 
-def test_held_credits_and_parked_tasks_survive_restart(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_held_credits_and_parked_tasks_survive_restart(host: Claimant, number: int) -> None:
     tasks = host.under(number, 5, shots=2_000)
     host.assign()
     host.ran(tasks[0], 1_000)
@@ -278,8 +255,7 @@ def test_held_credits_and_parked_tasks_survive_restart(host: Claimant) -> None:
     assert list(host.ledger[number].parked) == tasks[3:]
 
 
-def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_parked_task_that_can_get_no_credits_fails_at_restart(host: Claimant, number: int) -> None:
     first, second = host.under(number, 2, shots=4_000)
     host.assign()
     record = host.state.tasks[first]
@@ -295,10 +271,7 @@ def test_parked_task_that_can_never_get_its_credits_fails_after_restart(host: Cl
     )  # fmt: skip
 
 
-def test_begun_task_of_ended_reservation_still_runs_after_restart(
-    host: Claimant,
-) -> None:
-    number = host.reserve(6).reservation
+def test_begun_task_of_ended_reservation_runs_after_restart(host: Claimant, number: int) -> None:
     (task,) = host.under(number, shots=2_000)
     host.assign()
     host.lose(host.state.tasks[task].worker)
@@ -337,23 +310,19 @@ def test_task_end_examines_only_next_two_parked_tasks(host: Claimant) -> None:
     host.scheduler.dispatch(host.now_ns)
     assert watched.seen == 2, "one that goes on, and one that does not"
     entries = forecast.target_info(host.state, "main"), reservation_info(host.state, item)
-    assert (entries[0].parked, entries[1].parked) == (997, 997)
-    assert watched.seen == 2
+    assert (entries[0].parked, entries[1].parked, watched.seen) == (997, 997, 2)
 
 
 def test_parked_tasks_that_can_never_get_their_credits_end_in_batches(host: Claimant) -> None:
-    number = host.reserve(1).reservation
-    first, *_ = host.under(number, 3 * reservations.MAX_ENDED)
+    first, *_ = host.under(host.reserve(1).reservation, 3 * reservations.MAX_ENDED)
     host.assign()
     host.finish([host.state.tasks[first]])
-    ended = host.keep(host.scheduler.dispatch(host.now_ns))
-    assert len(ended) == reservations.MAX_ENDED
+    assert len(host.keep(host.scheduler.dispatch(host.now_ns))) == reservations.MAX_ENDED
     host.settle()
     assert not host.state.tasks
 
 
-def test_restart_after_release_cancels_only_tasks_that_had_not_begun(host: Claimant) -> None:
-    number = host.reserve(6).reservation
+def test_restart_after_release_cancels_only_unbegun_tasks(host: Claimant, number: int) -> None:
     ran_before, never_ran = host.under(number, 2, shots=2_000)
     host.state.tasks[ran_before].attempts = 1
     item, ledger = host.ledger[number], host.state.reservations

@@ -1,7 +1,5 @@
 """Fair order between owners: a flood of one does not keep another waiting, however it is made."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
@@ -50,19 +48,15 @@ def owners(records: list[TaskRecord]) -> str:
 
 @pytest.mark.parametrize("cost_us", [ALONE_US, 100.0])
 @pytest.mark.parametrize("priority", [-60, 0, 60])
-def test_later_owner_is_not_delayed_by_many_queued_tasks_of_another(
-    cost_us: float, priority: int
-) -> None:
+def test_later_owner_is_not_delayed_by_many_tasks_of_another(cost_us: float, priority: int) -> None:
     machine = CheckedScheduler(workers=1)
     submit(machine, "a", 2_000, cost_us, priority)
     machine.now_ns += 600 * SECOND
     submit(machine, "b", 1, cost_us)
-    first = sent(machine, passes=2)
-    assert "b" in owners(first)
+    assert "b" in owners(sent(machine, passes=2))
 
 
-def test_owners_get_equal_work_not_equal_numbers_of_tasks() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_owners_get_equal_work_not_equal_numbers_of_tasks(machine: CheckedScheduler) -> None:
     submit(machine, "a", 40, 20_000.0)
     submit(machine, "b", 400, 2_000.0)
     machine.now_ns += SECOND
@@ -71,8 +65,7 @@ def test_owners_get_equal_work_not_equal_numbers_of_tasks() -> None:
     assert abs(work["a"] - work["b"]) <= 40_000.0
 
 
-def test_owner_that_was_idle_gets_equal_share_and_no_more() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_owner_that_was_idle_gets_equal_share_and_no_more(machine: CheckedScheduler) -> None:
     submit(machine, "a", 100)
     submit(machine, "b", 100)
     sent(machine, passes=40)
@@ -81,8 +74,7 @@ def test_owner_that_was_idle_gets_equal_share_and_no_more() -> None:
     assert abs(following.count("c") - len(following) / 3) <= 1
 
 
-def test_priorities_reorder_only_tasks_of_same_owner() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_priorities_reorder_only_tasks_of_same_owner(machine: CheckedScheduler) -> None:
     submit(machine, "a", 3, priority=5)
     (low,) = submit(machine, "b")
     (high,) = submit(machine, "b", priority=1)
@@ -91,24 +83,21 @@ def test_priorities_reorder_only_tasks_of_same_owner() -> None:
     assert order.index(high) < order.index(low) <= 3
 
 
-def test_priority_of_service_user_orders_its_tasks_against_other_owners() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_priority_of_service_user_counts_against_other_owners(machine: CheckedScheduler) -> None:
     submit(machine, "a", 3)
     submit(machine, "", 3, priority=1)
     submit(machine, "", 3, priority=-1)
     assert owners(sent(machine)) == "---aaa---"
 
 
-def test_urgent_tasks_of_service_user_alternate_with_aged_tasks_of_other_owner() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_urgent_tasks_of_service_user_alternate_with_aged_ones(machine: CheckedScheduler) -> None:
     submit(machine, "a", 20)
     machine.now_ns += 61 * SECOND
     submit(machine, "", 20, priority=1)
     assert owners(sent(machine))[:6].count("a") == 3
 
 
-def test_listed_queue_order_equals_dispatch_order() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_listed_queue_order_equals_dispatch_order(machine: CheckedScheduler) -> None:
     submit(machine, "a", 5)
     submit(machine, "b", 3)
     listed = [record.number for record in machine.state.pools["main"].queue]
@@ -119,8 +108,7 @@ def test_listed_queue_order_equals_dispatch_order() -> None:
 def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
     devices.set_queue_policy(machine.state, "main", policy, ())
-    limits = OwnerLimits(max_running_slots=1)
-    machine.state.quotas.set({"a": limits}, CLIENT_LIMITS)
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
     submit(machine, "a", 8)
     submit(machine, "b", 8)
     machine.assign()

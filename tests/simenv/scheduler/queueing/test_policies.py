@@ -1,7 +1,5 @@
 """Queueing policies, and the heads of lanes."""
 
-from __future__ import annotations
-
 import random
 
 import msgspec
@@ -44,8 +42,7 @@ def _submit_as(machine: CheckedScheduler, owner: str, count: int, cost: float = 
     return list(range(batch.first, batch.first + count))
 
 
-def test_one_priority_step_is_worth_one_minute_of_waiting() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_one_priority_step_is_worth_one_minute_of_waiting(machine: CheckedScheduler) -> None:
     (old,) = machine.submit(cost=ALONE)
     machine.now_ns += 59 * SECOND
     (urgent,) = machine.submit(cost=ALONE, priority=1)
@@ -55,18 +52,15 @@ def test_one_priority_step_is_worth_one_minute_of_waiting() -> None:
     assert _ran(machine) == [urgent, old, late]
 
 
-def test_aged_task_runs_before_many_later_tasks_of_higher_priority() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_aged_task_runs_before_later_tasks_of_higher_priority(machine: CheckedScheduler) -> None:
     (old,) = machine.submit(priority=-1)
     machine.now_ns += 70 * SECOND
     urgent = machine.submit(300)
     ran = _ran(machine)
-    assert ran[0] == old
-    assert ran[1:] == urgent
+    assert (ran[0], ran[1:]) == (old, urgent)
 
 
-def test_highest_priority_is_worth_less_than_two_hours_of_waiting() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_highest_priority_is_worth_less_than_two_hours(machine: CheckedScheduler) -> None:
     (old,) = machine.submit()
     machine.now_ns += 7_100 * SECOND
     (urgent,) = machine.submit(priority=10**6)
@@ -85,22 +79,18 @@ def test_priority_credit_grows_strictly_and_stays_below_two_hours() -> None:
     assert worth[:61] == [60 * SECOND * step for step in range(61)]
 
 
-def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority() -> None:
-    machine = CheckedScheduler(workers=1)
-    entries = []
+def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority(machine: CheckedScheduler) -> None:
+    rows = []
     for seconds in range(6):
         machine.now_ns = (1_000 + 20 * seconds) * SECOND
-        entries += machine.submit(3, priority=seconds % 2)
+        rows += machine.submit(3, priority=seconds % 2)
     machine.hear()
-    keys = {n: machine.state.tasks[n].batch for n in entries}
-    by_age = sorted(
-        entries, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND
-    )
+    keys = {n: machine.state.tasks[n].batch for n in rows}
+    by_age = sorted(rows, key=lambda n: keys[n].accepted_ns - keys[n].terms.priority * 60 * SECOND)
     assert _ran(machine) == by_age
 
 
-def test_fifo_ignores_priorities() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_fifo_ignores_priorities(machine: CheckedScheduler) -> None:
     _order(machine, "fifo")
     entries = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
     assert _ran(machine) == entries
@@ -121,17 +111,11 @@ def test_ordered_policy_applies_its_keys_in_given_order() -> None:
         assert _ran(machine) == list(expected), keys
 
 
-def test_round_robin_alternates_between_owners() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_round_robin_alternates_owners_also_within_chunks(machine: CheckedScheduler) -> None:
     _order(machine, "round_robin")
     first = _submit_as(machine, "ann", 4)
     second = _submit_as(machine, "bob", 2)
-    ran = _ran(machine)
-    assert ran == [first[0], second[0], first[1], second[1], first[2], first[3]]
-
-
-def test_round_robin_alternates_owners_within_chunk() -> None:
-    machine = CheckedScheduler(workers=1)
+    assert _ran(machine) == [first[0], second[0], first[1], second[1], first[2], first[3]]
     _order(machine, "round_robin")
     first, second = _submit_as(machine, "ann", 50, 10.0), _submit_as(machine, "bob", 50, 10.0)
     (send, *_) = machine.assign()
@@ -140,8 +124,7 @@ def test_round_robin_alternates_owners_within_chunk() -> None:
 
 
 @pytest.mark.parametrize("policy", ["priority", "fifo", "ordered", "round_robin"])
-def test_task_of_lost_worker_returns_to_front_of_queue(policy: str) -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_of_lost_worker_returns_to_front(machine: CheckedScheduler, policy: str) -> None:
     _order(machine, policy)
     first = machine.submit(1, cost=9_000.0)
     machine.assign()
@@ -171,12 +154,10 @@ def test_policy_changes_lose_no_tasks() -> None:
         for send in machine.assign():
             machine.finish(send.records)
         machine.now_ns += 20 * SECOND
-    ended = [ending.record.number for ending in machine.endings]
-    assert sorted(ended) == sorted(left)
+    assert sorted([ending.record.number for ending in machine.endings]) == sorted(left)
 
 
-def test_policy_of_pool_overrides_policy_of_all_devices() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_policy_of_pool_overrides_policy_of_all_devices(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "", "fifo", ())
     assert forecast.target_info(machine.state, "main").policy == "fifo"
     _order(machine, "priority")
@@ -248,7 +229,5 @@ def test_queue_head_has_least_aged_priority_of_all_lanes_after_random_events(see
                 sent.append(waiting.pop(head.number))
         for allow_long in (True, False):
             heads = [lanes.head(allow_long) for lanes in queue._lanes.values()]
-            least = min(
-                (each for each in heads if each is not None), key=aged_priority, default=None
-            )
+            least = min((h for h in heads if h is not None), key=aged_priority, default=None)
             assert queue.head(allow_long) is least

@@ -1,11 +1,10 @@
 """Times of circuits, and admission policies."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import route
 from claimant import WORK, Claimant
+from failing import fails
 
 from simenv.errors import NotReservedError, OptionError
 from simenv.model import (
@@ -69,23 +68,19 @@ def machine(**changes: object) -> DeviceInfo:
     return msgspec.structs.replace(info, **changes)
 
 
-def test_wide_circuits_take_units_by_their_cost() -> None:
+def test_units_follow_cost_and_learned_factor() -> None:
     host = without_profile()
     narrow = host.reserve(workload=NARROW)
     wide = host.reserve(workload=WIDE)
     assert narrow.units == 1
     assert wide.units > 1_000, "26 qubits have 2**22 times the amplitudes of 4"
     assert wide.estimated_total_ns > 1_000 * narrow.estimated_total_ns
-
-
-def test_learned_factor_scales_the_estimate() -> None:
     host = without_profile()
     before = host.reserve(workload=WIDE).estimated_total_ns
     wide = route(1_000.0, num_qubits=26)
     for _ in range(50):
         host.state.estimator.observe(wide, TaskSpec(b"", 1_000, 1), 1, 3_000)
-    after = host.reserve(workload=WIDE).estimated_total_ns
-    assert after == pytest.approx(3 * before, rel=0.01)
+    assert host.reserve(workload=WIDE).estimated_total_ns == pytest.approx(3 * before, rel=0.01)
 
 
 def test_reservation_holds_its_circuits_after_costs_were_learned() -> None:
@@ -105,7 +100,7 @@ def test_reservation_holds_its_circuits_after_costs_were_learned() -> None:
     assert info.credits_consumed == info.credits_reserved, "the time of a run is not the price"
 
 
-def test_task_that_never_ran_returns_all_its_units() -> None:
+def test_units_return_where_a_task_never_ran_or_took_less() -> None:
     host = without_profile()
     host.policy("credit", total_credits=10**9)
     number = host.reserve(workload=msgspec.structs.replace(WIDE, count=2)).reservation
@@ -113,9 +108,6 @@ def test_task_that_never_ran_returns_all_its_units() -> None:
     host.keep(cancel(host.state, [task], host.now_ns)[1])
     host.settle()
     assert host.ledger[number].info(0).credits_consumed == 0
-
-
-def test_program_with_a_global_phase_takes_what_was_named() -> None:
     host = without_profile()
     host.policy("credit", total_credits=10**9)
     for work in (WIDE, NARROW, Workload(qubits=2, gates_1q=1, measurements=2, shots=1)):
@@ -170,15 +162,12 @@ CHAIN = DeviceInfo(
 
 @pytest.mark.parametrize("pace", [False, True], ids=["emulated", "paced"])
 @pytest.mark.parametrize(("gates_1q", "gates_2q"), [(30, 6), (90, 6), (200, 40)])
-def test_device_holds_what_compilation_makes_of_the_reserved_circuits(
-    gates_1q: int, gates_2q: int, *, pace: bool
-) -> None:
+def test_device_holds_compiled_circuits(gates_1q: int, gates_2q: int, *, pace: bool) -> None:
     """Six gates on pairs become up to 40 on a chain."""
     pools = (PoolSpec("main", "any", device="chip", pace=pace),)
     host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6))
     host.policy("credit", total_credits=10**6)
-    named = Workload(20, 5, 9, 12, 6, 5, 2_000)
-    number = host.reserve(workload=named).reservation
+    number = host.reserve(workload=Workload(20, 5, 9, 12, 6, 5, 2_000)).reservation
     made = Workload(1, 7, 0, gates_1q, gates_2q, 5, 2_000)
     shot_ns = 250e3 + 1_000 + 40 * gates_1q / 5 + 400 * gates_2q / 2
     timed = route(10.0, device_shot_ns=shot_ns, device_overhead_ns=1e6, paced=pace)
@@ -193,7 +182,7 @@ def test_device_holds_what_compilation_makes_of_the_reserved_circuits(
         host.under(number, 1, 2_000, work=larger, terms=COMPILED, routed=slow)
 
 
-def test_long_delays_on_a_paced_device_take_more_than_the_named_circuit() -> None:
+def test_times_of_a_paced_device_follow_delays_and_clock() -> None:
     pools = (PoolSpec("main", "any", device="chip", pace=True),)
     host = without_profile(pools, figures_of(CHAIN, reset_ns=250e3))
     host.policy("credit", total_credits=10**6)
@@ -201,9 +190,6 @@ def test_long_delays_on_a_paced_device_take_more_than_the_named_circuit() -> Non
     slow = route(10.0, device_shot_ns=100e6, paced=True)
     with pytest.raises(NotReservedError, match="this takes"):
         host.under(number, 1, 2_000, work=Workload(1, 5, 0, 12, 6, 5), routed=slow)
-
-
-def test_estimate_of_a_paced_device_is_near_its_clock() -> None:
     figures = figures_of(CHAIN, reset_ns=250e3, overhead_ns=1e6)
     times = DeviceTimes(
         (PoolSpec("chip", "any", device="chip", pace=True),), Estimator(), lambda _pool: figures
@@ -226,8 +212,7 @@ def test_small_circuits_take_parts_of_a_unit() -> None:
 
 
 def test_wider_request_than_the_device_is_rejected_with_both_widths() -> None:
-    pools = (PoolSpec("main", "any", device="chip"),)
-    host = without_profile(pools, figures_of(CHAIN))
+    host = without_profile((PoolSpec("main", "any", device="chip"),), figures_of(CHAIN))
     decision = host.reserve(workload=msgspec.structs.replace(WORK, qubits=60))
     assert (decision.status, decision.code) == ("rejected", AdmissionReason.TOO_LARGE)
     assert decision.message == "60 qubits are asked for; main has 9"
@@ -268,10 +253,8 @@ def test_hardware_time_uses_mean_durations_of_its_operations() -> None:
     task = route(engine="hardware", pool="qpu")
     size = ProgramSize(msgspec.structs.replace(work, count=1))
     granted = request, 630_000
-    price = described.task_ns(*granted, task, TaskSpec(b"", 100, 1), size, TaskOptions())
-    assert price == 315_000
-    double = described.task_ns(*granted, task, TaskSpec(b"", 200, 1), size, TaskOptions())
-    assert double == 630_000
+    assert described.task_ns(*granted, task, TaskSpec(b"", 100, 1), size, TaskOptions()) == 315_000
+    assert described.task_ns(*granted, task, TaskSpec(b"", 200, 1), size, TaskOptions()) == 630_000
     silent = DeviceTimes(pools, Estimator(), lambda _pool: None)
     assert silent.workload_ns("qpu", work) is None, "the profile holds"
     bare = figures_of(machine(operations=(), qubits=()))
@@ -316,19 +299,13 @@ def terms(name: str, **fields: int) -> DeviceTerms:
     return DeviceTerms(PROFILE, policy=AdmissionPolicy(name, **fields))  # type: ignore[arg-type]
 
 
-def test_circuit_time_is_sum_of_gate_times_for_each_shot() -> None:
+def test_time_of_circuits_counts_shots_and_overheads_and_units() -> None:
     work = Workload(gates_1q=7, gates_2q=3, measurements=2, shots=100)
     assert policies.circuits_ns(work, PROFILE) == (7 * 30 + 3 * 300 + 2 * 1_000) * 100
-
-
-def test_transfer_and_overheads_count_once_per_circuit_not_per_shot() -> None:
     work = Workload(gates_1q=7, gates_2q=3, measurements=2, shots=100)
     each = (7 * 30 + 3 * 300 + 2 * 1_000) * 100 + (7 * 2 + 3 * 3 + 2 * 5) + 1_230
     assert policies.circuits_ns(work, RICH) == each
     assert policies.circuits_ns(msgspec.structs.replace(work, count=4), RICH) == 4 * each
-
-
-def test_unit_is_time_of_one_baseline_circuit_whatever_its_count() -> None:
     assert policies.unit_ns(PROFILE) == 8_600_000
     changed = msgspec.structs.replace(PROFILE, baseline=Workload(9, 5, 10, 20, 10, 5, 1_000))
     assert policies.unit_ns(changed) == 8_600_000
@@ -342,30 +319,24 @@ def test_units_are_rounded_up_and_at_least_one(total_ns: int, units: int) -> Non
     assert policies.units_of(total_ns, 8_600_000) == units
 
 
-def test_exact_run_costs_one_unit() -> None:
+def test_exact_runs_cost_a_unit_and_unlimited_accepts_all() -> None:
     total_ns = policies.circuits_ns(Workload(gates_1q=100, shots=0), PROFILE)
     assert (total_ns, policies.units_of(total_ns, policies.unit_ns(PROFILE))) == (0, 1)
+    result = policies.evaluate(
+        CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
+    )
+    assert (result.status, result.code, result.credits, result.rate) == ("accepted", 1, 0, 0)
 
 
-def test_credit_capacity_is_configured_or_derived_from_time_span() -> None:
+def test_capacity_of_credits_and_rates_is_configured_or_derived() -> None:
     assert policies.credit_capacity(terms("credit", total_credits=5)) == 5
     span = msgspec.structs.replace(PROFILE, time_span_ns=SECOND)
     assert policies.credit_capacity(DeviceTerms(span)) == 116  # 10^9 / 8.6 * 10^6 = 116.28
     own = msgspec.structs.replace(PROFILE, total_credits=9)
     assert policies.credit_capacity(DeviceTerms(own)) == 9
-
-
-def test_rate_capacity_is_configured_or_derived_from_time_span_rounded_up() -> None:
     assert policies.rate_capacity(terms("rate", device_rate=7, time_span_ns=SECOND)) == 7
     span = msgspec.structs.replace(PROFILE, time_span_ns=SECOND)
     assert policies.rate_capacity(DeviceTerms(span)) == 117
-
-
-def test_unlimited_policy_accepts_whatever_is_reserved() -> None:
-    result = policies.evaluate(
-        CostEstimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
-    )
-    assert (result.status, result.code, result.credits, result.rate) == ("accepted", 1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -448,8 +419,7 @@ def test_profile_with_out_of_range_number_is_refused(field: str, value: int) -> 
 @pytest.mark.parametrize("field", Workload.__struct_fields__)
 def test_workload_with_out_of_range_number_is_refused(field: str, value: int) -> None:
     wrong = msgspec.structs.replace(Workload(), **{field: value})
-    with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_request(ask(workload=wrong))
+    fails(OptionError, f"{field} = {value}", check_request, ask(workload=wrong))
     with pytest.raises(OptionError, match=f"{field} = {value}"):
         check_profile("", msgspec.structs.replace(PROFILE, baseline=wrong))
 
@@ -459,26 +429,18 @@ def test_workload_with_out_of_range_number_is_refused(field: str, value: int) ->
     "field", ["ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns", "workers"]
 )
 def test_reservation_request_with_out_of_range_number_is_refused(field: str, value: int) -> None:
-    with pytest.raises(OptionError, match=f"{field} = {value}"):
-        check_request(ask(**{field: value}))
+    fails(OptionError, f"{field} = {value}", check_request, ask(**{field: value}))
 
 
-def test_reservation_request_with_oversized_or_unknown_text_is_refused() -> None:
+def test_oversized_requests_and_baselines_without_time_are_refused() -> None:
     for field in ("request_id", "device", "scope", "user", "job"):
-        with pytest.raises(OptionError, match=f"{field} has 256 characters"):
-            check_request(ask(**{field: "x" * 256}))
-    with pytest.raises(OptionError, match="metadata"):
-        check_request(ask(metadata=(("k", "v" * 20_000),)))
+        fails(OptionError, f"{field} has 256 characters", check_request, ask(**{field: "x" * 256}))
+    fails(OptionError, "metadata", check_request, ask(metadata=(("k", "v" * 20_000),)))
     with pytest.raises(OptionError, match="metadata"):
         check_request(ask(metadata=tuple((str(k), "") for k in range(65))))
-    with pytest.raises(OptionError, match="workload_kind"):
-        check_request(ask(workload_kind="classical"))
-
-
-def test_a_baseline_that_takes_no_time_is_refused() -> None:
+    fails(OptionError, "workload_kind", check_request, ask(workload_kind="classical"))
     idle = msgspec.structs.replace(PROFILE, baseline=Workload(shots=0))
-    with pytest.raises(OptionError, match="baseline circuit would take 0 ns"):
-        check_profile("", idle)
+    fails(OptionError, "baseline circuit would take 0 ns", check_profile, "", idle)
 
 
 @pytest.mark.parametrize(
@@ -498,5 +460,4 @@ def test_a_baseline_that_takes_no_time_is_refused() -> None:
     ],
 )
 def test_incomplete_or_inconsistent_policy_is_refused(policy: AdmissionPolicy, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        check_policy("main", policy, PROFILE)
+    fails(OptionError, words, check_policy, "main", policy, PROFILE)

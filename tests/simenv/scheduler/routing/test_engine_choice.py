@@ -1,13 +1,12 @@
 """Which engine `auto` takes, with which words, and what it says when none can."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
@@ -91,9 +90,7 @@ def routed(
     ],
     ids=["5", "13", "1000", "pi/2", "0.3", "tangle20", "24", "chain25", "200", "chain22", "knot22"],
 )
-def test_auto_chooses_expected_engine_and_states_reason(
-    circuit: Circuit, engine: str, words: str
-) -> None:
+def test_auto_chooses_engine_and_states_reason(circuit: Circuit, engine: str, words: str) -> None:
     result = routed(circuit)
     assert result.engine == engine
     assert result.reason.startswith("auto: ")
@@ -116,15 +113,12 @@ def test_engines_behind_first_able_one_are_not_considered(monkeypatch: pytest.Mo
     assert "mps" not in names
 
 
-def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:
+def test_wide_entanglement_takes_mps_in_order_of_its_bonds() -> None:
     assert routed(tangle(16)).engine == "statevector"
     assert routed(tangle(16), memory_bytes=2**30).engine == "statevector"
     narrow = measured(chain(18, angle=0.3))
     assert routed(narrow).engine == "statevector"
     assert routed(narrow, memory_bytes=68 * 2**20).engine == "mps"
-
-
-def test_qubits_are_ordered_before_their_bonds_are_bounded() -> None:
     result = routed(tangle(60))
     assert result.engine == "mps"
     assert "at most 2^1 values" in result.reason
@@ -166,35 +160,28 @@ def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
         assert each in caught.value.hint
 
 
-def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_engine_is_not_chosen_and_hinted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "_installed", lambda modules: modules == ("numba",))
     assert routed(measured(chain(13))).engine == "statevector"
     tried = ChainTrial(bond=257, done=False)
     grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.choose(grown, TaskOptions(), POOLS, LIMITS)
-    assert "pip install 'simenv[stabilizer]'" in caught.value.hint
+    error = fails(InfeasibleError, "", engine_choice.choose, grown, TaskOptions(), POOLS, LIMITS)
+    assert "pip install 'simenv[stabilizer]'" in error.hint
     for engine, extra in (
         ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
     ):  # fmt: skip
-        with pytest.raises(OptionError, match="not installed here") as named:
+        with pytest.raises(OptionError, match="not installed") as named:
             routed(measured(chain(3)), TaskOptions(engine=engine))
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 
 
-def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
+def test_gates_that_no_engine_takes_are_named_with_their_cost() -> None:
     changed = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.choose(changed, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
     for each in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
         assert each in caught.value.message
-
-
-def test_mps_refuses_gates_on_more_than_ten_qubits() -> None:
-    arrays = chain(60).add("mcx", range(10))
-    assert routed(measured(arrays)).engine == "mps"
+    assert routed(measured(chain(60).add("mcx", range(10)))).engine == "mps"
     with pytest.raises(InfeasibleError) as caught:
         routed(measured(chain(60).add("mcx", range(11))), TaskOptions(engine="mps"))
     assert "gates on at most 10 qubits, not on 11" in caught.value.message
@@ -229,12 +216,9 @@ def dynamic(width: int) -> Circuit:
     return measured(arrays)
 
 
-def test_auto_does_not_choose_stabilizer_for_conditional_circuits() -> None:
+def test_auto_takes_no_stabilizer_for_conditions_or_parameters() -> None:
     assert routed(dynamic(20)).engine == "statevector"
     assert routed(dynamic(20), TaskOptions(engine="stabilizer")).engine == "stabilizer"
-
-
-def test_auto_does_not_choose_stabilizer_for_free_parameters() -> None:
     arrays = chain(20).add("rz", [3], (), [0.0])
     arrays.free(0)
     circuit = measured(arrays)
@@ -277,7 +261,7 @@ def test_engine_choice_depends_on_angles_only_where_they_decide() -> None:
     assert not hangs(tangle(13))  # a T gate settles it
 
 
-def test_task_goes_to_pool_of_its_engine() -> None:
+def test_tasks_go_to_pools_of_able_engines() -> None:
     pools = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("drill", "fault"))
 
     def pool_of(engine: str) -> str:
@@ -286,9 +270,6 @@ def test_task_goes_to_pool_of_its_engine() -> None:
 
     table = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
-
-
-def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
     result = engine_choice.candidates(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [each.engine for each in result] == ["stabilizer", "mps", "statevector", "contraction"]
     assert [each.route is not None for each in result] == [True, True, False, False]
@@ -302,16 +283,13 @@ def test_circuit_above_operation_limit_is_refused() -> None:
     light = profile(measured(chain(30, angle=0.3)))
     assert engine_choice.choose(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
     heavy = msgspec.structs.replace(light, gates_2q=10**8, bond_bits=8, num_qubits=60)
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.choose(heavy, TaskOptions(), POOLS, LIMITS)
-    assert "5e+15 operations" in caught.value.hint
+    error = fails(InfeasibleError, "", engine_choice.choose, heavy, TaskOptions(), POOLS, LIMITS)
+    assert "5e+15 operations" in error.hint
     assert isinstance(heavy, Profile)
 
 
 @pytest.mark.parametrize(("rank", "place"), [(-1, 0), (99, -1)])
-def test_added_engine_card_is_considered_by_its_auto_rank(
-    rank: int, place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_added_card_is_considered(rank: int, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     aer = catalog.card("aer")
     new = msgspec.structs.replace(
         aer, name="new", auto=catalog.AutoChoice(lambda _profile, _num_qubits: rank)
@@ -319,8 +297,7 @@ def test_added_engine_card_is_considered_by_its_auto_rank(
     cards = (*catalog.CARDS, new)
     monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
     considered = engine_choice.candidates(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
-    able = [each for each in considered if each.route is not None]
-    assert able[place].engine == "new"
+    assert [each for each in considered if each.route is not None][place].engine == "new"
     assert next(each.engine for each in considered if each.engine != "new") == "statevector"
 
 
@@ -332,7 +309,7 @@ def noisy(width: int, shots: int) -> Profile:
     return msgspec.structs.replace(profile(circuit), noise=noise)
 
 
-def test_cost_decides_between_density_matrix_and_trajectories() -> None:
+def test_noise_and_cost_select_the_engine() -> None:
     for width, shots, engine in ((5, 100_000, "densitymatrix"), (13, 1_000, "statevector")):
         considered = engine_choice.candidates(noisy(width, shots), TaskOptions(), POOLS, LIMITS)
         assert considered[0].engine == engine
@@ -340,18 +317,11 @@ def test_cost_decides_between_density_matrix_and_trajectories() -> None:
             assert f"{name} " in considered[0].text.partition("expected time with noise:")[2]
         refused = [each for each in considered if each.engine == "stabilizer"]
         assert all(each.route is None for each in refused)
-
-
-def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
     considered = engine_choice.candidates(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "mps"
     assert considered[0].route is not None
-
-
-def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
-    result = engine_choice.choose(noisy(13, 0), terms, POOLS, LIMITS)
-    assert result.engine == "densitymatrix"
+    assert engine_choice.choose(noisy(13, 0), terms, POOLS, LIMITS).engine == "densitymatrix"
 
 
 def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
@@ -364,9 +334,7 @@ def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
 
 @pytest.mark.parametrize("width", [1, 3, 8, 11, 16])
 @pytest.mark.parametrize("shots", [1_024, 1_048_576])
-def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
-    width: int, shots: int
-) -> None:
+def test_route_of_circuit_with_noise_is_the_first_considered(width: int, shots: int) -> None:
     circuit = measured(chain(width, angle=0.3))
     for locations in (5, 50, 500):  # of one shape: what is known of the first holds for the others
         kinds = frozenset({"kraus", "readout"})

@@ -1,9 +1,8 @@
 """Tasks of several ranks beside small ones: their pools, their claims, whose turn it is."""
 
-from __future__ import annotations
-
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
+from failing import fails
 from simulation import Simulation
 
 from launcher.base import Share
@@ -43,8 +42,7 @@ def test_gang_holds_one_slot_per_rank() -> None:
     with_gang(machine)
     (send,) = machine.assign()
     assert (send.slots, send.memory_bytes) == (1, 2**28)
-    assert machine.state.workers["main.x4-0"].slots == 4
-    assert machine.state.free_slots == 2
+    assert (machine.state.workers["main.x4-0"].slots, machine.state.free_slots) == (4, 2)
     machine.finish(send.records)
     assert machine.state.free_slots == 6
 
@@ -87,8 +85,7 @@ def test_small_task_is_not_sent_to_node_claimed_by_gang() -> None:
     machine = CheckedScheduler(4, cluster(4, 4))
     machine.submit(4, cost=5e6)
     machine.tick(1.5)  # nothing else comes: all four start
-    result = machine.assign()
-    assert len(result) == 4
+    assert len(machine.assign()) == 4
     with_gang(machine)
     (share,) = gang_of(machine).shares
     assert share.ranks == 4
@@ -145,8 +142,7 @@ def small_beside_a_gang_behind_a_long_one(machine: CheckedScheduler, long_bytes:
 
 @pytest.mark.parametrize("long_bytes", [MIB, 700 * MIB], ids=["slots", "memory"])
 def test_small_tasks_run_while_gang_waits_for_long_task(long_bytes: int) -> None:
-    machine = CheckedScheduler(4, cluster(2, 2))
-    ran = small_beside_a_gang_behind_a_long_one(machine, long_bytes)
+    ran = small_beside_a_gang_behind_a_long_one(CheckedScheduler(4, cluster(2, 2)), long_bytes)
     assert len(ran) == 20
     assert not [name for name in ran if name.startswith("main.x4")]
 
@@ -177,8 +173,7 @@ def test_gang_that_leaves_other_nodes_free_starts_at_once() -> None:
 
 def test_memory_freed_by_small_tasks_goes_to_waiting_gang() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
-    small = route(200_000.0, memory_bytes=400 * MIB)
-    machine.submit(8, along=small)
+    machine.submit(8, along=route(200_000.0, memory_bytes=400 * MIB))
     first = machine.assign()
     machine.state.last_short_ns = 0
     machine.tick(12.0)
@@ -239,7 +234,7 @@ def test_idle_gang_is_retired_after_its_idle_time() -> None:
     assert [pool.name for pool in pool_infos(machine.state)] == ["main"]
 
 
-def test_idle_gang_runs_next_task_without_new_start() -> None:
+def test_idle_gangs_run_next_tasks_and_grow() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2)
     (send,) = machine.assign()
@@ -248,9 +243,6 @@ def test_idle_gang_runs_next_task_without_new_start() -> None:
     machine.tick()
     assert [send.worker for send in machine.assign()] == ["main.x2-0"]
     assert sum(isinstance(a, StartWorker) and a.pool == "main.x2" for a in machine.actions) == 1
-
-
-def test_memory_reservation_of_gang_grows_for_larger_task() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2, memory=100 * MIB)
     (send,) = machine.assign()
@@ -315,8 +307,7 @@ def test_pool_of_gang_that_never_starts_is_quarantined_with_reason() -> None:
 def test_scaling_on_demand_pool_is_refused() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     with_gang(machine, ranks=2)
-    with pytest.raises(OptionError, match="on demand"):
-        machine.scheduler.scale("main.x2", 1, 1)
+    fails(OptionError, "on demand", machine.scheduler.scale, "main.x2", 1, 1)
 
 
 def test_ranks_of_gang_stay_in_one_block_of_nodes() -> None:
@@ -335,9 +326,7 @@ def test_ranks_of_gang_stay_in_one_block_of_nodes() -> None:
 
 @pytest.mark.parametrize("slots", [(2, 2, 2), (4, 4, 4), (8,), (2, 2)])
 @pytest.mark.parametrize("memory", [256 * MIB, 512 * MIB])
-def test_slots_stay_busy_while_small_tasks_and_two_gangs_wait(
-    slots: tuple[int, ...], memory: int
-) -> None:
+def test_slots_stay_busy_while_tasks_and_gangs_wait(slots: tuple[int, ...], memory: int) -> None:
     workers = sum(slots)
     simulation = Simulation(cluster(*slots), PoolSpec("main", min=workers, max=workers))
     simulation.run(1.0, until_idle=False)

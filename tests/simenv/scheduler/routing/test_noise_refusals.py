@@ -1,10 +1,9 @@
 """Refusals of programs with noise name only what can run them."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
@@ -26,15 +25,12 @@ def relaxing(width: int) -> Profile:
         arrays.add("cx", [qubit, qubit + 1])
     for qubit in range(width):
         arrays.add("measure", [qubit], [qubit])
-    kinds = frozenset({"kraus", "readout"})
-    noise = NoiseProfile(kinds, 2 * width, width, 0.01, 0.005, width, 100)
+    noise = NoiseProfile(frozenset({"kraus", "readout"}), 2 * width, width, 0.01, 0.005, width, 100)
     return msgspec.structs.replace(profile(arrays.circuit()), noise=noise, bond_bits=width // 2)
 
 
 def refusal(width: int, terms: TaskOptions) -> InfeasibleError:
-    with pytest.raises(InfeasibleError) as caught:
-        engine_choice.choose(relaxing(width), terms, POOLS, LIMITS)
-    return caught.value
+    return fails(InfeasibleError, "", engine_choice.choose, relaxing(width), terms, POOLS, LIMITS)
 
 
 @pytest.mark.parametrize("width", [5, 40, 4_000])
@@ -49,13 +45,9 @@ def test_twirl_lets_stabilizer_take_relaxation(width: int) -> None:
     assert "without its option twirl=1" in refusal(width, without).message
 
 
-def test_hint_names_the_engine_that_auto_takes() -> None:
+def test_hint_names_an_able_engine_or_says_why_none() -> None:
     taken = engine_choice.choose(relaxing(5), TaskOptions(), POOLS, LIMITS).engine
-    hint = refusal(5, STABILIZER).hint
-    assert hint == f"ask for another engine: engine='auto' takes {taken!r}"
-
-
-def test_hint_says_why_no_other_engine_can_run_it() -> None:
+    assert refusal(5, STABILIZER).hint == f"ask for another engine: engine='auto' takes {taken!r}"
     for engine in ("stabilizer", "mps"):
         hint = refusal(4_000, TaskOptions(engine=engine)).hint
         assert hint.startswith("no other engine can run it here: statevector: ")
@@ -82,24 +74,18 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
         (1, ("expectation",), "'stabilizer' has no expectation values"),
     ],
 )
-def test_refusal_for_options_is_that_of_an_engine_that_has_them(
-    twirl: int, outputs: tuple[str, ...], text: str
-) -> None:
+def test_refusal_is_of_an_able_engine(twirl: int, outputs: tuple[str, ...], text: str) -> None:
     terms = TaskOptions(options=(("twirl", twirl),), outputs=outputs)
-    with pytest.raises(SimenvError, match=text):
-        engine_choice.choose(relaxing(5), terms, POOLS, LIMITS)
+    fails(SimenvError, text, engine_choice.choose, relaxing(5), terms, POOLS, LIMITS)
 
 
 def test_hint_for_a_pool_of_one_engine_leaves_the_pool_out() -> None:
-    terms = TaskOptions(pool="tableaux")
-    hint = refusal(5, terms).hint
+    hint = refusal(5, TaskOptions(pool="tableaux")).hint
     assert hint.startswith("ask for another engine: engine='auto' without a pool takes ")
 
 
 @pytest.mark.parametrize("options", [(), (("twirl", 1),)])
-def test_stabilizer_gives_no_expectation_values_with_noise(
-    options: tuple[tuple[str, int], ...],
-) -> None:
+def test_stabilizer_has_no_expectation_with_noise(options: tuple[tuple[str, int], ...]) -> None:
     plain = relaxing(40)
     assert plain.noise is not None
     noise = msgspec.structs.replace(plain.noise, kinds=frozenset({"pauli"}))

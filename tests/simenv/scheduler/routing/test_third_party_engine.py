@@ -1,11 +1,10 @@
 """An engine of another distribution is listed, routed to and run without a change elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 from third_party_engine import FOLDER
 
 from simenv.model import PoolSpec, TaskOptions
@@ -61,8 +60,7 @@ def test_counts_of_a_seed_are_those_of_the_statevector_engine() -> None:
 def test_noise_is_refused_by_engines_without_it() -> None:
     noise = NoiseProgram(b"digest", frozenset({"pauli"}), None)  # type: ignore[arg-type]
     for name in ("dense", "aer"):
-        with pytest.raises(Unsupported, match="no pauli noise"):
-            registry.create(name).plan(bell(), noise, RunOptions())
+        fails(Unsupported, "no pauli", registry.create(name).plan, bell(), noise, RunOptions())
 
 
 @pytest.mark.usefixtures("installed")
@@ -72,25 +70,20 @@ def test_the_engine_runs_in_one_rank_and_takes_no_backend() -> None:
             return 2
 
     for context in (EngineContext(comm=TwoRanks()), EngineContext(backend=object())):
-        with pytest.raises(Unsupported):
-            registry.create("dense", context)
+        fails(Unsupported, "", registry.create, "dense", context)
 
 
 def test_without_its_distribution_the_engine_is_unknown() -> None:
-    with pytest.raises(UnknownEngine):
-        registry.create("dense")
+    fails(UnknownEngine, "", registry.create, "dense")
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_entry_point_that_names_no_card_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entry_point_of_no_card_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[simenv.engines]\nbroken = dense_engine:DenseEngine\n")
     monkeypatch.syspath_prepend(tmp_path)
     catalog.engine_cards.cache_clear()
-    with pytest.raises(Unsupported, match="'broken'"):
-        catalog.engine_cards()
+    fails(Unsupported, "'broken'", catalog.engine_cards)
     monkeypatch.undo()

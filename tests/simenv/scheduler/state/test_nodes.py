@@ -1,23 +1,14 @@
 """Nodes and crashes."""
 
-from __future__ import annotations
-
 from collections import Counter
 
-import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route
+from failing import fails
 from simulation import Simulation
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
-from simenv.scheduler.core import (
-    KillWorker,
-    Phase,
-    RecordEvent,
-    RetireWorker,
-    StartWorker,
-    WorkerHeartbeat,
-)
+from simenv.scheduler import core
 from simenv.scheduler.views.forecast import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -27,18 +18,15 @@ def where(machine: CheckedScheduler) -> Counter[str]:
 
 
 def notes(machine: CheckedScheduler) -> list[str]:
-    return [action.kind for action in machine.actions if isinstance(action, RecordEvent)]
+    return [action.kind for action in machine.actions if isinstance(action, core.RecordEvent)]
 
 
-def test_single_rank_workers_are_spread_evenly_over_nodes() -> None:
+def test_workers_and_circuits_are_spread_evenly_over_nodes() -> None:
     machine = CheckedScheduler(6, cluster(2, 2, 2))
     assert where(machine) == {"n1": 2, "n2": 2, "n3": 2}
-    starts = [a for a in machine.actions if isinstance(a, StartWorker)]
+    starts = [a for a in machine.actions if isinstance(a, core.StartWorker)]
     assert [a.start for a in starts] == [1, 2, 3, 4, 5, 6]
     assert all(len(a.shares) == 1 and a.shares[0].ranks == 1 for a in starts)
-
-
-def test_64_circuits_are_spread_evenly_over_three_equal_nodes() -> None:
     simulation = Simulation(cluster(2, 2, 2), PoolSpec("main", min=6, max=6))
     simulation.run(1.0, until_idle=False)
     task = simulation.submit(64, cost=50_000.0)
@@ -48,14 +36,11 @@ def test_64_circuits_are_spread_evenly_over_three_equal_nodes() -> None:
     assert len(counts) == 3
 
 
-def test_each_slot_of_node_is_granted_once() -> None:
+def test_each_slot_is_granted_once_and_one_left_to_short_tasks() -> None:
     machine = CheckedScheduler(9, cluster(2, 2, 2))
     machine.submit(9, cost=100_000.0)
     assert len(machine.assign()) == 6
     assert all(host.free_slots == 0 for host in machine.state.nodes.hosts.values())
-
-
-def test_long_tasks_leave_one_slot_of_each_node_free_while_short_tasks_come() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(1)
     for send in machine.assign():
@@ -66,15 +51,12 @@ def test_long_tasks_leave_one_slot_of_each_node_free_while_short_tasks_come() ->
     assert [s.slots for s in sends] == [1, 1]
 
 
-def test_wide_task_gets_slots_of_one_node_only() -> None:
+def test_wide_tasks_take_slots_and_memory_of_one_node() -> None:
     machine = CheckedScheduler(2, cluster(2, 4))
     machine.tick(5)
     machine.submit(1, cost=900_000.0)
     (send,) = machine.assign()
     assert send.slots == 4
-
-
-def test_task_is_not_sent_to_node_without_free_memory() -> None:
     machine = CheckedScheduler(2, cluster(1, 1))
     machine.submit(2, along=route(60_000.0, memory_bytes=2**29))
     assert len(machine.assign()) == 2
@@ -92,24 +74,22 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
     assert new > old
     scheduler, now_ns = machine.scheduler, machine.now_ns
     assert scheduler.worker_joined("main-0", old, "n1", 1, now_ns) is False
-    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", old), now_ns) == (False, [])
+    assert scheduler.heartbeat_received(core.WorkerHeartbeat("main-0", old), now_ns) == (False, [])
     assert scheduler.worker_lost("main-0", old, "exit 1", now_ns) == []
     assert scheduler.worker_joined("main-0", new, "n1", 1, now_ns) is True
-    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", new), now_ns) == (True, [])
+    assert scheduler.heartbeat_received(core.WorkerHeartbeat("main-0", new), now_ns) == (True, [])
 
 
 def test_worker_name_is_reused_only_after_its_process_ended() -> None:
-    machine = CheckedScheduler(1, cluster(2))
-    old = machine.start_of("main-0")
-    machine.keep(
-        machine.scheduler.worker_unusable("main-0", "it cannot be reached", machine.now_ns)
-    )
-    machine.tick(1.1)
-    assert list(machine.state.workers) == ["main-1"]
-    machine.keep(machine.scheduler.worker_lost("main-0", old, "signal 9", machine.now_ns))
-    machine.lose("main-1")
-    machine.tick(2.1)
-    assert list(machine.state.workers) == ["main-0"]
+    host = CheckedScheduler(1, cluster(2))
+    old = host.start_of("main-0")
+    host.keep(host.scheduler.worker_unusable("main-0", "it cannot be reached", host.now_ns))
+    host.tick(1.1)
+    assert list(host.state.workers) == ["main-1"]
+    host.keep(host.scheduler.worker_lost("main-0", old, "signal 9", host.now_ns))
+    host.lose("main-1")
+    host.tick(2.1)
+    assert list(host.state.workers) == ["main-0"]
 
 
 def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:
@@ -119,11 +99,11 @@ def test_drained_node_finishes_its_tasks_and_retires_its_workers() -> None:
     busy = machine.state.workers[send.worker]
     node = busy.host.node.name
     actions = machine.keep(machine.scheduler.drain_node(node, "disk", machine.now_ns))
-    assert [type(a) for a in actions] == [RecordEvent]  # the busy one finishes
+    assert [type(a) for a in actions] == [core.RecordEvent]  # the busy one finishes
     machine.revive()
     assert where(machine) == {({"n1", "n2"} - {node}).pop(): 2}
     assert len(machine.finish(send.records)) == 1
-    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    (retired,) = [a for a in machine.tick() if isinstance(a, core.RetireWorker)]
     assert (retired.worker, retired.start) == (busy.name, busy.start)
     machine.lose(busy.name, "exit 0")
     machine.submit(8, cost=60_000.0)
@@ -142,7 +122,7 @@ def test_worker_that_starts_on_drained_node_is_retired() -> None:
     machine.join(worker.name)
     machine.submit(1)
     assert machine.assign() == []
-    assert any(isinstance(a, RetireWorker) for a in machine.tick())
+    assert any(isinstance(a, core.RetireWorker) for a in machine.tick())
 
 
 def test_resumed_node_gets_workers_again() -> None:
@@ -161,11 +141,9 @@ def test_resumed_node_gets_workers_again() -> None:
 
 def test_draining_or_resuming_unknown_node_is_refused() -> None:
     machine = CheckedScheduler(1, cluster(2))
-    with pytest.raises(NotFoundError, match="'n9'") as caught:
-        machine.scheduler.drain_node("n9", "", machine.now_ns)
-    assert "nodes: n1; pools: main" in caught.value.hint
-    with pytest.raises(NotFoundError, match="'n9'"):
-        machine.scheduler.resume("n9")
+    error = fails(NotFoundError, "'n9'", machine.scheduler.drain_node, "n9", "", machine.now_ns)
+    assert "nodes: n1; pools: main" in error.hint
+    fails(NotFoundError, "'n9'", machine.scheduler.resume, "n9")
 
 
 def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
@@ -176,16 +154,15 @@ def test_lost_node_charges_neither_its_tasks_nor_its_pool() -> None:
         machine.begin(send.records[0])
         node = machine.state.workers[send.worker].host.node.name
         actions = machine.keep(machine.scheduler.node_lost(node, "no answer", machine.now_ns))
-        assert any(isinstance(a, KillWorker) for a in actions)
+        assert any(isinstance(a, core.KillWorker) for a in actions)
         machine.revive()
         machine.keep(machine.scheduler.node_back(node))
-    assert machine.endings == []
-    assert machine.state.tasks[number].deaths == 0
+    assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
     assert machine.state.pools["main"].failures == 0
     assert notes(machine).count("node.lost") == notes(machine).count("node.back") == 10
 
 
-def test_lost_node_gets_no_workers_until_it_is_back() -> None:
+def test_lost_nodes_get_no_workers_until_back_and_stay_drained() -> None:
     machine = CheckedScheduler(2, cluster(2, 2))
     machine.keep(machine.scheduler.node_lost("n1", "its daemon is gone", machine.now_ns))
     assert machine.scheduler.node_lost("n1", "again", machine.now_ns) == []
@@ -195,9 +172,6 @@ def test_lost_node_gets_no_workers_until_it_is_back() -> None:
     machine.keep(machine.scheduler.scale("main", 3, 3))
     machine.revive()
     assert where(machine) == {"n1": 1, "n2": 2}
-
-
-def test_drained_node_is_still_drained_after_loss_and_return() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     machine.keep(machine.scheduler.node_lost("n2", "off", machine.now_ns))
@@ -234,7 +208,7 @@ def test_one_silent_worker_does_not_make_its_node_lost() -> None:
     assert "worker.lost" in notes(machine)
 
 
-def test_failed_worker_start_is_retried_on_another_node() -> None:
+def test_starts_are_retried_on_other_configured_nodes() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.lose("main-0", blame=False)
     machine.tick(1.5)
@@ -244,12 +218,8 @@ def test_failed_worker_start_is_retried_on_another_node() -> None:
     machine.tick(2.5)
     (worker,) = machine.state.workers.values()
     assert worker.host.node.name != first
-
-
-def test_pool_uses_only_its_configured_nodes() -> None:
     spec = PoolSpec("main", min=3, max=3, nodes="n2,n3*")
-    machine = CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,))
-    assert set(where(machine)) == {"n2", "n3"}
+    assert set(where(CheckedScheduler(limits=cluster(2, 2, 2), specs=(spec,)))) == {"n2", "n3"}
 
 
 def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
@@ -257,16 +227,14 @@ def test_scaling_starts_and_retires_workers_but_not_busy_ones() -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     machine.keep(machine.scheduler.scale("main", 0, 1))
-    retired = [a.worker for a in machine.tick() if isinstance(a, RetireWorker)]
+    retired = [a.worker for a in machine.tick() if isinstance(a, core.RetireWorker)]
     assert len(retired) == 2
     assert send.worker not in retired
     machine.keep(machine.scheduler.scale("main", 4, 4))
-    assert sum(isinstance(a, StartWorker) for a in machine.tick()) == 3
-    with pytest.raises(NotFoundError, match="no pool 'other'") as caught:
-        machine.scheduler.scale("other", 1, 1)
-    assert "pools: main" in caught.value.hint
-    with pytest.raises(OptionError, match="is not a range"):
-        machine.scheduler.scale("main", 2, 1)
+    assert sum(isinstance(a, core.StartWorker) for a in machine.tick()) == 3
+    error = fails(NotFoundError, "no pool 'other'", machine.scheduler.scale, "other", 1, 1)
+    assert "pools: main" in error.hint
+    fails(OptionError, "is not a range", machine.scheduler.scale, "main", 2, 1)
 
 
 def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:
@@ -289,26 +257,23 @@ def test_pools_share_slots_evenly_when_one_has_many_tasks() -> None:
 
 def test_idle_worker_on_occupied_node_is_replaced_on_node_with_free_slot() -> None:
     specs = (PoolSpec("main", min=2, max=2), PoolSpec("other", min=1, max=1, nodes="n2"))
-    simulation = Simulation(cluster(1, 1, 1), *specs)
-    simulation.run(1.0, until_idle=False)
-    assert {w.host.node.name for w in simulation.state.workers.values() if w.pool == "main"} == {
+    run = Simulation(cluster(1, 1, 1), *specs)
+    run.run(1.0, until_idle=False)
+    assert {w.host.node.name for w in run.state.workers.values() if w.pool == "main"} == {
         "n1", "n2"
     }  # fmt: skip
     for pool, node in (("other", "n2"), ("main", "n1")):
-        (long,) = simulation.submit(along=route(900e6, pool=pool, max_slots=1))
-        simulation.run(0.1, until_idle=False)
-        assert simulation.ran_on[long] == node
-    (waits,) = simulation.submit(cost=1_000.0)
-    simulation.run(10.0, until_idle=False)
-    assert simulation.ran_on.get(waits) == "n3", (
-        "the one on n2 has no slot for a quarter of an hour"
-    )
-    assert len(simulation.state.pools["main"].workers) == 2
+        (long,) = run.submit(along=route(900e6, pool=pool, max_slots=1))
+        run.run(0.1, until_idle=False)
+        assert run.ran_on[long] == node
+    (waits,) = run.submit(cost=1_000.0)
+    run.run(10.0, until_idle=False)
+    assert run.ran_on.get(waits) == "n3", "the one on n2 has no slot for long"
+    assert len(run.state.pools["main"].workers) == 2
 
 
 def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
-    limits = cluster(2, 8)
-    machine = CheckedScheduler(1, limits)
+    machine = CheckedScheduler(1, cluster(2, 8))
     (worker,) = machine.state.workers.values()
     assert worker.host.node.name == "n2"  # the roomier one
     machine.keep(machine.scheduler.node_lost("n2", "off", machine.now_ns))
@@ -317,7 +282,7 @@ def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     machine.keep(machine.scheduler.node_back("n2"))
     (number,) = machine.submit(1, along=route(60_000.0, memory_bytes=3 * 2**30))
     assert machine.assign() == []
-    (retired,) = [a for a in machine.tick() if isinstance(a, RetireWorker)]
+    (retired,) = [a for a in machine.tick() if isinstance(a, core.RetireWorker)]
     machine.lose(retired.worker, "exit 0")
     machine.revive()
     (send,) = machine.assign()
@@ -325,21 +290,18 @@ def test_worker_is_moved_to_node_with_memory_for_waiting_task() -> None:
     assert machine.state.workers[send.worker].host.node.name == "n2"
 
 
-def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_lost_task_goes_to_the_front_with_its_next_attempt(machine: CheckedScheduler) -> None:
     first, second, third = machine.submit(3, cost=60_000.0)
     (send,) = machine.assign()
     machine.begin(send.records[0])
     machine.lose("main-0")
     machine.revive()
     (again,) = machine.assign()
-    assert again.records[0].number == first
-    assert again.records[0].attempts == 2
+    assert (again.records[0].number, again.records[0].attempts) == (first, 2)
     assert [r.number for r in machine.state.pools["main"].queue] == [second, third]
 
 
-def test_late_result_of_lost_attempt_is_ignored() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_late_result_of_lost_attempt_is_ignored(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     record = send.records[0]
@@ -353,8 +315,7 @@ def test_late_result_of_lost_attempt_is_ignored() -> None:
     assert len(machine.finish(again.records)) == 1
 
 
-def test_task_that_kills_three_workers_alone_fails_as_poison() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_task_that_kills_three_workers_alone_fails_as_poison(machine: CheckedScheduler) -> None:
     machine.submit(1)
     for _ in range(3):
         machine.assign()
@@ -366,8 +327,7 @@ def test_task_that_kills_three_workers_alone_fails_as_poison() -> None:
     assert "SIGSEGV" in ending.message
 
 
-def test_only_crashing_task_of_chunk_is_charged() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_only_crashing_task_of_chunk_is_charged(machine: CheckedScheduler) -> None:
     task = machine.submit(20)
     guilty = task[7]
     finished: set[int] = set()
@@ -391,13 +351,11 @@ def test_only_crashing_task_of_chunk_is_charged() -> None:
         if not machine.state.tasks:
             break
     poisoned = [e for e in machine.endings if e.state is TaskState.FAILED]
-    assert [e.record.number for e in poisoned] == [guilty]
-    assert finished == set(task) - {guilty}
+    assert ([e.record.number for e in poisoned], finished) == ([guilty], set(task) - {guilty})
     assert all(e.record.deaths == 0 for e in machine.endings if e.record.number != guilty)
 
 
-def test_suspect_tasks_are_sent_one_at_a_time() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_suspect_tasks_are_sent_one_at_a_time(machine: CheckedScheduler) -> None:
     machine.submit(10)
     machine.assign()
     machine.lose("main-0")
@@ -406,38 +364,33 @@ def test_suspect_tasks_are_sent_one_at_a_time() -> None:
     assert [len(send.records) for send in sends] == [1]
 
 
-def test_other_suspects_are_cleared_once_crashing_task_is_known() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_other_suspects_are_cleared_once_crashing_task_is_known(machine: CheckedScheduler) -> None:
     machine.submit(10)
     machine.assign()
     machine.lose("main-0")
     machine.revive()
     machine.assign()
     machine.lose("main-0")  # alone this time: it is the one
-    suspects = [r for r in machine.state.tasks.values() if r.incident]
-    assert len(suspects) == 1
+    assert len([r for r in machine.state.tasks.values() if r.incident]) == 1
 
 
-def test_running_task_is_charged_for_crash_and_prefetched_task_is_not() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_running_task_is_charged_for_crash_prefetched_one_not(machine: CheckedScheduler) -> None:
     machine.submit(2, cost=4_000.0)
     sends = machine.assign()
     assert len(sends) == 2
     machine.begin(sends[0].records[0])
     machine.lose("main-0")
     first, second = (machine.state.tasks[s.records[0].number] for s in sends)
-    assert (first.deaths, second.deaths) == (1, 0)
-    assert second.incident == 0
+    assert (first.deaths, second.deaths, second.incident) == (1, 0, 0)
 
 
-def test_worker_without_heartbeats_is_killed_and_its_task_requeued() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_without_heartbeats_is_killed_its_task_requeued(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     for _ in range(6):
         actions = machine.tick(2.0)
-    assert any(isinstance(action, KillWorker) for action in machine.actions)
-    assert machine.state.tasks[number].phase == Phase.WAITING
+    assert any(isinstance(action, core.KillWorker) for action in machine.actions)
+    assert machine.state.tasks[number].phase == core.Phase.WAITING
     assert actions is not None
 
 
@@ -457,46 +410,41 @@ def test_silent_hardware_worker_is_lost_only_without_a_task() -> None:
     assert any("silent for" in str(action) for action in machine.actions)
 
 
-def test_silent_worker_is_not_lost_after_service_was_suspended() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_silent_worker_is_not_lost_after_service_was_suspended(machine: CheckedScheduler) -> None:
     machine.submit(1, cost=60_000.0)
     machine.assign()
     machine.tick(3600.0)
     assert "main-0" in machine.state.workers
 
 
-def test_start_failures_back_off_and_end_in_quarantine() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_start_failures_back_off_and_end_in_quarantine(machine: CheckedScheduler) -> None:
     machine.lose("main-0", "exit 1")
     starts = 0
     for _ in range(300):
         for action in machine.tick(1.0):
-            if isinstance(action, StartWorker):
+            if isinstance(action, core.StartWorker):
                 starts += 1
                 machine.lose(action.worker, "exit 1")
     assert starts == 6
     assert machine.state.pools["main"].is_quarantined
-    notes = [a.kind for a in machine.actions if isinstance(a, RecordEvent)]
+    notes = [a.kind for a in machine.actions if isinstance(a, core.RecordEvent)]
     assert notes.count("pool.quarantined") == 1
 
 
-def test_a_worker_that_dies_with_a_task_is_replaced_at_once() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_worker_that_dies_with_a_task_is_replaced_at_once(machine: CheckedScheduler) -> None:
     machine.submit(1)
     machine.assign()
     machine.lose("main-0")
-    assert any(isinstance(action, StartWorker) for action in machine.tick())
+    assert any(isinstance(action, core.StartWorker) for action in machine.tick())
 
 
-def test_worker_that_gave_up_its_lease_charges_no_task() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_that_gave_up_its_lease_charges_no_task(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1)
     for _ in range(4):
         machine.assign()
         machine.lose("main-0", "exit 3", blame=False)
         machine.revive()
-    assert machine.endings == []
-    assert machine.state.tasks[number].deaths == 0
+    assert (machine.endings, machine.state.tasks[number].deaths) == ([], 0)
 
 
 def test_repeated_launcher_failures_back_off_worker_starts() -> None:
@@ -516,32 +464,29 @@ def test_repeated_launcher_failures_back_off_worker_starts() -> None:
     assert machine.state.pools["main"].failures == 0
 
 
-def test_worker_that_runs_none_of_its_tasks_is_replaced() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
-    heartbeat = WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
+    heartbeat = core.WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
     for _ in range(2):
         assert machine.scheduler.heartbeat_received(*heartbeat) == (True, [])
     machine.keep(machine.scheduler.heartbeat_received(*heartbeat)[1])
     record = machine.state.tasks[number]
-    assert (record.phase, record.deaths) == (Phase.WAITING, 0)
-    assert any(isinstance(action, KillWorker) for action in machine.actions)
+    assert (record.phase, record.deaths) == (core.Phase.WAITING, 0)
+    assert any(isinstance(action, core.KillWorker) for action in machine.actions)
 
 
-def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
     start = machine.start_of("main-0")
     for _ in range(20):
-        beat = WorkerHeartbeat("main-0", start, waiting=False)
+        beat = core.WorkerHeartbeat("main-0", start, waiting=False)
         assert machine.scheduler.heartbeat_received(beat, machine.now_ns) == (True, [])
     assert machine.state.tasks[number].worker == "main-0"
 
 
-def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_unannounced_task_seen_by_heartbeat_is_not_charged_alone(machine: CheckedScheduler) -> None:
     machine.submit(4, cost=10.0)
     machine.submit(1, cost=4_000.0)
     first, second = machine.assign()
@@ -552,8 +497,7 @@ def test_an_unannounced_task_seen_by_a_heartbeat_is_not_charged_alone() -> None:
     assert all(record.deaths == 0 for record in machine.state.tasks.values())
 
 
-def test_cancelling_all_suspects_closes_their_incident() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_cancelling_all_suspects_closes_their_incident(machine: CheckedScheduler) -> None:
     task = machine.submit(10)
     machine.assign()
     machine.lose("main-0")

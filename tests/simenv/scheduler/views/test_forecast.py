@@ -1,7 +1,5 @@
 """Forecasts, holdings and pending reasons."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
@@ -30,40 +28,36 @@ def _new(machine: CheckedScheduler, pool: str = "main") -> float:
     return result / 1e3 if result >= 0 else result
 
 
-def test_idle_pool_forecasts_no_wait() -> None:
-    machine = CheckedScheduler()
-    assert _new(machine) == 0
-    (task,) = machine.submit(cost=20_000.0)
-    assert _waits(machine, task) == [0]
+def test_idle_pool_forecasts_no_wait(pair: CheckedScheduler) -> None:
+    assert _new(pair) == 0
+    (task,) = pair.submit(cost=20_000.0)
+    assert _waits(pair, task) == [0]
 
 
-def test_forecast_counts_running_and_waiting_work() -> None:
-    machine = CheckedScheduler()
-    tasks = machine.submit(6, cost=20_000.0)
-    machine.assign()
-    machine.now_ns += 5 * MS
+def test_forecast_counts_running_and_waiting_work(pair: CheckedScheduler) -> None:
+    tasks = pair.submit(6, cost=20_000.0)
+    pair.assign()
+    pair.now_ns += 5 * MS
     # Each worker has one, with 15 ms left, and the next; two more wait.
-    assert _waits(machine, *tasks[2:]) == pytest.approx([15, 15, 35, 35])
-    assert _new(machine) == pytest.approx(55)
-    (worker, *_) = machine.state.workers.values()
-    assert worker.working_since_ns == machine.now_ns - 5 * MS
+    assert _waits(pair, *tasks[2:]) == pytest.approx([15, 15, 35, 35])
+    assert _new(pair) == pytest.approx(55)
+    (worker, *_) = pair.state.workers.values()
+    assert worker.working_since_ns == pair.now_ns - 5 * MS
 
 
-def test_forecast_follows_measured_pace_of_pool() -> None:
-    machine = CheckedScheduler()
-    machine.submit(60, cost=20_000.0)
+def test_forecast_follows_measured_pace_of_pool(pair: CheckedScheduler) -> None:
+    pair.submit(60, cost=20_000.0)
     for _ in range(20):
-        machine.assign()
-        machine.now_ns += 60 * MS  # of each a third is work
-        for worker in list(machine.state.workers.values()):
-            machine.finish(list(worker.held.values())[:1])
-    assert len(machine.state.tasks) == 20
-    assert _new(machine) == pytest.approx(20 * 60 / 2, rel=0.15)
-    assert machine.state.pools["main"].small.speed == 1  # of these nothing was learned
+        pair.assign()
+        pair.now_ns += 60 * MS  # of each a third is work
+        for worker in list(pair.state.workers.values()):
+            pair.finish(list(worker.held.values())[:1])
+    assert len(pair.state.tasks) == 20
+    assert _new(pair) == pytest.approx(20 * 60 / 2, rel=0.15)
+    assert pair.state.pools["main"].small.speed == 1  # of these nothing was learned
 
 
-def test_pace_of_small_tasks_is_learned_apart_from_large_ones() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_pace_of_small_tasks_is_learned_apart_from_large_ones(machine: CheckedScheduler) -> None:
     machine.submit(40, cost=100.0)
     machine.submit(1, cost=50_000.0)
     while len(machine.state.pools["main"].queue):
@@ -77,41 +71,37 @@ def test_pace_of_small_tasks_is_learned_apart_from_large_ones() -> None:
     assert pool.large.speed == 1
 
 
-def test_learned_costs_also_apply_to_waiting_tasks() -> None:
-    machine = CheckedScheduler()
-    waiting = machine.submit(40, cost=20_000.0)
-    assert _waits(machine, waiting[-1]) == pytest.approx([19 * 20])
-    spec, along = machine.state.tasks[waiting[0]].spec, machine.state.tasks[waiting[0]].route
+def test_learned_costs_also_apply_to_waiting_tasks(pair: CheckedScheduler) -> None:
+    waiting = pair.submit(40, cost=20_000.0)
+    assert _waits(pair, waiting[-1]) == pytest.approx([19 * 20])
+    spec, along = pair.state.tasks[waiting[0]].spec, pair.state.tasks[waiting[0]].route
     for _ in range(40):
-        machine.state.estimator.observe(along, spec, 1, 60_000)
-    assert _waits(machine, waiting[-1]) == pytest.approx([19 * 60], rel=0.01)
+        pair.state.estimator.observe(along, spec, 1, 60_000)
+    assert _waits(pair, waiting[-1]) == pytest.approx([19 * 60], rel=0.01)
 
 
-def test_one_slow_task_changes_cost_estimate_little() -> None:
-    machine = CheckedScheduler()
+def test_one_slow_task_changes_cost_estimate_little(pair: CheckedScheduler) -> None:
     along, spec = route(20_000.0), TaskSpec(b"program", 100, 1)
-    machine.state.estimator.observe(along, spec, 1, 20_000_000)
-    assert machine.state.estimator.cost_us(along, spec) < 40_000
+    pair.state.estimator.observe(along, spec, 1, 20_000_000)
+    assert pair.state.estimator.cost_us(along, spec) < 40_000
 
 
-def test_wait_of_paused_device_is_unknown() -> None:
-    machine = CheckedScheduler()
-    (task,) = machine.submit()
+def test_wait_of_paused_device_is_unknown(pair: CheckedScheduler) -> None:
+    (task,) = pair.submit()
     for verb in ("pause", "resume", "drain"):
         devices.set_device_state(
-            machine.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5
+            pair.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5
         )
         expected = UNKNOWN if verb == "pause" else 0
-        assert _new(machine) == pytest.approx(expected, abs=0.01)
-        told_ns = forecast.device_ns(machine.state, "main", machine.now_ns)
+        assert _new(pair) == pytest.approx(expected, abs=0.01)
+        told_ns = forecast.device_ns(pair.state, "main", pair.now_ns)
         assert told_ns == pytest.approx(expected, abs=10_000)
-    devices.complete_drains(machine.state, 2 * SECOND)  # the drain's time is over
-    assert _new(machine) == UNKNOWN
-    assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[task]) == UNKNOWN
+    devices.complete_drains(pair.state, 2 * SECOND)  # the drain's time is over
+    assert _new(pair) == UNKNOWN
+    assert Forecast(pair.state, pair.now_ns).task_us(pair.state.tasks[task]) == UNKNOWN
 
 
-def test_forecast_follows_priorities_and_ageing() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_forecast_follows_priorities_and_ageing(machine: CheckedScheduler) -> None:
     low = machine.submit(10, cost=10_000.0, priority=-1)
     high = machine.submit(10, cost=10_000.0, priority=1)
     assert _waits(machine, high[0], high[9], low[0], low[9]) == pytest.approx([0, 90, 100, 190])
@@ -120,15 +110,13 @@ def test_forecast_follows_priorities_and_ageing() -> None:
     assert _new(machine) == pytest.approx(200)
 
 
-def test_round_robin_forecast_waits_for_only_one_task_of_other_owner() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_round_robin_forecast_waits_for_one_task_of_other_owner(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "main", "round_robin", ())
     machine.submit(50, cost=10_000.0)
     assert _new(machine) == pytest.approx(10)
 
 
-def test_forecast_of_tasks_far_back_in_queue_is_within_one_percent() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_forecast_of_tasks_far_back_is_within_one_percent(machine: CheckedScheduler) -> None:
     tasks = machine.submit(20 * EXACT, cost=10_000.0)
     for place in (0, EXACT - 1, EXACT, 10 * EXACT, 20 * EXACT - 1):
         (value,) = _waits(machine, tasks[place])
@@ -142,8 +130,7 @@ def test_forecasts_of_many_tasks_traverse_queue_once(monkeypatch: pytest.MonkeyP
     shared = PoolQueue.shared
     monkeypatch.setattr(PoolQueue, "shared", lambda queue: looked.append(1) or shared(queue))
     waits = _waits(machine, *tasks, asked=10_000)
-    assert waits == pytest.approx([place * 10 for place in range(MAX_EXACT)])
-    assert len(looked) == 1
+    assert (waits, len(looked)) == (pytest.approx([place * 10 for place in range(MAX_EXACT)]), 1)
 
 
 def test_forecast_counts_dedicated_worker_only_for_its_reservation() -> None:
@@ -161,16 +148,13 @@ def test_forecast_counts_dedicated_worker_only_for_its_reservation() -> None:
     assert running_tasks(host.state, host.ledger[number]) == [first]
 
 
-def test_wait_of_parked_task_is_unknown() -> None:
+def test_waits_of_parked_tasks_and_of_starting_pools() -> None:
     host = Claimant()
     host.policy("credit", total_credits=2)
     number = host.reserve(2).reservation
     host.under(number, 1, shots=2_000)
     (parked,) = host.under(number)
     assert Forecast(host.state, host.now_ns).task_us(host.state.tasks[parked]) == UNKNOWN
-
-
-def test_forecast_of_pool_without_workers_includes_worker_start() -> None:
     machine = CheckedScheduler(min=0, max=1)
     assert _new(machine) == pytest.approx(1_000)
     machine.submit()
@@ -179,25 +163,22 @@ def test_forecast_of_pool_without_workers_includes_worker_start() -> None:
     assert _new(machine) == pytest.approx(600, rel=0.01)
 
 
-def test_pool_of_several_ranks_has_forecast() -> None:
-    machine = CheckedScheduler()
-    machine.submit(along=wide(2))
-    assert _new(machine, "main.x2") > 0
-    machine.revive()
-    machine.assign()
-    assert _new(machine, "main.x2") > 4_000
+def test_pool_of_several_ranks_has_forecast(pair: CheckedScheduler) -> None:
+    pair.submit(along=wide(2))
+    assert _new(pair, "main.x2") > 0
+    pair.revive()
+    pair.assign()
+    assert _new(pair, "main.x2") > 4_000
 
 
-def test_forecast_of_prefetched_task_counts_task_before_it() -> None:
-    machine = CheckedScheduler(workers=1)
+def test_forecast_of_prefetched_task_counts_task_before_it(machine: CheckedScheduler) -> None:
     first, second = machine.submit(2, cost=700.0)
     machine.assign()
     assert _waits(machine, first, second) == pytest.approx([0, 0.7])
     machine.now_ns += MS // 2
     assert _waits(machine, second) == pytest.approx([0.2])
     machine.begin(machine.state.tasks[first])
-    outcome = Forecast(machine.state, machine.now_ns)
-    assert outcome.task_us(machine.state.tasks[first]) == UNKNOWN
+    assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[first]) == UNKNOWN
     machine.submit(along=route(3_000.0))
     assert _new(machine) == pytest.approx(0.9 + 3.0)
 
@@ -345,7 +326,7 @@ def test_reason_of_waiting_gang_counts_needed_and_free_slots() -> None:
     assert small
 
 
-def test_reason_of_gang_says_that_last_slots_are_reserved_for_short_tasks() -> None:
+def test_reason_of_gang_names_last_slots_and_drained_nodes() -> None:
     machine = CheckedScheduler(4, cluster(2, 2))
     machine.submit(1)
     (number,) = machine.submit(1, along=wide(4))
@@ -353,9 +334,6 @@ def test_reason_of_gang_says_that_last_slots_are_reserved_for_short_tasks() -> N
     machine.assign()
     machine.tick()
     assert "the last slots: they are kept for short tasks" in why(machine, number)
-
-
-def test_reason_of_gang_that_does_not_fit_names_ranks_memory_and_drained_node() -> None:
     machine = CheckedScheduler(1, cluster(2, 2))
     machine.keep(machine.scheduler.drain_node("n2", "disk", machine.now_ns))
     (number,) = machine.submit(1, along=wide(4))
@@ -363,17 +341,13 @@ def test_reason_of_gang_that_does_not_fit_names_ranks_memory_and_drained_node() 
     result = why(machine, number)
     needs = "it needs 4 ranks of 256.0 MiB, more than the nodes in use have"
     assert result == f"{needs}: n2 is drained: disk"
-
-
-def test_reason_names_drained_node_when_all_nodes_are_drained() -> None:
     machine = CheckedScheduler(1, cluster(2))
     machine.keep(machine.scheduler.drain_node("n1", "disk", machine.now_ns))
     for name in [a.worker for a in machine.actions if isinstance(a, RetireWorker)]:
         machine.lose(name, "exit 0")
     (number,) = machine.submit(1)
     machine.tick()
-    result = why(machine, number)
-    assert "n1 (drained: disk)" in result
+    assert "n1 (drained: disk)" in why(machine, number)
 
 
 def test_reason_of_task_too_large_for_nodes_in_use_names_its_memory() -> None:
@@ -394,8 +368,7 @@ def test_task_that_would_exceed_allocation_end_is_not_sent_and_blocks_no_others(
     machine = CheckedScheduler(2, cluster(2, end_ns=(1_000 + 120) * SECOND))
     (long,) = machine.submit(1, cost=200e6)
     short = machine.submit(3, cost=200_000.0)
-    sent = [record.number for send in machine.assign() for record in send.records]
-    assert sent == short[:2]
+    assert [record.number for send in machine.assign() for record in send.records] == short[:2]
     assert why(machine, long) == "the allocation ends in 2 min, before it would"
     assert not machine.state.allocation_ends(machine.now_ns + 59 * SECOND)
     assert machine.state.allocation_ends(machine.now_ns + 60 * SECOND)
@@ -414,8 +387,7 @@ def test_gang_that_would_exceed_allocation_end_claims_no_slots() -> None:
     assert "the allocation ends in 90 s" in why(machine, number)
 
 
-def test_reason_names_cancellation_and_service_shutdown() -> None:
-    machine = CheckedScheduler(1)
+def test_reason_names_cancellation_and_service_shutdown(machine: CheckedScheduler) -> None:
     first, second = machine.submit(2, cost=200_000.0)
     machine.assign()
     machine.keep(machine.scheduler.cancel([first], machine.now_ns)[1])
@@ -424,8 +396,7 @@ def test_reason_names_cancellation_and_service_shutdown() -> None:
     assert why(machine, second) == "the service is shutting down"
 
 
-def test_running_task_whose_kernels_are_compiled_says_so_until_they_are() -> None:
-    machine = CheckedScheduler(1)
+def test_running_task_says_that_its_kernels_are_compiled(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1)
     (send,) = machine.assign()
     record = machine.state.tasks[number]
@@ -437,8 +408,7 @@ def test_running_task_whose_kernels_are_compiled_says_so_until_they_are() -> Non
         actions = machine.scheduler.heartbeat_received(sign, machine.now_ns)[1]
         return [each.kind for each in actions if isinstance(each, RecordEvent)]
 
-    assert beat(compiling=True) == ["task.compiling"]
-    assert beat(compiling=True) == []
+    assert (beat(compiling=True), beat(compiling=True)) == (["task.compiling"], [])
     assert why(machine, number) == "compiling kernels, once on this machine"
     beat(compiling=False)
     assert why(machine, number) == ""

@@ -1,21 +1,11 @@
 """Calls of hostile clients are bounded at admission: devices to compile for, stim's circuits."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
+from failing import fails
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
-from simenv.model import GateInfo, task_rules
-from simenv.model.calls import (
-    CALL_FORMAT,
-    DETECTORS,
-    TRANSPILER,
-    DetectionCall,
-    DetectionSizes,
-    TranspileCall,
-    sizes_of,
-)
+from simenv.model import GateInfo, calls, task_rules
 from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo
 from simenv.service.admission.rules import examined_call
@@ -23,7 +13,7 @@ from simenv.wire import codec
 from simulators import catalog
 from simulators.catalog.costs import CostQuery
 
-TERMS = TaskOptions(engine=TRANSPILER, outputs=("value",))
+TERMS = TaskOptions(engine=calls.TRANSPILER, outputs=("value",))
 GATES = (GateInfo("cx", 2, 0), GateInfo("sx", 1, 0), GateInfo("rz", 1, 1))
 RING = DeviceInfo(
     "ring", DeviceKind.IDEAL, "", "", "", "", 27, 1, GATES, False,
@@ -33,15 +23,15 @@ RING = DeviceInfo(
 
 def _call(device: DeviceInfo, circuits: int = 1) -> bytes:
     packed = codec.encode(device)
-    return codec.encode(TranspileCall(CALL_FORMAT, packed, 1, 7, 13, 0, (b"",) * circuits))
+    return codec.encode(
+        calls.TranspileCall(calls.CALL_FORMAT, packed, 1, 7, 13, 0, (b"",) * circuits)
+    )
 
 
 def test_device_of_transpile_call_is_bounded() -> None:
-    hostile = msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=())
-    packed = _call(hostile)
+    packed = _call(msgspec.structs.replace(RING, num_qubits=1_500, all_to_all=True, coupling=()))
     assert len(packed) < 517
-    with pytest.raises(LimitExceededError, match=r"1500 qubits .* the limit is 200000"):
-        examined_call(packed, TERMS)
+    fails(LimitExceededError, r"1500 qubits .* the limit is 200000", examined_call, packed, TERMS)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +51,12 @@ def test_device_of_transpile_call_is_bounded() -> None:
     ],
     ids=str,
 )
-def test_device_of_transpile_call_that_is_none_is_refused(
-    changes: dict[str, object], error: type[SimenvError]
-) -> None:
-    with pytest.raises(error):
-        examined_call(_call(msgspec.structs.replace(RING, **changes)), TERMS)
+def test_transpile_without_device(changes: dict[str, object], error: type[SimenvError]) -> None:
+    fails(error, "", examined_call, _call(msgspec.structs.replace(RING, **changes)), TERMS)
 
 
 def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
-    card = catalog.card(TRANSPILER)
-    assert card is not None
+    card = catalog.card(calls.TRANSPILER)
     wide = msgspec.structs.replace(RING, num_qubits=120, all_to_all=True, coupling=())
     small, many, large = (
         examined_call(_call(device, count), TERMS)[1]
@@ -86,8 +72,10 @@ def test_cost_of_transpile_call_follows_width_and_circuits() -> None:
 @pytest.mark.parametrize("depth", [65, 990])
 def test_deeply_nested_blocks_of_stim_are_refused(depth: int) -> None:
     text = "REPEAT 2 {\n" * depth + "M 0\nDETECTOR rec[-1]\n" + "}\n" * depth
-    call = DetectionCall(CALL_FORMAT, text, "", False, DetectionSizes(1, 1, 1, 0, 1))
-    terms = TaskOptions(engine=DETECTORS, outputs=("value",))
+    call = calls.DetectionCall(
+        calls.CALL_FORMAT, text, "", False, calls.DetectionSizes(1, 1, 1, 0, 1)
+    )
+    terms = TaskOptions(engine=calls.DETECTORS, outputs=("value",))
     with pytest.raises(LimitExceededError, match=f"nested {depth} deep; the limit is 64"):
         examined_call(codec.encode(call), terms)
 
@@ -96,20 +84,18 @@ def test_operations_of_nested_blocks_have_a_bound() -> None:
     stim = pytest.importorskip("stim")
     times = "REPEAT 1000000000000000 {\n"
     circuit = stim.Circuit(times * 60 + "M 0\nDETECTOR rec[-1]\n" + "}\n" * 60)
-    sizes = sizes_of(circuit)
+    sizes = calls.sizes_of(circuit)
     assert sizes.operations == 10**8 + 1
-    call = DetectionCall(CALL_FORMAT, str(circuit), "", False, sizes)
-    terms = TaskOptions(engine=DETECTORS, outputs=("value",))
-    with pytest.raises(LimitExceededError, match="the limit is"):
-        examined_call(codec.encode(call), terms)
+    call = calls.DetectionCall(calls.CALL_FORMAT, str(circuit), "", False, sizes)
+    terms = TaskOptions(engine=calls.DETECTORS, outputs=("value",))
+    fails(LimitExceededError, "the limit is", examined_call, codec.encode(call), terms)
 
 
 @pytest.mark.parametrize("field", ["compiled", "compiled_for", "replaced_gates", "stale"])
 def test_options_that_others_read_have_no_control_characters(field: str) -> None:
     text = "qiskit\x1b]0;owned\x07"
     terms = TaskOptions(**{field: (text,) if field == "replaced_gates" else text})
-    with pytest.raises(OptionError):
-        task_rules.check_terms(terms)
+    fails(OptionError, "", task_rules.check_terms, terms)
     with pytest.raises(OptionError):
         task_rules.check_terms(
             TaskOptions(**{field: ("x" * 300,) if field == "replaced_gates" else "x" * 300})

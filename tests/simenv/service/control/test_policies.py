@@ -1,21 +1,29 @@
-"""Policies of the configuration: applied once, changed by admins, refused in words."""
-
-from __future__ import annotations
+"""Policies and devices: set by the configuration and admins, durable, refused in words."""
 
 import math
 from pathlib import Path
 
 import pytest
+from failing import fails
+from reservation_harness import ReservationHarness
 from service import ServiceHarness
 
 from simenv.config import convert
 from simenv.config.model import ADMISSION_POLICIES, QUEUE_KEYS, QUEUE_POLICIES
 from simenv.errors import ConfigError
-from simenv.model import AdmissionPolicy
+from simenv.model import AdmissionPolicy, TargetInfo
 from simenv.scheduler.queueing import lanes
 from simenv.scheduler.reservations import policies as policy
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import GetPolicy, GetTarget, PolicyReply, SetOrder, TargetReply
+from simenv.wire.messages.admin import (
+    GetPolicy,
+    GetTarget,
+    PolicyReply,
+    SetDispatch,
+    SetOrder,
+    SteerTarget,
+    TargetReply,
+)
 
 
 def target(bench: ServiceHarness, device: str = "main") -> TargetReply:
@@ -45,9 +53,7 @@ def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
     assert (admission(bench, "").name, admission(bench, "").total_credits) == ("credit", 9)
 
 
-def test_policy_set_by_admin_survives_restart_with_same_configuration(
-    tmp_path: Path,
-) -> None:
+def test_policy_set_by_admin_survives_restart_with_same_configuration(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
     bench.say(SetOrder(1, "main", "round_robin"))
     bench.restart()
@@ -84,19 +90,70 @@ def test_changed_policy_configuration_is_applied_at_restart(tmp_path: Path) -> N
     ],
 )
 def test_invalid_policy_configuration_is_refused_by_name(told: object, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        convert({"pools": [{"name": "main"}], "policies": told})
-    assert words in caught.value.message
+    error = fails(ConfigError, "", convert, {"pools": [{"name": "main"}], "policies": told})
+    assert words in error.message
 
 
 def test_configuration_accepts_exactly_the_policies_of_scheduler() -> None:
     assert QUEUE_POLICIES == lanes.POLICIES
-    assert set(QUEUE_KEYS) == set(lanes._KEYS)
-    assert set(ADMISSION_POLICIES) == set(policy.POLICIES)
+    assert (set(QUEUE_KEYS), set(ADMISSION_POLICIES)) == (set(lanes._KEYS), set(policy.POLICIES))
 
 
 def test_queue_policy_of_all_pools_is_reported_for_each_pool(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"all": {"queue": "round_robin"}})
     assert target(bench).info.policy == target(bench, "").info.policy == "round_robin"
-    answers = bench.say(m.GetStatus(1))
-    assert isinstance(answers[0], m.Status)
+    assert isinstance(bench.say(m.GetStatus(1))[0], m.Status)
+
+
+def _target(office: ReservationHarness, device: str = "main") -> TargetInfo:
+    return office.get(TargetReply, GetTarget(1, device), office.ana).info
+
+
+def test_device_settings_survive_crash(office: ReservationHarness) -> None:
+    office.get(TargetReply, SteerTarget(1, "main", "pause", "cold"))
+    office.get(TargetReply, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
+    office.get(TargetReply, SetDispatch(3, "", 4))
+    before = [_target(office, device) for device in ("", "main")]
+    office.begin_again()
+    assert [_target(office, device) for device in ("", "main")] == before
+    assert (before[0].max_inflight, before[1].state, before[1].version) == (4, "paused", 3)
+    assert isinstance(office.submit(), m.Accepted)
+    office.join()
+    assert office.assigned() == []
+    assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
+    office.get(TargetReply, SteerTarget(1, "main", "resume"))
+    assert len(office.assigned()) == 1
+    assert _target(office).sent == 1
+
+
+def test_draining_device_refuses_tasks_and_finishes_accepted(office: ReservationHarness) -> None:
+    assert isinstance(office.submit(), m.Accepted)
+    got = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    assert (got.changed, got.info.state, got.info.drain_mode) == (True, "draining", "graceful")
+    assert got.info.drain_started_ns > 0
+    refused = office.submit(key="~b")
+    assert refused.refusals[0].code == "insufficient"
+    assert "pool main is draining" in refused.refusals[0].message
+    assert refused.refusals[0].hint
+    office.join()
+    office.finish(office.assigned())
+    office.loop.executor.execute(office.loop.scheduler.wall_clock_tick(0))
+    kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
+    assert kinds.count("device.drained") == 1
+    assert _target(office).state == "draining"
+    office.get(TargetReply, SteerTarget(1, "main", "resume"))
+    assert isinstance(office.submit(key="~b"), m.Accepted)
+
+
+def test_only_admin_changes_devices_and_repeats_do_nothing(office: ReservationHarness) -> None:
+    for question in (
+        SteerTarget(1, "main", "pause"),
+        SetDispatch(1, "main", 1),
+        SetOrder(1, "main", "fifo"),
+    ):
+        assert office.refusal(question, office.ana).code == "not_allowed"
+        assert office.get(TargetReply, question, office.ops).changed
+        assert not office.get(TargetReply, question, office.ops).changed
+    assert office.refusal(SteerTarget(1, "nowhere", "pause")).code == "not_found"
+    assert office.refusal(SteerTarget(1, "main", "halt")).code == "option"
+    assert _target(office).version == 4

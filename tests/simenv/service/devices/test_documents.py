@@ -1,17 +1,22 @@
-"""Documents and the registry of devices."""
-
-from __future__ import annotations
+"""Documents, the registry of devices, and the first check of a circuit for a device."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
+from simenv.client.circuits import load
 from simenv.errors import LimitExceededError
-from simenv.service.devices import resolve
+from simenv.model import TaskOptions, decode_program
+from simenv.service.devices import context, resolve
+from simenv.service.devices.context import DeviceContext
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import MAX_SENT, NoiseDocuments, SentDocuments
 from simenv.service.journal.writer import Journal
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+from simulators.compiler import kernel
 
 
 @pytest.fixture
@@ -28,35 +33,25 @@ def test_document_is_read_again_after_restart(tmp_path: Path) -> None:
     second = Journal(tmp_path / "journal.db", "process")
     noise_documents = NoiseDocuments(second, set)
     assert "aa" in noise_documents
-    assert noise_documents.body("aa") == b"body"
-    assert noise_documents.body("bb") == b""
+    assert (noise_documents.body("aa"), noise_documents.body("bb")) == (b"body", b"")
     second.close()
 
 
-def test_oldest_unused_document_of_owner_gives_way(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oldest_unused_document_goes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MAX_DOCUMENTS", 2)
-    noise_documents = NoiseDocuments(journal, lambda: {"a0"})
-    noise_documents.add("z0", b"other", "ben")
+    documents = NoiseDocuments(journal, lambda: {"a0"})
+    documents.add("z0", b"other", "ben")
     for name in ("a0", "a1", "a2"):
-        noise_documents.add(name, b"body", "ana")
-    assert [name for name in ("a0", "a1", "a2", "z0") if name in noise_documents] == [
-        "a0",
-        "a2",
-        "z0",
-    ]
+        documents.add(name, b"body", "ana")
+    assert [n for n in ("a0", "a1", "a2", "z0") if n in documents] == ["a0", "a2", "z0"]
 
 
-def test_owner_with_documents_in_use_only_is_refused_more(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_owner_of_documents_in_use_only(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "MAX_OWNER_BYTES", 10)
     noise_documents = NoiseDocuments(journal, lambda: {"a0"})
     noise_documents.add("a0", b"8 bytes.", "ana")
     noise_documents.add("a0", b"8 bytes.", "ana")
-    with pytest.raises(LimitExceededError, match="in use"):
-        noise_documents.add("a1", b"8 bytes.", "ana")
+    fails(LimitExceededError, "in use", noise_documents.add, "a1", b"8 bytes.", "ana")
     assert "a1" not in noise_documents
 
 
@@ -82,3 +77,26 @@ def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Pa
     other = DeviceRegistry(tmp_path).document(device.digest, device.body).result(60)
     assert other.digest == device.digest
     registry.close()
+
+
+NAME = "superconducting-lattice"
+TEXT = "OPENQASM 2.0;\ninclude 'qelib1.inc';\nqreg q[1];\ncreg c[1];\nx q;\nmeasure q -> c;\n"
+
+
+def test_first_check_compiles_few_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task would wait for them; the loop checks no circuit before they are compiled."""
+    monkeypatch.setattr(kernel, "_kernels", dict(kernel._kernels))
+
+    @kernel.kernel("INT -> INT", group="attachment")
+    def unneeded(number):  # type: ignore[no-untyped-def]
+        return number + 1
+
+    monkeypatch.setattr(context, "kernels", lambda _group: (unneeded,))
+    registry = DeviceRegistry(tmp_path)
+    device = registry.get(NAME).result()
+    registry.close()
+    circuit = Circuit.from_program(decode_program(load(TEXT).packed))
+    checks = DeviceContext(device.info, device, TaskOptions(device=NAME))
+    assert checks.examined(circuit, profile(circuit, ("counts",), ())).noise is not None
+    assert not unneeded.is_loaded
+    assert not checks.is_loaded

@@ -1,7 +1,5 @@
 """The copy of the journal, and which of both a start goes on with."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sqlite3
@@ -9,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
@@ -42,8 +41,7 @@ def copied(paths: EnvironmentPaths) -> None:
     backup = JournalBackup(paths.journal, paths.copy)
     backup.start()
     backup.stop()
-    assert backup.error == ""
-    assert backup.copies == 1
+    assert (backup.error, backup.copies) == ("", 1)
 
 
 def ends(path: Path) -> int:
@@ -62,9 +60,7 @@ def test_backup_contains_all_commits_before_stop(paths: EnvironmentPaths) -> Non
     live.close()
 
 
-def test_commits_during_backup_neither_restart_nor_enter_it(
-    paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commits_during_backup(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(paths)
     for seq in range(4, 300):
         live.finish(seq, [TaskState.DONE], bytes(20_000))
@@ -100,9 +96,7 @@ def test_failed_backup_leaves_a_complete_copy(paths: EnvironmentPaths, point: st
     live.close()
 
 
-def test_unchanged_journal_is_copied_once(
-    paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_journal_stays(paths: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(paths)
     done = threading.Event()
     real = maintenance.copy_into
@@ -121,27 +115,19 @@ def test_unchanged_journal_is_copied_once(
     live.close()
 
 
-# --- which to go on with ------------------------------------------------------------------------
-
-
-def test_start_without_journal_and_backup_begins_empty_and_resume_is_refused(
-    paths: EnvironmentPaths,
-) -> None:
+def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: EnvironmentPaths) -> None:
     assert choose_journal(paths, resume=False) == ""
-    with pytest.raises(NotFoundError, match="neither"):
-        choose_journal(paths, resume=True)
+    fails(NotFoundError, "neither", choose_journal, paths, resume=True)
 
 
 def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPaths) -> None:
     journal(paths).close()
     copied(paths)
     paths.journal.unlink()
-    with pytest.raises(ConfigError, match="no live journal") as caught:
-        choose_journal(paths, resume=False)
-    assert "simenv up --restore" in caught.value.hint
+    error = fails(ConfigError, "no live journal", choose_journal, paths, resume=False)
+    assert "simenv up --restore" in error.hint
     assert not paths.journal.exists()
-    result = choose_journal(paths, resume=True)
-    assert result.startswith(f"from the copy {paths.copy}, ")
+    assert choose_journal(paths, resume=True).startswith(f"from the copy {paths.copy}, ")
     assert ends(paths.journal) == 3
     assert paths.copy.exists()
 
@@ -156,17 +142,14 @@ def test_newer_live_journal_is_used_instead_of_backup(paths: EnvironmentPaths) -
     assert ends(paths.journal) == 4
 
 
-def test_backup_of_later_start_is_used_instead_of_older_live_journal(
-    paths: EnvironmentPaths,
-) -> None:
+def test_backup_of_later_start_replaces_older_live_journal(paths: EnvironmentPaths) -> None:
     journal(paths, ends=9).close()
     elsewhere = EnvironmentPaths(paths.home, paths.home.with_name("other"))
     elsewhere.state.mkdir()
     journal(elsewhere, ends=1).close()
     journal(elsewhere, ends=1).close()  # its second start
     copied(elsewhere)
-    with pytest.raises(ConfigError, match=r"start 1.*start 2"):
-        choose_journal(paths, resume=False)
+    fails(ConfigError, r"start 1.*start 2", choose_journal, paths, resume=False)
     assert choose_journal(paths, resume=True).startswith("from the copy")
     assert ends(paths.journal) == 2
     (aside,) = paths.state.glob("*.of-start-1")
@@ -180,19 +163,13 @@ def test_damaged_backup_does_not_prevent_start_from_live_journal(paths: Environm
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
-def test_damaged_journal_is_refused_even_with_backup(
-    paths: EnvironmentPaths, content: bytes
-) -> None:
+def test_damaged_journal_is_refused_with_backup(paths: EnvironmentPaths, content: bytes) -> None:
     journal(paths).close()
     copied(paths)
     paths.journal.write_bytes(content)
-    with pytest.raises(JournalError, match="cannot be read") as caught:
-        choose_journal(paths, resume=True)
-    assert "--restore" in caught.value.hint
+    error = fails(JournalError, "cannot be read", choose_journal, paths, resume=True)
+    assert "--restore" in error.hint
     assert read_header(paths.copy) is not None
-
-
-# --- the lock -----------------------------------------------------------------------------------
 
 
 def held(path: Path, node: str) -> int:
@@ -205,17 +182,15 @@ def held(path: Path, node: str) -> int:
 def test_lock_held_on_same_machine_is_refused_even_with_force(tmp_path: Path) -> None:
     descriptor = held(tmp_path / "lock", os.uname().nodename)
     for force in (False, True):
-        with pytest.raises(JournalError, match="pid 4711 on"):
-            take_lock(tmp_path / "lock", force)
+        fails(JournalError, "pid 4711 on", take_lock, tmp_path / "lock", force)
     os.close(descriptor)
     os.close(take_lock(tmp_path / "lock"))
 
 
 def test_lock_of_another_machine_is_taken_only_with_force(tmp_path: Path) -> None:
     descriptor = held(tmp_path / "lock", "elsewhere")
-    with pytest.raises(JournalError, match="pid 4711 on elsewhere") as caught:
-        take_lock(tmp_path / "lock")
-    assert "--force-lock" in caught.value.hint
+    error = fails(JournalError, "pid 4711 on elsewhere", take_lock, tmp_path / "lock")
+    assert "--force-lock" in error.hint
     lock = take_lock(tmp_path / "lock", force=True)
     assert f"pid {os.getpid()}" in (tmp_path / "lock").read_text()
     os.close(lock)

@@ -1,7 +1,5 @@
 """Checkpoints of the journal, and its replay."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from pathlib import Path
@@ -9,6 +7,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.errors import JournalError
@@ -93,9 +92,7 @@ def test_extended_wal_keeps_its_rows_and_its_size(rig: Rig) -> None:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_wal_is_not_extended_on_a_nearly_full_disk(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "MIN_FREE_BYTES", 2**62)
     rig.write(2**20)
     size = rig.wal.stat().st_size
@@ -106,17 +103,12 @@ def test_wal_is_not_extended_on_a_nearly_full_disk(
 
 @pytest.mark.parametrize("task", [0, -1, 3, 2**40])
 @pytest.mark.parametrize("place", ["result", "finished"])
-def test_start_refuses_journal_with_completion_of_unknown_task(
-    tmp_path: Path, place: str, task: int
-) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
-    bench.submit(spec(), spec(2))
-    tasks = bench.assigned()
-    bench.finish(tasks)
-    db = bench.journal._db
+def test_start_refuses_unknown_completion(ready: ServiceHarness, place: str, task: int) -> None:
+    ready.submit(spec(), spec(2))
+    ready.finish(ready.assigned())
+    db = ready.journal._db
     if place == "result":
-        bench.step(5)  # with idle moments, in which the index is written
+        ready.step(5)  # with idle moments, in which the index is written
         db.execute("insert into result values(?, 1)", (task,))
     else:
         seq, body = db.execute("select seq, body from finished").fetchone()
@@ -129,23 +121,17 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         )
         db.execute("delete from result")
         db.execute("update meta set value = 0 where key = 'indexed'")
-    with pytest.raises(JournalError, match=f"the end of task {task}"):
-        bench.restart()
+    fails(JournalError, f"the end of task {task}", ready.restart)
 
 
-def test_restarted_service_knows_what_runs_took_and_how_wrong_its_forecasts_were(
-    tmp_path: Path,
-) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
-    bench.submit(spec(), spec(2))
-    route = next(iter(bench.loop.state.tasks.values())).route
-    bench.finish(bench.assigned())
-    bench.step(5)
-    learned = bench.loop.state.estimator.quality(route)
+def test_restarted_service_knows_run_times_and_forecast_errors(ready: ServiceHarness) -> None:
+    ready.submit(spec(), spec(2))
+    route = next(iter(ready.loop.state.tasks.values())).route
+    ready.finish(ready.assigned())
+    ready.step(5)
+    learned = ready.loop.state.estimator.quality(route)
     assert learned.count > 0
-    bench.restart()
-    assert bench.loop.state.estimator.quality(route) == learned
-    bench.journal._db.execute("update estimate set factor = 'much'")
-    with pytest.raises(JournalError, match="an estimate in the journal cannot be read"):
-        bench.restart()
+    ready.restart()
+    assert ready.loop.state.estimator.quality(route) == learned
+    ready.journal._db.execute("update estimate set factor = 'much'")
+    fails(JournalError, "an estimate in the journal cannot be read", ready.restart)

@@ -1,13 +1,12 @@
 """The journal: what a commit promises, and what damage does."""
 
-from __future__ import annotations
-
 import random
 import shutil
 from array import array
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
@@ -40,11 +39,8 @@ def test_committed_records_survive_crash(tmp_path: Path, durability: str) -> Non
     again = reopened(journal, durability).records
     assert [r.first for r in again.accepted()] == [1]
     assert list(again.finished()) == [(1, b"completed")]
-    assert again.ended()[TaskState.FAILED] == 1
-    assert again.sent() == array("q", [1, 2])
-    assert again.cursor_at("", "mine") == 7
-    assert again.next_task() == 4
-    assert again.last_seq() == 2
+    assert (again.ended()[TaskState.FAILED], again.sent()) == (1, array("q", [1, 2]))
+    assert (again.cursor_at("", "mine"), again.next_task(), again.last_seq()) == (7, 4, 2)
 
 
 def test_each_start_has_its_own_epoch(tmp_path: Path) -> None:
@@ -61,8 +57,7 @@ def test_failed_commit_drops_accepted_tasks_and_keeps_completions(tmp_path: Path
         journal.accept(row(number))
         journal.finish(number, [DONE], b"result %d" % number)
         if number == nth:
-            with pytest.raises(JournalError, match="No space left"):
-                journal.commit()
+            fails(JournalError, "No space left", journal.commit)
         else:
             journal.commit()
             stored.append(number)
@@ -141,8 +136,7 @@ def test_truncated_file_never_loses_rows_silently(tmp_path: Path, share: float) 
     size = (tmp_path / "good.db").stat().st_size
     with (tmp_path / "good.db").open("r+b") as file:
         file.truncate(int(size * share))
-    result = _whole_or_refused(tmp_path / "good.db")
-    assert not result or share > 0.99
+    assert not _whole_or_refused(tmp_path / "good.db") or share > 0.99
 
 
 def _whole_or_refused(path: Path) -> bool:
@@ -172,5 +166,4 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> Non
     journal._db.execute(f"pragma user_version={number}")
     journal.close()
     shutil.copy(tmp_path / "j.db", tmp_path / "k.db")
-    with pytest.raises(JournalError, match=f"format {number}"):
-        Journal(tmp_path / "k.db", "process")
+    fails(JournalError, f"format {number}", Journal, tmp_path / "k.db", "process")

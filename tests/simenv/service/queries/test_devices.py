@@ -1,11 +1,10 @@
 """Pools as devices: what simulators stand for, and what machines said of themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 from service import LIMITS, ServiceHarness
 
 from simenv import __version__
@@ -46,9 +45,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def devices(bench: ServiceHarness) -> dict[str, DeviceInfo]:
-    (answer,) = bench.say(GetDevices(1))
-    assert isinstance(answer, Devices), answer
-    return {device.name: device for device in answer.devices}
+    return {device.name: device for device in bench.get(Devices, GetDevices(1)).devices}
 
 
 def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
@@ -60,9 +57,7 @@ def describe(bench: ServiceHarness, device: DeviceInfo = MACHINE) -> None:
 
 def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHarness) -> None:
     main = devices(bench)["main"]
-    (engines,) = bench.say(GetEngines(1))
-    assert isinstance(engines, Engines)
-    statevector = engines.engines[0]
+    statevector = bench.get(Engines, GetEngines(1)).engines[0]
     assert (main.kind, main.model, main.version) == ("ideal", statevector.name, __version__)
     assert main.num_qubits == statevector.max_qubits > 20
     assert main.gates == statevector.gates
@@ -75,8 +70,7 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
 
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
-    pools = [{"name": "main", "min": 1, "max": 1}, small]
-    outcome = devices(ServiceHarness(tmp_path, pools=pools))
+    outcome = devices(ServiceHarness(tmp_path, pools=[{"name": "main", "min": 1, "max": 1}, small]))
     assert (
         3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4
     )  # there is a base amount
@@ -95,23 +89,17 @@ def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Pat
     assert (cliff.dynamic, chain.dynamic) == (True, True)
 
 
-def test_hardware_device_has_no_properties_before_it_is_described(bench: ServiceHarness) -> None:
+def test_hardware_is_described_unchanged_once_it_says_so(bench: ServiceHarness) -> None:
     silent = devices(bench)["qpu"]
     assert (silent.kind, silent.num_qubits) == (DeviceKind.HARDWARE, 0)
     assert (silent.model, silent.technology, silent.all_to_all) == ("", "", False)
-
-
-def test_hardware_description_is_returned_unchanged_and_newest(bench: ServiceHarness) -> None:
     describe(bench)
     assert devices(bench)["qpu"] == msgspec.structs.replace(MACHINE, name="qpu")
-    newer = msgspec.structs.replace(MACHINE, calibration_id="c2")
-    describe(bench, newer)
+    describe(bench, msgspec.structs.replace(MACHINE, calibration_id="c2"))
     assert devices(bench)["qpu"].calibration_id == "c2"
 
 
-def test_hardware_description_outlives_its_worker_but_not_the_service(
-    bench: ServiceHarness,
-) -> None:
+def test_hardware_description_outlives_worker_but_not_service(bench: ServiceHarness) -> None:
     describe(bench)
     bench.paper.kill("qpu-0")
     bench.step()
@@ -130,12 +118,10 @@ class _NoCalibration:
 
 
 def test_a_pool_whose_device_cannot_be_read_does_not_hide_the_others() -> None:
-    pools = PoolSpec("main"), PoolSpec("gone", device="no-such-device")
-    records = DeviceRecords(pools)
+    records = DeviceRecords((PoolSpec("main"), PoolSpec("gone", device="no-such-device")))
     records.emulated = _NoCalibration()  # type: ignore[assignment]
     main, gone = records.all(LIMITS)
     assert (main.name, main.problem) == ("main", "")
     assert (gone.name, gone.kind, gone.num_qubits) == ("gone", "emulated", 0)
     assert gone.problem == "there is no device 'gone'"
-    with pytest.raises(NotFoundError, match="gone"):
-        records.named("gone")
+    fails(NotFoundError, "gone", records.named, "gone")

@@ -1,11 +1,10 @@
 """Questions are answered in turns and in slices, from what is stored."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
 import pytest
+from failing import fails
 from service import ServiceHarness, spec
 
 from simenv.errors import QueueFullError
@@ -58,9 +57,7 @@ def test_other_connections_are_answered_during_long_query(
     assert bench.heard()
 
 
-def test_answers_to_one_connection_keep_their_order(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_keep_their_order(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(bench, 10)
     monkeypatch.setattr(event_loop, "SLICE_NS", 0)
     bench.peer.send(codec.encode(m.GetTasks(1, list(range(1, 11)))))
@@ -69,9 +66,7 @@ def test_answers_to_one_connection_keep_their_order(
     assert [getattr(answer, "request", 0) for answer in bench.heard()] == [1, 2]
 
 
-def test_completions_of_one_message_are_read_once_for_all_watched_tasks(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_completions_are_read_once(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.submit(*[spec(seed=k) for k in range(100)])
     tasks = bench.assigned()
     bench.finish(tasks)
@@ -84,13 +79,10 @@ def test_completions_of_one_message_are_read_once_for_all_watched_tasks(
     assert len(looks) == 1
     groups = [answer for answer in answers if isinstance(answer, m.Completed)]
     table = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
-    assert table == {number: number for number in item}
-    assert answers[-1] == m.UnknownTasks(1, [])
+    assert (table, answers[-1]) == ({number: number for number in item}, m.UnknownTasks(1, []))
 
 
-def test_completion_that_is_not_stored_yet_is_not_reported_as_unknown(
-    bench: ServiceHarness,
-) -> None:
+def test_completion_not_stored_yet_is_not_reported_as_unknown(bench: ServiceHarness) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
@@ -118,24 +110,20 @@ def test_number_of_waiting_queries_per_connection_is_bounded(bench: ServiceHarne
     waiting = bench.loop.query_queue
     for number in range(query_queue.MAX_QUERIES_PER_CONNECTION):
         waiting.enqueue(b"flood", LOCAL, m.Ping(number))
-    with pytest.raises(QueueFullError):
-        waiting.enqueue(b"flood", LOCAL, m.Ping(0))
+    fails(QueueFullError, "", waiting.enqueue, b"flood", LOCAL, m.Ping(0))
     waiting.enqueue(b"other", LOCAL, m.Ping(0))
     bench.step()
     assert not waiting.busy
 
 
-def test_large_completions_are_returned_in_several_pages(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_pages_of_results(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         ended(bench, 3, f"~{number}")
     monkeypatch.setattr(handlers, "PAGE_BYTES", 1)
     entries: list[int] = []
     pages = 0
     while True:
-        (page,) = bench.say(m.GetCompletions(1, len(entries)))
-        assert isinstance(page, m.CompletionPage)
+        page = bench.get(m.CompletionPage, m.GetCompletions(1, len(entries)))
         if not page.groups:
             break
         assert len(page.groups) == 1
@@ -155,9 +143,7 @@ def test_a_task_keeps_its_newest_watchers_only(bench: ServiceHarness) -> None:
     assert completions._watchers[1][-1] == b"client"
 
 
-def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
-    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_answers_hold_others(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
     monkeypatch.setattr("memory_transport.SEND_QUEUE_MESSAGES", 8)
     other = bench.listener.connect(PeerKind.CLIENT, b"other")

@@ -1,7 +1,5 @@
 """A broken result is believed by nobody: its task runs again, and one completion of it counts."""
 
-from __future__ import annotations
-
 import sqlite3
 import zlib
 from pathlib import Path
@@ -9,7 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from service import ServiceHarness, spec
+from failing import fails
+from service import ServiceHarness, completions, spec
 
 from simenv import result_files
 from simenv.errors import JournalError
@@ -28,13 +27,11 @@ def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
     path = bench.loop.result_requests.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     file = result_files.write(path, {"counts": array}, {}, name=name)
-    data = ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)
-    return codec.encode(data), name
+    return codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=file)), name
 
 
 def finished(bench: ServiceHarness, *tasks: m.AssignedTask) -> list[m.ToClient]:
     """Each with a file of its own, in one message."""
-    assert bench.work is not None
     results = []
     for task in tasks:
         payload, name = stored(bench, task.task, task.attempt)
@@ -75,21 +72,19 @@ def seqs(bench: ServiceHarness) -> list[tuple[int, int]]:
     ]
 
 
-def test_task_with_intact_result_file_is_not_rerun(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    finished(bench, *bench.assigned())
-    assert asked(bench, 1) == "intact"
-    assert bench.assigned() == []
+def test_task_with_intact_result_file_is_not_rerun(ready: ServiceHarness) -> None:
+    ready.submit()
+    finished(ready, *ready.assigned())
+    assert asked(ready, 1) == "intact"
+    assert ready.assigned() == []
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "remove"])
-def test_task_with_damaged_result_file_is_rerun(bench: ServiceHarness, how: str) -> None:
-    bench.join()
-    bench.submit(spec(1), spec(2), spec(3))
-    first = bench.assigned()
-    finished(bench, *first)
-    (path,) = bench.loop.result_requests.root.glob("0/t-2.*")
+def test_task_with_damaged_result_file_is_rerun(ready: ServiceHarness, how: str) -> None:
+    ready.submit(spec(1), spec(2), spec(3))
+    first = ready.assigned()
+    finished(ready, *first)
+    (path,) = ready.loop.result_requests.root.glob("0/t-2.*")
     if how == "flip":
         content = bytearray(path.read_bytes())
         content[-20_000] ^= 4
@@ -98,41 +93,37 @@ def test_task_with_damaged_result_file_is_rerun(bench: ServiceHarness, how: str)
         path.write_bytes(path.read_bytes()[:-1])
     else:
         path.unlink()
-    assert asked(bench, 2) == "again"
-    assert seqs(bench) == [(1, 1), (3, 3)]
-    bench.step()
-    (again,) = bench.assigned()
+    assert asked(ready, 2) == "again"
+    assert seqs(ready) == [(1, 1), (3, 3)]
+    ready.step()
+    (again,) = ready.assigned()
     assert (again.task, again.seed, again.attempt & 0xFFFF) == (2, 2, 2)
-    assert asked(bench, 2) == "waits"
-    (value,) = [a for a in finished(bench, again) if isinstance(a, m.Completed)] or [None]
+    assert asked(ready, 2) == "waits"
+    (value,) = [a for a in finished(ready, again) if isinstance(a, m.Completed)] or [None]
     assert value is None, "nobody watched, and whoever submitted has had an answer"
-    assert seqs(bench) == [(1, 1), (3, 3), (4, 2)]
-    assert asked(bench, 2) == "intact"
-    status = next(a for a in bench.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
+    assert seqs(ready) == [(1, 1), (3, 3), (4, 2)]
+    assert asked(ready, 2) == "intact"
+    status = next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
     assert (status.done, status.queued) == (3, 0)
 
 
-def test_watcher_receives_completion_of_rerun(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    finished(bench, *bench.assigned())
-    next(bench.loop.result_requests.root.glob("0/t-1.*")).unlink()
-    assert asked(bench, 1) == "again"
-    bench.say(m.WatchResults(0, [1]))
-    heard = finished(bench, *bench.assigned())
-    assert [c.attempts for a in heard if isinstance(a, m.Completed) for c in a.results] == [2]
+def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
+    ready.submit()
+    finished(ready, *ready.assigned())
+    next(ready.loop.result_requests.root.glob("0/t-1.*")).unlink()
+    assert asked(ready, 1) == "again"
+    ready.say(m.WatchResults(0, [1]))
+    assert [each.attempts for each in completions(finished(ready, *ready.assigned()))] == [2]
 
 
-def test_task_with_wrong_payload_checksum_is_rerun(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    (task,) = bench.assigned()
-    assert bench.work is not None
+def test_task_with_wrong_payload_checksum_is_rerun(ready: ServiceHarness) -> None:
+    ready.submit()
+    (task,) = ready.assigned()
     wrong = m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
     origin = m.Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [wrong])))
-    bench.step()
-    assert asked(bench, 1) == "again"
+    ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [wrong])))
+    ready.step()
+    assert asked(ready, 1) == "again"
 
 
 def test_verification_of_unknown_or_waiting_task_reruns_nothing(bench: ServiceHarness) -> None:
@@ -143,36 +134,32 @@ def test_verification_of_unknown_or_waiting_task_reruns_nothing(bench: ServiceHa
 
 @pytest.mark.parametrize("point", ["reopen.before", "reopen.after"])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_crash_while_task_is_reopened_neither_loses_nor_duplicates_it(
-    bench: ServiceHarness, point: str, indexed: bool
-) -> None:
-    bench.join()
-    bench.submit(spec(1), spec(2))
-    finished(bench, *bench.assigned())
+def test_crash_while_task_is_reopened(ready: ServiceHarness, point: str, indexed: bool) -> None:
+    ready.submit(spec(1), spec(2))
+    finished(ready, *ready.assigned())
     if indexed:
-        bench.loop.completions.index_all()
-    next(bench.loop.result_requests.root.glob("0/t-1.*")).unlink()
+        ready.loop.completions.index_all()
+    next(ready.loop.result_requests.root.glob("0/t-1.*")).unlink()
     fault_injection.install(f"{point}:1:error")
-    with pytest.raises(OSError, match="No space"):
-        asked(bench, 1)
-    bench.loop.result_requests.stop()
-    bench.restart()
-    bench.loop.result_requests.start()
+    fails(OSError, "No space", asked, ready, 1)
+    ready.loop.result_requests.stop()
+    ready.restart()
+    ready.loop.result_requests.start()
     if point == "reopen.before":
-        assert seqs(bench) == [(1, 1), (2, 2)]
-        assert asked(bench, 1) == "again"
+        assert seqs(ready) == [(1, 1), (2, 2)]
+        assert asked(ready, 1) == "again"
     else:
-        assert seqs(bench) == [(2, 2)]
-    bench.join()
-    (again,) = bench.assigned()
+        assert seqs(ready) == [(2, 2)]
+    ready.join()
+    (again,) = ready.assigned()
     assert again.task == 1
     assert again.attempt & 0xFFFF > 1, "attempts are counted, perhaps twice, never forgotten"
-    finished(bench, again)
-    assert seqs(bench) == [(2, 2), (3, 1)]
-    bench.restart()
-    bench.loop.result_requests.start()
-    assert seqs(bench) == [(2, 2), (3, 1)]
-    assert bench.replayed.queued == 0
+    finished(ready, again)
+    assert seqs(ready) == [(2, 2), (3, 1)]
+    ready.restart()
+    ready.loop.result_requests.start()
+    assert seqs(ready) == [(2, 2), (3, 1)]
+    assert ready.replayed.queued == 0
 
 
 def flip_record(bench: ServiceHarness, seq: int) -> None:
@@ -184,28 +171,21 @@ def flip_record(bench: ServiceHarness, seq: int) -> None:
     db.close()
 
 
-@pytest.mark.parametrize(
-    "question", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)]
-)
-def test_damaged_completion_record_is_not_returned_and_its_tasks_are_rerun(
-    bench: ServiceHarness, question: object
-) -> None:
-    bench.join()
-    bench.submit(spec(1), spec(2))
-    bench.finish(bench.assigned())
-    bench.submit(spec(3), key="~other")
-    bench.finish(bench.assigned())
-    flip_record(bench, 1)
-    answers = bench.say(question)
-    assert not [a for a in answers if isinstance(a, m.Refused)]
-    bench.step()
-    again = bench.assigned()
+@pytest.mark.parametrize("ask", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)])
+def test_damaged_completion_is_rerun(ready: ServiceHarness, ask: object) -> None:
+    ready.submit(spec(1), spec(2))
+    ready.finish(ready.assigned())
+    ready.submit(spec(3), key="~other")
+    ready.finish(ready.assigned())
+    flip_record(ready, 1)
+    assert not [a for a in ready.say(ask) if isinstance(a, m.Refused)]
+    ready.step()
+    again = ready.assigned()
     assert sorted(task.task for task in again) == [1, 2]
-    assert seqs(bench) == [(3, 3)]
-    bench.finish(again)
-    assert sorted(seqs(bench)) == [(3, 3), (4, 1), (5, 2)]
-    status = next(a for a in bench.say(m.GetStatus(4)) if isinstance(a, m.Status)).info
-    assert status.done == 3
+    assert seqs(ready) == [(3, 3)]
+    ready.finish(again)
+    assert sorted(seqs(ready)) == [(3, 3), (4, 1), (5, 2)]
+    assert next(a for a in ready.say(m.GetStatus(4)) if isinstance(a, m.Status)).info.done == 3
 
 
 def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path: Path) -> None:
@@ -219,25 +199,21 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     db.close()
     flip_record(bench, 1)
     bench.restart()
-    assert bench.mended == 1
-    assert bench.replayed.queued == 2
+    assert (bench.mended, bench.replayed.queued) == (1, 2)
     bench.join()
     bench.finish(bench.assigned())
     assert seqs(bench) == [(3, 1), (4, 2)], "numbers are never given out twice"
 
 
-def test_reopening_that_cannot_be_stored_changes_nothing(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    finished(bench, *bench.assigned())
-    result = bench.loop.completions.find(1)
-    assert result is not None
-    bench.journal._db.execute("pragma query_only=on")
-    with pytest.raises(JournalError):
-        bench.loop.result_requests._rerun(1, result[1], "test")
-    bench.journal._db.execute("pragma query_only=off")
-    assert seqs(bench) == [(1, 1)]
-    assert 1 not in bench.state.tasks
+def test_reopening_that_cannot_be_stored_changes_nothing(ready: ServiceHarness) -> None:
+    ready.submit()
+    finished(ready, *ready.assigned())
+    result = ready.loop.completions.find(1)
+    ready.journal._db.execute("pragma query_only=on")
+    fails(JournalError, "", ready.loop.result_requests._rerun, 1, result[1], "test")
+    ready.journal._db.execute("pragma query_only=off")
+    assert seqs(ready) == [(1, 1)]
+    assert 1 not in ready.state.tasks
 
 
 def fetched(bench: ServiceHarness, question: FetchResult) -> m.ToClient:
@@ -249,30 +225,26 @@ def fetched(bench: ServiceHarness, question: FetchResult) -> m.ToClient:
     raise AssertionError("no answer")
 
 
-def test_result_file_is_fetched_in_bounded_chunks_and_for_its_own_task_only(
-    bench: ServiceHarness,
-) -> None:
-    bench.join()
-    bench.submit(spec(1), spec(2))
-    finished(bench, *bench.assigned())
-    path = next(bench.loop.result_requests.root.glob("0/t-1.*"))
-    name = str(path.relative_to(bench.loop.result_requests.root))
-    answer = fetched(bench, FetchResult(3, 1, name, 100, 1000))
+def test_result_file_is_fetched_in_chunks_and_for_its_task_only(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    finished(ready, *ready.assigned())
+    path = next(ready.loop.result_requests.root.glob("0/t-1.*"))
+    name = str(path.relative_to(ready.loop.result_requests.root))
+    answer = fetched(ready, FetchResult(3, 1, name, 100, 1000))
     assert isinstance(answer, ResultChunk)
     assert answer.data == path.read_bytes()[100:1100]
     for task, file, size in ((2, name, 10), (1, "../journal.db", 10), (1, name, 2**21)):
-        assert isinstance(fetched(bench, FetchResult(3, task, file, 0, size)), m.Refused)
+        assert isinstance(fetched(ready, FetchResult(3, task, file, 0, size)), m.Refused)
 
 
-def test_result_of_another_owner_can_be_neither_fetched_nor_verified(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    finished(bench, *bench.assigned())
-    path = next(bench.loop.result_requests.root.glob("0/t-1.*"))
+def test_result_of_another_owner_can_be_neither_fetched_nor_verified(ready: ServiceHarness) -> None:
+    ready.submit()
+    finished(ready, *ready.assigned())
+    path = next(ready.loop.result_requests.root.glob("0/t-1.*"))
     entries: list[m.ToClient] = []
-    result_requests = bench.loop.result_requests
+    result_requests = ready.loop.result_requests
     result_requests.listen(
-        bench.loop.result_requests._record_event,
+        ready.loop.result_requests._record_event,
         lambda _, body: entries.append(codec.to_client(body)),
     )
     result_requests.handle(
@@ -283,14 +255,13 @@ def test_result_of_another_owner_can_be_neither_fetched_nor_verified(bench: Serv
     assert entries[1:] == [VerifyReply(4, "unknown")]
 
 
-def test_result_file_of_ignored_attempt_is_removed(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit()
-    (task,) = bench.assigned()
-    finished(bench, msgspec.structs.replace(task, attempt=7))
-    settled(bench)
-    assert list(bench.loop.result_requests.root.glob("*/*")) == []
-    assert 1 in bench.state.tasks
+def test_result_file_of_ignored_attempt_is_removed(ready: ServiceHarness) -> None:
+    ready.submit()
+    (task,) = ready.assigned()
+    finished(ready, msgspec.structs.replace(task, attempt=7))
+    settled(ready)
+    assert list(ready.loop.result_requests.root.glob("*/*")) == []
+    assert 1 in ready.state.tasks
 
 
 def settled(bench: ServiceHarness) -> None:
@@ -302,21 +273,20 @@ def settled(bench: ServiceHarness) -> None:
         bench.loop.run_once(timeout_s=0.002)
 
 
-def test_start_removes_unfinished_and_unreferenced_result_files(bench: ServiceHarness) -> None:
-    bench.join()
-    bench.submit(spec(1), spec(2))
-    finished(bench, *bench.assigned())
-    bench.loop.result_requests.stop()
-    root = bench.loop.result_requests.root
+def test_start_removes_unfinished_and_unreferenced_result_files(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    finished(ready, *ready.assigned())
+    ready.loop.result_requests.stop()
+    root = ready.loop.result_requests.root
     values = {path.name for path in root.glob("0/*")}
-    epoch = bench.state.epoch << 16
+    epoch = ready.state.epoch << 16
     (root / "0" / f".t-1.{epoch + 9:x}.h5.77.new").write_bytes(b"half")
     (root / "0" / f"t-9.{epoch + 1:x}.h5").write_bytes(b"nobody's")
     (root / "0" / "notes.txt").write_bytes(b"not ours")
-    bench.restart()
-    later = (bench.state.epoch << 16) + 1
+    ready.restart()
+    later = (ready.state.epoch << 16) + 1
     (root / "0" / f".t-1.{later:x}.h5.78.new").write_bytes(b"being written")
-    bench.loop.result_requests.start()
-    settled(bench)
+    ready.loop.result_requests.start()
+    settled(ready)
     names = {path.name for path in root.glob("0/*")}
     assert names == {*values, "notes.txt", f".t-1.{later:x}.h5.78.new"}

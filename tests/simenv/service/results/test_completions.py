@@ -1,13 +1,12 @@
 """Completions, and files of results."""
 
-from __future__ import annotations
-
 import time
 import zlib
 from pathlib import Path
 
 import pytest
-from service import ServiceHarness, spec
+from failing import fails
+from service import ServiceHarness, completions as ended, spec
 from waiting import until
 
 from simenv.errors import JournalError
@@ -21,8 +20,7 @@ from simenv.wire import codec
 from simenv.wire.messages import client as m
 
 
-def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness) -> None:
     origin = Origin("main-0", "here", 1, "test")
     for task in (1, 2):
         results = [m.Completion(task, 2, 1, 1, b"r", zlib.crc32(b"r"), Timing(1, 1, 1))]
@@ -31,8 +29,7 @@ def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> Non
     bench.journal.commit()
     outcome = Completions(bench.journal, origin)
     bench.journal._db.execute("pragma query_only=on")
-    with pytest.raises(JournalError):
-        outcome.index_slice()
+    fails(JournalError, "", outcome.index_slice)
     bench.journal._db.execute("pragma query_only=off")
     assert outcome.unindexed
     assert outcome.find(1) is not None
@@ -41,28 +38,22 @@ def test_index_that_could_not_be_written_is_written_later(tmp_path: Path) -> Non
     assert sorted(bench.journal.records.indexed_tasks()) == [1, 2]
 
 
-def test_engine_error_during_cancel_keeps_its_message(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
-    bench.submit(spec())
-    tasks = bench.assigned()
-    bench.say(m.Cancel(1, [1]))
+def test_engine_error_during_cancel_keeps_its_message(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    tasks = ready.assigned()
+    ready.say(m.Cancel(1, [1]))
     payload = codec.encode(m.Failure("engine", "the matrix is not unitary"))
-    answers = bench.finish(tasks, TaskState.FAILED, payload)
-    (done,) = [c for a in answers if isinstance(a, m.Completed) for c in a.results]
+    (done,) = ended(ready.finish(tasks, TaskState.FAILED, payload))
     assert codec.failure(done.payload).message == "the matrix is not unitary"
 
 
-def test_index_and_sync_are_written_while_event_loop_is_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_busy_loop_writes_index_and_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completions, "MAX_UNINDEXED", 10)
     monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 0.0)
     bench = ServiceHarness(tmp_path)
     bench.join()
     bench.submit(*[spec(seed=k) for k in range(40)])
     tasks = bench.assigned()
-    assert bench.work is not None
     results = [m.AttemptResult(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
     origin = Origin("main-0", "here", 1, "test")
     bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
@@ -71,9 +62,7 @@ def test_index_and_sync_are_written_while_event_loop_is_busy(
     assert not bench.journal.unsynced
 
 
-def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_later_commit_keeps_sync_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "SYNC_DELAY_S", 1e6)  # not on a slow machine either
     bench = ServiceHarness(tmp_path)
     bench.join()
@@ -87,32 +76,25 @@ def test_later_commit_does_not_restart_sync_delay_of_earlier_one(
     assert bench.loop._upkeep._unsynced_ns == began_ns > 0
 
 
-def test_many_ended_tasks_of_one_submission_are_listed_with_one_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
-    bench.submit(*[spec(seed=k) for k in range(40)])
-    while tasks := bench.assigned():
-        bench.finish(tasks)
+def test_one_read_lists_many_tasks(ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.submit(*[spec(seed=k) for k in range(40)])
+    while tasks := ready.assigned():
+        ready.finish(tasks)
     looks: list[str] = []
-    bench.journal._db.set_trace_callback(looks.append)
-    (answer,) = bench.say(m.GetQueue(1, done=True, limit=40))
-    bench.journal._db.set_trace_callback(None)
+    ready.journal._db.set_trace_callback(looks.append)
+    (answer,) = ready.say(m.GetQueue(1, done=True, limit=40))
+    ready.journal._db.set_trace_callback(None)
     assert isinstance(answer, m.Queue)
     assert len(answer.tasks) == 40
     assert {(t.shots, t.num_qubits, t.pool) for t in answer.tasks} == {(100, 2, "main")}
     assert sum("from accepted" in each for each in looks) == 1
 
 
-def test_a_page_of_large_results_fits_a_message(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
-    bench.join()
+def test_a_page_of_large_results_fits_a_message(ready: ServiceHarness) -> None:
     for key in ("~a", "~b", "~c"):
-        bench.submit(spec(), key=key)
-        bench.finish(bench.assigned(), payload=bytes(12 * 2**20))
-    (page,) = bench.say(m.GetCompletions(1, 0))
-    assert isinstance(page, m.CompletionPage)
+        ready.submit(spec(), key=key)
+        ready.finish(ready.assigned(), payload=bytes(12 * 2**20))
+    page = ready.get(m.CompletionPage, m.GetCompletions(1, 0))
     assert [group.first_seq for group in page.groups] == [1]
 
 
@@ -148,11 +130,9 @@ def test_start_removes_unfinished_files_of_earlier_starts_only(tmp_path: Path) -
     assert [path.exists() for path in (old, new, tmp_path / ".token")] == [False, True, True]
 
 
-def test_checkpoints_are_removed_when_their_task_has_ended(tmp_path: Path) -> None:
+def test_checkpoints_are_removed_when_their_task_has_ended(bench: ServiceHarness) -> None:
     """Of two tasks one has ended; and nothing beside the folder is touched."""
-    bench = ServiceHarness(tmp_path)
     accepted = bench.submit(spec())
-    assert isinstance(accepted, m.Accepted)
     root = bench.loop.result_requests.root
     over, live = (root / CHECKPOINTS / task_name(accepted.first + k) for k in (1, 0))
     for folder in (over, live):

@@ -1,11 +1,10 @@
 """What settings and nodes mean together, and which of them contradict one another."""
 
-from __future__ import annotations
-
 import os
 import time
 
 import pytest
+from failing import fails
 from service import RecordingLauncher
 
 from launcher.allocation.this_node import this_node
@@ -23,48 +22,35 @@ def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Clust
     return limits_of(convert(told), Allocation(nodes, "a test", end_s), RecordingLauncher())
 
 
-def test_allocation_defaults_to_this_node() -> None:
+def test_nodes_are_this_one_or_those_of_settings_that_agree() -> None:
     (node,) = allocate(convert({}), {}).nodes
     assert node.name == os.uname().nodename
     assert (node.slots, node.memory_bytes) == (HERE.slots, HERE.memory_bytes)
-
-
-def test_hosts_setting_defines_nodes_and_their_slots() -> None:
     result = allocate(convert({"hosts": "n1:3,n2:3", "slots": 3}), {})
     assert [(node.name, node.slots) for node in result.nodes] == [("n1", 3), ("n2", 3)]
-
-
-def test_slots_that_contradict_hosts_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"slots = 4, and hosts gives node n1 2"):
         allocate(convert({"hosts": "n1:2,n2:4", "slots": 4}), {})
-
-
-def test_two_ways_to_bound_memory_are_refused() -> None:
     result = convert({"memory_bytes": GIB, "memory_per_slot": GIB})
-    with pytest.raises(ConfigError, match="both bound"):
-        allocate(result, {})
-
-
-def test_memory_that_no_node_has_is_refused() -> None:
+    fails(ConfigError, "both bound", allocate, result, {})
     result = convert({"memory_bytes": HERE.memory_bytes + 1})
-    with pytest.raises(ConfigError, match=f"more than the {HERE.memory_bytes} there are on node"):
-        allocate(result, {})
-
-
-def test_memory_per_slot_above_memory_of_node_is_refused() -> None:
+    fails(ConfigError, f"more than the {HERE.memory_bytes} there are on node", allocate, result, {})
     result = convert({"memory_per_slot": HERE.memory_bytes, "slots": 2})
-    with pytest.raises(ConfigError, match=f"node {HERE.name} has"):
-        allocate(result, {})
+    fails(ConfigError, f"node {HERE.name} has", allocate, result, {})
 
 
-def test_unreadable_hostfile_is_refused_with_hint() -> None:
-    with pytest.raises(ConfigError) as caught:
-        allocate(convert({"hostfile": "/nowhere/hosts"}), {})
-    assert "/nowhere/hosts" in caught.value.message
-    assert caught.value.hint
+def test_unreadable_hostfiles_and_short_allocations_are_refused() -> None:
+    error = fails(ConfigError, "", allocate, convert({"hostfile": "/nowhere/hosts"}), {})
+    assert "/nowhere/hosts" in error.message
+    assert error.hint
+    check_time_left(limits((HERE,)))
+    check_time_left(limits((HERE,), end_s=time.time() + 100))
+    for left_s in (50, -50):
+        with pytest.raises(ConfigError, match="takes the nodes back in") as caught:
+            check_time_left(limits((HERE,), end_s=time.time() + left_s))
+        assert caught.value.hint
 
 
-def test_simulators_get_fixed_share_of_detected_memory() -> None:
+def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
     result = limits((Node("n1", 2, 10 * GIB), Node("n2", 4, 20 * GIB)))
     assert [node.memory_bytes for node in result.nodes] == [
         int(MEMORY_SHARE * 10 * GIB),
@@ -72,38 +58,19 @@ def test_simulators_get_fixed_share_of_detected_memory() -> None:
     ]
     assert result.slots == 6
     assert result.memory_bytes == sum(node.memory_bytes for node in result.nodes)
-
-
-def test_configured_memory_is_used_in_full_on_each_node() -> None:
     nodes = (Node("n1", 2, 10 * GIB), Node("n2", 2, 10 * GIB))
     assert [n.memory_bytes for n in limits(nodes, memory_bytes=GIB).nodes] == [GIB, GIB]
     slots = limits((Node("n1", 2, GIB),), memory_per_slot=GIB // 2)
     assert (slots.nodes[0].memory_bytes, slots.memory_per_slot) == (GIB, GIB // 2)
 
 
-def test_gpus_features_group_and_block_of_node_are_preserved() -> None:
+def test_launcher_features_and_end_of_allocation_are_kept() -> None:
     node = Node("n1", 2, GIB, gpus=3, features=("fast",), group=1, block=2)
     (value,) = limits((node,)).nodes
     assert (value.gpus, value.features, value.group, value.block) == (3, ("fast",), 1, 2)
-
-
-def test_end_of_allocation_is_converted_to_monotonic_clock() -> None:
     before_ns = time.monotonic_ns()
-    result = limits((HERE,), end_s=time.time() + 100)
-    assert 99e9 < result.end_ns - before_ns < 101e9
+    assert 99e9 < limits((HERE,), end_s=time.time() + 100).end_ns - before_ns < 101e9
     assert limits((HERE,)).end_ns == 0
-
-
-def test_the_launcher_bounds_the_ranks_of_a_worker_and_is_named_in_refusals() -> None:
     result = limits((HERE,))
     assert result.max_ranks == RecordingLauncher.max_ranks
     assert result.launcher == "paper: nothing is started"
-
-
-def test_start_is_refused_when_allocation_ends_too_soon() -> None:
-    check_time_left(limits((HERE,)))
-    check_time_left(limits((HERE,), end_s=time.time() + 100))
-    for left_s in (50, -50):
-        with pytest.raises(ConfigError, match="takes the nodes back in") as caught:
-            check_time_left(limits((HERE,), end_s=time.time() + left_s))
-        assert caught.value.hint

@@ -1,7 +1,5 @@
 """Key pairs of single starts of workers: made with the start, worth nothing after it."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,8 +72,7 @@ def test_each_start_of_a_worker_has_a_key_pair_of_its_own(site: Site) -> None:
     assert len({item.secret_key for item in entries}) == 3
     for worker, start in starts:
         path = keyfiles.worker_key_path(site.service, worker, start)
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert keyfiles.read_bootstrap(site.service).secret_key == ""
 
 
@@ -85,7 +82,6 @@ def test_worker_key_authenticates_its_worker_until_it_has_ended(site: Site) -> N
     worker = zmq_transport.connect_worker(result, b"main-0.1")
     worker.send(b"hello")
     received = site.heard()
-    assert received is not None
     assert received[1:] == (b"hello", MAIN)
     assert site.listener.send(PeerKind.WORKER, received[0], b"work")
     assert worker.receive(WAIT_S) == b"work"
@@ -111,10 +107,7 @@ def test_keys_of_an_earlier_service_are_removed(site: Site) -> None:
     assert not keyfiles.worker_key_path(site.service, "main-0", 1).exists()
 
 
-def test_a_key_is_made_for_a_start_and_removed_when_that_has_ended(
-    site: Site, tmp_path: Path
-) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_key_is_made_for_a_start_and_removed_at_its_end(site: Site, bench: ServiceHarness) -> None:
     bench.loop.workers._keys = site.keys
     bench.paper.kill("main-0")  # started before there were keys
     until_started(bench)
@@ -139,8 +132,7 @@ def until_started(bench: ServiceHarness) -> None:
         assert time.monotonic() < deadline
 
 
-def test_worker_cannot_join_or_send_heartbeats_as_another_worker(tmp_path: Path) -> None:
-    bench = ServiceHarness(tmp_path)
+def test_worker_cannot_join_or_send_heartbeats_as_another_worker(bench: ServiceHarness) -> None:
     start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
     other = bench.listener.connect(PeerKind.WORKER, b"other")
     other.sender = Identity("main-1", Role.WORKER)

@@ -1,6 +1,4 @@
-"""The far door: keys in, strangers out, whatever they send."""
-
-from __future__ import annotations
+"""The listener for other nodes: keys, strangers, and who is cut when too many come."""
 
 import os
 import random
@@ -10,13 +8,20 @@ from pathlib import Path
 
 import pytest
 import zmq
+from failing import fails
 from tcp_peers import PATIENCE_S, ListenerThread, Wiretap, is_closed, plain_dealer, way_becomes
 
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire.keyfiles import LOCAL, Identity, Role, new_pair
 from simenv.wire.transport import tcp_listener
-from simenv.wire.transport.sockets import MAX_UNAUTHENTICATED, PeerKind
+from simenv.wire.transport.sockets import (
+    MAX_AUTHENTICATED,
+    MAX_PER_KEY,
+    MAX_UNAUTHENTICATED,
+    ConnectionLimiter,
+    PeerKind,
+)
 from simenv.wire.transport.tcp_listener import TcpListener
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
@@ -61,9 +66,7 @@ def still_serves(house: ListenerThread, word: bytes = b"still here") -> bool:
 
 
 @pytest.mark.parametrize("name", ["ana", "ops"])
-def test_message_carries_identity_of_its_key_and_is_answered(
-    house: ListenerThread, name: str
-) -> None:
+def test_message_has_identity_of_its_key_and_answer(house: ListenerThread, name: str) -> None:
     connection = house.connect(name)
     connection.send(b"question")
     received = house.of(b"question")
@@ -73,9 +76,7 @@ def test_message_carries_identity_of_its_key_and_is_answered(
     assert connection.receive(PATIENCE_S) == b"answer"
 
 
-def test_local_client_has_local_identity_whatever_its_route(
-    house: ListenerThread, tmp_path: Path
-) -> None:
+def test_local_client_is_local_whatever_its_route(house: ListenerThread, tmp_path: Path) -> None:
     path, own = tmp_path / CLIENT_SOCKET, new_pair()
     near = ZmqConnection(endpoint(path), house.server.public, own, b"far/route")
     near.send(b"from here")
@@ -85,7 +86,7 @@ def test_local_client_has_local_identity_whatever_its_route(
     near.close()
 
 
-def test_worker_key_is_refused_by_client_listener(house: ListenerThread) -> None:
+def test_worker_key_no_client(house: ListenerThread) -> None:
     assert house.key_commands[house.keys["hand"].public].role is Role.WORKER
     hand = house.connect("hand")
     hand.send(b"a result")
@@ -147,9 +148,7 @@ def test_connection_of_revoked_key_is_closed_and_others_continue(house: Listener
     assert all(body != b"three" for _, _, body, _ in house.heard)
 
 
-def test_old_key_is_refused_after_replacement_by_new_key_of_same_name(
-    house: ListenerThread,
-) -> None:
+def test_old_key_is_refused_after_replacement_by_key_of_same_name(house: ListenerThread) -> None:
     ana = house.connect("ana", b"a")
     ana.send(b"one")
     house.of(b"one")
@@ -162,9 +161,7 @@ def test_old_key_is_refused_after_replacement_by_new_key_of_same_name(
     assert way_becomes(ana, HandshakeState.REFUSED)
 
 
-def test_messages_for_closed_connection_do_not_reach_new_connection_of_same_route(
-    house: ListenerThread,
-) -> None:
+def test_messages_of_closed_connection_reach_no_new_one(house: ListenerThread) -> None:
     ana = house.connect("ana", b"the same route")
     ana.send(b"mine")
     peer = house.of(b"mine")[1]
@@ -263,5 +260,48 @@ def test_closed_connections_leak_no_file_descriptors(house: ListenerThread) -> N
 
 
 def test_port_in_use_raises_config_error_with_its_number(house: ListenerThread) -> None:
-    with pytest.raises(ConfigError, match=str(house.far.port)):
-        TcpListener("127.0.0.1", house.far.port, house.server)
+    fails(ConfigError, str(house.far.port), TcpListener, "127.0.0.1", house.far.port, house.server)
+
+
+def test_unauthenticated_connections_give_way_first() -> None:
+    guard = ConnectionLimiter()
+    cut = [guard.accepted(fd) for fd in range(3 * MAX_UNAUTHENTICATED)]
+    assert cut == [None] * MAX_UNAUTHENTICATED + list(range(2 * MAX_UNAUTHENTICATED))
+    assert len(guard) == MAX_UNAUTHENTICATED
+    guard = ConnectionLimiter()
+    guard.accepted(1)
+    assert guard.authenticate(1, "ana")
+    assert 1 not in [guard.accepted(fd) for fd in range(2, 4 * MAX_UNAUTHENTICATED)]
+
+
+def test_connections_are_limited_by_key_and_in_total() -> None:
+    guard = ConnectionLimiter()
+    entries = []
+    for fd in range(MAX_PER_KEY + 5):
+        guard.accepted(fd)
+        entries.append(guard.authenticate(fd, "ana"))
+    assert entries == [True] * MAX_PER_KEY + [False] * 5
+    guard.accepted(9_999)
+    assert guard.authenticate(9_999, "ben")
+    guard = ConnectionLimiter()
+    entries = []
+    for fd in range(MAX_AUTHENTICATED + 3):
+        guard.accepted(fd)
+        entries.append(guard.authenticate(fd, f"key{fd // MAX_PER_KEY}"))
+    assert entries.count(False) == 3
+
+
+def test_closed_connections_no_longer_count() -> None:
+    guard = ConnectionLimiter()
+    for fd in range(10 * MAX_PER_KEY):
+        guard.accepted(fd)
+        assert guard.authenticate(fd, "ana")
+        guard.remove(fd)
+    assert len(guard) == 0
+    guard = ConnectionLimiter()
+    guard.accepted(7)
+    assert guard.authenticate(7, "ana")
+    guard.accepted(7)  # its end was not heard of
+    assert guard.authenticate(7, "ben")
+    assert len(guard) == 1
+    assert all(guard.authenticate(fd, "ana") for fd in range(100, 100 + MAX_PER_KEY))

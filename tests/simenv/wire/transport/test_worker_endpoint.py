@@ -1,7 +1,5 @@
 """How a worker finds its service, and what the door for other nodes lets in."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time
@@ -9,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from failing import fails
 
 from simenv.errors import ConfigError, NoServiceError
 from simenv.wire import keyfiles
@@ -110,8 +109,13 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
     file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
-    with pytest.raises(NoServiceError, match="does not listen for others"):
-        zmq_transport.connect_worker(file, b"main-0.1")
+    fails(
+        NoServiceError,
+        "does not listen for others",
+        zmq_transport.connect_worker,
+        file,
+        b"main-0.1",
+    )
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:
@@ -126,9 +130,7 @@ def test_unknown_worker_key_is_refused(meeting: Meeting) -> None:
     worker.close()
 
 
-def test_worker_key_is_refused_by_client_listener(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_worker_key_no_client(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     by_node_door = open_later(meeting.address, WORKER)
     by_node_door.send(b"submit")
     assert meeting.heard()[0] is PeerKind.WORKER  # where a Submit is no message at all
@@ -137,17 +139,13 @@ def test_worker_key_is_refused_by_client_listener(
     assert meeting.hears_nothing()
 
 
-def test_key_of_service_user_connects_as_client_not_as_worker(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_service_key_client(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     own = open_later(meeting.address, OWN)
     own.send(b"join")
     assert meeting.heard()[0] is PeerKind.CLIENT
 
 
-def test_client_key_is_refused_by_worker_listener(
-    meeting: Meeting, open_later: Callable[..., CurveConnection]
-) -> None:
+def test_client_key_no_worker(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
     guest = new_pair()
     meeting.listener.admit({guest.public: LOCAL}, b"")
     open_later(meeting.address, guest).send(b"join")
@@ -177,8 +175,7 @@ def test_bootstrap_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
     assert keyfiles.read_bootstrap(path).token == "token"
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be opened by others"):
-        keyfiles.read_bootstrap(path)
+    fails(ConfigError, "can be opened by others", keyfiles.read_bootstrap, path)
 
 
 def test_text_of_bootstrap_file_does_not_contain_secret(meeting: Meeting) -> None:

@@ -1,7 +1,5 @@
 """Calls in a worker without its sockets: who is trusted, what stops, what is kept."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -11,6 +9,7 @@ import time
 import cloudpickle
 import msgspec
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 
 from simenv.errors import ProgramError
@@ -48,18 +47,14 @@ def ran(call: FunctionCall, trusted: bool) -> AttemptResult:
     return Runner().run(task, TERMS, chunk, time.perf_counter_ns())
 
 
-def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
+def test_calls_are_of_the_environments_user_and_timed() -> None:
     result = ran(pickled(pow, 2, 5), trusted=True)
     assert STATES[result.state] is TaskState.DONE
-    value = codec.result_data(result.payload).value
-    answer = msgspec.msgpack.decode(value, type=FunctionAnswer)
+    answer = msgspec.msgpack.decode(codec.result_data(result.payload).value, type=FunctionAnswer)
     assert cloudpickle.loads(answer.pickled) == 32
     result = ran(pickled(pow, 2, 5), trusted=False)
     assert STATES[result.state] is TaskState.FAILED
     assert "own user alone" in codec.failure(result.payload).message
-
-
-def test_times_of_a_call_are_those_of_its_engine() -> None:
     result = ran(pickled(time.sleep, 0.05), trusted=True)
     assert result.engine_us >= 50_000
     assert (result.decode_us, result.plan_us) == (0, 0)
@@ -73,31 +68,18 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     endless = pickled(time.sleep, 600) if waits else pickled(sum, iter(int, 1))
     if not waits:
         endless = pickled(lambda: [None for _ in iter(int, 1)])
-    with pytest.raises(Stopped):
-        engine.call(endless, TRUSTED, control)
+    fails(Stopped, "", engine.call, endless, TRUSTED, control)
     timer.join()
     control.clear()
     assert engine.call(pickled(pow, 2, 5), TRUSTED, control)
     control.stop()
-    with pytest.raises(Stopped):
-        engine.call(pickled(pow, 2, 5), TRUSTED, control)
+    fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, control)
 
 
 def chain(name: str = "chain") -> DeviceInfo:
     entries = (GateInfo("rz", 1, 1), GateInfo("sx", 1, 0), GateInfo("cz", 2, 0))
     return DeviceInfo(
-        name,
-        DeviceKind.EMULATED,
-        "",
-        "",
-        "",
-        "",
-        3,
-        0,
-        entries,
-        False,
-        False,
-        ((0, 1), (1, 2)),
+        name, DeviceKind.EMULATED, "", "", "", "", 3, 0, entries, False, False, ((0, 1), (1, 2))
     )
 
 
@@ -114,15 +96,13 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     files = (qpy.write_qpy(bell()), qpy.write_qpy(bell()))
     answers = []
     for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
-        device = codec.encode(chain(name))
-        call = TranspileCall(CALL_FORMAT, device, level, 7, 99, 0, files)
+        call = TranspileCall(CALL_FORMAT, codec.encode(chain(name)), level, 7, 99, 0, files)
         answers.append(engine.call(call, TRUSTED, control))
         assert len(engine._cache) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]
     assert control.passes == (10, 10)
     control.stop()
-    with pytest.raises(Stopped):
-        engine.call(call, TRUSTED, control)
+    fails(Stopped, "", engine.call, call, TRUSTED, control)
 
 
 COUNT_THREADS = """

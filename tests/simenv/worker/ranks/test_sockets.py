@@ -1,7 +1,5 @@
 """Where a rank listens for the others when they are on several machines."""
 
-from __future__ import annotations
-
 import pytest
 
 from simenv.errors import NoServiceError
@@ -21,7 +19,6 @@ def test_rank_listens_on_address_that_reaches_the_service(address: str) -> None:
 @pytest.mark.parametrize("address", ["", "tcp://no.such.host.invalid:7"])
 def test_ranks_without_reachable_service_address_raise_no_service(address: str) -> None:
     with pytest.raises(
-        NoServiceError,
-        match=r"ranks are on several nodes|cannot reach the service|no route from",
+        NoServiceError, match=r"ranks are on several nodes|cannot reach the service|no route from"
     ):
         ranks.own_address(service(address))

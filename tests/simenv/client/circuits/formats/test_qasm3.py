@@ -1,20 +1,24 @@
-"""OpenQASM 3 that is read as something else, or refused without a place."""
+"""Each construct of OpenQASM 3 runs as it says, or is refused with its place."""
 
-from __future__ import annotations
-
+import json
+import re
 import sys
+from pathlib import Path
 
-import branches as br
-import circuit_judge
 import drawing
+import engine_judge
 import numpy as np
-import program_judge
 import pytest
+from failing import fails
 from hypothesis import HealthCheck, given, settings
 from qiskit import QuantumCircuit, qasm3
+from qiskit.quantum_info import Operator
 
-from simenv.client.circuits import load
+from simenv.client.circuits import load, to_qiskit
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
+from simulators.engine import Request, RunControl, RunOptions
+from simulators.errors import TooManySteps
+from simulators.statevector.engine import StatevectorEngine
 
 pytest.importorskip("qiskit_qasm3_import")
 
@@ -22,9 +26,7 @@ HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[3] q;\nbit[2] c;\nbit[3] d
 
 
 def fault(text: str) -> ProgramError:
-    with pytest.raises(ProgramError) as refused:
-        load(text)
-    return refused.value
+    return fails(ProgramError, "", load, text)
 
 
 @pytest.mark.parametrize(
@@ -43,11 +45,7 @@ def fault(text: str) -> ProgramError:
         ("x q;\n rz(1e400) q[0];", (7, 2), "the angle is inf"),
         ("rz(1e200*1e200-1e200*1e200) q[0];", (6, 1), "the angle is nan"),
         ("gate g(a) r { rz(1e308*a) r; }\nx q;\n  g(1e10) q[0];", (8, 3), "'g' cannot be made"),
-        (
-            "x q;\nfor int i in [0:1.5] { x q[i]; }",
-            (7, 1),
-            "a constant integer is wanted",
-        ),
+        ("x q;\nfor int i in [0:1.5] { x q[i]; }", (7, 1), "a constant integer is wanted"),
         ("x q;\nbox { x q[0]; }", (7, 1), "'box' is not carried"),
         ("switch (c) { case 7 { x q[0]; } }", (6, 1), "case 7 is larger than the maximum"),
         ("while (c) { measure q[0]; }", (6, 13), "measurements must save"),
@@ -118,7 +116,8 @@ def test_gate_modifiers_agree_with_qiskit_gates() -> None:
     body.t(0)
     circuit.append(body.to_gate().control(2, annotated=False), [0, 1, 2])
     circuit.p(0.5, 0)
-    br.assert_same(program_judge.run(load(HEAD + text).program), circuit_judge.run(circuit))
+    expected = Operator(circuit).data[:, 0]
+    np.testing.assert_allclose(engine_judge.state(load(HEAD + text).program), expected, atol=1e-9)
 
 
 CONDITIONS = {  # on c = 0b10, d = 0b101, e = 1
@@ -158,25 +157,18 @@ CONDITIONS = {  # on c = 0b10, d = 0b101, e = 1
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_condition_has_expected_value(condition: str) -> None:
     text = "x q[0]; measure q[0] -> c[1]; measure q[0] -> d[0]; measure q[0] -> d[2];"
-    text += f"e = measure q[0]; if ({condition}) {{ x q[1]; }}"
-    ((state, bits),) = program_judge.run(load(HEAD + text).program)
-    assert bits == 0b1_101_10
-    assert bool(abs(state[0b011])) == CONDITIONS[condition]
+    text += f"e = measure q[0]; if ({condition}) {{ x q[1]; }} c[0] = measure q[1];"
+    assert engine_judge.exact(HEAD + text) == {0b1_101_10 | CONDITIONS[condition]: 1.0}
 
 
-def test_inputs_are_parameters() -> None:
+def test_inputs_delays_and_physical_qubits_are_packed() -> None:
     text = "input float b; input angle[32] a; input float unused;\nrz(a) q[0]; rx(2*b + a) q[1];"
     loaded = load(HEAD + text)
     assert loaded.parameters == ("a", "b", "unused")
-    row = loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()
-    assert sorted(row) == [0.0, 1.0, 2.0]
-
-
-def test_delays_and_physical_qubits_are_packed() -> None:
+    assert sorted(loaded.bind({"a": 1.0, "b": 0.5, "unused": 9.0})[0].tolist()) == [0.0, 1.0, 2.0]
     text = "OPENQASM 3.1; U(0,0,0) $2; delay[100ns] $0; delay[3dt] $1; delay[1.5us] $0;"
     program = load(text).program
-    assert program.num_qubits == 3
-    assert program.names == ("u", "delay", "delay_dt")
+    assert (program.num_qubits, program.names) == (3, ("u", "delay", "delay_dt"))
     assert np.frombuffer(program.params)[3:].tolist() == [100.0, 3.0, 1500.0]
 
 
@@ -188,6 +180,7 @@ def test_delays_and_physical_qubits_are_packed() -> None:
 )
 @given(drawing.circuits(plain=True))
 def test_circuit_dumped_by_qiskit_is_read_with_same_outcomes(circuit: QuantumCircuit) -> None:
+    circuit = engine_judge.measured(circuit)
     try:
         text = qasm3.dumps(circuit)
     except Exception:  # noqa: BLE001  what Qiskit cannot write is not judged
@@ -196,7 +189,7 @@ def test_circuit_dumped_by_qiskit_is_read_with_same_outcomes(circuit: QuantumCir
         program = load(text).program
     except SimenvError:
         return
-    br.assert_same(program_judge.run(program), circuit_judge.run(circuit))
+    engine_judge.assert_same(program, circuit)
 
 
 @pytest.mark.parametrize(
@@ -210,11 +203,61 @@ def test_circuit_dumped_by_qiskit_is_read_with_same_outcomes(circuit: QuantumCir
     ],
 )
 def test_loops_with_too_many_operations_or_iterations_are_refused(text: str, told: str) -> None:
-    with pytest.raises(LimitExceededError, match=told) as refused:
-        load(HEAD + text)
-    assert "line 6, column" in refused.value.message
+    assert "line 6, column" in fails(LimitExceededError, told, load, HEAD + text).message
 
 
 def test_long_loop_is_packed_as_loop() -> None:
     program = load(HEAD + "for int i in [1:1000000000000] { x q[0]; }").program
     assert program.names == ("for", "x", "end")
+
+
+PROGRAMS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "qasm3").iterdir())}
+
+
+def promise(name: str, kind: str) -> str | None:
+    """What the first line says after this word; None if it says something else."""
+    first = PROGRAMS[name].read_text().split("\n", 1)[0]
+    result = re.fullmatch(rf"// {kind}(?: at|:)? ?(.*)", first)
+    return result.group(1) if result else None
+
+
+def named(kind: str) -> list[str]:
+    return [name for name in PROGRAMS if promise(name, kind) is not None]
+
+
+def key(text: str) -> int:
+    return int(text.replace(" ", ""), 2)
+
+
+@pytest.mark.parametrize("name", named("runs"))
+def test_construct_has_its_documented_outcomes(name: str) -> None:
+    document = json.loads(promise(name, "runs") or "")
+    expected = {key(text): pytest.approx(value) for text, value in document.items()}
+    assert engine_judge.exact(PROGRAMS[name]) == expected
+    assert engine_judge.exact(to_qiskit(load(PROGRAMS[name]).program)) == expected
+
+
+@pytest.mark.parametrize("name", named("refused"))
+def test_unsupported_construct_is_refused_by_name_with_line_and_column(name: str) -> None:
+    line, column, value = (promise(name, "refused") or "").split(":", 2)
+    refused = fails(ProgramError, "", load, PROGRAMS[name])
+    assert value.strip() in refused.message
+    assert (refused.line, refused.column) == (int(line), int(column))
+
+
+@pytest.mark.parametrize("name", named("free"))
+def test_input_is_a_parameter(name: str) -> None:
+    assert load(PROGRAMS[name]).parameters == (promise(name, "free"),)
+
+
+@pytest.mark.parametrize("name", named("endless"))
+def test_endless_loop_ends_at_step_limit(name: str) -> None:
+    circuit = engine_judge.received(load(PROGRAMS[name]).program)
+    engine, terms = StatevectorEngine(), RunOptions(max_steps=100_000)
+    with pytest.raises(TooManySteps):
+        engine.run(engine.plan(circuit, None, terms), circuit, Request(9, 1), terms, RunControl())
+
+
+def test_every_program_documents_its_outcome() -> None:
+    kinds = ("runs", "refused", "free", "endless")
+    assert sorted(name for kind in kinds for name in named(kind)) == sorted(PROGRAMS)

@@ -1,7 +1,5 @@
 """A QPY file that is read as another circuit, or read at all when it should not be."""
 
-from __future__ import annotations
-
 import io
 import struct
 from pathlib import Path
@@ -12,6 +10,7 @@ import engine_judge
 import numpy as np
 import pytest
 from drawing_loops import looped
+from failing import fails
 from hypothesis import HealthCheck, assume, given, settings
 from qiskit import QuantumCircuit, qpy
 from qiskit.circuit import Parameter
@@ -47,8 +46,7 @@ def written(folder: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("version", range(13, qpy.common.QPY_VERSION + 1))
 def test_qpy_file_is_loaded_as_same_program(tmp_path: Path, version: int) -> None:
     loaded = load(written(tmp_path, dumped(sample(), version=version)))
-    assert loaded.packed == load(sample()).packed
-    assert loaded.parameters == ("a",)
+    assert (loaded.packed, loaded.parameters) == (load(sample()).packed, ("a",))
 
 
 def test_loops_in_qpy_file_keep_their_outcomes(tmp_path: Path) -> None:
@@ -68,7 +66,7 @@ def test_loops_in_qpy_file_keep_their_outcomes(tmp_path: Path) -> None:
 
 
 def test_qpy_file_with_several_circuits_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProgramError, match="a QPY file with 2 programs") as refused:
+    with pytest.raises(ProgramError, match="with 2 programs") as refused:
         load(written(tmp_path, dumped(sample(), sample())))
     assert "submit_many" in refused.value.hint
 
@@ -77,8 +75,7 @@ def test_qpy_file_with_several_circuits_is_refused(tmp_path: Path) -> None:
 def test_unsupported_qpy_version_is_refused(tmp_path: Path, version: int) -> None:
     data = bytearray(dumped(sample()))
     data[6] = version
-    with pytest.raises(ProgramError, match=f"QPY of version {version}; 13 to"):
-        load(written(tmp_path, bytes(data)))
+    fails(ProgramError, f"QPY of version {version}; 13 to", load, written(tmp_path, bytes(data)))
 
 
 @pytest.mark.parametrize(
@@ -89,22 +86,17 @@ def test_unsupported_qpy_version_is_refused(tmp_path: Path, version: int) -> Non
         (25, "!Q", 2**40, "more than 1000000 operations"),
     ],
 )
-def test_oversized_counts_in_qpy_header_are_refused(
-    tmp_path: Path, offset: int, format_: str, value: int, words: str
-) -> None:
+def test_qpy_header_size(tmp_path: Path, offset: int, format_: str, value: int, words: str) -> None:
     data = bytearray(dumped(sample()))
     (start,) = struct.unpack_from("!Q", data, 20)
     struct.pack_into(format_, data, start + offset, value)
-    with pytest.raises(LimitExceededError, match=words):
-        load(written(tmp_path, bytes(data)))
+    fails(LimitExceededError, words, load, written(tmp_path, bytes(data)))
 
 
 def test_oversized_counts_in_qpy_block_are_refused(tmp_path: Path) -> None:
     data = bytearray(dumped(sample()))
-    phase = data.index(b"f\x00\x08", data.index(b"IfElseOp"))
-    struct.pack_into("!I", data, phase + 3, 2**31)
-    with pytest.raises(LimitExceededError, match="2147483648 qubits"):
-        load(written(tmp_path, bytes(data)))
+    struct.pack_into("!I", data, data.index(b"f\x00\x08", data.index(b"IfElseOp")) + 3, 2**31)
+    fails(LimitExceededError, "2147483648 qubits", load, written(tmp_path, bytes(data)))
 
 
 def test_damaged_qpy_file_is_read_or_refused_with_known_errors(tmp_path: Path) -> None:
@@ -149,6 +141,5 @@ def test_pickle_in_matrix_is_not_loaded(tmp_path: Path) -> None:
     np.save(pickled, np.array([[Trap()]], dtype=object), allow_pickle=True)
     payload = pickled.getvalue()
     trapped = data[: at - 8] + struct.pack("!Q", len(payload)) + payload + data[at + size :]
-    with pytest.raises(ProgramError, match="cannot be read"):
-        load(written(tmp_path, trapped))
+    fails(ProgramError, "cannot be read", load, written(tmp_path, trapped))
     assert not Trap.sprung

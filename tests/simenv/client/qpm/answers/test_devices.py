@@ -1,7 +1,5 @@
 """Answers of a QPM: devices, envelopes, snapshots."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math
@@ -13,19 +11,10 @@ from machines import ideal, noisy
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import Target
 
+from simenv import model
 from simenv.client.qpm import devices, status
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.devices import DeviceSnapshot
-from simenv.model import (
-    GateInfo,
-    HeldCapacity,
-    NodeInfo,
-    PoolInfo,
-    ServiceInfo,
-    TargetInfo,
-    TaskInfo,
-    TaskState,
-)
 from simenv.model.views import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm.envelopes import Lifecycle, plain
 from simenv.worker.hardware import device_info
@@ -39,8 +28,7 @@ def one_way() -> Any:
 
 
 def montreal() -> Any:
-    provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
-    return provider.FakeMontrealV2()
+    return pytest.importorskip("qiskit_ibm_runtime.fake_provider").FakeMontrealV2()
 
 
 def described(make: Any) -> tuple[Target, DeviceInfo]:
@@ -121,7 +109,7 @@ def test_coupling_and_operations_are_those_of_target(make: Any) -> None:
 def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> None:
     outcome = DeviceInfo(
         "qpu", DeviceKind.HARDWARE, "lab", "fridge", "1", "trapped-ion", 2, 0,
-        (GateInfo("cz", 2, 0),), all_to_all=True,
+        (model.GateInfo("cz", 2, 0),), all_to_all=True,
         operations=(OperationInfo("cz", (), error=figure),),
         qubits=(QubitInfo(t1_us=figure), QubitInfo()),
     )  # fmt: skip
@@ -131,23 +119,24 @@ def test_zero_figures_are_counted_and_unknown_ones_are_not(figure: float) -> Non
     assert record.calibration["quality_metric_count"] == value // 2
     assert bool(record.extensions) is bool(value)
     assert record.device["technology"] == "trapped-ion"
-    head = devices.device("qpu", outcome, [])
-    assert "max_shots" not in head.metadata
+    assert "max_shots" not in devices.device("qpu", outcome, []).metadata
     graph = devices.coupling("qpu", outcome)
     assert graph.coupling["edges"] == [["0", "1"]]
     assert graph.operations == [{"name": "cz", "arity": 2}]
 
 
-def test_records_of_device_without_description_are_empty() -> None:
+def test_records_of_devices_are_those_of_their_targets() -> None:
     silent = DeviceInfo("qpu", DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
     head = devices.device("qpu", silent, [])
     assert (head.device, head.qubits) == ({"id": "qpu", "name": "qpu", "num_qubits": 0}, [])
     assert devices.coupling("qpu", silent).coupling["edges"] == []
     assert devices.coupling("qpu", silent).operations == []
     assert devices.calibration("qpu", silent).calibration["observation_count"] == 0
-
-
-def test_emulated_device_has_calibration_of_its_target() -> None:
+    wide = DeviceInfo("c", DeviceKind.IDEAL, "simenv", "stabilizer", "1", "simulator", 65_535, 9,
+                      (), all_to_all=True)  # fmt: skip
+    record = devices.coupling("c", wide)
+    assert record.coupling["edges"] == []
+    assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
     _, value = described(noisy)
     emulated = msgspec.structs.replace(value, kind=DeviceKind.EMULATED)
     record = devices.coupling("qpu", emulated)
@@ -158,17 +147,7 @@ def test_emulated_device_has_calibration_of_its_target() -> None:
     )
 
 
-def test_edges_of_very_wide_simulator_are_not_listed() -> None:
-    wide = DeviceInfo("c", DeviceKind.IDEAL, "simenv", "stabilizer", "1", "simulator", 65_535, 9,
-                      (), all_to_all=True)  # fmt: skip
-    record = devices.coupling("c", wide)
-    assert record.coupling["edges"] == []
-    assert record.extensions["simenv"] == {"topology": "all-to-all", "edges_listed": False}
-
-
-def test_openqasm_3_is_not_listed_without_its_importer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_openqasm_3_is_not_listed_without_its_importer(monkeypatch: pytest.MonkeyPatch) -> None:
     info = DeviceInfo(
         "d", DeviceKind.IDEAL, "simenv", "m", "1", "simulator", 2, 9, (), all_to_all=True
     )
@@ -177,31 +156,36 @@ def test_openqasm_3_is_not_listed_without_its_importer(
     assert devices.formats(info) == ["openqasm2", "qpy"]
 
 
-def info(state: TaskState, worker: str = "") -> TaskInfo:
-    return TaskInfo("t-1", "", "main", state, 1, 0.1, 2, 100, worker, "")
+def info(state: model.TaskState, worker: str = "") -> model.TaskInfo:
+    return model.TaskInfo("t-1", "", "main", state, 1, 0.1, 2, 100, worker, "")
 
 
-@pytest.mark.parametrize("ended", [TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED])
-def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: TaskState) -> None:
+@pytest.mark.parametrize(
+    "ended", [model.TaskState.DONE, model.TaskState.FAILED, model.TaskState.CANCELLED]
+)
+def test_circuit_of_two_tasks_has_state_of_unfinished_task(ended: model.TaskState) -> None:
     run = CircuitRun("cid", 7, 100, 1.0)
-    for infos in ([info(ended), info(TaskState.QUEUED)], [info(TaskState.QUEUED), info(ended)]):
+    for infos in (
+        [info(ended), info(model.TaskState.QUEUED)],
+        [info(model.TaskState.QUEUED), info(ended)],
+    ):
         assert status.current_status(run, infos).lifecycle_state is Lifecycle.QUEUED
-    result = status.current_status(run, [info(ended), info(TaskState.RUNNING, "main-0")])
+    result = status.current_status(run, [info(ended), info(model.TaskState.RUNNING, "main-0")])
     assert result.lifecycle_state is Lifecycle.SUBMITTED
     assert result.provider_handle == "main-0"
 
 
-NODE = NodeInfo("n1", "up", "", 4, 1, 1_000, 300, 2, 2)
+NODE = model.NodeInfo("n1", "up", "", 4, 1, 1_000, 300, 2, 2)
 POOLS = (
-    PoolInfo("main", "any", 2, 2, 1, 3, "up", "", held_us=250.0),
-    PoolInfo("main.x2", "any", 0, 0, 0, 0, "quarantined", "broken", on_demand=True),
+    model.PoolInfo("main", "any", 2, 2, 1, 3, "up", "", held_us=250.0),
+    model.PoolInfo("main.x2", "any", 0, 0, 0, 0, "quarantined", "broken", on_demand=True),
 )
-TARGET = TargetInfo(
+TARGET = model.TargetInfo(
     "main", "active", 3, "fifo", (), 5,
     queued=3, parked=2, sent=1, running=1, queued_ns=9_000, wait_ns=7_000_000,
-    reservations=1, held=HeldCapacity(6, 6, 0), in_flight=HeldCapacity(2, 2, 0),
+    reservations=1, held=model.HeldCapacity(6, 6, 0), in_flight=model.HeldCapacity(2, 2, 0),
 )  # fmt: skip
-SERVICE = ServiceInfo(
+SERVICE = model.ServiceInfo(
     "env", "1", 1, "n1", 1, 1.0, "process", 5, 1, 0, 0, 0, 0, 0, 0, 0.0, 4, 1, 1_000, 20, 0, 0.0,
     POOLS, (), nodes=(NODE,),
 )  # fmt: skip
@@ -211,18 +195,12 @@ SEEN = DeviceSnapshot(
 )  # fmt: skip
 
 
-def test_known_wait_and_start_are_estimated() -> None:
+def test_wait_is_known_or_unavailable_with_reason() -> None:
     metrics = devices.queue(SEEN)
-    assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (
-        True,
-        7_000_000,
-    )
+    assert (metrics.wait_estimate.available, metrics.wait_estimate.estimated_ns) == (True, 7e6)
     assert metrics.estimated_start.estimated_ns == 1_007_000_000
     assert metrics.estimated_start.reason is None
     assert metrics.estimated_queued_device_time.estimated_ns == 9_000
-
-
-def test_unknown_wait_is_unavailable_with_reason() -> None:
     lost = msgspec.structs.replace(SEEN, target=msgspec.structs.replace(TARGET, wait_ns=-1))
     for estimate in (devices.wait(lost), devices.start(lost)):
         assert (estimate.available, estimate.estimated_ns) == (False, None)
@@ -251,6 +229,5 @@ def test_held_in_flight_and_available_capacity_are_counted_apart() -> None:
 def test_device_that_starts_no_tasks_is_not_available() -> None:
     assert SEEN.is_available
     assert not msgspec.structs.replace(SEEN, begins=False).is_available
-    paused = msgspec.structs.replace(TARGET, state="paused")
-    assert not devices.begins(TARGET, paused)
+    assert not devices.begins(TARGET, msgspec.structs.replace(TARGET, state="paused"))
     assert not msgspec.structs.replace(SEEN, pools=POOLS[1:]).is_available

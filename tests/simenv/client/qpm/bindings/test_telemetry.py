@@ -1,25 +1,20 @@
 """What the service knows is told, and agrees with the service."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
+from failing import fails
 from hosts import completion, info, running
 
 import simenv
 from simenv.client.qpm.provider import QPM
-from simenv.client.qpm.telemetry import TelemetryBinding
 from simenv.model.views import DeviceKind
 from simenv.qpm.contract import EXTENSIONS, REVISION2, UnknownObjectError
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 
 
-@pytest.mark.parametrize(
-    "call",
-    [*REVISION2["telemetry"], *EXTENSIONS["telemetry"]],
-)
+@pytest.mark.parametrize("call", [*REVISION2["telemetry"], *EXTENSIONS["telemetry"]])
 def test_telemetry_answers_are_json_and_supported(qpm: QPM, call: str) -> None:
     answer = getattr(qpm, call)(token="any")
     text = json.dumps(answer)
@@ -29,8 +24,7 @@ def test_telemetry_answers_are_json_and_supported(qpm: QPM, call: str) -> None:
 
 def test_device_record_agrees_with_environment(qpm: QPM, env: simenv.Client) -> None:
     record = qpm.get_device_info()
-    assert record["schema"] == "qhw-device-v1"
-    assert record["device"]["technology"] == "simulator"
+    assert (record["schema"], record["device"]["technology"]) == ("qhw-device-v1", "simulator")
     assert record["device"]["num_qubits"] == record["num_qubits"] == len(record["qubits"])
     assert 20 <= record["num_qubits"] <= env.status().max_qubits
     assert record["qubits"][0] == {"id": "0"}
@@ -71,8 +65,7 @@ def test_ideal_device_has_no_calibration(qpm: QPM) -> None:
         "summaries": {},
     }
     assert (record["metadata"], record["extensions"]) == ({"ideal": True}, {})
-    with pytest.raises(UnknownObjectError, match="no calibration set 'c1' here"):
-        qpm.get_calibration_snapshot("c1")
+    fails(UnknownObjectError, "no calibration set 'c1' here", qpm.get_calibration_snapshot, "c1")
 
 
 def test_backend_records_have_target_state_and_pause_reason(qpm: QPM, env: simenv.Client) -> None:
@@ -89,8 +82,7 @@ def test_backend_records_have_target_state_and_pause_reason(qpm: QPM, env: simen
     paused = qpm.get_dynamic_backend_info(lib="main")
     qpm.resume_execution_target(device_id="main")
     assert (paused["device_available"], paused["state"]) == (False, "paused")
-    assert paused["pause_reason"] == "a drill"
-    assert paused["target_id"] == f"{env.name}/main"
+    assert (paused["pause_reason"], paused["target_id"]) == ("a drill", f"{env.name}/main")
 
 
 def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> None:
@@ -131,31 +123,20 @@ def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> Non
 
 def test_service_lifecycle_lists_all_events_and_audit_records(qpm: QPM, env: simenv.Client) -> None:
     qpm.reconcile_runtime_state(reason="a drill")
-    service_lifecycle_telemetry = qpm.get_service_lifecycle_telemetry()
-    names = {event["event"] for event in service_lifecycle_telemetry["lifecycle_events"]}
+    telemetry = qpm.get_service_lifecycle_telemetry()
+    names = {event["event"] for event in telemetry["lifecycle_events"]}
     assert "service-restart" in names
     assert "service-recovered" in names
-    assert all(
-        event["timestamp_ns"] > 10**18 for event in service_lifecycle_telemetry["lifecycle_events"]
-    )
-    kinds = [event["details"]["kind"] for event in service_lifecycle_telemetry["lifecycle_events"]]
+    assert all(event["timestamp_ns"] > 10**18 for event in telemetry["lifecycle_events"])
+    kinds = [event["details"]["kind"] for event in telemetry["lifecycle_events"]]
     assert kinds == [event.kind for event in env.events()]
-    (record,) = service_lifecycle_telemetry["audit_records"]
+    (record,) = telemetry["audit_records"]
     assert (record["operation"], record["reason"]) == ("reconcile_runtime_state", "a drill")
-    assert service_lifecycle_telemetry["reconciliation_faults"] == []
+    assert telemetry["reconciliation_faults"] == []
     assert (
-        service_lifecycle_telemetry["access_class"],
-        service_lifecycle_telemetry["telemetry"]["object"],
+        telemetry["access_class"],
+        telemetry["telemetry"]["object"],
     ) == ("operator", "service-lifecycle")
-
-
-def test_access_model_lists_every_call(qpm: QPM) -> None:
-    model = qpm.get_telemetry_access_model()
-    assert model["enforcement"] == "record-only"
-    calls = {name for name in vars(TelemetryBinding) if not name.startswith("_")}
-    assert calls <= set(model["methods"])
-    classes = {entry["name"] for entry in model["access_classes"]}
-    assert {method["access_class"] for method in model["methods"].values()} <= classes
 
 
 def test_libraries_are_pools_of_environment(qpm: QPM, env: simenv.Client) -> None:
@@ -180,8 +161,7 @@ def test_scheduler_allocations_are_live_reservations_by_job(qpm: QPM) -> None:
         "workload_kind": "hybrid",
     }  # fmt: skip
     for filters, count in (({"scheduler": "slurm"}, 1), ({"user": "eve"}, 0), ({"unknown": 1}, 0)):
-        listed = qpm.list_scheduler_allocations(filters=filters)["allocations"]
-        assert len(listed) == count, filters
+        assert len(qpm.list_scheduler_allocations(filters=filters)["allocations"]) == count, filters
     for number in numbers:
         assert len(qpm.list_scheduler_allocations()["allocations"]) == 1
         qpm.release(reservation_id=number, reason=1)
@@ -206,17 +186,15 @@ def test_control_and_reservation_events_are_listed(qpm: QPM, env: simenv.Client)
     qpm.configure_scheduler_policy(device_id="main", configuration={"policy_name": "priority"})
     with env.reserve("main"):
         pass
-    lifecycle_events = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
-    named = {event["details"]["kind"]: event["event"] for event in lifecycle_events}
+    events = qpm.get_service_lifecycle_telemetry()["lifecycle_events"]
+    named = {event["details"]["kind"]: event["event"] for event in events}
     assert named["device.paused"] == "scheduler-paused"
     assert named["device.draining"] == "scheduler-draining"
     assert named["device.resumed"] == "scheduler-resumed"
     assert named["device.bounded"] == "scheduler-dispatch-limits-change"
     assert named["device.ordered"] == "scheduler-policy-change"
     assert named["reservation.made"] == "service-state-change"
-    (reason,) = {
-        event["reason"] for event in lifecycle_events if event["event"] == "scheduler-paused"
-    }
+    (reason,) = {event["reason"] for event in events if event["event"] == "scheduler-paused"}
     assert reason == "a drill"
 
 
@@ -241,8 +219,7 @@ def test_available_reserved_and_held_credits_are_counted(qpm: QPM, env: simenv.C
             credits_held = result.info().credits_held
             blocks = snapshot["held_capacity"], snapshot["in_flight_capacity"]
             assert sum(block["credits"] for block in blocks) == credits_held > 0
-            metrics = qpm.get_queue_metrics(device_id="main")
-            admission = metrics["policy_state"]["admission"]
+            admission = qpm.get_queue_metrics(device_id="main")["policy_state"]["admission"]
             assert (admission["name"], admission["capacity"]) == ("credit", {"total_credits": 100})
             for cid in (accepted["cid"], waits["cid"]):
                 qpm.cancel_task(cid, waits["reservation_id"] if cid == waits["cid"] else None)
@@ -255,7 +232,6 @@ def test_available_reserved_and_held_credits_are_counted(qpm: QPM, env: simenv.C
 def test_service_record_agrees_with_bindings_and_device(qpm: QPM) -> None:
     record = qpm.query()
     properties = record.properties
-    assert properties is not None
     assert properties["service_type"] == "qfw.qpm"
     names = [binding["binding_name"] for binding in properties["api_bindings"]]
     assert {"execution", "telemetry", "control"} <= set(names)

@@ -1,9 +1,8 @@
 """Programs and noise of a QPM's requests."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Statevector, random_unitary
 
@@ -52,8 +51,7 @@ def test_removal_of_mid_circuit_or_conditional_measurement_is_refused() -> None:
 
 def test_unwritten_clbits_are_counted_as_zero() -> None:
     assert circuit_run.unwritten(load(QuantumCircuit(2)).program, 7) == {}
-    two = QuantumCircuit(2, 2)
-    assert circuit_run.unwritten(load(two).program, 7) == {"00": 7}
+    assert circuit_run.unwritten(load(QuantumCircuit(2, 2)).program, 7) == {"00": 7}
 
 
 X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q -> c;'
@@ -61,8 +59,7 @@ X = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; x q[0]; measure q
 
 def test_factor_that_is_no_number_is_refused_with_its_component() -> None:
     info = {"qasm": X, "num_shots": 10, "noise": {"gate.depolarizing": "a"}}
-    with pytest.raises(ExecutionError, match=r"gate.depolarizing = 'a'"):
-        requests.read_run(info)
+    fails(ExecutionError, r"gate.depolarizing = 'a'", requests.read_run, info)
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), [0.5], b"{}", {1: 2.0}, ""])
