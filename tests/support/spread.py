@@ -14,7 +14,15 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 # `make test` leaves these out, `make drills` runs them; but what `make test` runs all the same.
-DRILLS = ("tests/cluster/", "tests/documentation/test_site.py", "tests/faults/")
+DRILLS = (
+    "tests/cluster/",
+    "tests/documentation/test_site.py",
+    "tests/e2e/test_hostile_client.py",
+    "tests/e2e/test_second_user.py",
+    "tests/e2e/test_service_memory.py",
+    "tests/faults/",
+    "tests/launcher/mpi/",
+)
 SMOKE = (
     "tests/documentation/test_site.py"
     "::test_the_configuration_reference_has_every_variable_that_the_code_reads",
