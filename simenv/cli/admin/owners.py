@@ -87,16 +87,19 @@ def _report(report: OwnerReport) -> Iterator[str]:
 
 
 @limits.command("set")
-@printed(_report)
 def set_limits(
-    client: Client,
+    context: typer.Context,
     owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
     values: Annotated[
         list[str], typer.Argument(help="KEY=VALUE: max_queued_tasks=1000, max_kept_bytes=2GiB.")
     ],
-) -> OwnerReport:
+) -> None:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    return client.set_limits(owner, _parse_values(values))
+    settings = _parse_values(values)  # a wrong one is refused without an environment too
+    common = app.settings_of(context)
+    with common.connect() as client:
+        report = client.set_limits(owner, settings)
+    common.answer(report, _report(report))
 
 
 @limits.command()

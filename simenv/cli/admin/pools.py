@@ -33,9 +33,8 @@ def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
     yield f"pool {now.name} is {now.state}{why}: {now.workers} ready of {wanted} workers wanted"
 
 
-@printed(_state)
 def scale(
-    client: Client,
+    context: typer.Context,
     pool: Annotated[str, typer.Argument(help="Name of a pool, as in `simenv pools`.")],
     workers: Annotated[
         int | None, typer.Argument(min=0, help="Fixed number of workers.", metavar="[N]")
@@ -51,7 +50,7 @@ def scale(
         bool,
         typer.Option("--force", help="Allow more workers than the nodes hold; for tests."),
     ] = False,
-) -> PoolInfo:
+) -> None:
     """Set the number of workers of a pool, persistently.
 
     A surplus worker ends after its current task.
@@ -60,9 +59,12 @@ def scale(
         raise OptionError(
             "simenv scale needs a number of workers", hint="simenv scale POOL 4, or --max 8"
         )
-    return client.scale(
-        pool, workers, min_workers=min_workers, max_workers=max_workers, force=force
-    )
+    common = app.settings_of(context)
+    with common.connect() as client:
+        now = client.scale(
+            pool, workers, min_workers=min_workers, max_workers=max_workers, force=force
+        )
+    common.answer(now, _state(now))
 
 
 @printed(_state)
