@@ -166,7 +166,7 @@ def test_broken_launcher_is_a_warning_beside_working_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(selection, "probe_all", lambda *_, **__: [BROKEN, WORKING])
     broken, working, mpi = doctor_checks.launchers()
     assert broken.level == "warn"
-    assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): two ranks ended with exit 1: no room"
+    assert broken.detail == "prte PRTE 3.0.14 (/opt/prte): 2 ranks ended with exit 1: no room"
     assert (working.level, mpi.level) == ("ok", "ok")
     assert working.detail.endswith("mpirun): two ranks saw one another in 0.3 s")
     assert mpi.detail.endswith("is bound to Open MPI v4.1.4")
