@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
-from simulators.statevector.backend import protocol
+from simulators.statevector.backend import protocol, reductions
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.reductions import (
-    FINGERPRINT,
-    QUBIT_WEIGHTS,
-    BlockSum,
-    Projection,
-)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
 
@@ -272,7 +266,7 @@ class Projector:
                 changes = probs[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
-                projection = Projection(item.qubit, outcome, move)
+                projection = reductions.Projection(item.qubit, outcome, move)
                 factors = 1.0 / np.sqrt(probs[which, outcome])
                 ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
@@ -362,7 +356,7 @@ class SeparateStates:
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):
             self.states.check()
-            weights = BlockSum(QUBIT_WEIGHTS, qubit)
+            weights = reductions.BlockSum(reductions.QUBIT_WEIGHTS, qubit)
             result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
         return result
 
@@ -370,7 +364,7 @@ class SeparateStates:
         self,
         ordinals: protocol.Numbers,
         into: protocol.Numbers,
-        item: Projection,
+        item: reductions.Projection,
         factors: NDArray[np.float64],
     ) -> None:
         for source, target, factor in zip(
@@ -381,7 +375,10 @@ class SeparateStates:
     def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
         held = [self._held[number] for number in ordinals.tolist()]
         sums = [
-            protocol.total(self.states.block_sums(BlockSum(FINGERPRINT), state)) for state in held
+            protocol.total(
+                self.states.block_sums(reductions.BlockSum(reductions.FINGERPRINT), state)
+            )
+            for state in held
         ]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(ordinals.size)
