@@ -14,14 +14,7 @@ from typing import Any
 
 import msgspec
 
-from noise_models import strict_json as checks
-from noise_models.calibration import (
-    FORMAT,
-    CalibrationSnapshot,
-    FitScope,
-    GateCalibration,
-    PauliRotation,
-)
+from noise_models import calibration, strict_json as checks
 from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, Range, SnapshotError, short_repr
 
 MAX_GATES = 2_000_000
@@ -50,7 +43,7 @@ _QUBIT: dict[str, Range] = {
 _GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
 
 
-def check(snapshot: CalibrationSnapshot) -> None:
+def check(snapshot: calibration.CalibrationSnapshot) -> None:
     """Raise SnapshotError at the first value that is out of range."""
     for field in ("name", "provider", "version", "source_format", "source_digest"):
         checks.check_text(field, getattr(snapshot, field))
@@ -95,7 +88,7 @@ def check(snapshot: CalibrationSnapshot) -> None:
     _dates(snapshot)
 
 
-def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
+def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits.
 
     These are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error
@@ -126,7 +119,7 @@ def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     return tuple(results)
 
 
-def _scope(scope: FitScope, num_qubits: int) -> None:
+def _scope(scope: calibration.FitScope, num_qubits: int) -> None:
     checks.check_text("fitted.device", scope.device)
     checks.check_qubits("fitted.qubits", scope.qubits, num_qubits)
     checks.check_ranges("fitted.", scope, _FIT)
@@ -138,7 +131,9 @@ def _scope(scope: FitScope, num_qubits: int) -> None:
             _date(f"fitted.{field}", value)
 
 
-def _groups(snapshot: CalibrationSnapshot, field: str, groups: Sequence[tuple[int, ...]]) -> None:
+def _groups(
+    snapshot: calibration.CalibrationSnapshot, field: str, groups: Sequence[tuple[int, ...]]
+) -> None:
     """Check groups of qubits, each of which is listed once."""
     seen: set[tuple[int, ...]] = set()
     at = "" if field == "coupling" else ".qubits"
@@ -147,7 +142,7 @@ def _groups(snapshot: CalibrationSnapshot, field: str, groups: Sequence[tuple[in
         checks.check_once(f"{field}[{index}]{at}", qubits, seen)
 
 
-def _gates(snapshot: CalibrationSnapshot) -> None:
+def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
     checks.check_entries("gates", snapshot.gates, MAX_GATES)
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     names: set[str] = set()
@@ -172,7 +167,10 @@ def _gates(snapshot: CalibrationSnapshot) -> None:
 
 
 def _rotation(
-    field: str, rotation: PauliRotation, gate: GateCalibration, arity: dict[str, int]
+    field: str,
+    rotation: calibration.PauliRotation,
+    gate: calibration.GateCalibration,
+    arity: dict[str, int],
 ) -> None:
     size = len(gate.qubits) or arity.get(gate.name, 0)
     letters = set(rotation.pauli)
@@ -185,7 +183,7 @@ def _rotation(
     checks.check_range(f"{field}.angle_rad", rotation.angle_rad, _ANGLE)
 
 
-def _dates(snapshot: CalibrationSnapshot) -> None:
+def _dates(snapshot: calibration.CalibrationSnapshot) -> None:
     checks.check_entries("dates", snapshot.dates, MAX_DATES)
     checked: set[str] = set()
     for name, when in snapshot.dates.items():
@@ -212,7 +210,7 @@ def _date(field: str, value: str) -> None:
 # snapshot.
 
 
-def dump(snapshot: CalibrationSnapshot) -> bytes:
+def dump(snapshot: calibration.CalibrationSnapshot) -> bytes:
     """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes.
 
     Raises SnapshotError.
@@ -221,12 +219,12 @@ def dump(snapshot: CalibrationSnapshot) -> bytes:
     return msgspec.json.encode(snapshot, order="deterministic")
 
 
-def load(data: bytes) -> CalibrationSnapshot:
+def load(data: bytes) -> calibration.CalibrationSnapshot:
     """Read a snapshot from its JSON. Raises SnapshotError, which names the field."""
     return from_values(checks.parse(data))
 
 
-def from_values(values: Any) -> CalibrationSnapshot:
+def from_values(values: Any) -> calibration.CalibrationSnapshot:
     """Build a snapshot from parsed JSON: checks types, then ranges. Raises SnapshotError."""
     if not isinstance(values, dict) or values.get("kind") != "snapshot":
         raise SnapshotError(
@@ -235,12 +233,12 @@ def from_values(values: Any) -> CalibrationSnapshot:
             hint='a snapshot has "kind": "snapshot"; import other formats with'
             " noise_models.importers",
         )
-    if values.get("format", FORMAT) != FORMAT:
+    if values.get("format", calibration.FORMAT) != calibration.FORMAT:
         raise SnapshotError(
             "format",
             f"{short_repr(values['format'])} is not supported",
-            hint=f"this version reads format {FORMAT}",
+            hint=f"this version reads format {calibration.FORMAT}",
         )
-    result = checks.converted(values, CalibrationSnapshot)
+    result = checks.converted(values, calibration.CalibrationSnapshot)
     check(result)
     return result

@@ -31,25 +31,11 @@ from simenv.wire.messages.client import EXIT_GPU, AttemptResult, Failure
 from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
-from simulators import errors, registry
+from simulators import engine as engines, errors, registry
 from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
-from simulators.engine import (
-    CircuitParts,
-    Engine,
-    EngineContext,
-    EngineResult,
-    FastCounts,
-    PartsEngine,
-    PauliSum,
-    Plan,
-    Request,
-    RunControl,
-    RunOptions,
-    StateCache,
-)
 from simulators.execution.requests import bits_of
 
 if TYPE_CHECKING:
@@ -65,7 +51,7 @@ class PlanCache:
     def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
         self._bound_bytes = bound_bytes
         self._held_bytes = 0
-        self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[object, ...], engines.Plan] = OrderedDict()
         self._sizes: dict[tuple[object, ...], int] = {}  # bytes counted in `_held_bytes`
         self._growing: tuple[object, ...] | None = None  # newest plan, if in parts: it grows
 
@@ -74,12 +60,12 @@ class PlanCache:
 
     def get(
         self,
-        engine: Engine,
+        engine: engines.Engine,
         program: model.Program,
         circuit: Circuit,
-        options: RunOptions,
+        options: engines.RunOptions,
         noise: NoiseProgram | None = None,
-    ) -> Plan:
+    ) -> engines.Plan:
         """Return the cached plan, or a new one. Plans that cost less than a look-up are not cached.
         Plans with noise cost more, and may depend on the engine's own settings."""
         if noise is None and options.parts is None and not engine.worth_caching(circuit):
@@ -111,7 +97,9 @@ class PlanCache:
         self._sizes[key] = size
 
 
-def chained(result: EngineResult, chain: model.Chain, num_slots: int) -> EngineResult:
+def chained(
+    result: engines.EngineResult, chain: model.Chain, num_slots: int
+) -> engines.EngineResult:
     """Return the result with its gradients by slots converted to gradients by parameters."""
     by_slot = np.frombuffer(result.gradients).reshape(-1, num_slots)
     by_parameter = np.zeros((len(by_slot), chain.parameters))
@@ -143,11 +131,13 @@ class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
 
     terms: model.TaskOptions
     chunk: messages.AssignChunk
-    engine: Engine
-    options: RunOptions
-    observables: tuple[PauliSum, ...]
+    engine: engines.Engine
+    options: engines.RunOptions
+    observables: tuple[engines.PauliSum, ...]
     bits: NDArray[np.uint8] | None  # of amplitudes, see `Request`
-    counts: Callable[[Circuit, int, int, int, RunControl], EngineResult | None] | None
+    counts: (
+        Callable[[Circuit, int, int, int, engines.RunControl], engines.EngineResult | None] | None
+    )
 
 
 class Runner:
@@ -161,7 +151,7 @@ class Runner:
     ) -> None:
         """`result_writer`: writes large results; without it all results are sent in messages.
         `comm`: the ranks that run each task together. `checkpoints`: those of long runs."""
-        self.control = RunControl()
+        self.control = engines.RunControl()
         self._result_writer = result_writer
         self._comm = comm
         self._checkpoints = checkpoints
@@ -169,29 +159,29 @@ class Runner:
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # of the running task; "": it is not to stop
         self.calls = CallRunner(result_writer)
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
-        self._kept_states: list[StateCache] = []  # those of the engines that keep any
+        self._kept_states: list[engines.StateCache] = []  # those of the engines that keep any
         self._plans = PlanCache()
         self._noise = Noise()
         self._context: _ChunkContext | None = None
         self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
-    def engine(self, name: str) -> Engine:
+    def engine(self, name: str) -> engines.Engine:
         """Return the engine; the first use creates it and warms it up."""
         entry = self._engines.get(name)
         if entry is None:
-            entry = registry.create(name, EngineContext(comm=self._comm))
+            entry = registry.create(name, engines.EngineContext(comm=self._comm))
             entry.warm_up()
             self.hold(entry)
         return entry
 
-    def hold(self, engine: Engine) -> None:
+    def hold(self, engine: engines.Engine) -> None:
         """Register an engine that the caller has created."""
         self._engines[engine.name] = engine
-        if isinstance(engine, FastCounts):  # this test is too slow for each chunk
+        if isinstance(engine, engines.FastCounts):  # this test is too slow for each chunk
             self._with_fast_counts.add(engine.name)
-        if isinstance(engine, PartsEngine):
+        if isinstance(engine, engines.PartsEngine):
             self._kept_states.append(engine.kept_states)
         self._context = None
 
@@ -295,7 +285,7 @@ class Runner:
 
     def _compute(
         self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
-    ) -> tuple[model.Program, Circuit, EngineResult | None]:
+    ) -> tuple[model.Program, Circuit, engines.EngineResult | None]:
         try:
             program = decode_program(assigned.program)
             circuit = Circuit.from_program(program)
@@ -325,13 +315,13 @@ class Runner:
         circuit: Circuit,
         assigned: messages.AssignedTask,
         context: _ChunkContext,
-    ) -> EngineResult | None:
+    ) -> engines.EngineResult | None:
         """Run one task with a cached plan; every engine supports this way."""
         bindings = None
         if assigned.bindings or assigned.count > 1:
             values = np.frombuffer(assigned.bindings, np.float64)
             bindings = values.reshape(assigned.count, program.num_slots)
-        request = Request(
+        request = engines.Request(
             assigned.shots,
             assigned.seed,
             context.terms.outputs,
@@ -358,7 +348,7 @@ class Runner:
         self, terms: model.TaskOptions, chunk: messages.AssignChunk
     ) -> _ChunkContext:
         engine = self.engine(chunk.engine)
-        options = RunOptions(
+        options = engines.RunOptions(
             precision=terms.precision,
             threads=max(1, chunk.slots),
             memory_bytes=chunk.memory_bytes,
@@ -368,7 +358,7 @@ class Runner:
         plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"
         plain = plain and chunk.engine in self._with_fast_counts
         plain = plain and not terms.snapshot and terms.parts is None
-        counts = cast(FastCounts, engine).fast_counts if plain else None
+        counts = cast(engines.FastCounts, engine).fast_counts if plain else None
         sums = tuple(_pauli_sum(observable) for observable in terms.pauli_sums)
         bits = bits_of(terms.bit_strings) if terms.bit_strings else None
         return _ChunkContext(terms, chunk, engine, options, sums, bits, counts)
@@ -378,7 +368,7 @@ def pack(
     program: model.Program,
     assigned: messages.AssignedTask,
     terms: model.TaskOptions,
-    result: EngineResult,
+    result: engines.EngineResult,
     file: model.ResultFile | None = None,
     device: model.DeviceRecord | None = None,
 ) -> bytes:
@@ -423,12 +413,12 @@ def pack(
     return codec.encode(data)
 
 
-def _circuit_parts(parts: model.TaskParts | None) -> CircuitParts | None:
-    return None if parts is None else CircuitParts(parts.ends, parts.keep_s, parts.outcomes)
+def _circuit_parts(parts: model.TaskParts | None) -> engines.CircuitParts | None:
+    return None if parts is None else engines.CircuitParts(parts.ends, parts.keep_s, parts.outcomes)
 
 
-def _pauli_sum(observable: model.Observable) -> PauliSum:
-    return PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
+def _pauli_sum(observable: model.Observable) -> engines.PauliSum:
+    return engines.PauliSum(observable.labels, np.frombuffer(observable.coefficients, np.float64))
 
 
 def stages_us(marks: list[int]) -> tuple[int, int, int, int]:

@@ -91,9 +91,9 @@ class CostModel(Protocol):
 class FixedMemoryCost(msgspec.Struct, frozen=True):
     """Base of the models whose runs need the memory that is expected."""
 
-    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Memory of a run."""
-        raise NotImplementedError
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:  # noqa: ARG002  # of subclasses
+        """Memory of a run, by default that of a process."""
+        return BASE_BYTES
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Minimum memory, equal to the expected one."""

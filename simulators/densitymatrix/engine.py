@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from simulators import engine
 from simulators.catalog import builtin_card
-from simulators.circuit.analysis.measurements import (
-    TERMINAL,
-    MeasurementLayout,
-    MeasurementLayouts,
-    measurement_layout,
-    noisy_layout,
-)
+from simulators.circuit.analysis import measurements
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit, bell, feed_forward
@@ -35,20 +29,9 @@ from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolu
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part
 from simulators.densitymatrix.program import Program, build_program
 from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
-from simulators.execution import outputs
+from simulators.execution import outputs, requests
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import (
-    Binding,
-    ProgramCache,
-    Run,
-    SupportCache,
-    check_outputs,
-    check_request,
-    check_run,
-    check_width,
-    part_request,
-)
 
 CARD = builtin_card("densitymatrix")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
@@ -62,7 +45,7 @@ class _Part:
         own = self.part.circuit
         clbits = self._layout(own, keep=False)
         state = self._layout(own, keep=True) if "expectation" in outputs else clbits
-        self.layouts = MeasurementLayouts(clbits, state)
+        self.layouts = measurements.MeasurementLayouts(clbits, state)
         self.readout = ReadoutStage.of(
             self.layouts.clbits, self.noise.readout, self.part.operations
         )
@@ -70,7 +53,7 @@ class _Part:
         self.expressions: tuple[Expression, ...] = ()
         if self.part.circuit.conditions_data:
             self.expressions = expressions_of(self.part.circuit)
-        self._programs = ProgramCache(self._build)
+        self._programs = requests.ProgramCache(self._build)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
         """Unconnected parts, if only counts or memory of measurements at the end are requested; ():
@@ -80,7 +63,7 @@ class _Part:
         own = self.part.circuit
         codes = own.table.rows[:, 0][own.ops]
         roles = self.layouts.clbits.roles
-        if (((codes == MEASURE) | (codes == RESET)) & (roles != TERMINAL)).any():
+        if (((codes == MEASURE) | (codes == RESET)) & (roles != measurements.TERMINAL)).any():
             return ()
         pieces = split(self.part, self.noise)
         if len(pieces) == 1:
@@ -105,10 +88,10 @@ class _Part:
         mine = self.part.operations[places[places >= 0]]
         return 1 + int(mine.min()) if mine.size else 0
 
-    def _layout(self, circuit: Circuit, *, keep: bool) -> MeasurementLayout:
+    def _layout(self, circuit: Circuit, *, keep: bool) -> measurements.MeasurementLayout:
         if len(self.noise.locations):
-            return noisy_layout(circuit, self.noise, keep=keep)
-        return measurement_layout(circuit, keep=keep)
+            return measurements.noisy_layout(circuit, self.noise, keep=keep)
+        return measurements.measurement_layout(circuit, keep=keep)
 
     def program(self, *, keep: bool) -> Program:
         """The program for outputs of clbits, or (`keep`) of the final state."""
@@ -126,7 +109,7 @@ class _Part:
 
     def request(self, request: Request, num_qubits: int) -> Request:
         """Convert a request for the whole circuit to one for this part."""
-        return part_request(self.part, request, num_qubits)
+        return requests.part_request(self.part, request, num_qubits)
 
     @property
     def memory_bytes(self) -> int:
@@ -141,7 +124,7 @@ class DensityMatrixPlan:
 
     def __init__(self, noise: NoiseProgram | None) -> None:
         self._noise = noise or _NO_NOISE
-        self._parts: SupportCache[_Part | PlainPart] = SupportCache()
+        self._parts: requests.SupportCache[_Part | PlainPart] = requests.SupportCache()
 
     @property
     def memory_bytes(self) -> int:
@@ -173,7 +156,7 @@ class DensityMatrixEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
         """Prepare the structure."""
-        check_request(CARD, circuit, noise, options, reduced=True)
+        requests.check_request(CARD, circuit, noise, options, reduced=True)
         return DensityMatrixPlan(noise)
 
     def run(
@@ -186,12 +169,12 @@ class DensityMatrixEngine:
     ) -> EngineResult:
         if not isinstance(plan, DensityMatrixPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        check_run(circuit, options)
-        rows = Run(circuit, request, options, control).rows()
-        check_outputs(CARD, request, circuit.clbits_data != b"")
+        requests.check_run(circuit, options)
+        rows = requests.EngineRun(circuit, request, options, control).rows()
+        requests.check_outputs(CARD, request, circuit.clbits_data != b"")
         outputs.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
-        check_width(CARD, part.width)
+        requests.check_width(CARD, part.width)
         if isinstance(part, PlainPart) and fits(part, request.outputs):
             counted = [
                 plain_counts(part, row.params, request.shots, row.key, control) for row in rows
@@ -221,7 +204,7 @@ class DensityMatrixEngine:
             self.run(plan, circuit, request, options, RunControl())
 
 
-def _state(part: _Part | PlainPart, run: Binding, pool: ThreadPool) -> MixedState:
+def _state(part: _Part | PlainPart, run: requests.BindingRun, pool: ThreadPool) -> MixedState:
     """The final state of a part; `run`: of the whole circuit."""
     bound, width = replace(run, params=part.own_params(run.params)), part.num_qubits
 

@@ -20,7 +20,7 @@ from simulators.engine import ThreadPool
 from simulators.errors import TooManyBranches
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
-from simulators.execution.requests import Binding
+from simulators.execution.requests import BindingRun
 from simulators.execution.sampling import (
     Distribution as SamplingDistribution,
     block as rng_block,
@@ -49,7 +49,7 @@ class ExactEvolution:
         self,
         program: densitymatrix_program.Program,
         expressions: tuple[Expression, ...],
-        run: Binding,
+        run: BindingRun,
         pool: ThreadPool,
     ) -> None:
         """Set up. `run`: with the parameters of the program."""

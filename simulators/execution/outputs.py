@@ -18,7 +18,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.requests import Binding, bind, open_run, plan_layouts
+from simulators.execution.requests import BindingRun, bind, open_run, plan_layouts
 
 # Pauli sums: validation, and values from the expectation values of the strings.
 #
@@ -341,7 +341,7 @@ def _sampled(
 # Base class of engines whose plans are the measurement layouts alone: a state for each binding.
 
 
-class BoundRun(Binding, frozen=True, eq=False):
+class BoundRun(BindingRun, frozen=True, eq=False):
     """One binding of a run, with the circuit's measurements."""
 
     layouts: MeasurementLayouts

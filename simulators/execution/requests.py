@@ -234,7 +234,7 @@ def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
     return params
 
 
-class Binding(msgspec.Struct, frozen=True, eq=False):
+class BindingRun(msgspec.Struct, frozen=True, eq=False):
     """One binding of a run."""
 
     circuit: Circuit
@@ -245,7 +245,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     control: RunControl
 
 
-class Run(msgspec.Struct, frozen=True, eq=False):
+class EngineRun(msgspec.Struct, frozen=True, eq=False):
     """A circuit and what is asked of it: the arguments of `Engine.run` without the plan."""
 
     circuit: Circuit
@@ -253,14 +253,14 @@ class Run(msgspec.Struct, frozen=True, eq=False):
     options: RunOptions
     control: RunControl
 
-    def row(self, row: int) -> Binding:
+    def row(self, row: int) -> BindingRun:
         """One binding."""
         circuit, request = self.circuit, self.request
         key = request.seed, request.binding + row
         params = bind(circuit, request, row)
-        return Binding(circuit, params, request, key, self.options, self.control)
+        return BindingRun(circuit, params, request, key, self.options, self.control)
 
-    def rows(self) -> Iterator[Binding]:
+    def rows(self) -> Iterator[BindingRun]:
         """All bindings. Raises BadCircuit if they do not match the circuit."""
         return map(self.row, range(num_bindings(self.circuit, self.request)))
 

@@ -23,13 +23,7 @@ from simulators.gpu.sweeps import DeviceState, ProgramStore, apply_program
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import (
-    Amplitudes,
-    CompiledSegment,
-    Ensemble,
-    GradientFunction,
-    ShotDraws,
-)
+from simulators.statevector.backend.protocol import Ensemble
 from simulators.statevector.backend.reductions import (
     ROUNDING_FLOOR,
     BlockSum,
@@ -106,7 +100,7 @@ class DeviceBackend:
         return SeparateStates(self, num_qubits, options)
 
     def apply(
-        self, state: DeviceState, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, state: DeviceState, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         self.check()
         if isinstance(segment, GateList):
@@ -155,11 +149,11 @@ class DeviceBackend:
         values: NDArray[np.float64] = reductions.expectations(state, strings, self.check)[0]
         return values
 
-    def gather_statevector(self, state: DeviceState) -> Amplitudes:
-        result: Amplitudes = self._device.download(state.settle())
+    def gather_statevector(self, state: DeviceState) -> protocol.Amplitudes:
+        result: protocol.Amplitudes = self._device.download(state.settle())
         return result
 
-    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> Amplitudes:
+    def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> protocol.Amplitudes:
         """See `StateBackend`. Blocks with a requested amplitude are copied to the host, one by
         one."""
         buffer, size = state.settle(), 1 << min(BLOCK_QUBITS, state.num_qubits)
@@ -174,7 +168,7 @@ class DeviceBackend:
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> GradientFunction:
+    ) -> protocol.GradientFunction:
         plan = reductions.DeviceAdjoint(circuit, params, self.pass_done, multiply)
         self.add_sweeps(plan.num_sweeps * len(observables))
 
@@ -260,7 +254,9 @@ class DeviceTrajectoryStates:
     def reduced(self, state: DeviceState, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
         return reduced_density(self.backend, state, qubits)
 
-    def sample(self, state: DeviceState, frame: int, draws: ShotDraws) -> NDArray[np.int64]:
+    def sample(
+        self, state: DeviceState, frame: int, draws: protocol.ShotDraws
+    ) -> NDArray[np.int64]:
         if frame:
             if self._scratch is None:
                 self._scratch = self.backend.empty_like(state)

@@ -20,9 +20,8 @@ from simulators.errors import UnknownEngine
 from simulators.gpu import reductions, sweeps
 from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.devices.device import COMPLEX, Buffer
-from simulators.statevector.backend import reductions as backend_reductions
+from simulators.statevector.backend import protocol, reductions as backend_reductions
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
-from simulators.statevector.backend.protocol import Amplitudes, CompiledSegment, StateBackend
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.distributed import gather, qubit_layout
@@ -198,7 +197,7 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
         self._exchange = DeviceExchange(agreement)
         self._programs = RankPrograms(agreement.rank)
 
-    def for_width(self, num_qubits: int) -> StateBackend:
+    def for_width(self, num_qubits: int) -> protocol.StateBackend:
         is_narrow = ranks_used(num_qubits, self._agreement.size) < self._agreement.size
         return self._local if is_narrow else self
 
@@ -233,7 +232,7 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
         return result
 
     def apply(
-        self, state: DeviceSlice, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, state: DeviceSlice, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         plan, layout = cast("SegmentPlan", segment), state.layout
         communication = qubit_layout.plan_communication(
@@ -317,14 +316,16 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
             values[members] = self._group_values(state, [strings[k] for k in members])
         return values
 
-    def gather_statevector(self, state: DeviceSlice) -> Amplitudes | None:
+    def gather_statevector(self, state: DeviceSlice) -> protocol.Amplitudes | None:
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
         return gather.gathered(
             self._agreement, qubit_layout.StateSlice(amplitudes, state.layout, state.rank)
         )
 
-    def amplitudes(self, state: DeviceSlice, indices: NDArray[np.int64]) -> Amplitudes | None:
+    def amplitudes(
+        self, state: DeviceSlice, indices: NDArray[np.int64]
+    ) -> protocol.Amplitudes | None:
         self._settle(state)
         return gather.chosen(
             self._agreement,

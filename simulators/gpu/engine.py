@@ -94,7 +94,7 @@ class GpuEngine:
     ) -> EngineResult:
         requests.check_run(circuit, options)
         number = requests.num_bindings(circuit, request)
-        run = requests.Run(circuit, request, options, control)
+        run = requests.EngineRun(circuit, request, options, control)
         if isinstance(plan, NoisyPlan):
             part = plan.part(circuit, request)
             requests.check_width(CARD, part.part.circuit.num_qubits)
@@ -122,7 +122,7 @@ class GpuEngine:
         result = backend.run_batch(context, job)
         return run_rows(self._backend(job.control), job) if result is None else result
 
-    def _noisy(self, part: NoisyPart, run: requests.Run) -> EngineResult:
+    def _noisy(self, part: NoisyPart, run: requests.EngineRun) -> EngineResult:
         """Run all rows of a circuit with noise. Ranks divide the patterns if each has room for a
         few states, else they split branches of states that they hold together."""
 

@@ -23,11 +23,7 @@ from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition
 
 from simulators.catalog import builtin_card
-from simulators.circuit.analysis.measurements import (
-    MeasurementLayout,
-    MeasurementLayouts,
-    measurement_layout,
-)
+from simulators.circuit.analysis import measurements
 from simulators.circuit.gates import DELAY, DELAY_DT, IF, RESET
 from simulators.circuit.ir import Circuit, bell
 from simulators.circuit.noise import NoiseProgram
@@ -60,7 +56,7 @@ class TranspiledStructure:
     """
 
     target: Target
-    ending: MeasurementLayout
+    ending: measurements.MeasurementLayout
     full_circuit: QuantumCircuit | None
     open: tuple[Parameter, ...]
     transpiled: bool
@@ -78,7 +74,7 @@ def has_durations(circuit: Circuit) -> bool:
 
 
 def refuse_what_is_missing(
-    circuit: Circuit, ending: MeasurementLayout, target: Target, machine: str
+    circuit: Circuit, ending: measurements.MeasurementLayout, target: Target, machine: str
 ) -> None:
     """Raise Unsupported for qubits or mid-circuit operations that the Target lacks."""
     if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
@@ -103,7 +99,7 @@ def is_dynamic(target: Target) -> bool:
 
 
 def fitted(
-    circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Target
+    circuit: Circuit, ending: measurements.MeasurementLayout, backend: Any, target: Target
 ) -> TranspiledStructure:
     """Plan for a structure. Raises Unsupported if the transpiler fails."""
     if has_durations(circuit):
@@ -416,7 +412,7 @@ class HardwareEngine:
         """Transpile the structure for the machine; refuses by name operations that it lacks."""
         requests.check_request(CARD, circuit, noise, options)
         requests.check_run(circuit, options)
-        result, target = measurement_layout(circuit), self.target
+        result, target = measurements.measurement_layout(circuit), self.target
         refuse_what_is_missing(circuit, result, target, self.machine.name)
         return fitted(circuit, result, self.backend, target)
 
@@ -456,7 +452,7 @@ class HardwareEngine:
                 CountedState(circuit, counts, remark)
                 for counts in self.machine.counts(circuits, request.shots, key, control)
             ]
-        layouts = MeasurementLayouts(plan.ending, plan.ending)
+        layouts = measurements.MeasurementLayouts(plan.ending, plan.ending)
         return EngineResult.joined([collect(state, layouts, request, key) for state in states])
 
     def _remark(self, plan: TranspiledStructure, circuits: int, shots: int) -> str:

@@ -20,27 +20,11 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, Unsupported
-from simulators.execution.requests import (
-    Run,
-    bind,
-    check_request,
-    check_run,
-    check_width,
-    num_bindings,
-    refuse_sampled,
-)
+from simulators.execution import requests
 from simulators.statevector.parts import KeptStates
 from simulators.statevector.plan import ExecutionPlan, compiled_qubits
 from simulators.statevector.rows import RequestExecution, run_rows
-from simulators.statevector.small.counts import (
-    MAX_CLBITS,
-    NOTHING,
-    OUTCOMES,
-    STOPPED,
-    VALUES,
-    count,
-    scratch,
-)
+from simulators.statevector.small import counts
 from simulators.statevector.small.merged_evolution import MIN_QUBITS, is_merged
 
 if TYPE_CHECKING:
@@ -71,8 +55,8 @@ class StatevectorEngine:
     name = "statevector"
 
     def __init__(self, *, small: bool = True, comm: Any = None) -> None:
-        self._buffer = scratch()
-        self._count = count.entry_point  # called for every small circuit
+        self._buffer = counts.scratch()
+        self._count = counts.count.entry_point  # called for every small circuit
         self._bytes = self._buffer.data  # slicing this is three times as fast as slicing the array
         self._batch: Batch | None = None
         self._merged: MergedEvolution | None = None
@@ -103,7 +87,7 @@ class StatevectorEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> simulators_engine.Plan:
         """Prepare the structure."""
-        check_request(CARD, circuit, noise, options, reduced=True)
+        requests.check_request(CARD, circuit, noise, options, reduced=True)
         if noise is not None:
             from simulators.statevector.noisy import NoisyPlan
 
@@ -127,10 +111,14 @@ class StatevectorEngine:
         control: RunControl,
     ) -> EngineResult:
         """Run as `engine.Engine`; over ranks, only the first returns a result."""
-        check_run(circuit, options)
+        requests.check_run(circuit, options)
         bindings = request.bindings
-        number = 1 if bindings is None and not circuit.num_slots else num_bindings(circuit, request)
-        run = Run(circuit, request, options, control)
+        number = (
+            1
+            if bindings is None and not circuit.num_slots
+            else requests.num_bindings(circuit, request)
+        )
+        run = requests.EngineRun(circuit, request, options, control)
         if getattr(plan, "is_noisy", False):
             return self._noisy(plan, run)
         if options.parts is not None:
@@ -143,7 +131,7 @@ class StatevectorEngine:
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         job = RequestExecution.of(plan, run, number)
-        check_width(CARD, job.widest)
+        requests.check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
         result = self._group.run(
@@ -155,7 +143,7 @@ class StatevectorEngine:
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
-    def _in_parts(self, plan: Any, run: Run) -> EngineResult:
+    def _in_parts(self, plan: Any, run: requests.EngineRun) -> EngineResult:
         """Run all rows of a circuit in parts."""
         if self._group is not None:
             raise Unsupported(
@@ -168,11 +156,11 @@ class StatevectorEngine:
             states = LocalBackend(thread_pool, run.control)
             return run_parts(states, plan, run, self.kept_states)
 
-    def _noisy(self, plan: Any, run: Run) -> EngineResult:
+    def _noisy(self, plan: Any, run: requests.EngineRun) -> EngineResult:
         """Run all rows of a circuit with noise by trajectories."""
         part = plan.part(run.circuit, run.request)
         width = part.part.circuit.num_qubits
-        check_width(CARD, width)
+        requests.check_width(CARD, width)
         if self._group is None:
             result = part.local(run)
         else:
@@ -213,14 +201,14 @@ class StatevectorEngine:
         """Run all rows in one compiled call; None if the circuit or the request needs the general
         path."""
         outputs = request.outputs
-        if circuit.num_clbits > MAX_CLBITS or (
+        if circuit.num_clbits > counts.MAX_CLBITS or (
             request.shots < 1 and not SAMPLED.isdisjoint(outputs)
         ):
             return None
         if outputs == _COUNTS and number == 1:
             params = circuit.params_data
             if circuit.slots_data:
-                params = bind(circuit, request, 0).tobytes()
+                params = requests.bind(circuit, request, 0).tobytes()
             result = self._counts(
                 circuit, params, request.shots, request.seed, request.binding, control
             )
@@ -230,9 +218,9 @@ class StatevectorEngine:
             return None
         if not isinstance(result, int):
             return result
-        if result == NOTHING:
-            refuse_sampled(next(o for o in outputs if o in SAMPLED), False, request.shots)
-        if result == STOPPED:
+        if result == counts.NOTHING:
+            requests.refuse_sampled(next(o for o in outputs if o in SAMPLED), False, request.shots)
+        if result == counts.STOPPED:
             raise Stopped()
         return None
 
@@ -250,7 +238,7 @@ class StatevectorEngine:
             circuit.num_qubits > self._small
             or circuit.num_slots
             or shots < 1
-            or circuit.num_clbits > MAX_CLBITS
+            or circuit.num_clbits > counts.MAX_CLBITS
             or len(circuit.ops_data) > _QUICK_BYTES
             or self._group is not None
         ):
@@ -285,8 +273,8 @@ class StatevectorEngine:
         return EngineResult(
             1,
             width,
-            data[OUTCOMES : OUTCOMES + result * width].tobytes(),
-            data[VALUES : VALUES + 4 * result].tobytes(),
+            data[counts.OUTCOMES : counts.OUTCOMES + result * width].tobytes(),
+            data[counts.VALUES : counts.VALUES + 4 * result].tobytes(),
         )
 
     def _evolved(self, circuit: Circuit, params: bytes, control: RunControl) -> int:

@@ -13,7 +13,7 @@ from simulators.circuit.ir import Circuit, num_words, record_words
 from simulators.engine import PURE, BindingResult, Request
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
-from simulators.execution.requests import Binding, ProgramCache, check_outputs, refuse_gradient
+from simulators.execution.requests import BindingRun, ProgramCache, check_outputs, refuse_gradient
 from simulators.execution.sampling import Distribution, tally, uniforms, write
 from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
@@ -128,7 +128,7 @@ class ComponentRun(outputs.FinalState):
     circuit. It is evolved once for all outputs if that changes none of them."""
 
     def __init__(
-        self, states: protocol.StateBackend, schedules: ProgramCache[Program], run: Binding
+        self, states: protocol.StateBackend, schedules: ProgramCache[Program], run: BindingRun
     ) -> None:
         self._states = states
         self._schedules = schedules

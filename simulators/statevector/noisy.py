@@ -19,15 +19,7 @@ from simulators.circuit.noise import NoiseProgram, Readout
 from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.circuit.passes.noisy_cone import active_part
-from simulators.execution import requests
-from simulators.execution.outputs import (
-    Batch,
-    FinalState,
-    PauliStrings,
-    SeedKey,
-    collect,
-    owners_and_weights,
-)
+from simulators.execution import outputs, requests
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather
 from simulators.statevector import execute
@@ -50,7 +42,7 @@ if TYPE_CHECKING:
 # Final states under noise, for one binding: trajectories by patterns, or by splitting branches.
 
 
-class PatternRun(FinalState):
+class PatternRun(outputs.FinalState):
     """Trajectories of a circuit that measures at its end only."""
 
     def __init__(
@@ -72,11 +64,11 @@ class PatternRun(FinalState):
         self._params = params
         self._patterns = 0
 
-    def _blocks(self, shots: int, key: SeedKey) -> Iterator[tuple[int, int]]:
+    def _blocks(self, shots: int, key: outputs.SeedKey) -> Iterator[tuple[int, int]]:
         self._walks.bind(self._params, key)
         yield from pattern_sampling.shot_blocks(self._errors, shots)
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
         places, before = self._sampler.places, self._sampler.operations_before
         for first, last in self._blocks(shots, key):
@@ -97,7 +89,7 @@ class PatternRun(FinalState):
             yield gather(entry, self._sampler.source), None
 
     def estimates(
-        self, strings: PauliStrings, request: engine.Request, key: SeedKey
+        self, strings: outputs.PauliStrings, request: engine.Request, key: outputs.SeedKey
     ) -> tuple[tuple[float, float], ...]:
         """Estimates as `FinalState.estimates`: means over trajectories."""
         del strings
@@ -124,7 +116,7 @@ class BranchRun(ComponentRun):
         self,
         states: StateBackend,
         programs: requests.ProgramCache[Program],
-        run: requests.Binding,
+        run: requests.BindingRun,
         op_ids: NDArray[np.int64],
         readout: Readout | None,
     ) -> None:
@@ -137,7 +129,7 @@ class BranchRun(ComponentRun):
         """Compute all outputs of the request."""
         layouts = measurements.MeasurementLayouts(self._layout(False), self._layout(True))
         readout = ReadoutStage.of(layouts.clbits, self._recorded, self._numbers)
-        return collect(self, layouts, self._request, self._run.key, readout)
+        return outputs.collect(self, layouts, self._request, self._run.key, readout)
 
     def _layout(self, keep: bool) -> measurements.MeasurementLayout:
         return self._schedules.of(self._circuit, keep=keep).layout
@@ -148,7 +140,7 @@ class BranchRun(ComponentRun):
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
         return Interpreter(ensemble, plan, self._run, self._recorded)
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
         program = self._schedule(False)
         for branches in self._groups(False, range(shots)):
@@ -157,11 +149,11 @@ class BranchRun(ComponentRun):
                 yield records[np.argsort(branches.shots_or_weights)], None
 
     def estimates(
-        self, strings: PauliStrings, request: engine.Request, key: SeedKey
+        self, strings: outputs.PauliStrings, request: engine.Request, key: outputs.SeedKey
     ) -> tuple[tuple[float, float], ...]:
         """Estimates as `FinalState.estimates`: means over trajectories."""
         del key
-        owners, weights = owners_and_weights(request.observables)
+        owners, weights = outputs.owners_and_weights(request.observables)
         moments = pattern_sampling.Moments(len(request.observables))
         for branches in self._groups(True, range(request.shots)):
             states = branches.ensemble.states
@@ -286,7 +278,7 @@ class NoisyPart:
 
     def local(
         self,
-        run: requests.Run,
+        run: requests.EngineRun,
         ranks: ErrorAgreement | None = None,
         states: TrajectoryStates | None = None,
     ) -> engine.EngineResult:
@@ -314,7 +306,9 @@ class NoisyPart:
             width, errors = self.part.circuit.num_qubits, self.located.errors
             for row in self._rows(run):
                 state = PatternRun(self._sampler, errors, walks, row.params, width, self._rules)
-                results.append(collect(state, self.layouts, row.request, row.key, self._readout))
+                results.append(
+                    outputs.collect(state, self.layouts, row.request, row.key, self._readout)
+                )
             self._sampler.forget_segments()
             return engine.EngineResult.joined(results)
 
@@ -329,13 +323,13 @@ class NoisyPart:
         size = state_bytes(self.part.circuit.num_qubits, self._precision)
         return _STATES_OF_A_RANK * size <= room
 
-    def branched(self, states: StateBackend, run: requests.Run) -> engine.EngineResult:
+    def branched(self, states: StateBackend, run: requests.EngineRun) -> engine.EngineResult:
         """Run all rows by splitting branches."""
         op_ids, readout = self.part.operations, self.noise.readout
         rows = [BranchRun(states, self.programs, row, op_ids, readout) for row in self._rows(run)]
         return engine.EngineResult.joined([row.result() for row in rows])
 
-    def _rows(self, run: requests.Run) -> Iterator[requests.Binding]:
+    def _rows(self, run: requests.EngineRun) -> Iterator[requests.BindingRun]:
         """Bindings of this part."""
         own = requests.part_request(self.part, run.request, run.circuit.num_qubits)
         for row in run.rows():

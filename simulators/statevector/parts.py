@@ -160,7 +160,7 @@ class _PartsRun:
         self,
         states: StateBackend,
         plan: PartsPlan,
-        run: requests.Run,
+        run: requests.EngineRun,
         asked: CircuitParts,
         kept: KeptStates,
     ) -> None:
@@ -211,7 +211,7 @@ class _PartsRun:
         ensemble = self._states.ensemble(width, self._options, branching=False)
         request, control = self._run.request, self._run.control
         key = request.seed, 0
-        bound = requests.Binding(part, part.params, request, key, self._options, control)
+        bound = requests.BindingRun(part, part.params, request, key, self._options, control)
         walk = Interpreter(ensemble, program, bound)
         self._states.add_sweeps(walk.passes)
         state = ensemble.zero() if before is None else ensemble.copy_of(before.state)
@@ -250,7 +250,7 @@ class _Continuation(ComponentRun):
         self,
         states: StateBackend,
         schedules: requests.ProgramCache[Program],
-        run: requests.Binding,
+        run: requests.BindingRun,
         start: KeptState,
     ) -> None:
         super().__init__(states, schedules, run)
@@ -283,7 +283,7 @@ def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:
 
 
 def run_parts(
-    states: StateBackend, plan: PartsPlan, run: requests.Run, kept: KeptStates
+    states: StateBackend, plan: PartsPlan, run: requests.EngineRun, kept: KeptStates
 ) -> EngineResult:
     """Run all rows of a circuit in parts. Raises subclasses of EngineError."""
     options = msgspec.structs.replace(run.options, checkpoint_dir="")

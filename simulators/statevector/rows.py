@@ -17,7 +17,7 @@ from simulators.engine import SAMPLED, BindingResult, EngineResult
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
-from simulators.execution.requests import Binding, Run, check_outputs
+from simulators.execution.requests import BindingRun, EngineRun, check_outputs
 from simulators.execution.sampling import Distribution, tally
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
@@ -36,7 +36,9 @@ CARD = builtin_card("statevector")
 class CombinedRun(FinalState):
     """Final state of all components, for one binding."""
 
-    def __init__(self, states: StateBackend, pieces: Sequence[ComponentPlan], run: Binding) -> None:
+    def __init__(
+        self, states: StateBackend, pieces: Sequence[ComponentPlan], run: BindingRun
+    ) -> None:
         """Set up. `run`: of the whole circuit."""
         self.num_qubits = run.circuit.num_qubits
         self._states = states
@@ -147,14 +149,14 @@ def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
 # Rows of a request on the general path, on any backend of states.
 
 
-class RequestExecution(Run, frozen=True, eq=False):
+class RequestExecution(EngineRun, frozen=True, eq=False):
     """One run, and the components of the circuit."""
 
     pieces: tuple[ComponentPlan, ...]
     number: int  # rows of bindings
 
     @classmethod
-    def of(cls, plan: ExecutionPlan, run: Run, number: int) -> RequestExecution:
+    def of(cls, plan: ExecutionPlan, run: EngineRun, number: int) -> RequestExecution:
         """Execution of the support of the outputs; a small circuit is run as a whole."""
         circuit, request = run.circuit, run.request
         if circuit.num_qubits <= SMALL_QUBITS:

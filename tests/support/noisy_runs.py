@@ -15,7 +15,7 @@ from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Request, RunControl, RunOptions, ThreadPool
-from simulators.execution.requests import Run
+from simulators.execution.requests import EngineRun
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.engine import StatevectorEngine
 
@@ -122,5 +122,5 @@ def run_branched(
     options, request, control = RunOptions(), Request(shots, seed), RunControl()
     part = StatevectorEngine().plan(circuit, noise, options).part(circuit, request)
     with ThreadPool(1, control) as thread_pool:
-        run = Run(circuit, request, options, control)
+        run = EngineRun(circuit, request, options, control)
         return part.branched(LocalBackend(thread_pool, control), run)

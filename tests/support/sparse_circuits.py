@@ -15,7 +15,7 @@ from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import components
 from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
-from simulators.execution.requests import Binding
+from simulators.execution.requests import BindingRun
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.plan import program_cache
@@ -100,7 +100,7 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
     with ThreadPool(1, control) as thread_pool:
         states = LocalBackend(thread_pool, control)
         key = (request.seed, request.binding)
-        run = Binding(circuit, circuit.params, request, key, options, control)
+        run = BindingRun(circuit, circuit.params, request, key, options, control)
         return ComponentRun(states, program_cache(), run).result()
 
 

@@ -10,15 +10,9 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
-from simulators.statevector.backend import matrix, reductions
+from simulators.statevector.backend import matrix, protocol, reductions
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
-from simulators.statevector.backend.protocol import (
-    Amplitudes,
-    CompiledSegment,
-    Ensemble,
-    GradientFunction,
-)
 from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.dynamic import stacked_states
 from simulators.statevector.dynamic.branches import SeparateStates
@@ -83,14 +77,18 @@ class LocalBackend:
         except MemoryError as error:
             raise out_of_memory(state.amplitudes.nbytes) from error
 
-    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:
+    def ensemble(
+        self, num_qubits: int, options: RunOptions, *, branching: bool
+    ) -> protocol.Ensemble:
         """Make an ensemble: narrow states of many branches are rows of one array."""
         if not branching or num_qubits > MOST_QUBITS:
             return SeparateStates(self, num_qubits, options)
         max_states = min(options.max_branches, self.max_live_states(num_qubits, options))
         return StackedStates(self, self.sweeper, num_qubits, options.precision, max(1, max_states))
 
-    def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, state: State, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+    ) -> None:
         if isinstance(segment, GateList):
             state.changed()
             stacked_states.apply_steps_to_stack(
@@ -155,15 +153,15 @@ class LocalBackend:
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values
 
-    def gather_statevector(self, state: State) -> Amplitudes:
+    def gather_statevector(self, state: State) -> protocol.Amplitudes:
         return state.amplitudes
 
-    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes:
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> protocol.Amplitudes:
         return state.amplitudes[indices]
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> GradientFunction:
+    ) -> protocol.GradientFunction:
         plan = adjoint.plan_adjoint(circuit, params)
         self.add_sweeps(plan.passes * len(observables))
 

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.catalog.costs import ranks_used
 from simulators.engine import RunOptions
-from simulators.statevector.backend import matrix, reductions
+from simulators.statevector.backend import matrix, protocol, reductions
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.protocol import Amplitudes, CompiledSegment, StateBackend
 from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.distributed import executor, gather
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
@@ -56,7 +55,7 @@ class DistributedBackend(gather.RankBackend[StateSlice]):
             result = result.plus(other.traffic, self._agreement.waited_cpu_s)
         return result
 
-    def for_width(self, num_qubits: int) -> StateBackend:
+    def for_width(self, num_qubits: int) -> protocol.StateBackend:
         if ranks_used(num_qubits, self._agreement.size) < self._agreement.size:
             return self._local
         if num_qubits not in self._others:
@@ -100,7 +99,9 @@ class DistributedBackend(gather.RankBackend[StateSlice]):
     def empty_like(self, state: State) -> State:
         return self._like(state, self._local.empty_like(state))
 
-    def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, state: State, segment: protocol.CompiledSegment, floats: NDArray[np.float64]
+    ) -> None:
         self._passing(cast("StateSlice", state), cast("SegmentPlan", segment).sweeps, floats)
 
     def multiply(self, state: State, matrix: PlacedMatrix) -> None:
@@ -149,10 +150,10 @@ class DistributedBackend(gather.RankBackend[StateSlice]):
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
 
-    def gather_statevector(self, state: State) -> Amplitudes | None:
+    def gather_statevector(self, state: State) -> protocol.Amplitudes | None:
         return gather.gathered(self._agreement, self._settled(state))
 
-    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> Amplitudes | None:
+    def amplitudes(self, state: State, indices: NDArray[np.int64]) -> protocol.Amplitudes | None:
         share = self._settled(state)
         own = share.amplitudes
         return gather.chosen(self._agreement, share.layout, indices, own.dtype, own.__getitem__)
@@ -211,5 +212,5 @@ class DistributedBackend(gather.RankBackend[StateSlice]):
         self._exchange.swap(state, bit, position)
 
 
-def _blocks(share: StateSlice, first: int, count: int) -> Amplitudes:
+def _blocks(share: StateSlice, first: int, count: int) -> protocol.Amplitudes:
     return share.amplitudes[first << BLOCK_QUBITS : (first + count) << BLOCK_QUBITS]

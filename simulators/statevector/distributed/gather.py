@@ -12,14 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import OutOfMemory, Unsupported
-from simulators.statevector.backend import reductions
+from simulators.statevector.backend import protocol, reductions
 from simulators.statevector.backend.matrix import PlacedMatrix, place
-from simulators.statevector.backend.protocol import (
-    Amplitudes,
-    Ensemble,
-    GradientFunction,
-    StateBackend,
-)
 from simulators.statevector.distributed.executor import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice
 from simulators.statevector.dynamic.branches import SeparateStates
@@ -30,11 +24,11 @@ from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExec
 _MOST = 1 << 18  # numbers of one message
 
 
-def gathered(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
+def gathered(agreement: ErrorAgreement, share: StateSlice) -> protocol.Amplitudes | None:
     """Gather all amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
-    result: Amplitudes | None = None
+    result: protocol.Amplitudes | None = None
     if agreement.rank == 0:
         result = _allocate(agreement, share).reshape(-1, 1 << BLOCK_QUBITS)
         buffer = np.empty_like(rows[:step])
@@ -53,7 +47,7 @@ def gathered(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     return result.reshape(-1)
 
 
-def _allocate(agreement: ErrorAgreement, share: StateSlice) -> Amplitudes:
+def _allocate(agreement: ErrorAgreement, share: StateSlice) -> protocol.Amplitudes:
     need = share.amplitudes.nbytes * agreement.size
     hint = "ask for counts, probabilities of few qubits, or expectation values"
     text = f"the whole statevector of {need / 2**30:,.1f} GiB does not fit into the first rank"
@@ -70,8 +64,8 @@ def chosen(
     layout: Layout,
     indices: NDArray[np.int64],
     dtype: DTypeLike,
-    local: Callable[[NDArray[np.int64]], Amplitudes],
-) -> Amplitudes | None:
+    local: Callable[[NDArray[np.int64]], protocol.Amplitudes],
+) -> protocol.Amplitudes | None:
     """Amplitude of each of these basis states, in the first rank; blocks must be whole. `local`:
     amplitudes at positions in this rank's slice."""
     blocks = layout.basis_indices(agreement.rank)
@@ -166,7 +160,7 @@ class RankBackend(ABC, Generic[SliceT]):
     """Base class of backends of distributed states: swaps of qubits in all ranks alike, and sums
     over the blocks of all ranks."""
 
-    def __init__(self, agreement: ErrorAgreement, local: StateBackend) -> None:
+    def __init__(self, agreement: ErrorAgreement, local: protocol.StateBackend) -> None:
         """Set up. `local`: backend of this rank's slices."""
         self.is_root = agreement.rank == 0
         self.add_sweeps = local.add_sweeps
@@ -177,12 +171,18 @@ class RankBackend(ABC, Generic[SliceT]):
         """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
         self._agreement.meet()
 
-    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
-        return SeparateStates(cast("StateBackend", self), num_qubits, options)
+    def ensemble(
+        self,
+        num_qubits: int,
+        options: RunOptions,
+        *,
+        branching: bool,  # noqa: ARG002  # see `StateBackend`
+    ) -> protocol.Ensemble:
+        return SeparateStates(cast("protocol.StateBackend", self), num_qubits, options)
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
-    ) -> GradientFunction:
+    ) -> protocol.GradientFunction:
         """Raises Unsupported."""
         del circuit, params, observables
         raise Unsupported("gradients over several ranks", hint="ranks=1, which holds two states")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
-from simulators.execution.requests import Binding
+from simulators.execution.requests import BindingRun
 from simulators.execution.sampling import draw_number, uniforms
 from simulators.statevector import program
 from simulators.statevector.backend.matrix import by_columns, place
@@ -187,7 +187,7 @@ class Interpreter:
         self,
         ensemble: Ensemble,
         schedule: program.Program,
-        run: Binding,
+        run: BindingRun,
         readout: Readout | None = None,
     ) -> None:
         """Set up. `readout`: error of measurements that are not final."""

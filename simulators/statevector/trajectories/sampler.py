@@ -20,14 +20,9 @@ from simulators.execution.requests import check_threads
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import PHYSICAL_BYTES
+from simulators.statevector.trajectories import walks
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
-from simulators.statevector.trajectories.walks import (
-    LargeSampler,
-    LargeWalks,
-    ProcessWalks,
-    SmallWalks,
-)
 from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, too_wide
 from simulators.trajectories.prefix_tree import Tree
 
@@ -106,18 +101,18 @@ class TrajectorySampler:
         *,
         memory_bytes: int = 0,
         states: TrajectoryStates | None = None,
-    ) -> ProcessWalks:
+    ) -> walks.ProcessWalks:
         """Walks of this circuit, which share states and plans. `most_states`: limit of a thread; 0:
         as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of a wide
         circuit, for a pool of one thread; None: in this process."""
         if self._small:
-            return SmallWalks(self.circuit, self._tree, thread_pool, control, most_states)
+            return walks.SmallWalks(self.circuit, self._tree, thread_pool, control, most_states)
         width = self.circuit.num_qubits
 
-        def open_sampler(own: ThreadPool) -> LargeSampler:
+        def open_sampler(own: ThreadPool) -> walks.LargeSampler:
             held = states or LocalTrajectoryStates(LocalBackend(own, control))
-            return LargeSampler(held, width, self._tree, self._pieces, self._options)
+            return walks.LargeSampler(held, width, self._tree, self._pieces, self._options)
 
         room = memory_bytes or PHYSICAL_BYTES // _SPARE
         cap = most_states or max(1, room // state_bytes(width, self._options.precision))
-        return LargeWalks(open_sampler, self._tree, thread_pool, control, cap)
+        return walks.LargeWalks(open_sampler, self._tree, thread_pool, control, cap)

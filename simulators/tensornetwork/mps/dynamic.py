@@ -16,7 +16,7 @@ from simulators.circuit.ir import Circuit, Operation, num_words, with_matrices
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
-from simulators.execution.requests import Binding
+from simulators.execution.requests import BindingRun
 from simulators.tensornetwork.mps import canonical_chain
 
 # Circuits that measure, reset or branch before their end: one chain for each history of outcomes.
@@ -54,7 +54,7 @@ class OutcomeHistory(msgspec.Struct, gc=False):
 class Histories:
     """Histories of the outcomes of one binding."""
 
-    def __init__(self, run: Binding, layout: measurements.MeasurementLayout) -> None:
+    def __init__(self, run: BindingRun, layout: measurements.MeasurementLayout) -> None:
         self._steps = _steps(run.circuit, run.params, layout)
         self._expressions = expressions_of(run.circuit) if run.circuit.conditions_data else ()
         self._certain = CERTAIN[run.options.precision]
@@ -199,7 +199,10 @@ class DynamicMpsState(FinalState):
     histories."""
 
     def __init__(
-        self, layouts: measurements.MeasurementLayouts, run: Binding, order: tuple[int, ...] | None
+        self,
+        layouts: measurements.MeasurementLayouts,
+        run: BindingRun,
+        order: tuple[int, ...] | None,
     ) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._layouts = layouts

@@ -54,7 +54,7 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
         return self.noise.locations.nbytes
 
 
-def run_noisy(plan: NoisyChainPlan, run: requests.Run) -> EngineResult:
+def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun) -> EngineResult:
     """Run all bindings of a circuit with noise. Raises Unsupported for outputs that trajectories
     cannot give, and for mid-circuit operations that are no gates."""
     circuit, request = run.circuit, run.request
@@ -180,7 +180,7 @@ class _Trajectories(outputs.FinalState):
     """Trajectories of one binding."""
 
     def __init__(
-        self, located: NoisyCircuit, run: requests.Binding, layouts: MeasurementLayouts
+        self, located: NoisyCircuit, run: requests.BindingRun, layouts: MeasurementLayouts
     ) -> None:
         self.num_qubits = located.circuit.num_qubits
         self._located = located
@@ -297,7 +297,7 @@ class MpsEngine(outputs.EngineBase):
         control: RunControl,
     ) -> EngineResult:
         if isinstance(plan, NoisyChainPlan):
-            return run_noisy(plan, requests.Run(circuit, request, options, control))
+            return run_noisy(plan, requests.EngineRun(circuit, request, options, control))
         return super().run(plan, circuit, request, options, control)
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
