@@ -220,7 +220,7 @@ from simenv.errors import SimenvError
 for text in ('OPENQASM 2.0; qreg q[1]; U(0,0,0) q[0];', 'OPENQASM 3.0; qubit q; U(0,0,0) q;'):
     load(text)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 import test_hostile_text as hostile
 texts = [hostile.doubling(head, '(t)') for head in (hostile.Q2, hostile.Q3)]
 texts += [hostile.V2 + 'qreg q[65535];' + 'x q;' * 10**6, hostile.V2 + 'creg c[0];' * 10**6]
@@ -238,10 +238,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_refusal_takes_less_than_200_megabytes() -> None:
-    result = str(Path(__file__).parent)
+    folders = [str(Path(__file__).parent), *sys.path]
     limit = (4 * 2**30, 4 * 2**30)
     run = subprocess.run(
-        [sys.executable, "-c", MEMORY, result],
+        [sys.executable, "-c", MEMORY, *folders],
         capture_output=True,
         text=True,
         check=False,
