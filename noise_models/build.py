@@ -289,8 +289,8 @@ class DeviceModel(DocumentModel):
         scale = factor("qubit.relaxation")
         if scale != 1.0:
             full = self._relax_all(qubits, duration * scale)
-        noise_models_channel.depolarizing = depolarize(rest * factor("gate.depolarizing"), size)
-        return product(coherent, noise_models_channel.depolarizing, full)
+        depolarized = depolarize(rest * factor("gate.depolarizing"), size)
+        return product(coherent, depolarized, full)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error.
