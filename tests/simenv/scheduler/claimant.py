@@ -143,8 +143,8 @@ class Claimant(CheckedScheduler):
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)
             takes = [units[number][1]] if number in units else None
-            entries = ([record.spec], [record.route], [record.attempts])
-            self.scheduler.restore_tasks(batch, *entries, takes)
+            entries = ([record.spec], [record.route], takes, [record.attempts])
+            self.scheduler.submit(batch, *entries)
         self.scheduler.finish_restore(old.next_task)
         check(self.state)
         self.tick(0)
