@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import numbers
-import os
 import socket
 import struct
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -249,8 +249,10 @@ def candidates(plugin: Path) -> list[Path]:
 
 def now() -> ProcessFacts:
     """Present threads, children and open files of this process."""
-    tasks = Path(f"/proc/self/task/{os.getpid()}/children")
-    children = [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
+    children: list[int] = []
+    for task in Path("/proc/self/task").glob("*/children"):  # each of what that thread started
+        with suppress(OSError):  # the thread has ended: its children are those of another one
+            children += map(int, task.read_text().split())
     files = Path("/proc/self/fd")
     return ProcessFacts(
         [f"{thread.name} ({thread.ident})" for thread in threading.enumerate()],
