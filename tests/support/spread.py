@@ -21,7 +21,13 @@ DRILLS = (
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",
     "tests/faults/",
-    "tests/launcher/mpi/",
+    "tests/launcher/mpi/test_mpirun.py",
+    "tests/simulators/gpu/test_ranks.py::test_case_over_devices_passes_on_each_rank[4",
+    "tests/simulators/statevector/distributed/test_distributed.py"
+    "::test_distributed_case_passes_on_each_rank[4",
+    "tests/simulators/statevector/distributed/test_distributed.py"
+    "::test_distributed_case_passes_on_each_rank[8",
+    "tests/simulators/tensornetwork/contraction/test_ranks.py::test_contraction_over_ranks[4",
 )
 SMOKE = (
     "tests/documentation/test_site.py"
