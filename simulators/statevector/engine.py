@@ -25,6 +25,7 @@ from simulators.statevector.parts import KeptStates
 from simulators.statevector.plan import ExecutionPlan, compiled_qubits
 from simulators.statevector.rows import RequestExecution, run_rows
 from simulators.statevector.small import counts
+from simulators.statevector.small.counts import MAX_CLBITS, OUTCOMES, VALUES
 from simulators.statevector.small.merged_evolution import MIN_QUBITS, is_merged
 
 if TYPE_CHECKING:
@@ -118,16 +119,17 @@ class StatevectorEngine:
             if bindings is None and not circuit.num_slots
             else requests.num_bindings(circuit, request)
         )
-        run = requests.EngineRun(circuit, request, options, control)
-        if getattr(plan, "is_noisy", False):
-            return self._noisy(plan, run)
-        if options.parts is not None:
-            return self._in_parts(plan, run)
-        is_small = circuit.num_qubits <= self._small
+        is_noisy = getattr(plan, "is_noisy", False)
+        is_small = circuit.num_qubits <= self._small and not is_noisy and options.parts is None
         if is_small and self._group is None:
             result = self._compiled(circuit, request, number, control)
             if result is not None:
                 return result
+        run = requests.EngineRun(circuit, request, options, control)
+        if is_noisy:
+            return self._noisy(plan, run)
+        if options.parts is not None:
+            return self._in_parts(plan, run)
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         job = RequestExecution.of(plan, run, number)
@@ -201,7 +203,7 @@ class StatevectorEngine:
         """Run all rows in one compiled call; None if the circuit or the request needs the general
         path."""
         outputs = request.outputs
-        if circuit.num_clbits > counts.MAX_CLBITS or (
+        if circuit.num_clbits > MAX_CLBITS or (
             request.shots < 1 and not SAMPLED.isdisjoint(outputs)
         ):
             return None
@@ -238,7 +240,7 @@ class StatevectorEngine:
             circuit.num_qubits > self._small
             or circuit.num_slots
             or shots < 1
-            or circuit.num_clbits > counts.MAX_CLBITS
+            or circuit.num_clbits > MAX_CLBITS
             or len(circuit.ops_data) > _QUICK_BYTES
             or self._group is not None
         ):
@@ -273,8 +275,8 @@ class StatevectorEngine:
         return EngineResult(
             1,
             width,
-            data[counts.OUTCOMES : counts.OUTCOMES + result * width].tobytes(),
-            data[counts.VALUES : counts.VALUES + 4 * result].tobytes(),
+            data[OUTCOMES : OUTCOMES + result * width].tobytes(),
+            data[VALUES : VALUES + 4 * result].tobytes(),
         )
 
     def _evolved(self, circuit: Circuit, params: bytes, control: RunControl) -> int:
