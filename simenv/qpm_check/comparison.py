@@ -1,4 +1,8 @@
-"""Comparison of two QPMs by what an application observes: calls, errors, states, times, counts."""
+"""Comparison of two QPMs by what an application observes: calls, errors, states, times, counts.
+
+A probe, in addition to the circuits, is a name and a call: a query or an invalid request. It costs
+the pool at most one circuit of FEW_SHOTS shots, reserves nothing and changes no setting.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ from simenv.qpm import contract
 from simenv.qpm_check import runner
 from simenv.qpm_check.check import ABSENT, ENDS, NOT_REACHED, TIMES, differing_paths, form, shape
 from simenv.qpm_check.target import FAMILY, CheckTarget, named
-
-# Values: observations of a QPM, and rows of a comparison.
 
 
 class CircuitSource(msgspec.Struct, frozen=True):
@@ -174,11 +176,6 @@ class Comparison(msgspec.Struct, frozen=True):
         }
 
 
-# Probes of a pool's QPM in addition to the circuits: queries and invalid requests.
-#
-# A probe is a name and a call; it costs the pool at most one circuit of FEW_SHOTS shots. None of
-# them reserves anything or changes the pool's settings.
-
 FEW_SHOTS = 16
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 FAR = 2**40  # a number that no task and no reservation has
@@ -253,8 +250,6 @@ def _invalid_calls(name: str, call: Callable[[Any], Any], valid: dict[str, Any])
         invalid = {key: value for key, value in {**valid, **changes}.items() if value is not ...}
         yield f"{name}({what})", partial(call, invalid)
 
-
-# Observation of one pool through a QPM over it alone: circuits, calls, and invalid requests.
 
 LOOK_S = 0.02  # interval of polls of a circuit's state
 RETURNED = "returned"

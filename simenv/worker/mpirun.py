@@ -1,5 +1,11 @@
 """MPI of this process: its begin and its end, and one task over the ranks that mpirun or srun has
-started."""
+started.
+
+MPI is initialised once, used for numerics alone, and finalised together. Only the main thread calls
+it, and no rank waits for work in it, which would keep a core busy: ranks poll, and sleep between
+two polls. For one task without a service, rank 0 broadcasts its input, all ranks run it, and rank 0
+has the result. Invariant: a rank that fails alone ends all of them.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +27,6 @@ from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-# MPI in the ranks of a worker: initialised once, used for numerics alone, finalised together.
-#
-# No rank waits for work in MPI, which would keep a core busy. Only the main thread calls MPI.
 
 _RANKS = ("PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
@@ -68,14 +70,9 @@ def end() -> None:
     MPI.Finalize()
 
 
-# Run one task without a service in the processes that mpirun or srun has started.
-#
-# Rank 0 broadcasts its input, all ranks run the task, and rank 0 has the result. No rank blocks in
-# MPI: it polls and sleeps between two polls. Invariant: a rank that fails alone ends all of them.
-
 PATIENCE_S = 10.0  # for the other ranks to end after this one has failed
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_PAUSES_S = (100e-6, 5e-3)
+_PAUSES_S = (100e-6, 5e-3)  # of a rank between two polls: the first, the longest
 _PIECE_BYTES = 2**30
 
 

@@ -1,4 +1,9 @@
-"""Settings of QFw's QPM, its site file, and the connection of its process to an environment."""
+"""Settings of QFw's QPM, its site file, and the connection of its process to an environment.
+
+The environment is one that is up, or a private one; the connection is made once and kept.
+Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
+`why` states the reason.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +26,6 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.qpm.provider import QPM
 
-# Settings of a QPM for other hosts: SIMENV_QPM_* variables as one frozen value.
-#
-# An empty variable counts as unset.
-
 STATEVECTOR_QUBITS = 12  # 0.15 ms an amplitude: 0.7 s
 _MOST_STATEVECTOR = 20
 _YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
@@ -45,7 +46,8 @@ class QPMConfig(msgspec.Struct, frozen=True):
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> QPMConfig:
-    """Read the SIMENV_QPM_* variables. Raises ConfigError, which names the variable."""
+    """Read the SIMENV_QPM_* variables; an empty one counts as unset. Raises ConfigError, which
+    names the variable."""
     pool = environ.get("SIMENV_QPM_POOL", "")
     token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
     reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
@@ -84,8 +86,6 @@ def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high
     return int(text)
 
 
-# Reader of QFw's site file: the retention of unread completions. Other sections are ignored.
-
 PLACE = ("qpm", "completion-queues", "retention")
 _MOST_BYTES = 2**20
 _MOST = 2**53
@@ -100,7 +100,8 @@ log = logging.getLogger("simenv.qfw")
 
 
 def retention(path: Path) -> CompletionRetention:
-    """Retention in the file; the contract's defaults for missing values. Raises ConfigError."""
+    """Retention of unread completions in the file, whose other sections are ignored; the contract's
+    defaults for missing values. Raises ConfigError."""
     result = _section(_read(path), path)
     settings: dict[str, int] = {}
     for key, value in result.items():
@@ -147,12 +148,6 @@ def _section(section: Any, path: Path) -> dict[Any, Any]:
         raise ConfigError(f"{path}: {'.'.join(PLACE)} is not a table")
     return section or {}
 
-
-# Connection of this process to an environment: one that is up, or a private one; made once and
-# kept.
-#
-# Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
-# `why` states the reason.
 
 RETRY_S = 1.0
 STARTS = 5  # attempts for a private environment; attempts to reach a running one are not limited
