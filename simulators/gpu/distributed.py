@@ -24,7 +24,7 @@ from simulators.statevector.backend import protocol, reductions as backend_reduc
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.distributed import gather, qubit_layout
+from simulators.statevector.distributed import backend as distributed_backend, qubit_layout
 from simulators.statevector.distributed.executor import ErrorAgreement, local_table
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.state import BLOCK_QUBITS
@@ -187,7 +187,7 @@ _H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
 _TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 
 
-class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
+class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
     def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
@@ -300,10 +300,10 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
     def distribution(
         self, state: DeviceSlice, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        local = wires[gather.local_wires(state, wires)].tolist()
+        local = wires[distributed_backend.local_wires(state, wires)].tolist()
         positions = np.array([state.layout.positions[wire] for wire in local], np.int64)
         mine = np.ascontiguousarray(reductions.outcome_weights(state.state, positions))
-        table = gather.whole_distribution(self._agreement, state, wires, mine)
+        table = distributed_backend.whole_distribution(self._agreement, state, wires, mine)
         values = np.flatnonzero(table > backend_reductions.ROUNDING_FLOOR[state.state.precision])
         return values, table[values]
 
@@ -319,7 +319,7 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
     def gather_statevector(self, state: DeviceSlice) -> protocol.Amplitudes | None:
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
-        return gather.gathered(
+        return distributed_backend.gathered(
             self._agreement, qubit_layout.StateSlice(amplitudes, state.layout, state.rank)
         )
 
@@ -327,7 +327,7 @@ class DistributedDeviceBackend(gather.RankBackend[DeviceSlice]):
         self, state: DeviceSlice, indices: NDArray[np.int64]
     ) -> protocol.Amplitudes | None:
         self._settle(state)
-        return gather.chosen(
+        return distributed_backend.chosen(
             self._agreement,
             state.layout,
             indices,
