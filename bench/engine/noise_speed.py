@@ -251,7 +251,7 @@ def _stages(report: Report) -> None:
     from simulators.engine import RunOptions
     from simulators.execution.readout import ReadoutStage
     from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-    from simulators.statevector.trajectories.sampler import TrajectorySampler
+    from simulators.statevector.trajectories.walks import TrajectorySampler
     from simulators.trajectories.locations import locate
     from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
 

@@ -22,8 +22,7 @@ from bench.harness.kernels import load_kernels
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.trajectories.sampler import TrajectorySampler
-    from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks
+    from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, TrajectorySampler
     from simulators.trajectories.noise_table import ErrorPatterns, NoiseTable
 
 ONE, TWO = 3e-4, 3e-3  # probability of an error after a gate on one and on two qubits
@@ -55,7 +54,7 @@ def run(options: Namespace) -> Report:
 
 def _line(name: str, num_qubits: int, options: Namespace, clock: Clock) -> str:
     from simulators.engine import RunControl, RunOptions, ThreadPool
-    from simulators.statevector.trajectories.sampler import TrajectorySampler
+    from simulators.statevector.trajectories.walks import TrajectorySampler
     from simulators.trajectories.noise_table import ErrorPatterns, sort
 
     circuit = engine_circuit(built(num_qubits, wide_circuit(name, num_qubits, 1)))

@@ -30,9 +30,8 @@ from simulators.statevector.execute import ComponentRun
 from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
-from simulators.statevector.trajectories.walks import Observables, Walks
+from simulators.statevector.trajectories.walks import Observables, TrajectorySampler, Walks
 from simulators.trajectories import locations, pattern_sampling
 from simulators.trajectories.noise_table import row_work
 

@@ -8,9 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel import kernel
-from simulators.errors import BadCircuit, Unsupported
+from simulators.errors import BadCircuit
 
 # Noise table: the errors that may be inserted into a circuit, and their locations.
 #
@@ -109,13 +108,6 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
             first += 2 * size * size
     return Operators(
         np.array(rows, np.int64).reshape(-1, 3), np.concatenate(matrices), np.concatenate(effects)
-    )
-
-
-def too_wide(circuit: Circuit) -> Unsupported:
-    """Error of a circuit whose qubits are more than masks hold."""
-    return Unsupported(
-        f"inserts in a circuit of {circuit.num_qubits} qubits", hint=f"at most {MOST_QUBITS}"
     )
 
 

@@ -16,7 +16,7 @@ from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
-from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.walks import TrajectorySampler
 from simulators.trajectories.noise_table import (
     COLUMNS,
     PAULI,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.checkpoint import Checkpointer, RankContext
 from simulators.statevector.distributed.backend import DistributedBackend
 from simulators.statevector.distributed.executor import CommStats, ErrorAgreement
-from simulators.statevector.trajectories.walks import Observables, Walks, rank_cuts
+from simulators.statevector.trajectories.walks import RowOutputs, Walks, rank_cuts
 from simulators.trajectories.noise_table import SortedPatterns
 
 # Communicators of one engine: the ranks that a circuit uses.
@@ -123,11 +123,9 @@ def _remarked(result: EngineResult, count: int, size: int) -> EngineResult:
 # All ranks draw the same patterns; each runs its own range, and the outcomes are added. So a shot
 # has the outcome that it has in one process.
 
-Numbers = TypeVar("Numbers", NDArray[np.int64], NDArray[np.float64])
 
-
-class RankWalks:
-    """`Walks` over ranks."""
+class RankWalks(Walks):
+    """Walks over ranks, with the same results in all of them."""
 
     def __init__(self, walks: Walks, done: NDArray[np.int64], agreement: ErrorAgreement) -> None:
         """Set up. `done`: see `Tree.shared_before`."""
@@ -138,29 +136,13 @@ class RankWalks:
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
         self._walks.bind(params, key)
 
-    def indices(
-        self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
-        """See `Walks`; the same in all ranks."""
-        result = np.zeros(rows.begins.size, np.int64)
-        return self._shared(rows, result, lambda mine: self._walks.indices(mine, first, final_x))
-
-    def values(
-        self, rows: SortedPatterns, first: int, observables: Observables
-    ) -> NDArray[np.float64]:
-        """See `Walks`; the same in all ranks."""
-        result = np.zeros((rows.begins.size, observables.count))
-        return self._shared(rows, result, lambda mine: self._walks.values(mine, first, observables))
-
-    def _shared(
-        self, rows: SortedPatterns, result: Numbers, walk: Callable[[SortedPatterns], Numbers]
-    ) -> Numbers:
-        """Run the rows of this rank; returns `result` with those of all ranks."""
+    def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+        """Run the rows of this rank, and add up the outputs of all ranks."""
         rank, size = self._agreement.rank, self._agreement.size
         cuts = rank_cuts(rows, self._done, size)
-        own = rows.order[cuts[rank] : cuts[rank + 1]]
+        own = np.ascontiguousarray(rows.order[cuts[rank] : cuts[rank + 1]])
         if own.size:
-            result = walk(msgspec.structs.replace(rows, order=np.ascontiguousarray(own)))
+            self._walks.run(msgspec.structs.replace(rows, order=own), outputs)
         self._agreement.meet()
+        result = outputs.values if outputs.observables.count else outputs.indices
         self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
-        return result

@@ -1,4 +1,9 @@
-"""Walks through sorted rows: of a small circuit in compiled code, of a large one over its states.
+"""Trajectory sampler: outcomes of many noisy instances of one circuit, by walks through rows.
+
+The outcome of an instance is a function of the circuit, its parameters, its inserted errors, and
+(seed, binding, shot): not of the other instances, threads or memory. All of the circuit is run, and
+all qubits are sampled jointly; an instance without errors has the outcome of a noiseless run that
+drops nothing (`circuit.passes`).
 
 The rows of a small circuit are divided into contiguous ranges of about the same work, which threads
 take from a shared queue; each range repeats the operations before its first error, so the number of
@@ -9,24 +14,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog import SMALL_QUBITS, state_bytes
+from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
-from simulators.errors import Stopped
+from simulators.errors import Stopped, Unsupported
 from simulators.execution.outputs import owners_and_weights, terms
+from simulators.execution.requests import check_threads
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.protocol import ShotDraws, StateHandle
+from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.small.gate_kernels import COUNTS
+from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories import segments, small_kernel
 from simulators.statevector.trajectories.segments import insert_matrices, ranges
-from simulators.statevector.trajectories.states import TrajectoryStates
-from simulators.trajectories import prefix_tree
-from simulators.trajectories.noise_table import QUBITS, SortedPatterns, row_work
+from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
+from simulators.trajectories import noise_table, prefix_tree
+from simulators.trajectories.noise_table import QUBITS, NoiseTable, SortedPatterns, row_work
 from simulators.trajectories.prefix_tree import Advance, RandomDraws, Tree, walk
 
 # Trajectories of a wide circuit: states in memory, advanced by sweeps.
@@ -195,27 +205,8 @@ _STATES_A_THREAD = 2  # least states of a wide circuit if threads have separate 
 OpenSampler = Callable[[ThreadPool], LargeSampler]
 
 
-class Walks(Protocol):
-    """Walks of one circuit."""
-
-    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """Set the parameters, seed and binding of later walks."""
-
-    def indices(
-        self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
-        """Sampled basis state of each row of `order`; row 0 is shot `first`. final_x[row]: qubits
-        whose bit is inverted before it is sampled. Raises Stopped and OutOfMemory."""
-
-    def values(
-        self, rows: SortedPatterns, first: int, observables: Observables
-    ) -> NDArray[np.float64]:
-        """Expectation value of each observable in the state of each row: float64 [rows,
-        observables]. Raises Stopped and OutOfMemory."""
-
-
-class ProcessWalks(ABC):
-    """`Walks` in this process, and their statistics, of all walks of an object."""
+class Walks(ABC):
+    """Walks of one circuit, and their statistics, of all walks of an object in this process."""
 
     operations = 0  # of the circuit, executed for all distinct prefixes together
     least = 0  # those that cannot be avoided; channels do not divide rows
@@ -233,31 +224,36 @@ class ProcessWalks(ABC):
         self._key = (0, 0)
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
+        """Set the parameters, seed and binding of later walks."""
         self._params, self._key = params, key
 
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
+        """Sampled basis state of each row of `order`; row 0 is shot `first`. final_x[row]: qubits
+        whose bit is inverted before it is sampled. Raises Stopped and OutOfMemory."""
         result = np.zeros(rows.begins.size, np.int64)
         if final_x is None:
             final_x = np.zeros_like(result)
-        self._run(rows, RowOutputs(first, final_x, result, _NOTHING, np.zeros((0, 0))))
+        self.run(rows, RowOutputs(first, final_x, result, _NOTHING, np.zeros((0, 0))))
         return result
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
+        """Expectation value of each observable in the state of each row: float64 [rows,
+        observables]. Raises Stopped and OutOfMemory."""
         none = np.zeros(0, np.int64)
         result = np.zeros((rows.begins.size, observables.count))
-        self._run(rows, RowOutputs(first, none, none, observables, result))
+        self.run(rows, RowOutputs(first, none, none, observables, result))
         return result
 
     @abstractmethod
-    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
-        """Run all rows, in ranges that threads share. Raises Stopped and OutOfMemory."""
+    def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+        """Fill the outputs of all rows. Raises Stopped and OutOfMemory."""
 
 
-class SmallWalks(ProcessWalks):
+class SmallWalks(Walks):
     """Walks by the compiled walk, with its buffers."""
 
     def __init__(
@@ -286,7 +282,7 @@ class SmallWalks(ProcessWalks):
             self._steps, self._numbers,
         )  # fmt: skip
 
-    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+    def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         circuit, tree, observables = self._circuit, self._tree, outputs.observables
         size = max(1 << circuit.num_qubits, LANES)
         cuts, least = cut_rows(rows, tree.place_at, self._thread_pool.size)
@@ -323,7 +319,7 @@ class SmallWalks(ProcessWalks):
         self.least += least
 
 
-class LargeWalks(ProcessWalks):
+class LargeWalks(Walks):
     """Walks with states in memory, advanced by sweeps.
 
     If the patterns are many circuits of work, threads take ranges of rows, each with states of its
@@ -338,7 +334,7 @@ class LargeWalks(ProcessWalks):
         self._open = open_sampler
         self._samplers: dict[int, LargeSampler] = {}
 
-    def _run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
+    def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         cuts, _ = cut_rows(
             rows, self._tree.shared_before, self._thread_pool.size, most_repeated=True
         )
@@ -406,3 +402,90 @@ def rank_cuts(rows: SortedPatterns, done: NDArray[np.int64], ranks: int) -> NDAr
 def _cuts(sums: NDArray[np.int64], ranges: int) -> NDArray[np.int64]:
     inner = np.searchsorted(sums, np.arange(1, ranges) * int(sums[-1]) / ranges)
     return np.unique(np.concatenate(([0], inner, [sums.size])))
+
+
+# Circuit with its possible inserts.
+
+_SPARE = 4  # share of memory: a quarter is for states
+_UNTILED_QUBITS = 8  # largest width without tiles: the planner of passes needs more qubits
+
+
+class TrajectorySampler:
+    """Circuit with its possible inserts: planned once, run many times.
+
+    `small=False` forces the passes over tiles, for tests, from 9 qubits on.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        inserts: NoiseTable,
+        options: RunOptions,
+        *,
+        small: bool = True,
+        tile_wires: int = 0,
+    ) -> None:
+        """Set up. `inserts`: as those of `locations.locate`, before the measurements of their
+        qubits. `tile_wires`: of a wide circuit's passes; 0: fitted to a processor's caches. Raises
+        Unsupported."""
+        check_threads(options)
+        roles = np.empty(circuit.ops.size, np.int64)
+        if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
+            raise Unsupported("patterns of a circuit that branches", hint="measure at the end only")
+        if circuit.num_qubits > noise_table.MOST_QUBITS:
+            raise Unsupported(
+                f"inserts in a circuit of {circuit.num_qubits} qubits",
+                hint=f"at most {noise_table.MOST_QUBITS}",
+            )
+        self.circuit = circuit
+        self.table = inserts
+        self._options = options
+        self._small = circuit.num_qubits <= (SMALL_QUBITS if small else _UNTILED_QUBITS)
+        rows = circuit.table.rows[circuit.ops]
+        begins = np.cumsum(rows[:, 1:3], axis=0) - rows[:, 1:3]
+        final = roles == TERMINAL
+        self.source = np.full(circuit.num_clbits, -1, np.int64)
+        self.source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
+        if self._small:
+            at = np.append(inserts.table[:, noise_table.AFTER_OP] + 1, circuit.ops.size)
+            self._tree = Tree.of(inserts, at)
+        else:
+            width = tile_wires or tile_width(circuit.num_qubits, options.precision)
+            parts = segments.divide(circuit, inserts, width)
+            self._pieces = segments.Pieces(circuit, parts.order, width)
+            self._tree = Tree.of(inserts, parts.place_at, parts.floor, parts.ceil)
+        self.places = self._tree.places  # number of each insert in order of action
+        self.operations_before = self._tree.place_at  # [places + 1]; the last: all operations
+
+    @property
+    def shared_before(self) -> NDArray[np.int64]:
+        return self._tree.shared_before
+
+    def forget_segments(self) -> None:
+        """Free the plans of segments, which the next run makes again."""
+        if not self._small:
+            self._pieces.forget()
+
+    def open(
+        self,
+        thread_pool: ThreadPool,
+        control: RunControl,
+        most_states: int = 0,
+        *,
+        memory_bytes: int = 0,
+        states: TrajectoryStates | None = None,
+    ) -> Walks:
+        """Walks of this circuit, which share states and plans. `most_states`: limit of a thread; 0:
+        as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of a wide
+        circuit, for a pool of one thread; None: in this process."""
+        if self._small:
+            return SmallWalks(self.circuit, self._tree, thread_pool, control, most_states)
+        width = self.circuit.num_qubits
+
+        def open_sampler(own: ThreadPool) -> LargeSampler:
+            held = states or LocalTrajectoryStates(LocalBackend(own, control))
+            return LargeSampler(held, width, self._tree, self._pieces, self._options)
+
+        room = memory_bytes or PHYSICAL_BYTES // _SPARE
+        cap = most_states or max(1, room // state_bytes(width, self._options.precision))
+        return LargeWalks(open_sampler, self._tree, thread_pool, control, cap)

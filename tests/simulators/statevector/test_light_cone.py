@@ -32,7 +32,7 @@ from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.program import build_program
-from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.walks import TrajectorySampler
 from simulators.trajectories.noise_table import COLUMNS, ErrorPatterns, NoiseTable, operators
 
 QUIET = settings(derandomize=True, deadline=None)

@@ -19,7 +19,7 @@ from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
 from simulators.execution.requests import bind
-from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.walks import TrajectorySampler
 from simulators.trajectories.noise_table import PAULI, ErrorPatterns, NoiseTable, operators
 
 KEY = (7, 3)

@@ -19,8 +19,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.statevector.trajectories.walks import LargeWalks, rank_cuts
+from simulators.statevector.trajectories.walks import LargeWalks, TrajectorySampler, rank_cuts
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns
 from simulators.trajectories.pattern_sampling import ErrorTable, draw_patterns, sort_places
