@@ -20,8 +20,7 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
-from simulators.circuit.passes.components import extract_part
-from simulators.circuit.passes.noisy_cone import noise_of_part
+from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.errors import EngineError, Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate

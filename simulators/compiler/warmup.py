@@ -21,37 +21,23 @@ if TYPE_CHECKING:
     from simulators.compiler.kernel import Group, Kernel
 
 # Modules whose import registers the kernels of a group.
-_STATEVECTOR = "simulators.statevector"
+_CIRCUIT, _STATEVECTOR = "simulators.circuit", "simulators.statevector"
 _GENERAL = (f"{_STATEVECTOR}.execute", f"{_STATEVECTOR}.backend.local")
+_PROFILER = f"{_CIRCUIT}.analysis.profiler"
 _MODULES: dict[Group, tuple[str, ...]] = {
     "small": (f"{_STATEVECTOR}.small.counts",),
-    "admission": (
-        "simulators.circuit.validation.admission",
-        "simulators.circuit.analysis.profiler",
-    ),
-    "light_cone": (
-        "simulators.circuit.passes.light_cone",
-        "simulators.circuit.passes.components",
-        "simulators.circuit.analysis.profiler",
-    ),
+    "admission": (f"{_CIRCUIT}.validation.admission", _PROFILER),
+    "light_cone": (_PROFILER,),
     "wide": (*_GENERAL, f"{_STATEVECTOR}.small.merged_evolution"),
     "deferred": (*_GENERAL, f"{_STATEVECTOR}.small.batch"),
     "distributed": (f"{_STATEVECTOR}.distributed.backend",),
     "gradient": (f"{_STATEVECTOR}.gradient.adjoint",),
     "attachment": (
-        "simulators.circuit.device_check",
-        "simulators.circuit.passes.attach_noise",
-        "simulators.circuit.passes.noisy_cone",
-        "simulators.circuit.analysis.measurements",
-        "simulators.circuit.analysis.noise_profile",
+        f"{_CIRCUIT}.device_check",
+        f"{_CIRCUIT}.passes.attach_noise",
+        f"{_CIRCUIT}.analysis.noise_profile",
     ),
-    "noise": (
-        "simulators.execution.readout",
-        "simulators.densitymatrix.fusion",
-        "simulators.densitymatrix.plain_part",
-        "simulators.densitymatrix.program",
-        "simulators.densitymatrix.execute",
-    ),
+    "noise": ("simulators.densitymatrix.plain_part",),
     "trajectories": (f"{_STATEVECTOR}.noisy",),
     "transfer": ("simulators.transfer.evolution",),
 }

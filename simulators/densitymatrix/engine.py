@@ -21,9 +21,8 @@ from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.components import Subcircuit, active_part, split
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.circuit.passes.noisy_cone import active_part, split
 from simulators.compiler import kernel
 from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolution, MixedState
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part

@@ -13,8 +13,8 @@ from simulators.circuit.analysis.measurements import MeasurementLayout, Measurem
 from simulators.circuit.gates import GATES, MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit, Table, outcome_width
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0 as FIRST, Q1 as SECOND
+from simulators.circuit.passes.components import connect
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
-from simulators.circuit.passes.noisy_cone import connect
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers, take_reals
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
@@ -40,7 +40,7 @@ from simulators.execution.readout import ReadoutStage, flip_records
 #
 # For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
 # qubits, whose measurements are final and whose qubits are all connected. The steps are those of
-# `light_cone`, `noisy_layout`, `noisy_cone` and `program`; other circuits use these modules.
+# `light_cone`, `noisy_layout`, `components` and `program`; other circuits use these modules.
 
 _MCX = GATES["mcx"].code
 _NO_ROLES = np.zeros(0, np.int64)  # the roles of operations are not needed

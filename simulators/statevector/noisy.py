@@ -16,9 +16,8 @@ from simulators.catalog import SMALL_QUBITS, builtin_card, state_bytes
 from simulators.circuit.analysis import measurements
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram, Readout
-from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.circuit.passes.noisy_cone import active_part
 from simulators.execution import outputs, requests
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather

@@ -14,6 +14,7 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.passes.components import PACKED_QUBITS, connect
 from simulators.circuit.passes.light_cone import (
     GATE_KINDS,
     join,
@@ -22,7 +23,6 @@ from simulators.circuit.passes.light_cone import (
     root_of,
     walk_cone,
 )
-from simulators.circuit.passes.noisy_cone import PACKED_QUBITS, connect
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
 from simulators.errors import Unsupported
@@ -88,7 +88,7 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     drawn.
 
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
-    qubits share a part: see `noisy_cone`. `scratch`: bytes.
+    qubits share a part: see `components`. `scratch`: bytes.
     """
     parent, scratch = take_numbers(scratch, num_qubits)
     sizes, scratch = take_numbers(scratch, num_qubits)

@@ -16,8 +16,8 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.profiler import chain_order
 from simulators.circuit.ir import Circuit, Operation, num_words, with_matrices
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import active_part
 from simulators.circuit.passes.light_cone import output_support
-from simulators.circuit.passes.noisy_cone import active_part
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs, requests

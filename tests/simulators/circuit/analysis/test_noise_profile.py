@@ -14,8 +14,8 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.components import component_qubits
 from simulators.circuit.passes.light_cone import OutputSupport, light_cone
-from simulators.circuit.passes.noisy_cone import component_qubits
 
 
 def program(*made: channels.Channel) -> NoiseProgram:

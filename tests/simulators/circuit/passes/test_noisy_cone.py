@@ -6,8 +6,8 @@ from device_models import DeviceModel
 
 from simulators.circuit import ir
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.components import active_part
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
-from simulators.circuit.passes.noisy_cone import active_part
 
 COUNTS = OutputSupport(True, b"")
 NOISY_CZ = {"cz": 300.0, "h": 35.0, "cx": 300.0, "x": 35.0}
