@@ -19,8 +19,7 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit, Operands, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes import noise_locations
-from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry
-from simulators.circuit.passes.plain_locations import PlainLocator
+from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.errors import BadCircuit, Unsupported
 
