@@ -18,9 +18,8 @@ from simulators.engine import EngineResult, Plan, Request, RunControl, RunOption
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.sampling import Distribution, select_bits, uniforms
-from simulators.tensornetwork.contraction import network as net
+from simulators.tensornetwork.contraction import contractor as contraction, network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, StopPoll
-from simulators.tensornetwork.contraction.path_search import PathCache
 
 # Amplitudes of chosen bit strings, from one network for all of them.
 #
@@ -251,7 +250,7 @@ class ContractionEngine(outputs.EngineBase):
 
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
-        self._paths = PathCache()
+        self._paths = contraction.PathCache()
 
     def run(
         self,

@@ -19,9 +19,9 @@ from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import contractor, engine as contraction, path_search
+from simulators.tensornetwork.contraction import contractor, engine as contraction
+from simulators.tensornetwork.contraction.contractor import path_sets, sliced_indices
 from simulators.tensornetwork.contraction.network import fused, gate_factors, permutation
-from simulators.tensornetwork.contraction.path_search import path_sets, sliced_indices
 
 
 @pytest.fixture
@@ -226,22 +226,22 @@ def test_samples_beyond_the_limits_are_refused_before_anything_is_contracted(
         raise AssertionError("a tensor was contracted")
 
     monkeypatch.setattr(contractor.Contractor, "_contracted", contracted)
-    monkeypatch.setattr(path_search, "sliced_indices", contracted)
+    monkeypatch.setattr(contractor, "sliced_indices", contracted)
     with pytest.raises(OutOfMemory, match=r"cut to 2\^4 it takes at least 2\^\d+ slices"):
         run(measured(regular(40, 4, layers=4)), Request(10, 1), settings=(("width", 4),))
 
 
 def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[object] = []
-    search = path_search.search
+    search = contractor.search
 
     def counted(
-        structure: path_search.Structure, trials: int, check: path_search.Check
-    ) -> path_search.ContractionPath:
+        structure: contractor.Structure, trials: int, check: contractor.Check
+    ) -> contractor.ContractionPath:
         searched.append(structure)
         return search(structure, trials, check)
 
-    monkeypatch.setattr(path_search, "search", counted)
+    monkeypatch.setattr(contractor, "search", counted)
     engine, circuit = registry.create("contraction"), measured(regular(24, 3))
     for seed in (1, 2):
         engine_runs.run(engine, circuit, Request(20, seed))
@@ -261,22 +261,22 @@ def test_stop_is_honoured_between_gates() -> None:
 def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials are done in batches; a stop in the fourth one ends the search before the fifth."""
     control, checks = RunControl(), []
-    search = path_search.search
+    search = contractor.search
 
     def stopped_search(
-        structure: path_search.Structure, _: int, check: path_search.Check
-    ) -> path_search.ContractionPath:
+        structure: contractor.Structure, _: int, check: contractor.Check
+    ) -> contractor.ContractionPath:
         def stopping() -> None:
             checks.append(1)
             check()
             if len(checks) == 4:
                 control.stop()
 
-        batch = path_search._BATCH_TENSORS // len(structure[0])
+        batch = contractor._BATCH_TENSORS // len(structure[0])
         search(structure, 8 * batch, stopping)
         pytest.fail("the search was not stopped")
 
-    monkeypatch.setattr(path_search, "search", stopped_search)
+    monkeypatch.setattr(contractor, "search", stopped_search)
     with pytest.raises(Stopped):
         run(measured(regular(60, 4, layers=3)), Request(10, 1), control)
     assert len(checks) == 5
