@@ -55,7 +55,8 @@ def run(options: Namespace) -> Report:
 def _line(name: str, num_qubits: int, options: Namespace, clock: Clock) -> str:
     from simulators.engine import RunControl, RunOptions, ThreadPool
     from simulators.statevector.trajectories.walks import TrajectorySampler
-    from simulators.trajectories.noise_table import ErrorPatterns, sort
+    from simulators.trajectories.noise_table import ErrorPatterns
+    from simulators.trajectories.pattern_sampling import group_by_shot, sort_places
 
     circuit = engine_circuit(built(num_qubits, wide_circuit(name, num_qubits, 1)))
     inserts, patterns = errors(circuit, options.instances, options.errors)
@@ -64,10 +65,14 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Clock) -> str:
 
     def walked(sampler: TrajectorySampler, patterns: ErrorPatterns) -> SmallWalks | LargeWalks:
         control = RunControl()
+        shots = np.repeat(np.arange(patterns.count), np.diff(patterns.ends))
+        ends, entries = np.empty_like(patterns.ends), np.empty_like(patterns.entries)
         with ThreadPool(options.threads, control) as pool:
             walk = sampler.open(pool, control)
             walk.bind(circuit.params, (1, 0))
-            walk.indices(sort(patterns, sampler.places), 0)
+            group_by_shot(shots, patterns.entries, shots.size, 0, sampler.places, ends, entries)
+            rows = sort_places(ErrorPatterns(entries, ends), sampler.places.size)
+            walk.indices(rows, 0)
         return walk
 
     alone = TrajectorySampler(circuit, inserts, run_options)

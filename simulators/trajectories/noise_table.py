@@ -140,36 +140,6 @@ class SortedPatterns(msgspec.Struct, frozen=True, eq=False):
     end: int  # greater than any place
 
 
-def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
-    """Sort patterns; places[insert]: place of the insert. Raises BadCircuit."""
-    ends = patterns.ends
-    sizes = np.diff(ends)
-    entries = patterns.entries
-    if ends[0] or ends[-1] != entries.size or (sizes < 0).any():
-        raise BadCircuit("ends of patterns do not ascend from 0", hint="ends[0] is 0")
-    if entries.size and not 0 <= entries.min() <= entries.max() < places.size:
-        raise BadCircuit("a pattern names an insert that is not there", hint="count from 0")
-    end = places.size
-    begins = ends[:-1] + np.arange(sizes.size)
-    result = np.full(entries.size + sizes.size, end, np.int64)
-    owner = np.repeat(np.arange(sizes.size), sizes)
-    placed = places[entries]
-    inner = np.lexsort((placed, owner))
-    result[np.arange(entries.size) + owner] = placed[inner]
-    if (np.diff(result) == 0)[result[1:] != end].any():
-        raise BadCircuit("a pattern has an insert twice", hint="put it into the table twice")
-    deepest = int(sizes.max(initial=0))
-    some = np.flatnonzero(sizes)
-    columns = []
-    for depth in reversed(range(deepest)):
-        at = begins[some] + np.minimum(depth, sizes[some])
-        columns.append(result[at])
-    some = some[np.lexsort(columns)] if columns else some
-    return SortedPatterns(
-        result, begins, np.concatenate((some, np.flatnonzero(sizes == 0))), deepest, end
-    )
-
-
 def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]:
     """Operations that each sorted row adds to those of the rows before it, 0 for one that equals
     its neighbour: int64 [rows]. done[place]: number of operations before it; done[-1]: all."""

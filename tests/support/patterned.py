@@ -22,9 +22,10 @@ from simulators.trajectories.noise_table import (
     PAULI,
     ErrorPatterns,
     NoiseTable,
+    SortedPatterns,
     operators,
-    sort,
 )
+from simulators.trajectories.pattern_sampling import group_by_shot, sort_places
 
 Matrix = NDArray[np.complex128]
 
@@ -74,6 +75,14 @@ def patterns(count: int, instances: int, mean: float, random: np.random.Generato
     lists = [random.permutation(lists[int(random.integers(len(lists)))]) for _ in lists]
     ends = np.cumsum([0, *map(len, lists)])
     return ErrorPatterns(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64), ends)
+
+
+def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
+    """Inserts in any order, sorted as the patterns that are drawn."""
+    shots = np.repeat(np.arange(patterns.count), np.diff(patterns.ends))
+    ends, entries = np.empty_like(patterns.ends), np.empty_like(patterns.entries)
+    group_by_shot(shots, patterns.entries, shots.size, 0, places, ends, entries)
+    return sort_places(ErrorPatterns(entries, ends), places.size)
 
 
 def written(

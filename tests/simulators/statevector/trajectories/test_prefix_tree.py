@@ -9,12 +9,12 @@ from hypothesis import given, settings, strategies as st
 from noisy import Exact, after_gates, p_value, program
 from noisy_runs import LEAST_P, run
 from numpy.typing import NDArray
+from patterned import sort
 
 from noise_models.channel import Channel, depolarizing, relaxation
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.errors import BadCircuit
 from simulators.simulate import counts_of
 from simulators.statevector import noisy
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
@@ -27,7 +27,6 @@ from simulators.trajectories.noise_table import (
     SortedPatterns,
     operators,
     row_work,
-    sort,
 )
 
 Range = tuple[int, int, tuple[tuple[int, int], ...]]  # operations; places, with their operators
@@ -211,15 +210,6 @@ def test_patterns_are_sorted_by_error_location() -> None:
     assert listed == [[0, 1], [0], [0], [1, 2], [], []]
     assert row_work(rows, np.array([1, 2, 4, 9])).tolist() == [9, 7, 0, 8, 7, 0]
     assert rows.deepest == 2
-
-
-@pytest.mark.parametrize(
-    ("entries", "ends"),
-    [([3], [0, 1]), ([-1], [0, 1]), ([1, 1], [0, 2]), ([0], [0, 2]), ([0, 1], [0, 2, 1, 2])],
-)
-def test_invalid_error_pattern_is_refused(entries: list[int], ends: list[int]) -> None:
-    with pytest.raises(BadCircuit):
-        sort(ErrorPatterns(np.array(entries), np.array(ends)), np.arange(3))
 
 
 def native(num_qubits: int, layers: int, random: np.random.Generator) -> Circuit:
