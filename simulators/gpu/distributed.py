@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 from mpi4py import MPI
 from msgspec.structs import replace
@@ -57,20 +55,11 @@ class DeviceSlice:
         return self.layout.basis_indices(self.rank)
 
 
-class ExchangeStats(msgspec.Struct, frozen=True):
-    """Statistics of the exchanges of a run."""
-
-    exchanges: int = 0
-    sent_bytes: int = 0
-    seconds: float = 0.0
-
-
 class DeviceExchange:
-    """Exchanges of one run; `stats` counts them."""
+    """Exchanges of one run."""
 
     def __init__(self, agreement: ErrorAgreement) -> None:
         self._agreement = agreement
-        self.stats = ExchangeStats()
         self._received = np.empty(0, np.complex128)
         self._packed: Buffer = None
 
@@ -78,21 +67,16 @@ class DeviceExchange:
         """Exchange pairs of a bit of the rank number, counted from 0, and a local position."""
         if not pairs:
             return
-        begin_s = time.perf_counter()
         mask = sum(1 << position for _, position in pairs)
         self._prepare(share.state, mask)  # operations that may fail come before the ranks meet
         self._agreement.meet()
-        rank, sent = share.rank, 0
+        rank = share.rank
         own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
         for change in range(1, 1 << len(pairs)):
             other = own ^ change
             partner = rank ^ sum(1 << bit for k, (bit, _) in enumerate(pairs) if change >> k & 1)
             value = sum((other >> k & 1) << position for k, (_, position) in enumerate(pairs))
-            sent += self._trade(share.state, partner, mask, value)
-        stats, spent = self.stats, time.perf_counter() - begin_s
-        self.stats = ExchangeStats(
-            stats.exchanges + 1, stats.sent_bytes + sent, stats.seconds + spent
-        )
+            self._trade(share.state, partner, mask, value)
 
     def _prepare(self, state: sweeps.DeviceState, mask: int) -> None:
         """Allocate buffers for a part on the device and on the host."""
@@ -103,10 +87,9 @@ class DeviceExchange:
             self._received = np.empty(step, COMPLEX[state.precision])
             self._packed = state.device.empty(step, COMPLEX[state.precision])
 
-    def _trade(self, state: sweeps.DeviceState, partner: int, mask: int, value: int) -> int:
-        """Exchange the amplitudes whose bits under `mask` are `value` with the partner; returns the
-        bytes sent."""
-        device, precision = state.device, state.precision
+    def _trade(self, state: sweeps.DeviceState, partner: int, mask: int, value: int) -> None:
+        """Exchange the amplitudes whose bits under `mask` are `value` with the partner."""
+        device = state.device
         count = 1 << (state.num_qubits - mask.bit_count())
         packed, received = self._packed, self._received
         buffer, comm, step = state.buffer, self._agreement.comm, received.size
@@ -118,7 +101,6 @@ class DeviceExchange:
                 device.download(packed), partner, tag, recvbuf=received, source=partner, recvtag=tag
             )
             state.launch("unpack", step, device.upload(received), buffer, *where)
-        return count * state_bytes(0, precision)
 
 
 # Check that each rank has a GPU of its own: two states in one would share its memory and time.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
-from simulators.statevector.planning import planner
+from simulators.statevector.planning import planner, tile_selection
 from simulators.statevector.planning.planner import (
     OperationRange,
     SegmentContext,
@@ -101,10 +101,15 @@ def planned(build: Callable[[Arrays], None], precision: str = "double") -> Segme
 def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(
     build: Callable[[Arrays], None], sweeps: float, cost: float
 ) -> None:
-    table = planned(build).sweeps
-    assert planner.sweeps(table) < sweeps
-    assert planner.cost(table) < cost
-    assert planner.sweeps(planned(build, "single").sweeps) < sweeps
+    table, single = planned(build).sweeps, planned(build, "single").sweeps
+    for each in (table, single):
+        passes = planner.describe_sweeps(each)
+        assert sum(one.amplitudes for one in passes) < sweeps * 2**N
+    ops, live, places = (a.astype(np.int64) for a in (table.ops, table.live, table.places))
+    price = tile_selection.plan_cost(
+        ops, table.starts, live, places, len(table.live), table.width, N
+    )
+    assert price < cost
 
 
 def test_described_sweeps_account_for_all_operations() -> None:
