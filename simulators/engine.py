@@ -100,7 +100,6 @@ class EngineResult(msgspec.Struct, frozen=True):
         )
 
     def row(self, k: int) -> BindingResult:
-        """Result of row k."""
         first, last = _part(self.rows, k, len(self.counts) // 4)
         low, high = _part(self.probability_rows, k, len(self.probabilities) // 8)
         width, wide = self.outcome_width, self.probability_width
@@ -191,12 +190,10 @@ class RunControl:
             raise Stopped()
 
     def add_sweeps(self, passes: int) -> None:
-        """Add sweeps to the total."""
         done, total = self.passes
         self.passes = (done, total + passes)
 
     def sweeps_done(self, passes: int = 1) -> None:
-        """Count sweeps as done."""
         done, total = self.passes
         self.passes = (done + passes, total)
 
@@ -340,7 +337,6 @@ class RunOptions(msgspec.Struct, frozen=True):
 
     @property
     def dtype(self) -> str:
-        """numpy's type of an amplitude."""
         return "complex128" if self.precision == "double" else "complex64"
 
 

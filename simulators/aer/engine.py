@@ -186,8 +186,6 @@ CARD = builtin_card("aer")
 
 
 class AerEngine(outputs.EngineBase):
-    """Qiskit Aer as an engine."""
-
     card = CARD
 
     def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:

@@ -225,7 +225,6 @@ _BY_NAME = {entry.name: entry for entry in CARDS}
 
 
 def builtin_card(name: str) -> EngineCard:
-    """Card of an engine of this distribution."""
     return _BY_NAME[name]
 
 

@@ -64,8 +64,6 @@ class Control(msgspec.Struct, frozen=True):
 
 
 class NoiseSupport(msgspec.Struct, frozen=True):
-    """Noise that an engine runs."""
-
     kinds: frozenset[NoiseKind] = frozenset()  # accepted kinds; others are refused
     dynamic: bool = True  # in dynamic circuits
     conditional: bool = True  # of operations under a condition
@@ -196,11 +194,9 @@ class EngineCard(msgspec.Struct, frozen=True):
     def memory_bytes(
         self, profile: Profile, precision: str = "double", outputs: tuple[str, ...] = ("counts",)
     ) -> int:
-        """Peak memory of one run."""
         return self.costs.memory_bytes(profile, CostQuery(precision, outputs))
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
-        """Minimum memory of a run."""
         return self.costs.least_memory_bytes(profile, CostQuery(precision))
 
     def seconds(self, profile: Profile, shots: int, slots: int = 1) -> float:

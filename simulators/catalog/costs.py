@@ -45,7 +45,6 @@ _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
-    """Bytes of one statevector."""
     return (16 if precision == "double" else 8) << num_qubits
 
 
@@ -226,7 +225,6 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
     threaded_qubits: int = 9  # from this width on threads share a state
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Memory of its states and outcomes."""
         states = min(_LIVE_BRANCHES, self._records(profile)) + 1
         need = self.base_bytes + states * self._state_bytes(profile)
         if "probabilities" in ask.outputs:

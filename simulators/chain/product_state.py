@@ -52,7 +52,6 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def bond(self) -> int:
-        """Largest bond of the state."""
         return max((tensor.shape[2] for tensor in self.tensors), default=1)
 
     def sample(

@@ -134,7 +134,6 @@ class _Builder:
             self._layer[site] = layer + 1
 
     def layers(self) -> list[list[Block]]:
-        """Blocks by layer."""
         results: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
         for block in self._blocks:
             results[block.layer].append(block)

@@ -39,8 +39,6 @@ _FAR_WITHIN = 0.8  # of the bond that would reach the limit at this rate
 
 
 class TrialLimits(msgspec.Struct, frozen=True):
-    """Limits that end a trial."""
-
     operations: int
     bond: int  # largest bond
     enough: float = 0.0  # expected operations of all gates below which it ends early

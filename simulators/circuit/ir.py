@@ -293,7 +293,6 @@ class Operands(msgspec.Struct, frozen=True, eq=False):
         return cls(codes, counts, first, circuit.qubits.astype(np.int64))
 
     def qubits(self, k: int) -> tuple[int, ...]:
-        """Qubits of operation k."""
         return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())
 
 

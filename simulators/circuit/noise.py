@@ -63,7 +63,6 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
         return self.all_drawn[self.rows]
 
     def of(self, indices: NDArray[np.int64]) -> ChannelFacts:
-        """Facts of some of the channels."""
         return msgspec.structs.replace(self, rows=self.rows[indices])
 
     def joined(self, other: ChannelFacts) -> ChannelFacts:

@@ -214,7 +214,6 @@ class _Blocks:
         self._at = 0
 
     def schedule(self) -> Schedule:
-        """Schedule the whole circuit."""
         total, _ = self._body(active=0)
         self._idle.sort(key=lambda row: row[0])
         table = np.array(self._idle, np.float64).reshape(-1, 3)

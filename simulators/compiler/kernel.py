@@ -249,7 +249,6 @@ class Kernel:
 
     @property
     def module(self) -> str:
-        """Name of the module that defines it."""
         return str(self.py_func.__module__)
 
     @property

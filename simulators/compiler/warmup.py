@@ -94,7 +94,6 @@ def compile_groups(folder: Path, *groups: Group) -> None:
 
 
 def _groups(names: Sequence[str]) -> tuple[Group, ...]:
-    """Groups that a card names."""
     return tuple(group for group in _MODULES if group in names)
 
 
@@ -124,7 +123,6 @@ def load_stored(*groups: Group) -> bool:
 
 
 def compile_all(folder: Path) -> None:
-    """Compile or load all kernels."""
     _load(prepare(folder), _ALL)
 
 

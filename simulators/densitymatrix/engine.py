@@ -71,7 +71,6 @@ class _Part:
 
     @property
     def num_qubits(self) -> int:
-        """Qubits of the part."""
         return self.part.circuit.num_qubits
 
     @property
@@ -112,7 +111,6 @@ class _Part:
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays."""
         pieces = sum(each.memory_bytes for each in self.components)
         own = self.part.memory_bytes + self.noise.locations.nbytes
         return own + self._programs.memory_bytes + pieces
@@ -127,11 +125,9 @@ class DensityMatrixPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its parts."""
         return self._noise.locations.nbytes + sum(p.memory_bytes for p in self._parts.values())
 
     def part(self, circuit: Circuit, request: Request) -> _Part | PlainPart:
-        """Part that is run for a request."""
         outputs = request.outputs
 
         def make(support: OutputSupport | None) -> _Part | PlainPart:
@@ -148,13 +144,11 @@ class DensityMatrixEngine:
     name = "densitymatrix"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Return True."""
         return True
 
     def plan(
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
-        """Prepare the structure."""
         requests.check_request(CARD, circuit, noise, options, reduced=True)
         return DensityMatrixPlan(noise)
 

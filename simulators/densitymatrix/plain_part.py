@@ -59,7 +59,6 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def width(self) -> int:
-        """Qubits of its state."""
         return self.num_qubits
 
     def program(self, *, keep: bool) -> Program:  # noqa: ARG002  # no final state is asked for
@@ -78,7 +77,6 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays."""
         return self.items.nbytes + 2 * self.layouts.memory_bytes
 
 

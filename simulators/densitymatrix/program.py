@@ -111,7 +111,6 @@ class Program(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays."""
         return self.gates.nbytes + 64 * self.longest
 
 

@@ -354,7 +354,6 @@ class EngineBase(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Name of its card."""
         return self.card.name
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it

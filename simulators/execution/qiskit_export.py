@@ -81,7 +81,6 @@ class _Writer:
         self._conditions = iter(_conditions(circuit))
 
     def take(self, operation: Operation) -> None:
-        """Write one operation."""
         code = operation.code
         if operation.is_gate:
             if not operation.qubits:

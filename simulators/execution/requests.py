@@ -235,8 +235,6 @@ def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
 
 
 class BindingRun(msgspec.Struct, frozen=True, eq=False):
-    """One binding of a run."""
-
     circuit: Circuit
     params: NDArray[np.float64]  # all parameters of the circuit, bound
     request: Request
@@ -254,7 +252,6 @@ class EngineRun(msgspec.Struct, frozen=True, eq=False):
     control: RunControl
 
     def row(self, row: int) -> BindingRun:
-        """One binding."""
         circuit, request = self.circuit, self.request
         key = request.seed, request.binding + row
         params = bind(circuit, request, row)
@@ -349,7 +346,6 @@ class SupportCache(Generic[T]):
         return result
 
     def values(self) -> Iterable[T]:
-        """All values."""
         return self._made.values()
 
 

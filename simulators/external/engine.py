@@ -137,8 +137,6 @@ class ProgramCall(msgspec.Struct, frozen=True):
 
 
 class Program(Protocol):
-    """A simulator's program."""
-
     name: str
 
     def output(self, call: ProgramCall, control: RunControl) -> str:

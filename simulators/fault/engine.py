@@ -59,15 +59,12 @@ class FaultEngine:
         self._comm = comm if comm is not None and comm.Get_size() > 1 else None
 
     def close(self) -> None:
-        """Close the statevector engine."""
         self._inner.close()
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """Return the statevector engine's answer."""
         return self._inner.worth_caching(circuit)
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Plan as the statevector engine."""
         return self._inner.plan(circuit, noise, options)
 
     def run(
@@ -101,7 +98,6 @@ class FaultEngine:
         return ErrorAgreement(self._comm, control).meet
 
     def warm_up(self) -> None:
-        """Warm up the statevector engine."""
         self._inner.warm_up()
 
 

@@ -84,7 +84,6 @@ class DeviceBackend:
         return result
 
     def copy_into(self, state: DeviceState, target: DeviceState) -> None:
-        """Copy `state` into `target`."""
         self._device.copy(state.settle(), target.buffer)
         target.overwrite()
 

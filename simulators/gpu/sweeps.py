@@ -283,13 +283,11 @@ class SweepProgram(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         pass_bytes = sum(each.code.nbytes for each in self.passes)
         return pass_bytes + self.taken.nbytes + self.terms.nbytes
 
 
 def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
-    """The program of a sweep table."""
     low = LOW_PLACES[precision]
     stages = [
         divide_into_stages(tile_operations(plan, number), plan.width, low)

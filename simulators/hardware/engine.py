@@ -63,7 +63,6 @@ class TranspiledStructure:
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate size, bytes."""
         count = 0 if self.full_circuit is None else len(self.full_circuit.data)
         return _BYTES_AN_OPERATION * (count + len(self.open))
 
@@ -119,7 +118,6 @@ def fitted(
 def bound(
     plan: TranspiledStructure, circuit: Circuit, params: NDArray[np.float64], backend: Any
 ) -> QuantumCircuit:
-    """Circuit to run for one binding."""
     if plan.full_circuit is None:
         return _fit(convert(circuit, params, DIALECT), backend, plan.target)[0]
     left = plan.full_circuit.parameters  # the transpiler may have removed some
@@ -183,8 +181,6 @@ _TECHNOLOGIES = {  # technology by package of the provider
 
 @dataclass(frozen=True, slots=True)
 class QubitFigures:
-    """Figures of one qubit."""
-
     t1_us: float
     t2_us: float
     frequency_ghz: float
@@ -204,8 +200,6 @@ class OperationFigures:
 
 @dataclass(frozen=True, slots=True)
 class TargetGate:
-    """Gate of a Target, by name."""
-
     name: str
     qubits: int
     params: int
@@ -241,7 +235,6 @@ class MachineDescription:
 
 
 def describe(backend: Any, target: Target) -> MachineDescription:
-    """Description of a Qiskit BackendV2 from its Target."""
     calibration_id, calibrated_s = _calibration(backend)
     return MachineDescription(
         model=_word(getattr(backend, "name", "")) or type(backend).__name__,
@@ -386,7 +379,6 @@ class HardwareEngine:
 
     @property
     def backend(self) -> Any:
-        """Machine's BackendV2."""
         return self.machine.backend
 
     @property

@@ -335,7 +335,6 @@ class SampledJob:
         return getattr(self._job, name)
 
     def result(self) -> SampledCounts:
-        """Wait for the job and return its result."""
         return SampledCounts(self._job.result())
 
 

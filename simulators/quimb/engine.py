@@ -24,8 +24,6 @@ _WORKSPACE = 6  # relative to the tensors: those that are split, and quimb's cop
 
 
 class QuimbEngine(EngineBase):
-    """quimb as an engine."""
-
     card = CARD
 
     def final_state(self, run: BoundRun) -> FinalState:

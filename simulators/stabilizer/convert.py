@@ -211,11 +211,9 @@ class _Writer:
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
 
     def append(self, lines: Iterable[str]) -> None:
-        """Write these lines."""
         self._lines += lines
 
     def take(self, operation: Operation) -> None:
-        """Write one operation."""
         code = operation.code
         if operation.is_gate:
             result = self._instructions(operation)

@@ -196,7 +196,6 @@ class StabilizerEngine(outputs.EngineBase):
         return _StabilizerState(run)
 
     def warm_up(self) -> None:
-        """Run a small circuit for every output."""
         options = RunOptions()
         request = Request(16, 1, CARD.outputs)
         self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
@@ -211,7 +210,6 @@ class _NoisyPlan(measurements.MeasurementLayouts, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays and lines."""
         texts = sum(len(line) for lines in self.lines.after.values() for line in lines)
         return super().memory_bytes + texts
 

@@ -156,7 +156,6 @@ class Checkpointer:
 
     @classmethod
     def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
-        """Checkpointer for the options of a run."""
         return cls(
             Path(options.checkpoint_dir) if options.checkpoint_dir else None,
             options.checkpoint_every_s,
@@ -282,7 +281,6 @@ class Checkpointer:
                     path.unlink(missing_ok=True)
 
     def _own_checkpoints(self) -> Iterable[tuple[int, CheckpointHeader]]:
-        """Checkpoints of this evolution."""
         place = self._place
         for turn in (0, 1):
             mark = header_of(self._path(turn))

@@ -70,7 +70,6 @@ class StatevectorEngine:
             self._group = Communicator(comm)
 
     def close(self) -> None:
-        """Free the communicators, if any."""
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -87,7 +86,6 @@ class StatevectorEngine:
     def plan(
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> simulators_engine.Plan:
-        """Prepare the structure."""
         requests.check_request(CARD, circuit, noise, options, reduced=True)
         if noise is not None:
             from simulators.statevector.noisy import NoisyPlan

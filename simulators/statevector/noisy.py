@@ -328,7 +328,6 @@ class NoisyPart:
         return engine.EngineResult.joined([row.result() for row in rows])
 
     def _rows(self, run: requests.EngineRun) -> Iterator[requests.BindingRun]:
-        """Bindings of this part."""
         own = requests.part_request(self.part, run.request, run.circuit.num_qubits)
         for row in run.rows():
             params = row.params[self.part.params]

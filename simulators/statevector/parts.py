@@ -146,7 +146,6 @@ class PartsPlan:
         )
 
     def once(self, circuit: Circuit, number: int, part: Circuit) -> Program:
-        """Program of a part."""
         if number not in self._once:
             first = self.ends[number]
             self._once[number] = self._build(part, first, once_layout(circuit, first, part))

@@ -125,7 +125,6 @@ class Program(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         total = sum(passes.memory_bytes for passes in self.stretches)
         total += self.layout.roles.nbytes + self.layout.source.nbytes
         return total + sum(matrix.nbytes for matrix in self.matrices)

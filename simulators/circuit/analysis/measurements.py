@@ -209,12 +209,10 @@ class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, circuit: Circuit) -> MeasurementLayouts:
-        """Compute both layouts of a circuit."""
         return cls(measurement_layout(circuit), measurement_layout(circuit, keep=True))
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)
 
 

@@ -178,8 +178,6 @@ _Changes = dict[int, list[tuple[int, NDArray[np.complex128], tuple[int, ...]]]]
 
 
 class LocationLosses(msgspec.Struct, frozen=True, eq=False):
-    """Losses by one noise program."""
-
     channels: NDArray[np.float64]  # [locations]
     readout: dict[int, float]  # by measured qubit
 

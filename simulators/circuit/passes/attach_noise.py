@@ -421,7 +421,6 @@ def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) 
 
 @functools.lru_cache(maxsize=256)
 def _table_data(table: Table) -> bytes:
-    """Names and rows of a table."""
     return str(table.names).encode() + table.rows.tobytes()
 
 

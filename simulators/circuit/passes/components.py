@@ -53,7 +53,6 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         own, arrays = self.circuit, (self.qubits, self.operations, self.params)
         data = (own.ops_data, own.qubits_data, own.clbits_data, own.params_data, own.slots_data)
         return sum(map(len, data)) + sum(array.nbytes for array in arrays)
@@ -82,7 +81,6 @@ class Partition(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def widest(self) -> int:
-        """Qubits of the widest part."""
         return max((part.size for part in self.parts), default=0)
 
 
@@ -228,7 +226,6 @@ def _kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
 
 
 def _conditions(circuit: Circuit, kept: NDArray[np.bool_]) -> bytes:
-    """Expressions of the kept operations."""
     codes = circuit.table.rows[circuit.ops, 0]
     tokens = circuit.conditions.reshape(-1, 3)
     ends = tokens[:, 0] == ir.END

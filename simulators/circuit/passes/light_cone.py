@@ -354,6 +354,5 @@ def is_loaded() -> bool:
 
 
 def load() -> None:
-    """Load the kernels of this module."""
     _light_cone_kernel.load()
     _components_kernel.load()

@@ -244,7 +244,6 @@ class NoiseRegistry:
 
     @property
     def facts(self) -> ChannelFacts:
-        """Facts of all channels."""
         num_cached = self._facts.rows.size
         if num_cached < len(self.channels):
             self._facts = self._facts.joined(channel_facts(self.channels[num_cached:]))

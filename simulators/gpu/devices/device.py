@@ -95,7 +95,6 @@ class MemoryLedger:
         self.reserved_bytes += num_bytes
 
     def release(self, num_bytes: int) -> None:
-        """Release the bytes of a state."""
         self.reserved_bytes -= num_bytes
 
     def _way_out(self, num_bytes: int) -> str:
@@ -144,7 +143,6 @@ class KernelUsage(msgspec.Struct, frozen=True):
 
 
 def module_of(kernel: str) -> str:
-    """Module that contains a kernel."""
     if kernel.startswith("sweep_"):
         return kernel
     return "states_single" if kernel.endswith("_single") else "states_double"

@@ -47,12 +47,10 @@ class GateList(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def operations(self) -> int:
-        """Number of the circuit's operations in it."""
         return self.last - self.first
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         return self.steps.nbytes
 
     def arrays(self) -> list[NDArray[Any]]:

@@ -82,8 +82,6 @@ def multiply_kernel(  # type: ignore[no-untyped-def]
 
 
 class PlacedMatrix(msgspec.Struct, frozen=True, eq=False):
-    """Matrix placed on qubits."""
-
     wires: NDArray[np.int64]  # ascending
     offsets: NDArray[np.int64]  # [2**k]: of each basis state of the qubits, in matrix order
     columns: NDArray[np.float64]  # [2 * 4**k]; may be shared

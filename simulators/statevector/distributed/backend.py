@@ -141,7 +141,6 @@ def whole_distribution(
 
 
 def local_wires(share: Slice, wires: NDArray[np.int64]) -> list[int]:
-    """Indices of the wires that are local."""
     positions = share.layout.positions
     return [k for k, wire in enumerate(wires.tolist()) if positions[wire] < share.num_qubits]
 
@@ -196,7 +195,6 @@ class RankBackend(ABC, Generic[SliceT]):
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> protocol.GradientFunction:
-        """Raises Unsupported."""
         del circuit, params, observables
         raise Unsupported("gradients over several ranks", hint="ranks=1, which holds two states")
 

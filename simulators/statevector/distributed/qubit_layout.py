@@ -35,7 +35,6 @@ class Layout:
         self.qubits = list(range(num_qubits))  # at each position
 
     def copy(self) -> Layout:
-        """Independent copy."""
         result = Layout(0, self.num_local)
         result.positions, result.qubits = self.positions.copy(), self.qubits.copy()
         return result

@@ -72,7 +72,6 @@ class Budget:
             )
 
     def shrink(self, states: int) -> None:
-        """Count released states."""
         self._live -= states
 
 

@@ -79,12 +79,10 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def num_sweeps(self) -> int:
-        """Sweeps over the state."""
         return len(self.sweeps.live)
 
     @property
     def num_steps(self) -> int:
-        """Steps of all sweeps."""
         return len(self.sweeps.ops)
 
     def arrays(self) -> list[NDArray[Any]]:
@@ -92,12 +90,10 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def operations(self) -> int:
-        """Number of the circuit's operations in it."""
         return self.where.last - self.where.first
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays."""
         table = self.sweeps
         arrays = (table.starts, table.places, table.live, table.ops, table.terms)
         own = self.recipes.nbytes + self.recipe_parts.nbytes + self.constants.nbytes
@@ -222,7 +218,6 @@ def _lowered(
 
 
 def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
-    """Draft with its blocks."""
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
     num_blocks = f.fuse(
@@ -343,12 +338,10 @@ class SweepReport(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """List its operations as text."""
         return ", ".join(f"{count} {name}" for name, count in self.operations)
 
 
 def describe_sweeps(plan: t.SweepTable) -> tuple[SweepReport, ...]:
-    """Report of each pass of a table."""
     results = []
     for number in range(len(plan.live)):
         places = plan.places[number, : plan.width].tolist()

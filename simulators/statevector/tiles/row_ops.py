@@ -58,11 +58,9 @@ class Emitter:
         return self.builder.bitcast(self.builder.gep(data, [place]), self.kind.as_pointer())
 
     def load(self, pointer: Any, *, aligned: bool = True) -> Any:
-        """Load a vector."""
         return self.builder.load(pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def store(self, value: Any, pointer: Any, *, aligned: bool = True) -> None:
-        """Store a vector."""
         self.builder.store(value, pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
@@ -86,7 +84,6 @@ class Emitter:
         return self.builder.fneg(value)
 
     def product(self, a: Any, b: Any) -> Any:
-        """Return a * b."""
         return self.builder.fmul(a, b)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
@@ -199,8 +196,6 @@ def store_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
-    """Prefetch a row into the cache."""
-
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, amplitudes)
         for v in range(2 * to.per_row):
@@ -212,8 +207,6 @@ def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def clear_row(_context: Any, tile: Any, _row: Any) -> Any:
-    """Set a row to 0."""
-
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
         for v in range(2 * to.per_row):

@@ -67,7 +67,6 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays."""
         return self.stretch.memory_bytes + 4 * self.circuit.ops.nbytes + self.constants.nbytes
 
     def floats(

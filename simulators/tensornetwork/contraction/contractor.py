@@ -421,7 +421,6 @@ class Contractor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
         return np.dtype(f"complex{8 * self._limits.itemsize}")
 
     def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:

@@ -138,7 +138,6 @@ class StateNetwork:
         self.at: list[list[int]] = []  # nodes of each index
 
     def add(self, factor: Factor) -> None:
-        """Append a gate."""
         count = len(factor.qubits)
         outs = list(range(count - 1, -1, -1))  # axes of the matrix: highest qubit first
         ins = [k + count if factor.moved[k] else k for k in outs]

@@ -23,8 +23,6 @@ _WORKSPACE = 4  # relative to the tensors: a layer's products and splits, and sa
 
 
 class ChainLimits(msgspec.Struct, frozen=True):
-    """Options of a run."""
-
     bond: int  # largest bond kept
     cutoff: float  # weight that a gate may discard
     tolerance: float  # weight that all gates may discard
@@ -33,7 +31,6 @@ class ChainLimits(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, options: RunOptions) -> ChainLimits:
-        """Limits from a run's options."""
         dtype = options.dtype
         values = [CARD.value(options.settings, name) for name in ("bond", "cutoff", "tolerance")]
         bond, cutoff, tolerance = values
@@ -180,11 +177,9 @@ class CanonicalChain:
 
     @property
     def bond(self) -> int:
-        """Largest bond of the chain."""
         return max(int(tensor.shape[2]) for tensor in self.tensors)
 
     def normalise(self) -> None:
-        """Divide by the norm."""
         center = self.tensors[self._center]
         self.tensors[self._center] = center / np.linalg.norm(center)
 
@@ -276,7 +271,6 @@ class ChainNode:
         self.fusion = GateFusion(chain.apply) if fusion is None else fusion.copy(chain.apply)
 
     def copy(self) -> ChainNode:
-        """Independent copy."""
         return ChainNode(self.chain.copy(), self.fusion)
 
     def state(self) -> MatrixProductState:

@@ -51,7 +51,6 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Approximate bytes of its arrays."""
         return self.noise.locations.nbytes
 
 
