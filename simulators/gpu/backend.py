@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 import msgspec
@@ -52,9 +52,9 @@ class DeviceBackend:
     def __init__(
         self, device: Device, ledger: MemoryLedger, programs: ProgramStore, control: RunControl
     ) -> None:
-        self._device = device
-        self._ledger = ledger
-        self._programs = programs
+        self.device = device
+        self.ledger = ledger
+        self.programs = programs
         self._control = control
         self.check = control.check
         self.add_sweeps = control.add_sweeps
@@ -65,7 +65,7 @@ class DeviceBackend:
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the free memory of the device, and into
         `options.memory_bytes` if given."""
-        left = self._ledger.capacity_bytes - self._ledger.reserved_bytes
+        left = self.ledger.capacity_bytes - self.ledger.reserved_bytes
         room = min(left, options.memory_bytes or left)
         return max(1, room // state_bytes(num_qubits, options.precision))
 
@@ -74,7 +74,7 @@ class DeviceBackend:
     ) -> DeviceState:
         """Prepare |0...0>, see `StateBackend`; no state of an earlier attempt is used."""
         del way
-        state = DeviceState(self._device, self._ledger, num_qubits, options.precision)
+        state = DeviceState(self.device, self.ledger, num_qubits, options.precision)
         state.set_zero()
         return state
 
@@ -84,7 +84,7 @@ class DeviceBackend:
         return result
 
     def copy_into(self, state: DeviceState, target: DeviceState) -> None:
-        self._device.copy(state.settle(), target.buffer)
+        self.device.copy(state.settle(), target.buffer)
         target.overwrite()
 
     def invert(self, state: DeviceState, target: DeviceState, qubits: int) -> None:
@@ -93,7 +93,7 @@ class DeviceBackend:
         reductions.apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
 
     def empty_like(self, state: DeviceState) -> DeviceState:
-        return DeviceState(self._device, self._ledger, state.num_qubits, state.precision)
+        return DeviceState(self.device, self.ledger, state.num_qubits, state.precision)
 
     def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
         return SeparateStates(self, num_qubits, options)
@@ -105,7 +105,7 @@ class DeviceBackend:
         if isinstance(segment, GateList):
             reductions.apply_gate_list(state, segment, floats)
             return
-        program = self._programs.sweeps(cast("SegmentPlan", segment), state.precision)
+        program = self.programs.sweeps(cast("SegmentPlan", segment), state.precision)
         apply_program(state, program, floats, self.pass_done)
 
     def multiply(self, state: DeviceState, matrix: PlacedMatrix) -> None:
@@ -149,7 +149,7 @@ class DeviceBackend:
         return values
 
     def gather_statevector(self, state: DeviceState) -> protocol.Amplitudes:
-        result: protocol.Amplitudes = self._device.download(state.settle())
+        result: protocol.Amplitudes = self.device.download(state.settle())
         return result
 
     def amplitudes(self, state: DeviceState, indices: NDArray[np.int64]) -> protocol.Amplitudes:
@@ -161,7 +161,7 @@ class DeviceBackend:
         blocks, begins = np.unique(indices[order] // size, return_index=True)
         for block, members in zip(blocks.tolist(), np.split(order, begins[1:]), strict=True):
             self.check()
-            part = self._device.download(buffer[block * size : (block + 1) * size])
+            part = self.device.download(buffer[block * size : (block + 1) * size])
             result[members] = part[indices[members] % size]
         return result
 
@@ -275,15 +275,7 @@ _MAX_SHOTS = (1 << 31) - 1  # limit of a kernel's argument
 _FULL = 30  # 2**30 amplitudes fill a device: wider states run one by one
 
 
-class BatchContext(msgspec.Struct, frozen=True, eq=False):
-    """Device, memory ledger and programs of batches."""
-
-    device: Device
-    ledger: MemoryLedger
-    programs: ProgramStore
-
-
-def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | None:
+def run_batch(backend: DeviceBackend, job: RequestExecution) -> EngineResult | None:
     """Run all rows of a request; None if they must be run one by one."""
     if len(job.pieces) > 1:
         return None
@@ -291,10 +283,10 @@ def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | No
     if outputs == ("counts",) and 0 < request.shots <= _MAX_SHOTS:
         program = job.pieces[0].programs.of(job.circuit, keep=False)
         if job.circuit.num_qubits <= reductions.MAX_QUBITS and program.layout.measures:
-            return _counts(context, job, program) if _is_static(program) else None
+            return _counts(backend, job, program) if _is_static(program) else None
     elif outputs == ("expectation",) and job.number > 1 and job.circuit.num_qubits < _FULL:
         program = job.pieces[0].programs.of(job.circuit, keep=True)
-        return _expectations(context, job, program) if _is_static(program) else None
+        return _expectations(backend, job, program) if _is_static(program) else None
     return None
 
 
@@ -304,7 +296,7 @@ def _is_static(program: Program) -> bool:
     return len(items) <= 1 and all(isinstance(item, Gates) for item in items)
 
 
-def _counts(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
+def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:
     circuit, request = job.circuit, job.request
     n = circuit.num_qubits
     segment: GateList | None = None
@@ -321,7 +313,7 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
         job.control.check()
         key = (request.seed, request.binding + rows.start)
         floats = _floats(job, program, rows)
-        counts = reductions.count_shots(context.device, n, segment, floats, request.shots, key)
+        counts = reductions.count_shots(backend.device, n, segment, floats, request.shots, key)
         table = np.add.reduceat(counts[:, order], begins, axis=1)
         row, column = np.nonzero(table)
         sizes = np.bincount(row, minlength=len(rows))
@@ -336,7 +328,7 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
     )
 
 
-def _expectations(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
+def _expectations(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:
     """Expectation values of each row, equal to those of the general path: `collect` makes all
     checks."""
     circuit, request, options = job.circuit, job.request, job.options
@@ -345,20 +337,26 @@ def _expectations(context: BatchContext, job: RequestExecution, program: Program
     plain = job.pieces[0].programs.of(circuit, keep=False).layout
     layouts = MeasurementLayouts(plain, seen)
     results = []
-    left = context.ledger.capacity_bytes - context.ledger.reserved_bytes
+    device, ledger = backend.device, backend.ledger
+    left = ledger.capacity_bytes - ledger.reserved_bytes
+    single = msgspec.structs.replace(request, bindings=None)
     size = COMPLEX[options.precision].itemsize << circuit.num_qubits
     floats_bytes = 64 * sum(stretch.num_steps for stretch in program.stretches)
     for rows in _groups(job.number, floats_bytes, min(left // size, (1 << _FULL) * 16 // size)):
-        states = DeviceState(
-            context.device, context.ledger, circuit.num_qubits, options.precision, len(rows)
-        )
+        states = DeviceState(device, ledger, circuit.num_qubits, options.precision, len(rows))
         states.set_zero()
-        _apply(context, states, program, _floats(job, program, rows), job.control.check)
+        floats = _floats(job, program, rows)
+        for segment in program.stretches:
+            if isinstance(segment, GateList):
+                reductions.apply_gate_list(states, segment, floats)
+            else:
+                uploaded = backend.programs.sweeps(segment, states.precision)
+                apply_program(states, uploaded, floats, job.control.check)
         means = reductions.expectations(states, strings, job.control.check)
         for row in rows:
             state = _EvaluatedState(circuit.num_qubits, means[row - rows.start])
             key = (request.seed, request.binding + row)
-            results.append(collect(state, layouts, _without_bindings(request), key))
+            results.append(collect(state, layouts, single, key))
     return EngineResult.joined(results)
 
 
@@ -371,10 +369,6 @@ class _EvaluatedState(FinalState):
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:  # noqa: ARG002  # those of the request
         return self._means
-
-
-def _without_bindings(request: Request) -> Request:
-    return msgspec.structs.replace(request, bindings=None)
 
 
 def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator[range]:
@@ -403,20 +397,3 @@ def _params(circuit: Circuit, request: Request, rows: range) -> NDArray[np.float
         values = request.bindings[rows.start : rows.stop]
         params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
     return params
-
-
-def _apply(
-    context: BatchContext,
-    states: DeviceState,
-    program: Program,
-    floats: NDArray[np.float64],
-    check: Callable[[], None],
-) -> None:
-    if not program.stretches:
-        return
-    (segment,) = program.stretches
-    if isinstance(segment, GateList):
-        reductions.apply_gate_list(states, segment, floats)
-    else:
-        uploaded = context.programs.sweeps(segment, states.precision)
-        apply_program(states, uploaded, floats, check)

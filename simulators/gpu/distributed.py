@@ -129,36 +129,6 @@ def check_devices(comm: Any, location: str) -> None:
             )
 
 
-# Sweep programs of one rank: segments in a layout, with conditions on the rank number resolved.
-
-_MOST = 256  # cached programs, the oldest evicted
-
-
-class RankPrograms:
-    """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
-
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-        self._made: dict[tuple[object, ...], tuple[SegmentPlan, sweeps.UploadedProgram]] = {}
-
-    def of(
-        self, share: DeviceSlice, segment: SegmentPlan, stage: qubit_layout.RemapStage
-    ) -> sweeps.UploadedProgram:
-        """Program of a leg's passes, made at the first need. Raises OutOfMemory."""
-        state = share.state
-        key = (id(segment), state.precision, stage.first, stage.last, stage.positions)
-        entry = self._made.get(key)
-        if entry is None:  # the cache entry holds the segment, so its id is not used again
-            while len(self._made) >= _MOST:
-                del self._made[next(iter(self._made))]
-            table = local_table(segment.sweeps, stage, share.num_qubits, self._rank)
-            program = sweeps.upload_program(
-                state.device, sweeps.encode_sweeps(table, state.precision)
-            )
-            entry = self._made[key] = (segment, program)
-        return entry[1]
-
-
 # Backend for states distributed over GPUs: each MPI rank has one, with an equal slice.
 #
 # Sweeps, layouts and the communication schedule are those of `statevector.distributed`; kernels are
@@ -177,7 +147,7 @@ class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
         super().__init__(agreement, local)
         self._local = local
         self._exchange = DeviceExchange(agreement)
-        self._programs = RankPrograms(agreement.rank)
+        self._programs = sweeps.ProgramStore(local.device)
 
     def for_width(self, num_qubits: int) -> protocol.StateBackend:
         is_narrow = ranks_used(num_qubits, self._agreement.size) < self._agreement.size
@@ -227,8 +197,19 @@ class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
             self._exchange.exchange_qubits(state, pairs)
             layout.become(stage.positions)
             state.state.settle()
-            program = self._programs.of(state, plan, stage)
+            program = self._program(state, plan, stage)
             sweeps.apply_program(state.state, program, floats, self._local.pass_done)
+
+    def _program(
+        self, state: DeviceSlice, segment: SegmentPlan, stage: qubit_layout.RemapStage
+    ) -> sweeps.UploadedProgram:
+        """Passes of a leg, with conditions on the rank number resolved. Raises OutOfMemory."""
+        return self._programs.sweeps(
+            segment,
+            state.state.precision,
+            (stage.first, stage.last, stage.positions),
+            lambda: local_table(segment.sweeps, stage, state.num_qubits, state.rank),
+        )
 
     def multiply(self, state: DeviceSlice, matrix: PlacedMatrix) -> None:
         self._local.multiply(state.state, self._made_local(state, matrix))

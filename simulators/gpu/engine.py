@@ -118,9 +118,9 @@ class GpuEngine:
 
     def _alone(self, job: RequestExecution) -> EngineResult:
         """Run all rows on one GPU."""
-        context = backend.BatchContext(self._device, self.ledger, self._programs)
-        result = backend.run_batch(context, job)
-        return run_rows(self._backend(job.control), job) if result is None else result
+        states = self._backend(job.control)
+        result = backend.run_batch(states, job)
+        return run_rows(states, job) if result is None else result
 
     def _noisy(self, part: NoisyPart, run: requests.EngineRun) -> EngineResult:
         """Run all rows of a circuit with noise. Ranks divide the patterns if each has room for a

@@ -491,15 +491,23 @@ class ProgramStore:
 
     def __init__(self, device: devices_device.Device) -> None:
         self._device = device
-        self._made: dict[tuple[int, str], tuple[SegmentPlan, UploadedProgram]] = {}
+        self._made: dict[tuple[object, ...], tuple[SegmentPlan, UploadedProgram]] = {}
 
-    def sweeps(self, segment: SegmentPlan, precision: str) -> UploadedProgram:
-        """Program of a segment's sweeps, made at the first need. Raises OutOfMemory."""
-        key = (id(segment), precision)
+    def sweeps(
+        self,
+        segment: SegmentPlan,
+        precision: str,
+        leg: tuple[object, ...] = (),
+        table: Callable[[], SweepTable] | None = None,
+    ) -> UploadedProgram:
+        """Program of a segment's sweeps, or of `table` for a leg of them, made at the first need.
+        Raises OutOfMemory."""
+        key = (id(segment), precision, leg)
         results = self._made.get(key)
         if results is None:  # the cache entry holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
-            program = encode_sweeps(segment.sweeps, precision)
+            plan = segment.sweeps if table is None else table()
+            program = encode_sweeps(plan, precision)
             results = self._made[key] = (segment, upload_program(self._device, program))
         return results[1]
