@@ -95,39 +95,19 @@ def block_shots(circuit: Circuit) -> int:
     return shots
 
 
-class Sampler:
-    """Dynamic circuits, shot by shot."""
-
-    def __init__(self, num_qubits: int, threads: int) -> None:
-        self._simulator = AerSimulator(
-            method="statevector",
-            max_parallel_threads=_threads(num_qubits, threads),
-            max_parallel_experiments=1,
-            max_parallel_shots=1,
-        )
-
-    def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
-        """Counts by outcome, a number in hexadecimal."""
-        entries: dict[str, int] = self._run(circuit, shots, seed)["counts"]
-        return entries
-
-    def memory(self, circuit: QuantumCircuit, shots: int, seed: int) -> list[str]:
-        """Outcome of each shot in order, in hexadecimal."""
-        results: list[str] = self._run(circuit, shots, seed, memory=True)["memory"]
-        return results
-
-    def _run(
-        self, circuit: QuantumCircuit, shots: int, seed: int, memory: bool = False
-    ) -> dict[str, Any]:
-        try:
-            job = self._simulator.run(circuit, shots=shots, seed_simulator=seed, memory=memory)
-            result = job.result()
-        except (AerError, RuntimeError) as error:
-            raise _refusal(str(error)) from error
-        if not result.success:
-            raise _refusal(result.results[0].status if result.results else result.status)
-        entries: dict[str, Any] = result.data(0)
-        return entries
+def _run(
+    simulator: AerSimulator, circuit: QuantumCircuit, shots: int, seed: int, memory: bool
+) -> dict[str, Any]:
+    """Counts by outcome, or the outcomes of the shots in their order, in hexadecimal."""
+    try:
+        job = simulator.run(circuit, shots=shots, seed_simulator=seed, memory=memory)
+        result = job.result()
+    except (AerError, RuntimeError) as error:
+        raise _refusal(str(error)) from error
+    if not result.success:
+        raise _refusal(result.results[0].status if result.results else result.status)
+    entries: dict[str, Any] = result.data(0)
+    return entries
 
 
 def _check_memory(num_qubits: int) -> None:
@@ -213,14 +193,21 @@ def _shot_by_shot(run: outputs.BoundRun) -> outputs.FinalState:
     circuit, request = run.circuit, run.request
     size = block_shots(circuit)
     converted = convert(circuit, run.params, DIALECT)
-    sampler = Sampler(circuit.num_qubits, run.options.threads)
+    simulator = AerSimulator(
+        method="statevector",
+        max_parallel_threads=_threads(circuit.num_qubits, run.options.threads),
+        max_parallel_experiments=1,
+        max_parallel_shots=1,
+    )
+    in_order = "memory" in request.outputs
     counts: Counter[int] = Counter()
     memory: list[int] = []
     for seed, wanted in blocks(request.shots, *run.key, run.control, size):
-        if "memory" in request.outputs:
-            memory += [int(outcome, 16) for outcome in sampler.memory(converted, wanted, seed)]
+        data = _run(simulator, converted, wanted, seed, in_order)
+        if in_order:
+            memory += [int(outcome, 16) for outcome in data["memory"]]
             continue
-        for outcome, count in sampler.counts(converted, wanted, seed).items():
+        for outcome, count in data["counts"].items():
             counts[int(outcome, 16)] += count
     remark = f"blocks of {size} shots"
     if memory:

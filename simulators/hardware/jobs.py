@@ -31,6 +31,8 @@ _FIRST_NAP_S, _LONGEST_NAP_S = 0.5e-3, 0.1
 _OVER = frozenset({"DONE", "ERROR", "FAILED", "CANCELLED", "COMPLETED"})
 _LOST = frozenset({"ERROR", "FAILED", "CANCELLED"})
 _MESSAGE_CHARS = 500
+Circuits = Sequence[QuantumCircuit]
+Key = tuple[int, int]  # seed, number of the first circuit's binding
 Part = TypeVar("Part")
 Reader = Callable[[Any, int, int, int], Part]  # (result, circuit index, clbits, shots) -> part
 _HEX = frozenset(string.hexdigits)  # int() takes signs and underscores too
@@ -52,29 +54,17 @@ class Machine:
         self._asked.set()
 
     def counts(
-        self,
-        circuits: Sequence[QuantumCircuit],
-        shots: int,
-        key: tuple[int, int],
-        control: RunControl,
+        self, circuits: Circuits, shots: int, key: Key, control: RunControl
     ) -> list[Counter[int]]:
-        """Counts of each circuit, clbit 0 in bit 0.
-
-        `key`: the seed and the number of the first circuit's binding, for machines that are
-        simulators. If there are more shots, or circuits, than one job takes, several jobs are run
-        and added.
-        """
+        """Counts of each circuit, clbit 0 in bit 0. If there are more shots, or circuits, than one
+        job takes, several jobs are run and added. `key`: for machines that are simulators."""
         results = [Counter[int]() for _ in circuits]
         for place, part in self._parts_of(circuits, shots, key, control, self._counted):
             results[place].update(part)
         return results
 
     def memory(
-        self,
-        circuits: Sequence[QuantumCircuit],
-        shots: int,
-        key: tuple[int, int],
-        control: RunControl,
+        self, circuits: Circuits, shots: int, key: Key, control: RunControl
     ) -> list[list[int]]:
         """Outcomes of the shots of each circuit, in order; otherwise as `counts`. Raises BadAnswer
         if the machine does not return single shots."""
@@ -84,17 +74,13 @@ class Machine:
         return results
 
     def _parts_of(
-        self,
-        circuits: Sequence[QuantumCircuit],
-        shots: int,
-        key: tuple[int, int],
-        control: RunControl,
-        read: Reader[Part],
+        self, circuits: Circuits, shots: int, key: Key, control: RunControl, read: Reader[Part]
     ) -> Iterator[tuple[int, Part]]:
         """Results of each job for each circuit, with the circuit's index."""
         for first in range(0, len(circuits), self._max_circuits):
             some = circuits[first : first + self._max_circuits]
-            for number, wanted in enumerate(_parts(shots, self.max_shots)):
+            for number, begin in enumerate(range(0, shots, self.max_shots)):
+                wanted = min(self.max_shots, shots - begin)
                 seed = block_seed(key[0], key[1] + first, number) >> (62 - _SEED_BITS)
                 yield from enumerate(self._once(some, wanted, seed, control, read), first)
 
@@ -103,14 +89,8 @@ class Machine:
         return -(-circuits // self._max_circuits) * -(-shots // self.max_shots)
 
     def _once(
-        self,
-        circuits: Sequence[QuantumCircuit],
-        shots: int,
-        seed: int,
-        control: RunControl,
-        read: Reader[Part],
+        self, circuits: Circuits, shots: int, seed: int, control: RunControl, read: Reader[Part]
     ) -> list[Part]:
-        """Run one job."""
         control.check()
         options: dict[str, Any] = {"seed_simulator": seed} if self._seeded else {}
         if read == self._recorded:
@@ -277,10 +257,6 @@ def max_shots(backend: Any) -> int:
         bounds = getattr(getattr(backend, "options", None), "validator", {}).get("shots")
         settings = bounds[1] if isinstance(bounds, tuple) and len(bounds) == 2 else None
     return settings if isinstance(settings, int) and 0 < settings < MOST_SHOTS else MOST_SHOTS
-
-
-def _parts(shots: int, max_shots: int) -> Iterator[int]:
-    return (min(max_shots, shots - first) for first in range(0, shots, max_shots))
 
 
 def _job(job: object) -> str:
