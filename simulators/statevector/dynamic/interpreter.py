@@ -17,6 +17,8 @@ from simulators.statevector.backend.matrix import by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, Numbers, StateBackend, StateHandle
 from simulators.statevector.checkpoint import Evolution, digest
 from simulators.statevector.dynamic import branches as dynamic_branches
+from simulators.statevector.dynamic.branches import FOR_STEPS, WHILE_STEPS, Branches
+from simulators.statevector.program import Program
 from simulators.trajectories import pattern_sampling, prefix_tree
 
 # Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
@@ -60,9 +62,7 @@ class NoiseSplitter:
         self._budget = budget
         self._key = key
 
-    def split(
-        self, item: program.Noise, branches: dynamic_branches.Branches, passes: Sequence[int]
-    ) -> dynamic_branches.Branches:
+    def split(self, item: program.Noise, branches: Branches, passes: Sequence[int]) -> Branches:
         """Branches with the errors of their shots applied. Raises TooManyBranches."""
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
         number = pattern_sampling.FIRST_DRAW + 2 * item.number
@@ -84,9 +84,7 @@ class NoiseSplitter:
             kinds[rest] += np.minimum(operator, len(item.kraus) - 1)
         return self._apply(item, branches, kinds, probs)
 
-    def _odds(
-        self, item: program.Noise, branches: dynamic_branches.Branches, rows: Numbers
-    ) -> NDArray[np.float64]:
+    def _odds(self, item: program.Noise, branches: Branches, rows: Numbers) -> NDArray[np.float64]:
         """Probability of each Kraus operator in the state of each branch that needs it."""
         result = np.zeros((len(branches), len(item.kraus)))
         for branch in np.unique(branches.branch_of[rows]).tolist():
@@ -98,12 +96,8 @@ class NoiseSplitter:
         return result
 
     def _apply(
-        self,
-        item: program.Noise,
-        branches: dynamic_branches.Branches,
-        kinds: Numbers,
-        probs: NDArray[np.float64],
-    ) -> dynamic_branches.Branches:
+        self, item: program.Noise, branches: Branches, kinds: Numbers, probs: NDArray[np.float64]
+    ) -> Branches:
         """Apply error kinds[row] to each row: the first kind of a branch takes its state over, the
         others get copies."""
         ensemble, size = branches.ensemble, len(branches)
@@ -127,7 +121,7 @@ class NoiseSplitter:
                 dense = place(columns, list(item.qubits))
                 ensemble.multiply(states[kind + 1, branch : branch + 1], dense)
         number = np.cumsum(present.ravel()) - 1
-        return dynamic_branches.Branches(
+        return Branches(
             ensemble, states[present], number[cell], branches.records, branches.shots_or_weights
         )
 
@@ -140,9 +134,7 @@ class RecordedReadout:
         self._readout = readout
         self._key = key
 
-    def flip(
-        self, item: program.Measure, branches: dynamic_branches.Branches, passes: Sequence[int]
-    ) -> None:
+    def flip(self, item: program.Measure, branches: Branches, passes: Sequence[int]) -> None:
         """Flip the recorded bit of each shot with its probability."""
         at = item.qubit if self._readout.p01.size > 1 else 0
         p01, p10 = float(self._readout.p01[at]), float(self._readout.p10[at])
@@ -176,19 +168,15 @@ class _Loop:
 
     def __init__(self) -> None:
         self.passes = 0
-        self.broken: list[dynamic_branches.Branches] = []
-        self.continued: list[dynamic_branches.Branches] = []
+        self.broken: list[Branches] = []
+        self.continued: list[Branches] = []
 
 
 class Interpreter:
     """One execution of a program, for some shots of one binding, or exactly."""
 
     def __init__(
-        self,
-        ensemble: Ensemble,
-        schedule: program.Program,
-        run: BindingRun,
-        readout: Readout | None = None,
+        self, ensemble: Ensemble, schedule: Program, run: BindingRun, readout: Readout | None = None
     ) -> None:
         """Set up. `readout`: error of measurements that are not final."""
         circuit, key, options = run.circuit, run.key, run.options
@@ -242,7 +230,7 @@ class Interpreter:
         )
         return Evolution(result, self.passes)
 
-    def start(self, branches: dynamic_branches.Branches) -> dynamic_branches.Branches:
+    def start(self, branches: Branches) -> Branches:
         """Run the whole program from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
@@ -254,9 +242,7 @@ class Interpreter:
             branches.narrow(self._words)
         return branches
 
-    def _run(
-        self, items: tuple[program.Instruction, ...], branches: dynamic_branches.Branches
-    ) -> dynamic_branches.Branches:
+    def _run(self, items: tuple[program.Instruction, ...], branches: Branches) -> Branches:
         """Run a block; returns the branches that reach its end."""
         for item in items:
             self._ensemble.states.check()
@@ -265,9 +251,7 @@ class Interpreter:
             branches = self._apply_item(item, branches)
         return branches
 
-    def _apply_item(
-        self, item: program.Instruction, branches: dynamic_branches.Branches
-    ) -> dynamic_branches.Branches:
+    def _apply_item(self, item: program.Instruction, branches: Branches) -> Branches:
         if isinstance(item, program.Gates):
             self._budget.step(len(branches) * item.passes.operations)
             floats = self._floats[item.number]
@@ -299,12 +283,10 @@ class Interpreter:
             self._ensemble.multiply(branches.states, item.dense)
         return branches
 
-    def _merged(self, *parts: dynamic_branches.Branches) -> dynamic_branches.Branches:
-        return self._merger.merge(dynamic_branches.Branches.joined(parts))
+    def _merged(self, *parts: Branches) -> Branches:
+        return self._merger.merge(Branches.joined(parts))
 
-    def _switch(
-        self, item: program.Switch, branches: dynamic_branches.Branches
-    ) -> dynamic_branches.Branches:
+    def _switch(self, item: program.Switch, branches: Branches) -> Branches:
         last = len(item.blocks) - 1
         values, inverse = item.target.values(branches.records)
         chosen = np.array([item.chosen.get(value, last) for value in values])[inverse]
@@ -312,18 +294,12 @@ class Interpreter:
         ends = [self._run(block, part) for block, part in zip(item.blocks, parts, strict=True)]
         return self._merged(*ends)
 
-    def _loop(
-        self, item: program.For | program.While, branches: dynamic_branches.Branches
-    ) -> dynamic_branches.Branches:
+    def _loop(self, item: program.For | program.While, branches: Branches) -> Branches:
         loop = _Loop()
         self._loops.append(loop)
         done = branches.none()
         while len(branches) and not (isinstance(item, program.For) and loop.passes == item.count):
-            self._budget.step(
-                dynamic_branches.FOR_STEPS
-                if isinstance(item, program.For)
-                else dynamic_branches.WHILE_STEPS
-            )
+            self._budget.step(FOR_STEPS if isinstance(item, program.For) else WHILE_STEPS)
             if isinstance(item, program.While):
                 held = item.condition.truths(branches.records)
                 over, branches = self._parted(held, branches, 2)
@@ -339,11 +315,8 @@ class Interpreter:
         return self._merged(done, branches) if len(done) else branches
 
     def _parted(
-        self,
-        chosen: NDArray[np.integer | np.bool_],
-        branches: dynamic_branches.Branches,
-        count: int,
-    ) -> list[dynamic_branches.Branches]:
+        self, chosen: NDArray[np.integer | np.bool_], branches: Branches, count: int
+    ) -> list[Branches]:
         """Divide the branches by the next action of their rows: chosen[row], 0 .. count - 1."""
         size = len(branches)
         cell = chosen * size + branches.branch_of
@@ -363,7 +336,7 @@ class Interpreter:
         number = np.cumsum(present, axis=1) - 1
         for part in parts:
             rows = chosen == part
-            result[part] = dynamic_branches.Branches(
+            result[part] = Branches(
                 self._ensemble,
                 states[part, present[part]],
                 number[part, branches.branch_of[rows]],
@@ -372,7 +345,7 @@ class Interpreter:
             )
         return result
 
-    def _heavy(self, branches: dynamic_branches.Branches) -> dynamic_branches.Branches:
+    def _heavy(self, branches: Branches) -> Branches:
         """Drop the records of an exact run with negligible weight."""
         if (
             not branches.exact
@@ -386,7 +359,7 @@ class Interpreter:
         if gone.size:
             self._budget.shrink(gone.size)
             self._ensemble.release(gone)
-        return dynamic_branches.Branches(
+        return Branches(
             self._ensemble,
             branches.states[present],
             (np.cumsum(present) - 1)[branches.branch_of[rows]],
