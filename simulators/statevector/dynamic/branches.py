@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
-from simulators.statevector.backend import protocol, reductions
+from simulators.statevector.backend import protocol
 from simulators.statevector.backend.matrix import PlacedMatrix
+from simulators.statevector.backend.protocol import CompiledSegment, Numbers, ShotDraws
+from simulators.statevector.backend.reductions import (
+    FINGERPRINT,
+    QUBIT_WEIGHTS,
+    BlockSum,
+    Projection,
+)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
 
@@ -82,8 +89,8 @@ class Branches(msgspec.Struct, eq=False):
     """Some branches of one run. Every branch has at least one row."""
 
     ensemble: protocol.Ensemble
-    states: protocol.Numbers  # [branches]: number of each branch's state in the ensemble
-    branch_of: protocol.Numbers  # [rows]: branch of each row, as an index into `states`
+    states: Numbers  # [branches]: number of each branch's state in the ensemble
+    branch_of: Numbers  # [rows]: branch of each row, as an index into `states`
     records: NDArray[np.uint64]  # [rows, words]
     shots_or_weights: Tags  # [rows]
 
@@ -137,7 +144,7 @@ class Branches(msgspec.Struct, eq=False):
         for state, rows in zip(self.states.tolist(), np.split(order, ends), strict=True):
             yield state, self.records[rows], self.shots_or_weights[rows]
 
-    def merged(self, into: protocol.Numbers) -> Branches:
+    def merged(self, into: Numbers) -> Branches:
         """Merge branch k into branch into[k], which keeps its state. Rows with weights and equal
         records are joined."""
         stays = into == np.arange(into.size)
@@ -223,11 +230,8 @@ class Projector:
             branch_of, records = branches.branch_of[rows], branches.records[rows]
         else:
             outcomes = self._drawn(branches, probs, draw)
-            branch_of, records, tags = (
-                branches.branch_of,
-                branches.records,
-                branches.shots_or_weights,
-            )
+            branch_of, records = branches.branch_of, branches.records
+            tags = branches.shots_or_weights
         if isinstance(item, Measure):
             bit = np.uint64(1) << np.uint64(item.clbit & 63)
             column = records[:, item.clbit >> 6]
@@ -247,9 +251,9 @@ class Projector:
         item: Measure | Reset,
         branches: Branches,
         probs: NDArray[np.float64],
-        ones: protocol.Numbers,
-        zeros: protocol.Numbers,
-    ) -> protocol.Numbers:
+        ones: Numbers,
+        zeros: Numbers,
+    ) -> Numbers:
         """States of these branches with outcome 1 and of those with outcome 0."""
         ensemble, states = branches.ensemble, branches.states
         move = isinstance(item, Reset) or item.clear
@@ -265,25 +269,22 @@ class Projector:
                 changes = probs[which, 1] > 0.0
                 which, target = which[changes], target[changes]
             if which.size:
-                projection = reductions.Projection(item.qubit, outcome, move)
+                projection = Projection(item.qubit, outcome, move)
                 factors = 1.0 / np.sqrt(probs[which, outcome])
                 ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
 
     def _weighted(
         self, branches: Branches, probs: NDArray[np.float64]
-    ) -> tuple[protocol.Numbers, NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
         """Rows of an exact run, their outcomes (True: 1), and their weights."""
         sums = probs.sum(axis=1, keepdims=True)
         shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
         ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
         rows = np.concatenate((ones, zeros))
         outcomes = np.arange(rows.size) < ones.size
-        return (
-            rows,
-            outcomes,
-            branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)],
-        )
+        weights = branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)]
+        return rows, outcomes, weights
 
     def _drawn(
         self, branches: Branches, probs: NDArray[np.float64], draw: int
@@ -323,62 +324,50 @@ class SeparateStates:
     def zero(self, way: Evolution | None = None) -> int:
         return self._take(self.states.zero_state(self._num_qubits, self._options, way))
 
-    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
+    def copied(self, ordinals: Numbers) -> Numbers:
         return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
 
     def copy_of(self, state: protocol.StateHandle) -> int:
         return self._take(self.states.copy(state))
 
-    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
-        return np.array(
-            [self._take(self.states.empty_like(self._held[k])) for k in ordinals.tolist()]
-        )
+    def blank(self, ordinals: Numbers) -> Numbers:
+        held = self._held
+        return np.array([self._take(self.states.empty_like(held[k])) for k in ordinals.tolist()])
 
-    def release(self, ordinals: protocol.Numbers) -> None:
+    def release(self, ordinals: Numbers) -> None:
         for number in ordinals.tolist():
             del self._held[number]
 
     def apply(
-        self,
-        ordinals: protocol.Numbers,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         for number in ordinals.tolist():
             self.states.apply(self._held[number], segment, floats)
 
-    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)
 
-    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):
             self.states.check()
-            weights = reductions.BlockSum(reductions.QUBIT_WEIGHTS, qubit)
+            weights = BlockSum(QUBIT_WEIGHTS, qubit)
             result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
         return result
 
     def project(
-        self,
-        ordinals: protocol.Numbers,
-        into: protocol.Numbers,
-        item: reductions.Projection,
-        factors: NDArray[np.float64],
+        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
     ) -> None:
         for source, target, factor in zip(
             ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
         ):
             self.states.project(self._held[source], self._held[target], item, factor)
 
-    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         held = [self._held[number] for number in ordinals.tolist()]
-        sums = [
-            protocol.total(
-                self.states.block_sums(reductions.BlockSum(reductions.FINGERPRINT), state)
-            )
-            for state in held
-        ]
+        item = BlockSum(FINGERPRINT)
+        sums = [protocol.total(self.states.block_sums(item, state)) for state in held]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(ordinals.size)
         kept: list[int] = []
@@ -394,9 +383,7 @@ class SeparateStates:
                 kept.append(at)
         return into
 
-    def sample(
-        self, ordinals: protocol.Numbers, branch_of: protocol.Numbers, draws: protocol.ShotDraws
-    ) -> protocol.Numbers:
+    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         if ordinals.size == 1:
             return protocol.sample(self.states, self._held[int(ordinals[0])], draws)
         result = np.empty(draws.shots.size, np.int64)

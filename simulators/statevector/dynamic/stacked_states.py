@@ -20,6 +20,7 @@ from simulators.execution.sampling import uniforms
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.gate_list import KIND, MASK, ONE, ZERO, GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply_unit
+from simulators.statevector.backend.protocol import CompiledSegment, Numbers, ShotDraws
 from simulators.statevector.backend.reductions import Projection
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.small.gate_kernels import apply
@@ -232,7 +233,7 @@ def apply_steps_to_stack(
     sweeper: BlockExecutor,
     table: State,
     num_qubits: int,
-    ordinals: protocol.Numbers,
+    ordinals: Numbers,
     segment: GateList,
     floats: NDArray[np.float64],
 ) -> None:
@@ -286,7 +287,7 @@ class StackedStates:
         state[0] = 1.0
         return number
 
-    def _new(self, count: int) -> protocol.Numbers:
+    def _new(self, count: int) -> Numbers:
         """Numbers of free rows."""
         while len(self._free) < count:
             first = self._numbered
@@ -312,7 +313,7 @@ class StackedStates:
     def _row(self, number: int) -> NDArray[np.complexfloating]:
         return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
 
-    def copied(self, ordinals: protocol.Numbers) -> protocol.Numbers:
+    def copied(self, ordinals: Numbers) -> Numbers:
         result = self._new(ordinals.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
         step = max(
@@ -329,13 +330,13 @@ class StackedStates:
         self._row(number)[:] = state.amplitudes
         return number
 
-    def blank(self, ordinals: protocol.Numbers) -> protocol.Numbers:
+    def blank(self, ordinals: Numbers) -> Numbers:
         return self._new(ordinals.size)
 
-    def release(self, ordinals: protocol.Numbers) -> None:
+    def release(self, ordinals: Numbers) -> None:
         self._free += ordinals.tolist()
 
-    def _chosen(self, ordinals: protocol.Numbers) -> tuple[Any, ...]:
+    def _chosen(self, ordinals: Numbers) -> tuple[Any, ...]:
         """First arguments of the kernels: the array, its qubits and the numbers of its states."""
         return (*State(self._table).arrays, self._num_qubits, ordinals)
 
@@ -343,17 +344,14 @@ class StackedStates:
         _over(self._sweeper, self._num_qubits, count, work)
 
     def apply(
-        self,
-        ordinals: protocol.Numbers,
-        segment: protocol.CompiledSegment,
-        floats: NDArray[np.float64],
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         assert isinstance(segment, GateList)
         apply_steps_to_stack(
             self._sweeper, State(self._table), self._num_qubits, ordinals, segment, floats
         )
 
-    def multiply(self, ordinals: protocol.Numbers, matrix: PlacedMatrix) -> None:
+    def multiply(self, ordinals: Numbers, matrix: PlacedMatrix) -> None:
         chosen, wires = self._chosen(ordinals), matrix.wires.size
 
         def work(first: int, last: int, thread: int) -> None:
@@ -364,7 +362,7 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def probs(self, ordinals: protocol.Numbers, qubit: int) -> NDArray[np.float64]:
+    def probs(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         chosen, result = self._chosen(ordinals), np.empty((ordinals.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
@@ -374,11 +372,7 @@ class StackedStates:
         return result
 
     def project(
-        self,
-        ordinals: protocol.Numbers,
-        into: protocol.Numbers,
-        item: Projection,
-        factors: NDArray[np.float64],
+        self, ordinals: Numbers, into: Numbers, item: Projection, factors: NDArray[np.float64]
     ) -> None:
         chosen, move = self._chosen(ordinals), 1 if item.move else 0
 
@@ -387,7 +381,7 @@ class StackedStates:
 
         self._over(ordinals.size, work)
 
-    def equals(self, ordinals: protocol.Numbers, near: float, tolerance: float) -> protocol.Numbers:
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         chosen, result = self._chosen(ordinals), np.empty(ordinals.size)
 
         def work(first: int, last: int, _thread: int) -> None:
@@ -400,9 +394,7 @@ class StackedStates:
         self._sweeper.check()
         return into
 
-    def sample(
-        self, ordinals: protocol.Numbers, branch_of: protocol.Numbers, draws: protocol.ShotDraws
-    ) -> protocol.Numbers:
+    def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         """Sample as `Ensemble.sample`, always in the order of the shots."""
         chosen, shots = self._chosen(ordinals), draws.shots
         values, result = np.empty(shots.size), np.empty(shots.size, np.int64)
