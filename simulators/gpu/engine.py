@@ -108,8 +108,7 @@ class GpuEngine:
             return self._alone(job)
         result = self._group.run(
             job.widest,
-            options,
-            control,
+            job,
             lambda: self._alone(job),
             lambda states: run_rows(states, job),
             lambda agreement: self._distributed(agreement, control),
@@ -133,13 +132,10 @@ class GpuEngine:
         if self._group is None:
             return local()
         left = self.ledger.capacity_bytes - self.ledger.reserved_bytes
-        is_shared, result = self._group.run_shares(part.fits(left, 1), run.control, local)
-        if is_shared:
-            return result  # type: ignore[return-value]  # as below
-        result = self._group.run(
+        result = self._group.run_noisy(
             part.part.circuit.num_qubits,
-            run.options,
-            run.control,
+            run,
+            part.fits(left, 1),
             local,
             lambda states: part.branched(states, run),
             lambda agreement: self._distributed(agreement, run.control),

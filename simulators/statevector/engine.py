@@ -136,8 +136,7 @@ class StatevectorEngine:
             return _in_states(job) if is_small else self._alone(job)
         result = self._group.run(
             SMALL_QUBITS if len(job.pieces) == 1 and self._is_compiled(job) else job.widest,
-            options,
-            control,
+            job,
             lambda: self._alone(job),
             lambda states: run_rows(states, job),
         )
@@ -165,16 +164,11 @@ class StatevectorEngine:
             result = part.local(run)
         else:
             has_room = part.fits(run.options.memory_bytes, self._group.neighbours)
-            shared, result = self._group.run_shares(
-                has_room, run.control, lambda ranks: part.local(run, ranks)
-            )
-            if shared:
-                return result  # type: ignore[return-value]  # as below
-            result = self._group.run(
+            result = self._group.run_noisy(
                 width,
-                run.options,
-                run.control,
-                lambda: part.local(run),
+                run,
+                has_room,
+                lambda *ranks: part.local(run, *ranks),
                 lambda states: part.branched(states, run),
             )
         return result  # type: ignore[no-any-return]  # None in all ranks but the first

@@ -11,7 +11,8 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import ranks_used
-from simulators.engine import EngineResult, RunControl, RunOptions, ThreadPool
+from simulators.engine import EngineResult, ThreadPool
+from simulators.execution.requests import EngineRun
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.checkpoint import Checkpointer, RankContext
@@ -51,8 +52,7 @@ class Communicator:
     def run(
         self,
         num_qubits: int,
-        options: RunOptions,
-        control: RunControl,
+        job: EngineRun,
         alone: Callable[[], EngineResult],
         work: BackendWork,
         device_states: DeviceStates | None = None,
@@ -63,6 +63,7 @@ class Communicator:
         `alone`: the run of one rank; `work`: the run of several, over states that they share;
         `device_states`: states in the memory of other devices.
         """
+        options, control = job.options, job.control
         everyone = ErrorAgreement(self._comm, control)
         count = ranks_used(num_qubits, everyone.size)
         part = self._part(count)
@@ -94,16 +95,22 @@ class Communicator:
             return None
         return _remarked(result, count, everyone.size)
 
-    def run_shares(
-        self, fits: bool, control: RunControl, work: Callable[[ErrorAgreement], EngineResult]
-    ) -> tuple[bool, EngineResult | None]:
-        """Run work that all ranks divide among them, if it fits into each: (whether it fits, the
-        result in the first rank). Errors are raised in all alike."""
-        everyone = ErrorAgreement(self._comm, control)
-        if not everyone.run_collective(lambda: everyone.allreduce_min(int(fits))):
-            return False, None
-        result = everyone.run_collective(lambda: work(everyone))
-        return True, None if everyone.rank else _remarked(result, everyone.size, everyone.size)
+    def run_noisy(
+        self,
+        num_qubits: int,
+        job: EngineRun,
+        has_room: bool,
+        local: Callable[..., EngineResult],
+        work: BackendWork,
+        device_states: DeviceStates | None = None,
+    ) -> EngineResult | None:
+        """Run a circuit with noise as `run` does. But if each rank has room for a few states, all
+        ranks divide the error patterns among them: `local(ranks)`."""
+        everyone = ErrorAgreement(self._comm, job.control)
+        if everyone.run_collective(lambda: everyone.allreduce_min(int(has_room))):
+            result = everyone.run_collective(lambda: local(everyone))
+            return None if everyone.rank else _remarked(result, everyone.size, everyone.size)
+        return self.run(num_qubits, job, local, work, device_states)
 
     def _part(self, count: int) -> Any:
         if count not in self._parts:
