@@ -17,7 +17,7 @@ from simulators.execution.requests import BindingRun, ProgramCache, check_output
 from simulators.execution.sampling import Distribution, tally, uniforms, write
 from simulators.statevector.backend import protocol
 from simulators.statevector.checkpoint import Evolution
-from simulators.statevector.dynamic.branches import MAX_ROWS, Branches, Tags
+from simulators.statevector.dynamic.branches import Branches, Tags, check_records
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.program import Program
 
@@ -50,11 +50,7 @@ def over_clbits(program: Program, branches: Branches) -> Distribution:
     states = branches.ensemble.states
     for state, records, tags in branches.each():
         values, probs = states.distribution(branches.ensemble.state(state), wires)
-        if values.size * tags.size > MAX_ROWS:
-            raise TooManyBranches(
-                f"more than {MAX_ROWS} distinct classical records",
-                hint="ask for counts with shots instead of exact probabilities",
-            )
+        check_records(values.size * tags.size)
         if not states.is_root:
             continue
         records = np.repeat(records, values.size, axis=0)

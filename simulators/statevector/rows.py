@@ -14,14 +14,13 @@ from simulators.catalog import SMALL_QUBITS, builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import num_words
 from simulators.engine import SAMPLED, BindingResult, EngineResult
-from simulators.errors import TooManyBranches
 from simulators.execution import outputs
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
 from simulators.execution.requests import BindingRun, EngineRun, check_outputs
 from simulators.execution.sampling import Distribution, tally
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
-from simulators.statevector.dynamic.branches import MAX_ROWS
+from simulators.statevector.dynamic.branches import check_records
 from simulators.statevector.execute import ComponentRun, shots_at_once
 from simulators.statevector.plan import ComponentPlan, ExecutionPlan
 
@@ -114,11 +113,7 @@ class CombinedRun(FinalState):
         """Joint distribution of independent records."""
         if not self._states.is_root:
             return left
-        if len(left[0]) * len(right[0]) > MAX_ROWS:
-            raise TooManyBranches(
-                f"more than {MAX_ROWS} distinct classical records",
-                hint="ask for counts with shots instead of exact probabilities",
-            )
+        check_records(len(left[0]) * len(right[0]))
         records = (left[0][:, None] | right[0][None, :]).reshape(-1, self._words)
         probs = np.outer(left[1], right[1]).ravel()
         likely = probs > ROUNDING_FLOOR[self._run.options.precision]

@@ -185,6 +185,15 @@ MAX_ROWS = 1 << 22  # classical records of an exact run
 _SKETCHES = {"double": 1e-6, "single": 1e-3}  # states whose sketches differ by more are not equal
 
 
+def check_records(count: int) -> None:
+    """Raises TooManyBranches for more than MAX_ROWS records of an exact run."""
+    if count > MAX_ROWS:
+        raise TooManyBranches(
+            f"more than {MAX_ROWS} distinct classical records",
+            hint="ask for counts with shots instead of exact probabilities",
+        )
+
+
 class BranchMerger:
     """Merges branches of one run."""
 
@@ -203,11 +212,8 @@ class BranchMerger:
             branches.ensemble.release(branches.states[gone])
             self._budget.shrink(int(gone.sum()))
             branches = branches.merged(into)
-        if branches.exact and branches.shots_or_weights.size > MAX_ROWS:
-            raise TooManyBranches(
-                f"more than {MAX_ROWS} distinct classical records",
-                hint="ask for counts with shots instead of exact probabilities",
-            )
+        if branches.exact:
+            check_records(branches.shots_or_weights.size)
         return branches
 
 

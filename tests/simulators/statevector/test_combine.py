@@ -25,7 +25,8 @@ from simulators.engine import PauliSum, Request
 from simulators.errors import TooManyBranches
 from simulators.execution.sampling import uniforms
 from simulators.simulate import counts_of, simulate
-from simulators.statevector import execute, rows
+from simulators.statevector import execute
+from simulators.statevector.dynamic import branches
 
 COUNTS = ("counts",)
 
@@ -138,7 +139,7 @@ def test_too_many_combined_outcomes_are_refused(monkeypatch: pytest.MonkeyPatch)
     circuit = two_rings(7).circuit()
     result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
     assert len(distribution(result)) == 2**14
-    monkeypatch.setattr(rows, "MAX_ROWS", 2**13)
+    monkeypatch.setattr(branches, "MAX_ROWS", 2**13)
     with pytest.raises(TooManyBranches, match="8192 distinct"):
         simulate(circuit, shots=0, outputs=("probabilities",))
 
