@@ -30,17 +30,11 @@ _GATES = {name: type(gate) for name, gate in get_standard_gate_name_mapping().it
 _MOST_BITS = 64  # largest register in a condition: Aer's integers
 
 _TWO = {
-    ir.BIT_AND: expr.Binary.Op.BIT_AND,
-    ir.BIT_OR: expr.Binary.Op.BIT_OR,
-    ir.BIT_XOR: expr.Binary.Op.BIT_XOR,
-    ir.LOGIC_AND: expr.Binary.Op.LOGIC_AND,
-    ir.LOGIC_OR: expr.Binary.Op.LOGIC_OR,
-    ir.EQUAL: expr.Binary.Op.EQUAL,
-    ir.NOT_EQUAL: expr.Binary.Op.NOT_EQUAL,
-    ir.LESS: expr.Binary.Op.LESS,
-    ir.LESS_EQUAL: expr.Binary.Op.LESS_EQUAL,
-    ir.GREATER: expr.Binary.Op.GREATER,
-    ir.GREATER_EQUAL: expr.Binary.Op.GREATER_EQUAL,
+    getattr(ir, name): getattr(expr.Binary.Op, name)
+    for name in (
+        *("BIT_AND", "BIT_OR", "BIT_XOR", "LOGIC_AND", "LOGIC_OR", "EQUAL", "NOT_EQUAL"),
+        *("LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"),
+    )
 }
 _ONE = {ir.BIT_NOT: expr.Unary.Op.BIT_NOT, ir.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT}
 

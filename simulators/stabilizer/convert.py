@@ -37,19 +37,11 @@ Instruction = tuple[str, tuple[int, ...]]  # stim's name, and indices of the gat
 
 _NAMED: dict[str, tuple[Instruction, ...]] = {
     "id": (),
-    "h": (("H", (0,)),),
-    "x": (("X", (0,)),),
-    "y": (("Y", (0,)),),
-    "z": (("Z", (0,)),),
-    "s": (("S", (0,)),),
+    **{name: ((name.upper(), (0,)),) for name in ("h", "x", "y", "z", "s")},
     "sdg": (("S_DAG", (0,)),),
     "sx": (("SQRT_X", (0,)),),
     "sxdg": (("SQRT_X_DAG", (0,)),),
-    "cx": (("CX", (0, 1)),),
-    "cy": (("CY", (0, 1)),),
-    "cz": (("CZ", (0, 1)),),
-    "swap": (("SWAP", (0, 1)),),
-    "iswap": (("ISWAP", (0, 1)),),
+    **{name: ((name.upper(), (0, 1)),) for name in ("cx", "cy", "cz", "swap", "iswap")},
 }
 # Rotations by 0, 1, 2, 3 quarter turns.
 _Z_TURNS = ("", "S", "Z", "S_DAG")

@@ -379,15 +379,10 @@ class CommStats(msgspec.Struct, frozen=True):
 
     def plus(self, other: CommStats, at_meetings_s: float) -> CommStats:
         """Sum of both; the time of collective checks, which both contain, is `at_meetings_s`."""
-        return CommStats(
-            self.passes + other.passes,
-            self.exchanges + other.exchanges,
-            self.planned_bytes + other.planned_bytes,
-            self.planned_bytes_of_all + other.planned_bytes_of_all,
-            self.sent_bytes + other.sent_bytes,
-            self.exchange_s + other.exchange_s,
-            self.waited_cpu_s + max(0.0, other.waited_cpu_s - at_meetings_s),
-        )
+        waited_s = max(0.0, other.waited_cpu_s - at_meetings_s)
+        other = msgspec.structs.replace(other, waited_cpu_s=waited_s)
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return CommStats(*(mine + more for mine, more in pairs))
 
 
 class DistributedExecutor:
