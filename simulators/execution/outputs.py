@@ -324,10 +324,8 @@ def _sampled(
                 hint="ask for counts, or for another engine",
             )
         if readout is not None:
-            read, repeats = (
-                records.copy() if repeats is None else np.repeat(records, repeats, 0),
-                None,
-            )
+            read = records.copy() if repeats is None else np.repeat(records, repeats, 0)
+            repeats = None
             readout.flip(read, first, key)
             first += len(read)
         if counts is not None:

@@ -230,17 +230,7 @@ def _stretch(
             for k, piece in enumerate(() if gate is None else gate.pieces):
                 step = steps - 1 - (int(begins[op - first]) + k)
                 weighed[step] = [(slot, weights(piece, own, which)) for which, slot in free[op]]
-    return _arranged(circuit.num_qubits, ints, floats, weighed, tile_qubits)
-
-
-def _arranged(
-    num_qubits: int,
-    ints: NDArray[np.uint64],
-    floats: NDArray[np.float64],
-    weighed: dict[int, list[tuple[int, Weights]]],
-    tile_qubits: int,
-) -> ReverseSegment:
-    steps = len(ints)
+    num_qubits = circuit.num_qubits
     room = min(tile_qubits or TILE_QUBITS, num_qubits)
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)

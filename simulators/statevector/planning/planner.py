@@ -255,7 +255,20 @@ def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -
 
     def way(done: float, seed: int) -> _PassDivision:
         tile_selection.block_weights(draft.values[t.BLOCKS], fused_blocks, done, seed, work)
-        return _one_way(draft, ends, width, n, notes, work)
+        starts, live = np.empty(fused_blocks + 1, np.int64), np.empty(fused_blocks + 1, np.int64)
+        places = np.zeros((fused_blocks, t.MOST_WIDTH), np.int64)
+        counters = np.empty(t.COUNTERS, np.int64)
+        room = max(_ROWS * fused_blocks + 256, 2 * draft.pieces)
+        passes = -1
+        while passes < 0:  # more operations than usual: repeat with more room
+            out = np.empty((t.TABLES, room, t.OP_COLUMNS), np.int64)
+            room *= 2
+            passes = tile_selection.partition_into_sweeps(
+                draft.values, fused_blocks, notes, work, n, width,
+                0 if ends.zero else (1 << n) - 1, starts, places, live, out, counters,
+            )  # fmt: skip
+        price = tile_selection.plan_cost(out[t.OPS], starts, live, places, passes, width, n)
+        return _PassDivision(starts, places, live, out, counters, passes, price)
 
     best = way(*_WAYS[0])
     spent = _PASS_S * best.passes + _BLOCK_S * fused_blocks
@@ -265,31 +278,6 @@ def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -
         if result.price < best.price:
             best = result
     return best
-
-
-def _one_way(
-    draft: _LoweredSegment,
-    ends: SegmentContext,
-    width: int,
-    n: int,
-    notes: NDArray[np.int64],
-    work: NDArray[np.float64],
-) -> _PassDivision:
-    num_blocks = draft.blocks
-    starts, live = np.empty(num_blocks + 1, np.int64), np.empty(num_blocks + 1, np.int64)
-    places = np.zeros((num_blocks, t.MOST_WIDTH), np.int64)
-    done = np.empty(t.COUNTERS, np.int64)
-    room = max(_ROWS * num_blocks + 256, 2 * draft.pieces)
-    passes = -1
-    while passes < 0:  # more operations than usual: repeat with more room
-        out = np.empty((t.TABLES, room, t.OP_COLUMNS), np.int64)
-        room *= 2
-        passes = tile_selection.partition_into_sweeps(
-            draft.values, num_blocks, notes, work, n, width, 0 if ends.zero else (1 << n) - 1,
-            starts, places, live, out, done,
-        )  # fmt: skip
-    price = tile_selection.plan_cost(out[t.OPS], starts, live, places, passes, width, n)
-    return _PassDivision(starts, places, live, out, done, passes, price)
 
 
 def _table(division: _PassDivision, width: int, n: int) -> t.SweepTable:

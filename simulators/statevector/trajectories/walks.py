@@ -166,28 +166,15 @@ class LargeSampler:
             return
         zero = self._states.is_zero(state)
         stretch = self._pieces.planned(begin, end, members, zero=zero)
-        floats = self._floats(begin, end, members, stretch, zero)
+        key = (begin, end, zero)
+        floats = None if members else self._numbers.get(key)
+        if floats is None:
+            floats = stretch.floats(self._params, members)
+            if not members and self._room >= floats.size:
+                self._room -= floats.size
+                self._numbers[key] = floats
         self._states.sweep(state, stretch.stretch, floats, last=end == self._whole)
         self.passes += stretch.stretch.sweeps.live.size
-
-    def _floats(
-        self,
-        begin: int,
-        end: int,
-        members: list[segments.InsertedMatrix],
-        piece: segments.Piece,
-        zero: bool,
-    ) -> NDArray[np.float64]:
-        if members:
-            return piece.floats(self._params, members)
-        key = (begin, end, zero)
-        result = self._numbers.get(key)
-        if result is None:
-            result = piece.floats(self._params, members)
-            if self._room >= result.size:
-                self._room -= result.size
-                self._numbers[key] = result
-        return result
 
     def probs(self, level: int, insert: int) -> NDArray[np.float64]:
         _, which, _, _, first, second = self._inserts.table[insert].tolist()
