@@ -220,7 +220,25 @@ class IdealStates:
         changes = [self._changes(program) for program in built] if self.is_known else []
         reduced, excited, shares = self._reduced(wanted, changes)
         shares += [{}] * (len(built) - len(shares))
-        return [self._of(*each, reduced, excited) for each in zip(built, shares, strict=True)]
+        results = []
+        for program, own in zip(built, shares, strict=True):
+            kraus = [channel.kraus() for channel in program.channels]
+            result = np.empty(len(program.locations))
+            for k, (after, number, first, second) in enumerate(program.locations.tolist()):
+                if k in own:
+                    result[k] = own[k]
+                    continue
+                rho = reduced[after, first, second]
+                classical = self._is_classical(after, first, second)
+                result[k] = _loss(kraus[number], rho, classical=classical)
+            readout = {}
+            if program.readout is not None:
+                for qubit in self._measured:
+                    p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
+                    p1 = excited[qubit]
+                    readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
+            results.append(LocationLosses(result, readout))
+        return results
 
     def _is_classical(self, after: int, first: int, second: int) -> bool:
         """Return whether only populations of these qubits matter after an operation."""
@@ -241,30 +259,6 @@ class IdealStates:
                 qubits = (first,) if second < 0 else (first, second)
                 results.setdefault(after, []).append((k, change, qubits))
         return results
-
-    def _of(
-        self,
-        program: NoiseProgram,
-        shares: dict[int, float],
-        reduced: dict[_Place, NDArray[np.complex128]],
-        excited: dict[int, float],
-    ) -> LocationLosses:
-        kraus = [channel.kraus() for channel in program.channels]
-        result = np.empty(len(program.locations))
-        for k, (after, number, first, second) in enumerate(program.locations.tolist()):
-            if k in shares:
-                result[k] = shares[k]
-                continue
-            rho = reduced[after, first, second]
-            classical = self._is_classical(after, first, second)
-            result[k] = _loss(kraus[number], rho, classical=classical)
-        readout = {}
-        if program.readout is not None:
-            for qubit in self._measured:
-                p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
-                p1 = excited[qubit]
-                readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
-        return LocationLosses(result, readout)
 
     @property
     def _measured(self) -> list[int]:

@@ -125,10 +125,24 @@ def sample_gates(
             continue
         moved = net.permutation(factor)
         if moved is not None:
-            _permute(bits, factor, moved)
+            columns = list(factor.qubits)
+            weights = 1 << np.arange(len(columns))
+            after = moved[bits[:, columns] @ weights]
+            bits[:, columns] = after[:, None] >> np.arange(len(columns)) & 1
             continue
         uniforms(*key, 1 + factor.place, shots, draws)
-        _redraw(bits, state, factor, draws, contractor)
+        qubits, opened, fixed, nodes = _conditional(state, factor)
+        columns = sorted({fixed[i] for node in nodes for i in node.indices if i in fixed})
+        packed = np.packbits(bits[:, columns], axis=1)
+        rows, inverse = _distinct(packed)
+        amplitudes = _amplitudes(nodes, opened, fixed, bits[rows], contractor)
+        probs = np.square(amplitudes.real, dtype=np.float64)
+        probs += np.square(amplitudes.imag, dtype=np.float64)
+        edges = np.cumsum(probs, axis=1)
+        edges /= edges[:, -1:]
+        outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
+        for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
+            bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
     return bits
 
 
@@ -140,43 +154,11 @@ def admit(factors: list[net.Factor], num_qubits: int, contractor: Contractor) ->
     ]
     if not redrawn:
         return
-    state = net.StateNetwork(num_qubits)
-    for factor in factors[: redrawn[-1] + 1]:
-        state.add(factor)
+    state = net.StateNetwork(num_qubits, factors[: redrawn[-1] + 1])
     _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
     first = net.selected(nodes, fixed, np.zeros((1, num_qubits), np.uint8))
     if contractor.rows_at_once(first, (net.BATCH, *opened)) == 1:
         contractor.admit([net.first_row(node) for node in first], tuple(opened))
-
-
-def _permute(bits: Bits, factor: net.Factor, moved: NDArray[np.int64]) -> None:
-    """Permute the bits of a gate's qubits as it permutes basis states."""
-    columns = list(factor.qubits)
-    weights = 1 << np.arange(len(columns))
-    after = moved[bits[:, columns] @ weights]
-    bits[:, columns] = after[:, None] >> np.arange(len(columns)) & 1
-
-
-def _redraw(
-    bits: Bits,
-    state: net.StateNetwork,
-    factor: net.Factor,
-    draws: NDArray[np.float64],
-    contractor: Contractor,
-) -> None:
-    """Draw the bits of the qubits that a gate moves."""
-    qubits, opened, fixed, nodes = _conditional(state, factor)
-    columns = sorted({fixed[i] for node in nodes for i in node.indices if i in fixed})
-    packed = np.packbits(bits[:, columns], axis=1)
-    rows, inverse = _distinct(packed)
-    amplitudes = _amplitudes(nodes, opened, fixed, bits[rows], contractor)
-    probs = np.square(amplitudes.real, dtype=np.float64)
-    probs += np.square(amplitudes.imag, dtype=np.float64)
-    edges = np.cumsum(probs, axis=1)
-    edges /= edges[:, -1:]
-    outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
-    for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
-        bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
 
 
 def _conditional(
@@ -267,9 +249,27 @@ class ContractionEngine(outputs.EngineBase):
         return result
 
     def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
-        """Refuse a share that does not exist, and outputs that are no sums over slices."""
+        """Raises Unsupported for a share that does not exist, and for outputs that are no sums over
+        slices."""
         del layouts
-        _check_shares(_limits(options), request)
+        limits = _limits(options)
+        if limits.share >= limits.shares:
+            raise Unsupported(
+                f"share {limits.share} of {limits.shares}",
+                hint="the shares are numbered from 0 to shares - 1",
+            )
+        if limits.shares == 1:
+            return
+        others = [output for output in request.outputs if output not in _SHARED]
+        if others or (request.shots and "expectation" in request.outputs):
+            values = f"expectation values of {request.shots} shots"
+            what = f"output {others[0]!r}" if others else values
+            raise Unsupported(
+                f"{what} with shares={limits.shares}: only exact expectation values and amplitudes"
+                " are sums over slices, which tasks can share",
+                hint="shots=None and the output 'expectation', or amplitudes; or shares=1 and MPI"
+                " ranks (ranks=), which share the slices of all outputs",
+            )
 
     def check_stop(self, control: RunControl) -> None:
         """See `EngineBase`; ranks without a stop meet those with it."""
@@ -294,27 +294,6 @@ def _limits(options: RunOptions) -> ContractionLimits:
         option.name: int(CARD.value(options.settings, option.name)) for option in CARD.options
     }
     return ContractionLimits(**values, itemsize=np.dtype(options.dtype).itemsize)
-
-
-def _check_shares(limits: ContractionLimits, request: Request) -> None:
-    """Raises Unsupported for a share that does not exist, and for outputs that are no sums over
-    slices."""
-    if limits.share >= limits.shares:
-        raise Unsupported(
-            f"share {limits.share} of {limits.shares}",
-            hint="the shares are numbered from 0 to shares - 1",
-        )
-    if limits.shares == 1:
-        return
-    others = [output for output in request.outputs if output not in _SHARED]
-    if others or (request.shots and "expectation" in request.outputs):
-        what = f"output {others[0]!r}" if others else f"expectation values of {request.shots} shots"
-        raise Unsupported(
-            f"{what} with shares={limits.shares}: only exact expectation values and amplitudes are"
-            " sums over slices, which tasks can share",
-            hint="shots=None and the output 'expectation', or amplitudes; or shares=1 and MPI ranks"
-            " (ranks=), which share the slices of all outputs",
-        )
 
 
 def _amplitudes_of_outcomes(run: outputs.BoundRun) -> NDArray[np.complexfloating]:
@@ -376,9 +355,7 @@ class _ContractedState(outputs.FinalState):
 
     def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
         self._contractor.check()
-        network = net.StateNetwork(self.num_qubits)
-        for factor in net.fused(self._factors):
-            network.add(factor)
+        network = net.StateNetwork(self.num_qubits, net.fused(self._factors))
         result = chosen_amplitudes(network, bits, self._contractor)
         self.remark = self._contractor.remark
         return result * np.asarray(self._phase, result.dtype)
@@ -415,10 +392,7 @@ class _ContractedState(outputs.FinalState):
             if not self._contractor.owns(number):
                 return _Cone(number, qubits, None)
             return _Cone(number, qubits, net.dense_state(factors, qubits, self._dtype))
-        network = net.StateNetwork(self.num_qubits)
-        for factor in factors:
-            network.add(factor)
-        return _Cone(number, qubits, network)
+        return _Cone(number, qubits, net.StateNetwork(self.num_qubits, factors))
 
     def _contracted(self, state: net.StateNetwork, x: int, z: int, cone: int) -> float:
         network = net.expectation_network(state, x, z)

@@ -131,11 +131,13 @@ class NetworkTensor(msgspec.Struct, frozen=True, gc=False):
 class StateNetwork:
     """Network of a state, grown gate by gate."""
 
-    def __init__(self, num_qubits: int) -> None:
+    def __init__(self, num_qubits: int, factors: Iterable[Factor] = ()) -> None:
         self.nodes: list[NetworkTensor] = []
         self.line: list[int | None] = [None] * num_qubits  # index of each qubit; None: still |0>
         self.scalar = 1.0 + 0.0j
         self.at: list[list[int]] = []  # nodes of each index
+        for factor in factors:
+            self.add(factor)
 
     def add(self, factor: Factor) -> None:
         count = len(factor.qubits)
