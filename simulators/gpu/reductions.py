@@ -240,7 +240,10 @@ class DeviceAdjoint:
         state.
         """
         result = np.zeros(self._plan.num_slots)
-        _apply_observable(state, other, observable)
+        strings = outputs.terms((observable,), state.num_qubits)
+        phases = [1j ** ((x & z).bit_count() % 4) for x, z in strings]
+        factors = np.array(phases, np.complex128) * observable.coefficients
+        apply_strings(state, other, strings, factors)
         self._pass_done()
         for part in self._plan.parts:
             if isinstance(part, PlacedMatrix):
@@ -250,19 +253,15 @@ class DeviceAdjoint:
                 continue
             sums = []
             for number in range(len(part.tiles)):
-                sums.append(_take_back(state, other, part, number))
+                launched = [
+                    _launch(state, other, part, int(part.tiles[number]), rows)
+                    for rows in _chunks(part, number)
+                ]
+                sums.append(np.concatenate(launched))
                 self._pass_done()
             for number, column, slot, weights in part.shares:
                 result[slot] += weights @ sums[number][column]
         return result
-
-
-def _apply_observable(state: DeviceState, into: DeviceState, observable: PauliSum) -> None:
-    """Set `into` to the observable applied to the state."""
-    strings = outputs.terms((observable,), state.num_qubits)
-    phases = [1j ** ((x & z).bit_count() % 4) for x, z in strings]
-    factors = np.array(phases, np.complex128) * observable.coefficients
-    apply_strings(state, into, strings, factors)
 
 
 def apply_strings(
@@ -282,17 +281,6 @@ def apply_strings(
         device.upload(np.array([z for _, z in strings], np.uint64)),
         device.upload(factors.view(np.float64)),
     )  # fmt: skip
-
-
-def _take_back(
-    state: DeviceState, other: DeviceState, segment: ReverseSegment, number: int
-) -> NDArray[np.float64]:
-    """Run one pass over both states; returns the sums of its columns: float64 [columns, 4]."""
-    results = [
-        _launch(state, other, segment, int(segment.tiles[number]), rows)
-        for rows in _chunks(segment, number)
-    ]
-    return np.concatenate(results)
 
 
 def _chunks(segment: ReverseSegment, number: int) -> Iterator[slice]:

@@ -67,13 +67,8 @@ def _evolved(
         chain.apply_gate_raw(gate.astype(dtype), operation.qubits[::-1], **wide)
         if len(operation.qubits) > 1:
             _check_memory(chain, options.memory_bytes)
-    return _canonical(chain, circuit.num_qubits, phase)
-
-
-def _canonical(
-    chain: CircuitMPS, num_qubits: int, phase: complex
-) -> product_state.MatrixProductState:
-    """Return quimb's state with right-canonical tensors [left, 2, right]."""
+    # The state with right-canonical tensors [left, 2, right].
+    num_qubits = circuit.num_qubits
     truncation = product_state.truncation_of(float(chain.fidelity_estimate()))
     state = chain.get_psi_unordered() if isinstance(chain, CircuitPermMPS) else chain.get_psi()
     if num_qubits > 1:

@@ -6,7 +6,6 @@ not grow with their number. A block's samples are decoded in the same process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -64,8 +63,9 @@ class MatchingDecoder:
             )
             self._matching: Any = pymatching.Matching.from_detector_error_model(model)
         except ValueError as error:
+            why = " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]
             raise Unsupported(
-                f"the circuit cannot be decoded by matching: {_first(error)}",
+                f"the circuit cannot be decoded by matching: {why}",
                 hint="detectors must be deterministic without noise, and errors split into parts"
                 " that flip at most two of them; decoder=None with outputs='memory' gives the"
                 " events for a decoder of your own",
@@ -108,7 +108,13 @@ def sampled(
     detections = np.zeros(circuit.num_detectors, np.int64)
     flips = np.zeros(width, np.int64)
     kept: list[tuple[Bits, Bits, Bits]] = []
-    for events, flipped in _samples(circuit, shots, seed, control):
+    block = block_shots(circuit)
+    control.add_sweeps(-(-shots // block))
+    for own, wanted in blocks(shots, seed, 0, control, block):
+        # Always a full block: stim's random numbers depend on how many shots it makes.
+        sampler = circuit.compile_detector_sampler(seed=own)
+        events, flipped = sampler.sample(block, separate_observables=True, bit_packed=True)
+        events, flipped = events[:wanted], flipped[:wanted]
         predicted = np.zeros((len(events), 0), np.uint8)
         detections += _ones(events, detections.size)
         flips += _ones(flipped, width)
@@ -125,19 +131,6 @@ def sampled(
     return DetectionSamples(errors, wrong, detections, flips, *bits)
 
 
-def _samples(
-    circuit: stim.Circuit, shots: int, seed: int, control: RunControl
-) -> Iterator[tuple[Bits, Bits]]:
-    """Detection events and observable flips of each block's shots."""
-    block = block_shots(circuit)
-    control.add_sweeps(-(-shots // block))
-    for own, wanted in blocks(shots, seed, 0, control, block):
-        # Always a full block: stim's random numbers depend on how many shots it makes.
-        sampler = circuit.compile_detector_sampler(seed=own)
-        events, flips = sampler.sample(block, separate_observables=True, bit_packed=True)
-        yield events[:wanted], flips[:wanted]
-
-
 def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
     """Number of rows in which each bit is set: [width]. Eight columns are summed at once, in the
     bytes of a word, by groups of rows in which no byte overflows."""
@@ -152,8 +145,3 @@ def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
         by_group = sums.view(np.uint8).reshape(groups, width_bytes)
         ones[:, bit] = by_group.sum(axis=0, dtype=np.int64)
     return ones.reshape(-1)[:width]
-
-
-def _first(error: ValueError) -> str:
-    """First paragraph of stim's message."""
-    return " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]

@@ -177,7 +177,15 @@ class StabilizerEngine(outputs.EngineBase):
         layouts = plan_layouts(CARD, circuit, noise, options)
         if noise is None:
             return layouts
-        return _noisy_plan(circuit, noise, layouts, twirl=twirl)
+        clbits = measurements.noisy_layout(circuit, noise)
+        rows = circuit.table.rows[circuit.ops]
+        begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+        recorded = (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
+        qubits = {k: int(circuit.qubits[begins[k]]) for k in np.flatnonzero(recorded).tolist()}
+        flips = {k: recorded_flip(noise, qubit, twirl=twirl) for k, qubit in qubits.items()}
+        lines = NoiseLines(noise_lines(circuit, noise), flips)
+        readout = ReadoutStage.of(clbits, noise.readout)
+        return _NoisyPlan(clbits, layouts.state, lines, readout, twirl)
 
     def check(
         self, layouts: measurements.MeasurementLayouts, request: Request, options: RunOptions
@@ -212,26 +220,6 @@ class _NoisyPlan(measurements.MeasurementLayouts, frozen=True, eq=False):
     def memory_bytes(self) -> int:
         texts = sum(len(line) for lines in self.lines.after.values() for line in lines)
         return super().memory_bytes + texts
-
-
-def _noisy_plan(
-    circuit: Circuit, noise: NoiseProgram, layouts: measurements.MeasurementLayouts, *, twirl: bool
-) -> _NoisyPlan:
-    clbits = measurements.noisy_layout(circuit, noise)
-    rows = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
-    recorded = np.flatnonzero(
-        (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
-    ).tolist()
-    qubits = {k: int(circuit.qubits[begins[k]]) for k in recorded}
-    flips = {k: recorded_flip(noise, qubit, twirl=twirl) for k, qubit in qubits.items()}
-    return _NoisyPlan(
-        clbits,
-        layouts.state,
-        NoiseLines(noise_lines(circuit, noise), flips),
-        ReadoutStage.of(clbits, noise.readout),
-        twirl,
-    )
 
 
 class _StabilizerState(outputs.FinalState):

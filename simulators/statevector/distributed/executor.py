@@ -424,12 +424,23 @@ class DistributedExecutor:
         if share.fresh and not self._checkpointer.is_kept and int(plan.live[-1]) == everything:
             share.overwritten()  # other amplitudes are written before they are read or sent
         share.fresh = False
+        step = 1 if self._checkpointer.is_kept else max(1, _UNHEARD >> share.num_qubits)
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
         for stage in result.stages:
             self._agreement.meet()
             self._trade(share, stage)
             part = local_table(plan, stage, layout.num_local, share.rank)
-            self._sweep(share, part, floats, is_last=stage is result.stages[-1])
+            end = len(part.live)
+            for begin in range(0, end, step):  # with collective checks between them
+                if begin:
+                    self._agreement.meet()
+                stop = min(begin + step, end)
+                norms = stage is result.stages[-1] and stop == end
+                sweep_kernel.apply(
+                    self._sweeper, share, part, floats, first=begin, last=stop, norms=norms
+                )
+                if self._checkpointer.is_kept:
+                    self._checkpointer.sweep_done(share.amplitudes, share.layout.positions)
         settings, size = self._traffic, share.amplitudes.itemsize
         self._traffic = CommStats(
             settings.passes + len(plan.live),
@@ -452,25 +463,3 @@ class DistributedExecutor:
         alive = layout.placed(stage.alive)
         holds = not share.rank & ~(alive >> local)
         share.live = alive & ((1 << local) - 1) if holds else 0
-
-    def _sweep(
-        self,
-        share: qubit_layout.StateSlice,
-        part: SweepTable,
-        floats: NDArray[np.float64],
-        *,
-        is_last: bool,
-    ) -> None:
-        """Apply the passes of a leg, with collective checks between them."""
-        end, checkpointer = len(part.live), self._checkpointer
-        step = 1 if checkpointer.is_kept else max(1, _UNHEARD >> share.num_qubits)
-        for begin in range(0, end, step):
-            if begin:
-                self._agreement.meet()
-            stop = min(begin + step, end)
-            norms = is_last and stop == end
-            sweep_kernel.apply(
-                self._sweeper, share, part, floats, first=begin, last=stop, norms=norms
-            )
-            if checkpointer.is_kept:
-                checkpointer.sweep_done(share.amplitudes, share.layout.positions)

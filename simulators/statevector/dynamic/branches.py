@@ -232,10 +232,21 @@ class Projector:
         """Branches of outcome 1, then those of outcome 0, if they have rows."""
         probs = branches.ensemble.probs(branches.states, item.qubit)
         if branches.exact:
-            rows, outcomes, tags = self._weighted(branches, probs)
+            sums = probs.sum(axis=1, keepdims=True)
+            shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
+            ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
+            rows = np.concatenate((ones, zeros))
+            outcomes = np.arange(rows.size) < ones.size
+            tags = branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)]
             branch_of, records = branches.branch_of[rows], branches.records[rows]
         else:
-            outcomes = self._drawn(branches, probs, draw)
+            draws = np.empty(branches.shots_or_weights.size)
+            uniforms(*self._key, draw, branches.shots_or_weights, draws)
+            sums = probs.sum(axis=1)
+            limits = probs[:, 0].copy()  # a draw is less than the sum
+            limits[probs[:, 1] <= self._certain * sums] = np.inf
+            limits[probs[:, 0] <= self._certain * sums] = -np.inf
+            outcomes = draws * sums[branches.branch_of] >= limits[branches.branch_of]
             branch_of, records = branches.branch_of, branches.records
             tags = branches.shots_or_weights
         if isinstance(item, Measure):
@@ -248,20 +259,15 @@ class Projector:
         cell = branch_of + np.where(outcomes, 0, size)
         present = np.bincount(cell, minlength=2 * size) > 0
         number = np.cumsum(present) - 1
-        ones, zeros = np.flatnonzero(present[:size]), np.flatnonzero(present[size:])
-        states = self._project(item, branches, probs, ones, zeros)
+        states = self._project(item, branches, probs, present)
         return Branches(branches.ensemble, states, number[cell], records, tags)
 
     def _project(
-        self,
-        item: Measure | Reset,
-        branches: Branches,
-        probs: NDArray[np.float64],
-        ones: Numbers,
-        zeros: Numbers,
+        self, item: Measure | Reset, branches: Branches, probs: Tags, present: NDArray[np.bool_]
     ) -> Numbers:
-        """States of these branches with outcome 1 and of those with outcome 0."""
+        """States of the branches with outcome 1 and of those with outcome 0."""
         ensemble, states = branches.ensemble, branches.states
+        ones, zeros = (np.flatnonzero(half) for half in present.reshape(2, -1))
         move = isinstance(item, Reset) or item.clear
         both = np.zeros(len(branches), bool)
         both[zeros] = True
@@ -279,31 +285,6 @@ class Projector:
                 factors = 1.0 / np.sqrt(probs[which, outcome])
                 ensemble.project(states[which], target, projection, factors)
         return np.concatenate((into, states[zeros]))
-
-    def _weighted(
-        self, branches: Branches, probs: NDArray[np.float64]
-    ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
-        """Rows of an exact run, their outcomes (True: 1), and their weights."""
-        sums = probs.sum(axis=1, keepdims=True)
-        shares = np.where(probs > self._certain * sums, probs / sums, 0.0)[branches.branch_of]
-        ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
-        rows = np.concatenate((ones, zeros))
-        outcomes = np.arange(rows.size) < ones.size
-        weights = branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)]
-        return rows, outcomes, weights
-
-    def _drawn(
-        self, branches: Branches, probs: NDArray[np.float64], draw: int
-    ) -> NDArray[np.bool_]:
-        """Outcome of each shot, bool: True for 1."""
-        draws = np.empty(branches.shots_or_weights.size)
-        uniforms(*self._key, draw, branches.shots_or_weights, draws)
-        sums = probs.sum(axis=1)
-        limits = probs[:, 0].copy()  # a draw is less than the sum
-        limits[probs[:, 1] <= self._certain * sums] = np.inf
-        limits[probs[:, 0] <= self._certain * sums] = -np.inf
-        result: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
-        return result
 
 
 # Ensemble of one state for each branch of a dynamic circuit: any width and any backend.

@@ -82,20 +82,16 @@ def sliced_indices(sets: PathSets, output: int, width: int, least: int) -> Itera
         candidates = large & ~sliced & ~output
         if not candidates:
             return
-        bit = _best(sets, sliced, candidates)
+        # The candidate that leaves the fewest operations if it is sliced, too: that whose steps
+        # have the most, because slicing halves a step with the index and repeats all steps twice.
+        shared = Counter(dict.fromkeys(_bits(candidates), 0))
+        for step in sets.involved:
+            operations = 1 << (step & ~sliced).bit_count()
+            for bit in _bits(step & candidates):
+                shared[bit] += operations
+        bit = min(shared, key=lambda bit: (-shared[bit], bit))
         yield bit
         sliced |= bit
-
-
-def _best(sets: PathSets, sliced: int, candidates: int) -> int:
-    """The candidate that leaves the fewest operations if it is sliced, too: that whose steps have
-    the most, because slicing halves a step with the index and repeats all steps twice."""
-    shared = Counter(dict.fromkeys(_bits(candidates), 0))
-    for step in sets.involved:
-        operations = 1 << (step & ~sliced).bit_count()
-        for bit in _bits(step & candidates):
-            shared[bit] += operations
-    return min(shared, key=lambda bit: (-shared[bit], bit))
 
 
 def _mask(indices: Iterable[int]) -> int:
@@ -463,7 +459,10 @@ class Contractor:
         except MemoryError as error:
             failed = error
         if self._stop.agree(failed=failed is not None):  # all ranks raise, or none
-            raise _no_memory(self._limits.width) from failed
+            raise OutOfMemory(
+                f"no memory for slices whose largest tensor has 2^{self._limits.width} values",
+                hint="lower the option width",
+            ) from failed
         if self._comm is None:
             return total
         summed = np.empty_like(total)
@@ -495,13 +494,6 @@ def _too_many_slices(limits: ContractionLimits, width: int, sliced: int) -> OutO
         f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes at"
         f" least 2^{sliced} slices, and at most {limits.slices} are allowed",
         hint="raise the options width or slices, or engine='mps', which truncates",
-    )
-
-
-def _no_memory(width: int) -> OutOfMemory:
-    return OutOfMemory(
-        f"no memory for slices whose largest tensor has 2^{width} values",
-        hint="lower the option width",
     )
 
 

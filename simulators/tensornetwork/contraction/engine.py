@@ -54,7 +54,9 @@ def chosen_amplitudes(state: net.StateNetwork, bits: Bits, contractor: Contracto
     if not nodes:
         values = np.full(len(rows), float(contractor.owns(0)), contractor.dtype)
     elif len(varying) <= _OPEN_QUBITS and 1 << len(varying) <= _OPEN_SHARE * len(rows):
-        values = _opened(nodes, varying, rows, contractor)
+        table = contractor.contract(nodes, tuple(varying))
+        picked = table[tuple(rows[:, q] for q in varying.values())]
+        values = picked if varying else np.full(len(rows), table)
     else:
         values = _batched(nodes, varying, rows, contractor)
     result[possible] = values * np.asarray(scalar * state.scalar, result.dtype)
@@ -70,15 +72,6 @@ def _simplified(nodes: list[net.NetworkTensor]) -> tuple[list[net.NetworkTensor]
         else:
             scalar *= complex(node.array)
     return kept, scalar
-
-
-def _opened(
-    nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
-) -> Amplitudes:
-    """Amplitudes of all values of the varying qubits, by one contraction, and those of the rows."""
-    table = contractor.contract(nodes, tuple(varying))
-    picked: Amplitudes = table[tuple(rows[:, q] for q in varying.values())]
-    return np.full(len(rows), table) if not varying else picked
 
 
 def _batched(
