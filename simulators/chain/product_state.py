@@ -142,27 +142,20 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         step = max(1, _VALUES_AT_ONCE // self.bond)
         for first in range(0, len(bits), step):
             part = order[first : first + step]
-            result[part] = self._walked(columns[:, part], control)
+            begins = np.zeros(part.size, bool)  # strings that differ from the one before
+            begins[0] = True
+            vectors = np.ones((1, 1), result.dtype)
+            for tensor, column in zip(self.tensors, columns[:, part], strict=True):
+                control.check()
+                before = np.cumsum(begins) - 1
+                begins[1:] |= column[1:] != column[:-1]
+                heads = np.flatnonzero(begins)
+                both = np.tensordot(vectors, tensor, (1, 0))
+                vectors = both[before[heads], column[heads]]
+            result[part] = vectors[np.cumsum(begins) - 1, 0]
         norm = np.sqrt(self._environments(control)[1][0].ravel()[0].real)
         result *= np.asarray(self.phase / norm, result.dtype)
         return result
-
-    def _walked(
-        self, columns: NDArray[np.uint8], control: RunControl
-    ) -> NDArray[np.complexfloating]:
-        """Products of the tensors for sorted bit strings: `columns` uint8 [sites, strings]."""
-        begins = np.zeros(columns.shape[1], bool)  # strings that differ from the one before
-        begins[0] = True
-        vectors = np.ones((1, 1), self.tensors[0].dtype if self.tensors else complex)
-        for tensor, column in zip(self.tensors, columns, strict=True):
-            control.check()
-            before = np.cumsum(begins) - 1
-            begins[1:] |= column[1:] != column[:-1]
-            heads = np.flatnonzero(begins)
-            both = np.tensordot(vectors, tensor, (1, 0))
-            vectors = both[before[heads], column[heads]]
-        amplitudes: NDArray[np.complexfloating] = vectors[np.cumsum(begins) - 1, 0]
-        return amplitudes
 
     def state(self) -> NDArray[np.complexfloating]:
         """All amplitudes, normalised: [2**qubits], qubit 0 the lowest bit."""

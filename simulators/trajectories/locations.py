@@ -244,7 +244,11 @@ def build(
     ]
     expanded, fresh = _expanded(circuit, unitaries)
     distinct, form_of = _distinct(forms)
-    weights = _weights(distinct)  # [forms, kinds]: kind 0 is the identity, the last one the rest
+    # [forms, kinds]: probability of each error; kind 0 is the identity, the last one the rest.
+    weights = np.zeros((len(distinct), _KINDS))
+    for row, form in zip(weights, distinct, strict=True):
+        row[1 : form.probabilities.size] = form.probabilities[1:]
+        row[-1] = form.rest_weight
     sets = np.full(len(distinct), noise_table.PAULI)
     drawn = np.flatnonzero(weights[:, -1])
     sets[drawn] = np.arange(drawn.size)
@@ -261,7 +265,11 @@ def build(
     firsts = np.cumsum(counts[mine]) - counts[mine]
     which = np.repeat(np.arange(mine.size), counts[mine])  # location of each insert
     each = np.arange(which.size) - firsts[which] + begins[mine][which]  # error of its form
-    lines = _lines(terms)
+    rows = [
+        (term.after, term.qubits[0], term.qubits[1] if len(term.qubits) > 1 else -1, term.number)
+        for term in terms
+    ]
+    lines = np.array(rows, np.int64).reshape(-1, 4)  # operation, qubits (-1: none), number
     # A unitary part is now an operation, and errors follow that of their own term.
     is_turned = np.array([form.unitary is not None for form in forms], np.bool_)
     lines[:, 0] += np.cumsum(is_turned)
@@ -290,24 +298,6 @@ def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int
             results.append(form)
         of[k] = number
     return results, of
-
-
-def _weights(forms: list[NormalForm]) -> NDArray[np.float64]:
-    """Probability of each error: [forms, _KINDS]."""
-    result = np.zeros((len(forms), _KINDS))
-    for row, form in zip(result, forms, strict=True):
-        row[1 : form.probabilities.size] = form.probabilities[1:]
-        row[-1] = form.rest_weight
-    return result
-
-
-def _lines(terms: list[ComposedChannels]) -> NDArray[np.int64]:
-    """Operation, qubits (-1: none) and number of each term: int64 [terms, 4]."""
-    rows = [
-        (term.after, term.qubits[0], term.qubits[1] if len(term.qubits) > 1 else -1, term.number)
-        for term in terms
-    ]
-    return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def _table(

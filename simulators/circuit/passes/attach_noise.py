@@ -274,9 +274,25 @@ class _CircuitNoise:
             groups.append(self._waits(result.idle_after, result.idle_qubit, result.idle_ns))
             if self._model.crosstalk_pairs:
                 groups.append(self._crosstalk(result))
-        locations, used = self._ordered(groups, irregular)
+        located, registry = self._located, self._registry
+        room = len(located) + len(irregular) + sum(group[1].size for group in groups)
+        rows = np.empty((room, 4), np.int64)
+        first, *others = groups
+        count = noise_locations.append_locations(*first, rows, 0)
+        for part in (located, irregular):
+            rows[count : count + len(part)] = part
+            count += len(part)
+        for group in others:
+            count = noise_locations.append_locations(*group, rows, count)
+        locations = np.empty((count, 4), np.int64)  # in order of their action
+        used = np.empty(min(count, len(registry.channels)), np.int64)
+        begins = np.zeros(self._circuit.ops.size + 2, np.int64)
+        number = noise_locations.order_locations(
+            rows[:count], begins, registry.marks, used, locations
+        )
         digest = _digest(self._circuit, self._model, self._method, delays.tobytes())
-        return _assembled(self._registry, digest, locations, used, self._readout(), duration_ns)
+        readout = self._readout()
+        return _assembled(registry, digest, locations, used[:number], readout, duration_ns)
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
         """Channels after operations on one and two qubits, and the remaining operations."""
@@ -304,28 +320,6 @@ class _CircuitNoise:
             if not absent and written <= room:
                 return locations[:written], irregular[:other]
             room = max(room, written)
-
-    def _ordered(
-        self, groups: list[_Group], irregular: _Locations
-    ) -> tuple[_Locations, NDArray[np.int64]]:
-        """Locations in order of their action, and their channels."""
-        located, registry = self._located, self._registry
-        room = len(located) + len(irregular) + sum(group[1].size for group in groups)
-        rows = np.empty((room, 4), np.int64)
-        first, *others = groups
-        count = noise_locations.append_locations(*first, rows, 0)
-        for part in (located, irregular):
-            rows[count : count + len(part)] = part
-            count += len(part)
-        for group in others:
-            count = noise_locations.append_locations(*group, rows, count)
-        ordered = np.empty((count, 4), np.int64)
-        used = np.empty(min(count, len(registry.channels)), np.int64)
-        begins = np.zeros(self._circuit.ops.size + 2, np.int64)
-        number = noise_locations.order_locations(
-            rows[:count], begins, registry.marks, used, ordered
-        )
-        return ordered, used[:number]
 
     def _irregular_locations(self) -> _Locations:
         """Channels after the operations without an entry, whose durations are stored."""

@@ -287,9 +287,29 @@ class PlainLocator:
     ) -> PlainLocations | None:
         """Locations of an admissible circuit without blocks and delays, for a model with idle
         noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout error."""
-        ending = _GIVEN_UP if circuit.ops.size > _MAX_OPERATIONS else _LACKING
+        ending: int = _GIVEN_UP if circuit.ops.size > _MAX_OPERATIONS else _LACKING
         while ending == _LACKING:
-            ending, used = self._call(circuit, method, misread)
+            registry, size = self._registry, circuit.ops.size
+            pairs = registry.coupled(circuit.num_qubits)
+            wires, qubits = circuit.qubits.size, circuit.num_qubits
+            pieces = wires * pairs.max_degree + len(pairs.ends)
+            need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
+            need += 2 * qubits + circuit.num_clbits + size
+            if need > self._scratch.size:
+                self._scratch = simd.aligned(2 * need)
+            room = _CHANNELS_EACH * size + size + wires + 2 * qubits + pieces
+            if room > self._rows.shape[1]:
+                self._rows = np.empty((2, 2 * room, 4), np.int64)
+            used = np.empty(registry.marks.size, np.int64)
+            ending = _plain_locations(
+                circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
+                register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
+                registry.entries, registry.durations_ns, registry.begins, registry.lengths,
+                registry.rows, registry.known_preparations, registry.idle.keys,
+                registry.crosstalk.keys, pairs.ends, pairs.begins, pairs.mine, registry.marks,
+                misread, circuit.num_clbits, int(method == "alap"), pieces, self._scratch,
+                *self._rows, used, self._found, self._total,
+            )  # fmt: skip
             if ending == _LACKING:
                 self._learn(circuit, self._rows[1, : self._found[0]])
         if ending == _GIVEN_UP:
@@ -302,33 +322,6 @@ class PlainLocator:
             measured > 0,
             wrong > 0,
         )
-
-    def _call(
-        self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
-    ) -> tuple[int, NDArray[np.int64]]:
-        """Call the kernel; return its end code and the channels that it used."""
-        registry, size = self._registry, circuit.ops.size
-        pairs = registry.coupled(circuit.num_qubits)
-        wires, qubits = circuit.qubits.size, circuit.num_qubits
-        pieces = wires * pairs.max_degree + len(pairs.ends)
-        need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
-        need += 2 * qubits + circuit.num_clbits + size
-        if need > self._scratch.size:
-            self._scratch = simd.aligned(2 * need)
-        room = _CHANNELS_EACH * size + size + wires + 2 * qubits + pieces
-        if room > self._rows.shape[1]:
-            self._rows = np.empty((2, 2 * room, 4), np.int64)
-        used = np.empty(registry.marks.size, np.int64)
-        ending: int = _plain_locations(
-            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
-            register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
-            registry.entries, registry.durations_ns, registry.begins, registry.lengths,
-            registry.rows, registry.known_preparations, registry.idle.keys, registry.crosstalk.keys,
-            pairs.ends, pairs.begins, pairs.mine, registry.marks, misread, circuit.num_clbits,
-            int(method == "alap"), pieces, self._scratch, *self._rows, used, self._found,
-            self._total,
-        )  # fmt: skip
-        return ending, used
 
     def _learn(self, circuit: Circuit, lacking: NDArray[np.int64]) -> None:
         """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of

@@ -270,8 +270,20 @@ class _Candidate:
         legs: list[RemapStage] = []
         visited = sent = sent_by_all = 0
         for number, tile in enumerate(self._tiles):
-            moved = self._relabel(number, tile)
-            pairs = self._demanded(number, tile, extra)
+            # Wires that have never been 1 are relabelled, which costs nothing: the last needed ones
+            # become global.
+            idle = [w for w in self._abroad() if not self._alive >> w & 1]
+            never = ~self._alive & -(1 << BLOCK_QUBITS)
+            free = [w for w in self._leaving(number, tile) if never >> w & 1]
+            moved = self._better(number, tile, idle, free, len(idle))
+            for remote, local in moved:
+                self._swap(remote, local)
+            abroad = self._abroad()
+            pairs: tuple[Pair, ...] = ()
+            wanted = sum(tile >> wire & 1 for wire in abroad)
+            if wanted:  # and further exchanges that are worth doing with those that are needed
+                free = self._leaving(number, tile)
+                pairs = self._better(number, tile, abroad, free, wanted + extra)
             if eager and not pairs:
                 pairs = self._shared_out(number, tile)
             max_sent, all_ = communication_volume(pairs, self._wires, self._alive, self._num_local)
@@ -284,27 +296,8 @@ class _Candidate:
             else:
                 legs[-1] = msgspec.structs.replace(legs[-1], last=number + 1)
             self._alive = self._lives[number]
-            visited += 1 << self._local(self._alive)
+            visited += 1 << sum(self._positions[w] < self._num_local for w in bits(self._alive))
         return CommSchedule(self._num_local, tuple(legs), visited, sent, sent_by_all)
-
-    def _relabel(self, number: int, tile: int) -> bool:
-        """Relabel wires that have never been 1, which costs nothing: the last needed ones become
-        global."""
-        idle = [w for w in self._abroad() if not self._alive >> w & 1]
-        never = ~self._alive & -(1 << BLOCK_QUBITS)
-        free = [w for w in self._leaving(number, tile) if never >> w & 1]
-        pairs = self._better(number, tile, idle, free, len(idle))
-        for remote, local in pairs:
-            self._swap(remote, local)
-        return bool(pairs)
-
-    def _demanded(self, number: int, tile: int, extra: int) -> tuple[Pair, ...]:
-        """Exchanges that a sweep needs, and further ones that are worth doing with them."""
-        abroad = self._abroad()
-        wanted = sum(tile >> wire & 1 for wire in abroad)
-        if not wanted:
-            return ()
-        return self._better(number, tile, abroad, self._leaving(number, tile), wanted + extra)
 
     def _shared_out(self, number: int, tile: int) -> tuple[Pair, ...]:
         """Exchanges of bits of the rank number that have never been 1 for wires that have."""
@@ -335,13 +328,7 @@ class _Candidate:
             for wire in self._wires[: self._num_local]
             if wire >= LANE_WIRES and not tile >> wire & 1
         ]
-        free.sort(
-            key=lambda wire: (
-                wire < BLOCK_QUBITS,
-                -self._next(wire, number),
-                -self._positions[wire],
-            )
-        )
+        free.sort(key=lambda w: (w < BLOCK_QUBITS, -self._next(w, number), -self._positions[w]))
         return free
 
     def _abroad(self) -> list[int]:
@@ -352,9 +339,6 @@ class _Candidate:
         uses = self._uses[wire]
         at = bisect_left(uses, number)
         return uses[at] if at < len(uses) else len(self._tiles)
-
-    def _local(self, wires: int) -> int:
-        return sum(self._positions[wire] < self._num_local for wire in bits(wires))
 
     def _swap(self, a: int, b: int) -> None:
         wires = self._wires

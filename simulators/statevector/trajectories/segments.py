@@ -234,7 +234,24 @@ class _Site(msgspec.Struct, frozen=True):
 
 def divide(circuit: Circuit, inserts: noise_table.NoiseTable, width: int) -> Segments:
     """Divide a circuit into segments. `width`: wires of a tile."""
-    sites, behind = _sites(circuit, inserts)
+    # Operations in order. If the inserts after an operation touch further qubits, a place follows
+    # that needs all of these together; its position is computed later.
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+    touched: dict[int, int] = {}
+    after_ops, supports = inserts.table[:, noise_table.AFTER_OP].tolist(), inserts.supports.tolist()
+    for after, support in zip(after_ops, supports, strict=True):
+        touched[after] = touched.get(after, 0) | support
+    sites = [_Site(-1, touched[-1])] if -1 in touched else []
+    behind = dict.fromkeys([-1], 0)
+    for k, (code, count, _, _) in enumerate(rows.tolist()):
+        qubits = circuit.qubits[begins[k] : begins[k] + count].tolist()
+        wires = 0 if code in _IDLE else sum(1 << q for q in qubits)
+        moves = sum(1 << q for q in _moved(code, qubits))
+        sites.append(_Site(k, wires, moves, code == UNITARY and count > MOST_QUBITS))
+        if touched.get(k, 0) & ~wires:
+            sites.append(_Site(-1, touched[k], after=k))
+            behind[k] = 0
     order: list[int] = []
     bounds = [0]
     lanes = (1 << LANE_WIRES) - 1
@@ -263,28 +280,6 @@ def divide(circuit: Circuit, inserts: noise_table.NoiseTable, width: int) -> Seg
         np.array(bounds, np.int64),
         np.array([*place_at, len(order)], np.int64),
     )
-
-
-def _sites(circuit: Circuit, inserts: noise_table.NoiseTable) -> tuple[list[_Site], dict[int, int]]:
-    """Operations in order. If the inserts after an operation touch further qubits, a place follows
-    that needs all of these together; its position is computed later."""
-    rows = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
-    touched: dict[int, int] = {}
-    after_ops, supports = inserts.table[:, noise_table.AFTER_OP].tolist(), inserts.supports.tolist()
-    for after, support in zip(after_ops, supports, strict=True):
-        touched[after] = touched.get(after, 0) | support
-    sites = [_Site(-1, touched[-1])] if -1 in touched else []
-    behind = dict.fromkeys([-1], 0)
-    for k, (code, count, _, _) in enumerate(rows.tolist()):
-        qubits = circuit.qubits[begins[k] : begins[k] + count].tolist()
-        wires = 0 if code in _IDLE else sum(1 << q for q in qubits)
-        moves = sum(1 << q for q in _moved(code, qubits))
-        sites.append(_Site(k, wires, moves, code == UNITARY and count > MOST_QUBITS))
-        if touched.get(k, 0) & ~wires:
-            sites.append(_Site(-1, touched[k], after=k))
-            behind[k] = 0
-    return sites, behind
 
 
 def _moved(code: int, qubits: list[int]) -> set[int]:
