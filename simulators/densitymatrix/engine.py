@@ -169,10 +169,7 @@ class DensityMatrixEngine:
         part = plan.part(circuit, request)
         requests.check_width(CARD, part.width)
         if isinstance(part, PlainPart) and fits(part, request.outputs):
-            counted = [
-                plain_counts(part, row.params, request.shots, row.key, control) for row in rows
-            ]
-            return EngineResult.joined(counted)
+            return EngineResult.joined([plain_counts(part, row) for row in rows])
         own = part.request(request, circuit.num_qubits)
         results = []
         with ThreadPool(options.threads, control) as pool:

@@ -33,8 +33,9 @@ from simulators.densitymatrix.fusion import (
     tiles,
 )
 from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
-from simulators.engine import SAMPLED, BindingResult, Request, RunControl
+from simulators.engine import SAMPLED, BindingResult, Request
 from simulators.execution.readout import ReadoutStage, flip_records
+from simulators.execution.requests import BindingRun
 
 # Part of a circuit for counts, in one kernel call.
 #
@@ -245,15 +246,9 @@ def fits(part: PlainPart, outputs: tuple[str, ...]) -> bool:
     return few and outputs == ("counts",)
 
 
-def plain_counts(
-    part: PlainPart,
-    params: NDArray[np.float64],
-    shots: int,
-    key: tuple[int, int],
-    control: RunControl,
-) -> BindingResult:
-    """Counts of one binding. `params`: of the whole circuit; `key`: seed and binding. Raises
-    Stopped."""
+def plain_counts(part: PlainPart, run: BindingRun) -> BindingResult:
+    """Counts of one binding; `run`: of the whole circuit. Raises Stopped."""
+    shots = run.request.shots
     items, source = part.items, part.layouts.clbits.source
     readout = _EXACT if part.readout is None else part.readout
     width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
@@ -262,14 +257,14 @@ def plain_counts(
     num_reals += 2 * (1 << width) + cells
     values, tallies = np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32)
     count = _count(
-        items, params, fixed_gates().blocks.reshape(-1), part.facts.all_matrices.reshape(-1),
+        items, run.params, fixed_gates().blocks.reshape(-1), part.facts.all_matrices.reshape(-1),
         width, part.num_qubits, cells, tiles(width), source, readout.draws, readout.begins,
-        readout.clbits, readout.table_begins, readout.tables, readout.bounds, *key, shots,
+        readout.clbits, readout.table_begins, readout.tables, readout.bounds, *run.key, shots,
         np.empty(32, np.complex128), np.empty(8 * num_reals, np.uint8),
         np.empty((outcomes, 1), np.uint64), np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64),
-        values, tallies, control.flag,
+        values, tallies, run.control.flag,
     )  # fmt: skip
-    control.check()
+    run.control.check()
     size = outcome_width(source.size)
     return BindingResult(
         size, values[:count].astype(f"<u{size}").tobytes(), tallies[:count].tobytes()

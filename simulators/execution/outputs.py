@@ -349,6 +349,7 @@ class EngineBase(abc.ABC):
     """Engine that overrides `final_state`, and `check` for what its card cannot tell."""
 
     card: EngineCard
+    is_root: bool = True  # False: the results are those of another rank
 
     @property
     def name(self) -> str:
@@ -382,7 +383,7 @@ class EngineBase(abc.ABC):
             state = self.final_state(run)
             results.append(collect(state, layouts, request, key, state.readout))
             self.check_stop(control)
-        return engine.EngineResult.joined(results)
+        return engine.EngineResult.joined(results) if self.is_root else None  # type: ignore[return-value]
 
     def check(  # noqa: B027  # most engines refuse nothing more
         self, layouts: MeasurementLayouts, request: engine.Request, options: engine.RunOptions

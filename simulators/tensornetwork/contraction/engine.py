@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSupport, light_cone
-from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
+from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.sampling import Distribution, select_bits, uniforms
@@ -225,21 +224,8 @@ class ContractionEngine(outputs.EngineBase):
 
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
+        self.is_root = self._comm is None or not self._comm.Get_rank()
         self._paths = contraction.PathCache()
-
-    def run(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        request: Request,
-        options: RunOptions,
-        control: RunControl,
-    ) -> EngineResult:
-        """See `engine.Engine`; over ranks see `engine.DistributedEngine`."""
-        result = super().run(plan, circuit, request, options, control)
-        if self._comm is not None and self._comm.Get_rank():
-            return None  # type: ignore[return-value]  # in all ranks but the first
-        return result
 
     def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
         """Raises Unsupported for a share that does not exist, and for outputs that are no sums over
