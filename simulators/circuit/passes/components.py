@@ -107,7 +107,10 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
         return UNREDUCED
     parts: tuple[NDArray[np.int64], ...] = (cone.qubits,)
     places = np.zeros(circuit.ops.size, np.int64)
-    if several and not _must_stay_together(circuit, asked):
+    # Samples of Pauli strings need the states of each shot, which are known part by part only.
+    if several and not (
+        asked.together or (asked.levels and measurement_layout(circuit, keep=True).branching)
+    ):
         parts = _packed(roots, parts[0])
         if len(parts) > 1:  # operations without qubits, such as a store, belong to the first part
             number = np.zeros(max(roots.max(), of_operations.max(initial=0)) + 1, np.int64)
@@ -125,14 +128,6 @@ def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
         extract_part(circuit, partition.kept & (partition.places == n), part)
         for n, part in enumerate(partition.parts)
     )
-
-
-def _must_stay_together(circuit: Circuit, asked: OutputSupport) -> bool:
-    """Return whether the outputs need a joint state. Samples of Pauli strings need the states of
-    each shot, which are known part by part only."""
-    if asked.together:
-        return True
-    return bool(asked.levels) and measurement_layout(circuit, keep=True).branching
 
 
 def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

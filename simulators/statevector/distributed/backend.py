@@ -121,7 +121,8 @@ def whole_distribution(
 ) -> NDArray[np.float64]:
     """Probability of each value of these qubits, in the first rank: float64 [2**qubits]; empty in
     the others. `mine`: of a rank's slice, for the local ones of the qubits."""
-    local = local_wires(share, wires)
+    local, positions = local_wires(share, wires), share.layout.positions
+    remote = [(k, positions[wire] - share.num_qubits) for k, wire in enumerate(wires.tolist())]
     table = np.zeros(1 << wires.size if agreement.rank == 0 else 0)
     buffer = np.empty(min(_MOST, mine.size))
     places = np.arange(buffer.size)
@@ -135,7 +136,7 @@ def whole_distribution(
             if rank:
                 agreement.comm.Recv(buffer, rank)
                 part = buffer
-            base = _constant(share, wires, rank)
+            base = sum(1 << k for k, bit in remote if bit >= 0 and rank >> bit & 1)
             table[base | _spread(places + at, local)] += part
     return table
 
@@ -143,16 +144,6 @@ def whole_distribution(
 def local_wires(share: Slice, wires: NDArray[np.int64]) -> list[int]:
     positions = share.layout.positions
     return [k for k, wire in enumerate(wires.tolist()) if positions[wire] < share.num_qubits]
-
-
-def _constant(share: Slice, wires: NDArray[np.int64], rank: int) -> int:
-    """Bits of a value that are given by the rank number."""
-    result = 0
-    for k, wire in enumerate(wires.tolist()):
-        bit = share.layout.positions[wire] - share.num_qubits
-        if bit >= 0 and rank >> bit & 1:
-            result |= 1 << k
-    return result
 
 
 def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:

@@ -316,9 +316,7 @@ class StackedStates:
     def copied(self, ordinals: Numbers) -> Numbers:
         result = self._new(ordinals.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
-        step = max(
-            1, _COPIED >> self._num_qubits
-        )  # what is taken out is a copy before it is put in
+        step = max(1, _COPIED >> self._num_qubits)  # a part is copied before it is put in
         for first in range(0, ordinals.size, step):
             part = slice(first, first + step)
             table[result[part]] = table[ordinals[part]]
