@@ -159,7 +159,11 @@ class StatevectorCost(msgspec.Struct, frozen=True):
                 + ask.shots * _NOISE_SHOT_S
             )
         sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
-        sweep += self._exchanges_s(profile, ask, gates) * threads
+        # Half of each share for every qubit that is divided among ranks, from time to time.
+        divided = ask.ranks.bit_length() - 1
+        share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
+        exchanges_s = divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
+        sweep += exchanges_s * threads
         if "gradient" in ask.outputs:  # two states go back, gate by gate
             sweep += 2 * gates * _AMPLITUDE_S * 2.0**profile.num_qubits
         if profile.mid_circuit and self.shot_s:
@@ -179,13 +183,6 @@ class StatevectorCost(msgspec.Struct, frozen=True):
             return (gates + 2) * _AMPLITUDE_S
         result = _PASSED_S + gates * _PASSED_GATE_S
         return result if ask.precision == "double" else 0.5 * result
-
-    def _exchanges_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
-        """Time of exchanges: half of each share for every qubit that is divided among ranks, from
-        time to time."""
-        divided = ask.ranks.bit_length() - 1
-        share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
-        return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
 
 
 def _way_back(profile: Profile, ask: CostQuery) -> int:

@@ -58,7 +58,9 @@ def mps_operations(profile: Profile) -> float:
     sites, trial = _SITE * profile.num_qubits, profile.trial
     bits = AUTO_BITS if profile.bond_bits < 0 else min(profile.bond_bits, AUTO_BITS)
     growing = max(1.0, math.log(8.0) * bits)  # mean during the growth, not the end
-    bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits / growing)
+    gates = profile.gates_2q + profile.gates_many
+    hops = float(gates * max(1, 2 * profile.longest - 1))  # distant qubits go there and back
+    bound = sites + hops * (_CALL + _SPLIT * 8.0**bits / growing)
     if profile.mid_circuit:
         return bound * min(_ROWS, 2.0 ** min(20, profile.measurements + profile.resets))
     if trial is None or not trial.part:
@@ -88,12 +90,6 @@ def trial_operations(profile: Profile, width: int) -> int:
         return 0
     limit = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
     return limit if limit >= _LEAST_TRIAL else 0
-
-
-def _hops(profile: Profile) -> float:
-    """Gates on neighbours; distant qubits are swapped there and back."""
-    gates = profile.gates_2q + profile.gates_many
-    return float(gates * max(1, 2 * profile.longest - 1))
 
 
 def _is_known(profile: Profile) -> bool:

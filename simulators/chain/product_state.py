@@ -77,7 +77,8 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
                 low, weight = np.zeros(len(vectors)), np.ones(len(vectors))
             left, _, right = tensor.shape
             both = (vectors @ tensor.reshape(left, 2 * right)).reshape(-1, 2, right)
-            probs = _norms(both)
+            flat = np.ascontiguousarray(both).view(both.real.dtype)
+            probs = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
             total = probs[:, 0] + probs[:, 1]
             share = weight * (probs[:, 0] / total)
             edge = low + share
@@ -195,13 +196,6 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
             half = np.tensordot(tensor, rights[-1], (2, 1))  # [l, p, r*]
             rights.append(np.tensordot(tensor.conj(), half, ((1, 2), (1, 2))))
         return lefts, rights[::-1]
-
-
-def _norms(both: Tensor) -> NDArray[np.float64]:
-    """Squared norm |v|^2 of each vector of [n, 2, right]: float64 [n, 2]."""
-    flat = np.ascontiguousarray(both).view(both.real.dtype)
-    result: NDArray[np.float64] = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
-    return result
 
 
 def _carry(left: Tensor, tensor: Tensor, pauli: NDArray[np.complex128] | None) -> Tensor:

@@ -67,7 +67,16 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
     or until the remaining gates, which are no denser than the applied ones, are expected to stay
     far within the limits."""
     order = chain_order(circuit) or tuple(range(circuit.num_qubits - 1, -1, -1))
-    progress = _Progress(_GATE * _gates_and_swaps(circuit, order))
+    # Gates, and the swaps of neighbours that bring distant qubits together and back; a gate on more
+    # than two qubits counts those of its first and its last qubit for all but one.
+    rows = circuit.table.rows[circuit.ops]
+    counts = np.where(rows[:, 0] >= UNITARY, rows[:, 1], 0).astype(np.int64)
+    begins = np.cumsum(rows[:, 1], dtype=np.int64) - rows[:, 1]
+    sites = np.array(order, np.int64)[circuit.qubits]
+    several = counts >= 2
+    far = np.abs(sites[begins[several]] - sites[begins[several] + counts[several] - 1])
+    swaps = 2 * (counts[several] - 1) * np.maximum(0, far - 1)
+    progress = _Progress(_GATE * int(circuit.ops.size + swaps.sum()))
     if progress.spent > limits.operations:
         return ChainTrial(1, False, 0.0, progress.spent)
     layers = gate_blocks(circuit, _parameters(circuit), order).layers
@@ -87,19 +96,6 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
         chain.apply_layer(layer, control)
         progress.applied += len(layer)
     return _ended(chain, chain.widest <= limits.bond, 1.0, progress.spent)
-
-
-def _gates_and_swaps(circuit: Circuit, order: tuple[int, ...]) -> int:
-    """Number of gates, and of the swaps of neighbours that bring distant qubits together and back;
-    a gate on more than two qubits counts those of its first and its last qubit for all but one."""
-    rows = circuit.table.rows[circuit.ops]
-    counts = np.where(rows[:, 0] >= UNITARY, rows[:, 1], 0).astype(np.int64)
-    begins = np.cumsum(rows[:, 1], dtype=np.int64) - rows[:, 1]
-    sites = np.array(order, np.int64)[circuit.qubits]
-    several = counts >= 2
-    far = np.abs(sites[begins[several]] - sites[begins[several] + counts[several] - 1])
-    swaps = 2 * (counts[several] - 1) * np.maximum(0, far - 1)
-    return int(circuit.ops.size + swaps.sum())
 
 
 def _ended(chain: RightCanonicalChain, done: bool, part: float, operations: int) -> ChainTrial:

@@ -281,11 +281,6 @@ class SweepProgram(msgspec.Struct, frozen=True, eq=False):
             1 << self.width, tables
         )
 
-    @property
-    def memory_bytes(self) -> int:
-        pass_bytes = sum(each.code.nbytes for each in self.passes)
-        return pass_bytes + self.taken.nbytes + self.terms.nbytes
-
 
 def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
     low = LOW_PLACES[precision]

@@ -88,7 +88,15 @@ class CombinedRun(FinalState):
             if group:
                 records |= run.records(group)
             if "expectation" in asked:
-                means *= _means(run, strings)
+                place: dict[tuple[int, int], list[int]] = {}  # most strings act on few components
+                for number, string in enumerate(strings):
+                    if string != (0, 0):
+                        place.setdefault(string, []).append(number)
+                values = run.expectations(list(place)).tolist() if place else []
+                own = np.ones(len(strings))
+                for value, indices in zip(values, place.values(), strict=True):
+                    own[indices] = value
+                means *= own
             if "probabilities" in asked:
                 distribution = self._product(distribution, run.distribution())
             self._remarks[run.remark] = None
@@ -124,21 +132,6 @@ class _Joint(NamedTuple):
     records: NDArray[np.uint64]  # of the first group of shots
     distribution: Distribution
     means: NDArray[np.float64]
-
-
-def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
-    """Expectation value of each string; most strings act on few components."""
-    place: dict[tuple[int, int], list[int]] = {}
-    for number, string in enumerate(strings):
-        if string != (0, 0):
-            place.setdefault(string, []).append(number)
-    entry = np.ones(len(strings))
-    if place:
-        for value, indices in zip(
-            run.expectations(list(place)).tolist(), place.values(), strict=True
-        ):
-            entry[indices] = value
-    return entry
 
 
 # Rows of a request on the general path, on any backend of states.

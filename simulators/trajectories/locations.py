@@ -243,7 +243,14 @@ def build(
         if form.unitary is not None
     ]
     expanded, fresh = _expanded(circuit, unitaries)
-    distinct, form_of = _distinct(forms)
+    ids: dict[int, int] = {}
+    distinct: list[NormalForm] = []
+    form_of = np.empty(len(forms), np.int64)
+    for k, form in enumerate(forms):
+        number = ids.setdefault(id(form), len(distinct))
+        if number == len(distinct):
+            distinct.append(form)
+        form_of[k] = number
     # [forms, kinds]: probability of each error; kind 0 is the identity, the last one the rest.
     weights = np.zeros((len(distinct), _KINDS))
     for row, form in zip(weights, distinct, strict=True):
@@ -285,19 +292,6 @@ def build(
 
 _KINDS = 17  # columns of weights: the Paulis of a pair, and the rest
 _TINY = 1e-300
-
-
-def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int64]]:
-    """Distinct forms, and the index of each form among them."""
-    ids: dict[int, int] = {}
-    results: list[NormalForm] = []
-    of = np.empty(len(forms), np.int64)
-    for k, form in enumerate(forms):
-        number = ids.setdefault(id(form), len(results))
-        if number == len(results):
-            results.append(form)
-        of[k] = number
-    return results, of
 
 
 def _table(

@@ -297,19 +297,13 @@ _OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
 _RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # in addition to gates with controls
 
 
-def _kinds() -> NDArray[np.int64]:
-    """Clifford kind of each code, and log2 of its operator's Schmidt rank; 0: it depends on the
-    qubits."""
-    table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
-    for gate in GATES.values():
-        # One target under controls: the projector on the controls, and the rest.
-        single = all(piece.targets == 1 for piece in gate.pieces)
-        controlled = (gate.controls == ANY or gate.controls > 0) and single
-        table[gate.code] = gate.clifford_angles, int(controlled or gate.name in _RANK_TWO)
-    return table
-
-
-_KINDS = _kinds()
+# Clifford kind of each code, and log2 of its operator's Schmidt rank; 0: it depends on the qubits.
+_KINDS = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
+for _gate in GATES.values():
+    # One target under controls: the projector on the controls, and the rest.
+    _single = all(piece.targets == 1 for piece in _gate.pieces)
+    _controlled = (_gate.controls == ANY or _gate.controls > 0) and _single
+    _KINDS[_gate.code] = _gate.clifford_angles, int(_controlled or _gate.name in _RANK_TWO)
 _MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
 
 

@@ -128,14 +128,23 @@ def plan_adjoint(
     codes = rows[circuit.ops, 0]
     qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
     places = np.concatenate(([0], np.cumsum(rows[circuit.ops, 3])))
-    free = _free(circuit, places)
+    free: dict[int, list[tuple[int, int]]] = {}  # by operation: number among its parameters, slot
+    at, slots = circuit.slots[0::2], circuit.slots[1::2].tolist()
+    ops = np.searchsorted(places[:-1], at, side="right") - 1
+    for op, place_, slot in zip(ops.tolist(), at.tolist(), slots, strict=True):
+        free.setdefault(op, []).append((place_ - int(places[op]), slot))
     parts: list[ReverseSegment | PlacedMatrix] = []
     first = 0
     for k in [*np.flatnonzero(codes == gates.UNITARY).tolist(), circuit.ops.size]:
         if COUNTS[codes[first:k]].any():
             parts.append(_stretch(circuit, params, first, k, qubits, places, free, tile_qubits))
         if k < circuit.ops.size:
-            parts.append(_inverse(circuit, k, int(qubits[k])))
+            row = int(circuit.ops[k])
+            width = int(rows[row, 1])
+            matrix = np.frombuffer(circuit.matrices[int(circuit.table.matrix[row])], np.complex128)
+            inverse = matrix.reshape(1 << width, -1).conj().T.copy()
+            wires = circuit.qubits[int(qubits[k]) : int(qubits[k]) + width].tolist()
+            parts.append(place(by_columns(inverse.tobytes(), width), wires))
         first = k + 1
     return AdjointPlan(parts[::-1], circuit.num_slots)
 
@@ -185,18 +194,6 @@ def _taken_back(
     sweeper.thread_pool.run(work, groups, max(1, groups // (4 * sweeper.thread_pool.size)))
     sweeper.passed(1)
     return np.cumsum(sums, axis=0)[-1]  # type: ignore[no-any-return]
-
-
-def _free(circuit: Circuit, places: NDArray[np.int64]) -> dict[int, list[tuple[int, int]]]:
-    """Free parameters of each operation: (index among its parameters, slot)."""
-    entries: dict[int, list[tuple[int, int]]] = {}
-    positions = circuit.slots[0::2]
-    ops = np.searchsorted(places[:-1], positions, side="right") - 1
-    for op, at, slot in zip(
-        ops.tolist(), positions.tolist(), circuit.slots[1::2].tolist(), strict=True
-    ):
-        entries.setdefault(op, []).append((at - int(places[op]), slot))
-    return entries
 
 
 def _stretch(
@@ -252,13 +249,3 @@ def _stretch(
         starts[: passes + 1].copy(), tiles[:passes, 0].copy(), placed, floats, columns, counts,
         shares,
     )  # fmt: skip
-
-
-def _inverse(circuit: Circuit, op: int, at_qubit: int) -> PlacedMatrix:
-    """Inverse of a matrix, on its qubits."""
-    row = int(circuit.ops[op])
-    width = int(circuit.table.rows[row, 1])
-    matrix = np.frombuffer(circuit.matrices[int(circuit.table.matrix[row])], np.complex128)
-    inverse = matrix.reshape(1 << width, -1).conj().T.copy()
-    qubits = circuit.qubits[at_qubit : at_qubit + width].tolist()
-    return place(by_columns(inverse.tobytes(), width), qubits)
