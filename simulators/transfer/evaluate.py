@@ -71,9 +71,34 @@ class ChannelSet:
     def packed(self) -> _PackedChannels:
         """Arrays of all channels, and of the chains of pairs that the table has."""
         if self._packed is None or len(self._packed.first) <= 2 * len(self.table.pair_chains):
-            channels, params = _stacked(self._channels)
-            pairs = _entries([self._product(chain) for chain in self.table.pair_chains])
-            self._packed = _PackedChannels(channels, params, np.unique(params).size, *pairs)
+            # Channels on one qubit, [n, 1 + k, 16] with their derivatives, and their parameters.
+            count = len(self._channels)
+            on_one = [
+                (number, each)
+                for number, each in enumerate(self._channels)
+                if each is not None and len(each.values[0]) <= 4
+            ]
+            size = max((len(each.params) for _, each in on_one), default=0)
+            channels, params = np.zeros((count, 1 + size, 16)), np.full((count, size), -1, np.int64)
+            for number, each in on_one:
+                channels[number, : len(each.values)] = each.values.reshape(-1, 16)
+                params[number, : len(each.params)] = each.params
+            # Nonzero entries of chains, [16, 16], and of their derivatives: see `evolution.evolve`.
+            first, entries, values = [0], [np.zeros((0, 3), np.int64)], [np.zeros(0)]
+            for chain in self.table.pair_chains:
+                product = self._product(chain)
+                if product is None:
+                    first += [first[-1], first[-1]]
+                    continue
+                slot, row, column = np.nonzero(product.values)
+                owners = np.array((-1, *product.params))[slot]
+                entries.append(np.column_stack((row, column, owners)))
+                values.append(product.values[slot, row, column])
+                first += [first[-1] + int((slot == 0).sum()), first[-1] + slot.size]
+            self._packed = _PackedChannels(
+                channels, params, np.unique(params).size, np.array(first), np.concatenate(entries),
+                np.concatenate(values),
+            )  # fmt: skip
         return self._packed
 
     def _product(self, ids: Chain) -> evolution.DualMatrix | None:
@@ -85,38 +110,6 @@ class ChannelSet:
             step = self.table.matrices[~number] if number < 0 else self.channel(number)
             product = step.after(product)
         return product
-
-
-def _stacked(
-    matrices: Sequence[evolution.DualMatrix | None],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Matrices [n, 1 + k, 16] with their derivatives, and the parameters [n, k]; only those of one
-    qubit are filled in."""
-    matrices = [None if each is None or len(each.values[0]) > 4 else each for each in matrices]
-    size = max((len(each.params) for each in matrices if each is not None), default=0)
-    values = np.zeros((len(matrices), 1 + size, 16))
-    params = np.full((len(matrices), size), -1, np.int64)
-    for number, each in enumerate(matrices):
-        if each is not None:
-            values[number, : len(each.values)] = each.values.reshape(-1, 16)
-            params[number, : len(each.params)] = each.params
-    return values, params
-
-
-def _entries(
-    matrices: Sequence[evolution.DualMatrix | None],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Nonzero entries of matrices [16, 16] and of their derivatives: see `evolution.evolve`."""
-    first, entries, values = [0], [np.zeros((0, 3), np.int64)], [np.zeros(0)]
-    for each in matrices:
-        if each is None:
-            first += [first[-1], first[-1]]
-            continue
-        slot, row, column = np.nonzero(each.values)
-        entries.append(np.column_stack((row, column, np.array((-1, *each.params))[slot])))
-        values.append(each.values[slot, row, column])
-        first += [first[-1] + int((slot == 0).sum()), first[-1] + slot.size]
-    return np.array(first), np.concatenate(entries), np.concatenate(values)
 
 
 def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribution:
