@@ -33,9 +33,9 @@ from simulators.statevector.backend.reductions import (
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.dynamic.interpreter import reduced_density
+from simulators.statevector.plan import RequestExecution
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.program import Gates, Program
-from simulators.statevector.rows import RequestExecution
 from simulators.statevector.state import BLOCK_QUBITS
 
 # Backend of states on one GPU; see `statevector.backend.protocol`.

@@ -22,8 +22,7 @@ from simulators.gpu import backend
 from simulators.gpu.devices.device import Device, MemoryLedger
 from simulators.gpu.sweeps import ProgramStore
 from simulators.statevector.noisy import NoisyPart, NoisyPlan
-from simulators.statevector.plan import ExecutionPlan
-from simulators.statevector.rows import RequestExecution, run_rows
+from simulators.statevector.plan import ExecutionPlan, RequestExecution, run_rows
 
 if TYPE_CHECKING:
     from simulators.statevector.backend.protocol import StateBackend

@@ -22,8 +22,7 @@ from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOpt
 from simulators.errors import Stopped, Unsupported
 from simulators.execution import requests
 from simulators.statevector.parts import KeptStates
-from simulators.statevector.plan import ExecutionPlan, compiled_qubits
-from simulators.statevector.rows import RequestExecution, run_rows
+from simulators.statevector.plan import ExecutionPlan, RequestExecution, compiled_qubits, run_rows
 from simulators.statevector.small import counts
 from simulators.statevector.small.counts import MAX_CLBITS, OUTCOMES, VALUES
 from simulators.statevector.small.merged_evolution import MIN_QUBITS, is_merged
