@@ -179,7 +179,6 @@ class RunControl:
         self.flag[0] = 1
 
     def clear(self) -> None:
-        """Reset the control for the next run."""
         self.flag[0] = 0
         self.passes = (0, 0)
         self.threads = 0

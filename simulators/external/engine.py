@@ -145,8 +145,6 @@ class Program(Protocol):
 
 
 class ExternalEngine(EngineBase):
-    """Engine of one program."""
-
     card = CARD
 
     def __init__(self, program: Program) -> None:

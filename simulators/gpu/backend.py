@@ -372,7 +372,6 @@ class _EvaluatedState(FinalState):
 
 
 def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator[range]:
-    """Rows of each launch."""
     step = max(1, min(_MOST_ROWS, max_rows, _MOST_BYTES // max(1, row_bytes)))
     for first in range(0, number, step):
         yield range(first, min(first + step, number))

@@ -115,7 +115,6 @@ class GpuEngine:
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
     def _alone(self, job: RequestExecution) -> EngineResult:
-        """Run all rows on one GPU."""
         states = self._backend(job.control)
         result = backend.run_batch(states, job)
         return run_rows(states, job) if result is None else result

@@ -435,8 +435,6 @@ class DeviceState:
 
 
 class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
-    """Sweep program in the memory of a device."""
-
     program: SweepProgram
     code: tuple[devices_device.Buffer, ...]  # code of each pass
     terms: devices_device.Buffer

@@ -368,8 +368,6 @@ CARD = builtin_card("hardware")
 
 
 class HardwareEngine:
-    """Engine of one device."""
-
     name = "hardware"
 
     def __init__(self, backend: Any) -> None:

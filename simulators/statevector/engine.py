@@ -142,7 +142,6 @@ class StatevectorEngine:
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
     def _in_parts(self, plan: Any, run: requests.EngineRun) -> EngineResult:
-        """Run all rows of a circuit in parts."""
         if self._group is not None:
             raise Unsupported(
                 "a circuit in parts, over several ranks", hint="ranks=1: in one process"
@@ -155,7 +154,6 @@ class StatevectorEngine:
             return run_parts(states, plan, run, self.kept_states)
 
     def _noisy(self, plan: Any, run: requests.EngineRun) -> EngineResult:
-        """Run all rows of a circuit with noise by trajectories."""
         part = plan.part(run.circuit, run.request)
         width = part.part.circuit.num_qubits
         requests.check_width(CARD, width)
@@ -248,7 +246,6 @@ class StatevectorEngine:
         binding: int,
         control: RunControl,
     ) -> EngineResult | int:
-        """Counts of one row."""
         width = _WIDTHS[circuit.num_clbits]
         evolved = 0
         if circuit.num_qubits >= MIN_QUBITS and is_merged(circuit.num_qubits, circuit.ops.size):

@@ -41,7 +41,6 @@ def sample(
 
 
 def over_clbits(program: Program, branches: Branches) -> Distribution:
-    """The exact distribution over the classical records."""
     source = program.layout.source
     read = source >= 0
     wires = np.unique(source[read])
@@ -63,7 +62,6 @@ def over_clbits(program: Program, branches: Branches) -> Distribution:
 
 
 def over_qubits(branches: Branches, num_qubits: int) -> Distribution:
-    """The exact distribution over all qubits."""
     wires = np.arange(num_qubits)
     ensemble, states = branches.ensemble, branches.ensemble.states
     if len(branches) == 1:
@@ -194,7 +192,6 @@ class ComponentRun(outputs.FinalState):
     def _start(
         self, ensemble: protocol.Ensemble, tags: Tags, way: Evolution | None = None
     ) -> Branches:
-        """Branch with all rows at the start."""
         return Branches.single(ensemble, self._first(ensemble, way), self._records(tags.size), tags)
 
     def _first(self, ensemble: protocol.Ensemble, way: Evolution | None) -> int:
@@ -202,7 +199,6 @@ class ComponentRun(outputs.FinalState):
         return ensemble.zero(way)
 
     def _records(self, rows: int) -> NDArray[np.uint64]:
-        """Initial clbits of the rows."""
         return np.zeros((rows, self._words), np.uint64)
 
     def _walk(self, plan: Program, ensemble: protocol.Ensemble) -> Interpreter:
@@ -278,7 +274,6 @@ class ComponentRun(outputs.FinalState):
         return over_qubits(self._exactly(True), self.num_qubits)
 
     def distribution(self) -> Distribution:
-        """The exact distribution over the classical records."""
         return over_clbits(self._schedule(False), self._exactly(False))
 
     def statevector(self) -> NDArray[np.complexfloating] | None:

@@ -124,7 +124,6 @@ class BranchRun(ComponentRun):
         self._recorded = readout
 
     def result(self) -> engine.BindingResult:
-        """Compute all outputs of the request."""
         layouts = measurements.MeasurementLayouts(self._layout(False), self._layout(True))
         readout = ReadoutStage.of(layouts.clbits, self._recorded, self._numbers)
         return outputs.collect(self, layouts, self._request, self._run.key, readout)

@@ -281,7 +281,6 @@ class RequestExecution(EngineRun, frozen=True, eq=False):
 
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
-    """Run row after row on the general path."""
     results = []
     for run in map(job.row, range(job.number)):
         if len(job.pieces) > 1:

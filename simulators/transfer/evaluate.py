@@ -63,7 +63,6 @@ class ChannelSet:
         self._packed: _PackedChannels | None = None
 
     def channel(self, number: int) -> evolution.DualMatrix:
-        """Channel by number."""
         result = self._channels[number]
         assert result is not None
         return result
@@ -223,12 +222,10 @@ class ParityProgram(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def num_qubits(self) -> int:
-        """Qubits of the circuit."""
         return len(self.qubits)
 
     @property
     def channels(self) -> frozenset[int]:
-        """Numbers of its channels."""
         return frozenset(self.uses)
 
 

@@ -41,7 +41,6 @@ class ConstantTable:
         self._packed = np.zeros((0, 1, 16))
 
     def number_of(self, ptm: NDArray[np.float64]) -> int:
-        """Number of a matrix."""
         key = np.round(ptm, 14).tobytes()
         result = self._numbers.get(key)
         if result is None:
@@ -50,7 +49,6 @@ class ConstantTable:
         return result
 
     def gate_number(self, circuit: Circuit, operation: Operation) -> int:
-        """Number of the matrix of a gate."""
         if operation.code == UNITARY:
             return self.number_of(from_unitary(matrix(circuit, operation)).ptm)
         return self.number_of(_gate_ptm(operation.name, operation.params, len(operation.qubits)))
@@ -71,7 +69,6 @@ class ConstantTable:
         return self._packed
 
     def pair_number(self, chain: Chain) -> int:
-        """Number of a chain of operations on a pair of qubits."""
         result = self._pairs.setdefault(chain, len(self.pair_chains))
         if result == len(self.pair_chains):
             self.pair_chains.append(chain)

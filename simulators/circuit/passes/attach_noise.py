@@ -388,7 +388,6 @@ class _CircuitNoise:
     def _waits(
         self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]
     ) -> _Group:
-        """Idle channels of these qubits over these times."""
         return after, self._registry.idle.channel_ids(qubits, times), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:

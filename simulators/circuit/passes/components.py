@@ -123,7 +123,6 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
 
 
 def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
-    """Make a circuit of each part."""
     return tuple(
         extract_part(circuit, partition.kept & (partition.places == n), part)
         for n, part in enumerate(partition.parts)

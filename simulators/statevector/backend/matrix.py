@@ -281,7 +281,6 @@ class PauliGroup(msgspec.Struct, frozen=True, eq=False):
 
 
 def pauli_groups(strings: list[tuple[int, int]]) -> list[PauliGroup]:
-    """Group strings by the qubits that they flip."""
     entries: dict[int, list[int]] = {}
     for number, (x, _) in enumerate(strings):
         entries.setdefault(x, []).append(number)

@@ -279,7 +279,6 @@ class DistributedBackend(RankBackend[StateSlice]):
 
     @property
     def traffic(self) -> executor.CommStats:
-        """Statistics of the exchanges so far."""
         result = self._passing.traffic if self._pass is not None else executor.CommStats()
         for other in self._others.values():
             result = result.plus(other.traffic, self._agreement.waited_cpu_s)

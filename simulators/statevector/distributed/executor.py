@@ -159,8 +159,6 @@ Part = NDArray[np.complexfloating[Any, Any]]
 
 
 class Exchange:
-    """Buffers and statistics of the exchanges."""
-
     def __init__(
         self, agreement: ErrorAgreement, num_local: int, dtype: np.dtype[np.complexfloating]
     ) -> None:
@@ -403,7 +401,6 @@ class DistributedExecutor:
 
     @property
     def traffic(self) -> CommStats:
-        """Statistics of the exchanges so far."""
         waited_s = self._agreement.waited_cpu_s + self._exchange.waited_cpu_s
         return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
 

@@ -318,8 +318,6 @@ _NAMES = {
 
 
 class SweepReport(msgspec.Struct, frozen=True):
-    """Report of one pass."""
-
     wires: tuple[int, ...]  # wires of its tile above the lanes
     operations: tuple[tuple[str, int], ...]  # number of each kind
     amplitudes: int  # visited amplitudes

@@ -53,7 +53,6 @@ class Emitter:
         return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
 
     def at(self, data: Any, index: Any, more: int = 0) -> Any:
-        """Address of a vector."""
         place = self.builder.add(index, number(more)) if more else index
         return self.builder.bitcast(self.builder.gep(data, [place]), self.kind.as_pointer())
 
@@ -64,7 +63,6 @@ class Emitter:
         self.builder.store(value, pointer, align=VECTOR_BYTES if aligned else self._bits // 8)
 
     def scalar(self, data: Any, index: Any, more: int = 0) -> Any:
-        """Load one number."""
         place = self.builder.add(index, number(more)) if more else index
         return self.builder.load(self.builder.gep(data, [place]))
 

@@ -148,7 +148,6 @@ class SlicedPath(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """Number of slices."""
         return 1 << len(self.indices)
 
 
@@ -168,7 +167,6 @@ class PathCache:
         self._sliced: dict[tuple[Structure, int, SliceBounds], SlicedPath] = {}
 
     def path(self, structure: Structure, trials: int, check: Check) -> ContractionPath:
-        """Path of a structure."""
         key = structure, trials
         result = self._paths.get(key)
         if result is None:

@@ -83,7 +83,6 @@ class GateFusion:
         self._blocks: dict[int, tuple[tuple[int, ...], Matrix]] = {}  # by each of its qubits
 
     def copy(self, apply: Apply) -> GateFusion:
-        """Copy of the waiting gates, for another state."""
         result = GateFusion(apply)
         result._blocks = self._blocks.copy()
         return result
@@ -166,7 +165,6 @@ class CanonicalChain:
         self.fidelity = 1.0  # estimate, with the state without truncation
 
     def copy(self) -> CanonicalChain:
-        """An independent state with the same tensors."""
         result: CanonicalChain = object.__new__(CanonicalChain)
         result.tensors = self.tensors.copy()
         result.sites = self.sites
