@@ -3,7 +3,7 @@ ranks."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,30 +33,6 @@ class RunTerms(TypedDict, total=False):
 _OF_OPTIONS = ("precision", "threads", "settings")
 
 
-@overload
-def simulate(
-    circuit: Circuit,
-    *,
-    comm: None = None,
-    engine: str = ...,
-    control: simulators_engine.RunControl | None = ...,
-    noise: NoiseProgram | None = ...,
-    **terms: Unpack[RunTerms],
-) -> simulators_engine.EngineResult: ...
-
-
-@overload
-def simulate(
-    circuit: Circuit,
-    *,
-    comm: Any,
-    engine: str = ...,
-    control: simulators_engine.RunControl | None = ...,
-    noise: NoiseProgram | None = ...,
-    **terms: Unpack[RunTerms],
-) -> simulators_engine.EngineResult | None: ...
-
-
 def simulate(
     circuit: Circuit,
     *,
@@ -65,7 +41,7 @@ def simulate(
     control: simulators_engine.RunControl | None = None,
     noise: NoiseProgram | None = None,
     **terms: Unpack[RunTerms],
-) -> simulators_engine.EngineResult | None:
+) -> simulators_engine.EngineResult:
     """Run one circuit. `terms`: see `engine.Request` and `engine.RunOptions`.
 
     `noise`: of this circuit, see `circuit.passes.attach_noise`.
@@ -88,9 +64,8 @@ def simulate(
     runner = registry.create(engine, simulators_engine.EngineContext(comm=comm))
     try:
         plan = runner.plan(circuit, noise, options)
-        return runner.run(
-            plan, circuit, request, options, control or simulators_engine.RunControl()
-        )
+        control = control or simulators_engine.RunControl()
+        return runner.run(plan, circuit, request, options, control)
     finally:
         if isinstance(runner, simulators_engine.DistributedEngine):
             runner.close()
