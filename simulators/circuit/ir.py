@@ -296,6 +296,17 @@ class Operands(msgspec.Struct, frozen=True, eq=False):
         return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())
 
 
+def used_qubits(circuit: Circuit) -> NDArray[np.intp]:
+    """Qubits that operations other than barriers act on, ascending."""
+    rows, qubits = circuit.table.rows, circuit.qubits
+    if (rows[:, 0] == gates.BARRIER).any():
+        used = rows[circuit.ops]
+        qubits = qubits[np.repeat(used[:, 0] != gates.BARRIER, used[:, 1])]
+    result = np.zeros(circuit.num_qubits, np.bool_)
+    result[qubits] = True
+    return np.flatnonzero(result)
+
+
 # Iteration over a circuit's operations, for engines that pass them to a library.
 #
 # Only for circuits that `admission.validation_error` admitted.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from noise_models.channel import from_unitary
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
-from simulators.circuit.ir import Circuit, Operation, matrix, operations
+from simulators.circuit.ir import Circuit, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
 from simulators.errors import Unsupported
 from simulators.transfer.evolution import HIGH, LOW, DualMatrix, constant
@@ -135,9 +135,7 @@ class _Builder:
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
         self._refuse(noise)
-        acts = np.repeat(self._codes != BARRIER, self._counts)
-        used = np.unique(circuit.qubits[acts].astype(np.int64))
-        self._place = {int(qubit): k for k, qubit in enumerate(used.tolist())}
+        self._place = {qubit: k for k, qubit in enumerate(used_qubits(circuit).tolist())}
         self._pending: list[Chain] = [()] * len(self._place)  # of each qubit
         self._pair: dict[int, tuple[int, int, Chain]] = {}  # by qubit: last operations on a pair
         self._rows: list[tuple[int, int, int]] = []

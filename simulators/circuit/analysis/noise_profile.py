@@ -12,7 +12,7 @@ from noise_models.channel import Channel
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
-from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations
+from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import PACKED_QUBITS, connect
 from simulators.circuit.passes.light_cone import (
@@ -44,7 +44,7 @@ def noise_profile(
         return _profile_of_counts(program, circuit)
     locations, width, touched = program.locations, 0, 0
     if circuit is not None:
-        width, touched = circuit.num_qubits, _touched(circuit)
+        width, touched = circuit.num_qubits, used_qubits(circuit).size
         support = output_support(outputs, labels, circuit) if outputs else None
         if support is not None:
             result = light_cone(circuit, support, program)
@@ -143,17 +143,6 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     measured[_WIDEST] = max(measured[_WIDEST], min(groups, PACKED_QUBITS))
 
 
-def _touched(circuit: Circuit) -> int:
-    """Number of qubits that operations other than barriers act on."""
-    rows, qubits = circuit.table.rows, circuit.qubits
-    if (rows[:, 0] == BARRIER).any():
-        used = rows[circuit.ops]
-        qubits = qubits[np.repeat(used[:, 0] != BARRIER, used[:, 1])]
-    result = np.zeros(circuit.num_qubits, np.bool_)
-    result[qubits] = True
-    return int(result.sum())
-
-
 # Loss of fidelity by each noise location of a circuit, to first order in the errors.
 #
 # With one channel of Kraus operators K on qubits S of an otherwise ideal circuit, the fidelity of
@@ -202,8 +191,7 @@ class IdealStates:
                 "no first-order loss of a circuit with a free parameter", hint="bind all parameters"
             )
         codes, counts = self.operands.codes, self.operands.counts
-        touched = np.unique(self.operands.wires[np.repeat(codes != BARRIER, counts)])
-        self.axis = {qubit: k for k, qubit in enumerate(touched.tolist())}
+        self.axis = {qubit: k for k, qubit in enumerate(used_qubits(circuit).tolist())}
         self.is_known = len(self.axis) <= MAX_QUBITS
         mixing = (codes >= UNITARY) & (codes != _ID) & ~np.isin(codes, _DIAGONAL)
         self._last_mixing = np.full(circuit.num_qubits, -1)

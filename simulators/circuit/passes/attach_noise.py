@@ -15,8 +15,8 @@ from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
-from simulators.circuit.ir import Circuit, Operands, Table
+from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
+from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes import noise_locations
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
@@ -103,15 +103,6 @@ def durations_ns(
     return durations
 
 
-def _used_qubits(circuit: Circuit) -> list[int]:
-    """Qubits that operations other than barriers act on."""
-    rows = circuit.table.rows
-    acting = (rows[:, 0] != BARRIER)[circuit.ops]
-    qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
-    results: list[int] = np.flatnonzero(np.bincount(qubits)).tolist()
-    return results
-
-
 class ShotTimes:
     """Times of circuits on the device of a snapshot, in nanoseconds."""
 
@@ -131,7 +122,7 @@ class ShotTimes:
         `duration_ns`: of its schedule, if known. A delay of unknown duration counts as 0."""
         if duration_ns < 0.0:
             duration_ns = self._scheduled_ns(circuit, values)
-        used = () if self._snapshot.rep_delay_ns else _used_qubits(circuit)
+        used = () if self._snapshot.rep_delay_ns else used_qubits(circuit).tolist()
         return self._snapshot.reset_ns(used) + duration_ns
 
     def _scheduled_ns(self, circuit: Circuit, values: NDArray[np.float64] | None) -> float:
