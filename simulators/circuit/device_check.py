@@ -76,11 +76,12 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
         operations = np.flatnonzero(circuit.ops == row)
         if operations.size:
             first = int(operations[0])
-            name = circuit.table.names[row]
+            name, native = circuit.table.names[row], sorted(device.gates)
+            listed = ", ".join(native[:_SHOWN]) + (", ..." if len(native) > _SHOWN else "")
             return (
                 f"operation {first} ({name} on {_qubits(circuit, first)}) is no native gate"
                 f" of device {device.name}",
-                f"native gates: {_listed(device.gates)}; compile='auto' compiles for them",
+                f"native gates: {listed}; compile='auto' compiles for them",
             )
     if device.all_to_all:
         return "", ""
@@ -178,8 +179,3 @@ def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:
     if last is not None:
         qubits = sorted(set(qubits))
     return f"qubit{'s' if len(qubits) != 1 else ''} {', '.join(map(str, qubits))}"
-
-
-def _listed(gates: Mapping[str, int]) -> str:
-    names = sorted(gates)
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -55,16 +55,12 @@ def check_request(
         _refuse_wide_gates(card, circuit)
     if noise is not None and (lacking := sorted(noise.kinds - card.noise_with(opts.settings))):
         has = ", ".join(sorted(card.noise.kinds)) or "no noise"
+        names = [option.name for option in card.options if option.noise.issuperset(lacking)]
+        switch = f"; all with option {names[0]}=1" if names else ""
         raise Unsupported(
             f"engine {card.name!r} has no {' and no '.join(lacking)} noise",
-            hint=f"it has: {has}{_switched(card, lacking)}; leave the noise out",
+            hint=f"it has: {has}{switch}; leave the noise out",
         )
-
-
-def _switched(card: EngineCard, kinds: Sequence[str]) -> str:
-    """Return the option with which the engine accepts these kinds of noise, as text; "" without."""
-    names = [option.name for option in card.options if option.noise.issuperset(kinds)]
-    return f"; all with option {names[0]}=1" if names else ""
 
 
 def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:

@@ -78,8 +78,19 @@ class FaultEngine:
         """Inject the requested fault, or run as the statevector engine."""
         fault = fault_of(circuit)
         if fault == SLOW:
-            _wait(float(circuit.params[1]), self._check(control))
-            circuit = _without_head(circuit)
+            check = self._check(control)
+            # A fixed number of naps, and not until a point in time: all ranks check equally often.
+            for _ in range(math.ceil(float(circuit.params[1]) / _NAP_S)):
+                check()
+                time.sleep(_NAP_S)
+            circuit = msgspec.structs.replace(  # without its two leading `rx`
+                circuit,
+                ops_data=circuit.ops_data[2 * 2 :],
+                qubits_data=circuit.qubits_data[2 * 2 :],
+                params_data=circuit.params_data[2 * 8 :],
+                num_slots=0,
+                slots_data=b"",
+            )
             plan = self._inner.plan(circuit, None, options)
         elif fault == RAISE or (fault and self._is_last()):
             _misbehave(fault)
@@ -101,14 +112,6 @@ class FaultEngine:
         self._inner.warm_up()
 
 
-def _wait(seconds: float, check: Callable[[], None]) -> None:
-    """Wait in a fixed number of naps, and not until a point in time, so that all ranks check
-    equally often."""
-    for _ in range(math.ceil(seconds / _NAP_S)):
-        check()
-        time.sleep(_NAP_S)
-
-
 def _misbehave(fault: int) -> None:
     if fault == SEGFAULT:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -122,15 +125,3 @@ def _misbehave(fault: int) -> None:
             eaten.append(np.ones(_CHUNK, np.uint8))
         else:
             time.sleep(3600.0)
-
-
-def _without_head(circuit: Circuit) -> Circuit:
-    """The circuit without its two leading `rx`."""
-    return msgspec.structs.replace(
-        circuit,
-        ops_data=circuit.ops_data[2 * 2 :],
-        qubits_data=circuit.qubits_data[2 * 2 :],
-        params_data=circuit.params_data[2 * 8 :],
-        num_slots=0,
-        slots_data=b"",
-    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, PauliStrings, collect
@@ -383,16 +383,10 @@ def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.
         return np.zeros((len(rows), 0, 8))
     (segment,) = program.stretches
     circuit = job.circuit
-    params = _params(circuit, job.request, rows)
+    params = np.tile(circuit.params, (len(rows), 1))  # see `requests.bind`
+    if job.request.bindings is not None and circuit.slots_data:
+        values = job.request.bindings[rows.start : rows.stop]
+        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
     if isinstance(segment, GateList):
         return reductions.gate_matrices(circuit, segment, params)
     return np.stack([segment.floats(circuit, row) for row in params])
-
-
-def _params(circuit: Circuit, request: Request, rows: range) -> NDArray[np.float64]:
-    """The circuit's parameters of each row: float64 [rows, parameters]; see `requests.bind`."""
-    params = np.tile(circuit.params, (len(rows), 1))
-    if request.bindings is not None and circuit.slots_data:
-        values = request.bindings[rows.start : rows.stop]
-        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
-    return params

@@ -204,7 +204,11 @@ class StatevectorEngine:
                 circuit, params, request.shots, request.seed, request.binding, control
             )
         elif set(outputs) <= _BATCHED:
-            result = self._rows().run(circuit, request, control)
+            if self._batch is None:
+                from simulators.statevector.small.batch import Batch
+
+                self._batch = Batch()
+            result = self._batch.run(circuit, request, control)
         else:
             return None
         if not isinstance(result, int):
@@ -214,13 +218,6 @@ class StatevectorEngine:
         if result == counts.STOPPED:
             raise Stopped()
         return None
-
-    def _rows(self) -> Batch:
-        if self._batch is None:
-            from simulators.statevector.small.batch import Batch
-
-            self._batch = Batch()
-        return self._batch
 
     def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
@@ -249,7 +246,11 @@ class StatevectorEngine:
         width = _WIDTHS[circuit.num_clbits]
         evolved = 0
         if circuit.num_qubits >= MIN_QUBITS and is_merged(circuit.num_qubits, circuit.ops.size):
-            evolved = self._evolved(circuit, params, control)
+            if self._merged is None:
+                from simulators.statevector.small.merged_evolution import MergedEvolution
+
+                self._merged = MergedEvolution()
+            evolved = self._merged.run_single(circuit, params, self._buffer, control)
             if evolved < 0:
                 return evolved
         result: int = self._count(
@@ -266,14 +267,6 @@ class StatevectorEngine:
             data[OUTCOMES : OUTCOMES + result * width].tobytes(),
             data[VALUES : VALUES + 4 * result].tobytes(),
         )
-
-    def _evolved(self, circuit: Circuit, params: bytes, control: RunControl) -> int:
-        """Evolve the state of one row with merged gates; see `merged_evolution.evolve`."""
-        if self._merged is None:
-            from simulators.statevector.small.merged_evolution import MergedEvolution
-
-            self._merged = MergedEvolution()
-        return self._merged.run_single(circuit, params, self._buffer, control)
 
     def warm_up(self) -> None:
         """Run a small circuit, and circuits on each further path whose kernels are loaded. Ranks

@@ -155,7 +155,12 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | No
     kinds, counts, wires = codes[:, 0].tolist(), codes[:, 1].tolist(), circuit.qubits.tolist()
     done = 0
     ended, begun = set[int](), set[int]()
-    resets = _resets(kinds, counts, wires)
+    resets, touched = set[int](), set[int]()  # qubits that are reset before any other operation
+    for kind, at, count in zip(kinds, begins.tolist(), counts, strict=True):
+        if kind == RESET and wires[at] not in touched:
+            resets.add(wires[at])
+        if kind not in _PASSIVE:
+            touched.update(wires[at : at + count])
     open_: dict[int, ComposedChannels] = {}  # by qubit, if no operation came after it
     results: list[ComposedChannels] = []
     for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
@@ -192,19 +197,6 @@ def compose(noise: NoiseProgram) -> list[ComposedChannels]:
         qubits = (first,) if second < 0 else (first, second)
         _joined(number, after, qubits, open_, results).add(channel, qubits)
     return [term for term in results if term.parts]
-
-
-def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
-    """Qubits that are reset before any other operation."""
-    result, touched = set[int](), set[int]()
-    at = 0
-    for kind, count in zip(kinds, counts, strict=True):
-        if kind == RESET and wires[at] not in touched:
-            result.add(wires[at])
-        if kind not in _PASSIVE:
-            touched.update(wires[at : at + count])
-        at += count
-    return result
 
 
 def _joined(

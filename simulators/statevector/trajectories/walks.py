@@ -333,7 +333,12 @@ class LargeWalks(Walks):
         done = np.zeros(cuts.size - 1, np.int64)
 
         def work(begin: int, end: int, thread: int) -> None:
-            sampler = self._sampler(thread, shared=threads == 1)
+            shared = threads == 1  # one sampler of all threads together
+            key = -1 if shared else thread
+            if key not in self._samplers:
+                thread_pool = self._thread_pool if shared else ThreadPool(1, self._control)
+                self._samplers[key] = self._open(thread_pool)
+            sampler = self._samplers[key]
             for number in range(begin, end):
                 before = sampler.operations
                 low, high = int(cuts[number]), int(cuts[number + 1])
@@ -349,14 +354,6 @@ class LargeWalks(Walks):
         self.operations = sum(sampler.operations for sampler in samplers)
         self.states = max(len(sampler.held) for sampler in samplers)
         self.passes = sum(sampler.passes for sampler in samplers)
-
-    def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
-        """Sampler of a thread; `shared`: that of all threads together."""
-        number = -1 if shared else thread
-        if number not in self._samplers:
-            thread_pool = self._thread_pool if shared else ThreadPool(1, self._control)
-            self._samplers[number] = self._open(thread_pool)
-        return self._samplers[number]
 
 
 def cut_rows(

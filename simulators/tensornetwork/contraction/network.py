@@ -162,7 +162,9 @@ class StateNetwork:
             else:
                 kept.append(old)
                 indices.append(before)
-        array = _traced(array, labels, kept)
+        # Diagonals along axes with equal labels, the axes then in the order of `kept`.
+        letters, axes = ("".join(chr(97 + k) for k in each) for each in (labels, kept))
+        array = np.einsum(f"{letters}->{axes}", array)
         if not indices:
             self.scalar *= complex(array)
             return
@@ -186,13 +188,6 @@ class StateNetwork:
                         seen.add(index)
                         pending.append(index)
         return [self.nodes[number] for number in entries]
-
-
-def _traced(array: Tensor, labels: list[int], kept: list[int]) -> Tensor:
-    """Diagonals along axes with equal labels, the axes then in the order of `kept`."""
-    letters = [chr(97 + label) for label in labels]
-    result: Tensor = np.einsum(f"{''.join(letters)}->{''.join(chr(97 + k) for k in kept)}", array)
-    return result
 
 
 def first_row(node: NetworkTensor) -> NetworkTensor:
