@@ -288,35 +288,28 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
         divide_into_stages(tile_operations(plan, number), plan.width, low)
         for number in range(len(plan.live))
     ]
-    return SweepProgram(
-        precision,
-        plan.width,
-        tuple(_pass_program(plan, number, each, low) for number, each in enumerate(stages)),
-        _matrix_positions(plan, stages),
-        plan.terms.ravel() if plan.terms.size else np.zeros(2, np.uint64),
-    )
-
-
-def _pass_program(
-    plan: SweepTable, number: int, stages: tuple[Stage, ...], banks: int
-) -> PassProgram:
-    wires = plan.places[number, : plan.width].tolist()
-    inside = sum(1 << wire for wire in wires)
-    outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
-    gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
-    tile_bits = outside.bit_count()
-    encoded = [plan.width, len(stages), tile_bits, len(gaps), *gaps, *wires]
-    for k, stage in enumerate(stages):
-        is_at_end = k in (0, len(stages) - 1)
-        threads = _thread_places(stage.registers, plan.width, 0 if is_at_end else banks)
-        packed = _packed(threads)
-        encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
-        encoded += [len(stage.maps), len(stage.operations)]
-        for op in stage.maps:
-            encoded += _map_words(op)
-        for op in stage.operations:
-            encoded += _operation_words(op, stage.registers)
-    return PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside)
+    passes = []
+    for number, own in enumerate(stages):
+        wires = plan.places[number, : plan.width].tolist()
+        inside = sum(1 << wire for wire in wires)
+        outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
+        gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
+        tile_bits = outside.bit_count()
+        encoded = [plan.width, len(own), tile_bits, len(gaps), *gaps, *wires]
+        for k, stage in enumerate(own):
+            is_at_end = k in (0, len(own) - 1)
+            threads = _thread_places(stage.registers, plan.width, 0 if is_at_end else low)
+            packed = _packed(threads)
+            encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
+            encoded += [len(stage.maps), len(stage.operations)]
+            for op in stage.maps:
+                encoded += _map_words(op)
+            for op in stage.operations:
+                encoded += _operation_words(op, stage.registers)
+        passes.append(PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside))
+    taken = _matrix_positions(plan, stages)
+    terms = plan.terms.ravel() if plan.terms.size else np.zeros(2, np.uint64)
+    return SweepProgram(precision, plan.width, tuple(passes), taken, terms)
 
 
 def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[int, ...]:

@@ -169,6 +169,10 @@ def extract_part(
     )  # fmt: skip
     count, num_wires, num_clbits, num_params = sizes.tolist()
     params = params[:num_params]
+    slots = circuit.slots.reshape(-1, 2)
+    if slots.size:
+        slots = slots[np.isin(slots[:, 0], params)].copy()
+        slots[:, 0] = np.searchsorted(params, slots[:, 0])  # parameters ascend
     cut = msgspec.structs.replace(
         circuit,
         num_qubits=qubits.size,
@@ -176,7 +180,7 @@ def extract_part(
         qubits_data=wires[:num_wires].tobytes(),
         clbits_data=clbits[:num_clbits].tobytes(),
         params_data=circuit.params[params].tobytes(),
-        slots_data=_kept_slots(circuit, params) if circuit.slots_data else b"",
+        slots_data=slots.tobytes(),
         conditions_data=_conditions(circuit, kept) if circuit.conditions_data else b"",
     )
     return Subcircuit(cut, qubits, op_ids[:count], params)
@@ -209,14 +213,6 @@ def _extract(  # type: ignore[no-untyped-def]
         bit += rows[op, 2]
         param += rows[op, 3]
     sizes[0], sizes[1], sizes[2], sizes[3] = count, wires, bits, angles
-
-
-def _kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
-    """Slots of the free parameters among these, which are ascending."""
-    pairs = circuit.slots.reshape(-1, 2)
-    pairs = pairs[np.isin(pairs[:, 0], params)].copy()
-    pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
-    return bytes(pairs.tobytes())
 
 
 def _conditions(circuit: Circuit, kept: NDArray[np.bool_]) -> bytes:

@@ -163,16 +163,16 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
     """Sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
     draft, num_qubits = segment.gates, segment.num_qubits
     result = _divided(draft, segment.context, width, num_qubits)
-    recipe_rows = result.out[t.RECIPES, : result.done[t.RECIPES], : t.RULE_COLUMNS]
-    part_rows = result.out[t.PARTS, : result.done[t.PARTS], : t.PART_COLUMNS]
-    return SegmentPlan(
-        segment.where,
-        _table(result, width, num_qubits),
-        np.ascontiguousarray(recipe_rows),
-        np.ascontiguousarray(part_rows),
-        segment.constants,
-        draft.rows,
-    )
+    passes, out, done = result.passes, result.out, result.done
+    table = t.SweepTable(
+        num_qubits, width, result.starts[: passes + 1].copy(),
+        result.places[:passes].astype(np.uint64), result.live[:passes].astype(np.uint64),
+        out[t.OPS, : done[t.OPS]].astype(np.uint64),
+        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
+    )  # fmt: skip
+    recipes = np.ascontiguousarray(out[t.RECIPES, : done[t.RECIPES], : t.RULE_COLUMNS])
+    parts = np.ascontiguousarray(out[t.PARTS, : done[t.PARTS], : t.PART_COLUMNS])
+    return SegmentPlan(segment.where, table, recipes, parts, segment.constants, draft.rows)
 
 
 def _lowered(
@@ -278,15 +278,6 @@ def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -
         if result.price < best.price:
             best = result
     return best
-
-
-def _table(division: _PassDivision, width: int, n: int) -> t.SweepTable:
-    passes, out, done = division.passes, division.out, division.done
-    return t.SweepTable(
-        n, width, division.starts[: passes + 1].copy(), division.places[:passes].astype(np.uint64),
-        division.live[:passes].astype(np.uint64), out[t.OPS, : done[t.OPS]].astype(np.uint64),
-        out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
-    )  # fmt: skip
 
 
 def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
