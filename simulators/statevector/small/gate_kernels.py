@@ -26,7 +26,6 @@ from simulators.circuit.gates import (
     RY,
     U2,
     XY_ROTATION,
-    TwoLevelFactor,
 )
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
@@ -263,12 +262,8 @@ _TABLE[: len(_COUNTS), 1] = COUNTS
 _TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.low, p.high, p.kind, p.source) for p in _PIECES]
 
 
-def _floats(piece: TwoLevelFactor) -> list[float]:
-    parts = [(complex(x).real, complex(x).imag) for x in piece.matrix]
-    return [piece.scale] + [x for pair in parts for x in pair]
-
-
-_NUMBERS = np.array([_floats(piece) for piece in _PIECES])
+_PARTS = [[(complex(x).real, complex(x).imag) for x in piece.matrix] for piece in _PIECES]
+_NUMBERS = np.array([[p.scale, *np.ravel(x)] for p, x in zip(_PIECES, _PARTS, strict=True)])
 _R = 0.5**0.5
 
 

@@ -47,39 +47,21 @@ PAIR_COST = 3.9
 _WORK = {PHASE: 1.0, PERMUTATION: 0.5, REAL: 1.0, COMPLEX: 2.0}  # per affected amplitude
 
 
-def _matrix_kind(name: str) -> int:
-    kinds = {piece.kind for piece in GATES[name].pieces}
-    if not kinds:
-        return IDENTITY
-    if kinds == {PHASE}:
-        return DIAGONAL
-    return REAL_MATRIX if kinds <= {PERMUTATION, REAL} else COMPLEX_MATRIX
-
-
-def _cost_of(name: str) -> float:
-    gate, total = GATES[name], 0.0
-    for piece in gate.pieces:
-        bits = gate.qubits - piece.targets + piece.mask.bit_count()
-        share = 0.5**bits * (1 if piece.kind == PHASE else 2)
-        total += share * (_WORK[piece.kind] + _OVERHEAD)
-    return total
-
-
-def _moves_of(name: str) -> int:
-    gate, moves = GATES[name], 0
-    for piece in gate.pieces:
-        moves |= (piece.low ^ piece.high) << (gate.qubits - piece.targets)
-    return moves
-
-
 # By code: the kind of a gate's matrix; of gates on two qubits, cost and operands moved (as a mask).
 KINDS = np.zeros(FIRST_GATE + len(GATES), np.int64)
 _COSTS = np.zeros(FIRST_GATE + len(GATES))
 MOVES = np.zeros(FIRST_GATE + len(GATES), np.int64)
-for _name, _gate in GATES.items():
-    KINDS[_gate.code] = _matrix_kind(_name)
-    if _gate.qubits == 2:
-        _COSTS[_gate.code], MOVES[_gate.code] = _cost_of(_name), _moves_of(_name)
+for _gate in GATES.values():
+    _kinds = {piece.kind for piece in _gate.pieces}
+    if _kinds == {PHASE}:
+        KINDS[_gate.code] = DIAGONAL
+    elif _kinds:
+        KINDS[_gate.code] = REAL_MATRIX if _kinds <= {PERMUTATION, REAL} else COMPLEX_MATRIX
+    for _piece in _gate.pieces if _gate.qubits == 2 else ():
+        _share = 0.5 ** (2 - _piece.targets + _piece.mask.bit_count())
+        _share *= 1 if _piece.kind == PHASE else 2
+        _COSTS[_gate.code] += _share * (_WORK[_piece.kind] + _OVERHEAD)
+        MOVES[_gate.code] |= (_piece.low ^ _piece.high) << (2 - _piece.targets)
 
 
 @inline_function
