@@ -28,13 +28,6 @@ from simulators.execution import outputs
 from simulators.statevector.backend.gate_list import place_all
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, multiply, place
 from simulators.statevector.gradient import reverse_kernel
-from simulators.statevector.gradient.reverse_kernel import (
-    LOW_QUBITS,
-    STEP,
-    TILE_QUBITS,
-    apply_inverse,
-    arrange,
-)
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import BlockExecutor, State
 
@@ -178,14 +171,14 @@ def _taken_back(
     sweeper: BlockExecutor, part: ReverseSegment, number: int, state: State, other: State
 ) -> NDArray[np.float64]:
     """Run one pass over both states; returns the sums of its columns: float64 [columns, 4]."""
-    unit = min(TILE_QUBITS, state.num_qubits)
+    unit = min(reverse_kernel.TILE_QUBITS, state.num_qubits)
     tiles = 1 << (state.num_qubits - unit)
     groups = min(GROUPS, tiles)
     sums = np.empty((groups, part.counts[number], 4))
     size = 4 * max(1 << unit, LANES) + LANES
 
     def work(first: int, last: int, thread: int) -> None:
-        apply_inverse(
+        reverse_kernel.apply_inverse(
             *state.arrays, *other.arrays, state.num_qubits, part.tiles[number], part.placed,
             part.columns, part.starts[number], part.starts[number + 1], part.floats,
             tiles // groups, first, last, sweeper.flag, sweeper.scratch(thread, size), sums,
@@ -228,18 +221,18 @@ def _stretch(
                 step = steps - 1 - (int(begins[op - first]) + k)
                 weighed[step] = [(slot, weights(piece, own, which)) for which, slot in free[op]]
     num_qubits = circuit.num_qubits
-    room = min(tile_qubits or TILE_QUBITS, num_qubits)
+    room = min(tile_qubits or reverse_kernel.TILE_QUBITS, num_qubits)
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
-    low = (1 << LOW_QUBITS) - 1
-    passes = arrange(ints, num_qubits, room, low, scratch, starts, tiles, placed)
+    low = (1 << reverse_kernel.LOW_QUBITS) - 1
+    passes = reverse_kernel.arrange(ints, num_qubits, room, low, scratch, starts, tiles, placed)
     columns = np.full(steps, -1)
     counts: list[int] = []
     shares: list[tuple[int, int, int, Weights]] = []
     for p in range(passes):
         column = 0
         for row in range(int(starts[p]), int(starts[p + 1])):
-            parts = weighed.get(int(placed[row, STEP]))
+            parts = weighed.get(int(placed[row, reverse_kernel.STEP]))
             if parts is not None:
                 columns[row] = column
                 shares += [(p, column, slot, weighted) for slot, weighted in parts]

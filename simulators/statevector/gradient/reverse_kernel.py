@@ -19,15 +19,6 @@ from simulators.compiler.simd import (
     where,
 )
 from simulators.statevector.backend import matrix
-from simulators.statevector.backend.matrix import (
-    EVEN,
-    MANY,
-    ODD,
-    add_signs,
-    clear,
-    parity_sign,
-    walsh,
-)
 from simulators.statevector.small.gate_kernels import (
     apply as gate_kernels_apply,
     multiply,
@@ -196,7 +187,7 @@ def apply_inverse(  # type: ignore[no-untyped-def]
     size = min(room, np.int64(1) << n)
     end = np.uint64(room)
     if size < room:
-        clear(scratch, np.uint64(scratch.size))
+        matrix.clear(scratch, np.uint64(scratch.size))
     stretch = np.int64(~tile & (tile + _1))  # the tile's lowest qubits, without a gap
     if stretch > size or stretch == 0:
         stretch = np.int64(size)
@@ -264,9 +255,9 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
     while j < end:
         k = j ^ (inner & ~_LOW)
         a, b = reals_of(second, at + _2 * j), imags_of(second, at + _2 * j)
-        if need & EVEN:
+        if need & matrix.EVEN:
             x = take(even, j)
-        if need & ODD:
+        if need & matrix.ODD:
             y = take(odd, j)
         a, b = x * a - y * b, x * b + y * a
         if low:
@@ -289,15 +280,15 @@ def _put_row(array, at, re, im, end):  # type: ignore[no-untyped-def]
 def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # type: ignore[no-untyped-def]
     """Set even[j] to the sum of the strings' factors with their signs; `part_`: 0 real, 1
     imaginary."""
-    clear(even, end)
+    matrix.clear(even, end)
     for t in range(zs.size):
-        weight = parity_sign(partner & zs[t]) * factors[t, part_]
+        weight = matrix.parity_sign(partner & zs[t]) * factors[t, part_]
         if use_walsh:
             even[zs[t] & low] += weight
         elif weight != 0.0:
-            add_signs(even, end, zs[t] & low, weight, eight)
+            matrix.add_signs(even, end, zs[t] & low, weight, eight)
     if use_walsh:
-        walsh(even, end)
+        matrix.walsh(even, end)
 
 
 @kernel("AMPLITUDES AMPLITUDES INT U64 I64 I64 U64 REALS2 INT INT REALS", group="gradient")
@@ -315,17 +306,17 @@ def _apply(  # type: ignore[no-untyped-def]
     end = np.uint64(size)
     low = np.uint64(size - 1)
     for block in range(first, last):
-        clear(re, end)
-        clear(im, end)
+        matrix.clear(re, end)
+        matrix.clear(im, end)
         for g in range(xs.size):
             begin, stop = starts[g], starts[g + 1]
             partner = (np.uint64(block * size) ^ xs[g]) & ~low
             need = needs[g]
-            use_walsh = stop - begin >= MANY
+            use_walsh = stop - begin >= matrix.MANY
             mine, own = zs[begin:stop], factors[begin:stop]
-            if need & EVEN:
+            if need & matrix.EVEN:
                 _scaled(partner, low, mine, own, 0, use_walsh, even, end, eight)
-            if need & ODD:
+            if need & matrix.ODD:
                 _scaled(partner, low, mine, own, 1, use_walsh, odd, end, eight)
             if reals.size:
                 _add(re, im, reals2, _2 * partner, even, odd, need, end, xs[g] & low)

@@ -13,20 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from simulators.circuit.gates import (
-    CU,
-    FIRST_GATE,
-    FIXED,
-    GATES,
-    P_GATE,
-    PERMUTATION,
-    PHASE,
-    REAL,
-    ROTATION,
-    RY,
-    U2,
-    XY_ROTATION,
-)
+from simulators.circuit import gates
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import (
@@ -75,7 +62,7 @@ def _exchanged(  # type: ignore[no-untyped-def]
         i = base | start
         x, y = load(re, i), load(im, i)
         p, q = xor_lanes(x, by_1, by_2, by_4), xor_lanes(y, by_1, by_2, by_4)
-        if kind != PERMUTATION:
+        if kind != gates.PERMUTATION:
             a, b = choose(second, p, x), choose(second, q, y)
             c, d = choose(second, x, p), choose(second, y, q)
             p = m0 * a - m1 * b + m2 * c - m3 * d
@@ -94,7 +81,7 @@ def _on_lane_bit(lower: Any, upper: Any) -> Any:
             i = base | start
             x, y = load(re, i), load(im, i)
             a, b, c, d = lower(x), lower(y), upper(x), upper(y)
-            if kind == PERMUTATION:
+            if kind == gates.PERMUTATION:
                 p, q = choose(second, a, c), choose(second, b, d)
             else:
                 p, q = m0 * a - m1 * b + m2 * c - m3 * d, m0 * b + m1 * a + m2 * d + m3 * c
@@ -122,7 +109,7 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
     rest = ~high
     start, other = zero_bits & ~_LOW, one_bits & ~_LOW
     base = _0
-    if kind == PHASE:
+    if kind == gates.PHASE:
         m0, m1 = choose(first, m0, splat(1.0)), choose(first, m1, splat(0.0))
         while base < end:
             i = base | start
@@ -151,7 +138,7 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
         while base < end:
             i, j = base | start, base | other
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
-            if kind == PERMUTATION:
+            if kind == gates.PERMUTATION:
                 p, q, r, s = (
                     choose(first, c, a),
                     choose(first, d, b),
@@ -172,7 +159,7 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
             e, f = xor_lanes(c, by_1, by_2, by_4), xor_lanes(d, by_1, by_2, by_4)
             g, h = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
-            if kind == PERMUTATION:
+            if kind == gates.PERMUTATION:
                 p, q, r, s = e, f, g, h
             else:
                 p, q, _, _ = multiply(a, b, e, f, m0, m1, m2, m3, m4, m5, m6, m7)
@@ -195,13 +182,13 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
     while base < end:
         k = base | zero_bits
         stop = k + run
-        if kind == PHASE:
+        if kind == gates.PHASE:
             while k < stop:
                 a, b = load(re, k), load(im, k)
                 store(re, k, a * m0 - b * m1)
                 store(im, k, a * m1 + b * m0)
                 k += _LANES
-        elif kind == PERMUTATION:
+        elif kind == gates.PERMUTATION:
             while k < stop:
                 a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
                 store(re, k, c)
@@ -209,7 +196,7 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
                 store(re, k + gap, a)
                 store(im, k + gap, b)
                 k += _LANES
-        elif kind == REAL:
+        elif kind == gates.REAL:
             while k < stop:
                 a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
                 store(re, k, m0 * a + m2 * c)
@@ -248,10 +235,10 @@ def apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: 
 
 
 KIND, MASK, ZERO, ONE = range(4)
-MAX_PIECES = max(len(gate.pieces) for gate in GATES.values())
+MAX_PIECES = max(len(gate.pieces) for gate in gates.GATES.values())
 
-_PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
-_COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
+_PIECES = [piece for gate in gates.GATES.values() for piece in gate.pieces]
+_COUNTS = [0] * gates.FIRST_GATE + [len(gate.pieces) for gate in gates.GATES.values()]
 
 COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
 
@@ -275,17 +262,17 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
     """
     phi_x = lam_x = gamma_x = 1.0
     phi_y = lam_y = gamma_y = 0.0
-    if source == ROTATION:
+    if source == gates.ROTATION:
         phi_x = lam_x = 0.0
         phi_y = -1.0
         lam_y = 1.0
-    elif source == XY_ROTATION:  # phi = tilt - pi/2 = -lam
+    elif source == gates.XY_ROTATION:  # phi = tilt - pi/2 = -lam
         phi_x = lam_x = math.sin(params[at + 1])
         lam_y = math.cos(params[at + 1])
         phi_y = -lam_y
-    elif source != RY:
+    elif source != gates.RY:
         skip = 1
-        if source == U2:
+        if source == gates.U2:
             c = s = _R
             skip = 0
         phi_x = math.cos(params[at + skip])
@@ -300,7 +287,7 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
     floats[row, 5] = s * phi_y
     floats[row, 6] = c * (phi_x * lam_x - phi_y * lam_y)
     floats[row, 7] = c * (phi_x * lam_y + phi_y * lam_x)
-    if source == CU:
+    if source == gates.CU:
         gamma_x = math.cos(params[at + 3])
         gamma_y = math.sin(params[at + 3])
         for k in range(0, 8, 2):
@@ -321,12 +308,12 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
     s = 0.0
     for piece in range(first, first + table[code, 1]):
         source = table[piece, 7]
-        if source == FIXED:
+        if source == gates.FIXED:
             for k in range(8):
                 floats[row, k] = values[piece, 1 + k]
         else:
             angle = values[piece, 0] * params[at_param]
-            if source != P_GATE:
+            if source != gates.P_GATE:
                 angle *= 0.5
             if angle == -previous:
                 s = -s
@@ -334,7 +321,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
                 c = math.cos(angle)
                 s = math.sin(angle)
             previous = angle
-            if source == P_GATE:
+            if source == gates.P_GATE:
                 floats[row, 0] = c
                 floats[row, 1] = s
             else:
