@@ -17,21 +17,8 @@ from simulators.circuit.passes.components import connect
 from simulators.circuit.passes.light_cone import GATE_KINDS, walk_cone
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers, take_reals
+from simulators.densitymatrix import fusion
 from simulators.densitymatrix.execute import cumulate, draw_records, num_cells, write_outcomes
-from simulators.densitymatrix.fusion import (
-    BLOCK,
-    CODE,
-    PARAM,
-    Q0,
-    Q1,
-    SCRATCH,
-    TABLE,
-    basis_populations,
-    fixed_gates,
-    fuse_items,
-    multiply_blocks,
-    tiles,
-)
 from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
 from simulators.engine import SAMPLED, BindingResult, Request
 from simulators.execution.readout import ReadoutStage, flip_records
@@ -65,7 +52,7 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
     def program(self, *, keep: bool) -> Program:  # noqa: ARG002  # no final state is asked for
         """The program for outputs of clbits."""
         steps = (Segment(self.items),) if len(self.items) else ()
-        width, gates = max(MIN_QUBITS, self.num_qubits), fixed_gates().blocks
+        width, gates = max(MIN_QUBITS, self.num_qubits), fusion.fixed_gates().blocks
         return Program(width, steps, gates, self.facts.all_matrices, len(self.items))
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,7 +109,7 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
     others |= (codes > UNITARY) & (widths > 2)
     if others.any():
         return None
-    return np.ascontiguousarray(fixed_gates().sources[codes])
+    return np.ascontiguousarray(fusion.fixed_gates().sources[codes])
 
 
 @kernel("NAMES NAMES U16 U16 U16 I64 INTS2 I64 U8 INT U8 INTS2 INTS2 I64 -> INT", group="noise")
@@ -205,21 +192,21 @@ def _plain_part(  # type: ignore[no-untyped-def]
             op = ops[k]
             code, number = rows[op, 0], rows[op, 1]
             if kept[k] and code >= UNITARY and number > 0:
-                items[count, TABLE] = sources[op]
-                items[count, CODE] = code
-                items[count, PARAM] = param
-                items[count, Q0] = new[qubits[at]]
-                items[count, Q1] = new[qubits[at + 1]] if number > 1 else np.int64(-1)
+                items[count, fusion.TABLE] = sources[op]
+                items[count, fusion.CODE] = code
+                items[count, fusion.PARAM] = param
+                items[count, fusion.Q0] = new[qubits[at]]
+                items[count, fusion.Q1] = new[qubits[at + 1]] if number > 1 else np.int64(-1)
                 count += 1
             at += number
             param += rows[op, 3]
         while place < locations.shape[0] and locations[place, AFTER_OP] <= k:
             if acting[place]:
-                items[count, TABLE] = channels[locations[place, CHANNEL]]
-                items[count, CODE] = items[count, PARAM] = 0
-                items[count, Q0] = new[locations[place, FIRST]]
+                items[count, fusion.TABLE] = channels[locations[place, CHANNEL]]
+                items[count, fusion.CODE] = items[count, fusion.PARAM] = 0
+                items[count, fusion.Q0] = new[locations[place, FIRST]]
                 second = locations[place, SECOND]
-                items[count, Q1] = new[second] if second >= 0 else np.int64(-1)
+                items[count, fusion.Q1] = new[second] if second >= 0 else np.int64(-1)
                 count += 1
             place += 1
     sizes[0], sizes[1] = count, width
@@ -253,13 +240,14 @@ def plain_counts(part: PlainPart, run: BindingRun) -> BindingResult:
     readout = _EXACT if part.readout is None else part.readout
     width, outcomes = max(MIN_QUBITS, part.num_qubits), 1 << part.num_qubits
     blocks, cells = len(items) + width, num_cells(outcomes) + 1
-    num_reals = blocks * (BLOCK + 2) + 18 * width + 2 * BLOCK + SCRATCH + (1 << 2 * width)
-    num_reals += 2 * (1 << width) + cells
+    num_reals = blocks * (fusion.BLOCK + 2) + 18 * width + 2 * fusion.BLOCK + fusion.SCRATCH
+    num_reals += (1 << 2 * width) + 2 * (1 << width) + cells
     values, tallies = np.empty(1 << source.size, np.int64), np.zeros(1 << source.size, np.uint32)
     count = _count(
-        items, run.params, fixed_gates().blocks.reshape(-1), part.facts.all_matrices.reshape(-1),
-        width, part.num_qubits, cells, tiles(width), source, readout.draws, readout.begins,
-        readout.clbits, readout.table_begins, readout.tables, readout.bounds, *run.key, shots,
+        items, run.params, fusion.fixed_gates().blocks.reshape(-1),
+        part.facts.all_matrices.reshape(-1), width, part.num_qubits, cells, fusion.tiles(width),
+        source, readout.draws, readout.begins, readout.clbits, readout.table_begins,
+        readout.tables, readout.bounds, *run.key, shots,
         np.empty(32, np.complex128), np.empty(8 * num_reals, np.uint8),
         np.empty((outcomes, 1), np.uint64), np.empty((min(shots, _SHOTS_AT_ONCE), 1), np.uint64),
         values, tallies, run.control.flag,
@@ -289,24 +277,24 @@ def _count(  # type: ignore[no-untyped-def]
     high, scratch = take_numbers(scratch, blocks)
     last, scratch = take_numbers(scratch, 2 * width)
     pending, scratch = take_reals(scratch, 16 * width)
-    work, scratch = take_reals(scratch, BLOCK)
-    out, scratch = take_reals(scratch, BLOCK)
-    lanes, scratch = take_reals(scratch, SCRATCH)
+    work, scratch = take_reals(scratch, fusion.BLOCK)
+    out, scratch = take_reals(scratch, fusion.BLOCK)
+    lanes, scratch = take_reals(scratch, fusion.SCRATCH)
     state, scratch = take_reals(scratch, np.int64(1) << 2 * width)
     probs, scratch = take_reals(scratch, np.int64(1) << width)
     edges, scratch = take_reals(scratch, np.int64(1) << num_qubits)
     cells, scratch = take_numbers(scratch, num_cells)
-    mats, _ = take_reals(scratch, blocks * BLOCK)
+    mats, _ = take_reals(scratch, blocks * fusion.BLOCK)
 
     state[:] = 0.0
-    basis_populations(state, width, 1, state[:0])
-    number = fuse_items(
+    fusion.basis_populations(state, width, 1, state[:0])
+    number = fusion.fuse_items(
         items, params, gates, channels, width, low, high, mats, last, pending, work, out, matrix
     )
-    multiply_blocks(state, width, low, high, mats, 0, number, 0, num_tiles, lanes, control)
+    fusion.multiply_blocks(state, width, low, high, mats, 0, number, 0, num_tiles, lanes, control)
     if control[0]:
         return 0
-    basis_populations(state, width, 0, probs)
+    fusion.basis_populations(state, width, 0, probs)
     for k in range(probs.size):
         probs[k] = max(probs[k], 0.0)
     cumulate(probs[: edges.size], edges, cells)

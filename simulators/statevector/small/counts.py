@@ -11,23 +11,8 @@ from numpy.typing import NDArray
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
-from simulators.compiler.simd import (
-    LANES,
-    SHORTS,
-    aligned,
-    as_numbers,
-    as_reals,
-    as_short,
-    as_tallies,
-    as_words,
-    at_most,
-    fill_short,
-    load,
-    put_word,
-    read_reals,
-    read_short,
-)
 from simulators.execution.sampling import LOOK, block, uniform
 from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices
 
@@ -39,7 +24,7 @@ from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, 
 
 CELL_BITS = 12
 CELLS = 1 << CELL_BITS
-CELLS_ROOM = CELLS + SHORTS  # whole vectors are written
+CELLS_ROOM = CELLS + simd.SHORTS  # whole vectors are written
 MAP_BITS = 7  # bits of a basis state, or of the measured qubits, that one table of a map takes
 MAP = 1 << MAP_BITS
 MAPS = 4 * MAP + 2 * COUNTS_QUBITS
@@ -69,18 +54,18 @@ def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-unty
         place = cumulative[((group + _1) << shift) - _1] * scale
         low = min(np.uint64(np.int64(place * (1.0 - _ROOM))), np.uint64(CELLS))
         high = min(np.uint64(np.int64(place * (1.0 + _ROOM))) + _1, np.uint64(CELLS))
-        fill_short(table, next_, group)
-        at = next_ + np.uint64(SHORTS)
+        simd.fill_short(table, next_, group)
+        at = next_ + np.uint64(simd.SHORTS)
         while at < low:
-            fill_short(table, at, group)
-            at += np.uint64(SHORTS)
+            simd.fill_short(table, at, group)
+            at += np.uint64(simd.SHORTS)
         next_ = max(next_, low)
         table[next_] = group | _DIRTY
         table[max(next_, high - _1)] = group | _DIRTY  # high is low + 1, rarely low + 2
         next_ = max(next_, high)
     while next_ < CELLS:
-        fill_short(table, next_, edges - _1)
-        next_ += np.uint64(SHORTS)
+        simd.fill_short(table, next_, edges - _1)
+        next_ += np.uint64(simd.SHORTS)
 
 
 @inline_function
@@ -105,7 +90,8 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
         while cumulative[(group << _FINE) + np.uint64(15)] <= t and group < last >> _FINE:
             group += _1
     k = group << _FINE
-    result = at_most(load(cumulative, k), t) + at_most(load(cumulative, k + _8), t)
+    result = simd.at_most(simd.load(cumulative, k), t)
+    result += simd.at_most(simd.load(cumulative, k + _8), t)
     return min(k + np.uint64(result), last)
 
 
@@ -184,7 +170,7 @@ def record(size, cumulative, table, shots, seed, binding, maps, width, into, con
         a, b, c = b, c, d
         bits = maps[result & _LOW] | maps[_MAP_1 + (result >> _7)]
         word = maps[_MAP_2 + (bits & _LOW)] | maps[_MAP_3 + (bits >> _7)]
-        put_word(into, shot * width, word)
+        simd.put_word(into, shot * width, word)
 
 
 @device_function
@@ -250,7 +236,7 @@ def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-unty
     result = 0
     for j in range(1 << bits):
         word = maps[2 * MAP + (j & (MAP - 1))] | maps[3 * MAP + (j >> MAP_BITS)]
-        put_word(outcomes, result * width, word)
+        simd.put_word(outcomes, result * width, word)
         values[result] = counts[j]
         result += counts[j] != 0
     return result
@@ -319,7 +305,7 @@ def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
 @device_function
 def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
     """Apply all gates to |0...0>; False if it was stopped."""
-    for k in range(max(size, LANES)):
+    for k in range(max(size, simd.LANES)):
         re[k] = 0.0
         im[k] = 0.0
     re[0] = 1.0
@@ -354,38 +340,39 @@ def count(  # type: ignore[no-untyped-def]
     no measurement.
     """
     size = 1 << n
-    ops = read_short(ops_data, 0, len(ops_data) // 2)
-    qubits = read_short(qubits_data, 0, len(qubits_data) // 2)
-    clbits = read_short(clbits_data, 0, len(clbits_data) // 2)
-    params = read_reals(params_data, 0, len(params_data) // 8)
-    source = as_numbers(buffer, _SOURCE, num_clbits)
+    ops = simd.read_short(ops_data, 0, len(ops_data) // 2)
+    qubits = simd.read_short(qubits_data, 0, len(qubits_data) // 2)
+    clbits = simd.read_short(clbits_data, 0, len(clbits_data) // 2)
+    params = simd.read_reals(params_data, 0, len(params_data) // 8)
+    source = simd.as_numbers(buffer, _SOURCE, num_clbits)
     measured, _, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:
         return ELSEWHERE
     if not measured:
         return NOTHING
-    re, im = as_reals(buffer, RE, SIZE), as_reals(buffer, IM, SIZE)
-    steps = as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
-    floats = as_reals(buffer, _MATRICES, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
+    re, im = simd.as_reals(buffer, RE, SIZE), simd.as_reals(buffer, IM, SIZE)
+    steps = simd.as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
+    floats = simd.as_reals(buffer, _MATRICES, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
     if not evolved and not _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):
         return STOPPED
     total = 0.0
     for i in range(size):
         total += re[i] * re[i] + im[i] * im[i]
         re[i] = total
-    counts, maps = as_numbers(buffer, _COUNTS, SIZE), as_words(buffer, _MAPS, MAPS)
-    sample(size, re, as_short(buffer, _TABLE, CELLS_ROOM), shots, seed, binding, counts, control)
+    counts, maps = simd.as_numbers(buffer, _COUNTS, SIZE), simd.as_words(buffer, _MAPS, MAPS)
+    short = simd.as_short(buffer, _TABLE, CELLS_ROOM)
+    sample(size, re, short, shots, seed, binding, counts, control)
     if control[0]:
         return STOPPED
     bits, plain = readout_map(n, source, num_clbits, maps)
-    outcomes, values = buffer[OUTCOMES:], as_tallies(buffer, VALUES, SIZE + 1)
+    outcomes, values = buffer[OUTCOMES:], simd.as_tallies(buffer, VALUES, SIZE + 1)
     if plain:
         return gather(bits, maps, counts, width, outcomes, values)
-    table = as_numbers(buffer, _SPREAD, SIZE)
+    table = simd.as_numbers(buffer, _SPREAD, SIZE)
     marginalize(size, bits, maps, counts, table)
     return gather(bits, maps, table, width, outcomes, values)
 
 
 def scratch() -> NDArray[np.uint8]:
     """Allocate the buffer for `count`; one thread at a time may use it."""
-    return aligned(_BYTES)
+    return simd.aligned(_BYTES)
