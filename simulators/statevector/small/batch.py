@@ -13,19 +13,8 @@ from numpy.typing import NDArray
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.gates import FIRST_GATE
 from simulators.circuit.ir import Circuit, outcome_width
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import (
-    LANES,
-    aligned,
-    as_numbers,
-    as_reals,
-    as_short,
-    as_words,
-    load,
-    odd,
-    splat,
-    store,
-)
 from simulators.engine import EngineResult, PauliSum, Request, RunControl
 from simulators.execution import outputs
 from simulators.execution.outputs import FIRST_TERM
@@ -64,13 +53,13 @@ class ObservableArrays:
         self.factors = np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2)
         self.coefficients = np.concatenate([np.zeros(0), *[o.coefficients for o in observables]])
         self.ends = np.cumsum([0, *sizes])
-        self.means = np.empty(LANES * len(terms))
+        self.means = np.empty(simd.LANES * len(terms))
 
 
 COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
 _SIZE = 1 << SMALL_QUBITS
-_MATRIX = 8 * LANES  # float64 of one step's matrices
+_MATRIX = 8 * simd.LANES  # float64 of one step's matrices
 _NOISE = 1e-24  # smaller probabilities are rounding of amplitudes that are zero, and are dropped
 _3 = np.uint64(3)  # bits of a lane's number
 _8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
@@ -89,7 +78,7 @@ _EIGHT = _ONE + 8 * 8 * MAX_PIECES
 _OWN = _EIGHT + 8 * _MATRIX * MAX_PIECES
 _STATES = _OWN + 64
 _APART = 8 * 40  # bytes between states, against cache conflicts
-_BYTES = _STATES + 3 * (8 * LANES * _SIZE + _APART)
+_BYTES = _STATES + 3 * (8 * simd.LANES * _SIZE + _APART)
 
 
 @device_function
@@ -97,17 +86,17 @@ def _evolve(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
 ):
     """Apply all gates to eight |0...0>; lane v has row first + v (or the last). False: stopped."""
-    steps = as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
-    entries = as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
-    eight, own = as_reals(buffer, _EIGHT, _MATRIX * MAX_PIECES), as_reals(buffer, _OWN, 8)
+    steps = simd.as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
+    entries = simd.as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
+    eight, own = simd.as_reals(buffer, _EIGHT, _MATRIX * MAX_PIECES), simd.as_reals(buffer, _OWN, 8)
     end = np.uint64(size) << _3
-    none = splat(0.0)
+    none = simd.splat(0.0)
     at = np.uint64(0)
     while at < end:
-        store(re, at, none)
-        store(im, at, none)
-        at += np.uint64(LANES)
-    store(re, np.uint64(0), splat(1.0))
+        simd.store(re, at, none)
+        simd.store(im, at, none)
+        at += np.uint64(simd.LANES)
+    simd.store(re, np.uint64(0), simd.splat(1.0))
     start = np.int64(0)  # typed, as in `small`
     q = p = start
     for k in range(ops.size):
@@ -125,9 +114,9 @@ def _evolve(  # type: ignore[no-untyped-def]
                 mask, zero, other = steps[s, 1] << _3, steps[s, 2] << _3, steps[s, 3] << _3
                 across(
                     re, im, end, steps[s, 0], mask, zero, other,
-                    load(eight, m), load(eight, m + _8), load(eight, m + _16), load(eight, m + _24),
-                    load(eight, m + _32), load(eight, m + _40), load(eight, m + _48),
-                    load(eight, m + _56),
+                    simd.load(eight, m), simd.load(eight, m + _8), simd.load(eight, m + _16),
+                    simd.load(eight, m + _24), simd.load(eight, m + _32), simd.load(eight, m + _40),
+                    simd.load(eight, m + _48), simd.load(eight, m + _56),
                 )  # fmt: skip
         q += count
         p += num_params
@@ -137,16 +126,17 @@ def _evolve(  # type: ignore[no-untyped-def]
 @device_function
 def _mean(size, x, z, u, v, re, im, probs, means, at):  # type: ignore[no-untyped-def]
     """Fill means[at : at + 8] with expectation values of the string (x, z); u, v: see `pauli`."""
-    sum_ = splat(0.0)
+    sum_ = simd.splat(0.0)
     for k in range(np.uint64(size)):
         j = k ^ x
-        sign = splat(1.0 - 2.0 * np.float64(odd(j & z)))
+        sign = simd.splat(1.0 - 2.0 * np.float64(simd.odd(j & z)))
         if x:
-            a, b, c, d = load(re, k << _3), load(im, k << _3), load(re, j << _3), load(im, j << _3)
-            sum_ = sum_ + sign * (splat(u) * (a * c + b * d) + splat(v) * (a * d - b * c))
+            a, b = simd.load(re, k << _3), simd.load(im, k << _3)
+            c, d = simd.load(re, j << _3), simd.load(im, j << _3)
+            sum_ = sum_ + sign * (simd.splat(u) * (a * c + b * d) + simd.splat(v) * (a * d - b * c))
         else:
-            sum_ = sum_ + sign * load(probs, k << _3)
-    store(means, at, sum_)
+            sum_ = sum_ + sign * simd.load(probs, k << _3)
+    simd.store(means, at, sum_)
 
 
 @device_function
@@ -156,7 +146,7 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, i
         value = 0.0
         square = 0.0
         for t in range(ends[o], ends[o + 1]):
-            mean = means[LANES * t + lane]
+            mean = means[simd.LANES * t + lane]
             weight = coefficients[t]
             if shots:
                 draw = np.uint64(FIRST_TERM + t)
@@ -206,7 +196,7 @@ def run(  # type: ignore[no-untyped-def]
     rows, up to eight, are already in the buffer.
     """
     size = 1 << n
-    source = as_numbers(buffer, _SOURCE, num_clbits)
+    source = simd.as_numbers(buffer, _SOURCE, num_clbits)
     measured, cleared, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:  # the scan ended early
         return ELSEWHERE
@@ -218,33 +208,33 @@ def run(  # type: ignore[no-untyped-def]
         if outputs & (COUNTS | MEMORY):
             return NOTHING
         fits = fits and not cleared
-        source = as_numbers(buffer, _SOURCE, n)
+        source = simd.as_numbers(buffer, _SOURCE, n)
         for q in range(n):
             source[q] = q
     if not fits:
         return ELSEWHERE
-    state = 8 * LANES * size + _APART
-    re = as_reals(buffer, _STATES, LANES * size)
-    im = as_reals(buffer, _STATES + state, LANES * size)
-    weights = as_reals(buffer, _STATES + 2 * state, LANES * size)
-    edges, table = as_reals(buffer, _EDGES, _SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
-    counts, room = as_numbers(buffer, _COUNTS, _SIZE), as_numbers(buffer, _SPREAD, _SIZE)
-    exact, maps = as_reals(buffer, _SPREAD, _SIZE), as_words(buffer, _MAPS, MAPS)
+    state = 8 * simd.LANES * size + _APART
+    re = simd.as_reals(buffer, _STATES, simd.LANES * size)
+    im = simd.as_reals(buffer, _STATES + state, simd.LANES * size)
+    weights = simd.as_reals(buffer, _STATES + 2 * state, simd.LANES * size)
+    edges, table = simd.as_reals(buffer, _EDGES, _SIZE), simd.as_short(buffer, _TABLE, CELLS_ROOM)
+    counts, room = simd.as_numbers(buffer, _COUNTS, _SIZE), simd.as_numbers(buffer, _SPREAD, _SIZE)
+    exact, maps = simd.as_reals(buffer, _SPREAD, _SIZE), simd.as_words(buffer, _MAPS, MAPS)
     bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
-    for first in range(0, len(bindings), LANES):
+    for first in range(0, len(bindings), simd.LANES):
         if not evolved and not _evolve(
             buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
         ):
             return STOPPED
         for k in range(np.uint64(size)):
-            x, y = load(re, k << _3), load(im, k << _3)
-            store(weights, k << _3, x * x + y * y)
+            x, y = simd.load(re, k << _3), simd.load(im, k << _3)
+            simd.store(weights, k << _3, x * x + y * y)
         if outputs & EXPECTATION:
             for t in range(len(strings)):
                 x, z, u, v = strings[t, 0], strings[t, 1], factors[t, 0], factors[t, 1]
-                _mean(size, x, z, u, v, re, im, weights, means, np.uint64(LANES * t))
-        for lane in range(min(LANES, len(bindings) - first)):
+                _mean(size, x, z, u, v, re, im, weights, means, np.uint64(simd.LANES * t))
+        for lane in range(min(simd.LANES, len(bindings) - first)):
             r = first + lane
             number = binding + np.uint64(r)
             if outputs & EXPECTATION:
@@ -252,7 +242,7 @@ def run(  # type: ignore[no-untyped-def]
                     means, lane, coefficients, ends, shots, seed, number, control, estimates[r]
                 )
             for k in range(size):
-                edges[k] = weights[LANES * k + lane]
+                edges[k] = weights[simd.LANES * k + lane]
             if outputs & PROBABILITIES:
                 num_outcomes = _distribution(
                     size, bits, maps, edges, exact, wide, likely[at_odds * wide :], probs[at_odds:]
@@ -285,7 +275,7 @@ def run(  # type: ignore[no-untyped-def]
 
 def scratch() -> NDArray[np.uint8]:
     """Allocate the buffer for `run`; one thread at a time may use it."""
-    return aligned(_BYTES)
+    return simd.aligned(_BYTES)
 
 
 OUTPUTS = {
@@ -333,9 +323,9 @@ class Batch:
         size = 1 << circuit.num_qubits
         max_outcomes = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
         merged, state = is_merged(circuit.num_qubits, circuit.ops.size), 0
-        step = LANES if merged else max(LANES, _ROOM // max_outcomes & -LANES)
+        step = simd.LANES if merged else max(simd.LANES, _ROOM // max_outcomes & -simd.LANES)
         result, possible = np.empty((2, min(step, total)), np.uint32)
-        places = self._buffer, _STATES, _STATES + 8 * LANES * size + _APART
+        places = self._buffer, _STATES, _STATES + 8 * simd.LANES * size + _APART
         estimates = np.empty((total, len(strings.ends) - 1, 2))
         row_bytes = request.shots * shot_bytes(circuit.num_clbits) if outputs & MEMORY else 0
         memory = np.empty(total * row_bytes + 7 if row_bytes else 0, np.uint8)

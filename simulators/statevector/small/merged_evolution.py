@@ -14,16 +14,9 @@ from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.compiler.simd import aligned, as_numbers, as_reals, as_words, load, splat, store
 from simulators.engine import RunControl
+from simulators.statevector.small import pair_kernel
 from simulators.statevector.small.counts import IM, MAX_CLBITS, RE, STOPPED, scan
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, within
-from simulators.statevector.small.pair_kernel import (
-    PAIR_FLOATS,
-    absorb,
-    apply_pair,
-    apply_pair_in_lanes,
-    load_numbers,
-    reset,
-)
 
 # Choice of the gates of a small circuit that are multiplied into one matrix.
 #
@@ -134,7 +127,8 @@ _NO_SLOTS, _NO_BINDINGS = np.empty(0, np.int32), np.empty((1, 0))
 
 # Byte offsets of the parts of the buffer.
 _PENDING_FLOATS = 4 * simd.LANES  # floats of the real or the imaginary parts of a pending matrix
-_PENDINGS_FLOATS, _PAIRS_FLOATS = _PENDING_FLOATS * COUNTS_QUBITS, PAIR_FLOATS * COUNTS_QUBITS
+_PENDINGS_FLOATS = _PENDING_FLOATS * COUNTS_QUBITS
+_PAIRS_FLOATS = pair_kernel.PAIR_FLOATS * COUNTS_QUBITS
 _MOST_STEPS = MAX_PIECES + 2
 _STEP_WORDS, _EIGHT_FLOATS = 4 * _MOST_STEPS, 8 * simd.LANES * _MOST_STEPS
 _STEPS = 0
@@ -146,7 +140,7 @@ _PENDING_IM = _PENDING + 8 * _PENDINGS_FLOATS
 _PAIRS = _PENDING_IM + 8 * _PENDINGS_FLOATS
 _PAIRS_IM = _PAIRS + 8 * _PAIRS_FLOATS
 _PAIR_WORK = _PAIRS_IM + 8 * _PAIRS_FLOATS
-_RUN_COSTS = _PAIR_WORK + 2 * 8 * PAIR_FLOATS
+_RUN_COSTS = _PAIR_WORK + 2 * 8 * pair_kernel.PAIR_FLOATS
 _KIND_OF = _RUN_COSTS + 8 * MAX_RUNS
 _PARTNER = _KIND_OF + 8 * COUNTS_QUBITS
 _RUN_OF = _PARTNER + 8 * COUNTS_QUBITS
@@ -242,9 +236,9 @@ def _to_run(w, a, b, first, pieces):  # type: ignore[no-untyped-def]
     re = as_reals(w.buffer, _PAIRS, _PAIRS_FLOATS)
     im = as_reals(w.buffer, _PAIRS_IM, _PAIRS_FLOATS)
     low, high = min(a, b), max(a, b)
-    absorb(
-        re, im, np.uint64(PAIR_FLOATS * low), 4, 4 if w.shift else 1, _1 << np.uint64(low),
-        _1 << np.uint64(high), steps, first, pieces, eight,
+    pair_kernel.absorb(
+        re, im, np.uint64(pair_kernel.PAIR_FLOATS * low), 4, 4 if w.shift else 1,
+        _1 << np.uint64(low), _1 << np.uint64(high), steps, first, pieces, eight,
     )  # fmt: skip
 
 
@@ -258,9 +252,9 @@ def _to_pending(w, q, pieces, kind):  # type: ignore[no-untyped-def]
     im = as_reals(w.buffer, _PENDING_IM, _PENDINGS_FLOATS)
     at, columns = np.uint64(_PENDING_FLOATS * q), 2 if w.shift else 1
     if kind_of[q] == IDENTITY:
-        reset(re, im, at, 2, columns)
+        pair_kernel.reset(re, im, at, 2, columns)
     kind_of[q] = joined(kind_of[q], kind)
-    absorb(
+    pair_kernel.absorb(
         re, im, at, 2, columns, _1 << np.uint64(q), _0, steps, np.int64(0), pieces, eight,
     )  # fmt: skip
 
@@ -272,20 +266,20 @@ def _apply_run(w, first, second, re, im):  # type: ignore[no-untyped-def]
     m_im = as_reals(w.buffer, _PAIRS_IM, _PAIRS_FLOATS)
     a, b = np.uint64(min(first, second)), np.uint64(max(first, second))
     low, high = _1 << (a + w.shift), _1 << (b + w.shift)
-    at = np.uint64(PAIR_FLOATS) * a
-    work_re = as_reals(w.buffer, _PAIR_WORK, PAIR_FLOATS)
-    work_im = as_reals(w.buffer, _PAIR_WORK + 8 * PAIR_FLOATS, PAIR_FLOATS)
+    at = np.uint64(pair_kernel.PAIR_FLOATS) * a
+    work_re = as_reals(w.buffer, _PAIR_WORK, pair_kernel.PAIR_FLOATS)
+    work_im = as_reals(w.buffer, _PAIR_WORK + 8 * pair_kernel.PAIR_FLOATS, pair_kernel.PAIR_FLOATS)
     if low < _LANES:
-        apply_pair_in_lanes(re, im, w.end, low, high, m_re, m_im, at, work_re, work_im)
+        pair_kernel.apply_pair_in_lanes(re, im, w.end, low, high, m_re, m_im, at, work_re, work_im)
     elif w.shift:
-        apply_pair(re, im, w.end, low, high, m_re, m_im, at)
+        pair_kernel.apply_pair(re, im, w.end, low, high, m_re, m_im, at)
     else:
         for r in range(np.uint64(4)):
             for c in range(np.uint64(4)):
                 to = _LANES * (np.uint64(4) * r + c)
                 store(work_re, to, splat(m_re[at + _LANES * r + c]))
                 store(work_im, to, splat(m_im[at + _LANES * r + c]))
-        apply_pair(re, im, w.end, low, high, work_re, work_im, _0)
+        pair_kernel.apply_pair(re, im, w.end, low, high, work_re, work_im, _0)
 
 
 @device_function
@@ -326,8 +320,8 @@ def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
         runs += 1
     merged = _is_one_matrix(w, a)
     if merged and not is_open:
-        at = np.uint64(PAIR_FLOATS * min(a, b))
-        reset(m_re, m_im, at, 4, 4 if w.shift else 1)
+        at = np.uint64(pair_kernel.PAIR_FLOATS * min(a, b))
+        pair_kernel.reset(m_re, m_im, at, 4, 4 if w.shift else 1)
     for j in range(2):
         q = b if j else a
         kind = kind_of[q]
@@ -414,7 +408,7 @@ def evolve(  # type: ignore[no-untyped-def]
                     if kind_of[qubits[j]] != IDENTITY:
                         _apply_pending(w, np.int64(qubits[j]), re, im)
             pieces = masks(code, qubits, q, count, steps, start)
-            load_numbers(
+            pair_kernel.load_numbers(
                 code, num_params, p, pieces, params, slot_of, bindings, start, entries, own, eight
             )
             if count == 1:

@@ -9,16 +9,6 @@ import numpy as np
 from simulators.circuit.gates import PERMUTATION, PHASE, REAL
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
-from simulators.compiler.simd import (
-    LANES,
-    add_product,
-    choose,
-    load,
-    splat,
-    store,
-    subtract_product,
-    where,
-)
 from simulators.statevector.small.gate_kernels import matrices, multiply
 
 # A 4x4 matrix applied to a block of amplitudes, held as two float64 arrays.
@@ -28,29 +18,29 @@ from simulators.statevector.small.gate_kernels import matrices, multiply
 # multiply-adds. So an amplitude has the same bits whether its neighbours in a vector are other
 # amplitudes of the state (bits below 3 select lanes) or other states.
 
-PAIR_FLOATS = 16 * LANES  # floats of the real, or the imaginary, parts of a matrix of vectors
+PAIR_FLOATS = 16 * simd.LANES  # floats of the real, or the imaginary, parts of a matrix of vectors
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
-_LANES, _3 = np.uint64(LANES), np.uint64(3)
-_ROW = np.uint64(4 * LANES)  # floats of one row of a matrix of vectors
-_C1, _C2, _C3 = np.uint64(LANES), np.uint64(2 * LANES), np.uint64(3 * LANES)
+_LANES, _3 = np.uint64(simd.LANES), np.uint64(3)
+_ROW = np.uint64(4 * simd.LANES)  # floats of one row of a matrix of vectors
+_C1, _C2, _C3 = np.uint64(simd.LANES), np.uint64(2 * simd.LANES), np.uint64(3 * simd.LANES)
 
 
 @inline_function
 def _row(m_re, m_im, at, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
     """Product of one row of the matrix, from `at` on, and (a + ib, c + id, e + if, g + ih)."""
-    u, v = load(m_re, at), load(m_im, at)
+    u, v = simd.load(m_re, at), simd.load(m_im, at)
     p, q = u * a, u * b
-    p, q = subtract_product(v, b, p), add_product(v, a, q)
-    u, v = load(m_re, at + _C1), load(m_im, at + _C1)
-    p, q = add_product(u, c, p), add_product(u, d, q)
-    p, q = subtract_product(v, d, p), add_product(v, c, q)
-    u, v = load(m_re, at + _C2), load(m_im, at + _C2)
-    p, q = add_product(u, e, p), add_product(u, f, q)
-    p, q = subtract_product(v, f, p), add_product(v, e, q)
-    u, v = load(m_re, at + _C3), load(m_im, at + _C3)
-    p, q = add_product(u, g, p), add_product(u, h, q)
-    p, q = subtract_product(v, h, p), add_product(v, g, q)
+    p, q = simd.subtract_product(v, b, p), simd.add_product(v, a, q)
+    u, v = simd.load(m_re, at + _C1), simd.load(m_im, at + _C1)
+    p, q = simd.add_product(u, c, p), simd.add_product(u, d, q)
+    p, q = simd.subtract_product(v, d, p), simd.add_product(v, c, q)
+    u, v = simd.load(m_re, at + _C2), simd.load(m_im, at + _C2)
+    p, q = simd.add_product(u, e, p), simd.add_product(u, f, q)
+    p, q = simd.subtract_product(v, f, p), simd.add_product(v, e, q)
+    u, v = simd.load(m_re, at + _C3), simd.load(m_im, at + _C3)
+    p, q = simd.add_product(u, g, p), simd.add_product(u, h, q)
+    p, q = simd.subtract_product(v, h, p), simd.add_product(v, g, q)
     return p, q
 
 
@@ -69,20 +59,20 @@ def apply_pair(re, im, end, low, high, m_re, m_im, at):  # type: ignore[no-untyp
         stop = k + low
         while k < stop:
             k1, k2, k3 = k + low, k + high, k + mask
-            a, b, c, d = load(re, k), load(im, k), load(re, k1), load(im, k1)
-            e, f, g, h = load(re, k2), load(im, k2), load(re, k3), load(im, k3)
+            a, b, c, d = simd.load(re, k), simd.load(im, k), simd.load(re, k1), simd.load(im, k1)
+            e, f, g, h = simd.load(re, k2), simd.load(im, k2), simd.load(re, k3), simd.load(im, k3)
             p, q = _row(m_re, m_im, at, a, b, c, d, e, f, g, h)
-            store(re, k, p)
-            store(im, k, q)
+            simd.store(re, k, p)
+            simd.store(im, k, q)
             p, q = _row(m_re, m_im, at + _ROW, a, b, c, d, e, f, g, h)
-            store(re, k1, p)
-            store(im, k1, q)
+            simd.store(re, k1, p)
+            simd.store(im, k1, q)
             p, q = _row(m_re, m_im, at + _ROW + _ROW, a, b, c, d, e, f, g, h)
-            store(re, k2, p)
-            store(im, k2, q)
+            simd.store(re, k2, p)
+            simd.store(im, k2, q)
             p, q = _row(m_re, m_im, at + _ROW + _ROW + _ROW, a, b, c, d, e, f, g, h)
-            store(re, k3, p)
-            store(im, k3, q)
+            simd.store(re, k3, p)
+            simd.store(im, k3, q)
             k += _LANES
         base = ((base | mask) + low) & rest
 
@@ -95,15 +85,15 @@ def _in_one_lane_bit(lower: Any, upper: Any) -> Any:
         k = _0
         while k < end:
             j = k | high
-            x, y, u, v = load(re, k), load(im, k), load(re, j), load(im, j)
+            x, y, u, v = simd.load(re, k), simd.load(im, k), simd.load(re, j), simd.load(im, j)
             a, b, c, d = lower(x), lower(y), upper(x), upper(y)
             e, f, g, h = lower(u), lower(v), upper(u), upper(v)
             p, q = _row(m_re, m_im, _0, a, b, c, d, e, f, g, h)
-            store(re, k, p)
-            store(im, k, q)
+            simd.store(re, k, p)
+            simd.store(im, k, q)
             p, q = _row(m_re, m_im, _ROW, a, b, c, d, e, f, g, h)
-            store(re, j, p)
-            store(im, j, q)
+            simd.store(re, j, p)
+            simd.store(im, j, q)
             k = ((k | high) + _LANES) & ~high
 
     return apply
@@ -116,13 +106,13 @@ def _in_two_lane_bits(lower: Any, upper: Any, lower_high: Any, upper_high: Any) 
     def apply(re, im, end, m_re, m_im):  # type: ignore[no-untyped-def]
         k = _0
         while k < end:
-            x, y = load(re, k), load(im, k)
+            x, y = simd.load(re, k), simd.load(im, k)
             a, b, c, d = lower(x), lower(y), upper(x), upper(y)
             e, f, g, h = upper_high(a), upper_high(b), upper_high(c), upper_high(d)
             a, b, c, d = lower_high(a), lower_high(b), lower_high(c), lower_high(d)
             p, q = _row(m_re, m_im, _0, a, b, c, d, e, f, g, h)
-            store(re, k, p)
-            store(im, k, q)
+            simd.store(re, k, p)
+            simd.store(im, k, q)
             k += _LANES
 
     return apply
@@ -141,20 +131,21 @@ _in_2_4 = _in_two_lane_bits(simd.lower_2, simd.upper_2, simd.lower_4, simd.upper
 @device_function
 def _spread(m_re, m_im, at, low, high, work_re, work_im):  # type: ignore[no-untyped-def]
     """Write a vector for each column of each matrix row that a vector's lanes need."""
-    chosen, upper = where(low, low), where(high, high)  # `upper` is unused if high is no lane bit
+    # `upper` is unused if high is no lane bit.
+    chosen, upper = simd.where(low, low), simd.where(high, high)
     both = high < _LANES
     for r in range(_1 if both else _2):
         for c in range(np.uint64(4)):
             k = at + c + _C2 * r
             to = _ROW * r + _LANES * c
-            u = choose(chosen, splat(m_re[k + _LANES]), splat(m_re[k]))
-            v = choose(chosen, splat(m_im[k + _LANES]), splat(m_im[k]))
+            u = simd.choose(chosen, simd.splat(m_re[k + _LANES]), simd.splat(m_re[k]))
+            v = simd.choose(chosen, simd.splat(m_im[k + _LANES]), simd.splat(m_im[k]))
             if both:
-                x = choose(chosen, splat(m_re[k + _C3]), splat(m_re[k + _C2]))
-                y = choose(chosen, splat(m_im[k + _C3]), splat(m_im[k + _C2]))
-                u, v = choose(upper, x, u), choose(upper, y, v)
-            store(work_re, to, u)
-            store(work_im, to, v)
+                x = simd.choose(chosen, simd.splat(m_re[k + _C3]), simd.splat(m_re[k + _C2]))
+                y = simd.choose(chosen, simd.splat(m_im[k + _C3]), simd.splat(m_im[k + _C2]))
+                u, v = simd.choose(upper, x, u), simd.choose(upper, y, v)
+            simd.store(work_re, to, u)
+            simd.store(work_im, to, v)
 
 
 @device_function
@@ -190,7 +181,7 @@ def apply_pair_in_lanes(re, im, end, low, high, m_re, m_im, at, work_re, work_im
 
 _8 = np.uint64(8)
 _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(2, 8))
-_LOW = np.uint64(LANES - 1)
+_LOW = np.uint64(simd.LANES - 1)
 
 
 @device_function
@@ -204,7 +195,7 @@ def load_numbers(  # type: ignore[no-untyped-def]
     if slot_of.size:
         for j in range(at, at + num_params):
             free = free or slot_of[j] >= 0
-    for v in range(LANES if free else 1):
+    for v in range(simd.LANES if free else 1):
         for j in range(num_params):
             own[j] = params[at + j]
             if free and slot_of[at + j] >= 0:
@@ -213,26 +204,26 @@ def load_numbers(  # type: ignore[no-untyped-def]
         if free:
             for s in range(pieces):
                 for e in range(8):
-                    eight[64 * s + LANES * e + v] = entries[s, e]
+                    eight[64 * s + simd.LANES * e + v] = entries[s, e]
     if not free:
         for s in range(pieces):
             for e in range(8):
-                store(eight, np.uint64(64 * s + LANES * e), splat(entries[s, e]))
+                simd.store(eight, np.uint64(64 * s + simd.LANES * e), simd.splat(entries[s, e]))
 
 
 @device_function
 def reset(re, im, at, side, columns):  # type: ignore[no-untyped-def]
     """Write the identity, with `side` rows, from `at` on. columns: vectors of a row; 1: its lanes
     are the columns."""
-    none, ones = splat(0.0), splat(1.0)
+    none, ones = simd.splat(0.0), simd.splat(1.0)
     for r in range(np.uint64(side)):
         for c in range(np.uint64(columns)):
             to = at + _LANES * (np.uint64(columns) * r + c)
             if columns == 1:
-                store(re, to, choose(where(_LOW, r), ones, none))
+                simd.store(re, to, simd.choose(simd.where(_LOW, r), ones, none))
             else:
-                store(re, to, ones if r == c else none)
-            store(im, to, none)
+                simd.store(re, to, ones if r == c else none)
+            simd.store(im, to, none)
 
 
 @device_function
@@ -243,13 +234,13 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
     for s in range(first, first + pieces):
         m = np.uint64(64 * s)
         m0, m1, m2, m3 = (
-            load(eight, m),
-            load(eight, m + _8),
-            load(eight, m + _16),
-            load(eight, m + _24),
+            simd.load(eight, m),
+            simd.load(eight, m + _8),
+            simd.load(eight, m + _16),
+            simd.load(eight, m + _24),
         )
-        m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
-        m7 = load(eight, m + _56)
+        m4, m5, m6 = simd.load(eight, m + _32), simd.load(eight, m + _40), simd.load(eight, m + _48)
+        m7 = simd.load(eight, m + _56)
         kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
         mask = (_1 if mask & low else _0) | (_2 if mask & high else _0)
         zero_bits = (_1 if zero_bits & low else _0) | (_2 if zero_bits & high else _0)
@@ -261,12 +252,12 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
             k, j = at + gap * i, at + gap * (i ^ other)
             stop = k + gap
             while k < stop:
-                a, b = load(re, k), load(im, k)
+                a, b = simd.load(re, k), simd.load(im, k)
                 if kind == PHASE:
-                    store(re, k, a * m0 - b * m1)
-                    store(im, k, a * m1 + b * m0)
+                    simd.store(re, k, a * m0 - b * m1)
+                    simd.store(im, k, a * m1 + b * m0)
                 else:
-                    c, d = load(re, j), load(im, j)
+                    c, d = simd.load(re, j), simd.load(im, j)
                     if kind == PERMUTATION:
                         p, q, r, t = c, d, a, b
                     elif kind == REAL:
@@ -278,9 +269,9 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
                         )
                     else:
                         p, q, r, t = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
-                    store(re, k, p)
-                    store(im, k, q)
-                    store(re, j, r)
-                    store(im, j, t)
+                    simd.store(re, k, p)
+                    simd.store(im, k, q)
+                    simd.store(re, j, r)
+                    simd.store(im, j, t)
                 k += _LANES
                 j += _LANES
