@@ -16,12 +16,6 @@ from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.components import partition
-from simulators.circuit.passes.light_cone import (
-    GATE_KINDS,
-    output_support,
-    walk_components,
-    walk_cone,
-)
 from simulators.circuit.validation import operations
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
@@ -41,7 +35,7 @@ _SWAP = GATES["swap"].code
 
 def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
     """True for each qubit along which a gate moves amplitude; it is diagonal on the others."""
-    moves = int(GATE_KINDS[code, 0])
+    moves = int(light_cone.GATE_KINDS[code, 0])
     return tuple(
         moves < 0 or (count - 1 - j < 62 and bool(moves >> (count - 1 - j) & 1))
         for j in range(count)
@@ -228,7 +222,7 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
     totals = np.empty(7, np.int64)
     num_bytes = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size
     _measure_cone(
-        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
+        circuit.table.rows, light_cone.GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.conditions, register_starts(circuit), int(bool(circuit.conditions_data)), wires,
         bits, light_cone.NO_PLACES, np.empty(num_bytes, np.uint8), totals,
     )  # fmt: skip
@@ -263,11 +257,11 @@ def _measure_cone(  # type: ignore[no-untyped-def]
     levels[:] = turned[:] = 0
     written[:] = 0
     totals[:] = 0
-    totals[_GONE] = walk_cone(
+    totals[_GONE] = light_cone.walk_cone(
         rows, kinds, ops, qubits, clbits, 1, blocks, blocks, places, scratch[:0], levels, turned,
         written, kept, scratch[:0], needed,
     )  # fmt: skip
-    totals[_SEVERAL] = walk_components(
+    totals[_SEVERAL] = light_cone.walk_components(
         rows, ops, qubits, clbits, tokens, starts, num_qubits, first_op, kept, needed, parent
     )
     for q in range(num_qubits):
@@ -462,7 +456,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
 def _light_cone_size(
     circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]
 ) -> LightConeSize | None:
-    support = output_support(outputs, labels, circuit)
+    support = light_cone.output_support(outputs, labels, circuit)
     if support is not None and support.clbits and not support.levels:
         kept, several = cone_size(circuit)
         if not several:

@@ -6,21 +6,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
-from simulators.compiler.simd import (
-    LANES,
-    choose,
-    exchange_1,
-    exchange_2,
-    exchange_4,
-    imags_of,
-    load,
-    odd,
-    reals_of,
-    splat,
-    store,
-    where,
-)
+from simulators.compiler.simd import LANES, imags_of, load, odd, reals_of, splat, store, where
 from simulators.statevector.small.gate_kernels import xor_lanes
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State
 
@@ -147,9 +135,9 @@ def walsh(values, end):  # type: ignore[no-untyped-def]
     at = _0
     while at < end:
         x = load(values, at)
-        x = exchange_1(x) + choose(by_1, none - x, x)
-        x = exchange_2(x) + choose(by_2, none - x, x)
-        store(values, at, exchange_4(x) + choose(by_4, none - x, x))
+        x = simd.exchange_1(x) + simd.choose(by_1, none - x, x)
+        x = simd.exchange_2(x) + simd.choose(by_2, none - x, x)
+        store(values, at, simd.exchange_4(x) + simd.choose(by_4, none - x, x))
         at += _LANES
     step = _LANES
     while step < end:

@@ -6,24 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import PHASE, REAL
+from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import (
-    LANES,
-    choose,
-    imags_of,
-    load as take,
-    reals_of,
-    splat,
-    store as put,
-    store_both,
-    where,
-)
+from simulators.compiler.simd import LANES, imags_of, load as take, reals_of, store as put, where
 from simulators.statevector.backend import matrix
-from simulators.statevector.small.gate_kernels import (
-    apply as gate_kernels_apply,
-    multiply,
-    xor_lanes,
-)
+from simulators.statevector.small.gate_kernels import apply as apply_gate, multiply, xor_lanes
 from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, spread, store
 
 # Reverse pass over two states, tile by tile, with the sums for derivatives.
@@ -54,7 +41,7 @@ def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
     k = _0
     while k < np.uint64(count):
         place = np.uint64(at) + k
-        store_both(array, np.uint64(2 * start) + _2 * k, take(re, place), take(im, place))
+        simd.store_both(array, np.uint64(2 * start) + _2 * k, take(re, place), take(im, place))
         k += _LANES
 
 
@@ -72,12 +59,12 @@ def _total(value, eight):  # type: ignore[no-untyped-def]
 def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, into):  # type: ignore[no-untyped-def]
     """Compute the sums of a step whose mask has none of the lowest bits, and apply its inverse to
     both states; m: its row."""
-    m0, m1, m2, m3 = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
-    m4, m5, m6, m7 = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+    m0, m1, m2, m3 = simd.splat(m[0]), simd.splat(m[1]), simd.splat(m[2]), simd.splat(m[3])
+    m4, m5, m6, m7 = simd.splat(m[4]), simd.splat(m[5]), simd.splat(m[6]), simd.splat(m[7])
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
     gap = one_bits - zero_bits
-    p, q, r, s = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    p, q, r, s = simd.splat(0.0), simd.splat(0.0), simd.splat(0.0), simd.splat(0.0)
     base = _0
     while base < end:
         k = base | zero_bits
@@ -141,23 +128,23 @@ def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
     high = mask & ~_LOW
-    none = splat(0.0)
+    none = simd.splat(0.0)
     p, q, r, s = none, none, none, none
     base = _0
     while base < end:
         i = base | (zero_bits & ~_LOW)
         a, b, e, f = take(re, i), take(im, i), take(re2, i), take(im2, i)
-        p = p + choose(first, e * b - f * a, none)
+        p = p + simd.choose(first, e * b - f * a, none)
         if kind != PHASE:
             j = base | (one_bits & ~_LOW)
             c, d, g, h = take(re, j), take(im, j), take(re2, j), take(im2, j)
-            q = q + choose(second, g * d - h * c, none)
+            q = q + simd.choose(second, g * d - h * c, none)
             c, d = xor_lanes(c, by_1, by_2, by_4), xor_lanes(d, by_1, by_2, by_4)
-            r = r + choose(first, e * d - f * c, none)
-            s = s + choose(first, e * c + f * d, none)
+            r = r + simd.choose(first, e * d - f * c, none)
+            s = s + simd.choose(first, e * c + f * d, none)
             a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
-            r = r + choose(second, g * b - h * a, none)
-            s = s - choose(second, g * a + h * b, none)
+            r = r + simd.choose(second, g * b - h * a, none)
+            s = s - simd.choose(second, g * a + h * b, none)
         base = ((base | high) + _LANES) & ~high
     into[0] += _total(p, eight)
     if kind != PHASE:
@@ -228,8 +215,8 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                             )  # fmt: skip
                             continue
                         _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
-                    gate_kernels_apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
-                    gate_kernels_apply(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
+                    apply_gate(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
+                    apply_gate(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
                 if reals.size and stretch >= LANES:
@@ -249,8 +236,8 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
     second[at] on, in memory; `need`: EVEN, ODD: factors that are not 0."""
     low = inner & _LOW
     by_1, by_2, by_4 = where(_0, ~low & _1), where(_0, ~low & _2), where(_0, ~low & _4)
-    x = splat(0.0)
-    y = splat(0.0)
+    x = simd.splat(0.0)
+    y = simd.splat(0.0)
     j = _0
     while j < end:
         k = j ^ (inner & ~_LOW)
@@ -272,7 +259,7 @@ def _put_row(array, at, re, im, end):  # type: ignore[no-untyped-def]
     """Store amplitudes from array[at] on."""
     j = _0
     while j < end:
-        store_both(array, at + _2 * j, take(re, j), take(im, j))
+        simd.store_both(array, at + _2 * j, take(re, j), take(im, j))
         j += _LANES
 
 

@@ -16,16 +16,7 @@ import numpy as np
 from simulators.circuit import gates
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
-from simulators.compiler.simd import (
-    choose,
-    exchange_1,
-    exchange_2,
-    exchange_4,
-    load,
-    splat,
-    store,
-    where,
-)
+from simulators.compiler.simd import choose, load, splat, store, where
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES = np.uint64(simd.LANES)
@@ -46,9 +37,9 @@ def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-unt
 @inline_function
 def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
     """Move lane k to lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
-    value = choose(by_1, exchange_1(value), value)
-    value = choose(by_2, exchange_2(value), value)
-    return choose(by_4, exchange_4(value), value)
+    value = choose(by_1, simd.exchange_1(value), value)
+    value = choose(by_2, simd.exchange_2(value), value)
+    return choose(by_4, simd.exchange_4(value), value)
 
 
 @inline_function
