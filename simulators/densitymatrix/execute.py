@@ -21,12 +21,6 @@ from simulators.errors import TooManyBranches
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.requests import BindingRun
-from simulators.execution.sampling import (
-    Distribution as SamplingDistribution,
-    block as rng_block,
-    tally,
-    uniform,
-)
 
 # Exact evolution of a program: one state for each distinct classical record.
 #
@@ -230,7 +224,7 @@ class MixedState(FinalState):
             _sample(edges, cells, outcomes, *key, draw, first, result)
             yield result, None
 
-    def probabilities(self) -> SamplingDistribution:
+    def probabilities(self) -> sampling.Distribution:
         records, probs = self._joint()
         probs = probs / probs.sum()
         row, index = np.nonzero(probs > _LEAST_PROBABILITY)
@@ -239,7 +233,7 @@ class MixedState(FinalState):
             return index.astype(np.uint64).reshape(-1, 1), weights
         result = records[row]
         sampling.write(result, index, self._layout.source)
-        return tally(result, weights)
+        return sampling.tally(result, weights)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """Expectation values as `FinalState.expectations`: entries of the vector."""
@@ -339,9 +333,9 @@ def draw_records(edges, cells, outcomes, seed, binding, draw, first, records):  
         shot = first + row
         if shot >> 2 != number:
             number = shot >> 2
-            a, b, c, d = rng_block(np.uint64(number) + _1, draw, seed, binding)
+            a, b, c, d = sampling.block(np.uint64(number) + _1, draw, seed, binding)
         lane = shot & 3
-        value = uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
+        value = sampling.uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
         outcome = cells[np.int64(value * parts)]
         value *= total
         while outcome < last and edges[outcome] <= value:

@@ -11,22 +11,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Gate
+from qiskit.circuit import Gate, library
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import (
-    MCPhaseGate,
-    MCXGate,
-    UnitaryGate,
-    XGate,
-    get_standard_gate_name_mapping,
-)
 
 from simulators.circuit import ir
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, ELSE, END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit, Operation, matrix, operations
 from simulators.errors import Unsupported
 
-_GATES = {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
+_GATES = {name: type(gate) for name, gate in library.get_standard_gate_name_mapping().items()}
 _MOST_BITS = 64  # largest register in a condition: Aer's integers
 
 _TWO = {
@@ -123,13 +116,13 @@ class _Writer:
     def _gate(self, operation: Operation) -> Gate:
         name, count = operation.name, len(operation.qubits)
         if name == "mcx":
-            return MCXGate(count - 1) if count > 1 else XGate()
+            return library.MCXGate(count - 1) if count > 1 else library.XGate()
         if name == "mcphase" and count > 1:
-            return MCPhaseGate(operation.params[0], count - 1)
+            return library.MCPhaseGate(operation.params[0], count - 1)
         native = self._dialect.native
         if name in _GATES if native is None else name in native:
             return _GATES[name](*operation.params)
-        return UnitaryGate(matrix(self._circuit, operation), check_input=False)
+        return library.UnitaryGate(matrix(self._circuit, operation), check_input=False)
 
     def _condition(self, tokens: list[tuple[int, int, int]]) -> expr.Expr:
         stack: list[expr.Expr] = []

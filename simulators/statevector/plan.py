@@ -18,16 +18,9 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import Subcircuit, extract, partition
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import SAMPLED, BindingResult, EngineResult, Request
-from simulators.execution import outputs
+from simulators.execution import outputs, requests
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
-from simulators.execution.requests import (
-    BindingRun,
-    EngineRun,
-    ProgramCache,
-    SupportCache,
-    check_outputs,
-    part_request,
-)
+from simulators.execution.requests import BindingRun, EngineRun, ProgramCache, part_request
 from simulators.execution.sampling import Distribution, tally
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
@@ -95,8 +88,8 @@ class ExecutionPlan:
         self._precision = precision
         self._tile_wires = tile_wires
         self._whole: ProgramCache[Program] | None = None
-        self._parts: SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
-        self._parts = SupportCache()
+        self._parts: requests.SupportCache[tuple[tuple[Subcircuit, ProgramCache[Program]], ...]]
+        self._parts = requests.SupportCache()
 
     @property
     def memory_bytes(self) -> int:
@@ -170,7 +163,7 @@ class CombinedRun(FinalState):
     def result(self) -> BindingResult:
         """Compute all outputs of the request. Raises Unsupported for undefined outputs."""
         circuit, request = self._run.circuit, self._run.request
-        check_outputs(CARD, request, circuit.clbits_data != b"")
+        requests.check_outputs(CARD, request, circuit.clbits_data != b"")
         return collect(self, MeasurementLayouts.of(circuit), request, self._run.key)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # its own

@@ -14,15 +14,8 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.passes import light_cone as cones
 from simulators.circuit.passes.components import PACKED_QUBITS, connect
-from simulators.circuit.passes.light_cone import (
-    GATE_KINDS,
-    join,
-    light_cone,
-    output_support,
-    root_of,
-    walk_cone,
-)
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
 from simulators.errors import Unsupported
@@ -45,9 +38,9 @@ def noise_profile(
     locations, width, touched = program.locations, 0, 0
     if circuit is not None:
         width, touched = circuit.num_qubits, used_qubits(circuit).size
-        support = output_support(outputs, labels, circuit) if outputs else None
+        support = cones.output_support(outputs, labels, circuit) if outputs else None
         if support is not None:
-            result = light_cone(circuit, support, program)
+            result = cones.light_cone(circuit, support, program)
             locations, width = locations[result.acting], result.qubits.size
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
@@ -64,7 +57,7 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
     room += len(locations) + facts.rows.size
     measured, weights = np.empty(5, np.int64), np.empty(2)
     _measure_counts(
-        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
+        circuit.table.rows, cones.GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.num_clbits, qubits, int(bool(circuit.conditions_data)), locations, facts.rows,
         facts.all_traits, facts.all_errors, facts.all_drawn, np.empty(room, np.uint8), measured,
         weights,
@@ -104,7 +97,7 @@ def _measure_counts(  # type: ignore[no-untyped-def]
         traits[k] = all_traits[channels[k]]
     levels[:] = turned[:] = 0
     written[:] = 0
-    walk_cone(
+    cones.walk_cone(
         rows, kinds, ops, qubits, clbits, 1, blocks, 1, locations, traits, levels, turned, written,
         kept, acting, needed,
     )  # fmt: skip
@@ -119,7 +112,7 @@ def _measure_counts(  # type: ignore[no-untyped-def]
             weights[1] += all_drawn[row]
             if locations[place, Q1] >= 0:
                 measured[_PAIRS] += 1
-                join(parent, locations[place, Q0], locations[place, Q1])
+                cones.join(parent, locations[place, Q0], locations[place, Q1])
     touched[:] = 0
     wire = 0
     for k in range(ops.size):
@@ -136,7 +129,7 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     groups = 0
     for q in range(num_qubits):
         if needed[q]:
-            root = root_of(parent, q)
+            root = cones.root_of(parent, q)
             groups += sizes[root] == 0
             sizes[root] += 1
             measured[_WIDEST] = max(measured[_WIDEST], sizes[root])

@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 from simulators.engine import RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution.sampling import tally, uniforms
-from simulators.statevector.backend import protocol
+from simulators.statevector.backend import protocol, reductions
 from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import CompiledSegment, Numbers, ShotDraws
-from simulators.statevector.backend.reductions import (
-    FINGERPRINT,
-    QUBIT_WEIGHTS,
-    BlockSum,
-    Projection,
-)
+from simulators.statevector.backend.reductions import Projection
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.program import Measure, Reset
 
@@ -339,7 +334,7 @@ class SeparateStates:
         result = np.empty((ordinals.size, 2))
         for k, number in enumerate(ordinals.tolist()):
             self.states.check()
-            weights = BlockSum(QUBIT_WEIGHTS, qubit)
+            weights = reductions.BlockSum(reductions.QUBIT_WEIGHTS, qubit)
             result[k] = protocol.total(self.states.block_sums(weights, self._held[number]))
         return result
 
@@ -353,7 +348,7 @@ class SeparateStates:
 
     def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         held = [self._held[number] for number in ordinals.tolist()]
-        item = BlockSum(FINGERPRINT)
+        item = reductions.BlockSum(reductions.FINGERPRINT)
         sums = [protocol.total(self.states.block_sums(item, state)) for state in held]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(ordinals.size)
