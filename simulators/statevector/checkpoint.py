@@ -281,14 +281,10 @@ class Checkpointer:
                     path.unlink(missing_ok=True)
 
     def _own_checkpoints(self) -> Iterable[tuple[int, CheckpointHeader]]:
-        place = self._place
+        own = self._way.digest, self._place.rank, self._place.ranks
         for turn in (0, 1):
             mark = header_of(self._path(turn))
-            if mark is not None and (mark.digest, mark.rank, mark.ranks) == (
-                self._way.digest,
-                place.rank,
-                place.ranks,
-            ):
+            if mark is not None and (mark.digest, mark.rank, mark.ranks) == own:
                 yield turn, mark
 
     def _path(self, turn: int) -> Path:

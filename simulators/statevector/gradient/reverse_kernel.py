@@ -198,12 +198,8 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                 if control[0]:
                     return
                 if base & placed[s, 4] == placed[s, 5]:
-                    kind, mask, zero_bits, one_bits = (
-                        placed[s, 0],
-                        placed[s, 1],
-                        placed[s, 2],
-                        placed[s, 3],
-                    )
+                    kind, mask = placed[s, 0], placed[s, 1]
+                    zero_bits, one_bits = placed[s, 2], placed[s, 3]
                     row = np.int64(placed[s, 6])
                     if columns[s] >= 0:
                         into = sums[group, columns[s]]

@@ -280,12 +280,8 @@ def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Write a block's matrices, one for each value of its unconditional diagonal wires."""
     blocks, elements, pieces = inputs[t.BLOCKS], inputs[t.ELEMENTS], inputs[t.PIECES]
     recipes, built = out[t.RECIPES], out[t.PARTS]
-    starts, members, place, wires = (
-        notes[t.STARTS],
-        notes[t.MEMBERS],
-        notes[t.STANDS],
-        notes[t.SPARE],
-    )
+    starts, members = notes[t.STARTS], notes[t.MEMBERS]
+    place, wires = notes[t.STANDS], notes[t.SPARE]
     moves, condition = blocks[b, f.TARGET_MASK], blocks[b, f.CONTROL_MASK]
     free = blocks[b, f.DIAGONAL_MASK] & ~condition
     size = 0

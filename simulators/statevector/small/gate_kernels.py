@@ -130,12 +130,8 @@ def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
             i, j = base | start, base | other
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
             if kind == gates.PERMUTATION:
-                p, q, r, s = (
-                    choose(first, c, a),
-                    choose(first, d, b),
-                    choose(first, a, c),
-                    choose(first, b, d),
-                )
+                p, q = choose(first, c, a), choose(first, d, b)
+                r, s = choose(first, a, c), choose(first, b, d)
             else:
                 p, q, r, s = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
             store(re, i, p)

@@ -204,12 +204,8 @@ def _apply_steps(w, re, im, first, pieces):  # type: ignore[no-untyped-def]
     end, shift = w.end, w.shift
     for s in range(first, first + pieces):
         m = np.uint64(64 * s)
-        m0, m1, m2, m3 = (
-            load(eight, m),
-            load(eight, m + _8),
-            load(eight, m + _16),
-            load(eight, m + _24),
-        )
+        m0, m1 = load(eight, m), load(eight, m + _8)
+        m2, m3 = load(eight, m + _16), load(eight, m + _24)
         m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
         m7 = load(eight, m + _56)
         kind, mask = steps[s, 0], steps[s, 1] << shift

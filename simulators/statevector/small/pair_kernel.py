@@ -233,12 +233,8 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
     gap = _LANES * np.uint64(columns)
     for s in range(first, first + pieces):
         m = np.uint64(64 * s)
-        m0, m1, m2, m3 = (
-            simd.load(eight, m),
-            simd.load(eight, m + _8),
-            simd.load(eight, m + _16),
-            simd.load(eight, m + _24),
-        )
+        m0, m1 = simd.load(eight, m), simd.load(eight, m + _8)
+        m2, m3 = simd.load(eight, m + _16), simd.load(eight, m + _24)
         m4, m5, m6 = simd.load(eight, m + _32), simd.load(eight, m + _40), simd.load(eight, m + _48)
         m7 = simd.load(eight, m + _56)
         kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
@@ -261,12 +257,8 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
                     if kind == PERMUTATION:
                         p, q, r, t = c, d, a, b
                     elif kind == REAL:
-                        p, q, r, t = (
-                            m0 * a + m2 * c,
-                            m0 * b + m2 * d,
-                            m4 * a + m6 * c,
-                            m4 * b + m6 * d,
-                        )
+                        p, q = m0 * a + m2 * c, m0 * b + m2 * d
+                        r, t = m4 * a + m6 * c, m4 * b + m6 * d
                     else:
                         p, q, r, t = multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7)
                     simd.store(re, k, p)

@@ -136,11 +136,8 @@ def run(  # type: ignore[no-untyped-def]
     """
     height = width - LANE_WIRES
     size = 1 << height
-    offsets, order, which = (
-        int_scratch[:size],
-        int_scratch[size : 2 * size],
-        int_scratch[2 * size : 3 * size],
-    )
+    offsets, order = int_scratch[:size], int_scratch[size : 2 * size]
+    which = int_scratch[2 * size : 3 * size]
     own = scratch.size - PHASES * (2 * size + FACTORS)
     tile, factors, notes = scratch[:own], scratch[own:], int_scratch[3 * size :]
     none = norms[:0]
