@@ -21,24 +21,15 @@ _SPAN = 10  # bits within this span are counted in a table, not sorted
 _REMEMBERED = 1 << 16  # cached values; the cache is cleared when it is full
 
 _TWO: dict[int, Callable[[int, int], int]] = {
-    ir.BIT_AND: operator.and_,
-    ir.BIT_OR: operator.or_,
-    ir.BIT_XOR: operator.xor,
-    ir.LOGIC_AND: operator.and_,
-    ir.LOGIC_OR: operator.or_,
-    ir.EQUAL: operator.eq,
-    ir.NOT_EQUAL: operator.ne,
-    ir.LESS: operator.lt,
-    ir.LESS_EQUAL: operator.le,
-    ir.GREATER: operator.gt,
-    ir.GREATER_EQUAL: operator.ge,
-    ir.ADD: operator.add,
-    ir.SUB: operator.sub,
-    ir.MUL: operator.mul,
+    ir.BIT_AND: operator.and_, ir.BIT_OR: operator.or_, ir.BIT_XOR: operator.xor,
+    ir.LOGIC_AND: operator.and_, ir.LOGIC_OR: operator.or_, ir.EQUAL: operator.eq,
+    ir.NOT_EQUAL: operator.ne, ir.LESS: operator.lt, ir.LESS_EQUAL: operator.le,
+    ir.GREATER: operator.gt, ir.GREATER_EQUAL: operator.ge, ir.ADD: operator.add,
+    ir.SUB: operator.sub, ir.MUL: operator.mul,
     ir.DIV: lambda left, right: left // right if right else 0,
     ir.SHIFT_RIGHT: lambda left, right: left >> min(right, left.bit_length()),
     ir.INDEX: lambda left, right: (left >> min(right, left.bit_length())) & 1,
-}
+}  # fmt: skip
 
 
 class Expression:

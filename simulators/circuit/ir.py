@@ -393,14 +393,9 @@ def with_matrices(
 # Small circuits that use all kinds of operations, for warm-up, health checks and examples.
 
 _ROWS = {
-    "h": (1, 0, 0),
-    "cx": (2, 0, 0),
-    "x": (1, 0, 0),
-    "measure": (1, 1, 0),
-    "reset": (1, 0, 0),
-    "if": (0, 0, 0),
-    "end": (0, 0, 0),
-}
+    "h": (1, 0, 0), "cx": (2, 0, 0), "x": (1, 0, 0), "measure": (1, 1, 0), "reset": (1, 0, 0),
+    "if": (0, 0, 0), "end": (0, 0, 0),
+}  # fmt: skip
 
 
 def _circuit(
@@ -418,17 +413,11 @@ def _circuit(
         qubits += [int(number) for number in operands[:count]]
         clbits += [int(number) for number in operands[count:]]
     return CircuitData(
-        width,
-        width,
-        (("c", width),),
-        names,
-        np.array(list(_ROWS.values()), np.uint16).tobytes(),
-        np.array(ops, np.uint16).tobytes(),
-        np.array(qubits, np.uint16).tobytes(),
-        np.array(clbits, np.uint16).tobytes(),
-        b"",
+        width, width, (("c", width),), names, np.array(list(_ROWS.values()), np.uint16).tobytes(),
+        np.array(ops, np.uint16).tobytes(), np.array(qubits, np.uint16).tobytes(),
+        np.array(clbits, np.uint16).tobytes(), b"",
         conditions=np.array(conditions, np.int32).tobytes(),
-    ).circuit()
+    ).circuit()  # fmt: skip
 
 
 def bell() -> Circuit:

@@ -19,20 +19,8 @@ from simulators.engine import EngineResult, PauliSum, Request, RunControl
 from simulators.execution import outputs
 from simulators.execution.outputs import FIRST_TERM
 from simulators.execution.sampling import count_below, shot_bytes
-from simulators.statevector.small.counts import (
-    CELLS_ROOM,
-    ELSEWHERE,
-    MAPS,
-    MAX_CLBITS,
-    NOTHING,
-    STOPPED,
-    gather,
-    marginalize,
-    readout_map,
-    record,
-    sample,
-    scan,
-)
+from simulators.statevector.small import counts as small_counts
+from simulators.statevector.small.counts import gather, marginalize, readout_map, record, sample
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
 from simulators.statevector.small.merged_evolution import MergedEvolution, is_merged
 from simulators.statevector.small.pair_kernel import load_numbers
@@ -67,12 +55,12 @@ _8, _16, _24, _32, _40, _48, _56 = (np.uint64(8 * k) for k in range(1, 8))
 # Byte offsets of the parts of the buffer; the states are last, since their size depends on the
 # circuit.
 _TABLE = 0
-_COUNTS = _TABLE + 2 * CELLS_ROOM
+_COUNTS = _TABLE + 2 * small_counts.CELLS_ROOM
 _SPREAD = _COUNTS + 8 * _SIZE
 _EDGES = _SPREAD + 8 * _SIZE
 _MAPS = _EDGES + 8 * _SIZE
-_SOURCE = _MAPS + 8 * MAPS
-_STEPS = _SOURCE + 8 * MAX_CLBITS
+_SOURCE = _MAPS + 8 * small_counts.MAPS
+_STEPS = _SOURCE + 8 * small_counts.MAX_CLBITS
 _ONE = _STEPS + 8 * 4 * MAX_PIECES
 _EIGHT = _ONE + 8 * 8 * MAX_PIECES
 _OWN = _EIGHT + 8 * _MATRIX * MAX_PIECES
@@ -197,36 +185,38 @@ def run(  # type: ignore[no-untyped-def]
     """
     size = 1 << n
     source = simd.as_numbers(buffer, _SOURCE, num_clbits)
-    measured, cleared, fits = scan(rows, ops, qubits, clbits, source)
+    measured, cleared, fits = small_counts.scan(rows, ops, qubits, clbits, source)
     if not fits:  # the scan ended early
-        return ELSEWHERE
+        return small_counts.ELSEWHERE
     if outputs & EXPECTATION:
         for t in range(len(strings)):
             fits = fits and not strings[t, 0] & measured
         fits = fits and not cleared
     if not measured:
         if outputs & (COUNTS | MEMORY):
-            return NOTHING
+            return small_counts.NOTHING
         fits = fits and not cleared
         source = simd.as_numbers(buffer, _SOURCE, n)
         for q in range(n):
             source[q] = q
     if not fits:
-        return ELSEWHERE
+        return small_counts.ELSEWHERE
     state = 8 * simd.LANES * size + _APART
     re = simd.as_reals(buffer, _STATES, simd.LANES * size)
     im = simd.as_reals(buffer, _STATES + state, simd.LANES * size)
     weights = simd.as_reals(buffer, _STATES + 2 * state, simd.LANES * size)
-    edges, table = simd.as_reals(buffer, _EDGES, _SIZE), simd.as_short(buffer, _TABLE, CELLS_ROOM)
+    edges = simd.as_reals(buffer, _EDGES, _SIZE)
+    table = simd.as_short(buffer, _TABLE, small_counts.CELLS_ROOM)
     counts, room = simd.as_numbers(buffer, _COUNTS, _SIZE), simd.as_numbers(buffer, _SPREAD, _SIZE)
-    exact, maps = simd.as_reals(buffer, _SPREAD, _SIZE), simd.as_words(buffer, _MAPS, MAPS)
+    exact = simd.as_reals(buffer, _SPREAD, _SIZE)
+    maps = simd.as_words(buffer, _MAPS, small_counts.MAPS)
     bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
     for first in range(0, len(bindings), simd.LANES):
         if not evolved and not _evolve(
             buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
         ):
-            return STOPPED
+            return small_counts.STOPPED
         for k in range(np.uint64(size)):
             x, y = simd.load(re, k << _3), simd.load(im, k << _3)
             simd.store(weights, k << _3, x * x + y * y)
@@ -269,7 +259,7 @@ def run(  # type: ignore[no-untyped-def]
                 distinct[r] = num_outcomes
                 at_count += num_outcomes
             if control[0]:
-                return STOPPED
+                return small_counts.STOPPED
     return 0
 
 

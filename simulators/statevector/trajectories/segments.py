@@ -179,17 +179,10 @@ class Pieces:
         ops.append(self._ops[at:end])
         qubits.append(self._wires_of(at, end))
         built = CircuitData(
-            circuit.num_qubits,
-            circuit.num_clbits,
-            circuit.registers,
-            names,
-            arities,
-            np.concatenate(ops).tobytes(),
-            np.concatenate(qubits).tobytes(),
-            b"",
-            b"",
+            circuit.num_qubits, circuit.num_clbits, circuit.registers, names, arities,
+            np.concatenate(ops).tobytes(), np.concatenate(qubits).tobytes(), b"", b"",
             matrices=matrices,
-        ).circuit()
+        ).circuit()  # fmt: skip
         where = planner.OperationRange(0, built.ops.size, 0, 0)
         stretch = planner.plan_segment(built, where, planner.SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
