@@ -351,14 +351,9 @@ def operations(
             q, c, p = q + num_qubits, c + num_clbits, p + num_params
             continue
         yield Operation(
-            place,
-            row,
-            code,
-            names[row],
-            tuple(qubits[q : q + num_qubits]),
-            tuple(clbits[c : c + num_clbits]),
-            tuple(values[p : p + num_params]),
-        )
+            place, row, code, names[row], tuple(qubits[q : q + num_qubits]),
+            tuple(clbits[c : c + num_clbits]), tuple(values[p : p + num_params]),
+        )  # fmt: skip
         q, c, p = q + num_qubits, c + num_clbits, p + num_params
 
 

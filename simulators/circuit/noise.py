@@ -76,13 +76,11 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
             matrices[:count] = self.all_matrices[:count]
         matrices[count:total] = other.all_matrices
         return ChannelFacts(
-            np.arange(total),
-            np.concatenate((self.all_traits, other.all_traits)),
+            np.arange(total), np.concatenate((self.all_traits, other.all_traits)),
             np.concatenate((self.all_is_pauli, other.all_is_pauli)),
             np.concatenate((self.all_errors, other.all_errors)),
-            np.concatenate((self.all_drawn, other.all_drawn)),
-            matrices,
-        )
+            np.concatenate((self.all_drawn, other.all_drawn)), matrices,
+        )  # fmt: skip
 
 
 def transfer_matrices(channels: Sequence[Channel]) -> NDArray[np.float64]:

@@ -156,13 +156,9 @@ def schedule(
         np.empty(num_qubits), np.empty(num_qubits, np.int64), *idle_places, idle, total,
     )  # fmt: skip
     return Schedule(
-        start,
-        durations_ns,
-        idle_places[0, :count],
-        idle_places[1, :count],
-        idle[:count],
+        start, durations_ns, idle_places[0, :count], idle_places[1, :count], idle[:count],
         float(total[0]),
-    )
+    )  # fmt: skip
 
 
 class _Item(msgspec.Struct):
@@ -218,13 +214,9 @@ class _Blocks:
         self._idle.sort(key=lambda row: row[0])
         table = np.array(self._idle, np.float64).reshape(-1, 3)
         return Schedule(
-            self._start,
-            np.array(self._durations),
-            table[:, 0].astype(np.int64),
-            table[:, 1].astype(np.int64),
-            np.round(table[:, 2], _DIGITS),
-            total,
-        )
+            self._start, np.array(self._durations), table[:, 0].astype(np.int64),
+            table[:, 1].astype(np.int64), np.round(table[:, 2], _DIGITS), total,
+        )  # fmt: skip
 
     def _body(self, active: int) -> tuple[float, set[int]]:
         """Schedule operations up to the end of a branch; returns its duration and its wires."""

@@ -183,13 +183,9 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         if not count:
             return None
         return cls(
-            (draws[:count] + FIRST_DRAW).view(np.uint64),
-            np.arange(count + 1),
-            clbits[:count],
-            np.arange(0, 4 * count, 4),
-            tables[:count].reshape(-1),
-            bounds[:count],
-        )
+            (draws[:count] + FIRST_DRAW).view(np.uint64), np.arange(count + 1), clbits[:count],
+            np.arange(0, 4 * count, 4), tables[:count].reshape(-1), bounds[:count],
+        )  # fmt: skip
 
     @classmethod
     def _packed(cls, groups: list[_Group]) -> ReadoutStage:
@@ -198,14 +194,13 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         begins[1:] = np.cumsum([len(clbits) for _, clbits, _, _ in groups])
         lengths = np.array([table.size for _, _, _, table in groups])
         return cls(
-            np.array([FIRST_DRAW + draw for draw, _, _, _ in groups], np.uint64),
-            begins,
+            np.array([FIRST_DRAW + draw for draw, _, _, _ in groups], np.uint64), begins,
             np.array([clbit for _, clbits, _, _ in groups for clbit in clbits], np.int64),
             np.cumsum(lengths) - lengths,
             np.concatenate([table.ravel() for _, _, _, table in groups]),
             np.array([float(table[:, -1].max()) for _, _, _, table in groups]),
             tuple(confusion for _, _, confusion, _ in groups),
-        )
+        )  # fmt: skip
 
     def flip(self, records: NDArray[np.uint64], first_shot: int, key: tuple[int, int]) -> None:
         """Flip bits of the records of shots first_shot, first_shot + 1, ..., in place.

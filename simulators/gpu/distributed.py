@@ -291,12 +291,9 @@ class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
     ) -> protocol.Amplitudes | None:
         self._settle(state)
         return distributed_backend.chosen(
-            self._agreement,
-            state.layout,
-            indices,
-            COMPLEX[state.state.precision],
+            self._agreement, state.layout, indices, COMPLEX[state.state.precision],
             lambda places: self._local.amplitudes(state.state, places),
-        )
+        )  # fmt: skip
 
     def _group_values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
         """Values of strings with the same x. If more of its qubits are outside of blocks than fit

@@ -215,13 +215,9 @@ def _instruction(term: locations.ComposedChannels, form: NormalForm) -> Noise | 
     basis = paulis(len(term.qubits))
     errors = [k + 1 for k in chosen.tolist() if k + 1 < len(basis)]
     return Noise(
-        term.number,
-        term.qubits,
-        min(1.0, float(weights.sum())),
-        edges,
-        tuple(_placed(basis[k], term.qubits) for k in errors),
-        np.ascontiguousarray(form.rest),
-    )
+        term.number, term.qubits, min(1.0, float(weights.sum())), edges,
+        tuple(_placed(basis[k], term.qubits) for k in errors), np.ascontiguousarray(form.rest),
+    )  # fmt: skip
 
 
 CARD = builtin_card("statevector")

@@ -174,12 +174,9 @@ class _Builder:
             self._end_chain(qubit)
         clbits = tuple(sorted(measured))
         return TransferProgram(
-            tuple(self._place),
-            np.array(self._rows, np.int64).reshape(-1, 3),
-            tuple(measured[clbit] for clbit in clbits),
-            clbits,
-            frozenset(self._channels),
-        )
+            tuple(self._place), np.array(self._rows, np.int64).reshape(-1, 3),
+            tuple(measured[clbit] for clbit in clbits), clbits, frozenset(self._channels),
+        )  # fmt: skip
 
     def _add_noise(self, location: int, place: int) -> int:
         """Add the channels from a location on up to those after an operation; returns the next

@@ -316,12 +316,9 @@ class PlainLocator:
             return None
         count, channels, measured, wrong = self._found.tolist()
         return PlainLocations(
-            self._rows[1, :count].copy(),
-            used[:channels],
-            float(self._total[0]),
-            measured > 0,
+            self._rows[1, :count].copy(), used[:channels], float(self._total[0]), measured > 0,
             wrong > 0,
-        )
+        )  # fmt: skip
 
     def _learn(self, circuit: Circuit, lacking: NDArray[np.int64]) -> None:
         """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of

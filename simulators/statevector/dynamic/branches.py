@@ -122,12 +122,9 @@ class Branches(msgspec.Struct, eq=False):
     def none(self) -> Branches:
         """Empty branches of the same ensemble."""
         return Branches(
-            self.ensemble,
-            self.states[:0],
-            self.branch_of[:0],
-            self.records[:0],
+            self.ensemble, self.states[:0], self.branch_of[:0], self.records[:0],
             self.shots_or_weights[:0],
-        )
+        )  # fmt: skip
 
     def each(self) -> Iterator[tuple[int, NDArray[np.uint64], Tags]]:
         """Yield state, records and tags of each branch."""
@@ -145,12 +142,9 @@ class Branches(msgspec.Struct, eq=False):
         stays = into == np.arange(into.size)
         number = np.cumsum(stays) - 1
         result = Branches(
-            self.ensemble,
-            self.states[stays],
-            number[into][self.branch_of],
-            self.records,
+            self.ensemble, self.states[stays], number[into][self.branch_of], self.records,
             self.shots_or_weights,
-        )
+        )  # fmt: skip
         result.tally()
         return result
 

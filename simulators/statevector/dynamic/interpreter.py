@@ -337,12 +337,9 @@ class Interpreter:
         for part in parts:
             rows = chosen == part
             result[part] = Branches(
-                self._ensemble,
-                states[part, present[part]],
-                number[part, branches.branch_of[rows]],
-                branches.records[rows],
-                branches.shots_or_weights[rows],
-            )
+                self._ensemble, states[part, present[part]], number[part, branches.branch_of[rows]],
+                branches.records[rows], branches.shots_or_weights[rows],
+            )  # fmt: skip
         return result
 
     def _heavy(self, branches: Branches) -> Branches:
@@ -360,9 +357,7 @@ class Interpreter:
             self._budget.shrink(gone.size)
             self._ensemble.release(gone)
         return Branches(
-            self._ensemble,
-            branches.states[present],
-            (np.cumsum(present) - 1)[branches.branch_of[rows]],
-            branches.records[rows],
+            self._ensemble, branches.states[present],
+            (np.cumsum(present) - 1)[branches.branch_of[rows]], branches.records[rows],
             branches.shots_or_weights[rows],
-        )
+        )  # fmt: skip

@@ -300,13 +300,9 @@ class _Call:
         num_qubits = amplitudes.size.bit_length() - 1
         ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
         self._plan = (
-            reals,
-            num_qubits,
-            plan.width,
-            *(table.view(np.int64) for table in ints),
-            floats,
+            reals, num_qubits, plan.width, *(table.view(np.int64) for table in ints), floats,
             rounded,
-        )
+        )  # fmt: skip
         self._high = high
         self._type = "float64" if is_double else "float32"  # the conversion of a dtype is slow
         self._rows = 1 << (plan.width - LANE_WIRES)

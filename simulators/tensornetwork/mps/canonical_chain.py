@@ -35,12 +35,9 @@ class ChainLimits(msgspec.Struct, frozen=True):
         values = [CARD.value(options.settings, name) for name in ("bond", "cutoff", "tolerance")]
         bond, cutoff, tolerance = values
         return cls(
-            int(bond),
-            max(float(cutoff), LEAST_CUTOFF[dtype]),
-            float(tolerance),
-            options.memory_bytes,
-            dtype,
-        )
+            int(bond), max(float(cutoff), LEAST_CUTOFF[dtype]), float(tolerance),
+            options.memory_bytes, dtype,
+        )  # fmt: skip
 
     def empty(self, num_qubits: int, order: tuple[int, ...] | None) -> CanonicalChain:
         """Chain of |0...0>; `order`: see `site_order`."""
