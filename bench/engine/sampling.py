@@ -22,7 +22,7 @@ from bench.harness.kernels import load_kernels
 from bench.harness.timing import in_threads
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.planning.planner import SegmentPlan, sweeps
+from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
 from simulators.statevector.program import build_program
 
 SEED = 7
@@ -90,7 +90,8 @@ class Runs:
         self._plan = self._engine.plan(self._circuit, None, self._options)
         planned = build_program(self._circuit, keep=False, precision=options.precision)
         stretches = [each for each in planned.stretches if isinstance(each, SegmentPlan)]
-        self.sweeps = sum(sweeps(stretch.sweeps) for stretch in stretches)
+        passes = [each for stretch in stretches for each in describe_sweeps(stretch.sweeps)]
+        self.sweeps = sum(each.amplitudes for each in passes) / 2.0**options.qubits
 
     def __call__(self, shots: int) -> tuple[float, float, int]:
         """Return the seconds of the passes and of sampling, and the number of different

@@ -17,7 +17,7 @@ from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import Stopped, Unsupported
 from simulators.simulate import simulate
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.gradient import adjoint
+from simulators.statevector.gradient import reverse_kernel
 
 BOTH = ("expectation", "gradient")
 TURNED = [gate for gate in GATES.values() if gate.params]
@@ -133,8 +133,8 @@ def layered(num_qubits: int, layers: int = 2, shared: int = 7) -> Circuit:
 
 @pytest.fixture
 def tiny_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adjoint, "LOW_QUBITS", 1)
-    monkeypatch.setattr(adjoint, "TILE_QUBITS", 4)
+    monkeypatch.setattr(reverse_kernel, "LOW_QUBITS", 1)
+    monkeypatch.setattr(reverse_kernel, "TILE_QUBITS", 4)
 
 
 def outside() -> Circuit:
