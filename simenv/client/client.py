@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
@@ -40,8 +39,8 @@ def explain(
 ) -> Explanation:
     """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
     loaded, terms, shots, count = prepare_question(circuit, options, devices)
-    question = partial(Explain, terms=terms, program=loaded.packed, shots=shots, count=count)
-    return session.request(Explained, question).explanation
+    question = {"terms": terms, "program": loaded.packed, "shots": shots, "count": count}
+    return session.request(Explained, Explain, **question).explanation
 
 
 # Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
@@ -171,7 +170,7 @@ class Client(Environment):
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
         """Return the length of the queue and its first `limit` tasks: running, then waiting in
         order; `done`: ended tasks instead, newest first."""
-        answer = self._session.request(m.Queue, partial(m.GetQueue, done=done, limit=limit))
+        answer = self._session.request(m.Queue, m.GetQueue, done=done, limit=limit)
         return answer.total, answer.tasks
 
     def completions(
@@ -191,8 +190,7 @@ class Client(Environment):
         if since is None and cursor is None:
             since = self._read_up_to
         elif since is None:
-            ask = partial(m.GetCursor, cursor=checked_cursor(cursor))
-            since = self._session.request(m.Acked, ask).seq
+            since = self._session.request(m.Acked, m.GetCursor, cursor=checked_cursor(cursor)).seq
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:
@@ -203,9 +201,7 @@ class Client(Environment):
         see `completions`. Raises OptionError.
         """
         if cursor is not None:
-            return self._session.request(
-                m.Acked, partial(m.Ack, cursor=checked_cursor(cursor), seq=seq)
-            ).seq
+            return self._session.request(m.Acked, m.Ack, cursor=checked_cursor(cursor), seq=seq).seq
         self._read_up_to = checked_integer("seq", seq, 0, MAX_SEQ)
         return self._read_up_to
 
@@ -239,16 +235,8 @@ class Client(Environment):
         """
         from simenv.client.qpm.provider import configured
 
-        return configured(
-            self,
-            self._session,
-            self.devices,
-            pool,
-            reservations,
-            token_file,
-            statevector_qubits,
-            retention,
-        )
+        settings = (pool, reservations, token_file, statevector_qubits, retention)
+        return configured(self, self._session, self.devices, *settings)
 
     def close(self) -> None:
         """Close the connection; tasks go on. Idempotent."""

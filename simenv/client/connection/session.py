@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -188,13 +188,19 @@ class ServiceSession:
     # --- requests -----------------------------------------------------------------------------
 
     def request(
-        self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
+        self,
+        kind: type[A],
+        make: Callable[..., m.FromClient],
+        timeout_s: float | None = None,
+        /,
+        **fields: Any,
     ) -> A:
-        """Send `make(request number)` and return the answer. Raises the error of a refusal."""
+        """Send `make(request number, **fields)` and return the answer. Raises the error of a
+        refusal."""
         self.channel.enter()
         with self.channel.lock:
             request = self._new()
-            request.body = self.channel.send(make(request.number))
+            request.body = self.channel.send(make(request.number, **fields))
         try:
             self._wait(request, timeout_s)
         finally:
@@ -212,7 +218,7 @@ class ServiceSession:
         """Return the service's information on these tasks; unknown tasks are left out."""
         results: list[TaskInfo] = []
         for part in _parts(task_numbers):
-            results += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
+            results += self.request(m.Queue, m.GetTasks, timeout_s, tasks=part).tasks
         return results
 
     def try_task_infos(self, number: int) -> list[TaskInfo]:
@@ -224,7 +230,7 @@ class ServiceSession:
 
     def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
         """Return the submission of a task: its program and options."""
-        return self.request(queries.Submitted, partial(queries.GetSpec, task=number), timeout_s)
+        return self.request(queries.Submitted, queries.GetSpec, timeout_s, task=number)
 
     @property
     def results_folder(self) -> Path | None:
@@ -233,14 +239,12 @@ class ServiceSession:
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file; b"" beyond its end."""
-        fetch = partial(
-            queries.FetchResult, task=task, file=file, offset=offset, size_bytes=size_bytes
-        )
-        return self.request(queries.ResultChunk, fetch).data
+        place = {"task": task, "file": file, "offset": offset, "size_bytes": size_bytes}
+        return self.request(queries.ResultChunk, queries.FetchResult, **place).data
 
     def verify(self, number: int) -> str:
         """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
-        return self.request(queries.VerifyReply, partial(queries.VerifyResult, task=number)).word
+        return self.request(queries.VerifyReply, queries.VerifyResult, task=number).word
 
     def count_result(self, late_s: float) -> None:
         """Record that a result was read `late_s` seconds after it was ready."""
@@ -251,7 +255,7 @@ class ServiceSession:
         """Cancel tasks; return one word for each, see `Cancelled`."""
         outcomes: list[str] = []
         for part in _parts(task_numbers):
-            outcomes += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
+            outcomes += self.request(m.Cancelled, m.Cancel, tasks=part).words
         return outcomes
 
     def _new(self) -> task_handle.PendingRequest:
