@@ -14,13 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import channel as channels
-from noise_models.calibration import (
-    CalibrationSnapshot,
-    GateCalibration,
-    QubitCalibration,
-    ZZCoupling,
-)
+from noise_models import calibration, channel as channels
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.model import LocatedChannel, NoiseOptions
 from noise_models.strict_json import NoiseError
 
@@ -373,8 +368,9 @@ def _flip(probability: float) -> channels.Channel | None:
     return channels.from_paulis(np.array([1.0 - flip, flip, 0.0, 0.0]))
 
 
-def _independent(flips: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the confusion matrix of qubits that are read independently; the first one is bit 0."""
+def independent_confusion(flips: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the confusion matrix of qubits that are read independently, with p01 and p10 [qubits,
+    2]; the first one is bit 0."""
     result = np.ones((1, 1))
     for p01, p10 in flips:
         result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
@@ -397,7 +393,7 @@ def scaled_readout(
     flips = np.minimum(measured * factor, 1.0)
     groups = []
     for qubits, confusion in together if share > 0.0 and factor > 0.0 else ():
-        apart = _independent(measured[list(qubits)])
+        apart = independent_confusion(measured[list(qubits)])
         mixed = scaled_confusion(share * confusion + (1.0 - share) * apart, factor)
         groups.append(channels.ReadoutGroup(qubits, mixed))
     result = channels.Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
@@ -453,6 +449,9 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
         gates=tuple(
         gates=tuple(
         gates=tuple(
+        gates=tuple(
+        gates=tuple(
+        gates=tuple(
             change(gate, over_rotation_rad=None, rotations=())
             if gate.over_rotation_rad is not None or gate.rotations
             else gate
@@ -477,18 +476,9 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
 _DEFAULT = NoiseOptions()
 # Components and values that Aer's recipe lacks.
 NOT_AER = (
-    "gate.coherent",
-    "gate.crosstalk",
-    "gate.over_rotation_rad",
-    "gate.zz_khz",
-    "gate.zz_strength",
-    "qubit.correlated_readout",
-    "qubit.excited",
-    "qubit.preparation",
-    "qubit.preparation_error",
-    "qubit.reset",
-    "qubit.reset_error",
-    "qubit.thermal",
+    *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
+    *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
+    *("qubit.preparation_error", "qubit.reset", "qubit.reset_error", "qubit.thermal"),
 )
 
 
@@ -542,12 +532,12 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
 _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
 
 
-def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[ZZCoupling, ...]:
+def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[calibration.ZZCoupling, ...]:
     """Return the same ZZ interaction for every coupled pair."""
     pairs = {(min(pair), max(pair)) for pair in snapshot.coupling}
     if snapshot.all_to_all:
         pairs |= set(itertools.combinations(range(snapshot.num_qubits), 2))
-    return tuple(ZZCoupling(pair, rate_khz) for pair in sorted(pairs))
+    return tuple(calibration.ZZCoupling(pair, rate_khz) for pair in sorted(pairs))
 
 
 def _replaced_gate(
@@ -558,6 +548,9 @@ def _replaced_gate(
     size = len(gate.qubits) or sizes.get(gate.name, 0)
     changes = {
         field: values[name]
+        for field, name in (
+        for field, name in (
+        for field, name in (
         for field, name in (
         for field, name in (
         for field, name in (

@@ -88,8 +88,8 @@ def _cached(size: int, values: bytes) -> NormalForm:
     if np.abs(unitary - np.eye(len(unitary))).max() > _SAME:
         turned = _process_matrix(Channel(channel.ptm @ from_unitary(unitary).ptm.T))
         if identity_weight(turned) > identity_weight(chi) + _LEAST:
-            return _split(turned, unitary)
-    return _split(chi, None)
+            return _rest_of(turned, pauli_weights(turned), unitary)
+    return _rest_of(chi, pauli_weights(chi), None)
 
 
 def norm_based_form(channel: Channel) -> NormalForm:
@@ -116,11 +116,6 @@ def _process_matrix(channel: Channel) -> _Chi:
     # Columns: the Choi vector of each Pauli, of norm 1; index 2^n * input + output.
     vectors = paulis(channel.num_qubits).transpose(0, 2, 1).reshape(side * side, -1).T
     return np.asarray(vectors.conj().T @ channel.choi @ vectors / side)
-
-
-def _split(chi: _Chi, unitary: NDArray[np.complex128] | None) -> NormalForm:
-    """Split a channel into Pauli weights and the Kraus operators of the rest."""
-    return _rest_of(chi, pauli_weights(chi), unitary)
 
 
 def _rest_of(chi: _Chi, weights: _Weights, unitary: NDArray[np.complex128] | None) -> NormalForm:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, identity, tensor
 from noise_models.custom import channel_size
@@ -108,6 +109,9 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
     none = identity(1)
     rows = [
         _row(kind, "", (qubit,), left or none, right or none)
+        for kind, left, right in (
+        for kind, left, right in (
+        for kind, left, right in (
         for kind, left, right in (
             ("idle", first.idle(qubit, _IDLE_NS), second.idle(qubit, _IDLE_NS)),
             ("preparation", first.preparation(qubit), second.preparation(qubit)),
@@ -249,9 +253,5 @@ def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]
                 f"readout groups {group.qubits} and {qubits} of two composed models",
                 hint="the groups of both must be equal or have no common qubit",
             )
-    result = np.ones((1, 1))
-    for qubit in qubits:
-        at = min(qubit, len(readout.p01) - 1)
-        p01, p10 = float(readout.p01[at]), float(readout.p10[at])
-        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
-    return result
+    at = np.minimum(qubits, len(readout.p01) - 1)
+    return independent_confusion(np.column_stack([readout.p01[at], readout.p10[at]]))

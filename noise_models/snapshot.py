@@ -98,24 +98,16 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
-            results.append(
-                (
-                    f"qubits[{index}].t2_us",
-                    f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us",
-                )
-            )
+            note = f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us"
+            results.append((f"qubits[{index}].t2_us", note))
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
         if gate.error is not None and gate.error > side / (side + 1):
             place = f"{gate.name} on {list(gate.qubits) or 'all qubits'}"
-            results.append(
-                (
-                    f"gates[{index}].error",
-                    f"{gate.error:g} of {place} marks a gate that does not work; used:"
-                    f" {side / (side + 1):g}, complete depolarization",
-                )
-            )
+            note = f"{gate.error:g} of {place} marks a gate that does not work; used:"
+            note += f" {side / (side + 1):g}, complete depolarization"
+            results.append((f"gates[{index}].error", note))
     return tuple(results)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import CsvTable, ImportReport, Source
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.reading import CsvTable
 from noise_models.strict_json import SnapshotError
 
 NAME = "ibm-csv"
@@ -49,12 +48,12 @@ _TWO_QUBIT_TIME = ("gate time", "gate length")
 _ONE_QUBIT_TIME = "single-qubit gate length"
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a table has a column Qubit."""
     return any("qubit" in map(str.lower, table.columns) for table in source.tables.values())
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the table to a snapshot. Raises SnapshotError with a place such as `row 7: T1
     (us)`."""
     if len(source.tables) != 1 or source.documents:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source, qiskit_name
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "iqm"
@@ -28,7 +26,7 @@ _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_e
 _RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document has a list of observations, or a mapping `metrics` of their
     names."""
     return any(_observations(value) is not None for value in source.documents.values())
@@ -59,7 +57,7 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
     return results
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert one quality metric set to a snapshot. Raises SnapshotError."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a quality metric set is one JSON file")
@@ -130,7 +128,7 @@ def _choose(
             inputs = reading.probability(_number(value, at), at)
             number = reading.infidelity(inputs, at) if metric == "fidelity" else inputs
         elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
-            target = ("gate", qiskit_name(gate), indices)
+            target = ("gate", reading.qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]
             number = reading.infidelity(_number(value, at), at)
     if target is None:

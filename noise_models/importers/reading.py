@@ -221,23 +221,20 @@ def qubit_tuple(value: object, field: str) -> tuple[int, ...]:
     return tuple(qubit_index(each, place) for place, each in items(value, field))
 
 
-def time_factor(unit: object, field: str) -> float:
-    """Return the nanoseconds of a unit of time. Raises SnapshotError."""
-    return _factor(unit, field, NS_PER_UNIT)
-
-
-def frequency_factor(unit: object, field: str) -> float:
-    """Return the gigahertz of a unit of frequency. Raises SnapshotError."""
-    return _factor(unit, field, GHZ_PER_UNIT)
-
-
-def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
+def time_factor(unit: object, field: str, factors: Mapping[str, float] = NS_PER_UNIT) -> float:
+    """Return the nanoseconds of a unit of time, or its entry in another table. Raises
+    SnapshotError."""
     result = factors.get(unit.lower()) if isinstance(unit, str) else None
     if result is None:
         raise SnapshotError(
             field, f"the unit {short_repr(unit)} is unknown", hint=f"known: {', '.join(factors)}"
         )
     return result
+
+
+def frequency_factor(unit: object, field: str) -> float:
+    """Return the gigahertz of a unit of frequency. Raises SnapshotError."""
+    return time_factor(unit, field, GHZ_PER_UNIT)
 
 
 def scaled(value: float, factor: float) -> float:
@@ -326,6 +323,9 @@ SHAPES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("p", "u1", "rx", "ry", "rz"), (1, 1)),
     **dict.fromkeys(("r", "u2"), (1, 2)),
     **dict.fromkeys(("u", "u3"), (1, 3)),
+    **dict.fromkeys(
+    **dict.fromkeys(
+    **dict.fromkeys(
     **dict.fromkeys(
         ("cx", "cy", "cz", "ch", "cs", "csdg", "csx", "swap", "iswap", "dcx", "ecr"), (2, 0)
     ),
