@@ -531,7 +531,7 @@ class _TapeRun:
         )
 
     def _values(self, outcomes: list[measurements.TapeOutcome]) -> Any:
-        results = [self._stacked([r.value(o) for o in outcomes]) for r in self.plan.readers]
+        results = [self._stacked([read(each) for each in outcomes]) for read in self.plan.readers]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _stacked(self, values: list[Any]) -> Any:
@@ -554,7 +554,7 @@ class _DerivativeRun:
     def values(self) -> Any:
         """Expectation values of the tape."""
         outcome = measurements.TapeOutcome(self.run.expectations(0))
-        results = [reader.value(outcome) for reader in self.plan.readers]
+        results = [read(outcome) for read in self.plan.readers]
         return results[0] if len(results) == 1 else tuple(results)
 
     def jacobian(self) -> Any:
@@ -565,12 +565,10 @@ class _DerivativeRun:
             slopes = self.run.results[0].gradients[self.run.places] * self.factors
             for slot, place in enumerate(self.into.tolist()):
                 table[:, place] += slopes[:, slot]
-        readers = [
-            each for each in self.plan.readers if isinstance(each, measurements.ExactExpectation)
+        rows = [
+            table[each.observable]
+            for each in self.plan.readers
+            if isinstance(each, measurements.ExactExpectation)
         ]
-        rows = [table[reader.observable] for reader in readers]
-        results = [
-            np.array(row[0]) if count == 1 else tuple(np.array(value) for value in row)
-            for row in rows
-        ]
+        results = [np.array(row[0]) if count == 1 else tuple(map(np.array, row)) for row in rows]
         return results[0] if len(results) == 1 else tuple(results)
