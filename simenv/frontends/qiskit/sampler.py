@@ -12,8 +12,7 @@ import math
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +109,7 @@ class _ReservedBackend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         if error is None:
             self.close()
         else:
@@ -264,18 +258,9 @@ def run_metadata(seeds: Sequence[int], tasks: Sequence[Sequence[Task]]) -> dict[
     return {"version": 2, "simenv": entries}
 
 
-class _PubLike(Protocol):
-    """PUB of either primitive."""
-
-    @property
-    def circuit(self) -> QuantumCircuit: ...
-    @property
-    def parameter_values(self) -> Any: ...
-
-
-def pub_values(pub: _PubLike) -> NDArray[np.float64] | None:
-    """Values of a PUB, float64 [K, parameters], in C order of its parameter array; None: one
-    circuit without parameters."""
+def pub_values(pub: Any) -> NDArray[np.float64] | None:
+    """Values of a PUB of either primitive, float64 [K, parameters], in C order of its parameter
+    array; None: one circuit without parameters."""
     parameters = list(pub.circuit.parameters)
     values = pub.parameter_values
     if not parameters and values.shape == ():
