@@ -132,7 +132,7 @@ _KEYS = ("slots", "max_slots", "max-slots")
 def parse_hosts_option(text: str) -> Allocation:
     """Parse `--hosts`; a host named twice has the slots of both. Raises AllocationError."""
     slots: dict[str, int] = {}
-    for item in _split_items(text):
+    for item in _COMMA.split(text):
         names, colon, count = item.strip().rpartition(":")
         if not colon:
             names, count = item.strip(), "0"
@@ -186,18 +186,6 @@ def _entry(fields: list[str], location: str) -> tuple[str, int]:
     if number is None or (separator and not number):
         raise AllocationError(f"{location}: {count[:80]!r} is not a number of slots", _FILE_HINT)
     return name, number
-
-
-def _split_items(text: str) -> list[str]:
-    """Split at commas outside brackets."""
-    items, depth = [""], 0
-    for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and not depth:
-            items.append("")
-        else:
-            items[-1] += letter
-    return items
 
 
 def _nodes(slots: Mapping[str, int]) -> tuple[Node, ...]:
