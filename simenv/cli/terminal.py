@@ -284,10 +284,11 @@ def _word(before: str, after: str, width: int, indices: list[int]) -> str:
         return before
     if len(indices) == 1:
         return f"{before}{indices[0]:0{width}d}{after}"
-    return f"{before}[{','.join(_ranges(sorted(indices), width))}]{after}"
+    return f"{before}[{','.join(ranges(sorted(indices), width))}]{after}"
 
 
-def _ranges(indices: list[int], width: int) -> Iterable[str]:
+def ranges(indices: Sequence[int], width: int = 0) -> Iterable[str]:
+    """Fold numbers, one or more: 0-4, 7, 9-12. `width`: least number of digits."""
     start = last = indices[0]
     for number in [*indices[1:], -2]:
         if number == last + 1:
@@ -304,6 +305,13 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\Z")
 
 
+def span_s(text: str) -> float | None:
+    """Parse a time span such as `90s`, `1h30m` or `2d` into seconds; None for other texts."""
+    if not _SPAN.match(text):
+        return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
 def since(text: str) -> float:
     """Parse a time into seconds since 1970; 0.0 for "".
 
@@ -312,9 +320,8 @@ def since(text: str) -> float:
     """
     if not text:
         return 0.0
-    if _SPAN.match(text):
-        span_s = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-        return max(0.0, time.time() - span_s)
+    if (age_s := span_s(text)) is not None:
+        return max(0.0, time.time() - age_s)
     try:
         if _CLOCK.match(text):
             text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"

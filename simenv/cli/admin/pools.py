@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +35,9 @@ def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
 def scale(
     context: typer.Context,
     pool: Annotated[str, typer.Argument(help="Name of a pool, as in `simenv pools`.")],
+    workers: Annotated[
+    workers: Annotated[
+    workers: Annotated[
     workers: Annotated[
         int | None, typer.Argument(min=0, help="Fixed number of workers.", metavar="[N]")
     ] = None,
@@ -83,6 +85,9 @@ def drain(
 def undrain(
     client: Client,
     name: Annotated[
+    name: Annotated[
+    name: Annotated[
+    name: Annotated[
         str, typer.Argument(help="Name of a drained or lost node, or of a quarantined pool.")
     ],
 ) -> NodeInfo | PoolInfo:
@@ -127,6 +132,9 @@ def queue(
     client: Client,
     pool: Pool,
     name: Annotated[
+    name: Annotated[
+    name: Annotated[
+    name: Annotated[
         str, typer.Argument(metavar="POLICY", help="priority, fifo, ordered or round_robin.")
     ],
     keys: Annotated[
@@ -145,6 +153,9 @@ def admission(
     pool: Pool,
     name: Annotated[str, typer.Argument(metavar="POLICY", help="unlimited, credit or rate.")],
     total_credits: Annotated[
+    total_credits: Annotated[
+    total_credits: Annotated[
+    total_credits: Annotated[
         int, typer.Option(min=0, help="For credit: total number of units.")
     ] = 0,
     rate: Annotated[int, typer.Option(min=0, help="For rate: units in each time span.")] = 0,
@@ -158,12 +169,12 @@ def admission(
 
 # `simenv prune`: remove stored data of ended tasks.
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
 
 def prune(
     context: typer.Context,
+    older_than: Annotated[
+    older_than: Annotated[
+    older_than: Annotated[
     older_than: Annotated[
         str | None,
         typer.Option(help="Of tasks that ended this long ago: 12h, 7d; default: retention limits."),
@@ -174,7 +185,10 @@ def prune(
 ) -> None:
     """Remove history and results of ended tasks."""
     common = app.settings_of(context)
-    older_s = None if older_than is None else _seconds(older_than)
+    older_s = None if older_than is None else terminal.span_s(older_than)
+    if older_than is not None and older_s is None:
+        hint = "a number and s, m, h, d or w: 7d"
+        raise OptionError(f"--older-than {older_than!r:.40}", hint=hint)
     with common.connect() as client:
         done = client.prune(older_s, dry_run)
     freed, left = done.freed, done.left
@@ -195,10 +209,3 @@ def _amounts(kept: RetainedData) -> str:
         f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
         f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"
     )
-
-
-def _seconds(text: str) -> float:
-    result = _AGE.match(text)
-    if result is None:
-        raise OptionError(f"--older-than {text!r:.40}", hint="a number and s, m, h, d or w: 7d")
-    return float(result[1]) * _SECONDS[result[2]]

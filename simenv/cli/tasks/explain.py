@@ -183,17 +183,18 @@ def _circuit_lines(
 
     size = state_bytes(circuit.num_qubits, precision)
     if circuit.num_qubits <= narrow:
-        yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
+        wires = ",".join(terminal.ranges(qubits))
+        yield Line(0, wires, "all of a small state's", 2 * size, 1, "")
         return
     result = build_program(circuit, keep=False, precision=precision)
     if keep or not result.layout.measures:
         result = build_program(circuit, keep=True, precision=precision)
-    for wires, operations, amplitudes, around in _sweeps(
+    for tile, operations, amplitudes, around in _sweeps(
         result.items, 1 << circuit.num_qubits, _EnclosingBlocks()
     ):
         yield Line(
             0,
-            _ranges([qubits[wire] for wire in wires]),
+            ",".join(terminal.ranges([qubits[wire] for wire in tile])),
             operations or "-",
             2 * amplitudes * (size >> circuit.num_qubits),
             around.times,
@@ -245,17 +246,6 @@ def _has_early_exit(items: Iterable[Instruction]) -> bool:
     return False
 
 
-def _ranges(wires: Sequence[int]) -> str:
-    """Format qubits as ranges: '0-4,7,9-12'."""
-    results: list[list[int]] = []
-    for wire in wires:
-        if results and wire == results[-1][1] + 1:
-            results[-1][1] = wire
-        else:
-            results.append([wire, wire])
-    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in results)
-
-
 # `simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
 
 _DEPENDS = {
@@ -283,6 +273,9 @@ def explain(
     context: typer.Context,
     asked: circuit_input.CircuitOptions,
     file: Annotated[
+    file: Annotated[
+    file: Annotated[
+    file: Annotated[
         str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
     ] = None,
     plan: Annotated[
@@ -290,6 +283,9 @@ def explain(
     ] = False,
     ledger: Annotated[
         bool,
+        typer.Option(
+        typer.Option(
+        typer.Option(
         typer.Option(
             "--ledger", help="Show what costs fidelity on --device: components, gates, qubits."
         ),
@@ -337,6 +333,9 @@ def explain(
     if common.as_json:
         terminal.json_line(
             {
+            {
+            {
+            {
                 "engine": result.engine,
                 "program": keyed(result.sizes),
                 "engines": [keyed(each) for each in result.engines],
@@ -369,10 +368,7 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
     if names:
-        raise OptionError(
-            f"{mode} and {', '.join(map(_option, names))}",
-            hint=_DEPENDS[mode],
-        )
+        raise OptionError(f"{mode} and {', '.join(map(_option, names))}", hint=_DEPENDS[mode])
 
 
 def _option(name: str) -> str:
