@@ -67,14 +67,7 @@ def started(workers: int) -> Iterator[Client]:
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit codes as in shells
 _PASSED_ON = frozenset(
-    {
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    }
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 )
 _SENT_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
@@ -120,8 +113,6 @@ def _forget_pending(watched: frozenset[signal.Signals]) -> None:
         pass
 
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
 
 def execute(
     context: typer.Context,
@@ -147,7 +138,8 @@ def execute(
     if shutil.which(command[0]) is None and not os.path.exists(command[0]):
         terminal.note(f"simenv exec: {command[0]}: {os.strerror(errno.ENOENT)}")
         raise typer.Exit(NOT_FOUND)
-    name = config.check_name(run_name, "--run-name") if run_name else "run-" + _random_id()
+    drawn = f"run-{secrets.token_hex(4)}"
+    name = config.check_name(run_name, "--run-name") if run_name else drawn
     with contextlib.ExitStack() as stack:
         client = client_of(common, stack)
         if client is None:
@@ -173,7 +165,3 @@ def _release(client: Client, run_name: str) -> None:
                 client.reservation(info.id).release(f"{run_name} has ended")
     except SimenvError as error:  # the service may be down; reservations expire anyway
         terminal.note(f"simenv exec: reservations of {run_name} may remain: {error.message}")
-
-
-def _random_id() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8))

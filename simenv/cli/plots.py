@@ -152,7 +152,6 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
 
 _BAND, _GOOD, _BAD, _OPEN = "#dbe7ee", "#2a6f97", BROKEN, "#e09f3e"
 _COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
-_UNITS = {"us": "us", "khz": "kHz"}
 _MOST_LABELS = 34  # names on an axis
 _RANGE = 2.5  # least range of a deviation axis, in bounds
 _MOST_RANGE = 12.0
@@ -212,7 +211,7 @@ def _parity(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> None
     axis.plot(ends, ends, color=INK, lw=0.8, ls=":", zorder=1)
     axis.set_xlim(*ends)
     axis.set_ylim(*ends)
-    unit = _UNITS.get(quantity.rpartition("_")[2], "")
+    unit = details.UNITS.get(quantity.rpartition("_")[2], "")
     axis.set_xlabel(f"claimed{f' ({unit})' if unit else ''}", fontsize=8, color=INK)
     axis.set_ylabel("recovered", fontsize=8, color=INK)
     axis.locator_params(nbins=4)

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import simenv
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.tasks.circuit_input import read_circuit
 from simenv.client import launch
+from simenv.client.connection import address
 from simenv.config import EnvironmentPaths
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import PoolSpec
@@ -92,12 +94,7 @@ class Restartable:
     def _start(self) -> None:
         self._service = launch.start(self._config, self._paths, private=True)
         self._lifeline = self._service.lifeline
-        self._sockets = self._socket_folder()
-
-    def _socket_folder(self) -> Path:
-        from simenv.client.connection.address import read
-
-        return Path(read(self.service).sockets)
+        self._sockets = Path(address.read(self.service).sockets)
 
 
 FAILED = 1
@@ -195,10 +192,7 @@ def check(
     chosen = runner.Options(tuple(asked.only or ()), revisions, long, asked.qubits)
     settings = _progress(as_json)
     _refuse_unused(context, target)
-    made_of = asked.provider, asked.device
-    with _open_target(
-        target, made_of, asked.token_file, asked.rpc_timeout, asked.restart
-    ) as result:
+    with _open_target(target, asked) as result:
         done = runner.check(result, rows, chosen, settings)
     if asked.junit is not None:
         asked.junit.write_text(report.junit(done), encoding="utf-8")
@@ -223,17 +217,8 @@ def _refuse_unused(context: typer.Context, target: str) -> None:
 
 
 @contextmanager
-def _open_target(
-    target: str,
-    machine_of: tuple[str, str],
-    token_file: Path | None,
-    rpc_timeout_s: float,
-    restart: tuple[str, str] | None,
-) -> Iterator[CheckTarget]:
-    """Yield the target of a check.
-
-    `machine_of`: the provider of a hardware pool, and the device of an emulated one.
-    """
+def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
+    """Yield the target of a check."""
     from simenv.qpm_check.circuits import Commands
     from simenv.qpm_check.plugin import PluginTarget
     from simenv.qpm_check.target import Objects
@@ -242,8 +227,9 @@ def _open_target(
         with _private(listen=LOCALLY) as client:
             yield Objects(target, partial(_qpm, client), partial(_other_owner, client))
     elif target in ("hardware", "emulated"):
-        provider, device = machine_of
-        pool = _machine(provider) if target == "hardware" else {"name": MACHINE, "device": device}
+        pool = {"name": MACHINE, "device": asked.device}
+        if target == "hardware":
+            pool = {"name": MACHINE, "engine": "hardware", "provider": asked.provider}
         with _private(pools=[pool], listen=LOCALLY) as client:
             open_qpm, open_other_owner = partial(_qpm, client), partial(_other_owner, client)
             yield Objects(
@@ -257,14 +243,16 @@ def _open_target(
             yield PluginTarget(
                 target, PLUGIN,
                 {"SIMENV_SERVICE": str(environment.service), "SIMENV_QPM_ROLE": "admin"},
-                rpc_timeout_s=rpc_timeout_s, outage=environment,
+                rpc_timeout_s=asked.rpc_timeout, outage=environment,
             )  # fmt: skip
     else:
         _needs_yaml()
-        token = "" if token_file is None else _token(token_file)
-        outage = None if restart is None else Commands(*restart)
+        from simenv.client.qpm.identity import read_token
+
+        token = "" if asked.token_file is None else read_token(asked.token_file)
+        outage = None if asked.restart is None else Commands(*asked.restart)
         yield PluginTarget(
-            target, Path(target), token=token, rpc_timeout_s=rpc_timeout_s, outage=outage
+            target, Path(target), token=token, rpc_timeout_s=asked.rpc_timeout, outage=outage
         )
 
 
@@ -278,8 +266,6 @@ def _needs_yaml() -> None:
 
 @contextmanager
 def _private(**config: Any) -> Iterator[Client]:
-    import simenv
-
     # In this thread, which does not end: Qiskit crashes after the end of the thread that loaded it.
     for name in ("qiskit.qasm2", "qiskit.qpy"):
         importlib.import_module(name)
@@ -295,8 +281,6 @@ def _qpm(
 
     In revision 1 the factory returns a new connection at each call; in revision 2, one object.
     """
-    import simenv
-
     with simenv.connect(service=client.service) as own:
         qpm = own.qpm_with(pool=pool, reservations=reservations)
         yield qpm.connection if revision == 1 else lambda: qpm
@@ -305,7 +289,6 @@ def _qpm(
 @contextmanager
 def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     """Yield a QPM of another owner, whose key is revoked at the end."""
-    import simenv
     from simenv.client.administration import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
@@ -316,10 +299,6 @@ def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
                 yield own.qpm_with(pool=pool, reservations="required")
         finally:
             client.keys.revoke(name)
-
-
-def _machine(provider: str) -> dict[str, Any]:
-    return {"name": MACHINE, "engine": "hardware", "provider": provider}
 
 
 def _show(rows: Any, as_json: bool) -> None:
@@ -347,12 +326,6 @@ def _progress(as_json: bool) -> Callable[[Verdict], None]:
             terminal.note(f"failed  {verdict.id} ({verdict.revision})")
 
     return show_verdict
-
-
-def _token(path: Path) -> str:
-    from simenv.client.qpm.identity import read_token
-
-    return read_token(path)
 
 
 def _text(path: Path) -> str:
