@@ -87,6 +87,12 @@ def settings_of(context: typer.Context) -> Settings:
     return settings
 
 
+def given(context: typer.Context) -> list[str]:
+    """Return the names of the parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, by in sources.items() if by is not None and by.name == "COMMANDLINE"]
+
+
 def seconds(value: float | None) -> float | None:
     """Callback of options in seconds: the value must be finite and not negative."""
     if value is not None and not 0.0 <= value < math.inf:

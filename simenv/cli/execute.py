@@ -17,7 +17,6 @@ import typer
 
 from simenv import config
 from simenv.cli import app, terminal
-from simenv.cli.app import Settings
 from simenv.errors import NoServiceError, SimenvError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.9  # delay of the note about the start; shorter than that of the progress line
 
 
-def client_of(common: Settings, stack: ExitStack) -> Client | None:
+def client_of(common: app.Settings, stack: ExitStack) -> Client | None:
     """Return a client of the environment that is up; None if there is none and a private one may
     replace it."""
     # A connection file means an environment that is up, or that crashed with tasks: no private one.
@@ -111,7 +110,6 @@ def _forget_pending(watched: frozenset[signal.Signals]) -> None:
     """Discard signals that arrived together with the child's end: they were meant for the child."""
     while signal.sigtimedwait(watched, 0) is not None:
         pass
-
 
 
 def execute(

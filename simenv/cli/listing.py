@@ -21,7 +21,6 @@ import msgspec
 import typer
 
 from simenv.cli import app, terminal
-from simenv.cli.app import seconds, set_signature
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
@@ -31,7 +30,7 @@ _WORD = re.compile(r"\w+")  # WORKER(REASON) can be selected by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, with commas.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Omit the headers.")]
-Watch = Annotated[float, typer.Option("--watch", callback=seconds, help="Repeat every SECONDS.")]
+Watch = Annotated[float, typer.Option("--watch", callback=app.seconds, help="Repeat every SECONDS.")]
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 _COMMON = (
     inspect.Parameter("columns", _BY_NAME, default="", annotation=Columns),
@@ -122,7 +121,7 @@ def _with_options_of(
     signature = inspect.signature(function, eval_str=True, locals={"Client": Any})
     _, *own = signature.parameters.values()
     context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
-    set_signature(
+    app.set_signature(
         command, function, [context, *(each.replace(kind=_BY_NAME) for each in own), *more]
     )
     return command

@@ -207,9 +207,9 @@ def check(
 def _refuse_unused(context: typer.Context, target: str) -> None:
     """Raise OptionError for an option that has no effect for this target."""
     kind = target if target in ("inprocess", "hardware", "emulated", "defw") else "a folder"
-    for name, kinds in USED_WITH.items():
-        source = context.get_parameter_source(name)
-        if kind not in kinds and source is not None and source.name == "COMMANDLINE":
+    for name in app.given(context):
+        kinds = USED_WITH.get(name, (kind,))
+        if kind not in kinds:
             raise OptionError(
                 f"--{name.replace('_', '-')} has no effect with {target}",
                 hint=f"use it with {' or '.join(kinds)}",

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv import config, files
-from simenv.cli import terminal
-from simenv.cli.app import Settings
+from simenv.cli import app, terminal
 from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
 from simenv.config.pools import nearest
@@ -156,7 +155,7 @@ KINDS = {  # as in --prefer
 
 
 @contextmanager
-def environment(common: Settings) -> Iterator[Client | None]:
+def environment(common: app.Settings) -> Iterator[Client | None]:
     """Yield a client of the environment; None if none is up and the user named none."""
     try:
         client = common.connect()

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args, get_origin
 
 import typer
 
-from simenv.cli import execute
-from simenv.cli.app import Settings, types_of
+from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.text import elapsed
@@ -35,7 +34,7 @@ MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports
 
 
 def client_and_circuit(
-    common: Settings, file: str, stack: contextlib.ExitStack
+    common: app.Settings, file: str, stack: contextlib.ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
     """Return a client, whether its environment is a private one, and the circuit.
 
@@ -344,7 +343,7 @@ class CircuitOptions:
         return values  # type: ignore[return-value]
 
 
-_TYPES = types_of(CircuitOptions)
+_TYPES = app.types_of(CircuitOptions)
 SENT: dict[str, Sent] = {
     name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
     for name, hint in _TYPES.items()

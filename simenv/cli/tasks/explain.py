@@ -360,11 +360,8 @@ def explain(
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """Raise OptionError for given options on which the answer of this mode does not depend."""
-    others = [name for name in circuit_input.SENT if name not in (*own, "engine")]
-    settings = {name: context.get_parameter_source(name) for name in others}
-    names = sorted(
-        name for name, by in settings.items() if by is not None and by.name == "COMMANDLINE"
-    )
+    others = circuit_input.SENT.keys() - {*own, "engine"}
+    names = sorted(others.intersection(app.given(context)))
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
     if names:

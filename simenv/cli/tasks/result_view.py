@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from simenv import errors
-from simenv.cli import terminal
-from simenv.cli.app import as_object, show_error
+from simenv.cli import app, terminal
 from simenv.client.tasks.progress import LOG
 from simenv.model import Observable
 
@@ -47,9 +46,9 @@ def present(
     try:
         result = task.results(0.0)
     except (errors.TaskFailedError, errors.TaskCancelledError, errors.TaskExpiredError) as error:
-        show_error(error)
+        app.show_error(error)
         if as_json:
-            ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
+            ended = {"task": task.id, "state": str(task.state), "error": app.as_object(error)}
             terminal.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None and len(result) > 1:
