@@ -30,7 +30,9 @@ _WORD = re.compile(r"\w+")  # WORKER(REASON) can be selected by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, with commas.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Omit the headers.")]
-Watch = Annotated[float, typer.Option("--watch", callback=app.seconds, help="Repeat every SECONDS.")]
+Watch = Annotated[
+    float, typer.Option("--watch", callback=app.seconds, help="Repeat every SECONDS.")
+]
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 _COMMON = (
     inspect.Parameter("columns", _BY_NAME, default="", annotation=Columns),
