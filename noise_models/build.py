@@ -446,12 +446,6 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
         snapshot,
         qubits=tuple(_qubit(qubit, symmetric) for qubit in snapshot.qubits),
         gates=tuple(
-        gates=tuple(
-        gates=tuple(
-        gates=tuple(
-        gates=tuple(
-        gates=tuple(
-        gates=tuple(
             change(gate, over_rotation_rad=None, rotations=())
             if gate.over_rotation_rad is not None or gate.rotations
             else gate
@@ -548,12 +542,6 @@ def _replaced_gate(
     size = len(gate.qubits) or sizes.get(gate.name, 0)
     changes = {
         field: values[name]
-        for field, name in (
-        for field, name in (
-        for field, name in (
-        for field, name in (
-        for field, name in (
-        for field, name in (
         for field, name in (
             ("error", f"gate.error_{size}q"),
             ("over_rotation_rad", "gate.over_rotation_rad"),

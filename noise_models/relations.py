@@ -110,9 +110,6 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
     rows = [
         _row(kind, "", (qubit,), left or none, right or none)
         for kind, left, right in (
-        for kind, left, right in (
-        for kind, left, right in (
-        for kind, left, right in (
             ("idle", first.idle(qubit, _IDLE_NS), second.idle(qubit, _IDLE_NS)),
             ("preparation", first.preparation(qubit), second.preparation(qubit)),
             ("reset", first.after_reset(qubit), second.after_reset(qubit)),

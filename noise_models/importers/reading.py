@@ -324,9 +324,6 @@ SHAPES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("r", "u2"), (1, 2)),
     **dict.fromkeys(("u", "u3"), (1, 3)),
     **dict.fromkeys(
-    **dict.fromkeys(
-    **dict.fromkeys(
-    **dict.fromkeys(
         ("cx", "cy", "cz", "ch", "cs", "csdg", "csx", "swap", "iswap", "dcx", "ecr"), (2, 0)
     ),
     **dict.fromkeys(("cp", "cu1", "crx", "cry", "crz", "rxx", "ryy", "rzz", "rzx"), (2, 1)),

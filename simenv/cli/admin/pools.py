@@ -36,9 +36,6 @@ def scale(
     context: typer.Context,
     pool: Annotated[str, typer.Argument(help="Name of a pool, as in `simenv pools`.")],
     workers: Annotated[
-    workers: Annotated[
-    workers: Annotated[
-    workers: Annotated[
         int | None, typer.Argument(min=0, help="Fixed number of workers.", metavar="[N]")
     ] = None,
     min_workers: Annotated[
@@ -85,9 +82,6 @@ def drain(
 def undrain(
     client: Client,
     name: Annotated[
-    name: Annotated[
-    name: Annotated[
-    name: Annotated[
         str, typer.Argument(help="Name of a drained or lost node, or of a quarantined pool.")
     ],
 ) -> NodeInfo | PoolInfo:
@@ -132,9 +126,6 @@ def queue(
     client: Client,
     pool: Pool,
     name: Annotated[
-    name: Annotated[
-    name: Annotated[
-    name: Annotated[
         str, typer.Argument(metavar="POLICY", help="priority, fifo, ordered or round_robin.")
     ],
     keys: Annotated[
@@ -153,9 +144,6 @@ def admission(
     pool: Pool,
     name: Annotated[str, typer.Argument(metavar="POLICY", help="unlimited, credit or rate.")],
     total_credits: Annotated[
-    total_credits: Annotated[
-    total_credits: Annotated[
-    total_credits: Annotated[
         int, typer.Option(min=0, help="For credit: total number of units.")
     ] = 0,
     rate: Annotated[int, typer.Option(min=0, help="For rate: units in each time span.")] = 0,
@@ -172,9 +160,6 @@ def admission(
 
 def prune(
     context: typer.Context,
-    older_than: Annotated[
-    older_than: Annotated[
-    older_than: Annotated[
     older_than: Annotated[
         str | None,
         typer.Option(help="Of tasks that ended this long ago: 12h, 7d; default: retention limits."),

@@ -33,9 +33,6 @@ def certify(
     context: typer.Context,
     device: Annotated[str, typer.Argument(help="Device or pool that `simenv devices` lists.")],
     qubits: Annotated[
-    qubits: Annotated[
-    qubits: Annotated[
-    qubits: Annotated[
         str, typer.Option(help="Qubits such as 0-6,9 and the pairs among them; by default all.")
     ] = "",
     claims: Annotated[
@@ -50,9 +47,6 @@ def certify(
     effort: Annotated[float, typer.Option(min=0.01, help="Factor of all numbers of shots.")] = 1.0,
     longest_delay: Annotated[
         float,
-        typer.Option(
-        typer.Option(
-        typer.Option(
         typer.Option(
             min=1e-5,
             help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit.",

@@ -273,9 +273,6 @@ def explain(
     context: typer.Context,
     asked: circuit_input.CircuitOptions,
     file: Annotated[
-    file: Annotated[
-    file: Annotated[
-    file: Annotated[
         str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
     ] = None,
     plan: Annotated[
@@ -283,9 +280,6 @@ def explain(
     ] = False,
     ledger: Annotated[
         bool,
-        typer.Option(
-        typer.Option(
-        typer.Option(
         typer.Option(
             "--ledger", help="Show what costs fidelity on --device: components, gates, qubits."
         ),
@@ -332,9 +326,6 @@ def explain(
             result = client.explain(loaded.program, **asked.arguments())
     if common.as_json:
         terminal.json_line(
-            {
-            {
-            {
             {
                 "engine": result.engine,
                 "program": keyed(result.sizes),
