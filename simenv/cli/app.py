@@ -129,9 +129,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 def set_signature(
-    command: Callable[..., None],
-    like: Callable[..., Any],
-    parameters: Sequence[inspect.Parameter],
+    command: Callable[..., None], like: Callable[..., Any], parameters: Sequence[inspect.Parameter]
 ) -> None:
     """Set the signature of a command, which typer reads, and the name and help of `like`."""
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -157,10 +155,7 @@ def with_options(kind: type, *without: str) -> Callable[[Callable[..., None]], C
                 continue
             parameters += [
                 inspect.Parameter(
-                    each.name,
-                    own.KEYWORD_ONLY,
-                    default=each.default,
-                    annotation=types[each.name],
+                    each.name, own.KEYWORD_ONLY, default=each.default, annotation=types[each.name]
                 )
                 for each in taken
             ]

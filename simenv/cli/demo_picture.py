@@ -162,13 +162,7 @@ def _times(axis: Any, acts: list[DemoRow]) -> None:
 def _steps(axis: Any, run: VariationalRun) -> None:
     steps = np.arange(len(run.step_ms))
     axis.bar(steps, run.step_ms, color=QUIET, label="a step: 24 circuits, there and back")
-    axis.bar(
-        steps,
-        run.run_ms,
-        0.5,
-        color=MEASURED,
-        label="in the engine, all workers together",
-    )
+    axis.bar(steps, run.run_ms, 0.5, color=MEASURED, label="in the engine, all workers together")
     axis.set(title="Time of each step of the loop", xlabel="step", ylabel="ms")
     axis.set_ylim(0, 1.25 * max(run.step_ms))
     axis.legend(frameon=False, fontsize=9)

@@ -130,9 +130,7 @@ def _with_options_of(
 
 
 def listing(
-    columns: Sequence[Column[Row]],
-    style: Style,
-    fetch: Callable[[], Iterable[Row] | Rows[Row]],
+    columns: Sequence[Column[Row]], style: Style, fetch: Callable[[], Iterable[Row] | Rows[Row]]
 ) -> None:
     """Show the rows that `fetch` returns, repeatedly with `--watch` (until interrupted)."""
     chosen = _choose(columns, style.columns)

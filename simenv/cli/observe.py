@@ -98,9 +98,7 @@ def nodes(client: Client) -> Iterable[NodeInfo]:
 
 
 def environments(
-    context: typer.Context,
-    columns: Columns = "",
-    no_header: NoHeader = False,
+    context: typer.Context, columns: Columns = "", no_header: NoHeader = False
 ) -> None:
     """List your environments: up, down, or crashed."""
     style = Style(app.settings_of(context).as_json, columns, no_header)
@@ -115,8 +113,7 @@ def pools(client: Client) -> Iterable[PoolInfo]:
 
 @listed(_WORKERS)
 def workers(
-    client: Client,
-    pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = "",
+    client: Client, pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = ""
 ) -> Iterable[WorkerInfo]:
     """List workers with their state and load."""
     if pool and pool not in (pools := client.pools()):

@@ -87,9 +87,7 @@ _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_by
 
 
 def load(
-    options: Mapping[str, object],
-    file: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
+    options: Mapping[str, object], file: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Config:
     """Merge defaults, then `file`, then `options`.
 

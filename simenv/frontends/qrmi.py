@@ -36,13 +36,7 @@ from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.model import TaskState
 from simenv.model.views import DeviceKind
 
-__all__ = [
-    "Payload",
-    "QuantumResource",
-    "Target",
-    "TaskResult",
-    "resources",
-]
+__all__ = ["Payload", "QuantumResource", "Target", "TaskResult", "resources"]
 
 DEFAULT_SHOTS = 1024
 Registers = tuple[tuple[str, int], ...]

@@ -29,10 +29,7 @@ def fourier(circuit: QuantumCircuit, qubits: Sequence[Qubit], inverse: bool = Fa
 
 
 def _apply(
-    circuit: QuantumCircuit,
-    qubits: Sequence[Qubit],
-    gates: Sequence[tuple[int, int]],
-    sign: float,
+    circuit: QuantumCircuit, qubits: Sequence[Qubit], gates: Sequence[tuple[int, int]], sign: float
 ) -> None:
     for high, low in gates:
         if high == low:

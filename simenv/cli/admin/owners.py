@@ -105,8 +105,7 @@ def set_limits(
 @limits.command()
 @printed(_report)
 def reset(
-    client: Client,
-    owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
+    client: Client, owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")]
 ) -> OwnerReport:
     """Remove the limits set for one owner; those of simenv.toml hold again."""
     return client.set_limits(owner, reset=True)

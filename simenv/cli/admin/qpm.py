@@ -143,8 +143,7 @@ class CheckOptions:
     rpc_timeout: Annotated[
         float,
         typer.Option(
-            help="Timeout in seconds of a call from the host to a client (DEFw: 300).",
-            min=5.0,
+            help="Timeout in seconds of a call from the host to a client (DEFw: 300).", min=5.0
         ),
     ] = RPC_TIMEOUT_S
     restart: Annotated[

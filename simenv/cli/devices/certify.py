@@ -48,8 +48,7 @@ def certify(
     longest_delay: Annotated[
         float,
         typer.Option(
-            min=1e-5,
-            help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit.",
+            min=1e-5, help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit."
         ),
     ] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sequences and shots.")] = 0,

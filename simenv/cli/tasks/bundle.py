@@ -70,8 +70,7 @@ def read(path: Path) -> dict[str, bytes]:
     for name in (MANIFEST, PROGRAM):
         if name not in result:
             raise ProgramError(
-                f"{path} is no bundle: it has no {name}",
-                hint="simenv result ID --bundle makes one",
+                f"{path} is no bundle: it has no {name}", hint="simenv result ID --bundle makes one"
             )
     return result
 

@@ -357,10 +357,7 @@ def _from_file(path: str | bytes, hint: str = "") -> PackedCircuit:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         short_name = name if len(name) <= 100 else name[:100] + "..."
-        raise ProgramError(
-            f"{short_name!r} cannot be read: {reason}",
-            hint=hint,
-        ) from error
+        raise ProgramError(f"{short_name!r} cannot be read: {reason}", hint=hint) from error
     if data.startswith(qpy.MAGIC):
         circuit = qpy.parse(data, name)
         return _encode_natively(circuit) or _loaded(pack(circuit), circuit)

@@ -54,12 +54,7 @@ _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
 _SHAPE_BYTES = 2**16  # longer names of registers are left to the encoder in Python
 # Columns of a `Scratch` in native.c: capacity, bytes of an element.
-_FLAT = (
-    (MAX_OPERATIONS, 2),
-    (MAX_OPERANDS, 2),
-    (MAX_OPERATIONS, 2),
-    (4 * MAX_OPERATIONS, 8),
-)
+_FLAT = ((MAX_OPERATIONS, 2), (MAX_OPERANDS, 2), (MAX_OPERATIONS, 2), (4 * MAX_OPERATIONS, 8))
 _TAIL_BYTES = sum(capacity * width for capacity, width in _FLAT) + 32
 _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
 _TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT

@@ -72,10 +72,7 @@ class SubmitDevices:
         if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
             calibration = "" if checked.document or not compiled.compiler else info.calibration_id
             task = msgspec.structs.replace(
-                task,
-                compiled=compiled.compiler,
-                replaced_gates=replaced,
-                compiled_for=calibration,
+                task, compiled=compiled.compiler, replaced_gates=replaced, compiled_for=calibration
             )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled

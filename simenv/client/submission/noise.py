@@ -40,12 +40,7 @@ def aer_document(noise: Any) -> bytes:
         raise OptionError("noise: an Aer noise model with noise passes", hint=_HINT)
     for each in passes:
         values["idle"] = [
-            {
-                "qubits": [qubit],
-                "t1_us": _us(t1_s),
-                "t2_us": _us(t2_s),
-                "excited": float(excited),
-            }
+            {"qubits": [qubit], "t1_us": _us(t1_s), "t2_us": _us(t2_s), "excited": float(excited)}
             for qubit, (t1_s, t2_s, excited) in enumerate(
                 zip(each._t1s, each._t2s, each._p1s, strict=True)
             )

@@ -148,8 +148,7 @@ def _parameters(options: type) -> list[Parameter]:
     ]
     shared = (SharedOptions, PlacementOptions, ProgramOptions, CallOptions)
     return sorted(
-        parameters,
-        key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared),
+        parameters, key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared)
     )
 
 

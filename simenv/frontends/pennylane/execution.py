@@ -238,11 +238,7 @@ class SweepBatch:
         error.message, error.index = f"{text}: {error.message}", tapes[0]
 
     def _send(
-        self,
-        client: Client,
-        options: Mapping[str, Any],
-        next_seed: Callable[[], int],
-        apart: bool,
+        self, client: Client, options: Mapping[str, Any], next_seed: Callable[[], int], apart: bool
     ) -> None:
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs not in (COUNTS, MEMORY)

@@ -19,10 +19,7 @@ import zmq
 from simenv._version import __version__
 from simenv.errors import ConfigError
 
-__all__ = [
-    "InstalledLibrary",
-    "build",
-]
+__all__ = ["InstalledLibrary", "build"]
 
 # Compile the C library and install it in a folder, with its header and a pkg-config file.
 
