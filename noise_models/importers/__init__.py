@@ -46,15 +46,7 @@ class Importer(Protocol):
 REGISTRY: dict[str, Importer] = {
     importer.NAME: importer
     for importer in (
-        native,
-        qiskit_target,
-        qhw,
-        ibm_properties,
-        cunqa,
-        braket,
-        iqm,
-        qdmi,
-        trapped_ion,
+        *(native, qiskit_target, qhw, ibm_properties, cunqa, braket, iqm, qdmi, trapped_ion),
         ibm_csv,
     )
 }

@@ -31,15 +31,7 @@ NETWORK = frozenset(
     }
 )
 NETWORK_FUSE = (
-    "sshfs",
-    "ceph",
-    "gluster",
-    "beegfs",
-    "s3fs",
-    "gcsfuse",
-    "juicefs",
-    "dfuse",
-    "rclone",
+    *("sshfs", "ceph", "gluster", "beegfs", "s3fs", "gcsfuse", "juicefs", "dfuse", "rclone"),
 )
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 

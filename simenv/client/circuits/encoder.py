@@ -186,14 +186,7 @@ class CircuitEncoder:
     """Encoder of one circuit. After an error `at` is the index of the failing instruction."""
 
     __slots__ = (
-        "_blocks",
-        "_circuit",
-        "_expander",
-        "_expanding",
-        "_layout",
-        "_plain",
-        "_tape",
-        "at",
+        *("_blocks", "_circuit", "_expander", "_expanding", "_layout", "_plain", "_tape", "at"),
     )
 
     def __init__(self, circuit: Any) -> None:

@@ -34,21 +34,12 @@ _DELAY_S = 0.02  # lets the first circuit be sent: the import of the compiler bl
 KNOWN_VERSIONS = (0x0206,)  # major and minor version of the C interface: layouts may change
 
 _FUNCTIONS = (
-    "qk_circuit_borrow_from_python",
-    "qk_circuit_num_qubits",
-    "qk_circuit_num_clbits",
-    "qk_circuit_num_classical_registers",
-    "qk_circuit_get_classical_register",
-    "qk_classical_register_num_bits",
-    "qk_classical_register_name",
-    "qk_str_free",
-    "qk_classical_register_circuit_bits",
-    "qk_circuit_num_instructions",
-    "qk_circuit_instruction_kind",
-    "qk_circuit_view_instruction",
-    "qk_param_stride",
-    "qk_param_kind",
-    "qk_param_as_real",
+    *("qk_circuit_borrow_from_python", "qk_circuit_num_qubits", "qk_circuit_num_clbits"),
+    *("qk_circuit_num_classical_registers", "qk_circuit_get_classical_register"),
+    *("qk_classical_register_num_bits", "qk_classical_register_name", "qk_str_free"),
+    *("qk_classical_register_circuit_bits", "qk_circuit_num_instructions"),
+    *("qk_circuit_instruction_kind", "qk_circuit_view_instruction", "qk_param_stride"),
+    *("qk_param_kind", "qk_param_as_real"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256

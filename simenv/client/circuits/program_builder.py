@@ -29,18 +29,8 @@ class ProgramBuilder:
     """Append-only arrays; the encoder writes to `ops`, `qubits`, `clbits`, `params` directly."""
 
     __slots__ = (
-        "_constants",
-        "_expressions",
-        "_matrices",
-        "_matrix_bytes",
-        "_rows",
-        "clbits",
-        "conditions",
-        "ops",
-        "params",
-        "qubits",
-        "slots",
-        "variables",
+        *("_constants", "_expressions", "_matrices", "_matrix_bytes", "_rows", "clbits"),
+        *("conditions", "ops", "params", "qubits", "slots", "variables"),
     )
 
     def __init__(self) -> None:
