@@ -18,7 +18,7 @@ from simenv.client.circuits import PackedCircuit, load, load_observables
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import BatchOptions
+from simenv.client.submission.options import BatchOptions, CheckedOptions, SubmitOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.task_rules import checked_list
@@ -28,7 +28,7 @@ from simenv.wire.codec import error_of_batch
 
 
 def terms_of(
-    loaded: PackedCircuit, requested: Mapping[str, Any], options: submission_options.CheckedOptions
+    loaded: PackedCircuit, requested: Mapping[str, Any], options: CheckedOptions
 ) -> TaskOptions:
     """Return the options that are sent with one circuit. `requested`: with `observables` and
     `amplitudes`, if any. Raises OptionError, LimitExceededError, ProgramError."""
@@ -58,7 +58,7 @@ def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any)
 def common_terms(
     programs: Sequence[PackedCircuit],
     requested: Mapping[str, Any],
-    options: submission_options.CheckedOptions,
+    options: CheckedOptions,
     errors: list[SimenvError],
 ) -> TaskOptions:
     """Return the options that are sent with several circuits; append contradictions to `errors`.
@@ -194,7 +194,7 @@ class PreparedSubmit(msgspec.Struct, frozen=True):
 
 
 def prepare_one(
-    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked_options(options)
@@ -218,10 +218,10 @@ def prepare_one(
 
 def _loaded(
     circuit: Any,
-    options: submission_options.SubmitOptions | BatchOptions,
-    checked: submission_options.CheckedOptions,
+    options: SubmitOptions | BatchOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
-) -> tuple[submission_options.CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
+) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
     loaded, compiled = load(circuit), None
@@ -264,7 +264,7 @@ def prepare_many(
 
 
 def prepare_question(
-    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> tuple[PackedCircuit, TaskOptions, int, int]:
     """Return the content of an Explain request: the circuit, its parameters bound or not, the
     options, shots and the number of bindings."""
@@ -275,9 +275,7 @@ def prepare_question(
     return loaded, terms, checked.shots, count
 
 
-def _checked_options(
-    options: submission_options.SubmitOptions | BatchOptions,
-) -> submission_options.CheckedOptions:
+def _checked_options(options: SubmitOptions | BatchOptions) -> CheckedOptions:
     """Check the options that all tasks of a call share."""
     key = options.get("idempotency_key")
     if key is not None:
@@ -294,7 +292,7 @@ def _sweep(
     circuit: Any,
     values: Any,
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
@@ -369,7 +367,7 @@ def _prepare_sweeps(
 def _prepare_batch(
     circuits: Sequence[Any],
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
@@ -415,7 +413,7 @@ def _prepare_batch(
 def _compile_batch(
     programs: list[PackedCircuit],
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
     errors: list[SimenvError],
 ) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:

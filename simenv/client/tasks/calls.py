@@ -14,6 +14,7 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
+from simenv.client.submission.options import CallOptions, SubmitOptions
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
@@ -88,13 +89,13 @@ def send_calls(
     engine: str,
     calls: Sequence[bytes],
     read: Read,
-    options: submission_options.CallOptions,
+    options: CallOptions,
     seed: int = 0,
     shots: int = 0,
 ) -> list[CallTask]:
     """Submit packed calls, all or none; return their tasks in order. Raises like
     `Client.submit_many`."""
-    submission_options.check_names(options, submission_options.CallOptions)
+    submission_options.check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > model_calls.MAX_CALL_BYTES:
             raise simenv_errors.LimitExceededError(
@@ -105,7 +106,7 @@ def send_calls(
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
-    values: submission_options.SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    values: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
     terms = msgspec.structs.replace(
         submission_options.checked_options(values).task,
         outputs=(model_calls.VALUE,),
@@ -143,7 +144,7 @@ def transpile(
     circuits: Sequence[Any],
     level: SupportsIndex | None,
     seed: SupportsIndex,
-    options: submission_options.CallOptions,
+    options: CallOptions,
 ) -> list[Any]:
     """Return QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
     qiskit_runtime.qiskit()
@@ -309,9 +310,7 @@ class DetectionResult:
         return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
 
 
-def submit_detection(
-    session: ServiceSession, circuit: Any, options: submission_options.SubmitOptions
-) -> CallTask:
+def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
     """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
     `Client.submit`."""
     submission_options.check_names(options)
@@ -336,14 +335,12 @@ def submit_detection(
     return send_calls(session, DETECTORS, [packed], DetectionResult, calls, seed, shots)[0]
 
 
-def _checked(
-    options: submission_options.SubmitOptions,
-) -> tuple[tuple[str, ...], submission_options.CallOptions]:
+def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
     """Return the outputs and the options of calls. Raises OptionError for options of other
     circuits."""
     calls: dict[str, Any] = {}
     for name, value in options.items():
-        if name in submission_options.CallOptions.__optional_keys__:
+        if name in CallOptions.__optional_keys__:
             calls[name] = value
         elif name not in _OWN and not _is_default(value, submission_options.DEFAULTS[name]):
             raise OptionError(
@@ -392,9 +389,7 @@ class FunctionExecutor(TaskExecutor):
     function's value was stored. Thread-safe.
     """
 
-    def __init__(
-        self, session: ServiceSession, with_key: bool, options: submission_options.CallOptions
-    ) -> None:
+    def __init__(self, session: ServiceSession, with_key: bool, options: CallOptions) -> None:
         """`with_key`: the client connected with a key. Raises NotAllowedError then, because an
         environment calls functions of its own user only."""
         if with_key:
