@@ -83,7 +83,7 @@ class SubprocessLauncher:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
-        translate = translate_exit or _identity_translation
+        translate = translate_exit or (lambda code: (code, describe_exit(code), False))
         self._children.append(
             _Child(command.name, command.start, process, own_process_group, translate)
         )
@@ -145,10 +145,6 @@ def describe_exit(code: int) -> str:
         return f"signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"signal {-code}"
-
-
-def _identity_translation(code: int) -> tuple[int, str, bool]:
-    return code, describe_exit(code), False
 
 
 def _kill(child: _Child) -> None:

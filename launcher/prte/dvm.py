@@ -242,7 +242,8 @@ class Dvm:
         responses = self._read(now)
         code = self._prte.poll()
         if code is not None:
-            self._lose(f"prte ended ({_describe_exit(code)}){self._failure_summary()}")
+            end = f"exit {code}" if code >= 0 else f"signal {-code}"
+            self._lose(f"prte ended ({end}){self._failure_summary()}")
             return responses
         responses += self._check_helper(now)
         if self.state is DvmState.STARTING:
@@ -413,7 +414,3 @@ class Dvm:
 
 def _host(node: Node) -> str:
     return f"{node.name}:{max(1, node.slots)}"
-
-
-def _describe_exit(code: int) -> str:
-    return f"exit {code}" if code >= 0 else f"signal {-code}"

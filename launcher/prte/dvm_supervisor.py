@@ -265,17 +265,14 @@ class DvmSupervisor:
         self._next_probe = now + NODE_PROBE_INTERVAL_S
         for name, reason in probe.unreachable.items():
             if name not in self.lost_nodes:
-                self._lose_node(name, reason)
+                self.lost_nodes[name] = reason
+                self.events.append(LauncherEvent("node.lost", name, reason))
         back = [name for name in probe.reachable if name in self.lost_nodes]
         for name in back:
             if self.up:
                 self._add_node(self.nodes[name], now)
             elif self.dvm is None:
                 self._restore_node(name)
-
-    def _lose_node(self, name: str, reason: str) -> None:
-        self.lost_nodes[name] = reason
-        self.events.append(LauncherEvent("node.lost", name, reason))
 
     def _restore_node(self, name: str) -> None:
         del self.lost_nodes[name]

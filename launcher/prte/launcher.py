@@ -199,7 +199,9 @@ class PrteLauncher:
                 if dvm.saturated:
                     continue
                 job.requested = True
-                dvm.spawn(key, _wrapper_argv(job.command), self._environ(job), job.hosts, now)
+                log, cwd = str(job.command.log), str(job.command.cwd)
+                argv = ["/bin/sh", "-c", _WRAPPER, log, cwd, *job.command.argv]
+                dvm.spawn(key, argv, self._environ(job), job.hosts, now)
 
     def _environ(self, job: _Job) -> list[str]:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
@@ -303,8 +305,3 @@ def _check(command: Command, hosts: Sequence[str]) -> None:
     path = dict(command.environ).get("PATH", os.defpath)
     if shutil.which(command.argv[0], path=path) is None:
         raise LaunchError(f"cannot start {command.argv[0]}: no such program")
-
-
-def _wrapper_argv(command: Command) -> list[str]:
-    shell = ["/bin/sh", "-c", _WRAPPER, str(command.log), str(command.cwd)]
-    return [*shell, *command.argv]

@@ -65,7 +65,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     observations = _observations(document)
     if observations is None:
         raise SnapshotError("observations", "missing", hint="a list with dut_field and value")
-    places = {number for _, each, _, _ in observations for number in _qubit_numbers(each)}
+    places = {int(number) for _, each, _, _ in observations for number in _COMPONENT.findall(each)}
     builder = SnapshotBuilder(NAME, max(places, default=0), "observations")
     builder.values.update(provider="IQM", technology="superconducting")
     when = document.get("end_timestamp") or document.get("quality_metric_set_end_timestamp")
@@ -81,13 +81,10 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
             if len(key[2]) == 2:
                 builder.couple(key[2], place)
                 builder.couple(key[2][::-1], place)
-    _natives(builder)
+    for gate, arity in {gate: len(qubits) for gate, qubits in builder.gate_keys}.items():
+        builder.add_native(gate, arity, None, gate)
     label = document.get("dut_label") or document.get("quantum_computer") or ""
     return builder.finish(name or reading.text(label, "dut_label"), source.digest)
-
-
-def _qubit_numbers(name: str) -> list[int]:
-    return [int(each) for each in _COMPONENT.findall(name)]
 
 
 def _choose(
@@ -152,9 +149,3 @@ def _index(digits: str, place: str) -> int:
 def _number(value: Any, at: str) -> float:
     """Return a number; some exports write it as text."""
     return reading.parsed_number(value, at) if isinstance(value, str) else reading.number(value, at)
-
-
-def _natives(builder: SnapshotBuilder) -> None:
-    gates = {gate: len(qubits) for gate, qubits in builder.gate_keys}
-    for gate, arity in gates.items():
-        builder.add_native(gate, arity, None, gate)

@@ -88,7 +88,8 @@ def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         )
         return _until_it_ends(child, watched)
     finally:
-        _forget_pending(watched)
+        while signal.sigtimedwait(watched, 0) is not None:
+            pass  # it came together with the child's end, and was meant for the child
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -104,12 +105,6 @@ def _until_it_ends(child: int, watched: frozenset[signal.Signals]) -> int:
         # A terminal signals its whole foreground group, so the child has that signal already.
         if settings.si_pid or settings.si_signo not in _SENT_BY_TERMINAL:
             os.kill(child, settings.si_signo)
-
-
-def _forget_pending(watched: frozenset[signal.Signals]) -> None:
-    """Discard signals that arrived together with the child's end: they were meant for the child."""
-    while signal.sigtimedwait(watched, 0) is not None:
-        pass
 
 
 def execute(

@@ -220,9 +220,9 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
         Column("COUPLING", _coupling, optional=3),
         Column("GATES", _gates, optional=4),
-        Column("2Q_ERROR", lambda device: _error(median_pair_error(device)), right=True),
-        Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
-        Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
+        Column("2Q_ERROR", lambda device: _short(median_pair_error(device)), right=True),
+        Column("READOUT", lambda device: _median(device, "readout_error"), right=True, optional=1),
+        Column("T1_US", lambda device: _median(device, "t1_us", 3), right=True, optional=2),
         Column(
             "CALIBRATED", lambda device: terminal.format_time(device.calibrated_s)[:10], optional=5
         ),
@@ -253,17 +253,9 @@ def median_pair_error(device: DeviceInfo) -> float:
     return details.median(details.working(each for each in errors if each == each))
 
 
-def _readout(device: DeviceInfo) -> float:
-    return details.median(qubit.readout_error for qubit in device.qubits)
+def _median(device: DeviceInfo, name: str, digits: int = 2) -> str:
+    return _short(details.median(getattr(qubit, name) for qubit in device.qubits), digits)
 
 
-def _t1_us(device: DeviceInfo) -> float:
-    return details.median(qubit.t1_us for qubit in device.qubits)
-
-
-def _error(value: float) -> str:
-    return "-" if value != value else f"{value:.2g}"
-
-
-def _short(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"
+def _short(value: float, digits: int = 2) -> str:
+    return "-" if value != value else f"{value:.{digits}g}"

@@ -315,13 +315,9 @@ def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]
     return tuple(result), places
 
 
-def _starts(registers: Registers) -> list[int]:
-    return [*itertools.accumulate((size for _, size in registers), initial=0)]
-
-
 def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]:
     """Return the clbit in the joined program of each clbit of the second program."""
-    starts = _starts(registers)
+    starts = [*itertools.accumulate((size for _, size in registers), initial=0)]
     return [
         starts[place] + k
         for (_, size), place in zip(then, places, strict=True)

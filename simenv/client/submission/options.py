@@ -320,7 +320,7 @@ def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
     if seed is not None:
         return checked_integer("seed", seed, 0, MAX_SEED)
     if idempotency_key is not None:
-        return _hash(idempotency_key.encode())
+        return _cut(hashlib.blake2b(idempotency_key.encode(), digest_size=8).digest())
     return _cut(os.urandom(8))
 
 
@@ -360,10 +360,6 @@ def _seed_list(seeds: Any, count: int) -> list[int]:
     if len(seeds) != count:
         raise OptionError(f"{len(seeds)} seeds for {count} tasks", hint="one each, or one for all")
     return [checked_integer(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]
-
-
-def _hash(data: bytes) -> int:
-    return _cut(hashlib.blake2b(data, digest_size=8).digest())
 
 
 def _cut(digest: bytes) -> int:

@@ -157,13 +157,9 @@ def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: i
 
 def _cost_us(program: Program, shots: int) -> float:
     gates = len(program.ops) // 2 + 2
-    amplitudes = 2.0 ** min(_touched(program), 64)
+    # Few qubits are in use in a circuit mapped to a device.
+    amplitudes = 2.0 ** min(len(set(memoryview(program.qubits).cast("H"))), 64)
     return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
-
-
-def _touched(program: Program) -> int:
-    """Return the number of qubits that operations act on: few in a circuit mapped to a device."""
-    return len(set(memoryview(program.qubits).cast("H")))
 
 
 def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:

@@ -411,7 +411,7 @@ class MeasurementPlanner:
             with qml.QueuingManager.stop_recording():
                 factors, operators = observable.terms()
             readers = [self._expectation(each) for each in operators]
-            weights = map(_real_if_exact, factors)
+            weights = [each if each.imag else each.real for each in map(complex, factors)]
             return functools.partial(_sum, list(zip(weights, readers, strict=True)))
         return self._measurement(mp.ExpectationMP(obs=observable))
 
@@ -463,11 +463,6 @@ class MeasurementPlanner:
 
 def _measured(measurement: Any, group: int, clbits: tuple[int, ...]) -> MeasurementReader:
     return lambda outcome: measured_value(measurement, outcome.tables[group], clbits)
-
-
-def _real_if_exact(factor: Any) -> complex:
-    number = complex(factor)
-    return number if number.imag else number.real
 
 
 def _turned(wire: Any, letter: str) -> list[Any]:
