@@ -253,8 +253,7 @@ class Dvm:
     def close(self) -> None:
         """Send SIGTERM to prte; `has_ended` returns True when it has ended."""
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.terminate()
+        self._prte.terminate()
 
     def has_ended(self) -> bool:
         return self._prte.poll() is not None
@@ -262,8 +261,7 @@ class Dvm:
     def remove(self) -> None:
         """Kill prte and delete its folder."""
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.kill()
+        self._prte.kill()
         with suppress(subprocess.TimeoutExpired):  # a process that hangs in the kernel
             self._prte.wait(END_TIMEOUT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -332,8 +330,7 @@ class Dvm:
     def _lose(self, reason: str) -> None:
         self.state, self.lost_reason = DvmState.LOST, reason
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.kill()
+        self._prte.kill()
 
     # --- processes -------------------------------------------------------------------------------
 

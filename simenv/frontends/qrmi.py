@@ -543,27 +543,14 @@ class QuantumResource:
         self, client: Client, pub: Pub, output: str, device_options: Mapping[str, Any]
     ) -> str:
         """Submit one circuit or sweep; return the name of its task."""
-        settings, reservation = self._settings, self._reservation or None
+        options: dict[str, Any] = {
+            **{"shots": pub.shots, "outputs": output, "pool": self._pool, **device_options},
+            "run_timeout_s": self._settings.run_timeout_s,
+            "reservation": self._reservation or None,
+        }
         if not pub.is_sweep:
-            return client.submit(
-                pub.text,
-                parameter_values=pub.values,
-                shots=pub.shots,
-                outputs=output,
-                pool=self._pool,
-                run_timeout_s=settings.run_timeout_s,
-                reservation=reservation,
-                **device_options,
-            ).id
-        tasks = client.submit_many(
-            (pub.text, pub.values),
-            shots=pub.shots,
-            outputs=output,
-            pool=self._pool,
-            run_timeout_s=settings.run_timeout_s,
-            reservation=reservation,
-            **device_options,
-        )
+            return client.submit(pub.text, parameter_values=pub.values, **options).id
+        tasks = client.submit_many((pub.text, pub.values), **options)
         names = {task.id.partition(".")[0] for task in tasks}
         if len(names) > 1:
             client.cancel(names)

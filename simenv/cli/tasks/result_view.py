@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.tasks.task import Task
 
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False),
+]
 SHOWN = 32  # amplitudes on the screen
 ROWS = 32  # bindings of a sweep on the screen
 BLOCK = 2**20  # amplitudes compared at a time

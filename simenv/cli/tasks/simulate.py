@@ -19,7 +19,7 @@ from simenv._version import __version__
 from simenv.cli import app
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.circuit_input import errors_for_command_line, kernel_progress, read_circuit
-from simenv.cli.tasks.result_view import print_results
+from simenv.cli.tasks.result_view import Save, print_results
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
 
@@ -43,12 +43,7 @@ def simulate(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
     asked: circuit_input.CircuitOptions,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False
-        ),
-    ] = None,
+    save: Save = None,
 ) -> None:
     """Run one circuit without an environment: mpirun -n 8 simenv simulate FILE.
 

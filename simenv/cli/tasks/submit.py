@@ -15,7 +15,7 @@ import typer
 from simenv.cli import app, terminal
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.history import resolve_run_name
-from simenv.cli.tasks.result_view import present
+from simenv.cli.tasks.result_view import Save, present
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import FINAL_STATES, TaskInfo, TaskState
 from simenv.wire.messages import client as messages, queries
@@ -35,12 +35,7 @@ def result(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="Id of a task, as `submit` and `queue` print it.")],
     timeout: Timeout = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False
-        ),
-    ] = None,
+    save: Save = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="Folder or .zip to create with all that `submit` needs to run it again."),

@@ -360,23 +360,19 @@ class BatchExecutor:
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """Run tapes; one result each. Raises SimenvError."""
-        batch, plans = SweepBatch(), _Plans()
-        runs = []
-        for batch.tape, tape in enumerate(tapes):
-            runs.append(self._prepared(tape, batch, plans))
-        self._run(batch)
-        return tuple([run.result() for run in runs])
+        return tuple([run.result() for run in self._runs(tapes, self._prepared)])
 
     def derivatives(self, tapes: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Results and Jacobians of tapes that only have expectation values of Pauli sums."""
+        runs = self._runs(tapes, self._differentiated)
+        return tuple(run.values() for run in runs), tuple(run.jacobian() for run in runs)
+
+    def _runs(self, tapes: Sequence[Any], prepare: Callable[..., Any]) -> list[Any]:
+        """Prepare one run for each tape, and run them together."""
         batch, plans = SweepBatch(), _Plans()
         runs = []
         for batch.tape, tape in enumerate(tapes):
-            runs.append(self._differentiated(tape, batch, plans))
-        self._run(batch)
-        return tuple(run.values() for run in runs), tuple(run.jacobian() for run in runs)
-
-    def _run(self, batch: SweepBatch) -> None:
+            runs.append(prepare(tape, batch, plans))
         batch.run(
             self._client,
             self._options,
@@ -387,6 +383,7 @@ class BatchExecutor:
             if text not in self._warned:
                 self._warned.add(text)
                 warnings.warn(text, UserWarning, stacklevel=2)
+        return runs
 
     def _order(self, tape: Any) -> tuple[Any, ...]:
         if self._wires is not None:
