@@ -205,8 +205,6 @@ class Dvm:
         """True if so many spawns are pending that further ones should wait."""
         return len(self._pending) >= MAX_PENDING
 
-    # --- requests --------------------------------------------------------------------------------
-
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
     ) -> None:
@@ -232,8 +230,6 @@ class Dvm:
     def kill(self, namespace: str) -> None:
         """End a job; `ended` follows."""
         self._helper.send(HelperRequest("kill", namespace=namespace))
-
-    # --- state -----------------------------------------------------------------------------------
 
     def step(self, now: float) -> list[HelperResponse]:
         """Poll prte and the helper; return responses `spawned`, `failed`, `not_sent`, `ended`."""
@@ -331,8 +327,6 @@ class Dvm:
         self.state, self.lost_reason = DvmState.LOST, reason
         self._helper.close()
         self._prte.kill()
-
-    # --- processes -------------------------------------------------------------------------------
 
     def _start_prte(self) -> subprocess.Popen[bytes]:
         argv = [str(self._settings.prte.program), "--report-uri", str(self._uri)]

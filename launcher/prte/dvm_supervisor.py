@@ -192,8 +192,6 @@ class DvmSupervisor:
             self.dvm.remove()
             self.dvm = None
 
-    # --- the DVM ---------------------------------------------------------------------------------
-
     def _start_dvm(self, now: float) -> str:
         """Start a DVM on the reachable nodes, when it is due; return why there can be none, or
         ""."""
@@ -241,8 +239,6 @@ class DvmSupervisor:
         self._schedule_attempt(now)
         self._start_probe([name for name in self.nodes if name not in self.lost_nodes], now)
         return self._last_failure
-
-    # --- the nodes -------------------------------------------------------------------------------
 
     def _start_probe(self, names: Sequence[str], now: float) -> None:
         if self._probe is not None:

@@ -159,8 +159,6 @@ class PrteLauncher:
         self._jobs.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # --- starting --------------------------------------------------------------------------------
-
     def _place(self, command: Command) -> tuple[DvmSupervisor, tuple[str, ...]]:
         """Return the supervisor of a command's shares, and the node of each of its ranks."""
         if not command.shares:
@@ -207,8 +205,6 @@ class PrteLauncher:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
         transport = self._prte.transport(remote=len(set(job.hosts)) > 1)
         return [f"{key}={value}" for key, value in self._prte.environ(transport | environ).items()]
-
-    # --- state -----------------------------------------------------------------------------------
 
     def _step(self, now: float) -> None:
         for supervisor in self._supervisors:

@@ -92,8 +92,6 @@ class Environment:
         """Devices and compilers that submissions of this client use; for frontends."""
         return self._devices
 
-    # --- status --------------------------------------------------------------------------------
-
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
@@ -122,8 +120,6 @@ class Environment:
         """Return an emulated device, or the device of a pool, with its present calibration. Raises
         NotFoundError, OptionError."""
         return self._devices.info(name)
-
-    # --- calls and parts of circuits ----------------------------------------------------------
 
     def transpile(
         self,
@@ -184,8 +180,6 @@ class Environment:
         """Call a function for each of the items, grouped as by `zip`; return futures, in order."""
         return self.functions().submit_many(function, *iterables)
 
-    # --- nodes, events and policies -----------------------------------------------------------
-
     def nodes(self) -> dict[str, model.NodeInfo]:
         """Return the nodes of the allocation, by name."""
         return _by_name(self._session.request(admin.Pools, admin.GetPools))
@@ -198,8 +192,6 @@ class Environment:
     def policies(self) -> PolicySettings:
         """Queue policies and admission policies of the pools."""
         return PolicySettings(self._session)
-
-    # --- limits -------------------------------------------------------------------------------
 
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
@@ -221,8 +213,6 @@ class Environment:
         fields = {"owner": owner, "values": settings, "reset": reset}
         result = self._session.request(admin.OwnerReports, admin.SetLimits, **fields).owners
         return next(report for report in result if report.owner == owner)
-
-    # --- reservations --------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -270,8 +260,6 @@ class Environment:
         )[0]
         for_s = max(1, info.expires_ns - info.created_ns) / 1e9
         return client_reservations.Reservation(self._session, self._renewer, info, for_s)
-
-    # --- administration ------------------------------------------------------------------------
 
     def scale(
         self,

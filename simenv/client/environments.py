@@ -284,8 +284,6 @@ def _running(folder: Path, connection: Path) -> EnvironmentInfo:
 
 # The private service of `simenv.local`, and the client that owns it.
 
-# timeout of the shutdown request, after which the process is ended
-
 _lifelines: set[int] = set()
 
 

@@ -379,8 +379,6 @@ class QuantumResource:
         """Type of the resource: simenv."""
         return TYPE
 
-    # --- the resource -------------------------------------------------------------------------
-
     def is_accessible(self) -> bool:
         """Return whether the environment answers and the pool has a worker that runs or is being
         started."""
@@ -441,8 +439,6 @@ class QuantumResource:
             "calibration_id": device.calibration_id,
             "environment": self._connected().name,
         }
-
-    # --- tasks --------------------------------------------------------------------------------
 
     def task_start(self, payload: Any) -> str:
         """Submit a payload and return its name. A payload of several circuits is several tasks

@@ -185,8 +185,6 @@ class ServiceSession:
             hint="simenv.connect() in the other process; results and ids of tasks can be pickled",
         )
 
-    # --- requests -----------------------------------------------------------------------------
-
     def request(
         self,
         kind: type[A],
@@ -273,8 +271,6 @@ class ServiceSession:
         request.requested_s = monotonic()
         if not self.channel.wait(request.is_answered, timeout_s, repeat):
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
-
-    # --- submission ---------------------------------------------------------------------------
 
     def send_submit(
         self,
@@ -368,8 +364,6 @@ class ServiceSession:
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
-
-    # --- waiting for tasks --------------------------------------------------------------------
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
