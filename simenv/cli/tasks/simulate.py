@@ -20,6 +20,7 @@ from simenv.cli import app
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.circuit_input import errors_for_command_line, kernel_progress, read_circuit
 from simenv.cli.tasks.result_view import Save, print_results
+from simenv.config import kernel_folder
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
 
@@ -106,7 +107,6 @@ def _run_leading_rank(
     """Run the first rank: assign the task to all ranks and return the result."""
     from simenv.client.result import Result
     from simenv.client.result_data import DecodedResult, Provenance, Stages
-    from simenv.config import kernel_folder
     from simenv.wire import codec
     from simenv.wire.messages.client import STATES
     from simenv.worker import mpirun
@@ -141,7 +141,6 @@ def _run_leading_rank(
 
 def _run_following_rank(world: MpiRun) -> None:
     """Run any other rank. It prints nothing and exits with 0: the first rank reports all errors."""
-    from simenv.config import kernel_folder
     from simenv.worker import mpirun
 
     failure = ""
@@ -170,7 +169,6 @@ def _chunk(
 
     Raises ProgramError, InfeasibleError, OptionError.
     """
-    from simenv.config import kernel_folder
     from simenv.wire.messages.client import AssignChunk, AssignedTask
     from simulators.compiler import warmup
 

@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 # properties, and creates the objects behind them only when they are first used. Callbacks are
 # called from a thread of the client.
 
-if TYPE_CHECKING:
-    from simenv.client.connection.task_handle import TaskHandle, TaskSource
-    from simenv.client.result import Result
-
-    ResultFuture = Future[Result]
-else:
-    ResultFuture = Future
-
 
 class FutureWaiters:
     """The waiters of `concurrent.futures` for one task."""
@@ -54,7 +46,7 @@ class FutureWaiters:
         self.notified = False  # guarded by `condition`: later waiters read the state instead
 
 
-class TaskFuture(ResultFuture):
+class TaskFuture(Future[Result]):
     """Base class of Task with the attributes of `concurrent.futures.Future`."""
 
     __slots__ = ()
