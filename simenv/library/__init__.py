@@ -35,10 +35,10 @@ from simenv.library.textbook import (
 )
 
 __all__ = ["Algorithm", "ExpectedOutcomes", "ExpectedParities", "VariationalAlgorithm"]
-__all__ += ["adder", "algorithms", "bernstein_vazirani", "fourier_adder", "ghz", "grover_exact_cover"]
+__all__ += ["adder", "algorithms", "bernstein_vazirani", "fourier_adder", "ghz"]
 __all__ += ["grover_search", "ising_ground_state", "ising_trotter", "iterative_phase_estimation"]
 __all__ += ["order_finding", "phase_estimation", "qaoa_max_cut", "quantum_walk", "repetition_code"]
-__all__ += ["simon", "teleportation", "transverse_ising", "w_state"]
+__all__ += ["grover_exact_cover", "simon", "teleportation", "transverse_ising", "w_state"]
 
 
 def algorithms() -> tuple[Algorithm, ...]:
