@@ -55,12 +55,8 @@ _LINES: tuple[Column[LimitRow], ...] = (
     Column("OWNER", lambda line: line.owner or OWN_USER),
     Column("ROLE", lambda line: line.role or "-"),
     Column("LIMIT", lambda line: line.limit),
-    Column("USED", lambda line: "-" if line.used is None else _figure(line, line.used), right=True),
-    Column(
-        "MAXIMUM",
-        lambda line: "none" if line.maximum is None else _figure(line, line.maximum),
-        right=True,
-    ),
+    Column("USED", lambda line: _figure(line, line.used, "-"), right=True),
+    Column("MAXIMUM", lambda line: _figure(line, line.maximum, "none"), right=True),
 )
 
 limits = typer.Typer(help="Show and set limits for each owner of a key.")
@@ -82,8 +78,7 @@ def show(
 
 def _report(report: OwnerReport) -> Iterator[str]:
     for row in _of(report):
-        maximum = "none" if row.maximum is None else _figure(row, row.maximum)
-        yield f"{row.limit:<22}{maximum}"
+        yield f"{row.limit:<22}{_figure(row, row.maximum, 'none')}"
 
 
 @limits.command("set")
@@ -138,7 +133,9 @@ def _parse_values(assignments: list[str]) -> dict[str, int]:
         raise OptionError(error.message, hint=error.hint) from error
 
 
-def _figure(line: LimitRow, value: int) -> str:
+def _figure(line: LimitRow, value: int | None, none: str) -> str:
+    if value is None:
+        return none
     return terminal.size(value) if line.limit.endswith("_bytes") else str(value)
 
 
