@@ -198,10 +198,8 @@ def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[
 
 
 def _balance(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
-    """Distribute the ranks as evenly as the capacities allow, at least one on every node.
-
-    Ranks that exchange amplitudes all wait for the busiest node.
-    """
+    """Distribute the ranks as evenly as the capacities allow, at least one on every node. Ranks
+    that exchange amplitudes all wait for the busiest node."""
     shares, remaining = {}, request.ranks
     for index, node in enumerate(sorted(nodes, key=lambda node: capacity(request, node))):
         fair = -(-remaining // (len(nodes) - index))

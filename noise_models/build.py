@@ -51,11 +51,9 @@ def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
 
 
 def over_rotation(name: str, num_qubits: int, angle_rad: float) -> channels.Channel:
-    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation.
-
-    For cx and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one
-    qubit) or ZZ (two qubits) if it depends on the gate's parameters.
-    """
+    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation. For cx
+    and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one qubit) or
+    ZZ (two qubits) if it depends on the gate's parameters."""
     values, vectors = np.linalg.eigh(_generator(name, num_qubits))
     phases = np.exp(-0.5j * angle_rad * values)
     return channels.from_unitary((vectors * phases) @ vectors.conj().T)
@@ -86,11 +84,9 @@ def pauli_rotation(name: str, angle_rad: float) -> channels.Channel:
 
 
 def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float:
-    """Return the depolarizing parameter p that raises an infidelity to the measured error.
-
-    p is 0 if the infidelity is not below the error. The error is limited to d / (d + 1), the
-    infidelity of the lowest possible average fidelity.
-    """
+    """Return the depolarizing parameter p that raises an infidelity to the measured error. p is 0
+    if the infidelity is not below the error. The error is limited to d / (d + 1), the infidelity of
+    the lowest possible average fidelity."""
     side = 1 << num_qubits
     error = min(error, side / (side + 1))
     if error <= infidelity:
@@ -119,10 +115,8 @@ _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
 
 class DocumentModel(ABC):
-    """Model of a document under noise options; see `NoiseModel` for the methods.
-
-    Each channel is computed at its first use and cached.
-    """
+    """Model of a document under noise options; see `NoiseModel` for the methods. Each channel is
+    computed at its first use and cached."""
 
     VERSION: ClassVar[bytes]  # version of the construction, part of every digest
 
@@ -171,11 +165,8 @@ class DocumentModel(ABC):
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> channels.Channel | None:
-        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)).
-
-        This is the ZZ interaction in the frame in which a qubit's frequency is its frequency with
-        all neighbours in |0>.
-        """
+        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)). This is the ZZ interaction in
+        the frame in which a qubit's frequency is its frequency with all neighbours in |0>."""
         key = (*pair, duration_ns)
         result = self._crosstalk.get(key)
         if result is None:
@@ -218,10 +209,8 @@ class DeviceModel(DocumentModel):
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
 
     def preparation(self, qubit: int) -> channels.Channel | None:
-        """Return an X error with the probability of |1> at the start of a circuit.
-
-        The probability is the thermal population if no preparation error was measured.
-        """
+        """Return an X error with the probability of |1> at the start of a circuit. The probability
+        is the thermal population if no preparation error was measured."""
         return _flip(self.preparation_error(qubit) * self.options.factor("qubit.preparation"))
 
     def preparation_error(self, qubit: int) -> float:
@@ -266,10 +255,8 @@ class DeviceModel(DocumentModel):
     def _gate_channel(
         self, gate: GateCalibration, qubits: tuple[int, ...]
     ) -> channels.Channel | None:
-        """Compose the channel of a gate.
-
-        The depolarizing rest follows from the measured values; the factors then scale each part.
-        """
+        """Compose the channel of a gate. The depolarizing rest follows from the measured values;
+        the factors then scale each part."""
         size, factor = len(qubits), self.options.factor
         duration = gate.duration_ns or 0.0
         coherent, full = self._measured(gate, qubits)
@@ -284,11 +271,9 @@ class DeviceModel(DocumentModel):
         return product(coherent, depolarized, full)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Return the depolarizing parameter of the rest of a gate's measured error.
-
-        The rest is the error that coherent error and relaxation do not explain, before the factor
-        of `gate.depolarizing`.
-        """
+        """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
+        error that coherent error and relaxation do not explain, before the factor of
+        `gate.depolarizing`."""
         return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
 
     def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
@@ -419,11 +404,9 @@ def scaled_confusion(confusion: NDArray[np.float64], factor: float) -> NDArray[n
 
 
 class AerModel(DeviceModel):
-    """Noise of a device by the recipes `aer` and `aer-properties`.
-
-    Recipe `aer` reads 0 and 1 wrongly with the same probability `readout_error`, as `from_backend`
-    does; `aer-properties` has p01 and p10, as `from_backend_properties` does.
-    """
+    """Noise of a device by the recipes `aer` and `aer-properties`. Recipe `aer` reads 0 and 1
+    wrongly with the same probability `readout_error`, as `from_backend` does; `aer-properties` has
+    p01 and p10, as `from_backend_properties` does."""
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)

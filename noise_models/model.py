@@ -23,11 +23,9 @@ class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
 
 
 class NoiseModel(Protocol):
-    """Noise of one device, with its options applied.
-
-    A channel is computed at its first use for the qubits and gates of a circuit, never for a whole
-    device; later calls with the same arguments are cheap.
-    """
+    """Noise of one device, with its options applied. A channel is computed at its first use for the
+    qubits and gates of a circuit, never for a whole device; later calls with the same arguments are
+    cheap."""
 
     @property
     def digest(self) -> bytes:
@@ -64,10 +62,8 @@ class NoiseModel(Protocol):
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time.
-
-        The channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>.
-        """
+        """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time. The
+        channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>."""
 
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the beginning of a circuit."""
@@ -76,10 +72,8 @@ class NoiseModel(Protocol):
         """Return the channel after a reset to |0>."""
 
     def readout(self) -> Readout | None:
-        """Return the readout error of all qubits of the device; None: no error.
-
-        For a device with any number of qubits, arrays of length 1 hold for each qubit.
-        """
+        """Return the readout error of all qubits of the device; None: no error. For a device with
+        any number of qubits, arrays of length 1 hold for each qubit."""
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the duration of a gate, `measure` or `reset`; 0.0: no time, or not known."""

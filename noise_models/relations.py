@@ -51,11 +51,9 @@ def compare(
     second: Document,
     options: tuple[NoiseOptions, NoiseOptions] = (_DEFAULT, _DEFAULT),
 ) -> tuple[Difference, ...]:
-    """Return the differences of the models of two documents, the largest distance first.
-
-    Places are the gates on the qubits that either document names, and each qubit of the smaller
-    device or named (1 us of idle time, preparation, reset and readout). Raises NoiseError.
-    """
+    """Return the differences of the models of two documents, the largest distance first. Places are
+    the gates on the qubits that either document names, and each qubit of the smaller device or
+    named (1 us of idle time, preparation, reset and readout). Raises NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
@@ -143,11 +141,9 @@ def _row(
 
 
 def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
-    """Compose two noise models: at each place the channels of the first model act first.
-
-    Durations, `dt_ns` and the feed-forward latency are those of the first model if it has them.
-    Raises NoiseError for models of different numbers of qubits.
-    """
+    """Compose two noise models: at each place the channels of the first model act first. Durations,
+    `dt_ns` and the feed-forward latency are those of the first model if it has them. Raises
+    NoiseError for models of different numbers of qubits."""
     sizes = {first.num_qubits, second.num_qubits} - {0}
     if len(sizes) > 1:
         raise NoiseError(

@@ -89,12 +89,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
-    """Return (field, replacement in a noise model) of each value that a noise model limits.
-
-    These are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error
-    beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate
-    infidelity.
-    """
+    """Return (field, replacement in a noise model) of each value that a noise model limits. These
+    are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error beyond the
+    largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
@@ -203,10 +200,8 @@ def _date(field: str, value: str) -> None:
 
 
 def dump(snapshot: calibration.CalibrationSnapshot) -> bytes:
-    """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes.
-
-    Raises SnapshotError.
-    """
+    """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes. Raises
+    SnapshotError."""
     check(snapshot)
     return msgspec.json.encode(snapshot, order="deterministic")
 

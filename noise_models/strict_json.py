@@ -124,10 +124,8 @@ def short_repr(value: object) -> str:
 
 
 def _type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -> SnapshotError:
-    """Convert an error of msgspec to a SnapshotError with the path of its field.
-
-    `document`: the type that was expected; its fields are in the hint on an unknown one.
-    """
+    """Convert an error of msgspec to a SnapshotError with the path of its field. `document`: the
+    type that was expected; its fields are in the hint on an unknown one."""
     text = str(error)
     at = _AT.search(text)
     field = at.group(1) if at else ""

@@ -274,10 +274,8 @@ def _add_facts(node: Node, facts: NodeFacts | None) -> Node:
 
 
 def _end_s(environ: Mapping[str, str], job: JobFacts) -> float:
-    """Return the end of the job as Unix time; 0: unknown.
-
-    scontrol's time is preferred: the variable is set when the job begins, and the end may change.
-    """
+    """Return the end of the job as Unix time; 0: unknown. scontrol's time is preferred: the
+    variable is set when the job begins, and the end may change."""
     ends = [end_s for text in job.ends if (end_s := _unix_time_s(text))]
     text = environ.get("SLURM_JOB_END_TIME", "")
     return min(ends) if ends else float(hostlist.parse_uint(text) or 0)

@@ -96,10 +96,8 @@ class Helper:
 
 
 def _read_uri(file: Path) -> str:
-    """Wait for the first line of the file. Raises SystemExit if stdin ends before.
-
-    The file is written with one write, but not renamed into place.
-    """
+    """Wait for the first line of the file. Raises SystemExit if stdin ends before. The file is
+    written with one write, but not renamed into place."""
     while True:
         text = file.read_text() if file.exists() else ""
         if "\n" in text:

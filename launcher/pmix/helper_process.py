@@ -17,10 +17,8 @@ from typing import TypeVar
 
 @dataclass(frozen=True, slots=True)
 class HelperRequest:
-    """Request to the helper.
-
-    `operation`: spawn, add_nodes (both get a response under their key), kill or query.
-    """
+    """Request to the helper. `operation`: spawn, add_nodes (both get a response under their key),
+    kill or query."""
 
     operation: str
     key: int = 0
@@ -32,11 +30,8 @@ class HelperRequest:
 
 @dataclass(frozen=True, slots=True)
 class HelperResponse:
-    """Response or event from the helper.
-
-    `kind`: ready; spawned, failed or not_sent (no DVM was connected) under the request's key;
-    ended; listed; lost.
-    """
+    """Response or event from the helper. `kind`: ready; spawned, failed or not_sent (no DVM was
+    connected) under the request's key; ended; listed; lost."""
 
     kind: str
     key: int = 0
@@ -78,11 +73,8 @@ class HelperProcess:
         *,
         network_of: int = 0,
     ) -> None:
-        """Start the helper.
-
-        `network_of`: process in whose network namespace the DVM listens; 0: the namespace of this
-        process.
-        """
+        """Start the helper. `network_of`: process in whose network namespace the DVM listens; 0:
+        the namespace of this process."""
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
         self._process = subprocess.Popen(
             [*argv, *map(str, libraries)],

@@ -40,10 +40,8 @@ class _Child:
 
 
 class SubprocessLauncher:
-    """Base class of launchers whose workers are child processes; subclasses add `start`.
-
-    Each child has a worker's name and start; several may run under one name.
-    """
+    """Base class of launchers whose workers are child processes; subclasses add `start`. Each child
+    has a worker's name and start; several may run under one name."""
 
     exposure = ""
 
@@ -60,10 +58,8 @@ class SubprocessLauncher:
         translate_exit: ExitTranslator | None = None,
     ) -> int:
         """Start `argv` (by default the command's own) for the command's worker; return its pid.
-
         `own_process_group`: the child leads a process group, and `kill` ends all its descendants.
-        Raises LaunchError.
-        """
+        Raises LaunchError."""
         argv = argv or command.argv
         try:
             log = os.open(command.log, _LOG_FLAGS, 0o600)
@@ -175,10 +171,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
-    """Run a program without input; return its exit code and its output, with that on stderr.
-
-    Raises OSError if it cannot be started, subprocess.TimeoutExpired.
-    """
+    """Run a program without input; return its exit code and its output, with that on stderr. Raises
+    OSError if it cannot be started, subprocess.TimeoutExpired."""
     done = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
@@ -202,10 +196,8 @@ _SSH_FAILED = 255  # ssh(1): the connection failed or was cut
 
 
 class LocalLauncher(SubprocessLauncher):
-    """Implementation of launcher.base.Launcher with plain subprocesses of one rank each.
-
-    `agent`: the user's program for other nodes, as for `launcher.process.agent`.
-    """
+    """Implementation of launcher.base.Launcher with plain subprocesses of one rank each. `agent`:
+    the user's program for other nodes, as for `launcher.process.agent`."""
 
     name = "local"
     max_ranks = 1

@@ -47,9 +47,7 @@ def can_isolate(hosts: Iterable[str]) -> bool:
 
 def join(pid: int) -> None:
     """Move this process, which must have one thread, to the network namespace of another process.
-
-    Both must belong to the same user. Raises OSError.
-    """
+    Both must belong to the same user. Raises OSError."""
     own, other = Path("/proc/self/ns"), Path(f"/proc/{pid}/ns")
     for kind in ("user", "net"):  # the user namespace gives the right to enter the other one
         if (own / kind).stat().st_ino != (other / kind).stat().st_ino:

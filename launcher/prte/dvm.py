@@ -160,10 +160,8 @@ class Dvm:
     def __init__(
         self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, now: float
     ) -> None:
-        """Start prte and the helper.
-
-        `folder` is created, and deleted by `remove`: on a local disk, with a short path.
-        """
+        """Start prte and the helper. `folder` is created, and deleted by `remove`: on a local disk,
+        with a short path."""
         self.nodes = tuple(nodes)
         self.state = DvmState.STARTING
         self.lost_reason = ""
@@ -208,10 +206,8 @@ class Dvm:
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
     ) -> None:
-        """Start a job with rank k on hosts[k].
-
-        The response `spawned`, `failed` or `not_sent` has this key.
-        """
+        """Start a job with rank k on hosts[k]. The response `spawned`, `failed` or `not_sent` has
+        this key."""
         self._pending[key] = now + RESPONSE_TIMEOUT_S
         self._helper.send(
             HelperRequest("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts))
@@ -306,10 +302,8 @@ class Dvm:
         return []
 
     def _restart_helper(self, now: float, reason: str) -> list[HelperResponse]:
-        """Restart the helper and fail its pending requests.
-
-        A job that starts for one of them all the same appears in a list of jobs, and is ended.
-        """
+        """Restart the helper and fail its pending requests. A job that starts for one of them all
+        the same appears in a list of jobs, and is ended."""
         message = f"the PMIx helper {reason}"
         given_up = [HelperResponse("failed", key=key, message=message) for key in self._pending]
         self._pending.clear()
@@ -361,11 +355,8 @@ class Dvm:
         }
 
     def _agent(self) -> str:
-        """Return the agent's command.
-
-        PRTE splits it at blanks and colons: a command that has such characters is put into a script
-        on PATH.
-        """
+        """Return the agent's command. PRTE splits it at blanks and colons: a command that has such
+        characters is put into a script on PATH."""
         file = self._folder / "agent"
         agent.write_settings(file, self._settings.agent, self._settings.environ)
         argv = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]

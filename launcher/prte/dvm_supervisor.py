@@ -303,12 +303,9 @@ class DvmSupervisor:
         return others
 
     def _test_node(self, node: Node, now: float) -> None:
-        """Run a job on the node, to find out whether it was added.
-
-        If all slots of the other nodes are taken, PRTE places the job that adds a node on that node
-        itself, and reports a failure although the node was added. A DVM ends if it is requested
-        twice to add a node.
-        """
+        """Run a job on the node, to find out whether it was added. If all slots of the other nodes
+        are taken, PRTE places the job that adds a node on that node itself, and reports a failure
+        although the node was added. A DVM ends if it is requested twice to add a node."""
         assert self.dvm is not None
         self._tested.add(node.name)
         key = self._own_key(node)

@@ -66,11 +66,9 @@ class IdleEntry(RelaxationTimes, frozen=True):
 
 
 class ReadoutEntry(_Entry, frozen=True):
-    """Readout error of single qubits, or of qubits that are read together.
-
-    `confusion`: [2^k][2^k], row read, column true; it replaces p01 and p10. `qubits=()`: one entry
-    for all qubits without an entry of their own.
-    """
+    """Readout error of single qubits, or of qubits that are read together. `confusion`: [2^k][2^k],
+    row read, column true; it replaces p01 and p10. `qubits=()`: one entry for all qubits without an
+    entry of their own."""
 
     qubits: tuple[int, ...] = ()
     p01: float = 0.0  # probability that |0> is read as 1

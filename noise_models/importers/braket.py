@@ -37,10 +37,8 @@ def _section(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def read(source: reading.Source, name: str) -> ImportedSnapshot:
-    """Convert the properties to a snapshot. Raises SnapshotError.
-
-    Qubit numbers are kept: a number that is not listed has no calibration data.
-    """
+    """Convert the properties to a snapshot. Raises SnapshotError. Qubit numbers are kept: a number
+    that is not listed has no calibration data."""
     document = source.only_object("device properties are one JSON file")
     section = _section(document)
     if section is None:

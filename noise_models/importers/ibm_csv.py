@@ -165,10 +165,8 @@ def _duration(
 
 
 def _is_duration(column: str) -> bool:
-    """Return whether a column holds durations of gates.
-
-    They are read after all errors, since they apply to the gates that the error columns name.
-    """
+    """Return whether a column holds durations of gates. They are read after all errors, since they
+    apply to the gates that the error columns name."""
     return column.lower().startswith((_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME))
 
 

@@ -257,10 +257,8 @@ class ReportLine(msgspec.Struct, frozen=True):
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """Report on the fields of the imported files.
-
-    `clamped` names values that are stored as measured and limited when a noise model is built.
-    """
+    """Report on the fields of the imported files. `clamped` names values that are stored as
+    measured and limited when a noise model is built."""
 
     format: str
     used: tuple[ReportLine, ...] = ()

@@ -68,11 +68,8 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 
 def read(source: reading.Source, name: str) -> ImportedSnapshot:
-    """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError.
-
-    p1 and p2 are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2
-    and 4.
-    """
+    """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError. p1 and p2
+    are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2 and 4."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out

@@ -30,11 +30,9 @@ _PIECES = re.compile(r"\S+|\s+")
 
 
 def wrap(text: str, width: int, indent: int = 0) -> list[str]:
-    """Return `text` in lines of at most `width` columns, the second and later ones indented.
-
-    Lines break at spaces, and inside a word only if the word alone is too wide. If the indent
-    leaves less than LEAST_TEXT columns, lines are wider than `width`.
-    """
+    """Return `text` in lines of at most `width` columns, the second and later ones indented. Lines
+    break at spaces, and inside a word only if the word alone is too wide. If the indent leaves less
+    than LEAST_TEXT columns, lines are wider than `width`."""
     lines: list[str] = []
     line, gap = "", ""
     for piece in _PIECES.findall(text):
@@ -57,11 +55,9 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int) -> list[int]:
-    """Return the columns of a table to show in `width`, by their indices.
-
-    `optional`: 0 for a column that is always shown; of the others the highest is left out first.
-    The last column shown may be wrapped down to LEAST_TEXT, so it counts as no wider than that.
-    """
+    """Return the columns of a table to show in `width`, by their indices. `optional`: 0 for a
+    column that is always shown; of the others the highest is left out first. The last column shown
+    may be wrapped down to LEAST_TEXT, so it counts as no wider than that."""
     shown = list(range(len(widths)))
     while True:
         *fixed, last = [widths[k] for k in shown]
@@ -161,10 +157,8 @@ _LEVELS = (32, 36, 33, 31, 31)  # from good to bad
 
 
 def shade(text: str, level: int) -> str:
-    """Return the text in the colour of a level, 0 (good) to 4 (bad), if stdout shows colours.
-
-    A level of -1 has no colour.
-    """
+    """Return the text in the colour of a level, 0 (good) to 4 (bad), if stdout shows colours. A
+    level of -1 has no colour."""
     if level < 0 or not text.strip() or not _coloured(sys.stdout):
         return text
     return f"\x1b[{_LEVELS[level]}m{text}\x1b[0m"
@@ -194,10 +188,8 @@ def _escape_controls(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a cell of a CSV file that a spreadsheet does not read as a formula.
-
-    A text that begins like a formula and is no number gets an apostrophe.
-    """
+    """Return a cell of a CSV file that a spreadsheet does not read as a formula. A text that begins
+    like a formula and is no number gets an apostrophe."""
     # Spreadsheets pass over white space before a formula.
     if not text.lstrip().startswith(("=", "+", "-", "@")) or text == "-":
         return text

@@ -50,10 +50,8 @@ class ServiceDevices:
         return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
-        """Store a noise document; return its digest in hexadecimal.
-
-        Raises OptionError, LimitExceededError.
-        """
+        """Store a noise document; return its digest in hexadecimal. Raises OptionError,
+        LimitExceededError."""
         return self._session.request(queries.NoiseStored, queries.StoreNoise, body=document).digest
 
 

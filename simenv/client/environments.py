@@ -288,10 +288,8 @@ _lifelines: set[int] = set()
 
 
 class PrivateService:
-    """A service process that is a child of this process, with its folders.
-
-    Invariant: `end` acts once, and only in the process that started the service.
-    """
+    """A service process that is a child of this process, with its folders. Invariant: `end` acts
+    once, and only in the process that started the service."""
 
     def __init__(self, process: launch.Service, connection: Path, folders: list[Path]) -> None:
         self.connection = connection
@@ -340,10 +338,8 @@ class LocalClient(Client):
         self._end = weakref.finalize(self._session, service.end)
 
     def close(self) -> None:
-        """End the environment with service, workers and files. Idempotent.
-
-        In a forked child only the child's own connection is closed.
-        """
+        """End the environment with service, workers and files. Idempotent. In a forked child only
+        the child's own connection is closed."""
         if self._service.is_running():
             with suppress(SimenvError):
                 self.shutdown(now=True, timeout_s=ANSWER_S)

@@ -125,10 +125,8 @@ class TaskHistory:
         return rows[:limit][::-1]
 
     def task(self, task: Task | str | int) -> LogRow:
-        """Return the row of one task. Raises NotFoundError if it is unknown or was removed.
-
-        A binding such as `t-8k2f.17` has no row of its own; the row of its task is returned.
-        """
+        """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
+        binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
         number = number_of(task)
         asked = {"after": number - 1, "limit": 1, "structure": True}
         result = self._session.request(History, GetHistory, **asked).rows if number else []

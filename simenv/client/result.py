@@ -32,10 +32,8 @@ _IDEAL = DeviceRecord("", "")
 
 
 class Result:
-    """The result of one task, or of one binding of it: row `row` of the decoded result.
-
-    Raises OptionError when an output is read that was not requested in `outputs`.
-    """
+    """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
+    OptionError when an output is read that was not requested in `outputs`."""
 
     __slots__ = ("_counts", "_data", "_decoded", "_probabilities", "_provenance_source", "_row")
 
@@ -66,10 +64,8 @@ class Result:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Exact probability by outcome; impossible outcomes are left out.
-
-        Keys as in `counts`; if the circuit measures nothing, qubit 0 is rightmost.
-        """
+        """Exact probability by outcome; impossible outcomes are left out. Keys as in `counts`; if
+        the circuit measures nothing, qubit 0 is rightmost."""
         if self._probabilities is None:
             data = self._data
             self._require(self._decoded.has("probabilities"), "probabilities")
@@ -335,10 +331,8 @@ class Result:
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a file ending in .h5, .npz or .json, atomically.
-
-        Raises OptionError, StoreError.
-        """
+        """Write the result to a file ending in .h5, .npz or .json, atomically. Raises OptionError,
+        StoreError."""
         result_display.save(self, self._decoded, self._row, Path(path))
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:

@@ -43,10 +43,8 @@ class StreamTask:
 
     @property
     def types(self) -> frozenset[str]:
-        """Types of its completion: the outputs of its tasks, or FAILED; empty before its end.
-
-        No result is read for it.
-        """
+        """Types of its completion: the outputs of its tasks, or FAILED; empty before its end. No
+        result is read for it."""
         if not self.done():
             return frozenset()
         entries: set[str] = set()

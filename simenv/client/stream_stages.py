@@ -84,10 +84,8 @@ class Pipeline:
 
 
 def reduce_gates(circuit: Any) -> Any:
-    """Cancel and merge gates, as a stage: Qiskit's optimization level 2.
-
-    The circuit keeps its own kinds of gates and its own qubits.
-    """
+    """Cancel and merge gates, as a stage: Qiskit's optimization level 2. The circuit keeps its own
+    kinds of gates and its own qubits."""
     from qiskit import transpile
 
     return transpile(circuit, optimization_level=2)
@@ -149,9 +147,7 @@ _OUTPUTS = {"observables": "expectation", "amplitudes": "amplitudes"}
 @dataclass(frozen=True, slots=True)
 class SlicedResult:
     """Exact expectation values and amplitudes of a sliced circuit; `parts`: results of the shares.
-
-    The values of a part are partial sums, which its `remark` and `options` state.
-    """
+    The values of a part are partial sums, which its `remark` and `options` state."""
 
     expectations: tuple[float, ...]
     parts: tuple[Result, ...]
@@ -240,9 +236,7 @@ MAX_OVERHEAD = 1e4  # largest factor in the number of shots compared with the un
 @dataclass(frozen=True, slots=True)
 class CutResult:
     """Expectation values of a circuit that was cut; `parts`: results of all circuits that ran.
-
-    `sampling_overhead`: factor in the shots that gives the standard error of the uncut circuit.
-    """
+    `sampling_overhead`: factor in the shots that gives the standard error of the uncut circuit."""
 
     expectations: tuple[float, ...]
     sampling_overhead: float

@@ -279,10 +279,8 @@ def _edge_value(edges: tuple[Edge, ...], edge: Edge, gamma: float, beta: float) 
 
 
 def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> Algorithm:
-    """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
-
-    The check compares every <Z> with the exact values of free fermions (`_magnetisation`).
-    """
+    """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps. The check
+    compares every <Z> with the exact values of free fermions (`_magnetisation`)."""
     circuit = QuantumCircuit(num_spins, num_spins, name=f"ising-{num_spins}")
     circuit.x(range(num_spins // 2, num_spins))
     for _ in range(steps):
@@ -374,9 +372,7 @@ def _walk_probabilities(nodes: int, steps: int) -> list[float]:
 @dataclass(frozen=True, slots=True)
 class VariationalAlgorithm:
     """A circuit with free parameters, without measurements, whose energy is to be minimised.
-
-    `ground_energy`: the lowest eigenvalue of the Hamiltonian; no parameters give less.
-    """
+    `ground_energy`: the lowest eigenvalue of the Hamiltonian; no parameters give less."""
 
     circuit: QuantumCircuit
     hamiltonian: SparsePauliOp

@@ -39,10 +39,8 @@ def _apply(
 
 
 def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Algorithm:
-    """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n.
-
-    Three bits of a are in superposition, so eight sums are measured.
-    """
+    """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n. Three bits of
+    a are in superposition, so eight sums are measured."""
     open_bits = (1, 6, 11)
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"qft-adder-{num_qubits}")
     for qubit in range(num_qubits):
@@ -106,9 +104,7 @@ def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> Algorithm:
 
 def order_finding(num_counting: int = 6) -> Algorithm:
     """Order finding of 7 modulo 15, which is 4: peaks at the multiples of 2^t / 4 (Shor's core).
-
-    Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
-    """
+    Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8."""
     counting, work = QuantumRegister(num_counting, "counting"), QuantumRegister(4, "work")
     result = ClassicalRegister(num_counting, "found")
     circuit = QuantumCircuit(counting, work, result, name=f"order-finding-{num_counting + 4}")

@@ -38,10 +38,8 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates.
-
-    Errors of gates that do not work are left out; `broken` lists them.
-    """
+    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates. Errors
+    of gates that do not work are left out; `broken` lists them."""
     results = []
     for name in _QUBIT_FIGURES:
         stem, _, ending = name.rpartition("_")

@@ -118,9 +118,7 @@ def _remove_fit(path: Path) -> None:
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
     """Return the snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
-
-    Raises CalibrationError, and NotFoundError for an unknown name.
-    """
+    Raises CalibrationError, and NotFoundError for an unknown name."""
     from noise_models import library, snapshot
 
     if _is_name(name) and (path := path_of(name)).is_file():

@@ -86,11 +86,8 @@ def _unzipped(path: Path) -> dict[str, bytes]:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
-    """Return the content of a member, at most MAX_BYTES.
-
-    The size in the archive is only a claim, and only deflate can decompress a part without the
-    whole.
-    """
+    """Return the content of a member, at most MAX_BYTES. The size in the archive is only a claim,
+    and only deflate can decompress a part without the whole."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ProgramError(
             f"{path}: {info.filename} is packed by method {info.compress_type}; bundles are stored "
@@ -202,10 +199,8 @@ def _versions(client: Client) -> dict[str, str]:
 
 
 def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
-    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails.
-
-    Return no files if the program cannot be converted into a QuantumCircuit.
-    """
+    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails. Return
+    no files if the program cannot be converted into a QuantumCircuit."""
     from qiskit import qasm3, qpy
 
     from simenv.client.result_display import circuit_of

@@ -43,9 +43,7 @@ def present(
     is_private: bool = False,
 ) -> None:
     """Wait for the end and show the result; exit code 1 if the task did not end as DONE.
-
-    `is_private`: the environment exists for this call only.
-    """
+    `is_private`: the environment exists for this call only."""
     _wait(task, timeout, is_private)
     try:
         result = task.results(0.0)
@@ -73,9 +71,7 @@ def print_results(
     observables: Sequence[Observable] = (),
 ) -> None:
     """Show the results of a task; `save`: file for the whole result, only for a single binding.
-
-    `observables`: those of the expectation values.
-    """
+    `observables`: those of the expectation values."""
     if save is not None:
         results[0].save(save)
     if as_json:
@@ -117,9 +113,7 @@ def summary(results: list[Result]) -> str:
 
 def label(observable: Observable, layout: tuple[int, ...] | None = None) -> str:
     """Format an observable as users type it: `ZZ:0.5,XX:2`; a coefficient of 1 is left out.
-
-    `layout`: the device's qubit of each circuit qubit, where the observable is that of a device.
-    """
+    `layout`: the device's qubit of each circuit qubit, where the observable is that of a device."""
     values = struct.unpack(f"<{len(observable.labels)}d", observable.coefficients)
     labels = observable.labels
     if layout is not None:

@@ -23,9 +23,7 @@ from simenv.transpiler.qiskit_runtime import names
 @dataclass(frozen=True, slots=True)
 class DecodedOperation:
     """One operation. `slots[k]` is the slot of parameter k, -1 if `params[k]` is its value.
-
-    `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row.
-    """
+    `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row."""
 
     name: str
     qubits: tuple[int, ...]

@@ -186,10 +186,8 @@ def is_assembly(text: str) -> bool:
 
 
 def qir_to_qasm(module: Any) -> str:
-    """Convert a pyqir.Module, LLVM assembly (str) or bitcode (bytes) to OpenQASM 2.
-
-    Raises ProgramError if it cannot be read or is not of the base profile, or without pyqir.
-    """
+    """Convert a pyqir.Module, LLVM assembly (str) or bitcode (bytes) to OpenQASM 2. Raises
+    ProgramError if it cannot be read or is not of the base profile, or without pyqir."""
     try:
         import pyqir
     except ImportError as error:

@@ -36,10 +36,8 @@ _SHOWN = 5  # names in a message
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlots:
-    """Parameters (Qiskit's, or names), and the expression of each slot.
-
-    Without expressions slot k is the k-th parameter.
-    """
+    """Parameters (Qiskit's, or names), and the expression of each slot. Without expressions slot k
+    is the k-th parameter."""
 
     parameters: tuple[Any, ...]
     expressions: tuple[Any, ...] | None

@@ -170,10 +170,8 @@ class ProgramLayout(msgspec.Struct, frozen=True):
 
 
 def layout(circuit: Any) -> ProgramLayout:
-    """Number the bits of a circuit.
-
-    Raises LimitExceededError if there are too many; ProgramError if registers share one.
-    """
+    """Number the bits of a circuit. Raises LimitExceededError if there are too many; ProgramError
+    if registers share one."""
     data = circuit._data
     num_qubits, num_clbits = data.num_qubits, data.num_clbits
     if num_qubits > MAX_QUBITS:

@@ -288,10 +288,8 @@ _BLOCKS = ("if_block", "else_block", "block", "body")
 
 
 def check_volume(tree: Any, source: text_checks.SourceText) -> Counter:
-    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit.
-
-    Each loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass.
-    """
+    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit. Each
+    loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass."""
     counter = Counter(source)
     counter.statements(tree.statements)
     return counter

@@ -386,10 +386,8 @@ class ServiceChannel:
         raise error
 
     def after_fork(self) -> None:
-        """Drop the parent's socket and lock in a forked child, before anything else.
-
-        Nothing is sent or waited for here; `enter` reconnects when it is needed.
-        """
+        """Drop the parent's socket and lock in a forked child, before anything else. Nothing is
+        sent or waited for here; `enter` reconnects when it is needed."""
         connection = self._connection
         self._reset()
         if connection is not None:

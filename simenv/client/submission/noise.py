@@ -69,10 +69,8 @@ _SWITCHES = ("idle", _IDLE)  # True or False; all others are numbers
 
 
 def factors_of(noise: Any) -> NoiseFactors:
-    """Return the factors as they are sent, sorted by component. Raises OptionError.
-
-    () is the device as calibrated, or no noise where there is no device.
-    """
+    """Return the factors as they are sent, sorted by component. Raises OptionError. () is the
+    device as calibrated, or no noise where there is no device."""
     if noise is None:
         return ()
     if isinstance(noise, str):

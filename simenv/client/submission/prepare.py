@@ -324,10 +324,8 @@ def _prepare_sweeps(
     options: BatchOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
-    """Prepare sweeps that share all options except shots and seeds.
-
-    Raises BatchRefusedError, which names every bad one.
-    """
+    """Prepare sweeps that share all options except shots and seeds. Raises BatchRefusedError, which
+    names every bad one."""
     key = options.get("idempotency_key")
     seeds = submission_options.item_seeds(options.get("seed"), len(sweeps), key)
     each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)

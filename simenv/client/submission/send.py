@@ -289,10 +289,8 @@ class BatchItem(msgspec.Struct, frozen=True):
 def submit_batch(
     session: ServiceSession, devices: SubmitDevices, items: Sequence[BatchItem]
 ) -> list[list[Task]]:
-    """Submit all items or none; return the tasks of each item, one for each binding.
-
-    Raises the SimenvError of the first refused item, with `index` naming the item.
-    """
+    """Submit all items or none; return the tasks of each item, one for each binding. Raises the
+    SimenvError of the first refused item, with `index` naming the item."""
     groups: dict[TaskOptions, list[tuple[int, list[TaskSpec]]]] = {}
     for index, item in enumerate(items):
         work = [item.circuit] if item.values is None else (item.circuit, item.values)

@@ -224,11 +224,8 @@ _OWN = {"shots", "seed", "outputs", "engine", "decoder"}
 
 
 class DetectionResult:
-    """Counts of detection events, observable flips and errors of a decoder.
-
-    Detectors and observables have stim's numbers. Raises OptionError when data is read that was not
-    requested.
-    """
+    """Counts of detection events, observable flips and errors of a decoder. Detectors and
+    observables have stim's numbers. Raises OptionError when data is read that was not requested."""
 
     def __init__(self, value: bytes) -> None:
         """`value`: the value of a task's Result, as in `client.task(id).result().value`."""

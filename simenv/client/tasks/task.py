@@ -285,10 +285,8 @@ class Task(TaskFuture):
         return handle is not None and handle.final_state is TaskState.CANCELLED
 
     def cancel(self) -> bool:
-        """Cancel the task; return False if it had ended before.
-
-        The bindings of one task are cancelled together.
-        """
+        """Cancel the task; return False if it had ended before. The bindings of one task are
+        cancelled together."""
         return self.session.cancel([self.handle.number])[0] in ("cancelled", "cancelling")
 
     def __await__(self) -> Generator[Any, None, Result]:
