@@ -116,11 +116,9 @@ class KeyStore(Protocol):
     """Operations on keys, with or without a running service."""
 
     def add(self, name: str, role: str) -> UserKeyFile:
-        """Add a key; return the key file of its owner, the secret key included.
-
-        Raises OptionError, ConfigError (also if the environment does not listen for other
-        machines), KeyConflictError, NotAllowedError.
-        """
+        """Add a key; return the key file of its owner, the secret key included. Raises OptionError,
+        ConfigError (also if the environment does not listen for other machines), KeyConflictError,
+        NotAllowedError."""
 
     def listed(self) -> list[admin.KeyInfo]:
         """Return all keys."""

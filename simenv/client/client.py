@@ -125,10 +125,8 @@ class Client(Environment):
     @with_options_of(SubmitOptions)
     def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
         """Submit one task without waiting for its acceptance; faster for many single circuits.
-
         Errors that the client finds are raised here. A refusal by the service is raised by the
-        first use of the task that needs its acceptance: its id, its state, its result.
-        """
+        first use of the task that needs its acceptance: its id, its state, its result."""
         begun = perf_counter()
         prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
@@ -284,11 +282,9 @@ def connect(
 
 
 class SimenvExecutor(TaskExecutor):
-    """Executor of circuits, for libraries that take one; its futures are tasks.
-
-    `client`: None connects to the environment of this machine, and closes that connection at
-    `shutdown`. `options`: defaults for every circuit, as in `Client.submit`. Thread-safe.
-    """
+    """Executor of circuits, for libraries that take one; its futures are tasks. `client`: None
+    connects to the environment of this machine, and closes that connection at `shutdown`.
+    `options`: defaults for every circuit, as in `Client.submit`. Thread-safe."""
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
         self._owns_client = client is None
@@ -299,11 +295,9 @@ class SimenvExecutor(TaskExecutor):
     def submit(  # type: ignore[override]
         self, circuit: Any, /, *arguments: Any, **options: Unpack[SubmitOptions]
     ) -> Task:
-        """Submit a circuit; options as in `Client.submit` override those of the executor.
-
-        Raises OptionError for a function, since an environment runs circuits; RuntimeError after
-        `shutdown`; else like `Client.submit`.
-        """
+        """Submit a circuit; options as in `Client.submit` override those of the executor. Raises
+        OptionError for a function, since an environment runs circuits; RuntimeError after
+        `shutdown`; else like `Client.submit`."""
         self._check(circuit, arguments)
         merged: Any = {**self._options, **options}
         task = self.client.submit(circuit, **merged)

@@ -161,11 +161,9 @@ class Environment:
         return submit_part(self._session, circuit, keep_s, options)
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
-        """Return an executor of Python functions in workers of a pool of engine `functions`.
-
-        Only the environment's own user may call functions, in an environment that was started with
-        such a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
-        """
+        """Return an executor of Python functions in workers of a pool of engine `functions`. Only
+        the environment's own user may call functions, in an environment that was started with such
+        a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
         return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
@@ -200,11 +198,9 @@ class Environment:
     def set_limits(
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
     ) -> model.OwnerReport:
-        """Change some limits of the owner of a key. They persist over restarts.
-
-        `values`: fields of OwnerLimits; 0 means no limit. `reset`: first remove all settings made
-        before. Raises NotFoundError, OptionError, NotAllowedError.
-        """
+        """Change some limits of the owner of a key. They persist over restarts. `values`: fields of
+        OwnerLimits; 0 means no limit. `reset`: first remove all settings made before. Raises
+        NotFoundError, OptionError, NotAllowedError."""
         settings = dict(values or {})
         for key, value in settings.items():
             check_value(key, value)
@@ -305,11 +301,9 @@ class Environment:
         return _pools_by_name(self._session.request(admin.Pools, admin.Scale, **fields))[pool]
 
     def drain(self, node: str, reason: str) -> model.NodeInfo:
-        """Start nothing more on a node; its running tasks finish, then its workers end.
-
-        The node stays drained until `undrain`, also over restarts of the service. Raises
-        OptionError, NotFoundError, NotAllowedError.
-        """
+        """Start nothing more on a node; its running tasks finish, then its workers end. The node
+        stays drained until `undrain`, also over restarts of the service. Raises OptionError,
+        NotFoundError, NotAllowedError."""
         fields = {"node": node, "reason": _reason(reason)}
         return _by_name(self._session.request(admin.Pools, admin.DrainNode, **fields))[node]
 

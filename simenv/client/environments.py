@@ -147,10 +147,8 @@ def down(
     name: str | None = None, now: bool = False, *, service: str | Path | None = None
 ) -> ShutdownReport:
     """End an environment. Running tasks finish; with `now` they stop, and wait for the next start.
-
     Returns when no process, socket or connection file of it is left; a service that does not answer
-    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none.
-    """
+    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none."""
     begun = monotonic()
     address = find(name, Path(service) if service is not None else None)
     if isinstance(address, KeyFileAddress):
@@ -325,11 +323,9 @@ class PrivateService:
 
 
 class LocalClient(Client):
-    """A client whose environment ends with it.
-
-    Invariant: the service ends when the connection is closed or collected, and at interpreter exit.
-    Tasks and results refer to the connection, so the service lives as long as one is in use.
-    """
+    """A client whose environment ends with it. Invariant: the service ends when the connection is
+    closed or collected, and at interpreter exit. Tasks and results refer to the connection, so the
+    service lives as long as one is in use."""
 
     def __init__(self, service: PrivateService) -> None:
         """Connect to the private service. Raises NoServiceError."""

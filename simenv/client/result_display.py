@@ -267,10 +267,8 @@ def builtins(result: ResultLike, decoded: DecodedResult, arrays: bool) -> dict[s
 
 def save(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
-
     Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
-    of the result cannot be read.
-    """
+    of the result cannot be read."""
     write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
     if write is None:
         raise OptionError(

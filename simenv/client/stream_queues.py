@@ -121,12 +121,9 @@ class _StreamQueue(Generic[Item]):
         return len(self._items)
 
     def get(self, timeout_s: float | None = None) -> Item:
-        """Wait for the next item and remove it.
-
-        Raises TimedOutError after `timeout_s` seconds; EOFError when all streams that fill the
-        queue are closed and have delivered everything; ServiceLostError when the service is lost:
-        the next call waits again.
-        """
+        """Wait for the next item and remove it. Raises TimedOutError after `timeout_s` seconds;
+        EOFError when all streams that fill the queue are closed and have delivered everything;
+        ServiceLostError when the service is lost: the next call waits again."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._changed:
             while not self._items and self._error is None:

@@ -222,11 +222,9 @@ class ExpressionReader:
 
 
 def to_qiskit(program: model.Program) -> Any:
-    """Convert a program to a QuantumCircuit.
-
-    Slots become parameters `p0`, `p1`...; variables `v0`, `v1`...; qubits one register `q`. Raises
-    ProgramError if the arrays of the program do not agree or an operation is unknown.
-    """
+    """Convert a program to a QuantumCircuit. Slots become parameters `p0`, `p1`...; variables `v0`,
+    `v1`...; qubits one register `q`. Raises ProgramError if the arrays of the program do not agree
+    or an operation is unknown."""
     check_sizes(program)
     try:
         return _built(program)

@@ -384,11 +384,9 @@ class CircuitEncoder:
 
 
 def pack(circuit: Any) -> EncodedProgram:
-    """Encode a QuantumCircuit as a Program.
-
-    Raises ProgramError for an instruction that a Program cannot have, with its number, and
-    LimitExceededError for a circuit that is too wide or too long.
-    """
+    """Encode a QuantumCircuit as a Program. Raises ProgramError for an instruction that a Program
+    cannot have, with its number, and LimitExceededError for a circuit that is too wide or too
+    long."""
     packer = CircuitEncoder(circuit)
     try:
         return packer.run()

@@ -102,11 +102,9 @@ Handler = Callable[[Any], None]
 
 
 class ServiceChannel:
-    """Connection to one service. `handlers` receive messages; `renew` repeats open requests.
-
-    Both are called with `lock` held, which guards all state behind this channel; `forked` resets
-    that state in a forked child. `changed` is notified when a message was read.
-    """
+    """Connection to one service. `handlers` receive messages; `renew` repeats open requests. Both
+    are called with `lock` held, which guards all state behind this channel; `forked` resets that
+    state in a forked child. `changed` is notified when a message was read."""
 
     lock: threading.RLock
     changed: threading.Condition

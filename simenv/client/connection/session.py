@@ -282,11 +282,9 @@ class ServiceSession:
         *,
         awaits_result: bool = False,
     ) -> task_handle.PendingRequest:
-        """Send one Submit; `await_acceptance` waits for its answer.
-
-        Without a `key`: the random name of this client, with its next offsets. `awaits_result`: the
-        answer may come with the result of the task.
-        """
+        """Send one Submit; `await_acceptance` waits for its answer. Without a `key`: the random
+        name of this client, with its next offsets. `awaits_result`: the answer may come with the
+        result of the task."""
         channel = self.channel
         channel.enter()
         with channel.lock:

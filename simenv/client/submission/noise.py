@@ -29,11 +29,9 @@ def is_aer_model(noise: Any) -> bool:
 
 
 def aer_document(noise: Any) -> bytes:
-    """Return JSON of an Aer noise model with the fields of `NoiseModel.to_dict`.
-
-    `idle` is added: the relaxation times of Aer's RelaxationNoisePass, which acts on delays. Raises
-    OptionError for a model with other noise passes.
-    """
+    """Return JSON of an Aer noise model with the fields of `NoiseModel.to_dict`. `idle` is added:
+    the relaxation times of Aer's RelaxationNoisePass, which acts on delays. Raises OptionError for
+    a model with other noise passes."""
     values = noise.to_dict(serializable=True)
     passes = getattr(noise, "_custom_noise_passes", [])
     if any(type(each).__name__ != "RelaxationNoisePass" for each in passes) or len(passes) > 1:

@@ -27,10 +27,8 @@ Parents = Iterable[Task | str | int] | Task | str | int | None
 
 def checked_parents(after: Parents) -> tuple[int, ...]:
     """Return the numbers of the parents, each once; a binding such as `t-8k2f.17` means its task.
-
     Waits for the acceptance of a posted task. Raises OptionError, NotFoundError, and the refusal of
-    a posted task.
-    """
+    a posted task."""
     values = (after,) if isinstance(after, Task | str | int) else after
     if not isinstance(values, Iterable):
         raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")

@@ -412,10 +412,8 @@ def _compile_batch(
     errors: list[SimenvError],
 ) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:
     """Compile circuits for their device; append to `errors` those that cannot be compiled.
-
     Observables are shared by all tasks of a call, so circuits with observables must end on the same
-    qubits of the device.
-    """
+    qubits of the device."""
     terms = common_terms(programs, options, checked, errors)
     if errors or devices is None:
         return terms, programs, [_AS_WRITTEN] * len(programs)

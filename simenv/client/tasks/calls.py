@@ -58,11 +58,9 @@ class CallTask(Task):
         self._value: Any = _UNREAD
 
     def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Any:
-        """Wait for the value that the call returned; the same object each time.
-
-        Raises TaskFailedError if the function raised: the message has the worker's traceback; else
-        like `Task.result`.
-        """
+        """Wait for the value that the call returned; the same object each time. Raises
+        TaskFailedError if the function raised: the message has the worker's traceback; else like
+        `Task.result`."""
         entry = super().result(timeout, timeout_s=timeout_s)
         if self._value is _UNREAD:
             self._value = self._read(entry.value)
@@ -401,11 +399,9 @@ class FunctionExecutor(TaskExecutor):
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> CallTask:
-        """Submit one call. It is durably accepted when this returns.
-
-        Raises OptionError for objects that cannot be pickled, LimitExceededError, NotAllowedError,
-        InfeasibleError if no pool calls functions, QueueFullError, ServiceLostError.
-        """
+        """Submit one call. It is durably accepted when this returns. Raises OptionError for objects
+        that cannot be pickled, LimitExceededError, NotAllowedError, InfeasibleError if no pool
+        calls functions, QueueFullError, ServiceLostError."""
         return self._send([_pack_function(function, args, kwargs)])[0]
 
     def submit_many(

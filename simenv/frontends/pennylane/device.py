@@ -60,11 +60,9 @@ def differentiable(op: Any) -> bool:
 
 @qml.transform  # type: ignore[untyped-decorator]
 def expand_late_preparations(tape: Any) -> Batch:
-    """Decompose each preparation of a state but one at the start of the tape.
-
-    On qubits that are not in |0> the unitary matters, not only the state that it prepares: it is
-    that of PennyLane's decomposition, whose inverse `Adjoint(StatePrep)` is.
-    """
+    """Decompose each preparation of a state but one at the start of the tape. On qubits that are
+    not in |0> the unitary matters, not only the state that it prepares: it is that of PennyLane's
+    decomposition, whose inverse `Adjoint(StatePrep)` is."""
     if not any(map(_prepares, tape.operations[1:])):
         return (tape,), preprocess.null_postprocessing
     return preprocess.decompose(  # type: ignore[no-any-return]

@@ -137,10 +137,8 @@ def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBacke
 
 class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call are submitted together.
-
     Shots keep their order, and the registers of a shot belong together. The same seed, PUBs and
-    backend give the same results.
-    """
+    backend give the same results."""
 
     def __init__(
         self,
@@ -169,11 +167,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
     ) -> job.SimenvPrimitiveJob:
-        """Submit PUBs. `shots`: of PUBs without a number.
-
-        Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
-        that the environment does not run. No PUB is accepted then.
-        """
+        """Submit PUBs. `shots`: of PUBs without a number. Raises ValueError and TypeError for an
+        argument that is no PUB, QiskitError for a circuit that the environment does not run. No PUB
+        is accepted then."""
         default = self.default_shots if shots is None else shots
         read = [SamplerPub.coerce(pub, default) for pub in pubs]
         for number, pub in enumerate(read):

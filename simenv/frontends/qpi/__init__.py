@@ -92,11 +92,9 @@ def include_flags() -> tuple[str, ...]:
 
 
 def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> InstalledLibrary:
-    """Compile and install below `folder`: include, lib, lib/pkgconfig.
-
-    `compiler`: default CC, else cc. `extra`: further flags, for example of a sanitizer. Raises
-    ConfigError if there is no compiler, or with the compiler's message.
-    """
+    """Compile and install below `folder`: include, lib, lib/pkgconfig. `compiler`: default CC, else
+    cc. `extra`: further flags, for example of a sanitizer. Raises ConfigError if there is no
+    compiler, or with the compiler's message."""
     compiler = compiler or os.environ.get("CC") or "cc"
     if shutil.which(compiler) is None:
         raise ConfigError(
