@@ -260,7 +260,7 @@ class TaskStatus(enum.Enum):
     Queued = "queued"
     Running = "running"
     Completed = "completed"
-    BundleFailure = "failed"
+    Failed = "failed"
     Cancelled = "cancelled"
 
 
