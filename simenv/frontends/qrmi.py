@@ -428,15 +428,10 @@ class QuantumResource:
     def metadata(self) -> dict[str, str]:
         """Summary of the pool's device."""
         device = self._device()
+        fields = ("kind", "provider", "model", "version", "num_qubits", "max_shots")
         return {
             "backend_name": self._pool,
-            "kind": str(device.kind),
-            "provider": device.provider,
-            "model": device.model,
-            "version": device.version,
-            "num_qubits": str(device.num_qubits),
-            "max_shots": str(device.max_shots),
-            "calibration_id": device.calibration_id,
+            **{name: str(getattr(device, name)) for name in (*fields, "calibration_id")},
             "environment": self._connected().name,
         }
 
@@ -450,7 +445,8 @@ class QuantumResource:
                 hint="several payloads",
             )
         client, names = self._connected(), list[str]()
-        has_memory = self._has_memory()
+        device = self._device()  # not all machines and external programs give the order of shots
+        has_memory = device.kind is not DeviceKind.HARDWARE and device.model != "external"
         try:
             for pub in work.pubs:
                 output = "memory" if has_memory and pub.fits(MAX_MEMORY_BYTES) else "counts"
@@ -511,8 +507,6 @@ class QuantumResource:
         if client is not None:
             client.close()
 
-    # ------------------------------------------------------------------------------------------
-
     def _connected(self) -> Client:
         if self._client is None:
             self._client = simenv.connect(service=self._settings.service)
@@ -528,12 +522,6 @@ class QuantumResource:
                 f"no pool {self._pool[:80]!r} here", hint=f"there are: {', '.join(devices)}"
             )
         return devices[self._pool]
-
-    def _has_memory(self) -> bool:
-        """Return whether results have the order of the shots: not all machines and external
-        programs give it."""
-        device = self._device()
-        return device.kind is not DeviceKind.HARDWARE and device.model != "external"
 
     def _submitted(
         self, client: Client, pub: Pub, output: str, device_options: Mapping[str, Any]
