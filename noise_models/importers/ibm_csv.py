@@ -17,19 +17,8 @@ from noise_models.strict_json import SnapshotError
 NAME = "ibm-csv"
 
 _GATES = {  # the part of a header before " error"
-    "id": "id",
-    "z-axis rotation (rz)": "rz",
-    "rz": "rz",
-    "\u221ax (sx)": "sx",
-    "sx": "sx",
-    "pauli-x": "x",
-    "x": "x",
-    "rx": "rx",
-    "cnot": "cx",
-    "cx": "cx",
-    "ecr": "ecr",
-    "cz": "cz",
-    "rzz": "rzz",
+    **{name: name for name in ("id", "rz", "sx", "x", "rx", "cx", "ecr", "cz", "rzz")},
+    **{"z-axis rotation (rz)": "rz", "\u221ax (sx)": "sx", "pauli-x": "x", "cnot": "cx"},
 }
 _FRACTIONAL = ("rx", "rzz")  # measured in addition to the basis gates, and not among them
 _PROBABILITIES = {

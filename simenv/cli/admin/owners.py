@@ -28,16 +28,8 @@ if TYPE_CHECKING:
 # `simenv limits`: limits and present use of each owner of a key; admins change limits here.
 
 OWN_USER = "(own user)"
-# The use that each limit bounds; a limit on single requests bounds no use.
-_USED_BY = {
-    "max_queued_tasks": "queued_tasks",
-    "max_queued_bytes": "queued_bytes",
-    "max_running_slots": "running_slots",
-    "max_kept_bytes": "kept_bytes",
-    "max_reservations": "reservations",
-    "max_reserved_percent": "reserved_workers",
-    "max_state_bytes": "state_bytes",
-}
+# Uses that have not the name of the limit; a limit on single requests bounds no use.
+_USED_BY = {"max_reserved_percent": "reserved_workers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +101,13 @@ def reset(
 def _of(report: OwnerReport) -> Iterator[LimitRow]:
     for name in report.limits.__struct_fields__:
         value = getattr(report.limits, name)
-        used = _USED_BY.get(name)
+        used = _USED_BY.get(name, name.removeprefix("max_"))
         is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
         yield LimitRow(
             report.owner,
             report.role,
             name,
-            None if used is None else getattr(report.use, used),
+            getattr(report.use, used, None),
             value if is_bound else None,
         )
 

@@ -89,12 +89,9 @@ def ideal_info(client: Client, pool: str | None) -> DeviceInfo:
 
 _ENGINES = {
     "statevector": "statevector",
-    "densitymatrix": "densitymatrix",
-    "density_matrix": "densitymatrix",
+    **dict.fromkeys(("densitymatrix", "density_matrix"), "densitymatrix"),
     "stabilizer": "stabilizer",
-    "tensornetwork": "mps",
-    "tensor_network": "mps",
-    "matrix_product_state": "mps",
+    **dict.fromkeys(("tensornetwork", "tensor_network", "matrix_product_state"), "mps"),
 }
 _TYPES = {"simulator": None, "emulator": DeviceKind.EMULATED, "hardware": DeviceKind.HARDWARE}
 
