@@ -50,16 +50,8 @@ class NodeResources:
     @staticmethod
     def of(node: Node) -> NodeResources:
         """Return the resources of a node on which nothing is placed."""
-        return NodeResources(
-            node.name,
-            node.slots,
-            node.memory_bytes,
-            node.memory_bytes,
-            node.gpus,
-            node.gpus,
-            block=node.block,
-            features=node.features,
-        )
+        free = node.memory_bytes, node.memory_bytes, node.gpus, node.gpus
+        return NodeResources(node.name, node.slots, *free, block=node.block, features=node.features)
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,13 +289,8 @@ class Recorder:
 
     def report(self, name: str) -> ImportReport:
         """Return the report; fields are in the order of their first use."""
-        return ImportReport(
-            name,
-            _lines(self._used),
-            _lines(self._ignored),
-            _lines(self._defaulted),
-            tuple(self._clamped),
-        )
+        lines = map(_lines, (self._used, self._ignored, self._defaulted))
+        return ImportReport(name, *lines, tuple(self._clamped))
 
 
 def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:

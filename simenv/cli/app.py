@@ -218,15 +218,9 @@ def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
 
 def as_object(error: errors.SimenvError) -> dict[str, object]:
     """Return the error as `--json` prints it."""
-    shown: dict[str, object] = {
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "retryable": error.retryable,
-    }
-    for extra in ("line", "column", "reason", "host", "log", "retry_after_s", "task"):
-        if hasattr(error, extra):
-            shown[extra] = getattr(error, extra)
+    names = ("code", "message", "hint", "retryable", "line", "column", "reason", "host", "log")
+    present = [name for name in (*names, "retry_after_s", "task") if hasattr(error, name)]
+    shown: dict[str, object] = {name: getattr(error, name) for name in present}
     if isinstance(error, errors.BatchRefusedError):
         shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
     return shown

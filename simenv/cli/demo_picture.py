@@ -136,13 +136,8 @@ def _compared(axis: Any, each: EmulatedComparison) -> None:
         (each.emulated, 0.2, LATER, f"emulated: {each.right_emulated:.1%} right"),
     ):
         shots = sum(counts.values())
-        axis.bar(
-            rows + shift,
-            [counts.get(key, 0) / shots for key in keys],
-            0.4,
-            color=colour,
-            label=label,
-        )
+        shares = [counts.get(key, 0) / shots for key in keys]
+        axis.bar(rows + shift, shares, 0.4, color=colour, label=label)
     axis.set(title=f"{each.circuit} on {each.device}", ylabel="share of shots")
     axis.set_xticks(rows, keys, rotation=60 if len(keys) > 8 else 0, fontsize=8)
     axis.legend(frameon=False, fontsize=9)

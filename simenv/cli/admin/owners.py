@@ -103,13 +103,8 @@ def _of(report: OwnerReport) -> Iterator[LimitRow]:
         value = getattr(report.limits, name)
         used = _USED_BY.get(name, name.removeprefix("max_"))
         is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
-        yield LimitRow(
-            report.owner,
-            report.role,
-            name,
-            getattr(report.use, used, None),
-            value if is_bound else None,
-        )
+        maximum = value if is_bound else None
+        yield LimitRow(report.owner, report.role, name, getattr(report.use, used, None), maximum)
 
 
 def _parse_values(assignments: list[str]) -> dict[str, int]:

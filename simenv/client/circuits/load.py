@@ -430,13 +430,8 @@ def _pack_program(
     if len(packed) > text_checks.MAX_PACKED_BYTES:
         _refuse_size(packed)
     names = tuple([getattr(parameter, "name", parameter) for parameter in parameters])
-    return PackedCircuit(
-        packed,
-        program.num_qubits,
-        "measure" in program.names,
-        names,
-        ParameterSlots(parameters, expressions),
-    )
+    measures, slots = "measure" in program.names, ParameterSlots(parameters, expressions)
+    return PackedCircuit(packed, program.num_qubits, measures, names, slots)
 
 
 def _refuse_size(packed: bytes) -> NoReturn:

@@ -227,12 +227,8 @@ def _loaded(
     if compiled is None:
         return checked, loaded, _AS_WRITTEN, terms
     moved = compiled.observables(terms.observables)
-    return (
-        checked,
-        compiled.loaded,
-        compiled.layouts,
-        msgspec.structs.replace(terms, observables=moved),
-    )
+    terms = msgspec.structs.replace(terms, observables=moved)
+    return checked, compiled.loaded, compiled.layouts, terms
 
 
 def prepare_many(

@@ -373,12 +373,8 @@ class BatchExecutor:
         runs = []
         for batch.tape, tape in enumerate(tapes):
             runs.append(prepare(tape, batch, plans))
-        batch.run(
-            self._client,
-            self._options,
-            lambda: int(self._rng.integers(2**53)),
-            apart=bool(self._options.get("device") or self._options.get("pool")),
-        )
+        apart = bool(self._options.get("device") or self._options.get("pool"))
+        batch.run(self._client, self._options, lambda: int(self._rng.integers(2**53)), apart=apart)
         for text in batch.warnings():
             if text not in self._warned:
                 self._warned.add(text)
@@ -516,12 +512,9 @@ class _TapeRun:
             axes = result.statevector.reshape((2,) * count).transpose(*reversed(range(count)))
             state = np.ascontiguousarray(axes).ravel()
         shadows = [each.outcome(row) for each in self.shadows[part]] if self.shadows else []
-        return measurements.TapeOutcome(
-            self.exact.expectations(row) if self.exact is not None else (),
-            [table.postselected(self.wanted) for table in tables],
-            state,
-            shadows,
-        )
+        expectations = self.exact.expectations(row) if self.exact is not None else ()
+        tables = [table.postselected(self.wanted) for table in tables]
+        return measurements.TapeOutcome(expectations, tables, state, shadows)
 
     def _values(self, outcomes: list[measurements.TapeOutcome]) -> Any:
         results = [self._stacked([read(each) for each in outcomes]) for read in self.plan.readers]

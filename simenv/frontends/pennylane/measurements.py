@@ -360,14 +360,8 @@ class MeasurementPlanner:
         readers = tuple([self._reader(measurement) for measurement in measurements])
         counted = (mp.CountsMP, mp.ExpectationMP, mp.ProbabilityMP, mp.VarianceMP, *SHADOWS)
         ordered = partitioned or any(not isinstance(each, counted) for each in measurements)
-        return MeasurementPlan(
-            tuple(self._observables),
-            tuple(self._bases),
-            self._state,
-            tuple(self._shadows),
-            readers,
-            ordered and self._sampled,
-        )
+        runs = tuple(self._observables), tuple(self._bases), self._state, tuple(self._shadows)
+        return MeasurementPlan(*runs, readers, ordered and self._sampled)
 
     def _reader(self, measurement: Any) -> MeasurementReader:
         if isinstance(measurement, SHADOWS):
