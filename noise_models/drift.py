@@ -57,12 +57,8 @@ class Replay:
             if first_s == second_s:
                 raise SnapshotError("calibrated", f"two snapshots of {second.calibrated}")
             if first.num_qubits != second.num_qubits:
-                raise SnapshotError(
-                    "num_qubits",
-                    f"{first.num_qubits} on {first.calibrated}, {second.num_qubits} on"
-                    f" {second.calibrated}",
-                    hint="snapshots of one device",
-                )
+                sizes = [f"{each.num_qubits} on {each.calibrated}" for each in (first, second)]
+                raise SnapshotError("num_qubits", ", ".join(sizes), hint="snapshots of one device")
         self._times_s = [time_s for time_s, _ in dated]
         self._snapshots = [each for _, each in dated]
 

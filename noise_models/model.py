@@ -197,12 +197,9 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
             raise NoiseError(f"unknown noise option {name!r}", hint=known_names(name, options))
     if len(recipes) > 1:
         raise NoiseError(f"noise recipes {' and '.join(recipes)}", hint="give one recipe")
-    return NoiseOptions(
-        recipes[0] if recipes else "simenv",
-        idle,
-        tuple(sorted((name, each) for name, each in factors.items() if each != 1.0)),
-        tuple(sorted(values.items())),
-    )
+    recipe = recipes[0] if recipes else "simenv"
+    changed = tuple(sorted((name, each) for name, each in factors.items() if each != 1.0))
+    return NoiseOptions(recipe, idle, changed, tuple(sorted(values.items())))
 
 
 def _recipe(name: str, value: object) -> str:

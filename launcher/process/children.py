@@ -216,13 +216,9 @@ class LocalLauncher(SubprocessLauncher):
         if not node or is_this_node(node):
             return self._spawn(command)
         remote = remote_command(node, (remote_shell_line(command),), os.environ, self._agent)
-        return self._spawn(
-            command,
-            die_with_parent.command_line(os.getpid(), remote),
-            os.environ,
-            own_process_group=True,
-            translate_exit=partial(_translate_agent_exit, node),
-        )
+        argv = die_with_parent.command_line(os.getpid(), remote)
+        end = partial(_translate_agent_exit, node)
+        return self._spawn(command, argv, os.environ, own_process_group=True, translate_exit=end)
 
 
 def remote_shell_line(command: Command) -> str:

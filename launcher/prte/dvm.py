@@ -373,15 +373,10 @@ class Dvm:
     def _start_helper(self, now: float) -> HelperProcess:
         self._helper_deadline = now + HELPER_TIMEOUT_S
         prte = self._settings.prte
+        libraries = [*prte.preload, prte.library]
+        pid = self._prte.pid if self._settings.isolated else 0
         with self._log.open("ab") as log:
-            libraries = [*prte.preload, prte.library]
-            return HelperProcess(
-                self._uri,
-                libraries,
-                self._environ,
-                log.fileno(),
-                network_of=self._prte.pid if self._settings.isolated else 0,
-            )
+            return HelperProcess(self._uri, libraries, self._environ, log.fileno(), network_of=pid)
 
     def _read_log(self) -> str:
         """Return the output of prte, its daemons and the agent so far."""

@@ -262,12 +262,9 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
     if not profile.tasks:
         return []
     largest = profile.largest
-    first = PerfFinding(
-        "largest",
-        largest.share,
-        f"the largest stage is {largest.name}: {_percent(largest.share)} of "
-        f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
-    )
+    part = f"{_percent(largest.share)} of {_seconds(profile.wall_s)} ({MEANING[largest.name]})"
+    text = f"the largest stage is {largest.name}: {part}"
+    first = PerfFinding("largest", largest.share, text)
     others = [*_of_submissions(profile), *_of_workers(profile), *_of_application(profile)]
     return [first, *sorted(others, key=lambda finding: -finding.share)]
 

@@ -43,12 +43,8 @@ def lattice(snapshot: CalibrationSnapshot, *, ring: bool = False) -> Lattice:
     """Return the layout of a device. `ring`: an all-to-all device on a circle, not on a grid."""
     edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
     places = circle if ring and snapshot.all_to_all else partial(_positions, snapshot, edges)
-    return Lattice(
-        places(snapshot.num_qubits),
-        sorted(edges),
-        details.pair_errors(snapshot),
-        details.readout_errors(snapshot),
-    )
+    errors = details.pair_errors(snapshot), details.readout_errors(snapshot)
+    return Lattice(places(snapshot.num_qubits), sorted(edges), *errors)
 
 
 def _positions(

@@ -227,13 +227,9 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         """Return the options that are sent with circuits. `observables` None: no observables."""
         outputs = self.outputs(measures, observables is not None)
         ranks = self.task.ranks or int("gradient" in outputs)  # gradients run in one rank
-        return msgspec.structs.replace(
-            self.task,
-            outputs=outputs,
-            observables=observables or (),
-            app=application() if "SIMENV_APP" in os.environ else "",
-            ranks=ranks,
-        )
+        own = {"app": application() if "SIMENV_APP" in os.environ else "", "ranks": ranks}
+        observables = observables or ()
+        return msgspec.structs.replace(self.task, outputs=outputs, observables=observables, **own)
 
 
 def checked_options(options: Mapping[str, Any]) -> CheckedOptions:

@@ -198,17 +198,9 @@ def prepare_one(
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     row = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
-    spec = TaskSpec(
-        loaded.packed,
-        checked.shots,
-        submission_options.checked_seed(options.get("seed"), options.get("idempotency_key")),
-        row,
-        submission_options.checked_binding(options["binding_index"])
-        if "binding_index" in options
-        else 0,
-        1,
-        *layouts,
-    )
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    binding = submission_options.checked_binding(options.get("binding_index", 0))
+    spec = TaskSpec(loaded.packed, checked.shots, seed, row, binding, 1, *layouts)
     return PreparedSubmit(terms, [spec], single=True)
 
 

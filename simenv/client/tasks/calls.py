@@ -314,13 +314,8 @@ def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptio
     if decoder is not None and decoder not in DECODERS[1:]:
         raise OptionError(f"decoder={decoder!r:.80}", hint=f"one of: {', '.join(DECODERS[1:])}")
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    call = model_calls.DetectionCall(
-        model_calls.CALL_FORMAT,
-        str(circuit),
-        decoder or "",
-        "memory" in outputs,
-        model_calls.sizes_of(circuit),
-    )
+    settings = decoder or "", "memory" in outputs, model_calls.sizes_of(circuit)
+    call = model_calls.DetectionCall(model_calls.CALL_FORMAT, str(circuit), *settings)
     shots = submission_options.checked_options(
         {"shots": options.get("shots", submission_options.DEFAULTS["shots"])}
     ).shots
@@ -464,14 +459,9 @@ def _pack_function(
             hint="give files and connections by name, and open them in the function",
         ) from error
     printable = "".join(char if char.isprintable() else "?" for char in name)
-    return codec.encode(
-        model_calls.FunctionCall(
-            model_calls.CALL_FORMAT,
-            model_calls.PYTHON,
-            printable[: model_calls.MAX_NAME_CHARS],
-            pickled,
-        )
-    )
+    kind = model_calls.CALL_FORMAT, model_calls.PYTHON
+    name = printable[: model_calls.MAX_NAME_CHARS]
+    return codec.encode(model_calls.FunctionCall(*kind, name, pickled))
 
 
 def _read_value(packed: bytes) -> Any:

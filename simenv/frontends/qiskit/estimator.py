@@ -127,13 +127,9 @@ def _within_limits(
         if part and (column < 0 or len(part) >= MOST_OBSERVABLES or terms + size > MOST_TERMS):
             mine = np.isin(columns, part)
             used = np.unique(rows[mine])
-            yield PubGroup(
-                used,
-                part,
-                places[mine],
-                np.searchsorted(used, rows[mine]),
-                np.searchsorted(np.array(part), columns[mine]),
-            )
+            row_of = np.searchsorted(used, rows[mine])
+            column_of = np.searchsorted(np.array(part), columns[mine])
+            yield PubGroup(used, part, places[mine], row_of, column_of)
             part, terms = [], 0
         part.append(column)
         terms += size
