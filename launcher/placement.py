@@ -62,12 +62,9 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Infeasible:
-    """Answer: never possible on these nodes, even if all were free and usable.
-
-    `resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
-    "ranks" (of one worker).
-    """
+class _Shortage:
+    """`resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
+    "ranks" (of one worker)."""
 
     resource: str
     requested: int
@@ -75,14 +72,12 @@ class Infeasible:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Insufficient:
+class Infeasible(_Shortage):
+    """Answer: never possible on these nodes, even if all were free and usable."""
+
+
+class Insufficient(_Shortage):
     """Answer: not possible now; `limit` is the present amount of `resource`."""
-
-    resource: str
-    requested: int
-    limit: int
-    message: str
 
 
 def place(

@@ -60,10 +60,8 @@ class Settings:
         return simenv.connect(self.name, service=self.service)
 
     def connect_or_read(self) -> Client:
-        """Return a client of the environment that is up, or else one that reads its journal.
-
-        For commands that change nothing. Raises NoServiceError if there is neither.
-        """
+        """Return a client of the environment that is up, or else one that reads its journal. For
+        commands that change nothing. Raises NoServiceError if there is neither."""
         try:
             return self.connect()
         except NoServiceError as error:

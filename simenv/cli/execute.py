@@ -72,10 +72,8 @@ _SENT_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
 
 def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command to its end; return its exit code, or 128 + n if signal n ended it.
-
-    Raises OSError if the command cannot be started. Must be called from the main thread.
-    """
+    """Run a command to its end; return its exit code, or 128 + n if signal n ended it. Raises
+    OSError if the command cannot be started. Must be called from the main thread."""
     watched = _PASSED_ON | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:

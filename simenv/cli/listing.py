@@ -76,10 +76,8 @@ def listed(
     columns: Sequence[Column[Row]], *, stored: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Return a decorator that makes a command of a function from (client, its own options) to rows.
-
     The command gets the options of every listing: `--columns`, `--no-header`, `--watch` and
-    `--json`. `stored`: if no service is up, the rows come from its journal.
-    """
+    `--json`. `stored`: if no service is up, the rows come from its journal."""
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
         def command(context: typer.Context, **values: Any) -> None:

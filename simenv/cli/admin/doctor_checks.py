@@ -230,10 +230,8 @@ _FILES = (
 
 
 def modes() -> Iterator[DoctorFinding]:
-    """Check that no other user can open the files with keys or addresses.
-
-    The files are those of each environment here, and the one that SIMENV_SERVICE names.
-    """
+    """Check that no other user can open the files with keys or addresses. The files are those of
+    each environment here, and the one that SIMENV_SERVICE names."""
     root = config.home_root()
     files = [path for name in _FILES for path in sorted(root.glob(f"*/{name}"))]
     named = config.service_file()

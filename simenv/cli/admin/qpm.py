@@ -83,10 +83,8 @@ class Restartable:
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _close_lifeline(self) -> None:
-        """Close the lifeline of the service, once.
-
-        The descriptor is forgotten first: after a failed restart, another file may have its number.
-        """
+        """Close the lifeline of the service, once. The descriptor is forgotten first: after a
+        failed restart, another file may have its number."""
         lifeline, self._lifeline = self._lifeline, -1
         if lifeline >= 0:
             os.close(lifeline)
@@ -273,10 +271,8 @@ def _private(**config: Any) -> Iterator[Client]:
 def _qpm(
     client: Client, revision: int, pool: str | None = None, reservations: str = "required"
 ) -> Iterator[Callable[[], Any]]:
-    """Yield a factory of QPMs over the environment, or over one pool of it.
-
-    In revision 1 the factory returns a new connection at each call; in revision 2, one object.
-    """
+    """Yield a factory of QPMs over the environment, or over one pool of it. In revision 1 the
+    factory returns a new connection at each call; in revision 2, one object."""
     with simenv.connect(service=client.service) as own:
         qpm = own.qpm_with(pool=pool, reservations=reservations)
         yield qpm.connection if revision == 1 else lambda: qpm

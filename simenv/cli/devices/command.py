@@ -33,10 +33,8 @@ _CHARS = 300  # of a provider's error message
 
 
 def backend_of(provider: str) -> Any:
-    """Return the backend that the function of `module:function` returns.
-
-    The module is searched in installed packages, then in the working directory. Raises ConfigError.
-    """
+    """Return the backend that the function of `module:function` returns. The module is searched in
+    installed packages, then in the working directory. Raises ConfigError."""
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)
     module, _, function = provider.partition(":")
