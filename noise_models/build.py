@@ -472,10 +472,8 @@ def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> De
         return DeviceModel(snapshot, options)
     for name, _ in (*options.factors, *options.values):
         if name in NOT_AER:
-            raise NoiseError(
-                f"noise option {name} with the recipe {options.recipe}",
-                hint="Aer's device model has no such component; use the recipe simenv",
-            )
+            hint = "Aer's device model has no such component; use the recipe simenv"
+            raise NoiseError(f"noise option {name} with the recipe {options.recipe}", hint=hint)
     return AerModel(snapshot, options)
 
 

@@ -138,10 +138,8 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
     inputs = [np.asarray(each, np.complex128) for each in operators]
     side = len(inputs[0]) if inputs else 0
     if side not in (2, 4) or any(each.shape != (side, side) for each in inputs):
-        raise NoiseError(
-            "Kraus operators that are not all 2x2 or all 4x4",
-            hint="give the matrices of a channel on one or two qubits",
-        )
+        hint = "give the matrices of a channel on one or two qubits"
+        raise NoiseError("Kraus operators that are not all 2x2 or all 4x4", hint=hint)
     if not all(np.isfinite(each).all() for each in inputs):
         raise NoiseError(
             "Kraus operators with an infinite element or NaN", hint="give finite numbers"
@@ -205,10 +203,8 @@ def depolarizing(parameter: float, num_qubits: int) -> Channel:
     Raises NoiseError for other p."""
     size = 4**num_qubits
     if not 0.0 <= parameter <= size / (size - 1):
-        raise NoiseError(
-            f"depolarizing parameter {parameter} on {num_qubits} qubits",
-            hint=f"0 to {size / (size - 1):.4f}",
-        )
+        hint = f"0 to {size / (size - 1):.4f}"
+        raise NoiseError(f"depolarizing parameter {parameter} on {num_qubits} qubits", hint=hint)
     diagonal = np.full(size, 1.0 - parameter)
     diagonal[0] = 1.0
     return Channel(np.diag(diagonal))

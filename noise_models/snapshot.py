@@ -217,11 +217,8 @@ def from_values(values: Any) -> calibration.CalibrationSnapshot:
         hint = 'a snapshot has "kind": "snapshot"; import other formats with noise_models.importers'
         raise SnapshotError("kind", "the document is not a calibration snapshot", hint=hint)
     if values.get("format", calibration.FORMAT) != calibration.FORMAT:
-        raise SnapshotError(
-            "format",
-            f"{short_repr(values['format'])} is not supported",
-            hint=f"this version reads format {calibration.FORMAT}",
-        )
+        hint = f"this version reads format {calibration.FORMAT}"
+        raise SnapshotError("format", f"{short_repr(values['format'])} is not supported", hint=hint)
     result = checks.converted(values, calibration.CalibrationSnapshot)
     check(result)
     return result

@@ -139,10 +139,8 @@ def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> c
     else:
         built = channel.from_kraus([matrix(each) for each in entry.kraus])
     if built.num_qubits != num_qubits:
-        raise NoiseError(
-            f"{fields[0]} of {built.num_qubits} qubits for {num_qubits}",
-            hint="name the operands or qubits that the channel acts on",
-        )
+        hint = "name the operands or qubits that the channel acts on"
+        raise NoiseError(f"{fields[0]} of {built.num_qubits} qubits for {num_qubits}", hint=hint)
     return built
 
 
@@ -189,10 +187,8 @@ def _pauli_mixture(probabilities: dict[str, float]) -> channel.Channel:
             probability
         )
     if not (weights >= 0.0).all() or abs(weights.sum() - 1.0) > _SUM_TOLERANCE:
-        raise NoiseError(
-            f"Pauli probabilities of sum {weights.sum():.12g}",
-            hint="probabilities >= 0 whose sum is 1, that of I included",
-        )
+        hint = "probabilities >= 0 whose sum is 1, that of I included"
+        raise NoiseError(f"Pauli probabilities of sum {weights.sum():.12g}", hint=hint)
     return channel.from_paulis(weights / weights.sum())
 
 
@@ -239,11 +235,8 @@ def check(model: CustomModel) -> None:
 
 def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
     if entry.gate == "measure":
-        raise SnapshotError(
-            f"{field}.gate",
-            "a channel at a measurement",
-            hint="give the error of a measurement in `readout`",
-        )
+        hint = "give the error of a measurement in `readout`"
+        raise SnapshotError(f"{field}.gate", "a channel at a measurement", hint=hint)
     checks.check_qubits(f"{field}.device_qubits", entry.device_qubits, num_qubits)
     checks.check_qubits(f"{field}.operands", entry.operands, len(entry.qubits))
     if entry.operands and entry.device_qubits:
@@ -256,10 +249,8 @@ def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
         if size == 0 or len(acts) > 2:
             size = len(acts) or 1
         if size > 2 or (acts and len(acts) != size):
-            raise NoiseError(
-                f"a channel of {size} qubits on {len(acts)}",
-                hint="a channel acts on 1 or 2 qubits; choose them with operands",
-            )
+            hint = "a channel acts on 1 or 2 qubits; choose them with operands"
+            raise NoiseError(f"a channel of {size} qubits on {len(acts)}", hint=hint)
         entry_channel(entry, size, 0.0)
     except NoiseError as error:
         raise SnapshotError(field, error.message, hint=error.hint) from None

@@ -138,11 +138,8 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
         return from_unitary(_array(params[0], field))
     if name == "kraus" and params:
         return from_kraus([_array(each, field) for each in params])
-    raise SnapshotError(
-        f"{field}.name",
-        strict_json.short_repr(name),
-        hint=f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}",
-    )
+    hint = f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}"
+    raise SnapshotError(f"{field}.name", strict_json.short_repr(name), hint=hint)
 
 
 def _pauli(name: str, field: str) -> Channel:

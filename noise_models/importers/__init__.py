@@ -76,8 +76,5 @@ def import_snapshot(
             "a noise model without a device, not calibration data",
             hint="give it as the noise of a task: noise= or --noise",
         )
-    raise SnapshotError(
-        ", ".join(files),
-        "of no known format",
-        hint=f"name it with source_format= or --format; known: {', '.join(REGISTRY)}",
-    )
+    hint = f"name it with source_format= or --format; known: {', '.join(REGISTRY)}"
+    raise SnapshotError(", ".join(files), "of no known format", hint=hint)

@@ -86,11 +86,8 @@ def _table(data: bytes, name: str) -> CsvTable:
     if not rows:
         raise SnapshotError(name, "empty", hint="give a JSON or CSV file")
     if len(rows) > MAX_ROWS or len(rows[0]) > MAX_COLUMNS:
-        raise SnapshotError(
-            name,
-            f"{len(rows)} rows of {len(rows[0])} columns",
-            hint=f"at most {MAX_ROWS} and {MAX_COLUMNS}",
-        )
+        hint = f"at most {MAX_ROWS} and {MAX_COLUMNS}"
+        raise SnapshotError(name, f"{len(rows)} rows of {len(rows[0])} columns", hint=hint)
     columns = tuple(" ".join(cell.split()) for cell in rows[0])
     named = [column for column in columns if column]
     if len(set(named)) < len(named):

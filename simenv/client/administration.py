@@ -226,9 +226,7 @@ def _check(name: str, role: str) -> None:
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
     if not address or not server_key:
-        raise ConfigError(
-            f"environment {env!r} does not listen for other machines",
-            hint=f"{_LISTEN}; HOST is an interface or an address of its machine",
-        )
+        hint = f"{_LISTEN}; HOST is an interface or an address of its machine"
+        raise ConfigError(f"environment {env!r} does not listen for other machines", hint=hint)
     pair = keyfiles.new_pair()
     return UserKeyFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)

@@ -345,7 +345,5 @@ class SimenvExecutor(TaskExecutor):
                 " the executor that client.functions() returns",
             )
         if arguments:
-            raise OptionError(
-                f"{len(arguments)} arguments after the circuits",
-                hint="submit takes one circuit, map one list of circuits, and options by name",
-            )
+            hint = "submit takes one circuit, map one list of circuits, and options by name"
+            raise OptionError(f"{len(arguments)} arguments after the circuits", hint=hint)

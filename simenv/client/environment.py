@@ -275,10 +275,8 @@ class Environment:
         not hold so many.
         """
         if (workers is None) == (min_workers is None and max_workers is None):
-            raise OptionError(
-                f"scale({pool!r:.80}): how many workers?",
-                hint="workers=4, or min_workers=1, max_workers=8",
-            )
+            hint = "workers=4, or min_workers=1, max_workers=8"
+            raise OptionError(f"scale({pool!r:.80}): how many workers?", hint=hint)
         pools = self.pools()
         if pool not in pools:
             raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(pools)}")
@@ -293,10 +291,8 @@ class Environment:
             if max_workers is not None:
                 high = checked_integer("max_workers", max_workers, 0, MAX_WORKERS)
         if not low <= high or high < 1:
-            raise OptionError(
-                f"scale({pool!r}): min_workers={low}, max_workers={high}",
-                hint="0 <= min_workers <= max_workers, 1 <= max_workers",
-            )
+            hint = "0 <= min_workers <= max_workers, 1 <= max_workers"
+            raise OptionError(f"scale({pool!r}): min_workers={low}, max_workers={high}", hint=hint)
         fields = {"pool": pool, "least": low, "most": high, "force": force}
         return _pools_by_name(self._session.request(admin.Pools, admin.Scale, **fields))[pool]
 
@@ -359,8 +355,6 @@ def _pools_by_name(pools: admin.Pools) -> dict[str, model.PoolInfo]:
 
 def _reason(reason: object) -> str:
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
-        raise OptionError(
-            f"reason={reason!r:.80}",
-            hint=f"1 to {MAX_REASON_CHARS} characters for other administrators",
-        )
+        hint = f"1 to {MAX_REASON_CHARS} characters for other administrators"
+        raise OptionError(f"reason={reason!r:.80}", hint=hint)
     return reason

@@ -409,10 +409,8 @@ def fetch_again(
     """
     name = task_name(number)
     if verify(number) in ("unknown", "removed"):
-        raise NotFoundError(
-            f"the result of task {name} is no longer kept",
-            hint="submit it again with its seed; results.keep_gib limits the stored results",
-        )
+        hint = "submit it again with its seed; results.keep_gib limits the stored results"
+        raise NotFoundError(f"the result of task {name} is no longer kept", hint=hint)
     completion = receive()
     if completion is None or not is_intact(completion):
         raise damaged(name, reason)

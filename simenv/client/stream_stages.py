@@ -55,10 +55,8 @@ class Pipeline:
         for stage in stages:
             if isinstance(stage, SplitStage):
                 if self._split is not None:
-                    raise OptionError(
-                        "a pipeline with two stages that split circuits",
-                        hint="split in one stage, or use two streams",
-                    )
+                    hint = "split in one stage, or use two streams"
+                    raise OptionError("a pipeline with two stages that split circuits", hint=hint)
                 self._split = stage
                 continue
             stage_list = self._before if self._split is None else self._after
@@ -98,10 +96,8 @@ def _function_of(stage: Any) -> Callable[[Any], Any]:
     if callable(stage):
         function: Callable[[Any], Any] = stage
         return function
-    raise OptionError(
-        f"{type(stage).__name__} is no stage of a pipeline",
-        hint="a function of a circuit, a Qiskit pass manager, or an object with split(circuit)",
-    )
+    hint = "a function of a circuit, a Qiskit pass manager, or an object with split(circuit)"
+    raise OptionError(f"{type(stage).__name__} is no stage of a pipeline", hint=hint)
 
 
 class _PassManager:
@@ -275,10 +271,8 @@ class Cutting:
         self._field = "device" if pools is None else "pool"
         self._samples, self._seed = samples, seed
         if self._places is not None and isinstance(self._places, Mapping) == (labels is None):
-            raise OptionError(
-                f"{self._field}s of Cutting",
-                hint="a mapping from letters with labels, a list without",
-            )
+            hint = "a mapping from letters with labels, a list without"
+            raise OptionError(f"{self._field}s of Cutting", hint=hint)
 
     def split(self, circuit: Any) -> SplitCircuit:
         """Cut a circuit. Raises OptionError without qiskit-addon-cutting, and ProgramError for a

@@ -214,10 +214,8 @@ def check(config: Config, source: str) -> None:
     values."""
     check_name(config.name)
     if config.durability not in DURABILITIES:
-        raise ConfigError(
-            f"{source}: durability {config.durability!r} is not known",
-            hint=f"one of: {', '.join(DURABILITIES)}",
-        )
+        hint = f"one of: {', '.join(DURABILITIES)}"
+        raise ConfigError(f"{source}: durability {config.durability!r} is not known", hint=hint)
     for key, low, high in _BOUNDS:
         value = attrgetter(key)(config)
         if not low <= value <= high:
@@ -237,10 +235,8 @@ def check(config: Config, source: str) -> None:
 def _check_launching(config: Config, source: str) -> None:
     launcher = config.launcher
     if launcher.use not in LAUNCHERS:
-        raise ConfigError(
-            f"{source}: launcher {launcher.use[:80]!r} is not known",
-            hint=nearest(launcher.use, LAUNCHERS),
-        )
+        hint = nearest(launcher.use, LAUNCHERS)
+        raise ConfigError(f"{source}: launcher {launcher.use[:80]!r} is not known", hint=hint)
     for key in ("launcher.agent", "launcher.interface", "hostfile"):
         text = attrgetter(key)(config)
         if not text.isprintable() or len(text) > MAX_LINE_CHARS:

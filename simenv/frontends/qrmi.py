@@ -132,17 +132,13 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     device_options = _table("options: simenv", options.pop("simenv", None))
     simulator = options.get("simulator")
     if isinstance(simulator, dict) and simulator.get("noise_model") is not None:
-        raise OptionError(
-            "options: 'simulator.noise_model' is not supported here",
-            hint='the noise of a device in "simenv": {"noise": "off"}, a noise model likewise',
-        )
+        hint = 'the noise of a device in "simenv": {"noise": "off"}, a noise model likewise'
+        raise OptionError("options: 'simulator.noise_model' is not supported here", hint=hint)
     asked = [name for name, value in options.items() if _asks(value)]
     asked += [f"simenv.{name}" for name in device_options if name not in _DEVICE_OPTIONS]
     if asked:
-        raise OptionError(
-            f"options: {asked[0]!r:.80} is not supported here",
-            hint=f"default_shots, and in simenv: {', '.join(_DEVICE_OPTIONS)}",
-        )
+        hint = f"default_shots, and in simenv: {', '.join(_DEVICE_OPTIONS)}"
+        raise OptionError(f"options: {asked[0]!r:.80} is not supported here", hint=hint)
     return shots, device_options
 
 
@@ -360,10 +356,8 @@ class QuantumResource:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         if resource_type != TYPE:
-            raise OptionError(
-                f"resource_type={str(resource_type)[:80]!r}",
-                hint=f"{TYPE} here; others: the package qrmi",
-            )
+            hint = f"{TYPE} here; others: the package qrmi"
+            raise OptionError(f"resource_type={str(resource_type)[:80]!r}", hint=hint)
         self._pool = resource_id
         self._settings = read_settings(os.environ if environ is None else environ, resource_id)
         self._client: Client | None = None

@@ -175,10 +175,8 @@ def check(
         _show(rows, as_json)
         return
     if not target:
-        raise OptionError(
-            "simenv qpm check needs a target",
-            hint="inprocess, defw, hardware, emulated or a folder",
-        )
+        hint = "inprocess, defw, hardware, emulated or a folder"
+        raise OptionError("simenv qpm check needs a target", hint=hint)
     revisions = tuple(asked.revision or (1, 2))
     if not set(revisions) <= {1, 2}:
         raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
@@ -204,10 +202,8 @@ def _refuse_unused(context: typer.Context, target: str) -> None:
     for name in app.given(context):
         kinds = USED_WITH.get(name, (kind,))
         if kind not in kinds:
-            raise OptionError(
-                f"--{name.replace('_', '-')} has no effect with {target}",
-                hint=f"use it with {' or '.join(kinds)}",
-            )
+            hint = f"use it with {' or '.join(kinds)}"
+            raise OptionError(f"--{name.replace('_', '-')} has no effect with {target}", hint=hint)
 
 
 @contextmanager
@@ -252,10 +248,8 @@ def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
 
 def _needs_yaml() -> None:
     if importlib.util.find_spec("yaml") is None:
-        raise OptionError(
-            "calls to a plugin need PyYAML, which is not installed",
-            hint="pip install 'simenv[qpm]'",
-        )
+        hint = "pip install 'simenv[qpm]'"
+        raise OptionError("calls to a plugin need PyYAML, which is not installed", hint=hint)
 
 
 @contextmanager

@@ -44,10 +44,8 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     figures, OptionError."""
     named = catalog.card(terms.engine)
     if named is not None and named.pool == "device":
-        raise OptionError(
-            f"engine {named.name!r} runs in pools of an environment",
-            hint="simenv submit --pool NAME",
-        )
+        hint = "simenv submit --pool NAME"
+        raise OptionError(f"engine {named.name!r} runs in pools of an environment", hint=hint)
     memory = sum({rank_info.node: rank_info.memory_bytes for rank_info in rank_infos}.values())
     pools = PoolSpec(), PoolSpec(engine=terms.engine)  # all engines, and those of special pools
     try:

@@ -146,10 +146,8 @@ def _definition(operation: Any) -> Any:
             hint="check its parameters, or give it a definition of standard gates",
         ) from error
     if circuit is None:
-        raise ProgramError(
-            f"{name!r} is opaque: it has no definition to expand",
-            hint="give it a definition of standard gates, or remove it",
-        )
+        hint = "give it a definition of standard gates, or remove it"
+        raise ProgramError(f"{name!r} is opaque: it has no definition to expand", hint=hint)
     return circuit
 
 
@@ -440,8 +438,6 @@ def _delay(operation: Any) -> tuple[str, Any]:
     factor = _NS.get(unit)
     if factor is None:
         duration_text = "an expression or stretch" if unit == "expr" else f"{unit!r}"
-        raise ProgramError(
-            f"'delay' with a duration in {duration_text} is not carried",
-            hint="give it as a number in s, ms, us, ns, ps or dt",
-        )
+        hint = "give it as a number in s, ms, us, ns, ps or dt"
+        raise ProgramError(f"'delay' with a duration in {duration_text} is not carried", hint=hint)
     return "delay", duration if factor == 1.0 else duration * factor

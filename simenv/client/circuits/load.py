@@ -203,10 +203,8 @@ def qir_to_qasm(module: Any) -> str:
         raise ProgramError(f"the QIR cannot be read: {str(error).splitlines()[0]}") from error
     entries = [function for function in module.functions if pyqir.is_entry_point(function)]
     if len(entries) != 1:
-        raise ProgramError(
-            f"the QIR module has {len(entries)} entry points",
-            hint='one function with the attribute "entry_point"',
-        )
+        hint = 'one function with the attribute "entry_point"'
+        raise ProgramError(f"the QIR module has {len(entries)} entry points", hint=hint)
     qubits = pyqir.required_num_qubits(entries[0]) or 0
     results = pyqir.required_num_results(entries[0]) or 0
     if not 0 < qubits <= _RESULT_BITS or results > _RESULT_BITS:

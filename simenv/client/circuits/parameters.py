@@ -75,10 +75,8 @@ class ParameterSlots:
         count = len(self.parameters)
         if parameter_values is None:
             if count:
-                raise OptionError(
-                    f"no value for {_listed(self._names())}",
-                    hint="give parameter_values=, or bind them",
-                )
+                hint = "give parameter_values=, or bind them"
+                raise OptionError(f"no value for {_listed(self._names())}", hint=hint)
             return np.zeros((1, 0))
         if isinstance(parameter_values, Mapping):
             return self._of_mapping(parameter_values)
@@ -116,10 +114,8 @@ class ParameterSlots:
         lengths = {len(values): names[k] for k, values in inputs.items() if values.ndim}
         if len(lengths) > 1 or 0 in lengths:
             settings = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
-            raise OptionError(
-                f"the numbers of values differ or are 0: {settings}",
-                hint="one value, or K of them, for each parameter",
-            )
+            hint = "one value, or K of them, for each parameter"
+            raise OptionError(f"the numbers of values differ or are 0: {settings}", hint=hint)
         table = np.empty((next(iter(lengths), 1), len(names)), np.float64)
         for column, values in inputs.items():
             table[:, column] = values

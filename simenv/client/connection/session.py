@@ -180,10 +180,8 @@ class ServiceSession:
 
     def __reduce__(self) -> NoReturn:
         """Raise OptionError: a connection belongs to its process, and so does a client."""
-        raise OptionError(
-            "the connection of a client cannot be pickled",
-            hint="simenv.connect() in the other process; results and ids of tasks can be pickled",
-        )
+        hint = "simenv.connect() in the other process; results and ids of tasks can be pickled"
+        raise OptionError("the connection of a client cannot be pickled", hint=hint)
 
     def request(
         self,

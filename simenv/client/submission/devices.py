@@ -106,10 +106,8 @@ class SubmitDevices:
                     hint="counts, probabilities or expectation values; or no device",
                 )
         if "probabilities" in outputs and not loaded.measures:
-            raise OptionError(
-                "probabilities of a device need a circuit that measures",
-                hint="add measurements, as measure_all() does: probabilities are those of clbits",
-            )
+            hint = "add measurements, as measure_all() does: probabilities are those of clbits"
+            raise OptionError("probabilities of a device need a circuit that measures", hint=hint)
 
     def _info_for(self, device: str, pool: str, prefer: tuple[str, ...]) -> DeviceInfo | None:
         """Return the emulated device that a submission names, directly, by pool or by `prefer`."""

@@ -38,10 +38,8 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
             raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
         task_numbers[number_of(parent)] = None
     if len(task_numbers) > MAX_PARENTS:
-        raise OptionError(
-            f"after names {len(task_numbers)} tasks",
-            hint=f"at most {MAX_PARENTS}: let one task come after a part of them",
-        )
+        hint = f"at most {MAX_PARENTS}: let one task come after a part of them"
+        raise OptionError(f"after names {len(task_numbers)} tasks", hint=hint)
     return tuple(task_numbers)
 
 
@@ -212,10 +210,8 @@ class CheckedOptions(msgspec.Struct, frozen=True):
                 "expectation values of nothing were asked for", hint='observables="ZZ", for example'
             )
         if "gradient" in outputs and self.shots:
-            raise OptionError(
-                f"a gradient was asked for with shots={self.shots}",
-                hint="shots=None: gradients are exact",
-            )
+            hint = "shots=None: gradients are exact"
+            raise OptionError(f"a gradient was asked for with shots={self.shots}", hint=hint)
         sampled = [output for output in outputs if output in SAMPLED]
         if sampled and not self.shots:
             raise task_rules.without_shots(sampled[0])

@@ -47,10 +47,8 @@ def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any)
     if "gradient" not in terms.outputs:
         return terms
     if not loaded.parameters:
-        raise OptionError(
-            "a gradient was asked of a circuit without free parameters",
-            hint="leave parameters free, and give parameter_values",
-        )
+        hint = "leave parameters free, and give parameter_values"
+        raise OptionError("a gradient was asked of a circuit without free parameters", hint=hint)
     jacobian = chain(loaded.slots, parameter_values)
     return terms if jacobian is None else msgspec.structs.replace(terms, chain=jacobian)
 
@@ -265,10 +263,8 @@ def _checked_options(options: SubmitOptions | BatchOptions) -> CheckedOptions:
     if key is not None:
         task_rules.checked_key(key)
     if options.get("decoder") is not None:
-        raise OptionError(
-            f"decoder={options.get('decoder')!r:.80}",
-            hint="circuits of stim with detectors are decoded, by `submit` and `run`",
-        )
+        hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
+        raise OptionError(f"decoder={options.get('decoder')!r:.80}", hint=hint)
     return submission_options.checked_options(options)
 
 
@@ -456,8 +452,6 @@ def _single_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
         return b""
     rows = loaded.bind(parameter_values)
     if len(rows) != 1:
-        raise OptionError(
-            f"{len(rows)} sets of parameter values for one task",
-            hint="submit_many((circuit, parameter_values)) gives one task for each",
-        )
+        hint = "submit_many((circuit, parameter_values)) gives one task for each"
+        raise OptionError(f"{len(rows)} sets of parameter values for one task", hint=hint)
     return rows.tobytes()

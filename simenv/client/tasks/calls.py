@@ -347,10 +347,8 @@ def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
         {"outputs": options.get("outputs", "counts")}
     ).task.outputs
     if not set(outputs) <= set(submission_options.SAMPLED):
-        raise OptionError(
-            f"outputs {outputs} of a circuit of stim",
-            hint=f"of: {', '.join(submission_options.SAMPLED)}",
-        )
+        hint = f"of: {', '.join(submission_options.SAMPLED)}"
+        raise OptionError(f"outputs {outputs} of a circuit of stim", hint=hint)
     return outputs, calls  # type: ignore[return-value]
 
 

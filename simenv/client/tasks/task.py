@@ -219,10 +219,8 @@ class Task(TaskFuture):
             if row is None:
                 count, row = decoded.data.count, 0
                 if count > 1:
-                    raise OptionError(
-                        f"task {self.id} carries {count} bindings",
-                        hint=f"results() gives them all; one is a task of its own: {self.id}.0",
-                    )
+                    hint = f"results() gives them all; one is a task of its own: {self.id}.0"
+                    raise OptionError(f"task {self.id} carries {count} bindings", hint=hint)
             elif row >= decoded.data.count:
                 raise NotFoundError(
                     f"task {handle.id} carries {decoded.data.count} bindings; there is no number"
