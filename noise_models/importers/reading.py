@@ -286,8 +286,8 @@ class Recorder:
 
     def report(self, name: str) -> ImportReport:
         """Return the report; fields are in the order of their first use."""
-        lines = map(_lines, (self._used, self._ignored, self._defaulted))
-        return ImportReport(name, *lines, tuple(self._clamped))
+        used, ignored, defaulted = map(_lines, (self._used, self._ignored, self._defaulted))
+        return ImportReport(name, used, ignored, defaulted, tuple(self._clamped))
 
 
 def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:

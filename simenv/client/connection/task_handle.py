@@ -320,7 +320,8 @@ class ClientTimings:
     def take(self) -> queries.Spent:
         """Return the timings as a message, and reset them."""
         times = self.packed_s, self.accepted_s, max(0.0, self.late_s)
-        spent = queries.Spent(*(int(1e6 * each) for each in times), self.results)
+        packed_us, accepted_us, late_us = (int(1e6 * each) for each in times)
+        spent = queries.Spent(packed_us, accepted_us, late_us, self.results)
         self._reset()
         return spent
 
