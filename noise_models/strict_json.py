@@ -56,16 +56,7 @@ def parse(data: bytes, name: str = "document") -> Any:
     nesting beyond the parser's limit and for more than 64 MiB. `name` is the field that the error
     names.
     """
-    if len(data) > MAX_BYTES:
-        raise SnapshotError(
-            name, f"{len(data)} bytes", hint=f"calibration data has at most {MAX_BYTES} bytes"
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SnapshotError(
-            name, f"byte {error.start} is not UTF-8", hint="save the file as UTF-8"
-        ) from None
+    text = decoded(data, name)
     try:
         result = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, name))
     except json.JSONDecodeError as error:
@@ -85,6 +76,19 @@ def parse(data: bytes, name: str = "document") -> Any:
     if _SURROGATE.search(text):
         _check_texts(result, name)
     return result
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Return the text of a file in UTF-8. Raises SnapshotError for another encoding, or more than
+    64 MiB."""
+    if len(data) > MAX_BYTES:
+        hint = f"calibration data has at most {MAX_BYTES} bytes"
+        raise SnapshotError(name, f"{len(data)} bytes", hint=hint)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        hint = "save the file as UTF-8"
+        raise SnapshotError(name, f"byte {error.start} is not UTF-8", hint=hint) from None
 
 
 def _check_texts(tree: Any, name: str) -> None:
