@@ -141,9 +141,8 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
         hint = "give the matrices of a channel on one or two qubits"
         raise NoiseError("Kraus operators that are not all 2x2 or all 4x4", hint=hint)
     if not all(np.isfinite(each).all() for each in inputs):
-        raise NoiseError(
-            "Kraus operators with an infinite element or NaN", hint="give finite numbers"
-        )
+        hint = "give finite numbers"
+        raise NoiseError("Kraus operators with an infinite element or NaN", hint=hint)
     off = float(np.abs(sum(each.conj().T @ each for each in inputs) - np.eye(side)).max())
     if not off <= TOLERANCE:
         raise NoiseError(
@@ -192,9 +191,8 @@ def from_paulis(probabilities: NDArray[np.float64]) -> Channel:
         or (inputs < 0.0).any()
         or abs(inputs.sum() - 1.0) > TOLERANCE
     ):
-        raise NoiseError(
-            f"Pauli probabilities {inputs.tolist()}", hint="4 or 16 of them, >= 0, whose sum is 1"
-        )
+        hint = "4 or 16 of them, >= 0, whose sum is 1"
+        raise NoiseError(f"Pauli probabilities {inputs.tolist()}", hint=hint)
     return Channel(np.diag(_signs(1 if inputs.size == 4 else 2) @ inputs))
 
 

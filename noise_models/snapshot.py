@@ -60,9 +60,8 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"native_gates[{index}].", each, _NATIVE)
         checks.check_once(f"native_gates[{index}].name", each.name, native)
     if snapshot.all_to_all and snapshot.coupling:
-        raise SnapshotError(
-            "coupling", "pairs on an all-to-all device", hint="leave coupling empty there"
-        )
+        hint = "leave coupling empty there"
+        raise SnapshotError("coupling", "pairs on an all-to-all device", hint=hint)
     _groups(snapshot, "coupling", snapshot.coupling)
     for field in ("qubits", "coordinates"):
         if len(getattr(snapshot, field)) not in (0, snapshot.num_qubits):
@@ -188,9 +187,8 @@ def _date(field: str, value: str) -> None:
     try:
         datetime.fromisoformat(value)
     except ValueError:
-        raise SnapshotError(
-            field, f"{short_repr(value)} is not a date", hint="ISO 8601, as 2025-02-26T06:56:41Z"
-        ) from None
+        hint = "ISO 8601, as 2025-02-26T06:56:41Z"
+        raise SnapshotError(field, f"{short_repr(value)} is not a date", hint=hint) from None
 
 
 # Conversion of calibration snapshots to and from canonical JSON, with strict reading.

@@ -111,9 +111,8 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise SnapshotError(
-            name, f"an object has the key {short_repr(twice)} twice", hint="remove one of the two"
-        )
+        hint = "remove one of the two"
+        raise SnapshotError(name, f"an object has the key {short_repr(twice)} twice", hint=hint)
     return result
 
 

@@ -179,9 +179,8 @@ def _pauli_mixture(probabilities: dict[str, float]) -> channel.Channel:
     weights = np.zeros(4 ** min(size, 3))
     for name, probability in probabilities.items():
         if len(name) != size or size not in (1, 2) or any(each not in letters for each in name):
-            raise NoiseError(
-                f"Pauli {name[:20]!r}", hint="names of one length: X on one qubit, XI on two"
-            )
+            hint = "names of one length: X on one qubit, XI on two"
+            raise NoiseError(f"Pauli {name[:20]!r}", hint=hint)
         # The last letter acts on the first qubit, the low base-4 digit.
         weights[sum(letters.index(each) * 4**k for k, each in enumerate(reversed(name)))] = (
             probability

@@ -61,9 +61,8 @@ def import_snapshot(
     name that the files give. Raises SnapshotError, which names the field.
     """
     if source_format not in REGISTRY and source_format != "auto":
-        raise SnapshotError(
-            "format", f"{source_format!r} is unknown", hint=f"known: auto, {', '.join(REGISTRY)}"
-        )
+        hint = f"known: auto, {', '.join(REGISTRY)}"
+        raise SnapshotError("format", f"{source_format!r} is unknown", hint=hint)
     source = parse(files)
     if source_format != "auto":
         return REGISTRY[source_format].read(source, name)

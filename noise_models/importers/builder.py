@@ -25,9 +25,8 @@ class SnapshotBuilder:
 
     def __init__(self, source_format: str, num_qubits: int, field: str) -> None:
         if not 1 <= num_qubits <= MAX_QUBITS:
-            raise SnapshotError(
-                field, f"{short_repr(num_qubits)} qubits", hint=f"1 to {MAX_QUBITS} are supported"
-            )
+            hint = f"1 to {MAX_QUBITS} are supported"
+            raise SnapshotError(field, f"{short_repr(num_qubits)} qubits", hint=hint)
         self.source_format = source_format
         self.num_qubits = num_qubits
         self.recorder = reading.Recorder()

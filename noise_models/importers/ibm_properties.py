@@ -92,9 +92,8 @@ def _documents(source: reading.Source) -> tuple[dict[str, Any], dict[str, Any]]:
         raise SnapshotError("files", "more files than properties and configuration")
     for file, value in others:
         if "coupling_map" not in value and "basis_gates" not in value:
-            raise SnapshotError(
-                file, "not the configuration of a backend", hint="conf_*.json has coupling_map"
-            )
+            hint = "conf_*.json has coupling_map"
+            raise SnapshotError(file, "not the configuration of a backend", hint=hint)
     return properties[0], others[0][1] if others else {}
 
 

@@ -210,9 +210,8 @@ def time_factor(unit: object, field: str, factors: Mapping[str, float] = NS_PER_
     SnapshotError."""
     result = factors.get(unit.lower()) if isinstance(unit, str) else None
     if result is None:
-        raise SnapshotError(
-            field, f"the unit {short_repr(unit)} is unknown", hint=f"known: {', '.join(factors)}"
-        )
+        hint = f"known: {', '.join(factors)}"
+        raise SnapshotError(field, f"the unit {short_repr(unit)} is unknown", hint=hint)
     return result
 
 

@@ -143,9 +143,8 @@ def down(
         _down(common, common.name, common.service, now)
         return
     if common.name or common.service:
-        raise OptionError(
-            "--all cannot be combined with --name or --service", hint="--all stops all environments"
-        )
+        hint = "--all stops all environments"
+        raise OptionError("--all cannot be combined with --name or --service", hint=hint)
     names = [
         environment.name for environment in environments() if environment.state in ("up", "crashed")
     ]
@@ -327,9 +326,8 @@ def up(context: typer.Context, asked: UpOptions) -> None:
 
     common = app.settings_of(context)
     if asked.pool and asked.workers:
-        raise OptionError(
-            "--workers cannot be combined with --pool", hint="write workers=N in the pool"
-        )
+        hint = "write workers=N in the pool"
+        raise OptionError("--workers cannot be combined with --pool", hint=hint)
     args: dict[str, object] = {name: getattr(asked, name) for name in _TAKEN}
     args |= {"name": common.environment, "overcommit": asked.overcommit or None}
     if asked.pool:

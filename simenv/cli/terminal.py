@@ -337,9 +337,8 @@ def format_time(time_s: float) -> str:
 def require_matplotlib(options: str) -> None:
     """Raise ConfigError without matplotlib; `options`: options that need it, such as `--plot`."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            f"{options}: matplotlib is not installed", hint="pip install 'simenv[plots]'"
-        )
+        hint = "pip install 'simenv[plots]'"
+        raise ConfigError(f"{options}: matplotlib is not installed", hint=hint)
 
 
 @contextmanager

@@ -131,9 +131,8 @@ class TaskHistory:
         asked = {"after": number - 1, "limit": 1, "structure": True}
         result = self._session.request(History, GetHistory, **asked).rows if number else []
         if not result or task_number(result[0].id) != number:
-            raise NotFoundError(
-                f"no task {task_name(number)} here", hint="simenv history lists them"
-            )
+            hint = "simenv history lists them"
+            raise NotFoundError(f"no task {task_name(number)} here", hint=hint)
         row, binding = result[0], task.row if isinstance(task, Task) else row_of(task)
         if binding is not None and binding >= row.bindings:
             raise NotFoundError(

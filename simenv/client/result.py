@@ -94,9 +94,8 @@ class Result:
         """The expectation value of the only observable."""
         values = self.expectations
         if len(values) != 1:
-            raise OptionError(
-                f"this result has {len(values)} expectation values", hint="read .expectations"
-            )
+            hint = "read .expectations"
+            raise OptionError(f"this result has {len(values)} expectation values", hint=hint)
         return values[0]
 
     @property
@@ -122,9 +121,8 @@ class Result:
         """float64 [parameters]: gradient of the only observable."""
         result = self.gradients
         if len(result) != 1:
-            raise OptionError(
-                f"this result has gradients of {len(result)} observables", hint="read .gradients"
-            )
+            hint = "read .gradients"
+            raise OptionError(f"this result has gradients of {len(result)} observables", hint=hint)
         only: NDArray[np.float64] = result[0]
         return only
 

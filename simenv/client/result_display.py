@@ -182,9 +182,8 @@ def histogram(result: ResultLike, axes: Any) -> Any:
     try:
         from matplotlib import pyplot
     except ImportError:
-        raise OptionError(
-            "a plot needs matplotlib, which is not installed", hint="pip install 'simenv[plots]'"
-        ) from None
+        hint = "pip install 'simenv[plots]'"
+        raise OptionError("a plot needs matplotlib, which is not installed", hint=hint) from None
     entry = result.counts if result.has("counts") else result.probabilities
     best = sorted(sorted(entry, key=lambda key: -entry[key])[:MAX_HISTOGRAM_BARS])
     if axes is None:

@@ -198,9 +198,8 @@ class StreamEvents(_StreamQueue[Event]):
     def __init__(self, *kinds: str) -> None:
         for name in kinds:
             if name not in EVENT_KINDS:
-                raise OptionError(
-                    f"a queue of events {name!r:.80}", hint=f"kinds are {', '.join(EVENT_KINDS)}"
-                )
+                hint = f"kinds are {', '.join(EVENT_KINDS)}"
+                raise OptionError(f"a queue of events {name!r:.80}", hint=hint)
         super().__init__()
         self.kinds = kinds or tuple(EVENT_KINDS)
 

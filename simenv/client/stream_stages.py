@@ -170,16 +170,14 @@ class SlicedContraction:
         requested = {"observables": observables, "amplitudes": amplitudes}
         self._requested = {name: each for name, each in requested.items() if each is not None}
         if not self._requested:
-            raise OptionError(
-                "SlicedContraction of nothing", hint='observables="ZZ", or amplitudes=["00"]'
-            )
+            hint = 'observables="ZZ", or amplitudes=["00"]'
+            raise OptionError("SlicedContraction of nothing", hint=hint)
         self._shares = checked_integer("shares", shares, 1, MAX_SHARES)
         self._options = dict(options or {})
         for name in ("share", "shares"):
             if name in self._options:
-                raise OptionError(
-                    f"options of SlicedContraction: {name!r}", hint="the stage sets it itself"
-                )
+                hint = "the stage sets it itself"
+                raise OptionError(f"options of SlicedContraction: {name!r}", hint=hint)
 
     def split(self, circuit: Any) -> SplitCircuit:
         """Make one task of the circuit for each share."""
@@ -332,15 +330,13 @@ class Cutting:
             return {label: {} for label in labels}
         if not isinstance(places, Mapping):
             if len(places) < len(labels):
-                raise OptionError(
-                    f"{len(labels)} parts for {len(places)} {where}s", hint="name one for each part"
-                )
+                hint = "name one for each part"
+                raise OptionError(f"{len(labels)} parts for {len(places)} {where}s", hint=hint)
             return {label: {where: place} for label, place in zip(labels, places, strict=False)}
         for label in labels:
             if label not in places:
-                raise OptionError(
-                    f"no {where} for part {label!r}", hint=f"{where}s={{'A': ..., ...}}"
-                )
+                hint = f"{where}s={{'A': ..., ...}}"
+                raise OptionError(f"no {where} for part {label!r}", hint=hint)
         return {label: {where: places[str(label)]} for label in labels}
 
 

@@ -242,9 +242,8 @@ def _check_launching(config: Config, source: str) -> None:
         if not text.isprintable() or len(text) > MAX_LINE_CHARS:
             raise ConfigError(f"{source}: {key} = {text[:80]!r} is not one line of text")
     if config.hosts and config.hostfile:
-        raise ConfigError(
-            f"{source}: hosts cannot be combined with hostfile", hint="give one of them"
-        )
+        hint = "give one of them"
+        raise ConfigError(f"{source}: hosts cannot be combined with hostfile", hint=hint)
     if config.hosts and not (len(config.hosts) <= MAX_LINE_CHARS and _HOSTS.match(config.hosts)):
         raise ConfigError(
             f"{source}: hosts = {config.hosts[:80]!r} is not a list of hosts",

@@ -92,9 +92,8 @@ def size(value: object, subject: str) -> int:
     else:
         result = _SIZE.match(value.strip()) if isinstance(value, str) else None
         if result is None:
-            raise ConfigError(
-                f"{subject} = {str(value)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
-            )
+            hint = "512MiB, 2GiB, or bytes"
+            raise ConfigError(f"{subject} = {str(value)[:80]!r} is not a size", hint=hint)
         count = float(result[1]) * 1024 ** _POWERS.get((result[2] or "")[:1].lower(), 0)
     if not 0 <= count <= MAX_BYTES:
         raise ConfigError(f"{subject} = {str(value)[:80]} is outside 0 .. 1024 PiB")
@@ -123,9 +122,8 @@ def drift_of(text: str, source: str) -> DriftSpec:
     allowed ones."""
     kind, *pairs = text.split(":")
     if kind not in KINDS:
-        raise ConfigError(
-            f"{source}: drift = {text[:80]!r} is not known", hint=nearest(kind[:64], KINDS)
-        )
+        hint = nearest(kind[:64], KINDS)
+        raise ConfigError(f"{source}: drift = {text[:80]!r} is not known", hint=hint)
     values: dict[str, object] = {"kind": kind}
     keys = [key for key in DriftSpec.__struct_fields__[1:] if kind == "walk" or key not in _OF_WALK]
     for pair in pairs:
@@ -186,9 +184,8 @@ def pool_text(text: str) -> PoolSpec:
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals or key == "name":
-            raise ConfigError(
-                f"--pool {text[:80]!r}: {part!r} is not understood", hint=_POOL_EXAMPLE
-            )
+            hint = _POOL_EXAMPLE
+            raise ConfigError(f"--pool {text[:80]!r}: {part!r} is not understood", hint=hint)
         if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
         if key == "device" and not value:
@@ -270,9 +267,8 @@ def _check_provider(pool: PoolSpec, subject: str) -> None:
     """Check `provider`. One worker of one rank holds a machine for the whole life of its pool."""
     example = "NAME:engine=hardware,provider=MODULE:FACTORY"
     if pool.provider and pool.device:
-        raise ConfigError(
-            f"{subject} has a provider and a device", hint=f"a machine's is {example}"
-        )
+        hint = f"a machine's is {example}"
+        raise ConfigError(f"{subject} has a provider and a device", hint=hint)
     if (pool.engine == MACHINE) != bool(pool.provider):
         lacks = "no provider" if pool.engine == MACHINE else f"engine={pool.engine} with a provider"
         raise ConfigError(f"{subject} has {lacks}", hint=f"a machine's pool is {example}")

@@ -85,9 +85,8 @@ def read(payload: Any) -> SamplerPayload:
     """Parse a payload with `input` and `program_id`. Raises OptionError with the invalid value."""
     program, text = getattr(payload, "program_id", None), getattr(payload, "input", None)
     if not isinstance(text, str):
-        raise OptionError(
-            f"a payload of {type(payload).__name__} cannot be run", hint="Payload.QiskitPrimitive"
-        )
+        hint = "Payload.QiskitPrimitive"
+        raise OptionError(f"a payload of {type(payload).__name__} cannot be run", hint=hint)
     if program != "sampler":
         raise OptionError(
             f"program_id={str(program)[:80]!r}: of Qiskit's primitives only the sampler is here",
@@ -120,9 +119,8 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     `simulator.noise_model` is a request, too: for no noise."""
     unknown = sorted(key for key in payload if key not in _FIELDS)
     if unknown:
-        raise OptionError(
-            f"the payload has a field {unknown[0]!r:.80}", hint=f"some of: {', '.join(_FIELDS)}"
-        )
+        hint = f"some of: {', '.join(_FIELDS)}"
+        raise OptionError(f"the payload has a field {unknown[0]!r:.80}", hint=hint)
     options = _table("options", payload.get("options"))
     shots = options.pop("default_shots", None)
     if shots is None:
@@ -405,9 +403,8 @@ class QuantumResource:
         """End a reservation: its waiting tasks are cancelled. Raises NotFoundError for an invalid
         token."""
         if not id.isascii() or not id.isdigit() or len(id) > _TOKEN_DIGITS:
-            raise NotFoundError(
-                f"{id[:80]!r} is not a token", hint="pass the value that acquire() returned"
-            )
+            hint = "pass the value that acquire() returned"
+            raise NotFoundError(f"{id[:80]!r} is not a token", hint=hint)
         if int(id) == self._reservation:
             self._reservation = 0
         if int(id) == self._acquired:
@@ -458,9 +455,8 @@ class QuantumResource:
         names = task_id.split(_JOIN)
         infos = self._connected().tasks(names)
         if len(infos) < len(names):
-            raise NotFoundError(
-                f"no task {task_id[:200]!r} here", hint="what task_start() returned"
-            )
+            hint = "what task_start() returned"
+            raise NotFoundError(f"no task {task_id[:200]!r} here", hint=hint)
         seen = {NAMES[info.state] for info in infos}
         return getattr(statuses(), next(name for name in ORDER if name in seen))
 
@@ -474,9 +470,8 @@ class QuantumResource:
         registers."""
         work = self._works.get(task_id)
         if work is None:
-            raise NotFoundError(
-                f"task {task_id[:200]!r} was not started here", hint="simenv result TASK shows it"
-            )
+            hint = "simenv result TASK shows it"
+            raise NotFoundError(f"task {task_id[:200]!r} was not started here", hint=hint)
         client = self._connected()
         tasks = [client.task(name) for name in task_id.split(_JOIN)]
         results = [task.results() for task in tasks]
@@ -512,9 +507,8 @@ class QuantumResource:
     def _device(self) -> Any:
         devices = self._connected().devices()
         if self._pool not in devices:
-            raise NotFoundError(
-                f"no pool {self._pool[:80]!r} here", hint=f"there are: {', '.join(devices)}"
-            )
+            hint = f"there are: {', '.join(devices)}"
+            raise NotFoundError(f"no pool {self._pool[:80]!r} here", hint=hint)
         return devices[self._pool]
 
     def _submitted(

@@ -57,9 +57,8 @@ def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
 
     result = InstalledLibrary(folder.absolute())
     if not result.library.exists():
-        raise NotFoundError(
-            f"there is no {result.library}", hint=f"build it: simenv qpi build {folder}"
-        )
+        hint = f"build it: simenv qpi build {folder}"
+        raise NotFoundError(f"there is no {result.library}", hint=hint)
     value = {"cflags": result.cflags, "libs": result.libs}
     app.settings_of(context).answer(value, [" ".join([*result.cflags, *result.libs])])
 
@@ -321,7 +320,6 @@ def _service(common: app.Settings) -> Path | None:
 def _folder(folder: Path | None) -> Path:
     named = folder or Path(os.environ.get("QFW_PATH", ""))
     if named == Path():
-        raise ConfigError(
-            "the folder of QFw is not given", hint="name it as an argument, or set QFW_PATH"
-        )
+        hint = "name it as an argument, or set QFW_PATH"
+        raise ConfigError("the folder of QFw is not given", hint=hint)
     return named

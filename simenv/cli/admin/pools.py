@@ -55,9 +55,8 @@ def scale(
     A surplus worker ends after its current task.
     """
     if (workers is None) == (min_workers is None and max_workers is None):
-        raise OptionError(
-            "simenv scale needs a number of workers", hint="simenv scale POOL 4, or --max 8"
-        )
+        hint = "simenv scale POOL 4, or --max 8"
+        raise OptionError("simenv scale needs a number of workers", hint=hint)
     common = app.settings_of(context)
     with common.connect() as client:
         now = client.scale(

@@ -243,9 +243,8 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
         except OSError as error:
             raise OptionError(f"cannot read {path}: {error.strerror}") from error
         if len(entries[path.name]) > _MAX_BYTES:
-            raise OptionError(
-                f"{path} has more than {_MAX_BYTES:,} bytes", hint="name a file of one device"
-            )
+            hint = "name a file of one device"
+            raise OptionError(f"{path} has more than {_MAX_BYTES:,} bytes", hint=hint)
     return entries
 
 

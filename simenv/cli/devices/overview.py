@@ -81,13 +81,11 @@ def save(name: str, data: bytes) -> tuple[Path, bool]:
     from simenv.service.devices.registry import MAX_FILE_BYTES
 
     if name in library.BUNDLED:
-        raise ConfigError(
-            f"{name} is the name of a bundled profile", hint="--name: choose another name"
-        )
+        hint = "--name: choose another name"
+        raise ConfigError(f"{name} is the name of a bundled profile", hint=hint)
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"a snapshot of {len(data)} bytes", hint=f"an environment reads {MAX_FILE_BYTES} bytes"
-        )
+        hint = f"an environment reads {MAX_FILE_BYTES} bytes"
+        raise ConfigError(f"a snapshot of {len(data)} bytes", hint=hint)
     path = path_of(name)
     files.private_folder(path.parent)
     replaced = path.exists()
@@ -102,9 +100,8 @@ def remove(name: str) -> Path:
     try:
         path.unlink()
     except FileNotFoundError:
-        raise NotFoundError(
-            f"no imported device {name!r}", hint=nearest(name, names() or ["none"])
-        ) from None
+        hint = nearest(name, names() or ["none"])
+        raise NotFoundError(f"no imported device {name!r}", hint=hint) from None
     _remove_fit(path)
     return path
 

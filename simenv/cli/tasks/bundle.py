@@ -56,9 +56,8 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
         for name, body in files.items():
             (path / name).write_bytes(body)
     except OSError as error:
-        raise OptionError(
-            f"--bundle {path}: {error.strerror}", hint="name a folder or .zip that does not exist"
-        ) from error
+        hint = "name a folder or .zip that does not exist"
+        raise OptionError(f"--bundle {path}: {error.strerror}", hint=hint) from error
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -69,9 +68,8 @@ def read(path: Path) -> dict[str, bytes]:
         raise ProgramError(f"{path} cannot be read: {error}") from error
     for name in (MANIFEST, PROGRAM):
         if name not in result:
-            raise ProgramError(
-                f"{path} is no bundle: it has no {name}", hint="simenv result ID --bundle makes one"
-            )
+            hint = "simenv result ID --bundle makes one"
+            raise ProgramError(f"{path} is no bundle: it has no {name}", hint=hint)
     return result
 
 

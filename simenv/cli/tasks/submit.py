@@ -138,9 +138,8 @@ def cancel(
                 if word == "unknown":
                     unknown.append(task)
     if tasks and unknown:
-        raise NotFoundError(
-            f"there is no task {', '.join(unknown)}", hint="simenv queue lists them"
-        )
+        hint = "simenv queue lists them"
+        raise NotFoundError(f"there is no task {', '.join(unknown)}", hint=hint)
     if not tasks and not common.as_json:
         settings = [
             f"{terminal.counted(outcomes[word], 'task')} {text}"

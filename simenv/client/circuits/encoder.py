@@ -375,9 +375,8 @@ class CircuitEncoder:
                 f"the {name} is {str(value)[:60]}, which is no real number", hint="give a float"
             ) from error
         if number - number:
-            raise ProgramError(
-                f"the {name} is {number}", hint="angles and durations must be finite numbers"
-            )
+            hint = "angles and durations must be finite numbers"
+            raise ProgramError(f"the {name} is {number}", hint=hint)
         return number
 
 

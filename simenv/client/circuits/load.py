@@ -191,9 +191,8 @@ def qir_to_qasm(module: Any) -> str:
     try:
         import pyqir
     except ImportError as error:
-        raise ProgramError(
-            f"QIR needs the package pyqir ({error})", hint="pip install 'simenv[qir]'"
-        ) from error
+        hint = "pip install 'simenv[qir]'"
+        raise ProgramError(f"QIR needs the package pyqir ({error})", hint=hint) from error
     try:
         if isinstance(module, str):
             module = pyqir.Module.from_ir(pyqir.Context(), module)
@@ -255,9 +254,8 @@ def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:
     base, _, kind = short.partition("__")
     gate = (_ADJOINTS if kind == "adj" else _GATES if kind == "body" else {}).get(base)
     if gate is None or not name.startswith("__quantum__qis__"):
-        raise ProgramError(
-            f"the QIR calls {name}", hint=f"gates that are known: {', '.join(sorted(_GATES))}"
-        )
+        hint = f"gates that are known: {', '.join(sorted(_GATES))}"
+        raise ProgramError(f"the QIR calls {name}", hint=hint)
     gate_name, angles, width = gate
     if len(call.args) != angles + width:
         raise ProgramError(f"the QIR calls {name} with {len(call.args)} arguments")
@@ -335,9 +333,8 @@ def load(circuit: Any) -> PackedCircuit:
         if is_qir(circuit):
             return _from_qir(circuit)
     except RecursionError as error:
-        raise ProgramError(
-            "the circuit is nested too deeply", hint="flatten it: circuit.decompose()"
-        ) from error
+        hint = "flatten it: circuit.decompose()"
+        raise ProgramError("the circuit is nested too deeply", hint=hint) from error
     except MemoryError as error:
         raise LimitExceededError("no memory left to pack the circuit", hint="split it") from error
     _refuse(circuit)

@@ -108,9 +108,8 @@ class ParameterSlots:
                 inputs[column] = values
         missing = [name for k, name in enumerate(names) if k not in inputs]
         if missing:
-            raise OptionError(
-                f"no value for {_listed(missing)}", hint="give parameter_values= for each"
-            )
+            hint = "give parameter_values= for each"
+            raise OptionError(f"no value for {_listed(missing)}", hint=hint)
         lengths = {len(values): names[k] for k, values in inputs.items() if values.ndim}
         if len(lengths) > 1 or 0 in lengths:
             settings = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
@@ -151,9 +150,8 @@ def _floats(value: Any, name: str) -> NDArray[np.float64]:
             return np.array([float(x) for x in array.flat], np.float64).reshape(array.shape)
         return np.ascontiguousarray(array, np.float64).reshape(array.shape)
     except (TypeError, ValueError, OverflowError) as error:
-        raise OptionError(
-            f"{name}: not an array of real numbers ({error})", hint="complex values are not carried"
-        ) from error
+        hint = "complex values are not carried"
+        raise OptionError(f"{name}: not an array of real numbers ({error})", hint=hint) from error
 
 
 def _evaluated(

@@ -59,9 +59,8 @@ class ProgramBuilder:
         if row is None:
             row = len(self._rows)
             if row == _MAX_ROWS:
-                raise LimitExceededError(
-                    f"more than {_MAX_ROWS} kinds of operations", hint="split it"
-                )
+                hint = "split it"
+                raise LimitExceededError(f"more than {_MAX_ROWS} kinds of operations", hint=hint)
             self._rows[signature] = row
         return row
 
@@ -249,9 +248,8 @@ def joined(first: Program, then: Program) -> Program:
             hint="all parts of a circuit have the same qubits",
         )
     if first.num_slots:
-        raise ProgramError(
-            f"a part with {first.num_slots} free parameters", hint="circuit.assign_parameters(...)"
-        )
+        hint = "circuit.assign_parameters(...)"
+        raise ProgramError(f"a part with {first.num_slots} free parameters", hint=hint)
     registers, places = _registers(first.registers, then.registers)
     names, arities, rows = _table(first, then)
     offset = len(first.params) // 8

@@ -206,9 +206,8 @@ class CheckedOptions(msgspec.Struct, frozen=True):
             if "expectation" not in outputs:
                 outputs = (*outputs, "expectation")
         elif "expectation" in outputs or "gradient" in outputs:
-            raise OptionError(
-                "expectation values of nothing were asked for", hint='observables="ZZ", for example'
-            )
+            hint = 'observables="ZZ", for example'
+            raise OptionError("expectation values of nothing were asked for", hint=hint)
         if "gradient" in outputs and self.shots:
             hint = "shots=None: gradients are exact"
             raise OptionError(f"a gradient was asked for with shots={self.shots}", hint=hint)

@@ -230,9 +230,8 @@ def prepare_many(
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _prepare_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):
-        raise OptionError(
-            f"shots={shots!r:.80}", hint="one number; several go with a list of sweeps, one each"
-        )
+        hint = "one number; several go with a list of sweeps, one each"
+        raise OptionError(f"shots={shots!r:.80}", hint=hint)
     checked = _checked_options(options)
     if _is_sweep(work):
         circuit, values = work
@@ -314,9 +313,8 @@ def _prepare_sweeps(
     seeds = submission_options.item_seeds(options.get("seed"), len(sweeps), key)
     each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)
     if len(each) != len(sweeps):
-        raise OptionError(
-            f"{len(each)} numbers of shots for {len(sweeps)} sweeps", hint="one each, or one"
-        )
+        hint = "one each, or one"
+        raise OptionError(f"{len(each)} numbers of shots for {len(sweeps)} sweeps", hint=hint)
     parts: list[PreparedSubmit] = []
     errors: list[SimenvError] = []
     for index, (circuit, values) in enumerate(sweeps):
@@ -360,9 +358,8 @@ def _prepare_batch(
         try:
             loaded = load(circuit)
             if loaded.parameters:
-                raise OptionError(
-                    unbound(loaded), hint="submit_many((circuit, parameter_values)) binds one"
-                )
+                hint = "submit_many((circuit, parameter_values)) binds one"
+                raise OptionError(unbound(loaded), hint=hint)
             programs.append(loaded)
         except SimenvError as error:
             errors.append(of_item(error, index))
@@ -446,9 +443,8 @@ def _single_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
     """Return the values of all slots of the single binding, as they are sent."""
     if parameter_values is None:
         if loaded.parameters:
-            raise OptionError(
-                unbound(loaded), hint="give parameter_values=, or bind them in the circuit"
-            )
+            hint = "give parameter_values=, or bind them in the circuit"
+            raise OptionError(unbound(loaded), hint=hint)
         return b""
     rows = loaded.bind(parameter_values)
     if len(rows) != 1:

@@ -340,9 +340,8 @@ def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
             )
     engine = options.get("engine", "auto")
     if engine not in ("auto", DETECTORS):
-        raise OptionError(
-            f"engine {engine!r:.80} samples no detectors", hint=f"engine={DETECTORS!r}, or none"
-        )
+        hint = f"engine={DETECTORS!r}, or none"
+        raise OptionError(f"engine {engine!r:.80} samples no detectors", hint=hint)
     outputs = submission_options.checked_options(
         {"outputs": options.get("outputs", "counts")}
     ).task.outputs
@@ -436,9 +435,8 @@ def _cloudpickle() -> Any:
     try:
         import cloudpickle
     except ImportError as error:
-        raise OptionError(
-            "functions need the package cloudpickle", hint="pip install 'simenv[functions]'"
-        ) from error
+        hint = "pip install 'simenv[functions]'"
+        raise OptionError("functions need the package cloudpickle", hint=hint) from error
     return cloudpickle
 
 

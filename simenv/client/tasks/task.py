@@ -401,9 +401,8 @@ def as_completed(
         else:
             waiting.setdefault(handle, []).append(task)
     if len(links) > 1:
-        raise OptionError(
-            f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
-        )
+        hint = "call it once for each client"
+        raise OptionError(f"as_completed got tasks of {len(links)} clients", hint=hint)
     line = progress_line(progress, sys.stderr if progress else None)
     return chain(refused, _in_completion_order(waiting, timeout_s, line))
 
@@ -471,9 +470,8 @@ def row_of(task: str | int) -> int | None:
     if not row:
         return None
     if not row.isdecimal() or len(row) > ROW_DIGITS:
-        raise NotFoundError(
-            f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17"
-        )
+        hint = "ids look like t-8k2f.17"
+        raise NotFoundError(f"{str(task)[:80]!r} is not a task's id", hint=hint)
     return int(row)
 
 
