@@ -87,11 +87,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One worker to start. Its environment is complete: no variable is inherited.
-
-    `name` and `start` together identify the worker; `start` grows with every start of the
-    environment. Ranks are numbered over the shares in their order.
-    """
+    """One worker to start. Its environment is complete: no variable is inherited. `name` and
+    `start` together identify the worker; `start` grows with every start of the environment. Ranks
+    are numbered over the shares in their order."""
 
     name: str
     argv: tuple[str, ...]  # the same for all ranks
@@ -120,11 +118,8 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class LauncherEvent:
-    """State change of a DVM or node, for the environment's event log.
-
-    `kind` is one of dvm.started, dvm.lost, node.lost, node.back (subject: the node's name) and
-    launcher.helper.
-    """
+    """State change of a DVM or node, for the environment's event log. `kind` is one of dvm.started,
+    dvm.lost, node.lost, node.back (subject: the node's name) and launcher.helper."""
 
     kind: str
     subject: str
@@ -132,11 +127,9 @@ class LauncherEvent:
 
 
 class Launcher(Protocol):
-    """Launcher that starts workers and reports their ends. No method blocks.
-
-    Used from the main thread alone: a parent-death signal is bound to the thread that started the
-    child (prctl(2), PR_SET_PDEATHSIG).
-    """
+    """Launcher that starts workers and reports their ends. No method blocks. Used from the main
+    thread alone: a parent-death signal is bound to the thread that started the child (prctl(2),
+    PR_SET_PDEATHSIG)."""
 
     name: str  # "local", "mpirun", "prte"
     description: str  # version, and the reason for the choice of this launcher
@@ -144,10 +137,8 @@ class Launcher(Protocol):
     exposure: str  # how other users of a node can run programs through it; "": they cannot
 
     def start(self, command: Command) -> int:
-        """Start a worker and return its pid, or 0 if the launcher does not know it.
-
-        Raises LaunchError if the start is impossible; a later failure is reported as an Exit.
-        """
+        """Start a worker and return its pid, or 0 if the launcher does not know it. Raises
+        LaunchError if the start is impossible; a later failure is reported as an Exit."""
 
     def poll_exits(self) -> list[Exit]:
         """Return the workers that have ended since the last call."""
@@ -156,10 +147,8 @@ class Launcher(Protocol):
         """Return the events since the last call."""
 
     def recheck_node(self, node: str) -> bool:
-        """Check at once whether a lost node is back; the event node.back reports it.
-
-        Return False if the node does not count as lost, or if this launcher does not watch nodes.
-        """
+        """Check at once whether a lost node is back; the event node.back reports it. Return False
+        if the node does not count as lost, or if this launcher does not watch nodes."""
 
     def kill(self, name: str) -> None:
         """Kill all ranks of one worker; without effect if the worker has ended."""

@@ -243,10 +243,8 @@ class MpirunLauncher(SubprocessLauncher):
         )
 
     def _agent_program(self) -> str:
-        """Return the agent as one program, the only form that every mpirun accepts.
-
-        Raises LaunchError.
-        """
+        """Return the agent as one program, the only form that every mpirun accepts. Raises
+        LaunchError."""
         program, settings = self._folder / "mpirun-agent", self._folder / "mpirun-agent.json"
         if not program.exists():
             argv = (sys.executable, "-P", "-m", "launcher.process.agent", str(settings))
@@ -320,10 +318,8 @@ def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str,
 
 @dataclass(eq=False)
 class SplitLauncher:
-    """Implementation of launcher.base.Launcher over two launchers.
-
-    If `create_mpi` raises LaunchError, the start that needed it fails.
-    """
+    """Implementation of launcher.base.Launcher over two launchers. If `create_mpi` raises
+    LaunchError, the start that needed it fails."""
 
     local: LocalLauncher
     create_mpi: Callable[[], base.Launcher]

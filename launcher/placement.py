@@ -50,16 +50,8 @@ class NodeResources:
     @staticmethod
     def of(node: Node) -> NodeResources:
         """Return the resources of a node on which nothing is placed."""
-        return NodeResources(
-            node.name,
-            node.slots,
-            node.memory_bytes,
-            node.memory_bytes,
-            node.gpus,
-            node.gpus,
-            block=node.block,
-            features=node.features,
-        )
+        free = node.memory_bytes, node.memory_bytes, node.gpus, node.gpus
+        return NodeResources(node.name, node.slots, *free, block=node.block, features=node.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +62,9 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Infeasible:
-    """Answer: never possible on these nodes, even if all were free and usable.
-
-    `resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
-    "ranks" (of one worker).
-    """
+class _Shortage:
+    """`resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
+    "ranks" (of one worker)."""
 
     resource: str
     requested: int
@@ -83,14 +72,12 @@ class Infeasible:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Insufficient:
+class Infeasible(_Shortage):
+    """Answer: never possible on these nodes, even if all were free and usable."""
+
+
+class Insufficient(_Shortage):
     """Answer: not possible now; `limit` is the present amount of `resource`."""
-
-    resource: str
-    requested: int
-    limit: int
-    message: str
 
 
 def place(
@@ -198,10 +185,8 @@ def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[
 
 
 def _balance(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
-    """Distribute the ranks as evenly as the capacities allow, at least one on every node.
-
-    Ranks that exchange amplitudes all wait for the busiest node.
-    """
+    """Distribute the ranks as evenly as the capacities allow, at least one on every node. Ranks
+    that exchange amplitudes all wait for the busiest node."""
     shares, remaining = {}, request.ranks
     for index, node in enumerate(sorted(nodes, key=lambda node: capacity(request, node))):
         fair = -(-remaining // (len(nodes) - index))

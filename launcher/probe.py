@@ -76,11 +76,8 @@ def probe_launcher(
 
 
 def probe_single_rank(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Start one MPI process without any launcher.
-
-    Return (True, the MPI library to which mpi4py is bound) or (False, the reason why there is
-    none).
-    """
+    """Start one MPI process without any launcher. Return (True, the MPI library to which mpi4py is
+    bound) or (False, the reason why there is none)."""
     argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     try:
         code, text = children.run(argv, environ, timeout_s)

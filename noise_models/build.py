@@ -14,13 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import channel as noise_models_channel
-from noise_models.calibration import (
-    CalibrationSnapshot,
-    GateCalibration,
-    QubitCalibration,
-    ZZCoupling,
-)
+from noise_models import calibration, channel as channels
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.model import LocatedChannel, NoiseOptions
 from noise_models.strict_json import NoiseError
 
@@ -51,27 +46,25 @@ _PAIRS = {
 def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
     """Return the Hermitian generator H of a gate's rotation, with tr H^2 = 2^n."""
     indices = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
-    result = sum(noise_models_channel.paulis(num_qubits)[number] for number in indices)
+    result = sum(channels.paulis(num_qubits)[number] for number in indices)
     return np.asarray(result / math.sqrt(len(indices)))
 
 
-def over_rotation(name: str, num_qubits: int, angle_rad: float) -> noise_models_channel.Channel:
-    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation.
-
-    For cx and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one
-    qubit) or ZZ (two qubits) if it depends on the gate's parameters.
-    """
+def over_rotation(name: str, num_qubits: int, angle_rad: float) -> channels.Channel:
+    """Return the channel of exp(-i angle H / 2) for the generator H of a gate's rotation. For cx
+    and ecr, control (Z) is the first and drive (X) the second qubit. The axis is X (one qubit) or
+    ZZ (two qubits) if it depends on the gate's parameters."""
     values, vectors = np.linalg.eigh(_generator(name, num_qubits))
     phases = np.exp(-0.5j * angle_rad * values)
-    return noise_models_channel.from_unitary((vectors * phases) @ vectors.conj().T)
+    return channels.from_unitary((vectors * phases) @ vectors.conj().T)
 
 
 def coherent_error(
     gate: GateCalibration, num_qubits: int, factor: float = 1.0
-) -> noise_models_channel.Channel | None:
+) -> channels.Channel | None:
     """Return the over-rotation and then the other rotations of a gate, all angles multiplied by
     `factor`; None: no coherent error."""
-    result: noise_models_channel.Channel | None = None
+    result: channels.Channel | None = None
     if gate.over_rotation_rad and factor:
         result = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
     for each in gate.rotations if factor else ():
@@ -80,22 +73,20 @@ def coherent_error(
     return result
 
 
-def pauli_rotation(name: str, angle_rad: float) -> noise_models_channel.Channel:
+def pauli_rotation(name: str, angle_rad: float) -> channels.Channel:
     """Return the channel of exp(-i angle P / 2); the first letter of the Pauli acts on the first
     qubit."""
     size = len(name)
     half = 0.5 * angle_rad
-    pauli = noise_models_channel.paulis(size)[noise_models_channel.pauli_number(name)]
+    pauli = channels.paulis(size)[channels.pauli_number(name)]
     matrix = math.cos(half) * np.eye(1 << size) - 1j * math.sin(half) * pauli
-    return noise_models_channel.from_unitary(matrix)
+    return channels.from_unitary(matrix)
 
 
 def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float:
-    """Return the depolarizing parameter p that raises an infidelity to the measured error.
-
-    p is 0 if the infidelity is not below the error. The error is limited to d / (d + 1), the
-    infidelity of the lowest possible average fidelity.
-    """
+    """Return the depolarizing parameter p that raises an infidelity to the measured error. p is 0
+    if the infidelity is not below the error. The error is limited to d / (d + 1), the infidelity of
+    the lowest possible average fidelity."""
     side = 1 << num_qubits
     error = min(error, side / (side + 1))
     if error <= infidelity:
@@ -110,13 +101,11 @@ def largest_parameter(num_qubits: int) -> float:
     return size / (size - 1)
 
 
-def depolarize(parameter: float, num_qubits: int) -> noise_models_channel.Channel | None:
+def depolarize(parameter: float, num_qubits: int) -> channels.Channel | None:
     """Return the depolarizing channel, its parameter limited to the largest one; None for 0."""
     if parameter <= 0.0:
         return None
-    return noise_models_channel.depolarizing(
-        min(parameter, largest_parameter(num_qubits)), num_qubits
-    )
+    return channels.depolarizing(min(parameter, largest_parameter(num_qubits)), num_qubits)
 
 
 # Noise model of a calibration snapshot.
@@ -126,10 +115,8 @@ _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
 
 class DocumentModel(ABC):
-    """Model of a document under noise options; see `NoiseModel` for the methods.
-
-    Each channel is computed at its first use and cached.
-    """
+    """Model of a document under noise options; see `NoiseModel` for the methods. Each channel is
+    computed at its first use and cached."""
 
     VERSION: ClassVar[bytes]  # version of the construction, part of every digest
 
@@ -142,8 +129,8 @@ class DocumentModel(ABC):
         self.feed_forward_ns = document.feed_forward_ns
         self._document = document
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
-        self._idle: dict[tuple[int, float], noise_models_channel.Channel | None] = {}
-        self._crosstalk: dict[tuple[int, int, float], noise_models_channel.Channel] = {}
+        self._idle: dict[tuple[int, float], channels.Channel | None] = {}
+        self._crosstalk: dict[tuple[int, int, float], channels.Channel] = {}
         factor = options.factor("gate.crosstalk") if options.idle else 0.0
         self._zz_khz = {
             pair: rate * factor
@@ -169,7 +156,7 @@ class DocumentModel(ABC):
             result = self._after[key] = self._compute(name, qubits)
         return result
 
-    def idle(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None:
+    def idle(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
         if key not in self._idle:
@@ -177,14 +164,9 @@ class DocumentModel(ABC):
             self._idle[key] = self._relax(qubit, scaled_ns)
         return self._idle[key]
 
-    def crosstalk(
-        self, pair: tuple[int, int], duration_ns: float
-    ) -> noise_models_channel.Channel | None:
-        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)).
-
-        This is the ZZ interaction in the frame in which a qubit's frequency is its frequency with
-        all neighbours in |0>.
-        """
+    def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> channels.Channel | None:
+        """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)). This is the ZZ interaction in
+        the frame in which a qubit's frequency is its frequency with all neighbours in |0>."""
         key = (*pair, duration_ns)
         result = self._crosstalk.get(key)
         if result is None:
@@ -193,25 +175,25 @@ class DocumentModel(ABC):
                 return None
             if len(self._crosstalk) >= _MOST_CROSSTALK:
                 self._crosstalk.clear()
-            result = self._crosstalk[key] = noise_models_channel.controlled_phase(-angle)
+            result = self._crosstalk[key] = channels.controlled_phase(-angle)
         return result
 
-    def readout(self) -> noise_models_channel.Readout | None:
+    def readout(self) -> channels.Readout | None:
         """Return the confusion of all qubits, and of each group with correlations."""
         return self._cached_readout
 
     @functools.cached_property
-    def _cached_readout(self) -> noise_models_channel.Readout | None:
+    def _cached_readout(self) -> channels.Readout | None:
         return self._compute_readout()
 
     @abstractmethod
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]: ...
 
     @abstractmethod
-    def _relax(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None: ...
+    def _relax(self, qubit: int, duration_ns: float) -> channels.Channel | None: ...
 
     @abstractmethod
-    def _compute_readout(self) -> noise_models_channel.Readout | None: ...
+    def _compute_readout(self) -> channels.Readout | None: ...
 
 
 class DeviceModel(DocumentModel):
@@ -226,11 +208,9 @@ class DeviceModel(DocumentModel):
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
 
-    def preparation(self, qubit: int) -> noise_models_channel.Channel | None:
-        """Return an X error with the probability of |1> at the start of a circuit.
-
-        The probability is the thermal population if no preparation error was measured.
-        """
+    def preparation(self, qubit: int) -> channels.Channel | None:
+        """Return an X error with the probability of |1> at the start of a circuit. The probability
+        is the thermal population if no preparation error was measured."""
         return _flip(self.preparation_error(qubit) * self.options.factor("qubit.preparation"))
 
     def preparation_error(self, qubit: int) -> float:
@@ -240,7 +220,7 @@ class DeviceModel(DocumentModel):
             return calibration.preparation_error
         return self._excited(calibration)
 
-    def after_reset(self, qubit: int) -> noise_models_channel.Channel | None:
+    def after_reset(self, qubit: int) -> channels.Channel | None:
         """Return an X error with the probability of |1> after a reset."""
         error = self._qubits[qubit].reset_error or 0.0
         return _flip(error * self.options.factor("qubit.reset"))
@@ -274,11 +254,9 @@ class DeviceModel(DocumentModel):
 
     def _gate_channel(
         self, gate: GateCalibration, qubits: tuple[int, ...]
-    ) -> noise_models_channel.Channel | None:
-        """Compose the channel of a gate.
-
-        The depolarizing rest follows from the measured values; the factors then scale each part.
-        """
+    ) -> channels.Channel | None:
+        """Compose the channel of a gate. The depolarizing rest follows from the measured values;
+        the factors then scale each part."""
         size, factor = len(qubits), self.options.factor
         duration = gate.duration_ns or 0.0
         coherent, full = self._measured(gate, qubits)
@@ -293,11 +271,9 @@ class DeviceModel(DocumentModel):
         return product(coherent, depolarized, full)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Return the depolarizing parameter of the rest of a gate's measured error.
-
-        The rest is the error that coherent error and relaxation do not explain, before the factor
-        of `gate.depolarizing`.
-        """
+        """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
+        error that coherent error and relaxation do not explain, before the factor of
+        `gate.depolarizing`."""
         return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
 
     def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
@@ -308,39 +284,32 @@ class DeviceModel(DocumentModel):
 
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]
-    ) -> tuple[noise_models_channel.Channel | None, noise_models_channel.Channel | None]:
+    ) -> tuple[channels.Channel | None, channels.Channel | None]:
         """Return the coherent error and the relaxation of a gate from the measured values (no
         factors)."""
         coherent = coherent_error(gate, len(qubits))
         return coherent, self._relax_all(qubits, gate.duration_ns or 0.0)
 
-    def _relax_all(
-        self, qubits: tuple[int, ...], duration_ns: float
-    ) -> noise_models_channel.Channel | None:
+    def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of all qubits of a gate; None: no relaxation."""
         results = [self._relax(qubit, duration_ns) for qubit in qubits]
         if all(each is None for each in results):
             return None
-        built = [
-            each if each is not None else noise_models_channel.Channel(np.eye(4))
-            for each in results
-        ]
-        return built[0] if len(built) == 1 else noise_models_channel.tensor(built[0], built[1])
+        built = [each if each is not None else channels.Channel(np.eye(4)) for each in results]
+        return built[0] if len(built) == 1 else channels.tensor(built[0], built[1])
 
-    def _relax(self, qubit: int, duration_ns: float) -> noise_models_channel.Channel | None:
+    def _relax(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         calibration = self._qubits[qubit]
         if duration_ns <= 0.0 or not _relaxes(calibration):
             return None
         t1_us = calibration.t1_us or math.inf
         t2_us = min(calibration.t2_us or math.inf, 2.0 * t1_us)
-        return noise_models_channel.relaxation(
-            duration_ns, t1_us, t2_us, self._excited(calibration)
-        )
+        return channels.relaxation(duration_ns, t1_us, t2_us, self._excited(calibration))
 
     def _excited(self, calibration: QubitCalibration) -> float:
         return min((calibration.excited or 0.0) * self.options.factor("qubit.thermal"), 1.0)
 
-    def _compute_readout(self) -> noise_models_channel.Readout | None:
+    def _compute_readout(self) -> channels.Readout | None:
         pairs = [qubit.confusion or (0.0, 0.0) for qubit in self._qubits]
         measured = np.array(pairs, np.float64).reshape(-1, 2)
         together = [
@@ -354,38 +323,39 @@ def _relaxes(calibration: QubitCalibration) -> bool:
     return calibration.t1_us is not None or calibration.t2_us is not None
 
 
-def _rest(gate: GateCalibration, size: int, other: noise_models_channel.Channel | None) -> float:
+def _rest(gate: GateCalibration, size: int, other: channels.Channel | None) -> float:
     """Return the depolarizing parameter of a gate's error without its `other` part."""
     infidelity = 0.0 if other is None else other.infidelity
     return depolarizing_rest(gate.error or 0.0, infidelity, size)
 
 
 def located(
-    qubits: tuple[int, ...], channel: noise_models_channel.Channel | None
+    qubits: tuple[int, ...], channel: channels.Channel | None
 ) -> tuple[LocatedChannel, ...]:
     if channel is None or channel.is_identity:
         return ()
     return (LocatedChannel(qubits, channel),)
 
 
-def product(*channels: noise_models_channel.Channel | None) -> noise_models_channel.Channel | None:
+def product(*parts: channels.Channel | None) -> channels.Channel | None:
     """Compose channels in the given order; None is the identity."""
-    result: noise_models_channel.Channel | None = None
-    for each in channels:
+    result: channels.Channel | None = None
+    for each in parts:
         if each is not None:
             result = each if result is None else result.then(each)
     return result
 
 
-def _flip(probability: float) -> noise_models_channel.Channel | None:
+def _flip(probability: float) -> channels.Channel | None:
     if probability <= 0.0:
         return None
     flip = min(probability, 1.0)
-    return noise_models_channel.from_paulis(np.array([1.0 - flip, flip, 0.0, 0.0]))
+    return channels.from_paulis(np.array([1.0 - flip, flip, 0.0, 0.0]))
 
 
-def _independent(flips: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the confusion matrix of qubits that are read independently; the first one is bit 0."""
+def independent_confusion(flips: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the confusion matrix of qubits that are read independently, with p01 and p10 [qubits,
+    2]; the first one is bit 0."""
     result = np.ones((1, 1))
     for p01, p10 in flips:
         result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
@@ -396,7 +366,7 @@ def scaled_readout(
     measured: NDArray[np.float64],
     together: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]],
     options: NoiseOptions,
-) -> noise_models_channel.Readout | None:
+) -> channels.Readout | None:
     """Build the readout from measured flips and groups, with the factors of the options.
 
     `measured`: p01 and p10, [qubits, 2]. `together`: (qubit numbers, confusion) of each group. A
@@ -408,10 +378,10 @@ def scaled_readout(
     flips = np.minimum(measured * factor, 1.0)
     groups = []
     for qubits, confusion in together if share > 0.0 and factor > 0.0 else ():
-        apart = _independent(measured[list(qubits)])
+        apart = independent_confusion(measured[list(qubits)])
         mixed = scaled_confusion(share * confusion + (1.0 - share) * apart, factor)
-        groups.append(noise_models_channel.ReadoutGroup(qubits, mixed))
-    result = noise_models_channel.Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
+        groups.append(channels.ReadoutGroup(qubits, mixed))
+    result = channels.Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
     return None if result.is_exact else result
 
 
@@ -434,16 +404,14 @@ def scaled_confusion(confusion: NDArray[np.float64], factor: float) -> NDArray[n
 
 
 class AerModel(DeviceModel):
-    """Noise of a device by the recipes `aer` and `aer-properties`.
-
-    Recipe `aer` reads 0 and 1 wrongly with the same probability `readout_error`, as `from_backend`
-    does; `aer-properties` has p01 and p10, as `from_backend_properties` does.
-    """
+    """Noise of a device by the recipes `aer` and `aer-properties`. Recipe `aer` reads 0 and 1
+    wrongly with the same probability `readout_error`, as `from_backend` does; `aer-properties` has
+    p01 and p10, as `from_backend_properties` does."""
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
 
-    def after_reset(self, qubit: int) -> noise_models_channel.Channel | None:
+    def after_reset(self, qubit: int) -> channels.Channel | None:
         """Relaxation over the duration of the reset."""
         duration = self.duration_ns("reset", (qubit,))
         return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
@@ -485,18 +453,9 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
 _DEFAULT = NoiseOptions()
 # Components and values that Aer's recipe lacks.
 NOT_AER = (
-    "gate.coherent",
-    "gate.crosstalk",
-    "gate.over_rotation_rad",
-    "gate.zz_khz",
-    "gate.zz_strength",
-    "qubit.correlated_readout",
-    "qubit.excited",
-    "qubit.preparation",
-    "qubit.preparation_error",
-    "qubit.reset",
-    "qubit.reset_error",
-    "qubit.thermal",
+    *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
+    *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
+    *("qubit.preparation_error", "qubit.reset", "qubit.reset_error", "qubit.thermal"),
 )
 
 
@@ -513,10 +472,8 @@ def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> De
         return DeviceModel(snapshot, options)
     for name, _ in (*options.factors, *options.values):
         if name in NOT_AER:
-            raise NoiseError(
-                f"noise option {name} with the recipe {options.recipe}",
-                hint="Aer's device model has no such component; use the recipe simenv",
-            )
+            hint = "Aer's device model has no such component; use the recipe simenv"
+            raise NoiseError(f"noise option {name} with the recipe {options.recipe}", hint=hint)
     return AerModel(snapshot, options)
 
 
@@ -550,12 +507,12 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
 _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
 
 
-def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[ZZCoupling, ...]:
+def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[calibration.ZZCoupling, ...]:
     """Return the same ZZ interaction for every coupled pair."""
     pairs = {(min(pair), max(pair)) for pair in snapshot.coupling}
     if snapshot.all_to_all:
         pairs |= set(itertools.combinations(range(snapshot.num_qubits), 2))
-    return tuple(ZZCoupling(pair, rate_khz) for pair in sorted(pairs))
+    return tuple(calibration.ZZCoupling(pair, rate_khz) for pair in sorted(pairs))
 
 
 def _replaced_gate(

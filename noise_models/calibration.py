@@ -82,10 +82,8 @@ class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Measured properties of one gate on one ordered set of qubits.
-
-    `qubits=()`: the entry holds for every set of qubits that has no entry of its own.
-    """
+    """Measured properties of one gate on one ordered set of qubits. `qubits=()`: the entry holds
+    for every set of qubits that has no entry of its own."""
 
     name: str
     qubits: tuple[int, ...] = ()
@@ -96,11 +94,9 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
 
 
 class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Static ZZ interaction of two qubits.
-
-    `rate_khz` is (E11 - E10 - E01 + E00) / h: the shift of one qubit's frequency if the other is
-    excited. H / h = rate / 4 ZZ plus one-qubit terms. (Krantz et al., arXiv 1904.06560, IV.E.)
-    """
+    """Static ZZ interaction of two qubits. `rate_khz` is (E11 - E10 - E01 + E00) / h: the shift of
+    one qubit's frequency if the other is excited. H / h = rate / 4 ZZ plus one-qubit terms. (Krantz
+    et al., arXiv 1904.06560, IV.E.)"""
 
     qubits: tuple[int, int]
     rate_khz: float
@@ -137,10 +133,8 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
 
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k].
-
-    Bit 0 of an index is qubits[0]. Each column sums to 1.
-    """
+    """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k]. Bit 0
+    of an index is qubits[0]. Each column sums to 1."""
 
     qubits: tuple[int, ...]
     confusion: tuple[tuple[float, ...], ...]
@@ -197,11 +191,9 @@ class CalibrationSnapshot(
         return acting_zz_khz(self.zz, self.zz_factor)
 
     def reset_ns(self, qubits: Iterable[int]) -> float:
-        """Return the time before a shot for the reset of these qubits.
-
-        It is `rep_delay_ns`, else the longest calibrated reset of the qubits, else the value of
-        RESET_NS for the technology.
-        """
+        """Return the time before a shot for the reset of these qubits. It is `rep_delay_ns`, else
+        the longest calibrated reset of the qubits, else the value of RESET_NS for the
+        technology."""
         if self.rep_delay_ns:
             return self.rep_delay_ns
         calibrated = [

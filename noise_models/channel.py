@@ -66,9 +66,7 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
     @property
     def choi(self) -> NDArray[np.complex128]:
         """Choi matrix of trace 1: (1 / 4^n) sum_ij R[i, j] P_j^T (x) P_i, complex128 [4^n, 4^n].
-
-        Index 2^n * r + s: r of the input, s of the output.
-        """
+        Index 2^n * r + s: r of the input, s of the output."""
         basis = paulis(self.num_qubits)
         size = len(basis)
         mapped = np.tensordot(self.ptm, basis, (0, 0))  # [j, c, d]: E(P_j)
@@ -135,21 +133,16 @@ def identity(num_qubits: int) -> Channel:
 
 
 def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
-    """Build the channel of Kraus operators on one or two qubits. Raises NoiseError.
-
-    Operators that preserve the trace to 1e-9 are multiplied by (sum K^+ K)^(-1/2).
-    """
+    """Build the channel of Kraus operators on one or two qubits. Raises NoiseError. Operators that
+    preserve the trace to 1e-9 are multiplied by (sum K^+ K)^(-1/2)."""
     inputs = [np.asarray(each, np.complex128) for each in operators]
     side = len(inputs[0]) if inputs else 0
     if side not in (2, 4) or any(each.shape != (side, side) for each in inputs):
-        raise NoiseError(
-            "Kraus operators that are not all 2x2 or all 4x4",
-            hint="give the matrices of a channel on one or two qubits",
-        )
+        hint = "give the matrices of a channel on one or two qubits"
+        raise NoiseError("Kraus operators that are not all 2x2 or all 4x4", hint=hint)
     if not all(np.isfinite(each).all() for each in inputs):
-        raise NoiseError(
-            "Kraus operators with an infinite element or NaN", hint="give finite numbers"
-        )
+        hint = "give finite numbers"
+        raise NoiseError("Kraus operators with an infinite element or NaN", hint=hint)
     off = float(np.abs(sum(each.conj().T @ each for each in inputs) - np.eye(side)).max())
     if not off <= TOLERANCE:
         raise NoiseError(
@@ -198,34 +191,27 @@ def from_paulis(probabilities: NDArray[np.float64]) -> Channel:
         or (inputs < 0.0).any()
         or abs(inputs.sum() - 1.0) > TOLERANCE
     ):
-        raise NoiseError(
-            f"Pauli probabilities {inputs.tolist()}", hint="4 or 16 of them, >= 0, whose sum is 1"
-        )
+        hint = "4 or 16 of them, >= 0, whose sum is 1"
+        raise NoiseError(f"Pauli probabilities {inputs.tolist()}", hint=hint)
     return Channel(np.diag(_signs(1 if inputs.size == 4 else 2) @ inputs))
 
 
 def depolarizing(parameter: float, num_qubits: int) -> Channel:
     """Build the depolarizing channel rho -> (1 - p) rho + p I / 2^n, 0 <= p <= 4^n / (4^n - 1).
-
-    Raises NoiseError for other p.
-    """
+    Raises NoiseError for other p."""
     size = 4**num_qubits
     if not 0.0 <= parameter <= size / (size - 1):
-        raise NoiseError(
-            f"depolarizing parameter {parameter} on {num_qubits} qubits",
-            hint=f"0 to {size / (size - 1):.4f}",
-        )
+        hint = f"0 to {size / (size - 1):.4f}"
+        raise NoiseError(f"depolarizing parameter {parameter} on {num_qubits} qubits", hint=hint)
     diagonal = np.full(size, 1.0 - parameter)
     diagonal[0] = 1.0
     return Channel(np.diag(diagonal))
 
 
 def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 0.0) -> Channel:
-    """Build thermal relaxation over a time; `excited`: population of |1> in equilibrium.
-
-    T1 or T2 may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv
-    1904.06560, section III.B.)
-    """
+    """Build thermal relaxation over a time; `excited`: population of |1> in equilibrium. T1 or T2
+    may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv
+    1904.06560, section III.B.)"""
     if not (duration_ns >= 0.0 and t1_us > 0.0 and t2_us > 0.0 and 0.0 <= excited <= 1.0):
         raise NoiseError(
             f"relaxation over {duration_ns} ns with T1 = {t1_us} us, T2 = {t2_us} us and"
@@ -284,10 +270,8 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
         return Readout(p01, p10, self.groups)
 
     def of(self, qubits: NDArray[np.int64]) -> Readout:
-        """Return the readout of some qubits, renumbered in the given order.
-
-        A group is kept if all of its qubits are among them.
-        """
+        """Return the readout of some qubits, renumbered in the given order. A group is kept if all
+        of its qubits are among them."""
         new = {int(q): k for k, q in enumerate(qubits.tolist())}
         groups = tuple(
             ReadoutGroup(tuple(new[q] for q in group.qubits), group.confusion)

@@ -147,17 +147,13 @@ def _relaxes(times: custom.RelaxationTimes) -> bool:
 def _check_options(options: NoiseOptions) -> None:
     """Raise NoiseError for options that a model of channels cannot apply."""
     if options.recipe != "simenv":
-        raise NoiseError(
-            f"recipe {options.recipe} of a custom noise model",
-            hint="a recipe makes channels of a calibration snapshot; this model has its channels",
-        )
+        hint = "a recipe makes channels of a calibration snapshot; this model has its channels"
+        raise NoiseError(f"recipe {options.recipe} of a custom noise model", hint=hint)
     unused = [name for name, _ in (*options.factors, *options.values) if name in _UNUSED]
     unused += [name for name, _ in options.values]
     if unused:
-        raise NoiseError(
-            f"noise option {unused[0]} of a custom noise model",
-            hint="scale its channels with gate, qubit.idle, qubit.thermal, qubit.readout",
-        )
+        hint = "scale its channels with gate, qubit.idle, qubit.thermal, qubit.readout"
+        raise NoiseError(f"noise option {unused[0]} of a custom noise model", hint=hint)
     for component in ("gate", "qubit.preparation", "qubit.reset"):
         if options.factor(component) > 1.0:
             raise NoiseError(

@@ -38,11 +38,8 @@ class Replay:
     next."""
 
     def __init__(self, snapshots: Sequence[CalibrationSnapshot]) -> None:
-        """Sort the snapshots, given in any order, by date.
-
-        Raises SnapshotError for no snapshot, for one without a date, for two with the same date,
-        and for devices of different sizes.
-        """
+        """Sort the snapshots, given in any order, by date. Raises SnapshotError for no snapshot,
+        for one without a date, for two with the same date, and for devices of different sizes."""
         if not snapshots:
             raise SnapshotError("calibrated", "no dated snapshots", hint="one or more files")
         dated = []
@@ -60,12 +57,8 @@ class Replay:
             if first_s == second_s:
                 raise SnapshotError("calibrated", f"two snapshots of {second.calibrated}")
             if first.num_qubits != second.num_qubits:
-                raise SnapshotError(
-                    "num_qubits",
-                    f"{first.num_qubits} on {first.calibrated}, {second.num_qubits} on"
-                    f" {second.calibrated}",
-                    hint="snapshots of one device",
-                )
+                sizes = [f"{each.num_qubits} on {each.calibrated}" for each in (first, second)]
+                raise SnapshotError("num_qubits", ", ".join(sizes), hint="snapshots of one device")
         self._times_s = [time_s for time_s, _ in dated]
         self._snapshots = [each for _, each in dated]
 
@@ -105,18 +98,12 @@ _ERRORS = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation
 
 
 class RandomWalk:
-    """Random walk of the relaxation times and errors of `base`.
-
-    Durations, gates and couplings do not drift. An error of 1, which marks a gate that does not
-    work, stays 1.
-    """
+    """Random walk of the relaxation times and errors of `base`. Durations, gates and couplings do
+    not drift. An error of 1, which marks a gate that does not work, stays 1."""
 
     def __init__(self, base: CalibrationSnapshot, seed: int, every_s: float, spread: float) -> None:
-        """Start a walk at `base`.
-
-        `every_s`: the device's time between two steps. `spread`: s, the relative standard deviation
-        of each value. Raises ValueError.
-        """
+        """Start a walk at `base`. `every_s`: the device's time between two steps. `spread`: s, the
+        relative standard deviation of each value. Raises ValueError."""
         if seed < 0 or not (0 < every_s < math.inf) or not 0 <= spread <= 2:
             raise ValueError(f"random walk: seed={seed}, every_s={every_s}, spread={spread}")
         self._base, self._seed = base, seed
@@ -182,10 +169,8 @@ def _limited(value: float, drifted: float) -> float:
 
 
 class Drift(Protocol):
-    """Sequence of snapshots, each in force until the next one.
-
-    Times are the device's, in seconds since 1970.
-    """
+    """Sequence of snapshots, each in force until the next one. Times are the device's, in seconds
+    since 1970."""
 
     @property
     def origin_s(self) -> float:

@@ -23,11 +23,9 @@ class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
 
 
 class NoiseModel(Protocol):
-    """Noise of one device, with its options applied.
-
-    A channel is computed at its first use for the qubits and gates of a circuit, never for a whole
-    device; later calls with the same arguments are cheap.
-    """
+    """Noise of one device, with its options applied. A channel is computed at its first use for the
+    qubits and gates of a circuit, never for a whole device; later calls with the same arguments are
+    cheap."""
 
     @property
     def digest(self) -> bytes:
@@ -64,10 +62,8 @@ class NoiseModel(Protocol):
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time.
-
-        The channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>.
-        """
+        """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time. The
+        channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>."""
 
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the beginning of a circuit."""
@@ -76,10 +72,8 @@ class NoiseModel(Protocol):
         """Return the channel after a reset to |0>."""
 
     def readout(self) -> Readout | None:
-        """Return the readout error of all qubits of the device; None: no error.
-
-        For a device with any number of qubits, arrays of length 1 hold for each qubit.
-        """
+        """Return the readout error of all qubits of the device; None: no error. For a device with
+        any number of qubits, arrays of length 1 hold for each qubit."""
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the duration of a gate, `measure` or `reset`; 0.0: no time, or not known."""
@@ -102,18 +96,11 @@ COMPONENTS = (
 GROUPS = ("all", "gate", "qubit")
 # Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
-    "gate.error_1q": 1.0,
-    "gate.error_2q": 1.0,
-    "gate.over_rotation_rad": math.pi,
-    "gate.zz_khz": 1e6,
-    "gate.zz_strength": 10.0,
-    "qubit.t1_us": math.inf,
-    "qubit.t2_us": math.inf,
-    "qubit.excited": 1.0,
-    "qubit.p01": 1.0,
-    "qubit.p10": 1.0,
-    "qubit.preparation_error": 1.0,
-    "qubit.reset_error": 1.0,
+    **{"gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi},
+    **{"gate.zz_khz": 1e6, "gate.zz_strength": 10.0},
+    **{"qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.excited": 1.0},
+    **{"qubit.p01": 1.0, "qubit.p10": 1.0},
+    **{"qubit.preparation_error": 1.0, "qubit.reset_error": 1.0},
 }
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
 _POSITIVE = ("qubit.t1_us", "qubit.t2_us")
@@ -210,12 +197,9 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
             raise NoiseError(f"unknown noise option {name!r}", hint=known_names(name, options))
     if len(recipes) > 1:
         raise NoiseError(f"noise recipes {' and '.join(recipes)}", hint="give one recipe")
-    return NoiseOptions(
-        recipes[0] if recipes else "simenv",
-        idle,
-        tuple(sorted((name, each) for name, each in factors.items() if each != 1.0)),
-        tuple(sorted(values.items())),
-    )
+    recipe = recipes[0] if recipes else "simenv"
+    changed = tuple(sorted((name, each) for name, each in factors.items() if each != 1.0))
+    return NoiseOptions(recipe, idle, changed, tuple(sorted(values.items())))
 
 
 def _recipe(name: str, value: object) -> str:

@@ -65,10 +65,8 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
 
 def normal_form(channel: Channel) -> NormalForm:
     """Return the normal form of a channel on one or two qubits; equal channels are computed once.
-
     The unitary is the one nearest to the leading Kraus operator, if it increases the weight of the
-    identity; otherwise there is none.
-    """
+    identity; otherwise there is none."""
     return _cached(channel.ptm.shape[0], channel.ptm.tobytes())
 
 
@@ -88,16 +86,14 @@ def _cached(size: int, values: bytes) -> NormalForm:
     if np.abs(unitary - np.eye(len(unitary))).max() > _SAME:
         turned = _process_matrix(Channel(channel.ptm @ from_unitary(unitary).ptm.T))
         if identity_weight(turned) > identity_weight(chi) + _LEAST:
-            return _split(turned, unitary)
-    return _split(chi, None)
+            return _rest_of(turned, pauli_weights(turned), unitary)
+    return _rest_of(chi, pauli_weights(chi), None)
 
 
 def norm_based_form(channel: Channel) -> NormalForm:
     """Return the form with the same unitary and all else in R: no term is independent of the state.
-
     If `normal_form` gives the identity little weight, the first Kraus operator of this form may
-    have far more: trajectories without a jump then share their state.
-    """
+    have far more: trajectories without a jump then share their state."""
     return _norm_based(channel.ptm.shape[0], channel.ptm.tobytes())
 
 
@@ -118,11 +114,6 @@ def _process_matrix(channel: Channel) -> _Chi:
     return np.asarray(vectors.conj().T @ channel.choi @ vectors / side)
 
 
-def _split(chi: _Chi, unitary: NDArray[np.complex128] | None) -> NormalForm:
-    """Split a channel into Pauli weights and the Kraus operators of the rest."""
-    return _rest_of(chi, pauli_weights(chi), unitary)
-
-
 def _rest_of(chi: _Chi, weights: _Weights, unitary: NDArray[np.complex128] | None) -> NormalForm:
     """Return the normal form with these Pauli weights."""
     basis = paulis(1 if len(chi) == 4 else 2)
@@ -138,10 +129,8 @@ def _rest_of(chi: _Chi, weights: _Weights, unitary: NDArray[np.complex128] | Non
 
 
 def _factors(matrix: _Chi) -> NDArray[np.complex128]:
-    """Return L with L L^+ = a positive semidefinite matrix, by pivoted Cholesky: [n, rank].
-
-    The first of equal pivots is used, so that rounding does not select the decomposition.
-    """
+    """Return L with L L^+ = a positive semidefinite matrix, by pivoted Cholesky: [n, rank]. The
+    first of equal pivots is used, so that rounding does not select the decomposition."""
     left = matrix.copy()
     columns = []
     for _ in range(len(matrix)):
@@ -202,10 +191,8 @@ def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
 
 def _regular_parts(matrix: _Chi, is_open: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], _Chi]]:
     """Return blocks (indices, positive definite matrix) of the maximization over the open indices.
-
     The problem is to maximize the sum of d >= 0 with matrix - diag(d) >= 0. An index in the support
-    of a null vector has d = 0 too. The other indices have the Schur complement as their matrix.
-    """
+    of a null vector has d = 0 too. The other indices have the Schur complement as their matrix."""
     values, kets = np.linalg.eigh(matrix)
     null = kets[:, values < 10.0 * _ROUNDING]
     is_free = is_open & ((np.abs(null) ** 2).sum(axis=1) < _SUPPORT)
@@ -221,11 +208,8 @@ def _regular_parts(matrix: _Chi, is_open: NDArray[np.bool_]) -> list[tuple[NDArr
 
 
 def _largest_pairs(matrices: _Chi) -> _Weights:
-    """Return the largest d of matrices [k, n, n] with n = 1 or 2.
-
-    The rest (x, y) of the diagonal has x y >= |c|^2 for the off-diagonal c, and the least sum x +
-    y.
-    """
+    """Return the largest d of matrices [k, n, n] with n = 1 or 2. The rest (x, y) of the diagonal
+    has x y >= |c|^2 for the off-diagonal c, and the least sum x + y."""
     diagonal = matrices.diagonal(axis1=1, axis2=2).real
     if matrices.shape[1] == 1:
         return diagonal

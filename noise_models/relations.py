@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, identity, tensor
 from noise_models.custom import channel_size
@@ -50,11 +51,9 @@ def compare(
     second: Document,
     options: tuple[NoiseOptions, NoiseOptions] = (_DEFAULT, _DEFAULT),
 ) -> tuple[Difference, ...]:
-    """Return the differences of the models of two documents, the largest distance first.
-
-    Places are the gates on the qubits that either document names, and each qubit of the smaller
-    device or named (1 us of idle time, preparation, reset and readout). Raises NoiseError.
-    """
+    """Return the differences of the models of two documents, the largest distance first. Places are
+    the gates on the qubits that either document names, and each qubit of the smaller device or
+    named (1 us of idle time, preparation, reset and readout). Raises NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
@@ -142,11 +141,9 @@ def _row(
 
 
 def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
-    """Compose two noise models: at each place the channels of the first model act first.
-
-    Durations, `dt_ns` and the feed-forward latency are those of the first model if it has them.
-    Raises NoiseError for models of different numbers of qubits.
-    """
+    """Compose two noise models: at each place the channels of the first model act first. Durations,
+    `dt_ns` and the feed-forward latency are those of the first model if it has them. Raises
+    NoiseError for models of different numbers of qubits."""
     sizes = {first.num_qubits, second.num_qubits} - {0}
     if len(sizes) > 1:
         raise NoiseError(
@@ -249,9 +246,5 @@ def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]
                 f"readout groups {group.qubits} and {qubits} of two composed models",
                 hint="the groups of both must be equal or have no common qubit",
             )
-    result = np.ones((1, 1))
-    for qubit in qubits:
-        at = min(qubit, len(readout.p01) - 1)
-        p01, p10 = float(readout.p01[at]), float(readout.p10[at])
-        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
-    return result
+    at = np.minimum(qubits, len(readout.p01) - 1)
+    return independent_confusion(np.column_stack([readout.p01[at], readout.p10[at]]))

@@ -60,9 +60,8 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"native_gates[{index}].", each, _NATIVE)
         checks.check_once(f"native_gates[{index}].name", each.name, native)
     if snapshot.all_to_all and snapshot.coupling:
-        raise SnapshotError(
-            "coupling", "pairs on an all-to-all device", hint="leave coupling empty there"
-        )
+        hint = "leave coupling empty there"
+        raise SnapshotError("coupling", "pairs on an all-to-all device", hint=hint)
     _groups(snapshot, "coupling", snapshot.coupling)
     for field in ("qubits", "coordinates"):
         if len(getattr(snapshot, field)) not in (0, snapshot.num_qubits):
@@ -89,33 +88,22 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
-    """Return (field, replacement in a noise model) of each value that a noise model limits.
-
-    These are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error
-    beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate
-    infidelity.
-    """
+    """Return (field, replacement in a noise model) of each value that a noise model limits. These
+    are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error beyond the
+    largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
-            results.append(
-                (
-                    f"qubits[{index}].t2_us",
-                    f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us",
-                )
-            )
+            note = f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us"
+            results.append((f"qubits[{index}].t2_us", note))
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
         if gate.error is not None and gate.error > side / (side + 1):
             place = f"{gate.name} on {list(gate.qubits) or 'all qubits'}"
-            results.append(
-                (
-                    f"gates[{index}].error",
-                    f"{gate.error:g} of {place} marks a gate that does not work; used:"
-                    f" {side / (side + 1):g}, complete depolarization",
-                )
-            )
+            note = f"{gate.error:g} of {place} marks a gate that does not work; used:"
+            note += f" {side / (side + 1):g}, complete depolarization"
+            results.append((f"gates[{index}].error", note))
     return tuple(results)
 
 
@@ -199,9 +187,8 @@ def _date(field: str, value: str) -> None:
     try:
         datetime.fromisoformat(value)
     except ValueError:
-        raise SnapshotError(
-            field, f"{short_repr(value)} is not a date", hint="ISO 8601, as 2025-02-26T06:56:41Z"
-        ) from None
+        hint = "ISO 8601, as 2025-02-26T06:56:41Z"
+        raise SnapshotError(field, f"{short_repr(value)} is not a date", hint=hint) from None
 
 
 # Conversion of calibration snapshots to and from canonical JSON, with strict reading.
@@ -211,10 +198,8 @@ def _date(field: str, value: str) -> None:
 
 
 def dump(snapshot: calibration.CalibrationSnapshot) -> bytes:
-    """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes.
-
-    Raises SnapshotError.
-    """
+    """Check a snapshot and return its canonical JSON: equal snapshots, equal bytes. Raises
+    SnapshotError."""
     check(snapshot)
     return msgspec.json.encode(snapshot, order="deterministic")
 
@@ -227,18 +212,11 @@ def load(data: bytes) -> calibration.CalibrationSnapshot:
 def from_values(values: Any) -> calibration.CalibrationSnapshot:
     """Build a snapshot from parsed JSON: checks types, then ranges. Raises SnapshotError."""
     if not isinstance(values, dict) or values.get("kind") != "snapshot":
-        raise SnapshotError(
-            "kind",
-            "the document is not a calibration snapshot",
-            hint='a snapshot has "kind": "snapshot"; import other formats with'
-            " noise_models.importers",
-        )
+        hint = 'a snapshot has "kind": "snapshot"; import other formats with noise_models.importers'
+        raise SnapshotError("kind", "the document is not a calibration snapshot", hint=hint)
     if values.get("format", calibration.FORMAT) != calibration.FORMAT:
-        raise SnapshotError(
-            "format",
-            f"{short_repr(values['format'])} is not supported",
-            hint=f"this version reads format {calibration.FORMAT}",
-        )
+        hint = f"this version reads format {calibration.FORMAT}"
+        raise SnapshotError("format", f"{short_repr(values['format'])} is not supported", hint=hint)
     result = checks.converted(values, calibration.CalibrationSnapshot)
     check(result)
     return result

@@ -56,16 +56,7 @@ def parse(data: bytes, name: str = "document") -> Any:
     nesting beyond the parser's limit and for more than 64 MiB. `name` is the field that the error
     names.
     """
-    if len(data) > MAX_BYTES:
-        raise SnapshotError(
-            name, f"{len(data)} bytes", hint=f"calibration data has at most {MAX_BYTES} bytes"
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SnapshotError(
-            name, f"byte {error.start} is not UTF-8", hint="save the file as UTF-8"
-        ) from None
+    text = decoded(data, name)
     try:
         result = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, name))
     except json.JSONDecodeError as error:
@@ -85,6 +76,19 @@ def parse(data: bytes, name: str = "document") -> Any:
     if _SURROGATE.search(text):
         _check_texts(result, name)
     return result
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Return the text of a file in UTF-8. Raises SnapshotError for another encoding, or more than
+    64 MiB."""
+    if len(data) > MAX_BYTES:
+        hint = f"calibration data has at most {MAX_BYTES} bytes"
+        raise SnapshotError(name, f"{len(data)} bytes", hint=hint)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        hint = "save the file as UTF-8"
+        raise SnapshotError(name, f"byte {error.start} is not UTF-8", hint=hint) from None
 
 
 def _check_texts(tree: Any, name: str) -> None:
@@ -107,9 +111,8 @@ def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise SnapshotError(
-            name, f"an object has the key {short_repr(twice)} twice", hint="remove one of the two"
-        )
+        hint = "remove one of the two"
+        raise SnapshotError(name, f"an object has the key {short_repr(twice)} twice", hint=hint)
     return result
 
 
@@ -124,10 +127,8 @@ def short_repr(value: object) -> str:
 
 
 def _type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) -> SnapshotError:
-    """Convert an error of msgspec to a SnapshotError with the path of its field.
-
-    `document`: the type that was expected; its fields are in the hint on an unknown one.
-    """
+    """Convert an error of msgspec to a SnapshotError with the path of its field. `document`: the
+    type that was expected; its fields are in the hint on an unknown one."""
     text = str(error)
     at = _AT.search(text)
     field = at.group(1) if at else ""

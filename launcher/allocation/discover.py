@@ -36,9 +36,8 @@ def read(environ: Mapping[str, str]) -> Allocation:
         check_host_name(line.strip(), "PBS_NODEFILE", path) for line in text.splitlines() if line
     ]
     if not names:
-        raise AllocationError(
-            f"PBS_NODEFILE = {path!r} names no host", hint=hostlist.NAME_THE_NODES
-        )
+        hint = hostlist.NAME_THE_NODES
+        raise AllocationError(f"PBS_NODEFILE = {path!r} names no host", hint=hint)
     tasks = Counter(names)
     cores = _number(environ, "NCPUS") or _number(environ, "PBS_NUM_PPN")
     if len(set(tasks.values())) > 1:
@@ -51,9 +50,8 @@ def _number(environ: Mapping[str, str], variable: str) -> int:
     text = environ.get(variable) or "0"
     cores = hostlist.parse_uint(text, hostlist.MAX_SLOTS)
     if cores is None:
-        raise AllocationError(
-            f"{variable} = {text[:80]!r} is not a number of cores", hint=hostlist.NAME_THE_NODES
-        )
+        hint = hostlist.NAME_THE_NODES
+        raise AllocationError(f"{variable} = {text[:80]!r} is not a number of cores", hint=hint)
     return cores
 
 

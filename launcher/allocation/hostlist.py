@@ -26,10 +26,8 @@ _COMMA = re.compile(r",(?![^\[]*\])")  # one that is not inside brackets
 
 
 def expand_hosts(text: str, variable: str) -> list[str]:
-    """Expand a host list, in its order; `variable` is where the list was read.
-
-    Raises AllocationError.
-    """
+    """Expand a host list, in its order; `variable` is where the list was read. Raises
+    AllocationError."""
     names: list[str] = []
     for item in _COMMA.split(text.strip()):
         for name in _expand_item(item.strip(), variable, text):
@@ -40,10 +38,8 @@ def expand_hosts(text: str, variable: str) -> list[str]:
 
 
 def expand_counts(text: str, variable: str, hosts: int) -> list[int]:
-    """Expand a list of counts, one for each of `hosts` hosts.
-
-    Raises AllocationError if there are more or fewer.
-    """
+    """Expand a list of counts, one for each of `hosts` hosts. Raises AllocationError if there are
+    more or fewer."""
     counts: list[int] = []
     for item in text.strip().split(","):
         match = _COUNT.match(item.strip())
@@ -64,10 +60,8 @@ def parse_uint(text: str, max_value: int = 2**60) -> int | None:
 
 
 def check_host_name(name: str, variable: str, text: str) -> str:
-    """Return `name` if it is a host name: no option of a program and no syntax of a shell.
-
-    Raises AllocationError.
-    """
+    """Return `name` if it is a host name: no option of a program and no syntax of a shell. Raises
+    AllocationError."""
     if not _NAME.match(name):
         raise _invalid(variable, text, f"{name[:80]!r} is not the name of a host")
     return name
@@ -132,7 +126,7 @@ _KEYS = ("slots", "max_slots", "max-slots")
 def parse_hosts_option(text: str) -> Allocation:
     """Parse `--hosts`; a host named twice has the slots of both. Raises AllocationError."""
     slots: dict[str, int] = {}
-    for item in _split_items(text):
+    for item in _COMMA.split(text):
         names, colon, count = item.strip().rpartition(":")
         if not colon:
             names, count = item.strip(), "0"
@@ -186,18 +180,6 @@ def _entry(fields: list[str], location: str) -> tuple[str, int]:
     if number is None or (separator and not number):
         raise AllocationError(f"{location}: {count[:80]!r} is not a number of slots", _FILE_HINT)
     return name, number
-
-
-def _split_items(text: str) -> list[str]:
-    """Split at commas outside brackets."""
-    items, depth = [""], 0
-    for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and not depth:
-            items.append("")
-        else:
-            items[-1] += letter
-    return items
 
 
 def _nodes(slots: Mapping[str, int]) -> tuple[Node, ...]:

@@ -237,9 +237,8 @@ def _size(environ: Mapping[str, str], variable: str) -> int:
     text = environ.get(variable) or "0"
     match = _SIZE.match(text)
     if not match:
-        raise AllocationError(
-            f"{variable} = {text[:80]!r} is not an amount of memory", hint="set --memory-per-slot"
-        )
+        hint = "set --memory-per-slot"
+        raise AllocationError(f"{variable} = {text[:80]!r} is not an amount of memory", hint=hint)
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -274,10 +273,8 @@ def _add_facts(node: Node, facts: NodeFacts | None) -> Node:
 
 
 def _end_s(environ: Mapping[str, str], job: JobFacts) -> float:
-    """Return the end of the job as Unix time; 0: unknown.
-
-    scontrol's time is preferred: the variable is set when the job begins, and the end may change.
-    """
+    """Return the end of the job as Unix time; 0: unknown. scontrol's time is preferred: the
+    variable is set when the job begins, and the end may change."""
     ends = [end_s for text in job.ends if (end_s := _unix_time_s(text))]
     text = environ.get("SLURM_JOB_END_TIME", "")
     return min(ends) if ends else float(hostlist.parse_uint(text) or 0)

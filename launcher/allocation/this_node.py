@@ -170,10 +170,8 @@ def _listed_gpus(folder: Path) -> tuple[Gpu, ...]:
 
 
 def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
-    """Return the UUIDs that a value of CUDA_VISIBLE_DEVICES names, in its order. Pure.
-
-    Like CUDA, end at the first name that no device has.
-    """
+    """Return the UUIDs that a value of CUDA_VISIBLE_DEVICES names, in its order. Pure. Like CUDA,
+    end at the first name that no device has."""
     if visible is None:
         return tuple(uuids)
     chosen: list[str] = []

@@ -61,7 +61,7 @@ class Helper:
                     return
                 *lines, partial = (partial + data).split(b"\n")
                 for line in lines:
-                    self._execute(helper_process.decode_request(line))
+                    self._execute(helper_process.decode(helper_process.HelperRequest, line))
             else:
                 checks += 1
                 if checks * CONNECTION_CHECK_S >= QUERY_S:
@@ -89,17 +89,15 @@ class Helper:
         self._send(HelperResponse(kind, key=key, namespace=namespace, code=code, message=message))
 
     def _send(self, response: HelperResponse) -> None:
-        data = helper_process.encode_response(response)
+        data = helper_process.encode(response)
         with self._write_lock:
             while data:
                 data = data[os.write(self._out, data) :]
 
 
 def _read_uri(file: Path) -> str:
-    """Wait for the first line of the file. Raises SystemExit if stdin ends before.
-
-    The file is written with one write, but not renamed into place.
-    """
+    """Wait for the first line of the file. Raises SystemExit if stdin ends before. The file is
+    written with one write, but not renamed into place."""
     while True:
         text = file.read_text() if file.exists() else ""
         if "\n" in text:

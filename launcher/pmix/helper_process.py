@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 # Messages between the launcher and its PMIx helper: one JSON object a line.
 
 
 @dataclass(frozen=True, slots=True)
 class HelperRequest:
-    """Request to the helper.
-
-    `operation`: spawn, add_nodes (both get a response under their key), kill or query.
-    """
+    """Request to the helper. `operation`: spawn, add_nodes (both get a response under their key),
+    kill or query."""
 
     operation: str
     key: int = 0
@@ -32,11 +30,8 @@ class HelperRequest:
 
 @dataclass(frozen=True, slots=True)
 class HelperResponse:
-    """Response or event from the helper.
-
-    `kind`: ready; spawned, failed or not_sent (no DVM was connected) under the request's key;
-    ended; listed; lost.
-    """
+    """Response or event from the helper. `kind`: ready; spawned, failed or not_sent (no DVM was
+    connected) under the request's key; ended; listed; lost."""
 
     kind: str
     key: int = 0
@@ -46,30 +41,20 @@ class HelperResponse:
     namespaces: tuple[str, ...] = ()
 
 
-def encode_request(request: HelperRequest) -> bytes:
-    return json.dumps(asdict(request)).encode() + b"\n"
+_Message = TypeVar("_Message", HelperRequest, HelperResponse)
 
 
-def decode_request(line: bytes) -> HelperRequest:
-    return HelperRequest(**_with_tuples(json.loads(line)))
+def encode(message: HelperRequest | HelperResponse) -> bytes:
+    return json.dumps(asdict(message)).encode() + b"\n"
 
 
-def encode_response(response: HelperResponse) -> bytes:
-    return json.dumps(asdict(response)).encode() + b"\n"
-
-
-def decode_response(line: bytes) -> HelperResponse:
-    """Decode a line. Raises ValueError or TypeError if the helper did not write it."""
+def decode(kind: type[_Message], line: bytes) -> _Message:
+    """Decode a line. Raises ValueError or TypeError if it has no message of this kind."""
     values = json.loads(line)
     if not isinstance(values, dict):
         raise TypeError(f"no object: {line[:80]!r}")
-    return HelperResponse(**_with_tuples(values))
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-    }
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return kind(**{**values, **lists})
 
 
 _READ_BYTES = 1 << 16
@@ -88,11 +73,8 @@ class HelperProcess:
         *,
         network_of: int = 0,
     ) -> None:
-        """Start the helper.
-
-        `network_of`: process in whose network namespace the DVM listens; 0: the namespace of this
-        process.
-        """
+        """Start the helper. `network_of`: process in whose network namespace the DVM listens; 0:
+        the namespace of this process."""
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
         self._process = subprocess.Popen(
             [*argv, *map(str, libraries)],
@@ -117,7 +99,7 @@ class HelperProcess:
         return self._process.pid
 
     def send(self, request: HelperRequest) -> None:
-        self._unsent += encode_request(request)
+        self._unsent += encode(request)
         self._flush()
 
     def responses(self) -> list[HelperResponse]:
@@ -129,7 +111,7 @@ class HelperProcess:
                 data += chunk
             self.ended = True
         *lines, self._partial = data.split(b"\n")
-        return [decode_response(line) for line in lines]
+        return [decode(HelperResponse, line) for line in lines]
 
     def close(self) -> None:
         self._process.kill()

@@ -158,11 +158,9 @@ class PmixError(Exception):
 
 
 class Tool:
-    """One connection to a DVM; a process can have one.
-
-    `on_spawned(key, code, namespace, message)`, `on_ended(namespace, code, message)` and
-    `on_listed(namespaces)` are called on the library's thread and must not raise.
-    """
+    """One connection to a DVM; a process can have one. `on_spawned(key, code, namespace, message)`,
+    `on_ended(namespace, code, message)` and `on_listed(namespaces)` are called on the library's
+    thread and must not raise."""
 
     def __init__(
         self,
@@ -232,10 +230,8 @@ class Tool:
         self._spawn(key, ["/bin/sh", "-c", "sleep 0.1"], [], "/", 1, MAP_ANYWHERE, added)
 
     def kill(self, namespace: str) -> None:
-        """Send SIGTERM to every rank of a job, and SIGKILL a second later.
-
-        Other signals cannot be sent: PRTE delivers them to the ranks of all jobs.
-        """
+        """Send SIGTERM to every rank of a job, and SIGKILL a second later. Other signals cannot be
+        sent: PRTE delivers them to the ranks of all jobs."""
         target = Proc()
         target.nspace, target.rank = namespace.encode(), RANK_WILDCARD
         directive = info_array([("pmix.jctrl.kill", BOOL, True)])

@@ -40,10 +40,8 @@ class _Child:
 
 
 class SubprocessLauncher:
-    """Base class of launchers whose workers are child processes; subclasses add `start`.
-
-    Each child has a worker's name and start; several may run under one name.
-    """
+    """Base class of launchers whose workers are child processes; subclasses add `start`. Each child
+    has a worker's name and start; several may run under one name."""
 
     exposure = ""
 
@@ -60,10 +58,8 @@ class SubprocessLauncher:
         translate_exit: ExitTranslator | None = None,
     ) -> int:
         """Start `argv` (by default the command's own) for the command's worker; return its pid.
-
         `own_process_group`: the child leads a process group, and `kill` ends all its descendants.
-        Raises LaunchError.
-        """
+        Raises LaunchError."""
         argv = argv or command.argv
         try:
             log = os.open(command.log, _LOG_FLAGS, 0o600)
@@ -83,7 +79,7 @@ class SubprocessLauncher:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
-        translate = translate_exit or _identity_translation
+        translate = translate_exit or (lambda code: (code, describe_exit(code), False))
         self._children.append(
             _Child(command.name, command.start, process, own_process_group, translate)
         )
@@ -147,10 +143,6 @@ def describe_exit(code: int) -> str:
         return f"signal {-code}"
 
 
-def _identity_translation(code: int) -> tuple[int, str, bool]:
-    return code, describe_exit(code), False
-
-
 def _kill(child: _Child) -> None:
     if child.process.poll() is not None:
         return
@@ -179,10 +171,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
-    """Run a program without input; return its exit code and its output, with that on stderr.
-
-    Raises OSError if it cannot be started, subprocess.TimeoutExpired.
-    """
+    """Run a program without input; return its exit code and its output, with that on stderr. Raises
+    OSError if it cannot be started, subprocess.TimeoutExpired."""
     done = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
@@ -206,10 +196,8 @@ _SSH_FAILED = 255  # ssh(1): the connection failed or was cut
 
 
 class LocalLauncher(SubprocessLauncher):
-    """Implementation of launcher.base.Launcher with plain subprocesses of one rank each.
-
-    `agent`: the user's program for other nodes, as for `launcher.process.agent`.
-    """
+    """Implementation of launcher.base.Launcher with plain subprocesses of one rank each. `agent`:
+    the user's program for other nodes, as for `launcher.process.agent`."""
 
     name = "local"
     max_ranks = 1
@@ -228,13 +216,9 @@ class LocalLauncher(SubprocessLauncher):
         if not node or is_this_node(node):
             return self._spawn(command)
         remote = remote_command(node, (remote_shell_line(command),), os.environ, self._agent)
-        return self._spawn(
-            command,
-            die_with_parent.command_line(os.getpid(), remote),
-            os.environ,
-            own_process_group=True,
-            translate_exit=partial(_translate_agent_exit, node),
-        )
+        argv = die_with_parent.command_line(os.getpid(), remote)
+        end = partial(_translate_agent_exit, node)
+        return self._spawn(command, argv, os.environ, own_process_group=True, translate_exit=end)
 
 
 def remote_shell_line(command: Command) -> str:

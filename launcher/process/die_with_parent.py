@@ -34,11 +34,8 @@ def command_line(parent_pid: int, argv: Sequence[str], *, isolated: bool = False
 
 
 def main(argv: list[str]) -> None:
-    """Replace this process by the program.
-
-    Raises SystemExit with a message if the parent has ended, the program is missing, or a requested
-    network namespace is refused.
-    """
+    """Replace this process by the program. Raises SystemExit with a message if the parent has
+    ended, the program is missing, or a requested network namespace is refused."""
     parent, *options = argv[: argv.index("--")] if "--" in argv else [""]
     program = argv[len(options) + 2 :]
     if not parent or not program or options not in ([], [ISOLATED]):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.allocation.this_node import is_this_node
-from launcher.process import die_with_parent
+from launcher.process import children, die_with_parent
 
 CHECK_TIMEOUT_S = 10.0
 PSEC = "PMIX_MCA_psec"  # the components that authenticate a client
@@ -32,20 +32,12 @@ def unavailable_reason() -> str:
     """Return why this machine allows no network namespace, "" if it does. Tested once per
     process."""
     try:
-        done = subprocess.run(
-            die_with_parent.command_line(os.getpid(), ["true"], isolated=True),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=CHECK_TIMEOUT_S,
-            check=False,
-        )
+        argv = die_with_parent.command_line(os.getpid(), ["true"], isolated=True)
+        code, output = children.run(argv, os.environ, CHECK_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit {done.returncode}"
+    lines = output.strip().splitlines()
+    return "" if code == 0 else lines[-1] if lines else f"exit {code}"
 
 
 def can_isolate(hosts: Iterable[str]) -> bool:
@@ -55,9 +47,7 @@ def can_isolate(hosts: Iterable[str]) -> bool:
 
 def join(pid: int) -> None:
     """Move this process, which must have one thread, to the network namespace of another process.
-
-    Both must belong to the same user. Raises OSError.
-    """
+    Both must belong to the same user. Raises OSError."""
     own, other = Path("/proc/self/ns"), Path(f"/proc/{pid}/ns")
     for kind in ("user", "net"):  # the user namespace gives the right to enter the other one
         if (own / kind).stat().st_ino != (other / kind).stat().st_ino:

@@ -160,10 +160,8 @@ class Dvm:
     def __init__(
         self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, now: float
     ) -> None:
-        """Start prte and the helper.
-
-        `folder` is created, and deleted by `remove`: on a local disk, with a short path.
-        """
+        """Start prte and the helper. `folder` is created, and deleted by `remove`: on a local disk,
+        with a short path."""
         self.nodes = tuple(nodes)
         self.state = DvmState.STARTING
         self.lost_reason = ""
@@ -205,15 +203,11 @@ class Dvm:
         """True if so many spawns are pending that further ones should wait."""
         return len(self._pending) >= MAX_PENDING
 
-    # --- requests --------------------------------------------------------------------------------
-
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
     ) -> None:
-        """Start a job with rank k on hosts[k].
-
-        The response `spawned`, `failed` or `not_sent` has this key.
-        """
+        """Start a job with rank k on hosts[k]. The response `spawned`, `failed` or `not_sent` has
+        this key."""
         self._pending[key] = now + RESPONSE_TIMEOUT_S
         self._helper.send(
             HelperRequest("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts))
@@ -233,8 +227,6 @@ class Dvm:
         """End a job; `ended` follows."""
         self._helper.send(HelperRequest("kill", namespace=namespace))
 
-    # --- state -----------------------------------------------------------------------------------
-
     def step(self, now: float) -> list[HelperResponse]:
         """Poll prte and the helper; return responses `spawned`, `failed`, `not_sent`, `ended`."""
         if self.state is DvmState.LOST:
@@ -242,7 +234,8 @@ class Dvm:
         responses = self._read(now)
         code = self._prte.poll()
         if code is not None:
-            self._lose(f"prte ended ({_describe_exit(code)}){self._failure_summary()}")
+            end = f"exit {code}" if code >= 0 else f"signal {-code}"
+            self._lose(f"prte ended ({end}){self._failure_summary()}")
             return responses
         responses += self._check_helper(now)
         if self.state is DvmState.STARTING:
@@ -252,8 +245,7 @@ class Dvm:
     def close(self) -> None:
         """Send SIGTERM to prte; `has_ended` returns True when it has ended."""
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.terminate()
+        self._prte.terminate()
 
     def has_ended(self) -> bool:
         return self._prte.poll() is not None
@@ -261,8 +253,7 @@ class Dvm:
     def remove(self) -> None:
         """Kill prte and delete its folder."""
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.kill()
+        self._prte.kill()
         with suppress(subprocess.TimeoutExpired):  # a process that hangs in the kernel
             self._prte.wait(END_TIMEOUT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -311,10 +302,8 @@ class Dvm:
         return []
 
     def _restart_helper(self, now: float, reason: str) -> list[HelperResponse]:
-        """Restart the helper and fail its pending requests.
-
-        A job that starts for one of them all the same appears in a list of jobs, and is ended.
-        """
+        """Restart the helper and fail its pending requests. A job that starts for one of them all
+        the same appears in a list of jobs, and is ended."""
         message = f"the PMIx helper {reason}"
         given_up = [HelperResponse("failed", key=key, message=message) for key in self._pending]
         self._pending.clear()
@@ -331,10 +320,7 @@ class Dvm:
     def _lose(self, reason: str) -> None:
         self.state, self.lost_reason = DvmState.LOST, reason
         self._helper.close()
-        if self._prte.poll() is None:
-            self._prte.kill()
-
-    # --- processes -------------------------------------------------------------------------------
+        self._prte.kill()
 
     def _start_prte(self) -> subprocess.Popen[bytes]:
         argv = [str(self._settings.prte.program), "--report-uri", str(self._uri)]
@@ -369,11 +355,8 @@ class Dvm:
         }
 
     def _agent(self) -> str:
-        """Return the agent's command.
-
-        PRTE splits it at blanks and colons: a command that has such characters is put into a script
-        on PATH.
-        """
+        """Return the agent's command. PRTE splits it at blanks and colons: a command that has such
+        characters is put into a script on PATH."""
         file = self._folder / "agent"
         agent.write_settings(file, self._settings.agent, self._settings.environ)
         argv = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]
@@ -390,15 +373,10 @@ class Dvm:
     def _start_helper(self, now: float) -> HelperProcess:
         self._helper_deadline = now + HELPER_TIMEOUT_S
         prte = self._settings.prte
+        libraries = [*prte.preload, prte.library]
+        pid = self._prte.pid if self._settings.isolated else 0
         with self._log.open("ab") as log:
-            libraries = [*prte.preload, prte.library]
-            return HelperProcess(
-                self._uri,
-                libraries,
-                self._environ,
-                log.fileno(),
-                network_of=self._prte.pid if self._settings.isolated else 0,
-            )
+            return HelperProcess(self._uri, libraries, self._environ, log.fileno(), network_of=pid)
 
     def _read_log(self) -> str:
         """Return the output of prte, its daemons and the agent so far."""
@@ -413,7 +391,3 @@ class Dvm:
 
 def _host(node: Node) -> str:
     return f"{node.name}:{max(1, node.slots)}"
-
-
-def _describe_exit(code: int) -> str:
-    return f"exit {code}" if code >= 0 else f"signal {-code}"

@@ -192,8 +192,6 @@ class DvmSupervisor:
             self.dvm.remove()
             self.dvm = None
 
-    # --- the DVM ---------------------------------------------------------------------------------
-
     def _start_dvm(self, now: float) -> str:
         """Start a DVM on the reachable nodes, when it is due; return why there can be none, or
         ""."""
@@ -242,8 +240,6 @@ class DvmSupervisor:
         self._start_probe([name for name in self.nodes if name not in self.lost_nodes], now)
         return self._last_failure
 
-    # --- the nodes -------------------------------------------------------------------------------
-
     def _start_probe(self, names: Sequence[str], now: float) -> None:
         if self._probe is not None:
             self._probe.close()
@@ -265,17 +261,14 @@ class DvmSupervisor:
         self._next_probe = now + NODE_PROBE_INTERVAL_S
         for name, reason in probe.unreachable.items():
             if name not in self.lost_nodes:
-                self._lose_node(name, reason)
+                self.lost_nodes[name] = reason
+                self.events.append(LauncherEvent("node.lost", name, reason))
         back = [name for name in probe.reachable if name in self.lost_nodes]
         for name in back:
             if self.up:
                 self._add_node(self.nodes[name], now)
             elif self.dvm is None:
                 self._restore_node(name)
-
-    def _lose_node(self, name: str, reason: str) -> None:
-        self.lost_nodes[name] = reason
-        self.events.append(LauncherEvent("node.lost", name, reason))
 
     def _restore_node(self, name: str) -> None:
         del self.lost_nodes[name]
@@ -310,12 +303,9 @@ class DvmSupervisor:
         return others
 
     def _test_node(self, node: Node, now: float) -> None:
-        """Run a job on the node, to find out whether it was added.
-
-        If all slots of the other nodes are taken, PRTE places the job that adds a node on that node
-        itself, and reports a failure although the node was added. A DVM ends if it is requested
-        twice to add a node.
-        """
+        """Run a job on the node, to find out whether it was added. If all slots of the other nodes
+        are taken, PRTE places the job that adds a node on that node itself, and reports a failure
+        although the node was added. A DVM ends if it is requested twice to add a node."""
         assert self.dvm is not None
         self._tested.add(node.name)
         key = self._own_key(node)

@@ -37,10 +37,8 @@ class Prte:
     version: str  # "3.0.14"
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Return `base` with the variables that programs of this PRTE and their ranks need.
-
-        MCA parameters in `base` stay.
-        """
+        """Return `base` with the variables that programs of this PRTE and their ranks need. MCA
+        parameters in `base` stay."""
         kept = {
             key: value
             for key, value in base.items()
@@ -53,12 +51,9 @@ class Prte:
         return {**added, **kept}
 
     def transport(self, *, remote: bool) -> dict[str, str]:
-        """Return the settings of the ranks' transport.
-
-        On one node they exchange through shared memory and listen on no port. Between nodes
-        (`remote`) a site's own MPI knows its network; the wheel's MPI_Init would try transports of
-        clusters for a second.
-        """
+        """Return the settings of the ranks' transport. On one node they exchange through shared
+        memory and listen on no port. Between nodes (`remote`) a site's own MPI knows its network;
+        the wheel's MPI_Init would try transports of clusters for a second."""
         if not remote:
             return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm"}
         if self.prefix is None:
@@ -67,10 +62,8 @@ class Prte:
 
 
 def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> Prte | str:
-    """Return the PRTE to use on this machine, or the reason why there is none.
-
-    `prefix`: prefix of this interpreter's environment.
-    """
+    """Return the PRTE to use on this machine, or the reason why there is none. `prefix`: prefix of
+    this interpreter's environment."""
     wheel = _from_wheel(Path(prefix))
     return wheel if wheel is not None else _from_site(environ)
 

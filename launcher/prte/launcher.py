@@ -159,8 +159,6 @@ class PrteLauncher:
         self._jobs.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # --- starting --------------------------------------------------------------------------------
-
     def _place(self, command: Command) -> tuple[DvmSupervisor, tuple[str, ...]]:
         """Return the supervisor of a command's shares, and the node of each of its ranks."""
         if not command.shares:
@@ -199,14 +197,14 @@ class PrteLauncher:
                 if dvm.saturated:
                     continue
                 job.requested = True
-                dvm.spawn(key, _wrapper_argv(job.command), self._environ(job), job.hosts, now)
+                log, cwd = str(job.command.log), str(job.command.cwd)
+                argv = ["/bin/sh", "-c", _WRAPPER, log, cwd, *job.command.argv]
+                dvm.spawn(key, argv, self._environ(job), job.hosts, now)
 
     def _environ(self, job: _Job) -> list[str]:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
         transport = self._prte.transport(remote=len(set(job.hosts)) > 1)
         return [f"{key}={value}" for key, value in self._prte.environ(transport | environ).items()]
-
-    # --- state -----------------------------------------------------------------------------------
 
     def _step(self, now: float) -> None:
         for supervisor in self._supervisors:
@@ -303,8 +301,3 @@ def _check(command: Command, hosts: Sequence[str]) -> None:
     path = dict(command.environ).get("PATH", os.defpath)
     if shutil.which(command.argv[0], path=path) is None:
         raise LaunchError(f"cannot start {command.argv[0]}: no such program")
-
-
-def _wrapper_argv(command: Command) -> list[str]:
-    shell = ["/bin/sh", "-c", _WRAPPER, str(command.log), str(command.cwd)]
-    return [*shell, *command.argv]

@@ -66,11 +66,9 @@ class IdleEntry(RelaxationTimes, frozen=True):
 
 
 class ReadoutEntry(_Entry, frozen=True):
-    """Readout error of single qubits, or of qubits that are read together.
-
-    `confusion`: [2^k][2^k], row read, column true; it replaces p01 and p10. `qubits=()`: one entry
-    for all qubits without an entry of their own.
-    """
+    """Readout error of single qubits, or of qubits that are read together. `confusion`: [2^k][2^k],
+    row read, column true; it replaces p01 and p10. `qubits=()`: one entry for all qubits without an
+    entry of their own."""
 
     qubits: tuple[int, ...] = ()
     p01: float = 0.0  # probability that |0> is read as 1
@@ -141,10 +139,8 @@ def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> c
     else:
         built = channel.from_kraus([matrix(each) for each in entry.kraus])
     if built.num_qubits != num_qubits:
-        raise NoiseError(
-            f"{fields[0]} of {built.num_qubits} qubits for {num_qubits}",
-            hint="name the operands or qubits that the channel acts on",
-        )
+        hint = "name the operands or qubits that the channel acts on"
+        raise NoiseError(f"{fields[0]} of {built.num_qubits} qubits for {num_qubits}", hint=hint)
     return built
 
 
@@ -183,18 +179,15 @@ def _pauli_mixture(probabilities: dict[str, float]) -> channel.Channel:
     weights = np.zeros(4 ** min(size, 3))
     for name, probability in probabilities.items():
         if len(name) != size or size not in (1, 2) or any(each not in letters for each in name):
-            raise NoiseError(
-                f"Pauli {name[:20]!r}", hint="names of one length: X on one qubit, XI on two"
-            )
+            hint = "names of one length: X on one qubit, XI on two"
+            raise NoiseError(f"Pauli {name[:20]!r}", hint=hint)
         # The last letter acts on the first qubit, the low base-4 digit.
         weights[sum(letters.index(each) * 4**k for k, each in enumerate(reversed(name)))] = (
             probability
         )
     if not (weights >= 0.0).all() or abs(weights.sum() - 1.0) > _SUM_TOLERANCE:
-        raise NoiseError(
-            f"Pauli probabilities of sum {weights.sum():.12g}",
-            hint="probabilities >= 0 whose sum is 1, that of I included",
-        )
+        hint = "probabilities >= 0 whose sum is 1, that of I included"
+        raise NoiseError(f"Pauli probabilities of sum {weights.sum():.12g}", hint=hint)
     return channel.from_paulis(weights / weights.sum())
 
 
@@ -241,11 +234,8 @@ def check(model: CustomModel) -> None:
 
 def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
     if entry.gate == "measure":
-        raise SnapshotError(
-            f"{field}.gate",
-            "a channel at a measurement",
-            hint="give the error of a measurement in `readout`",
-        )
+        hint = "give the error of a measurement in `readout`"
+        raise SnapshotError(f"{field}.gate", "a channel at a measurement", hint=hint)
     checks.check_qubits(f"{field}.device_qubits", entry.device_qubits, num_qubits)
     checks.check_qubits(f"{field}.operands", entry.operands, len(entry.qubits))
     if entry.operands and entry.device_qubits:
@@ -258,10 +248,8 @@ def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
         if size == 0 or len(acts) > 2:
             size = len(acts) or 1
         if size > 2 or (acts and len(acts) != size):
-            raise NoiseError(
-                f"a channel of {size} qubits on {len(acts)}",
-                hint="a channel acts on 1 or 2 qubits; choose them with operands",
-            )
+            hint = "a channel acts on 1 or 2 qubits; choose them with operands"
+            raise NoiseError(f"a channel of {size} qubits on {len(acts)}", hint=hint)
         entry_channel(entry, size, 0.0)
     except NoiseError as error:
         raise SnapshotError(field, error.message, hint=error.hint) from None

@@ -73,9 +73,8 @@ def from_aer(values: Any) -> custom.CustomModel:
             elif each.type == "roerror":
                 readout += _readout(each, field)
             else:
-                raise SnapshotError(
-                    f"{field}.type", strict_json.short_repr(each.type), hint="qerror"
-                )
+                hint = "qerror"
+                raise SnapshotError(f"{field}.type", strict_json.short_repr(each.type), hint=hint)
         except NoiseError as problem:
             if isinstance(problem, SnapshotError):
                 raise
@@ -95,15 +94,13 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
     """Return the channel entries of a mixture of circuits."""
     weights = [_probability(each, f"{field}.probabilities") for each in error.probabilities]
     if len(weights) != len(error.instructions) or abs(sum(weights) - 1.0) > 1e-9:
-        raise SnapshotError(
-            f"{field}.probabilities", f"a sum of {sum(weights)}", hint="one for each circuit, sum 1"
-        )
+        hint = "one for each circuit, sum 1"
+        raise SnapshotError(f"{field}.probabilities", f"a sum of {sum(weights)}", hint=hint)
     named = [max(each.qubits, default=0) for circuit in error.instructions for each in circuit]
     size = max(named, default=0) + 1
     if size > 2:
-        raise SnapshotError(
-            field, f"an error of {size} qubits", hint="channels act on 1 or 2 qubits"
-        )
+        hint = "channels act on 1 or 2 qubits"
+        raise SnapshotError(field, f"an error of {size} qubits", hint=hint)
     total = np.zeros((4**size, 4**size))
     for k, (weight, circuit) in enumerate(zip(weights, error.instructions, strict=True)):
         built = identity(size)
@@ -138,11 +135,8 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
         return from_unitary(_array(params[0], field))
     if name == "kraus" and params:
         return from_kraus([_array(each, field) for each in params])
-    raise SnapshotError(
-        f"{field}.name",
-        strict_json.short_repr(name),
-        hint=f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}",
-    )
+    hint = f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}"
+    raise SnapshotError(f"{field}.name", strict_json.short_repr(name), hint=hint)
 
 
 def _pauli(name: str, field: str) -> Channel:
@@ -165,9 +159,8 @@ def _embedded(channel: Channel, instruction: _Instruction, size: int, field: str
     """Extend a channel of some qubits to all qubits of the error."""
     qubits = instruction.qubits
     if len(qubits) != channel.num_qubits or len(set(qubits)) != len(qubits) or min(qubits) < 0:
-        raise SnapshotError(
-            f"{field}.qubits", str(qubits)[:60], hint=f"{channel.num_qubits} different qubits"
-        )
+        hint = f"{channel.num_qubits} different qubits"
+        raise SnapshotError(f"{field}.qubits", str(qubits)[:60], hint=hint)
     if channel.num_qubits == size:
         return channel if qubits[0] == 0 else channel.reversed()
     return tensor(channel, identity(1)) if qubits[0] == 0 else tensor(identity(1), channel)

@@ -46,15 +46,7 @@ class Importer(Protocol):
 REGISTRY: dict[str, Importer] = {
     importer.NAME: importer
     for importer in (
-        native,
-        qiskit_target,
-        qhw,
-        ibm_properties,
-        cunqa,
-        braket,
-        iqm,
-        qdmi,
-        trapped_ion,
+        *(native, qiskit_target, qhw, ibm_properties, cunqa, braket, iqm, qdmi, trapped_ion),
         ibm_csv,
     )
 }
@@ -69,9 +61,8 @@ def import_snapshot(
     name that the files give. Raises SnapshotError, which names the field.
     """
     if source_format not in REGISTRY and source_format != "auto":
-        raise SnapshotError(
-            "format", f"{source_format!r} is unknown", hint=f"known: auto, {', '.join(REGISTRY)}"
-        )
+        hint = f"known: auto, {', '.join(REGISTRY)}"
+        raise SnapshotError("format", f"{source_format!r} is unknown", hint=hint)
     source = parse(files)
     if source_format != "auto":
         return REGISTRY[source_format].read(source, name)
@@ -84,8 +75,5 @@ def import_snapshot(
             "a noise model without a device, not calibration data",
             hint="give it as the noise of a task: noise= or --noise",
         )
-    raise SnapshotError(
-        ", ".join(files),
-        "of no known format",
-        hint=f"name it with source_format= or --format; known: {', '.join(REGISTRY)}",
-    )
+    hint = f"name it with source_format= or --format; known: {', '.join(REGISTRY)}"
+    raise SnapshotError(", ".join(files), "of no known format", hint=hint)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import SHAPES, ImportReport, Source, key_text, qiskit_name
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError
 
 NAME = "braket"
@@ -25,7 +23,7 @@ _RANK = {  # of one-qubit gate fidelities: simultaneous benchmarking is closer t
 _READOUT = {"READOUT_ERROR_0_TO_1": "p01", "READOUT_ERROR_1_TO_0": "p10"}
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document, or its section `standardized`, has oneQubitProperties."""
     return any(_section(value) is not None for _, value in source.objects())
 
@@ -38,18 +36,16 @@ def _section(document: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Convert the properties to a snapshot. Raises SnapshotError.
-
-    Qubit numbers are kept: a number that is not listed has no calibration data.
-    """
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
+    """Convert the properties to a snapshot. Raises SnapshotError. Qubit numbers are kept: a number
+    that is not listed has no calibration data."""
     document = source.only_object("device properties are one JSON file")
     section = _section(document)
     if section is None:
         raise SnapshotError("oneQubitProperties", "missing")
     ones = reading.mapping(section["oneQubitProperties"], "oneQubitProperties")
     index_of = {
-        key: reading.qubit_index(key, f"oneQubitProperties.{key_text(key)}") for key in ones
+        key: reading.qubit_index(key, f"oneQubitProperties.{reading.key_text(key)}") for key in ones
     }
     paradigm = reading.mapping(document.get("paradigm", {}), "paradigm")
     count = max(index_of.values(), default=-1) + 1
@@ -60,9 +56,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
     builder.copy(section.get("updatedAt"), "calibrated", "updatedAt")
     natives = _natives(paradigm)
-    single = [gate for gate in natives if SHAPES.get(gate, (0,))[0] == 1]
+    single = [gate for gate in natives if reading.SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
-        at = f"oneQubitProperties.{key_text(key)}"
+        at = f"oneQubitProperties.{reading.key_text(key)}"
         _qubit(builder, index_of[key], at, reading.mapping(entry, at), single)
     _pairs(builder, section)
     _apply_device_values(builder, section)
@@ -79,24 +75,16 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     return builder.finish(name, source.digest)
 
 
+_DURATION_1Q, _DURATION_2Q = "singleQubitGateDuration", "twoQubitGateDuration"
 _KNOWN = {
-    "braketSchemaHeader",
-    "oneQubitProperties",
-    "twoQubitProperties",
-    "updatedAt",
-    "T1",
-    "T2",
-    "readoutFidelity",
-    "readoutDuration",
-    "singleQubitGateDuration",
-    "twoQubitGateDuration",
-    "twoQubitGateFidelity",
+    *("braketSchemaHeader", "oneQubitProperties", "twoQubitProperties", "updatedAt", "T1", "T2"),
+    *("readoutFidelity", "readoutDuration", _DURATION_1Q, _DURATION_2Q, "twoQubitGateFidelity"),
 }
 
 
 def _natives(paradigm: dict[str, Any]) -> list[str]:
     listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
-    return list(dict.fromkeys(qiskit_name(reading.text(each, at)) for at, each in listed))
+    return list(dict.fromkeys(reading.qiskit_name(reading.text(each, at)) for at, each in listed))
 
 
 def _time_ns(entry: Any, at: str) -> float:
@@ -150,15 +138,16 @@ def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
     pairs = reading.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
     for key, entry in pairs.items():
         named = _PAIR.fullmatch(key)
-        at = f"twoQubitProperties.{key_text(key)}"
+        at = f"twoQubitProperties.{reading.key_text(key)}"
         if named is None:
             raise SnapshotError(at, "not a pair", hint="as 0-1")
         result = reading.mapping(entry, at)
         for place, _, each, value in _fidelities(
             result.get("twoQubitGateFidelity", []), f"{at}.twoQubitGateFidelity"
         ):
-            gate = qiskit_name(reading.text(each.get("gateName", "cz"), f"{place}.gateName"))
-            if gate not in SHAPES:
+            inputs = reading.text(each.get("gateName", "cz"), f"{place}.gateName")
+            gate = reading.qiskit_name(inputs)
+            if gate not in reading.SHAPES:
                 builder.recorder.ignored(place, "the fidelity of no single gate")
                 continue
             ends = (int(named[1]), int(named[2]))
@@ -197,39 +186,35 @@ def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> N
         for qubit in range(builder.num_qubits):
             if not builder.has_qubit(qubit, target):
                 builder.set_qubit(qubit, target, value, at)
-    gates = dict(section)
-    duration_1 = gates.get("singleQubitGateDuration")
-    duration_2 = gates.get("twoQubitGateDuration")
     for gate, qubits in builder.gate_keys:
-        inputs, key = (
-            (duration_1, "singleQubitGateDuration")
-            if len(qubits) == 1
-            else (duration_2, "twoQubitGateDuration")
-        )
-        if inputs is not None:
-            builder.set_gate(gate, qubits, "duration_ns", _time_ns(inputs, key), key)
+        _set_duration(builder, section, gate, qubits)
     full = _fidelities(section.get("twoQubitGateFidelity") or [], "twoQubitGateFidelity")
     if full:
         at, value = full[0][0], full[0][3]
         builder.set_gate("rzz", (), "error", reading.infidelity(value, at), at)
-        if duration_2 is not None:
-            duration_ns = _time_ns(duration_2, "twoQubitGateDuration")
-            builder.set_gate("rzz", (), "duration_ns", duration_ns, "twoQubitGateDuration")
+        _set_duration(builder, section, "rzz", ())
+
+
+def _set_duration(
+    builder: SnapshotBuilder, section: dict[str, Any], gate: str, qubits: tuple[int, ...]
+) -> None:
+    key = _DURATION_1Q if len(qubits) == 1 else _DURATION_2Q
+    if section.get(key) is not None:
+        builder.set_gate(gate, qubits, "duration_ns", _time_ns(section[key], key), key)
 
 
 def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[str]) -> None:
     measured = {gate: len(qubits) for gate, qubits in builder.gate_keys}
     for gate in natives:
-        if gate in SHAPES:
-            builder.add_native(gate, SHAPES[gate][0], None, "paradigm.nativeGateSet")
+        if gate in reading.SHAPES:
+            builder.add_native(gate, reading.SHAPES[gate][0], None, "paradigm.nativeGateSet")
             builder.recorder.used("paradigm.nativeGateSet", "native_gates[*]")
         else:
-            builder.recorder.ignored(
-                f"paradigm.nativeGateSet.{key_text(gate)}", "Qiskit has no gate of this name"
-            )
+            at = f"paradigm.nativeGateSet.{reading.key_text(gate)}"
+            builder.recorder.ignored(at, "Qiskit has no gate of this name")
     for gate, arity in measured.items():
         if gate not in builder.natives:
-            builder.add_native(gate, arity or SHAPES[gate][0], None, gate)
+            builder.add_native(gate, arity or reading.SHAPES[gate][0], None, gate)
             builder.recorder.defaulted("native_gates[0]", f"{gate}: it has calibration data")
     if natives and "rz" not in builder.natives and "r" in builder.natives:
         builder.add_native("rz", 1, 1, "rz")
@@ -243,7 +228,7 @@ def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[
         connectivity.get("connectivityGraph", {}), "paradigm.connectivity.connectivityGraph"
     )
     for key, others in graph.items():
-        at = f"paradigm.connectivity.connectivityGraph.{key_text(key)}"
+        at = f"paradigm.connectivity.connectivityGraph.{reading.key_text(key)}"
         first = reading.qubit_index(key, at)
         for place, other in reading.items(others, at):
             builder.couple((first, reading.qubit_index(other, place)), place)

@@ -10,6 +10,7 @@ from noise_models.importers import reading
 from noise_models.snapshot import check, clamps
 from noise_models.strict_json import MAX_QUBITS, SnapshotError, check_qubits, short_repr
 
+ImportedSnapshot = tuple[calibration.CalibrationSnapshot, reading.ImportReport]
 # Values of operations that the snapshot has as values of their qubits.
 INSTRUCTIONS = {
     ("measure", "error"): "readout_error",
@@ -24,9 +25,8 @@ class SnapshotBuilder:
 
     def __init__(self, source_format: str, num_qubits: int, field: str) -> None:
         if not 1 <= num_qubits <= MAX_QUBITS:
-            raise SnapshotError(
-                field, f"{short_repr(num_qubits)} qubits", hint=f"1 to {MAX_QUBITS} are supported"
-            )
+            hint = f"1 to {MAX_QUBITS} are supported"
+            raise SnapshotError(field, f"{short_repr(num_qubits)} qubits", hint=hint)
         self.source_format = source_format
         self.num_qubits = num_qubits
         self.recorder = reading.Recorder()
@@ -42,11 +42,7 @@ class SnapshotBuilder:
     def set_qubit(self, qubit: int, name: str, value: float, field: str) -> None:
         """Set a value of one qubit. Raises SnapshotError if it was set before."""
         self.check_qubits((qubit,), field)
-        if name in self._qubits[qubit]:
-            raise SnapshotError(
-                field, f"{name} of qubit {qubit} a second time", hint="remove one of the two"
-            )
-        self._qubits[qubit][name] = value
+        _set_once(self._qubits[qubit], name, value, field, lambda: f"{name} of qubit {qubit}")
         self.recorder.used(field, f"qubits[*].{name}")
 
     def has_qubit(self, qubit: int, name: str) -> bool:
@@ -56,13 +52,8 @@ class SnapshotBuilder:
     def add_gate(self, name: str, qubits: tuple[int, ...], field: str) -> None:
         """Add a gate on these qubits, () for all. Raises SnapshotError if it was added before."""
         self.check_qubits(qubits, field)
-        if (name, qubits) in self._gates:
-            raise SnapshotError(
-                field,
-                f"{short_repr(name)} on {list(qubits)} a second time",
-                hint="remove one of the two",
-            )
-        self._gates[name, qubits] = {}
+        key = name, qubits
+        _set_once(self._gates, key, {}, field, lambda: f"{short_repr(name)} on {list(qubits)}")
 
     def set_gate(
         self, name: str, qubits: tuple[int, ...], key: str, value: float, field: str
@@ -71,14 +62,11 @@ class SnapshotBuilder:
         before."""
         if (name, qubits) not in self._gates:
             self.add_gate(name, qubits, field)
-        values = self._gates[name, qubits]
-        if key in values:
-            raise SnapshotError(
-                field,
-                f"{key} of {short_repr(name)} on {list(qubits)} a second time",
-                hint="remove one of the two",
-            )
-        values[key] = value
+
+        def what() -> str:
+            return f"{key} of {short_repr(name)} on {list(qubits)}"
+
+        _set_once(self._gates[name, qubits], key, value, field, what)
         self.recorder.used(field, f"gates[*].{key}")
 
     def set_operation(
@@ -111,9 +99,7 @@ class SnapshotBuilder:
         """Set the static ZZ rate of two qubits. Raises SnapshotError if it was set before."""
         self.check_qubits(pair, field)
         ordered = (min(pair), max(pair))
-        if ordered in self._zz:
-            raise SnapshotError(field, f"ZZ of {list(pair)} a second time")
-        self._zz[ordered] = rate_khz
+        _set_once(self._zz, ordered, rate_khz, field, lambda: f"ZZ of {list(pair)}")
         self.recorder.used(field, "zz[*].rate_khz")
 
     def couple(self, pair: tuple[int, int], field: str) -> None:
@@ -185,9 +171,8 @@ class SnapshotBuilder:
                 self.recorder.defaulted(
                     f"native_gates.{name}.num_params", "0: the gate is not one of Qiskit's"
                 )
-        if name in self.natives:
-            raise SnapshotError(field, f"the native gate {short_repr(name)} a second time")
-        self.natives[name] = calibration.NativeGate(name, num_qubits, num_params)
+        gate = calibration.NativeGate(name, num_qubits, num_params)
+        _set_once(self.natives, name, gate, field, lambda: f"the native gate {short_repr(name)}")
 
     def date_qubit(self, qubit: int, name: str, when: str) -> None:
         """Set the date of a qubit's value."""
@@ -201,9 +186,7 @@ class SnapshotBuilder:
         """Raise SnapshotError where a qubit is out of range or given twice."""
         check_qubits(field, qubits, self.num_qubits)
 
-    def finish(
-        self, name: str, digest: str
-    ) -> tuple[calibration.CalibrationSnapshot, reading.ImportReport]:
+    def finish(self, name: str, digest: str) -> ImportedSnapshot:
         """Build and check the snapshot, and return it with the report. Raises SnapshotError."""
         if not name:
             name = self.source_format
@@ -256,11 +239,8 @@ class SnapshotBuilder:
     def _mirror(self) -> None:
         """Copy each symmetric gate that has one order of its qubits to the other order."""
         for gate, qubits in self.gate_keys:
-            if (
-                gate in reading.SYMMETRIC
-                and len(qubits) == 2
-                and (gate, qubits[::-1]) not in self._gates
-            ):
+            is_pair = gate in reading.SYMMETRIC and len(qubits) == 2
+            if is_pair and (gate, qubits[::-1]) not in self._gates:
                 self._gates[gate, qubits[::-1]] = dict(self._gates[gate, qubits])
                 if gate in self.natives and (qubits[0], qubits[1]) in self.coupling:
                     self.coupling[qubits[1], qubits[0]] = None
@@ -307,6 +287,16 @@ class SnapshotBuilder:
         return entries
 
 
+def _set_once(
+    table: dict[Any, Any], key: object, value: object, field: str, what: Callable[[], str]
+) -> None:
+    """Set an entry of a table. Raises SnapshotError, with the name of the entry, if it was set
+    before."""
+    if key in table:
+        raise SnapshotError(field, f"{what()} a second time", hint="remove one of the two")
+    table[key] = value
+
+
 _READOUT = ("p01", "p10")
 _UNKNOWN = {
     "calibrated": "not known",
@@ -319,13 +309,8 @@ _UNKNOWN = {
     "overhead_ns": "0",
 }
 _QUBIT_UNKNOWN = {
-    "t1_us": "no relaxation",
-    "t2_us": "no dephasing",
-    "p01": "0: no readout error",
-    "p10": "0: no readout error",
-    "readout_ns": "0",
-    "excited": "0: ground state in equilibrium",
-    "reset_error": "0",
-    "reset_ns": "0",
-    "preparation_error": "0",
+    **{"t1_us": "no relaxation", "t2_us": "no dephasing"},
+    **dict.fromkeys(_READOUT, "0: no readout error"),
+    **{"readout_ns": "0", "excited": "0: ground state in equilibrium"},
+    **dict.fromkeys(("reset_error", "reset_ns", "preparation_error"), "0"),
 }

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source, key_text, qiskit_name
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "cunqa"
@@ -30,7 +28,7 @@ _GATE_FIELDS: reading.FieldTable = {
 }
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document has Qubits named q[0], q[1], ..."""
     return any(
         isinstance(value.get("Qubits"), dict) and "Q1Gates" in value
@@ -38,11 +36,11 @@ def recognizes(source: Source) -> bool:
     )
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the noise properties to a snapshot. Raises SnapshotError."""
     document = source.only_object("noise properties are one JSON file")
     qubits = reading.mapping(document.get("Qubits"), "Qubits")
-    index_of = {key: _number(key, f"Qubits.{key_text(key)}") for key in qubits}
+    index_of = {key: _number(key, f"Qubits.{reading.key_text(key)}") for key in qubits}
     builder = SnapshotBuilder(NAME, max(index_of.values(), default=-1) + 1, "Qubits")
     if len(index_of) < builder.num_qubits:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
@@ -53,10 +51,10 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         for target, value, at in builder.fields(entry, place, _QUBIT_FIELDS, (), _plain):
             builder.set_qubit(index_of[key], target, value, at)
     for key, entry in reading.mapping(document.get("Q1Gates"), "Q1Gates").items():
-        qubit = _number(key, f"Q1Gates.{key_text(key)}")
+        qubit = _number(key, f"Q1Gates.{reading.key_text(key)}")
         at = f"Q1Gates.q[{qubit}]"
         for gate, result in reading.mapping(entry, at).items():
-            _gate(builder, gate, (qubit,), f"{at}.{key_text(gate)}", result)
+            _gate(builder, gate, (qubit,), f"{at}.{reading.key_text(gate)}", result)
     _pairs(builder, document)
     builder.ignore_others(document, {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"})
     return builder.finish(name, source.digest)
@@ -67,10 +65,10 @@ def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
     for key, entry in reading.mapping(document.get(section, {}), section).items():
         result = _PAIR.fullmatch(key)
         if result is None:
-            raise SnapshotError(f"{section}.{key_text(key)}", "not a pair", hint="as 0-1")
+            raise SnapshotError(f"{section}.{reading.key_text(key)}", "not a pair", hint="as 0-1")
         place = f"{section}.{key}"
         for gate, inputs in reading.mapping(entry, place).items():
-            at = f"{place}.{key_text(gate)}"
+            at = f"{place}.{reading.key_text(gate)}"
             ends = reading.mapping(inputs, at)
             first = reading.qubit_index(ends.get("Control", int(result[1])), f"{at}.Control")
             second = reading.qubit_index(ends.get("Target", int(result[2])), f"{at}.Target")
@@ -95,7 +93,7 @@ def _plain(key: str) -> str:
 def _gate(
     builder: SnapshotBuilder, gate: str, qubits: tuple[int, ...], place: str, entry: Any
 ) -> None:
-    name = qiskit_name(gate)
+    name = reading.qiskit_name(gate)
     builder.add_gate(name, qubits, place)
     known = ("control", "target")
     for key, value, at in builder.fields(entry, place, _GATE_FIELDS, known, _plain):

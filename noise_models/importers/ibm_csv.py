@@ -9,28 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import CsvTable, ImportReport, Source
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.reading import CsvTable
 from noise_models.strict_json import SnapshotError
 
 NAME = "ibm-csv"
 
 _GATES = {  # the part of a header before " error"
-    "id": "id",
-    "z-axis rotation (rz)": "rz",
-    "rz": "rz",
-    "\u221ax (sx)": "sx",
-    "sx": "sx",
-    "pauli-x": "x",
-    "x": "x",
-    "rx": "rx",
-    "cnot": "cx",
-    "cx": "cx",
-    "ecr": "ecr",
-    "cz": "cz",
-    "rzz": "rzz",
+    **{name: name for name in ("id", "rz", "sx", "x", "rx", "cx", "ecr", "cz", "rzz")},
+    **{"z-axis rotation (rz)": "rz", "\u221ax (sx)": "sx", "pauli-x": "x", "cnot": "cx"},
 }
 _FRACTIONAL = ("rx", "rzz")  # measured in addition to the basis gates, and not among them
 _PROBABILITIES = {
@@ -49,12 +37,12 @@ _TWO_QUBIT_TIME = ("gate time", "gate length")
 _ONE_QUBIT_TIME = "single-qubit gate length"
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a table has a column Qubit."""
     return any("qubit" in map(str.lower, table.columns) for table in source.tables.values())
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the table to a snapshot. Raises SnapshotError with a place such as `row 7: T1
     (us)`."""
     if len(source.tables) != 1 or source.documents:
@@ -166,10 +154,8 @@ def _duration(
 
 
 def _is_duration(column: str) -> bool:
-    """Return whether a column holds durations of gates.
-
-    They are read after all errors, since they apply to the gates that the error columns name.
-    """
+    """Return whether a column holds durations of gates. They are read after all errors, since they
+    apply to the gates that the error columns name."""
     return column.lower().startswith((_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME))
 
 

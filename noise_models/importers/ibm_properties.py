@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, CalibrationSnapshot
+from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = IBM_PROPERTIES
@@ -41,7 +40,7 @@ _DYNAMIC = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset
 _LEAST_DT_NS = 1e-6  # a smaller dt is in seconds; configurations have it in ns
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether the `qubits` of a document are lists of named values with units."""
     return any(_is_properties(value) for _, value in source.objects())
 
@@ -51,7 +50,7 @@ def _is_properties(document: dict[str, Any]) -> bool:
     return isinstance(qubits, list) and bool(qubits) and isinstance(qubits[0], list)
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the properties to a snapshot, with fields from the configuration. Raises
     SnapshotError."""
     properties, configuration = _documents(source)
@@ -80,7 +79,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 _KNOWN = {"backend_name", "backend_version", "last_update_date", "qubits", "gates", "general"}
 
 
-def _documents(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
+def _documents(source: reading.Source) -> tuple[dict[str, Any], dict[str, Any]]:
     properties = [value for _, value in source.objects() if _is_properties(value)]
     others = [(file, value) for file, value in source.objects() if not _is_properties(value)]
     if len(properties) != 1:
@@ -93,9 +92,8 @@ def _documents(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
         raise SnapshotError("files", "more files than properties and configuration")
     for file, value in others:
         if "coupling_map" not in value and "basis_gates" not in value:
-            raise SnapshotError(
-                file, "not the configuration of a backend", hint="conf_*.json has coupling_map"
-            )
+            hint = "conf_*.json has coupling_map"
+            raise SnapshotError(file, "not the configuration of a backend", hint=hint)
     return properties[0], others[0][1] if others else {}
 
 
@@ -222,10 +220,8 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
             dt_ns *= 1e9
         builder.values["dt_ns"] = dt_ns
         used("dt", "dt_ns")
-    if configuration.get("default_rep_delay") is not None:
-        delay_us = reading.number(configuration["default_rep_delay"], "default_rep_delay")
-        builder.values["rep_delay_ns"] = reading.scaled(delay_us, 1e3)
-        used("default_rep_delay", "rep_delay_ns")
+    delay_us, in_ns = configuration.get("default_rep_delay"), reading.units(1e3)
+    builder.copy(delay_us, "rep_delay_ns", "default_rep_delay", in_ns)
     builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", reading.integer)
     if configuration.get("coords") is not None:
         builder.values["coordinates"] = tuple(
@@ -245,16 +241,8 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
 
 
 _CONFIGURED = {
-    "backend_name",
-    "n_qubits",
-    "coupling_map",
-    "gates",
-    "basis_gates",
-    "dt",
-    "max_shots",
-    "supported_instructions",
-    "coords",
-    "default_rep_delay",
+    *("backend_name", "n_qubits", "coupling_map", "gates", "basis_gates", "dt", "max_shots"),
+    *("supported_instructions", "coords", "default_rep_delay"),
 }
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source, qiskit_name
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "iqm"
@@ -28,7 +26,7 @@ _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_e
 _RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document has a list of observations, or a mapping `metrics` of their
     names."""
     return any(_observations(value) is not None for value in source.documents.values())
@@ -59,7 +57,7 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
     return results
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert one quality metric set to a snapshot. Raises SnapshotError."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a quality metric set is one JSON file")
@@ -67,7 +65,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     observations = _observations(document)
     if observations is None:
         raise SnapshotError("observations", "missing", hint="a list with dut_field and value")
-    places = {number for _, each, _, _ in observations for number in _qubit_numbers(each)}
+    places = {int(number) for _, each, _, _ in observations for number in _COMPONENT.findall(each)}
     builder = SnapshotBuilder(NAME, max(places, default=0), "observations")
     builder.values.update(provider="IQM", technology="superconducting")
     when = document.get("end_timestamp") or document.get("quality_metric_set_end_timestamp")
@@ -83,13 +81,10 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
             if len(key[2]) == 2:
                 builder.couple(key[2], place)
                 builder.couple(key[2][::-1], place)
-    _natives(builder)
+    for gate, arity in {gate: len(qubits) for gate, qubits in builder.gate_keys}.items():
+        builder.add_native(gate, arity, None, gate)
     label = document.get("dut_label") or document.get("quantum_computer") or ""
     return builder.finish(name or reading.text(label, "dut_label"), source.digest)
-
-
-def _qubit_numbers(name: str) -> list[int]:
-    return [int(each) for each in _COMPONENT.findall(name)]
 
 
 def _choose(
@@ -130,7 +125,7 @@ def _choose(
             inputs = reading.probability(_number(value, at), at)
             number = reading.infidelity(inputs, at) if metric == "fidelity" else inputs
         elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
-            target = ("gate", qiskit_name(gate), indices)
+            target = ("gate", reading.qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]
             number = reading.infidelity(_number(value, at), at)
     if target is None:
@@ -154,9 +149,3 @@ def _index(digits: str, place: str) -> int:
 def _number(value: Any, at: str) -> float:
     """Return a number; some exports write it as text."""
     return reading.parsed_number(value, at) if isinstance(value, str) else reading.number(value, at)
-
-
-def _natives(builder: SnapshotBuilder) -> None:
-    gates = {gate: len(qubits) for gate, qubits in builder.gate_keys}
-    for gate, arity in gates.items():
-        builder.add_native(gate, arity, None, gate)

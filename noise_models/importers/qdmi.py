@@ -7,26 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source, qiskit_name
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qdmi"
 
 _KNOWN = {
-    "schema-version",
-    "name",
-    "numQubits",
-    "durationUnit",
-    "qubitProperties",
-    "couplings",
+    *("schema-version", "name", "numQubits", "durationUnit", "qubitProperties", "couplings"),
     "operations",
 }
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document has numQubits, and operations as a list."""
     return any(
         "numQubits" in value and isinstance(value.get("operations"), list)
@@ -34,7 +27,7 @@ def recognizes(source: Source) -> bool:
     )
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the description to a snapshot. Raises SnapshotError."""
     document = source.only_object("a QDMI device description is one JSON file")
     version = document.get("schema-version", 1)
@@ -91,7 +84,7 @@ def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) ->
 
 def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
     inputs = reading.text(record.get("name"), f"{place}.name")
-    name = qiskit_name(inputs)
+    name = reading.qiskit_name(inputs)
     arity = reading.integer(
         record.get("numQubits", record.get("num_qubits", 1)), f"{place}.numQubits"
     )

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import SHAPES, ImportReport, Source
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qhw"
 
 _SCHEMAS = ("qhw-calibration-v1", "qhw-device-v1", "qhw-coupling-v1")
-_HEAD = ("provider", "version", "technology")
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a record has one of the three schemas."""
     return any(value.get("schema") in _SCHEMAS for _, value in source.objects())
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the records of one device to a snapshot. Raises SnapshotError."""
     records: dict[str, dict[str, Any]] = {}
     for file, value in source.objects():
@@ -42,10 +39,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     extensions = reading.mapping(main.get("extensions", {}), "extensions")
     metrics = [each for each in extensions.values() if isinstance(each, dict)]
     builder = SnapshotBuilder(NAME, _num_qubits(head, metrics), "device.num_qubits")
-    for key in _HEAD:
-        of_main = key == "provider"
-        inputs = (main if of_main else head).get(key)
-        builder.copy(inputs, key, key if of_main else f"device.{key}")
+    builder.copy(main.get("provider"), "provider", "provider")
+    for key in ("version", "technology"):
+        builder.copy(head.get(key), key, f"device.{key}")
     calibration = reading.mapping(main.get("calibration", {}), "calibration")
     builder.copy(calibration.get("timestamp"), "calibrated", "calibration.timestamp")
     for key in sorted(calibration.keys() - {"timestamp"}):
@@ -125,7 +121,7 @@ def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys if qubits}
     for place, each in reading.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
         gate = reading.text(each, place)
-        shape = SHAPES.get(gate)
+        shape = reading.SHAPES.get(gate)
         builder.add_native(gate, arity.get(gate, shape[0] if shape else 1), None, place)
         builder.recorder.used(place, "native_gates[*]")
     builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", reading.integer)

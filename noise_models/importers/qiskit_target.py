@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qiskit-target"
@@ -28,21 +26,19 @@ _FIELDS: reading.FieldTable = {
 _TEXTS = ("provider", "version", "technology", "calibrated")
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document has the kind "qiskit-target"."""
     return any(value.get("kind") == "qiskit-target" for _, value in source.objects())
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the Target to a snapshot. Raises SnapshotError."""
     document = source.only_object("a Target is one JSON file", "give that file alone")
     count = reading.integer(document.get("num_qubits"), "num_qubits")
     builder = SnapshotBuilder(NAME, count, "num_qubits")
     for key in _TEXTS:
         builder.copy(document.get(key), key, key)
-    if document.get("dt_s") is not None:
-        builder.values["dt_ns"] = reading.number(document["dt_s"], "dt_s") * 1e9
-        builder.recorder.used("dt_s", "dt_ns")
+    builder.copy(document.get("dt_s"), "dt_ns", "dt_s", reading.times(1e9))
     builder.copy(document.get("max_shots") or None, "max_shots", "max_shots", reading.integer)
     for index, (place, entry) in enumerate(reading.items(document.get("qubits", []), "qubits")):
         for target, value, at in builder.fields(entry, place, _QUBIT_FIELDS):
@@ -56,14 +52,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 
 
 _KNOWN = {
-    "kind",
-    "format",
-    "name",
-    "num_qubits",
-    "dt_s",
-    "max_shots",
-    "qubits",
-    "operations",
+    *("kind", "format", "name", "num_qubits", "dt_s", "max_shots", "qubits", "operations"),
     *_TEXTS,
 }
 

@@ -72,25 +72,16 @@ def parse(files: Mapping[str, bytes]) -> Source:
 
 
 def _table(data: bytes, name: str) -> CsvTable:
-    if len(data) > strict_json.MAX_BYTES:
-        raise SnapshotError(name, f"{len(data)} bytes", hint=f"at most {strict_json.MAX_BYTES}")
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SnapshotError(name, f"byte {error.start} is not UTF-8") from None
-    try:
-        rows = list(csv.reader(io.StringIO(text), strict=True))
+        rows = list(csv.reader(io.StringIO(strict_json.decoded(data, name)), strict=True))
     except csv.Error as error:
         raise SnapshotError(name, f"neither JSON nor CSV: {error}"[:200]) from None
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise SnapshotError(name, "empty", hint="give a JSON or CSV file")
     if len(rows) > MAX_ROWS or len(rows[0]) > MAX_COLUMNS:
-        raise SnapshotError(
-            name,
-            f"{len(rows)} rows of {len(rows[0])} columns",
-            hint=f"at most {MAX_ROWS} and {MAX_COLUMNS}",
-        )
+        hint = f"at most {MAX_ROWS} and {MAX_COLUMNS}"
+        raise SnapshotError(name, f"{len(rows)} rows of {len(rows[0])} columns", hint=hint)
     columns = tuple(" ".join(cell.split()) for cell in rows[0])
     named = [column for column in columns if column]
     if len(set(named)) < len(named):
@@ -108,13 +99,7 @@ def _table(data: bytes, name: str) -> CsvTable:
 # Strict conversion of values in calibration files: each error names its place in the source.
 
 NS_PER_UNIT = {  # "\u00b5" is the micro sign, "\u03bc" the Greek letter
-    "s": 1e9,
-    "ms": 1e6,
-    "us": 1e3,
-    "\u00b5s": 1e3,
-    "\u03bcs": 1e3,
-    "ns": 1.0,
-    "ps": 1e-3,
+    **{"s": 1e9, "ms": 1e6, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ns": 1.0, "ps": 1e-3},
 }
 GHZ_PER_UNIT = {"hz": 1e-9, "khz": 1e-6, "mhz": 1e-3, "ghz": 1.0}
 _MAX_TEXT = 10_000
@@ -172,11 +157,10 @@ def integer(value: object, field: str) -> int:
 def parsed_number(value: str, field: str) -> float:
     """Parse a finite number from text. Raises SnapshotError."""
     try:
-        return number(float(value), field)
-    except ValueError as error:
-        if isinstance(error, SnapshotError):
-            raise
+        result = float(value)
+    except ValueError:
         raise SnapshotError(field, f"{short_repr(value)} is not a number") from None
+    return number(result, field)
 
 
 def qubit_index(value: object, field: str) -> int:
@@ -221,23 +205,19 @@ def qubit_tuple(value: object, field: str) -> tuple[int, ...]:
     return tuple(qubit_index(each, place) for place, each in items(value, field))
 
 
-def time_factor(unit: object, field: str) -> float:
-    """Return the nanoseconds of a unit of time. Raises SnapshotError."""
-    return _factor(unit, field, NS_PER_UNIT)
+def time_factor(unit: object, field: str, factors: Mapping[str, float] = NS_PER_UNIT) -> float:
+    """Return the nanoseconds of a unit of time, or its entry in another table. Raises
+    SnapshotError."""
+    result = factors.get(unit.lower()) if isinstance(unit, str) else None
+    if result is None:
+        hint = f"known: {', '.join(factors)}"
+        raise SnapshotError(field, f"the unit {short_repr(unit)} is unknown", hint=hint)
+    return result
 
 
 def frequency_factor(unit: object, field: str) -> float:
     """Return the gigahertz of a unit of frequency. Raises SnapshotError."""
-    return _factor(unit, field, GHZ_PER_UNIT)
-
-
-def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
-    result = factors.get(unit.lower()) if isinstance(unit, str) else None
-    if result is None:
-        raise SnapshotError(
-            field, f"the unit {short_repr(unit)} is unknown", hint=f"known: {', '.join(factors)}"
-        )
-    return result
+    return time_factor(unit, field, GHZ_PER_UNIT)
 
 
 def scaled(value: float, factor: float) -> float:
@@ -260,10 +240,8 @@ class ReportLine(msgspec.Struct, frozen=True):
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """Report on the fields of the imported files.
-
-    `clamped` names values that are stored as measured and limited when a noise model is built.
-    """
+    """Report on the fields of the imported files. `clamped` names values that are stored as
+    measured and limited when a noise model is built."""
 
     format: str
     used: tuple[ReportLine, ...] = ()
@@ -300,13 +278,8 @@ class Recorder:
 
     def report(self, name: str) -> ImportReport:
         """Return the report; fields are in the order of their first use."""
-        return ImportReport(
-            name,
-            _lines(self._used),
-            _lines(self._ignored),
-            _lines(self._defaulted),
-            tuple(self._clamped),
-        )
+        used, ignored, defaulted = map(_lines, (self._used, self._ignored, self._defaulted))
+        return ImportReport(name, used, ignored, defaulted, tuple(self._clamped))
 
 
 def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:
@@ -341,28 +314,10 @@ SYMMETRIC = frozenset(("cz", "cp", "cu1", "cs", "csdg", "swap", "iswap", "rxx", 
 
 # Lower-case names of Amazon Braket, IQM, Quantinuum, IonQ, AQT and CUNQA.
 _ALIASES = {
-    "i": "id",
-    "identity": "id",
-    "pauli-x": "x",
-    "v": "sx",
-    "vi": "sxdg",
-    "si": "sdg",
-    "ti": "tdg",
-    "phaseshift": "p",
-    "prx": "r",
-    "phased_rx": "r",
-    "u1q": "r",
-    "cnot": "cx",
-    "cphaseshift": "cp",
-    "cphase": "cp",
-    "ccnot": "ccx",
-    "xx": "rxx",
-    "yy": "ryy",
-    "zz": "rzz",
-    "zzphase": "rzz",
-    "xy": "xx_plus_yy",
-    "reset": "reset",
-    "measure": "measure",
+    **{"i": "id", "identity": "id", "pauli-x": "x", "v": "sx", "vi": "sxdg", "si": "sdg"},
+    **{"ti": "tdg", "phaseshift": "p", "prx": "r", "phased_rx": "r", "u1q": "r", "cnot": "cx"},
+    **{"cphaseshift": "cp", "cphase": "cp", "ccnot": "ccx", "xx": "rxx", "yy": "ryy"},
+    **{"zz": "rzz", "zzphase": "rzz", "xy": "xx_plus_yy"},
 }
 
 

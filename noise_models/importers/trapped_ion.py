@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import reading
-from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, Source, key_text
+from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "trapped-ion"
@@ -41,7 +39,7 @@ _IGNORED = {
 }
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: reading.Source) -> bool:
     """Return whether a document, or one of its sections of parameters, has p1 or p2."""
     return any({"p1", "p2"} & _flat(value).keys() for _, value in source.objects())
 
@@ -60,21 +58,18 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         section = value if key in _SECTIONS and isinstance(value, dict) else {key: value}
         prefix = f"{key}." if section is value else ""
         for name, each in section.items():
-            place = prefix + key_text(name)
+            place = prefix + reading.key_text(name)
             if section is value and isinstance(each, dict):
                 for inner, entry in each.items():
-                    add(inner, f"{place}.{key_text(inner)}", entry)
+                    add(inner, f"{place}.{reading.key_text(inner)}", entry)
             else:
                 add(name, place, each)
     return entries
 
 
-def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
-    """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError.
-
-    p1 and p2 are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2
-    and 4.
-    """
+def read(source: reading.Source, name: str) -> ImportedSnapshot:
+    """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError. p1 and p2
+    are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2 and 4."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out

@@ -60,10 +60,8 @@ class Settings:
         return simenv.connect(self.name, service=self.service)
 
     def connect_or_read(self) -> Client:
-        """Return a client of the environment that is up, or else one that reads its journal.
-
-        For commands that change nothing. Raises NoServiceError if there is neither.
-        """
+        """Return a client of the environment that is up, or else one that reads its journal. For
+        commands that change nothing. Raises NoServiceError if there is neither."""
         try:
             return self.connect()
         except NoServiceError as error:
@@ -85,6 +83,12 @@ def settings_of(context: typer.Context) -> Settings:
     settings = context.obj
     assert isinstance(settings, Settings)
     return settings
+
+
+def given(context: typer.Context) -> list[str]:
+    """Return the names of the parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, by in sources.items() if by is not None and by.name == "COMMANDLINE"]
 
 
 def seconds(value: float | None) -> float | None:
@@ -123,9 +127,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 def set_signature(
-    command: Callable[..., None],
-    like: Callable[..., Any],
-    parameters: Sequence[inspect.Parameter],
+    command: Callable[..., None], like: Callable[..., Any], parameters: Sequence[inspect.Parameter]
 ) -> None:
     """Set the signature of a command, which typer reads, and the name and help of `like`."""
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -151,10 +153,7 @@ def with_options(kind: type, *without: str) -> Callable[[Callable[..., None]], C
                 continue
             parameters += [
                 inspect.Parameter(
-                    each.name,
-                    own.KEYWORD_ONLY,
-                    default=each.default,
-                    annotation=types[each.name],
+                    each.name, own.KEYWORD_ONLY, default=each.default, annotation=types[each.name]
                 )
                 for each in taken
             ]
@@ -217,15 +216,9 @@ def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
 
 def as_object(error: errors.SimenvError) -> dict[str, object]:
     """Return the error as `--json` prints it."""
-    shown: dict[str, object] = {
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "retryable": error.retryable,
-    }
-    for extra in ("line", "column", "reason", "host", "log", "retry_after_s", "task"):
-        if hasattr(error, extra):
-            shown[extra] = getattr(error, extra)
+    names = ("code", "message", "hint", "retryable", "line", "column", "reason", "host", "log")
+    present = [name for name in (*names, "retry_after_s", "task") if hasattr(error, name)]
+    shown: dict[str, object] = {name: getattr(error, name) for name in present}
     if isinstance(error, errors.BatchRefusedError):
         shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
     return shown
@@ -264,49 +257,27 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
 # command's name, or `execute`.
 _GROUPS = {
     "Environments": {
-        "up": "environment",
-        "down": "environment",
-        "status": "environment",
-        "environments": "observe",
-        "logs": "environment",
-        "demo": "demo",
+        **dict.fromkeys(("up", "down", "status"), "environment"),
+        **{"environments": "observe", "logs": "environment", "demo": "demo"},
         "doctor": "admin.doctor",
     },
     "Tasks": {
-        "submit": "tasks.submit",
-        "result": "tasks.submit",
-        "cancel": "tasks.submit",
-        "explain": "tasks.explain",
-        "simulate": "tasks.simulate",
-        "exec": "execute",
+        **dict.fromkeys(("submit", "result", "cancel"), "tasks.submit"),
+        **{"explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute"},
     },
     "Calibration": {
         "certify": "devices.certify",
-        "calibrate": "devices.calibrate",
-        "score": "devices.calibrate",
+        **dict.fromkeys(("calibrate", "score"), "devices.calibrate"),
     },
     "Observation": {
-        "queue": "observe",
-        "pools": "observe",
-        "workers": "observe",
-        "nodes": "observe",
-        "devices": "devices.command",
-        "history": "tasks.history",
-        "trace": "tasks.history",
-        "profile": "observe",
-        "events": "tasks.history",
+        **dict.fromkeys(("queue", "pools", "workers", "nodes"), "observe"),
+        **{"devices": "devices.command", "history": "tasks.history", "trace": "tasks.history"},
+        **{"profile": "observe", "events": "tasks.history"},
     },
     "Administration": {
-        "scale": "admin.pools",
-        "drain": "admin.pools",
-        "undrain": "admin.pools",
-        "policy": "admin.pools",
-        "limits": "admin.owners",
-        "keys": "admin.owners",
-        "prune": "admin.pools",
-        "qpm": "admin.qpm",
-        "qfw": "admin.integrations",
-        "qpi": "admin.integrations",
+        **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
+        **{"limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools"},
+        **{"qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations"},
     },
 }
 _MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 def open_archive(name: str | None, service: Path | None, reason: NoServiceError) -> Client:
     """Return a client that reads the journal of the selected environment; print a note about it.
-
     Raises `reason` if the service may be up elsewhere, or if there is no journal here; JournalError
-    if the journal cannot be read.
-    """
+    if the journal cannot be read."""
     location = address.find(name, service)
     if isinstance(location, KeyFileAddress) or not _is_down(location):
         raise reason
@@ -53,10 +51,8 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
 
 
 def _is_down(location: address.FileAddress) -> bool:
-    """Return whether it is certain that no service writes this journal.
-
-    A connection file of another node means that a service may be up there.
-    """
+    """Return whether it is certain that no service writes this journal. A connection file of
+    another node means that a service may be up there."""
     try:
         return address.ended(address.read(location.path))
     except NoServiceError:

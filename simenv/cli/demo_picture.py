@@ -136,13 +136,8 @@ def _compared(axis: Any, each: EmulatedComparison) -> None:
         (each.emulated, 0.2, LATER, f"emulated: {each.right_emulated:.1%} right"),
     ):
         shots = sum(counts.values())
-        axis.bar(
-            rows + shift,
-            [counts.get(key, 0) / shots for key in keys],
-            0.4,
-            color=colour,
-            label=label,
-        )
+        shares = [counts.get(key, 0) / shots for key in keys]
+        axis.bar(rows + shift, shares, 0.4, color=colour, label=label)
     axis.set(title=f"{each.circuit} on {each.device}", ylabel="share of shots")
     axis.set_xticks(rows, keys, rotation=60 if len(keys) > 8 else 0, fontsize=8)
     axis.legend(frameon=False, fontsize=9)
@@ -162,13 +157,7 @@ def _times(axis: Any, acts: list[DemoRow]) -> None:
 def _steps(axis: Any, run: VariationalRun) -> None:
     steps = np.arange(len(run.step_ms))
     axis.bar(steps, run.step_ms, color=QUIET, label="a step: 24 circuits, there and back")
-    axis.bar(
-        steps,
-        run.run_ms,
-        0.5,
-        color=MEASURED,
-        label="in the engine, all workers together",
-    )
+    axis.bar(steps, run.run_ms, 0.5, color=MEASURED, label="in the engine, all workers together")
     axis.set(title="Time of each step of the loop", xlabel="step", ylabel="ms")
     axis.set_ylim(0, 1.25 * max(run.step_ms))
     axis.legend(frameon=False, fontsize=9)

@@ -188,11 +188,8 @@ class VariationalRun(msgspec.Struct, frozen=True):
 def minimise(client: Client, seed: int = 7, device: str | None = None) -> VariationalRun:
     """Run the loop on any environment and device; the same seed gives the same run."""
     problem = library.ising_ground_state()
-    circuit, observable, count = (
-        problem.circuit,
-        problem.hamiltonian,
-        problem.circuit.num_parameters,
-    )
+    circuit, observable = problem.circuit, problem.hamiltonian
+    count = circuit.num_parameters
     angles = -0.5 + np.random.default_rng(seed).uniform(-0.3, 0.3, count)
     shifts = np.concatenate([np.eye(count), -np.eye(count)]) * math.pi / 2
     momentum, scale = np.zeros(count), np.zeros(count)

@@ -16,7 +16,6 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.listing import Watch
-from simenv.cli.terminal import folded
 from simenv.client.connection import address
 from simenv.client.environments import environments
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
@@ -31,13 +30,8 @@ from simenv.text import elapsed
 
 # Events of the environment itself, without those of its tasks and workers.
 STATUS_EVENTS = (
-    "node.*",
-    "dvm.*",
-    "launcher.*",
-    "pool.*",
-    "allocation.*",
-    "worker.lost",
-    "journal.damaged",
+    *("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*"),
+    *("worker.lost", "journal.damaged"),
 )
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
@@ -101,7 +95,8 @@ def machines(info: ServiceInfo) -> str:
     """Return nodes and slots: `gpu[07-08], 32 slots`; "" if the service does not report nodes."""
     if not info.nodes:
         return ""
-    return f"{folded(node.name for node in info.nodes)}, {terminal.counted(info.slots, 'slot')}"
+    names = terminal.folded(node.name for node in info.nodes)
+    return f"{names}, {terminal.counted(info.slots, 'slot')}"
 
 
 def _warnings(info: ServiceInfo) -> list[str]:
@@ -148,9 +143,8 @@ def down(
         _down(common, common.name, common.service, now)
         return
     if common.name or common.service:
-        raise OptionError(
-            "--all cannot be combined with --name or --service", hint="--all stops all environments"
-        )
+        hint = "--all stops all environments"
+        raise OptionError("--all cannot be combined with --name or --service", hint=hint)
     names = [
         environment.name for environment in environments() if environment.state in ("up", "crashed")
     ]
@@ -316,11 +310,12 @@ class UpOptions:
     ] = False
 
 
+# Options with the name and the value of a setting.
+_TAKEN = ("launcher", "hosts", "hostfile", "memory_per_slot", "slots", "durability", "listen")
+
+
 @app.with_options(UpOptions)
-def up(
-    context: typer.Context,
-    asked: UpOptions,
-) -> None:
+def up(context: typer.Context, asked: UpOptions) -> None:
     """Start an environment and wait until it is ready.
 
     Inside an allocation of Slurm or PBS it uses all nodes. Tasks of an earlier service of this
@@ -331,22 +326,13 @@ def up(
 
     common = app.settings_of(context)
     if asked.pool and asked.workers:
-        raise OptionError(
-            "--workers cannot be combined with --pool", hint="write workers=N in the pool"
-        )
-    args: dict[str, object] = {
-        "name": common.environment,
-        "pools": [config.pool_text(each) for each in asked.pool] if asked.pool else None,
-        "launcher": asked.launcher,
-        "hosts": asked.hosts,
-        "hostfile": asked.hostfile,
-        "memory_per_slot": asked.memory_per_slot,
-        "slots": asked.slots,
-        "durability": asked.durability,
-        "listen": asked.listen,
-        "overcommit": asked.overcommit or None,
-    }
-    if asked.workers:
+        hint = "write workers=N in the pool"
+        raise OptionError("--workers cannot be combined with --pool", hint=hint)
+    args: dict[str, object] = {name: getattr(asked, name) for name in _TAKEN}
+    args |= {"name": common.environment, "overcommit": asked.overcommit or None}
+    if asked.pool:
+        args["pools"] = [config.pool_text(each) for each in asked.pool]
+    elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
     settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}

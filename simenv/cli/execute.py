@@ -17,7 +17,6 @@ import typer
 
 from simenv import config
 from simenv.cli import app, terminal
-from simenv.cli.app import Settings
 from simenv.errors import NoServiceError, SimenvError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.9  # delay of the note about the start; shorter than that of the progress line
 
 
-def client_of(common: Settings, stack: ExitStack) -> Client | None:
+def client_of(common: app.Settings, stack: ExitStack) -> Client | None:
     """Return a client of the environment that is up; None if there is none and a private one may
     replace it."""
     # A connection file means an environment that is up, or that crashed with tasks: no private one.
@@ -67,23 +66,14 @@ def started(workers: int) -> Iterator[Client]:
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit codes as in shells
 _PASSED_ON = frozenset(
-    {
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    }
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 )
 _SENT_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
 
 def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command to its end; return its exit code, or 128 + n if signal n ended it.
-
-    Raises OSError if the command cannot be started. Must be called from the main thread.
-    """
+    """Run a command to its end; return its exit code, or 128 + n if signal n ended it. Raises
+    OSError if the command cannot be started. Must be called from the main thread."""
     watched = _PASSED_ON | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     try:
@@ -96,7 +86,8 @@ def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         )
         return _until_it_ends(child, watched)
     finally:
-        _forget_pending(watched)
+        while signal.sigtimedwait(watched, 0) is not None:
+            pass  # it came together with the child's end, and was meant for the child
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -112,15 +103,6 @@ def _until_it_ends(child: int, watched: frozenset[signal.Signals]) -> int:
         # A terminal signals its whole foreground group, so the child has that signal already.
         if settings.si_pid or settings.si_signo not in _SENT_BY_TERMINAL:
             os.kill(child, settings.si_signo)
-
-
-def _forget_pending(watched: frozenset[signal.Signals]) -> None:
-    """Discard signals that arrived together with the child's end: they were meant for the child."""
-    while signal.sigtimedwait(watched, 0) is not None:
-        pass
-
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def execute(
@@ -147,7 +129,8 @@ def execute(
     if shutil.which(command[0]) is None and not os.path.exists(command[0]):
         terminal.note(f"simenv exec: {command[0]}: {os.strerror(errno.ENOENT)}")
         raise typer.Exit(NOT_FOUND)
-    name = config.check_name(run_name, "--run-name") if run_name else "run-" + _random_id()
+    drawn = f"run-{secrets.token_hex(4)}"
+    name = config.check_name(run_name, "--run-name") if run_name else drawn
     with contextlib.ExitStack() as stack:
         client = client_of(common, stack)
         if client is None:
@@ -173,7 +156,3 @@ def _release(client: Client, run_name: str) -> None:
                 client.reservation(info.id).release(f"{run_name} has ended")
     except SimenvError as error:  # the service may be down; reservations expire anyway
         terminal.note(f"simenv exec: reservations of {run_name} may remain: {error.message}")
-
-
-def _random_id() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8))

@@ -21,7 +21,6 @@ import msgspec
 import typer
 
 from simenv.cli import app, terminal
-from simenv.cli.app import seconds, set_signature
 from simenv.errors import OptionError
 
 Row = TypeVar("Row")
@@ -31,7 +30,9 @@ _WORD = re.compile(r"\w+")  # WORKER(REASON) can be selected by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, with commas.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Omit the headers.")]
-Watch = Annotated[float, typer.Option("--watch", callback=seconds, help="Repeat every SECONDS.")]
+Watch = Annotated[
+    float, typer.Option("--watch", callback=app.seconds, help="Repeat every SECONDS.")
+]
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
 _COMMON = (
     inspect.Parameter("columns", _BY_NAME, default="", annotation=Columns),
@@ -75,10 +76,8 @@ def listed(
     columns: Sequence[Column[Row]], *, stored: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Return a decorator that makes a command of a function from (client, its own options) to rows.
-
     The command gets the options of every listing: `--columns`, `--no-header`, `--watch` and
-    `--json`. `stored`: if no service is up, the rows come from its journal.
-    """
+    `--json`. `stored`: if no service is up, the rows come from its journal."""
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
         def command(context: typer.Context, **values: Any) -> None:
@@ -122,16 +121,14 @@ def _with_options_of(
     signature = inspect.signature(function, eval_str=True, locals={"Client": Any})
     _, *own = signature.parameters.values()
     context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
-    set_signature(
+    app.set_signature(
         command, function, [context, *(each.replace(kind=_BY_NAME) for each in own), *more]
     )
     return command
 
 
 def listing(
-    columns: Sequence[Column[Row]],
-    style: Style,
-    fetch: Callable[[], Iterable[Row] | Rows[Row]],
+    columns: Sequence[Column[Row]], style: Style, fetch: Callable[[], Iterable[Row] | Rows[Row]]
 ) -> None:
     """Show the rows that `fetch` returns, repeatedly with `--watch` (until interrupted)."""
     chosen = _choose(columns, style.columns)

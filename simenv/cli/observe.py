@@ -98,9 +98,7 @@ def nodes(client: Client) -> Iterable[NodeInfo]:
 
 
 def environments(
-    context: typer.Context,
-    columns: Columns = "",
-    no_header: NoHeader = False,
+    context: typer.Context, columns: Columns = "", no_header: NoHeader = False
 ) -> None:
     """List your environments: up, down, or crashed."""
     style = Style(app.settings_of(context).as_json, columns, no_header)
@@ -115,8 +113,7 @@ def pools(client: Client) -> Iterable[PoolInfo]:
 
 @listed(_WORKERS)
 def workers(
-    client: Client,
-    pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = "",
+    client: Client, pool: Annotated[str, typer.Option(help="Only workers of this pool.")] = ""
 ) -> Iterable[WorkerInfo]:
     """List workers with their state and load."""
     if pool and pool not in (pools := client.pools()):
@@ -152,27 +149,18 @@ def _runs(task: TaskInfo) -> str:
     return f"{task.worker}, {settings}" if settings else task.worker
 
 
+_OF_ROW = ("id", "name", "pool", "state", "num_qubits", "shots", "worker", "reason", "owner")
+
+
 def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:
     """Return the newest ended tasks that were submitted after a time, newest first."""
     newest: deque[TaskInfo] = deque(maxlen=limit)
     total = 0
     for row in client.history.tasks(since_s, states=FINAL_STATES):
         total += 1
-        newest.appendleft(
-            TaskInfo(
-                id=row.id,
-                name=row.name,
-                pool=row.pool,
-                state=row.state,
-                attempt=row.attempts,
-                time_s=row.ended_s - row.submitted_s,
-                num_qubits=row.num_qubits,
-                shots=row.shots,
-                worker=row.worker,
-                reason=row.reason,
-                owner=row.owner,
-            )
-        )
+        fields = {name: getattr(row, name) for name in _OF_ROW}
+        time_s = row.ended_s - row.submitted_s
+        newest.appendleft(TaskInfo(**fields, attempt=row.attempts, time_s=time_s))
     note = f"{limit} of {total} shown; --limit shows more" if total > limit else ""
     return Rows(newest, note)
 

@@ -80,13 +80,8 @@ def _edges(
             )
     if kinds["measured"]:
         values = np.maximum([errors[edge] for edge in kinds["measured"]], _LEAST_ERROR)
-        coloured = LineCollection(
-            [positions[list(edge)] for edge in kinds["measured"]],
-            cmap=_EDGES,
-            norm=_norm(values),
-            lw=wide,
-            zorder=1,
-        )
+        lines = [positions[list(edge)] for edge in kinds["measured"]]
+        coloured = LineCollection(lines, cmap=_EDGES, norm=_norm(values), lw=wide, zorder=1)
         coloured.set_array(values)
         axis.add_collection(coloured)
         figure.colorbar(coloured, ax=axis, label="two-qubit gate error", shrink=0.8, pad=0.01)
@@ -96,23 +91,16 @@ def _qubits(
     figure: Figure, axis: Any, positions: Any, readout: dict[int, float], diameter: float
 ) -> None:
     unknown = [qubit for qubit in range(len(positions)) if qubit not in readout]
+    circles: dict[str, Any] = {"s": diameter**2, "edgecolors": INK, "lw": 0.6}
     if unknown:
-        axis.scatter(*positions[unknown].T, s=diameter**2, c=UNMEASURED, edgecolors=INK, lw=0.6)
+        axis.scatter(*positions[unknown].T, c=UNMEASURED, **circles)
     dark: set[int] = set()
     if readout:
         measured = sorted(readout)
         values = np.maximum([readout[qubit] for qubit in measured], _LEAST_ERROR)
         norm = _norm(values)
-        points = axis.scatter(
-            *positions[measured].T,
-            s=diameter**2,
-            c=values,
-            cmap=_QUBITS,
-            norm=norm,
-            edgecolors=INK,
-            lw=0.6,
-            zorder=2,
-        )
+        coloured = {"c": values, "cmap": _QUBITS, "norm": norm, "zorder": 2}
+        points = axis.scatter(*positions[measured].T, **coloured, **circles)
         dark = {q for q, v in zip(measured, values, strict=True) if norm(v) > 0.45}
         figure.colorbar(points, ax=axis, label="readout error", shrink=0.8, pad=0.01)
     if diameter >= 9.0:
@@ -152,7 +140,6 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
 
 _BAND, _GOOD, _BAD, _OPEN = "#dbe7ee", "#2a6f97", BROKEN, "#e09f3e"
 _COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
-_UNITS = {"us": "us", "khz": "kHz"}
 _MOST_LABELS = 34  # names on an axis
 _RANGE = 2.5  # least range of a deviation axis, in bounds
 _MOST_RANGE = 12.0
@@ -212,7 +199,7 @@ def _parity(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> None
     axis.plot(ends, ends, color=INK, lw=0.8, ls=":", zorder=1)
     axis.set_xlim(*ends)
     axis.set_ylim(*ends)
-    unit = _UNITS.get(quantity.rpartition("_")[2], "")
+    unit = details.UNITS.get(quantity.rpartition("_")[2], "")
     axis.set_xlabel(f"claimed{f' ({unit})' if unit else ''}", fontsize=8, color=INK)
     axis.set_ylabel("recovered", fontsize=8, color=INK)
     axis.locator_params(nbins=4)
@@ -247,15 +234,9 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
     for k, each in enumerate(claims):
         if each.verdict is ClaimVerdict.OUTSIDE:
             below = shown[k] > 0.0
-            axis.annotate(
-                qubits_label(each),
-                (k, shown[k]),
-                (5, -3 if below else 3),
-                textcoords="offset points",
-                color=_BAD,
-                fontsize=8,
-                va="top" if below else "bottom",
-            )
+            va, offset = ("top", (5, -3)) if below else ("bottom", (5, 3))
+            style = {"textcoords": "offset points", "color": _BAD, "fontsize": 8, "va": va}
+            axis.annotate(qubits_label(each), (k, shown[k]), offset, **style)
 
 
 # Plot of an error ledger: losses by component, by pair and by qubit.
@@ -270,31 +251,18 @@ def draw_ledger(ledger: ErrorLedger, title: str, path: Path) -> None:
     tallest = max(len(ledger.components), min(_BARS, max(len(ledger.edges), len(ledger.qubits))))
     figure = figure_of(12.0, max(3.4, 1.3 + 0.32 * tallest), 0.1)
     components, edges, qubits = figure.subplots(1, 3)
-    _loss_bars(
-        components,
-        "component",
-        [
-            (name, loss, GATE if name.startswith("gate") else QUBIT)
-            for name, loss in ledger.components
-        ],
-    )
+    parts = [(n, x, GATE if n.startswith("gate") else QUBIT) for n, x in ledger.components]
+    _loss_bars(components, "component", parts)
     avoid = None if ledger.avoid is None else ledger.avoid.qubits
-    _loss_bars(
-        edges,
-        "pair: gates and crosstalk",
-        [
-            (f"{e.qubits[0]}-{e.qubits[1]}", e.loss, WORST if e.qubits == avoid else GATE)
-            for e in ledger.edges[:_BARS]
-        ],
-    )
-    _loss_bars(
-        qubits, "qubit: all components", [(str(q), x, QUBIT) for q, x in ledger.qubits[:_BARS]]
-    )
-    figure.suptitle(
-        f"{title}: fidelity about {ledger.fidelity:.3f}, loss {ledger.loss:.3g}",
-        color=INK,
-        fontsize=12,
-    )
+    pairs = [
+        (f"{e.qubits[0]}-{e.qubits[1]}", e.loss, WORST if e.qubits == avoid else GATE)
+        for e in ledger.edges[:_BARS]
+    ]
+    _loss_bars(edges, "pair: gates and crosstalk", pairs)
+    singles = [(str(q), x, QUBIT) for q, x in ledger.qubits[:_BARS]]
+    _loss_bars(qubits, "qubit: all components", singles)
+    text = f"{title}: fidelity about {ledger.fidelity:.3f}, loss {ledger.loss:.3g}"
+    figure.suptitle(text, color=INK, fontsize=12)
     figure.savefig(path, dpi=120)
 
 

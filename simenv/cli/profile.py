@@ -88,13 +88,8 @@ class RunProfile(msgspec.Struct, frozen=True):
 
 def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") -> RunProfile:
     """Return the profile of these tasks. `starts`: time spans in which workers were starting."""
-    ended: list[LogRow] = []
-    unfinished = 0
-    for row in rows:
-        if row.ended_s:
-            ended.append(row)
-        else:
-            unfinished += 1
+    every = list(rows)
+    ended = [row for row in every if row.ended_s]
     spans = [_Spans(row) for row in ended]
     inside = merged([each.inside for each in spans])
     wall_s = inside[-1][1] - inside[0][0] if inside else 0.0
@@ -110,7 +105,7 @@ def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "
         app=app,
         tasks=len(ended),
         circuits=sum(row.bindings for row in ended),
-        unfinished=unfinished,
+        unfinished=len(every) - len(ended),
         failed=sum(row.state is not TaskState.DONE for row in ended),
         retried=sum(row.attempts > 1 for row in ended),
         messages=len(messages),
@@ -135,7 +130,7 @@ def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "
 class _Spans:
     """Time spans of one task; each span contains those before it."""
 
-    __slots__ = ("engine", "held", "inside", "planned", "queue", "ran", "row", "unpacked")
+    __slots__ = ("engine", "held", "inside", "planned", "queue", "row", "unpacked")
 
     def __init__(self, row: LogRow) -> None:
         timing = row.timing
@@ -151,7 +146,6 @@ class _Spans:
         self.engine: Span = (planned, evolved)
         self.planned: Span = (decoded, evolved)
         self.unpacked: Span = (begun, evolved)
-        self.ran: Span = (begun, left)
         self.held: Span = (begun, left)
         self.inside: Span = (accepted, stored)
         self.queue: Span = (accepted, sent)
@@ -164,7 +158,7 @@ def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
         [each.engine for each in spans],
         [each.planned for each in spans],
         [each.unpacked for each in spans],
-        [each.ran for each in spans],
+        [each.held for each in spans],
         returning,
         [each.inside for each in spans],
     )
@@ -268,12 +262,9 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
     if not profile.tasks:
         return []
     largest = profile.largest
-    first = PerfFinding(
-        "largest",
-        largest.share,
-        f"the largest stage is {largest.name}: {_percent(largest.share)} of "
-        f"{_seconds(profile.wall_s)} ({MEANING[largest.name]})",
-    )
+    part = f"{_percent(largest.share)} of {_seconds(profile.wall_s)} ({MEANING[largest.name]})"
+    text = f"the largest stage is {largest.name}: {part}"
+    first = PerfFinding("largest", largest.share, text)
     others = [*_of_submissions(profile), *_of_workers(profile), *_of_application(profile)]
     return [first, *sorted(others, key=lambda finding: -finding.share)]
 

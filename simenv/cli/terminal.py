@@ -30,11 +30,9 @@ _PIECES = re.compile(r"\S+|\s+")
 
 
 def wrap(text: str, width: int, indent: int = 0) -> list[str]:
-    """Return `text` in lines of at most `width` columns, the second and later ones indented.
-
-    Lines break at spaces, and inside a word only if the word alone is too wide. If the indent
-    leaves less than LEAST_TEXT columns, lines are wider than `width`.
-    """
+    """Return `text` in lines of at most `width` columns, the second and later ones indented. Lines
+    break at spaces, and inside a word only if the word alone is too wide. If the indent leaves less
+    than LEAST_TEXT columns, lines are wider than `width`."""
     lines: list[str] = []
     line, gap = "", ""
     for piece in _PIECES.findall(text):
@@ -57,11 +55,9 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int) -> list[int]:
-    """Return the columns of a table to show in `width`, by their indices.
-
-    `optional`: 0 for a column that is always shown; of the others the highest is left out first.
-    The last column shown may be wrapped down to LEAST_TEXT, so it counts as no wider than that.
-    """
+    """Return the columns of a table to show in `width`, by their indices. `optional`: 0 for a
+    column that is always shown; of the others the highest is left out first. The last column shown
+    may be wrapped down to LEAST_TEXT, so it counts as no wider than that."""
     shown = list(range(len(widths)))
     while True:
         *fixed, last = [widths[k] for k in shown]
@@ -161,10 +157,8 @@ _LEVELS = (32, 36, 33, 31, 31)  # from good to bad
 
 
 def shade(text: str, level: int) -> str:
-    """Return the text in the colour of a level, 0 (good) to 4 (bad), if stdout shows colours.
-
-    A level of -1 has no colour.
-    """
+    """Return the text in the colour of a level, 0 (good) to 4 (bad), if stdout shows colours. A
+    level of -1 has no colour."""
     if level < 0 or not text.strip() or not _coloured(sys.stdout):
         return text
     return f"\x1b[{_LEVELS[level]}m{text}\x1b[0m"
@@ -194,10 +188,8 @@ def _escape_controls(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a cell of a CSV file that a spreadsheet does not read as a formula.
-
-    A text that begins like a formula and is no number gets an apostrophe.
-    """
+    """Return a cell of a CSV file that a spreadsheet does not read as a formula. A text that begins
+    like a formula and is no number gets an apostrophe."""
     # Spreadsheets pass over white space before a formula.
     if not text.lstrip().startswith(("=", "+", "-", "@")) or text == "-":
         return text
@@ -284,10 +276,11 @@ def _word(before: str, after: str, width: int, indices: list[int]) -> str:
         return before
     if len(indices) == 1:
         return f"{before}{indices[0]:0{width}d}{after}"
-    return f"{before}[{','.join(_ranges(sorted(indices), width))}]{after}"
+    return f"{before}[{','.join(ranges(sorted(indices), width))}]{after}"
 
 
-def _ranges(indices: list[int], width: int) -> Iterable[str]:
+def ranges(indices: Sequence[int], width: int = 0) -> Iterable[str]:
+    """Fold numbers, one or more: 0-4, 7, 9-12. `width`: least number of digits."""
     start = last = indices[0]
     for number in [*indices[1:], -2]:
         if number == last + 1:
@@ -304,6 +297,13 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\Z")
 
 
+def span_s(text: str) -> float | None:
+    """Parse a time span such as `90s`, `1h30m` or `2d` into seconds; None for other texts."""
+    if not _SPAN.match(text):
+        return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
 def since(text: str) -> float:
     """Parse a time into seconds since 1970; 0.0 for "".
 
@@ -312,9 +312,8 @@ def since(text: str) -> float:
     """
     if not text:
         return 0.0
-    if _SPAN.match(text):
-        span_s = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-        return max(0.0, time.time() - span_s)
+    if (age_s := span_s(text)) is not None:
+        return max(0.0, time.time() - age_s)
     try:
         if _CLOCK.match(text):
             text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"
@@ -338,9 +337,8 @@ def format_time(time_s: float) -> str:
 def require_matplotlib(options: str) -> None:
     """Raise ConfigError without matplotlib; `options`: options that need it, such as `--plot`."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            f"{options}: matplotlib is not installed", hint="pip install 'simenv[plots]'"
-        )
+        hint = "pip install 'simenv[plots]'"
+        raise ConfigError(f"{options}: matplotlib is not installed", hint=hint)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -48,22 +47,15 @@ class PolicySettings:
 
     def listed(self) -> list[PoolPolicies]:
         """Return the policies of the whole environment, then of each pool."""
-        pools = [
-            pool.name
-            for pool in self._session.request(admin.Pools, admin.GetPools).pools
-            if not base_of(pool.name)
-        ]
-        return [self.of(name) for name in (ALL, *pools)]
+        pools = self._session.request(admin.Pools, admin.GetPools).pools
+        names = (pool.name for pool in pools if not base_of(pool.name))
+        return [self.of(name) for name in (ALL, *names)]
 
     def of(self, pool: str) -> PoolPolicies:
         """Return the policies of one pool, or of "all". Raises NotFoundError."""
         device = _device(pool)
-        target = self._session.request(
-            admin.TargetReply, partial(admin.GetTarget, device=device)
-        ).info
-        policy = self._session.request(
-            admin.PolicyReply, partial(admin.GetPolicy, device=device)
-        ).policy
+        target = self._session.request(admin.TargetReply, admin.GetTarget, device=device).info
+        policy = self._session.request(admin.PolicyReply, admin.GetPolicy, device=device).policy
         keys = dict(target.options).get("keys", "")
         return PoolPolicies(
             pool,
@@ -83,11 +75,8 @@ class PolicySettings:
         Raises NotFoundError, OptionError, NotAllowedError.
         """
         options = (("keys", ",".join(keys)),) if keys else ()
-        device = _device(pool)
-        self._session.request(
-            admin.TargetReply,
-            partial(admin.SetOrder, device=device, policy=policy, options=options),
-        )
+        settings = {"device": _device(pool), "policy": policy, "options": options}
+        self._session.request(admin.TargetReply, admin.SetOrder, **settings)
         return self.of(pool)
 
     def set_admission(
@@ -104,13 +93,9 @@ class PolicySettings:
                 f"total_credits={total_credits}, rate={rate}, span_s={span_s}", hint="0 or more"
             )
         device = _device(pool)
-        old = self._session.request(
-            admin.PolicyReply, partial(admin.GetPolicy, device=device)
-        ).policy
+        old = self._session.request(admin.PolicyReply, admin.GetPolicy, device=device).policy
         new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))
-        self._session.request(
-            admin.PolicyReply, partial(admin.SetPolicy, device=device, policy=new)
-        )
+        self._session.request(admin.PolicyReply, admin.SetPolicy, device=device, policy=new)
         return self.of(pool)
 
 
@@ -131,11 +116,9 @@ class KeyStore(Protocol):
     """Operations on keys, with or without a running service."""
 
     def add(self, name: str, role: str) -> UserKeyFile:
-        """Add a key; return the key file of its owner, the secret key included.
-
-        Raises OptionError, ConfigError (also if the environment does not listen for other
-        machines), KeyConflictError, NotAllowedError.
-        """
+        """Add a key; return the key file of its owner, the secret key included. Raises OptionError,
+        ConfigError (also if the environment does not listen for other machines), KeyConflictError,
+        NotAllowedError."""
 
     def listed(self) -> list[admin.KeyInfo]:
         """Return all keys."""
@@ -157,23 +140,19 @@ class ServiceKeyStore:
         _check(name, role)
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
-        key = user_key.public_key
-        self._session.request(
-            admin.Keys, partial(admin.AddKey, name=name, role=role, public_key=key)
-        )
+        fields = {"name": name, "role": role, "public_key": user_key.public_key}
+        self._session.request(admin.Keys, admin.AddKey, **fields)
         return user_key
 
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys
 
     def reports(self) -> dict[str, OwnerReport]:
-        return {
-            each.owner: each
-            for each in self._session.request(admin.OwnerReports, admin.GetLimits).owners
-        }
+        reports = self._session.request(admin.OwnerReports, admin.GetLimits).owners
+        return {each.owner: each for each in reports}
 
     def revoke(self, name: str) -> None:
-        self._session.request(admin.Keys, partial(admin.RevokeKey, name=name))
+        self._session.request(admin.Keys, admin.RevokeKey, name=name)
 
 
 class OfflineKeyStore:
@@ -185,11 +164,10 @@ class OfflineKeyStore:
 
     def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
-        paths = self._paths
-        server = keyfiles.server_file(paths.server_key) if paths.server_key.exists() else None
-        address, server_key = (
-            (server.address, server.public_key) if server is not None else ("", "")
-        )
+        paths, address, server_key = self._paths, "", ""
+        if paths.server_key.exists():
+            server = keyfiles.server_file(paths.server_key)
+            address, server_key = server.address, server.public_key
         user_key = _new_key_file(self._name, address, server_key, name, role)
         info = admin.KeyInfo(name, role, user_key.public_key, time.time())
         with keyfiles.changing(paths.keys):
@@ -248,9 +226,7 @@ def _check(name: str, role: str) -> None:
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
     if not address or not server_key:
-        raise ConfigError(
-            f"environment {env!r} does not listen for other machines",
-            hint=f"{_LISTEN}; HOST is an interface or an address of its machine",
-        )
+        hint = f"{_LISTEN}; HOST is an interface or an address of its machine"
+        raise ConfigError(f"environment {env!r} does not listen for other machines", hint=hint)
     pair = keyfiles.new_pair()
     return UserKeyFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
@@ -40,8 +39,8 @@ def explain(
 ) -> Explanation:
     """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
     loaded, terms, shots, count = prepare_question(circuit, options, devices)
-    question = partial(Explain, terms=terms, program=loaded.packed, shots=shots, count=count)
-    return session.request(Explained, question).explanation
+    question = {"terms": terms, "program": loaded.packed, "shots": shots, "count": count}
+    return session.request(Explained, Explain, **question).explanation
 
 
 # Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
@@ -126,10 +125,8 @@ class Client(Environment):
     @with_options_of(SubmitOptions)
     def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
         """Submit one task without waiting for its acceptance; faster for many single circuits.
-
         Errors that the client finds are raised here. A refusal by the service is raised by the
-        first use of the task that needs its acceptance: its id, its state, its result.
-        """
+        first use of the task that needs its acceptance: its id, its state, its result."""
         begun = perf_counter()
         prepared = prepare_one(circuit, options, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
@@ -171,7 +168,7 @@ class Client(Environment):
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
         """Return the length of the queue and its first `limit` tasks: running, then waiting in
         order; `done`: ended tasks instead, newest first."""
-        answer = self._session.request(m.Queue, partial(m.GetQueue, done=done, limit=limit))
+        answer = self._session.request(m.Queue, m.GetQueue, done=done, limit=limit)
         return answer.total, answer.tasks
 
     def completions(
@@ -191,8 +188,7 @@ class Client(Environment):
         if since is None and cursor is None:
             since = self._read_up_to
         elif since is None:
-            ask = partial(m.GetCursor, cursor=checked_cursor(cursor))
-            since = self._session.request(m.Acked, ask).seq
+            since = self._session.request(m.Acked, m.GetCursor, cursor=checked_cursor(cursor)).seq
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:
@@ -203,9 +199,7 @@ class Client(Environment):
         see `completions`. Raises OptionError.
         """
         if cursor is not None:
-            return self._session.request(
-                m.Acked, partial(m.Ack, cursor=checked_cursor(cursor), seq=seq)
-            ).seq
+            return self._session.request(m.Acked, m.Ack, cursor=checked_cursor(cursor), seq=seq).seq
         self._read_up_to = checked_integer("seq", seq, 0, MAX_SEQ)
         return self._read_up_to
 
@@ -239,16 +233,8 @@ class Client(Environment):
         """
         from simenv.client.qpm.provider import configured
 
-        return configured(
-            self,
-            self._session,
-            self.devices,
-            pool,
-            reservations,
-            token_file,
-            statevector_qubits,
-            retention,
-        )
+        settings = (pool, reservations, token_file, statevector_qubits, retention)
+        return configured(self, self._session, self.devices, *settings)
 
     def close(self) -> None:
         """Close the connection; tasks go on. Idempotent."""
@@ -296,11 +282,9 @@ def connect(
 
 
 class SimenvExecutor(TaskExecutor):
-    """Executor of circuits, for libraries that take one; its futures are tasks.
-
-    `client`: None connects to the environment of this machine, and closes that connection at
-    `shutdown`. `options`: defaults for every circuit, as in `Client.submit`. Thread-safe.
-    """
+    """Executor of circuits, for libraries that take one; its futures are tasks. `client`: None
+    connects to the environment of this machine, and closes that connection at `shutdown`.
+    `options`: defaults for every circuit, as in `Client.submit`. Thread-safe."""
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
         self._owns_client = client is None
@@ -311,11 +295,9 @@ class SimenvExecutor(TaskExecutor):
     def submit(  # type: ignore[override]
         self, circuit: Any, /, *arguments: Any, **options: Unpack[SubmitOptions]
     ) -> Task:
-        """Submit a circuit; options as in `Client.submit` override those of the executor.
-
-        Raises OptionError for a function, since an environment runs circuits; RuntimeError after
-        `shutdown`; else like `Client.submit`.
-        """
+        """Submit a circuit; options as in `Client.submit` override those of the executor. Raises
+        OptionError for a function, since an environment runs circuits; RuntimeError after
+        `shutdown`; else like `Client.submit`."""
         self._check(circuit, arguments)
         merged: Any = {**self._options, **options}
         task = self.client.submit(circuit, **merged)
@@ -363,7 +345,5 @@ class SimenvExecutor(TaskExecutor):
                 " the executor that client.functions() returns",
             )
         if arguments:
-            raise OptionError(
-                f"{len(arguments)} arguments after the circuits",
-                hint="submit takes one circuit, map one list of circuits, and options by name",
-            )
+            hint = "submit takes one circuit, map one list of circuits, and options by name"
+            raise OptionError(f"{len(arguments)} arguments after the circuits", hint=hint)

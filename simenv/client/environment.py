@@ -6,7 +6,6 @@ Invariant: a method that changes the environment returns its new state after it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
@@ -43,8 +42,7 @@ class ServiceDevices:
         """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
         if not isinstance(name, str) or not name:
             raise OptionError(f"device={name!r:.80}", hint="a name of client.device_names()")
-        request = partial(queries.GetDevices, name=name)
-        return self._session.request(queries.Devices, request).devices[0]
+        return self._session.request(queries.Devices, queries.GetDevices, name=name).devices[0]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name."""
@@ -52,13 +50,9 @@ class ServiceDevices:
         return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
-        """Store a noise document; return its digest in hexadecimal.
-
-        Raises OptionError, LimitExceededError.
-        """
-        return self._session.request(
-            queries.NoiseStored, partial(queries.StoreNoise, body=document)
-        ).digest
+        """Store a noise document; return its digest in hexadecimal. Raises OptionError,
+        LimitExceededError."""
+        return self._session.request(queries.NoiseStored, queries.StoreNoise, body=document).digest
 
 
 SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks
@@ -96,8 +90,6 @@ class Environment:
         """Devices and compilers that submissions of this client use; for frontends."""
         return self._devices
 
-    # --- status --------------------------------------------------------------------------------
-
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
@@ -109,32 +101,23 @@ class Environment:
     def pools(self) -> dict[str, model.PoolInfo]:
         """Return the pools by name; also those that were made for programs too large for a
         worker."""
-        return {
-            pool.name: pool for pool in self._session.request(admin.Pools, admin.GetPools).pools
-        }
+        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools))
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name: qubits, gates, couplings and, for machines,
         measured properties. A machine that has not described itself yet has 0 qubits."""
-        return {
-            device.name: device
-            for device in self._session.request(queries.Devices, queries.GetDevices).devices
-        }
+        return ServiceDevices(self._session).devices()
 
     def device_names(self) -> dict[str, CalibrationSource]:
         """Return the names that `device=` accepts, sorted, with the source of each: imported,
         bundled or qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
-        result = self._session.request(
-            queries.Devices, partial(queries.GetDevices, names=True)
-        ).names
+        result = self._session.request(queries.Devices, queries.GetDevices, names=True).names
         return {name: CalibrationSource(source) for name, source in result}
 
     def device(self, name: str) -> DeviceInfo:
         """Return an emulated device, or the device of a pool, with its present calibration. Raises
         NotFoundError, OptionError."""
         return self._devices.info(name)
-
-    # --- calls and parts of circuits ----------------------------------------------------------
 
     def transpile(
         self,
@@ -178,11 +161,9 @@ class Environment:
         return submit_part(self._session, circuit, keep_s, options)
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
-        """Return an executor of Python functions in workers of a pool of engine `functions`.
-
-        Only the environment's own user may call functions, in an environment that was started with
-        such a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
-        """
+        """Return an executor of Python functions in workers of a pool of engine `functions`. Only
+        the environment's own user may call functions, in an environment that was started with such
+        a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
         return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
@@ -194,8 +175,6 @@ class Environment:
     def map(self, function: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[CallTask]:
         """Call a function for each of the items, grouped as by `zip`; return futures, in order."""
         return self.functions().submit_many(function, *iterables)
-
-    # --- nodes, events and policies -----------------------------------------------------------
 
     def nodes(self) -> dict[str, model.NodeInfo]:
         """Return the nodes of the allocation, by name."""
@@ -210,8 +189,6 @@ class Environment:
         """Queue policies and admission policies of the pools."""
         return PolicySettings(self._session)
 
-    # --- limits -------------------------------------------------------------------------------
-
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
         is the environment's own user, who has no limits."""
@@ -221,19 +198,15 @@ class Environment:
     def set_limits(
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
     ) -> model.OwnerReport:
-        """Change some limits of the owner of a key. They persist over restarts.
-
-        `values`: fields of OwnerLimits; 0 means no limit. `reset`: first remove all settings made
-        before. Raises NotFoundError, OptionError, NotAllowedError.
-        """
+        """Change some limits of the owner of a key. They persist over restarts. `values`: fields of
+        OwnerLimits; 0 means no limit. `reset`: first remove all settings made before. Raises
+        NotFoundError, OptionError, NotAllowedError."""
         settings = dict(values or {})
         for key, value in settings.items():
             check_value(key, value)
-        request = partial(admin.SetLimits, owner=owner, values=settings, reset=reset)
-        result = self._session.request(admin.OwnerReports, request).owners
+        fields = {"owner": owner, "values": settings, "reset": reset}
+        result = self._session.request(admin.OwnerReports, admin.SetLimits, **fields).owners
         return next(report for report in result if report.owner == owner)
-
-    # --- reservations --------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -267,12 +240,8 @@ class Environment:
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
         request = client_reservations.reservation_request(pool, for_s, workers, bound_s, sizes)
         number = client_reservations.request_decision(self._session, request, timeout_s).reservation
-        return client_reservations.Reservation(
-            self._session,
-            self._renewer,
-            client_reservations.listed(self._session, number)[0],
-            for_s,
-        )
+        info = client_reservations.listed(self._session, number)[0]
+        return client_reservations.Reservation(self._session, self._renewer, info, for_s)
 
     def reservations(self) -> list[model.ReservationInfo]:
         """Return the client's reservations, with those of the last hour; for admins all."""
@@ -285,8 +254,6 @@ class Environment:
         )[0]
         for_s = max(1, info.expires_ns - info.created_ns) / 1e9
         return client_reservations.Reservation(self._session, self._renewer, info, for_s)
-
-    # --- administration ------------------------------------------------------------------------
 
     def scale(
         self,
@@ -308,49 +275,40 @@ class Environment:
         not hold so many.
         """
         if (workers is None) == (min_workers is None and max_workers is None):
-            raise OptionError(
-                f"scale({pool!r:.80}): how many workers?",
-                hint="workers=4, or min_workers=1, max_workers=8",
-            )
-        now = self._session.request(admin.Pools, admin.GetPools)
-        before = next((each for each in now.pools if each.name == pool), None)
-        if before is None:
-            names = ", ".join(each.name for each in now.pools)
-            raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {names}")
+            hint = "workers=4, or min_workers=1, max_workers=8"
+            raise OptionError(f"scale({pool!r:.80}): how many workers?", hint=hint)
+        pools = self.pools()
+        if pool not in pools:
+            raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(pools)}")
         if workers is not None:
             low = high = checked_integer("workers", workers, 0, MAX_WORKERS)
             high = max(1, high)
         else:
-            low, high = before.least, before.most
+            low, high = pools[pool].least, pools[pool].most
             if min_workers is not None:
                 low = checked_integer("min_workers", min_workers, 0, MAX_WORKERS)
                 high = max(high, low)
             if max_workers is not None:
                 high = checked_integer("max_workers", max_workers, 0, MAX_WORKERS)
         if not low <= high or high < 1:
-            raise OptionError(
-                f"scale({pool!r}): min_workers={low}, max_workers={high}",
-                hint="0 <= min_workers <= max_workers, 1 <= max_workers",
-            )
-        request = partial(admin.Scale, pool=pool, least=low, most=high, force=force)
-        done = self._session.request(admin.Pools, request)
-        return next(each for each in done.pools if each.name == pool)
+            hint = "0 <= min_workers <= max_workers, 1 <= max_workers"
+            raise OptionError(f"scale({pool!r}): min_workers={low}, max_workers={high}", hint=hint)
+        fields = {"pool": pool, "least": low, "most": high, "force": force}
+        return _pools_by_name(self._session.request(admin.Pools, admin.Scale, **fields))[pool]
 
     def drain(self, node: str, reason: str) -> model.NodeInfo:
-        """Start nothing more on a node; its running tasks finish, then its workers end.
-
-        The node stays drained until `undrain`, also over restarts of the service. Raises
-        OptionError, NotFoundError, NotAllowedError.
-        """
-        request = partial(admin.DrainNode, node=node, reason=_reason(reason))
-        return _by_name(self._session.request(admin.Pools, request))[node]
+        """Start nothing more on a node; its running tasks finish, then its workers end. The node
+        stays drained until `undrain`, also over restarts of the service. Raises OptionError,
+        NotFoundError, NotAllowedError."""
+        fields = {"node": node, "reason": _reason(reason)}
+        return _by_name(self._session.request(admin.Pools, admin.DrainNode, **fields))[node]
 
     def undrain(self, name: str) -> model.NodeInfo | model.PoolInfo:
         """Use a drained or lost node again, or a quarantined pool, whose workers failed. Raises
         NotFoundError, NotAllowedError."""
-        done = self._session.request(admin.Pools, partial(admin.ResumeNode, name=name))
+        done = self._session.request(admin.Pools, admin.ResumeNode, name=name)
         nodes = _by_name(done)
-        return nodes[name] if name in nodes else {pool.name: pool for pool in done.pools}[name]
+        return nodes[name] if name in nodes else _pools_by_name(done)[name]
 
     @property
     def keys(self) -> KeyStore:
@@ -369,9 +327,8 @@ class Environment:
         `dry_run`: only report what would be removed. Tasks that have not ended are never touched.
         """
         older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
-        return self._session.request(
-            queries.GarbageCollected, partial(queries.CollectGarbage, older_s=older_s, dry=dry_run)
-        )
+        fields = {"older_s": older_s, "dry": dry_run}
+        return self._session.request(queries.GarbageCollected, queries.CollectGarbage, **fields)
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: the pools and their queues; only the name if the service does not
@@ -385,17 +342,19 @@ class Environment:
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks
         stay."""
-        return self._session.request(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
+        return self._session.request(m.Stopping, m.Shutdown, timeout_s, now=now)
 
 
 def _by_name(pools: admin.Pools) -> dict[str, model.NodeInfo]:
     return {node.name: node for node in pools.nodes}
 
 
+def _pools_by_name(pools: admin.Pools) -> dict[str, model.PoolInfo]:
+    return {pool.name: pool for pool in pools.pools}
+
+
 def _reason(reason: object) -> str:
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
-        raise OptionError(
-            f"reason={reason!r:.80}",
-            hint=f"1 to {MAX_REASON_CHARS} characters for other administrators",
-        )
+        hint = f"1 to {MAX_REASON_CHARS} characters for other administrators"
+        raise OptionError(f"reason={reason!r:.80}", hint=hint)
     return reason

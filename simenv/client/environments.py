@@ -147,10 +147,8 @@ def down(
     name: str | None = None, now: bool = False, *, service: str | Path | None = None
 ) -> ShutdownReport:
     """End an environment. Running tasks finish; with `now` they stop, and wait for the next start.
-
     Returns when no process, socket or connection file of it is left; a service that does not answer
-    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none.
-    """
+    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none."""
     begun = monotonic()
     address = find(name, Path(service) if service is not None else None)
     if isinstance(address, KeyFileAddress):
@@ -284,16 +282,12 @@ def _running(folder: Path, connection: Path) -> EnvironmentInfo:
 
 # The private service of `simenv.local`, and the client that owns it.
 
-# timeout of the shutdown request, after which the process is ended
-
 _lifelines: set[int] = set()
 
 
 class PrivateService:
-    """A service process that is a child of this process, with its folders.
-
-    Invariant: `end` acts once, and only in the process that started the service.
-    """
+    """A service process that is a child of this process, with its folders. Invariant: `end` acts
+    once, and only in the process that started the service."""
 
     def __init__(self, process: launch.Service, connection: Path, folders: list[Path]) -> None:
         self.connection = connection
@@ -329,11 +323,9 @@ class PrivateService:
 
 
 class LocalClient(Client):
-    """A client whose environment ends with it.
-
-    Invariant: the service ends when the connection is closed or collected, and at interpreter exit.
-    Tasks and results refer to the connection, so the service lives as long as one is in use.
-    """
+    """A client whose environment ends with it. Invariant: the service ends when the connection is
+    closed or collected, and at interpreter exit. Tasks and results refer to the connection, so the
+    service lives as long as one is in use."""
 
     def __init__(self, service: PrivateService) -> None:
         """Connect to the private service. Raises NoServiceError."""
@@ -342,10 +334,8 @@ class LocalClient(Client):
         self._end = weakref.finalize(self._session, service.end)
 
     def close(self) -> None:
-        """End the environment with service, workers and files. Idempotent.
-
-        In a forked child only the child's own connection is closed.
-        """
+        """End the environment with service, workers and files. Idempotent. In a forked child only
+        the child's own connection is closed."""
         if self._service.is_running():
             with suppress(SimenvError):
                 self.shutdown(now=True, timeout_s=ANSWER_S)

@@ -85,8 +85,8 @@ class TaskHistory:
         after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s)
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while True:
-            request = partial(rows_of, after=after, limit=PAGE_ROWS, since_s=since_s)
-            page = self._session.request(History, request)
+            part = {"after": after, "limit": PAGE_ROWS, "since_s": since_s}
+            page = self._session.request(History, rows_of, **part)
             yield from filter(chosen, page.rows)
             if page.complete or (page.rows and page.rows[-1].submitted_s >= until_s):
                 return
@@ -113,8 +113,8 @@ class TaskHistory:
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while len(rows) < limit and not complete:
             size = PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows))
-            request = partial(rows_of, limit=size, since_s=since_s, before=before)
-            page = self._session.request(History, request)
+            part = {"limit": size, "since_s": since_s, "before": before}
+            page = self._session.request(History, rows_of, **part)
             if not page.newest_first:
                 every = self.tasks(
                     since_s, run_name, states, structure, owner=owner, pool=pool, until_s=until_s
@@ -125,19 +125,21 @@ class TaskHistory:
         return rows[:limit][::-1]
 
     def task(self, task: Task | str | int) -> LogRow:
-        """Return the row of one task. Raises NotFoundError if it is unknown or was removed.
-
-        A binding such as `t-8k2f.17` has no row of its own; the row of its task is returned.
-        """
+        """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
+        binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
         number = number_of(task)
-        request = partial(GetHistory, after=number - 1, limit=1, structure=True)
-        result = self._session.request(History, request).rows if number else []
+        asked = {"after": number - 1, "limit": 1, "structure": True}
+        result = self._session.request(History, GetHistory, **asked).rows if number else []
         if not result or task_number(result[0].id) != number:
+            hint = "simenv history lists them"
+            raise NotFoundError(f"no task {task_name(number)} here", hint=hint)
+        row, binding = result[0], task.row if isinstance(task, Task) else row_of(task)
+        if binding is not None and binding >= row.bindings:
             raise NotFoundError(
-                f"no task {task_name(number)} here", hint="simenv history lists them"
+                f"task {row.id} carries {row.bindings} bindings; there is no number {binding}",
+                hint=f"the first is {row.id}.0",
             )
-        _check_row(result[0], task.row if isinstance(task, Task) else row_of(task))
-        return result[0]
+        return row
 
     def submitted(self, task: Task | str | int) -> Submitted:
         """Return the submission of this task: program and options; `terms.engine` is the chosen
@@ -202,15 +204,7 @@ class TaskHistory:
         return low
 
     def _events(self, since: int, limit: int) -> m.Events:
-        return self._session.request(m.Events, partial(m.GetEvents, since=since, limit=limit))
-
-
-def _check_row(row: LogRow, k: int | None) -> None:
-    if k is not None and k >= row.bindings:
-        raise NotFoundError(
-            f"task {row.id} carries {row.bindings} bindings; there is no number {k}",
-            hint=f"the first is {row.id}.0",
-        )
+        return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)
 
 
 # Completions of the environment in their order, for readers that must not miss one.
@@ -296,8 +290,8 @@ class CompletionIterator:
             yield completion
 
     def _page(self) -> list[Completion]:
-        request = partial(m.GetCompletions, since=self._since, limit=PAGE)
-        groups = self._session.request(m.CompletionPage, request).groups
+        part = {"since": self._since, "limit": PAGE}
+        groups = self._session.request(m.CompletionPage, m.GetCompletions, **part).groups
         return [entry for group in groups for entry in self._unpack(group)]
 
     def _unpack(self, group: m.Completed) -> Iterator[Completion]:
@@ -312,7 +306,7 @@ class CompletionIterator:
         """Return whether no visible task waits or runs, and none ended between the two requests."""
         if self._follow:
             return False
-        queue = self._session.request(m.Queue, partial(m.GetQueue, limit=0))
+        queue = self._session.request(m.Queue, m.GetQueue, limit=0)
         return not queue.total and not self._page()
 
 

@@ -288,9 +288,8 @@ def _readiness(
     except msgspec.MsgspecError as error:
         code = process.wait(5.0) if not line else None
         cause = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
-        raise StartFailedError(
-            f"the service {cause} before it was ready", hint=_quote(paths)
-        ) from error
+        hint = _quote(paths)
+        raise StartFailedError(f"the service {cause} before it was ready", hint=hint) from error
 
 
 def _quote(paths: EnvironmentPaths) -> str:

@@ -44,9 +44,8 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     try:
         workers = operator.index(workers)
     except TypeError as error:
-        raise ConfigError(
-            f"simenv.local: workers={workers!r:.80}", hint="a whole number"
-        ) from error
+        hint = "a whole number"
+        raise ConfigError(f"simenv.local: workers={workers!r:.80}", hint=hint) from error
     pool = PoolSpec(min=workers, max=max(1, workers))
     args: dict[str, Any] = {"name": "local", "durability": "process", "pools": (pool,)}
     args |= {"slots": slots or 0, "import_from": config.import_folders()}

@@ -11,10 +11,8 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
-from functools import partial
 from threading import Event
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
 
 from simenv import model
@@ -60,16 +58,14 @@ class Reservation:
 
     def info(self) -> model.ReservationInfo:
         """Return its present state. Raises NotReservedError when the service has removed it."""
-        return self._session.request(
-            admin.Reservations, partial(admin.GetReservations, reservation=self.id)
-        ).reservations[0]
+        return listed(self._session, self.id)[0]
 
     def renew(self, for_s: float | None = None) -> model.ReservationInfo:
         """Set the expiry to `for_s` seconds from now; None: `self.for_s`. Raises NotReservedError
         if it is over."""
         ttl_ns = _nanoseconds("for_s", self.for_s if for_s is None else for_s)
-        renew = partial(admin.Renew, reservation=self.id, ttl_ns=ttl_ns)
-        return self._session.request(admin.Reservations, renew).reservations[0]
+        lease = {"reservation": self.id, "ttl_ns": ttl_ns}
+        return self._session.request(admin.Reservations, admin.Renew, **lease).reservations[0]
 
     def release(self, reason: str = "") -> list[str]:
         """End the reservation: its waiting tasks are cancelled, its running tasks may finish.
@@ -90,18 +86,13 @@ class Reservation:
         self._renewer.add(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if os.getpid() != self._pid:
             return
         try:
             self.release()
         except SimenvError:
-            if error is None:  # else it would hide the error of the block; it expires by itself
+            if kind is None:  # else it would hide the error of the block; it expires by itself
                 raise
 
     def __repr__(self) -> str:
@@ -110,9 +101,9 @@ class Reservation:
 
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """End a reservation; return the ids of its tasks that have not ended."""
-    short_reason = reason[: task_rules.MAX_REASON_CHARS]
-    request = partial(admin.Release, reservation=number, reason=short_reason, cancel=cancel)
-    return [model.task_name(task) for task in session.request(admin.Released, request).running]
+    asked = {"reservation": number, "reason": reason[: task_rules.MAX_REASON_CHARS]}
+    released = session.request(admin.Released, admin.Release, cancel=cancel, **asked)
+    return [model.task_name(task) for task in released.running]
 
 
 def reservation_request(
@@ -151,9 +142,7 @@ def request_decision(
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
-        decision = session.request(
-            admin.DecisionReply, partial(admin.Reserve, ask=request)
-        ).decision
+        decision = session.request(admin.DecisionReply, admin.Reserve, ask=request).decision
         if decision.status == "accepted":
             return decision
         if decision.status != "delayed":
@@ -169,9 +158,8 @@ def request_decision(
 
 def listed(session: ServiceSession, number: int = 0) -> list[model.ReservationInfo]:
     """Return the reservations that the client may see; `number`: only this one, 0: all."""
-    return session.request(
-        admin.Reservations, partial(admin.GetReservations, reservation=number)
-    ).reservations
+    request = admin.GetReservations
+    return session.request(admin.Reservations, request, reservation=number).reservations
 
 
 def checked_reservation(number: SupportsIndex) -> int:

@@ -15,7 +15,7 @@ from simenv import result_files
 from simenv.client import result_data, result_display
 from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import NotFoundError, OptionError, StoreError
-from simenv.model import ResultData, task_name
+from simenv.model import DeviceRecord, ResultData, task_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 # The data stay packed as the worker sent them; dictionaries and arrays are made when they are first
 # read. Read-only.
 
+_IDEAL = DeviceRecord("", "")
+
 
 class Result:
-    """The result of one task, or of one binding of it: row `row` of the decoded result.
-
-    Raises OptionError when an output is read that was not requested in `outputs`.
-    """
+    """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
+    OptionError when an output is read that was not requested in `outputs`."""
 
     __slots__ = ("_counts", "_data", "_decoded", "_probabilities", "_provenance_source", "_row")
 
@@ -64,10 +64,8 @@ class Result:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Exact probability by outcome; impossible outcomes are left out.
-
-        Keys as in `counts`; if the circuit measures nothing, qubit 0 is rightmost.
-        """
+        """Exact probability by outcome; impossible outcomes are left out. Keys as in `counts`; if
+        the circuit measures nothing, qubit 0 is rightmost."""
         if self._probabilities is None:
             data = self._data
             self._require(self._decoded.has("probabilities"), "probabilities")
@@ -96,9 +94,8 @@ class Result:
         """The expectation value of the only observable."""
         values = self.expectations
         if len(values) != 1:
-            raise OptionError(
-                f"this result has {len(values)} expectation values", hint="read .expectations"
-            )
+            hint = "read .expectations"
+            raise OptionError(f"this result has {len(values)} expectation values", hint=hint)
         return values[0]
 
     @property
@@ -124,9 +121,8 @@ class Result:
         """float64 [parameters]: gradient of the only observable."""
         result = self.gradients
         if len(result) != 1:
-            raise OptionError(
-                f"this result has gradients of {len(result)} observables", hint="read .gradients"
-            )
+            hint = "read .gradients"
+            raise OptionError(f"this result has gradients of {len(result)} observables", hint=hint)
         only: NDArray[np.float64] = result[0]
         return only
 
@@ -218,68 +214,59 @@ class Result:
         return dict(self._data.options)
 
     @property
+    def _device(self) -> DeviceRecord:
+        return self._data.device or _IDEAL
+
+    @property
     def device(self) -> str | None:
         """The emulated device with its noise; None: an ideal device, or a noise model alone."""
-        settings = self._data.device
-        return None if settings is None else settings.name or None
+        return self._device.name or None
 
     @property
     def snapshot(self) -> str | None:
         """Digest of the calibration or noise model, in hexadecimal; None: no noise."""
-        settings = self._data.device
-        return None if settings is None else settings.snapshot
+        return None if self._data.device is None else self._data.device.snapshot
 
     @property
     def snapshot_age_s(self) -> float | None:
         """Seconds from the calibration until now; None if its time is unknown."""
-        settings = self._data.device
-        return (
-            None
-            if settings is None or not settings.calibrated_s
-            else time() - settings.calibrated_s
-        )
+        calibrated_s = self._device.calibrated_s
+        return time() - calibrated_s if calibrated_s else None
 
     @property
     def noise(self) -> dict[str, float]:
         """Factors of the noise components that were given; empty: all as calibrated."""
-        settings = self._data.device
-        return {} if settings is None else dict(settings.noise)
+        return dict(self._device.noise)
 
     @property
     def compiled(self) -> str | None:
         """Compiler, level and seed; None: the circuit ran as it was written."""
-        settings = self._data.device
-        return None if settings is None else settings.compiled or None
+        return self._device.compiled or None
 
     @property
     def calibration_stale(self) -> bool:
         """True if the circuit was compiled for another calibration than the one at its start."""
-        settings = self._data.device
-        return settings is not None and settings.stale
+        return self._device.stale
 
     @property
     def layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each circuit qubit, at its end; None: the same numbers."""
-        settings = self._data.device
-        return None if settings is None else _qubits(settings.layout)
+        return _qubits(self._device.layout)
 
     @property
     def initial_layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each circuit qubit, at its beginning; None: the same numbers."""
-        settings = self._data.device
-        return None if settings is None else _qubits(settings.initial_layout)
+        return _qubits(self._device.initial_layout)
 
     @property
     def gates(self) -> dict[str, int] | None:
         """Number of gates that ran on the device, by name; None without a device."""
-        settings = self._data.device
-        return None if settings is None else dict(settings.gates)
+        return None if self._data.device is None else dict(self._data.device.gates)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Requested noise that was not applied as given; usually empty."""
-        settings = self._data.device
-        return () if settings is None else settings.warnings
+        return self._device.warnings
 
     @property
     def device_time_s(self) -> float | None:
@@ -342,10 +329,8 @@ class Result:
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a file ending in .h5, .npz or .json, atomically.
-
-        Raises OptionError, StoreError.
-        """
+        """Write the result to a file ending in .h5, .npz or .json, atomically. Raises OptionError,
+        StoreError."""
         result_display.save(self, self._decoded, self._row, Path(path))
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
@@ -422,10 +407,8 @@ def fetch_again(
     """
     name = task_name(number)
     if verify(number) in ("unknown", "removed"):
-        raise NotFoundError(
-            f"the result of task {name} is no longer kept",
-            hint="submit it again with its seed; results.keep_gib limits the stored results",
-        )
+        hint = "submit it again with its seed; results.keep_gib limits the stored results"
+        raise NotFoundError(f"the result of task {name} is no longer kept", hint=hint)
     completion = receive()
     if completion is None or not is_intact(completion):
         raise damaged(name, reason)

@@ -162,10 +162,8 @@ class ResultSource(Protocol):
 
 
 class LargeArrays:
-    """Arrays in the file of one result. Thread-safe.
-
-    `renew` is called with the fault of the file; it returns the file of a repaired result.
-    """
+    """Arrays in the file of one result. Thread-safe. `renew` is called with the fault of the file;
+    it returns the file of a repaired result."""
 
     def __init__(
         self, source: ResultSource, task: int, file: ResultFile, renew: Callable[[str], ResultFile]
@@ -443,9 +441,7 @@ class DecodedResult:
 
     def extract(self, row: int) -> AmplitudeResultData:
         """Return one row with all of its arrays in memory, as a result of its own: for pickling.
-
-        Raises StoreError if an array in a file cannot be read.
-        """
+        Raises StoreError if an array in a file cannot be read."""
         data = self.data
 
         def part(field: str) -> bytes:
@@ -477,10 +473,8 @@ class DecodedResult:
 
 
 def _is_plain(data: AmplitudeResultData) -> bool:
-    """Return whether the data are counts of one row alone, with lengths that agree.
-
-    Most small results are; the other checks are skipped for them.
-    """
+    """Return whether the data are counts of one row alone, with lengths that agree. Most small
+    results are; the other checks are skipped for them."""
     count_bytes = len(data.counts)
     return (
         data.count == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ from simenv.model import TaskState, decode_program
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from simenv.client.result_data import DecodedResult, Stages
+    from simenv.client.result_data import DecodedResult
     from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskSpec
 
 # HTML of clients, tasks and results for notebooks, without scripts or files.
@@ -30,43 +30,7 @@ MAX_VALUES = 16  # expectation values shown
 BAR_PX = 240
 
 
-class ResultLike(Protocol):
-    """Attributes of a result that are displayed or exported; see `Result`."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def shots(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def num_qubits(self) -> int: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def worker(self) -> str: ...
-    @property
-    def timing(self) -> Stages: ...
-    @property
-    def device(self) -> str | None: ...
-    @property
-    def snapshot(self) -> str | None: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-    @property
-    def counts(self) -> dict[str, int]: ...
-    @property
-    def probabilities(self) -> dict[str, float]: ...
-    @property
-    def amplitudes(self) -> dict[str, complex]: ...
-    @property
-    def expectations(self) -> tuple[float, ...]: ...
-    @property
-    def std_errors(self) -> tuple[float, ...]: ...
-    def has(self, output: str) -> bool: ...
-    def to_dict(self, arrays: bool = True) -> dict[str, Any]: ...
+ResultLike = Any  # a `Result`, whose module imports this one
 
 
 def client_text(info: ServiceInfo) -> str:
@@ -218,9 +182,8 @@ def histogram(result: ResultLike, axes: Any) -> Any:
     try:
         from matplotlib import pyplot
     except ImportError:
-        raise OptionError(
-            "a plot needs matplotlib, which is not installed", hint="pip install 'simenv[plots]'"
-        ) from None
+        hint = "pip install 'simenv[plots]'"
+        raise OptionError("a plot needs matplotlib, which is not installed", hint=hint) from None
     entry = result.counts if result.has("counts") else result.probabilities
     best = sorted(sorted(entry, key=lambda key: -entry[key])[:MAX_HISTOGRAM_BARS])
     if axes is None:
@@ -268,22 +231,31 @@ _METADATA = (
 )
 
 
-def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
+def builtins(result: ResultLike, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
     """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
     has = decoded.has if arrays else (lambda _field: False)
     settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _METADATA}
+    amplitudes: dict[str, Any] = {}
+    if has("amplitudes"):
+        named = {text: [a.real, a.imag] for text, a in result.amplitudes.items()}
+        amplitudes = {"amplitudes": named}
+    statevector: Any = None
+    if has("statevector") and decoded.bulk is not None and decoded.bulk.size("statevector"):
+        statevector = decoded.bulk.where("statevector")
+    elif has("statevector"):
+        statevector = [[float(a.real), float(a.imag)] for a in result.statevector]
     return {
         "task": result.task,
         "name": result.name,
         "state": str(TaskState.DONE),
         "counts": result.counts if has("counts") else None,
         "probabilities": result.probabilities if has("probabilities") else None,
-        "statevector": _amplitudes(result, decoded) if has("statevector") else None,
+        "statevector": statevector,
         "expectations": list(result.expectations) if has("expectations") else None,
         "std_errors": list(result.std_errors) if has("expectations") else None,
         "gradients": result.gradients.tolist() if has("gradients") else None,
         "memory": result.memory_strings() if has("memory") else None,
-        **({"amplitudes": _by_bit_string(result)} if has("amplitudes") else {}),
+        **amplitudes,
         **{
             name: list(value) if isinstance(value, tuple) else value
             for name, value in settings.items()
@@ -292,22 +264,10 @@ def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any
     }
 
 
-def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict[str, Any]:
-    if decoded.bulk is not None and decoded.bulk.size("statevector"):
-        return decoded.bulk.where("statevector")
-    return [[float(a.real), float(a.imag)] for a in result.statevector]
-
-
-def _by_bit_string(result: Any) -> dict[str, list[float]]:
-    return {text: [value.real, value.imag] for text, value in result.amplitudes.items()}
-
-
 def save(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
-
     Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
-    of the result cannot be read.
-    """
+    of the result cannot be read."""
     write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
     if write is None:
         raise OptionError(

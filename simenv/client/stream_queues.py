@@ -43,10 +43,8 @@ class StreamTask:
 
     @property
     def types(self) -> frozenset[str]:
-        """Types of its completion: the outputs of its tasks, or FAILED; empty before its end.
-
-        No result is read for it.
-        """
+        """Types of its completion: the outputs of its tasks, or FAILED; empty before its end. No
+        result is read for it."""
         if not self.done():
             return frozenset()
         entries: set[str] = set()
@@ -123,12 +121,9 @@ class _StreamQueue(Generic[Item]):
         return len(self._items)
 
     def get(self, timeout_s: float | None = None) -> Item:
-        """Wait for the next item and remove it.
-
-        Raises TimedOutError after `timeout_s` seconds; EOFError when all streams that fill the
-        queue are closed and have delivered everything; ServiceLostError when the service is lost:
-        the next call waits again.
-        """
+        """Wait for the next item and remove it. Raises TimedOutError after `timeout_s` seconds;
+        EOFError when all streams that fill the queue are closed and have delivered everything;
+        ServiceLostError when the service is lost: the next call waits again."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._changed:
             while not self._items and self._error is None:
@@ -203,9 +198,8 @@ class StreamEvents(_StreamQueue[Event]):
     def __init__(self, *kinds: str) -> None:
         for name in kinds:
             if name not in EVENT_KINDS:
-                raise OptionError(
-                    f"a queue of events {name!r:.80}", hint=f"kinds are {', '.join(EVENT_KINDS)}"
-                )
+                hint = f"kinds are {', '.join(EVENT_KINDS)}"
+                raise OptionError(f"a queue of events {name!r:.80}", hint=hint)
         super().__init__()
         self.kinds = kinds or tuple(EVENT_KINDS)
 

@@ -55,10 +55,8 @@ class Pipeline:
         for stage in stages:
             if isinstance(stage, SplitStage):
                 if self._split is not None:
-                    raise OptionError(
-                        "a pipeline with two stages that split circuits",
-                        hint="split in one stage, or use two streams",
-                    )
+                    hint = "split in one stage, or use two streams"
+                    raise OptionError("a pipeline with two stages that split circuits", hint=hint)
                 self._split = stage
                 continue
             stage_list = self._before if self._split is None else self._after
@@ -84,10 +82,8 @@ class Pipeline:
 
 
 def reduce_gates(circuit: Any) -> Any:
-    """Cancel and merge gates, as a stage: Qiskit's optimization level 2.
-
-    The circuit keeps its own kinds of gates and its own qubits.
-    """
+    """Cancel and merge gates, as a stage: Qiskit's optimization level 2. The circuit keeps its own
+    kinds of gates and its own qubits."""
     from qiskit import transpile
 
     return transpile(circuit, optimization_level=2)
@@ -100,10 +96,8 @@ def _function_of(stage: Any) -> Callable[[Any], Any]:
     if callable(stage):
         function: Callable[[Any], Any] = stage
         return function
-    raise OptionError(
-        f"{type(stage).__name__} is no stage of a pipeline",
-        hint="a function of a circuit, a Qiskit pass manager, or an object with split(circuit)",
-    )
+    hint = "a function of a circuit, a Qiskit pass manager, or an object with split(circuit)"
+    raise OptionError(f"{type(stage).__name__} is no stage of a pipeline", hint=hint)
 
 
 class _PassManager:
@@ -149,9 +143,7 @@ _OUTPUTS = {"observables": "expectation", "amplitudes": "amplitudes"}
 @dataclass(frozen=True, slots=True)
 class SlicedResult:
     """Exact expectation values and amplitudes of a sliced circuit; `parts`: results of the shares.
-
-    The values of a part are partial sums, which its `remark` and `options` state.
-    """
+    The values of a part are partial sums, which its `remark` and `options` state."""
 
     expectations: tuple[float, ...]
     parts: tuple[Result, ...]
@@ -178,16 +170,14 @@ class SlicedContraction:
         requested = {"observables": observables, "amplitudes": amplitudes}
         self._requested = {name: each for name, each in requested.items() if each is not None}
         if not self._requested:
-            raise OptionError(
-                "SlicedContraction of nothing", hint='observables="ZZ", or amplitudes=["00"]'
-            )
+            hint = 'observables="ZZ", or amplitudes=["00"]'
+            raise OptionError("SlicedContraction of nothing", hint=hint)
         self._shares = checked_integer("shares", shares, 1, MAX_SHARES)
         self._options = dict(options or {})
         for name in ("share", "shares"):
             if name in self._options:
-                raise OptionError(
-                    f"options of SlicedContraction: {name!r}", hint="the stage sets it itself"
-                )
+                hint = "the stage sets it itself"
+                raise OptionError(f"options of SlicedContraction: {name!r}", hint=hint)
 
     def split(self, circuit: Any) -> SplitCircuit:
         """Make one task of the circuit for each share."""
@@ -240,9 +230,7 @@ MAX_OVERHEAD = 1e4  # largest factor in the number of shots compared with the un
 @dataclass(frozen=True, slots=True)
 class CutResult:
     """Expectation values of a circuit that was cut; `parts`: results of all circuits that ran.
-
-    `sampling_overhead`: factor in the shots that gives the standard error of the uncut circuit.
-    """
+    `sampling_overhead`: factor in the shots that gives the standard error of the uncut circuit."""
 
     expectations: tuple[float, ...]
     sampling_overhead: float
@@ -281,10 +269,8 @@ class Cutting:
         self._field = "device" if pools is None else "pool"
         self._samples, self._seed = samples, seed
         if self._places is not None and isinstance(self._places, Mapping) == (labels is None):
-            raise OptionError(
-                f"{self._field}s of Cutting",
-                hint="a mapping from letters with labels, a list without",
-            )
+            hint = "a mapping from letters with labels, a list without"
+            raise OptionError(f"{self._field}s of Cutting", hint=hint)
 
     def split(self, circuit: Any) -> SplitCircuit:
         """Cut a circuit. Raises OptionError without qiskit-addon-cutting, and ProgramError for a
@@ -344,15 +330,13 @@ class Cutting:
             return {label: {} for label in labels}
         if not isinstance(places, Mapping):
             if len(places) < len(labels):
-                raise OptionError(
-                    f"{len(labels)} parts for {len(places)} {where}s", hint="name one for each part"
-                )
+                hint = "name one for each part"
+                raise OptionError(f"{len(labels)} parts for {len(places)} {where}s", hint=hint)
             return {label: {where: place} for label, place in zip(labels, places, strict=False)}
         for label in labels:
             if label not in places:
-                raise OptionError(
-                    f"no {where} for part {label!r}", hint=f"{where}s={{'A': ..., ...}}"
-                )
+                hint = f"{where}s={{'A': ..., ...}}"
+                raise OptionError(f"no {where} for part {label!r}", hint=hint)
         return {label: {where: places[str(label)]} for label in labels}
 
 

@@ -87,15 +87,11 @@ _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_by
 
 
 def load(
-    options: Mapping[str, object],
-    file: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
+    options: Mapping[str, object], file: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Config:
-    """Merge defaults, then `file`, then `options`.
-
-    Without `file`: the result of `last_config`, then SIMENV_HOME/<name>/simenv.toml if that is
-    empty or the file is newer than the last start, then `options`.
-    """
+    """Merge defaults, then `file`, then `options`. Without `file`: the result of `last_config`,
+    then SIMENV_HOME/<name>/simenv.toml if that is empty or the file is newer than the last start,
+    then `options`."""
     name = check_name(str(options.get("name", "default")))
     source, last, settings = "options", dict[str, object](), dict[str, object]()
     path = file

@@ -214,10 +214,8 @@ def check(config: Config, source: str) -> None:
     values."""
     check_name(config.name)
     if config.durability not in DURABILITIES:
-        raise ConfigError(
-            f"{source}: durability {config.durability!r} is not known",
-            hint=f"one of: {', '.join(DURABILITIES)}",
-        )
+        hint = f"one of: {', '.join(DURABILITIES)}"
+        raise ConfigError(f"{source}: durability {config.durability!r} is not known", hint=hint)
     for key, low, high in _BOUNDS:
         value = attrgetter(key)(config)
         if not low <= value <= high:
@@ -237,18 +235,15 @@ def check(config: Config, source: str) -> None:
 def _check_launching(config: Config, source: str) -> None:
     launcher = config.launcher
     if launcher.use not in LAUNCHERS:
-        raise ConfigError(
-            f"{source}: launcher {launcher.use[:80]!r} is not known",
-            hint=nearest(launcher.use, LAUNCHERS),
-        )
+        hint = nearest(launcher.use, LAUNCHERS)
+        raise ConfigError(f"{source}: launcher {launcher.use[:80]!r} is not known", hint=hint)
     for key in ("launcher.agent", "launcher.interface", "hostfile"):
         text = attrgetter(key)(config)
         if not text.isprintable() or len(text) > MAX_LINE_CHARS:
             raise ConfigError(f"{source}: {key} = {text[:80]!r} is not one line of text")
     if config.hosts and config.hostfile:
-        raise ConfigError(
-            f"{source}: hosts cannot be combined with hostfile", hint="give one of them"
-        )
+        hint = "give one of them"
+        raise ConfigError(f"{source}: hosts cannot be combined with hostfile", hint=hint)
     if config.hosts and not (len(config.hosts) <= MAX_LINE_CHARS and _HOSTS.match(config.hosts)):
         raise ConfigError(
             f"{source}: hosts = {config.hosts[:80]!r} is not a list of hosts",

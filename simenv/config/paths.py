@@ -31,15 +31,7 @@ NETWORK = frozenset(
     }
 )
 NETWORK_FUSE = (
-    "sshfs",
-    "ceph",
-    "gluster",
-    "beegfs",
-    "s3fs",
-    "gcsfuse",
-    "juicefs",
-    "dfuse",
-    "rclone",
+    *("sshfs", "ceph", "gluster", "beegfs", "s3fs", "gcsfuse", "juicefs", "dfuse", "rclone"),
 )
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -197,11 +189,9 @@ def service_file(environ: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def interpreter(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the Python that starts services: SIMENV_PYTHON, else this interpreter.
-
-    Raises ConfigError if this process is a program with embedded Python, such as DEFw's, also if
-    it was started by a link with the name of an interpreter.
-    """
+    """Return the Python that starts services: SIMENV_PYTHON, else this interpreter. Raises
+    ConfigError if this process is a program with embedded Python, such as DEFw's, also if it was
+    started by a link with the name of an interpreter."""
     named = environ.get("SIMENV_PYTHON")
     if not named and not _is_python(sys.executable):
         raise ConfigError(

@@ -67,10 +67,8 @@ NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 def check_name(name: str, subject: str = "environment") -> str:
     """Return the name if it follows NAME_RULE. Raises ConfigError, which names `subject`."""
     if not NAME_RULE.match(name):
-        raise ConfigError(
-            f"{subject} name {name[:80]!r} is not allowed",
-            hint="a name is a-z, then up to 63 of a-z 0-9 _ . -",
-        )
+        hint = "a name is a-z, then up to 63 of a-z 0-9 _ . -"
+        raise ConfigError(f"{subject} name {name[:80]!r} is not allowed", hint=hint)
     return name
 
 
@@ -94,9 +92,8 @@ def size(value: object, subject: str) -> int:
     else:
         result = _SIZE.match(value.strip()) if isinstance(value, str) else None
         if result is None:
-            raise ConfigError(
-                f"{subject} = {str(value)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
-            )
+            hint = "512MiB, 2GiB, or bytes"
+            raise ConfigError(f"{subject} = {str(value)[:80]!r} is not a size", hint=hint)
         count = float(result[1]) * 1024 ** _POWERS.get((result[2] or "")[:1].lower(), 0)
     if not 0 <= count <= MAX_BYTES:
         raise ConfigError(f"{subject} = {str(value)[:80]} is outside 0 .. 1024 PiB")
@@ -125,18 +122,15 @@ def drift_of(text: str, source: str) -> DriftSpec:
     allowed ones."""
     kind, *pairs = text.split(":")
     if kind not in KINDS:
-        raise ConfigError(
-            f"{source}: drift = {text[:80]!r} is not known", hint=nearest(kind[:64], KINDS)
-        )
+        hint = nearest(kind[:64], KINDS)
+        raise ConfigError(f"{source}: drift = {text[:80]!r} is not known", hint=hint)
     values: dict[str, object] = {"kind": kind}
     keys = [key for key in DriftSpec.__struct_fields__[1:] if kind == "walk" or key not in _OF_WALK]
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or key not in keys or key in values:
-            raise ConfigError(
-                f"{source}: drift: {pair[:80]!r} is not understood",
-                hint=f"{kind} has {', '.join(keys)}, each once; {EXAMPLE}",
-            )
+            hint = f"{kind} has {', '.join(keys)}, each once; {EXAMPLE}"
+            raise ConfigError(f"{source}: drift: {pair[:80]!r} is not understood", hint=hint)
         values[key] = _outages(value, source) if key == "outages" else value
     try:
         result = msgspec.convert(values, DriftSpec, strict=False)
@@ -148,10 +142,8 @@ def drift_of(text: str, source: str) -> DriftSpec:
         and 0 <= result.spread <= 2
         and 0 <= result.seed < 2**63
     ):
-        raise ConfigError(
-            f"{source}: drift = {text[:80]!r} is out of range",
-            hint="factor and every_s above 0, at most 1e9; spread 0 to 2; seed 0 or more",
-        )
+        hint = "factor and every_s above 0, at most 1e9; spread 0 to 2; seed 0 or more"
+        raise ConfigError(f"{source}: drift = {text[:80]!r} is out of range", hint=hint)
     return result
 
 
@@ -192,9 +184,8 @@ def pool_text(text: str) -> PoolSpec:
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals or key == "name":
-            raise ConfigError(
-                f"--pool {text[:80]!r}: {part!r} is not understood", hint=_POOL_EXAMPLE
-            )
+            hint = _POOL_EXAMPLE
+            raise ConfigError(f"--pool {text[:80]!r}: {part!r} is not understood", hint=hint)
         if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
         if key == "device" and not value:
@@ -216,10 +207,8 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
         values["memory_bytes"] = size(values.pop("memory"), f"{source}: memory")
     workers = values.pop("workers", None)
     if workers is not None and {"min", "max"} & set(values):
-        raise ConfigError(
-            f"{source}: workers cannot be combined with min or max",
-            hint="workers=N means min=N,max=N; min=0,max=8: as many as are needed",
-        )
+        hint = "workers=N means min=N,max=N; min=0,max=8: as many as are needed"
+        raise ConfigError(f"{source}: workers cannot be combined with min or max", hint=hint)
     nodes = values.get("nodes")
     if isinstance(nodes, list | tuple):
         nodes = "+".join(map(str, nodes))
@@ -245,15 +234,11 @@ def check_pool(pool: PoolSpec, source: str) -> None:
     check_name(pool.name, "pool")
     subject = f"{source}: pool {pool.name!r}"
     if match := _ON_DEMAND.match(pool.name):
-        raise ConfigError(
-            f"{subject} has a name of the form that gangs have",
-            hint=f"{match[1]}-x, or another name that does not end in .x and a number",
-        )
+        hint = f"{match[1]}-x, or another name that does not end in .x and a number"
+        raise ConfigError(f"{subject} has a name of the form that gangs have", hint=hint)
     if not 0 <= pool.min <= pool.max <= MAX_WORKERS or pool.max < 1:
-        raise ConfigError(
-            f"{subject} wants min={pool.min}, max={pool.max} workers",
-            hint=f"0 <= min <= max, 1 <= max <= {MAX_WORKERS}",
-        )
+        hint = f"0 <= min <= max, 1 <= max <= {MAX_WORKERS}"
+        raise ConfigError(f"{subject} wants min={pool.min}, max={pool.max} workers", hint=hint)
     if not 0 <= pool.idle_s <= MAX_IDLE_S:
         raise ConfigError(f"{subject}: idle_s = {pool.idle_s} is outside 0 .. {MAX_IDLE_S}")
     if not 1 <= pool.ranks <= MAX_RANKS:
@@ -282,9 +267,8 @@ def _check_provider(pool: PoolSpec, subject: str) -> None:
     """Check `provider`. One worker of one rank holds a machine for the whole life of its pool."""
     example = "NAME:engine=hardware,provider=MODULE:FACTORY"
     if pool.provider and pool.device:
-        raise ConfigError(
-            f"{subject} has a provider and a device", hint=f"a machine's is {example}"
-        )
+        hint = f"a machine's is {example}"
+        raise ConfigError(f"{subject} has a provider and a device", hint=hint)
     if (pool.engine == MACHINE) != bool(pool.provider):
         lacks = "no provider" if pool.engine == MACHINE else f"engine={pool.engine} with a provider"
         raise ConfigError(f"{subject} has {lacks}", hint=f"a machine's pool is {example}")

@@ -36,13 +36,7 @@ from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.model import TaskState
 from simenv.model.views import DeviceKind
 
-__all__ = [
-    "Payload",
-    "QuantumResource",
-    "Target",
-    "TaskResult",
-    "resources",
-]
+__all__ = ["Payload", "QuantumResource", "Target", "TaskResult", "resources"]
 
 DEFAULT_SHOTS = 1024
 Registers = tuple[tuple[str, int], ...]
@@ -91,9 +85,8 @@ def read(payload: Any) -> SamplerPayload:
     """Parse a payload with `input` and `program_id`. Raises OptionError with the invalid value."""
     program, text = getattr(payload, "program_id", None), getattr(payload, "input", None)
     if not isinstance(text, str):
-        raise OptionError(
-            f"a payload of {type(payload).__name__} cannot be run", hint="Payload.QiskitPrimitive"
-        )
+        hint = "Payload.QiskitPrimitive"
+        raise OptionError(f"a payload of {type(payload).__name__} cannot be run", hint=hint)
     if program != "sampler":
         raise OptionError(
             f"program_id={str(program)[:80]!r}: of Qiskit's primitives only the sampler is here",
@@ -126,9 +119,8 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     `simulator.noise_model` is a request, too: for no noise."""
     unknown = sorted(key for key in payload if key not in _FIELDS)
     if unknown:
-        raise OptionError(
-            f"the payload has a field {unknown[0]!r:.80}", hint=f"some of: {', '.join(_FIELDS)}"
-        )
+        hint = f"some of: {', '.join(_FIELDS)}"
+        raise OptionError(f"the payload has a field {unknown[0]!r:.80}", hint=hint)
     options = _table("options", payload.get("options"))
     shots = options.pop("default_shots", None)
     if shots is None:
@@ -138,17 +130,13 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     device_options = _table("options: simenv", options.pop("simenv", None))
     simulator = options.get("simulator")
     if isinstance(simulator, dict) and simulator.get("noise_model") is not None:
-        raise OptionError(
-            "options: 'simulator.noise_model' is not supported here",
-            hint='the noise of a device in "simenv": {"noise": "off"}, a noise model likewise',
-        )
+        hint = 'the noise of a device in "simenv": {"noise": "off"}, a noise model likewise'
+        raise OptionError("options: 'simulator.noise_model' is not supported here", hint=hint)
     asked = [name for name, value in options.items() if _asks(value)]
     asked += [f"simenv.{name}" for name in device_options if name not in _DEVICE_OPTIONS]
     if asked:
-        raise OptionError(
-            f"options: {asked[0]!r:.80} is not supported here",
-            hint=f"default_shots, and in simenv: {', '.join(_DEVICE_OPTIONS)}",
-        )
+        hint = f"default_shots, and in simenv: {', '.join(_DEVICE_OPTIONS)}"
+        raise OptionError(f"options: {asked[0]!r:.80} is not supported here", hint=hint)
     return shots, device_options
 
 
@@ -266,7 +254,7 @@ class TaskStatus(enum.Enum):
     Queued = "queued"
     Running = "running"
     Completed = "completed"
-    BundleFailure = "failed"
+    Failed = "failed"
     Cancelled = "cancelled"
 
 
@@ -366,10 +354,8 @@ class QuantumResource:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         if resource_type != TYPE:
-            raise OptionError(
-                f"resource_type={str(resource_type)[:80]!r}",
-                hint=f"{TYPE} here; others: the package qrmi",
-            )
+            hint = f"{TYPE} here; others: the package qrmi"
+            raise OptionError(f"resource_type={str(resource_type)[:80]!r}", hint=hint)
         self._pool = resource_id
         self._settings = read_settings(os.environ if environ is None else environ, resource_id)
         self._client: Client | None = None
@@ -384,8 +370,6 @@ class QuantumResource:
     def resource_type(self) -> str:
         """Type of the resource: simenv."""
         return TYPE
-
-    # --- the resource -------------------------------------------------------------------------
 
     def is_accessible(self) -> bool:
         """Return whether the environment answers and the pool has a worker that runs or is being
@@ -419,9 +403,8 @@ class QuantumResource:
         """End a reservation: its waiting tasks are cancelled. Raises NotFoundError for an invalid
         token."""
         if not id.isascii() or not id.isdigit() or len(id) > _TOKEN_DIGITS:
-            raise NotFoundError(
-                f"{id[:80]!r} is not a token", hint="pass the value that acquire() returned"
-            )
+            hint = "pass the value that acquire() returned"
+            raise NotFoundError(f"{id[:80]!r} is not a token", hint=hint)
         if int(id) == self._reservation:
             self._reservation = 0
         if int(id) == self._acquired:
@@ -436,19 +419,12 @@ class QuantumResource:
     def metadata(self) -> dict[str, str]:
         """Summary of the pool's device."""
         device = self._device()
+        fields = ("kind", "provider", "model", "version", "num_qubits", "max_shots")
         return {
             "backend_name": self._pool,
-            "kind": str(device.kind),
-            "provider": device.provider,
-            "model": device.model,
-            "version": device.version,
-            "num_qubits": str(device.num_qubits),
-            "max_shots": str(device.max_shots),
-            "calibration_id": device.calibration_id,
+            **{name: str(getattr(device, name)) for name in (*fields, "calibration_id")},
             "environment": self._connected().name,
         }
-
-    # --- tasks --------------------------------------------------------------------------------
 
     def task_start(self, payload: Any) -> str:
         """Submit a payload and return its name. A payload of several circuits is several tasks
@@ -460,7 +436,8 @@ class QuantumResource:
                 hint="several payloads",
             )
         client, names = self._connected(), list[str]()
-        has_memory = self._has_memory()
+        device = self._device()  # not all machines and external programs give the order of shots
+        has_memory = device.kind is not DeviceKind.HARDWARE and device.model != "external"
         try:
             for pub in work.pubs:
                 output = "memory" if has_memory and pub.fits(MAX_MEMORY_BYTES) else "counts"
@@ -478,9 +455,8 @@ class QuantumResource:
         names = task_id.split(_JOIN)
         infos = self._connected().tasks(names)
         if len(infos) < len(names):
-            raise NotFoundError(
-                f"no task {task_id[:200]!r} here", hint="what task_start() returned"
-            )
+            hint = "what task_start() returned"
+            raise NotFoundError(f"no task {task_id[:200]!r} here", hint=hint)
         seen = {NAMES[info.state] for info in infos}
         return getattr(statuses(), next(name for name in ORDER if name in seen))
 
@@ -494,9 +470,8 @@ class QuantumResource:
         registers."""
         work = self._works.get(task_id)
         if work is None:
-            raise NotFoundError(
-                f"task {task_id[:200]!r} was not started here", hint="simenv result TASK shows it"
-            )
+            hint = "simenv result TASK shows it"
+            raise NotFoundError(f"task {task_id[:200]!r} was not started here", hint=hint)
         client = self._connected()
         tasks = [client.task(name) for name in task_id.split(_JOIN)]
         results = [task.results() for task in tasks]
@@ -521,8 +496,6 @@ class QuantumResource:
         if client is not None:
             client.close()
 
-    # ------------------------------------------------------------------------------------------
-
     def _connected(self) -> Client:
         if self._client is None:
             self._client = simenv.connect(service=self._settings.service)
@@ -534,42 +507,22 @@ class QuantumResource:
     def _device(self) -> Any:
         devices = self._connected().devices()
         if self._pool not in devices:
-            raise NotFoundError(
-                f"no pool {self._pool[:80]!r} here", hint=f"there are: {', '.join(devices)}"
-            )
+            hint = f"there are: {', '.join(devices)}"
+            raise NotFoundError(f"no pool {self._pool[:80]!r} here", hint=hint)
         return devices[self._pool]
-
-    def _has_memory(self) -> bool:
-        """Return whether results have the order of the shots: not all machines and external
-        programs give it."""
-        device = self._device()
-        return device.kind is not DeviceKind.HARDWARE and device.model != "external"
 
     def _submitted(
         self, client: Client, pub: Pub, output: str, device_options: Mapping[str, Any]
     ) -> str:
         """Submit one circuit or sweep; return the name of its task."""
-        settings, reservation = self._settings, self._reservation or None
+        options: dict[str, Any] = {
+            **{"shots": pub.shots, "outputs": output, "pool": self._pool, **device_options},
+            "run_timeout_s": self._settings.run_timeout_s,
+            "reservation": self._reservation or None,
+        }
         if not pub.is_sweep:
-            return client.submit(
-                pub.text,
-                parameter_values=pub.values,
-                shots=pub.shots,
-                outputs=output,
-                pool=self._pool,
-                run_timeout_s=settings.run_timeout_s,
-                reservation=reservation,
-                **device_options,
-            ).id
-        tasks = client.submit_many(
-            (pub.text, pub.values),
-            shots=pub.shots,
-            outputs=output,
-            pool=self._pool,
-            run_timeout_s=settings.run_timeout_s,
-            reservation=reservation,
-            **device_options,
-        )
+            return client.submit(pub.text, parameter_values=pub.values, **options).id
+        tasks = client.submit_many((pub.text, pub.values), **options)
         names = {task.id.partition(".")[0] for task in tasks}
         if len(names) > 1:
             client.cancel(names)

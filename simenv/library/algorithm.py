@@ -25,9 +25,8 @@ IMPOSSIBLE = 1e-12
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcomes:
     """The probability of every outcome (Qiskit's bit order); outcomes not named cannot occur.
-
-    `width`: number of leftmost bits of a key that are judged (the registers declared last); 0: all.
-    """
+    `width`: number of leftmost bits of a key that are judged (the registers declared last); 0:
+    all."""
 
     probabilities: Mapping[str, float]
     width: int = 0
@@ -235,11 +234,9 @@ def _outcome_probabilities(
 
 
 def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.3927) -> Algorithm:
-    """One layer of QAOA for the largest cut of a cubic graph: a ring with its diameters.
-
-    Every edge's <ZZ> is known in closed form (`_edge_value`); these angles are the best for cubic
-    graphs without triangles.
-    """
+    """One layer of QAOA for the largest cut of a cubic graph: a ring with its diameters. Every
+    edge's <ZZ> is known in closed form (`_edge_value`); these angles are the best for cubic graphs
+    without triangles."""
     edges = cubic_graph(num_nodes)
     circuit = QuantumCircuit(num_nodes, num_nodes, name=f"qaoa-{num_nodes}")
     circuit.h(range(num_nodes))
@@ -279,10 +276,8 @@ def _edge_value(edges: tuple[Edge, ...], edge: Edge, gamma: float, beta: float) 
 
 
 def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> Algorithm:
-    """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
-
-    The check compares every <Z> with the exact values of free fermions (`_magnetisation`).
-    """
+    """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps. The check
+    compares every <Z> with the exact values of free fermions (`_magnetisation`)."""
     circuit = QuantumCircuit(num_spins, num_spins, name=f"ising-{num_spins}")
     circuit.x(range(num_spins // 2, num_spins))
     for _ in range(steps):
@@ -374,9 +369,7 @@ def _walk_probabilities(nodes: int, steps: int) -> list[float]:
 @dataclass(frozen=True, slots=True)
 class VariationalAlgorithm:
     """A circuit with free parameters, without measurements, whose energy is to be minimised.
-
-    `ground_energy`: the lowest eigenvalue of the Hamiltonian; no parameters give less.
-    """
+    `ground_energy`: the lowest eigenvalue of the Hamiltonian; no parameters give less."""
 
     circuit: QuantumCircuit
     hamiltonian: SparsePauliOp

@@ -29,10 +29,7 @@ def fourier(circuit: QuantumCircuit, qubits: Sequence[Qubit], inverse: bool = Fa
 
 
 def _apply(
-    circuit: QuantumCircuit,
-    qubits: Sequence[Qubit],
-    gates: Sequence[tuple[int, int]],
-    sign: float,
+    circuit: QuantumCircuit, qubits: Sequence[Qubit], gates: Sequence[tuple[int, int]], sign: float
 ) -> None:
     for high, low in gates:
         if high == low:
@@ -42,10 +39,8 @@ def _apply(
 
 
 def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Algorithm:
-    """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n.
-
-    Three bits of a are in superposition, so eight sums are measured.
-    """
+    """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n. Three bits of
+    a are in superposition, so eight sums are measured."""
     open_bits = (1, 6, 11)
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"qft-adder-{num_qubits}")
     for qubit in range(num_qubits):
@@ -70,11 +65,9 @@ def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Alg
 
 
 def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> Algorithm:
-    """Ripple-carry addition after Cuccaro et al. (quant-ph/0410184), with b in superposition.
-
-    The two highest bits of b are in superposition, so four sums are measured. Registers: the low
-    half of a key is a, the high half a + b with its carry.
-    """
+    """Ripple-carry addition after Cuccaro et al. (quant-ph/0410184), with b in superposition. The
+    two highest bits of b are in superposition, so four sums are measured. Registers: the low half
+    of a key is a, the high half a + b with its carry."""
     carry, x = QuantumRegister(1, "carry"), QuantumRegister(num_bits, "a")
     y, high = QuantumRegister(num_bits, "b"), QuantumRegister(1, "high")
     unchanged = ClassicalRegister(num_bits, "unchanged")
@@ -109,9 +102,7 @@ def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> Algorithm:
 
 def order_finding(num_counting: int = 6) -> Algorithm:
     """Order finding of 7 modulo 15, which is 4: peaks at the multiples of 2^t / 4 (Shor's core).
-
-    Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
-    """
+    Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8."""
     counting, work = QuantumRegister(num_counting, "counting"), QuantumRegister(4, "work")
     result = ClassicalRegister(num_counting, "found")
     circuit = QuantumCircuit(counting, work, result, name=f"order-finding-{num_counting + 4}")
@@ -153,10 +144,8 @@ def ghz(num_qubits: int = 16) -> Algorithm:
 
 def w_state(num_qubits: int = 10) -> Algorithm:
     """W state: exactly one qubit is 1, each with equal probability, from controlled rotations.
-
     After step k the excitation has stayed on qubit k with probability 1 / num_qubits, so the
-    rotation passes on the share (left - 1) / left of the excitation, where `left` qubits remain.
-    """
+    rotation passes on the share (left - 1) / left of the excitation, where `left` qubits remain."""
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"w-{num_qubits}")
     circuit.x(0)
     for qubit in range(num_qubits - 1):
@@ -340,10 +329,8 @@ def repetition_code(rounds: int = 3, theta: float = 0.6) -> Algorithm:
 
 def _logical_flip(rounds: int, theta: float) -> float:
     """Return the probability that the logical bit has flipped, with the coherence between rounds.
-
     With c = cos(theta/2), s = sin(theta/2), measurement and correction leave one of four operators
-    on the logical qubit: c^3 + i s^3 X (no qubit indicated), or -i c^2 s - c s^2 X (each qubit).
-    """
+    on the logical qubit: c^3 + i s^3 X (no qubit indicated), or -i c^2 s - c s^2 X (each qubit)."""
     c, s = math.cos(theta / 2), math.sin(theta / 2)
     identity, flip = np.eye(2), np.array([[0, 1], [1, 0]])
     quiet = c**3 * identity + 1j * s**3 * flip

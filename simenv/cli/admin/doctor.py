@@ -23,21 +23,12 @@ def findings() -> Iterator[DoctorFinding]:
     from simenv.cli.admin import doctor_checks
 
     for check in (
-        doctor_installation.versions,
-        doctor_installation.extras,
-        doctor_checks.cores,
-        doctor_checks.memory,
-        doctor_checks.gpus,
-        doctor_checks.nodes,
-        doctor_checks.launchers,
-        doctor_checks.home,
-        doctor_checks.kernels,
-        doctor_checks.sockets,
-        doctor_checks.connections,
-        doctor_checks.modes,
-        doctor_checks.folder_security,
-        doctor_checks.kernel_folder_security,
-        doctor_checks.socket_security,
+        *(doctor_installation.versions, doctor_installation.extras),
+        *(doctor_checks.cores, doctor_checks.memory, doctor_checks.gpus),
+        *(doctor_checks.nodes, doctor_checks.launchers),
+        *(doctor_checks.home, doctor_checks.kernels, doctor_checks.sockets),
+        *(doctor_checks.connections, doctor_checks.modes, doctor_checks.folder_security),
+        *(doctor_checks.kernel_folder_security, doctor_checks.socket_security),
         doctor_checks.launcher_security,
     ):
         yield from check()

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from launcher import probe, selection
 from launcher.allocation.discover import discover
@@ -22,7 +21,7 @@ from launcher.prte import installation
 from launcher.prte.dvm_supervisor import NodeProbe
 from simenv import config, files
 from simenv.cli import terminal
-from simenv.cli.admin.doctor_installation import DoctorFinding
+from simenv.cli.admin.doctor_installation import DoctorFinding, found
 from simenv.client.connection import address
 from simenv.config import Config, paths
 from simenv.config.paths import worker_environ
@@ -44,9 +43,7 @@ def cores() -> Iterator[DoctorFinding]:
     load = os.getloadavg()[0]
     if load > num_cpus:
         detail += f", but {load:.1f} threads want to run"
-        yield DoctorFinding("warn", "cores", detail, "top -o %CPU")
-    else:
-        yield DoctorFinding("ok", "cores", detail)
+    yield found("cores", detail, "top -o %CPU" if load > num_cpus else "")
 
 
 def memory() -> Iterator[DoctorFinding]:
@@ -58,10 +55,7 @@ def memory() -> Iterator[DoctorFinding]:
     engine = next(card for card in catalog.CARDS if card.auto is not None)
     width = engine.max_qubits_in(free)
     detail = f"{terminal.size(free)} free of {terminal.size(limit)}: circuits up to {width} qubits"
-    if free < LEAST_FREE_BYTES:
-        yield DoctorFinding("warn", "memory", detail, "top -o %MEM")
-    else:
-        yield DoctorFinding("ok", "memory", detail)
+    yield found("memory", detail, "top -o %MEM" if free < LEAST_FREE_BYTES else "")
 
 
 def gpus() -> Iterator[DoctorFinding]:
@@ -72,15 +66,13 @@ def gpus() -> Iterator[DoctorFinding]:
     evidence = find_gpu()
     reason = refusal(evidence)
     if reason is not None:
-        level: Literal["ok", "warn"] = "warn" if evidence.has_driver else "ok"
-        yield DoctorFinding(level, "gpu", reason[0], reason[1] if level == "warn" else "")
+        yield found("gpu", reason[0], reason[1] if evidence.has_driver else "")
         return
     for gpu in this_node().gpu_details:
-        yield DoctorFinding("ok", "gpu", _described(gpu))
+        yield found("gpu", _described(gpu))
     if load_nvrtc() is None:
         detail = "NVRTC is not installed: kernels can be run only where they are compiled"
-        extra = catalog.builtin_card("gpu").package.install
-        yield DoctorFinding("warn", "gpu", detail, extra)
+        yield found("gpu", detail, catalog.builtin_card("gpu").package.install)
 
 
 def _described(gpu: Gpu) -> str:
@@ -113,9 +105,7 @@ def nodes() -> Iterator[DoctorFinding]:
     shown = ", ".join(names[:SHOWN_NODES]) + (", ..." if len(names) > SHOWN_NODES else "")
     count = terminal.counted(len(names), "node")
     slots, memory = allocation.slots, terminal.size(allocation.memory_bytes)
-    yield DoctorFinding(
-        "ok", "nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}"
-    )
+    yield found("nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}")
     yield from _agent([name for name in names if not is_this_node(name)])
 
 
@@ -125,20 +115,19 @@ def _agent(others: list[str]) -> Iterator[DoctorFinding]:
     if shutil.which(program) is None:
         detail = f"{program} is not here: no way to other nodes"
         remedy = "export SIMENV_LAUNCH_AGENT=/path/of/a/program"
-        yield DoctorFinding("fail" if others else "warn", "agent", detail, remedy)
+        yield found("agent", detail, remedy, "fail" if others else "warn")
         return
     if not others:
-        yield DoctorFinding("ok", "agent", f"{program}, used if other nodes are added")
+        yield found("agent", f"{program}, used if other nodes are added")
         return
     node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
     while not node_probe.poll(time.monotonic()):
         time.sleep(_LOOK_S)  # probes are only polled
     for node, why in node_probe.unreachable.items():
-        yield DoctorFinding(
-            "fail", "agent", f"{program} does not reach {node}: {why}", f"{program} {node} true"
-        )
+        detail = f"{program} does not reach {node}: {why}"
+        yield found("agent", detail, f"{program} {node} true", "fail")
     if node_probe.reachable:
-        yield DoctorFinding("ok", "agent", f"{program} reaches {', '.join(node_probe.reachable)}")
+        yield found("agent", f"{program} reaches {', '.join(node_probe.reachable)}")
 
 
 def launchers() -> Iterator[DoctorFinding]:
@@ -149,28 +138,23 @@ def launchers() -> Iterator[DoctorFinding]:
         outcomes = selection.probe_all(os.environ, folder, worker_environ=environ)
         working = [outcome for outcome in outcomes if outcome.works]
         for outcome in outcomes:
-            name = " ".join(
-                filter(
-                    None, (outcome.launcher, outcome.version, outcome.path and f"({outcome.path})")
-                )
-            )
+            path = outcome.path and f"({outcome.path})"
+            name = " ".join(filter(None, (outcome.launcher, outcome.version, path)))
             if outcome.works:
                 detail = f"{name}: two ranks saw one another in {outcome.seconds:.1f} s"
-                yield DoctorFinding("ok", "launcher", detail)
+                yield found("launcher", detail)
             else:
-                yield DoctorFinding(
-                    "warn", "launcher", f"{name}: {outcome.detail}", selection.INSTALL_COMMAND
-                )
+                yield found("launcher", f"{name}: {outcome.detail}", selection.INSTALL_COMMAND)
         works, mpi_detail = (
             (True, working[0].detail) if working else probe.probe_single_rank(environ)
         )
     finally:
         shutil.rmtree(folder)
     if works:
-        yield DoctorFinding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {mpi_detail}")
+        yield found("mpi", f"mpi4py {mpi4py_version()} is bound to {mpi_detail}")
     else:
         detail = f"{mpi_detail}; workers have one rank each"
-        yield DoctorFinding("warn", "mpi", detail, selection.INSTALL_COMMAND)
+        yield found("mpi", detail, selection.INSTALL_COMMAND)
 
 
 # Checks of the folders that simenv writes to: file system, free space, stale files, file modes.
@@ -186,19 +170,14 @@ def home() -> Iterator[DoctorFinding]:
         live = config.places(config.Config()).state
         if live.is_relative_to(root):
             detail = f"{root} is on {kind}, where a journal is not safe; no local disk is set"
-            yield DoctorFinding(
-                "fail", "state", detail, "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
-            )
+            remedy = "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
+            yield found("state", detail, remedy, "fail")
         else:
-            yield DoctorFinding(
-                "ok", "state", f"{root} on {kind}; live journals go to {live.parent}"
-            )
+            yield found("state", f"{root} on {kind}; live journals go to {live.parent}")
     elif free < LEAST_FREE_BYTES:
-        yield DoctorFinding(
-            "warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {existing}"
-        )
+        yield found("state", f"{root} has {terminal.size(free)} left", f"df -h {existing}")
     else:
-        yield DoctorFinding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
+        yield found("state", f"{root} on {kind or 'an unknown file system'}")
 
 
 def kernels() -> Iterator[DoctorFinding]:
@@ -206,24 +185,21 @@ def kernels() -> Iterator[DoctorFinding]:
     folder = config.kernel_cache()
     kept = [path for path in folder.rglob("*/*") if path.is_file()] if folder.exists() else []
     if not kept:
-        yield DoctorFinding("ok", "kernels", f"none in {folder}: the first start compiles them")
+        yield found("kernels", f"none in {folder}: the first start compiles them")
         return
     kept_bytes = sum(path.stat().st_size for path in kept)
     versions = [path for path in folder.iterdir() if path.is_dir()]
     detail = f"{terminal.size(kept_bytes)} for {len(versions)} version(s) in {folder}"
-    if len(versions) > 8:
-        yield DoctorFinding("warn", "kernels", detail, f"rm -r {folder}")
-    else:
-        yield DoctorFinding("ok", "kernels", detail)
+    yield found("kernels", detail, f"rm -r {folder}" if len(versions) > 8 else "")
 
 
 def sockets() -> Iterator[DoctorFinding]:
     """Check that the folder of sockets is writable."""
     base = config.socket_base()
     if not os.access(base, os.W_OK | os.X_OK):
-        yield DoctorFinding("fail", "sockets", f"{base} cannot be written", "export TMPDIR=/tmp")
+        yield found("sockets", f"{base} cannot be written", "export TMPDIR=/tmp", "fail")
     else:
-        yield DoctorFinding("ok", "sockets", f"in {base}")
+        yield found("sockets", f"in {base}")
 
 
 def connections() -> Iterator[DoctorFinding]:
@@ -240,30 +216,22 @@ def connections() -> Iterator[DoctorFinding]:
             stale += 1
             option = "" if file.name == "default" else f" --name {file.name}"
             detail = f"{file.name}: process {file.pid} is gone, its connection file is not"
-            yield DoctorFinding("warn", "environment", detail, f"simenv up{option} --restore")
+            yield found("environment", detail, f"simenv up{option} --restore")
         else:
-            yield DoctorFinding(
-                "ok", "environment", f"{file.name}: process {file.pid} on {file.node}"
-            )
+            yield found("environment", f"{file.name}: process {file.pid} on {file.node}")
     if not stale:
-        yield DoctorFinding("ok", "environment", "no connection file without a service")
+        yield found("environment", "no connection file without a service")
 
 
 _FILES = (
-    "server-key.json",
-    "keys.json",
-    "connection.json",
-    "worker.json",
-    "keys/*.simenv",
-    "worker-keys/*.json",
+    *("server-key.json", "keys.json", "connection.json", "worker.json"),
+    *("keys/*.simenv", "worker-keys/*.json"),
 )
 
 
 def modes() -> Iterator[DoctorFinding]:
-    """Check that no other user can open the files with keys or addresses.
-
-    The files are those of each environment here, and the one that SIMENV_SERVICE names.
-    """
+    """Check that no other user can open the files with keys or addresses. The files are those of
+    each environment here, and the one that SIMENV_SERVICE names."""
     root = config.home_root()
     files = [path for name in _FILES for path in sorted(root.glob(f"*/{name}"))]
     named = config.service_file()
@@ -272,8 +240,8 @@ def modes() -> Iterator[DoctorFinding]:
     bad = [finding for path in files if (finding := _mode_finding(path)) is not None]
     yield from bad
     if not bad:
-        count = f"{len(files)} file{'s' if len(files) != 1 else ''}"
-        yield DoctorFinding("ok", "keys", f"{count} with keys or addresses, readable only by you")
+        count = terminal.counted(len(files), "file")
+        yield found("keys", f"{count} with keys or addresses, readable only by you")
 
 
 def _mode_finding(path: Path) -> DoctorFinding | None:
@@ -283,10 +251,10 @@ def _mode_finding(path: Path) -> DoctorFinding | None:
         return None
     mode = stat.S_IMODE(info.st_mode)
     if info.st_uid != os.getuid():
-        return DoctorFinding("fail", "keys", f"{path} belongs to user {info.st_uid}", f"rm {path}")
+        return found("keys", f"{path} belongs to user {info.st_uid}", f"rm {path}", "fail")
     if mode & 0o077:
         detail = f"{path} can be opened by others ({mode:04o})"
-        return DoctorFinding("fail", "keys", detail, f"chmod 600 {path}")
+        return found("keys", detail, f"chmod 600 {path}", "fail")
     return None
 
 
@@ -302,7 +270,7 @@ def folder_security() -> Iterator[DoctorFinding]:
     yield from dict.fromkeys(bad)  # several folders may share the weakness of one above them
     if not bad:
         count = terminal.counted(len(results), "folder")
-        yield DoctorFinding("ok", "folders", f"{count}: nobody else can write them or those above")
+        yield found("folders", f"{count}: nobody else can write them or those above")
 
 
 def kernel_folder_security() -> Iterator[DoctorFinding]:
@@ -310,11 +278,11 @@ def kernel_folder_security() -> Iterator[DoctorFinding]:
     folder = config.kernel_cache()
     result = files.weakness(folder) if folder.exists() else None
     if result is None:
-        yield DoctorFinding("ok", "kernels", f"nobody else can write {folder}")
+        yield found("kernels", f"nobody else can write {folder}")
         return
     level, why = result
     remedy = f"rm -r {folder}" if level == folder else "export SIMENV_KERNELS=/a/folder/of/yours"
-    yield DoctorFinding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
+    yield found("kernels", f"{level} {why}: its code would run as you", remedy, "fail")
 
 
 def socket_security() -> Iterator[DoctorFinding]:
@@ -331,18 +299,16 @@ def socket_security() -> Iterator[DoctorFinding]:
         why = _open_socket(Path(file.sockets))
         if why:
             remedy = f"simenv down --name {file.name}; simenv up --name {file.name} --restore"
-            yield DoctorFinding("fail", "sockets", f"of {file.name}: {why}", remedy)
+            yield found("sockets", f"of {file.name}: {why}", remedy, "fail")
             return
-    yield DoctorFinding(
-        "ok", "sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone"
-    )
+    yield found("sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone")
 
 
 def launcher_security() -> Iterator[DoctorFinding]:
     """Check whether other users can run programs through the launcher of workers of several
     ranks."""
     if not mpi4py_version():
-        yield DoctorFinding("ok", "isolation", "no MPI: workers of one rank listen on no port")
+        yield found("isolation", "no MPI: workers of one rank listen on no port")
         return
     try:
         nodes = [node.name for node in discover(os.environ).nodes]
@@ -354,16 +320,14 @@ def launcher_security() -> Iterator[DoctorFinding]:
     others = len(network_namespace.other_users())
     present = f"{terminal.counted(others, 'other user')} here now"
     if not exposure:
-        detail = "other users cannot reach the launcher of MPI"
-        yield DoctorFinding("ok", "isolation", f"{detail}; {present}")
+        yield found("isolation", f"other users cannot reach the launcher of MPI; {present}")
     elif others or len(nodes) > 1:
         detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
         remedy = "simenv up --launcher local, or see docs/guides/security.md"
-        yield DoctorFinding("warn", "isolation", f"{detail}; {present}", remedy)
+        yield found("isolation", f"{detail}; {present}", remedy)
     else:
-        yield DoctorFinding(
-            "ok", "isolation", f"{present}; other users could reach the launcher of MPI: {exposure}"
-        )
+        detail = f"{present}; other users could reach the launcher of MPI: {exposure}"
+        yield found("isolation", detail)
 
 
 def _folders() -> Iterator[Path]:
@@ -384,11 +348,11 @@ def _folder_finding(folder: Path) -> DoctorFinding | None:
     if result is not None:
         level, why = result
         remedy = f"chmod 700 {level}" if "written" in why else "export SIMENV_HOME=$HOME/.simenv"
-        return DoctorFinding("fail", "folders", f"{level} {why}", remedy)
+        return found("folders", f"{level} {why}", remedy, "fail")
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077 and folder != config.home_root():
         detail = f"{folder} can be read by others (mode {mode:04o})"
-        return DoctorFinding("warn", "folders", detail, f"chmod 700 {folder}")
+        return found("folders", detail, f"chmod 700 {folder}")
     return None
 
 

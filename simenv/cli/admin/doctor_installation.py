@@ -18,14 +18,22 @@ from simenv.cli import app, terminal
 # Findings, and the report that prints them.
 
 
+Level = Literal["ok", "warn", "fail"]
+
+
 class DoctorFinding(msgspec.Struct, frozen=True):
     """Finding of a check. `level`: ok, warn (works, but not at its best) or fail. `remedy`: command
     to type."""
 
-    level: Literal["ok", "warn", "fail"]
+    level: Level
     what: str
     detail: str
     remedy: str = ""
+
+
+def found(what: str, detail: str, remedy: str = "", level: Level = "warn") -> DoctorFinding:
+    """Return a finding that is ok without a remedy, else of this level."""
+    return DoctorFinding(level if remedy else "ok", what, detail, remedy)
 
 
 def verdict(what: str, detail: str, fault: str = "", remedy: str = "") -> DoctorFinding:
@@ -71,36 +79,31 @@ def names() -> Iterator[DoctorFinding]:
         if spec is None or spec.origin is None or Path(spec.origin).parents[1] != root:
             problems.append(f"{name} is {spec.origin if spec else 'nowhere'}")
     if problems:
-        yield DoctorFinding(
-            "fail", "names", "; ".join(problems), "pip install --force-reinstall simenv"
-        )
+        remedy = "pip install --force-reinstall simenv"
+        yield found("names", "; ".join(problems), remedy, "fail")
         return
     for candidate in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
         if candidate.exists() and candidate.parent != root / "simenv":
             detail = f"a program started in {Path.cwd()} would import {candidate}"
-            yield DoctorFinding(
-                "warn", "names", detail, f"mv {candidate} {candidate.with_stem('my_simenv')}"
-            )
+            yield found("names", detail, f"mv {candidate} {candidate.with_stem('my_simenv')}")
             return
-    yield DoctorFinding("ok", "names", f"{', '.join(PACKAGES)} of {root}")
+    yield found("names", f"{', '.join(PACKAGES)} of {root}")
 
 
 def versions() -> Iterator[DoctorFinding]:
     """Check the version of Python; report the versions of the main dependencies."""
     result = f"Python {sys.version.split()[0]}"
     if sys.version_info < OLDEST:
-        yield DoctorFinding(
-            "fail", "versions", result, "make a virtual environment of Python >= 3.11"
-        )
+        yield found("versions", result, "make a virtual environment of Python >= 3.11", "fail")
         return
     from importlib import metadata
 
     try:
         parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
     except metadata.PackageNotFoundError as error:
-        yield DoctorFinding("fail", "versions", f"{error.name} is missing", "pip install simenv")
+        yield found("versions", f"{error.name} is missing", "pip install simenv", "fail")
         return
-    yield DoctorFinding("ok", "versions", ", ".join((result, *parts)))
+    yield found("versions", ", ".join((result, *parts)))
 
 
 def extras() -> Iterator[DoctorFinding]:
@@ -115,6 +118,6 @@ def extras() -> Iterator[DoctorFinding]:
     for extra, module, use in (*EXTRAS, *engines):
         if importlib.util.find_spec(module) is None:
             remedy = f"pip install 'simenv[{extra}]'"
-            yield DoctorFinding("warn", "extra", f"{extra} is not installed: {use}", remedy)
+            yield found("extra", f"{extra} is not installed: {use}", remedy)
         else:
-            yield DoctorFinding("ok", "extra", f"{extra}: {use}")
+            yield found("extra", f"{extra}: {use}")

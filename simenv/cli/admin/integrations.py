@@ -15,10 +15,11 @@ from typing import Annotated
 
 import typer
 
+import simenv
+from simenv import config
 from simenv.cli import app
 from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
-from simenv.config import home_root, interpreter, service_file
-from simenv.errors import ConfigError, SimenvError
+from simenv.errors import ConfigError, NotFoundError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
 
@@ -52,14 +53,12 @@ def build(context: typer.Context, folder: Folder = DEFAULT) -> None:
 @qpi.command()
 def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
     """Print the flags to compile and link a program with, as `pkg-config --cflags --libs`."""
-    from simenv.errors import NotFoundError
     from simenv.frontends.qpi import InstalledLibrary
 
     result = InstalledLibrary(folder.absolute())
     if not result.library.exists():
-        raise NotFoundError(
-            f"there is no {result.library}", hint=f"build it: simenv qpi build {folder}"
-        )
+        hint = f"build it: simenv qpi build {folder}"
+        raise NotFoundError(f"there is no {result.library}", hint=hint)
     value = {"cflags": result.cflags, "libs": result.libs}
     app.settings_of(context).answer(value, [" ".join([*result.cflags, *result.libs])])
 
@@ -71,9 +70,7 @@ _BUILD = "./qfw_build.sh --defw"
 # Imported by DEFw itself, and by the services of QFw, all of which its resource manager loads.
 MODULES = (
     ("yaml", "PyYAML"),
-    ("netifaces", "netifaces"),
-    ("psutil", "psutil"),
-    ("requests", "requests"),
+    *(("netifaces", "netifaces"), ("psutil", "psutil"), ("requests", "requests")),
 )
 
 
@@ -159,7 +156,7 @@ def _interpreters() -> DoctorFinding:
     """Check the names of the interpreter that the activation replaces: QFw looks for DEFw's
     libraries where `python3` leads, and renames all three or fails half-way."""
     folder = installing.command().folder
-    real = Path(interpreter()).resolve()
+    real = Path(config.interpreter()).resolve()
     wrong, repairs = [], []
     for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
         moved = folder / f"{name}_defw_orig"  # while QFw is active
@@ -206,9 +203,9 @@ def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Itera
     if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return
-    service = service_file(service_env) or home_root(service_env) / "default" / "connection.json"
-    import simenv
-
+    service = config.service_file(service_env)
+    if service is None:
+        service = config.home_root(service_env) / "default" / "connection.json"
     try:
         with simenv.connect(service=service) as client:
             record = client.qpm_with(pool=settings.pool or None).query()
@@ -260,8 +257,6 @@ def install(
 
     Run it before `qfw_activate`, with the Python of QFw's virtual environment.
     """
-    from simenv import config
-
     settings = {
         "SIMENV_QPM_PRIVATE": "yes" if private else "no",
         "SIMENV_HOME": str(config.home_root()),
@@ -316,8 +311,6 @@ def path(
 
 def _service(common: app.Settings) -> Path | None:
     """Return the absolute path of the connection file: DEFw changes its folder."""
-    from simenv import config
-
     result = common.service or config.service_file()
     if result is None and common.name:
         result = config.connection_file(common.name)
@@ -327,7 +320,6 @@ def _service(common: app.Settings) -> Path | None:
 def _folder(folder: Path | None) -> Path:
     named = folder or Path(os.environ.get("QFW_PATH", ""))
     if named == Path():
-        raise ConfigError(
-            "the folder of QFw is not given", hint="name it as an argument, or set QFW_PATH"
-        )
+        hint = "name it as an argument, or set QFW_PATH"
+        raise ConfigError("the folder of QFw is not given", hint=hint)
     return named

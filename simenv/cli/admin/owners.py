@@ -28,16 +28,8 @@ if TYPE_CHECKING:
 # `simenv limits`: limits and present use of each owner of a key; admins change limits here.
 
 OWN_USER = "(own user)"
-# The use that each limit bounds; a limit on single requests bounds no use.
-_USED_BY = {
-    "max_queued_tasks": "queued_tasks",
-    "max_queued_bytes": "queued_bytes",
-    "max_running_slots": "running_slots",
-    "max_kept_bytes": "kept_bytes",
-    "max_reservations": "reservations",
-    "max_reserved_percent": "reserved_workers",
-    "max_state_bytes": "state_bytes",
-}
+# Uses that have not the name of the limit; a limit on single requests bounds no use.
+_USED_BY = {"max_reserved_percent": "reserved_workers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +47,8 @@ _LINES: tuple[Column[LimitRow], ...] = (
     Column("OWNER", lambda line: line.owner or OWN_USER),
     Column("ROLE", lambda line: line.role or "-"),
     Column("LIMIT", lambda line: line.limit),
-    Column("USED", lambda line: "-" if line.used is None else _figure(line, line.used), right=True),
-    Column(
-        "MAXIMUM",
-        lambda line: "none" if line.maximum is None else _figure(line, line.maximum),
-        right=True,
-    ),
+    Column("USED", lambda line: _figure(line, line.used, "-"), right=True),
+    Column("MAXIMUM", lambda line: _figure(line, line.maximum, "none"), right=True),
 )
 
 limits = typer.Typer(help="Show and set limits for each owner of a key.")
@@ -82,8 +70,7 @@ def show(
 
 def _report(report: OwnerReport) -> Iterator[str]:
     for row in _of(report):
-        maximum = "none" if row.maximum is None else _figure(row, row.maximum)
-        yield f"{row.limit:<22}{maximum}"
+        yield f"{row.limit:<22}{_figure(row, row.maximum, 'none')}"
 
 
 @limits.command("set")
@@ -105,8 +92,7 @@ def set_limits(
 @limits.command()
 @printed(_report)
 def reset(
-    client: Client,
-    owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")],
+    client: Client, owner: Annotated[str, typer.Argument(help="Owner (name as in `keys list`).")]
 ) -> OwnerReport:
     """Remove the limits set for one owner; those of simenv.toml hold again."""
     return client.set_limits(owner, reset=True)
@@ -115,15 +101,10 @@ def reset(
 def _of(report: OwnerReport) -> Iterator[LimitRow]:
     for name in report.limits.__struct_fields__:
         value = getattr(report.limits, name)
-        used = _USED_BY.get(name)
+        used = _USED_BY.get(name, name.removeprefix("max_"))
         is_bound = bool(value) or (name == "max_priority" and bool(report.owner))
-        yield LimitRow(
-            report.owner,
-            report.role,
-            name,
-            None if used is None else getattr(report.use, used),
-            value if is_bound else None,
-        )
+        maximum = value if is_bound else None
+        yield LimitRow(report.owner, report.role, name, getattr(report.use, used, None), maximum)
 
 
 def _parse_values(assignments: list[str]) -> dict[str, int]:
@@ -139,7 +120,9 @@ def _parse_values(assignments: list[str]) -> dict[str, int]:
         raise OptionError(error.message, hint=error.hint) from error
 
 
-def _figure(line: LimitRow, value: int) -> str:
+def _figure(line: LimitRow, value: int | None, none: str) -> str:
+    if value is None:
+        return none
     return terminal.size(value) if line.limit.endswith("_bytes") else str(value)
 
 

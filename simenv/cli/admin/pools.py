@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -56,9 +55,8 @@ def scale(
     A surplus worker ends after its current task.
     """
     if (workers is None) == (min_workers is None and max_workers is None):
-        raise OptionError(
-            "simenv scale needs a number of workers", hint="simenv scale POOL 4, or --max 8"
-        )
+        hint = "simenv scale POOL 4, or --max 8"
+        raise OptionError("simenv scale needs a number of workers", hint=hint)
     common = app.settings_of(context)
     with common.connect() as client:
         now = client.scale(
@@ -158,9 +156,6 @@ def admission(
 
 # `simenv prune`: remove stored data of ended tasks.
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
 
 def prune(
     context: typer.Context,
@@ -174,7 +169,10 @@ def prune(
 ) -> None:
     """Remove history and results of ended tasks."""
     common = app.settings_of(context)
-    older_s = None if older_than is None else _seconds(older_than)
+    older_s = None if older_than is None else terminal.span_s(older_than)
+    if older_than is not None and older_s is None:
+        hint = "a number and s, m, h, d or w: 7d"
+        raise OptionError(f"--older-than {older_than!r:.40}", hint=hint)
     with common.connect() as client:
         done = client.prune(older_s, dry_run)
     freed, left = done.freed, done.left
@@ -195,10 +193,3 @@ def _amounts(kept: RetainedData) -> str:
         f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
         f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"
     )
-
-
-def _seconds(text: str) -> float:
-    result = _AGE.match(text)
-    if result is None:
-        raise OptionError(f"--older-than {text!r:.40}", hint="a number and s, m, h, d or w: 7d")
-    return float(result[1]) * _SECONDS[result[2]]

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import simenv
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.tasks.circuit_input import read_circuit
 from simenv.client import launch
+from simenv.client.connection import address
 from simenv.config import EnvironmentPaths
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import PoolSpec
@@ -81,10 +83,8 @@ class Restartable:
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _close_lifeline(self) -> None:
-        """Close the lifeline of the service, once.
-
-        The descriptor is forgotten first: after a failed restart, another file may have its number.
-        """
+        """Close the lifeline of the service, once. The descriptor is forgotten first: after a
+        failed restart, another file may have its number."""
         lifeline, self._lifeline = self._lifeline, -1
         if lifeline >= 0:
             os.close(lifeline)
@@ -92,12 +92,7 @@ class Restartable:
     def _start(self) -> None:
         self._service = launch.start(self._config, self._paths, private=True)
         self._lifeline = self._service.lifeline
-        self._sockets = self._socket_folder()
-
-    def _socket_folder(self) -> Path:
-        from simenv.client.connection.address import read
-
-        return Path(read(self.service).sockets)
+        self._sockets = Path(address.read(self.service).sockets)
 
 
 FAILED = 1
@@ -106,11 +101,8 @@ LOCALLY = "tcp://127.0.0.1:0"  # address for the connection of another owner
 EMULATED = "superconducting-lattice"
 MADE_UP = "simenv.cli.admin.qpm:machine"
 USED_WITH = {
-    "provider": ("hardware",),
-    "device": ("emulated",),
-    "token_file": ("a folder",),
-    "rpc_timeout": ("defw", "a folder"),
-    "restart": ("a folder",),
+    **{"provider": ("hardware",), "device": ("emulated",), "token_file": ("a folder",)},
+    **{"rpc_timeout": ("defw", "a folder"), "restart": ("a folder",)},
 }
 
 
@@ -146,8 +138,7 @@ class CheckOptions:
     rpc_timeout: Annotated[
         float,
         typer.Option(
-            help="Timeout in seconds of a call from the host to a client (DEFw: 300).",
-            min=5.0,
+            help="Timeout in seconds of a call from the host to a client (DEFw: 300).", min=5.0
         ),
     ] = RPC_TIMEOUT_S
     restart: Annotated[
@@ -184,10 +175,8 @@ def check(
         _show(rows, as_json)
         return
     if not target:
-        raise OptionError(
-            "simenv qpm check needs a target",
-            hint="inprocess, defw, hardware, emulated or a folder",
-        )
+        hint = "inprocess, defw, hardware, emulated or a folder"
+        raise OptionError("simenv qpm check needs a target", hint=hint)
     revisions = tuple(asked.revision or (1, 2))
     if not set(revisions) <= {1, 2}:
         raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
@@ -195,10 +184,7 @@ def check(
     chosen = runner.Options(tuple(asked.only or ()), revisions, long, asked.qubits)
     settings = _progress(as_json)
     _refuse_unused(context, target)
-    made_of = asked.provider, asked.device
-    with _open_target(
-        target, made_of, asked.token_file, asked.rpc_timeout, asked.restart
-    ) as result:
+    with _open_target(target, asked) as result:
         done = runner.check(result, rows, chosen, settings)
     if asked.junit is not None:
         asked.junit.write_text(report.junit(done), encoding="utf-8")
@@ -213,27 +199,16 @@ def check(
 def _refuse_unused(context: typer.Context, target: str) -> None:
     """Raise OptionError for an option that has no effect for this target."""
     kind = target if target in ("inprocess", "hardware", "emulated", "defw") else "a folder"
-    for name, kinds in USED_WITH.items():
-        source = context.get_parameter_source(name)
-        if kind not in kinds and source is not None and source.name == "COMMANDLINE":
-            raise OptionError(
-                f"--{name.replace('_', '-')} has no effect with {target}",
-                hint=f"use it with {' or '.join(kinds)}",
-            )
+    for name in app.given(context):
+        kinds = USED_WITH.get(name, (kind,))
+        if kind not in kinds:
+            hint = f"use it with {' or '.join(kinds)}"
+            raise OptionError(f"--{name.replace('_', '-')} has no effect with {target}", hint=hint)
 
 
 @contextmanager
-def _open_target(
-    target: str,
-    machine_of: tuple[str, str],
-    token_file: Path | None,
-    rpc_timeout_s: float,
-    restart: tuple[str, str] | None,
-) -> Iterator[CheckTarget]:
-    """Yield the target of a check.
-
-    `machine_of`: the provider of a hardware pool, and the device of an emulated one.
-    """
+def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
+    """Yield the target of a check."""
     from simenv.qpm_check.circuits import Commands
     from simenv.qpm_check.plugin import PluginTarget
     from simenv.qpm_check.target import Objects
@@ -242,8 +217,9 @@ def _open_target(
         with _private(listen=LOCALLY) as client:
             yield Objects(target, partial(_qpm, client), partial(_other_owner, client))
     elif target in ("hardware", "emulated"):
-        provider, device = machine_of
-        pool = _machine(provider) if target == "hardware" else {"name": MACHINE, "device": device}
+        pool = {"name": MACHINE, "device": asked.device}
+        if target == "hardware":
+            pool = {"name": MACHINE, "engine": "hardware", "provider": asked.provider}
         with _private(pools=[pool], listen=LOCALLY) as client:
             open_qpm, open_other_owner = partial(_qpm, client), partial(_other_owner, client)
             yield Objects(
@@ -257,29 +233,27 @@ def _open_target(
             yield PluginTarget(
                 target, PLUGIN,
                 {"SIMENV_SERVICE": str(environment.service), "SIMENV_QPM_ROLE": "admin"},
-                rpc_timeout_s=rpc_timeout_s, outage=environment,
+                rpc_timeout_s=asked.rpc_timeout, outage=environment,
             )  # fmt: skip
     else:
         _needs_yaml()
-        token = "" if token_file is None else _token(token_file)
-        outage = None if restart is None else Commands(*restart)
+        from simenv.client.qpm.identity import read_token
+
+        token = "" if asked.token_file is None else read_token(asked.token_file)
+        outage = None if asked.restart is None else Commands(*asked.restart)
         yield PluginTarget(
-            target, Path(target), token=token, rpc_timeout_s=rpc_timeout_s, outage=outage
+            target, Path(target), token=token, rpc_timeout_s=asked.rpc_timeout, outage=outage
         )
 
 
 def _needs_yaml() -> None:
     if importlib.util.find_spec("yaml") is None:
-        raise OptionError(
-            "calls to a plugin need PyYAML, which is not installed",
-            hint="pip install 'simenv[qpm]'",
-        )
+        hint = "pip install 'simenv[qpm]'"
+        raise OptionError("calls to a plugin need PyYAML, which is not installed", hint=hint)
 
 
 @contextmanager
 def _private(**config: Any) -> Iterator[Client]:
-    import simenv
-
     # In this thread, which does not end: Qiskit crashes after the end of the thread that loaded it.
     for name in ("qiskit.qasm2", "qiskit.qpy"):
         importlib.import_module(name)
@@ -291,12 +265,8 @@ def _private(**config: Any) -> Iterator[Client]:
 def _qpm(
     client: Client, revision: int, pool: str | None = None, reservations: str = "required"
 ) -> Iterator[Callable[[], Any]]:
-    """Yield a factory of QPMs over the environment, or over one pool of it.
-
-    In revision 1 the factory returns a new connection at each call; in revision 2, one object.
-    """
-    import simenv
-
+    """Yield a factory of QPMs over the environment, or over one pool of it. In revision 1 the
+    factory returns a new connection at each call; in revision 2, one object."""
     with simenv.connect(service=client.service) as own:
         qpm = own.qpm_with(pool=pool, reservations=reservations)
         yield qpm.connection if revision == 1 else lambda: qpm
@@ -305,7 +275,6 @@ def _qpm(
 @contextmanager
 def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     """Yield a QPM of another owner, whose key is revoked at the end."""
-    import simenv
     from simenv.client.administration import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
@@ -316,10 +285,6 @@ def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
                 yield own.qpm_with(pool=pool, reservations="required")
         finally:
             client.keys.revoke(name)
-
-
-def _machine(provider: str) -> dict[str, Any]:
-    return {"name": MACHINE, "engine": "hardware", "provider": provider}
 
 
 def _show(rows: Any, as_json: bool) -> None:
@@ -347,12 +312,6 @@ def _progress(as_json: bool) -> Callable[[Verdict], None]:
             terminal.note(f"failed  {verdict.id} ({verdict.revision})")
 
     return show_verdict
-
-
-def _token(path: Path) -> str:
-    from simenv.client.qpm.identity import read_token
-
-    return read_token(path)
 
 
 def _text(path: Path) -> str:

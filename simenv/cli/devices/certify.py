@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from simenv.errors import NotFoundError, OptionError
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from simenv.calibration.certify import Certificate
-    from simenv.calibration.ledger import EdgeLoss, ErrorLedger, GateLoss
+    from simenv.calibration.ledger import EdgeLoss, ErrorLedger
     from simenv.model.views import DeviceInfo
 
 # `simenv certify`: measure a device and compare it with what its snapshot claims.
@@ -47,8 +48,7 @@ def certify(
     longest_delay: Annotated[
         float,
         typer.Option(
-            min=1e-5,
-            help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit.",
+            min=1e-5, help="Longest delay, s; a longer T1 or T2 is confirmed by a lower limit."
         ),
     ] = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sequences and shots.")] = 0,
@@ -201,30 +201,25 @@ def _print(ledger: ErrorLedger, file: str, device: str) -> None:
         f" (first order, for {state})",
         indent=2,
     )
-    style = Style(False, aligned=True)
-    full = ledger.loss or 1.0
-    components: tuple[Column[tuple[str, float]], ...] = (
-        Column("COMPONENT", lambda row: row[0]),
-        Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row[1] / full), right=True),
-    )
-    gates: tuple[Column[GateLoss], ...] = (
+
+    def table(rows: Sequence[Any], loss: Callable[[Any], float], *names: Column[Any]) -> None:
+        columns = (
+            *names,
+            Column("LOSS", lambda row: f"{loss(row):.2e}", right=True),
+            Column("SHARE", lambda row: _share(loss(row) / (ledger.loss or 1.0)), right=True),
+        )
+        terminal.line()
+        listing(columns, Style(False, aligned=True), lambda: rows[:_SHOWN])
+
+    table(ledger.components, lambda row: row[1], Column("COMPONENT", lambda row: row[0]))
+    table(
+        ledger.gates,
+        lambda row: row.loss,
         Column("GATE", lambda row: row.name),
         Column("QUBITS", lambda row: "-".join(map(str, row.qubits))),
         Column("USES", lambda row: str(row.uses), right=True),
-        Column("LOSS", lambda row: f"{row.loss:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row.loss / full), right=True),
     )
-    qubits: tuple[Column[tuple[int, float]], ...] = (
-        Column("QUBIT", lambda row: str(row[0])),
-        Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row[1] / full), right=True),
-    )
-    for columns, rows in ((components, ledger.components), (gates, ledger.gates)):
-        terminal.line()
-        listing(columns, style, lambda rows=rows: rows[:_SHOWN])  # type: ignore[misc]
-    terminal.line()
-    listing(qubits, style, lambda: ledger.qubits[:_SHOWN])
+    table(ledger.qubits, lambda row: row[1], Column("QUBIT", lambda row: str(row[0])))
     terminal.line()
     terminal.fitted(_advice(ledger), indent=2)
 

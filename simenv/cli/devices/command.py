@@ -33,10 +33,8 @@ _CHARS = 300  # of a provider's error message
 
 
 def backend_of(provider: str) -> Any:
-    """Return the backend that the function of `module:function` returns.
-
-    The module is searched in installed packages, then in the working directory. Raises ConfigError.
-    """
+    """Return the backend that the function of `module:function` returns. The module is searched in
+    installed packages, then in the working directory. Raises ConfigError."""
     if (cwd := str(Path.cwd())) not in sys.path:
         sys.path.append(cwd)
     module, _, function = provider.partition(":")
@@ -245,9 +243,8 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
         except OSError as error:
             raise OptionError(f"cannot read {path}: {error.strerror}") from error
         if len(entries[path.name]) > _MAX_BYTES:
-            raise OptionError(
-                f"{path} has more than {_MAX_BYTES:,} bytes", hint="name a file of one device"
-            )
+            hint = "name a file of one device"
+            raise OptionError(f"{path} has more than {_MAX_BYTES:,} bytes", hint=hint)
     return entries
 
 

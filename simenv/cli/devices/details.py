@@ -19,19 +19,11 @@ if TYPE_CHECKING:
 
 # Figures of a calibration snapshot: medians, extremes, and errors by pair and qubit.
 
-_QUBIT_FIGURES = {  # field -> unit
-    "t1_us": "us",
-    "t2_us": "us",
-    "frequency_ghz": "GHz",
-    "readout_error": "",
-    "p01": "",
-    "p10": "",
-    "readout_ns": "ns",
-    "excited": "",
-    "reset_error": "",
-    "reset_ns": "ns",
-    "preparation_error": "",
-}
+_QUBIT_FIGURES = (
+    *("t1_us", "t2_us", "frequency_ghz", "readout_error", "p01", "p10", "readout_ns", "excited"),
+    *("reset_error", "reset_ns", "preparation_error"),
+)
+UNITS = {"ghz": "GHz", "khz": "kHz", "ns": "ns", "us": "us"}  # last word of a field -> unit
 
 
 class SpreadFigure(msgspec.Struct, frozen=True):
@@ -46,15 +38,14 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates.
-
-    Errors of gates that do not work are left out; `broken` lists them.
-    """
-    results = [
-        _figure(name.removesuffix(f"_{unit.lower()}") if unit else name, unit, values)
-        for name, unit in _QUBIT_FIGURES.items()
-        if (values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None])
-    ]
+    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates. Errors
+    of gates that do not work are left out; `broken` lists them."""
+    results = []
+    for name in _QUBIT_FIGURES:
+        stem, _, ending = name.rpartition("_")
+        unit = UNITS.get(ending, "")
+        if values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None]:
+            results.append(_figure(stem if unit else name, unit, values))
     for gate in dict.fromkeys(each.name for each in snapshot.gates):
         same = [each for each in snapshot.gates if each.name == gate]
         for key, unit in (("error", ""), ("duration_ns", "ns")):
@@ -232,16 +223,8 @@ TITLES = {
     "detuning_khz": "detuning",
     "error_per_clifford": "error of a two-qubit Clifford",
 }
-_UNITS = {"us": " us", "khz": " kHz"}
-_CERTIFICATE_HEADERS = (
-    "QUANTITY",
-    "N",
-    "MEDIAN",
-    "WORST/BOUND",
-    "AT",
-    "BOUND",
-    "WIDTH/BOUND",
-    "VERDICT",
+_SUMMARY_HEADERS = (
+    *("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT"),
 )
 _ROW_HEADERS = ("QUANTITY", "QUBITS", "CLAIMED", "RECOVERED", "LOW", "HIGH", "BOUND", "VERDICT")
 _NAMED = 5  # quantities in a line
@@ -280,7 +263,7 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
     if every:
         terminal.table([_ROW_HEADERS, *(_row(each) for each in report.comparisons)])
     else:
-        terminal.table([_CERTIFICATE_HEADERS, *_summary(report.comparisons)])
+        terminal.table([_SUMMARY_HEADERS, *_summary(report.comparisons)])
     terminal.line()
     for each in report.culprits[:_SHOWN]:
         terminal.line(f"outside the bound: {sentence(each)}")
@@ -357,10 +340,9 @@ def recovered(each: ClaimComparison) -> str:
 
 def value(quantity: str, number: float) -> str:
     """Return a value with its unit."""
-    unit = _UNITS.get(quantity.rpartition("_")[2], "")
     if math.isinf(number):
         return "infinite" if number > 0.0 else "-infinite"
-    return f"{number:.4g}{unit}"
+    return f"{number:.4g} {UNITS.get(quantity.rpartition('_')[2], '')}".rstrip()
 
 
 def _row(each: ClaimComparison) -> tuple[str, ...]:

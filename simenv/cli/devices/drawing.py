@@ -43,12 +43,8 @@ def lattice(snapshot: CalibrationSnapshot, *, ring: bool = False) -> Lattice:
     """Return the layout of a device. `ring`: an all-to-all device on a circle, not on a grid."""
     edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
     places = circle if ring and snapshot.all_to_all else partial(_positions, snapshot, edges)
-    return Lattice(
-        places(snapshot.num_qubits),
-        sorted(edges),
-        details.pair_errors(snapshot),
-        details.readout_errors(snapshot),
-    )
+    errors = details.pair_errors(snapshot), details.readout_errors(snapshot)
+    return Lattice(places(snapshot.num_qubits), sorted(edges), *errors)
 
 
 def _positions(
@@ -80,25 +76,14 @@ def circle(count: int) -> NDArray[np.float64]:
 def _distances(count: int, edges: set[tuple[int, int]]) -> NDArray[np.float64]:
     """Return the graph distances of all pairs, float64 [count, count]; unconnected parts are placed
     apart."""
-    neighbours: list[list[int]] = [[] for _ in range(count)]
-    for a, b in edges:
-        neighbours[a].append(b)
-        neighbours[b].append(a)
-    result = np.full((count, count), -1.0)
-    for start in range(count):
-        result[start, start] = 0.0
-        level, steps = [start], 0.0
-        while level:
-            steps += 1.0
-            following = []
-            for at in level:
-                for other in neighbours[at]:
-                    if result[start, other] < 0.0:
-                        result[start, other] = steps
-                        following.append(other)
-            level = following
-    result[result < 0.0] = result.max() + 2.0
-    return result
+    result = np.full((count, count), np.inf)
+    np.fill_diagonal(result, 0.0)
+    first, second = np.array(sorted(edges)).T
+    result[first, second] = result[second, first] = 1.0
+    for via in range(count):  # Floyd and Warshall's algorithm
+        result = np.minimum(result, result[:, via, None] + result[via])
+    connected = np.isfinite(result)
+    return np.where(connected, result, result[connected].max() + 2.0)
 
 
 def _stress_layout(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -313,27 +298,20 @@ class _Canvas:
 def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
     """Return the lines that explain the levels, with the limits of this device."""
     results: list[list[tuple[str, int]]] = []
-    errors = list(details.pair_errors(snapshot).values())
-    readout = list(details.readout_errors(snapshot).values())
+    pairs, readout = details.pair_errors(snapshot), details.readout_errors(snapshot)
+    lines = [f"{across * 2} {down} " for across, down in zip(_ACROSS, _DOWN, strict=True)]
     for what, values, marks in (
-        (
-            "lines",
-            errors,
-            [f"{across * 2} {down} " for across, down in zip(_ACROSS, _DOWN, strict=True)],
-        ),
-        ("numbers", readout, [""] * 4),
+        ("lines: two-qubit error", list(pairs.values()), lines),
+        ("numbers: readout error", list(readout.values()), [""] * 4),
     ):
         if not values:
             continue
         middle = statistics.median(details.working(values))
-        name = "two-qubit error" if what == "lines" else "readout error"
-        pieces: list[tuple[str, int]] = [(f"{what}: {name}  ", -1)]
-        for level in range(4):
-            limit = (
-                f"<= {middle * _RATIOS[level]:.2g}" if level < 3 else f"> {middle * _RATIOS[2]:.2g}"
-            )
+        pieces: list[tuple[str, int]] = [(f"{what}  ", -1)]
+        limits = [f"<= {middle * ratio:.2g}" for ratio in _RATIOS]
+        for level, limit in enumerate([*limits, f"> {middle * _RATIOS[-1]:.2g}"]):
             pieces += [(f"{marks[level]}{limit}", level), ("  ", -1)]
-        if marks[0] and any(value >= 1.0 for value in errors):
+        if marks is lines and any(value >= 1.0 for value in values):
             pieces.append(("xx does not work", BROKEN))
         results.append(pieces)
     return results

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv import config, files
-from simenv.cli import terminal
-from simenv.cli.app import Settings
+from simenv.cli import app, terminal
 from simenv.cli.devices import details
 from simenv.cli.listing import Column, Rows
 from simenv.config.pools import nearest
@@ -82,13 +81,11 @@ def save(name: str, data: bytes) -> tuple[Path, bool]:
     from simenv.service.devices.registry import MAX_FILE_BYTES
 
     if name in library.BUNDLED:
-        raise ConfigError(
-            f"{name} is the name of a bundled profile", hint="--name: choose another name"
-        )
+        hint = "--name: choose another name"
+        raise ConfigError(f"{name} is the name of a bundled profile", hint=hint)
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"a snapshot of {len(data)} bytes", hint=f"an environment reads {MAX_FILE_BYTES} bytes"
-        )
+        hint = f"an environment reads {MAX_FILE_BYTES} bytes"
+        raise ConfigError(f"a snapshot of {len(data)} bytes", hint=hint)
     path = path_of(name)
     files.private_folder(path.parent)
     replaced = path.exists()
@@ -103,9 +100,8 @@ def remove(name: str) -> Path:
     try:
         path.unlink()
     except FileNotFoundError:
-        raise NotFoundError(
-            f"no imported device {name!r}", hint=nearest(name, names() or ["none"])
-        ) from None
+        hint = nearest(name, names() or ["none"])
+        raise NotFoundError(f"no imported device {name!r}", hint=hint) from None
     _remove_fit(path)
     return path
 
@@ -119,9 +115,7 @@ def _remove_fit(path: Path) -> None:
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
     """Return the snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
-
-    Raises CalibrationError, and NotFoundError for an unknown name.
-    """
+    Raises CalibrationError, and NotFoundError for an unknown name."""
     from noise_models import library, snapshot
 
     if _is_name(name) and (path := path_of(name)).is_file():
@@ -156,7 +150,7 @@ KINDS = {  # as in --prefer
 
 
 @contextmanager
-def environment(common: Settings) -> Iterator[Client | None]:
+def environment(common: app.Settings) -> Iterator[Client | None]:
     """Yield a client of the environment; None if none is up and the user named none."""
     try:
         client = common.connect()
@@ -221,9 +215,9 @@ def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
         Column("COUPLING", _coupling, optional=3),
         Column("GATES", _gates, optional=4),
-        Column("2Q_ERROR", lambda device: _error(median_pair_error(device)), right=True),
-        Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
-        Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
+        Column("2Q_ERROR", lambda device: _short(median_pair_error(device)), right=True),
+        Column("READOUT", lambda device: _median(device, "readout_error"), right=True, optional=1),
+        Column("T1_US", lambda device: _median(device, "t1_us", 3), right=True, optional=2),
         Column(
             "CALIBRATED", lambda device: terminal.format_time(device.calibrated_s)[:10], optional=5
         ),
@@ -254,17 +248,9 @@ def median_pair_error(device: DeviceInfo) -> float:
     return details.median(details.working(each for each in errors if each == each))
 
 
-def _readout(device: DeviceInfo) -> float:
-    return details.median(qubit.readout_error for qubit in device.qubits)
+def _median(device: DeviceInfo, name: str, digits: int = 2) -> str:
+    return _short(details.median(getattr(qubit, name) for qubit in device.qubits), digits)
 
 
-def _t1_us(device: DeviceInfo) -> float:
-    return details.median(qubit.t1_us for qubit in device.qubits)
-
-
-def _error(value: float) -> str:
-    return "-" if value != value else f"{value:.2g}"
-
-
-def _short(value: float) -> str:
-    return "-" if value != value else f"{value:.3g}"
+def _short(value: float, digits: int = 2) -> str:
+    return "-" if value != value else f"{value:.{digits}g}"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import platform
+import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import typer
 
-from simenv.cli import execute
-from simenv.cli.app import Settings
+from simenv.cli import app, execute
 from simenv.cli.tasks import bundle_manifest
 from simenv.cli.tasks.bundle_manifest import BundleFailure, manifest, one_row, read as manifest_read
 from simenv.cli.tasks.history import lost_attempts
@@ -26,8 +29,6 @@ from simenv.model.calls import is_call
 from simenv.wire.messages.queries import LogRow, Submitted
 
 if TYPE_CHECKING:
-    from zipfile import ZipFile, ZipInfo
-
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
 
@@ -43,17 +44,10 @@ MAX_BYTES = 64 * 2**20  # of one member: the size of a message
 NAMES = (MANIFEST, PROGRAM, BINDINGS)
 
 
-def is_bundle(path: Path) -> bool:
-    """Return whether the path looks like a bundle, rather than a circuit."""
-    return path.is_dir() or path.suffix.lower() == ".zip"
-
-
 def write(path: Path, files: Mapping[str, bytes]) -> None:
     """Write the files. Raises OptionError if the path exists or cannot be written."""
     try:
         if path.suffix.lower() == ".zip":
-            import zipfile
-
             with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
                 for name, body in files.items():
                     archive.writestr(name, body)
@@ -62,31 +56,24 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
         for name, body in files.items():
             (path / name).write_bytes(body)
     except OSError as error:
-        raise OptionError(
-            f"--bundle {path}: {error.strerror}", hint="name a folder or .zip that does not exist"
-        ) from error
+        hint = "name a folder or .zip that does not exist"
+        raise OptionError(f"--bundle {path}: {error.strerror}", hint=hint) from error
 
 
 def read(path: Path) -> dict[str, bytes]:
     """Return the members of NAMES that exist. Raises ProgramError if the path is no bundle."""
-    import zipfile  # here, so that every command starts without it
-
     try:
         result = _unzipped(path) if path.is_file() else _unfolded(path)
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ProgramError(f"{path} cannot be read: {error}") from error
     for name in (MANIFEST, PROGRAM):
         if name not in result:
-            raise ProgramError(
-                f"{path} is no bundle: it has no {name}",
-                hint="simenv result ID --bundle makes one",
-            )
+            hint = "simenv result ID --bundle makes one"
+            raise ProgramError(f"{path} is no bundle: it has no {name}", hint=hint)
     return result
 
 
 def _unzipped(path: Path) -> dict[str, bytes]:
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         there = {info.filename: info for info in archive.infolist()}
         return {
@@ -96,15 +83,9 @@ def _unzipped(path: Path) -> dict[str, bytes]:
         }
 
 
-def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
-    """Return the content of a member, at most MAX_BYTES.
-
-    The size in the archive is only a claim, and only deflate can decompress a part without the
-    whole.
-    """
-    import zipfile
-    import zlib
-
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
+    """Return the content of a member, at most MAX_BYTES. The size in the archive is only a claim,
+    and only deflate can decompress a part without the whole."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ProgramError(
             f"{path}: {info.filename} is packed by method {info.compress_type}; bundles are stored "
@@ -204,8 +185,6 @@ def _manifest(
 
 
 def _versions(client: Client) -> dict[str, str]:
-    from importlib import metadata
-
     entries = {"python": platform.python_version()}
     with suppress(NoServiceError):  # a journal does not store the version
         entries["service"] = client.status().version
@@ -218,10 +197,8 @@ def _versions(client: Client) -> dict[str, str]:
 
 
 def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
-    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails.
-
-    Return no files if the program cannot be converted into a QuantumCircuit.
-    """
+    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails. Return
+    no files if the program cannot be converted into a QuantumCircuit."""
     from qiskit import qasm3, qpy
 
     from simenv.client.result_display import circuit_of
@@ -239,8 +216,6 @@ def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
 
 
 def _npy(spec: TaskSpec) -> bytes:
-    import numpy as np
-
     text = io.BytesIO()
     values = np.frombuffer(spec.bindings, np.float64).reshape(spec.count, -1)
     np.save(text, values, allow_pickle=False)
@@ -251,8 +226,6 @@ def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> b
     """Return the bindings in the wire format."""
     if body is None:
         return b""
-    import numpy as np
-
     try:
         values = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -282,12 +255,11 @@ _FREE = ("file", "wait", "timeout")  # options that a bundle does not set
 
 
 def rerun(
-    context: typer.Context, common: Settings, path: Path, wait: bool, timeout: float | None
+    context: typer.Context, common: app.Settings, path: Path, wait: bool, timeout: float | None
 ) -> None:
     """Submit the task of a bundle; print its id, or its result."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in _FREE and source is not None and source.name == "COMMANDLINE":
+    for name in app.given(context):
+        if name not in _FREE:
             raise OptionError(
                 f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
                 hint=f"simenv submit {path} --wait",

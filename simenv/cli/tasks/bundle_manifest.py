@@ -134,12 +134,8 @@ def one_row(submitted: Submitted, row: int) -> Submitted:
     """Return the same submission with one of its bindings."""
     spec = submitted.spec
     size = len(spec.bindings) // spec.count
-    part = msgspec.structs.replace(
-        spec,
-        bindings=spec.bindings[row * size : (row + 1) * size],
-        binding=spec.binding + row,
-        count=1,
-    )
+    bindings = spec.bindings[row * size : (row + 1) * size]
+    part = msgspec.structs.replace(spec, bindings=bindings, binding=spec.binding + row, count=1)
     return msgspec.structs.replace(submitted, spec=part)
 
 

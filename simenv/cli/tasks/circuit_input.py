@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args, get_origin
 
 import typer
 
-from simenv.cli import execute
-from simenv.cli.app import Settings, types_of
+from simenv.cli import app, execute
 from simenv.client.tasks.progress import LOG, PATIENCE_S, ProgressLine, progress_line
 from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.text import elapsed
@@ -35,12 +34,10 @@ MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports
 
 
 def client_and_circuit(
-    common: Settings, file: str, stack: contextlib.ExitStack
+    common: app.Settings, file: str, stack: contextlib.ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
-    """Return a client, whether its environment is a private one, and the circuit.
-
-    If an environment must be started, the circuit is read meanwhile.
-    """
+    """Return a client, whether its environment is a private one, and the circuit. If an environment
+    must be started, the circuit is read meanwhile."""
     client = execute.client_of(common, stack)
     if client is not None:
         return client, False, read_circuit(file)
@@ -94,10 +91,8 @@ _NOISE_HINT = "auto, on, off, a recipe (aer), COMPONENT=FACTOR, or a file"
 
 
 def noise_of(text: str) -> Any:
-    """Parse --noise for `Client.submit`: a word, factors, or the content of a file.
-
-    Raises OptionError for a text that is none of these.
-    """
+    """Parse --noise for `Client.submit`: a word, factors, or the content of a file. Raises
+    OptionError for a text that is none of these."""
     if not text:
         raise OptionError("--noise ''", hint=_NOISE_HINT)
     path = Path(text)
@@ -344,7 +339,7 @@ class CircuitOptions:
         return values  # type: ignore[return-value]
 
 
-_TYPES = types_of(CircuitOptions)
+_TYPES = app.types_of(CircuitOptions)
 SENT: dict[str, Sent] = {
     name: next((each for each in hint.__metadata__ if isinstance(each, Sent)), Sent())
     for name, hint in _TYPES.items()
@@ -406,10 +401,8 @@ def kernel_progress(stream: TextIO | None = None) -> AbstractContextManager[None
 
 
 def answer_progress(stream: TextIO | None = None) -> AbstractContextManager[None]:
-    """Show for how long the service has been checking a circuit, from PATIENCE_S on.
-
-    The first circuit of its kind may wait for kernels in the service.
-    """
+    """Show for how long the service has been checking a circuit, from PATIENCE_S on. The first
+    circuit of its kind may wait for kernels in the service."""
     begin_s = monotonic()
     text = "the service checks the circuit; the first of its kind waits for kernels"
     return _progress(text, lambda: monotonic() - begin_s, stream)

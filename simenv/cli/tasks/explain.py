@@ -183,17 +183,18 @@ def _circuit_lines(
 
     size = state_bytes(circuit.num_qubits, precision)
     if circuit.num_qubits <= narrow:
-        yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
+        wires = ",".join(terminal.ranges(qubits))
+        yield Line(0, wires, "all of a small state's", 2 * size, 1, "")
         return
     result = build_program(circuit, keep=False, precision=precision)
     if keep or not result.layout.measures:
         result = build_program(circuit, keep=True, precision=precision)
-    for wires, operations, amplitudes, around in _sweeps(
+    for tile, operations, amplitudes, around in _sweeps(
         result.items, 1 << circuit.num_qubits, _EnclosingBlocks()
     ):
         yield Line(
             0,
-            _ranges([qubits[wire] for wire in wires]),
+            ",".join(terminal.ranges([qubits[wire] for wire in tile])),
             operations or "-",
             2 * amplitudes * (size >> circuit.num_qubits),
             around.times,
@@ -243,17 +244,6 @@ def _has_early_exit(items: Iterable[Instruction]) -> bool:
         if any(_has_early_exit(block) for block in blocks):
             return True
     return False
-
-
-def _ranges(wires: Sequence[int]) -> str:
-    """Format qubits as ranges: '0-4,7,9-12'."""
-    results: list[list[int]] = []
-    for wire in wires:
-        if results and wire == results[-1][1] + 1:
-            results[-1][1] = wire
-        else:
-            results.append([wire, wire])
-    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in results)
 
 
 # `simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
@@ -361,18 +351,12 @@ def explain(
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """Raise OptionError for given options on which the answer of this mode does not depend."""
-    others = [name for name in circuit_input.SENT if name not in (*own, "engine")]
-    settings = {name: context.get_parameter_source(name) for name in others}
-    names = sorted(
-        name for name, by in settings.items() if by is not None and by.name == "COMMANDLINE"
-    )
+    others = circuit_input.SENT.keys() - {*own, "engine"}
+    names = sorted(others.intersection(app.given(context)))
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
     if names:
-        raise OptionError(
-            f"{mode} and {', '.join(map(_option, names))}",
-            hint=_DEPENDS[mode],
-        )
+        raise OptionError(f"{mode} and {', '.join(map(_option, names))}", hint=_DEPENDS[mode])
 
 
 def _option(name: str) -> str:

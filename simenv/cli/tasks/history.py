@@ -254,11 +254,8 @@ def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
     if row.attempts < 2:
         return []
     before = client.history.events_before(row.submitted_s)
-    return [_lost(event) for event in client.events(before, ["task.*"]) if event.subject == row.id]
-
-
-def _lost(event: Event) -> LostAttempt:
-    return LostAttempt(event.seq, event.time_s, event.message)
+    events = [each for each in client.events(before, ["task.*"]) if each.subject == row.id]
+    return [LostAttempt(each.seq, each.time_s, each.message) for each in events]
 
 
 def _show(row: LogRow, task_trace: Trace, task: str) -> None:

@@ -40,16 +40,12 @@ class ResourceFit(msgspec.Struct, frozen=True):
 
 
 def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]) -> ResourceFit:
-    """Return the engine, and the threads and memory of each rank.
-
-    Raises InfeasibleError with the figures, OptionError.
-    """
+    """Return the engine, and the threads and memory of each rank. Raises InfeasibleError with the
+    figures, OptionError."""
     named = catalog.card(terms.engine)
     if named is not None and named.pool == "device":
-        raise OptionError(
-            f"engine {named.name!r} runs in pools of an environment",
-            hint="simenv submit --pool NAME",
-        )
+        hint = "simenv submit --pool NAME"
+        raise OptionError(f"engine {named.name!r} runs in pools of an environment", hint=hint)
     memory = sum({rank_info.node: rank_info.memory_bytes for rank_info in rank_infos}.values())
     pools = PoolSpec(), PoolSpec(engine=terms.engine)  # all engines, and those of special pools
     try:
@@ -97,10 +93,8 @@ def _threads(rank_infos: Sequence[RankInfo]) -> int:
 
 
 def _slots(rank_info: RankInfo, cores: set[int]) -> int:
-    """Return the usable slots of a rank's node.
-
-    Its ranks may be bound to different cores (`cores`: all of them) and share a quota of time.
-    """
+    """Return the usable slots of a rank's node. Its ranks may be bound to different cores (`cores`:
+    all of them) and share a quota of time."""
     return (
         len(cores) if rank_info.slots >= len(rank_info.cores) else min(len(cores), rank_info.slots)
     )

@@ -9,13 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simenv import errors
-from simenv.cli import terminal
-from simenv.cli.app import as_object, show_error
+from simenv.cli import app, terminal
 from simenv.client.tasks.progress import LOG
 from simenv.model import Observable
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.tasks.task import Task
 
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False),
+]
 SHOWN = 32  # amplitudes on the screen
 ROWS = 32  # bindings of a sweep on the screen
 BLOCK = 2**20  # amplitudes compared at a time
@@ -40,16 +43,14 @@ def present(
     is_private: bool = False,
 ) -> None:
     """Wait for the end and show the result; exit code 1 if the task did not end as DONE.
-
-    `is_private`: the environment exists for this call only.
-    """
+    `is_private`: the environment exists for this call only."""
     _wait(task, timeout, is_private)
     try:
         result = task.results(0.0)
     except (errors.TaskFailedError, errors.TaskCancelledError, errors.TaskExpiredError) as error:
-        show_error(error)
+        app.show_error(error)
         if as_json:
-            ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
+            ended = {"task": task.id, "state": str(task.state), "error": app.as_object(error)}
             terminal.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None and len(result) > 1:
@@ -70,9 +71,7 @@ def print_results(
     observables: Sequence[Observable] = (),
 ) -> None:
     """Show the results of a task; `save`: file for the whole result, only for a single binding.
-
-    `observables`: those of the expectation values.
-    """
+    `observables`: those of the expectation values."""
     if save is not None:
         results[0].save(save)
     if as_json:
@@ -114,9 +113,7 @@ def summary(results: list[Result]) -> str:
 
 def label(observable: Observable, layout: tuple[int, ...] | None = None) -> str:
     """Format an observable as users type it: `ZZ:0.5,XX:2`; a coefficient of 1 is left out.
-
-    `layout`: the device's qubit of each circuit qubit, where the observable is that of a device.
-    """
+    `layout`: the device's qubit of each circuit qubit, where the observable is that of a device."""
     values = struct.unpack(f"<{len(observable.labels)}d", observable.coefficients)
     labels = observable.labels
     if layout is not None:

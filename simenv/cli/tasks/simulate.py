@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -19,7 +18,8 @@ from simenv._version import __version__
 from simenv.cli import app
 from simenv.cli.tasks import circuit_input
 from simenv.cli.tasks.circuit_input import errors_for_command_line, kernel_progress, read_circuit
-from simenv.cli.tasks.result_view import print_results
+from simenv.cli.tasks.result_view import Save, print_results
+from simenv.config import kernel_folder
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
 
@@ -43,12 +43,7 @@ def simulate(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
     asked: circuit_input.CircuitOptions,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False
-        ),
-    ] = None,
+    save: Save = None,
 ) -> None:
     """Run one circuit without an environment: mpirun -n 8 simenv simulate FILE.
 
@@ -111,7 +106,6 @@ def _run_leading_rank(
     """Run the first rank: assign the task to all ranks and return the result."""
     from simenv.client.result import Result
     from simenv.client.result_data import DecodedResult, Provenance, Stages
-    from simenv.config import kernel_folder
     from simenv.wire import codec
     from simenv.wire.messages.client import STATES
     from simenv.worker import mpirun
@@ -146,7 +140,6 @@ def _run_leading_rank(
 
 def _run_following_rank(world: MpiRun) -> None:
     """Run any other rank. It prints nothing and exits with 0: the first rank reports all errors."""
-    from simenv.config import kernel_folder
     from simenv.worker import mpirun
 
     failure = ""
@@ -175,7 +168,6 @@ def _chunk(
 
     Raises ProgramError, InfeasibleError, OptionError.
     """
-    from simenv.config import kernel_folder
     from simenv.wire.messages.client import AssignChunk, AssignedTask
     from simulators.compiler import warmup
 

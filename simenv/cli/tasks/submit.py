@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simenv.cli import app, terminal
-from simenv.cli.app import seconds
 from simenv.cli.tasks import circuit_input
-from simenv.cli.tasks.bundle import is_bundle
 from simenv.cli.tasks.history import resolve_run_name
-from simenv.cli.tasks.result_view import present
+from simenv.cli.tasks.result_view import Save, present
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import FINAL_STATES, TaskInfo, TaskState
 from simenv.wire.messages import client as messages, queries
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 Timeout = Annotated[
     float | None,
-    typer.Option(callback=seconds, help="Maximum seconds to wait; then the exit code is 124."),
+    typer.Option(callback=app.seconds, help="Maximum seconds to wait; then the exit code is 124."),
 ]
 
 
@@ -37,12 +35,7 @@ def result(
     context: typer.Context,
     task: Annotated[str, typer.Argument(help="Id of a task, as `submit` and `queue` print it.")],
     timeout: Timeout = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the whole result to FILE.h5, FILE.npz or FILE.json.", dir_okay=False
-        ),
-    ] = None,
+    save: Save = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="Folder or .zip to create with all that `submit` needs to run it again."),
@@ -80,11 +73,11 @@ def submit(
     With no environment up, a private one is started for this call, which waits. A bundle (from
     `simenv result ID --bundle`) is run again as it was.
     """
-    common = app.settings_of(context)
-    if file != "-" and is_bundle(Path(file)):
+    common, path = app.settings_of(context), Path(file)
+    if file != "-" and (path.is_dir() or path.suffix.lower() == ".zip"):
         from simenv.cli.tasks.bundle import rerun
 
-        rerun(context, common, Path(file), wait, timeout)
+        rerun(context, common, path, wait, timeout)
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
         client, is_private, loaded = circuit_input.client_and_circuit(common, file, stack)
@@ -100,11 +93,7 @@ def submit(
 
 OPEN_STATES = tuple(state for state in TaskState if state not in FINAL_STATES)
 LISTED = 10_000  # most tasks of the queue in one answer
-_OUTCOMES = {
-    "cancelled": "cancelled",
-    "cancelling": "asked to stop",
-    "final": "had ended before",
-}
+_OUTCOMES = {"cancelled": "cancelled", "cancelling": "asked to stop", "final": "had ended before"}
 
 
 def cancel(
@@ -149,9 +138,8 @@ def cancel(
                 if word == "unknown":
                     unknown.append(task)
     if tasks and unknown:
-        raise NotFoundError(
-            f"there is no task {', '.join(unknown)}", hint="simenv queue lists them"
-        )
+        hint = "simenv queue lists them"
+        raise NotFoundError(f"there is no task {', '.join(unknown)}", hint=hint)
     if not tasks and not common.as_json:
         settings = [
             f"{terminal.counted(outcomes[word], 'task')} {text}"

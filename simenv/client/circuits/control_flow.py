@@ -309,10 +309,8 @@ class BlockWriter:
             indices, index, body = operation.params
             self._for(indices, index, body, bits, depth)
         else:
-            raise ProgramError(
-                f"control flow {operation.name!r} is not carried",
-                hint="take the operations out of the box, or use if, switch and loops",
-            )
+            hint = "take the operations out of the box, or use if, switch and loops"
+            raise ProgramError(f"control flow {operation.name!r} is not carried", hint=hint)
         self._tape.check()
 
     def store(self, operation: Any, clbit_of: BitNumber) -> None:

@@ -23,9 +23,7 @@ from simenv.transpiler.qiskit_runtime import names
 @dataclass(frozen=True, slots=True)
 class DecodedOperation:
     """One operation. `slots[k]` is the slot of parameter k, -1 if `params[k]` is its value.
-
-    `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row.
-    """
+    `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row."""
 
     name: str
     qubits: tuple[int, ...]
@@ -224,11 +222,9 @@ class ExpressionReader:
 
 
 def to_qiskit(program: model.Program) -> Any:
-    """Convert a program to a QuantumCircuit.
-
-    Slots become parameters `p0`, `p1`...; variables `v0`, `v1`...; qubits one register `q`. Raises
-    ProgramError if the arrays of the program do not agree or an operation is unknown.
-    """
+    """Convert a program to a QuantumCircuit. Slots become parameters `p0`, `p1`...; variables `v0`,
+    `v1`...; qubits one register `q`. Raises ProgramError if the arrays of the program do not agree
+    or an operation is unknown."""
     check_sizes(program)
     try:
         return _built(program)

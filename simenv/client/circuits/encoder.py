@@ -146,10 +146,8 @@ def _definition(operation: Any) -> Any:
             hint="check its parameters, or give it a definition of standard gates",
         ) from error
     if circuit is None:
-        raise ProgramError(
-            f"{name!r} is opaque: it has no definition to expand",
-            hint="give it a definition of standard gates, or remove it",
-        )
+        hint = "give it a definition of standard gates, or remove it"
+        raise ProgramError(f"{name!r} is opaque: it has no definition to expand", hint=hint)
     return circuit
 
 
@@ -186,14 +184,7 @@ class CircuitEncoder:
     """Encoder of one circuit. After an error `at` is the index of the failing instruction."""
 
     __slots__ = (
-        "_blocks",
-        "_circuit",
-        "_expander",
-        "_expanding",
-        "_layout",
-        "_plain",
-        "_tape",
-        "at",
+        *("_blocks", "_circuit", "_expander", "_expanding", "_layout", "_plain", "_tape", "at"),
     )
 
     def __init__(self, circuit: Any) -> None:
@@ -384,18 +375,15 @@ class CircuitEncoder:
                 f"the {name} is {str(value)[:60]}, which is no real number", hint="give a float"
             ) from error
         if number - number:
-            raise ProgramError(
-                f"the {name} is {number}", hint="angles and durations must be finite numbers"
-            )
+            hint = "angles and durations must be finite numbers"
+            raise ProgramError(f"the {name} is {number}", hint=hint)
         return number
 
 
 def pack(circuit: Any) -> EncodedProgram:
-    """Encode a QuantumCircuit as a Program.
-
-    Raises ProgramError for an instruction that a Program cannot have, with its number, and
-    LimitExceededError for a circuit that is too wide or too long.
-    """
+    """Encode a QuantumCircuit as a Program. Raises ProgramError for an instruction that a Program
+    cannot have, with its number, and LimitExceededError for a circuit that is too wide or too
+    long."""
     packer = CircuitEncoder(circuit)
     try:
         return packer.run()
@@ -449,8 +437,6 @@ def _delay(operation: Any) -> tuple[str, Any]:
     factor = _NS.get(unit)
     if factor is None:
         duration_text = "an expression or stretch" if unit == "expr" else f"{unit!r}"
-        raise ProgramError(
-            f"'delay' with a duration in {duration_text} is not carried",
-            hint="give it as a number in s, ms, us, ns, ps or dt",
-        )
+        hint = "give it as a number in s, ms, us, ns, ps or dt"
+        raise ProgramError(f"'delay' with a duration in {duration_text} is not carried", hint=hint)
     return "delay", duration if factor == 1.0 else duration * factor

@@ -186,16 +186,13 @@ def is_assembly(text: str) -> bool:
 
 
 def qir_to_qasm(module: Any) -> str:
-    """Convert a pyqir.Module, LLVM assembly (str) or bitcode (bytes) to OpenQASM 2.
-
-    Raises ProgramError if it cannot be read or is not of the base profile, or without pyqir.
-    """
+    """Convert a pyqir.Module, LLVM assembly (str) or bitcode (bytes) to OpenQASM 2. Raises
+    ProgramError if it cannot be read or is not of the base profile, or without pyqir."""
     try:
         import pyqir
     except ImportError as error:
-        raise ProgramError(
-            f"QIR needs the package pyqir ({error})", hint="pip install 'simenv[qir]'"
-        ) from error
+        hint = "pip install 'simenv[qir]'"
+        raise ProgramError(f"QIR needs the package pyqir ({error})", hint=hint) from error
     try:
         if isinstance(module, str):
             module = pyqir.Module.from_ir(pyqir.Context(), module)
@@ -205,10 +202,8 @@ def qir_to_qasm(module: Any) -> str:
         raise ProgramError(f"the QIR cannot be read: {str(error).splitlines()[0]}") from error
     entries = [function for function in module.functions if pyqir.is_entry_point(function)]
     if len(entries) != 1:
-        raise ProgramError(
-            f"the QIR module has {len(entries)} entry points",
-            hint='one function with the attribute "entry_point"',
-        )
+        hint = 'one function with the attribute "entry_point"'
+        raise ProgramError(f"the QIR module has {len(entries)} entry points", hint=hint)
     qubits = pyqir.required_num_qubits(entries[0]) or 0
     results = pyqir.required_num_results(entries[0]) or 0
     if not 0 < qubits <= _RESULT_BITS or results > _RESULT_BITS:
@@ -259,9 +254,8 @@ def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:
     base, _, kind = short.partition("__")
     gate = (_ADJOINTS if kind == "adj" else _GATES if kind == "body" else {}).get(base)
     if gate is None or not name.startswith("__quantum__qis__"):
-        raise ProgramError(
-            f"the QIR calls {name}", hint=f"gates that are known: {', '.join(sorted(_GATES))}"
-        )
+        hint = f"gates that are known: {', '.join(sorted(_GATES))}"
+        raise ProgramError(f"the QIR calls {name}", hint=hint)
     gate_name, angles, width = gate
     if len(call.args) != angles + width:
         raise ProgramError(f"the QIR calls {name} with {len(call.args)} arguments")
@@ -339,9 +333,8 @@ def load(circuit: Any) -> PackedCircuit:
         if is_qir(circuit):
             return _from_qir(circuit)
     except RecursionError as error:
-        raise ProgramError(
-            "the circuit is nested too deeply", hint="flatten it: circuit.decompose()"
-        ) from error
+        hint = "flatten it: circuit.decompose()"
+        raise ProgramError("the circuit is nested too deeply", hint=hint) from error
     except MemoryError as error:
         raise LimitExceededError("no memory left to pack the circuit", hint="split it") from error
     _refuse(circuit)
@@ -357,10 +350,7 @@ def _from_file(path: str | bytes, hint: str = "") -> PackedCircuit:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         short_name = name if len(name) <= 100 else name[:100] + "..."
-        raise ProgramError(
-            f"{short_name!r} cannot be read: {reason}",
-            hint=hint,
-        ) from error
+        raise ProgramError(f"{short_name!r} cannot be read: {reason}", hint=hint) from error
     if data.startswith(qpy.MAGIC):
         circuit = qpy.parse(data, name)
         return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
@@ -435,13 +425,8 @@ def _pack_program(
     if len(packed) > text_checks.MAX_PACKED_BYTES:
         _refuse_size(packed)
     names = tuple([getattr(parameter, "name", parameter) for parameter in parameters])
-    return PackedCircuit(
-        packed,
-        program.num_qubits,
-        "measure" in program.names,
-        names,
-        ParameterSlots(parameters, expressions),
-    )
+    measures, slots = "measure" in program.names, ParameterSlots(parameters, expressions)
+    return PackedCircuit(packed, program.num_qubits, measures, names, slots)
 
 
 def _refuse_size(packed: bytes) -> NoReturn:

@@ -34,32 +34,18 @@ _DELAY_S = 0.02  # lets the first circuit be sent: the import of the compiler bl
 KNOWN_VERSIONS = (0x0206,)  # major and minor version of the C interface: layouts may change
 
 _FUNCTIONS = (
-    "qk_circuit_borrow_from_python",
-    "qk_circuit_num_qubits",
-    "qk_circuit_num_clbits",
-    "qk_circuit_num_classical_registers",
-    "qk_circuit_get_classical_register",
-    "qk_classical_register_num_bits",
-    "qk_classical_register_name",
-    "qk_str_free",
-    "qk_classical_register_circuit_bits",
-    "qk_circuit_num_instructions",
-    "qk_circuit_instruction_kind",
-    "qk_circuit_view_instruction",
-    "qk_param_stride",
-    "qk_param_kind",
-    "qk_param_as_real",
+    *("qk_circuit_borrow_from_python", "qk_circuit_num_qubits", "qk_circuit_num_clbits"),
+    *("qk_circuit_num_classical_registers", "qk_circuit_get_classical_register"),
+    *("qk_classical_register_num_bits", "qk_classical_register_name", "qk_str_free"),
+    *("qk_classical_register_circuit_bits", "qk_circuit_num_instructions"),
+    *("qk_circuit_instruction_kind", "qk_circuit_view_instruction", "qk_param_stride"),
+    *("qk_param_kind", "qk_param_as_real"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
 _SHAPE_BYTES = 2**16  # longer names of registers are left to the encoder in Python
 # Columns of a `Scratch` in native.c: capacity, bytes of an element.
-_FLAT = (
-    (MAX_OPERATIONS, 2),
-    (MAX_OPERANDS, 2),
-    (MAX_OPERATIONS, 2),
-    (4 * MAX_OPERATIONS, 8),
-)
+_FLAT = ((MAX_OPERATIONS, 2), (MAX_OPERANDS, 2), (MAX_OPERATIONS, 2), (4 * MAX_OPERATIONS, 8))
 _TAIL_BYTES = sum(capacity * width for capacity, width in _FLAT) + 32
 _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
 _TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT

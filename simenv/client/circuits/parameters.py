@@ -36,10 +36,8 @@ _SHOWN = 5  # names in a message
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlots:
-    """Parameters (Qiskit's, or names), and the expression of each slot.
-
-    Without expressions slot k is the k-th parameter.
-    """
+    """Parameters (Qiskit's, or names), and the expression of each slot. Without expressions slot k
+    is the k-th parameter."""
 
     parameters: tuple[Any, ...]
     expressions: tuple[Any, ...] | None
@@ -77,10 +75,8 @@ class ParameterSlots:
         count = len(self.parameters)
         if parameter_values is None:
             if count:
-                raise OptionError(
-                    f"no value for {_listed(self._names())}",
-                    hint="give parameter_values=, or bind them",
-                )
+                hint = "give parameter_values=, or bind them"
+                raise OptionError(f"no value for {_listed(self._names())}", hint=hint)
             return np.zeros((1, 0))
         if isinstance(parameter_values, Mapping):
             return self._of_mapping(parameter_values)
@@ -112,16 +108,13 @@ class ParameterSlots:
                 inputs[column] = values
         missing = [name for k, name in enumerate(names) if k not in inputs]
         if missing:
-            raise OptionError(
-                f"no value for {_listed(missing)}", hint="give parameter_values= for each"
-            )
+            hint = "give parameter_values= for each"
+            raise OptionError(f"no value for {_listed(missing)}", hint=hint)
         lengths = {len(values): names[k] for k, values in inputs.items() if values.ndim}
         if len(lengths) > 1 or 0 in lengths:
             settings = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
-            raise OptionError(
-                f"the numbers of values differ or are 0: {settings}",
-                hint="one value, or K of them, for each parameter",
-            )
+            hint = "one value, or K of them, for each parameter"
+            raise OptionError(f"the numbers of values differ or are 0: {settings}", hint=hint)
         table = np.empty((next(iter(lengths), 1), len(names)), np.float64)
         for column, values in inputs.items():
             table[:, column] = values
@@ -157,9 +150,8 @@ def _floats(value: Any, name: str) -> NDArray[np.float64]:
             return np.array([float(x) for x in array.flat], np.float64).reshape(array.shape)
         return np.ascontiguousarray(array, np.float64).reshape(array.shape)
     except (TypeError, ValueError, OverflowError) as error:
-        raise OptionError(
-            f"{name}: not an array of real numbers ({error})", hint="complex values are not carried"
-        ) from error
+        hint = "complex values are not carried"
+        raise OptionError(f"{name}: not an array of real numbers ({error})", hint=hint) from error
 
 
 def _evaluated(

@@ -29,18 +29,8 @@ class ProgramBuilder:
     """Append-only arrays; the encoder writes to `ops`, `qubits`, `clbits`, `params` directly."""
 
     __slots__ = (
-        "_constants",
-        "_expressions",
-        "_matrices",
-        "_matrix_bytes",
-        "_rows",
-        "clbits",
-        "conditions",
-        "ops",
-        "params",
-        "qubits",
-        "slots",
-        "variables",
+        *("_constants", "_expressions", "_matrices", "_matrix_bytes", "_rows", "clbits"),
+        *("conditions", "ops", "params", "qubits", "slots", "variables"),
     )
 
     def __init__(self) -> None:
@@ -69,9 +59,8 @@ class ProgramBuilder:
         if row is None:
             row = len(self._rows)
             if row == _MAX_ROWS:
-                raise LimitExceededError(
-                    f"more than {_MAX_ROWS} kinds of operations", hint="split it"
-                )
+                hint = "split it"
+                raise LimitExceededError(f"more than {_MAX_ROWS} kinds of operations", hint=hint)
             self._rows[signature] = row
         return row
 
@@ -180,10 +169,8 @@ class ProgramLayout(msgspec.Struct, frozen=True):
 
 
 def layout(circuit: Any) -> ProgramLayout:
-    """Number the bits of a circuit.
-
-    Raises LimitExceededError if there are too many; ProgramError if registers share one.
-    """
+    """Number the bits of a circuit. Raises LimitExceededError if there are too many; ProgramError
+    if registers share one."""
     data = circuit._data
     num_qubits, num_clbits = data.num_qubits, data.num_clbits
     if num_qubits > MAX_QUBITS:
@@ -261,9 +248,8 @@ def joined(first: Program, then: Program) -> Program:
             hint="all parts of a circuit have the same qubits",
         )
     if first.num_slots:
-        raise ProgramError(
-            f"a part with {first.num_slots} free parameters", hint="circuit.assign_parameters(...)"
-        )
+        hint = "circuit.assign_parameters(...)"
+        raise ProgramError(f"a part with {first.num_slots} free parameters", hint=hint)
     registers, places = _registers(first.registers, then.registers)
     names, arities, rows = _table(first, then)
     offset = len(first.params) // 8
@@ -325,13 +311,9 @@ def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]
     return tuple(result), places
 
 
-def _starts(registers: Registers) -> list[int]:
-    return [*itertools.accumulate((size for _, size in registers), initial=0)]
-
-
 def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]:
     """Return the clbit in the joined program of each clbit of the second program."""
-    starts = _starts(registers)
+    starts = [*itertools.accumulate((size for _, size in registers), initial=0)]
     return [
         starts[place] + k
         for (_, size), place in zip(then, places, strict=True)

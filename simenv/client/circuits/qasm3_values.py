@@ -19,43 +19,24 @@ from simenv.model import MAX_QUBITS
 
 # Values in OpenQASM 3 text: bits and registers selected by index, and conditions as expressions.
 #
-# Imports Qiskit and the importer: only `qasm3_importer` and `qasm3_importer` import this.
+# Imports Qiskit and the importer: only `qasm3_importer` imports this.
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "==": expr.equal,
-    "!=": expr.not_equal,
-    "<": expr.less,
-    "<=": expr.less_equal,
-    ">": expr.greater,
-    ">=": expr.greater_equal,
+    **{"==": expr.equal, "!=": expr.not_equal, "<": expr.less, "<=": expr.less_equal},
+    **{">": expr.greater, ">=": expr.greater_equal},
 }
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
-    "&": expr.bit_and,
-    "|": expr.bit_or,
-    "^": expr.bit_xor,
-    "<<": expr.shift_left,
-    ">>": expr.shift_right,
-    "+": expr.add,
-    "-": expr.sub,
-    "*": expr.mul,
-    "/": expr.div,
+    **{"&": expr.bit_and, "|": expr.bit_or, "^": expr.bit_xor},
+    **{"<<": expr.shift_left, ">>": expr.shift_right},
+    **{"+": expr.add, "-": expr.sub, "*": expr.mul, "/": expr.div},
 }
 
 
 _SHIFTS = ("<<", ">>")  # the operands may differ in width
 _FUNCTIONS: dict[str, Callable[..., float]] = {
-    "arccos": math.acos,
-    "arcsin": math.asin,
-    "arctan": math.atan,
-    "ceiling": math.ceil,
-    "cos": math.cos,
-    "exp": math.exp,
-    "floor": math.floor,
-    "log": math.log,
-    "sin": math.sin,
-    "sqrt": math.sqrt,
-    "tan": math.tan,
+    **{"arccos": math.acos, "arcsin": math.asin, "arctan": math.atan, "ceiling": math.ceil},
+    **{name: getattr(math, name) for name in ("cos", "exp", "floor", "log", "sin", "sqrt", "tan")},
 }
 
 
@@ -288,10 +269,8 @@ _BLOCKS = ("if_block", "else_block", "block", "body")
 
 
 def check_volume(tree: Any, source: text_checks.SourceText) -> Counter:
-    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit.
-
-    Each loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass.
-    """
+    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit. Each
+    loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass."""
     counter = Counter(source)
     counter.statements(tree.statements)
     return counter

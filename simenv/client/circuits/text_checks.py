@@ -132,12 +132,9 @@ def _check_characters(text: str, name: str) -> None:
         size_bytes = len(text.encode())
     except UnicodeEncodeError as error:
         line, column = _position(text, error.start)
-        raise ProgramError(
-            location(name, line, column) + "a lone surrogate, which is no character",
-            hint="OpenQASM is UTF-8 text",
-            line=line,
-            column=column,
-        ) from error
+        message = location(name, line, column) + "a lone surrogate, which is no character"
+        hint = "OpenQASM is UTF-8 text"
+        raise ProgramError(message, hint=hint, line=line, column=column) from error
     if size_bytes > MAX_TEXT_BYTES:
         raise too_large(size_bytes, name)
     nul = text.find("\0")
@@ -187,13 +184,9 @@ def _check_nesting(source: SourceText) -> None:
     for match in re.finditer(r"[()\[\]{}]", text):
         depth += _STEP[ord(match.group())]
         if depth > MAX_NESTING:
-            refuse(
-                source.name,
-                text,
-                match.start(),
-                f"brackets are nested more than {MAX_NESTING} deep",
-                hint="write the expression in steps",
-            )
+            message = f"brackets are nested more than {MAX_NESTING} deep"
+            hint = "write the expression in steps"
+            refuse(source.name, text, match.start(), message, hint=hint)
 
 
 def _check_includes(source: SourceText) -> None:

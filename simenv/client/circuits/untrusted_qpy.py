@@ -29,13 +29,8 @@ def load_untrusted(data: bytes, name: str) -> PackedCircuit:
     qpy.check_header(data, name)
     result = msgspec.msgpack.decode(PROGRAMS.convert(data, name), type=_Converted)
     program = decode_program(result.packed)
-    return PackedCircuit(
-        result.packed,
-        program.num_qubits,
-        "measure" in program.names,
-        result.parameters,
-        ParameterSlots(result.parameters, None),
-    )
+    measures, slots = "measure" in program.names, ParameterSlots(result.parameters, None)
+    return PackedCircuit(result.packed, program.num_qubits, measures, result.parameters, slots)
 
 
 def packed(data: bytes) -> bytes:

@@ -156,9 +156,8 @@ class FileAddress:
         self.name = file.name
         if ended(file):
             self._file = file
-            raise NoServiceError(
-                f"no service {file.name!r}: {self.diagnose()[0]}", hint=self.diagnose()[1]
-            )
+            hint = self.diagnose()[1]
+            raise NoServiceError(f"no service {file.name!r}: {self.diagnose()[0]}", hint=hint)
         self._connection, self._file = self._connected(file, identity), file
         return self._connection
 

@@ -102,11 +102,9 @@ Handler = Callable[[Any], None]
 
 
 class ServiceChannel:
-    """Connection to one service. `handlers` receive messages; `renew` repeats open requests.
-
-    Both are called with `lock` held, which guards all state behind this channel; `forked` resets
-    that state in a forked child. `changed` is notified when a message was read.
-    """
+    """Connection to one service. `handlers` receive messages; `renew` repeats open requests. Both
+    are called with `lock` held, which guards all state behind this channel; `forked` resets that
+    state in a forked child. `changed` is notified when a message was read."""
 
     lock: threading.RLock
     changed: threading.Condition
@@ -386,10 +384,8 @@ class ServiceChannel:
         raise error
 
     def after_fork(self) -> None:
-        """Drop the parent's socket and lock in a forked child, before anything else.
-
-        Nothing is sent or waited for here; `enter` reconnects when it is needed.
-        """
+        """Drop the parent's socket and lock in a forked child, before anything else. Nothing is
+        sent or waited for here; `enter` reconnects when it is needed."""
         connection = self._connection
         self._reset()
         if connection is not None:

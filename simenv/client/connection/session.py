@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -180,21 +180,23 @@ class ServiceSession:
 
     def __reduce__(self) -> NoReturn:
         """Raise OptionError: a connection belongs to its process, and so does a client."""
-        raise OptionError(
-            "the connection of a client cannot be pickled",
-            hint="simenv.connect() in the other process; results and ids of tasks can be pickled",
-        )
-
-    # --- requests -----------------------------------------------------------------------------
+        hint = "simenv.connect() in the other process; results and ids of tasks can be pickled"
+        raise OptionError("the connection of a client cannot be pickled", hint=hint)
 
     def request(
-        self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
+        self,
+        kind: type[A],
+        make: Callable[..., m.FromClient],
+        timeout_s: float | None = None,
+        /,
+        **fields: Any,
     ) -> A:
-        """Send `make(request number)` and return the answer. Raises the error of a refusal."""
+        """Send `make(request number, **fields)` and return the answer. Raises the error of a
+        refusal."""
         self.channel.enter()
         with self.channel.lock:
             request = self._new()
-            request.body = self.channel.send(make(request.number))
+            request.body = self.channel.send(make(request.number, **fields))
         try:
             self._wait(request, timeout_s)
         finally:
@@ -212,7 +214,7 @@ class ServiceSession:
         """Return the service's information on these tasks; unknown tasks are left out."""
         results: list[TaskInfo] = []
         for part in _parts(task_numbers):
-            results += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
+            results += self.request(m.Queue, m.GetTasks, timeout_s, tasks=part).tasks
         return results
 
     def try_task_infos(self, number: int) -> list[TaskInfo]:
@@ -224,7 +226,7 @@ class ServiceSession:
 
     def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
         """Return the submission of a task: its program and options."""
-        return self.request(queries.Submitted, partial(queries.GetSpec, task=number), timeout_s)
+        return self.request(queries.Submitted, queries.GetSpec, timeout_s, task=number)
 
     @property
     def results_folder(self) -> Path | None:
@@ -233,14 +235,12 @@ class ServiceSession:
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file; b"" beyond its end."""
-        fetch = partial(
-            queries.FetchResult, task=task, file=file, offset=offset, size_bytes=size_bytes
-        )
-        return self.request(queries.ResultChunk, fetch).data
+        place = {"task": task, "file": file, "offset": offset, "size_bytes": size_bytes}
+        return self.request(queries.ResultChunk, queries.FetchResult, **place).data
 
     def verify(self, number: int) -> str:
         """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
-        return self.request(queries.VerifyReply, partial(queries.VerifyResult, task=number)).word
+        return self.request(queries.VerifyReply, queries.VerifyResult, task=number).word
 
     def count_result(self, late_s: float) -> None:
         """Record that a result was read `late_s` seconds after it was ready."""
@@ -251,7 +251,7 @@ class ServiceSession:
         """Cancel tasks; return one word for each, see `Cancelled`."""
         outcomes: list[str] = []
         for part in _parts(task_numbers):
-            outcomes += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
+            outcomes += self.request(m.Cancelled, m.Cancel, tasks=part).words
         return outcomes
 
     def _new(self) -> task_handle.PendingRequest:
@@ -270,8 +270,6 @@ class ServiceSession:
         if not self.channel.wait(request.is_answered, timeout_s, repeat):
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
 
-    # --- submission ---------------------------------------------------------------------------
-
     def send_submit(
         self,
         key: str | None,
@@ -282,11 +280,9 @@ class ServiceSession:
         *,
         awaits_result: bool = False,
     ) -> task_handle.PendingRequest:
-        """Send one Submit; `await_acceptance` waits for its answer.
-
-        Without a `key`: the random name of this client, with its next offsets. `awaits_result`: the
-        answer may come with the result of the task.
-        """
+        """Send one Submit; `await_acceptance` waits for its answer. Without a `key`: the random
+        name of this client, with its next offsets. `awaits_result`: the answer may come with the
+        result of the task."""
         channel = self.channel
         channel.enter()
         with channel.lock:
@@ -364,8 +360,6 @@ class ServiceSession:
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
-
-    # --- waiting for tasks --------------------------------------------------------------------
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""

@@ -319,12 +319,9 @@ class ClientTimings:
 
     def take(self) -> queries.Spent:
         """Return the timings as a message, and reset them."""
-        spent = queries.Spent(
-            int(1e6 * self.packed_s),
-            int(1e6 * self.accepted_s),
-            max(0, int(1e6 * self.late_s)),
-            self.results,
-        )
+        times = self.packed_s, self.accepted_s, max(0.0, self.late_s)
+        packed_us, accepted_us, late_us = (int(1e6 * each) for each in times)
+        spent = queries.Spent(packed_us, accepted_us, late_us, self.results)
         self._reset()
         return spent
 

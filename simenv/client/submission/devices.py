@@ -72,10 +72,7 @@ class SubmitDevices:
         if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
             calibration = "" if checked.document or not compiled.compiler else info.calibration_id
             task = msgspec.structs.replace(
-                task,
-                compiled=compiled.compiler,
-                replaced_gates=replaced,
-                compiled_for=calibration,
+                task, compiled=compiled.compiler, replaced_gates=replaced, compiled_for=calibration
             )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
@@ -109,10 +106,8 @@ class SubmitDevices:
                     hint="counts, probabilities or expectation values; or no device",
                 )
         if "probabilities" in outputs and not loaded.measures:
-            raise OptionError(
-                "probabilities of a device need a circuit that measures",
-                hint="add measurements, as measure_all() does: probabilities are those of clbits",
-            )
+            hint = "add measurements, as measure_all() does: probabilities are those of clbits"
+            raise OptionError("probabilities of a device need a circuit that measures", hint=hint)
 
     def _info_for(self, device: str, pool: str, prefer: tuple[str, ...]) -> DeviceInfo | None:
         """Return the emulated device that a submission names, directly, by pool or by `prefer`."""

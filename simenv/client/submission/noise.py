@@ -29,23 +29,16 @@ def is_aer_model(noise: Any) -> bool:
 
 
 def aer_document(noise: Any) -> bytes:
-    """Return JSON of an Aer noise model with the fields of `NoiseModel.to_dict`.
-
-    `idle` is added: the relaxation times of Aer's RelaxationNoisePass, which acts on delays. Raises
-    OptionError for a model with other noise passes.
-    """
+    """Return JSON of an Aer noise model with the fields of `NoiseModel.to_dict`. `idle` is added:
+    the relaxation times of Aer's RelaxationNoisePass, which acts on delays. Raises OptionError for
+    a model with other noise passes."""
     values = noise.to_dict(serializable=True)
     passes = getattr(noise, "_custom_noise_passes", [])
     if any(type(each).__name__ != "RelaxationNoisePass" for each in passes) or len(passes) > 1:
         raise OptionError("noise: an Aer noise model with noise passes", hint=_HINT)
     for each in passes:
         values["idle"] = [
-            {
-                "qubits": [qubit],
-                "t1_us": _us(t1_s),
-                "t2_us": _us(t2_s),
-                "excited": float(excited),
-            }
+            {"qubits": [qubit], "t1_us": _us(t1_s), "t2_us": _us(t2_s), "excited": float(excited)}
             for qubit, (t1_s, t2_s, excited) in enumerate(
                 zip(each._t1s, each._t2s, each._p1s, strict=True)
             )
@@ -74,10 +67,8 @@ _SWITCHES = ("idle", _IDLE)  # True or False; all others are numbers
 
 
 def factors_of(noise: Any) -> NoiseFactors:
-    """Return the factors as they are sent, sorted by component. Raises OptionError.
-
-    () is the device as calibrated, or no noise where there is no device.
-    """
+    """Return the factors as they are sent, sorted by component. Raises OptionError. () is the
+    device as calibrated, or no noise where there is no device."""
     if noise is None:
         return ()
     if isinstance(noise, str):

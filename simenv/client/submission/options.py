@@ -27,10 +27,8 @@ Parents = Iterable[Task | str | int] | Task | str | int | None
 
 def checked_parents(after: Parents) -> tuple[int, ...]:
     """Return the numbers of the parents, each once; a binding such as `t-8k2f.17` means its task.
-
     Waits for the acceptance of a posted task. Raises OptionError, NotFoundError, and the refusal of
-    a posted task.
-    """
+    a posted task."""
     values = (after,) if isinstance(after, Task | str | int) else after
     if not isinstance(values, Iterable):
         raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")
@@ -40,10 +38,8 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
             raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
         task_numbers[number_of(parent)] = None
     if len(task_numbers) > MAX_PARENTS:
-        raise OptionError(
-            f"after names {len(task_numbers)} tasks",
-            hint=f"at most {MAX_PARENTS}: let one task come after a part of them",
-        )
+        hint = f"at most {MAX_PARENTS}: let one task come after a part of them"
+        raise OptionError(f"after names {len(task_numbers)} tasks", hint=hint)
     return tuple(task_numbers)
 
 
@@ -148,8 +144,7 @@ def _parameters(options: type) -> list[Parameter]:
     ]
     shared = (SharedOptions, PlacementOptions, ProgramOptions, CallOptions)
     return sorted(
-        parameters,
-        key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared),
+        parameters, key=lambda each: sum(each.name in kind.__optional_keys__ for kind in shared)
     )
 
 
@@ -211,14 +206,11 @@ class CheckedOptions(msgspec.Struct, frozen=True):
             if "expectation" not in outputs:
                 outputs = (*outputs, "expectation")
         elif "expectation" in outputs or "gradient" in outputs:
-            raise OptionError(
-                "expectation values of nothing were asked for", hint='observables="ZZ", for example'
-            )
+            hint = 'observables="ZZ", for example'
+            raise OptionError("expectation values of nothing were asked for", hint=hint)
         if "gradient" in outputs and self.shots:
-            raise OptionError(
-                f"a gradient was asked for with shots={self.shots}",
-                hint="shots=None: gradients are exact",
-            )
+            hint = "shots=None: gradients are exact"
+            raise OptionError(f"a gradient was asked for with shots={self.shots}", hint=hint)
         sampled = [output for output in outputs if output in SAMPLED]
         if sampled and not self.shots:
             raise task_rules.without_shots(sampled[0])
@@ -230,13 +222,9 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         """Return the options that are sent with circuits. `observables` None: no observables."""
         outputs = self.outputs(measures, observables is not None)
         ranks = self.task.ranks or int("gradient" in outputs)  # gradients run in one rank
-        return msgspec.structs.replace(
-            self.task,
-            outputs=outputs,
-            observables=observables or (),
-            app=application() if "SIMENV_APP" in os.environ else "",
-            ranks=ranks,
-        )
+        own = {"app": application() if "SIMENV_APP" in os.environ else "", "ranks": ranks}
+        observables = observables or ()
+        return msgspec.structs.replace(self.task, outputs=outputs, observables=observables, **own)
 
 
 def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
@@ -321,7 +309,7 @@ def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
     if seed is not None:
         return checked_integer("seed", seed, 0, MAX_SEED)
     if idempotency_key is not None:
-        return _hash(idempotency_key.encode())
+        return _cut(hashlib.blake2b(idempotency_key.encode(), digest_size=8).digest())
     return _cut(os.urandom(8))
 
 
@@ -361,10 +349,6 @@ def _seed_list(seeds: Any, count: int) -> list[int]:
     if len(seeds) != count:
         raise OptionError(f"{len(seeds)} seeds for {count} tasks", hint="one each, or one for all")
     return [checked_integer(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]
-
-
-def _hash(data: bytes) -> int:
-    return _cut(hashlib.blake2b(data, digest_size=8).digest())
 
 
 def _cut(digest: bytes) -> int:

@@ -18,7 +18,7 @@ from simenv.client.circuits import PackedCircuit, load, load_observables
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
-from simenv.client.submission.options import BatchOptions
+from simenv.client.submission.options import BatchOptions, CheckedOptions, SubmitOptions
 from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.task_rules import checked_list
@@ -28,7 +28,7 @@ from simenv.wire.codec import error_of_batch
 
 
 def terms_of(
-    loaded: PackedCircuit, requested: Mapping[str, Any], options: submission_options.CheckedOptions
+    loaded: PackedCircuit, requested: Mapping[str, Any], options: CheckedOptions
 ) -> TaskOptions:
     """Return the options that are sent with one circuit. `requested`: with `observables` and
     `amplitudes`, if any. Raises OptionError, LimitExceededError, ProgramError."""
@@ -47,10 +47,8 @@ def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any)
     if "gradient" not in terms.outputs:
         return terms
     if not loaded.parameters:
-        raise OptionError(
-            "a gradient was asked of a circuit without free parameters",
-            hint="leave parameters free, and give parameter_values",
-        )
+        hint = "leave parameters free, and give parameter_values"
+        raise OptionError("a gradient was asked of a circuit without free parameters", hint=hint)
     jacobian = chain(loaded.slots, parameter_values)
     return terms if jacobian is None else msgspec.structs.replace(terms, chain=jacobian)
 
@@ -58,7 +56,7 @@ def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any)
 def common_terms(
     programs: Sequence[PackedCircuit],
     requested: Mapping[str, Any],
-    options: submission_options.CheckedOptions,
+    options: CheckedOptions,
     errors: list[SimenvError],
 ) -> TaskOptions:
     """Return the options that are sent with several circuits; append contradictions to `errors`.
@@ -157,13 +155,9 @@ def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: i
 
 def _cost_us(program: Program, shots: int) -> float:
     gates = len(program.ops) // 2 + 2
-    amplitudes = 2.0 ** min(_touched(program), 64)
+    # Few qubits are in use in a circuit mapped to a device.
+    amplitudes = 2.0 ** min(len(set(memoryview(program.qubits).cast("H"))), 64)
     return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
-
-
-def _touched(program: Program) -> int:
-    """Return the number of qubits that operations act on: few in a circuit mapped to a device."""
-    return len(set(memoryview(program.qubits).cast("H")))
 
 
 def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
@@ -194,7 +188,7 @@ class PreparedSubmit(msgspec.Struct, frozen=True):
 
 
 def prepare_one(
-    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked_options(options)
@@ -202,26 +196,18 @@ def prepare_one(
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     row = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
-    spec = TaskSpec(
-        loaded.packed,
-        checked.shots,
-        submission_options.checked_seed(options.get("seed"), options.get("idempotency_key")),
-        row,
-        submission_options.checked_binding(options["binding_index"])
-        if "binding_index" in options
-        else 0,
-        1,
-        *layouts,
-    )
+    seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
+    binding = submission_options.checked_binding(options.get("binding_index", 0))
+    spec = TaskSpec(loaded.packed, checked.shots, seed, row, binding, 1, *layouts)
     return PreparedSubmit(terms, [spec], single=True)
 
 
 def _loaded(
     circuit: Any,
-    options: submission_options.SubmitOptions | BatchOptions,
-    checked: submission_options.CheckedOptions,
+    options: SubmitOptions | BatchOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
-) -> tuple[submission_options.CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
+) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
     loaded, compiled = load(circuit), None
@@ -231,12 +217,8 @@ def _loaded(
     if compiled is None:
         return checked, loaded, _AS_WRITTEN, terms
     moved = compiled.observables(terms.observables)
-    return (
-        checked,
-        compiled.loaded,
-        compiled.layouts,
-        msgspec.structs.replace(terms, observables=moved),
-    )
+    terms = msgspec.structs.replace(terms, observables=moved)
+    return checked, compiled.loaded, compiled.layouts, terms
 
 
 def prepare_many(
@@ -248,9 +230,8 @@ def prepare_many(
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _prepare_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):
-        raise OptionError(
-            f"shots={shots!r:.80}", hint="one number; several go with a list of sweeps, one each"
-        )
+        hint = "one number; several go with a list of sweeps, one each"
+        raise OptionError(f"shots={shots!r:.80}", hint=hint)
     checked = _checked_options(options)
     if _is_sweep(work):
         circuit, values = work
@@ -264,7 +245,7 @@ def prepare_many(
 
 
 def prepare_question(
-    circuit: Any, options: submission_options.SubmitOptions, devices: SubmitDevices | None = None
+    circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> tuple[PackedCircuit, TaskOptions, int, int]:
     """Return the content of an Explain request: the circuit, its parameters bound or not, the
     options, shots and the number of bindings."""
@@ -275,18 +256,14 @@ def prepare_question(
     return loaded, terms, checked.shots, count
 
 
-def _checked_options(
-    options: submission_options.SubmitOptions | BatchOptions,
-) -> submission_options.CheckedOptions:
+def _checked_options(options: SubmitOptions | BatchOptions) -> CheckedOptions:
     """Check the options that all tasks of a call share."""
     key = options.get("idempotency_key")
     if key is not None:
         task_rules.checked_key(key)
     if options.get("decoder") is not None:
-        raise OptionError(
-            f"decoder={options.get('decoder')!r:.80}",
-            hint="circuits of stim with detectors are decoded, by `submit` and `run`",
-        )
+        hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
+        raise OptionError(f"decoder={options.get('decoder')!r:.80}", hint=hint)
     return submission_options.checked_options(options)
 
 
@@ -294,7 +271,7 @@ def _sweep(
     circuit: Any,
     values: Any,
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
@@ -330,17 +307,14 @@ def _prepare_sweeps(
     options: BatchOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
-    """Prepare sweeps that share all options except shots and seeds.
-
-    Raises BatchRefusedError, which names every bad one.
-    """
+    """Prepare sweeps that share all options except shots and seeds. Raises BatchRefusedError, which
+    names every bad one."""
     key = options.get("idempotency_key")
     seeds = submission_options.item_seeds(options.get("seed"), len(sweeps), key)
     each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)
     if len(each) != len(sweeps):
-        raise OptionError(
-            f"{len(each)} numbers of shots for {len(sweeps)} sweeps", hint="one each, or one"
-        )
+        hint = "one each, or one"
+        raise OptionError(f"{len(each)} numbers of shots for {len(sweeps)} sweeps", hint=hint)
     parts: list[PreparedSubmit] = []
     errors: list[SimenvError] = []
     for index, (circuit, values) in enumerate(sweeps):
@@ -369,7 +343,7 @@ def _prepare_sweeps(
 def _prepare_batch(
     circuits: Sequence[Any],
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
@@ -384,9 +358,8 @@ def _prepare_batch(
         try:
             loaded = load(circuit)
             if loaded.parameters:
-                raise OptionError(
-                    unbound(loaded), hint="submit_many((circuit, parameter_values)) binds one"
-                )
+                hint = "submit_many((circuit, parameter_values)) binds one"
+                raise OptionError(unbound(loaded), hint=hint)
             programs.append(loaded)
         except SimenvError as error:
             errors.append(of_item(error, index))
@@ -415,15 +388,13 @@ def _prepare_batch(
 def _compile_batch(
     programs: list[PackedCircuit],
     options: BatchOptions,
-    checked: submission_options.CheckedOptions,
+    checked: CheckedOptions,
     devices: SubmitDevices | None,
     errors: list[SimenvError],
 ) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:
     """Compile circuits for their device; append to `errors` those that cannot be compiled.
-
     Observables are shared by all tasks of a call, so circuits with observables must end on the same
-    qubits of the device.
-    """
+    qubits of the device."""
     terms = common_terms(programs, options, checked, errors)
     if errors or devices is None:
         return terms, programs, [_AS_WRITTEN] * len(programs)
@@ -472,14 +443,11 @@ def _single_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
     """Return the values of all slots of the single binding, as they are sent."""
     if parameter_values is None:
         if loaded.parameters:
-            raise OptionError(
-                unbound(loaded), hint="give parameter_values=, or bind them in the circuit"
-            )
+            hint = "give parameter_values=, or bind them in the circuit"
+            raise OptionError(unbound(loaded), hint=hint)
         return b""
     rows = loaded.bind(parameter_values)
     if len(rows) != 1:
-        raise OptionError(
-            f"{len(rows)} sets of parameter values for one task",
-            hint="submit_many((circuit, parameter_values)) gives one task for each",
-        )
+        hint = "submit_many((circuit, parameter_values)) gives one task for each"
+        raise OptionError(f"{len(rows)} sets of parameter values for one task", hint=hint)
     return rows.tobytes()

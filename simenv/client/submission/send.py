@@ -40,12 +40,9 @@ MAX_UNANSWERED = 512
 
 
 class PostedTask(Task):
-    """A Task that may not be accepted yet.
-
-    Methods that need the acceptance (id, state, result) wait for it, and raise the refusal if there
-    is one. In a forked child, and after the service was lost, the submission is repeated with the
-    same idempotency key.
-    """
+    """A Task that may not be accepted yet. Methods that need the acceptance (id, state, result)
+    wait for it, and raise the refusal if there is one. In a forked child, and after the service was
+    lost, the submission is repeated with the same idempotency key."""
 
     __slots__ = ("_refusal", "_request", "_session")
 
@@ -289,10 +286,8 @@ class BatchItem(msgspec.Struct, frozen=True):
 def submit_batch(
     session: ServiceSession, devices: SubmitDevices, items: Sequence[BatchItem]
 ) -> list[list[Task]]:
-    """Submit all items or none; return the tasks of each item, one for each binding.
-
-    Raises the SimenvError of the first refused item, with `index` naming the item.
-    """
+    """Submit all items or none; return the tasks of each item, one for each binding. Raises the
+    SimenvError of the first refused item, with `index` naming the item."""
     groups: dict[TaskOptions, list[tuple[int, list[TaskSpec]]]] = {}
     for index, item in enumerate(items):
         work = [item.circuit] if item.values is None else (item.circuit, item.values)
@@ -355,12 +350,9 @@ MAX_ATTEMPTS = 8
 
 
 class FreshTask(Task):
-    """A Task for a sequence of attempts; its id is that of the last one.
-
-    All attempts have one seed. If an attempt cannot be submitted, its error becomes the task's
-    error. Methods that ask for the end (`done`, `result`, `await`) may take the time of a
-    submission.
-    """
+    """A Task for a sequence of attempts; its id is that of the last one. All attempts have one
+    seed. If an attempt cannot be submitted, its error becomes the task's error. Methods that ask
+    for the end (`done`, `result`, `await`) may take the time of a submission."""
 
     __slots__ = ("_again", "_left", "_lock")
 

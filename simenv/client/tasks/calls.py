@@ -14,6 +14,7 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
+from simenv.client.submission.options import CallOptions, SubmitOptions
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
@@ -57,11 +58,9 @@ class CallTask(Task):
         self._value: Any = _UNREAD
 
     def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Any:
-        """Wait for the value that the call returned; the same object each time.
-
-        Raises TaskFailedError if the function raised: the message has the worker's traceback; else
-        like `Task.result`.
-        """
+        """Wait for the value that the call returned; the same object each time. Raises
+        TaskFailedError if the function raised: the message has the worker's traceback; else like
+        `Task.result`."""
         entry = super().result(timeout, timeout_s=timeout_s)
         if self._value is _UNREAD:
             self._value = self._read(entry.value)
@@ -88,13 +87,13 @@ def send_calls(
     engine: str,
     calls: Sequence[bytes],
     read: Read,
-    options: submission_options.CallOptions,
+    options: CallOptions,
     seed: int = 0,
     shots: int = 0,
 ) -> list[CallTask]:
     """Submit packed calls, all or none; return their tasks in order. Raises like
     `Client.submit_many`."""
-    submission_options.check_names(options, submission_options.CallOptions)
+    submission_options.check_names(options, CallOptions)
     for index, packed in enumerate(calls):
         if len(packed) > model_calls.MAX_CALL_BYTES:
             raise simenv_errors.LimitExceededError(
@@ -105,7 +104,7 @@ def send_calls(
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
-    values: submission_options.SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    values: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
     terms = msgspec.structs.replace(
         submission_options.checked_options(values).task,
         outputs=(model_calls.VALUE,),
@@ -143,7 +142,7 @@ def transpile(
     circuits: Sequence[Any],
     level: SupportsIndex | None,
     seed: SupportsIndex,
-    options: submission_options.CallOptions,
+    options: CallOptions,
 ) -> list[Any]:
     """Return QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
     qiskit_runtime.qiskit()
@@ -223,11 +222,8 @@ _OWN = {"shots", "seed", "outputs", "engine", "decoder"}
 
 
 class DetectionResult:
-    """Counts of detection events, observable flips and errors of a decoder.
-
-    Detectors and observables have stim's numbers. Raises OptionError when data is read that was not
-    requested.
-    """
+    """Counts of detection events, observable flips and errors of a decoder. Detectors and
+    observables have stim's numbers. Raises OptionError when data is read that was not requested."""
 
     def __init__(self, value: bytes) -> None:
         """`value`: the value of a task's Result, as in `client.task(id).result().value`."""
@@ -309,9 +305,7 @@ class DetectionResult:
         return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
 
 
-def submit_detection(
-    session: ServiceSession, circuit: Any, options: submission_options.SubmitOptions
-) -> CallTask:
+def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
     """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
     `Client.submit`."""
     submission_options.check_names(options)
@@ -320,13 +314,8 @@ def submit_detection(
     if decoder is not None and decoder not in DECODERS[1:]:
         raise OptionError(f"decoder={decoder!r:.80}", hint=f"one of: {', '.join(DECODERS[1:])}")
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
-    call = model_calls.DetectionCall(
-        model_calls.CALL_FORMAT,
-        str(circuit),
-        decoder or "",
-        "memory" in outputs,
-        model_calls.sizes_of(circuit),
-    )
+    settings = decoder or "", "memory" in outputs, model_calls.sizes_of(circuit)
+    call = model_calls.DetectionCall(model_calls.CALL_FORMAT, str(circuit), *settings)
     shots = submission_options.checked_options(
         {"shots": options.get("shots", submission_options.DEFAULTS["shots"])}
     ).shots
@@ -336,14 +325,12 @@ def submit_detection(
     return send_calls(session, DETECTORS, [packed], DetectionResult, calls, seed, shots)[0]
 
 
-def _checked(
-    options: submission_options.SubmitOptions,
-) -> tuple[tuple[str, ...], submission_options.CallOptions]:
+def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
     """Return the outputs and the options of calls. Raises OptionError for options of other
     circuits."""
     calls: dict[str, Any] = {}
     for name, value in options.items():
-        if name in submission_options.CallOptions.__optional_keys__:
+        if name in CallOptions.__optional_keys__:
             calls[name] = value
         elif name not in _OWN and not _is_default(value, submission_options.DEFAULTS[name]):
             raise OptionError(
@@ -353,17 +340,14 @@ def _checked(
             )
     engine = options.get("engine", "auto")
     if engine not in ("auto", DETECTORS):
-        raise OptionError(
-            f"engine {engine!r:.80} samples no detectors", hint=f"engine={DETECTORS!r}, or none"
-        )
+        hint = f"engine={DETECTORS!r}, or none"
+        raise OptionError(f"engine {engine!r:.80} samples no detectors", hint=hint)
     outputs = submission_options.checked_options(
         {"outputs": options.get("outputs", "counts")}
     ).task.outputs
     if not set(outputs) <= set(submission_options.SAMPLED):
-        raise OptionError(
-            f"outputs {outputs} of a circuit of stim",
-            hint=f"of: {', '.join(submission_options.SAMPLED)}",
-        )
+        hint = f"of: {', '.join(submission_options.SAMPLED)}"
+        raise OptionError(f"outputs {outputs} of a circuit of stim", hint=hint)
     return outputs, calls  # type: ignore[return-value]
 
 
@@ -392,9 +376,7 @@ class FunctionExecutor(TaskExecutor):
     function's value was stored. Thread-safe.
     """
 
-    def __init__(
-        self, session: ServiceSession, with_key: bool, options: submission_options.CallOptions
-    ) -> None:
+    def __init__(self, session: ServiceSession, with_key: bool, options: CallOptions) -> None:
         """`with_key`: the client connected with a key. Raises NotAllowedError then, because an
         environment calls functions of its own user only."""
         if with_key:
@@ -409,11 +391,9 @@ class FunctionExecutor(TaskExecutor):
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> CallTask:
-        """Submit one call. It is durably accepted when this returns.
-
-        Raises OptionError for objects that cannot be pickled, LimitExceededError, NotAllowedError,
-        InfeasibleError if no pool calls functions, QueueFullError, ServiceLostError.
-        """
+        """Submit one call. It is durably accepted when this returns. Raises OptionError for objects
+        that cannot be pickled, LimitExceededError, NotAllowedError, InfeasibleError if no pool
+        calls functions, QueueFullError, ServiceLostError."""
         return self._send([_pack_function(function, args, kwargs)])[0]
 
     def submit_many(
@@ -455,9 +435,8 @@ def _cloudpickle() -> Any:
     try:
         import cloudpickle
     except ImportError as error:
-        raise OptionError(
-            "functions need the package cloudpickle", hint="pip install 'simenv[functions]'"
-        ) from error
+        hint = "pip install 'simenv[functions]'"
+        raise OptionError("functions need the package cloudpickle", hint=hint) from error
     return cloudpickle
 
 
@@ -476,14 +455,9 @@ def _pack_function(
             hint="give files and connections by name, and open them in the function",
         ) from error
     printable = "".join(char if char.isprintable() else "?" for char in name)
-    return codec.encode(
-        model_calls.FunctionCall(
-            model_calls.CALL_FORMAT,
-            model_calls.PYTHON,
-            printable[: model_calls.MAX_NAME_CHARS],
-            pickled,
-        )
-    )
+    kind = model_calls.CALL_FORMAT, model_calls.PYTHON
+    name = printable[: model_calls.MAX_NAME_CHARS]
+    return codec.encode(model_calls.FunctionCall(*kind, name, pickled))
 
 
 def _read_value(packed: bytes) -> Any:

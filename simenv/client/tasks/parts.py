@@ -46,11 +46,9 @@ class PartSequence(msgspec.Struct, frozen=True):
 
 
 class PartTask(Task):
-    """A submitted part of a circuit: a Task whose state later parts and circuits continue from.
-
-    All tasks of the parts have the same seed. `submit`, `run` and `submit_part` may be called any
-    number of times; each call continues from the same state.
-    """
+    """A submitted part of a circuit: a Task whose state later parts and circuits continue from. All
+    tasks of the parts have the same seed. `submit`, `run` and `submit_part` may be called any
+    number of times; each call continues from the same state."""
 
     __slots__ = ("_parts",)
 

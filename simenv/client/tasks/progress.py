@@ -31,11 +31,9 @@ class StepProgress(NamedTuple):
 
 
 class ProgressLine:
-    """A line that is rewritten in place; removed at the end, and before anything else is printed.
-
-    A context manager. It is shown on a terminal and in a notebook (ipykernel's streams obey a
-    carriage return); elsewhere nothing is written.
-    """
+    """A line that is rewritten in place; removed at the end, and before anything else is printed. A
+    context manager. It is shown on a terminal and in a notebook (ipykernel's streams obey a
+    carriage return); elsewhere nothing is written."""
 
     def __init__(self, stream: TextIO | None) -> None:
         """`stream`: None if the process has none."""

@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 # properties, and creates the objects behind them only when they are first used. Callbacks are
 # called from a thread of the client.
 
-if TYPE_CHECKING:
-    from simenv.client.connection.task_handle import TaskHandle, TaskSource
-    from simenv.client.result import Result
-
-    ResultFuture = Future[Result]
-else:
-    ResultFuture = Future
-
 
 class FutureWaiters:
     """The waiters of `concurrent.futures` for one task."""
@@ -54,7 +46,7 @@ class FutureWaiters:
         self.notified = False  # guarded by `condition`: later waiters read the state instead
 
 
-class TaskFuture(ResultFuture):
+class TaskFuture(Future[Result]):
     """Base class of Task with the attributes of `concurrent.futures.Future`."""
 
     __slots__ = ()
@@ -227,10 +219,8 @@ class Task(TaskFuture):
             if row is None:
                 count, row = decoded.data.count, 0
                 if count > 1:
-                    raise OptionError(
-                        f"task {self.id} carries {count} bindings",
-                        hint=f"results() gives them all; one is a task of its own: {self.id}.0",
-                    )
+                    hint = f"results() gives them all; one is a task of its own: {self.id}.0"
+                    raise OptionError(f"task {self.id} carries {count} bindings", hint=hint)
             elif row >= decoded.data.count:
                 raise NotFoundError(
                     f"task {handle.id} carries {decoded.data.count} bindings; there is no number"
@@ -293,10 +283,8 @@ class Task(TaskFuture):
         return handle is not None and handle.final_state is TaskState.CANCELLED
 
     def cancel(self) -> bool:
-        """Cancel the task; return False if it had ended before.
-
-        The bindings of one task are cancelled together.
-        """
+        """Cancel the task; return False if it had ended before. The bindings of one task are
+        cancelled together."""
         return self.session.cancel([self.handle.number])[0] in ("cancelled", "cancelling")
 
     def __await__(self) -> Generator[Any, None, Result]:
@@ -413,9 +401,8 @@ def as_completed(
         else:
             waiting.setdefault(handle, []).append(task)
     if len(links) > 1:
-        raise OptionError(
-            f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
-        )
+        hint = "call it once for each client"
+        raise OptionError(f"as_completed got tasks of {len(links)} clients", hint=hint)
     line = progress_line(progress, sys.stderr if progress else None)
     return chain(refused, _in_completion_order(waiting, timeout_s, line))
 
@@ -483,9 +470,8 @@ def row_of(task: str | int) -> int | None:
     if not row:
         return None
     if not row.isdecimal() or len(row) > ROW_DIGITS:
-        raise NotFoundError(
-            f"{str(task)[:80]!r} is not a task's id", hint="ids look like t-8k2f.17"
-        )
+        hint = "ids look like t-8k2f.17"
+        raise NotFoundError(f"{str(task)[:80]!r} is not a task's id", hint=hint)
     return int(row)
 
 

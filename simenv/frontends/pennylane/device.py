@@ -14,16 +14,8 @@ from typing import Any
 
 import numpy as np
 import pennylane as qml
-from pennylane.devices import Device, ExecutionConfig, MCMConfig
+from pennylane.devices import Device, ExecutionConfig, MCMConfig, preprocess
 from pennylane.devices.modifiers import simulator_tracking, single_tape_support
-from pennylane.devices.preprocess import (
-    decompose,
-    device_resolve_dynamic_wires,
-    null_postprocessing,
-    validate_adjoint_trainable_params,
-    validate_device_wires,
-    validate_measurements,
-)
 from pennylane.exceptions import DeviceError
 from pennylane.measurements import ExpectationMP, SampleMeasurement
 from pennylane.transforms import broadcast_expand, defer_measurements
@@ -68,14 +60,12 @@ def differentiable(op: Any) -> bool:
 
 @qml.transform  # type: ignore[untyped-decorator]
 def expand_late_preparations(tape: Any) -> Batch:
-    """Decompose each preparation of a state but one at the start of the tape.
-
-    On qubits that are not in |0> the unitary matters, not only the state that it prepares: it is
-    that of PennyLane's decomposition, whose inverse `Adjoint(StatePrep)` is.
-    """
+    """Decompose each preparation of a state but one at the start of the tape. On qubits that are
+    not in |0> the unitary matters, not only the state that it prepares: it is that of PennyLane's
+    decomposition, whose inverse `Adjoint(StatePrep)` is."""
     if not any(map(_prepares, tape.operations[1:])):
-        return (tape,), null_postprocessing
-    return decompose(  # type: ignore[no-any-return]
+        return (tape,), preprocess.null_postprocessing
+    return preprocess.decompose(  # type: ignore[no-any-return]
         tape,
         stopping_condition=lambda op: carried(op) and not _prepares(op),
         target_gates=set(GATES) | {MID_MEASURE},
@@ -92,11 +82,11 @@ def _prepares(op: Any) -> bool:
 def expand_broadcast(tape: Any) -> Batch:
     """Keep broadcast angles, which are bindings of one program; expand every other broadcast."""
     if tape.batch_size is None:
-        return (tape,), null_postprocessing
+        return (tape,), preprocess.null_postprocessing
     shadows = any(isinstance(each, SHADOWS) for each in tape.measurements)
     if shadows or not all(_takes_broadcast(op) for op in tape.operations):
         return broadcast_expand(tape)  # type: ignore[no-any-return]
-    return (tape,), null_postprocessing
+    return (tape,), preprocess.null_postprocessing
 
 
 def _takes_broadcast(op: Any) -> bool:
@@ -113,7 +103,7 @@ def validate_differentiable(tape: Any) -> Batch:
                 f"{measurement} has no adjoint gradient on {NAME}: only expectation values of"
                 " Pauli sums have; take diff_method='parameter-shift'"
             )
-    return (tape,), null_postprocessing
+    return (tape,), preprocess.null_postprocessing
 
 
 def _has_gradient(measurement: Any) -> bool:
@@ -133,7 +123,7 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
         program.add_transform(defer_measurements, allow_postselect=False)
     condition = carried_deferred if deferred else carried
     program.add_transform(
-        decompose,
+        preprocess.decompose,
         stopping_condition=condition,
         skip_initial_state_prep=False,
         device_wires=wires,
@@ -141,10 +131,11 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
         name=NAME,
     )
     program.add_transform(expand_late_preparations)
-    program.add_transform(device_resolve_dynamic_wires, wires=wires, allow_resets=not deferred)
-    program.add_transform(validate_device_wires, wires, name=NAME)
+    resolve = preprocess.device_resolve_dynamic_wires
+    program.add_transform(resolve, wires=wires, allow_resets=not deferred)
+    program.add_transform(preprocess.validate_device_wires, wires, name=NAME)
     program.add_transform(
-        validate_measurements,
+        preprocess.validate_measurements,
         analytic_measurements=is_exact if ideal else _exact_of_noisy,
         sample_measurements=is_sampled,
         name=NAME,
@@ -158,13 +149,13 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
 def _add_adjoint(program: qml.CompilePipeline) -> None:
     program.add_transform(validate_differentiable)
     program.add_transform(
-        decompose,
+        preprocess.decompose,
         stopping_condition=differentiable,
         skip_initial_state_prep=False,
         target_gates=set(GATES),
         name=f"adjoint on {NAME}",
     )
-    program.add_transform(validate_adjoint_trainable_params)
+    program.add_transform(preprocess.validate_adjoint_trainable_params)
     program.add_transform(broadcast_expand)
 
 
@@ -283,8 +274,6 @@ class SimenvDevice(Device):  # type: ignore[misc]
         pool = self._client.devices().get(values["pool"])
         return pool is not None and pool.kind is DeviceKind.IDEAL
 
-    # --- preparation of tapes -------------------------------------------------------------------
-
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: Any = None
     ) -> bool:
@@ -341,8 +330,6 @@ class SimenvDevice(Device):  # type: ignore[misc]
             adjoint=config.gradient_method == "adjoint",
             ideal=self._ideal,
         )
-
-    # --- running ------------------------------------------------------------------------------
 
     def execute(
         self,

@@ -123,10 +123,7 @@ GATES: dict[str, GateSteps] = {
 }
 
 # Controlled gates that equal these gates if all controls require a 1.
-CONTROLLED: dict[str, GateSteps] = {
-    "C(S)": _plain("cs", 2),
-    "C(SX)": _plain("csx", 2),
-}
+CONTROLLED: dict[str, GateSteps] = {"C(S)": _plain("cs", 2), "C(SX)": _plain("csx", 2)}
 _WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)")
 
 

@@ -238,11 +238,7 @@ class SweepBatch:
         error.message, error.index = f"{text}: {error.message}", tapes[0]
 
     def _send(
-        self,
-        client: Client,
-        options: Mapping[str, Any],
-        next_seed: Callable[[], int],
-        apart: bool,
+        self, client: Client, options: Mapping[str, Any], next_seed: Callable[[], int], apart: bool
     ) -> None:
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs not in (COUNTS, MEMORY)
@@ -364,33 +360,26 @@ class BatchExecutor:
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """Run tapes; one result each. Raises SimenvError."""
-        batch, plans = SweepBatch(), _Plans()
-        runs = []
-        for batch.tape, tape in enumerate(tapes):
-            runs.append(self._prepared(tape, batch, plans))
-        self._run(batch)
-        return tuple([run.result() for run in runs])
+        return tuple([run.result() for run in self._runs(tapes, self._prepared)])
 
     def derivatives(self, tapes: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Results and Jacobians of tapes that only have expectation values of Pauli sums."""
+        runs = self._runs(tapes, self._differentiated)
+        return tuple(run.values() for run in runs), tuple(run.jacobian() for run in runs)
+
+    def _runs(self, tapes: Sequence[Any], prepare: Callable[..., Any]) -> list[Any]:
+        """Prepare one run for each tape, and run them together."""
         batch, plans = SweepBatch(), _Plans()
         runs = []
         for batch.tape, tape in enumerate(tapes):
-            runs.append(self._differentiated(tape, batch, plans))
-        self._run(batch)
-        return tuple(run.values() for run in runs), tuple(run.jacobian() for run in runs)
-
-    def _run(self, batch: SweepBatch) -> None:
-        batch.run(
-            self._client,
-            self._options,
-            lambda: int(self._rng.integers(2**53)),
-            apart=bool(self._options.get("device") or self._options.get("pool")),
-        )
+            runs.append(prepare(tape, batch, plans))
+        apart = bool(self._options.get("device") or self._options.get("pool"))
+        batch.run(self._client, self._options, lambda: int(self._rng.integers(2**53)), apart=apart)
         for text in batch.warnings():
             if text not in self._warned:
                 self._warned.add(text)
                 warnings.warn(text, UserWarning, stacklevel=2)
+        return runs
 
     def _order(self, tape: Any) -> tuple[Any, ...]:
         if self._wires is not None:
@@ -523,15 +512,12 @@ class _TapeRun:
             axes = result.statevector.reshape((2,) * count).transpose(*reversed(range(count)))
             state = np.ascontiguousarray(axes).ravel()
         shadows = [each.outcome(row) for each in self.shadows[part]] if self.shadows else []
-        return measurements.TapeOutcome(
-            self.exact.expectations(row) if self.exact is not None else (),
-            [table.postselected(self.wanted) for table in tables],
-            state,
-            shadows,
-        )
+        expectations = self.exact.expectations(row) if self.exact is not None else ()
+        tables = [table.postselected(self.wanted) for table in tables]
+        return measurements.TapeOutcome(expectations, tables, state, shadows)
 
     def _values(self, outcomes: list[measurements.TapeOutcome]) -> Any:
-        results = [self._stacked([r.value(o) for o in outcomes]) for r in self.plan.readers]
+        results = [self._stacked([read(each) for each in outcomes]) for read in self.plan.readers]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _stacked(self, values: list[Any]) -> Any:
@@ -554,7 +540,7 @@ class _DerivativeRun:
     def values(self) -> Any:
         """Expectation values of the tape."""
         outcome = measurements.TapeOutcome(self.run.expectations(0))
-        results = [reader.value(outcome) for reader in self.plan.readers]
+        results = [read(outcome) for read in self.plan.readers]
         return results[0] if len(results) == 1 else tuple(results)
 
     def jacobian(self) -> Any:
@@ -565,12 +551,10 @@ class _DerivativeRun:
             slopes = self.run.results[0].gradients[self.run.places] * self.factors
             for slot, place in enumerate(self.into.tolist()):
                 table[:, place] += slopes[:, slot]
-        readers = [
-            each for each in self.plan.readers if isinstance(each, measurements.ExactExpectation)
+        rows = [
+            table[each.observable]
+            for each in self.plan.readers
+            if isinstance(each, measurements.ExactExpectation)
         ]
-        rows = [table[reader.observable] for reader in readers]
-        results = [
-            np.array(row[0]) if count == 1 else tuple(np.array(value) for value in row)
-            for row in rows
-        ]
+        results = [np.array(row[0]) if count == 1 else tuple(map(np.array, row)) for row in rows]
         return results[0] if len(results) == 1 else tuple(results)

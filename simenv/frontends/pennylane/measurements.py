@@ -12,24 +12,15 @@ statevector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pennylane as qml
 from numpy.typing import NDArray
-from pennylane.measurements import (
-    ClassicalShadowMP,
-    CountsMP,
-    ExpectationMP,
-    ProbabilityMP,
-    SampleMeasurement,
-    SampleMP,
-    ShadowExpvalMP,
-    StateMeasurement,
-    VarianceMP,
-)
+from pennylane import measurements as mp
 
 from simenv.errors import OptionError
 
@@ -99,20 +90,20 @@ class OutcomeTable:
 def measured_value(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Any:
     """Value of a measurement process for these outcomes. `clbits`: those of its wires or
     mid-circuit measurements, in order. nan if no shot is left."""
-    if isinstance(measurement, CountsMP):
+    if isinstance(measurement, mp.CountsMP):
         return _counts(measurement, table, clbits)
-    if isinstance(measurement, SampleMP):
+    if isinstance(measurement, mp.SampleMP):
         return _samples(measurement, table, clbits)
     total = table.weights.sum()
-    if isinstance(measurement, ProbabilityMP):
+    if isinstance(measurement, mp.ProbabilityMP):
         weights = np.bincount(table.indices(clbits), table.weights, minlength=1 << len(clbits))
         return weights / total if total else np.full_like(weights, np.nan)
-    if isinstance(measurement, ExpectationMP | VarianceMP):
+    if isinstance(measurement, mp.ExpectationMP | mp.VarianceMP):
         values = _eigenvalues(measurement, table, clbits)
         if not total:
             return np.float64(np.nan)
         mean = table.weights @ values / total
-        if isinstance(measurement, ExpectationMP):
+        if isinstance(measurement, mp.ExpectationMP):
             return mean
         deviations = np.real(values) - np.real(mean)  # PennyLane's variances are real
         return np.float64(table.weights @ deviations**2 / total)
@@ -258,7 +249,7 @@ def labels_of(terms: Words, qubits: dict[Any, int]) -> dict[str, float]:
 Labels = tuple[tuple[str, float], ...]  # observable: label and coefficient
 _PAULIS = (qml.PauliX, qml.PauliY, qml.PauliZ, qml.Identity)
 _LETTERS = {"PauliX": "X", "PauliY": "Y", "PauliZ": "Z", "Identity": "Z"}
-SHADOWS = (ClassicalShadowMP, ShadowExpvalMP)
+SHADOWS = (mp.ClassicalShadowMP, mp.ShadowExpvalMP)
 
 
 @dataclass(frozen=True)
@@ -271,98 +262,44 @@ class TapeOutcome:
     shadows: Sequence[NDArray[np.int8]] = ()
 
 
-class MeasurementReader(Protocol):
-    """Reader of one measurement's value from an outcome."""
-
-    def value(self, outcome: TapeOutcome) -> Any: ...
+MeasurementReader = Callable[[TapeOutcome], Any]  # reads the value of one measurement
 
 
 @dataclass(frozen=True)
 class ExactExpectation:
-    """Value of one observable of the plan."""
+    """Reader of one observable of the plan."""
 
     observable: int
 
-    def value(self, outcome: TapeOutcome) -> Any:
+    def __call__(self, outcome: TapeOutcome) -> Any:
         return np.float64(outcome.expectations[self.observable])
 
 
-@dataclass(frozen=True)
-class _Variance:
-    observable: int
-    square: int
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        mean = outcome.expectations[self.observable]
-        return np.float64(max(0.0, outcome.expectations[self.square] - mean**2))
+def _variance(observable: int, square: int, outcome: TapeOutcome) -> Any:
+    mean = outcome.expectations[observable]
+    return np.float64(max(0.0, outcome.expectations[square] - mean**2))
 
 
-@dataclass(frozen=True)
-class _Constant:
-    number: float
-
-    def value(self, _outcome: TapeOutcome) -> Any:
-        return np.float64(self.number)
+def _sum(terms: Sequence[tuple[complex, MeasurementReader]], outcome: TapeOutcome) -> Any:
+    total = sum(factor * reader(outcome) for factor, reader in terms)
+    return np.complex128(total) if isinstance(total, complex) else np.float64(total)
 
 
-@dataclass(frozen=True)
-class _Parity:
-    """Mean of one Pauli word."""
-
-    group: int
-    clbits: tuple[int, ...]
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        return np.float64(outcome.tables[self.group].parity(self.clbits))
+def _of_state(measurement: Any, order: tuple[Any, ...], outcome: TapeOutcome) -> Any:
+    state, wires = outcome.state, qml.wires.Wires(order)
+    assert state is not None
+    if isinstance(measurement, mp.ExpectationMP):
+        matrix = measurement.obs.sparse_matrix(wire_order=wires)
+        return np.float64(np.vdot(state, matrix @ state).real)
+    return measurement.process_state(state, wires)
 
 
-@dataclass(frozen=True)
-class _Sum:
-    terms: tuple[tuple[complex, MeasurementReader], ...]
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        total = sum(factor * reader.value(outcome) for factor, reader in self.terms)
-        return np.complex128(total) if isinstance(total, complex) else np.float64(total)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    group: int
-    clbits: tuple[int, ...]
-    measurement: Any
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        return measured_value(self.measurement, outcome.tables[self.group], self.clbits)
-
-
-@dataclass(frozen=True)
-class _StateMeasurement:
-    measurement: Any
-    order: tuple[Any, ...]
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        state, measurement = outcome.state, self.measurement
-        assert state is not None
-        wires = qml.wires.Wires(self.order)
-        if isinstance(measurement, ExpectationMP):
-            matrix = measurement.obs.sparse_matrix(wire_order=wires)
-            return np.float64(np.vdot(state, matrix @ state).real)
-        return measurement.process_state(state, wires)
-
-
-@dataclass(frozen=True)
-class _Shadow:
-    shadow: int
-    measurement: Any
-
-    def value(self, outcome: TapeOutcome) -> Any:
-        bits, recipes = outcome.shadows[self.shadow]
-        measurement = self.measurement
-        if isinstance(measurement, ClassicalShadowMP):
-            return outcome.shadows[self.shadow]
-        wires = measurement.wires.tolist()
-        shadow = qml.ClassicalShadow(bits, recipes, wire_map=wires)
-        return shadow.expval(measurement.H, measurement.k)
+def _of_shadow(measurement: Any, shadow: int, outcome: TapeOutcome) -> Any:
+    bits, recipes = outcome.shadows[shadow]
+    if isinstance(measurement, mp.ClassicalShadowMP):
+        return outcome.shadows[shadow]
+    estimate = qml.ClassicalShadow(bits, recipes, wire_map=measurement.wires.tolist())
+    return estimate.expval(measurement.H, measurement.k)
 
 
 @dataclass
@@ -421,64 +358,56 @@ class MeasurementPlanner:
     def plan(self, measurements: Sequence[Any], partitioned: bool) -> MeasurementPlan:
         """Make the plan. `partitioned`: True if there is a shot vector."""
         readers = tuple([self._reader(measurement) for measurement in measurements])
-        counted = (CountsMP, ExpectationMP, ProbabilityMP, VarianceMP, *SHADOWS)
+        counted = (mp.CountsMP, mp.ExpectationMP, mp.ProbabilityMP, mp.VarianceMP, *SHADOWS)
         ordered = partitioned or any(not isinstance(each, counted) for each in measurements)
-        return MeasurementPlan(
-            tuple(self._observables),
-            tuple(self._bases),
-            self._state,
-            tuple(self._shadows),
-            readers,
-            ordered and self._sampled,
-        )
+        runs = tuple(self._observables), tuple(self._bases), self._state, tuple(self._shadows)
+        return MeasurementPlan(*runs, readers, ordered and self._sampled)
 
     def _reader(self, measurement: Any) -> MeasurementReader:
         if isinstance(measurement, SHADOWS):
             self._shadows.append(measurement)
-            return _Shadow(len(self._shadows) - 1, measurement)
+            return functools.partial(_of_shadow, measurement, len(self._shadows) - 1)
         if measurement.mv is not None and self._measured:  # deferred measurements are wires
             values = measurement.mv if isinstance(measurement.mv, list) else [measurement.mv]
             clbits = tuple(self._measured[each] for mv in values for each in mv.measurements)
-            return _Measured(self._group({}, ()), clbits, measurement)
+            return _measured(measurement, self._group({}, ()), clbits)
         observable = measurement.obs
-        if observable is not None and isinstance(measurement, ExpectationMP):
+        if observable is not None and isinstance(measurement, mp.ExpectationMP):
             return self._expectation(observable)
-        if observable is not None and isinstance(measurement, VarianceMP) and not self._sampled:
+        if observable is not None and isinstance(measurement, mp.VarianceMP) and not self._sampled:
             pauli_terms = words_of(observable)
             if pauli_terms is not None:
-                return _Variance(
-                    self._observable(pauli_terms), self._observable(square_of(pauli_terms))
-                )
-        if isinstance(measurement, SampleMeasurement):
+                mean, square = map(self._observable, (pauli_terms, square_of(pauli_terms)))
+                return functools.partial(_variance, mean, square)
+        if isinstance(measurement, mp.SampleMeasurement):
             return self._measurement(measurement)
         self._state = True
-        return _StateMeasurement(measurement, self._order)
+        return functools.partial(_of_state, measurement, self._order)
 
     def _expectation(self, observable: Any) -> MeasurementReader:
         if isinstance(observable, qml.SparseHamiltonian):
             self._state = True
-            return _StateMeasurement(ExpectationMP(obs=observable), self._order)
+            return functools.partial(_of_state, mp.ExpectationMP(obs=observable), self._order)
+        terms: list[tuple[complex, MeasurementReader]]
         pauli_terms = words_of(observable)
         if pauli_terms is not None:
             if not self._sampled:
                 return ExactExpectation(self._observable(pauli_terms))
             if observable.pauli_rep is not None:
-                return _Sum(
-                    tuple((value, self._parity(word)) for word, value in pauli_terms.items())
-                )
+                terms = [(value, self._parity(word)) for word, value in pauli_terms.items()]
+                return functools.partial(_sum, terms)
         elif not self._sampled or observable.pauli_rep is not None:
             complex_terms = complex_words_of(observable) or {}  # {}: too wide a matrix
             if complex_terms:
-                return _Sum(
-                    tuple((value, self._word(word)) for word, value in complex_terms.items())
-                )
+                terms = [(value, self._word(word)) for word, value in complex_terms.items()]
+                return functools.partial(_sum, terms)
         if isinstance(observable, qml.ops.Sum | qml.ops.SProd):
             with qml.QueuingManager.stop_recording():
-                factors, terms = observable.terms()
-            readers = [self._expectation(term) for term in terms]
-            weights = map(_real_if_exact, factors)
-            return _Sum(tuple(zip(weights, readers, strict=True)))
-        return self._measurement(ExpectationMP(obs=observable))
+                factors, operators = observable.terms()
+            readers = [self._expectation(each) for each in operators]
+            weights = [each if each.imag else each.real for each in map(complex, factors)]
+            return functools.partial(_sum, list(zip(weights, readers, strict=True)))
+        return self._measurement(mp.ExpectationMP(obs=observable))
 
     def _observable(self, pauli_terms: Words) -> int:
         labels = tuple(labels_of(pauli_terms, self._qubits).items())
@@ -491,11 +420,12 @@ class MeasurementPlanner:
 
     def _parity(self, word: Word) -> MeasurementReader:
         if not word:
-            return _Constant(1.0)
+            return lambda _: np.float64(1.0)
         letters = dict(word)
         gates = [gate for wire, letter in word for gate in _turned(wire, letter)]
         group = self._group(letters, gates)
-        return _Parity(group, self._clbits(group, letters))
+        clbits = self._clbits(group, letters)
+        return lambda outcome: np.float64(outcome.tables[group].parity(clbits))
 
     def _measurement(self, measurement: Any) -> MeasurementReader:
         """Reader of a measurement of the eigenvalues of an observable, or of wires."""
@@ -510,7 +440,7 @@ class MeasurementPlanner:
             letters = dict.fromkeys(wires, (observable.hash, wires))
             gates = measurement.diagonalizing_gates()
         group = self._group(letters, gates)
-        return _Measured(group, self._clbits(group, wires), measurement)
+        return _measured(measurement, group, self._clbits(group, wires))
 
     def _group(self, letters: dict[Any, Any], gates: Sequence[Any]) -> int:
         for number, basis in enumerate(self._bases):
@@ -525,9 +455,8 @@ class MeasurementPlanner:
         return tuple(len(self._measured) + places[wire] for wire in wires)
 
 
-def _real_if_exact(factor: Any) -> complex:
-    number = complex(factor)
-    return number if number.imag else number.real
+def _measured(measurement: Any, group: int, clbits: tuple[int, ...]) -> MeasurementReader:
+    return lambda outcome: measured_value(measurement, outcome.tables[group], clbits)
 
 
 def _turned(wire: Any, letter: str) -> list[Any]:
@@ -552,14 +481,15 @@ def _pauli_factors(observable: Any) -> Sequence[Any] | None:
 
 def is_sampled(measurement: Any) -> bool:
     """Return whether shots can give the measurement."""
-    supported = isinstance(measurement, (SampleMeasurement, SampleMP, *SHADOWS))
+    supported = isinstance(measurement, (mp.SampleMeasurement, mp.SampleMP, *SHADOWS))
     return supported and _is_observable(measurement.obs, ())
 
 
 def is_exact(measurement: Any) -> bool:
     """Return whether a state gives the measurement."""
-    matrices = (qml.SparseHamiltonian,) if isinstance(measurement, ExpectationMP) else ()
-    return isinstance(measurement, StateMeasurement) and _is_observable(measurement.obs, matrices)
+    matrices = (qml.SparseHamiltonian,) if isinstance(measurement, mp.ExpectationMP) else ()
+    supported = isinstance(measurement, mp.StateMeasurement)
+    return supported and _is_observable(measurement.obs, matrices)
 
 
 def _is_observable(operator: Any, matrices: tuple[type, ...]) -> bool:

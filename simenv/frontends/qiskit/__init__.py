@@ -11,12 +11,5 @@ from simenv.frontends.qiskit.estimator import SimenvEstimator
 from simenv.frontends.qiskit.job import SimenvJob, SimenvPrimitiveJob
 from simenv.frontends.qiskit.sampler import SimenvBatch, SimenvSampler, SimenvSession
 
-__all__ = [
-    "SimenvBackend",
-    "SimenvBatch",
-    "SimenvEstimator",
-    "SimenvJob",
-    "SimenvPrimitiveJob",
-    "SimenvSampler",
-    "SimenvSession",
-]
+__all__ = ["SimenvBackend", "SimenvBatch", "SimenvEstimator", "SimenvJob", "SimenvPrimitiveJob"]
+__all__ += ["SimenvSampler", "SimenvSession"]

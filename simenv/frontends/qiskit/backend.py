@@ -17,15 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
-from qiskit.circuit import Delay, Measure, Parameter, Reset
-from qiskit.circuit.controlflow import (
-    BreakLoopOp,
-    ContinueLoopOp,
-    ForLoopOp,
-    IfElseOp,
-    SwitchCaseOp,
-    WhileLoopOp,
-)
+from qiskit.circuit import Delay, Measure, Parameter, Reset, controlflow
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.primitives import BasePrimitiveJob
 from qiskit.providers import BackendV2, Options, QubitProperties
@@ -45,12 +37,12 @@ from simenv.transpiler.transpiler import target_of
 
 _KEPT = 16
 _CONTROL_FLOW = {
-    "if_else": IfElseOp,
-    "while_loop": WhileLoopOp,
-    "for_loop": ForLoopOp,
-    "switch_case": SwitchCaseOp,
-    "break_loop": BreakLoopOp,
-    "continue_loop": ContinueLoopOp,
+    "if_else": controlflow.IfElseOp,
+    "while_loop": controlflow.WhileLoopOp,
+    "for_loop": controlflow.ForLoopOp,
+    "switch_case": controlflow.SwitchCaseOp,
+    "break_loop": controlflow.BreakLoopOp,
+    "continue_loop": controlflow.ContinueLoopOp,
 }
 _NO_GATES = ("measure", "reset", "delay", "barrier")
 _known: OrderedDict[tuple[str, str], Target] = OrderedDict()
@@ -97,18 +89,11 @@ def ideal_info(client: Client, pool: str | None) -> DeviceInfo:
 
 _ENGINES = {
     "statevector": "statevector",
-    "densitymatrix": "densitymatrix",
-    "density_matrix": "densitymatrix",
+    **dict.fromkeys(("densitymatrix", "density_matrix"), "densitymatrix"),
     "stabilizer": "stabilizer",
-    "tensornetwork": "mps",
-    "tensor_network": "mps",
-    "matrix_product_state": "mps",
+    **dict.fromkeys(("tensornetwork", "tensor_network", "matrix_product_state"), "mps"),
 }
-_TYPES = {
-    "simulator": None,
-    "emulator": DeviceKind.EMULATED,
-    "hardware": DeviceKind.HARDWARE,
-}
+_TYPES = {"simulator": None, "emulator": DeviceKind.EMULATED, "hardware": DeviceKind.HARDWARE}
 
 
 class EngineSelection(NamedTuple):
@@ -179,9 +164,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None
         self._unfinished: list[Task] = []  # under the reservation; copies share it and its lock
-        self._submitting: list[
-            BasePrimitiveJob[Any, Any]
-        ] = []  # jobs that submit in threads of their own
+        # Jobs that submit in threads of their own.
+        self._submitting: list[BasePrimitiveJob[Any, Any]] = []
         self._lock = threading.Lock()
         self._info = self._described()
         self._target: Target | None = None
@@ -337,13 +321,14 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         binds = _binds(parameter_binds, len(circuits))
         values = [_rows(circuit, bound) for circuit, bound in zip(circuits, binds, strict=True)]
         job_id = str(uuid.uuid4())
+        name = f"qiskit-{job_id[:8]}"  # in `simenv queue`
         outputs = ("counts", "memory") if memory else ("counts",)
         with refusals():
             seeds = item_seeds(chosen.pop("seed"), len(circuits), None)
             items = [
                 BatchItem(
                     disjoint(circuit),
-                    self.submit_options(outputs=outputs, seed=seed, name=_name(job_id), **chosen),
+                    self.submit_options(outputs=outputs, seed=seed, name=name, **chosen),
                     rows,
                 )
                 for circuit, seed, rows in zip(circuits, seeds, values, strict=True)
@@ -433,11 +418,6 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def __repr__(self) -> str:
         return f"<SimenvBackend {self.name!r} of {self._client.name}>"
-
-
-def _name(job_id: str) -> str:
-    """Name of the job in `simenv queue`."""
-    return f"qiskit-{job_id[:8]}"
 
 
 def _binds(parameter_binds: Any, circuits: int) -> list[Mapping[Any, Any] | None]:

@@ -17,15 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from qiskit import primitives
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import (
-    BackendEstimatorV2,
-    BaseEstimatorV2,
-    BasePrimitiveJob,
-    PrimitiveJob,
-    PrimitiveResult,
-    PubResult,
-)
 from qiskit.primitives.containers import DataBin
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
@@ -134,13 +127,9 @@ def _within_limits(
         if part and (column < 0 or len(part) >= MOST_OBSERVABLES or terms + size > MOST_TERMS):
             mine = np.isin(columns, part)
             used = np.unique(rows[mine])
-            yield PubGroup(
-                used,
-                part,
-                places[mine],
-                np.searchsorted(used, rows[mine]),
-                np.searchsorted(np.array(part), columns[mine]),
-            )
+            row_of = np.searchsorted(used, rows[mine])
+            column_of = np.searchsorted(np.array(part), columns[mine])
+            yield PubGroup(used, part, places[mine], row_of, column_of)
             part, terms = [], 0
         part.append(column)
         terms += size
@@ -168,6 +157,7 @@ def _paulis(observable: dict[str, float]) -> dict[str, float]:
 
 DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
 FINEST_PRECISION = MAX_SHOTS**-0.5
+_Results = primitives.PrimitiveResult[primitives.PubResult]
 
 
 class _Group(NamedTuple):
@@ -177,7 +167,7 @@ class _Group(NamedTuple):
     tasks: list[Task]
 
 
-class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyped
+class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyped
     """Estimates PUBs `(circuit, observables, parameter values, precision)`.
 
     A precision p > 0 takes ceil(1 / p^2) shots of each Pauli string; 0 is exact. The values of all
@@ -212,7 +202,7 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
-    ) -> BasePrimitiveJob[PrimitiveResult[PubResult], Any]:
+    ) -> primitives.BasePrimitiveJob[_Results, Any]:
         """Submit PUBs. `precision`: of PUBs without one.
 
         Raises ValueError and TypeError for an argument that is no PUB or a precision beyond the
@@ -253,15 +243,15 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         for (number, group_number), tasks in zip(owners, sent, strict=True):
             groups[number].append(_Group(group_number, tasks))
 
-        def collect() -> PrimitiveResult[PubResult]:
+        def collect() -> _Results:
             results = list(map(_pub_result, read, plans, groups))
             own = [[task for group in each for task in group.tasks] for each in groups]
-            return PrimitiveResult(results, metadata=sampler.run_metadata(seeds, own))
+            return primitives.PrimitiveResult(results, metadata=sampler.run_metadata(seeds, own))
 
         every = [task for tasks in sent for task in tasks]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
 
-    def _measured(self, pubs: Sequence[EstimatorPub]) -> PrimitiveJob[PrimitiveResult[PubResult]]:
+    def _measured(self, pubs: Sequence[EstimatorPub]) -> primitives.PrimitiveJob[_Results]:
         """Run PUBs on a machine, which has no expectation values: Qiskit's estimator measures
         qubit-wise commuting terms together, with ceil(1 / p^2) shots each."""
         for number, pub in enumerate(pubs):
@@ -272,7 +262,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
                 )
         backend = copy(self._backend)
         backend.set_options(**self._options)
-        job = BackendEstimatorV2(backend=backend, options={"seed_simulator": self.seed}).run(pubs)
+        options = {"seed_simulator": self.seed}
+        job = primitives.BackendEstimatorV2(backend=backend, options=options).run(pubs)
         self._backend.wait_for(job)
         return job
 
@@ -292,7 +283,7 @@ def shots_of(precision: float) -> int:
     return math.ceil(1.0 / precision**2)
 
 
-def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> PubResult:
+def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> primitives.PubResult:
     """Values and standard errors, float64 of the PUB's shape, and its metadata."""
     values = plan.start.copy()
     errors = np.zeros(values.size)
@@ -308,7 +299,7 @@ def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> P
     }
     shape = pub.shape
     data = DataBin(evs=values.reshape(shape), stds=errors.reshape(shape), shape=shape)
-    return PubResult(data, metadata)
+    return primitives.PubResult(data, metadata)
 
 
 def _estimates(tasks: Sequence[Task]) -> NDArray[np.float64]:

@@ -174,10 +174,8 @@ def disjoint(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:
-    """Copy of the circuit with all clbits in one register, for registers that share bits.
-
-    Raises ProgramError if a value of such a register is stored.
-    """
+    """Copy of the circuit with all clbits in one register, for registers that share bits. Raises
+    ProgramError if a value of such a register is stored."""
     register = ClassicalRegister(name="bits", bits=circuit.clbits)
     result = QuantumCircuit(circuit.qubits, register, global_phase=circuit.global_phase)
     result.metadata = circuit.metadata
@@ -209,10 +207,8 @@ def scattered_bits(memory: Bits, places: NDArray[np.int64]) -> Bits:
 
 
 def register_bits(memory: Bits, first: int, size: int) -> Bits:
-    """Bits of a register of `size` from clbit `first`, packed as in a BitArray.
-
-    `memory`: uint8 [..., shots, bytes]; returns uint8 [..., shots, ceil(size / 8)].
-    """
+    """Bits of a register of `size` from clbit `first`, packed as in a BitArray. `memory`: uint8
+    [..., shots, bytes]; returns uint8 [..., shots, ceil(size / 8)]."""
     count = -(-size // 8)
     if first % 8:
         bits = np.unpackbits(memory, axis=-1, bitorder="little")[..., first : first + size]

@@ -12,8 +12,7 @@ import math
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +109,7 @@ class _ReservedBackend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         if error is None:
             self.close()
         else:
@@ -143,10 +137,8 @@ def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBacke
 
 class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call are submitted together.
-
     Shots keep their order, and the registers of a shot belong together. The same seed, PUBs and
-    backend give the same results.
-    """
+    backend give the same results."""
 
     def __init__(
         self,
@@ -175,11 +167,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
     ) -> job.SimenvPrimitiveJob:
-        """Submit PUBs. `shots`: of PUBs without a number.
-
-        Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
-        that the environment does not run. No PUB is accepted then.
-        """
+        """Submit PUBs. `shots`: of PUBs without a number. Raises ValueError and TypeError for an
+        argument that is no PUB, QiskitError for a circuit that the environment does not run. No PUB
+        is accepted then."""
         default = self.default_shots if shots is None else shots
         read = [SamplerPub.coerce(pub, default) for pub in pubs]
         for number, pub in enumerate(read):
@@ -264,18 +254,9 @@ def run_metadata(seeds: Sequence[int], tasks: Sequence[Sequence[Task]]) -> dict[
     return {"version": 2, "simenv": entries}
 
 
-class _PubLike(Protocol):
-    """PUB of either primitive."""
-
-    @property
-    def circuit(self) -> QuantumCircuit: ...
-    @property
-    def parameter_values(self) -> Any: ...
-
-
-def pub_values(pub: _PubLike) -> NDArray[np.float64] | None:
-    """Values of a PUB, float64 [K, parameters], in C order of its parameter array; None: one
-    circuit without parameters."""
+def pub_values(pub: Any) -> NDArray[np.float64] | None:
+    """Values of a PUB of either primitive, float64 [K, parameters], in C order of its parameter
+    array; None: one circuit without parameters."""
     parameters = list(pub.circuit.parameters)
     values = pub.parameter_values
     if not parameters and values.shape == ():

@@ -19,10 +19,7 @@ import zmq
 from simenv._version import __version__
 from simenv.errors import ConfigError
 
-__all__ = [
-    "InstalledLibrary",
-    "build",
-]
+__all__ = ["InstalledLibrary", "build"]
 
 # Compile the C library and install it in a folder, with its header and a pkg-config file.
 
@@ -95,16 +92,13 @@ def include_flags() -> tuple[str, ...]:
 
 
 def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> InstalledLibrary:
-    """Compile and install below `folder`: include, lib, lib/pkgconfig.
-
-    `compiler`: default CC, else cc. `extra`: further flags, for example of a sanitizer. Raises
-    ConfigError if there is no compiler, or with the compiler's message.
-    """
+    """Compile and install below `folder`: include, lib, lib/pkgconfig. `compiler`: default CC, else
+    cc. `extra`: further flags, for example of a sanitizer. Raises ConfigError if there is no
+    compiler, or with the compiler's message."""
     compiler = compiler or os.environ.get("CC") or "cc"
     if shutil.which(compiler) is None:
-        raise ConfigError(
-            f"there is no C compiler {compiler!r}", hint="install gcc, or set CC=/path/to/cc"
-        )
+        hint = "install gcc, or set CC=/path/to/cc"
+        raise ConfigError(f"there is no C compiler {compiler!r}", hint=hint)
     installed = InstalledLibrary(folder.absolute())
     library = installed.library
     for part in (installed.folder / "include", installed.pkg_config):
@@ -140,6 +134,5 @@ def _compile(argv: Sequence[str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"{argv[0]} has not ended after {BUILD_S:g} s") from error
     if done.returncode != 0:
-        raise ConfigError(
-            f"{argv[0]} failed:\n{done.stderr[-2000:]}", hint="gcc 9 or clang 10, or newer"
-        )
+        hint = "gcc 9 or clang 10, or newer"
+        raise ConfigError(f"{argv[0]} failed:\n{done.stderr[-2000:]}", hint=hint)

@@ -12,7 +12,7 @@ from qiskit.circuit import Parameter
 
 import simenv
 from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
-from simenv.frontends.qrmi import Payload, QuantumResource, resources, statuses
+from simenv.frontends.qrmi import NAMES, Payload, QuantumResource, TaskStatus, resources, statuses
 
 BELL = (
     'OPENQASM 3.0; include "stdgates.inc"; bit[2] a; bit[1] b; qubit[3] q;'
@@ -62,6 +62,10 @@ def test_only_accessible_simenv_resources_are_listed(environ: dict[str, str]) ->
 )
 def test_invalid_variable_is_refused(environ: dict[str, str], wrong: dict[str, str]) -> None:
     fails(ConfigError, "", resources, {**environ, **wrong})
+
+
+def test_every_state_of_a_task_has_a_status_without_the_package() -> None:
+    assert {TaskStatus[name] for name in NAMES.values()} == set(TaskStatus)
 
 
 def test_task_is_started_completed_logged_and_stopped(resource: QuantumResource) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -124,8 +125,10 @@ class BenchLink:
         self._bench, self._earlier = bench, earlier
         self.pages: list[queries.History] = []
 
-    def request(self, _kind: type, make: Callable[[int], queries.GetHistory]) -> queries.History:
-        result = make(1)
+    def request(
+        self, _kind: type, make: Callable[..., queries.GetHistory], **fields: Any
+    ) -> queries.History:
+        result = make(1, **fields)
         if self._earlier:  # such a service reads the fields that it knows
             result = msgspec.structs.replace(result, before=0, states=())
         (page,) = self._bench.say(result)
