@@ -8,7 +8,7 @@ import numpy as np
 from qiskit import QuantumCircuit, transpile
 from qiskit.transpiler import CouplingMap
 
-from bench.circuits import CIRCUITS, Random, measured, wide_circuit
+from bench.circuits import CIRCUITS, Random, built, wide_circuit
 from bench.peers.base import Gate
 
 # Name: basis gates; True if two-qubit gates act only on neighbours in a line.
@@ -61,9 +61,7 @@ def _logical(kind: str, num_qubits: int, random: Random) -> QuantumCircuit:
         gates = wide_circuit(kind, num_qubits, int(random.integers(2**31)))
     else:
         gates = _random_gates(num_qubits, random)
-    circuit = measured(num_qubits, gates)
-    circuit.remove_final_measurements()
-    return circuit
+    return built(num_qubits, gates)
 
 
 def _random_gates(num_qubits: int, random: Random) -> list[Gate]:
