@@ -11,9 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from qiskit import QuantumCircuit
 
-from bench.circuits import CIRCUITS, measured
+from bench.circuits import CIRCUITS, Random, built, grid, measured, qaoa
 
-Random = np.random.Generator
 Family = Callable[[QuantumCircuit, Random], None]  # it adds the gates
 
 WIDTHS = {
@@ -159,31 +158,15 @@ def _swap_test(circuit: QuantumCircuit, random: Random) -> None:
 def _qaoa(circuit: QuantumCircuit, random: Random) -> None:
     """Add one layer of QAOA on a random graph of degree three."""
     width = circuit.num_qubits
-    circuit.h(range(width))
-    for _ in range(3):
-        for a, b in random.permutation(width).reshape(-1, 2).tolist():
-            circuit.rzz(0.8, a, b)
-    circuit.rx(0.6, range(width))
+    pairs = [random.permutation(width).reshape(-1, 2) for _ in range(3)]
+    gates = qaoa(width, np.concatenate(pairs).tolist(), 1, 0.8, 0.6)
+    circuit.compose(built(width, gates), inplace=True)
 
 
 def _grid(circuit: QuantumCircuit, random: Random) -> None:
     """Add four layers of cz on a square grid, which cover each edge once."""
-    width = circuit.num_qubits
-    side = round(width**0.5)
-    at = np.arange(side * side).reshape(side, side)
-    edges = [(at[:, :-1], at[:, 1:]), (at[:-1], at[1:])]
-    for starts, ends in edges:
-        for first in (0, 1):
-            axis = 1 if starts.shape[1] < side else 0
-            pick = (slice(None), slice(first, None, 2)) if axis else slice(first, None, 2)
-            for qubit in range(width):
-                circuit.u(*random.uniform(0, 6, 3), qubit)
-            for a, b in zip(
-                starts[pick].ravel().tolist(), ends[pick].ravel().tolist(), strict=True
-            ):
-                circuit.cz(a, b)
-    for qubit in range(width):
-        circuit.u(*random.uniform(0, 6, 3), qubit)
+    side = round(circuit.num_qubits**0.5)
+    circuit.compose(built(side * side, grid(side, side, 4, random)), inplace=True)
 
 
 def _w(circuit: QuantumCircuit, _random: Random) -> None:

@@ -1,15 +1,13 @@
 """The engine that `auto` chooses, compared with the best engine in hindsight.
 
-The circuits are generated families of 8 to 1,000 qubits, which differ for every seed, and circuits
-in files. Each circuit is routed as a service routes it. Then every engine that can run it does so,
-in a process of its own with one thread: a worker's task of 1,000 shots whose structure is seen for
-the first time; its time is the CPU seconds of the best of three runs. An engine that takes more
-than three times as long as the chosen one is stopped. Three figures are judged: the share of
-circuits on which the chosen engine, including the choice and its trial, takes at most twice as long
-as the best one, or 2 ms more; chosen engines that fail or run out of memory; and circuits that are
-refused, or stopped for loss of accuracy, though another engine runs them within 20 s.
-
-    python -m bench run auto [--seed 1] [--files FOLDER] [--families ghz,tfim]
+The circuits are generated families of 8 to 1,000 qubits, which differ for every seed. Each circuit
+is routed as a service routes it. Then every engine that can run it does so, in a process of its own
+with one thread: a worker's task of 1,000 shots whose structure is seen for the first time; its time
+is the CPU seconds of the best of three runs. An engine that takes more than three times as long as
+the chosen one is stopped. Three figures are judged: the share of circuits on which the chosen
+engine, including the choice and its trial, takes at most twice as long as the best one, or 2 ms
+more; chosen engines that fail or run out of memory; and circuits that are refused, or stopped for
+loss of accuracy, though another engine runs them within 20 s.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -49,10 +46,9 @@ SHORT_S = 0.2  # longer runs are not repeated
 LEAST_LIMIT_S, MOST_S = 2.0, 120.0
 FACTOR, SLACK_S = 2.0, 2e-3
 OPTIONS = (
-    Option("--seed", type=int, default=1),
-    Option("--files", type=Path, help="folder of OpenQASM files"),
+    Option("--seed", default=1),
     Option("--families", default=",".join(WIDTHS), quick="ghz,tfim,clifford"),
-    Option("--most-qubits", type=int, default=1_000, quick=24),
+    Option("--most-qubits", default=1_000, quick=24),
 )
 
 
@@ -165,5 +161,3 @@ def _circuits(options: Namespace) -> Iterator[tuple[str, QuantumCircuit]]:
             if width <= options.most_qubits:
                 random = np.random.default_rng((options.seed, width))
                 yield f"{family} {width}", generated(family, width, random)
-    for path in sorted(options.files.glob("*.qasm")) if options.files else ():
-        yield path.stem, path

@@ -5,8 +5,6 @@ The ceiling is measured first: a copy within the device's memory. Times are of t
 whether another GPU meets them depends on its bandwidth. cuStateVec and qsim's CUDA backend run in
 the same process, if they are installed. `--host` is a dry run by g++ on the processor, without
 verdicts.
-
-    python -m bench run gpu [--host]
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from bench.circuits import engine_circuit, measured, wide_circuit
 from bench.harness import Option, Report, repeated_s, rounds
 from bench.harness.kernels import load_kernels
 from bench.peers.on_gpu import Peers, compare
-from bench.small_circuits import built, gates
+from bench.small_circuits import gates
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu.backend import DeviceBackend
@@ -172,7 +170,7 @@ class _Bench:
 
     def batch_seconds(self, n: int, rows: int) -> float:
         """Return the seconds of many bindings of one circuit, including their counts."""
-        circuit = engine_circuit(built(n, gates(n, BATCH_GATES, 1)))
+        circuit = engine_circuit(measured(n, gates(n, BATCH_GATES, 1)))
         request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
         return self._run(circuit, request, RunOptions())
 
