@@ -89,9 +89,9 @@ def _ratios(circuit: NativeCircuit, times: dict[str, tuple[float, float]]) -> di
         path = f"path {precision}"
         peers = {name: each for name, each in times.items() if precision in name and name != path}
         for column, turn in enumerate(("first", "again")):
-            best = min(peers, key=lambda name: peers[name][column], default="")  # noqa: B023
-            if best and path in times:
-                ours, theirs = times[path][column], peers[best][column]
+            if peers and path in times:
+                theirs, best = min((each[column], name) for name, each in peers.items())
+                ours = times[path][column]
                 ratios[f"{path} {turn}"] = ours / theirs
                 cells.append(f"{path} {turn} {1e3 * ours:.2f}, {best} {1e3 * theirs:.2f}")
     what = f"{circuit.num_qubits} qubits {circuit.kind} {circuit.basis} {circuit.level}"
