@@ -1,10 +1,10 @@
 """Transpilation of 200 circuits for a device of 127 qubits: two workers compared with one process.
 
 The circuits are different ones of 8 to 16 qubits. `qiskit` is `qiskit.transpile` in one process at
-its default level; `workers` is `Client.transpile` at the same level by two workers, including QPY in
-both directions. Rounds alternate; figures are medians of the rounds' ratios, of wall time and of CPU
-time. The CPU time is that of the client plus that of the busiest worker, as if they did not overlap:
-on a busy machine it says more. Circuits must be equal, layouts included.
+its default level; `workers` is `Client.transpile` at the same level by two workers, including QPY
+in both directions. Rounds alternate; figures are medians of the rounds' ratios, of wall time and of
+CPU time. The CPU time is that of the client plus that of the busiest worker, as if they did not
+overlap: on a busy machine it says more. Circuits must be equal, layouts included.
 """
 
 from __future__ import annotations
