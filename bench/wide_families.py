@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from qiskit import QuantumCircuit
+from qiskit.circuit.library import CCXGate
 
 from bench.circuits import CIRCUITS, Random, built, grid, measured, qaoa
 
@@ -107,16 +108,7 @@ def _fourier(circuit: QuantumCircuit, random: Random) -> None:
 
 def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> None:
     """Add a Toffoli gate as six cx, seven T gates and two h."""
-    circuit.h(target)
-    for control, gate in ((second, "tdg"), (first, "t"), (second, "tdg"), (first, "t")):
-        circuit.cx(control, target)
-        getattr(circuit, gate)(target)
-    circuit.t(second)
-    circuit.h(target)
-    circuit.cx(first, second)
-    circuit.t(first)
-    circuit.tdg(second)
-    circuit.cx(first, second)
+    circuit.compose(CCXGate().definition, [first, second, target], inplace=True)
 
 
 def _adder(circuit: QuantumCircuit, random: Random) -> None:

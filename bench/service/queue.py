@@ -8,8 +8,6 @@ started again, and its memory and the time of the replay are measured.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 from argparse import Namespace
 from collections.abc import Iterator
@@ -17,12 +15,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import psutil
 from qiskit import QuantumCircuit
 
 from bench.circuits import built, four_qubit_circuit
 from bench.harness import Option, Report, repeated_s, timed, timed_s
-from bench.harness.environments import home, simenv, wait_until
+from bench.harness.environments import home, service_process, simenv
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -94,12 +91,12 @@ def _million(client: Client, report: Report) -> None:
     )
     took = sum(map(timed_s, batches))
     print(f"\n{MILLION} tasks accepted in {took:.1f} s ({MILLION / took:.0f}/s, packing included)")
-    status = client.status()
+    service, status = service_process(client), client.status()
     report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
     slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
     report.at_most("view_ms", slowest_ms, "queue through the client, slowest of 20")
-    os.kill(status.pid, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(status.pid) or _is_zombie(status.pid), 60.0)
+    service.kill()
+    service.wait(60.0)
     environments.up(SETTINGS)
     with connect(NAME) as second_client:
         result = second_client.status()
@@ -120,10 +117,6 @@ def _long(num_qubits: int, layers: int) -> QuantumCircuit:
     circuit = built(num_qubits, gates, 1)
     circuit.measure(0, 0)
     return circuit
-
-
-def _is_zombie(pid: int) -> bool:
-    return psutil.Process(pid).status() == "zombie"
 
 
 def _accepts_of_second_client(client: Client) -> list[float]:

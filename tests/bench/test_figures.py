@@ -204,7 +204,6 @@ def test_stored_chart_shows_the_stored_figures(tmp_path: Path) -> None:
 
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_GOALS = {"tiles", "trajectories"}
 
 
 def test_list_names_every_benchmark_without_importing_it() -> None:
@@ -225,7 +224,7 @@ def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert "OPTIONS" in assigned, name
         assert "run" in functions, name
-        assert (name in goals) != (name in WITHOUT_GOALS), name
+        assert name in goals, name
 
 
 def test_options_of_one_benchmark_are_refused_for_several() -> None:
