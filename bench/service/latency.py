@@ -14,6 +14,8 @@ CURVE on the loopback interface, interleaved; their difference is the verdict.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import statistics
 import tempfile
 from argparse import Namespace
@@ -23,16 +25,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import zmq
 
 import simenv
 from bench.circuits import four_qubit_circuit
-from bench.harness import Option, Report, Times, installed, rounds, timed, transport_limits
+from bench.harness import Option, Report, Times, installed, repeated_s, rounds, timed
 from bench.harness.environments import remote_key
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
 
 LEVELS = ("accepted", "process", "power")
 SHOTS = 1_024
+BODY = b"x" * 300  # of a message of the lower bound
 OPTIONS = (
     rounds(8, quick=2),
     Option("--circuits", default=200, help="a round and contender", quick=50),
@@ -52,14 +56,14 @@ def run(options: Namespace) -> Report:
             for level in LEVELS
         }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        socket = stack.enter_context(transport_limits.hops())
+        socket = stack.enter_context(_hops())
         for client in clients.values():
             _median_s(partial(_counts, client), 50, seeds)  # warm-up
         for _ in range(options.rounds):
             for level, client in clients.items():
                 times[level].append(_median_s(partial(_counts, client), options.circuits, seeds))
-            times["4 hops"].append(transport_limits.round_trip_s(socket, options.circuits))
-            times["fsync"].append(transport_limits.fsync_s(folder, options.circuits))
+            times["4 hops"].append(_round_trip_s(socket, options.circuits))
+            times["fsync"].append(_fsync_s(folder, options.circuits))
             if installed("qiskit_aer"):
                 times["aer"].append(_median_s(_aer_counts, options.circuits // 4, seeds))
     for name, each in times.items():
@@ -110,3 +114,63 @@ def _counts(client: Client, circuit: object, seed: int) -> dict[str, int]:
 def _aer_counts(circuit: object, seed: int) -> dict[str, int]:
     simulator = aer_peer.simulator()
     return simulator.run(circuit, shots=SHOTS, seed_simulator=seed).result().get_counts()
+
+
+@contextlib.contextmanager
+def _hops() -> Iterator[zmq.Socket[bytes]]:
+    """Yield a client's socket; a message goes from client to router, worker, router and back."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="simenv-floor-") as folder:
+        address = f"ipc://{folder}/s"
+        processes = [
+            context.Process(target=target, args=(address,)) for target in (_router, _worker)
+        ]
+        for process in processes:
+            process.start()
+        socket = zmq.Context.instance().socket(zmq.DEALER)
+        socket.set(zmq.IDENTITY, b"client")
+        socket.connect(address)
+        for _ in range(200):  # wait for the worker, then warm up
+            while not socket.poll(50):
+                socket.send(BODY)
+            socket.recv()
+        while socket.poll(100):
+            socket.recv()
+        try:
+            yield socket
+        finally:
+            for process in processes:
+                process.terminate()
+                process.join()
+            socket.close(0)
+
+
+def _round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
+    """Return the median time of `count` round trips in seconds."""
+    return statistics.median(repeated_s(lambda: (socket.send(BODY), socket.recv()), count))
+
+
+def _fsync_s(folder: Path, count: int) -> float:
+    """Return the median time of `count` appends of 4 KiB with fsync, in seconds."""
+    body = b"x" * 4096
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        append = lambda: (file.write(body), os.fsync(file.fileno()))  # noqa: E731
+        return statistics.median(repeated_s(append, count))
+
+
+def _router(address: str) -> None:
+    socket = zmq.Context().socket(zmq.ROUTER)
+    socket.bind(address)
+    while True:
+        peer, body = socket.recv_multipart()
+        if body != b"hello":
+            socket.send_multipart((b"worker" if peer == b"client" else b"client", body))
+
+
+def _worker(address: str) -> None:
+    socket = zmq.Context().socket(zmq.DEALER)
+    socket.set(zmq.IDENTITY, b"worker")
+    socket.connect(address)
+    socket.send(b"hello")
+    while True:
+        socket.send(socket.recv())
