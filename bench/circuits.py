@@ -184,14 +184,10 @@ def _random_unitary(qubit: int, random: Random) -> Gate:
 def four_qubit_circuit(seed: int) -> QuantumCircuit:
     """Return a measured circuit of four qubits and 26 gates; the circuit differs for every seed."""
     rng = np.random.default_rng(seed)
-    circuit = QuantumCircuit(4, 4)
-    for layer in range(2):
+    gates: list[Gate] = []
+    for last in (3, 4):
         for qubit in range(4):
-            circuit.ry(rng.uniform(0, 6), qubit)
-            circuit.rz(rng.uniform(0, 6), qubit)
-        for qubit in range(4 if layer else 3):
-            circuit.cx(qubit, (qubit + 1) % 4)
-    for qubit in range(3):
-        circuit.h(qubit)
-    circuit.measure(range(4), range(4))
-    return circuit
+            gates += [(name, (qubit,), (rng.uniform(0, 6),)) for name in ("ry", "rz")]
+        gates += [("cx", (qubit, (qubit + 1) % 4), ()) for qubit in range(last)]
+    gates += [("h", (qubit,), ()) for qubit in range(3)]
+    return measured(4, gates)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,12 @@ class TimedCommunicator:
     def Free(self) -> None:  # noqa: N802
         """Do nothing: `MPI.COMM_WORLD` stays."""
 
-    def Allreduce(self, *arguments: Any) -> None:  # noqa: N802
-        """Reduce arrays."""
-        self._timed(lambda: self._comm.Allreduce(*arguments))
-
-    def allreduce(self, value: Any) -> Any:
-        """Reduce a value."""
-        return self._timed(lambda: self._comm.allreduce(value))
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._comm, name)
+        call = getattr(self._comm, name)
+        return partial(self._timed, call) if name in ("Allreduce", "allreduce") else call
 
-    def _timed(self, call: Callable[[], Any]) -> Any:
-        seconds, result = timed(call)
+    def _timed(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        seconds, result = timed(partial(call, *arguments))
         self.waiting_s += seconds
         return result
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -104,12 +103,10 @@ def _wide(
 ) -> None:
     """Print the figures of a wide circuit; judge it where it has a goal."""
     n, kind, precision = case
-    spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
+    spent, moved = bench.gate_seconds(kind, n, precision)
     share = moved / spent / copy_rate
-    print(
-        f"{kind:10s} {n} {precision}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth;"
-        f" planned in {1e3 * planned_s:.0f} ms"
-    )
+    label = f"{kind:10s} {n} {precision}"
+    print(f"{label}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth")
     if host or precision != "double":
         return
     if (kind, n) in GOALS:
@@ -138,19 +135,16 @@ class _Bench:
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
         return 32 * count / self.seconds(lambda: self.device.copy(original, target))
 
-    def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
-        """Return the seconds of all gates and of planning, and the bytes that sweeps read and
-        write."""
+    def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float]:
+        """Return the seconds of all gates, and the bytes that sweeps read and write."""
         circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
         options = RunOptions(precision=precision)
-        begin = time.perf_counter()
         engine = GpuEngine(self.device)
         plan = engine.plan(circuit, None, options)
         assert isinstance(plan, ExecutionPlan)
         (piece,) = plan.components(circuit, Request(SHOTS, 1))
         (segment,) = piece.programs.of(piece.circuit, keep=False).stretches
-        program = self._programs.sweeps(segment, precision).program  # type: ignore[arg-type]  # wide
-        planned_s = time.perf_counter() - begin
+        program = self._programs.sweeps(segment, precision).program
         floats = segment.floats(piece.circuit, piece.circuit.params)
         states = DeviceBackend(self.device, self._ledger, self._programs, RunControl())
         state = states.zero_state(piece.circuit.num_qubits, options)
@@ -161,7 +155,7 @@ class _Bench:
 
         size = 16 if precision == "double" else 8
         amplitudes = sum(1 << (each.tile_bits + program.width) for each in program.passes)
-        return self.seconds(work), planned_s, 2.0 * size * amplitudes
+        return self.seconds(work), 2.0 * size * amplitudes
 
     def run_seconds(self, kind: str, n: int) -> float:
         """Return the seconds of a run with counts in single precision, without planning."""

@@ -232,9 +232,7 @@ def _fit_notes(fitted: FittedDevice) -> list[str]:
     if held_out is not None:
         results.append(
             f"Cross-validation inside the training part: gain of mean HF {held_out.mean:+.5f},"
-            f" at least {held_out.low:+.5f}; median HF {held_out.fitted_median:.4f}"
-            f" (snapshot {held_out.snapshot_median:.4f}), mean {held_out.fitted_mean:.4f}"
-            f" ({held_out.snapshot_mean:.4f})."
+            f" at least {held_out.low:+.5f}."
         )
     return results
 

@@ -136,20 +136,16 @@ class _Server:
         both = np.hstack((spins, spins[:, 1:] * spins[:, :-1]))
         return (weights @ both / weights.sum()).tolist()
 
-    def other(self, method: str, args: tuple[Any, ...]) -> Any:
-        return getattr(self._peer, method)(*args)
-
 
 def _serve(pipe: Connection, create: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Serve until the pipe closes; every message is (result, problem)."""
     try:
-        server = _Server(create(*args))
+        server = _Server(peer := create(*args))
         pipe.send((True, ""))
         while True:
             method, call_args = pipe.recv()
-            own = getattr(server, method, None)
-            result = server.other(method, call_args) if own is None else own(*call_args)
-            pipe.send((result, ""))
+            call = getattr(server, method, None) or getattr(peer, method)
+            pipe.send((call(*call_args), ""))
     except EOFError:
         return
     except ModuleNotFoundError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
+from collections.abc import Sequence
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -41,7 +42,8 @@ def run(options: Namespace) -> Report:
             client.run(_one_gate("x"), shots=16)  # load kernels and Qiskit
             first_times.append(_timed_s(client))
             cached += [_timed_s(client) for _ in range(SINGLE)]
-            path, pairs = _five_qubits(client)
+            device = client.device(DEVICE)
+            path, pairs = _five_qubits(device.coupling)
             rng = np.random.default_rng(1_000 + number)
             _flood(client, [_native(path, pairs, rng) for _ in range(100)])  # warm-up
             circuits = [_native(path, pairs, rng) for _ in range(options.circuits)]
@@ -50,7 +52,8 @@ def run(options: Namespace) -> Report:
     print(f"operations of a circuit: {sum(circuits[0].count_ops().values())}")
     report.at_most("cold_ms", 1e3 * statistics.median(first_times), "one gate, first sight, ms")
     report.at_most("cached_ms", 1e3 * statistics.median(cached), "one gate, all cached, ms")
-    report.at_most("target_s", _target_s(), f"Target of {QUBITS} qubits, s")
+    target_s = statistics.median(repeated_s(lambda: target_of(device), 3))
+    report.at_most("target_s", target_s, f"Target of {QUBITS} qubits, s")
     report.at_least("flood_per_s", statistics.median(rates), "different 5-qubit circuits a second")
     return report
 
@@ -66,18 +69,17 @@ def _timed_s(client: Client) -> float:
     return took_s
 
 
-def _five_qubits(client: Client) -> tuple[list[int], list[tuple[int, int]]]:
+def _five_qubits(coupling: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
     """Return a chain of five coupled qubits, and its pairs in the direction of the device's
     gate."""
-    device = client.device(DEVICE)
     neighbours: dict[int, set[int]] = {}
-    for a, b in device.coupling:
+    for a, b in coupling:
         neighbours.setdefault(a, set()).add(b)
         neighbours.setdefault(b, set()).add(a)
     chain = [0]
     while len(chain) < 5:
         chain.append(min(neighbours[chain[-1]] - set(chain)))
-    return chain, [pair for pair in device.coupling if set(pair) <= set(chain)]
+    return chain, [pair for pair in coupling if set(pair) <= set(chain)]
 
 
 def _native(
@@ -99,11 +101,3 @@ def _flood(client: Client, circuits: list[QuantumCircuit]) -> None:
     """Run the circuits and read all counts."""
     for task in client.submit_many(circuits, shots=SHOTS, device=DEVICE):
         assert len(task.result().counts) > 1
-
-
-def _target_s() -> float:
-    """Return the seconds to build the Target that circuits are transpiled against."""
-    with simenv.local(workers=1) as client:
-        client.run(_one_gate("x"), shots=16, device=DEVICE)
-        device = client.device(DEVICE)
-    return statistics.median(repeated_s(lambda: target_of(device), 3))

@@ -123,10 +123,6 @@ def _pools(pool: str) -> tuple[PoolSpec, ...]:
     return (PoolSpec(pool, min=2, max=2, device=emulated, pace=pool == "paced"),)
 
 
-def _ghz(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
-    return built(qubits, CIRCUITS["ghz"](qubits, _rng))
-
-
 def _star(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
     """Couple one qubit with each other one, as in the algorithm of Bernstein and Vazirani."""
     circuit = QuantumCircuit(qubits)
@@ -145,10 +141,6 @@ def _fourier(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     return circuit
 
 
-def _volume(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    return quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
-
-
 def _ansatz(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     circuit = efficient_su2(qubits, reps=2, entanglement="full")
     return circuit.assign_parameters(rng.uniform(0, 3, circuit.num_parameters))
@@ -164,6 +156,12 @@ def _toffoli(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
 
 
 FAMILIES: dict[str, Callable[[int, np.random.Generator], QuantumCircuit]] = {
-    "ghz": _ghz, "star": _star, "fourier": _fourier,
-    "volume": _volume, "ansatz": _ansatz, "toffoli": _toffoli,
-}  # fmt: skip
+    "ghz": lambda qubits, rng: built(qubits, CIRCUITS["ghz"](qubits, rng)),
+    "star": _star,
+    "fourier": _fourier,
+    "volume": lambda qubits, rng: (
+        quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
+    ),
+    "ansatz": _ansatz,
+    "toffoli": _toffoli,
+}
