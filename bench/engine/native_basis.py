@@ -18,7 +18,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
-from qiskit import QuantumCircuit, transpile
+from qiskit import transpile
 from qiskit.transpiler import CouplingMap
 
 from bench.circuits import CIRCUITS, Random, built, wide_circuit

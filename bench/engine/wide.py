@@ -108,10 +108,9 @@ def _case(
         if not turn:
             assert_same_circuit(means)
             fastest: dict[str, IsolatedPeer] = {}  # variant of each library and precision
-            for peer in sorted(
-                (peer for peer in peers if peer.name in times), key=lambda each: times[each.name]
-            ):
-                fastest.setdefault(_kind(peer.name), peer)
+            tried = [peer for peer in peers if peer.name in times]
+            for each in sorted(tried, key=lambda peer: times[peer.name]):
+                fastest.setdefault(_kind(each.name), each)
             chosen = [peer for peer in chosen if peer in fastest.values()]
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds
