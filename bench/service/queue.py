@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import psutil
 from qiskit import QuantumCircuit
 
 from bench.circuits import built, four_qubit_circuit
 from bench.harness import Option, Report, repeated_s, timed, timed_s
-from bench.harness.environments import home, service_process, simenv
+from bench.harness.environments import home, simenv
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -91,7 +92,8 @@ def _million(client: Client, report: Report) -> None:
     )
     took = sum(map(timed_s, batches))
     print(f"\n{MILLION} tasks accepted in {took:.1f} s ({MILLION / took:.0f}/s, packing included)")
-    service, status = service_process(client), client.status()
+    status = client.status()
+    service = psutil.Process(status.pid)
     report.at_most("million_rss_mb", status.rss_bytes / 1e6, "service RSS, MB")
     slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
     report.at_most("view_ms", slowest_ms, "queue through the client, slowest of 20")
