@@ -133,7 +133,7 @@ class Host:
         wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
         self.daemons[name] = int(pid.read_text())
 
-    def start(self, script: Path, *args: str, **more: str) -> App:
+    def start(self, script: Path, *args: str) -> App:
         """Start an application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
         self._apps += 1
         name = f"app{self._apps}"
@@ -141,7 +141,7 @@ class Host:
         logs.mkdir()
         link = logs / "python3"
         link.symlink_to(self.program)
-        environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0) | more
+        environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0)
         out = (logs / "out").open("w")
         line = [str(link), str(script), *args]
         child = subprocess.Popen(
@@ -149,13 +149,13 @@ class Host:
         )
         return App(child, logs)
 
-    def start_app(self, name: str, *args: str, **more: str) -> App:
+    def start_app(self, name: str, *args: str) -> App:
         """Start an application of `qfw_apps`."""
-        return self.start(APPS / "application.py", name, *args, **more)
+        return self.start(APPS / "application.py", name, *args)
 
-    def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
+    def run(self, script: str, *args: str) -> list[dict[str, Any]]:
         """Run an application to its end; return the JSON lines it printed."""
-        return self.start_app(script, *args, **more).end()
+        return self.start_app(script, *args).end()
 
     def _modules(self, *first: str) -> str:
         names = ("execution", "admission_control", "admission_policy_config", "scheduler_control")
