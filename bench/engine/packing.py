@@ -44,7 +44,9 @@ def run(options: Namespace) -> Report:
         return report
     walked.build_error = "this one is to walk"
 
-    def packer(choice: native.EncoderSelector, sources: list[QuantumCircuit]) -> Callable[[], list]:
+    def packer(
+        choice: native.EncoderSelector, sources: list[QuantumCircuit]
+    ) -> Callable[[], list[bytes]]:
         def pack() -> list[bytes]:
             native.CHOICE = choice
             return [load(source).packed for source in sources]

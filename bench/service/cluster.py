@@ -42,13 +42,13 @@ SMALL_CALLS_DURING, EVERY_S = 200, 0.025
 MIXED, GANGS = 1_000, 2
 LOOK_S = 0.02
 TASK_S = 600.0
-OPTIONS = (Option("parts", nargs="*", choices=PARTS, default=PARTS),)
+OPTIONS = (Option("--only", choices=PARTS, action="append", help="a part; default: all"),)
 
 
 def run(options: Namespace) -> Report:
     report = Report("cluster", "scaling: nodes of 2 slots, as namespaces of this machine")
     run = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
-    for part in dict.fromkeys(options.parts):
+    for part in dict.fromkeys(options.only or PARTS):
         with hosts(3) as cluster:
             run[part](report, cluster)
     return report

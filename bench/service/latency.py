@@ -130,13 +130,13 @@ def _hops() -> Iterator[zmq.Socket[bytes]]:
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.set(zmq.IDENTITY, b"client")
         socket.connect(address)
-        for _ in range(200):  # wait for the worker, then warm up
-            while not socket.poll(50):
-                socket.send(BODY)
-            socket.recv()
-        while socket.poll(100):
-            socket.recv()
         try:
+            for _ in range(200):  # wait for the worker, then warm up
+                while not socket.poll(50):
+                    socket.send(BODY)
+                socket.recv()
+            while socket.poll(100):
+                socket.recv()
             yield socket
         finally:
             for process in processes:

@@ -20,7 +20,7 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import built, four_qubit_circuit
 from bench.harness import Option, Report, repeated_s, timed, timed_s
-from bench.harness.environments import home, simenv
+from bench.harness.environments import home, simenv, wait_until
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -98,7 +98,7 @@ def _million(client: Client, report: Report) -> None:
     slowest_ms = 1e3 * max(repeated_s(client.queue, 20))
     report.at_most("view_ms", slowest_ms, "queue through the client, slowest of 20")
     service.kill()
-    service.wait(60.0)
+    wait_until(lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE, 60.0)
     environments.up(SETTINGS)
     with connect(NAME) as second_client:
         result = second_client.status()

@@ -38,13 +38,15 @@ OPTIONS = (rounds(5, quick=2),)
 def run(options: Namespace) -> Report:
     report = Report("worker_start", "launch: from the submit to an empty pool to the counts, s")
     try:
-        label = "2-rank worker through PRTE, start to first result, s"
-        report.at_most("first_result_s", _start_s(options.rounds), label)
-        report.at_most("many_s", _start_many(), f"{WORKERS} workers up through PRTE, s")
-        label = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
-        report.at_most("idle_percent", _idle(), label)
+        first_s = _start_s(options.rounds)
     except SimenvError as error:
         print(f"no worker through PRTE: {error}")
+        return report
+    label = "2-rank worker through PRTE, start to first result, s"
+    report.at_most("first_result_s", first_s, label)
+    report.at_most("many_s", _start_many(), f"{WORKERS} workers up through PRTE, s")
+    label = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
+    report.at_most("idle_percent", _idle(), label)
     return report
 
 
