@@ -7,17 +7,14 @@ structure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import UnitaryGate
 
 from bench.peers.base import Gate
-
-if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit
 
 Random = np.random.Generator
 
@@ -108,11 +105,57 @@ def wide_circuit(name: str, num_qubits: int, seed: int) -> list[Gate]:
     return list(CIRCUITS[name](num_qubits, np.random.default_rng(seed)))
 
 
+def grid(rows: int, columns: int, depth: int, random: Random) -> Iterator[Gate]:
+    """Yield layers of random gates on each qubit, then CZ on every second pair of neighbours along
+    rows or columns in turn; random gates last. Four layers have each pair once."""
+    places = np.arange(rows * columns).reshape(rows, columns)
+    for layer in range(depth + 1):
+        for qubit in range(places.size):
+            yield "u", (qubit,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())
+        lines = (places, places.T)[layer % 2][:, layer // 2 % 2 :]
+        for a, b in zip(lines[:, :-1:2].flat, lines[:, 1::2].flat, strict=True):
+            if layer < depth:
+                yield "cz", (int(a), int(b)), ()
+
+
+def qaoa(
+    num_qubits: int, edges: Sequence[Sequence[int]], layers: int, gamma: float, beta: float
+) -> Iterator[Gate]:
+    """Yield layers of rzz(gamma) on the edges of a graph and rx(beta) on all qubits, after h."""
+    for qubit in range(num_qubits):
+        yield "h", (qubit,), ()
+    for _ in range(layers):
+        for a, b in edges:
+            yield "rzz", (a, b), (gamma,)
+        for qubit in range(num_qubits):
+            yield "rx", (qubit,), (beta,)
+
+
+def clifford_text(
+    num_qubits: int, depth: int, seed: Any, ones: Sequence[str], twos: Sequence[str]
+) -> str:
+    """Return OpenQASM 2 of layers with a random one of the gates `ones` on each qubit, then one of
+    `twos` on each pair of a random pairing; all qubits are measured."""
+    rng = np.random.default_rng(seed)
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";']
+    lines += [f"qreg q[{num_qubits}];", f"creg c[{num_qubits}];"]
+    for _ in range(depth):
+        names = rng.choice(ones, num_qubits).tolist()
+        lines += [f"{name} q[{qubit}];" for qubit, name in enumerate(names)]
+        pairs = rng.permutation(num_qubits).reshape(-1, 2).tolist()
+        names = rng.choice(twos, len(pairs)).tolist()
+        lines += [f"{name} q[{a}],q[{b}];" for name, (a, b) in zip(names, pairs, strict=True)]
+    return "\n".join([*lines, "measure q -> c;", ""])
+
+
 def built(num_qubits: int, gates: Iterable[Gate], num_clbits: int = 0) -> QuantumCircuit:
     """Return the gates as a QuantumCircuit without measurements."""
     circuit = QuantumCircuit(num_qubits, num_clbits)
     for name, qubits, angles in gates:
-        getattr(circuit, name)(*angles, *qubits)
+        if name == "unitary":
+            circuit.append(UnitaryGate(angles[0], check_input=False), qubits)
+        else:
+            getattr(circuit, name)(*angles, *qubits)
     return circuit
 
 
@@ -123,8 +166,8 @@ def measured(num_qubits: int, gates: Iterable[Gate]) -> QuantumCircuit:
     return circuit
 
 
-def engine_circuit(source: QuantumCircuit) -> Circuit:
-    """Return a circuit as engines take it."""
+def engine_circuit(source: QuantumCircuit) -> Any:
+    """Return a circuit as engines take it, a `simulators.circuit.ir.Circuit`."""
     from simenv.client.circuits import load
     from simenv.model import decode_program
     from simulators.circuit.ir import Circuit
@@ -141,23 +184,10 @@ def _random_unitary(qubit: int, random: Random) -> Gate:
 def four_qubit_circuit(seed: int) -> QuantumCircuit:
     """Return a measured circuit of four qubits and 26 gates; the circuit differs for every seed."""
     rng = np.random.default_rng(seed)
-    circuit = QuantumCircuit(4, 4)
-    for layer in range(2):
+    gates: list[Gate] = []
+    for last in (3, 4):
         for qubit in range(4):
-            circuit.ry(rng.uniform(0, 6), qubit)
-            circuit.rz(rng.uniform(0, 6), qubit)
-        for qubit in range(4 if layer else 3):
-            circuit.cx(qubit, (qubit + 1) % 4)
-    for qubit in range(3):
-        circuit.h(qubit)
-    circuit.measure(range(4), range(4))
-    return circuit
-
-
-def unitary_circuit(num_qubits: int, pairs: list[Any]) -> QuantumCircuit:
-    """Return a QuantumCircuit of matrices on pairs of qubits, all qubits measured."""
-    circuit = QuantumCircuit(num_qubits, num_qubits)
-    for qubits, matrix in pairs:
-        circuit.append(UnitaryGate(matrix, check_input=False), qubits)
-    circuit.measure(range(num_qubits), range(num_qubits))
-    return circuit
+            gates += [(name, (qubit,), (rng.uniform(0, 6),)) for name in ("ry", "rz")]
+        gates += [("cx", (qubit, (qubit + 1) % 4), ()) for qubit in range(last)]
+    gates += [("h", (qubit,), ()) for qubit in range(3)]
+    return measured(4, gates)

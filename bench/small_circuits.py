@@ -6,7 +6,8 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
-Gate = tuple[str, tuple[int, ...], float]  # name, qubits, angle
+from bench.circuits import measured
+from bench.peers.base import Gate
 
 
 def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
@@ -15,30 +16,17 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     results: list[Gate] = []
     while len(results) < operations:
         for qubit in range(num_qubits):
-            results.append(("ry", (qubit,), rng.uniform(0, 6)))
-            results.append(("rz", (qubit,), rng.uniform(0, 6)))
+            results.append(("ry", (qubit,), (rng.uniform(0, 6),)))
+            results.append(("rz", (qubit,), (rng.uniform(0, 6),)))
         for qubit in range(num_qubits):
-            results.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
+            results.append(("cx", (qubit, (qubit + 1) % num_qubits), ()))
     return results[:operations]
 
 
-def built(num_qubits: int, operations: list[Gate]) -> QuantumCircuit:
-    """Return the gates as a measured QuantumCircuit."""
-    circuit = QuantumCircuit(num_qubits, num_qubits)
-    for name, qubits, angle in operations:
-        if name == "cx":
-            circuit.cx(*qubits)
-        else:
-            getattr(circuit, name)(angle, *qubits)
-    circuit.measure(range(num_qubits), range(num_qubits))
-    return circuit
-
-
 def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
-    """Return `number` circuits that differ in their angles."""
-    return [
-        built(num_qubits, gates(num_qubits, operations, seed * 10**6 + k)) for k in range(number)
-    ]
+    """Return `number` measured circuits of `gates`, which differ in their angles."""
+    seeds = range(seed * 10**6, seed * 10**6 + number)
+    return [measured(num_qubits, gates(num_qubits, operations, each)) for each in seeds]
 
 
 def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:

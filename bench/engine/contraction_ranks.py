@@ -12,45 +12,41 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from bench.circuits import built, engine_circuit
+from bench.circuits import built, engine_circuit, qaoa
 from bench.harness.kernels import load_kernels
 from bench.harness.ranks import over_ranks
-from simulators.circuit.ir import Circuit
+from bench.harness.timing import timed
 from simulators.engine import PauliSum, Request
 
-QUBITS, LAYERS, DEGREE = 28, 4, 3
-
-
-class RankTimes(msgspec.Struct, frozen=True):
-    """Times of one rank."""
-
-    wall_s: float
-    cpu_s: float
-    waiting_s: float
+DEGREE = 3
 
 
 class RanksRun(msgspec.Struct, frozen=True):
-    """Result of one run."""
+    """Result of one run; times of each rank in seconds."""
 
     value: float
     remark: str
-    ranks: list[RankTimes]
+    wall_s: list[float]
+    rank_cpu_s: list[float]
+    waiting_s: list[float]
 
     @property
     def cpu_s(self) -> float:
         """CPU time of all ranks."""
-        return sum(rank.cpu_s for rank in self.ranks)
+        return sum(self.rank_cpu_s)
 
     @property
     def idle_percent(self) -> float:
         """Part of the run spent waiting for other ranks, of the rank that waits longest."""
-        return max(100.0 * rank.waiting_s / rank.wall_s for rank in self.ranks)
+        pairs = zip(self.waiting_s, self.wall_s, strict=True)
+        return max(100.0 * waiting_s / wall_s for waiting_s, wall_s in pairs)
 
 
 class TimedCommunicator:
@@ -67,23 +63,14 @@ class TimedCommunicator:
     def Free(self) -> None:  # noqa: N802
         """Do nothing: `MPI.COMM_WORLD` stays."""
 
-    def Allreduce(self, *arguments: Any) -> None:  # noqa: N802
-        """Reduce arrays."""
-        self._timed(self._comm.Allreduce, *arguments)
-
-    def allreduce(self, value: Any) -> Any:
-        """Reduce a value."""
-        return self._timed(self._comm.allreduce, value)
-
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._comm, name)
+        call = getattr(self._comm, name)
+        return partial(self._timed, call) if name in ("Allreduce", "allreduce") else call
 
     def _timed(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        begin_s = time.perf_counter()
-        try:
-            return call(*arguments)
-        finally:
-            self.waiting_s += time.perf_counter() - begin_s
+        seconds, result = timed(partial(call, *arguments))
+        self.waiting_s += seconds
+        return result
 
 
 def contraction_over(ranks: int) -> RanksRun:
@@ -92,16 +79,16 @@ def contraction_over(ranks: int) -> RanksRun:
     return msgspec.json.decode(answer, type=RanksRun)
 
 
-def edge_of_qaoa(num_qubits: int, layers: int) -> tuple[Circuit, Request]:
+def edge_of_qaoa(num_qubits: int, layers: int) -> tuple[Any, Request]:
     """Return QAOA on a random regular graph, and the value of one edge."""
     random = np.random.default_rng(3)
-    gates: list[Any] = [("h", (qubit,), ()) for qubit in range(num_qubits)]
-    pairs = [random.permutation(num_qubits).reshape(-1, 2).tolist() for _ in range(DEGREE)]
-    for _ in range(layers):
-        gates += [("rzz", pair, (0.6,)) for each in pairs for pair in each]
-        gates += [("rx", (qubit,), (0.8,)) for qubit in range(num_qubits)]
-    edge = pairs[0][0]
-    label = "".join("Z" if qubit in edge else "I" for qubit in reversed(range(num_qubits)))
+    edges = [
+        pair
+        for _ in range(DEGREE)
+        for pair in random.permutation(num_qubits).reshape(-1, 2).tolist()
+    ]
+    gates = qaoa(num_qubits, edges, layers, 0.6, 0.8)
+    label = "".join("Z" if qubit in edges[0] else "I" for qubit in reversed(range(num_qubits)))
     request = Request(0, 1, ("expectation",), (PauliSum((label,), np.ones(1)),))
     return engine_circuit(built(num_qubits, gates)), request
 
@@ -116,7 +103,7 @@ def main() -> None:
     load_kernels()
     comm, options = TimedCommunicator(MPI.COMM_WORLD), RunOptions()
     engine = ContractionEngine(comm)
-    for num_qubits, layers in ((24, 3), (QUBITS, LAYERS)):
+    for num_qubits, layers in ((24, 3), (28, 4)):
         circuit, request = edge_of_qaoa(num_qubits, layers)
         MPI.COMM_WORLD.Barrier()
         comm.waiting_s = 0.0
@@ -124,12 +111,13 @@ def main() -> None:
         plan = engine.plan(circuit, None, options)
         result = engine.run(plan, circuit, request, options, RunControl())
         wall_s = time.perf_counter() - begin_s
-        times = RankTimes(wall_s, time.process_time() - cpu_s, comm.waiting_s)
+        times = (wall_s, time.process_time() - cpu_s, comm.waiting_s)
     ranks = MPI.COMM_WORLD.gather(times)
     engine.close()
     if result is not None and ranks is not None:
         value = float(np.frombuffer(result.expectations)[0])
-        Path(sys.argv[1]).write_bytes(msgspec.json.encode(RanksRun(value, result.remark, ranks)))
+        run = RanksRun(value, result.remark, *map(list, zip(*ranks, strict=True)))
+        Path(sys.argv[1]).write_bytes(msgspec.json.encode(run))
 
 
 if __name__ == "__main__":

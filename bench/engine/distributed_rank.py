@@ -9,13 +9,13 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from bench.circuits import engine_circuit, measured, wide_circuit
 from bench.harness.kernels import FOLDER
-from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
 from simulators.engine import Request, RunControl, RunOptions
 
@@ -68,7 +68,8 @@ def main() -> None:
         own_s = time.process_time() - cpu_s
         traffic = engine.traffic or CommStats()
         wall_s = time.perf_counter() - begin_s
-        sums = np.array([own_s - traffic.waited_cpu_s, traffic.sent_bytes, _peak_bytes()], float)
+        peak = _peak_bytes()
+        sums = np.array([own_s - traffic.waited_cpu_s, traffic.sent_bytes, peak], float)
         longest = np.array([wall_s, traffic.exchange_s])
         comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
         comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
@@ -82,7 +83,7 @@ def main() -> None:
     engine.close()
 
 
-def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circuit:
+def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Any:
     """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all.
 
     A layer is ry on each qubit and the ladder of cx.
@@ -95,10 +96,8 @@ def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circui
 
 def _peak_bytes() -> int:
     """Return the peak memory of this process in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024 * int(line.split()[1])
-    return 0
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
 if __name__ == "__main__":

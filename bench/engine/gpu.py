@@ -5,15 +5,12 @@ The ceiling is measured first: a copy within the device's memory. Times are of t
 whether another GPU meets them depends on its bandwidth. cuStateVec and qsim's CUDA backend run in
 the same process, if they are installed. `--host` is a dry run by g++ on the processor, without
 verdicts.
-
-    python -m bench run gpu [--host]
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -23,7 +20,7 @@ from bench.circuits import engine_circuit, measured, wide_circuit
 from bench.harness import Option, Report, repeated_s, rounds
 from bench.harness.kernels import load_kernels
 from bench.peers.on_gpu import Peers, compare
-from bench.small_circuits import built, gates
+from bench.small_circuits import gates
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.gpu.backend import DeviceBackend
@@ -106,12 +103,10 @@ def _wide(
 ) -> None:
     """Print the figures of a wide circuit; judge it where it has a goal."""
     n, kind, precision = case
-    spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
+    spent, moved = bench.gate_seconds(kind, n, precision)
     share = moved / spent / copy_rate
-    print(
-        f"{kind:10s} {n} {precision}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth;"
-        f" planned in {1e3 * planned_s:.0f} ms"
-    )
+    label = f"{kind:10s} {n} {precision}"
+    print(f"{label}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth")
     if host or precision != "double":
         return
     if (kind, n) in GOALS:
@@ -140,19 +135,16 @@ class _Bench:
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
         return 32 * count / self.seconds(lambda: self.device.copy(original, target))
 
-    def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
-        """Return the seconds of all gates and of planning, and the bytes that sweeps read and
-        write."""
+    def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float]:
+        """Return the seconds of all gates, and the bytes that sweeps read and write."""
         circuit = engine_circuit(measured(n, wide_circuit(kind, n, 1)))
         options = RunOptions(precision=precision)
-        begin = time.perf_counter()
         engine = GpuEngine(self.device)
         plan = engine.plan(circuit, None, options)
         assert isinstance(plan, ExecutionPlan)
         (piece,) = plan.components(circuit, Request(SHOTS, 1))
         (segment,) = piece.programs.of(piece.circuit, keep=False).stretches
-        program = self._programs.sweeps(segment, precision).program  # type: ignore[arg-type]  # wide
-        planned_s = time.perf_counter() - begin
+        program = self._programs.sweeps(segment, precision).program
         floats = segment.floats(piece.circuit, piece.circuit.params)
         states = DeviceBackend(self.device, self._ledger, self._programs, RunControl())
         state = states.zero_state(piece.circuit.num_qubits, options)
@@ -163,7 +155,7 @@ class _Bench:
 
         size = 16 if precision == "double" else 8
         amplitudes = sum(1 << (each.tile_bits + program.width) for each in program.passes)
-        return self.seconds(work), planned_s, 2.0 * size * amplitudes
+        return self.seconds(work), 2.0 * size * amplitudes
 
     def run_seconds(self, kind: str, n: int) -> float:
         """Return the seconds of a run with counts in single precision, without planning."""
@@ -172,7 +164,7 @@ class _Bench:
 
     def batch_seconds(self, n: int, rows: int) -> float:
         """Return the seconds of many bindings of one circuit, including their counts."""
-        circuit = engine_circuit(built(n, gates(n, BATCH_GATES, 1)))
+        circuit = engine_circuit(measured(n, gates(n, BATCH_GATES, 1)))
         request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
         return self._run(circuit, request, RunOptions())
 

@@ -4,17 +4,10 @@ Qiskit's transpiler made the circuits of 300 to 3,000 gates, at levels 0 to 3, f
 qubits (rz, sx, x with cz or ecr, neighbours in a line) or trapped ions (r or rx, ry, rz with rzz or
 rxx); they run with 1,024 shots. Ours is the whole path through a running environment, from a
 QuantumCircuit to the dict of counts: the first run of a circuit, compared with first runs of the
-libraries, and the median of later runs, compared with theirs. The engine alone is timed too: a
-worker's task, its plan made while the clock runs. The libraries' circuits are converted before the
-clock starts, and optimised where the library has an optimizer; Aer reads the QuantumCircuit in each
-run. The fastest variant on each circuit counts. Figures are medians of the ratios over all circuits
-of a width; the worst ratio is printed too. Two more lines, without a goal, compare our first run
-with the libraries' later runs, and with the fastest variant when its conversion from a list of
-gates is timed too.
-
-    python -m bench run native_basis [--qubits 10,13,16,20,22] [--circuits 8] [--cpu]
-
-`--cpu`: CPU seconds of one thread each, and the engine alone: for busy machines.
+libraries, and the median of later runs, compared with theirs. The libraries' circuits are converted
+before the clock starts, and optimised where the library has an optimizer; Aer reads the
+QuantumCircuit in each run. The fastest variant on each circuit counts. Figures are medians of the
+ratios over all circuits of a width; the worst ratio is printed too.
 """
 
 from __future__ import annotations
@@ -22,133 +15,152 @@ from __future__ import annotations
 import statistics
 from argparse import Namespace
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.harness import CPU, INSTALL_COMMAND, SEED, THREADS, Option, Report, Times, rounds
+import numpy as np
+from qiskit import transpile
+from qiskit.transpiler import CouplingMap
+
+from bench.circuits import CIRCUITS, Random, built, wide_circuit
+from bench.harness import INSTALL_COMMAND, SEED, THREADS, Option, Report, Times, rounds
 from bench.harness.comparison import Peers, Variant, assert_same_circuit
-from bench.native_circuits import NativeCircuit, native_circuit
+from bench.peers.base import Gate
 from bench.peers.libraries import LIBRARIES, PRECISIONS
-from bench.peers.simenv_engine import Environment, WorkerTask
+from bench.peers.simenv_engine import Environment
 
+# Name: basis gates; True if two-qubit gates act only on neighbours in a line.
+BASES = {
+    "heron": (["rz", "sx", "x", "cz"], True),
+    "eagle": (["rz", "sx", "x", "ecr"], True),
+    "ion": (["r", "rz", "rzz"], False),
+    "ion_xx": (["rx", "ry", "rz", "rxx"], False),
+}
+LEVELS = (0, 1, 2, 3)
+KINDS = ("random", "qft", "ansatz", "volume", "tfim", "clifford_t")
+_LAYER_GATES = {"h": 0, "t": 0, "rx": 1, "ry": 1, "rz": 1, "u": 3}
+_PAIR_GATES = {"cx": 0, "cz": 0, "cp": 1, "rzz": 1}
+GATES = 300, 3_000  # least and most
+CAP_S = 60.0  # of one run
 NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
 GOALS = ("narrow_of_best", "wide_of_best", "wider_of_best")
-CONVERTED = " converted"  # seconds of a conversion and one run
-FIRST_RUN = " first run"  # seconds of a library's first run
-REPEATED = (CONVERTED, FIRST_RUN)
-LATER = " of later runs"  # our first run, compared with later runs of the libraries
-_REMARKS = {CONVERTED: ", its conversion timed", LATER: "'s later runs"}
+LEFT_OUT = ("qulacs f64", "qulacs f64 fused 4")
 VARIANTS = (
-    *(Variant(f"engine {bits}", WorkerTask, (name,)) for bits, name in PRECISIONS),
     *(Variant(f"path {bits}", Environment, (name,)) for bits, name in PRECISIONS),
-    *(
-        each
-        for each in LIBRARIES
-        if not each.threads and each.name not in ("qulacs f64", "qulacs f64 fused 4")
-    ),
+    *(each for each in LIBRARIES if not each.threads and each.name not in LEFT_OUT),
 )
 OPTIONS = (
     Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
-    Option("--circuits", type=int, default=8, quick=3),
-    Option("--gates", default="300,3000", help="least and most gates"),
+    Option("--circuits", default=8, quick=3),
     rounds(5, quick=3),
     THREADS,
-    Option("--without", default="", help="libraries to leave out: aer,lightning"),
-    CPU,
     SEED,
-    Option("--cap", type=float, default=60.0, help="seconds of one run"),
 )
 
 
+class NativeCircuit(NamedTuple):
+    """A transpiled circuit: its origin as text, and its gates."""
+
+    title: str
+    num_qubits: int
+    gates: list[Gate]
+
+
 def run(options: Namespace) -> Report:
-    if options.cpu:
-        options.threads = 1
-    label = f"{options.threads} threads, seed {options.seed}, {'CPU ' if options.cpu else ''}ms"
+    label = f"{options.threads} threads, seed {options.seed}, ms"
     report = Report("native_basis", f"transpiled circuits: {label}")
-    bounds = tuple(map(int, options.gates.split(",")))
-    left_out = options.without.split(",") + (["path"] if options.cpu else [])
-    with Peers(VARIANTS, options.threads, left_out) as peers:
+    with Peers(VARIANTS, options.threads) as peers:
         for width in map(int, options.qubits.split(",")):
             # Loading that happens once in a process is not timed.
-            _measure(peers, native_circuit(width, options.seed - 1, *bounds), options)
+            _measure(peers, native_circuit(width, options.seed - 1), options.rounds)
             ratios: Times = defaultdict(list)
             for number in range(options.circuits):
-                circuit = native_circuit(width, options.seed + number, *bounds)
-                for name, ratio in _ratios(circuit, _measure(peers, circuit, options)).items():
+                circuit = native_circuit(width, options.seed + number)
+                times = _measure(peers, circuit, options.rounds)
+                for name, ratio in _ratios(circuit, times).items():
                     ratios[name].append(ratio)
-            _report_ratios(report, width, ratios, "engine" if options.cpu else "path")
+            goal = GOALS[0 if width <= NARROW else 1 if width <= WIDE else 2]
+            for name, each in ratios.items():
+                where = f"{width} qubits {name}, of the best peer (worst {max(each):.2f})"
+                report.at_most(goal, statistics.median(each), where)
+            for precision, _ in PRECISIONS:
+                if not any(precision in name for name in ratios):
+                    report.not_measured(goal, f"{width} qubits {precision}", "no peer ran")
         for library in peers.missing:
             report.not_measured(GOALS[0], library, f"type {INSTALL_COMMAND}; it may be the fastest")
     return report
 
 
-def _measure(peers: Peers, circuit: NativeCircuit, options: Namespace) -> dict[str, float]:
-    """Return the seconds of each peer on one circuit; of ours by names as "path f64 first"."""
-    entries: dict[str, float] = {}
+def _measure(peers: Peers, circuit: NativeCircuit, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return the seconds of each peer's first run of a circuit, and the median of its next runs."""
+    entries: dict[str, tuple[float, float]] = {}
     means: dict[str, Any] = {}
-    for peer in peers:
-        if not peer.prepare(circuit.num_qubits, [circuit.gates]):
-            continue
-        first = peer.times(1, options.cap, cpu=options.cpu)
-        is_engine = peer.name.startswith("engine")
-        method = "run_planned" if is_engine else "run"
-        number = options.rounds if first and first[0] < 1.0 else 1
-        again = peer.times(number, options.cap * number, method, cpu=options.cpu)
-        if not first or not again:
-            continue
-        means[peer.name] = peer.correlations()
-        if is_engine:  # the first call may load kernels; `run` plans in each call
-            first = peer.times(number, options.cap * number, cpu=options.cpu)
-        once = statistics.median(again)
-        if is_engine or peer.name.startswith("path"):
-            entries[f"{peer.name} first"] = statistics.median(first)
-            entries[f"{peer.name} again"] = once
-            continue
-        entries[peer.name], entries[peer.name + FIRST_RUN] = once, first[0]
-        if peer.name.startswith("qsim"):  # it converts a circuit in its first run
-            once = 0.0
-        unread = peer.name.startswith("aer")  # what is prepared is the QuantumCircuit
-        entries[peer.name + CONVERTED] = once + (0.0 if unread else peer.prepared_s)
+    for peer in peers.prepared(circuit.num_qubits, [circuit.gates]):
+        first = peer.times(1, CAP_S)
+        number = rounds if first and first[0] < 1.0 else 1
+        again = peer.times(number, CAP_S * number)
+        if first and again:
+            means[peer.name] = peer.correlations()
+            entries[peer.name] = first[0], statistics.median(again)
     assert_same_circuit(means)
     return entries
 
 
-def _ratios(circuit: NativeCircuit, times: dict[str, float]) -> dict[str, float]:
+def _ratios(circuit: NativeCircuit, times: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Return the ratios of our times to the best variant of each precision; print the times."""
     ratios: dict[str, float] = {}
     cells = []
     for precision, _ in PRECISIONS:
-        match = {k: v for k, v in times.items() if precision in k}
-        table = {k: v for k, v in match.items() if k.endswith(("first", "again"))}
-        firsts = [v for k, v in match.items() if k.endswith(FIRST_RUN)]
-        converted = [v for k, v in match.items() if k.endswith(CONVERTED)]
-        peers = {k: v for k, v in match.items() if k not in table and not k.endswith(REPEATED)}
-        cells += [f"{name} {1e3 * seconds:.2f}" for name, seconds in table.items()]
-        if not peers:
-            continue
-        best = min(peers, key=peers.__getitem__)
-        cells.append(f"{best} {1e3 * peers[best]:.2f}")
-        ratios |= {name: seconds / peers[best] for name, seconds in table.items()}
-        path = f"path {precision} first"
-        if path in table:
-            ratios[path + LATER] = ratios[path]
-            ratios[path] = table[path] / min(firsts)
-            ratios[path + CONVERTED] = table[path] / min(converted)
-    what = f"{circuit.num_qubits} qubits {circuit.kind} {circuit.basis} {circuit.level}"
-    print(f"{what}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
+        path = f"path {precision}"
+        peers = {name: each for name, each in times.items() if precision in name and name != path}
+        for column, turn in enumerate(("first", "again")):
+            if peers and path in times:
+                theirs, best = min((each[column], name) for name, each in peers.items())
+                ours = times[path][column]
+                ratios[f"{path} {turn}"] = ours / theirs
+                cells.append(f"{path} {turn} {1e3 * ours:.2f}, {best} {1e3 * theirs:.2f}")
+    print(f"{circuit.title}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
     return ratios
 
 
-def _report_ratios(report: Report, width: int, ratios: Times, judged: str) -> None:
-    """Report the medians; `judged`: the part of simenv that has the goals."""
-    goal = GOALS[0 if width <= NARROW else 1 if width <= WIDE else 2]
-    for name, each in ratios.items():
-        what = name.removesuffix(CONVERTED).removesuffix(LATER)
-        peer = "the best peer" + _REMARKS.get(name.removeprefix(what), "")
-        where = f"{width} qubits {what}, of {peer} (worst {max(each):.2f})"
-        if name.startswith(judged) and what == name:
-            report.at_most(goal, statistics.median(each), where)
+def native_circuit(num_qubits: int, seed: int) -> NativeCircuit:
+    """Return a transpiled circuit; the seed determines kind, basis, level and number of gates."""
+    random = np.random.default_rng(seed)
+    basis = list(BASES)[int(random.integers(len(BASES)))]
+    kind = KINDS[int(random.integers(len(KINDS)))]
+    level = int(random.choice(LEVELS))
+    wanted = int(random.integers(*GATES))
+    names, is_line = BASES[basis]
+    gates: list[Gate] = []
+    while len(gates) < wanted:
+        if kind in CIRCUITS:
+            source = wide_circuit(kind, num_qubits, int(random.integers(2**31)))
         else:
-            print(f"       {where}: {statistics.median(each):.3g}")
-    for precision, _ in PRECISIONS:
-        if not any(precision in name for name in ratios):
-            report.not_measured(goal, f"{width} qubits {precision}", "no peer ran")
+            source = _random_gates(num_qubits, random)
+        result = transpile(
+            built(num_qubits, source),
+            basis_gates=names,
+            coupling_map=CouplingMap.from_line(num_qubits) if is_line else None,
+            optimization_level=level,
+            seed_transpiler=seed,
+        )
+        places = {bit: place for place, bit in enumerate(result.qubits)}
+        for each in result.data:
+            name, turns = each.operation.name, each.operation.params
+            if name != "barrier":
+                on = tuple(places[bit] for bit in each.qubits)
+                gates.append((name, on, tuple(map(float, turns))))
+    title = f"{num_qubits} qubits {kind} {basis} {level}"
+    return NativeCircuit(title, num_qubits, gates[: GATES[1]])
+
+
+def _random_gates(num_qubits: int, random: Random) -> list[Gate]:
+    """Return layers of random gates on one qubit and on random pairs."""
+    results: list[Gate] = []
+    for _ in range(6):
+        for table, size in ((_LAYER_GATES, 1), (_PAIR_GATES, 2)):
+            order = random.permutation(num_qubits).tolist()
+            for first in range(0, num_qubits - size + 1, size):
+                name = list(table)[int(random.integers(len(table)))]
+                angles = random.uniform(-np.pi, np.pi, table[name]).tolist()
+                results.append((name, tuple(order[first : first + size]), tuple(angles)))
+    return results

@@ -8,11 +8,7 @@ to 10 qubits), its state vector (measured with few shots and extrapolated by its
 state vector with shot branching, which is off by default. Times are seconds of one thread. A second
 table has ten times the errors of "dep", so that shots share little: seconds a shot, from 12 qubits.
 
-    python -m bench run noise_speed [--qubits 5 8 12 16 20] [--circuits ansatz tfim qft]
-        [--shots 1000 100000] [--most-s 60] [--many-errors]
-
 `--most-s`: cases expected to take longer are left out; goals that need them are not measured.
-`--many-errors`: the second table alone.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -32,10 +28,6 @@ import numpy as np
 from bench.circuits import engine_circuit, measured, wide_circuit
 from bench.harness import Option, Report, installed, repeated_s, timed_s
 from bench.harness.kernels import load_kernels
-
-if TYPE_CHECKING:
-    from simulators.circuit.ir import Circuit
-    from simulators.circuit.noise import NoiseProgram
 
 ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0
@@ -47,55 +39,11 @@ MANY_ERRORS, MANY_ERRORS_SHOTS = 10.0, 1_000
 CALLS = 5  # repetitions of each stage in `_stages`; the fastest counts
 CLOCK = time.process_time
 OPTIONS = (
-    Option("--qubits", type=int, nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
+    Option("--qubits", nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
     Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"], quick=["ansatz"]),
-    Option("--shots", type=int, nargs="+", default=[1_000, 100_000], quick=[1_000]),
-    Option("--most-s", type=float, default=60.0, quick=10.0),
-    Option("--many-errors", action="store_true"),
+    Option("--shots", nargs="+", default=[1_000, 100_000], quick=[1_000]),
+    Option("--most-s", default=60.0, quick=10.0),
 )
-
-
-def run(options: Namespace) -> Report:
-    report = Report("noise_speed", "noise: our engines and Aer's methods, CPU seconds, one thread")
-    load_kernels()
-    aer = installed("qiskit_aer")
-    worst: dict[str, float] = {}  # least ratio of each goal
-    if not options.many_errors:
-        _stages(report)
-        print(
-            "\ncircuit  qubits noise   shots      ours  engine         density    vector branching"
-        )
-        cases = itertools.product(options.circuits, options.qubits, (False, True), options.shots)
-        for name, num_qubits, relax, shots in cases:
-            _line(_Case(name, num_qubits, relax, shots, options.most_s), worst, aer=aer)
-    if aer:
-        _many_errors(options, worst)
-    for key, label in GOALS.items():
-        if key in worst:
-            report.at_least(key, worst[key], label)
-        elif not options.many_errors:
-            report.not_measured(key, label, "no line of this run shows it; see --most-s")
-    return report
-
-
-def _many_errors(options: Namespace, worst: dict[str, float]) -> None:
-    """Print the seconds a shot with ten times the depolarizing errors; note the least ratio."""
-    print("\nten times the errors of dep: circuit  qubits  ours, s a shot  Aer's vector")
-    for name, num_qubits in itertools.product(options.circuits, options.qubits):
-        if num_qubits < BRANCHED_QUBITS:
-            continue
-        case = _Case(name, num_qubits, False, MANY_ERRORS_SHOTS, options.most_s, MANY_ERRORS)
-        value, peer = _ours(case)[0] / case.shots, _aer_slope(case)[0]
-        print(f"{name:10}{num_qubits:5}{value:10.4g}{peer:10.4g}", flush=True)
-        _note(worst, "many_errors_times", peer, value)
-
-
-def _note(worst: dict[str, float], key: str, peer_s: float | None, ours_s: float) -> None:
-    """Note the least of a goal's ratios; ours is NaN where it would take too long."""
-    if peer_s is not None and not math.isnan(ours_s):
-        worst[key] = min(worst.get(key, np.inf), peer_s / ours_s)
-
-
 GOALS = {
     "small_100k_times": "5-12 qubits, 100,000 shots: times as fast as Aer's best method, least",
     "small_1k_times": "5-12 qubits, 1,000 shots: times as fast as Aer's best method, least",
@@ -107,6 +55,39 @@ GOALS = {
     "vector_100k_relax_times": "the same, relax",
     "many_errors_times": "12-20 qubits, dep, ten times the errors: a shot, times as fast, least",
 }
+
+
+def run(options: Namespace) -> Report:
+    report = Report("noise_speed", "noise: our engines and Aer's methods, CPU seconds, one thread")
+    load_kernels()
+    aer = installed("qiskit_aer")
+    worst: dict[str, float] = {}  # least ratio of each goal
+    _stages(report)
+    print("\ncircuit  qubits noise   shots      ours  engine         density    vector branching")
+    cases = itertools.product(options.circuits, options.qubits, (False, True), options.shots)
+    for name, num_qubits, relax, shots in cases:
+        _line(_Case(name, num_qubits, relax, shots, options.most_s), worst, aer=aer)
+    if aer:
+        print("\nten times the errors of dep: circuit  qubits  ours, s a shot  Aer's vector")
+        for name, num_qubits in itertools.product(options.circuits, options.qubits):
+            if num_qubits >= BRANCHED_QUBITS:
+                shots = MANY_ERRORS_SHOTS
+                case = _Case(name, num_qubits, False, shots, options.most_s, MANY_ERRORS)
+                value, peer = _ours(case)[0] / shots, _aer_slope(case)[0]
+                print(f"{name:10}{num_qubits:5}{value:10.4g}{peer:10.4g}", flush=True)
+                _note(worst, "many_errors_times", peer, value)
+    for key, label in GOALS.items():
+        if key in worst:
+            report.at_least(key, worst[key], label)
+        else:
+            report.not_measured(key, label, "no line of this run shows it; see --most-s")
+    return report
+
+
+def _note(worst: dict[str, float], key: str, peer_s: float | None, ours_s: float) -> None:
+    """Note the least of a goal's ratios; ours is NaN where it would take too long."""
+    if peer_s is not None and not math.isnan(ours_s):
+        worst[key] = min(worst.get(key, np.inf), peer_s / ours_s)
 
 
 class _Case:
@@ -217,7 +198,7 @@ def _aer_noise(*, relax: bool, scale: float) -> Any:
     return result
 
 
-def noise_program(circuit: Circuit, *, relax: bool, scale: float = 1.0) -> NoiseProgram:
+def noise_program(circuit: Any, *, relax: bool, scale: float = 1.0) -> Any:
     """Return the noise of Aer's model as a noise program of our engines."""
     from noise_models.channel import Readout, depolarizing, relaxation, tensor
     from simulators.circuit.noise import NoiseProgram

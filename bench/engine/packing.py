@@ -1,30 +1,25 @@
 """Packing a QuantumCircuit into a task's bytes: the compiled walk and the Python walk.
 
 Every circuit is new. Each packer packs it once in a round, since the machine's speed drifts. The
-figures are CPU seconds of this thread in `load`, from the QuantumCircuit to the packed Program.
-Qiskit's QPY runs in the same rounds. The time until the compiled walk is ready is measured in fresh
-processes.
-
-    python -m bench run packing [--rounds 30]
+figures are CPU seconds of this thread in `load`, from the QuantumCircuit to the packed Program. The
+time until the compiled walk is ready is measured in fresh processes.
 """
 
 from __future__ import annotations
 
-import io
 import statistics
 import subprocess
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
-import numpy as np
-from qiskit import QuantumCircuit, qpy
+from qiskit import QuantumCircuit
 
+from bench.circuits import measured
 from bench.harness import Report, medians, rounds
 from bench.harness.comparison import rounds_of
+from bench.small_circuits import gates
 from simenv.client.circuits import load, native
 
 SIZES = ((4, 30, 400), (8, 100, 150), (20, 10_000, 2))  # qubits, gates, circuits
@@ -49,61 +44,33 @@ def run(options: Namespace) -> Report:
         return report
     walked.build_error = "this one is to walk"
 
-    def packed(choice: native.EncoderSelector) -> Callable[[QuantumCircuit], Any]:
-        def run(source: QuantumCircuit) -> Any:
+    def packer(
+        choice: native.EncoderSelector, sources: list[QuantumCircuit]
+    ) -> Callable[[], list[bytes]]:
+        def pack() -> list[bytes]:
             native.CHOICE = choice
-            return load(source).packed
+            return [load(source).packed for source in sources]
 
-        return run
+        return pack
 
-    contenders = {"compiled": packed(compiled), "walked": packed(walked), "qpy": _qpy}
     figures: dict[tuple[str, int], float] = {}
-    print(f"{'operations':>10s}{'':4s}" + "".join(f"{name:>16s}" for name in contenders))
-    for qubits, gates, count in SIZES:
-        circuits = [circuit(qubits, gates, seed) for seed in range(count)]
-        operations = gates + qubits
-        assert all(contenders["compiled"](c) == contenders["walked"](c) for c in circuits)
-        calls = {name: partial(_each, call, circuits) for name, call in contenders.items()}
+    for qubits, number, count in SIZES:
+        circuits = [measured(qubits, gates(qubits, number, seed)) for seed in range(count)]
+        calls = {"compiled": packer(compiled, circuits), "walked": packer(walked, circuits)}
+        assert calls["compiled"]() == calls["walked"]()
         times = rounds_of(calls, options.rounds, clock=time.thread_time)
-        cells = ""
         for name, seconds in medians(times).items():
             us = seconds / count * 1e6
-            figures[name, operations] = us / operations
-            cells += f"{us:8.0f} {us / operations:6.3f}".rjust(16)
-        print(f"{operations:10d}    {cells}")
-    print("(us a circuit, us an operation)\n")
-    small, _, large = (gates + qubits for qubits, gates, _ in SIZES)
+            figures[name, number] = us / (number + qubits)
+            print(f"{number + qubits} operations, {name}: {us:.0f} us, {figures[name, number]:.3f}")
+    print()
+    (_, small, _), _, (_, large, _) = SIZES
     report.at_most("compiled_34_us", figures["compiled", small], "compiled, 34 operations, us each")
     report.at_most("compiled_10020_us", figures["compiled", large], "compiled, 10,020 operations")
     walk = max(figures["walked", small], figures["walked", large])
     report.at_most("walked_us", walk, "walked, us each")
     report.at_most("ready_ms", _ready_s() * 1e3, "until the compiled walk is there, ms")
     return report
-
-
-def _each(call: Callable[[QuantumCircuit], Any], circuits: list[QuantumCircuit]) -> None:
-    for each in circuits:
-        call(each)
-
-
-def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:
-    """Return a measured circuit of rotations and entangling gates."""
-    rng = np.random.default_rng(seed)
-    built = QuantumCircuit(qubits, qubits)
-    for gate in range(gates):
-        qubit = gate % qubits
-        if gate // qubits % 3 == 2:
-            built.cx(qubit, (qubit + 1) % qubits)
-        elif gate // qubits % 3:
-            built.rz(rng.uniform(0, 6), qubit)
-        else:
-            built.ry(rng.uniform(0, 6), qubit)
-    built.measure(range(qubits), range(qubits))
-    return built
-
-
-def _qpy(source: QuantumCircuit) -> None:
-    qpy.dump(source, io.BytesIO())
 
 
 def _ready_s() -> float:

@@ -5,8 +5,6 @@ predictors cannot learn one of them. The peers run in the same rounds in their f
 circuits are built before the clock starts, they use one thread, and Aer gets one circuit or a
 hundred at a time. All times are those of one circuit: medians of interleaved rounds. Then sweeps
 inside the engine are measured: bindings per second on one core.
-
-    python -m bench run small [--rounds 7]
 """
 
 from __future__ import annotations
@@ -23,11 +21,12 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import n_local
 
+from bench.circuits import measured
 from bench.harness import Report, Times, installed, medians, repeated_s, rounds
 from bench.harness.kernels import load_kernels
 from bench.peers import aer as aer_peer, qulacs as qulacs_peer
 from bench.peers.simenv_engine import chunk
-from bench.small_circuits import built, gates
+from bench.small_circuits import gates
 from simenv.client.circuits import load
 from simenv.model import TaskOptions
 from simenv.wire.messages.client import AssignedTask
@@ -80,12 +79,12 @@ def _rounds(calls: Calls, rounds: int) -> dict[str, float]:
 def _calls(runner: Runner, num_qubits: int) -> Calls:
     """Return the calls of our engine and of the peers that are installed."""
     gate_lists = [gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
-    circuits = [built(num_qubits, each) for each in gate_lists]
+    circuits = [measured(num_qubits, each) for each in gate_lists]
     calls = {"ours": _task(runner, [load(circuit).packed for circuit in circuits])}
     if installed("qulacs"):
         import qulacs
 
-        converted = [qulacs_peer.single_angle_circuit(num_qubits, each) for each in gate_lists]
+        converted = [qulacs_peer.circuit(num_qubits, each) for each in gate_lists]
         jobs, seeds = itertools.cycle(converted), itertools.count(1)
         state = qulacs.QuantumState(num_qubits)
 

@@ -5,11 +5,8 @@ gates. Ours is a worker's task: packed Program in, packed counts out; Aer's circ
 the clock starts. Both use the same cutoff and one thread, and take turns; times are medians of the
 rounds. The long chain (50 steps at a cutoff of 1e-10, minutes for Aer) runs once. Contraction is
 measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker, and on amplitudes
-of a grid of 60 qubits. Last comes a contraction whose slices are shared by 4 ranks.
-
-    python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-chains] [--no-ranks]
-
-Ratios are of CPU seconds, which can be measured on a busy machine; whole paths are wall time.
+of a grid of 60 qubits. Last comes a contraction whose slices are shared by 4 ranks. Ratios are of
+CPU seconds, which can be measured on a busy machine; whole paths are wall time.
 """
 
 from __future__ import annotations
@@ -24,23 +21,21 @@ from functools import partial
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 import networkx
 import numpy as np
-from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import built, engine_circuit, measured, wide_circuit
+from bench.circuits import built, engine_circuit, grid, measured, qaoa, wide_circuit
 from bench.engine.contraction_ranks import contraction_over
 from bench.harness import Option, Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
+from bench.peers.aer import simulator
 from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
-from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum
 from simulators.simulate import simulate
 
@@ -54,14 +49,12 @@ STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
 RANKS = 4
 OPTIONS = (
     rounds(5, quick=2),
-    Option("--no-long", action="store_true"),
-    Option("--no-chains", action="store_true"),
-    Option("--no-ranks", action="store_true"),
-    Option("--seed", type=int, default=3),
+    Option("--no-long", action="store_true", quick=True, help="without the long chain"),
+    Option("--seed", default=3),
 )
 
 
-class Case(msgspec.Struct, frozen=True):
+class Case(NamedTuple):
     """One chain circuit and its cutoff."""
 
     name: str
@@ -74,21 +67,19 @@ class Case(msgspec.Struct, frozen=True):
 def run(options: Namespace) -> Report:
     title = "tensor networks: chains and contraction, CPU s of one thread"
     report = Report("tensornetwork", title)
-    if not options.no_chains and installed("qiskit_aer"):
-        for case in cases(options.seed):
-            if not (case.long and options.no_long):
-                _chain(report, case, 1 if case.long else options.rounds)
+    for case in cases(options.seed) if installed("qiskit_aer") else ():
+        if not (case.long and options.no_long):
+            _chain(report, case, 1 if case.long else options.rounds)
     _qaoa(report, options.rounds, options.seed)
     if installed("quimb"):
         _amplitudes(report, options.rounds, options.seed)
-    if not options.no_ranks:
-        one, shared = contraction_over(1), contraction_over(RANKS)
-        if abs(one.value - shared.value) > 1e-10:
-            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
-        print(f"contraction, {one.remark}: {one.cpu_s:.2f} s; {RANKS} ranks: {shared.cpu_s:.2f} s")
-        label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
-        report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
-        report.at_most("slices_idle_percent", shared.idle_percent, label)
+    one, shared = contraction_over(1), contraction_over(RANKS)
+    if abs(one.value - shared.value) > 1e-10:
+        raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
+    print(f"contraction, {one.remark}: {one.cpu_s:.2f} s; {RANKS} ranks: {shared.cpu_s:.2f} s")
+    label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
+    report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
+    report.at_most("slices_idle_percent", shared.idle_percent, label)
     return report
 
 
@@ -124,23 +115,13 @@ def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
     return results
 
 
-def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]:
-    """Return one layer of QAOA on a random graph of degree 3, and the graph's edges."""
-    graph = networkx.random_regular_graph(DEGREE, num_qubits, seed=seed)
-    edges = [(min(edge), max(edge)) for edge in graph.edges]
-    gates: list[Gate] = [("h", (k,), ()) for k in range(num_qubits)]
-    gates += [("rzz", edge, (GAMMA,)) for edge in edges]
-    gates += [("rx", (k,), (2 * BETA,)) for k in range(num_qubits)]
-    return gates, edges
-
-
 def _products(num_qubits: int, sets: Iterable[Collection[int]]) -> list[str]:
     """Return the Pauli string of Z on each set of qubits."""
     qubits = range(num_qubits - 1, -1, -1)
     return ["".join("Z" if qubit in each else "I" for qubit in qubits) for each in sets]
 
 
-def _values(circuit: Circuit, engine: str, labels: list[str], settings: Any = ()) -> Any:
+def _values(circuit: Any, engine: str, labels: list[str], settings: Any = ()) -> Any:
     """Return the expectation values of Pauli strings."""
     sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     return simulate(
@@ -151,19 +132,14 @@ def _values(circuit: Circuit, engine: str, labels: list[str], settings: Any = ()
 
 def _chain(report: Report, case: Case, rounds: int) -> None:
     """Measure shots and expectation values of one chain with our engine and with Aer."""
-    from qiskit_aer import AerSimulator
-
-    aer = AerSimulator(
-        method="matrix_product_state",
-        matrix_product_state_truncation_threshold=case.cutoff,
-        max_parallel_threads=1,
-    )
+    limits = {"matrix_product_state_truncation_threshold": case.cutoff}
+    aer = simulator(method="matrix_product_state", **limits)
     settings = (("bond", BOND), ("cutoff", case.cutoff))
     worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
 
-    def with_aer(source: QuantumCircuit, shots: int) -> Any:
+    def with_aer(source: Any, shots: int) -> Any:
         result = aer.run(source, shots=shots).result()
         if not result.success:
             raise SystemExit(f"Aer: {result.status}")
@@ -174,31 +150,24 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     report.at_most("shots_of_aer", actual / item, f"{case.name}: 1,000 shots, share of Aer")
     if case.long:
         return  # Aer's values would take two hours
-    bare = circuit.remove_final_measurements(inplace=False)
     places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
-    saving = bare.copy()
+    bare, saving = (built(case.num_qubits, case.gates) for _ in range(2))
     for k, place in enumerate(places):
         saving.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
     labels = _products(case.num_qubits, [(place, place + 1) for place in places])
     our_values = partial(_values, engine_circuit(bare), "mps", labels, settings)
-    entries: dict[str, Any] = {}
-    actual, item = _alternate(
-        rounds,
-        lambda: entries.update(ours=our_values()),
-        lambda: entries.update(aer=with_aer(saving, 1)),
-    )
-    values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
-    data = entries["aer"].data(0)
+    values = np.frombuffer(our_values().expectations).reshape(-1, 2)[:, 0]
+    data = with_aer(saving, 1).data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
-    print(f"{case.name}: {PAIRS} values: ours {actual:.4f}, Aer {item:.4f}")
     report.at_most("value_error", off, f"{case.name}: values, from Aer's")
 
 
 def _qaoa(report: Report, rounds: int, seed: int) -> None:
     """Measure shots and expectation values of all edges, through a service."""
-    gates, edges = qaoa(QUBITS, seed)
-    circuit = measured(QUBITS, gates)
-    bare = circuit.remove_final_measurements(inplace=False)
+    graph = networkx.random_regular_graph(DEGREE, QUBITS, seed=seed)
+    edges = [(min(edge), max(edge)) for edge in graph.edges]
+    gates = list(qaoa(QUBITS, edges, 1, GAMMA, 2 * BETA))
+    circuit, bare = measured(QUBITS, gates), built(QUBITS, gates)
     labels = _products(QUBITS, edges)
     sums = [SparsePauliOp(label) for label in labels]
     name = f"QAOA, {QUBITS} qubits"
@@ -242,24 +211,9 @@ def _quimb(num_qubits: int, gates: list[Gate]) -> Any:
     return peer
 
 
-def grid(depth: int, seed: int) -> list[Gate]:
-    """Return layers of random gates on each qubit, then CZ on every second pair of neighbours along
-    rows or columns in turn; random gates last."""
-    random, (rows, columns) = np.random.default_rng(seed), GRID
-    places = np.arange(rows * columns).reshape(rows, columns)
-    results: list[Gate] = []
-    for layer in range(depth + 1):
-        for qubit in range(places.size):
-            results.append(("u", (qubit,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
-        lines = (places, places.T)[layer % 2][:, layer // 2 % 2 :]
-        pairs = zip(lines[:, :-1:2].flat, lines[:, 1::2].flat, strict=True)
-        results += [("cz", (int(a), int(b)), ()) for a, b in pairs if layer < depth]
-    return results
-
-
 def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     """Measure amplitudes of random bit strings with our engine and with quimb."""
-    num_qubits, gates = GRID[0] * GRID[1], grid(DEPTH, seed)
+    num_qubits, gates = GRID[0] * GRID[1], list(grid(*GRID, DEPTH, np.random.default_rng(seed)))
     name = f"grid of {num_qubits} qubits, depth {DEPTH}"
     peer, plain = _quimb(num_qubits, gates), engine_circuit(built(num_qubits, gates))
     bits = np.random.default_rng(seed).integers(0, 2, (STRINGS, num_qubits)).astype(np.uint8)
@@ -277,14 +231,14 @@ def _amplitudes(report: Report, rounds: int, seed: int) -> None:
     off = np.abs(ours(STRINGS)[:PEER_STRINGS] - expected).max() / np.abs(expected).max()
     if off > 1e-10:
         raise SystemExit(f"{name}: amplitudes differ from quimb's by {off} of the largest")
-    one_s, peer_s = _alternate(rounds, lambda: ours(1), theirs)
-    many_s, more_s = _alternate(rounds, lambda: ours(STRINGS), theirs)
-    one, many = one_s * PEER_STRINGS / peer_s, many_s * PEER_STRINGS / (STRINGS * more_s)
-    print(
-        f"{name}: one {one_s:.4f}, {STRINGS} {many_s:.4f}, quimb's one {peer_s / PEER_STRINGS:.4f}"
-    )
-    report.at_most("amplitude_of_quimb", one, f"{name}: one amplitude, share of quimb")
-    report.at_most("amplitudes_of_quimb", many, f"{name}: {STRINGS} amplitudes, share of quimb")
+    for key, count, what in (
+        ("amplitude_of_quimb", 1, "one amplitude"),
+        ("amplitudes_of_quimb", STRINGS, f"{STRINGS} amplitudes"),
+    ):
+        our_s, their_s = _alternate(rounds, partial(ours, count), theirs)
+        print(f"{name}: {what} {our_s:.4f}, quimb's one {their_s / PEER_STRINGS:.4f}")
+        share = our_s * PEER_STRINGS / (count * their_s)
+        report.at_most(key, share, f"{name}: {what}, share of quimb")
 
 
 def _alternate(

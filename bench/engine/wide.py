@@ -10,8 +10,6 @@ is ended. Memory is read and written in the same rounds: no sweep of the state c
 
 On a busy machine compare CPU seconds of one thread each (--cpu), since the wall time of several
 threads depends on other processes.
-
-    python -m bench run wide [--cpu] [--threads 2] [--qubits 16,24] [--circuits qft]
 """
 
 from __future__ import annotations
@@ -34,6 +32,7 @@ from bench.peers.simenv_engine import WorkerTask
 SMALL = 10  # qubits: up to this width many calls of many circuits are timed
 SMALL_CIRCUITS, SMALL_CALLS = 8, 64
 ONCE = 26  # qubits from which only one round is run
+CAP_S, BUDGET_S = 300.0, 60.0  # of one run; of a library and circuit
 AUTO = "ours stabilizer"  # the engine that `auto` chooses for wide Clifford circuits
 CLIFFORD = ("ghz",)
 SWEPT = ("qft", "ansatz")  # circuits whose sweeps are compared with the memory's speed
@@ -51,8 +50,6 @@ OPTIONS = (
     THREADS,
     CPU,
     SEED,
-    Option("--cap", type=float, default=300.0, help="seconds of one run"),
-    Option("--budget", type=float, default=60.0, help="seconds a library and circuit"),
 )
 
 
@@ -86,38 +83,34 @@ def _case(
     calls = SMALL_CALLS if small else 1
     times: Times = defaultdict(list)
     speeds: list[float] = []
-    chosen = list(peers)
+    chosen = [each for each in peers if each.name != AUTO or (name in CLIFFORD and not small)]
     for turn in range(1 if width >= ONCE else options.rounds):
         seeds = [options.seed + 1_000 * turn + k for k in range(SMALL_CIRCUITS if small else 1)]
         circuits = [wide_circuit(name, width, seed) for seed in seeds]
         means: dict[str, Any] = {}
         for peer in chosen:
             ours = peer.name.startswith("ours")
-            if not ours and sum(times.get(peer.name, ())) > options.budget:
-                continue
-            if peer.name == AUTO and (small or name not in CLIFFORD):
+            if not ours and sum(times.get(peer.name, ())) > BUDGET_S:
                 continue
             if not peer.prepare(width, circuits):
                 continue
             if not turn:
-                peer.times(1, options.cap)  # load and allocate
-            result = peer.times(calls, options.cap, cpu=options.cpu)
+                peer.times(1, CAP_S)  # load and allocate
+            result = peer.times(calls, CAP_S, cpu=options.cpu)
             if not result:
                 continue
             times[peer.name].append(statistics.median(result))
             if ours:
-                planned = peer.times(calls, options.cap, "run_planned", cpu=options.cpu)
+                planned = peer.times(calls, CAP_S, "run_planned", cpu=options.cpu)
                 times[f"{peer.name} planned"].append(statistics.median(planned))
             if not turn:
                 means[peer.name] = peer.correlations()
         if not turn:
             assert_same_circuit(means)
-            ordered = sorted(
-                (peer for peer in peers if peer.name in times), key=lambda each: times[each.name]
-            )
             fastest: dict[str, IsolatedPeer] = {}  # variant of each library and precision
-            for peer in ordered:
-                fastest.setdefault(_kind(peer.name), peer)
+            tried = [peer for peer in peers if peer.name in times]
+            for each in sorted(tried, key=lambda peer: times[peer.name]):
+                fastest.setdefault(_kind(each.name), each)
             chosen = [peer for peer in chosen if peer in fastest.values()]
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds

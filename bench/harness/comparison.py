@@ -45,6 +45,10 @@ class Peers:
     def __iter__(self) -> Iterator[IsolatedPeer]:
         return (peer for peer in self._peers if not peer.problem)
 
+    def prepared(self, num_qubits: int, circuits: list[Any]) -> Iterator[IsolatedPeer]:
+        """Yield each peer once it has converted the circuits; those that fail are left out."""
+        return (peer for peer in self if peer.prepare(num_qubits, circuits))
+
     def __enter__(self) -> Peers:
         return self
 

@@ -29,11 +29,11 @@ def simenv(
     *,
     code: int = 0,
     cwd: Path | None = None,
+    program: Iterable[str | Path] = (SIMENV,),
 ) -> str:
     """Run a command as typed; return its output. Raises SystemExit for another exit status."""
-    command = [SIMENV, *args]
     done = subprocess.run(
-        command, env=environ, cwd=cwd, capture_output=True, text=True, check=False
+        [*program, *args], env=environ, cwd=cwd, capture_output=True, text=True, check=False
     )
     if done.returncode != code:
         raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,7 +33,6 @@ class IsolatedPeer:
         self.name = name
         self._quiet = quiet
         self.problem = ""  # why the peer has left the benchmark
-        self.prepared_s = 0.0  # wall-clock seconds of the last `prepare`
         for variable in _VARIABLES:
             os.environ[variable] = str(threads)
         context = multiprocessing.get_context("spawn")
@@ -55,9 +53,7 @@ class IsolatedPeer:
 
     def prepare(self, num_qubits: int, circuits: list[Any]) -> bool:
         """Convert circuits, which `times` runs in turns."""
-        seconds = self.call("prepare", num_qubits, circuits)
-        self.prepared_s = seconds or 0.0
-        return seconds is not None
+        return self.call("prepare", num_qubits, circuits) is not None
 
     def times(
         self, calls: int, limit_s: float, method: str = "run", *, cpu: bool = False
@@ -108,12 +104,11 @@ class _Server:
         self._result: Any = None
         self._num_qubits = 0
 
-    def prepare(self, num_qubits: int, circuits: list[Any]) -> float:
+    def prepare(self, num_qubits: int, circuits: list[Any]) -> bool:
         self._jobs.clear()
-        begin = time.perf_counter()
         self._jobs = [self._peer.prepare(num_qubits, circuit) for circuit in circuits]
         self._num_qubits, self._next_job = num_qubits, 0
-        return time.perf_counter() - begin
+        return True
 
     def times(self, method: str, calls: int, cpu: bool) -> list[float]:
         run, seconds = getattr(self._peer, method), []
@@ -136,20 +131,16 @@ class _Server:
         both = np.hstack((spins, spins[:, 1:] * spins[:, :-1]))
         return (weights @ both / weights.sum()).tolist()
 
-    def other(self, method: str, args: tuple[Any, ...]) -> Any:
-        return getattr(self._peer, method)(*args)
-
 
 def _serve(pipe: Connection, create: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Serve until the pipe closes; every message is (result, problem)."""
     try:
-        server = _Server(create(*args))
+        server = _Server(peer := create(*args))
         pipe.send((True, ""))
         while True:
             method, call_args = pipe.recv()
-            own = getattr(server, method, None)
-            result = server.other(method, call_args) if own is None else own(*call_args)
-            pipe.send((result, ""))
+            call = getattr(server, method, None) or getattr(peer, method)
+            pipe.send((call(*call_args), ""))
     except EOFError:
         return
     except ModuleNotFoundError as error:

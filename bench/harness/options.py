@@ -11,7 +11,8 @@ from typing import Any
 class Option:
     """One option of a benchmark, with the arguments of `ArgumentParser.add_argument`.
 
-    `quick`: the default with `--quick`; None: the usual default.
+    `quick`: the default with `--quick`; None: the usual default. A number as default, or one in its
+    list of defaults, gives the type.
     """
 
     def __init__(self, *flags: str, quick: Any = None, **arguments: Any) -> None:
@@ -19,16 +20,20 @@ class Option:
 
     def add_to(self, parser: ArgumentParser, *, quick: bool) -> None:
         arguments = dict(self._arguments)
+        default = arguments.get("default")
+        first = default[0] if isinstance(default, list) and default else default
+        if isinstance(first, int | float):
+            arguments["type"] = type(first)
         if quick and self._quick is not None:
             arguments["default"] = self._quick
         parser.add_argument(*self._flags, **arguments)
 
 
 CPU = Option("--cpu", action="store_true", help="CPU seconds instead of wall time")
-SEED = Option("--seed", type=int, default=time.time_ns() & 4294967295)
-THREADS = Option("--threads", type=int, default=os.cpu_count() or 1)
+SEED = Option("--seed", default=time.time_ns() & 4294967295)
+THREADS = Option("--threads", default=os.cpu_count() or 1)
 
 
 def rounds(number: int, quick: int) -> Option:
     """Return the option of the number of rounds."""
-    return Option("--rounds", type=int, default=number, quick=quick)
+    return Option("--rounds", default=number, quick=quick)

@@ -34,7 +34,6 @@ from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 
 QUBITS = 5
 _SCATTER = 0.02  # relative standard deviation of the decay of a sequence
-_EMPTY = np.zeros(0)
 _GATES = (("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0))
 
 
@@ -91,7 +90,7 @@ class PointPlanner(Planner):
         return PlannedCircuit(_NO_PROGRAM, shots, tuple(point for point, _ in pieces))
 
 
-_NOTHING = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), _EMPTY)
+_NOTHING = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0))
 _NO_PROGRAM = Program(2, 0, 0, (), (), b"", b"", b"", b"", b"")
 
 

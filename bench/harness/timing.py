@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -46,15 +46,6 @@ def repeated_s(
 def medians(times: Mapping[Any, list[float]]) -> dict[Any, float]:
     """Return the median of each entry."""
     return {name: statistics.median(each) for name, each in times.items()}
-
-
-def in_threads(work: Callable[[Any], object], parts: Sequence[Any]) -> None:
-    """Call a function for each part in a thread of its own, and wait for all."""
-    threads = [threading.Thread(target=work, args=(part,), daemon=True) for part in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 @contextmanager

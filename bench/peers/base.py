@@ -1,22 +1,23 @@
-"""The protocol of peers that run circuits, and their number of shots.
+"""What peers that run circuits have in common: gates, matrices, counts and the number of shots.
 
-A peer is made with a number of threads. `prepare` converts gates to the library's own form before
-the clock starts; `run` simulates, draws the shots and returns counts in the library's own form.
-Modules of peers import their library where it is first used, since most peers run in a process of
-their own.
+A peer is made with a number of threads. `prepare` converts a number of qubits and gates to the
+library's own form before the clock starts; `run` simulates it, draws the shots and returns counts
+in the library's own form; `counts` makes a dict by outcome of them. Modules of peers import their
+library where it is first used, since most peers run in a process of their own.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SHOTS = 1_024
-Gate = tuple[str, tuple[int, ...], tuple[float, ...]]  # name, qubits, angles in radians
+# Name, qubits, angles in radians; of "unitary": its matrix instead of angles.
+Gate = tuple[str, tuple[int, ...], tuple[Any, ...]]
 Counts = Mapping[int, int]  # number of shots by outcome; bit 0 is qubit 0
 # Gates that all libraries have: their names in qulacs, cirq and PennyLane.
 NAMES = {
@@ -46,16 +47,3 @@ def counted(bits: Any) -> tuple[Any, Any]:
 def by_outcome(result: tuple[Any, Any]) -> Counts:
     """Return counts by outcome, from the arrays of `counted`."""
     return dict(zip(*(part.tolist() for part in result), strict=True))
-
-
-class Peer(Protocol):
-    """A library, or simenv's engine, that runs circuits."""
-
-    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
-        """Return the argument of `run`."""
-
-    def run(self, job: Any) -> Any:
-        """Return counts in the library's own form."""
-
-    def counts(self, result: Any) -> Counts:
-        """Convert counts from the library's form; this is not timed."""

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bench.peers.base import NAMES, PENNYLANE, SHOTS, Counts, Gate, by_outcome, counted
-from bench.small_circuits import Gate as SingleAngleGate
-
-
-@functools.cache
-def counting_qnode(num_qubits: int, shots: int) -> Callable[[list[SingleAngleGate]], object]:
-    """Return a QNode that counts; each call traces its circuit anew, as for PennyLane's users."""
-    import pennylane as qml
-
-    device = qml.device("lightning.qubit", wires=num_qubits)
-
-    @functools.partial(qml.set_shots, shots=shots)
-    @qml.qnode(device)
-    def run(gates: list[SingleAngleGate]) -> object:
-        for name, qubits, angle in gates:
-            if name == "cx":
-                qml.CNOT(qubits)
-            elif name == "ry":
-                qml.RY(angle, qubits[0])
-            else:
-                qml.RZ(angle, qubits[0])
-        return qml.counts()
-
-    return run
 
 
 class Lightning:

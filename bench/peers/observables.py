@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.circuits import built
 from bench.peers.aer import simulator
+from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
-from simenv.model import TaskOptions
+from simenv.model import Observable, TaskOptions
 from simenv.wire.messages.client import AssignedTask
 
 STRINGS, LAYERS = 100, 5
@@ -36,17 +38,13 @@ def energy(num_qubits: int) -> tuple[list[str], list[float]]:
     return labels, [-1.0] * (num_qubits - 1) + [-0.7] * num_qubits
 
 
-def _ansatz(num_qubits: int, table: Any) -> Any:
-    """Return a QuantumCircuit of layers of ry with these angles and a ladder of cx."""
-    from qiskit import QuantumCircuit
-
-    circuit = QuantumCircuit(num_qubits)
+def ansatz(table: Any) -> list[Gate]:
+    """Return layers of ry with these angles and a ladder of cx."""
+    gates: list[Gate] = []
     for layer in table:
-        for qubit, angle in enumerate(layer):
-            circuit.ry(angle, qubit)
-        for qubit in range(num_qubits - 1):
-            circuit.cx(qubit, qubit + 1)
-    return circuit
+        gates += [("ry", (qubit,), (angle,)) for qubit, angle in enumerate(layer)]
+        gates += [("cx", (qubit, qubit + 1), ()) for qubit in range(len(layer) - 1)]
+    return gates
 
 
 class WorkerObservables(WorkerTask):
@@ -58,12 +56,11 @@ class WorkerObservables(WorkerTask):
         from qiskit.circuit import ParameterVector
 
         from simenv.client.circuits import load
-        from simenv.model import Observable
 
         task, seed = job
         free = ParameterVector("a", LAYERS * num_qubits)
         table = [free[layer * num_qubits : (layer + 1) * num_qubits] for layer in range(LAYERS)]
-        loaded = load(_ansatz(num_qubits, table))
+        loaded = load(built(num_qubits, ansatz(table)))
         values = loaded.bind(angles(num_qubits, seed).ravel()).tobytes()
         if task == "values":
             unit = np.ones(1).tobytes()
@@ -99,7 +96,7 @@ class AerObservables:
     def prepare(self, num_qubits: int, job: tuple[str, int]) -> Any:
         from qiskit.quantum_info import Pauli
 
-        circuit = _ansatz(num_qubits, angles(num_qubits, job[1]))
+        circuit = built(num_qubits, ansatz(angles(num_qubits, job[1])))
         for k, label in enumerate(strings(num_qubits, job[1])):
             circuit.save_expectation_value(Pauli(label), list(range(num_qubits)), label=f"{k}")
         return circuit
@@ -122,13 +119,11 @@ class LightningObservables:
         import pennylane as qml
 
         task, seed = job
-        gates = []
-        for layer in angles(num_qubits, seed):
-            gates += [qml.RY(angle, wires=num_qubits - 1 - k) for k, angle in enumerate(layer)]
-            gates += [
-                qml.CNOT(wires=[num_qubits - 1 - k, num_qubits - 2 - k])
-                for k in range(num_qubits - 1)
-            ]
+        kinds = {"ry": qml.RY, "cx": qml.CNOT}
+        gates = [
+            kinds[name](*turns, wires=[num_qubits - 1 - qubit for qubit in qubits])
+            for name, qubits, turns in ansatz(angles(num_qubits, seed))
+        ]
         device = qml.device("lightning.qubit", wires=num_qubits)
         word = qml.pauli.string_to_pauli_word
         if task == "values":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from bench.peers.base import NAMES, QULACS, SHOTS, Counts, Gate, matrix
@@ -12,7 +12,7 @@ from bench.peers.base import NAMES, QULACS, SHOTS, Counts, Gate, matrix
 _AXES = {"rxx": (1, 1), "rzz": (3, 3)}
 
 
-def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[float]]]) -> Any:
+def circuit(num_qubits: int, gates: Iterable[Gate]) -> Any:
     """Convert gates to a qulacs circuit."""
     from qulacs import QuantumCircuit, gate
 
@@ -29,8 +29,9 @@ def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[
             theta, phi = angles
             turned = gate.U3(qubits[0], theta, phi - math.pi / 2, math.pi / 2 - phi)
             converted.add_gate(turned)
-        elif name == "ecr":
-            converted.add_gate(gate.DenseMatrix(list(qubits), matrix("ecr")))
+        elif name in ("ecr", "unitary"):
+            whole = angles[0] if angles else matrix(name)
+            converted.add_gate(gate.DenseMatrix(list(qubits), whole))
         elif name == "cp":
             phase = gate.to_matrix_gate(gate.U1(qubits[1], angles[0]))
             phase.add_control_qubit(qubits[0], 1)
@@ -38,23 +39,6 @@ def circuit(num_qubits: int, gates: Iterable[tuple[str, Sequence[int], Sequence[
         else:
             rotation = gate.PauliRotation(list(qubits), list(_AXES[name]), -angles[0])
             converted.add_gate(rotation)
-    return converted
-
-
-def single_angle_circuit(
-    num_qubits: int, gates: Iterable[tuple[str, tuple[int, ...], float]]
-) -> Any:
-    """Convert gates of `bench.small_circuits`, which have one angle each."""
-    from qulacs import QuantumCircuit
-
-    converted = QuantumCircuit(num_qubits)
-    for name, qubits, angle in gates:
-        if name == "cx":
-            converted.add_CNOT_gate(*qubits)
-        elif name == "ry":
-            converted.add_RY_gate(qubits[0], -angle)
-        else:
-            converted.add_RZ_gate(qubits[0], -angle)
     return converted
 
 
@@ -94,23 +78,12 @@ class Qulacs:
         return result
 
 
-class QulacsUnitaries:
-    """Circuits of two-qubit matrices, built while the clock runs."""
+class QulacsFromGates(Qulacs):
+    """The circuit is built while the clock runs, without an optimiser."""
 
-    def __init__(self, _threads: int) -> None:
-        import qulacs
+    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
+        return num_qubits, gates
 
-        self._qulacs = qulacs
-
-    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
-        return num_qubits, pairs
-
-    def run(self, job: Any) -> Counts:
-        num_qubits, pairs = job
-        converted = self._qulacs.QuantumCircuit(num_qubits)
-        for qubits, unitary in pairs:
-            converted.add_gate(self._qulacs.gate.DenseMatrix(list(qubits), unitary))
-        return sample(num_qubits, converted, SHOTS)
-
-    def counts(self, result: Counts) -> Counts:
-        return result
+    def run(self, job: Any) -> Any:
+        num_qubits, gates = job
+        return sample(num_qubits, circuit(num_qubits, gates), SHOTS)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.circuits import measured, unitary_circuit
+from bench.circuits import measured
 from bench.harness.kernels import load_kernels
 from bench.peers.base import SHOTS, Counts, Gate
 from simenv.model import ResultData, TaskOptions, TaskState, decode_program
@@ -95,39 +95,24 @@ class WorkerTask:
         return len(sweeps), 2 * moved * (16 if self._terms.precision == "double" else 8)
 
 
-class UnitaryTask(WorkerTask):
-    """A worker's task of two-qubit matrices; the QuantumCircuit is packed while the clock runs."""
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, precision="single", all_kernels=True)
-
-    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
-        return unitary_circuit(num_qubits, pairs)
-
-    def run(self, job: Any) -> Any:
-        from simenv.client.circuits import load
-
-        return super().run(load(job).packed)
-
-
 class Environment:
     """A running environment of one worker: the whole path, from a QuantumCircuit to counts.
 
-    The QuantumCircuit is built before the clock starts. A bell state is run after it: the
+    The QuantumCircuit is built before the clock starts. `awake`: a bell state is run after it: the
     conversion of a circuit wakes the process of a library, but not the service and the worker.
     """
 
-    def __init__(self, threads: int, precision: str = "double") -> None:
+    def __init__(self, _threads: int, precision: str = "double", awake: bool = True) -> None:
         import simenv
 
-        del threads  # an environment uses all slots
         self._env = simenv.local(workers=1)
         self._bell = measured(2, [("h", (0,), ()), ("cx", (0, 1), ())])
-        self._precision = precision
+        self._precision, self._awake = precision, awake
 
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
         result = measured(num_qubits, gates)
-        self.run(self._bell)
+        if self._awake:
+            self.run(self._bell)
         return result
 
     def run(self, circuit: Any) -> Any:
@@ -135,13 +120,3 @@ class Environment:
 
     def counts(self, result: Any) -> Counts:
         return {int(key, 2): value for key, value in result.items()}
-
-
-class UnitaryEnvironment(Environment):
-    """A running environment for circuits of matrices on pairs of qubits, in single precision."""
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, "single")
-
-    def prepare(self, num_qubits: int, pairs: list[Any]) -> Any:
-        return unitary_circuit(num_qubits, pairs)

@@ -5,14 +5,11 @@ standard, interleaved and simultaneous randomized benchmarking. A second device 
 claims in three places: one pair is 25 % worse, one T1 is 15 % shorter, one readout is 3 percentage
 points off. Its certificate must name exactly these three. The coverage of confidence intervals is
 counted over artificial devices whose counts are drawn from decay models.
-
-    python -m bench run certify [--device superconducting-lattice] [--artificial 200]
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 import msgspec
 
@@ -22,27 +19,33 @@ from bench.harness.environments import home
 from bench.harness.sampled_device import coverage
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.certify import Certificate, certify
+from simenv.calibration.certify import certify
 
-CONFIDENCE = 0.95
-JOINT = 0.99
-OPTIONS = (
-    Option("--device", default="superconducting-lattice", help="of qiskit-ibm-runtime, or bundled"),
-    Option("--artificial", type=int, default=200, quick=20, help="devices of the coverage"),
-)
+DEVICE = "superconducting-lattice"
+CONFIDENCE, JOINT = 0.95, 0.99
+OPTIONS = (Option("--artificial", default=200, quick=20, help="devices of the coverage"),)
 
 
 def run(options: Namespace) -> Report:
-    report = Report("certify", f"{options.device}: all qubits and pairs, 2 workers")
+    report = Report("certify", f"{DEVICE}: all qubits and pairs, 2 workers")
+    claims = library.load(DEVICE)
+    # The first coupled pair of qubit 1 and a qubit of larger index.
+    pair = next((a, b) for a, b in sorted(claims.coupling) if a == 1 and b > a)
     with home(cold=True) as folder:
-        full, controls = _certificates(options.device, folder / "devices")
+        (folder / "devices").mkdir()
+        (folder / "devices" / "changed.json").write_bytes(snapshot.dump(_changed(claims, pair)))
+        with simenv.local(workers=2) as client:
+            certify(client, DEVICE, claims, qubits=(0, 1), seed=7)  # load kernels
+            full = certify(client, DEVICE, claims, seed=1)
+            few = sorted({*pair, 0, 1, 2})
+            controls = certify(client, "changed", claims, qubits=few, seed=2)
     print(f"{full.circuits} circuits, {full.shots:,} shots, {len(full.comparisons)} quantities")
     report.at_most("seconds", full.seconds, "whole device, s")
     wrong = len(full.culprits) + len(full.unresolved)
     report.at_most("outside", wrong, "quantities outside or not resolved")
     named = {(each.quantity, each.qubits) for each in controls.culprits}
     print(f"controls: {', '.join(f'{q} {p}' for q, p in sorted(named))}")
-    expected = _expected(options.device)
+    expected = {("t1_us", (0,)), ("p10", (2,)), ("error_2q", pair)}
     right = len(named & expected) - len(named - expected)
     report.at_least("named", right, "controls named, less wrong names")
     share, joint, count = coverage(options.artificial, CONFIDENCE)
@@ -56,28 +59,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _certificates(name: str, folder: Path) -> tuple[Certificate, Certificate]:
-    """Return the certificates of the device as claimed and of the changed device."""
-    claims = library.load(name)
-    folder.mkdir()
-    (folder / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
-    with simenv.local(workers=2) as client:
-        certify(client, name, claims, qubits=(0, 1), seed=7)  # load kernels
-        full = certify(client, name, claims, seed=1)
-        few = sorted({*_pair(claims), 0, 1, 2})
-        return full, certify(client, "changed", claims, qubits=few, seed=2)
-
-
-def _pair(claims: CalibrationSnapshot) -> tuple[int, int]:
-    """Return the first coupled pair of qubit 1 and a qubit of larger index."""
-    return next((a, b) for a, b in sorted(claims.coupling) if a == 1 and b > a)
-
-
-def _expected(name: str) -> set[tuple[str, tuple[int, ...]]]:
-    return {("t1_us", (0,)), ("p10", (2,)), ("error_2q", _pair(library.load(name)))}
-
-
-def _changed(claims: CalibrationSnapshot) -> CalibrationSnapshot:
+def _changed(claims: CalibrationSnapshot, pair: tuple[int, int]) -> CalibrationSnapshot:
     """Return the device with three faults."""
     qubits = list(claims.qubits)
     qubits[0] = msgspec.structs.replace(qubits[0], t1_us=0.85 * (qubits[0].t1_us or 0.0))
@@ -86,7 +68,7 @@ def _changed(claims: CalibrationSnapshot) -> CalibrationSnapshot:
     two = {gate.name for gate in claims.native_gates if gate.num_qubits == 2}
     gates = tuple(
         msgspec.structs.replace(gate, error=1.25 * (gate.error or 0.0))
-        if gate.name in two and set(gate.qubits) == set(_pair(claims))
+        if gate.name in two and set(gate.qubits) == set(pair)
         else gate
         for gate in claims.gates
     )

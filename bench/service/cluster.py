@@ -4,15 +4,13 @@ The nodes are network namespaces of this machine (bench/testbed/cluster.py) with
 share its cores: throughput shows the cost of more workers and nodes on this machine, not the gain
 from real ones.
 
-    throughput   circuits per second by number of workers, on one node and over three
+    throughput   circuits per second of 6 workers on three nodes, and of 2 on one
     gang         26 qubits with 512 MiB a slot need 4 ranks: the time from the submit until they
                  run, on an environment of small workers; the latency of 200 small circuits, one
                  every 25 ms, compared with that on an environment of only the 2 slots that the
                  gang leaves free
     mixed        1,000 small circuits and 2 gangs: the share of slots granted while tasks wait
-    death        workers and tasks lost when a node dies, with one DVM and with one per node
-
-    python -m bench run cluster [throughput gang mixed death]
+    death        workers lost when a node dies, with one DVM for each node
 """
 
 from __future__ import annotations
@@ -23,11 +21,13 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-import numpy as np
 from qiskit import QuantumCircuit
 
-from bench.harness import Option, Report
+from bench.circuits import measured
+from bench.harness import Option, Report, timed_s
+from bench.small_circuits import layered
 from bench.testbed.cluster import Cluster, hosts
 from bench.testbed.cluster_environment import environment, wait_for
 from simenv.client.client import Client
@@ -36,72 +36,41 @@ from simenv.client.result import Result
 PARTS = ("throughput", "gang", "mixed", "death")
 NODES = "node1:2,node2:2,node3:2"
 SLOT = ("--memory-per-slot", "512MiB")
-SMALL = (12, 40)  # qubits, layers: the widest circuits that count as small; a few ms each
+SMALL = (12, 40 * 36)  # qubits, gates: the widest circuits that count as small; a few ms each
 GANG_QUBITS = 26
 SMALL_CALLS_DURING, EVERY_S = 200, 0.025
 MIXED, GANGS = 1_000, 2
 LOOK_S = 0.02
 TASK_S = 600.0
-OPTIONS = (Option("parts", nargs="*", choices=PARTS, default=PARTS),)
+OPTIONS = (Option("--only", choices=PARTS, action="append", help="a part; default: all"),)
 
 
 def run(options: Namespace) -> Report:
     report = Report("cluster", "scaling: nodes of 2 slots, as namespaces of this machine")
     run = {"throughput": _throughput, "gang": _gang, "mixed": _mixed, "death": _death}
-    for part in dict.fromkeys(options.parts):
+    for part in dict.fromkeys(options.only or PARTS):
         with hosts(3) as cluster:
             run[part](report, cluster)
     return report
 
 
-def _small(number: int, seed: int) -> list[QuantumCircuit]:
-    """Return layers of random rotations and a ring of cx, measured."""
-    num_qubits, layers = SMALL
-    circuits = []
-    for k in range(number):
-        rng = np.random.default_rng(seed * 10_000 + k)
-        circuit = QuantumCircuit(num_qubits, num_qubits)
-        for _ in range(layers):
-            for qubit, (a, b) in enumerate(rng.uniform(0, 2 * np.pi, (num_qubits, 2))):
-                circuit.ry(a, qubit)
-                circuit.rz(b, qubit)
-            for qubit in range(num_qubits):
-                circuit.cx(qubit, (qubit + 1) % num_qubits)
-        circuit.measure(range(num_qubits), range(num_qubits))
-        circuits.append(circuit)
-    return circuits
-
-
 def _wide(seed: int) -> QuantumCircuit:
     """Return a circuit of 26 qubits and few gates; its cost is memory."""
-    circuit = QuantumCircuit(GANG_QUBITS, GANG_QUBITS)
-    for qubit in range(GANG_QUBITS):
-        circuit.ry(0.1 + 0.01 * seed, qubit)
-    for qubit in range(0, GANG_QUBITS - 1, 3):
-        circuit.cx(qubit, qubit + 1)
-    circuit.measure(range(GANG_QUBITS), range(GANG_QUBITS))
-    return circuit
+    gates = [("ry", (qubit,), (0.1 + 0.01 * seed,)) for qubit in range(GANG_QUBITS)]
+    pairs = [("cx", (qubit, qubit + 1), ()) for qubit in range(0, GANG_QUBITS - 1, 3)]
+    return measured(GANG_QUBITS, [*gates, *pairs])
 
 
 def _throughput(report: Report, cluster: Cluster) -> None:
-    """Measure the throughput of circuits of about 20 ms.
-
-    The goal compares six workers over three nodes with two workers on one node; all share the same
-    cores.
-    """
-    circuits = _small(120, 1)
-    rates: dict[tuple[str, int], float] = {}
-    print(f"{'nodes':>7s}{'workers':>9s}{'circuits/s':>12s}")
-    for node_slots, counts in (("node1:2", (1, 2)), (NODES, (3, 6))):
-        for workers in counts:
-            with _cluster_client(cluster, node_slots, workers) as client:
-                _all(client, circuits[: 2 * workers])
-                begin = time.perf_counter()
-                _all(client, circuits)
-                rates[node_slots, workers] = len(circuits) / (time.perf_counter() - begin)
-            print(f"{node_slots.count(':'):7d}{workers:9d}{rates[node_slots, workers]:12.1f}")
-    print()
-    share = 100 * rates[NODES, 6] / rates["node1:2", 2]
+    """Compare six workers over three nodes with two on one; all share the same cores."""
+    circuits = layered(*SMALL, 120, 1)
+    rates = []
+    for nodes, workers in (("node1:2", 2), (NODES, 6)):
+        with _cluster_client(cluster, nodes, workers) as client:
+            _all(client, circuits[: 2 * workers])
+            rates.append(len(circuits) / timed_s(partial(_all, client, circuits)))
+        print(f"{workers} workers on {nodes}: {rates[-1]:.1f} circuits/s")
+    share = 100 * rates[1] / rates[0]
     report.at_least("six_of_two_percent", share, "6 workers on 3 nodes, of 2 on one, %")
 
 
@@ -126,7 +95,7 @@ def _gang(report: Report, cluster: Cluster) -> None:
 
 def _timed_small_circuits(client: Client) -> list[Result]:
     """Submit small circuits at fixed intervals without waiting; return their results."""
-    circuits = _small(SMALL_CALLS_DURING, 2)
+    circuits = layered(*SMALL, SMALL_CALLS_DURING, 2)
     _all(client, circuits[:4])
     tasks = []
     begin = time.monotonic()
@@ -144,7 +113,7 @@ def _p95(results: list[Result]) -> float:
 
 
 def _mixed(report: Report, cluster: Cluster) -> None:
-    circuits = _small(MIXED, 3)
+    circuits = layered(*SMALL, MIXED, 3)
     used = []
     with _cluster_client(cluster, NODES, 6, *SLOT) as client:
         gangs = [
@@ -161,32 +130,20 @@ def _mixed(report: Report, cluster: Cluster) -> None:
 
 
 def _death(report: Report, cluster: Cluster) -> None:
-    heads = f"{'workers lost':>14s}{'tasks lost':>12s}{'started again':>15s}{'all done, s':>13s}"
-    print(f"{'':16s}{heads}")
-    lost = {nodes: _crash(cluster, nodes) for nodes in (0, 1)}
-    print()
-    report.at_most("lost_workers", lost[1], "workers lost with a node, one DVM a node")
-
-
-def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
-    """Return the workers lost when a node dies under load; print the fate of the tasks."""
+    """Report the workers lost when a node dies under load; print the fate of the tasks."""
     settings = cluster.folder / "simenv.toml"
-    settings.write_text(f'[launcher]\nuse = "prte"\nnodes_per_dvm = {nodes_per_dvm}\n')
+    settings.write_text('[launcher]\nuse = "prte"\nnodes_per_dvm = 1\n')
     with _cluster_client(cluster, NODES, 6, "--config", str(settings)) as client:
-        tasks = client.submit_many(_small(400, 4), shots=100, seed=1)
+        tasks = client.submit_many(layered(*SMALL, 400, 4), shots=100, seed=1)
         wait_for("all workers run", lambda: all(worker.task for worker in client.workers()))
         last_event = max(event.seq for event in client.events())
-        begin = time.monotonic()
         cluster.crash("node3")
         for task in tasks:
             task.result(TASK_S)
-        took = time.monotonic() - begin
         count = Counter(event.kind for event in client.events(since=last_event))
     cluster.boot("node3")
-    name = "one DVM a node" if nodes_per_dvm else "one DVM"
-    workers, requeued = count["worker.lost"], count["task.requeued"]
-    print(f"{name:16s}{workers:14d}{requeued:12d}{count['worker.ready']:15d}{took:13.1f}")
-    return workers
+    print(f"{count['task.requeued']} tasks requeued, {count['worker.ready']} workers started again")
+    report.at_most("lost_workers", count["worker.lost"], "workers lost with a node, one DVM a node")
 
 
 @contextmanager

@@ -6,8 +6,6 @@ qubits, which need many more kernels, and `simenv demo` with its first verified 
 the same way. Warm: the kernels are compiled; median of 5. Then, with an environment up, the time is
 measured until a circuit too wide for this machine is refused. The CPU seconds of the cold starts
 are printed too: on a busy machine they say more.
-
-    python -m bench run cold_start
 """
 
 from __future__ import annotations

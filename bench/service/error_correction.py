@@ -8,13 +8,10 @@ worker: its text differs each time. A Clifford circuit of 1,000 qubits is timed 
 to its counts; it has 20 layers, each of random one-qubit gates on all qubits, then CX or CZ on
 random pairs; the figure is the median over rounds. CPU times are those of client, service and
 worker together; on a busy machine they say more.
-
-    python -m bench run error_correction [--rounds 7]
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -24,13 +21,13 @@ import numpy as np
 import psutil
 
 import simenv
+from bench.circuits import clifford_text
 from bench.harness import Report, installed, rounds
 from bench.harness.environments import cpu_s
 
 RATES = (0.001, 0.003, 0.005)
 SHOTS, DISTANCE = 100_000, 5
 QUBITS, DEPTH, CLIFFORD_SHOTS = 1_000, 20, 10_000
-ONE_QUBIT = ("h", "s", "sdg", "x", "y", "z")
 OPTIONS = (rounds(7, quick=2),)
 
 Array = np.ndarray[Any, Any]
@@ -60,23 +57,22 @@ def _decode_rounds(report: Report, client: simenv.Client, clock: Clock, rounds: 
     shares, sigmas = [], []
     client.run(memory(0.01), shots=100, decoder="pymatching")  # load the engine
     for rate in RATES:
-        times: dict[str, list[Any]] = {"direct": [], "simenv": []}
-        errors = {"direct": 0, "simenv": 0}
+        times, errors = [], np.zeros(2)  # of stim and PyMatching, of simenv
         for number in range(rounds):
             circuit = memory(rate, number)
             begin = clock()
-            errors["direct"] += direct(circuit, number)
+            plain = direct(circuit, number)
             middle = clock()
             result: Any = client.run(circuit, shots=SHOTS, seed=number, decoder="pymatching")
-            errors["simenv"] += result.logical_errors
-            times["direct"].append(middle - begin)
-            times["simenv"].append(clock() - middle)
-        shares.append(np.median(np.divide(times["simenv"], times["direct"]), axis=0))
-        total = sum(errors.values())
-        sigmas.append(abs(errors["direct"] - errors["simenv"]) / max(1.0, total**0.5))
-        wall = {name: statistics.median(t for t, _ in each) for name, each in times.items()}
-        print(f"p = {rate}: direct {wall['direct']:.3f} s, simenv {wall['simenv']:.3f} s; ", end="")
-        print(", ".join(f"{name} {n / rounds / SHOTS:.2e}" for name, n in errors.items()))
+            errors += plain, result.logical_errors
+            times.append((middle - begin, clock() - middle))
+        direct_s, simenv_s = np.moveaxis(times, 1, 0)
+        shares.append(np.median(simenv_s / direct_s, axis=0))
+        sigmas.append(abs(errors[0] - errors[1]) / max(1.0, errors.sum() ** 0.5))
+        wall = [np.median(each[:, 0]) for each in (direct_s, simenv_s)]
+        print(f"p = {rate}: direct {wall[0]:.3f} s, simenv {wall[1]:.3f} s;", end=" ")
+        rates = errors / rounds / SHOTS
+        print(f"logical error rates {rates[0]:.2e} and {rates[1]:.2e}")
     report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
     report.at_most("cpu_share", max(share[1] for share in shares), "CPU time, worst rate")
     report.at_most("sigmas", max(sigmas), "logical error rates apart, standard errors")
@@ -85,7 +81,8 @@ def _decode_rounds(report: Report, client: simenv.Client, clock: Clock, rounds: 
 def _clifford(report: Report, client: simenv.Client, clock: Clock, rounds: int) -> None:
     times = []
     for number in range(rounds + 1):
-        text = clifford(number)
+        ones = ("h", "s", "sdg", "x", "y", "z")
+        text = clifford_text(QUBITS, DEPTH, [7, number], ones, ("cx", "cz"))
         begin = clock()
         result = client.run(text, shots=CLIFFORD_SHOTS, seed=number)
         assert sum(result.counts.values()) == CLIFFORD_SHOTS
@@ -123,19 +120,3 @@ def direct(circuit: Any, seed: int) -> int:
     matching = pymatching.Matching.from_detector_error_model(model)
     predicted = matching.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
     return int((predicted != flips).any(axis=1).sum())
-
-
-def clifford(number: int) -> str:
-    """Return a random circuit with all qubits measured, as OpenQASM 2."""
-    rng = np.random.default_rng([7, number])
-    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{QUBITS}];", f"creg c[{QUBITS}];"]
-    for _ in range(DEPTH):
-        names = rng.integers(0, len(ONE_QUBIT), QUBITS).tolist()
-        lines += [f"{ONE_QUBIT[name]} q[{qubit}];" for qubit, name in enumerate(names)]
-        pairs = rng.permutation(QUBITS).reshape(-1, 2).tolist()
-        kinds = rng.integers(0, 2, len(pairs)).tolist()
-        lines += [
-            f"{('cx', 'cz')[kind]} q[{first}],q[{second}];"
-            for kind, (first, second) in zip(kinds, pairs, strict=True)
-        ]
-    return "\n".join([*lines, "measure q -> c;"])

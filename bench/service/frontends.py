@@ -1,11 +1,8 @@
 """Frontends of other frameworks: the time they add to the plain client, and their peers.
 
 Qiskit's frontend runs an estimator's PUB of 50 observables and 200 sets of parameter values, a
-sampler's PUBs, a step of the variational loop of `vqls`, and a backend of 156 qubits. Peers run in
-this process in the same rounds: the primitives of Qiskit Aer and Qiskit's StatevectorSampler and
-StatevectorEstimator; they have no service and no journal.
-
-    python -m bench run frontends [--rounds 9]
+sampler's PUBs, a step of the variational loop of `vqls`, and a backend of 156 qubits. The estimator
+of Qiskit Aer runs in this process in the same rounds; it has no service and no journal.
 """
 
 from __future__ import annotations
@@ -17,40 +14,34 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes
-from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.quantum_info import SparsePauliOp, random_pauli_list
 
 import simenv
-from bench.harness import Report, installed, rounds, timed, timed_s
+from bench.circuits import measured, wide_circuit
+from bench.harness import Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
 from bench.harness.gradient_steps import SHOTS, Array, example, print_times, step, timed_steps
 from simenv.client.client import Client
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
 WIDTH, OBSERVABLES, TERMS, SETS = 8, 50, 4, 200
-PUBS = 100
+PUBS, GATES = 100, 45  # three layers of ry with a ladder of cx
 OPTIONS = (rounds(9, quick=3),)
 
 
 def run(options: Namespace) -> Report:
     report = Report("frontends", "frontends: Qiskit's primitives and backend over an environment")
     with simenv.local(workers=2, durability="accepted") as client:
-        _devices(report, client)
+        for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
+            seconds, target = timed(lambda: SimenvBackend("fez", client).target)
+            assert target.num_qubits == 156
+            report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
         backend = SimenvBackend(env=client)
         _estimator(report, client, backend, options.rounds)
         _sampler(report, client, backend, options.rounds)
         _variational(report, backend, options.rounds)
     return report
-
-
-def _devices(report: Report, client: Client) -> None:
-    """Time a backend of a device and its Target, made for the first time and again."""
-    for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
-        seconds, target = timed(lambda: SimenvBackend("fez", client).target)
-        assert target.num_qubits == 156
-        report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
 
 
 def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
@@ -60,9 +51,8 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
         SparsePauliOp(random_pauli_list(WIDTH, TERMS, seed=k, phase=False), rng.normal(size=TERMS))
         for k in range(OBSERVABLES)
     ]
-    observables = [[each] for each in sums]
     values = rng.uniform(0, 2 * np.pi, (SETS, circuit.num_parameters))
-    pub = (circuit, observables, values)
+    pub = (circuit, [[each] for each in sums], values)
     simenv_estimator = SimenvEstimator(backend)
     methods: dict[str, Callable[[], Any]] = {"simenv": lambda: simenv_estimator.run([pub]).result()}
     if installed("qiskit_aer"):
@@ -75,9 +65,6 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     times = rounds_of(methods, min(rounds, 3))  # Aer takes seconds
     for name, method in methods.items():
         assert np.allclose(method()[0].data.evs, reference, atol=1e-9), name
-    few = (circuit, observables, values[:4])  # it evolves each pair separately
-    seconds = timed_s(lambda: StatevectorEstimator().run([few]).result())
-    times["StatevectorEstimator"] = [seconds * SETS / 4]
     print(f"estimator, {OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits")
     print_times(times)
     ours, *peers = (statistics.median(times[name]) for name in methods)
@@ -95,15 +82,15 @@ def _count_messages(client: Client) -> Iterator[list[int]]:
         sizes.append(len(arguments[3]))
         return send(*arguments)
 
-    session.send_submit = counting  # type: ignore[method-assign]
+    session.send_submit = counting
     try:
         yield sizes
     finally:
-        session.send_submit = send  # type: ignore[method-assign]
+        session.send_submit = send
 
 
 def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
-    circuits = [_random(k) for k in range(PUBS)]
+    circuits = [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
     simenv_sampler = SimenvSampler(backend, default_shots=SHOTS)
 
     def plain() -> None:
@@ -114,14 +101,7 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
     methods: dict[str, Callable[[], Any]] = {
         "plain client": plain,
         "simenv": lambda: simenv_sampler.run(circuits).result(),
-        "StatevectorSampler": lambda: (
-            StatevectorSampler(default_shots=SHOTS).run(circuits).result()
-        ),
     }
-    if installed("qiskit_aer"):
-        from qiskit_aer.primitives import SamplerV2
-
-        methods["aer"] = lambda: SamplerV2(default_shots=SHOTS).run(circuits).result()
     rounds_of(methods, 1)  # warm-up
     times = rounds_of(methods, rounds)
     print(f"sampler, {PUBS} PUBs of 8 qubits, {SHOTS} shots")
@@ -129,18 +109,6 @@ def _sampler(report: Report, client: Client, backend: SimenvBackend, rounds: int
     gap_s = float(np.median(np.subtract(times["simenv"], times["plain client"])))
     label = "SimenvSampler, a PUB, beyond the plain client, ms"
     report.at_most("sampler_ms", 1e3 * gap_s / PUBS, label)
-
-
-def _random(seed: int) -> QuantumCircuit:
-    rng = np.random.default_rng(seed)
-    circuit = QuantumCircuit(WIDTH)
-    for _ in range(3):
-        for qubit in range(WIDTH):
-            circuit.ry(rng.uniform(0, 6), qubit)
-        for qubit in range(WIDTH - 1):
-            circuit.cx(qubit, qubit + 1)
-    circuit.measure_all()
-    return circuit
 
 
 def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:

@@ -5,8 +5,6 @@ a good client with another key and one on the service's machine repeatedly ask f
 figures are the peak memory of the service, the 99th percentile of the good clients' answer times,
 and the time to revoke the attacker's key during the attack. A scenario is a function in
 `bench.testbed.attacks`; `ATTACKS` names them all.
-
-    python -m bench run hostile_client [--seconds 10] [--only never_reads]
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 import simenv
@@ -36,21 +33,8 @@ LOOK_S = 0.01
 PAUSE_S = 0.005
 DISK_BYTES = 512 * 2**20
 HEIGHT = 0.6  # share of an attack's time after which its key is revoked
-
-
-class AttackResult(msgspec.Struct, frozen=True):
-    """Measurements of one scenario; times in seconds."""
-
-    peak_gib: float
-    near_s: list[float]
-    far_s: list[float]
-    revoke_s: float
-    lives: bool
-    codes: Counter[str]
-
-
 OPTIONS = (
-    Option("--seconds", type=float, default=10.0, quick=3.0),
+    Option("--seconds", default=10.0, quick=3.0),
     Option("--only", choices=sorted(ATTACKS), action="append"),
 )
 
@@ -61,21 +45,12 @@ def run(options: Namespace) -> Report:
         for name in options.only or ATTACKS:
             if name in ON_SMALL_DISK and os.geteuid():
                 print(f"\n{name}: left out, only root can mount a small disk")
-                continue
-            result = measured(name, options.seconds, Path(folder))
-            codes = ", ".join(f"{count} {code}" for code, count in result.codes.most_common())
-            number = len(result.far_s)
-            print(f"\n{name}: refusals: {codes or '-'}; {number} answers to the good client")
-            report.at_least("lives", result.lives, "the service lives")
-            report.at_most("peak_gib", result.peak_gib, "memory of the service, GiB")
-            for where, times in (("here", result.near_s), ("far", result.far_s)):
-                p99_ms = float(np.percentile(times, 99)) * 1e3
-                report.at_most("p99_ms", p99_ms, f"answers to a good client {where}, p99, ms")
-            report.at_most("revoke_s", result.revoke_s, "to revoke the key, s")
+            else:
+                _attacked(report, name, options.seconds, Path(folder))
     return report
 
 
-def measured(name: str, seconds: float, folder: Path) -> AttackResult:
+def _attacked(report: Report, name: str, seconds: float, folder: Path) -> None:
     """Run one scenario against a service of its own."""
     with ExitStack() as stack:
         options: dict[str, Any] = {}
@@ -109,7 +84,14 @@ def measured(name: str, seconds: float, folder: Path) -> AttackResult:
             codes = results.get(timeout=60 + 2 * seconds)
             attack.join()
         lives = service.is_running() and bool(local_client.status())
-    return AttackResult(max(peaks) / 2**30, *times.values(), revoke_s, lives, codes)
+    refused = ", ".join(f"{count} {code}" for code, count in codes.most_common())
+    print(f"\n{name}: refusals: {refused or '-'}; {len(times['far'])} answers to the good client")
+    report.at_least("lives", lives, "the service lives")
+    report.at_most("peak_gib", max(peaks) / 2**30, "memory of the service, GiB")
+    for where, each in times.items():
+        p99_ms = float(np.percentile(each, 99)) * 1e3
+        report.at_most("p99_ms", p99_ms, f"answers to a good client {where}, p99, ms")
+    report.at_most("revoke_s", revoke_s, "to revoke the key, s")
 
 
 def _attack(

@@ -4,8 +4,6 @@ An environment of two slots is up. `simenv scale main 999` must be refused withi
 the slots and the memory that limit it. Then an environment is started with `simenv up --workers 64
 --slots 2`, on a machine that can hold so many workers: all of them must get ready, while the
 longest pass of the event loop stays below its bound and `status` is answered in time.
-
-    python -m bench run overcommit [--workers 64]
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from bench.harness.environments import simenv
 
 READY_S = 300.0
 LOOK_S = 0.2
-OPTIONS = (Option("--workers", type=int, default=64, quick=8),)
+OPTIONS = (Option("--workers", default=64, quick=8),)
 
 
 def run(options: Namespace) -> Report:

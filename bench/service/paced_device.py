@@ -3,18 +3,17 @@
 Pace: thousands of tasks of 1 to 5 ms of device time run on a paced device of two qubits. Their
 intervals are compared with one another and with overhead + shots (reset + schedule).
 
-Drift: a year of daily snapshots is replayed on a paced device while tasks are submitted steadily.
-Each result must name the snapshot in force at its begin. Each change is timed from its due time to
-its arrival in Python (`client.events`, queried every 20 ms) and in the event queue of a QPM.
-
-    python -m bench run paced_device [--tasks 5000] [--days 365] [--days-per-s 3]
+Drift: a year of daily snapshots is replayed, three a second, on a paced device while tasks are
+submitted steadily. Each result must name the snapshot in force at its begin. Each change is timed
+from its due time to its arrival in Python (`client.events`, queried every 20 ms) and in the event
+queue of a QPM.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import QuantumCircuit
 
 import simenv
-from bench.harness import Option, Report
+from bench.circuits import measured
+from bench.harness import Option, Report, probed
 from bench.harness.environments import home
 from noise_models import document
 from noise_models.calibration import (
@@ -51,17 +50,17 @@ CHIP = CalibrationSnapshot(
     rep_delay_ns=RESET_NS,
     overhead_ns=OVERHEAD_NS,
 )
+FLIP = measured(1, [("x", (0,), ())])
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
-DAY_S = 86_400.0
+DAY_S, DAYS_PER_S = 86_400.0, 3.0
 CLOCK_S = 1e-6  # resolution of a wall clock as a double
 GROUPS = 50  # groups of tasks with equal shots
 PAUSE_S = 0.02  # between two tasks of the replay, and two queries for events
 SHOTS = 200  # shots of a task of the replay
 LEAD_S = 20.0  # until the second snapshot is in force; the environment starts meanwhile
 OPTIONS = (
-    Option("--tasks", type=int, default=5_000, quick=500, help="on the paced device"),
-    Option("--days", type=int, default=365, quick=40, help="snapshots that are replayed"),
-    Option("--days-per-s", type=float, default=3.0, help="speed of the replay"),
+    Option("--tasks", default=5_000, quick=500, help="on the paced device"),
+    Option("--days", default=365, quick=40, help="snapshots that are replayed"),
 )
 
 Array = NDArray[np.float64]
@@ -75,36 +74,32 @@ def run(options: Namespace) -> Report:
         folder.mkdir(parents=True)
         (folder / "chip.json").write_bytes(dump(CHIP))
         _pace(report, options.tasks)
-        year = _year(folder, options.days, options.days_per_s)
-        _drift(report, year, options.days_per_s)
+        _drift(report, _year(folder, options.days))
     return report
 
 
-def _flip() -> QuantumCircuit:
-    circuit = QuantumCircuit(1, 1)
-    circuit.x(0)
-    circuit.measure(0, 0)
-    return circuit
+def _length_s(shots: Any, reset_ns: Any = RESET_NS) -> Any:
+    """Return the seconds of device time of tasks."""
+    return 1e-9 * (OVERHEAD_NS + shots * (reset_ns + GATE_NS + READOUT_NS))
 
 
-def _length_ns(shots: int, reset_ns: float = RESET_NS) -> float:
-    return OVERHEAD_NS + shots * (reset_ns + GATE_NS + READOUT_NS)
-
-
-# --- pace -----------------------------------------------------------------------------------------
+def _intervals(results: list[Result]) -> tuple[Array, Array]:
+    """Return begins by wall clock, and durations, both in seconds."""
+    begun = np.array([result.timing.begun_s for result in results])
+    return begun, np.array([result.timing.device_s for result in results])
 
 
 def _pace(report: Report, tasks: int) -> None:
     pools = [{"name": "lab", "device": "chip", "pace": True, "min": 2, "max": 2}]
     shots = np.random.default_rng(1).integers(190, 980, GROUPS).tolist()
     with simenv.local(pools=pools) as client:
-        client.run(_flip(), pool="lab", shots=1)
+        client.run(FLIP, pool="lab", shots=1)
         groups = [
-            client.submit_many([_flip()] * (tasks // GROUPS), pool="lab", shots=n) for n in shots
+            client.submit_many([FLIP] * (tasks // GROUPS), pool="lab", shots=n) for n in shots
         ]
         results = [task.result() for group in groups for task in group]
     begun, length = _intervals(results)
-    expected = np.array([_length_ns(result.shots) for result in results]) * 1e-9
+    expected = _length_s(np.array([result.shots for result in results]))
     order = np.argsort(begun)
     gaps = begun[order][1:] - (begun + length)[order][:-1]
     span_s = float((begun + length).max() - begun.min())
@@ -116,16 +111,7 @@ def _pace(report: Report, tasks: int) -> None:
     report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
 
 
-def _intervals(results: list[Result]) -> tuple[Array, Array]:
-    """Return begins by wall clock, and durations, both in seconds."""
-    begun = np.array([result.timing.begun_s for result in results])
-    return begun, np.array([result.timing.device_s for result in results])
-
-
-# --- drift ----------------------------------------------------------------------------------------
-
-
-def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapshot]:
+def _year(folder: Path, days: int) -> list[CalibrationSnapshot]:
     """Write and return snapshots of successive days, which differ in readout and reset.
 
     The first one is dated earlier, so that it is in force until the environment is ready.
@@ -135,7 +121,7 @@ def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapsho
     results = []
     for day in range(days):
         qubit = msgspec.structs.replace(QUBIT, p10=0.01 + 0.001 * day)
-        date = FIRST + timedelta(days=day if day else -LEAD_S * days_per_s)
+        date = FIRST + timedelta(days=day if day else -LEAD_S * DAYS_PER_S)
         snapshot = msgspec.structs.replace(
             CHIP,
             name="dated",
@@ -148,31 +134,28 @@ def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapsho
     return results
 
 
-def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -> None:
+def _drift(report: Report, year: list[CalibrationSnapshot]) -> None:
     digests = {document.digest(dump(each)).hex(): day for day, each in enumerate(year)}
-    drift = f"replay:factor={DAY_S * days_per_s}"
+    drift = f"replay:factor={DAY_S * DAYS_PER_S}"
     pool = {"name": "year", "device": "dated", "drift": drift, "pace": True, "min": 2, "max": 2}
     with simenv.local(pools=[pool]) as client:
-        client.run(_flip(), pool="year", shots=1)
-        stop, arrivals = threading.Event(), list[tuple[str, float]]()
-        listener = threading.Thread(target=_listen, args=(client, stop, arrivals))
-        listener.start()
-        qpm = _Inbox()
-        client.qpm_with(pool="year").register_event_notification(qpm, "calibration-update", "year")
-        listened_s = time.time()
-        posted = []
-        until = time.monotonic() + LEAD_S + len(year) / days_per_s
-        while time.monotonic() < until:
-            posted.append(client.post(_flip(), pool="year", shots=SHOTS, compile="never"))
-            time.sleep(PAUSE_S)
-        results = [task.result() for task in posted]
-        stop.set()
-        listener.join()
+        client.run(FLIP, pool="year", shots=1)
+        arrivals: list[tuple[str, float]] = []
+        with probed({"events": _listener(client, arrivals)}, PAUSE_S):
+            qpm, own = _Inbox(), client.qpm_with(pool="year")
+            own.register_event_notification(qpm, "calibration-update", "year")
+            listened_s = time.time()
+            posted = []
+            until = time.monotonic() + LEAD_S + len(year) / DAYS_PER_S
+            while time.monotonic() < until:
+                posted.append(client.post(FLIP, pool="year", shots=SHOTS, compile="never"))
+                time.sleep(PAUSE_S)
+            results = [task.result() for task in posted]
     days = np.array([digests[result.snapshot or ""] for result in results])
     begun, length = _intervals(results)
-    origin_s = _origin_s(begun, days, len(year), days_per_s)
-    due = np.clip(np.floor((begun - origin_s) * days_per_s), 0, len(year) - 1)
-    expected = np.array([_length_ns(SHOTS, RESET_NS + day) for day in days]) * 1e-9
+    origin_s = _origin_s(begun, days, len(year))
+    due = np.clip(np.floor((begun - origin_s) * DAYS_PER_S), 0, len(year) - 1)
+    expected = _length_s(SHOTS, RESET_NS + days)
     wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
     count = len(set(days.tolist()))
     print(f"{len(results):,} tasks, {count} snapshots seen\n")
@@ -180,20 +163,20 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
     report.at_most("wrong_snapshots", wrong, label)
     report.at_least("seen_share", count / len(year), "share of the snapshots that results name")
     for key, times in (("python", arrivals), ("qpm", qpm)):
-        dues = [(origin_s + digests[digest] / days_per_s, arrived_s) for digest, arrived_s in times]
+        dues = [(origin_s + digests[digest] / DAYS_PER_S, arrived_s) for digest, arrived_s in times]
         late_ms = [1e3 * (arrived_s - due_s) for due_s, arrived_s in dues if due_s > listened_s]
         label = f"{len(late_ms)} events, due time to {key}, p99, ms"
         report.at_most(f"{key}_event_ms", float(np.percentile(late_ms, 99)), label)
 
 
-def _origin_s(begun: Array, days: Array, count: int, days_per_s: float) -> float:
+def _origin_s(begun: Array, days: Array, count: int) -> float:
     """Return the wall clock at the begin of the first day.
 
     Each result is within its day for this value; if no value explains all results, one that
     explains most is returned.
     """
     inner = (days > 0) & (days < count - 1)
-    begins, ends = (begun - days / days_per_s)[inner], (begun - (days + 1) / days_per_s)[inner]
+    begins, ends = (begun - days / DAYS_PER_S)[inner], (begun - (days + 1) / DAYS_PER_S)[inner]
     if ends.max() <= begins.min():
         return float(begins.min() + ends.max()) / 2.0
     return float(np.percentile(begins, 1) + np.percentile(ends, 99)) / 2.0
@@ -206,10 +189,14 @@ class _Inbox(list[tuple[str, float]]):
         self.append((event.payload["calibration_set_id"], time.time()))
 
 
-def _listen(client: Client, stop: threading.Event, arrivals: list[tuple[str, float]]) -> None:
-    """Ask for events until `stop`; add digest and arrival of each."""
+def _listener(client: Client, arrivals: list[tuple[str, float]]) -> Callable[[], None]:
+    """Return a call that asks for new events and adds digest and arrival of each."""
     since = 0
-    while not stop.wait(PAUSE_S):
+
+    def call() -> None:
+        nonlocal since
         for event in client.events(since, kinds=["calibration-update"]):
             arrivals.append((event.message.split()[0], time.time()))
             since = event.seq
+
+    return call

@@ -5,9 +5,6 @@ loads the package next to QFw's resource manager (revision 1) or directory (revi
 applications in `qfw_apps/` run as processes of their own under the same DEFw. Each drill prints its
 figure, its goal and a verdict.
 
-    python -m bench run qfw_host --qfw ~/QFw --defw ~/QFw/DEFw
-        [--only leaving,backends] [--runs 100]
-
 `--python`: the interpreter of the virtual environment that QFw uses; simenv must be installed there
 (not in editable form) and Qiskit with it. By default the one that runs this.
 """
@@ -32,7 +29,7 @@ from typing import Any
 import psutil
 
 from bench.harness import Option, Report
-from bench.harness.environments import wait_until
+from bench.harness.environments import simenv, wait_until
 from bench.service.qpm_overhead import CIRCUIT, NULL_PLUGIN
 
 APPS = Path(__file__).with_name("qfw_apps")
@@ -50,22 +47,19 @@ OPTIONS = (
     Option("--qfw", type=Path, required=True, help="QFw's folder"),
     Option("--defw", type=Path, required=True, help="DEFw's folder, built"),
     Option("--python", default=sys.executable, help="of the environment QFw uses"),
-    Option("--runs", type=int, default=100, help="of the application that leaves", quick=10),
+    Option("--runs", default=100, help="of the application that leaves", quick=10),
     Option("--only", default="", help="drills, with commas"),
-    Option("--keep", action="store_true", help="leave the logs where they are"),
 )
 
 
 def run(options: Namespace) -> Report:
-    with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
-        host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
-        drills = DRILLS[host.revision]
-        wanted = options.only.split(",") if options.only else list(drills)
-        title = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
-        report = Report("qfw_host", title)
-        stack.enter_context(host.up())
-        for name in wanted:
+    folder = Path(tempfile.mkdtemp(prefix="qfw-host-"))
+    host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
+    drills = DRILLS[host.revision]
+    title = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
+    report = Report("qfw_host", title)
+    with host.up():
+        for name in options.only.split(",") if options.only else drills:
             begin = time.monotonic()
             try:
                 drills[name](host, report, options.runs)
@@ -120,21 +114,13 @@ class Host:
 
     def kill_environment(self) -> None:
         """Kill the service with SIGKILL, as a crash would."""
-        os.kill(self.service_pid(), signal.SIGKILL)
-
-    def service_pid(self) -> int:
         connection = json.loads((self.home / "default" / "connection.json").read_text())
-        return int(connection["pid"])
+        os.kill(int(connection["pid"]), signal.SIGKILL)
 
     def simenv(self, *args: str) -> str:
-        line = [self.python, "-c", "from simenv.cli.entry import main; main()", *args]
+        program = (self.python, "-c", "from simenv.cli.entry import main; main()")
         environ = {**os.environ, "SIMENV_HOME": str(self.home)}
-        done = subprocess.run(
-            line, env=environ, capture_output=True, text=True, check=False, cwd=self.folder
-        )
-        if done.returncode:
-            raise SystemExit(f"simenv {' '.join(args)}: {done.stderr}")
-        return done.stdout
+        return simenv(args, environ, cwd=self.folder, program=program)
 
     def daemon(self, name: str, modules: str, port: int = 0) -> None:
         """Start a `defwp -d`; return when it has written its pid."""
@@ -147,7 +133,7 @@ class Host:
         wait_until(lambda: pid.exists() and pid.read_text(), START_S, 0.05, f"{name}: see {logs}")
         self.daemons[name] = int(pid.read_text())
 
-    def start(self, script: Path, *args: str, **more: str) -> App:
+    def start(self, script: Path, *args: str) -> App:
         """Start an application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
         self._apps += 1
         name = f"app{self._apps}"
@@ -155,7 +141,7 @@ class Host:
         logs.mkdir()
         link = logs / "python3"
         link.symlink_to(self.program)
-        environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0) | more
+        environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0)
         out = (logs / "out").open("w")
         line = [str(link), str(script), *args]
         child = subprocess.Popen(
@@ -163,13 +149,13 @@ class Host:
         )
         return App(child, logs)
 
-    def start_app(self, name: str, *args: str, **more: str) -> App:
+    def start_app(self, name: str, *args: str) -> App:
         """Start an application of `qfw_apps`."""
-        return self.start(APPS / "application.py", name, *args, **more)
+        return self.start(APPS / "application.py", name, *args)
 
-    def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
+    def run(self, script: str, *args: str) -> list[dict[str, Any]]:
         """Run an application to its end; return the JSON lines it printed."""
-        return self.start_app(script, *args, **more).end()
+        return self.start_app(script, *args).end()
 
     def _modules(self, *first: str) -> str:
         names = ("execution", "admission_control", "admission_policy_config", "scheduler_control")
@@ -340,44 +326,27 @@ def overhead(host: Host, report: Report, runs: int) -> None:
     """simenv's share of a call: `sync_run` in turns with that of a plugin that does nothing."""
     path = host.folder / "circuit.qasm"
     path.write_text(CIRCUIT)
-    workers = [json.loads(line) for line in host.simenv("--json", "workers").splitlines()]
-    pids = {"plugin": host.daemons["simenv"], "service": host.service_pid()}
-    pids |= {f"worker {number}": each["pid"] for number, each in enumerate(workers)}
-    given = (f"{name}={pid}" for name, pid in pids.items())
-    (line,) = host.run("overhead", str(path), str(max(4, runs // 2)), *given)
-    print_overhead(report, host.revision, line)
+    (line,) = host.run("overhead", str(path), str(max(4, runs // 2)))
+    print_overhead(report, host.revision, line["times"], line["block"])
 
 
-PARTS = {
-    "parse": "parse and pack, of a text that is new",
-    "accept": "request to begin of the run: submit, accept, schedule",
-    "run": "run",
-    "return": "end of the run to the plugin: commit of the result",
-    "yaml": "YAML, more than that of the plugin that does nothing",
-}
+def print_overhead(
+    report: Report, revision: int, times: dict[str, list[float]], block: int
+) -> None:
+    """Print the times of both plugins; add the verdict on the share.
 
-
-def print_overhead(report: Report, revision: int, line: dict[str, Any]) -> None:
-    """Print times, parts and CPU time by process; add the verdict on the share."""
-    own, null = line["times"]["own"], line["times"]["null"]
-    for name, values in (("simenv", own), ("nothing", null)):
+    Blocks of calls are compared with their neighbours, because the host's own time drifts by more
+    than the share.
+    """
+    p50s = []
+    for name, values in times.items():
         low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))
         print(f"       {name:8} p25 {low:.2f}  p50 {middle:.2f}  p75 {high:.2f} ms")
-    for name, text in PARTS.items():
-        print(f"       {text:56} {1e3 * line['parts'][name]:7.3f} ms")
-    for name, seconds in line["cpu"]["own"].items():
-        print(f"       CPU of {name:49} {1e3 * (seconds - line['cpu']['null'][name]):7.3f} ms")
-    print(f"       answers as YAML: {line['sizes']['own']} and {line['sizes']['null']} bytes")
-    pairs = zip(_medians(own, line["block"]), _medians(null, line["block"]), strict=True)
-    share_ms = 1e3 * statistics.median(ours - nothing for ours, nothing in pairs)
+        starts = range(0, len(values), block)
+        p50s.append([statistics.median(values[at : at + block]) for at in starts])
+    share_ms = 1e3 * statistics.median(own - null for own, null in zip(*p50s, strict=True))
     label = f"revision {revision}: our share of a call, p50 of neighbouring blocks, ms"
     report.at_most(f"share{revision}_p50_ms", share_ms, label)
-
-
-def _medians(values: list[float], block: int) -> list[float]:
-    """Return the median of each block. Blocks are compared with their neighbours, because the
-    host's own time drifts by more than the share."""
-    return [statistics.median(values[at : at + block]) for at in range(0, len(values), block)]
 
 
 def private(host: Host, report: Report, runs: int) -> None:
@@ -414,23 +383,19 @@ def rows(host: Host, report: Report, _: int) -> None:
 
 
 def examples(host: Host, report: Report, _: int) -> None:
-    """QFw's own example scripts, unmodified."""
-    folder = host.qfw / "examples" / "tests"
-    failed = []
+    """QFw's own example scripts, unmodified; those that lack a package count as none."""
+    failed = 0
     for script, *args in EXAMPLES:
-        app = host.start(folder / script, *args)
+        app = host.start(host.qfw / "examples" / "tests" / script, *args)
         with contextlib.suppress(RuntimeError):
             app.end(120)
-        text = (app.logs / "out").read_text(errors="replace")
+        text, state = (app.logs / "out").read_text(errors="replace"), "done"
         if "ModuleNotFoundError" in text or "ImportError" in text:
-            print(f"       {script}: {text.splitlines()[-1][:120]}")
+            state = text.splitlines()[-1][:120]
         elif app.child.returncode or "Traceback" in text:
-            failed.append(f"{script}: rc {app.child.returncode}, see {app.logs}")
-        else:
-            print(f"       {script} {' '.join(args)}: done")
-    for line in failed:
-        print(f"       {line}")
-    report.at_most("examples_failed", len(failed), "examples of QFw that fail")
+            state, failed = f"rc {app.child.returncode}, see {app.logs}", failed + 1
+        print(f"       {script} {' '.join(args)}: {state}")
+    report.at_most("examples_failed", failed, "examples of QFw that fail")
 
 
 SUPERMARQ = ("--iterations", "2", "--shots", "10", "--method", "ghz")

@@ -3,8 +3,6 @@
 A client with a key of role client sends messages of up to 7 MiB over CURVE and waits for each
 refusal: one series for each path that a message takes. The figure is the growth of the service's
 memory in a series. A path is an entry of `BODIES` in `bench.testbed.attacks`.
-
-    python -m bench run refused_messages [--messages 200] [--only explain]
 """
 
 from __future__ import annotations
@@ -17,10 +15,7 @@ from bench.harness import Option, Report
 from bench.harness.environments import remote_key, service_process
 from bench.testbed.attacks import BODIES, growth_bytes
 
-OPTIONS = (
-    Option("--messages", type=int, default=200, quick=30),
-    Option("--only", choices=sorted(BODIES), action="append"),
-)
+OPTIONS = (Option("--messages", default=200, quick=30),)
 
 
 def run(options: Namespace) -> Report:
@@ -31,7 +26,7 @@ def run(options: Namespace) -> Report:
     ):
         _, user_key = remote_key(client, "mallory", folder)
         service = service_process(client)
-        for name in options.only or BODIES:
+        for name in BODIES:
             growth = growth_bytes(service, user_key, name, options.messages)
             report.at_most("growth_mib", growth / 2**20, f"{name}: growth of the service, MiB")
     return report

@@ -9,8 +9,6 @@ Pools: an ideal simulator, an emulated device, a paced one, and a machine that t
 gets. Cold: a new environment without compiled kernels; all reservations are made before the first
 circuit runs. Warm: each reservation is made after the circuits of the last one. Sizes, families and
 shots are drawn at random with `--seed`.
-
-    python -m bench run reserved_work [--seed 5] [--reservations 20] [--device guadalupe]
 """
 
 from __future__ import annotations
@@ -38,10 +36,10 @@ MOST_RATIO = 3.0
 TIMEOUT_S = 900.0
 RESERVED_S = 7_200.0  # kernels compile meanwhile
 OPTIONS = (
-    Option("--seed", type=int, default=5),
-    Option("--reservations", type=int, default=20, help="of each pool and temperature", quick=3),
-    Option("--device", default="guadalupe", help="emulated device"),
+    Option("--seed", default=5),
+    Option("--reservations", default=20, help="of each pool and temperature", quick=3),
 )
+DEVICE = "guadalupe"  # emulated
 POOLS = ("ideal", "emulated", "paced", "hardware")
 MACHINE = "qiskit_ibm_runtime.fake_provider:FakeManilaV2"
 
@@ -93,7 +91,7 @@ class Work:
 
 
 def run(options: Namespace) -> Report:
-    report = Report("reserved_work", f"reserved, then run: {options.device}, seed {options.seed}")
+    report = Report("reserved_work", f"reserved, then run: {DEVICE}, seed {options.seed}")
     rng = np.random.default_rng(options.seed)
     for pool in POOLS:
         work = [Work(rng, pool, number) for number in range(2 * options.reservations)]
@@ -102,9 +100,8 @@ def run(options: Namespace) -> Report:
             kernels = stack.enter_context(tempfile.TemporaryDirectory(prefix="simenv-bench-"))
             os.environ["SIMENV_KERNELS"] = kernels
             stack.callback(os.environ.pop, "SIMENV_KERNELS")
-            client = stack.enter_context(
-                simenv.local(pools=_pools(pool, options.device), start_timeout_s=900.0)
-            )
+            local = simenv.local(pools=_pools(pool), start_timeout_s=900.0)
+            client = stack.enter_context(local)
             client.policies.set_admission(pool, "credit", total_credits=10**15)
             reserved = [each.reserve(client) for each in cold]
             for name, results in (
@@ -119,15 +116,11 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _pools(pool: str, device: str) -> tuple[PoolSpec, ...]:
+def _pools(pool: str) -> tuple[PoolSpec, ...]:
     if pool == "hardware":
         return (PoolSpec(pool, "hardware", min=1, max=1, provider=MACHINE),)
-    emulated = "" if pool == "ideal" else device
+    emulated = "" if pool == "ideal" else DEVICE
     return (PoolSpec(pool, min=2, max=2, device=emulated, pace=pool == "paced"),)
-
-
-def _ghz(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
-    return built(qubits, CIRCUITS["ghz"](qubits, _rng))
 
 
 def _star(qubits: int, _rng: np.random.Generator) -> QuantumCircuit:
@@ -148,10 +141,6 @@ def _fourier(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     return circuit
 
 
-def _volume(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
-    return quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
-
-
 def _ansatz(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
     circuit = efficient_su2(qubits, reps=2, entanglement="full")
     return circuit.assign_parameters(rng.uniform(0, 3, circuit.num_parameters))
@@ -167,6 +156,12 @@ def _toffoli(qubits: int, rng: np.random.Generator) -> QuantumCircuit:
 
 
 FAMILIES: dict[str, Callable[[int, np.random.Generator], QuantumCircuit]] = {
-    "ghz": _ghz, "star": _star, "fourier": _fourier,
-    "volume": _volume, "ansatz": _ansatz, "toffoli": _toffoli,
-}  # fmt: skip
+    "ghz": lambda qubits, rng: built(qubits, CIRCUITS["ghz"](qubits, rng)),
+    "star": _star,
+    "fourier": _fourier,
+    "volume": lambda qubits, rng: (
+        quantum_volume(qubits, 3, seed=int(rng.integers(1000))).decompose().decompose()
+    ),
+    "ansatz": _ansatz,
+    "toffoli": _toffoli,
+}

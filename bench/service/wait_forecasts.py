@@ -6,8 +6,6 @@ service forecasts the waiting time of some of its tasks; when all tasks have end
 are compared with the times from acceptance to begin. A forecast is right within a factor of two, or
 where forecast and waiting time are both below 5 ms. Tasks that began before their forecast was
 queried are left out. The environment has run a few circuits of each kind before.
-
-    python -m bench run wait_forecasts [--seed 2] [--seconds 40] [--load 1.0]
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,47 +30,33 @@ AT_ONCE_S = 0.005
 QUERIED = 6  # tasks of each submission whose forecast is queried
 KINDS = ("flood", "wide", "sweep")
 SHARES = (0.45, 0.35, 0.2)
-GAP_S = 0.55  # mean seconds between two submissions at a load of 1
+GAP_S = 0.55  # mean seconds between two submissions
+OPTIONS = (Option("--seed", default=2), Option("--seconds", default=40.0, quick=10.0))
 
 
-@dataclass
-class Forecast:
+class Forecast(NamedTuple):
     """One task and its forecast."""
 
     kind: str
     task: Task
     wait_s: float  # forecast seconds from acceptance to begin
-    priority: int
-
-
-OPTIONS = (
-    Option("--seed", type=int, default=2),
-    Option("--seconds", type=float, default=40.0, quick=10.0),
-    Option("--load", type=float, default=1.0),
-    Option("--each", action="store_true", help="print every task that was asked for"),
-)
 
 
 def run(options: Namespace) -> Report:
     title = f"waits: forecasts of a mixed trace, 2 workers, seed {options.seed}"
     report = Report("wait_forecasts", title)
-    rng = np.random.default_rng(options.seed)
+    warm, rng = (np.random.default_rng(options.seed + more) for more in (1_000, 0))
     with simenv.local(workers=2) as client:
-        _warm(client, np.random.default_rng(options.seed + 1_000))
-        entry = list(_play(client, rng, options.seconds, options.load))
-        share = _accuracy(entry, options.each)
+        for number in range(3):
+            for kind in KINDS:
+                for task in client.submit_many(_work(kind, warm, number), shots=SHOTS, seed=number):
+                    task.result()
+        share = _accuracy(list(_play(client, rng, options.seconds)))
     report.at_least("share_percent", 100 * share, "forecasts within a factor of two, percent")
     return report
 
 
-def _warm(client: Client, rng: Any) -> None:
-    for number in range(3):
-        for kind in KINDS:
-            for task in client.submit_many(_work(kind, rng, number), shots=SHOTS, seed=number):
-                task.result()
-
-
-def _play(client: Client, rng: Any, seconds: float, load: float) -> Iterator[Forecast]:
+def _play(client: Client, rng: Any, seconds: float) -> Iterator[Forecast]:
     """Submit tasks according to the trace; yield the forecasts."""
     begin, when = time.monotonic(), 0.0
     built = 0
@@ -81,14 +64,14 @@ def _play(client: Client, rng: Any, seconds: float, load: float) -> Iterator[For
         kind = KINDS[int(rng.choice(3, p=SHARES))]
         work, priority = _work(kind, rng, built), int(rng.choice((-1, 0, 1), p=(0.2, 0.6, 0.2)))
         built += 1
-        when += rng.exponential(GAP_S / load)
+        when += rng.exponential(GAP_S)
         time.sleep(max(0.0, begin + when - time.monotonic()))
         tasks = client.submit_many(work, shots=SHOTS, seed=built, priority=priority)
         places = np.unique(np.linspace(0, len(tasks) - 1, QUERIED).astype(int))
         queried = [tasks[place] for place in places]
         for task, info in zip(queried, client.tasks(queried), strict=True):
             if info.wait_us >= 0:
-                yield Forecast(kind, task, info.time_s + info.wait_us / 1e6, priority)
+                yield Forecast(kind, task, info.time_s + info.wait_us / 1e6)
 
 
 def _work(kind: str, rng: Any, seed: int) -> Any:
@@ -101,21 +84,13 @@ def _work(kind: str, rng: Any, seed: int) -> Any:
     return (circuit, rng.uniform(0, 6, (int(rng.integers(50, 1_500)), 16)))
 
 
-def _accuracy(forecasts: list[Forecast], each: bool) -> float:
+def _accuracy(forecasts: list[Forecast]) -> float:
     """Return the share of right forecasts; print the numbers by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
-    at_once = 0
-    for forecast in forecasts:
-        wait_s, forecast_s = waited_s(forecast.task.result()), forecast.wait_s
-        both = wait_s < AT_ONCE_S and forecast_s < AT_ONCE_S
-        at_once += both
-        close = both or (forecast_s > 0 and 0.5 <= wait_s / forecast_s <= 2)
-        right[forecast.kind].append(close)
-        if each:
-            mark = " " if close else "!"
-            label = f"forecast {forecast_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
-            print(f"{mark} {forecast.kind:6} {forecast.priority:2} {label}")
+    for kind, task, forecast_s in forecasts:
+        wait_s = waited_s(task.result())
+        at_once = wait_s < AT_ONCE_S and forecast_s < AT_ONCE_S
+        right[kind].append(at_once or (forecast_s > 0 and 0.5 <= wait_s / forecast_s <= 2))
     for kind, marks in right.items():
         print(f"{kind:6} {sum(marks):4} of {len(marks):4} right")
-    print(f"{at_once} of {len(forecasts)} began at once, as forecast\n")
     return sum(map(sum, right.values())) / len(forecasts)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from bench import __main__ as command, chart, figures, record
 from bench.figures import goals
 from bench.harness import results
 from bench.harness.report import GOALS, Figure
+from bench.service import cluster
 from bench.small_circuits import ansatz, layered
 
 
@@ -204,7 +206,6 @@ def test_stored_chart_shows_the_stored_figures(tmp_path: Path) -> None:
 
 
 ROOT = Path(__file__).parents[2]
-WITHOUT_GOALS = {"tiles", "trajectories"}
 
 
 def test_list_names_every_benchmark_without_importing_it() -> None:
@@ -225,12 +226,22 @@ def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert "OPTIONS" in assigned, name
         assert "run" in functions, name
-        assert (name in goals) != (name in WITHOUT_GOALS), name
+        assert name in goals, name
 
 
 def test_options_of_one_benchmark_are_refused_for_several() -> None:
     with pytest.raises(SystemExit, match="--rounds 1, need a single NAME"):
         command.main(["run", "small", "wide", "--rounds", "1"])
+
+
+def test_cluster_runs_all_parts_or_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[str] = []
+    monkeypatch.setattr(cluster, "hosts", lambda number: nullcontext())
+    for part in cluster.PARTS:
+        monkeypatch.setattr(cluster, f"_{part}", lambda *_, part=part: parts.append(part))
+    assert command.main(["run", "cluster"]) == 0
+    assert command.main(["run", "cluster", "--only", "death", "--only", "gang"]) == 0
+    assert parts == [*cluster.PARTS, "death", "gang"]
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,9 @@ from qiskit import QuantumCircuit
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
+HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
+FLIP = f"{HEAD}qreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n"
+
 
 def print_record(kind: str, **fields: Any) -> None:
     """Print one line that the drill reads."""
@@ -126,7 +129,7 @@ def wide_text(qubits: int, layers: int) -> str:
     """Return OpenQASM of h, rx on each qubit and a ladder of cx, that often; all measured."""
     layer = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(qubits))
     layer += "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(qubits - 1))
-    head = f'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[{qubits}];\ncreg c[{qubits}];\n'
+    head = f"{HEAD}qreg q[{qubits}];\ncreg c[{qubits}];\n"
     return head + layer * layers + "measure q -> c;\n"
 
 

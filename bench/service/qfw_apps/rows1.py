@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable
 
-from application import ghz, run_rows
+from application import FLIP, ghz, run_rows
 from defw_exception import DEFwExecutionError, DEFwInProgress
 from qfw_qiskit import QFwBackend, QFwBackendCapability, QFwBackendType
 from qfw_qiskit.qfw_lookup_service import get_qpm
 
 MEASURED = ghz(2)
-TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
-INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10, "compiler": "staq"}
+INFO = {"qasm": FLIP, "num_qubits": 2, "num_shots": 10, "compiler": "staq"}
 qpm = get_qpm()
 
 

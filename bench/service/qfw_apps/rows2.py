@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from application import run_rows, wide_text
+from application import FLIP, run_rows, wide_text
 from defw import me
 from defw_app_util import defw_connect_service_by_name, defw_get_directory_service
 from defw_event_baseapi import BaseEventAPI
 from defw_exception import DEFwExecutionError
 
-TEXT = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n'
-INFO = {"qasm": TEXT, "num_qubits": 2, "num_shots": 10}
+INFO = {"qasm": FLIP, "num_qubits": 2, "num_shots": 10}
 directory = defw_get_directory_service()
 
 
