@@ -347,9 +347,9 @@ class Estimator:
         return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
 
     def compile_us(self, route: Route, terms: TaskOptions) -> float:
-        """Return the expected time of compilation that a task may have to wait for, in
-        microseconds."""
-        return 0.0 if self.kernels_compiled or _is_plain(route, terms) else COMPILE_US
+        """Return the expected time of compilation that a task may have to wait for while not all
+        kernels are compiled, in microseconds."""
+        return 0.0 if _is_plain(route, terms) else COMPILE_US
 
     def simulation_us(self, route: Route, spec: TaskSpec) -> float:
         """Return the expected time of a simulation in microseconds on one slot."""

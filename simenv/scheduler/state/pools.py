@@ -125,7 +125,6 @@ class NodeTable:
             )
             for node in nodes_of(limits)
         }
-        self.version = 0  # grows when a node comes into use or goes out of use
 
     @property
     def free_slots(self) -> int:

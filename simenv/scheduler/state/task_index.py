@@ -92,13 +92,12 @@ class TasksByOwner:
         self._bytes: dict[str, int] = {}
 
     def add(self, batch: core.SubmitBatch, tasks: dict[int, core.TaskRecord], count: int) -> None:
-        """Add a batch of `count` tasks."""
-        if batch.owner:
-            tasks_of_owner = self._records.setdefault(batch.owner, {})
-            new = {n: tasks[n] for n in range(batch.first, batch.first + count)}
-            tasks_of_owner.update(new)
-            size = sum(record.size_bytes for record in new.values())
-            self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
+        """Add a batch of `count` tasks of an owner."""
+        tasks_of_owner = self._records.setdefault(batch.owner, {})
+        new = {n: tasks[n] for n in range(batch.first, batch.first + count)}
+        tasks_of_owner.update(new)
+        size = sum(record.size_bytes for record in new.values())
+        self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
 
     def drop(self, record: core.TaskRecord) -> None:
         """Remove a task that ended or was rolled back."""
