@@ -55,7 +55,7 @@ from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from simenv.scheduler.routing.engine_support import RoutingSnapshot
-    from simenv.scheduler.routing.live_routing import Capacity
+    from simenv.scheduler.state.scheduler_state import SchedulerState
     from simenv.service.admission.controller import AdmissionController
 
 
@@ -103,15 +103,15 @@ class Warmup:
 
 def admission(
     config: Config,
-    capacity: Callable[[], Capacity],
+    state: SchedulerState,
     snapshot: Callable[[], RoutingSnapshot],
     devices: EmulatedDevices | None,
 ) -> AdmissionController:
-    """Create the admission controller, after all is loaded. `capacity`, `snapshot` (take_snapshot),
+    """Create the admission controller, after all is loaded. `state`, `snapshot` (take_snapshot),
     `devices`: as for `AdmissionController`."""
     from simenv.service.admission.controller import AdmissionController
 
-    return AdmissionController(config.pools, capacity, snapshot, devices)
+    return AdmissionController(config.pools, state, snapshot, devices)
 
 
 def load_noise_checks() -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
 from simenv.scheduler.core import Action, WorkerHeartbeat
+from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
 from simenv.service.control.administration import CHANGES, Administration
@@ -23,7 +24,7 @@ from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
 from simenv.wire.codec import refusal
-from simenv.wire.keyfiles import Identity, with_rights
+from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
@@ -219,7 +220,14 @@ class EventLoop(ServiceComponents):
 
     def _commit(self) -> None:
         """Commit all changes; if that fails, the acceptances of this pass become refusals."""
-        self.reservation_commands.store()
+        state, commands = self.state, self.reservation_commands
+        if (
+            state.reservations.changes != UNCHANGED
+            or state.controls.changes
+            or state.paced.changes
+            or commands.deferred
+        ):
+            commands.store()
         if not self.journal.pending:
             return
         try:
@@ -261,13 +269,14 @@ class EventLoop(ServiceComponents):
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
-        identity = with_rights(peer, identity, message)
-        if type(message) is m.Submit:
+        if type(message) is m.Submit and identity.role in USER_ROLES:  # all of them may submit
             now_ns = time.monotonic_ns()
             full = self.submit_queue.enqueue(peer, identity.owner, message, body, now_ns)
             if full is not None:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
-        elif type(message) is m.Cancel:
+            return
+        identity = with_rights(peer, identity, message)
+        if type(message) is m.Cancel:
             cancel = Cancelling(message.request, message.tasks, [])
             self.query_queue.enqueue(
                 peer, identity, cancel, len(body)

@@ -473,10 +473,10 @@ def kill_over_memory(
 def service_memory(state: scheduler_state.SchedulerState, used_bytes: int) -> list[core.Action]:
     """Record the resident memory of the service; report when it passes the limit, and when it is
     below again."""
-    limit, before = state.limits.service_bytes, state.service_bytes
-    state.service_bytes = used_bytes
-    if not limit or (used_bytes > limit) == (before > limit):
+    limit, was_above = state.limits.service_bytes, state.lacks_memory
+    is_above = 0 < limit < used_bytes
+    state.service_bytes, state.lacks_memory = used_bytes, is_above
+    if is_above == was_above:
         return []
-    is_above = used_bytes > limit
     text = f"the service uses {size(used_bytes)} of memory; its limit is {size(limit)}"
     return [core.RecordEvent(f"service.memory_{'full' if is_above else 'freed'}", "service", text)]

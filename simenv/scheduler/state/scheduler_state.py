@@ -72,6 +72,7 @@ class SchedulerState:
         self.lacks_workers = False  # since the last tick a task came to a pool without workers
         self.draining = False
         self.service_bytes = 0  # resident memory of the service
+        self.lacks_memory = False  # the service uses more than its limit, and takes no tasks
         self.incidents = task_index.CrashIncidents()
         self.deadlines = task_index.Deadlines()
         self.deferred_actions: list[core.Action] = []  # returned by the next tick

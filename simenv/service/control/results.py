@@ -119,8 +119,6 @@ class ResultRequests:
 
     def disk_refusal(self, owner: str) -> SimenvError | None:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
-        if not (owner or self.reserve.spent):
-            return None
         return self.reserve.refusal(owner, self.bytes_of(owner))
 
     # --- requests -------------------------------------------------------------------------------
