@@ -28,7 +28,6 @@ from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
-from simenv.scheduler.core import nodes_of, with_workers_of_gpus
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
@@ -45,8 +44,8 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
+from simenv.service.workers import processes
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
-from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import ZmqListener
@@ -159,12 +158,12 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         for folder in (sockets, segments):
             on_leave.callback(shutil.rmtree, folder, ignore_errors=True)
         # A private environment uses this machine only, also within a job of many nodes.
-        allocation = allocate(config, {} if config.lifeline else environ)
+        allocation = processes.allocate(config, {} if config.lifeline else environ)
         launcher = launcher_for(config, allocation, environ, sockets)
         on_failure.callback(launcher.close)
-        limits = limits_of(config, allocation, launcher)
-        check_time_left(limits)
-        pools = with_workers_of_gpus(config.pools, nodes_of(limits))
+        limits = processes.limits_of(config, allocation, launcher)
+        processes.check_time_left(limits)
+        pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
         check_pools(config.pools, limits)
         node = os.uname().nodename
@@ -223,7 +222,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             scheduler,
             submit_queue,
             completions,
-            WorkerProcesses(
+            processes.WorkerProcesses(
                 launcher,
                 config,
                 paths,

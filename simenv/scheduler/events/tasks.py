@@ -174,7 +174,7 @@ def tasks_finished(
         if record.interrupted and not record.stopping:
             interrupted.append(record)
             continue
-        timing = core.timing_of(record, result, now_ns)
+        timing = _timing_of(record, result, now_ns)
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 continue
@@ -202,6 +202,24 @@ def tasks_finished(
     if not held:
         state.worker_became_idle(worker, now_ns)
     return endings
+
+
+def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
+    """Return the duration of each stage of a task whose result arrived now."""
+    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
+    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    return Timing(
+        (sent_ns - record.batch.accepted_ns) // 1000,
+        start_us,
+        run_us,
+        result.decode_us,
+        result.plan_us,
+        result.engine_us,
+        result.encode_us,
+        transfer_us if transfer_us > 0 else 0,
+        result.compile_us,
+        result.device_ns,
+    )
 
 
 def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:

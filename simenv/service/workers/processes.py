@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +31,13 @@ from launcher.allocation.this_node import (
     this_node,
 )
 from launcher.base import AllocationError, Command, LaunchError
+from launcher.placement import NodeResources, matches
 from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import gpu_environ, worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
-from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker
+from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker, nodes_of, rank_gpus
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.text import size
 
@@ -328,6 +330,33 @@ def limits_of(
         service_bytes=config.max_service_bytes
         or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_machine_bytes())),
     )
+
+
+def with_workers_of_gpus(
+    pools: tuple[PoolSpec, ...], limits: ClusterLimits
+) -> tuple[PoolSpec, ...]:
+    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
+    or for as many GPUs as a worker has ranks.
+
+    Raises ConfigError for `workers=auto` of an engine without GPUs.
+    """
+    results = []
+    for spec in pools:
+        if spec.auto_workers:
+            if not rank_gpus(spec):
+                raise ConfigError(
+                    f"pool {spec.name!r}: workers=auto is one worker for each GPU, and engine"
+                    f" {spec.engine!r} uses none",
+                    hint="workers=N, or engine=gpu",
+                )
+            gpus: Counter[int] = Counter()  # by block of nodes, in which the ranks of a worker are
+            for node in map(NodeResources.of, nodes_of(limits)):
+                if matches(spec.nodes, node):
+                    gpus[node.block] += node.gpus_total
+            count = max(1, sum(number // spec.ranks for number in gpus.values()))
+            spec = msgspec.structs.replace(spec, min=count, max=count)
+        results.append(spec)
+    return tuple(results)
 
 
 def check_time_left(limits: ClusterLimits) -> None:
