@@ -38,45 +38,49 @@ class SchedulerState:
         epoch: int,
         next_task: int = 1,
     ) -> None:
+        # The environment, and the service.
         self.limits = limits
         self.epoch = epoch
-        self.next_task = next_task
-        self.next_start = 1
-        self.starts_left = 0  # workers that may still be started in this tick
+        self.draining = False
+        self.service_bytes = 0  # resident memory of the service
+        self.lacks_memory = False  # the service uses more than its limit, and takes no tasks
+        self.last_tick_ns = 0
+        self.deferred_actions: list[core.Action] = []  # returned by the next tick
+        # Tasks, their indexes and their numbers.
         self.tasks: dict[int, core.TaskRecord] = {}
         self.tasks_by_owner = task_index.TasksByOwner()
-        self.quotas = owner_quotas.Quotas()
         self.dependencies = task_index.Dependencies()
-        self.reservations = ReservationLedger()
-        self.controls = device_state.DeviceControls()
-        self.dedicated = state_pools.DedicatedWorkers()
-        self.paced = device_state.PacedDevices()
-        self.outages: set[str] = set()  # devices that start nothing
+        self.deadlines = task_index.Deadlines()
+        self.incidents = task_index.CrashIncidents()
+        self.estimator = core.Estimator()
+        self.next_task = next_task
+        self.queued_bytes = 0
+        self.running = 0
+        self.ended = dict.fromkeys(TaskState, 0)
+        self.lost_attempts = 0
+        self._rerouted: dict[core.Route, core.Route] = {}
+        # Nodes, pools and workers.
+        self.nodes = state_pools.NodeTable(limits)
+        self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, state_pools.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
-        self.nodes = state_pools.NodeTable(limits)
-        self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
-        self._rerouted: dict[core.Route, core.Route] = {}
-        self.estimator = core.Estimator()
-        self.queued_bytes = 0
-        self.running = 0
-        self.ended = dict.fromkeys(TaskState, 0)
-        self.lost_attempts = 0
+        self.next_start = 1
+        self.starts_left = 0  # workers that may still be started in this tick
+        self.lacks_workers = False  # since the last tick a task came to a pool without workers
         self.last_short_ns = -(10**18)  # last submission of a short task
         self.slot_taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
-        self.lacks_workers = False  # since the last tick a task came to a pool without workers
-        self.draining = False
-        self.service_bytes = 0  # resident memory of the service
-        self.lacks_memory = False  # the service uses more than its limit, and takes no tasks
-        self.incidents = task_index.CrashIncidents()
-        self.deadlines = task_index.Deadlines()
-        self.deferred_actions: list[core.Action] = []  # returned by the next tick
-        self.last_tick_ns = 0
+        # Devices, reservations and owners.
+        self.controls = device_state.DeviceControls()
+        self.paced = device_state.PacedDevices()
+        self.outages: set[str] = set()  # devices that start nothing
+        self.reservations = ReservationLedger()
+        self.dedicated = state_pools.DedicatedWorkers()
+        self.quotas = owner_quotas.Quotas()
         for spec in pools:
             self._open(state_pools.Pool(spec))
 
