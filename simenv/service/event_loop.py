@@ -23,7 +23,6 @@ from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
@@ -202,7 +201,7 @@ class EventLoop(ServiceComponents):
                     "a message of %d bytes turned away: %s", len(body), error
                 )
                 if peer_kind is PeerKind.CLIENT:
-                    answer = m.Refused(codec.request_of(body), [refusal(error)])
+                    answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
             if time.monotonic_ns() - begin_ns > SLICE_NS:
                 return
@@ -246,7 +245,7 @@ class EventLoop(ServiceComponents):
                     )
                     submit = pending.message
                     self.submit_queue.forget(pending.owner, submit.key, submit.offset)
-                refused = m.Refused(accepted.request, [refusal(error)])
+                refused = m.Refused(accepted.request, [codec.refusal(error)])
                 self._answers.append((pending.peer, codec.encode(refused)))
 
     def _answer(self) -> None:

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from simenv import errors as simenv_errors
-from simenv.errors import InsufficientError, LimitExceededError
+from simenv import errors
 from simenv.model import MAX_PARENTS, TaskOptions, TaskState, digest, task_name
 from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
@@ -24,7 +23,6 @@ from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
-from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
 from simenv.service.fairness import FairQueue
@@ -33,22 +31,24 @@ from simenv.service.results.completions import Completions
 from simenv.service.results.retention import DiskReserve
 from simenv.text import size
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
 
 
 def check_parents(terms: TaskOptions) -> None:
     """Check the number of parents. Raises OptionError."""
     if len(terms.after) > MAX_PARENTS:
-        raise simenv_errors.OptionError(
+        raise errors.OptionError(
             f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
             hint="let one task come after a part of them",
         )
 
 
 def refusal_of_parents(
-    state: SchedulerState, completions: Completions, owner: str, after: Iterable[int]
-) -> simenv_errors.SimenvError | None:
+    state: scheduler_state.SchedulerState,
+    completions: Completions,
+    owner: str,
+    after: Iterable[int],
+) -> errors.SimenvError | None:
     """Return the error if a task of `owner` cannot have these parents; None if it can. Parents are
     tasks of the same owner that have not ended, or have ended as DONE."""
     for number in after:
@@ -58,12 +58,12 @@ def refusal_of_parents(
         end = None if record is not None else completions.end_of(number, owner)
         name = task_name(number) if number >= 0 else str(number)
         if end is None:
-            return simenv_errors.NotFoundError(
+            return errors.NotFoundError(
                 f"after: there is no task {name} of yours here (any longer)",
                 hint="simenv queue lists unfinished tasks, simenv history those that have ended",
             )
         if end.state is not TaskState.DONE:
-            return simenv_errors.OptionError(
+            return errors.OptionError(
                 f"after: task {name} has ended as {end.state}: {end.message}",
                 hint=f"submit what {name} was again and name the new task, or leave it out",
             )
@@ -98,7 +98,7 @@ class PendingSubmit(msgspec.Struct):
     terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
     resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
-    rejected_programs: dict[bytes, simenv_errors.SimenvError] = msgspec.field(
+    rejected_programs: dict[bytes, errors.SimenvError] = msgspec.field(
         default_factory=dict
     )  # by digest
     background_check: Future[Any] | None = None  # the check of its next program in the thread
@@ -152,7 +152,7 @@ class SubmitQueue:
         self._limits = limits
         # Set by the service: the reserve of the disk, and the refusal of an owner by its lack.
         self.reserve: DiskReserve | None = None
-        self.disk_refusal: Callable[[str], simenv_errors.SimenvError | None] = lambda _: None
+        self.disk_refusal: Callable[[str], errors.SimenvError | None] = lambda _: None
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
@@ -192,14 +192,14 @@ class SubmitQueue:
         if fault_injection.plan:
             fault_injection.hit("submit.received")
         if self._state.lacks_memory:
-            return refusal(memory_refusal(self._state))
+            return codec.refusal(memory_refusal(self._state))
         waiting = self.pending_bytes.get(owner, 0)
         limit = MAX_OWNER_BYTES if owner else MAX_WAITING_BYTES
         if waiting and waiting + len(body) > limit:
             text = f"{size(waiting)} wait for admission; the limit is {size(limit)}"
             hint = "wait for the answers to earlier messages"
-            return refusal(
-                simenv_errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
+            return codec.refusal(
+                errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
             )
         self.pending_bytes[owner] = waiting + len(body)
         self._parked_until_ns = 0
@@ -222,8 +222,8 @@ class SubmitQueue:
             refused: messages.Refusal | None = None
             try:
                 _check_shape(pending.message, len(pending.body))
-            except simenv_errors.SimenvError as error:
-                refused = refusal(error)
+            except errors.SimenvError as error:
+                refused = codec.refusal(error)
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not admission.admit_some(pending, turn_ns):
@@ -263,13 +263,13 @@ class SubmitQueue:
             is_same = has_own_key or entry.digest == content
             if not is_same and entry.digest not in _earlier_formats(pending):
                 text = f"the key {message.key!r} was used before with other content"
-                return [refusal(simenv_errors.KeyConflictError(text, hint="choose another key"))]
+                return [codec.refusal(errors.KeyConflictError(text, hint="choose another key"))]
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
             return pending.refusals
         error = self._limit_error(pending, count)
         if error is not None:
-            return [refusal(error)]
+            return [codec.refusal(error)]
         units: list[int] | None = None  # None: no reservation
         if terms.reservation:
             units, refused = self._reservation_units(pending)
@@ -278,7 +278,7 @@ class SubmitQueue:
         if terms.after:
             error = refusal_of_parents(self._state, self._completions, owner, terms.after)
             if error is not None:
-                return [refusal(error)]
+                return [codec.refusal(error)]
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
         first = self._state.next_task
@@ -310,14 +310,14 @@ class SubmitQueue:
         )
         return messages.Accepted(message.request, first, count)
 
-    def _limit_error(self, pending: PendingSubmit, count: int) -> simenv_errors.SimenvError | None:
+    def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:
         """Return the error of the first limit that the `count` tasks would pass; None: they may be
         queued. Limits that do not apply are not asked."""
         state, limits, owner = self._state, self._limits, pending.owner
         size_bytes, full = len(pending.body), ""
         if state.draining:
             text = "the service is shutting down and accepts nothing new"
-            return InsufficientError(text, hint="submit again when it is up: simenv up")
+            return errors.InsufficientError(text, hint="submit again when it is up: simenv up")
         if len(state.tasks) + count > limits.max_queued_tasks:
             full = (
                 f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
@@ -330,8 +330,8 @@ class SubmitQueue:
             )
         if full:
             hint = "wait for results, then go on"
-            return simenv_errors.QueueFullError(full, hint=hint, retry_after_s=RETRY_AFTER_S)
-        error: simenv_errors.SimenvError | None = None
+            return errors.QueueFullError(full, hint=hint, retry_after_s=RETRY_AFTER_S)
+        error: errors.SimenvError | None = None
         if owner or (self.reserve is not None and self.reserve.spent):
             error = self.disk_refusal(owner)
         if owner and error is None:
@@ -347,7 +347,7 @@ class SubmitQueue:
             reason = draining_refusal(state, pending.routes)
             if reason:
                 hint = "another pool, or submit again when an admin has resumed it"
-                return InsufficientError(reason, hint=hint)
+                return errors.InsufficientError(reason, hint=hint)
         return error
 
     def _reservation_units(
@@ -359,12 +359,12 @@ class SubmitQueue:
         ledger = self._state.reservations
         try:
             reservation = ledger.usable(terms.reservation, pending.owner, time.time_ns())
-        except simenv_errors.NotReservedError as error:
-            return [], [refusal(error)]
-        units, errors = reservation_units(
+        except errors.NotReservedError as error:
+            return [], [codec.refusal(error)]
+        units, refused = reservation_units(
             self._state, reservation, specs, pending.routes, pending.sizes, terms
         )
-        return units, [refusal(error, error.index) for error in errors]
+        return units, [codec.refusal(error, error.index) for error in refused]
 
     def _idempotency_entry(self, owner: str, key: str, offset: int) -> IdempotencyEntry | None:
         entry = self._recent.get((owner, key, offset))
@@ -426,13 +426,13 @@ def _check_shape(message: messages.Submit, size_bytes: int) -> None:
     count = len(message.tasks)
     if size_bytes > MAX_SUBMIT_BYTES:
         text = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
-        raise LimitExceededError(text, hint="fewer tasks in a message, smaller programs")
+        raise errors.LimitExceededError(text, hint="fewer tasks in a message, smaller programs")
     if not 0 < count <= messages.MAX_MESSAGE_TASKS:
-        raise LimitExceededError(
+        raise errors.LimitExceededError(
             f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
         )
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
-        raise simenv_errors.OptionError(
+        raise errors.OptionError(
             f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
         )
     if not message.key.isprintable():
@@ -450,7 +450,9 @@ class AcceptAnswers:
     most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
     """
 
-    def __init__(self, state: SchedulerState, send: Callable[[bytes, bytes], object]) -> None:
+    def __init__(
+        self, state: scheduler_state.SchedulerState, send: Callable[[bytes, bytes], object]
+    ) -> None:
         """`send`: sends a message to a client."""
         self._state = state
         self._send = send

@@ -36,7 +36,6 @@ from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.text import size
 from simenv.wire import codec, keyfiles
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import LOCAL, added, changing, identities, read_keys, removed, write_keys
 from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
@@ -320,7 +319,7 @@ _REVOKED = errors.KeyRefusedError(
     hint="ask an administrator of the environment for a new key file "
     "(made there by: simenv keys add NAME --role client)",
 )
-REVOKED_NOTICE = codec.encode(m.Refused(0, [refusal(_REVOKED)]))
+REVOKED_NOTICE = codec.encode(m.Refused(0, [codec.refusal(_REVOKED)]))
 
 
 def _hint(error: ConfigError) -> str:

@@ -25,7 +25,6 @@ from simenv.service import fault_injection
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, queries
 
@@ -77,7 +76,7 @@ class ReservationCommands:
             try:
                 self.apply(peer, identity, message, "")
             except SimenvError as error:
-                refused = m.Refused(message.request, [refusal(error)])
+                refused = m.Refused(message.request, [codec.refusal(error)])
                 self._executor.outbox.append((peer, codec.encode(refused)))
 
     def _reserve(self, identity: Identity, message: admin.Reserve) -> admin.DecisionReply:
