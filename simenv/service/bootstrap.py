@@ -28,6 +28,7 @@ from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
@@ -157,63 +158,27 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         segments = configs.segment_folder(sockets)
         for folder in (sockets, segments):
             on_leave.callback(shutil.rmtree, folder, ignore_errors=True)
-        # A private environment uses this machine only, also within a job of many nodes.
-        allocation = processes.allocate(config, {} if config.lifeline else environ)
-        launcher = launcher_for(config, allocation, environ, sockets)
-        on_failure.callback(launcher.close)
-        limits = processes.limits_of(config, allocation, launcher)
-        processes.check_time_left(limits)
+        cluster = _cluster(config, environ, sockets, on_failure)
+        allocation, limits = cluster.allocation, cluster.limits
         pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
         check_pools(config.pools, limits)
-        node = os.uname().nodename
         journal = Journal(paths.journal, config.durability)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
-        devices.emulated = EmulatedDevices(
-            config.pools,
-            DeviceRegistry(configs.devices_folder(environ), load_noise_checks),
-            NoiseDocuments(journal, partial(named_documents, scheduler.state)),
-        )
-        on_leave.callback(devices.emulated.registry.close)
-        devices.emulated.drifting = DriftingDevices(
-            config.pools,
-            devices.emulated.registry,
-            configs.devices_folder(environ),
-            journal,
-            scheduler.state,
-        )
-        devices.emulated.problems()  # begins to read the devices of pools
+        folder = configs.devices_folder(environ)
+        devices.emulated = _emulated_devices(config, folder, journal, scheduler, on_leave)
         damaged = drop_damaged_records(journal)
+        node = os.uname().nodename
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions)
         replayed = replay(journal, scheduler, submit_queue, completions)
-        log.info(
-            "replayed: %d queued, %d final, %.2f s",
-            replayed.queued,
-            replayed.final,
-            replayed.seconds,
-        )
+        log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
         results = files.private_folder(results_folder(paths, allocation))
-        worker_endpoint = WorkerEndpoint(
-            paths,
-            sockets,
-            results,
-            limits.nodes,
-            config.launcher.interface,
-            journal.epoch,
-            keys := new_pair(),
-        )
-        on_leave.callback(worker_endpoint.leave)
-        remote, server_file, owner_endpoint = None, None, worker_endpoint.owner_endpoint
-        if config.listen:
-            remote, server_file = open_listener(config.listen, paths.server_key, node)
-            owner_endpoint = owner_endpoint_of(server_file)
-        listener = ZmqListener(sockets, keys, remote, worker_endpoint.listener)
+        endpoints = _endpoints(config, paths, sockets, results, limits, journal, on_leave)
+        listener = endpoints.listener
         on_failure.callback(listener.close)
-        kernels = configs.kernel_folder(environ)
-        backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
         lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
         loop = EventLoop(
             config,
@@ -223,21 +188,17 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             submit_queue,
             completions,
             processes.WorkerProcesses(
-                launcher,
+                cluster.launcher,
                 config,
                 paths,
                 results,
-                kernels,
+                configs.kernel_folder(environ),
                 _with_segments(environ, segments, allocation),
-                worker_endpoint.worker_keys,
+                endpoints.workers.worker_keys,
             ),
             WalCheckpointer(paths.journal, extends=config.durability != "process"),
-            backup,
-            KeyCommands(
-                paths.keys,
-                listener,
-                owner_endpoint.public if owner_endpoint and server_file else "",
-            ),
+            None if config.lifeline else JournalBackup(paths.journal, paths.copy),
+            KeyCommands(paths.keys, listener, endpoints.own_key),
             ResultRequests(config, journal, scheduler, completions, results),
             lease,
             RuntimeFacts(
@@ -247,34 +208,112 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
                 limits.launcher,
                 allocation.source,
                 allocation.end_s,
-                launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
+                cluster.launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
             ),
             devices,
         )
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
-        lease.announce(
-            _connection_file(
-                config, sockets, keys.public, node, journal.epoch, server_file, owner_endpoint
-            )
-        )
+        lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
-        record_event = loop.executor.record_event
-        record_event(
-            "service.started", config.name, f"epoch {journal.epoch}, {replayed.queued} queued"
-        )
+        server = endpoints.server
         for kind, message in (
+            ("service.started", f"epoch {journal.epoch}, {replayed.queued} queued"),
             ("allocation.found", allocation_text(allocation)),
             ("launcher.chosen", limits.launcher),
-            ("service.listens", server_file.address if server_file is not None else ""),
-            ("service.meets", worker_endpoint.address),
+            ("service.listens", server.address if server is not None else ""),
+            ("service.meets", endpoints.workers.address),
             ("service.resumed", resumed),
             ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
         ):
             if message:
-                record_event(kind, config.name, message)
+                loop.executor.record_event(kind, config.name, message)
         on_failure.pop_all()
         return RunningService(loop, paths, on_leave.pop_all())
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Nodes of the environment, the launcher that starts processes on them, and their limits."""
+
+    allocation: Allocation
+    launcher: Launcher
+    limits: ClusterLimits
+
+
+def _cluster(
+    config: Config, environ: Mapping[str, str], sockets: Path, on_failure: ExitStack
+) -> Cluster:
+    # A private environment uses this machine only, also within a job of many nodes.
+    allocation = processes.allocate(config, {} if config.lifeline else environ)
+    launcher = launcher_for(config, allocation, environ, sockets)
+    on_failure.callback(launcher.close)
+    limits = processes.limits_of(config, allocation, launcher)
+    processes.check_time_left(limits)
+    return Cluster(allocation, launcher, limits)
+
+
+def _emulated_devices(
+    config: Config, folder: Path, journal: Journal, scheduler: Scheduler, on_leave: ExitStack
+) -> EmulatedDevices:
+    """Create the emulated devices, and begin to read those of pools. `folder`: of device files."""
+    registry = DeviceRegistry(folder, load_noise_checks)
+    documents = NoiseDocuments(journal, partial(named_documents, scheduler.state))
+    devices = EmulatedDevices(config.pools, registry, documents)
+    on_leave.callback(registry.close)
+    devices.drifting = DriftingDevices(config.pools, registry, folder, journal, scheduler.state)
+    devices.problems()  # begins to read
+    return devices
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Sockets of the service, and what clients must know to use them."""
+
+    listener: ZmqListener
+    workers: WorkerEndpoint
+    public_key: str  # of this start of the service
+    server: ServerFile | None  # None: no clients of other machines
+    owner: OwnerEndpoint | None  # of the environment's own user on other machines
+    own_key: str  # public key of that user for remote clients' listener; "": there is none
+
+    def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
+        """Return the contents of the connection file. `name`: of the environment."""
+        server = self.server
+        return ConnectionFile(
+            CONNECTION_FORMAT,
+            name,
+            __version__,
+            os.getpid(),
+            node,
+            epoch,
+            str(sockets),
+            server.address if server is not None else "",
+            server.public_key if server is not None else "",
+            self.owner,
+            start_ticks(),
+            self.public_key,
+        )
+
+
+def _endpoints(
+    config: Config,
+    paths: EnvironmentPaths,
+    sockets: Path,
+    results: Path,
+    limits: ClusterLimits,
+    journal: Journal,
+    on_leave: ExitStack,
+) -> Endpoints:
+    """Open all sockets of the service; their file for workers is removed by `on_leave`."""
+    keys, interface = new_pair(), config.launcher.interface
+    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, interface, journal.epoch, keys)
+    on_leave.callback(workers.leave)
+    remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
+    if config.listen:
+        remote, server = open_listener(config.listen, paths.server_key, os.uname().nodename)
+        owner = owner_endpoint_of(server)
+        own_key = owner.public
+    listener = ZmqListener(sockets, keys, remote, workers.listener)
+    return Endpoints(listener, workers, keys.public, server, owner, own_key)
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:
@@ -376,28 +415,3 @@ def check_file_system(folder: Path, forced: bool) -> None:
             f"the journal would be on {folder}, a network file system ({kind})",
             hint="set state_dir to a folder on a local disk, or network_state = true",
         )
-
-
-def _connection_file(
-    config: Config,
-    sockets: Path,
-    socket_key: str,
-    node: str,
-    epoch: int,
-    server: ServerFile | None,
-    owner_endpoint: OwnerEndpoint | None,
-) -> ConnectionFile:
-    return ConnectionFile(
-        CONNECTION_FORMAT,
-        config.name,
-        __version__,
-        os.getpid(),
-        node,
-        epoch,
-        str(sockets),
-        server.address if server is not None else "",
-        server.public_key if server is not None else "",
-        owner_endpoint,
-        start_ticks(),
-        socket_key,
-    )
