@@ -275,8 +275,7 @@ class QueryHandlers:
             body = self._service.journal.records.finished_after(since, scope)
             if body is None or (groups and size + len(body) > PAGE_BYTES):
                 break
-            group = codec.to_client(body)
-            assert isinstance(group, m.Completed)
+            group = codec.completed(body)
             since = group.first_seq + len(group.results) - 1
             remaining = self._service.completions.without_withdrawn(group)
             groups += remaining
