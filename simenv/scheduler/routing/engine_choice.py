@@ -343,7 +343,9 @@ def _fit_in_pools(
             + ("; hardware is selected by its pool" if not request.pools else ""),
         )
     usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
-    results = [ranks.fit(card, profile, request.terms, pool, request.limits) for pool in usable]
+    terms, limits = request.terms, request.limits
+    queries = (engine_support.RankQuery(card, profile, terms, pool, limits) for pool in usable)
+    results = [ranks.fit(query) for query in queries]
     fits = [
         msgspec.structs.replace(fit, paced=pool.pace)
         for fit, pool in zip(results, usable, strict=True)
