@@ -126,14 +126,6 @@ class NodeTable:
             for node in nodes_of(limits)
         }
 
-    @property
-    def free_slots(self) -> int:
-        return sum(host.free_slots for host in self.hosts.values())
-
-    @property
-    def free_memory(self) -> int:
-        return sum(host.free_memory for host in self.hosts.values())
-
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
 

@@ -85,19 +85,6 @@ class SchedulerState:
             self._open(state_pools.Pool(spec))
 
     @property
-    def free_slots(self) -> int:
-        """Slots of all nodes that no task has."""
-        return self.nodes.free_slots
-
-    @property
-    def free_memory(self) -> int:
-        """Bytes of all nodes that are neither granted nor reserved."""
-        return self.nodes.free_memory
-
-    def fence(self, record: core.TaskRecord) -> int:
-        return (self.epoch << core.ATTEMPT_BITS) + record.attempts
-
-    @property
     def is_busy(self) -> bool:
         """True if a worker holds a task or a paced device runs one."""
         return bool(self.paced.held) or any(worker.held for worker in self.workers.values())

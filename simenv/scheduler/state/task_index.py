@@ -126,10 +126,6 @@ class TasksByOwner:
         """Return the bytes of an owner's tasks: programs and parameter values."""
         return self._bytes.get(owner, 0)
 
-    def everything(self) -> dict[str, dict[int, core.TaskRecord]]:
-        """Return all tasks by owner, for checks of invariants."""
-        return self._records
-
 
 class DependentTasks(msgspec.Struct, eq=False):
     """Tasks of one submission, and their parents that have not ended."""
