@@ -245,11 +245,6 @@ class CrashIncidents:
         self._last = 0
         self._open: dict[int, list[core.TaskRecord]] = {}
 
-    @property
-    def open(self) -> int:
-        """Number of incidents that still have suspects."""
-        return len(self._open)
-
     def record(self, verdict: CrashVerdict) -> None:
         """Record a verdict: mark new suspects, clear those of an incident whose cause is found."""
         if verdict.charged_task is not None:
