@@ -32,7 +32,7 @@ from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands, check_pools
+from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
@@ -162,7 +162,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         allocation, limits = cluster.allocation, cluster.limits
         pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
-        check_pools(config.pools, limits)
+        processes.check_pools(config.pools, limits)
         journal = Journal(paths.journal, config.durability)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
