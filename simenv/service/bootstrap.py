@@ -147,10 +147,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     check_file_system(paths.state, config.network_state)
     fault_injection.install(config.faults)
     check_engines(config.pools)
-    with (
-        ExitStack() as on_leave,
-        ExitStack() as on_failure,
-    ):  # `on_failure`: for a start that fails halfway
+    # `on_failure`: for a start that fails halfway.
+    with ExitStack() as on_leave, ExitStack() as on_failure:
         lock = take_lock(paths.state / "journal.lock", config.force_lock)
         on_leave.callback(os.close, lock)
         resumed = choose_journal(paths, config.resume)

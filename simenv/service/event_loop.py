@@ -277,9 +277,8 @@ class EventLoop(ServiceComponents):
         identity = with_rights(peer, identity, message)
         if type(message) is m.Cancel:
             cancel = Cancelling(message.request, message.tasks, [])
-            self.query_queue.enqueue(
-                peer, identity, cancel, len(body)
-            )  # refused before anything is cancelled
+            # Refused before anything is cancelled.
+            self.query_queue.enqueue(peer, identity, cancel, len(body))
             self.administration.cancels(identity, message.tasks)
             self.executor.execute(self.query_handlers.cancel(cancel, identity.scope))
         elif type(message) in CHANGES:

@@ -69,9 +69,8 @@ class AdmissionController:
         self._state = state
         self._capacity = state.capacity
         self._structures = StructureCache()
-        self._programs: dict[
-            tuple[bytes, bytes], AdmittedProgram
-        ] = {}  # programs that are not in `_structures`, by digest and options
+        # Programs that are not in `_structures`, by digest and options.
+        self._programs: dict[tuple[bytes, bytes], AdmittedProgram] = {}
         self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
         # The program examined last, while neither cache has it.
         self._newest: tuple[bytes, Program, bytes, AdmittedProgram] | None = None

@@ -98,9 +98,8 @@ class PendingSubmit(msgspec.Struct):
     terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
     resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
-    rejected_programs: dict[bytes, errors.SimenvError] = msgspec.field(
-        default_factory=dict
-    )  # by digest
+    # Programs that were refused, by digest.
+    rejected_programs: dict[bytes, errors.SimenvError] = msgspec.field(default_factory=dict)
     background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
