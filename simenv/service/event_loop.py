@@ -1,4 +1,11 @@
-"""The event loop of the service, and its maintenance."""
+"""The event loop of the service, and its maintenance.
+
+Path of a submission from its frame to the journal: `wire.codec` decodes it; `submissions` queues
+it, in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
+`events.tasks` of the scheduler makes the records of its tasks, with the expected times of
+`scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.reader` packs the row
+that `journal.writer` stores. Other modules are asked only for what a submission names.
+"""
 
 from __future__ import annotations
 
