@@ -11,11 +11,8 @@ from __future__ import annotations
 from simenv.model import WorkerState
 from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
-
-__all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 PREFETCH_MAX_US = 50_000.0

@@ -14,8 +14,7 @@ import msgspec
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.lanes import SMALL_US
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
 from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
 from simenv.wire.messages.client import STATES, AttemptResult
 

@@ -17,8 +17,6 @@ from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
 from simenv.scheduler.queueing.lanes import LONG_US
 
-__all__ = ["LONG_US", "MAX_STALE", "PoolQueue"]
-
 MAX_STALE = 1_000
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
 

@@ -25,7 +25,8 @@ from launcher.base import Node, Share
 from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core import ClusterLimits, RecordEvent, TaskRecord, gang_name, nodes_of
-from simenv.scheduler.queueing.queue import LONG_US, PoolQueue
+from simenv.scheduler.queueing.lanes import LONG_US
+from simenv.scheduler.queueing.queue import PoolQueue
 
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot

@@ -11,7 +11,7 @@ from simenv.model.views import base_of
 from simenv.scheduler.core import RUNS, Phase, Route, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
