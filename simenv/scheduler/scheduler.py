@@ -46,8 +46,10 @@ class SchedulerEvent(Generic[P, R]):
     def __get__(
         self, scheduler: None, owner: type
     ) -> Callable[Concatenate[scheduler_state.SchedulerState, P], R]: ...
+
     @overload
     def __get__(self, scheduler: Scheduler, owner: type) -> Callable[P, R]: ...
+
     def __get__(self, scheduler: Scheduler | None, owner: type) -> Callable[..., R]:
         if scheduler is None:
             return self._function
