@@ -11,5 +11,5 @@ Packages, from top to bottom (each imports only those below it):
 - `routing`: engine, pool and ranks for a program
 - `reservations`: the ledger of credits and rates
 - `queueing`: the order of waiting tasks
-- `core`: values and actions
+- `core`: limits, tasks, actions, and the times that tasks are expected to take
 """

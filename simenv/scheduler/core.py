@@ -1,42 +1,46 @@
-"""Values of the scheduler: tasks, limits, actions, costs, and GPUs.
+"""Values of the scheduler: the limits of the environment, its tasks, and the actions that follow
+from events; and the times that tasks are expected to take.
 
-Times are monotonic nanoseconds.
-
-Expected cost of tasks, and the number of slots that tasks get. The catalog's cost model gives
-microseconds on one slot. A factor per engine and width, learned from run times, corrects it; the
-deviation of the corrected times is learned too. Factor and deviation serve chunk sizes and
-forecasts only, never the choice of an engine, so that runs are reproducible.
+All values are frozen but `TaskRecord`, the state of one task, and what `Estimator` has learned.
+Times are monotonic nanoseconds where no name says otherwise.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from launcher.base import Node, Share
-from launcher.placement import NodeResources, matches
-from simenv.errors import ConfigError
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.views import ON_DEMAND, device_time_ns
-from simenv.wire.messages.client import AttemptResult
 from simulators import catalog
 
+# --- the environment ------------------------------------------------------------------------------
+
 END_MARGIN_NS = 60_000_000_000  # the service ends this long before the allocation
-
-
-def gang_name(base: str, ranks: int) -> str:
-    """Return the name of the pool of workers with `ranks` ranks that is made on demand for
-    `base`."""
-    return f"{base}{ON_DEMAND}{ranks}"
-
-
-HELD_RESULT = -2  # value of `TaskEnded.index`: the result of this task was held
-UNLIMITED = 2**31  # as a count: no limit
 START_NS = 1_000_000_000  # approximate time from the start of a worker until it is ready
+UNLIMITED = 2**31  # as a count: no limit
+
+
+class ClusterLimits(msgspec.Struct, frozen=True):
+    """Fixed limits of this environment."""
+
+    slots: int
+    memory_bytes: int
+    max_queued_tasks: int
+    max_queued_bytes: int
+    silent_ns: int
+    start_timeout_ns: int
+    nodes: tuple[Node, ...] = ()  # (): a single node with all of the above
+    max_ranks: int = 1  # of one worker; 1 without MPI
+    memory_per_slot: int = 0  # most bytes of one rank; 0: limited by its node
+    end_ns: int = 0  # end of the allocation; 0: never
+    launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
+    overcommit: bool = False  # no bound on resident workers, see `most_resident`
+    service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
 
 
 def nodes_of(limits: ClusterLimits) -> tuple[Node, ...]:
@@ -50,20 +54,21 @@ def slot_memory(node: Node, limits: ClusterLimits) -> int:
     return min(share, limits.memory_per_slot or share)
 
 
+def gang_name(base: str, ranks: int) -> str:
+    """Return the name of the pool of workers with `ranks` ranks that is made on demand for
+    `base`."""
+    return f"{base}{ON_DEMAND}{ranks}"
+
+
+def rank_gpus(spec: PoolSpec) -> int:
+    """Return the number of GPUs of each rank of the pool's workers."""
+    card = catalog.card(spec.engine)
+    return 1 if card is not None and card.pool == "gpu" else 0
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
 ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
-
-
-class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
-    """State of a worker, as the worker reports it at least once a second."""
-
-    name: str
-    start: int  # start number of the worker
-    task: int = 0  # the running one; 0: none
-    fence: int = 0  # of the task's attempt
-    rss_bytes: int = 0
-    passes: tuple[int, int] = (0, 0)  # sweeps of the task over the state: done, total
-    waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
-    compiling: bool = False  # the worker compiles kernels that the task needs
 
 
 class Phase(enum.IntEnum):
@@ -85,11 +90,6 @@ HELD, DEPENDENT = int(Phase.HELD), int(Phase.DEPENDENT)
 RUNS = (RUNNING, HELD)  # phases that the task's owner sees as RUNNING
 UNQUEUED = (int(Phase.PARKED), DEPENDENT)
 UNSENT = (WAITING, *UNQUEUED)
-
-
-def early_end(reason: str) -> TaskState:
-    """Return the final state of a task that was stopped before it had a result."""
-    return TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -148,40 +148,27 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
         return self.batch.share_bytes or len(self.spec.program)
 
 
-def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
-    """Return the duration of each stage of a task whose result arrived now."""
-    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
-    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
-    return Timing(
-        (sent_ns - record.batch.accepted_ns) // 1000,
-        start_us,
-        run_us,
-        result.decode_us,
-        result.plan_us,
-        result.engine_us,
-        result.encode_us,
-        transfer_us if transfer_us > 0 else 0,
-        result.compile_us,
-        result.device_ns,
-    )
+def early_end(reason: str) -> TaskState:
+    """Return the final state of a task that was stopped before it had a result."""
+    return TaskState.CANCELLED if reason == "cancelled" else TaskState.EXPIRED
 
 
-class ClusterLimits(msgspec.Struct, frozen=True):
-    """Fixed limits of this environment."""
+# --- workers and actions --------------------------------------------------------------------------
 
-    slots: int
-    memory_bytes: int
-    max_queued_tasks: int
-    max_queued_bytes: int
-    silent_ns: int
-    start_timeout_ns: int
-    nodes: tuple[Node, ...] = ()  # (): a single node with all of the above
-    max_ranks: int = 1  # of one worker; 1 without MPI
-    memory_per_slot: int = 0  # most bytes of one rank; 0: limited by its node
-    end_ns: int = 0  # end of the allocation; 0: never
-    launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
-    overcommit: bool = False  # no bound on resident workers, see `most_resident`
-    service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
+HELD_RESULT = -2  # value of `TaskEnded.index`: the result of this task was held
+
+
+class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
+    """State of a worker, as the worker reports it at least once a second."""
+
+    name: str
+    start: int  # start number of the worker
+    task: int = 0  # the running one; 0: none
+    fence: int = 0  # of the task's attempt
+    rss_bytes: int = 0
+    passes: tuple[int, int] = (0, 0)  # sweeps of the task over the state: done, total
+    waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
+    compiling: bool = False  # the worker compiles kernels that the task needs
 
 
 class AssignTasks(msgspec.Struct, frozen=True):
@@ -292,123 +279,16 @@ Action = (
     | RecordEvent
 )
 
+
+# --- expected times of tasks ----------------------------------------------------------------------
+
 LEARNING_RATE = 0.2
 MAX_DEVIATION = 5.0  # ratio to the expected time of one task; larger ratios count as this
 FACTOR_BOUNDS = (0.05, 20.0)
 HARDWARE = "hardware"  # its jobs queue at a provider, so no model gives their times
 HARDWARE_BOUNDS = (0.001, 1_000.0)
-PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 WIDTHS = 65
 COMPILE_US = 5e6  # approximate time of a first task of a kind whose kernels are not compiled
-
-
-class LearnedEstimate(msgspec.Struct, frozen=True):
-    """Factor and deviation learned from runs of one kind and width.
-
-    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
-    Times typically differ from the expected ones by a factor of exp(deviation).
-    """
-
-    factor: float  # multiplies the model's times
-    deviation: float
-    count: int  # of runs
-
-
-class Estimator:
-    """Learned factors by engine, ranks and number of qubits; for hardware by pool."""
-
-    def __init__(self) -> None:
-        self._learned: dict[str, list[float]] = {}
-        self._known: dict[tuple[str, int], LearnedEstimate] = {}
-        self.changed: set[tuple[str, int]] = set()  # since `take_changes`
-        self.kernels_compiled = True  # all of them; False: tasks may compile some
-
-    def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
-        """Continue from stored estimates."""
-        for (kind, width), each in stored.items():
-            if 0 <= width < WIDTHS:
-                self._of(kind)[width] = each.factor
-                self._known[kind, width] = each
-
-    def take_changes(self) -> dict[tuple[str, int], LearnedEstimate]:
-        """Return the estimates learned since the last call, by kind and width."""
-        results = {key: self._known[key] for key in sorted(self.changed)}
-        self.changed.clear()
-        return results
-
-    def quality(self, route: Route) -> LearnedEstimate:
-        """Return the estimate for routes like this one; `count` is 0 if no run was observed."""
-        return self._known.get((_kind(route), _width(route)), LearnedEstimate(1.0, 0.0, 0))
-
-    def cost_us(self, route: Route, spec: TaskSpec) -> float:
-        """Return the expected time of a task in microseconds: on one slot, or on its paced device
-        if that is longer."""
-        cost_us = self.simulation_us(route, spec)
-        return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
-
-    def compile_us(self, route: Route, terms: TaskOptions) -> float:
-        """Return the expected time of compilation that a task may have to wait for, in
-        microseconds."""
-        return 0.0 if self.kernels_compiled or _is_plain(route, terms) else COMPILE_US
-
-    def simulation_us(self, route: Route, spec: TaskSpec) -> float:
-        """Return the expected time of a simulation in microseconds on one slot."""
-        return model_us(route, spec) * self._factors(route)[_width(route)]
-
-    def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
-        """Learn from a task that took `run_us` on `slots` slots."""
-        model = model_us(route, spec)
-        width = _width(route)
-        factor = max(1, run_us) * max(1, slots) / max(0.1, model)
-        observed = factor
-        low, high = HARDWARE_BOUNDS if route.engine == HARDWARE else FACTOR_BOUNDS
-        factors = self._factors(route)
-        old = factors[width]
-        if route.engine != HARDWARE:  # the first run of a kind may include compilation
-            factor = min(factor, MAX_DEVIATION * old)
-        factors[width] = min(high, max(low, old + LEARNING_RATE * (factor - old)))
-        self._note((_kind(route), width), factors[width], abs(math.log(observed / old)))
-
-    def _note(self, key: tuple[str, int], factor: float, off: float) -> None:
-        learned = self._known.get(key)
-        count = 1 if learned is None else learned.count + 1
-        before = 0.0 if learned is None else learned.deviation
-        deviation = before + max(LEARNING_RATE, 1.0 / count) * (off - before)
-        self._known[key] = LearnedEstimate(factor, deviation, count)
-        self.changed.add(key)
-
-    def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
-        """Return the factor on the model's times for circuits of this width."""
-        key = engine if ranks == 1 else f"{engine}/{ranks}"
-        return self._of(key)[min(num_qubits, WIDTHS - 1)]
-
-    def _factors(self, route: Route) -> list[float]:
-        key = _kind(route)
-        return self._learned.get(key) or self._of(key)
-
-    def _of(self, key: str) -> list[float]:
-        return self._learned.setdefault(key, [1.0] * WIDTHS)
-
-
-def _kind(route: Route) -> str:
-    if route.engine == HARDWARE:
-        return f"{HARDWARE}/{route.pool}"
-    return route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
-
-
-def _is_plain(route: Route, terms: TaskOptions) -> bool:
-    """Return whether a task needs no kernels but those that every worker loads at its start."""
-    if terms.snapshot:
-        return False
-    card = catalog.card(route.engine)
-    if card is None or not card.kernels.later:
-        return True
-    is_narrow = route.num_qubits <= catalog.SMALL_QUBITS and terms.precision == "double"
-    return is_narrow and terms.outputs == ("counts",) and terms.parts is None
-
-
-def _width(route: Route) -> int:
-    return 0 if route.engine == HARDWARE else min(route.num_qubits, WIDTHS - 1)
 
 
 def model_us(route: Route, spec: TaskSpec) -> float:
@@ -427,50 +307,96 @@ def expected_ns(route: Route, spec: TaskSpec) -> int:
     return device_ns(route, spec.shots, spec.count)
 
 
-def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_workers: int) -> int:
-    """Return the number of slots for a task about to start: all free ones, or its share if others
-    wait.
+class LearnedEstimate(msgspec.Struct, frozen=True):
+    """Factor and deviation learned from runs of one kind and width.
 
-    `waiting` includes this task. `num_workers`: workers that could take a task now or soon.
+    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
+    Times typically differ from the expected ones by a factor of exp(deviation).
     """
-    if cost_us < PARALLEL_FROM_US or max_slots <= 1:
-        return 1
-    share = free // max(1, min(waiting, num_workers))
-    return max(1, min(max_slots, share))
+
+    factor: float  # multiplies the model's times
+    deviation: float
+    count: int  # of runs
 
 
-def rank_gpus(spec: PoolSpec) -> int:
-    """Return the number of GPUs of each rank of the pool's workers."""
-    card = catalog.card(spec.engine)
-    return 1 if card is not None and card.pool == "gpu" else 0
+_UNOBSERVED = LearnedEstimate(1.0, 0.0, 0)
 
 
-def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tuple[PoolSpec, ...]:
-    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
-    or for as many GPUs as a worker has ranks.
+class Estimator:
+    """Expected times of tasks: those of the catalog's cost model, corrected by what was learned.
 
-    Raises ConfigError for `workers=auto` of an engine without GPUs.
+    A factor per engine, ranks and number of qubits (for hardware per pool) is learned from run
+    times, and so is the deviation of the corrected times. Both serve chunk sizes and forecasts
+    only, never the choice of an engine, so that runs are reproducible.
     """
-    resources = [NodeResources.of(node) for node in nodes]
-    results = []
-    for spec in pools:
-        if spec.auto_workers:
-            if not rank_gpus(spec):
-                raise ConfigError(
-                    f"pool {spec.name!r}: workers=auto is one worker for each GPU, and engine"
-                    f" {spec.engine!r} uses none",
-                    hint="workers=N, or engine=gpu",
-                )
-            usable = [node for node in resources if matches(spec.nodes, node)]
-            count = max(1, _workers_on(usable, spec.ranks))
-            spec = msgspec.structs.replace(spec, min=count, max=count)
-        results.append(spec)
-    return tuple(results)
+
+    def __init__(self) -> None:
+        self._learned: dict[tuple[str, int], LearnedEstimate] = {}  # by kind and width
+        self.changed: set[tuple[str, int]] = set()  # since `take_changes`
+        self.kernels_compiled = True  # all of them; False: tasks may compile some
+
+    def cost_us(self, route: Route, spec: TaskSpec) -> float:
+        """Return the expected time of a task in microseconds: on one slot, or on its paced device
+        if that is longer."""
+        cost_us = self.simulation_us(route, spec)
+        return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
+
+    def simulation_us(self, route: Route, spec: TaskSpec) -> float:
+        """Return the expected time of a simulation in microseconds on one slot."""
+        return model_us(route, spec) * self.quality(route).factor
+
+    def compile_us(self, route: Route, terms: TaskOptions) -> float:
+        """Return the expected time of compilation that a task may have to wait for while not all
+        kernels are compiled, in microseconds."""
+        return 0.0 if _is_plain(route, terms) else COMPILE_US
+
+    def quality(self, route: Route) -> LearnedEstimate:
+        """Return the estimate for routes like this one; `count` is 0 if no run was observed."""
+        return self._learned.get(_key(route), _UNOBSERVED)
+
+    def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
+        """Return the factor on the model's times for circuits of this width."""
+        kind = engine if ranks == 1 else f"{engine}/{ranks}"
+        return self._learned.get((kind, min(num_qubits, WIDTHS - 1)), _UNOBSERVED).factor
+
+    def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
+        """Learn from a task that took `run_us` on `slots` slots."""
+        key, before = _key(route), self.quality(route)
+        observed = max(1, run_us) * max(1, slots) / max(0.1, model_us(route, spec))
+        factor, (low, high) = observed, HARDWARE_BOUNDS
+        if route.engine != HARDWARE:  # the first run of a kind may include compilation
+            factor, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
+        factor = before.factor + LEARNING_RATE * (factor - before.factor)
+        count, off = before.count + 1, abs(math.log(observed / before.factor))
+        deviation = before.deviation + max(LEARNING_RATE, 1.0 / count) * (off - before.deviation)
+        self._learned[key] = LearnedEstimate(min(high, max(low, factor)), deviation, count)
+        self.changed.add(key)
+
+    def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
+        """Continue from stored estimates."""
+        self._learned.update({key: each for key, each in stored.items() if 0 <= key[1] < WIDTHS})
+
+    def take_changes(self) -> dict[tuple[str, int], LearnedEstimate]:
+        """Return the estimates learned since the last call, by kind and width."""
+        results = {key: self._learned[key] for key in sorted(self.changed)}
+        self.changed.clear()
+        return results
 
 
-def _workers_on(rooms: list[NodeResources], ranks: int) -> int:
-    """Return the number of workers whose ranks have a GPU each: they stay in a block of nodes."""
-    gpus: Counter[int] = Counter()
-    for room in rooms:
-        gpus[room.block] += room.gpus_total
-    return sum(count // ranks for count in gpus.values())
+def _key(route: Route) -> tuple[str, int]:
+    """Return the kind and the width under which runs of such routes are learned."""
+    if route.engine == HARDWARE:
+        return f"{HARDWARE}/{route.pool}", 0
+    kind = route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
+    return kind, min(route.num_qubits, WIDTHS - 1)
+
+
+def _is_plain(route: Route, terms: TaskOptions) -> bool:
+    """Return whether a task needs no kernels but those that every worker loads at its start."""
+    if terms.snapshot:
+        return False
+    card = catalog.card(route.engine)
+    if card is None or not card.kernels.later:
+        return True
+    is_narrow = route.num_qubits <= catalog.SMALL_QUBITS and terms.precision == "double"
+    return is_narrow and terms.outputs == ("counts",) and terms.parts is None

@@ -20,7 +20,7 @@ from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
 
 PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for

@@ -207,9 +207,8 @@ class Startup:
     def _loaded(self) -> None:
         loop = self._environment.loop
         snapshot = partial(routing_snapshot, loop.state, loop.devices)
-        present = loop.state.capacity
         loop.submit_queue.admission = admission(
-            loop.config, present, snapshot, loop.devices.emulated
+            loop.config, loop.state, snapshot, loop.devices.emulated
         )
         loop.query_queue.resume()
         freeze_gc()

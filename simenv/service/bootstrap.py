@@ -28,11 +28,11 @@ from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
-from simenv.scheduler.core import nodes_of, with_workers_of_gpus
+from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands, check_pools
+from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
@@ -45,8 +45,8 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
+from simenv.service.workers import processes
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
-from simenv.service.workers.processes import WorkerProcesses, allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import ZmqListener
@@ -55,7 +55,7 @@ from simulators.compiler import warmup
 
 if TYPE_CHECKING:
     from simenv.scheduler.routing.engine_support import RoutingSnapshot
-    from simenv.scheduler.routing.live_routing import Capacity
+    from simenv.scheduler.state.scheduler_state import SchedulerState
     from simenv.service.admission.controller import AdmissionController
 
 
@@ -103,15 +103,15 @@ class Warmup:
 
 def admission(
     config: Config,
-    capacity: Callable[[], Capacity],
+    state: SchedulerState,
     snapshot: Callable[[], RoutingSnapshot],
     devices: EmulatedDevices | None,
 ) -> AdmissionController:
-    """Create the admission controller, after all is loaded. `capacity`, `snapshot` (take_snapshot),
+    """Create the admission controller, after all is loaded. `state`, `snapshot` (take_snapshot),
     `devices`: as for `AdmissionController`."""
     from simenv.service.admission.controller import AdmissionController
 
-    return AdmissionController(config.pools, capacity, snapshot, devices)
+    return AdmissionController(config.pools, state, snapshot, devices)
 
 
 def load_noise_checks() -> None:
@@ -147,10 +147,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     check_file_system(paths.state, config.network_state)
     fault_injection.install(config.faults)
     check_engines(config.pools)
-    with (
-        ExitStack() as on_leave,
-        ExitStack() as on_failure,
-    ):  # `on_failure`: for a start that fails halfway
+    # `on_failure`: for a start that fails halfway.
+    with ExitStack() as on_leave, ExitStack() as on_failure:
         lock = take_lock(paths.state / "journal.lock", config.force_lock)
         on_leave.callback(os.close, lock)
         resumed = choose_journal(paths, config.resume)
@@ -158,63 +156,27 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         segments = configs.segment_folder(sockets)
         for folder in (sockets, segments):
             on_leave.callback(shutil.rmtree, folder, ignore_errors=True)
-        # A private environment uses this machine only, also within a job of many nodes.
-        allocation = allocate(config, {} if config.lifeline else environ)
-        launcher = launcher_for(config, allocation, environ, sockets)
-        on_failure.callback(launcher.close)
-        limits = limits_of(config, allocation, launcher)
-        check_time_left(limits)
-        pools = with_workers_of_gpus(config.pools, nodes_of(limits))
+        cluster = _cluster(config, environ, sockets, on_failure)
+        allocation, limits = cluster.allocation, cluster.limits
+        pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
-        check_pools(config.pools, limits)
-        node = os.uname().nodename
+        processes.check_pools(config.pools, limits)
         journal = Journal(paths.journal, config.durability)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
-        devices.emulated = EmulatedDevices(
-            config.pools,
-            DeviceRegistry(configs.devices_folder(environ), load_noise_checks),
-            NoiseDocuments(journal, partial(named_documents, scheduler.state)),
-        )
-        on_leave.callback(devices.emulated.registry.close)
-        devices.emulated.drifting = DriftingDevices(
-            config.pools,
-            devices.emulated.registry,
-            configs.devices_folder(environ),
-            journal,
-            scheduler.state,
-        )
-        devices.emulated.problems()  # begins to read the devices of pools
+        folder = configs.devices_folder(environ)
+        devices.emulated = _emulated_devices(config, folder, journal, scheduler, on_leave)
         damaged = drop_damaged_records(journal)
+        node = os.uname().nodename
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions)
         replayed = replay(journal, scheduler, submit_queue, completions)
-        log.info(
-            "replayed: %d queued, %d final, %.2f s",
-            replayed.queued,
-            replayed.final,
-            replayed.seconds,
-        )
+        log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
         results = files.private_folder(results_folder(paths, allocation))
-        worker_endpoint = WorkerEndpoint(
-            paths,
-            sockets,
-            results,
-            limits.nodes,
-            config.launcher.interface,
-            journal.epoch,
-            keys := new_pair(),
-        )
-        on_leave.callback(worker_endpoint.leave)
-        remote, server_file, owner_endpoint = None, None, worker_endpoint.owner_endpoint
-        if config.listen:
-            remote, server_file = open_listener(config.listen, paths.server_key, node)
-            owner_endpoint = owner_endpoint_of(server_file)
-        listener = ZmqListener(sockets, keys, remote, worker_endpoint.listener)
+        endpoints = _endpoints(config, paths, sockets, results, limits, journal, on_leave)
+        listener = endpoints.listener
         on_failure.callback(listener.close)
-        kernels = configs.kernel_folder(environ)
-        backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
         lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
         loop = EventLoop(
             config,
@@ -223,22 +185,18 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             scheduler,
             submit_queue,
             completions,
-            WorkerProcesses(
-                launcher,
+            processes.WorkerProcesses(
+                cluster.launcher,
                 config,
                 paths,
                 results,
-                kernels,
+                configs.kernel_folder(environ),
                 _with_segments(environ, segments, allocation),
-                worker_endpoint.worker_keys,
+                endpoints.workers.worker_keys,
             ),
             WalCheckpointer(paths.journal, extends=config.durability != "process"),
-            backup,
-            KeyCommands(
-                paths.keys,
-                listener,
-                owner_endpoint.public if owner_endpoint and server_file else "",
-            ),
+            None if config.lifeline else JournalBackup(paths.journal, paths.copy),
+            KeyCommands(paths.keys, listener, endpoints.own_key),
             ResultRequests(config, journal, scheduler, completions, results),
             lease,
             RuntimeFacts(
@@ -248,34 +206,112 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
                 limits.launcher,
                 allocation.source,
                 allocation.end_s,
-                launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
+                cluster.launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
             ),
             devices,
         )
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
-        lease.announce(
-            _connection_file(
-                config, sockets, keys.public, node, journal.epoch, server_file, owner_endpoint
-            )
-        )
+        lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
-        record_event = loop.executor.record_event
-        record_event(
-            "service.started", config.name, f"epoch {journal.epoch}, {replayed.queued} queued"
-        )
+        server = endpoints.server
         for kind, message in (
+            ("service.started", f"epoch {journal.epoch}, {replayed.queued} queued"),
             ("allocation.found", allocation_text(allocation)),
             ("launcher.chosen", limits.launcher),
-            ("service.listens", server_file.address if server_file is not None else ""),
-            ("service.meets", worker_endpoint.address),
+            ("service.listens", server.address if server is not None else ""),
+            ("service.meets", endpoints.workers.address),
             ("service.resumed", resumed),
             ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
         ):
             if message:
-                record_event(kind, config.name, message)
+                loop.executor.record_event(kind, config.name, message)
         on_failure.pop_all()
         return RunningService(loop, paths, on_leave.pop_all())
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Nodes of the environment, the launcher that starts processes on them, and their limits."""
+
+    allocation: Allocation
+    launcher: Launcher
+    limits: ClusterLimits
+
+
+def _cluster(
+    config: Config, environ: Mapping[str, str], sockets: Path, on_failure: ExitStack
+) -> Cluster:
+    # A private environment uses this machine only, also within a job of many nodes.
+    allocation = processes.allocate(config, {} if config.lifeline else environ)
+    launcher = launcher_for(config, allocation, environ, sockets)
+    on_failure.callback(launcher.close)
+    limits = processes.limits_of(config, allocation, launcher)
+    processes.check_time_left(limits)
+    return Cluster(allocation, launcher, limits)
+
+
+def _emulated_devices(
+    config: Config, folder: Path, journal: Journal, scheduler: Scheduler, on_leave: ExitStack
+) -> EmulatedDevices:
+    """Create the emulated devices, and begin to read those of pools. `folder`: of device files."""
+    registry = DeviceRegistry(folder, load_noise_checks)
+    documents = NoiseDocuments(journal, partial(named_documents, scheduler.state))
+    devices = EmulatedDevices(config.pools, registry, documents)
+    on_leave.callback(registry.close)
+    devices.drifting = DriftingDevices(config.pools, registry, folder, journal, scheduler.state)
+    devices.problems()  # begins to read
+    return devices
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Sockets of the service, and what clients must know to use them."""
+
+    listener: ZmqListener
+    workers: WorkerEndpoint
+    public_key: str  # of this start of the service
+    server: ServerFile | None  # None: no clients of other machines
+    owner: OwnerEndpoint | None  # of the environment's own user on other machines
+    own_key: str  # public key of that user for remote clients' listener; "": there is none
+
+    def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
+        """Return the contents of the connection file. `name`: of the environment."""
+        server = self.server
+        return ConnectionFile(
+            CONNECTION_FORMAT,
+            name,
+            __version__,
+            os.getpid(),
+            node,
+            epoch,
+            str(sockets),
+            server.address if server is not None else "",
+            server.public_key if server is not None else "",
+            self.owner,
+            start_ticks(),
+            self.public_key,
+        )
+
+
+def _endpoints(
+    config: Config,
+    paths: EnvironmentPaths,
+    sockets: Path,
+    results: Path,
+    limits: ClusterLimits,
+    journal: Journal,
+    on_leave: ExitStack,
+) -> Endpoints:
+    """Open all sockets of the service; their file for workers is removed by `on_leave`."""
+    keys, interface = new_pair(), config.launcher.interface
+    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, interface, journal.epoch, keys)
+    on_leave.callback(workers.leave)
+    remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
+    if config.listen:
+        remote, server = open_listener(config.listen, paths.server_key, os.uname().nodename)
+        owner = owner_endpoint_of(server)
+        own_key = owner.public
+    listener = ZmqListener(sockets, keys, remote, workers.listener)
+    return Endpoints(listener, workers, keys.public, server, owner, own_key)
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:
@@ -377,28 +413,3 @@ def check_file_system(folder: Path, forced: bool) -> None:
             f"the journal would be on {folder}, a network file system ({kind})",
             hint="set state_dir to a folder on a local disk, or network_state = true",
         )
-
-
-def _connection_file(
-    config: Config,
-    sockets: Path,
-    socket_key: str,
-    node: str,
-    epoch: int,
-    server: ServerFile | None,
-    owner_endpoint: OwnerEndpoint | None,
-) -> ConnectionFile:
-    return ConnectionFile(
-        CONNECTION_FORMAT,
-        config.name,
-        __version__,
-        os.getpid(),
-        node,
-        epoch,
-        str(sockets),
-        server.address if server is not None else "",
-        server.public_key if server is not None else "",
-        owner_endpoint,
-        start_ticks(),
-        socket_key,
-    )

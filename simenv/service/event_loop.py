@@ -1,4 +1,11 @@
-"""The event loop of the service, and its maintenance."""
+"""The event loop of the service, and its maintenance.
+
+Path of a submission from its frame to the journal: `wire.codec` decodes it; `submissions` queues
+it, in the turns of `fairness`, and decides; `admission.controller` checks its circuits;
+`events.tasks` of the scheduler makes the records of its tasks, with the expected times of
+`scheduler.core`, and appends them to the `PoolQueue` of their pool; `journal.reader` packs the row
+that `journal.writer` stores. Other modules are asked only for what a submission names.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from functools import partial
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
 from simenv.scheduler.core import Action, WorkerHeartbeat
+from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
 from simenv.service.control.administration import CHANGES, Administration
@@ -22,8 +30,7 @@ from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
-from simenv.wire.codec import refusal
-from simenv.wire.keyfiles import Identity, with_rights
+from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
 from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
@@ -201,7 +208,7 @@ class EventLoop(ServiceComponents):
                     "a message of %d bytes turned away: %s", len(body), error
                 )
                 if peer_kind is PeerKind.CLIENT:
-                    answer = m.Refused(codec.request_of(body), [refusal(error)])
+                    answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
             if time.monotonic_ns() - begin_ns > SLICE_NS:
                 return
@@ -219,7 +226,14 @@ class EventLoop(ServiceComponents):
 
     def _commit(self) -> None:
         """Commit all changes; if that fails, the acceptances of this pass become refusals."""
-        self.reservation_commands.store()
+        state, commands = self.state, self.reservation_commands
+        if (
+            state.reservations.changes != UNCHANGED
+            or state.controls.changes
+            or state.paced.changes
+            or commands.deferred
+        ):
+            commands.store()
         if not self.journal.pending:
             return
         try:
@@ -238,7 +252,7 @@ class EventLoop(ServiceComponents):
                     )
                     submit = pending.message
                     self.submit_queue.forget(pending.owner, submit.key, submit.offset)
-                refused = m.Refused(accepted.request, [refusal(error)])
+                refused = m.Refused(accepted.request, [codec.refusal(error)])
                 self._answers.append((pending.peer, codec.encode(refused)))
 
     def _answer(self) -> None:
@@ -261,17 +275,17 @@ class EventLoop(ServiceComponents):
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
-        identity = with_rights(peer, identity, message)
-        if type(message) is m.Submit:
+        if type(message) is m.Submit and identity.role in USER_ROLES:  # all of them may submit
             now_ns = time.monotonic_ns()
             full = self.submit_queue.enqueue(peer, identity.owner, message, body, now_ns)
             if full is not None:
                 self._answers.append((peer, codec.encode(m.Refused(message.request, [full]))))
-        elif type(message) is m.Cancel:
+            return
+        identity = with_rights(peer, identity, message)
+        if type(message) is m.Cancel:
             cancel = Cancelling(message.request, message.tasks, [])
-            self.query_queue.enqueue(
-                peer, identity, cancel, len(body)
-            )  # refused before anything is cancelled
+            # Refused before anything is cancelled.
+            self.query_queue.enqueue(peer, identity, cancel, len(body))
             self.administration.cancels(identity, message.tasks)
             self.executor.execute(self.query_handlers.cancel(cancel, identity.scope))
         elif type(message) in CHANGES:

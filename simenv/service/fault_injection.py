@@ -36,13 +36,13 @@ POINTS = (
 )
 ACTIONS = ("kill", "error")
 
-_plan: dict[tuple[str, int], str] = {}
+plan: dict[tuple[str, int], str] = {}  # empty: hot paths do not call `hit` then
 _hits: Counter[str] = Counter()
 
 
 def install(text: str) -> None:
     """Activate the plan in the configuration. Raises ConfigError for an entry of another form."""
-    _plan.clear()
+    plan.clear()
     _hits.clear()
     for part in filter(None, text.split(",")):
         parts = part.split(":")
@@ -56,16 +56,16 @@ def install(text: str) -> None:
                 f"faults: {part!r} is not point:nth:what",
                 hint=f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}",
             )
-        _plan[parts[0], int(parts[1])] = parts[2]
+        plan[parts[0], int(parts[1])] = parts[2]
 
 
 def hit(point: str) -> None:
     """Count one hit of a point, and execute the planned action. Raises OSError if that is
     `error`."""
-    if not _plan:
+    if not plan:
         return
     _hits[point] += 1
-    action = _plan.get((point, _hits[point]))
+    action = plan.get((point, _hits[point]))
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "error":

@@ -36,7 +36,7 @@ from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Completed, Completion, Submit
+from simenv.wire.messages.client import STATES, Completion
 
 Units = Mapping[int, tuple[int, int]]  # reservation and units, by task
 _FREE = (0, -1)
@@ -107,8 +107,7 @@ def parts(
     """Return the tasks of a Submit whose byte in `span` is 0. `units`: by task; a task that runs
     again for a damaged result has no entry and takes none. Raises ConfigError if they cannot run
     now."""
-    submit = codec.from_client(row.body)
-    assert isinstance(submit, Submit)
+    submit = codec.submit(row.body)
     terms = _limit_timeouts(submit.terms)
     routes = [state.reroute(route) for route in reader.unpack_routes(row.routes)]
     share_bytes = submissions.bytes_per_task(row.body, row.count)
@@ -157,8 +156,7 @@ def final_tasks(journal: writer.Journal, total: int) -> bytearray:
         final[_check_task_number(task, total)] = 1
     replaced = set(journal.records.replaced())
     for first_seq, body in journal.records.finished(journal.records.indexed()):
-        completed = codec.to_client(body)
-        assert isinstance(completed, Completed)
+        completed = codec.completed(body)
         for seq, completion in enumerate(completed.results, first_seq):
             final[_check_task_number(completion.task, total)] |= seq not in replaced
     return final

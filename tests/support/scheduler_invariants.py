@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simenv.model import WorkerState
-from simenv.scheduler.core import RUNS, Phase, TaskRecord
+from simenv.scheduler.core import ATTEMPT_BITS, RUNS, Phase, TaskRecord
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
@@ -123,7 +123,8 @@ def check(state: SchedulerState) -> None:
             held[number] = record
             assert record.worker == worker.name, f"task {number} names another worker"
             assert record.phase in (Phase.SENT, Phase.RUNNING), f"held task {number} waits"
-            assert record.fence == state.fence(record), f"task {number} has an old fence"
+            fence = (state.epoch << ATTEMPT_BITS) + record.attempts
+            assert record.fence == fence, f"task {number} has an old fence"
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
         needs = bool(worker.held) or worker.reservation_id != 0
         needs = needs and not state.pools[worker.pool].is_exclusive
@@ -143,7 +144,7 @@ def check(state: SchedulerState) -> None:
     check_dedicated_workers(state)
     running = sum(r.phase in RUNS for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
-    owned = {n: r for tasks in state.tasks_by_owner.everything().values() for n, r in tasks.items()}
+    owned = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"

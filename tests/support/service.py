@@ -148,7 +148,7 @@ class ServiceHarness:
         self.state = self.scheduler.state
         devices = DeviceRecords(config.pools)
         admission = AdmissionController(
-            config.pools, self.state.capacity, partial(routing_snapshot, self.state, devices)
+            config.pools, self.state, partial(routing_snapshot, self.state, devices)
         )
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         submit_queue = SubmitQueue(

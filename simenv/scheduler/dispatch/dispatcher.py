@@ -9,14 +9,12 @@ gets the next free one.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.core import PARALLEL_FROM_US, UNLIMITED, AssignTasks, TaskRecord, slots_for
+from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
 
-__all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
-
+PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 PREFETCH_MAX_US = 50_000.0
 PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
 
@@ -136,7 +134,7 @@ def _to_dedicated(
             spare -= host.backfill_slots
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
-        slots = slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
+        slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
         host.free_slots -= slots - worker.slots
         worker.slots = slots
     sharers = max(1, dedicated_workers.worker_count(state, reservation))
@@ -252,7 +250,7 @@ def _to_idle(
         # A simulation may be far shorter than the time on the device, or than its compilation.
         cost_us = state.estimator.simulation_us(record.route, record.spec)
     if cost_us >= PARALLEL_FROM_US:  # a shorter task gets one slot
-        slots = slots_for(
+        slots = _slots_for(
             cost_us,
             _slot_bound(state, record, host, now_ns),
             sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.hosts.values()),
@@ -363,3 +361,15 @@ def _slot_bound(
     if state.quotas.caps_slots:
         free = max(1, min(free, scheduler_state.slots_left(state, record.batch.owner)))
     return min(record.route.max_slots, free)
+
+
+def _slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_workers: int) -> int:
+    """Return the number of slots for a task about to start: all free ones, or its share if others
+    wait.
+
+    `waiting` includes this task. `num_workers`: workers that could take a task now or soon.
+    """
+    if cost_us < PARALLEL_FROM_US or max_slots <= 1:
+        return 1
+    share = free // max(1, min(waiting, num_workers))
+    return max(1, min(max_slots, share))

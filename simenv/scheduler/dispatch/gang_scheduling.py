@@ -19,7 +19,7 @@ from __future__ import annotations
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import batching
 from simenv.scheduler.dispatch.batching import build_chunk
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 from simulators import catalog
 

@@ -48,14 +48,11 @@ def set_device_state(
     OptionError."""
     scheduler_state.check_device(state, device)
     old = state.controls.of(device)
-    active = msgspec.structs.replace(
-        old,
-        state=device_state.ACTIVE,
-        reason="",
-        mode="",
-        timeout_s=0.0,
-        started_ns=0,
-        drained=False,
+    active = device_state.DeviceControl(
+        version=old.version,
+        policy=old.policy,
+        options=old.options,
+        max_inflight=old.max_inflight,
     )
     if verb == "pause":
         new = msgspec.structs.replace(active, state=device_state.PAUSED, reason=reason)

@@ -77,7 +77,7 @@ def renew_reservation(
     return ledger.renew(number, scope, ttl_ns, wall_ns)
 
 
-def close(
+def close_reservation(
     state: scheduler_state.SchedulerState,
     reservation: ReservationEntry,
     end_state: model.ReservationState,
@@ -85,39 +85,50 @@ def close(
     wall_ns: int,
     now_ns: int,
 ) -> list[Action]:
-    """End a reservation. `cancel_parked` ends those of its tasks that were never assigned.
+    """End a reservation and its tasks that were never assigned; `dispatch` ends those above
+    MAX_ENDED.
 
     If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
     already.
     """
     actions: list[Action] = []
-    ledger, number = state.reservations, reservation.grant.id
     if not reservation.is_over:
-        ledger.close(reservation, end_state, reason, wall_ns)
-        held = (state.tasks[task] for task in reservation.holds)
-        unsent = (Phase.WAITING, Phase.DEPENDENT)
-        waiting = [r for r in held if r.phase in unsent and not r.attempts]
-        for record in waiting:
-            if record.phase == Phase.WAITING:
-                state.pools[record.route.pool].queue.drop(record)
-        reservation.park_for_cancellation(waiting)
-        dedicated_workers.remove_reservation(state, number)
-        if reservation.parked:
-            ledger.emptying[number] = None
-        note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
-        actions.append(RecordEvent(f"reservation.{end_state}", str(number), note, audience))
+        actions.append(close(state, reservation, end_state, reason, wall_ns))
     if end_state is model.ReservationState.CANCELLED:
         actions += cancel(state, list(reservation.holds), now_ns)[1]
-    return actions
+    return actions + cancel_parked(state, now_ns)
+
+
+def close(
+    state: scheduler_state.SchedulerState,
+    reservation: ReservationEntry,
+    end_state: model.ReservationState,
+    reason: str,
+    wall_ns: int,
+) -> RecordEvent:
+    """Close a live reservation, and park its tasks that were never assigned for `cancel_parked`."""
+    ledger, number = state.reservations, reservation.grant.id
+    ledger.close(reservation, end_state, reason, wall_ns)
+    held = (state.tasks[task] for task in reservation.holds)
+    unsent = (Phase.WAITING, Phase.DEPENDENT)
+    waiting = [r for r in held if r.phase in unsent and not r.attempts]
+    for record in waiting:
+        if record.phase == Phase.WAITING:
+            state.pools[record.route.pool].queue.drop(record)
+    reservation.park_for_cancellation(waiting)
+    dedicated_workers.remove_reservation(state, number)
+    if reservation.parked:
+        ledger.emptying[number] = None
+    note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
+    return RecordEvent(f"reservation.{end_state}", str(number), note, audience)
 
 
 def expire(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
     """Close the reservations whose time is over."""
-    actions: list[Action] = []
     dedicated_workers.release_held(state, wall_ns)
-    for reservation in state.reservations.due(wall_ns):
-        actions += close(state, reservation, model.ReservationState.EXPIRED, "", wall_ns, 0)
-    return actions
+    expired = model.ReservationState.EXPIRED
+    due = state.reservations.due(wall_ns)
+    return [close(state, reservation, expired, "", wall_ns) for reservation in due]
 
 
 def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:

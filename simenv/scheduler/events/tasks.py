@@ -14,8 +14,7 @@ import msgspec
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.lanes import SMALL_US
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
 from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -45,14 +44,15 @@ def submit(
     - `attempts`: after a restart, the number of times that each task was assigned
     - `failed_parent`: after a restart, a parent that did not end as DONE; 0 if there is none
     """
-    tasks = state.tasks
+    tasks, estimator = state.tasks, state.estimator
     by_pool: dict[str, list[core.TaskRecord]] = {}
     last, key, cost_us, records, has_short = None, (-1, -1), 0.0, [], False
     for number, (spec, route) in enumerate(zip(specs, routes, strict=True), batch.first):
         if route is not last or (spec.shots, spec.count) != key:
             last, key = route, (spec.shots, spec.count)
-            cost_us = state.estimator.cost_us(route, spec)
-            cost_us += state.estimator.compile_us(route, batch.terms)
+            cost_us = estimator.cost_us(route, spec)
+            if not estimator.kernels_compiled:
+                cost_us += estimator.compile_us(route, batch.terms)
             records = by_pool.setdefault(route.pool, [])
             has_short = has_short or (route.ranks == 1 and cost_us <= LONG_US)
         record = tasks[number] = core.TaskRecord(number, spec, batch, route, cost_us)
@@ -61,7 +61,8 @@ def submit(
     if attempts is not None:
         for number, count in enumerate(attempts, batch.first):
             tasks[number].attempts = count
-    state.tasks_by_owner.add(batch, tasks, len(specs))
+    if batch.owner:
+        state.tasks_by_owner.add(batch, tasks, len(specs))
     if units is not None:
         _hold_units(state, batch, units, by_pool)
         queued = itertools.chain.from_iterable(by_pool.values())
@@ -73,7 +74,10 @@ def submit(
             state.dependencies.add([tasks[number] for number in span], parents, failed_parent)
             by_pool, has_short = {}, False
     for records in by_pool.values():
-        state.pool_of(records[0].route).queue.append(records)
+        pool = state.pools.get(records[0].route.pool) or state.pool_of(records[0].route)
+        pool.queue.append(records)
+        if not pool.workers:
+            state.lacks_workers = True
     state.next_task = max(state.next_task, batch.first + len(specs))
     if has_short:
         state.last_short_ns = batch.accepted_ns
@@ -169,7 +173,7 @@ def tasks_finished(
         if record.interrupted and not record.stopping:
             interrupted.append(record)
             continue
-        timing = core.timing_of(record, result, now_ns)
+        timing = _timing_of(record, result, now_ns)
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 continue
@@ -197,6 +201,24 @@ def tasks_finished(
     if not held:
         state.worker_became_idle(worker, now_ns)
     return endings
+
+
+def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
+    """Return the duration of each stage of a task whose result arrived now."""
+    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
+    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    return Timing(
+        (sent_ns - record.batch.accepted_ns) // 1000,
+        start_us,
+        run_us,
+        result.decode_us,
+        result.plan_us,
+        result.engine_us,
+        result.encode_us,
+        transfer_us if transfer_us > 0 else 0,
+        result.compile_us,
+        result.device_ns,
+    )
 
 
 def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:

@@ -302,7 +302,7 @@ def drain_node(
     """
     host = _host(state, name)
     host.drained = reason or "no reason given"
-    state.nodes.version += 1
+    state.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.drained", name, host.drained)]
     for worker in _workers_on(state, host):
         actions += state.retire(worker, f"node {name} is drained", now_ns)
@@ -322,14 +322,11 @@ def resume(
         pool.record_success()
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
-    host.drained = ""
-    state.nodes.version += 1
-    host.avoid_until_ns = 0
-    if is_probed:
-        host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED
-        return [core.RecordEvent("node.resumed", name, f"once it is back ({host.lost})")]
-    host.lost = ""
-    return [core.RecordEvent("node.resumed", name, "workers may be placed there again")]
+    host.drained, host.avoid_until_ns = "", 0
+    host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED if is_probed else ""
+    state.nodes_changed()
+    text = f"once it is back ({host.lost})" if is_probed else "workers may be placed there again"
+    return [core.RecordEvent("node.resumed", name, text)]
 
 
 def node_lost(
@@ -340,7 +337,7 @@ def node_lost(
     if host is None or host.lost:
         return []
     host.lost = reason or "lost"
-    state.nodes.version += 1
+    state.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.lost", name, host.lost)]
     for worker in _workers_on(state, host):
         actions.append(core.KillWorker(worker.name, f"node {name} was lost", worker.start))
@@ -358,7 +355,7 @@ def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Act
     if host is None or not host.lost:
         return []
     host.lost = ""
-    state.nodes.version += 1
+    state.nodes_changed()
     host.avoid_until_ns = 0
     return [core.RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
 
@@ -402,7 +399,7 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
 
     Called when a node was lost or drained. Only the first MAX_CHECKED unfinished tasks are checked.
     """
-    if state.capacity().is_whole:
+    if state.capacity.is_whole:
         return []
     by_route: dict[core.Route, str] = {}
     counts: Counter[str] = Counter()
@@ -476,10 +473,10 @@ def kill_over_memory(
 def service_memory(state: scheduler_state.SchedulerState, used_bytes: int) -> list[core.Action]:
     """Record the resident memory of the service; report when it passes the limit, and when it is
     below again."""
-    limit, before = state.limits.service_bytes, state.service_bytes
-    state.service_bytes = used_bytes
-    if not limit or (used_bytes > limit) == (before > limit):
+    limit, was_above = state.limits.service_bytes, state.lacks_memory
+    is_above = 0 < limit < used_bytes
+    state.service_bytes, state.lacks_memory = used_bytes, is_above
+    if is_above == was_above:
         return []
-    is_above = used_bytes > limit
     text = f"the service uses {size(used_bytes)} of memory; its limit is {size(limit)}"
     return [core.RecordEvent(f"service.memory_{'full' if is_above else 'freed'}", "service", text)]

@@ -174,22 +174,18 @@ class SortedLane:
 Lane = deque[TaskRecord] | SortedLane
 
 
+def _empty_lane(order: QueuePolicy) -> Lane:
+    return SortedLane(order) if order.keys else deque[TaskRecord]()
+
+
 class Lanes:
     """Waiting tasks that the queue policy keeps in one order."""
 
     def __init__(self, order: QueuePolicy) -> None:
         self._sort_key = order.sort_key
-        self.suspects: Lane
-        self.short: Lane
-        self.long: Lane
-        if order.keys:
-            self.suspects, self.short, self.long = (
-                SortedLane(order),
-                SortedLane(order),
-                SortedLane(order),
-            )
-        else:
-            self.suspects, self.short, self.long = deque(), deque(), deque()
+        self.suspects = _empty_lane(order)
+        self.short = _empty_lane(order)
+        self.long = _empty_lane(order)
         self.late: deque[TaskRecord] = deque()
         self.small_us = 0.0  # expected work of the waiting tasks on one slot
         self.large_us = 0.0

@@ -17,8 +17,6 @@ from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
 from simenv.scheduler.queueing.lanes import LONG_US
 
-__all__ = ["LONG_US", "MAX_STALE", "PoolQueue"]
-
 MAX_STALE = 1_000
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
 
@@ -28,15 +26,11 @@ class PoolQueue:
 
     def __init__(self, order: queueing_lanes.QueuePolicy = queueing_lanes.PRIORITY) -> None:
         self.order = order
-        self._plain = (
-            order == queueing_lanes.PRIORITY
-        )  # cached comparison: read often, nearly always True
-        self._lanes: dict[
-            queueing_lanes.LaneKey, queueing_lanes.Lanes
-        ] = {}  # round_robin: in order of turns
-        self._heads = (
-            queueing_lanes.LaneHeads()
-        )  # first tasks of several lanes, for policy priority
+        # Cached comparison: read often, nearly always True.
+        self._plain = order == queueing_lanes.PRIORITY
+        # With the policy round_robin in the order of turns.
+        self._lanes: dict[queueing_lanes.LaneKey, queueing_lanes.Lanes] = {}
+        self._heads = queueing_lanes.LaneHeads()  # of several lanes, for the policy priority
         self._fair_shares = queueing_lanes.FairShares()
         self.held_back: Collection[str] = ()  # owners who have reached their limit of slots
         self._dedicated: dict[int, queueing_lanes.Lanes] = {}  # by reservation

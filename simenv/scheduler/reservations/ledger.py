@@ -42,8 +42,8 @@ class UnstoredChanges(msgspec.Struct):
     units: dict[int, tuple[int, int] | None] = msgspec.field(default_factory=dict)
     urgent: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.reservations or self.forgotten or self.devices or self.units)
+
+UNCHANGED = UnstoredChanges()  # for comparisons
 
 
 class ReservationLedger:

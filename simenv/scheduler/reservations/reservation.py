@@ -173,9 +173,8 @@ class ReservationEntry:
         if done and self.grant.is_modelled:
             spent = units
         self.held -= units
-        self.spent = min(
-            policies.MOST, self.spent + spent
-        )  # unbounded for a reservation without a limit
+        # Unbounded for a reservation without a limit.
+        self.spent = min(policies.MOST, self.spent + spent)
         self.returned = min(policies.MOST, self.returned + units - spent)
         self.actual_ns = min(policies.MOST, self.actual_ns + ran_ns)
         return units - spent

@@ -26,7 +26,17 @@ from simulators.circuit.analysis.profile import Profile
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
 NO_OTHER_ENGINE = "no other engine can run it here"
-_RequestKey = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
+
+
+class RoutingRequest(msgspec.Struct, frozen=True):
+    """Program for which an engine is sought, its options, and the pools that may run it."""
+
+    profile: Profile
+    terms: TaskOptions
+    pools: tuple[PoolSpec, ...]
+    limits: ClusterLimits
+    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT
+    is_auto: bool = False  # the engine is not named: `auto` may object to it
 
 
 class EngineCandidate(msgspec.Struct, frozen=True):
@@ -46,13 +56,12 @@ def choose(
     snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> Route:
     """Return the route of a program. Raises a SimenvError with the reason if there is none."""
-    result = (
-        _first_route(profile, terms, pools, limits)
-        if profile.noise is None
-        else _noisy_route(profile, terms, pools, limits)
-    )
-    if result is not None:
-        return result
+    if terms.engine == AUTO and not terms.pool:
+        allowed = _allowed_pools(terms, pools)
+        request = RoutingRequest(profile, terms, allowed, limits, is_auto=True)
+        result = _first_route(request) if profile.noise is None else _noisy_route(request)
+        if result is not None:
+            return result
     considered = candidates(profile, terms, pools, limits, snapshot)
     chosen = considered[0]
     if chosen.route is not None:
@@ -68,44 +77,42 @@ def choose(
     raise error
 
 
-def _first_route(
-    profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
-) -> Route | None:
-    """Return the route of `candidates` for a circuit without noise if no pool and no engine was
-    requested: that of the first engine in the order of preference that can run it, so that the
-    others are not examined. None for other circuits, and if no engine can run it."""
-    if terms.engine != AUTO or terms.pool:
-        return None
-    _check_options(terms)
-    allowed = _allowed_pools(terms, pools)
-    for card in _automatic_cards(profile, terms, allowed):
-        result = evaluate(card, allowed, profile, terms, limits, AUTO).route
-        if result is not None:
-            return result
-    return None
+def _first_route(request: RoutingRequest) -> Route | None:
+    """Return the route of `candidates` for a circuit without noise: that of the first engine in the
+    order of preference that can run it, so that the others are not examined. None if no engine can
+    run it."""
+    _check_options(request.terms)
+    routes = (evaluate(card, request).route for card in _automatic_cards(request))
+    return next((route for route in routes if route is not None), None)
 
 
-def _noisy_route(
-    profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
-) -> Route | None:
-    """Return the first route of `candidates` for a circuit with noise if neither pool nor engine is
-    named.
+def _noisy_route(request: RoutingRequest) -> Route | None:
+    """Return the first route of `candidates` for a circuit with noise; None if its noise is of no
+    kind, and if no engine can run it.
 
-    None for other circuits, and if no engine can run it. Facts that circuits of one shape share are
-    computed once and cached: their noise changes only the times.
+    Facts that circuits of one shape share are computed once and cached: their noise changes only
+    the times.
     """
-    if terms.engine != AUTO or terms.pool or profile.noise is None or not profile.noise.kinds:
+    profile, terms, limits = request.profile, request.terms, request.limits
+    if profile.noise is None or not profile.noise.kinds:
         return None
     noise = msgspec.structs.replace(
         profile.noise, locations=0, pair_locations=0, error_weight=0.0, drawn_weight=0.0,
         device_shot_ns=0.0, device_overhead_ns=0.0,
     )  # fmt: skip
-    shape = msgspec.structs.replace(profile, noise=noise)
-    request_key = terms.precision, terms.outputs, terms.options, terms.ranks, terms.device
+    shape = msgspec.structs.replace(
+        request,
+        profile=msgspec.structs.replace(profile, noise=noise),
+        terms=TaskOptions(
+            precision=terms.precision,
+            outputs=terms.outputs,
+            options=terms.options,
+            ranks=terms.ranks,
+            device=terms.device,
+        ),
+    )
     costs = []
-    for place, (card, fit, reason, query) in enumerate(
-        _runnable(shape, request_key, pools, limits)
-    ):
+    for place, (card, fit, reason, query) in enumerate(_runnable(shape)):
         effective = card.effective_profile(profile, terms.outputs)
         costs.append((time_us(card, effective, query), place, card, fit, effective, reason))
     if not costs:
@@ -117,34 +124,24 @@ def _noisy_route(
 
 
 @functools.lru_cache(maxsize=4096)
-def _runnable(
-    shape: Profile, request_key: _RequestKey, pools: tuple[PoolSpec, ...], limits: ClusterLimits
-) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
+def _runnable(shape: RoutingRequest) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
     """Return the engines of `auto` that can run circuits with noise of this shape, in their order,
-    with ranks, reasons and the queries for their costs. `request_key`: precision, outputs, options,
-    ranks and device of the terms."""
-    precision, outputs, options, number, device = request_key
-    terms = TaskOptions(
-        precision=precision, outputs=outputs, options=options, ranks=number, device=device
-    )
-    _check_options(terms)
-    results = (
-        (card, find_fit(card, _allowed_pools(terms, pools), shape, terms, limits, AUTO))
-        for card in _automatic_cards(shape, terms, _allowed_pools(terms, pools))
-    )
-    shots = 0 if shape.noise is None else shape.noise.shots
+    with ranks, reasons and the queries for their costs."""
+    _check_options(shape.terms)
+    results = ((card, find_fit(card, shape)) for card in _automatic_cards(shape))
+    noise = shape.profile.noise
+    shots = 0 if noise is None else noise.shots
     return tuple(
-        (card, fit, text, query_on(card, fit, terms, shots))
+        (card, fit, text, query_on(card, fit, shape.terms, shots))
         for card, (fit, text) in results
         if isinstance(fit, RankFit)
     )
 
 
-def _automatic_cards(
-    profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...]
-) -> list[EngineCard]:
+def _automatic_cards(request: RoutingRequest) -> list[EngineCard]:
     """Return the engines that `auto` considers, in its order; one for GPUs only if a pool has
     it."""
+    profile, pools = request.profile, request.pools
     cards = [
         card
         for card in catalog.engine_cards()
@@ -152,7 +149,8 @@ def _automatic_cards(
         and not (card.auto.only_noise and profile.noise is None)
         and not (card.pool == "gpu" and not any(runs(pool, card) for pool in pools))
     ]
-    effective = (each.effective_profile(profile, terms.outputs) for each in catalog.engine_cards())
+    outputs = request.terms.outputs
+    effective = (each.effective_profile(profile, outputs) for each in catalog.engine_cards())
     width = min(each.num_qubits for each in effective)
     cards.sort(key=lambda card: _rank(card, profile, width))
     return cards
@@ -176,22 +174,22 @@ def candidates(
 
     If none can run the program, the most likely one is first.
     """
-    allowed = _allowed_pools(terms, pools)
+    request = RoutingRequest(profile, terms, _allowed_pools(terms, pools), limits, snapshot)
     bound = [
         pool
-        for pool in allowed
+        for pool in request.pools
         if engine_support.holds_hardware(pool) or _names_engine(terms, pool)
     ]
     if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
         wanted = bound[0].engine if terms.engine == AUTO else terms.engine
         card = _named(msgspec.structs.replace(terms, engine=wanted))
-        result = evaluate(card, allowed, profile, terms, limits, "", snapshot)
+        result = evaluate(card, request)
         if result.objection is not None and result.objection.hint == engine_support.ELSEWHERE:
             result.objection.hint = _alternative(card, profile, terms, pools, limits)
         return [result]
     _check_options(terms)
-    cards = _automatic_cards(profile, terms, allowed)
-    considered = [evaluate(card, allowed, profile, terms, limits, AUTO) for card in cards]
+    request = msgspec.structs.replace(request, is_auto=True)
+    considered = [evaluate(card, request) for card in _automatic_cards(request)]
     if profile.noise is not None and profile.noise.kinds:
         considered.sort(key=_expected_us)
     considered.sort(key=lambda candidate: candidate.route is None)
@@ -300,82 +298,54 @@ def _lacks_options(engine: str, terms: TaskOptions) -> bool:
 # --- one engine -----------------------------------------------------------------------------------
 
 
-def evaluate(
-    card: EngineCard,
-    allowed: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    chosen_by: str,
-    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
-) -> EngineCandidate:
+def evaluate(card: EngineCard, request: RoutingRequest) -> EngineCandidate:
     """Return the route on one engine, or the objection to it."""
-    fit, reason = find_fit(card, allowed, profile, terms, limits, chosen_by, snapshot)
+    fit, reason = find_fit(card, request)
     if not isinstance(fit, RankFit):
         return EngineCandidate(card.name, None, fit, _short(card, fit))
-    profile = card.effective_profile(profile, terms.outputs)
-    return EngineCandidate(
-        card.name, route_on(card, fit, profile, terms, limits, reason), None, reason
-    )
+    return EngineCandidate(card.name, route_on(card, fit, request, reason), None, reason)
 
 
-def find_fit(
-    card: EngineCard,
-    allowed: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    chosen_by: str,
-    snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
-) -> tuple[RankFit | SimenvError, str]:
+def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | SimenvError, str]:
     """Return the ranks and pool with which one engine can run the program, or the objection; and
     the reason for the engine."""
-    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
+    terms, total_qubits = request.terms, request.profile.used_qubits
+    profile = card.effective_profile(request.profile, terms.outputs)
     error = engine_support.unsupported_reason(card, profile, terms)
     if error is None and card.pool == "device":
-        error = _hardware_refusal(allowed, profile, snapshot)
-    fit = None
-    if error is None:
-        result = _fit_in_pools(card, allowed, profile, terms, limits)
-        if isinstance(result, RankFit):
-            fit = result
-        else:
-            error = result
-    if error is None and chosen_by == AUTO and (text := _against_auto(card, profile)):
-        error = InfeasibleError(f"engine {card.name!r}: {text}", hint=f"engine={card.name!r}")
-    if error is not None or fit is None:
-        assert error is not None
-        return error, ""
-    reason = (
-        _preference_reason(card, profile, total_qubits)
-        if chosen_by == AUTO
-        else f"asked for {card.name}"
-    )
+        error = _hardware_refusal(profile, request)
+    fit = error or _fit_in_pools(card, profile, request)
+    if not isinstance(fit, RankFit):
+        return fit, ""
+    if request.is_auto and (text := _against_auto(card, profile)):
+        hint = f"engine={card.name!r}"
+        return InfeasibleError(f"engine {card.name!r}: {text}", hint=hint), ""
+    reason = f"asked for {card.name}"
     if card.pool == "device":
-        reason = f"asked for {describe_pool(fit.pool, snapshot)}"
+        reason = f"asked for {describe_pool(fit.pool, request.snapshot)}"
+    elif request.is_auto:
+        reason = _preference_reason(card, profile, total_qubits)
     if fit.text:
         reason = f"{reason}; {fit.text}"
     return fit, reason
 
 
 def _fit_in_pools(
-    card: EngineCard,
-    allowed: tuple[PoolSpec, ...],
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
+    card: EngineCard, profile: Profile, request: RoutingRequest
 ) -> RankFit | SimenvError:
     """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
-    demand."""
-    usable = [p for p in allowed if runs(p, card)]
+    demand. `profile`: as the engine runs it."""
+    usable = [pool for pool in request.pools if runs(pool, card)]
     if not usable:
         return InfeasibleError(
             f"no pool here runs engine {card.name!r}",
             hint=f"ask for another engine, or start a pool with engine={card.name}"
-            + ("; hardware is selected by its pool" if not allowed else ""),
+            + ("; hardware is selected by its pool" if not request.pools else ""),
         )
     usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
-    results = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
+    terms, limits = request.terms, request.limits
+    queries = (engine_support.RankQuery(card, profile, terms, pool, limits) for pool in usable)
+    results = [ranks.fit(query) for query in queries]
     fits = [
         msgspec.structs.replace(fit, paced=pool.pace)
         for fit, pool in zip(results, usable, strict=True)
@@ -403,12 +373,12 @@ def _against_auto(card: EngineCard, profile: Profile) -> str:
     return "" if card.auto is None else card.auto.objection(profile)
 
 
-def _hardware_refusal(
-    allowed: tuple[PoolSpec, ...], profile: Profile, snapshot: engine_support.RoutingSnapshot
-) -> SimenvError | None:
+def _hardware_refusal(profile: Profile, request: RoutingRequest) -> SimenvError | None:
     """Return why the hardware of the named pool cannot run the program; None if no reason is
     known."""
-    pool = next((pool.name for pool in allowed if engine_support.holds_hardware(pool)), "")
+    snapshot = request.snapshot
+    hardware = (pool.name for pool in request.pools if engine_support.holds_hardware(pool))
+    pool = next(hardware, "")
     if not pool:
         return OptionError(
             "engine='hardware' cannot be selected directly",
@@ -460,14 +430,10 @@ def _short(card: EngineCard, error: SimenvError) -> str:
 # --- route on an engine, and its times ------------------------------------------------------------
 
 
-def route_on(
-    card: EngineCard,
-    fit: RankFit,
-    profile: Profile,
-    terms: TaskOptions,
-    limits: ClusterLimits,
-    reason: str,
-) -> Route:
+def route_on(card: EngineCard, fit: RankFit, request: RoutingRequest, reason: str) -> Route:
+    """Return the route on one engine, with its times for the program."""
+    terms, limits = request.terms, request.limits
+    profile = card.effective_profile(request.profile, terms.outputs)
     noise = profile.noise
     if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
         query = query_on(card, fit, terms, noise.shots)

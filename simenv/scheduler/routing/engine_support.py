@@ -218,47 +218,66 @@ def smallest_gpu(pool: PoolSpec, limits: ClusterLimits) -> Gpu | None:
     return min(gpus, key=lambda gpu: gpu.memory_bytes)
 
 
-def device_refusal(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> InfeasibleError | None:
+class RankQuery(msgspec.Struct, frozen=True):
+    """Program whose ranks on one engine in one pool are sought. `profile`: as the engine runs
+    it."""
+
+    card: EngineCard
+    profile: Profile
+    terms: TaskOptions
+    pool: PoolSpec
+    limits: ClusterLimits
+
+    def cost_query(self, ranks: int = 1) -> CostQuery:
+        """Return the query for the cost over so many ranks, a power of two."""
+        return cost_query(self.card, self.terms, ranks=ranks)
+
+    def narrowed(self, width: int) -> RankQuery:
+        """Return the query for a program of this kind with `width` qubits."""
+        profile = msgspec.structs.replace(self.profile, num_qubits=width)
+        return msgspec.structs.replace(self, profile=profile)
+
+    def with_precision(self, precision: str) -> RankQuery:
+        terms = msgspec.structs.replace(self.terms, precision=precision)
+        return msgspec.structs.replace(self, terms=terms)
+
+
+def device_refusal(query: RankQuery) -> InfeasibleError | None:
     """Return why a program cannot run on the GPUs of a pool; None if it can."""
-    used = power(pool.ranks)
-    if "gradient" in terms.outputs and ranks_used(profile.num_qubits, used) > 1:
+    card, pool, used = query.card, query.pool, power(query.pool.ranks)
+    width = query.profile.num_qubits
+    if "gradient" in query.terms.outputs and ranks_used(width, used) > 1:
         return InfeasibleError(
             f"engine {card.name!r} has no gradients over ranks, and workers of pool {pool.name!r} "
             f"have {pool.ranks}",
             hint="a pool of one rank: the two states of a gradient on one GPU; or another engine",
         )
-    gpu = smallest_gpu(pool, limits) if isinstance(card.costs, GpuCost) else None
-    if gpu is None or _fits(card, profile, terms, gpu, used):
+    gpu = smallest_gpu(pool, query.limits) if isinstance(card.costs, GpuCost) else None
+    if gpu is None or _fits(query, gpu, used):
         return None
-    memory = size(_device_bytes(card, profile, terms, used))
     place = "a GPU" if used == 1 else f"each of {used} GPUs"
     return InfeasibleError(
-        f"{profile.num_qubits} qubits in {terms.precision} precision need {memory} on {place}; "
-        f"the smallest of pool {pool.name!r}, {gpu.model or gpu.uuid}, has "
-        f"{size(_usable_bytes(gpu))} for states",
-        hint=_remedy(card, profile, terms, pool, limits),
+        f"{width} qubits in {query.terms.precision} precision need"
+        f" {size(_device_bytes(query, used))} on {place}; the smallest of pool {pool.name!r},"
+        f" {gpu.model or gpu.uuid}, has {size(_usable_bytes(gpu))} for states",
+        hint=_remedy(query, gpu),
     )
 
 
-def too_few_gpus(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> InfeasibleError:
+def too_few_gpus(query: RankQuery) -> InfeasibleError:
     """Return the refusal of several ranks in a pool whose workers have one rank, with one GPU."""
-    hint = _larger_pool(card, profile, terms, pool, limits, power(terms.ranks))
+    ranks = query.terms.ranks
+    hint = _larger_pool(query, power(ranks))
     return InfeasibleError(
-        f"{terms.ranks} ranks were asked for, and workers of pool {pool.name!r} have one, with a "
+        f"{ranks} ranks were asked for, and workers of pool {query.pool.name!r} have one, with a "
         "GPU",
         hint=f"start a pool {hint}" if hint else ELSEWHERE,
     )
 
 
-def device_text(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, gpu: Gpu
-) -> str:
+def device_text(query: RankQuery, gpu: Gpu) -> str:
     """Return the memory that states take on a GPU, as text for the reason of a route."""
-    memory = size(_device_bytes(card, profile, terms, power(pool.ranks)))
+    memory = size(_device_bytes(query, power(query.pool.ranks)))
     return f"{memory} of {size(_usable_bytes(gpu))} on {gpu.model or gpu.uuid}"
 
 
@@ -276,62 +295,53 @@ def _usable_bytes(gpu: Gpu) -> int:
     return max(0, gpu.memory_bytes - RESERVED_BYTES)
 
 
-def _device_bytes(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int) -> int:
-    assert isinstance(card.costs, GpuCost)
-    return card.costs.device_bytes(profile, cost_query(card, terms, ranks=ranks))
+def _device_bytes(query: RankQuery, ranks: int) -> int:
+    costs = query.card.costs
+    assert isinstance(costs, GpuCost)
+    return costs.device_bytes(query.profile, query.cost_query(ranks))
 
 
-def _fits(card: EngineCard, profile: Profile, terms: TaskOptions, gpu: Gpu, ranks: int) -> bool:
-    return _device_bytes(card, profile, terms, ranks) <= _usable_bytes(gpu)
+def _fits(query: RankQuery, gpu: Gpu, ranks: int) -> bool:
+    return _device_bytes(query, ranks) <= _usable_bytes(gpu)
 
 
-def _remedy(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> str:
-    gpu = smallest_gpu(pool, limits)
-    assert gpu is not None
-    widths = {}
-    for precision in ("double", "single"):
-        requested = msgspec.structs.replace(terms, precision=precision)
-        widths[precision] = next(
+def _remedy(query: RankQuery, gpu: Gpu) -> str:
+    """Return the hint for a program that is too wide for the GPUs of a pool, of which `gpu` is the
+    smallest."""
+    wanted, used = query.profile.num_qubits, power(query.pool.ranks)
+    double, single = (
+        next(
             width
-            for width in range(profile.num_qubits, -1, -1)
-            if not width
-            or _fits(card, _narrowed(profile, width), requested, gpu, power(pool.ranks))
+            for width in range(wanted, -1, -1)
+            if not width or _fits(query.with_precision(precision).narrowed(width), gpu, used)
         )
-    hint = f"the widest that fits has {widths['double']} qubits, {widths['single']} in single"
-    if terms.precision == "double" and widths["single"] == profile.num_qubits:
-        hint = f"{hint} precision: this one fits with precision='single'"
+        for precision in ("double", "single")
+    )
+    hint = f"the widest that fits has {double} qubits, {single} in single precision"
+    if query.terms.precision == "double" and single == wanted:
+        hint = f"{hint}: this one fits with precision='single'"
     else:
-        hint = f"{hint} precision; engine='statevector' holds states in the memory of processors"
-    larger = _larger_pool(card, profile, terms, pool, limits, 2 * power(pool.ranks))
+        hint = f"{hint}; engine='statevector' holds states in the memory of processors"
+    larger = _larger_pool(query, 2 * used)
     return f"{hint}; or a pool {larger}" if larger else hint
 
 
-def _larger_pool(
-    card: EngineCard,
-    profile: Profile,
-    terms: TaskOptions,
-    pool: PoolSpec,
-    limits: ClusterLimits,
-    least: int,
-) -> str:
+def _larger_pool(query: RankQuery, least: int) -> str:
     """Return the description of a pool on the same nodes whose workers have `least` ranks or more
     and hold the states; "" if there can be none."""
-    if "gradient" in terms.outputs:
+    if "gradient" in query.terms.outputs:
         return ""
-    gpu, rooms = smallest_gpu(pool, limits), [NodeResources.of(node) for node in nodes_of(limits)]
+    limits = query.limits
+    gpu = smallest_gpu(query.pool, limits)
+    rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     ranks = least
     while ranks <= limits.max_ranks:
-        need = ResourceRequest(ranks, gpus=1, nodes=pool.nodes)
+        need = ResourceRequest(ranks, gpus=1, nodes=query.pool.nodes)
         if not isinstance(place(need, rooms), Placement):
             return ""
-        if gpu is None or _fits(card, profile, terms, gpu, ranks):
+        if gpu is None or _fits(query, gpu, ranks):
             count = "two" if ranks == 2 else str(ranks)
-            return f"with ranks={ranks} on {count} GPUs: NAME:engine={card.name},ranks={ranks}"
+            name = query.card.name
+            return f"with ranks={ranks} on {count} GPUs: NAME:engine={name},ranks={ranks}"
         ranks *= 2
     return ""
-
-
-def _narrowed(profile: Profile, width: int) -> Profile:
-    return msgspec.structs.replace(profile, num_qubits=width)

@@ -299,11 +299,9 @@ def reroute_after_restart(
     Raises ConfigError if the task can run nowhere now.
     """
     card = catalog.card(route.engine)
-    usable = [pool for pool in pools if card is not None and runs(pool, card)]
-    if (
-        card is not None and card.pool == "device"
-    ):  # a task of hardware never moves to other hardware
-        usable = []
+    usable: list[PoolSpec] = []
+    if card is not None and card.pool != "device":  # a task never moves to other hardware
+        usable = [pool for pool in pools if runs(pool, card)]
     own_pools = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
     for pool in (*own_pools, *usable):
         name = _pool_for(pool, route, limits)

@@ -18,7 +18,7 @@ from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, gang_name, nodes_of, slot_memory
 from simenv.scheduler.routing import engine_support
-from simenv.scheduler.routing.engine_support import ELSEWHERE, device_refusal, power
+from simenv.scheduler.routing.engine_support import ELSEWHERE, RankQuery, power
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import EngineCard
@@ -39,19 +39,18 @@ class RankFit(msgspec.Struct, frozen=True):
     bandwidth: float = 0.0  # memory bandwidth of its GPU; see `CostQuery`
 
 
-def fit(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> RankFit | SimenvError:
+def fit(query: RankQuery) -> RankFit | SimenvError:
     """Return the ranks of a program in a pool, or on demand for it; or the objection."""
+    card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
     if not _nodes(pool.nodes, limits):
         return InfeasibleError(
             f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
             hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
         )
-    if card.pool == "gpu" and (refused := device_refusal(card, profile, terms, pool, limits)):
+    if card.pool == "gpu" and (refused := engine_support.device_refusal(query)):
         return refused
     if card.pool == "gpu" and pool.ranks == 1 and terms.ranks > 1:
-        return engine_support.too_few_gpus(card, profile, terms, pool, limits)
+        return engine_support.too_few_gpus(query)
     several = pool.ranks > 1 or terms.ranks > 1
     if several and not card.parallel.ranks:
         subject = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
@@ -60,86 +59,77 @@ def fit(
             f"engine {card.name!r} runs on one rank, and {subject} {number}", hint=ELSEWHERE
         )
     if pool.ranks > 1:
-        return _in_gang(card, profile, terms, pool, limits)
+        return _in_gang(query)
     if not several:
-        placed = _on_one_rank(card, profile, terms, pool, limits)
+        placed = _on_one_rank(query)
         if placed is not None:
             return placed
     if card.parallel.ranks and terms.ranks != 1 and card.pool != "gpu":
-        return _on_demand(card, profile, terms, pool, limits)
-    return _too_wide_error(card, profile, terms, pool, limits)
+        return _on_demand(query)
+    return _too_wide_error(query)
 
 
-def _on_one_rank(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> RankFit | None:
+def _on_one_rank(query: RankQuery) -> RankFit | None:
     """Return the fit on one rank; None if one rank cannot hold the program."""
-    max_bytes, query = one_rank_bytes(pool, limits), engine_support.cost_query(card, terms)
-    if profile.num_qubits > card.max_qubits:
+    card, pool, limits = query.card, query.pool, query.limits
+    max_bytes, cost = one_rank_bytes(pool, limits), query.cost_query()
+    if query.profile.num_qubits > card.max_qubits:
         return None
-    if card.costs.least_memory_bytes(profile, query) > max_bytes:
+    if card.costs.least_memory_bytes(query.profile, cost) > max_bytes:
         return None
     gpu = engine_support.smallest_gpu(pool, limits) if card.pool == "gpu" else None
-    rank_bytes = min(max_bytes, card.costs.memory_bytes(profile, query))
+    rank_bytes = min(max_bytes, card.costs.memory_bytes(query.profile, cost))
     if gpu is None:
         return RankFit(pool.name, 1, rank_bytes)
-    text = engine_support.device_text(card, profile, terms, pool, gpu)
+    text = engine_support.device_text(query, gpu)
     return RankFit(pool.name, 1, rank_bytes, text=text, bandwidth=gpu.bandwidth)
 
 
-def _in_gang(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> RankFit | SimenvError:
+def _in_gang(query: RankQuery) -> RankFit | SimenvError:
     """Return the fit in a pool whose workers have several ranks, or the objection."""
+    card, pool, wanted = query.card, query.pool, query.terms.ranks
     used = power(pool.ranks)
-    if terms.ranks and power(terms.ranks) != used:
+    if wanted and power(wanted) != used:
         return InfeasibleError(
-            f"{terms.ranks} ranks were asked for, and workers of pool {pool.name!r} have "
-            f"{pool.ranks}",
+            f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}",
             hint="ask for no pool, or for no number of ranks",
         )
-    max_bytes = pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
-    if _min_bytes(card, profile, terms, used) > max_bytes or profile.num_qubits > card.max_qubits:
-        return _too_wide_error(card, profile, terms, pool, limits)
-    rank_bytes = min(
-        max_bytes,
-        card.costs.memory_bytes(profile, engine_support.cost_query(card, terms, ranks=used)),
-    )
+    max_bytes = pool.memory_bytes or slot_bytes(pool, query.limits, pool.ranks)
+    if _min_bytes(query, used) > max_bytes or query.profile.num_qubits > card.max_qubits:
+        return _too_wide_error(query)
+    rank_bytes = min(max_bytes, card.costs.memory_bytes(query.profile, query.cost_query(used)))
     text, bandwidth = _ranks_text(used, pool.ranks, rank_bytes), 0.0
-    gpu = engine_support.smallest_gpu(pool, limits) if card.pool == "gpu" else None
+    gpu = engine_support.smallest_gpu(pool, query.limits) if card.pool == "gpu" else None
     if gpu is not None:
-        text = f"{text}; {engine_support.device_text(card, profile, terms, pool, gpu)}"
+        text = f"{text}; {engine_support.device_text(query, gpu)}"
         bandwidth = gpu.bandwidth
     return RankFit(pool.name, pool.ranks, rank_bytes, used=used, text=text, bandwidth=bandwidth)
 
 
-def _on_demand(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> RankFit | SimenvError:
+def _on_demand(query: RankQuery) -> RankFit | SimenvError:
     """Return the fit over as many ranks as the terms request, or as the program needs; or the
     objection."""
-    requested = power(terms.ranks)
+    card, pool, limits, wanted = query.card, query.pool, query.limits, query.terms.ranks
+    requested = power(wanted)
     max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
     if requested > max_ranks:
-        return _too_many_ranks_error(terms.ranks, pool, limits)
+        return _too_many_ranks_error(wanted, pool, limits)
     ranks = requested or 2
-    while ranks <= max_ranks and profile.num_qubits <= card.max_qubits:
+    while ranks <= max_ranks and query.profile.num_qubits <= card.max_qubits:
         bound = slot_bytes(pool, limits, ranks)
-        if _min_bytes(card, profile, terms, ranks) <= bound:
-            query = engine_support.cost_query(card, terms, ranks=ranks)
-            rank_bytes = min(bound, card.costs.memory_bytes(profile, query))
-            text = _ranks_text(ranks, max(ranks, terms.ranks), rank_bytes)
+        if _min_bytes(query, ranks) <= bound:
+            needed = card.costs.memory_bytes(query.profile, query.cost_query(ranks))
+            rank_bytes = min(bound, needed)
+            text = _ranks_text(ranks, max(ranks, wanted), rank_bytes)
             return RankFit(gang_name(pool.name, ranks), ranks, rank_bytes, True, ranks, text)
         if requested:
             break
         ranks *= 2
-    return _too_wide_error(card, profile, terms, pool, limits)
+    return _too_wide_error(query)
 
 
-def _min_bytes(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int) -> int:
-    return card.costs.least_memory_bytes(
-        profile, engine_support.cost_query(card, terms, ranks=ranks)
-    )
+def _min_bytes(query: RankQuery, ranks: int) -> int:
+    return query.card.costs.least_memory_bytes(query.profile, query.cost_query(ranks))
 
 
 def _ranks_text(used: int, total_ranks: int, rank_bytes: int) -> str:
@@ -210,14 +200,13 @@ def _too_many_ranks_error(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> 
     )
 
 
-def _too_wide_error(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> InfeasibleError:
+def _too_wide_error(query: RankQuery) -> InfeasibleError:
     """Return the error with the figure that is too large, its limit, and the widest circuit within
     it."""
-    one_rank_memory = _min_bytes(card, profile, terms, 1)
+    card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
     required_text = (
-        f"{size(one_rank_memory)} ({profile.num_qubits} qubits, {terms.precision} precision)"
+        f"{size(_min_bytes(query, 1))} ({query.profile.num_qubits} qubits, {terms.precision}"
+        " precision)"
     )
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.method == "clifford" or card.dense_qubits:
@@ -227,68 +216,57 @@ def _too_wide_error(
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
     if card.parallel.ranks and pool.ranks > 1:
         used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
-        limit = _memory_limit_text(used, _min_bytes(card, profile, terms, used), bound)
+        limit = _memory_limit_text(used, _min_bytes(query, used), bound)
     elif card.parallel.ranks and terms.ranks != 1 and max_ranks > 1:
         used = power(terms.ranks) or max_ranks
-        limit = _memory_limit_text(
-            used, _min_bytes(card, profile, terms, used), slot_bytes(pool, limits, used)
-        )
-    hint = _remedy(card, profile, terms, pool, limits)
-    return InfeasibleError(f"this program needs {required_text}; {limit}", hint=hint)
+        limit = _memory_limit_text(used, _min_bytes(query, used), slot_bytes(pool, limits, used))
+    return InfeasibleError(f"this program needs {required_text}; {limit}", hint=_remedy(query))
 
 
 def _memory_limit_text(ranks: int, rank_bytes: int, bound: int) -> str:
     return f"over {ranks} ranks {size(rank_bytes)} each, and a rank here has {size(bound)}"
 
 
-def _remedy(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> str:
+def _remedy(query: RankQuery) -> str:
+    profile, pool, limits = query.profile, query.pool, query.limits
     kind = "dynamic program" if profile.mid_circuit else "program"
-    double, single = (
-        _widest(card, profile, msgspec.structs.replace(terms, precision=p), pool, limits)
-        for p in ("double", "single")
-    )
+    double, single = (_widest(query.with_precision(p)) for p in ("double", "single"))
     hint = f"the widest {kind} that fits here has {double} qubits, {single} in single precision"
-    if terms.precision == "double" and profile.num_qubits <= single:
+    if query.terms.precision == "double" and profile.num_qubits <= single:
         return hint + ": this one fits with precision='single'"
-    if limits.max_ranks == 1 and card.parallel.ranks and most_ranks(pool, limits) > 1:
-        usable = msgspec.structs.replace(limits, max_ranks=most_ranks(pool, limits))
-        if _can_fit(card, profile, terms, pool, usable):
+    most = most_ranks(pool, limits)
+    if limits.max_ranks == 1 and query.card.parallel.ranks and most > 1:
+        usable = msgspec.structs.replace(limits, max_ranks=most)
+        if _can_fit(msgspec.structs.replace(query, limits=usable)):
             return f"{hint}; over several ranks this one would fit, but there is no MPI: " + (
                 limits.launcher
             )
     return hint
 
 
-def _can_fit(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> bool:
+def _can_fit(query: RankQuery) -> bool:
     """Return whether `fit` would find ranks, without its texts."""
-    if pool.ranks == 1 and terms.ranks <= 1 and _on_one_rank(card, profile, terms, pool, limits):
+    card, pool, limits, wanted = query.card, query.pool, query.limits, query.terms.ranks
+    if pool.ranks == 1 and wanted <= 1 and _on_one_rank(query):
         return True
-    if not card.parallel.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
+    if not card.parallel.ranks or wanted == 1 or query.profile.num_qubits > card.max_qubits:
         return False
     if pool.ranks > 1:
         choices = [power(pool.ranks)]
     else:
         max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
         choices = [2**k for k in range(1, max_ranks.bit_length())]
-        choices = [r for r in choices if r == power(terms.ranks) or not terms.ranks]
+        choices = [r for r in choices if r == power(wanted) or not wanted]
     bounds = [(r, pool.memory_bytes or slot_bytes(pool, limits, r)) for r in choices]
-    return any(_min_bytes(card, profile, terms, r) <= bound for r, bound in bounds)
+    return any(_min_bytes(query, r) <= bound for r, bound in bounds)
 
 
-def _widest(
-    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
-) -> int:
+def _widest(query: RankQuery) -> int:
     """Return the most qubits of a program of this kind."""
-    width = min(profile.num_qubits, card.max_qubits)
-    terms = msgspec.structs.replace(terms, outputs=("counts",))
-    while width > 0:
-        narrower = msgspec.structs.replace(profile, num_qubits=width)
-        if _can_fit(card, narrower, terms, pool, limits):
-            break
+    terms = msgspec.structs.replace(query.terms, outputs=("counts",))
+    query = msgspec.structs.replace(query, terms=terms)
+    width = min(query.profile.num_qubits, query.card.max_qubits)
+    while width > 0 and not _can_fit(query.narrowed(width)):
         width -= 1
     return width
 
@@ -309,7 +287,8 @@ def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
 def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the value of `widest` for one engine that holds all amplitudes."""
     usable = [pool for pool in pools if pool.engine in ("any", card.name)]
-    return max((_widest(card, _PLAIN, TaskOptions(), pool, limits) for pool in usable), default=0)
+    queries = (RankQuery(card, _PLAIN, TaskOptions(), pool, limits) for pool in usable)
+    return max(map(_widest, queries), default=0)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -325,7 +304,8 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
         return engine_support.widest_on_gpus(card, pool, limits)
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits
-    return _widest(card, _PLAIN, TaskOptions(ranks=0 if pool.ranks > 1 else 1), pool, limits)
+    terms = TaskOptions(ranks=0 if pool.ranks > 1 else 1)
+    return _widest(RankQuery(card, _PLAIN, terms, pool, limits))
 
 
 def is_dense(card: EngineCard) -> bool:

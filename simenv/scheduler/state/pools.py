@@ -25,7 +25,8 @@ from launcher.base import Node, Share
 from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core import ClusterLimits, RecordEvent, TaskRecord, gang_name, nodes_of
-from simenv.scheduler.queueing.queue import LONG_US, PoolQueue
+from simenv.scheduler.queueing.lanes import LONG_US
+from simenv.scheduler.queueing.queue import PoolQueue
 
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot
@@ -125,15 +126,6 @@ class NodeTable:
             )
             for node in nodes_of(limits)
         }
-        self.version = 0  # grows when a node comes into use or goes out of use
-
-    @property
-    def free_slots(self) -> int:
-        return sum(host.free_slots for host in self.hosts.values())
-
-    @property
-    def free_memory(self) -> int:
-        return sum(host.free_memory for host in self.hosts.values())
 
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]

@@ -38,60 +38,51 @@ class SchedulerState:
         epoch: int,
         next_task: int = 1,
     ) -> None:
+        # The environment, and the service.
         self.limits = limits
         self.epoch = epoch
-        self.next_task = next_task
-        self.next_start = 1
-        self.starts_left = 0  # workers that may still be started in this tick
+        self.draining = False
+        self.service_bytes = 0  # resident memory of the service
+        self.lacks_memory = False  # the service uses more than its limit, and takes no tasks
+        self.last_tick_ns = 0
+        self.deferred_actions: list[core.Action] = []  # returned by the next tick
+        # Tasks, their indexes and their numbers.
         self.tasks: dict[int, core.TaskRecord] = {}
         self.tasks_by_owner = task_index.TasksByOwner()
-        self.quotas = owner_quotas.Quotas()
         self.dependencies = task_index.Dependencies()
-        self.reservations = ReservationLedger()
-        self.controls = device_state.DeviceControls()
-        self.dedicated = state_pools.DedicatedWorkers()
-        self.paced = device_state.PacedDevices()
-        self.outages: set[str] = set()  # devices that start nothing
+        self.deadlines = task_index.Deadlines()
+        self.incidents = task_index.CrashIncidents()
+        self.estimator = core.Estimator()
+        self.next_task = next_task
+        self.queued_bytes = 0
+        self.running = 0
+        self.ended = dict.fromkeys(TaskState, 0)
+        self.lost_attempts = 0
+        self._rerouted: dict[core.Route, core.Route] = {}
+        # Nodes, pools and workers.
+        self.nodes = state_pools.NodeTable(limits)
+        self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, state_pools.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
-        self.nodes = state_pools.NodeTable(limits)
-        self._capacity: tuple[int, live_routing.Capacity] | None = (
-            None  # with the version of `nodes`
-        )
-        self._rerouted: dict[core.Route, core.Route] = {}
-        self.estimator = core.Estimator()
-        self.queued_bytes = 0
-        self.running = 0
-        self.ended = dict.fromkeys(TaskState, 0)
-        self.lost_attempts = 0
+        self.next_start = 1
+        self.starts_left = 0  # workers that may still be started in this tick
+        self.lacks_workers = False  # since the last tick a task came to a pool without workers
         self.last_short_ns = -(10**18)  # last submission of a short task
         self.slot_taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
-        self.draining = False
-        self.service_bytes = 0  # resident memory of the service
-        self.incidents = task_index.CrashIncidents()
-        self.deadlines = task_index.Deadlines()
-        self.deferred_actions: list[core.Action] = []  # returned by the next tick
-        self.last_tick_ns = 0
+        # Devices, reservations and owners.
+        self.controls = device_state.DeviceControls()
+        self.paced = device_state.PacedDevices()
+        self.outages: set[str] = set()  # devices that start nothing
+        self.reservations = ReservationLedger()
+        self.dedicated = state_pools.DedicatedWorkers()
+        self.quotas = owner_quotas.Quotas()
         for spec in pools:
             self._open(state_pools.Pool(spec))
-
-    @property
-    def free_slots(self) -> int:
-        """Slots of all nodes that no task has."""
-        return self.nodes.free_slots
-
-    @property
-    def free_memory(self) -> int:
-        """Bytes of all nodes that are neither granted nor reserved."""
-        return self.nodes.free_memory
-
-    def fence(self, record: core.TaskRecord) -> int:
-        return (self.epoch << core.ATTEMPT_BITS) + record.attempts
 
     @property
     def is_busy(self) -> bool:
@@ -107,11 +98,6 @@ class SchedulerState:
             for worker in self.workers.values()
         )
 
-    @property
-    def lacks_workers(self) -> bool:
-        """True if a task waits in a pool that has no worker at all."""
-        return any(not pool.workers and len(pool.queue) for pool in self.pools.values())
-
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""
         end_ns = self.limits.end_ns
@@ -119,19 +105,13 @@ class SchedulerState:
 
     # --- nodes ---------------------------------------------------------------------------------
 
-    def capacity(self) -> live_routing.Capacity:
-        """Return the capacity of the nodes that are up; recomputed only when a node came or
-        went."""
-        cached = self._capacity
-        if cached is None or cached[0] != self.nodes.version:
-            cached = self._capacity = (self.nodes.version, self._present_capacity())
-        return cached[1]
-
-    def _present_capacity(self) -> live_routing.Capacity:
+    def nodes_changed(self) -> None:
+        """Compute the capacity again, because a node came into use or went out of use."""
         limits, hosts = self.limits, list(self.nodes.hosts.values())
         up = [host.node for host in hosts if host.is_up]
         if not up or len(up) == len(hosts):
-            return live_routing.all_nodes(limits)
+            self.capacity = live_routing.all_nodes(limits)
+            return
         away = [f"{h.node.name} is {h.state}: {h.lost or h.drained}" for h in hosts if not h.is_up]
         present = msgspec.structs.replace(
             limits,
@@ -139,12 +119,12 @@ class SchedulerState:
             slots=sum(node.slots for node in up),
             memory_bytes=sum(node.memory_bytes for node in up),
         )
-        return live_routing.Capacity(limits, present, "; ".join(away))
+        self.capacity = live_routing.Capacity(limits, present, "; ".join(away))
 
     def unplaceable_reason(self, route: core.Route) -> str:
         """Return why a route fits none of the nodes that are up; "" if it fits, or if no node is
         up."""
-        capacity = self.capacity()
+        capacity = self.capacity
         pool = self.pools.get(base_of(route.pool) or route.pool)
         if capacity.is_whole or pool is None or pool.is_exclusive:
             return ""

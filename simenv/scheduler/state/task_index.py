@@ -92,13 +92,12 @@ class TasksByOwner:
         self._bytes: dict[str, int] = {}
 
     def add(self, batch: core.SubmitBatch, tasks: dict[int, core.TaskRecord], count: int) -> None:
-        """Add a batch of `count` tasks."""
-        if batch.owner:
-            tasks_of_owner = self._records.setdefault(batch.owner, {})
-            new = {n: tasks[n] for n in range(batch.first, batch.first + count)}
-            tasks_of_owner.update(new)
-            size = sum(record.size_bytes for record in new.values())
-            self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
+        """Add a batch of `count` tasks of an owner."""
+        tasks_of_owner = self._records.setdefault(batch.owner, {})
+        new = {n: tasks[n] for n in range(batch.first, batch.first + count)}
+        tasks_of_owner.update(new)
+        size = sum(record.size_bytes for record in new.values())
+        self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
 
     def drop(self, record: core.TaskRecord) -> None:
         """Remove a task that ended or was rolled back."""
@@ -126,10 +125,6 @@ class TasksByOwner:
     def bytes_of(self, owner: str) -> int:
         """Return the bytes of an owner's tasks: programs and parameter values."""
         return self._bytes.get(owner, 0)
-
-    def everything(self) -> dict[str, dict[int, core.TaskRecord]]:
-        """Return all tasks by owner, for checks of invariants."""
-        return self._records
 
 
 class DependentTasks(msgspec.Struct, eq=False):
@@ -249,11 +244,6 @@ class CrashIncidents:
     def __init__(self) -> None:
         self._last = 0
         self._open: dict[int, list[core.TaskRecord]] = {}
-
-    @property
-    def open(self) -> int:
-        """Number of incidents that still have suspects."""
-        return len(self._open)
 
     def record(self, verdict: CrashVerdict) -> None:
         """Record a verdict: mark new suspects, clear those of an incident whose cause is found."""

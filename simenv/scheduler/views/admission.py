@@ -11,7 +11,7 @@ from simenv.model.views import base_of
 from simenv.scheduler.core import RUNS, Phase, Route, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
-from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
@@ -26,21 +26,18 @@ MEMORY_RETRY_S = 5.0
 
 def draining_refusal(state: scheduler_state.SchedulerState, routes: list[Route]) -> str:
     """Return why a draining device accepts none of these tasks; "" if all are accepted."""
-    if state.controls.is_restricting:
-        for name in {route.pool for route in routes}:
-            device = base_of(name) or name
-            if state.controls.closed_state(device, starts=False):
-                draining = state.controls.of(device).state == device_state.DRAINING
-                subject = f"pool {device}" if draining else "the environment"
-                return f"{subject} is draining and accepts nothing new"
+    for name in {route.pool for route in routes}:
+        device = base_of(name) or name
+        if state.controls.closed_state(device, starts=False):
+            draining = state.controls.of(device).state == device_state.DRAINING
+            subject = f"pool {device}" if draining else "the environment"
+            return f"{subject} is draining and accepts nothing new"
     return ""
 
 
-def memory_refusal(state: scheduler_state.SchedulerState) -> SimenvError | None:
-    """Return why the service accepts no tasks for lack of its own memory; None if it has enough."""
+def memory_refusal(state: scheduler_state.SchedulerState) -> InsufficientError:
+    """Return the refusal of tasks while `state.lacks_memory`."""
     used, limit = state.service_bytes, state.limits.service_bytes
-    if not limit or used <= limit:
-        return None
     return InsufficientError(
         f"the service uses {text.size(used)} of memory; above {text.size(limit)} it accepts no"
         " tasks",

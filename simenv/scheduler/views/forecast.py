@@ -334,7 +334,7 @@ def pool_info(state: SchedulerState, pool: state_pools.Pool) -> PoolInfo:
         ranks=spec.ranks,
         least=spec.min,
         most=spec.max,
-        max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.capacity().limits),
+        max_qubits=pool.hardware_qubits or ranks.widest_of(spec, state.capacity.limits),
         nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.host_ranks)),
         on_demand=bool(pool.base),
         kept=pool.kept(),

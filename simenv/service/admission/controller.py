@@ -1,26 +1,35 @@
 """Check the tasks of a submit: each new program once, each task against its terms.
 
 A program is decoded and profiled once per structure. A second program that differs in angles only
-is accepted after a check of its angles (see `background_checks`). Refused tasks are never stored.
+is accepted after a check of its angles. Refused tasks are never stored.
+
+Recognition of a structure: two packed programs of equal length that agree in all bytes outside the
+angles of the first have the same structure. The checks of the first therefore hold for the second
+as soon as its angles are checked; the second is not decoded. Invariant: the bytes between `at` and
+`end` of an entry are all of its angles and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import struct
 import time
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest
+from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest
+from simenv.model.task_rules import MAX_BINDING, MAX_SEED
 from simenv.model.views import LONGEST_NS
 from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
-from simenv.scheduler.routing.live_routing import Capacity
+from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.admission import rules
-from simenv.service.admission.background_checks import CheckPending, RunningChecks, StructureCache
+from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.submissions import PendingSubmit, check_parents
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
@@ -45,11 +54,11 @@ class AdmissionController:
     def __init__(
         self,
         pools: tuple[PoolSpec, ...],
-        capacity: Callable[[], Capacity],
+        state: SchedulerState,
         take_snapshot: Callable[[], RoutingSnapshot] = lambda: EMPTY_SNAPSHOT,
         devices: EmulatedDevices | None = None,
     ) -> None:
-        """`capacity`: returns the present capacity of the nodes that are up. `take_snapshot`:
+        """`state`: of the scheduler, with the present capacity of its nodes. `take_snapshot`:
         returns the present state of pools and hardware, as routing needs it. `devices`: the
         emulated devices; None: there are none."""
         self._devices = devices
@@ -57,12 +66,11 @@ class AdmissionController:
         self._snapshot = EMPTY_SNAPSHOT
         self._has_hardware = any(pool.provider for pool in pools)
         self._pools = pools
-        self._capacity_now = capacity
-        self._capacity = capacity()
+        self._state = state
+        self._capacity = state.capacity
         self._structures = StructureCache()
-        self._programs: dict[
-            tuple[bytes, bytes], AdmittedProgram
-        ] = {}  # programs that are not in `_structures`, by digest and options
+        # Programs that are not in `_structures`, by digest and options.
+        self._programs: dict[tuple[bytes, bytes], AdmittedProgram] = {}
         self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
         # The program examined last, while neither cache has it.
         self._newest: tuple[bytes, Program, bytes, AdmittedProgram] | None = None
@@ -83,9 +91,8 @@ class AdmissionController:
         message = pending.message
         if self._has_hardware or message.terms.prefer:
             self._refresh_snapshot()
-        capacity_now = self._capacity_now()
-        if capacity_now is not self._capacity:
-            self._capacity = capacity_now
+        if self._capacity is not self._state.capacity:
+            self._capacity = self._state.capacity
             self._clear()
         try:
             if not pending.terms_digest and not self._terms_are_valid(pending):
@@ -158,7 +165,8 @@ class AdmissionController:
     def _terms_are_valid(self, pending: PendingSubmit) -> bool:
         terms = pending.message.terms
         try:
-            rules.check_owner(terms, pending.owner)
+            if pending.owner:
+                rules.check_owner(terms, pending.owner)
             if terms == self._terms:  # of the last message, mostly
                 pending.terms_digest = self._terms_digest
                 return True
@@ -206,6 +214,8 @@ class AdmissionController:
         """Check a task against its options; the check is skipped for a task that is similar to the
         last one."""
         kind = (admitted, spec.shots, spec.count, spec.bindings, terms_digest)
+        if kind == self._checked and is_keyed(spec):
+            return
         if admitted.route.paced and not spec.shots:
             raise InfeasibleError(
                 f"an exact result of the paced device {terms.device}: a machine samples",
@@ -217,9 +227,8 @@ class AdmissionController:
                 f" {terms.device}",
                 hint="shorter delays, fewer shots or fewer bindings",
             )
-        if kind != self._checked or not rules.is_keyed(spec):
-            rules.check_task(spec, terms, admitted)
-            self._checked = kind
+        rules.check_task(spec, terms, admitted)
+        self._checked = kind
 
     def _program(
         self, spec: TaskSpec, terms: TaskOptions, pending: PendingSubmit, terms_digest: bytes
@@ -286,6 +295,11 @@ class AdmissionController:
         self._note_size(packed)
 
 
+def is_keyed(spec: TaskSpec) -> bool:
+    """Return whether the numbers of the task's random key are within bounds."""
+    return 0 <= spec.seed <= MAX_SEED and 0 <= spec.binding <= MAX_BINDING
+
+
 def _internal(error: Exception) -> SimenvError:
     """Return the refusal of a program whose check failed by an error of the service itself."""
     return SimenvError(
@@ -306,3 +320,157 @@ def with_shots(profile: Profile, shots: int) -> Profile:
         return profile
     noise = msgspec.structs.replace(profile.noise, shots=_rounded(shots))
     return msgspec.structs.replace(profile, noise=noise)
+
+
+# --- recognition of structures --------------------------------------------------------------------
+
+KEPT = 100_000  # structures; a full cache is emptied
+PLACES = 16  # positions of angles for programs of one length; the oldest one is dropped
+LOOKED_BYTES = 2**18  # bytes to compare for positions after the newest
+FEW_ANGLES = 64  # for at most so many angles a sum is the fastest test that all are finite
+_ENCODE = msgspec.msgpack.Encoder().encode
+_FLIPPED = bytes(255 - byte for byte in range(256))
+
+
+class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
+    """Position of the angles in packed programs of one structure, and the bytes around them."""
+
+    terms_digest: bytes  # of the options for which the structure was checked
+    size_bytes: int
+    at: int
+    end: int
+    head: bytes
+    tail: bytes
+    admitted: AdmittedProgram
+    angles: struct.Struct
+
+
+class StructureCache:
+    """Cache of admitted structures, by options."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, bytes, bytes], AdmittedProgram] = {}
+        self._paths: dict[int, dict[tuple[int, int], None]] = {}  # by bytes of a program
+        self._last: ProgramTemplate | None = None  # neighbours mostly have the same structure
+        self.looked_bytes = 0  # compared in total; the caller bounds its work by it
+
+    def find(self, packed: bytes, terms_digest: bytes) -> AdmittedProgram | None:
+        """Return the admission of a program's structure. None if the structure is not cached, or
+        if an angle may not be finite: then the program has to be decoded."""
+        last = self._last
+        if (
+            last is None
+            or len(packed) != last.size_bytes
+            or terms_digest != last.terms_digest
+            or not (packed.startswith(last.head) and packed.endswith(last.tail))
+        ):
+            last = self._find_path(packed, terms_digest)
+            if last is None:
+                return None
+        return last.admitted if _are_finite(packed, last) else None
+
+    def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
+        """Return the index after the last consecutive task before `stop` that has the structure,
+        shots and bindings of `tasks[first]`, with finite angles and a valid random key.
+
+        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful.
+        """
+        last, like = self._last, tasks[first]
+        assert last is not None
+        size, head, tail, at, end = last.size_bytes, last.head, last.tail, last.at, last.end
+        shots, count, bindings = like.shots, like.count, like.bindings
+        angles: list[bytes] = []
+        for index in range(first + 1, stop):
+            spec = tasks[index]
+            packed = spec.program
+            if (
+                len(packed) != size
+                or spec.shots != shots
+                or spec.count != count
+                or spec.bindings != bindings
+                or not packed.startswith(head)
+                or not packed.endswith(tail)
+                or not is_keyed(spec)
+            ):
+                stop = index
+                break
+            angles.append(packed[at:end])
+        if np.isfinite(np.frombuffer(b"".join(angles), "<f8")).all():
+            return stop
+        return first + 1
+
+    def keep(
+        self, packed: bytes, program: Program, terms_digest: bytes, admitted: AdmittedProgram
+    ) -> bool:
+        """Store the admission of a structure. Returns False if its bytes do not determine it."""
+        place = _place(packed, program)
+        if place is None:
+            return False
+        if len(self._known) >= KEPT:
+            self._known.clear()
+            self._paths.clear()
+        paths = self._paths.setdefault(len(packed), {})
+        if place not in paths:
+            if len(paths) >= PLACES:
+                del paths[next(iter(paths))]
+            paths[place] = None
+        self._known[_key(packed, *place, terms_digest)] = admitted
+        return True
+
+    def _find_path(self, packed: bytes, terms_digest: bytes) -> ProgramTemplate | None:
+        left = LOOKED_BYTES
+        for at, end in reversed(self._paths.get(len(packed), {})):
+            self.looked_bytes += len(packed)
+            admitted = self._known.get(_key(packed, at, end, terms_digest))
+            if admitted is not None:
+                angles = struct.Struct(f"<{(end - at) // 8}d")
+                head, tail = packed[:at], packed[end:]
+                self._last = ProgramTemplate(
+                    terms_digest, len(packed), at, end, head, tail, admitted, angles
+                )
+                return self._last
+            left -= len(packed)
+            if left < 0:
+                return None  # decoding the program takes less time than more comparisons
+        return None
+
+
+def _key(packed: bytes, at: int, end: int, terms_digest: bytes) -> tuple[int, int, bytes, bytes]:
+    return len(packed), at, digest(packed[:at] + packed[end:]), terms_digest
+
+
+def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
+    """Return the position of the angles in a packed program, (begin, end); None if it has none or
+    if the position cannot be determined.
+
+    The angles end where the next field begins, whose size follows from our own encoding. The
+    position is verified: if all of its bytes are inverted, the program must decode with other
+    angles and without any other difference.
+    """
+    params = program.params
+    after = (
+        program.num_slots,
+        program.slots,
+        program.conditions,
+        program.constants,
+        program.variables,
+        program.matrices,
+    )
+    end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
+    at = end - len(params)
+    if not params or packed[at:end] != params:
+        return None
+    flipped = params.translate(_FLIPPED)
+    try:
+        other = decode_program(packed[:at] + flipped + packed[end:])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return (at, end) if other == msgspec.structs.replace(program, params=flipped) else None
+
+
+def _are_finite(packed: bytes, layout: ProgramTemplate) -> bool:
+    """Return whether all angles are finite; False also if their sum overflows."""
+    if layout.end - layout.at <= 8 * FEW_ANGLES:
+        return math.isfinite(sum(layout.angles.unpack_from(packed, layout.at)))
+    count = (layout.end - layout.at) // 8
+    return bool(np.isfinite(np.frombuffer(packed, "<f8", count, layout.at)).all())

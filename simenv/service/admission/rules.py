@@ -130,11 +130,6 @@ def check_app(terms: model.TaskOptions) -> None:
     check_printable("an application's id", terms.app)
 
 
-def is_keyed(spec: model.TaskSpec) -> bool:
-    """Return whether the numbers of the task's random key are within bounds."""
-    return 0 <= spec.seed <= task_rules.MAX_SEED and 0 <= spec.binding <= task_rules.MAX_BINDING
-
-
 def check_device_shots(shots: int, device: str, max_shots: int) -> None:
     """Check the shots against those that a device takes; `max_shots` 0: any. Raises OptionError."""
     if max_shots and shots > max_shots:

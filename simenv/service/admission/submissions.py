@@ -15,39 +15,40 @@ from typing import Any, Protocol
 
 import msgspec
 
-from simenv import errors as simenv_errors
-from simenv.errors import InsufficientError, LimitExceededError
-from simenv.model import MAX_PARENTS, TaskOptions, TaskSpec, TaskState, digest, task_name
+from simenv import errors
+from simenv.model import MAX_PARENTS, TaskOptions, TaskState, digest, task_name
 from simenv.model.program import check_printable
 from simenv.model.task_rules import MAX_KEY_CHARS
 from simenv.scheduler.core import SENT, ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
-from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
 from simenv.service.fairness import FairQueue
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions
+from simenv.service.results.retention import DiskReserve
 from simenv.text import size
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages
 
 
 def check_parents(terms: TaskOptions) -> None:
     """Check the number of parents. Raises OptionError."""
     if len(terms.after) > MAX_PARENTS:
-        raise simenv_errors.OptionError(
+        raise errors.OptionError(
             f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
             hint="let one task come after a part of them",
         )
 
 
 def refusal_of_parents(
-    state: SchedulerState, completions: Completions, owner: str, after: Iterable[int]
-) -> simenv_errors.SimenvError | None:
+    state: scheduler_state.SchedulerState,
+    completions: Completions,
+    owner: str,
+    after: Iterable[int],
+) -> errors.SimenvError | None:
     """Return the error if a task of `owner` cannot have these parents; None if it can. Parents are
     tasks of the same owner that have not ended, or have ended as DONE."""
     for number in after:
@@ -57,12 +58,12 @@ def refusal_of_parents(
         end = None if record is not None else completions.end_of(number, owner)
         name = task_name(number) if number >= 0 else str(number)
         if end is None:
-            return simenv_errors.NotFoundError(
+            return errors.NotFoundError(
                 f"after: there is no task {name} of yours here (any longer)",
                 hint="simenv queue lists unfinished tasks, simenv history those that have ended",
             )
         if end.state is not TaskState.DONE:
-            return simenv_errors.OptionError(
+            return errors.OptionError(
                 f"after: task {name} has ended as {end.state}: {end.message}",
                 hint=f"submit what {name} was again and name the new task, or leave it out",
             )
@@ -97,9 +98,8 @@ class PendingSubmit(msgspec.Struct):
     terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
     resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
-    rejected_programs: dict[bytes, simenv_errors.SimenvError] = msgspec.field(
-        default_factory=dict
-    )  # by digest
+    # Programs that were refused, by digest.
+    rejected_programs: dict[bytes, errors.SimenvError] = msgspec.field(default_factory=dict)
     background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
@@ -149,8 +149,9 @@ class SubmitQueue:
         self._journal = journal
         self._completions = completions
         self._limits = limits
-        # By owner: the refusal if the disk is full.
-        self.disk_refusal: Callable[[str], simenv_errors.SimenvError | None] = lambda _: None
+        # Set by the service: the reserve of the disk, and the refusal of an owner by its lack.
+        self.reserve: DiskReserve | None = None
+        self.disk_refusal: Callable[[str], errors.SimenvError | None] = lambda _: None
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
@@ -187,17 +188,17 @@ class SubmitQueue:
     ) -> messages.Refusal | None:
         """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait, or
         if the service lacks memory."""
-        fault_injection.hit("submit.received")
-        lacks_memory = memory_refusal(self._state)
-        if lacks_memory is not None:
-            return refusal(lacks_memory)
+        if fault_injection.plan:
+            fault_injection.hit("submit.received")
+        if self._state.lacks_memory:
+            return codec.refusal(memory_refusal(self._state))
         waiting = self.pending_bytes.get(owner, 0)
         limit = MAX_OWNER_BYTES if owner else MAX_WAITING_BYTES
         if waiting and waiting + len(body) > limit:
             text = f"{size(waiting)} wait for admission; the limit is {size(limit)}"
             hint = "wait for the answers to earlier messages"
-            return refusal(
-                simenv_errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
+            return codec.refusal(
+                errors.QueueFullError(text, hint=hint, retry_after_s=RETRY_AFTER_S)
             )
         self.pending_bytes[owner] = waiting + len(body)
         self._parked_until_ns = 0
@@ -217,7 +218,11 @@ class SubmitQueue:
         examined: set[int] = set()  # Submits found waiting for the thread since the last progress
         while self.pending_bytes and admission is not None:
             owner, _, pending = self._waiting.first()
-            refused = _shape_error(pending.message, len(pending.body))
+            refused: messages.Refusal | None = None
+            try:
+                _check_shape(pending.message, len(pending.body))
+            except errors.SimenvError as error:
+                refused = codec.refusal(error)
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not admission.admit_some(pending, turn_ns):
@@ -247,53 +252,47 @@ class SubmitQueue:
 
     def _accept(self, pending: PendingSubmit) -> messages.Accepted | list[messages.Refusal]:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
-        message = pending.message
-        count = len(message.tasks)
+        message, owner = pending.message, pending.owner
+        count, terms = len(message.tasks), message.terms
         has_own_key, content = message.key.startswith(OWN_KEY), b""
         if not has_own_key:
             content = digest(codec.encode((_submitted_options(pending), message.tasks)))
-        entry = self._idempotency_entry(pending.owner, message.key, message.offset)
+        entry = self._idempotency_entry(owner, message.key, message.offset)
         if entry is not None:
             is_same = has_own_key or entry.digest == content
             if not is_same and entry.digest not in _earlier_formats(pending):
                 text = f"the key {message.key!r} was used before with other content"
-                return [refusal(simenv_errors.KeyConflictError(text, hint="choose another key"))]
+                return [codec.refusal(errors.KeyConflictError(text, hint="choose another key"))]
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
             return pending.refusals
-        limit_error = self._queue_limit_error(count, len(pending.body)) or self._owner_limit_error(
-            pending
-        )
-        if limit_error is not None:
-            return [limit_error]
-        reason = draining_refusal(self._state, pending.routes)
-        if reason:
-            hint = "another pool, or submit again when an admin has resumed it"
-            return [refusal(InsufficientError(reason, hint=hint))]
-        units, refused = self._reservation_units(pending)
-        if refused:
-            return refused
-        if message.terms.after:
-            error = refusal_of_parents(
-                self._state, self._completions, pending.owner, message.terms.after
-            )
+        error = self._limit_error(pending, count)
+        if error is not None:
+            return [codec.refusal(error)]
+        units: list[int] | None = None  # None: no reservation
+        if terms.reservation:
+            units, refused = self._reservation_units(pending)
+            if refused:
+                return refused
+        if terms.after:
+            error = refusal_of_parents(self._state, self._completions, owner, terms.after)
             if error is not None:
-                return [refusal(error)]
-        fault_injection.hit("submit.admitted")
+                return [codec.refusal(error)]
+        if fault_injection.plan:
+            fault_injection.hit("submit.admitted")
         first = self._state.next_task
         batch = SubmitBatch(
             pending.peer,
-            message.terms,
+            terms,
             message.key,
             message.offset,
             first,
             pending.received_ns,
             bytes_per_task(pending.body, count),
-            pending.owner,
+            owner,
         )
         self._scheduler.submit(batch, message.tasks, pending.routes, units)
-        remembered = IdempotencyEntry(first, count, content)
-        self.remember(pending.owner, message.key, message.offset, remembered)
+        self.remember(owner, message.key, message.offset, IdempotencyEntry(first, count, content))
         self._journal.accept(
             reader.AcceptedRow(
                 first,
@@ -304,30 +303,67 @@ class SubmitQueue:
                 content,
                 reader.pack_routes(pending.routes),
                 pending.resolved_body or pending.body,
-                pending.owner,
-                message.terms.app,
+                owner,
+                terms.app,
             )
         )
         return messages.Accepted(message.request, first, count)
 
+    def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:
+        """Return the error of the first limit that the `count` tasks would pass; None: they may be
+        queued. Limits that do not apply are not asked."""
+        state, limits, owner = self._state, self._limits, pending.owner
+        size_bytes, full = len(pending.body), ""
+        if state.draining:
+            text = "the service is shutting down and accepts nothing new"
+            return errors.InsufficientError(text, hint="submit again when it is up: simenv up")
+        if len(state.tasks) + count > limits.max_queued_tasks:
+            full = (
+                f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
+                f"{limits.max_queued_tasks}"
+            )
+        elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
+            full = (
+                f"queued programs hold {size(state.queued_bytes)}; the limit is "
+                f"{size(limits.max_queued_bytes)}"
+            )
+        if full:
+            hint = "wait for results, then go on"
+            return errors.QueueFullError(full, hint=hint, retry_after_s=RETRY_AFTER_S)
+        error: errors.SimenvError | None = None
+        if owner or (self.reserve is not None and self.reserve.spent):
+            error = self.disk_refusal(owner)
+        if owner and error is None:
+            of_owner = state.quotas.of(owner)
+            error = (
+                owner_quotas.check_terms(of_owner, owner, pending.message.terms)
+                or owner_quotas.check_routes(of_owner, owner, pending.routes)
+                or owner_quotas.check_queue(
+                    of_owner, owner, scheduler_state.of_queue(state, owner), count, size_bytes
+                )
+            )
+        if error is None and state.controls.is_restricting:
+            reason = draining_refusal(state, pending.routes)
+            if reason:
+                hint = "another pool, or submit again when an admin has resumed it"
+                return errors.InsufficientError(reason, hint=hint)
+        return error
+
     def _reservation_units(
         self, pending: PendingSubmit
-    ) -> tuple[list[int] | None, list[messages.Refusal]]:
-        """Return the units that each task takes of the Submit's reservation (None without one), or
-        the refusals. The reservation is not changed."""
-        number = pending.message.terms.reservation
-        if not number:
-            return None, []
-        specs: list[TaskSpec] = pending.message.tasks
-        errors: list[simenv_errors.SimenvError]
+    ) -> tuple[list[int], list[messages.Refusal]]:
+        """Return the units that each task takes of the Submit's reservation, or the refusals. The
+        reservation is not changed."""
+        terms, specs = pending.message.terms, pending.message.tasks
+        ledger = self._state.reservations
         try:
-            reservation = self._state.reservations.usable(number, pending.owner, time.time_ns())
-        except simenv_errors.NotReservedError as error:
-            return None, [refusal(error)]
-        units, errors = reservation_units(
-            self._state, reservation, specs, pending.routes, pending.sizes, pending.message.terms
+            reservation = ledger.usable(terms.reservation, pending.owner, time.time_ns())
+        except errors.NotReservedError as error:
+            return [], [codec.refusal(error)]
+        units, refused = reservation_units(
+            self._state, reservation, specs, pending.routes, pending.sizes, terms
         )
-        return units, [refusal(error, error.index) for error in errors]
+        return units, [codec.refusal(error, error.index) for error in refused]
 
     def _idempotency_entry(self, owner: str, key: str, offset: int) -> IdempotencyEntry | None:
         entry = self._recent.get((owner, key, offset))
@@ -346,46 +382,6 @@ class SubmitQueue:
         if entry.first in tasks or self._journal.records.owner_of(entry.first) is not None:
             return True
         return any(number in tasks for number in range(entry.first, entry.first + entry.count))
-
-    def _queue_limit_error(self, count: int, size_bytes: int) -> messages.Refusal | None:
-        state, limits = self._state, self._limits
-        if state.draining:
-            message = "the service is shutting down and accepts nothing new"
-            return refusal(InsufficientError(message, hint="submit again when it is up: simenv up"))
-        if len(state.tasks) + count > limits.max_queued_tasks:
-            message = (
-                f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
-                f"{limits.max_queued_tasks}"
-            )
-        elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
-            message = (
-                f"queued programs hold {size(state.queued_bytes)}; the limit is "
-                f"{size(limits.max_queued_bytes)}"
-            )
-        else:
-            return None
-        return refusal(
-            simenv_errors.QueueFullError(
-                message, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S
-            )
-        )
-
-    def _owner_limit_error(self, pending: PendingSubmit) -> messages.Refusal | None:
-        """Return a refusal if the Submit would exceed a limit of its owner, else None."""
-        owner, terms = pending.owner, pending.message.terms
-        refused = self.disk_refusal(owner)
-        if refused is not None or not owner:
-            return None if refused is None else refusal(refused)
-        state = self._state
-        limits = state.quotas.of(owner)
-        use = scheduler_state.of_queue(state, owner)
-        count, size_bytes = len(pending.message.tasks), len(pending.body)
-        error = (
-            owner_quotas.check_terms(limits, owner, terms)
-            or owner_quotas.check_routes(limits, owner, pending.routes)
-            or owner_quotas.check_queue(limits, owner, use, count, size_bytes)
-        )
-        return None if error is None else refusal(error)
 
 
 def _submitted_options(pending: PendingSubmit) -> TaskOptions:
@@ -424,22 +420,22 @@ def bytes_per_task(body: bytes, count: int) -> int:
     return -(-len(body) // count)
 
 
-def _shape_error(message: messages.Submit, size_bytes: int) -> messages.Refusal | None:
+def _check_shape(message: messages.Submit, size_bytes: int) -> None:
+    """Check the size of a Submit and its key. Raises LimitExceededError, OptionError."""
     count = len(message.tasks)
     if size_bytes > MAX_SUBMIT_BYTES:
         text = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
-        return refusal(LimitExceededError(text, hint="fewer tasks in a message, smaller programs"))
+        raise errors.LimitExceededError(text, hint="fewer tasks in a message, smaller programs")
     if not 0 < count <= messages.MAX_MESSAGE_TASKS:
-        text = f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
-        return refusal(LimitExceededError(text))
+        raise errors.LimitExceededError(
+            f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
+        )
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
-        text = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
-        return refusal(simenv_errors.OptionError(text))
-    try:
+        raise errors.OptionError(
+            f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
+        )
+    if not message.key.isprintable():
         check_printable("a key", message.key)
-    except simenv_errors.OptionError as error:
-        return refusal(error)
-    return None
 
 
 HOLD_S = 0.005
@@ -453,7 +449,9 @@ class AcceptAnswers:
     most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
     """
 
-    def __init__(self, state: SchedulerState, send: Callable[[bytes, bytes], object]) -> None:
+    def __init__(
+        self, state: scheduler_state.SchedulerState, send: Callable[[bytes, bytes], object]
+    ) -> None:
         """`send`: sends a message to a client."""
         self._state = state
         self._send = send
@@ -483,7 +481,8 @@ class AcceptAnswers:
                 self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
             else:
                 self._send(pending.peer, body)
-            fault_injection.hit("accepted.sent")
+            if fault_injection.plan:
+                fault_injection.hit("accepted.sent")
         self._new.clear()
         if self._held:
             oldest_ns = time.monotonic_ns() - _HOLD_NS

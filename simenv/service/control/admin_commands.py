@@ -12,31 +12,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from launcher import placement as launcher_placement
-from launcher.selection import INSTALL_COMMAND
 from simenv import errors
 from simenv.config import Config, Limits, Policies, check_name
 from simenv.config.model import ALL
 from simenv.errors import ConfigError, NotFoundError, OptionError
 from simenv.model import UNLIMITED, AdmissionPolicy, OwnerLimits, OwnerReport, PoolSpec
 from simenv.model.task_rules import merged
-from simenv.scheduler.core import Action, ClusterLimits, nodes_of, rank_gpus
+from simenv.scheduler.core import Action
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.state.owner_quotas import MessageRates, too_fast
-from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
 from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
-from simenv.text import size
+from simenv.service.workers import processes
 from simenv.wire import codec, keyfiles
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import LOCAL, added, changing, identities, read_keys, removed, write_keys
 from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
@@ -136,7 +132,7 @@ class PoolCommands:
                 configured_max,
             ):
                 # A size that was forced then does not fit: it is forced again.
-                fitting = workers_that_fit(configured, self._state.limits, upper)
+                fitting = processes.workers_that_fit(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
                 log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
         applied = self._journal.records.applied_policies()
@@ -164,154 +160,24 @@ class PoolCommands:
 
     def _is_forced(self, spec: PoolSpec, message: Scale, others: list[PoolSpec]) -> bool:
         limits = self._state.limits
-        fitting = workers_that_fit(spec, limits, message.most)
-        minimum_fit = min(fitting, workers_that_fit_besides(spec, others, limits, message.least))
+        fitting = processes.workers_that_fit(spec, limits, message.most)
+        besides = processes.workers_that_fit_besides(spec, others, limits, message.least)
+        minimum_fit = min(fitting, besides)
         if fitting >= message.most and minimum_fit >= message.least:
             return False
-        if message.force and can_place(spec, limits):
+        if message.force and processes.can_place(spec, limits):
             return True
         limited_by_others = fitting >= message.most
         wanted, available = (
             (message.least, minimum_fit) if limited_by_others else (message.most, fitting)
         )
         suffix = " beside those of the other pools" if limited_by_others else ""
+        capacity = processes.capacity_text(spec, limits, available, all_nodes=limited_by_others)
         raise errors.LimitExceededError(
-            f"pool {spec.name!r}: {wanted} workers{_worker_text(spec)} do not fit, {available} do"
-            f"{suffix}: {capacity_text(spec, limits, available, all_nodes=limited_by_others)}",
+            f"pool {spec.name!r}: {wanted} workers{processes.worker_text(spec)} do not fit,"
+            f" {available} do{suffix}: {capacity}",
             hint=f"simenv scale {spec.name} {available} at most; --force starts them all the same",
         )
-
-
-def can_place(spec: PoolSpec, limits: ClusterLimits) -> bool:
-    """Return whether one worker of the pool can be placed on empty nodes."""
-    request = _worker_request(spec)
-    return isinstance(
-        launcher_placement.place(
-            request, [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
-        ),
-        launcher_placement.Placement,
-    )
-
-
-def workers_that_fit(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
-    """Return the number of workers, at most `wanted`, that fit on otherwise empty nodes. Its bounds
-    are the memory that they reserve, if any, and the nodes' limits of resident workers."""
-    request = _worker_request(spec)
-    if not can_place(spec, limits):
-        return 0
-    if not (limits.overcommit or spec.provider):
-        wanted = min(wanted, max_residents(spec, limits) // spec.ranks)
-    if not (spec.memory_bytes or request.gpus):
-        return wanted
-    free_resources = [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
-    count = 0
-    while count < wanted:
-        placement = launcher_placement.place(request, free_resources)
-        if not isinstance(placement, launcher_placement.Placement):
-            break
-        free_resources = list(launcher_placement.allocate(request, placement, free_resources))
-        count += 1
-    return count
-
-
-def workers_that_fit_besides(
-    spec: PoolSpec, others: Sequence[PoolSpec], limits: ClusterLimits, wanted: int
-) -> int:
-    """Return the number of workers, at most `wanted`, that fit besides the smallest number of
-    workers of the pools `others`."""
-    if limits.overcommit or spec.provider:
-        return wanted
-    used_slots = sum(other.min * other.ranks for other in others if not other.provider)
-    all_nodes = PoolSpec("all", memory_bytes=spec.memory_bytes)
-    free_slots = max_residents(all_nodes, limits) - used_slots
-    return min(wanted, max(0, free_slots) // spec.ranks)
-
-
-def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
-    """Return the number of resident ranks that the nodes of this pool can hold."""
-    available = [
-        node
-        for node in nodes_of(limits)
-        if launcher_placement.matches(spec.nodes, launcher_placement.NodeResources.of(node))
-    ]
-    return sum(most_resident(node, spec.memory_bytes) for node in available)
-
-
-def capacity_text(
-    spec: PoolSpec, limits: ClusterLimits, fit: int, *, all_nodes: bool = False
-) -> str:
-    """Explain why at most `fit` workers can be resident: "2 slots x 32 ranks of workers (64), and
-    18.8 GiB of memory for 128.0 MiB a rank (150)". `all_nodes`: count the ranks on all nodes,
-    without the memory that they reserve."""
-    available = list(nodes_of(limits))
-    each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `pools.most_resident`
-    if not all_nodes:
-        available = [
-            node
-            for node in available
-            if launcher_placement.matches(spec.nodes, launcher_placement.NodeResources.of(node))
-        ]
-        if fit < max_residents(spec, limits) // spec.ranks:  # the reserved memory is the limit
-            each = spec.memory_bytes or each
-    slots, memory = (
-        sum(node.slots for node in available),
-        sum(node.memory_bytes for node in available),
-    )
-    return (
-        f"{slots} slots x {WORKERS_PER_SLOT} ranks of workers ({slots * WORKERS_PER_SLOT}), and "
-        f"{size(memory)} of memory for {size(each)} a rank "
-        f"({sum(node.memory_bytes // each for node in available)})"
-    )
-
-
-_TOO_LARGE = "fewer ranks, less memory, or other nodes"
-_NO_GPU = "ask the site for GPUs (in Slurm: --gpus-per-node=1), or engine=statevector"
-
-
-def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
-    """Check that all pools fit on the nodes. Raises ConfigError if one of them never can."""
-    free_resources = [launcher_placement.NodeResources.of(node) for node in nodes_of(limits)]
-    for spec in pools:
-        if spec.ranks > limits.max_ranks:
-            raise ConfigError(
-                f"pool {spec.name!r} wants {spec.ranks} ranks a worker; "
-                f"{limits.max_ranks} can be had ({limits.launcher})",
-                hint=f"{INSTALL_COMMAND} brings an MPI; `simenv doctor` tells more",
-            )
-        request = _worker_request(spec)
-        placement = launcher_placement.place(request, free_resources)
-        if isinstance(placement, launcher_placement.Infeasible):
-            raise ConfigError(
-                f"pool {spec.name!r} could never have a worker: {placement.message}",
-                hint=_NO_GPU if placement.resource == "gpus" else _TOO_LARGE,
-            )
-        others = [other for other in pools if other is not spec]
-        fitting = workers_that_fit(spec, limits, spec.min)
-        available = workers_that_fit_besides(spec, others, limits, fitting)
-        wanted, suffix = spec.min, " beside those of the other pools" if available < fitting else ""
-        checked_spec = spec
-        if available >= spec.min:  # workers above the minimum may wait for memory to reserve
-            wanted, suffix = spec.max, ""
-            checked_spec = msgspec.structs.replace(spec, memory_bytes=0)
-            available = workers_that_fit(checked_spec, limits, spec.max)
-        if available < wanted:
-            raise ConfigError(
-                f"pool {spec.name!r}: {wanted} workers{_worker_text(spec)} do not fit, "
-                f"{available} do{suffix}: "
-                f"{capacity_text(checked_spec, limits, available, all_nodes=bool(suffix))}",
-                hint=f"workers={available}; --overcommit starts more than fit",
-            )
-
-
-def _worker_request(spec: PoolSpec) -> launcher_placement.ResourceRequest:
-    return launcher_placement.ResourceRequest(
-        spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
-    )
-
-
-def _worker_text(spec: PoolSpec) -> str:
-    memory = f" of {size(spec.memory_bytes)}" if spec.memory_bytes else ""
-    return f" of {spec.ranks} ranks{memory}" if spec.ranks > 1 else memory
 
 
 LOCK_PATIENCE_S = 0.25  # longest wait of the loop while another process changes the list
@@ -320,7 +186,7 @@ _REVOKED = errors.KeyRefusedError(
     hint="ask an administrator of the environment for a new key file "
     "(made there by: simenv keys add NAME --role client)",
 )
-REVOKED_NOTICE = codec.encode(m.Refused(0, [refusal(_REVOKED)]))
+REVOKED_NOTICE = codec.encode(m.Refused(0, [codec.refusal(_REVOKED)]))
 
 
 def _hint(error: ConfigError) -> str:

@@ -25,7 +25,6 @@ from simenv.service import fault_injection
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, queries
 
@@ -48,7 +47,7 @@ class ReservationCommands:
         self._audit = audit
         self._reading = reading
         # Changes that wait for the calibration of their device, which gives the prices.
-        self._deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
+        self.deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
         self._scheduler = scheduler
         self._state = scheduler.state
         self._ledger = scheduler.state.reservations
@@ -65,19 +64,19 @@ class ReservationCommands:
                 store_error, hint="nothing was changed; repeat it when the disk is repaired"
             )
         if isinstance(message, admin.Reserve | admin.SetPolicy) and self._reading(_device(message)):
-            self._deferred.append((peer, identity, message))
+            self.deferred.append((peer, identity, message))
             return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))
         fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
     def _apply_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, []
+        deferred, self.deferred = self.deferred, []
         for peer, identity, message in deferred:
             try:
                 self.apply(peer, identity, message, "")
             except SimenvError as error:
-                refused = m.Refused(message.request, [refusal(error)])
+                refused = m.Refused(message.request, [codec.refusal(error)])
                 self._executor.outbox.append((peer, codec.encode(refused)))
 
     def _reserve(self, identity: Identity, message: admin.Reserve) -> admin.DecisionReply:
@@ -236,25 +235,22 @@ class ReservationCommands:
     def busy(self) -> bool:
         """True if tasks of ended reservations must be ended, parked tasks may have units now, or a
         change can be applied for which a calibration was read."""
-        is_read = self._deferred and not self._reading(_device(self._deferred[0][2]))
+        is_read = self.deferred and not self._reading(_device(self.deferred[0][2]))
         return bool(self._ledger.emptying or self._ledger.freed or is_read)
 
     def store(self) -> None:
-        """Put changes of reservations, device controls and paced runs into the next commit."""
-        if self._deferred:
-            self._apply_deferred()
-        if self._ledger.changes:
-            changes = self._ledger.take_changes()
-            self._journal.put(
-                tables.reservation_statements(self._ledger, changes), forced=changes.urgent
-            )
+        """Put changes of reservations, device controls and paced runs into the next commit. Called
+        if there are any, or deferred changes."""
+        self._apply_deferred()
+        changes = self._ledger.take_changes()
+        statements = tables.reservation_statements(self._ledger, changes)
+        self._journal.put(statements, forced=changes.urgent)
         if self._state.controls.changes:
             changed = self._state.controls.take_changes()
             self._journal.put(tables.CONTROL.statements(changed), forced=True)
-        if self._state.paced.changes:
-            forced = self._state.paced.is_forced
-            runs = tables.paced_statements(self._state.paced.take_changes())
-            self._journal.put(runs, forced=forced)
+        forced = self._state.paced.is_forced
+        runs = tables.paced_statements(self._state.paced.take_changes())
+        self._journal.put(runs, forced=forced)
 
 
 def _device(message: admin.Reserve | admin.SetPolicy) -> str:

@@ -23,7 +23,6 @@ from simenv.service.results.completions import Completions
 from simenv.service.results.file_worker import FileWorker
 from simenv.service.results.retention import DiskReserve, Retention, Sweep, removal_text
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m, queries
 from simenv.wire.messages.queries import CHUNK_BYTES
@@ -119,8 +118,6 @@ class ResultRequests:
 
     def disk_refusal(self, owner: str) -> SimenvError | None:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
-        if not (owner or self.reserve.spent):
-            return None
         return self.reserve.refusal(owner, self.bytes_of(owner))
 
     # --- requests -------------------------------------------------------------------------------
@@ -287,7 +284,7 @@ class ResultRequests:
         self._send(peer, codec.encode(message))
 
     def _refuse(self, peer: bytes, request: int, error: SimenvError) -> None:
-        self._answer(peer, m.Refused(request, [refusal(error)]))
+        self._answer(peer, m.Refused(request, [codec.refusal(error)]))
 
 
 def _log_event(kind: str, subject: str, message: str) -> None:

@@ -62,7 +62,8 @@ Value = TypeVar("Value")
 
 
 class AcceptedRow(msgspec.Struct, frozen=True):
-    """One stored Submit. `routes` and `body` are packed."""
+    """One stored Submit, with the columns of its table in their order. `routes` and `body` are
+    packed."""
 
     first: int
     count: int
@@ -74,21 +75,6 @@ class AcceptedRow(msgspec.Struct, frozen=True):
     body: bytes
     owner: str = ""
     app: str = ""  # the run of an application that it belongs to
-
-    def values(self) -> tuple[Any, ...]:
-        """Return the fields in the order of the table's columns."""
-        return (
-            self.first,
-            self.count,
-            self.at,
-            self.key,
-            self.offset,
-            self.digest,
-            self.routes,
-            self.body,
-            self.owner,
-            self.app,
-        )
 
 
 class Records:

@@ -84,7 +84,7 @@ class QueryHandlers:
 
         service = self._service
         while True:
-            now = service.state.capacity()
+            now = service.state.capacity
             result = explain(
                 message,
                 identity.owner,
@@ -117,7 +117,7 @@ class QueryHandlers:
         from simenv.service.queries.engines import engines_view
 
         service = self._service
-        limits = service.state.capacity().limits
+        limits = service.state.capacity.limits
         return queries.Engines(message.request, engines_view(service.config.pools, limits))
 
     def _pong(self, message: m.Ping) -> m.Pong:
@@ -133,7 +133,7 @@ class QueryHandlers:
 
     def _devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service
-        return described(service.devices, service.state.capacity().limits, message)
+        return described(service.devices, service.state.capacity.limits, message)
 
     def _noise(self, message: queries.StoreNoise, identity: Identity, _peer: bytes) -> ReplySteps:
         service = self._service
@@ -275,8 +275,7 @@ class QueryHandlers:
             body = self._service.journal.records.finished_after(since, scope)
             if body is None or (groups and size + len(body) > PAGE_BYTES):
                 break
-            group = codec.to_client(body)
-            assert isinstance(group, m.Completed)
+            group = codec.completed(body)
             since = group.first_seq + len(group.results) - 1
             remaining = self._service.completions.without_withdrawn(group)
             groups += remaining
@@ -337,7 +336,7 @@ class QueryHandlers:
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = service.journal.records.slowest_cursor()
         pools, nodes = pool_infos(state, now_ns), node_infos(state)
-        present = state.capacity().limits
+        present = state.capacity.limits
         problems = [
             service.store_error,
             service.checkpointer.error,

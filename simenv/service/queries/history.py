@@ -30,7 +30,7 @@ from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_
 from simenv.service.queries import task_views
 from simenv.service.queries.task_views import task_view
 from simenv.service.recovery import final_tasks
-from simenv.service.results.completions import Completions
+from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
 from simenv.wire.messages import client as m, queries
 
@@ -151,8 +151,7 @@ class Log:
         return None if row is None or row.at < message.since_s else self._opened(row)
 
     def _opened(self, row: AcceptedRow) -> StoredSubmit:
-        submit = codec.from_client(row.body)
-        assert isinstance(submit, m.Submit)
+        submit = codec.submit(row.body)
         self._source = StoredSubmit(
             model.task_name(row.first), row, submit, unpack_routes(row.routes)
         )
@@ -245,23 +244,17 @@ class Log:
         stored = self._journal.records.finished_at(first_seq)
         if stored is None:
             return {}
-        completed = codec.to_client(stored[0])
-        assert isinstance(completed, m.Completed)
+        completed = codec.completed(stored[0])
         origin, result = completed.origin, {}
         for completion in completed.results:
-            state = m.STATES[completion.state]
-            reason = ""
-            if state is not model.TaskState.DONE:
-                failure = codec.failure(completion.payload)
-                reason = f"{failure.reason}: {failure.message}"
             result[completion.task] = End(
-                state,
+                m.STATES[completion.state],
                 completion.attempts,
                 completion.slots,
                 completion.timing,
                 origin.worker,
                 origin.node,
-                reason,
+                end_reason(completion),
                 origin.ranks,
             )
         return result

@@ -20,7 +20,6 @@ from simenv.errors import QueueFullError, SimenvError
 from simenv.service.fairness import FairQueue
 from simenv.service.journal.reader import DamagedRecord
 from simenv.wire import codec
-from simenv.wire.codec import refusal
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
 
@@ -214,5 +213,5 @@ class QueryQueue:
                 return False
         except SimenvError as error:  # a journal that can't be read
             request = getattr(query.message, "request", 0)
-            self._send(peer, codec.encode(m.Refused(request, [refusal(error)])))
+            self._send(peer, codec.encode(m.Refused(request, [codec.refusal(error)])))
         return True

@@ -12,9 +12,9 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.forecast import Forecast, pool_infos
 from simenv.service.journal import reader, writer
-from simenv.service.results.completions import Completions
+from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Completed, Completion, Failure, Submit
+from simenv.wire.messages.client import STATES, Completed, Completion, Submit
 
 MAX_LISTED = 10_000
 END_WARNING_S = 900.0  # before the end of the allocation: `simenv status` shows a warning
@@ -195,8 +195,7 @@ class FinalTasks:
             result = self._journal.records.finished_before(below, scope)
             if result is None:
                 return
-            below, completed = result[0], codec.to_client(result[1])
-            assert isinstance(completed, Completed)
+            below, completed = result[0], codec.completed(result[1])
             yield None
             for group in reversed(self._completions.without_withdrawn(completed)):
                 for completion in reversed(group.results[-left:]):
@@ -229,23 +228,18 @@ class FinalTasks:
 
     def _view(self, completed: Completed, completion: Completion) -> model.TaskInfo:
         terms, shots, route, owner = self._submitted(completion.task)
-        state = STATES[completion.state]
-        reason = ""
-        if state is not model.TaskState.DONE:
-            failure: Failure = codec.failure(completion.payload)
-            reason = f"{failure.reason}: {failure.message}"
         timing = completion.timing
         return model.TaskInfo(
             id=model.task_name(completion.task),
             name=terms.name,
             pool=route.pool if route is not None else "",
-            state=state,
+            state=STATES[completion.state],
             attempt=completion.attempts,
             time_s=(timing.queued_us + timing.sent_us + timing.run_us) / 1e6,
             num_qubits=route.num_qubits if route is not None else 0,
             shots=shots,
             worker=completed.origin.worker,
-            reason=reason,
+            reason=end_reason(completion),
             owner=owner,
             reservation=terms.reservation,
         )
@@ -257,8 +251,7 @@ class FinalTasks:
             row = self._journal.records.accepted_of(task)
             if row is None:
                 return model.TaskOptions(), 0, None, ""
-            submit = codec.from_client(row.body)
-            assert isinstance(submit, Submit)
+            submit = codec.submit(row.body)
             self._last = (row, submit, reader.unpack_routes(row.routes))
         row, submit, routes = self._last
         index = task - row.first

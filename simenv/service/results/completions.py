@@ -55,8 +55,7 @@ class Completions:
         self._watchers: dict[int, list[bytes]] = {}
         self._replaced = set(journal.records.replaced())
         for first_seq, body in journal.records.finished(journal.records.indexed()):
-            completed = codec.to_client(body)
-            assert isinstance(completed, Completed)
+            completed = codec.completed(body)
             for seq, completion in enumerate(completed.results, first_seq):
                 if seq not in self._replaced:
                     self._unindexed[completion.task] = first_seq
@@ -150,12 +149,7 @@ class Completions:
         entry = None if first_seq is None else self._journal.records.finished_at(first_seq)
         if entry is None or scope not in ("", entry[1]):
             return None
-        completed = codec.to_client(entry[0])
-        assert isinstance(completed, Completed)
-        for seq, completion in enumerate(completed.results, completed.first_seq):
-            if completion.task == task and seq not in self._replaced:
-                return only(completed, completion, seq), completion
-        return None
+        return self._completion(entry[0], task)
 
     def end_of(self, task: int, owner: str | None = None) -> TaskEnd | None:
         """Return the end of a task, also if it is not committed yet. None: the task has not ended,
@@ -170,17 +164,24 @@ class Completions:
             stored = self._journal.finished_at(first_seq)
         except reader.DamagedRecord:
             return None
-        if stored is None:
+        counted = None if stored is None else self._completion(stored, task)
+        if counted is None:
             return None
-        completed = codec.to_client(stored)
-        assert isinstance(completed, Completed)
+        state = messages_client.STATES[counted[1].state]
+        if state is TaskState.DONE:
+            return TaskEnd(state)
+        failure = codec.failure(counted[1].payload)
+        return TaskEnd(state, failure.reason, failure.message, failure.hint)
+
+    def _completion(
+        self, body: bytes, task: int
+    ) -> tuple[Completed, messages_client.Completion] | None:
+        """Return the completion of a task in a packed Completed, alone in its message; None if
+        there is none that counts."""
+        completed = codec.completed(body)
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task == task and seq not in self._replaced:
-                state = messages_client.STATES[completion.state]
-                if state is TaskState.DONE:
-                    return TaskEnd(state)
-                failure = codec.failure(completion.payload)
-                return TaskEnd(state, failure.reason, failure.message, failure.hint)
+                return only(completed, completion, seq), completion
         return None
 
     def ends(self, first_seq: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
@@ -189,8 +190,7 @@ class Completions:
         stored = self._journal.records.finished_at(first_seq)
         if stored is None or scope not in ("", stored[1]):
             return []
-        completed = codec.to_client(stored[0])
-        assert isinstance(completed, Completed)
+        completed = codec.completed(stored[0])
         runs: list[tuple[int, list[messages_client.Completion]]] = []
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task not in tasks or seq in self._replaced:
@@ -286,6 +286,14 @@ def _is_repeatable(engine: str) -> bool:
 def only(completed: Completed, completion: messages_client.Completion, seq: int) -> Completed:
     """Return a message with only one of its completions."""
     return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
+
+
+def end_reason(completion: messages_client.Completion) -> str:
+    """Return the reason and the message of an end that is not DONE; "" for one that is."""
+    if messages_client.STATES[completion.state] is TaskState.DONE:
+        return ""
+    failure = codec.failure(completion.payload)
+    return f"{failure.reason}: {failure.message}"
 
 
 def _failure(ending: TaskEnded, host: str) -> bytes:

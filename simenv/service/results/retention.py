@@ -426,12 +426,8 @@ class Retention:
         except JournalError as error:
             self._failed_ns = self._failed_ns or now_ns
             if now_ns - self._failed_ns > PATIENCE_S * 1e9:  # removed files did not free enough
-                self._sweep, callback, self._over, self._failed_ns = (
-                    None,
-                    self._over,
-                    _no_callback,
-                    0,
-                )
+                self._sweep, self._failed_ns = None, 0
+                callback, self._over = self._over, _no_callback
                 callback(error)
             raise
         if not sweep.done:

@@ -281,11 +281,8 @@ class TcpListener:
         if identity is None:
             heappush(self._leaving, (0.0, fd))
             return None
-        name = b"%b%b/%b" % (
-            self._options.prefix,
-            key.encode(),
-            route,
-        )  # routes are the client's choice
+        prefix = self._options.prefix
+        name = b"%b%b/%b" % (prefix, key.encode(), route)  # routes are the client's choice
         peer = self._peers.get(name)
         if (peer is None or peer.fd != fd or peer.key != key) and not self._register_peer(
             name, _Peer(route, key, fd, identity.owner)

@@ -172,6 +172,10 @@ class CheckedScheduler:
         for worker in self.state.workers.values():
             worker.heard_ns = self.now_ns
 
+    @property
+    def free_slots(self) -> int:
+        return sum(host.free_slots for host in self.state.nodes.hosts.values())
+
     def starts(self) -> int:
         """How many workers were started."""
         return sum(isinstance(action, core.StartWorker) for action in self.actions)

@@ -111,7 +111,7 @@ class Claimant(CheckedScheduler):
     def end(
         self, number: int, how: model.ReservationState = model.ReservationState.RELEASED
     ) -> list[Action]:
-        actions = reservations.close(
+        actions = reservations.close_reservation(
             self.state, self.ledger[number], how, "", self.wall_ns, self.now_ns
         )
         return self.keep(actions) + self.settle()

@@ -64,7 +64,7 @@ class Simulation(CheckedScheduler):
         slots = self.state.limits.slots
         if any(len(pool.queue) for pool in self.state.pools.values()):
             self.span_ns += (now_ns - self.now_ns) * slots
-            self.slot_ns += (now_ns - self.now_ns) * (slots - self.state.free_slots)
+            self.slot_ns += (now_ns - self.now_ns) * (slots - self.free_slots)
         self.now_ns = now_ns
 
     def _happen(self, kind: str, what: object) -> None:

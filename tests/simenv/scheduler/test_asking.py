@@ -333,7 +333,7 @@ def test_resident_workers_take_slots_only_while_they_run() -> None:
     task = machine.submit(3, along=work("big"))
     for _ in task:
         (send,) = machine.assign()
-        assert machine.state.free_slots == 0
+        assert machine.free_slots == 0
         machine.finish(send.records)
     assert machine.assign() == []
     assert len(machine.endings) == 3

@@ -10,10 +10,10 @@ from launcher.base import Gpu, Node
 from simenv.config.paths import gpu_environ
 from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core import ClusterLimits, Route, StartWorker, rank_gpus, with_workers_of_gpus
+from simenv.scheduler.core import ClusterLimits, Route, StartWorker, rank_gpus
 from simenv.scheduler.routing.engine_choice import candidates, choose
 from simenv.scheduler.views.forecast import pool_infos
-from simenv.service.control.admin_commands import check_pools, workers_that_fit
+from simenv.service.workers.processes import check_pools, with_workers_of_gpus, workers_that_fit
 from simulators.catalog import cards
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
@@ -74,22 +74,22 @@ def test_each_worker_gets_a_gpu_of_its_own_by_uuid_or_number() -> None:
 
 
 def test_workers_auto_is_what_gpus_suffice_for() -> None:
-    nodes = gpu_cluster(2, 1, 0).nodes
-    (value,) = with_workers_of_gpus((pool(1, auto_workers=True),), nodes)
+    limits = gpu_cluster(2, 1, 0)
+    (value,) = with_workers_of_gpus((pool(1, auto_workers=True),), limits)
     assert (value.min, value.max) == (3, 3)
-    (some,) = with_workers_of_gpus((pool(1, auto_workers=True, nodes="n1"),), nodes)
+    (some,) = with_workers_of_gpus((pool(1, auto_workers=True, nodes="n1"),), limits)
     assert (some.min, some.max) == (2, 2)
     plain = PoolSpec("p", min=5, max=5)
-    assert with_workers_of_gpus((plain,), nodes) == (plain,)
+    assert with_workers_of_gpus((plain,), limits) == (plain,)
     for gpus, ranks, workers in (((4,), 2, 2), ((3, 2), 2, 2), ((1,), 2, 1), ((8,), 3, 2)):
         spec = pool(1, auto_workers=True, ranks=ranks)
-        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus).nodes)
+        (value,) = with_workers_of_gpus((spec,), gpu_cluster(*gpus))
         assert (value.min, value.max) == (workers, workers), (gpus, ranks)
 
 
 def test_workers_auto_needs_an_engine_and_nodes_with_gpus() -> None:
     with pytest.raises(ConfigError, match="engine 'statevector' uses none") as caught:
-        with_workers_of_gpus((PoolSpec("p", "statevector", auto_workers=True),), ())
+        with_workers_of_gpus((PoolSpec("p", "statevector", auto_workers=True),), gpu_cluster(0))
     assert "engine=gpu" in caught.value.hint
     with pytest.raises(ConfigError, match="1 GPUs; the largest node has 0") as caught:
         check_pools((pool(1),), gpu_cluster(0))

@@ -302,7 +302,7 @@ def test_withdrawn_tasks_are_removed_and_their_slots_freed(machine: CheckedSched
     machine.assign()
     machine.scheduler.rollback_submit(task[0], len(task), machine.now_ns)
     machine.tick()
-    assert (machine.state.tasks, machine.state.free_slots) == ({}, 2)
+    assert (machine.state.tasks, machine.free_slots) == ({}, 2)
 
 
 def test_cancel_of_prefetched_task_does_not_stop_running_task(machine: CheckedScheduler) -> None:

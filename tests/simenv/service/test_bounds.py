@@ -34,7 +34,6 @@ from simenv.model.task_rules import (
     check_terms,
 )
 from simenv.scheduler.reservations.policies import check_request
-from simenv.scheduler.routing.live_routing import all_nodes
 from simenv.service.admission import background_checks, controller as admission
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
@@ -175,7 +174,7 @@ def test_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, 
     others = [spec(program=program(k + 1).packed()) for k in range(20)]
     message = m.Submit(7, "~many", 0, TaskOptions(), others)
     inquiry = admission.PendingSubmit(b"peer", "", message, codec.encode(message), 0)
-    entrance = admission.AdmissionController(bench.config.pools, lambda: all_nodes(bench.limits))
+    entrance = admission.AdmissionController(bench.config.pools, bench.state)
     turns = 1
     while not entrance.admit_some(inquiry, 0):
         turns += 1

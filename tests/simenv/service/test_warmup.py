@@ -16,7 +16,6 @@ from service import ServiceHarness, program, spec
 from simenv.config import convert, kernel_cache
 from simenv.model import TaskOptions
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT
-from simenv.scheduler.routing.live_routing import all_nodes
 from simenv.service import __main__ as main
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.ownership import ConnectionFileLease
@@ -39,9 +38,7 @@ def test_submission_waits_in_idle_loop_until_admission_is_loaded(bench: ServiceH
     assert bench.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()])) == []
     assert not submit_queue.busy
     assert isinstance(bench.say(m.GetStatus(6))[0], m.Status)
-    submit_queue.admission = admission(
-        bench.config, lambda: all_nodes(bench.limits), lambda: EMPTY_SNAPSHOT, None
-    )
+    submit_queue.admission = admission(bench.config, bench.state, lambda: EMPTY_SNAPSHOT, None)
     bench.step()
     [answer] = bench.heard()
     assert isinstance(answer, m.Accepted)

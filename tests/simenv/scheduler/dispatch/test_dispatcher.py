@@ -4,7 +4,7 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
-from simenv.scheduler.dispatch.dispatcher import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 
 
@@ -90,7 +90,7 @@ def test_a_wide_task_alone_gets_all_slots_and_gives_them_back(pair: CheckedSched
     (send,) = pair.assign()
     assert send.slots == 2
     pair.finish(send.records)
-    assert pair.state.free_slots == 2
+    assert pair.free_slots == 2
 
 
 def test_each_wide_task_gets_one_slot_when_many_wait(pair: CheckedScheduler) -> None:
@@ -102,7 +102,7 @@ def test_granted_slots_never_exceed_slots_of_node() -> None:
     machine = CheckedScheduler(workers=6)
     machine.submit(6, cost=100_000.0)
     assert len(machine.assign()) == 2
-    assert machine.state.free_slots == 0
+    assert machine.free_slots == 0
 
 
 def _others_came(machine: CheckedScheduler) -> None:
@@ -190,7 +190,7 @@ def test_cost_estimates_follow_measured_run_times(machine: CheckedScheduler) -> 
     machine.submit(1, cost=10.0)
     (send,) = machine.assign()
     assert 80.0 < send.records[0].cost_us < 120.0
-    assert LIMITS.slots == machine.state.free_slots + 1
+    assert LIMITS.slots == machine.free_slots + 1
 
 
 QPU = PoolSpec("qpu", "hardware", provider="machines:ideal")
@@ -202,12 +202,12 @@ def test_hardware_worker_takes_no_slot_and_one_task_at_a_time() -> None:
     for left in range(50, 0, -1):
         (send,) = machine.assign()
         assert (send.worker, len(send.records), send.announce) == ("qpu-0", 1, True)
-        assert (machine.state.free_slots, len(machine.state.tasks)) == (LIMITS.slots, left)
+        assert (machine.free_slots, len(machine.state.tasks)) == (LIMITS.slots, left)
         machine.finish(send.records)
     machine = CheckedScheduler(specs=(PoolSpec("main", min=2, max=2), QPU))
     machine.submit(4, cost=60e6)
     assert {send.worker for send in machine.assign()} == {"main-0", "main-1"}
-    assert not machine.state.free_slots
+    assert not machine.free_slots
     machine.submit(2, along=route(60e6, pool="qpu", engine="hardware"))
     assert [send.worker for send in machine.assign()] == ["qpu-0"]
     assert not machine.tick(60)
@@ -298,7 +298,7 @@ def test_wide_task_regains_slots_after_one_second_without_short_tasks() -> None:
     assert told(machine) == [1]
     machine.tick(0.6)
     assert told(machine) == [1, 2]
-    assert (machine.state.workers[record.worker].slots, machine.state.free_slots) == (2, 0)
+    assert (machine.state.workers[record.worker].slots, machine.free_slots) == (2, 0)
 
 
 def test_only_short_tasks_take_slots_of_running_tasks_that_resize() -> None:
@@ -369,6 +369,6 @@ def test_slots_taken_back_go_to_short_tasks_alone() -> None:
     pool = PoolSpec("main", min=2, max=2, memory_bytes=2**28)
     machine = CheckedScheduler(limits=cluster(2, per_slot=2**28), specs=(pool,))
     wide(machine)
-    assert machine.state.free_memory == 0
+    assert not any(host.free_memory for host in machine.state.nodes.hosts.values())
     machine.submit(1, cost=1_000.0)
     assert len(machine.assign()) == 1

@@ -299,7 +299,7 @@ def test_dedicated_worker_runs_no_other_tasks(host: Claimant) -> None:
     (value,) = {"main-0", "main-1"} - {worker for worker, _ in _serve(host)}
     assert _kept(host, decision.reservation) == [value]
     assert reservation_info(host.state, host.ledger[decision.reservation]).workers_kept == 1
-    assert host.state.free_slots == 1  # it has its slot while it idles
+    assert host.free_slots == 1  # it has its slot while it idles
     assert [info.kept for info in pool_infos(host.state)] == [1, 0]
 
 
@@ -354,7 +354,7 @@ def test_dedicated_worker_is_freed_with_reservation(host: Claimant, how: Reserva
         if worker.held:
             host.finish(list(worker.held.values()))
     host.settle()
-    assert host.state.free_slots == 2
+    assert host.free_slots == 2
     host.submit(50, cost=1_200.0)
     assert len({worker for worker, _ in _serve(host)}) == 2
 
@@ -364,7 +364,7 @@ def test_dedicated_workers_are_freed_when_their_reservation_expires(host: Claima
     host.assign()
     assert len(_kept(host, number)) == 2
     host.pass_time(101)
-    assert (_kept(host, number), host.state.free_slots) == ([], 2)
+    assert (_kept(host, number), host.free_slots) == ([], 2)
 
 
 def test_worker_dedication_survives_restart(host: Claimant) -> None:
@@ -394,7 +394,7 @@ def test_dedicated_worker_requests_that_cannot_be_met_are_refused(host: Claimant
 def test_request_for_more_dedicated_workers_than_free_slots_is_delayed(host: Claimant) -> None:
     host.submit(along=route(4e6, pool="side", max_slots=1))
     host.assign()
-    assert host.state.free_slots == 1
+    assert host.free_slots == 1
     late = host.reserve(workers=2)
     assert (late.status, late.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
     assert late.message == "1 of the 2 workers of pool main can be reserved now"
@@ -508,7 +508,7 @@ def test_drained_node_has_no_dedicated_workers(host: Claimant) -> None:
     host.assign()
     host.keep(host.scheduler.drain_node("", "repairs", host.now_ns))
     assert _kept(host, number) == []
-    assert host.state.free_slots == 2
+    assert host.free_slots == 2
 
 
 def test_dedicated_hardware_worker_takes_no_slot() -> None:
@@ -520,7 +520,7 @@ def test_dedicated_hardware_worker_takes_no_slot() -> None:
     assert machine.assign() == []
     machine.submit(along=route(pool="qpu"), reservation=decision.reservation)
     assert len(machine.assign()) == 1
-    assert machine.state.free_slots == 2
+    assert machine.free_slots == 2
 
 
 def test_gang_waiting_for_dedicated_slot_does_not_block_its_node() -> None:

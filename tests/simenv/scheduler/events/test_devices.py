@@ -361,12 +361,13 @@ def test_only_the_task_that_ran_is_charged(machine: CheckedScheduler) -> None:
 
 def test_service_above_its_limit_accepts_no_tasks_until_it_is_below() -> None:
     machine = CheckedScheduler(limits=msgspec.structs.replace(LIMITS, service_bytes=GIB))
-    assert memory_refusal(machine.state) is None
+    assert not machine.state.lacks_memory
     machine.keep(machine.scheduler.service_memory(2 * GIB))
+    assert machine.state.lacks_memory
     refused = memory_refusal(machine.state)
     assert isinstance(refused, InsufficientError)
     assert "2.0 GiB" in refused.message
     assert "1.0 GiB" in refused.message
     assert refused.retry_after_s > 0
     machine.keep(machine.scheduler.service_memory(GIB // 2))
-    assert memory_refusal(machine.state) is None
+    assert not machine.state.lacks_memory

@@ -78,7 +78,7 @@ def test_next_task_is_sent_just_before_the_device_is_free() -> None:
     machine.submit(1, **along(10 * SECOND))
     (record,) = all_at_once(machine, 10 * SECOND)
     assert machine.state.workers[record.worker].state == "IDLE"
-    assert machine.state.free_slots == machine.state.limits.slots
+    assert machine.free_slots == machine.state.limits.slots
 
 
 def test_5000_tasks_do_not_overlap_with_cancels_and_lost_workers() -> None:

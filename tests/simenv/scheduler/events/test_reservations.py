@@ -176,8 +176,8 @@ def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claima
     number = host.reserve(1).reservation
     host.under(number, 3 * reservations.MAX_ENDED)
     item = host.ledger[number]
-    how = (ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
-    host.keep(reservations.close(host.state, item, *how))
+    how = (ReservationState.RELEASED, "", host.wall_ns)
+    host.keep([reservations.close(host.state, item, *how)])
     assert (
         len(host.keep(reservations.cancel_parked(host.state, host.now_ns)))
         == reservations.MAX_ENDED
@@ -326,7 +326,7 @@ def test_restart_after_release_cancels_only_unbegun_tasks(host: Claimant, number
     ran_before, never_ran = host.under(number, 2, shots=2_000)
     host.state.tasks[ran_before].attempts = 1
     item, ledger = host.ledger[number], host.state.reservations
-    reservations.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns, host.now_ns)
+    reservations.close(host.state, item, ReservationState.RELEASED, "", host.wall_ns)
     for query, values in reservation_statements(ledger, ledger.take_changes()):
         host.rows.execute(query, values)  # the crash comes before its tasks are ended
     host.restart()

@@ -42,9 +42,9 @@ def test_gang_holds_one_slot_per_rank() -> None:
     with_gang(machine)
     (send,) = machine.assign()
     assert (send.slots, send.memory_bytes) == (1, 2**28)
-    assert (machine.state.workers["main.x4-0"].slots, machine.state.free_slots) == (4, 2)
+    assert (machine.state.workers["main.x4-0"].slots, machine.free_slots) == (4, 2)
     machine.finish(send.records)
-    assert machine.state.free_slots == 6
+    assert machine.free_slots == 6
 
 
 def test_small_tasks_do_not_take_slots_claimed_by_waiting_gang() -> None:

@@ -15,7 +15,7 @@ from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.model import Chain, Observable, Program, TaskOptions, TaskSpec, Workload
 from simenv.scheduler.core import Route
 from simenv.service.admission import background_checks, rules, submissions
-from simenv.service.admission.background_checks import LOOKED_BYTES, PLACES, StructureCache
+from simenv.service.admission.controller import LOOKED_BYTES, PLACES, StructureCache
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.wire.messages import client as m
 

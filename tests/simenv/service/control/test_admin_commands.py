@@ -14,7 +14,7 @@ from simenv.errors import ConfigError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.state.pools import Worker
-from simenv.service.control.admin_commands import check_pools, workers_that_fit
+from simenv.service.workers.processes import check_pools, workers_that_fit
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
 

@@ -1,0 +1,55 @@
+"""Modules that one submission crosses from the socket to the journal: what a reader must open."""
+
+import sys
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from service import ServiceHarness, program, spec
+
+import simenv
+from simenv.model import TaskOptions
+from simenv.service.journal import writer
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+
+ROOT = Path(simenv.__file__).parents[1]
+PACKAGES = tuple(f"{ROOT}/{name}/" for name in ("simenv", "simulators", "launcher", "noise_models"))
+MOST = 10  # of a circuit whose structure is known, without its assignment to a worker
+
+
+def test_a_submission_crosses_few_modules_to_the_journal(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossed: dict[str, str] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if code is writer._size.__code__:  # the transaction is over
+            sys.setprofile(None)
+        if event == "call" and code.co_filename.startswith(PACKAGES):
+            crossed.setdefault(code.co_filename[len(str(ROOT)) :], code.co_name)
+
+    receive = ready.listener.receive
+
+    def received() -> object:
+        message = receive()
+        if message is not None:
+            sys.setprofile(note)
+        return message
+
+    for key in ("~first", "~second"):  # the first is decoded, the second found by its structure
+        ready.submit(spec(), key=key)
+    monkeypatch.setattr(ready.listener, "receive", received)
+    monkeypatch.setattr(ready.loop, "_assign", lambda _now_ns: None)
+    ready.loop._next_tick_ns = sys.maxsize
+    task = spec(seed=2, program=program(angle=0.7).packed())
+    ready.peer.send(codec.encode(m.Submit(6, "~third", 0, TaskOptions(), [task])))
+    try:
+        ready.loop.run_once(timeout_s=0.0)
+    finally:
+        sys.setprofile(None)
+    (accepted,) = (each for each in ready.heard() if isinstance(each, m.Accepted))
+    assert ready.journal.records.accepted_of(accepted.first) is not None
+    assert "/simenv/service/journal/writer.py" in crossed
+    assert len(crossed) <= MOST, sorted(crossed.items())
