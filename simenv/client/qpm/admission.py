@@ -386,7 +386,7 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
-        return json.dumps(_without_secrets(value, iter(range(MAX_VALUES))), default=_kind)
+        return json.dumps(_redacted(value, iter(range(MAX_VALUES))), default=_kind)
     except (TypeError, ValueError, RecursionError):
         return _kind(value)
 
@@ -396,16 +396,16 @@ def _is_secret(key: object) -> bool:
     return any(word in name for word in _SECRET)
 
 
-def _without_secrets(value: Any, left: Iterator[int]) -> Any:
+def _redacted(value: Any, left: Iterator[int]) -> Any:
     """Copy of a value without keys that are named like a secret, at any depth. `left`: one number
     for each value that may still be copied, since lists can hold one another many times. Raises
     ValueError for more."""
     if next(left, None) is None:
         raise ValueError
     if isinstance(value, Mapping):
-        return {key: _without_secrets(item, left) for key, item in value.items() if not _is_secret(key)}
+        return {key: _redacted(item, left) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, list | tuple):
-        return [_without_secrets(item, left) for item in value]
+        return [_redacted(item, left) for item in value]
     return value
 
 
