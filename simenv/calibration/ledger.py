@@ -1,4 +1,14 @@
-"""Error ledgers of circuits on devices, and devices in this process."""
+"""Error ledgers of circuits on devices, and devices in this process.
+
+An error ledger is the loss of fidelity of one circuit on one device, by component, gate and qubit.
+Each component of the noise is attached alone, so every loss has one component, one operation or
+waiting time, and its qubits. Sums are first-order: the fidelity is about exp(-loss). Coherent
+errors of one component are added with their phases, so that one that undoes others has a negative
+loss. The population of |1> in equilibrium is part of relaxation, idle and preparation.
+
+`LocalDevices` holds emulated devices for commands that run without a service; `circuit_ledger`
+computes the ledger of a circuit on a device by name, without an environment.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +57,6 @@ __all__ = [
     "GateLoss",
     "error_ledger",
 ]
-
-# Error ledger: the loss of fidelity of one circuit on one device, by component, gate and qubit.
-#
-# Each component of the noise is attached alone, so every loss has one component, one operation or
-# waiting time, and its qubits. Sums are first-order: the fidelity is about exp(-loss). Coherent
-# errors of one component are added with their phases, so that one that undoes others has a negative
-# loss. The population of |1> in equilibrium is part of relaxation, idle and preparation.
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
@@ -233,8 +236,6 @@ def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:
     return max(excess.values(), key=lambda pair: pair[0])[1] if excess else None
 
 
-# Emulated devices in this process, for commands that run without a service.
-
 T = TypeVar("T")
 
 
@@ -298,9 +299,6 @@ def _awaited(ask: Callable[[], T]) -> T:
             return ask()
         except DocumentPending as waiting:
             wait([waiting.future])
-
-
-# Error ledgers of circuits on devices by name, without an environment.
 
 
 def circuit_ledger(

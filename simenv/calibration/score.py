@@ -1,4 +1,21 @@
-"""Scores of device models against measured counts."""
+"""Scores of device models against measured counts.
+
+HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
+distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of shots.
+Intervals are percentiles of bootstrap samples of circuit bodies.
+
+A `Predictor` gives the distributions of a device model for measured circuits, compiled as
+`Client.submit` compiles them. Distributions are exact up to EXACT_QUBITS used qubits. Wider
+Clifford circuits are exact for the Pauli twirl of their noise up to `evaluate.MAX_BITS` bits, and
+sampled by the stabilizer engine beyond; other circuits are sampled by trajectories; circuits that
+are too wide for that have no distribution. `IdealDistributions` are those of circuits as written,
+without noise; a `SeriesPredictor` has dated calibrations and predicts each circuit by the one in
+force at its time.
+
+A `Score` has one row for each run, and their statistics. Each model is compared with the ideal
+circuit, the uniform distribution, the ceiling by shot noise and the hardware's own repeat: the next
+run of the same circuit.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +44,6 @@ from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate
 from simulators.transfer.evolution import constant
 from simulators.transfer.program import ConstantTable, TransferProgram, build
-
-# Distances between a distribution and measured counts, their limits, and intervals.
-#
-# HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
-# distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of
-# shots. Intervals are percentiles of bootstrap samples of circuit bodies.
 
 DRAWS = 20  # samples of the ceiling
 RESAMPLES = 400
@@ -103,13 +114,6 @@ def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Su
 def _statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.median(values)), float(np.percentile(values, 10)), float(values.mean())
 
-
-# Predictions: distributions of a device model for measured circuits.
-#
-# A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
-# used qubits. Wider Clifford circuits are exact for the Pauli twirl of their noise up to
-# `evaluate.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other circuits are sampled
-# by trajectories; circuits that are too wide for that have no distribution.
 
 EXACT_QUBITS = 11
 SAMPLED_QUBITS = 20  # limit of trajectories
@@ -248,11 +252,6 @@ def two_qubit_gates(circuit: Circuit) -> tuple[int, int]:
         depth[pair] = depth[pair].max() + 1
     return len(places), int(depth.max(initial=0))
 
-
-# Scores of device models on measured counts: one row for each run, and their statistics.
-#
-# Each model is compared with the ideal circuit, the uniform distribution, the ceiling by shot noise
-# and the hardware's own repeat: the next run of the same circuit.
 
 UNIFORM, IDEAL, REPEAT, CEILING = "uniform", "ideal", "repeat", "ceiling"
 
@@ -411,8 +410,6 @@ def with_repeats(
         yield record, others[id(record)]
 
 
-# Distributions of circuits as written, without noise.
-
 MAX_QUBITS = 20
 
 
@@ -446,10 +443,6 @@ def _computed(record: CountsRecord) -> dict[int, float] | None:
         int.from_bytes(result.probability_outcomes[at : at + width], "little"): value
         for at, value in zip(keys, values, strict=True)
     }
-
-
-# Predictions of a device with dated calibrations: each circuit by the calibration in force at its
-# time.
 
 
 class SeriesPredictor(Predictor):

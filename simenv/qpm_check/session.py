@@ -1,4 +1,10 @@
-"""State of a check run, and the clients of the QPM under check."""
+"""State of a check run, and the clients of the QPM under check.
+
+Invariant of `CheckedClient`, with or without an event queue: each answer is tested for values that
+are not plain data. `CheckSession` is a running QPM, its clients, and circuits in progress.
+Invariant: after each check its running circuits are cancelled and its reservations released, so
+that checks do not affect one another.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,6 @@ from typing import Any, TypeVar
 from simenv.qpm_check import circuits, target as targets
 from simenv.qpm_check.circuits import LongCircuit
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
-
-# Clients of a QPM under check, with and without an event queue.
-#
-# Invariant: each answer is tested for values that are not plain data.
 
 
 class CheckedClient:
@@ -67,11 +69,6 @@ def counts_of(record: Any) -> dict[str, int]:
     counts: dict[str, int] = result  # type: ignore[assignment]
     return counts
 
-
-# State of a check run: a running QPM, its clients, and circuits in progress.
-#
-# Invariant: after each check its running circuits are cancelled and its reservations released, so
-# that checks do not affect one another.
 
 Plain = dict[str, Any]
 Answer = TypeVar("Answer")

@@ -1,4 +1,18 @@
-"""Estimators of a device's quantities from the counts of experiments alone."""
+"""Estimators of a device's quantities, with their errors, from the counts of experiments alone.
+
+`fit_decay` and `fit_frequency` are least-squares fits of decays and oscillations, for many data
+sets at once. They give T1, T2, readout errors and ZZ interaction. Probabilities have the variance
+of a binomial share with one pseudo-count for each outcome, so that shares of 0 and 1 have an error.
+
+Gate errors from randomized benchmarking are average gate infidelities of one native gate. A decay
+S = A p^N over N gates has the depolarizing parameter p of one gate, whose average infidelity is
+(d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random elements of different
+length add no error. The interleaved decay is compared with the standard one of equal random
+elements, S_I / S = p^N with the number N of added gates: preparation and measurement cancel.
+Sequences scatter beyond shot noise, since relaxation acts on some Pauli operators more than on
+others: the factor of their variance is estimated for each length over all qubits or pairs of an
+experiment.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.experiments.plans import Counts, ExperimentSetting
-
-# Least-squares fits of decays and oscillations, for many data sets at once.
 
 Array = NDArray[np.float64]
 _STEPS = 40
@@ -115,8 +127,6 @@ def fit_frequency(x: Array, signal: NDArray[np.complex128], variance: Array) -> 
     return PhaseFit(w, 1.0 / math.sqrt(curvature), chi)
 
 
-# Estimated quantities with their errors, from counts alone.
-
 Scale = Literal["linear", "inverse", "proportion"]
 SIGNAL_ERRORS = 5.0  # standard errors of a signal below which nothing is estimated from its decay
 
@@ -176,11 +186,6 @@ def simultaneous_z(count: int, confidence: float = 0.99) -> float:
     tail = -math.expm1(math.log(confidence) / max(1, count)) / 2.0
     return -NormalDist().inv_cdf(tail)
 
-
-# Estimates of T1, T2, readout errors and ZZ interaction from counts.
-#
-# Probabilities have the variance of a binomial share with one pseudo-count for each outcome, so
-# that shares of 0 and 1 have an error.
 
 Place = tuple[int, ...]
 
@@ -400,16 +405,6 @@ def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[Experim
         entries[point.qubits][point.x].append(point)
     return entries
 
-
-# Gate errors from randomized benchmarking, as average gate infidelity of one native gate.
-#
-# A decay S = A p^N over N gates has the depolarizing parameter p of one gate, whose average
-# infidelity is (d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random
-# elements of different length add no error. The interleaved decay is compared with the standard one
-# of equal random elements, S_I / S = p^N with the number N of added gates: preparation and
-# measurement cancel. Sequences scatter beyond shot noise, since relaxation acts on some Pauli
-# operators more than on others: the factor of their variance is estimated for each length over all
-# qubits or pairs of an experiment.
 
 Reader = Callable[[ExperimentSetting], tuple[float, float]]
 _LEAST_SIGNAL = 1e-3

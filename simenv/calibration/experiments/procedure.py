@@ -1,4 +1,9 @@
-"""Measurement of a device: rough scales first, then values."""
+"""Measurement of a device from its gates and couplings alone: rough scales first, then values.
+
+`scout` determines the scales from few shots. Delays grow by a factor from a fraction of a
+microsecond to the longest delay allowed; lengths of sequences likewise. `Procedure` chooses times
+and lengths by the scales, so that each signal falls by the factor that determines its rate best.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,6 @@ from simenv.calibration.experiments.plans import IRB1, RB1
 from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.errors import OptionError
 from simenv.model.views import DeviceInfo
-
-# Rough scales of a device from few shots, which determine the times and lengths of the
-# measurements.
-#
-# Delays grow by a factor from a fraction of a microsecond to the longest delay allowed; lengths of
-# sequences likewise.
 
 SHOTS = 1000
 FIRST_DELAY_NS = 300.0
@@ -144,11 +143,6 @@ def _rates(
         entries[curve.place] = float(rate), not dead
     return entries
 
-
-# Measurement of a device from its gates and couplings alone: scales first, then values.
-#
-# Times and lengths are chosen by the scales, so that each signal falls by the factor that
-# determines its rate best.
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths

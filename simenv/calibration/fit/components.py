@@ -1,4 +1,27 @@
-"""Components of noise that a fit changes, and snapshots with fitted components."""
+"""Components of a device's noise that a fit changes, and snapshots with fitted components.
+
+A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
+of a factor:
+
+    relaxation, q   factor of 1/T1
+    dephasing, q    factor of 1/T2 - 1/(2 T1)
+    error, qubits   factor of the depolarizing parameter of all gates on these qubits
+    p01, q; p10, q  factors of the readout error
+    P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
+    zz, pair        change of the factor of the ZZ rate of two idle qubits
+    asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
+
+A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
+(`error 1`, `error 2`).
+
+`DeviceChannels` and `Setting` give the channels of a device with their derivatives. The channel of
+a gate is R D V: rotations V, depolarizing D, relaxation R, as in `noise_models.build`. All
+components at 0 give the calibrated device, apart from the least values that a factor can act on
+(`_LEAST`).
+
+`fitted_snapshot` makes a calibration snapshot with fitted components in place of calibrated values,
+`homogeneous` one with the median of each value.
+"""
 
 from __future__ import annotations
 
@@ -18,26 +41,6 @@ from noise_models.build import DeviceModel, largest_parameter
 from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simulators.transfer.evolution import DualMatrix, constant
-
-# Components of a device's noise that a fit changes, and their channels with derivatives.
-#
-# A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
-# of a factor:
-#
-#     relaxation, q   factor of 1/T1
-#     dephasing, q    factor of 1/T2 - 1/(2 T1)
-#     error, qubits   factor of the depolarizing parameter of all gates on these qubits
-#     p01, q; p10, q  factors of the readout error
-#     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
-#     zz, pair        change of the factor of the ZZ rate of two idle qubits
-#     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
-#
-# A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
-# (`error 1`, `error 2`).
-#
-# The channel of a gate is R D V: rotations V, depolarizing D, relaxation R, as in
-# `noise_models.build`. All components at 0 give the calibrated device, apart from the
-# least values that a factor can act on (`_LEAST`).
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ZZ, ASYMMETRY = "zz", "asymmetry"
@@ -389,9 +392,6 @@ def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))
 
-
-# Calibration snapshots with fitted components in place of calibrated values, and homogeneous
-# ones.
 
 _BROKEN = 1.0  # calibrated error of a gate that does not work
 

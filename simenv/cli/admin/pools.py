@@ -1,4 +1,8 @@
-"""Commands of administrators about pools, nodes, policies and stored data."""
+"""Commands of administrators about pools, nodes, policies and stored data.
+
+`scale`, `drain` and `undrain` change pools and nodes, `policy` the order of tasks and the admission
+of reservations, pool by pool; `prune` removes stored data of ended tasks.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
     from simenv.client.administration import PoolPolicies
     from simenv.client.client import Client
     from simenv.wire.messages.queries import RetainedData
-
-# Commands that change pools and nodes: `scale`, `drain`, `undrain`.
 
 
 def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
@@ -90,8 +92,6 @@ def undrain(
     return client.undrain(name)
 
 
-# `simenv policy`: order of tasks and admission of reservations, pool by pool.
-
 _POLICIES: tuple[Column[PoolPolicies], ...] = (
     Column("POOL", lambda pool: pool.pool),
     Column("QUEUE", lambda pool: pool.queue),
@@ -155,8 +155,6 @@ def admission(
         pool, name, total_credits=total_credits, rate=rate, span_s=span_s
     )
 
-
-# `simenv prune`: remove stored data of ended tasks.
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -1,4 +1,14 @@
-"""Session of a client: requests, answers, awaits and callbacks."""
+"""Session of a client: requests, answers, awaits and callbacks.
+
+One thread serves all awaits and callbacks of a client; it starts at the first one. While coroutines
+or callbacks wait, it waits on the channel like any other thread, wakes the event loops and calls
+the callbacks. Otherwise it sleeps.
+
+Requests and their answers, tasks and their ends share one channel. Invariant: every request may be
+repeated (a repeated Submit has the same idempotency key), so a lost answer, a restarted service and
+a forked child are all handled by repeating requests. Memory is bounded by the unanswered requests
+and the tasks that have not ended.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +33,6 @@ from simenv.wire.messages import client as m, queries
 
 if TYPE_CHECKING:
     import asyncio
-
-# The thread that serves all awaits and callbacks of a client; started at the first one.
-#
-# While coroutines or callbacks wait, it waits on the channel like any other thread, wakes the event
-# loops and calls the callbacks. Otherwise it sleeps.
 
 if TYPE_CHECKING:
     Waiter = asyncio.Future[None] | Callable[[], object]
@@ -133,12 +138,6 @@ def _call(callback: Callable[[], object]) -> None:
     except Exception:  # a callback of the user: the thread must go on for the others
         logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)
 
-
-# Requests and their answers, tasks and their ends, over one channel.
-#
-# Invariant: every request may be repeated (a repeated Submit has the same idempotency key), so a
-# lost answer, a restarted service and a forked child are all handled by repeating requests. Memory
-# is bounded by the unanswered requests and the tasks that have not ended.
 
 PEEK_S = 0.5
 A = TypeVar("A", bound=queries.Reply)

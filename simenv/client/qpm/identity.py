@@ -1,4 +1,19 @@
-"""Identity of a QPM, and the access check of its calls."""
+"""Identity of a QPM, and the access check of its calls.
+
+A QPM with a token refuses calls without it (`TokenGuard`). A QPM without a token ignores the
+argument: it has the rights of its client, and no more. Requests raise the contract's errors
+(`asked`, `changed`), and `Audit` records those of `control`.
+
+`QPMIdentity` has the names, the device and the service record of a QPM. A QPM stands for one pool,
+or for the whole environment; the device of the environment is the one that runs a circuit without a
+named pool. Engines do not change while a service lives, so they are requested once an epoch;
+devices may be calibrated anew.
+
+`Targets` translates names of devices. A host calls the environment by its name, and one of its
+pools `pool` or `environment/pool`. A number is the `device_id` of a device's profile; another text
+is its `external_device_id`. The service's name of the whole environment is "". A QPM of one pool
+has no other device.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +37,6 @@ from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, Service
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
-
-# Access check of calls, requests with the contract's errors, and the audit of `control`.
-#
-# A QPM with a token refuses calls without it. A QPM without a token ignores the argument: it has
-# the rights of its client, and no more.
 
 
 class TokenGuard:
@@ -151,16 +161,6 @@ class Audit:
     def faults(self) -> list[Fault]:
         return list(self._faults)
 
-
-# Identity of a QPM: its names, device and service record, and translation of device names.
-#
-# A QPM stands for one pool, or for the whole environment; the device of the environment is the one
-# that runs a circuit without a named pool. Engines do not change while a service lives, so they are
-# requested once an epoch; devices may be calibrated anew.
-#
-# A host calls the environment by its name, and one of its pools `pool` or `environment/pool`. A
-# number is the `device_id` of a device's profile; another text is its `external_device_id`. The
-# service's name of the whole environment is "". A QPM of one pool has no other device.
 
 ANY_ENGINE = "any"
 READY_S = 1.0

@@ -1,4 +1,13 @@
-"""Bindings `scheduler` and `admission-policy` of revision 2."""
+"""Bindings `scheduler` and `admission-policy` of revision 2.
+
+The first has the state, the dispatch limits and the queue policy of a device, the second the rules
+by which reservations are decided. Every caller may read; changes need a client with an admin key. A
+refused change leaves the rules as they were. Tasks are listed as envelopes; counts cover all
+callers.
+
+Device profiles and admission policies are converted from and to a host's tables. Invariant: a table
+that is read is complete and has known names only, else an error.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +27,6 @@ from simenv.model.views import ON_DEMAND
 from simenv.qpm import answers, contract, envelopes
 from simenv.wire.messages import admin, client as m
 from simenv.wire.messages.admin import TargetReply
-
-# Binding `scheduler` of revision 2: state, dispatch limits and queue policy of a device.
-#
-# Every caller may read; changes need a client with an admin key. Tasks are listed as envelopes;
-# counts cover all callers.
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 MAX_OPTION_CHARS = 255
@@ -302,12 +306,6 @@ def _option(what: str, value: Any) -> str:
     return text
 
 
-# Binding `admission-policy` of revision 2: rules by which reservations are decided.
-#
-# Every caller may read them; a change needs a client with an admin key. A refused change leaves the
-# rules as they were.
-
-
 class PolicyBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
 
@@ -370,10 +368,6 @@ def _profile(answer: admin.ProfileReply) -> Plain:
 def _status(changed: bool) -> str:
     return "accepted" if changed else "unchanged"
 
-
-# Conversion of device profiles and admission policies from and to a host's tables. Pure.
-#
-# Invariant: a table that is read is complete and has known names only, else an error.
 
 ESTIMATOR = "baseline"
 CAPACITY: dict[str, tuple[str, ...]] = {

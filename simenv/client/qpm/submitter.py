@@ -1,4 +1,12 @@
-"""Submission of a host's request, and the reservations that it names."""
+"""Submission of a host's request, and the reservations that it names.
+
+`ReservationChecks` checks existence, ownership and state of reservations. Invariant: the service
+decides. The cache spares requests and never decides: the pool of a reservation and its metering do
+not change; an active state is trusted for SEEN_S, and not at all where a circuit is accepted.
+
+`CircuitSubmitter` submits for both revisions. An invalid request raises at once and leaves no
+circuit. A circuit that the service refuses becomes a failed run with a completion.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +30,6 @@ from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages.admin import GetReservations, Reservations
-
-# Checks of the reservations that calls name: existence, ownership, state.
-#
-# Invariant: the service decides. The cache spares requests and never decides: the pool of a
-# reservation and its metering do not change; an active state is trusted for SEEN_S, and not at all
-# where a circuit is accepted.
 
 NONE = 0  # the number of no reservation
 SEEN_S = 0.05
@@ -163,12 +165,6 @@ class ReservationChecks:
         except errors.SimenvError as error:
             raise as_qpm_error(error) from error
         return [info for info in result if info.state in LIVE]
-
-
-# Submission of a host's request to the service, for both revisions.
-#
-# An invalid request raises at once and leaves no circuit. A circuit that the service refuses
-# becomes a failed run with a completion.
 
 
 class TaskClient(Protocol):

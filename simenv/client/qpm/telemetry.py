@@ -1,4 +1,11 @@
-"""Bindings `telemetry` and `control` of revision 2."""
+"""Bindings `telemetry` and `control` of revision 2.
+
+The binding `telemetry` has the service's data in the contract's terms. `lib` names a pool; None is
+the QPM's own target: a pool or the environment. Access classes are recorded, not enforced.
+
+The binding `control` has health checks, reconciliation and shutdown. `shutdown` ends this QPM and
+not the environment, which others use; `Client.shutdown` or `simenv down` end the environment.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +28,6 @@ from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
 from simenv.wire.messages import admin, client as m
-
-# Binding `telemetry` of revision 2: the service's data in the contract's terms.
-#
-# `lib` names a pool; None is the QPM's own target: a pool or the environment. Access classes are
-# recorded, not enforced.
 
 EVENTS_SHOWN = 1_000  # the newest
 UNLIMITED_POLICY = "unlimited"
@@ -302,11 +304,6 @@ def _access(value: Any, default: str) -> str:
 def _now_ns() -> int:
     return round(time() * 1e9)
 
-
-# Binding `control` of revision 2: health checks, reconciliation and shutdown.
-#
-# `shutdown` ends this QPM and not the environment, which others use; `Client.shutdown` or `simenv
-# down` end the environment.
 
 MODES = ("graceful", "cancel")
 HEARING_S = 1.0

@@ -1,4 +1,9 @@
-"""Checks with many circuits and several clients."""
+"""Checks with many circuits and several clients: dying clients, retention, and plain data in
+answers.
+
+One of several clients of a QPM disconnects, one is stopped, two receive events. A host waits up to
+300 s for an answer of a client that has died: the plugin must serve the other clients meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +18,6 @@ from simenv.qpm_check.check import BOTH, TargetProperty, expect_equal, row
 from simenv.qpm_check.checks.records import EVENT, QUIET_S as SINGLE_QUIET_S
 from simenv.qpm_check.session import SHOTS, CheckedClient, CheckSession, EventListener, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect
-
-# Checks with many circuits and clients, dying clients, retention, and plain data in answers.
 
 FIFTY = 50
 CALLERS = 32
@@ -230,11 +233,6 @@ def _ignoring(call: Callable[[], Any]) -> None:
     except Exception:  # noqa: BLE001 - its client has gone: there is nobody to tell
         return
 
-
-# Checks with several clients of one QPM: one disconnects, one is stopped, two receive events.
-#
-# A host waits up to 300 s for an answer of a client that has died: the plugin must serve the other
-# clients meanwhile.
 
 PROMPT_S = 2.0  # limit of an event or answer that depends on no other client
 CLIENTS = 10

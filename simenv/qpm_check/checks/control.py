@@ -1,4 +1,9 @@
-"""Checks of the binding `control`, of restarts, and of tokens."""
+"""Checks of the binding `control`, of restarts, and of tokens.
+
+The binding: status, reconciliation, modes of shutdown. Restarts: a backend is killed and restarted
+while clients poll. Tokens: a wrong token is refused, and no answer contains a token; only the
+plugin's author can state whether the plugin requires a token.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,6 @@ from simenv.qpm_check import check
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
 from simenv.qpm_check.session import CheckedClient, CheckSession
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
-
-# Checks of the binding `control`: status, reconciliation, modes of shutdown.
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
 STATUS: check.Fields = {
@@ -196,8 +199,6 @@ def _ended(session: CheckSession, cid: str) -> dict[str, Any]:
     return session.until(lambda: session.poll(cid), f"the end of {cid}")
 
 
-# Checks with a backend that is killed and restarted while clients poll.
-
 POLL_S = 0.02
 AWAY_S = 0.5
 ENDS_S = 4.0  # a circuit of about a second has ended by then
@@ -343,10 +344,6 @@ class Poller:
         if name != "DEFwNotReady" and not (self._single and name == "DEFwInProgress"):
             self.error = error
 
-
-# Checks of tokens: a wrong token is refused, and no answer contains a token.
-#
-# Only the plugin's author can state whether the plugin requires a token.
 
 EVENT = "completion"
 # One call of each binding without side effects, and a further one of `execution` that has one.

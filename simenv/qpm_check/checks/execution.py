@@ -1,4 +1,8 @@
-"""Checks of the binding `execution`, of completion queues, and of events."""
+"""Checks of the binding `execution`, of completion queues, and of events.
+
+The binding: run, status, cancellation. Completion queues of revision 2: ready, pending and removed
+completions. Events of revision 2: each is sent once to every matching registration.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,6 @@ from simenv.qpm_check.check import expect_equal, row
 from simenv.qpm_check.checks.records import EVENT, QUIET_S
 from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect, short_repr
-
-# Checks of the binding `execution`: run, status, cancellation.
 
 AT_ONCE_S = 1.0
 LATE_S = 0.05
@@ -315,8 +317,6 @@ def _says_cancelled(record: dict[str, Any]) -> None:
     expect_equal("outcome of what was cancelled", record.get("outcome", "CANCELLED"), "CANCELLED")
 
 
-# Checks of the completion queues of revision 2: ready, pending and removed completions.
-
 _MANY = 8
 
 
@@ -404,8 +404,6 @@ def _drain(session: CheckSession) -> None:
     while session.q.read_cq(**session.reservation_kwargs).get("completion_ready"):
         pass
 
-
-# Checks of the events of revision 2: each is sent once to every matching registration.
 
 MANY = 8
 

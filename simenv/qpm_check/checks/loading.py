@@ -1,4 +1,8 @@
-"""Checks of loading and of the service record."""
+"""Checks of loading a plugin package, and of its service record.
+
+Loading: metadata, construction, threads and files left. Service record: bindings, directory, and
+method signatures.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +31,6 @@ from simenv.qpm_check.fake_defw.fakes import KEYS
 from simenv.qpm_check.fake_defw.loader import OURS
 from simenv.qpm_check.session import CheckSession
 from simenv.qpm_check.target import CheckFailed, CheckSkipped, expect, impurities, short_repr
-
-# Checks of loading a plugin package: metadata, construction, threads and files left.
 
 MOST_S = 0.001
 QUICK_S = 2.0
@@ -277,8 +279,6 @@ def _last(text: str) -> str:
     """Last line of a traceback: the error."""
     return text.strip().splitlines()[-1] if text.strip() else ""
 
-
-# Checks of the service record, bindings, directory, and method signatures.
 
 SIMULATOR = 2
 EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 request

@@ -1,4 +1,8 @@
-"""Checks of the bindings `admission-policy` and `scheduler`."""
+"""Checks of the bindings `admission-policy` and `scheduler`.
+
+The binding `admission-policy`: profiles, policies, estimator, credits. The binding `scheduler`:
+policies, pause, drain, limits, queue contents.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from simenv.qpm_check.check import expect_equal, row
 from simenv.qpm_check.checks.admission import decided, stands
 from simenv.qpm_check.session import CheckSession
 from simenv.qpm_check.target import FAMILY, CheckFailed, CheckSkipped, expect, named
-
-# Checks of the binding `admission-policy`: profiles, policies, estimator, credits.
 
 PROFILE: check.Fields = {
     "device_id": int, "external_device_id": str, "baseline": dict,
@@ -317,8 +319,6 @@ def _held(session: CheckSession, gates: int) -> Any:
     _, reported = _long_estimates(session)
     return ruled(session, "credit", {"total_credits": gates * 100}, **reported)
 
-
-# Checks of the binding `scheduler`: policies, pause, drain, limits, queue contents.
 
 STATUS: check.Fields = {
     "target_id": str, "state": str, "scheduler_available": bool, "threading_mode": str,

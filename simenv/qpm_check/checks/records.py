@@ -1,4 +1,8 @@
-"""Checks of result records, and of revision 1."""
+"""Checks of result records, and of revision 1.
+
+Result records of both revisions: fields, times, counts, bits, amplitudes. Revision 1: records,
+InProgressError, events instead of the completion queue.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,6 @@ from simenv.qpm_check import check, circuits
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
 from simenv.qpm_check.session import SHOTS, CheckSession, counts_of
 from simenv.qpm_check.target import expect, named, short_repr
-
-# Checks of result records of both revisions: fields, times, counts, bits, amplitudes.
 
 STATEVECTOR = 2  # capability bit
 CLOCK_S = 1.0  # tolerance of clocks of one machine, read in several processes
@@ -212,8 +214,6 @@ def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
         return None
     return entries if entries.get("completion_ready", True) else None
 
-
-# Checks of revision 1: records, InProgressError, events instead of the completion queue.
 
 R1 = (1,)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT

@@ -1,4 +1,8 @@
-"""Checks of the binding `telemetry`, and of invalid input."""
+"""Checks of the binding `telemetry`, and of invalid input.
+
+The binding: device properties, state, visibility. Invalid input: each mutated field must give a
+typed error and change nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from simenv.qpm_check.checks.admission import SLURM_REQUEST
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
 from simenv.qpm_check.session import SHOTS, CheckSession
 from simenv.qpm_check.target import FAMILY, CheckFailed, expect, named, short_repr
-
-# Checks of the binding `telemetry`: device properties, state, visibility.
 
 HEAD: check.Fields = {
     "schema": str, "provider": str, "device": dict, "metadata": dict, "extensions": dict,
@@ -254,8 +256,6 @@ def _check_access(answer: dict[str, Any], kind: str, access_class: str) -> None:
     expect_equal("enforced", reported["enforced"], False)
     expect_equal("access_class", answer["access_class"], access_class)
 
-
-# Checks of invalid input: each mutated field must give a typed error and change nothing.
 
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "\x00", "9" * 500, [], [None], {},

@@ -1,4 +1,9 @@
-"""Double of the DEFw host, and its client."""
+"""Double of the DEFw host, and its client.
+
+`Host` passes calls to a plugin and events from it, in one thread a call and no order. Invariant:
+every answer and event is sent through `fakes.send`, by the name that a plugin may replace to take a
+lock. `Connection` is the client side: calls, and the queues of its events.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +27,6 @@ from simenv.qpm_check.fake_defw import fakes, loader
 from simenv.qpm_check.fake_defw.fakes import Directory, is_subset
 from simenv.qpm_check.fake_defw.loader import Document, purified
 from simenv.qpm_check.target import EventInbox, ReceivedEvent
-
-# Double of the DEFw host: passes calls to a plugin and events from it, in one thread a call and no
-# order.
-#
-# Invariant: every answer and event is sent through `fakes.send`, by the name that a plugin may
-# replace to take a lock.
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
 
@@ -276,8 +275,6 @@ def _error_report(error: BaseException) -> dict[str, str]:
         return {"class": name, "message": str(error), "stacktrace": stack}
     return {"class": "DEFwRemoteError", "message": "".join(traceback.format_exception(error))}
 
-
-# Client side of the DEFw double: calls, and the queues of its events.
 
 RPC_S = 120.0
 
