@@ -94,8 +94,6 @@ class Environment:
         """Devices and compilers that submissions of this client use; for frontends."""
         return self._devices
 
-    # --- status --------------------------------------------------------------------------------
-
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
@@ -131,8 +129,6 @@ class Environment:
         """Return an emulated device, or the device of a pool, with its present calibration. Raises
         NotFoundError, OptionError."""
         return self._devices.info(name)
-
-    # --- calls and parts of circuits ----------------------------------------------------------
 
     def transpile(
         self,
@@ -193,8 +189,6 @@ class Environment:
         """Call a function for each of the items, grouped as by `zip`; return futures, in order."""
         return self.functions().submit_many(function, *iterables)
 
-    # --- nodes, events and policies -----------------------------------------------------------
-
     def nodes(self) -> dict[str, model.NodeInfo]:
         """Return the nodes of the allocation, by name."""
         return _by_name(self._session.request(admin.Pools, admin.GetPools))
@@ -207,8 +201,6 @@ class Environment:
     def policies(self) -> PolicySettings:
         """Queue policies and admission policies of the pools."""
         return PolicySettings(self._session)
-
-    # --- limits -------------------------------------------------------------------------------
 
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
@@ -230,8 +222,6 @@ class Environment:
         request = partial(admin.SetLimits, owner=owner, values=settings, reset=reset)
         result = self._session.request(admin.OwnerReports, request).owners
         return next(report for report in result if report.owner == owner)
-
-    # --- reservations --------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -283,8 +273,6 @@ class Environment:
         )[0]
         for_s = max(1, info.expires_ns - info.created_ns) / 1e9
         return client_reservations.Reservation(self._session, self._renewer, info, for_s)
-
-    # --- administration ------------------------------------------------------------------------
 
     def scale(
         self,

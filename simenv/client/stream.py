@@ -172,8 +172,6 @@ class Stream:
         self._changed = threading.Condition(self._lock)
         self._listener: threading.Thread | None = None
 
-    # --- queues -----------------------------------------------------------------------------------
-
     def bind(self, queue: StreamCompletions | StreamEvents) -> None:
         """Deliver into this queue from now on; several streams may share one. A queue that is bound
         already stays so.
@@ -199,8 +197,6 @@ class Stream:
                     target=self._listen, name="simenv-stream-events", daemon=True
                 )
                 self._listener.start()
-
-    # --- submitting -------------------------------------------------------------------------------
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
         """Run the pipeline on a circuit and submit it; `device` or `pool` name its target.
@@ -281,8 +277,6 @@ class Stream:
         if group is not None:
             self._deliver(self._sequence.close(group))
 
-    # --- delivering -------------------------------------------------------------------------------
-
     def _watch(self, task: Task, circuit: StreamTask, target: str) -> None:
         try:
             task.add_done_callback(lambda _: self._ended(task, circuit, target))
@@ -348,8 +342,6 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # --- events -----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """Poll for events while the stream is open."""

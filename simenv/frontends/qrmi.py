@@ -385,8 +385,6 @@ class QuantumResource:
         """Type of the resource: simenv."""
         return TYPE
 
-    # --- the resource -------------------------------------------------------------------------
-
     def is_accessible(self) -> bool:
         """Return whether the environment answers and the pool has a worker that runs or is being
         started."""
@@ -447,8 +445,6 @@ class QuantumResource:
             "calibration_id": device.calibration_id,
             "environment": self._connected().name,
         }
-
-    # --- tasks --------------------------------------------------------------------------------
 
     def task_start(self, payload: Any) -> str:
         """Submit a payload and return its name. A payload of several circuits is several tasks
@@ -520,8 +516,6 @@ class QuantumResource:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-
-    # ------------------------------------------------------------------------------------------
 
     def _connected(self) -> Client:
         if self._client is None:

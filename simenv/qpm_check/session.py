@@ -125,8 +125,6 @@ class CheckSession:
         subject: Any = self.subject
         return subject.control
 
-    # --- clients ------------------------------------------------------------------------------
-
     def connect(self) -> CheckedClient:
         """Connect another client."""
         link = self.subject.connect()
@@ -162,8 +160,6 @@ class CheckSession:
             self._impure.update(link.impure())
         return self._impure
 
-    # --- reservations -------------------------------------------------------------------------
-
     @property
     def reservation(self) -> int | None:
         """Reservation that all checks share; None if none was granted."""
@@ -189,8 +185,6 @@ class CheckSession:
         if self.revision == 1 or self.reservation is None:
             return {}
         return {"reservation_id": self.reservation}
-
-    # --- circuits -----------------------------------------------------------------------------
 
     @property
     def max_qubits(self) -> int:
@@ -290,8 +284,6 @@ class CheckSession:
         self.await_state(envelope["cid"], "completed")
         return envelope
 
-    # --- long circuits ------------------------------------------------------------------------
-
     def _try_circuit(self, qasm: str, shots: int) -> Plain:
         return self.run(qasm, num_shots=shots)
 
@@ -360,8 +352,6 @@ class CheckSession:
             time.sleep(LOOK_S)
         return result
 
-    # --- errors -------------------------------------------------------------------------------
-
     def expect_refusal(self, what: str, call: Callable[[], Any], *names: str) -> Exception:
         """Return the error of a call that must be refused with one of these classes."""
         expected = names or (REFUSED,)
@@ -386,8 +376,6 @@ class CheckSession:
             if named(error) in targets.FAMILY:
                 return error
             raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
-
-    # ------------------------------------------------------------------------------------------
 
     def exit_reason(self) -> str:
         """ "" while the QPM lives, else the reason of its end."""

@@ -144,7 +144,8 @@ A = TypeVar("A", bound=queries.Reply)
 
 
 class ServiceSession:
-    """Session of one Client with its service. Thread-safe."""
+    """Session of one Client with its service. Thread-safe. The channel calls the handlers of messages
+    with its lock held."""
 
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
@@ -183,8 +184,6 @@ class ServiceSession:
             "the connection of a client cannot be pickled",
             hint="simenv.connect() in the other process; results and ids of tasks can be pickled",
         )
-
-    # --- requests -----------------------------------------------------------------------------
 
     def request(
         self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
@@ -268,8 +267,6 @@ class ServiceSession:
         request.requested_s = monotonic()
         if not self.channel.wait(request.is_answered, timeout_s, repeat):
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
-
-    # --- submission ---------------------------------------------------------------------------
 
     def send_submit(
         self,
@@ -364,8 +361,6 @@ class ServiceSession:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
 
-    # --- waiting for tasks --------------------------------------------------------------------
-
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
         if self.channel.is_forked or self._pending.tasks.get(handle.number) is not handle:
@@ -447,8 +442,6 @@ class ServiceSession:
 
     def _send_watch(self, task_numbers: list[int]) -> None:
         self.channel.send(m.WatchResults(0, task_numbers))
-
-    # --- called by the channel, locked --------------------------------------------------------
 
     def _completed(self, message: m.Completed) -> None:
         self._pending.completed(message, perf_counter())

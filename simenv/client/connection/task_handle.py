@@ -146,8 +146,6 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         for hook in hooks or ():
             hook()
 
-    # --- after the end ------------------------------------------------------------------------
-
     @property
     def final_state(self) -> TaskState:
         if self._completion is None:

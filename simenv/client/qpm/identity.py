@@ -193,8 +193,6 @@ class QPMIdentity:
             return self.target_id
         return f"{self.environment}/{device}" if device else self.environment
 
-    # --- data of the service ------------------------------------------------------------------
-
     def status(self) -> ServiceInfo:
         """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
         service does not answer."""
@@ -237,8 +235,6 @@ class QPMIdentity:
             return self._session.request(kind, make)
         except errors.NoServiceError as error:
             raise contract.NotReadyError(error.message, hint=error.hint) from error
-
-    # --- derived records ----------------------------------------------------------------------
 
     def device_info(self, device: str) -> DeviceInfo:
         """Description of a pool as a device. For the environment: the widest simulator of the

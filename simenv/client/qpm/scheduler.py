@@ -38,8 +38,6 @@ Plain = dict[str, Any]
 class SchedulerBinding(QpmBinding):
     """Methods of the binding. Thread-safe."""
 
-    # --- looking ------------------------------------------------------------------------------
-
     def get_scheduler_status(
         self, token: str | None = None, device_id: contract.Device | None = None
     ) -> Plain:
@@ -110,8 +108,6 @@ class SchedulerBinding(QpmBinding):
                 ],
             )
         )
-
-    # --- steering -----------------------------------------------------------------------------
 
     def configure_scheduler_policy(
         self,
@@ -199,8 +195,6 @@ class SchedulerBinding(QpmBinding):
             "version": answer.info.version,
             "dispatch_limits": envelopes.plain(answers.DispatchLimits(answer.info.max_inflight)),
         }
-
-    # ------------------------------------------------------------------------------------------
 
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._targets.device(device_id)

@@ -62,8 +62,6 @@ class ReservationChecks:
         self._reservation_checks: dict[int, ReservationRef] = {}
         self._active_s: dict[int, float] = {}  # time of the last check that found it active
 
-    # --- calls that cost something ------------------------------------------------------------
-
     def claim(self, reservation_id: Any) -> ReservationRef:
         """Return the reservation of a circuit. Raises ExecutionError if one is required and
         missing, or if it does not exist or is not active."""
@@ -122,8 +120,6 @@ class ReservationChecks:
         return contract.ExecutionError(
             error.message, hint=error.hint, reason=envelopes.Reason.RESERVATION_EXCEEDED
         )
-
-    # --- asking -------------------------------------------------------------------------------
 
     def find(self, number: int) -> ReservationInfo | None:
         """Present state of a reservation in the service; None if it does not exist or has another

@@ -73,8 +73,6 @@ class QuerySubject(msgspec.Struct, frozen=True):
 class TelemetryBinding(QpmBinding):
     """Methods of the binding. Thread-safe. Each answer has the present state."""
 
-    # --- what it is ---------------------------------------------------------------------------
-
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """Simple form of the device, with its `qhw-device-v1` record in `qhw_device`."""
         subject = self._subject(lib)
@@ -196,8 +194,6 @@ class TelemetryBinding(QpmBinding):
             },
         }
 
-    # --- how it goes --------------------------------------------------------------------------
-
     def get_capacity_snapshot(
         self,
         token: str | None = None,
@@ -241,8 +237,6 @@ class TelemetryBinding(QpmBinding):
                 answers.Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
-
-    # ------------------------------------------------------------------------------------------
 
     def _subject(self, lib: Any, calibration_set_id: Any = None) -> QuerySubject:
         wanted = requests.optional_text("calibration_set_id", calibration_set_id)
@@ -417,8 +411,6 @@ class ControlBinding(QpmBinding):
             daemon=True,
         ).start()  # fmt: skip
         return envelopes.plain(self._shutdown_request)
-
-    # ------------------------------------------------------------------------------------------
 
     def _stop(self, patience_s: float | None) -> None:
         with suppress(SimenvError):  # service or client has gone: nothing is left to wait for

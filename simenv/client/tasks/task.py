@@ -88,8 +88,6 @@ class TaskFuture(ResultFuture):
         """Raise OptionError: only the service ends a task."""
         raise _read_only_error()
 
-    # --- read by concurrent.futures ---------------------------------------------------------------
-
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         return self._future_waiters().condition

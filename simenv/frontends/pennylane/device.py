@@ -283,8 +283,6 @@ class SimenvDevice(Device):  # type: ignore[misc]
         pool = self._client.devices().get(values["pool"])
         return pool is not None and pool.kind is DeviceKind.IDEAL
 
-    # --- preparation of tapes -------------------------------------------------------------------
-
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: Any = None
     ) -> bool:
@@ -341,8 +339,6 @@ class SimenvDevice(Device):  # type: ignore[misc]
             adjoint=config.gradient_method == "adjoint",
             ideal=self._ideal,
         )
-
-    # --- running ------------------------------------------------------------------------------
 
     def execute(
         self,

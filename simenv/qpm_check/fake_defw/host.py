@@ -144,8 +144,6 @@ class Host:
                 continue
             _thread("call", self._answered, peer, document)
 
-    # --- calls --------------------------------------------------------------------------------
-
     def _answered(self, peer: Peer, document: Document) -> None:
         answer: Document = {"kind": "answer", "id": document["id"]}
         try:
@@ -188,8 +186,6 @@ class Host:
             peer.gone()
         except BaseException:  # noqa: BLE001 - a plugin's wrapper of `send` may raise too
             traceback.print_exc(file=sys.stderr)
-
-    # --- calls of the checks to this double ---------------------------------------------------
 
     def _host(self, peer: Peer, document: Document) -> Any:  # noqa: ARG002
         return getattr(self, f"host_{document['method']}")(*document["args"])
