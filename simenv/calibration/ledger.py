@@ -24,13 +24,11 @@ import numpy as np
 from noise_models import document as documents
 from noise_models.build import NOT_AER
 from noise_models.custom import CustomModel
-from noise_models.document import Document
 from noise_models.model import COMPONENTS, NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv import config
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
-from simenv.config import devices_folder
 from simenv.errors import OptionError, ProgramError
 from simenv.model import TaskOptions, decode_program
 from simenv.model.views import DeviceInfo
@@ -108,7 +106,9 @@ class ErrorLedger(msgspec.Struct, frozen=True):
         return float(np.exp(-self.loss))
 
 
-def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) -> ErrorLedger:
+def error_ledger(
+    circuit: Circuit, document: documents.Document, options: NoiseOptions
+) -> ErrorLedger:
     """Ledger of a circuit on the qubits of a device.
 
     `document`: its calibration, or a custom noise model, which has one component. Raises
@@ -126,7 +126,7 @@ def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) ->
     return built.ledger()
 
 
-def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
+def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
     """Options with each component alone; one entry `custom` for a model without components."""
     if isinstance(document, CustomModel):
         return {"custom": options}
@@ -261,7 +261,7 @@ class LocalDevices:
     """A DeviceSource for submits, with the part of admission that resolves their options."""
 
     def __init__(self) -> None:
-        self._registry = DeviceRegistry(devices_folder())
+        self._registry = DeviceRegistry(config.devices_folder())
         self._documents = LocalDocuments()
         self._emulated = EmulatedDevices((), self._registry, self._documents)
 

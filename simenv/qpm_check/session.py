@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from simenv.qpm_check import circuits, target as targets
-from simenv.qpm_check.circuits import LongCircuit
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
 
 
@@ -89,7 +88,7 @@ class CheckSession:
         target: targets.CheckTarget,
         subject: targets.QPMInstance | None,
         revision: int,
-        long_circuit: LongCircuit,
+        long_circuit: circuits.LongCircuit,
         wait_s: float = WAIT_S,
     ) -> None:
         self.target = target

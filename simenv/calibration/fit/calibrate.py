@@ -28,7 +28,6 @@ from simenv.calibration import accept
 from simenv.calibration.accept import fidelities
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
-from simenv.calibration.fit.components import CHANGES
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
 from simenv.calibration.fit.solve import Prior, Solution, intervals
 from simenv.calibration.score import Predictor, SeriesPredictor
@@ -74,7 +73,8 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
         """Factor of each column with its interval, in the resulting device; for ZZ and
         asymmetry the change of the factor."""
         table = np.array([self.latent, *self.interval]) * self.widths * self.share
-        changes = np.array([name.partition(" ")[0] in CHANGES for name in self.columns], bool)
+        kinds = [name.partition(" ")[0] for name in self.columns]
+        changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)
         table = np.where(changes, table, np.exp(table))
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
 

@@ -37,7 +37,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import build, calibration as noise_models_calibration
-from noise_models.build import DeviceModel, largest_parameter
 from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simulators.transfer.evolution import DualMatrix, constant
@@ -91,7 +90,7 @@ class DeviceChannels:
             snapshot.zz
         )  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
-        self.model = DeviceModel(full, NoiseOptions())  # with all pairs
+        self.model = build.DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
 
@@ -280,7 +279,7 @@ class Setting:
         if number < 0:
             return base
         least = _LEAST * (self._device.gate(key).error or 0.0)
-        limit = largest_parameter(len(key.qubits))
+        limit = build.largest_parameter(len(key.qubits))
         return min(max(base, least) * math.exp(self._values[number]), limit)
 
     def _product(self, key: ChannelKey) -> DualMatrix:
@@ -288,7 +287,7 @@ class Setting:
         diagonal = np.zeros((2, 4**size))
         diagonal[0], diagonal[1, 1:] = 1.0 - parameter, -parameter
         diagonal[0, 0] = 1.0
-        if parameter >= largest_parameter(size):
+        if parameter >= build.largest_parameter(size):
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
         result = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])

@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
-from simenv.client import result_data
 from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
 from simenv.client.qpm.requests import Request
 from simenv.client.result import Result
-from simenv.client.result_data import Provenance, Stages
+from simenv.client.result_data import Provenance, Stages, keys
 from simenv.client.tasks.task import Task
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import OWNERS, Program, TaskState
@@ -38,7 +37,7 @@ def unwritten(program: Program, shots: int) -> dict[str, int]:
     """Counts of a circuit without measurements: unwritten classical bits read 0."""
     if not program.num_clbits:
         return {}
-    return dict.fromkeys(result_data.keys(b"", 0, program.registers), shots)
+    return dict.fromkeys(keys(b"", 0, program.registers), shots)
 
 
 def without_final_measurements(program: Program) -> Program:

@@ -13,10 +13,8 @@ from typing import Any
 import msgspec
 
 from simenv.client.qpm import circuit_run, requests, status
-from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.completion_queues import RetiredCircuit
 from simenv.client.qpm.notifications import DEVICE_EVENTS, EventSubscription
-from simenv.client.qpm.status import MAX_QTASK, CircuitEntry, QpmBinding
 from simenv.client.qpm.submitter import NONE, failure
 from simenv.qpm import contract
 from simenv.qpm.envelopes import Lifecycle, Reason, Registered, StatusEnvelope, TaskTiming, plain
@@ -24,7 +22,7 @@ from simenv.qpm.envelopes import Lifecycle, Reason, Registered, StatusEnvelope, 
 Plain = dict[str, Any]
 
 
-class ExecutionBinding(QpmBinding):
+class ExecutionBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
 
     def sync_run(
@@ -91,7 +89,7 @@ class ExecutionBinding(QpmBinding):
         """Read and remove a completion: the one of `cid`, else the oldest of the reservation, or of
         the circuits without a reservation."""
         result = self._ready("read_cq", cid, reservation_id)
-        if not isinstance(result, CircuitRun):
+        if not isinstance(result, circuit_run.CircuitRun):
             return plain(result)
         taken = self._registry.take(result.cid)
         if taken is None:  # another reader took it first
@@ -106,7 +104,7 @@ class ExecutionBinding(QpmBinding):
     ) -> Plain:
         """Read a completion as `read_cq` does, without removing it."""
         result = self._ready("peek_cq", cid, reservation_id)
-        if not isinstance(result, CircuitRun):
+        if not isinstance(result, circuit_run.CircuitRun):
             return plain(result)
         return circuit_run.revision2_record(result, poll="peek_cq")
 
@@ -141,7 +139,7 @@ class ExecutionBinding(QpmBinding):
             return plain(foreign)
         if result is None:
             return plain(status.unknown_status(cid, qtask_id))
-        if isinstance(result, CircuitRun) and not result.over:
+        if isinstance(result, circuit_run.CircuitRun) and not result.over:
             return plain(self._status_queries.cancel(result))
         return plain(status.late_cancellation(result))
 
@@ -152,7 +150,7 @@ class ExecutionBinding(QpmBinding):
         task_id: int | None = None,
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
-        number = requests.integer("task_id", task_id, 1, MAX_QTASK)
+        number = requests.integer("task_id", task_id, 1, status.MAX_QTASK)
         result = self._status_queries.find_allowed(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
@@ -170,7 +168,7 @@ class ExecutionBinding(QpmBinding):
         task_id: int | None = None,
     ) -> Plain:
         """Engine, seed, node and other facts of the run that are needed to reproduce its counts."""
-        number = requests.integer("task_id", task_id, 1, MAX_QTASK)
+        number = requests.integer("task_id", task_id, 1, status.MAX_QTASK)
         result = self._status_queries.find_allowed(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
@@ -217,7 +215,9 @@ class ExecutionBinding(QpmBinding):
         self._submitter.delete(cid)
         return None
 
-    def _ready(self, operation: str, cid: Any, reservation_id: Any) -> CircuitRun | StatusEnvelope:
+    def _ready(
+        self, operation: str, cid: Any, reservation_id: Any
+    ) -> circuit_run.CircuitRun | StatusEnvelope:
         values = requests.reservation(reservation_id)
         if cid is not None:
             requests.text("cid", cid)
@@ -234,7 +234,7 @@ class ExecutionBinding(QpmBinding):
             ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
-    def _foreign(self, circuit: CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
+    def _foreign(self, circuit: status.CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
@@ -242,7 +242,7 @@ class ExecutionBinding(QpmBinding):
         return None if circuit is None else self._status_queries.refusal(circuit, reservation_id)
 
 
-def _run_facts(circuit: CircuitEntry) -> Plain:
+def _run_facts(circuit: status.CircuitEntry) -> Plain:
     """Facts of a circuit's run, or the reason why there are none."""
     facts = None
     if isinstance(circuit, RetiredCircuit):

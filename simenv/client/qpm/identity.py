@@ -32,7 +32,6 @@ import msgspec
 from simenv import errors
 from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm import devices, requests
-from simenv.errors import ConfigError
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
 from simenv.qpm import contract, envelopes
@@ -66,14 +65,15 @@ def read_token(path: Path) -> str:
             result = os.fstat(file.fileno())
             text = file.readline().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token file {path}: {error}", hint="a file with a token") from error
+        message = f"token file {path}: {error}"
+        raise errors.ConfigError(message, hint="a file with a token") from error
     if result.st_uid != os.geteuid() or stat.S_IMODE(result.st_mode) & 0o077:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"token file {path} can be read by others",
             hint=f"chmod 600 {path}, and it must be yours",
         )
     if not 0 < len(text) <= requests.MAX_TEXT_CHARS:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"token file {path} holds no token",
             hint=f"1 to {requests.MAX_TEXT_CHARS} characters in its first line",
         )

@@ -18,7 +18,6 @@ import msgspec
 
 from simenv.client.qpm import requests, status
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.status import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
 from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
@@ -26,7 +25,6 @@ from simenv.model.task_rules import MAX_OPTIONS
 from simenv.model.views import ON_DEMAND
 from simenv.qpm import answers, contract, envelopes
 from simenv.wire.messages import admin, client as m
-from simenv.wire.messages.admin import TargetReply
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 MAX_OPTION_CHARS = 255
@@ -35,7 +33,7 @@ MOST_LISTED = 1_000  # of other callers' tasks
 Plain = dict[str, Any]
 
 
-class SchedulerBinding(QpmBinding):
+class SchedulerBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
 
     def get_scheduler_status(
@@ -121,7 +119,7 @@ class SchedulerBinding(QpmBinding):
         device = self._targets.device(device_id)
         name, options = _order(configuration)
         answer = self._change(
-            "configure_scheduler_policy", TargetReply, admin.SetOrder,
+            "configure_scheduler_policy", admin.TargetReply, admin.SetOrder,
             device=device, policy=name, options=options,
         )  # fmt: skip
         return {
@@ -187,7 +185,7 @@ class SchedulerBinding(QpmBinding):
             raise requests.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = requests.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         answer = self._change(
-            "configure_dispatch_limits", TargetReply, admin.SetDispatch,
+            "configure_dispatch_limits", admin.TargetReply, admin.SetDispatch,
             device=device, max_inflight=max_inflight,
         )  # fmt: skip
         return {
@@ -200,7 +198,7 @@ class SchedulerBinding(QpmBinding):
         device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
         request = partial(admin.SteerTarget, device=device, verb=verb)
-        info = self._change(method, TargetReply, request, **more).info
+        info = self._change(method, admin.TargetReply, request, **more).info
         self._audit.note(method, more.get("reason") or None)
         target = self._targets.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
@@ -300,7 +298,7 @@ def _option(what: str, value: Any) -> str:
     return text
 
 
-class PolicyBinding(QpmBinding):
+class PolicyBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
 
     def configure_device_profile(

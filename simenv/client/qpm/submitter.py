@@ -21,10 +21,8 @@ import msgspec
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
-from simenv.client.qpm.circuit_run import CircuitRun, PreparedPrograms, refused
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.requests import Request
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
@@ -194,7 +192,9 @@ class CircuitSubmitter:
         self._reservation_checks = reservation_checks
         self.leaving: str | None = None
 
-    def start(self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED) -> CircuitRun:
+    def start(
+        self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED
+    ) -> circuit_run.CircuitRun:
         """Submit a circuit; the run of a refused circuit has ended already.
 
         Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
@@ -231,9 +231,9 @@ class CircuitSubmitter:
             errors.rename_options(error, requests.NAMES)
             if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
-            run = refused(cid, number, asked, created_s, error, under.number)
+            run = circuit_run.refused(cid, number, asked, created_s, error, under.number)
         else:
-            run = CircuitRun(
+            run = circuit_run.CircuitRun(
                 cid, number, asked.shots, created_s,
                 tasks=tasks,
                 wants_amplitudes=asked.statevector,
@@ -246,7 +246,12 @@ class CircuitSubmitter:
         return run
 
     def _submit(
-        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef, *, waits: bool
+        self,
+        asked: requests.Request,
+        prepared: circuit_run.PreparedPrograms,
+        under: ReservationRef,
+        *,
+        waits: bool,
     ) -> tuple[Task, ...]:
         """Submit the programs of a request. `waits`: the caller waits for the results, so that the
         acceptance of a single program may come with its result."""
@@ -275,14 +280,14 @@ class CircuitSubmitter:
             _ = task.handle  # raises the refusal of a posted task
         return tuple(tasks)
 
-    def wait(self, run: CircuitRun, timeout_s: float | None) -> bool:
+    def wait(self, run: circuit_run.CircuitRun, timeout_s: float | None) -> bool:
         """Wait as `CircuitRun.wait`. Raises NotReadyError if the service is lost."""
         try:
             return run.wait(timeout_s)
         except errors.NoServiceError as error:
             raise contract.NotReadyError(error.message, hint=error.hint) from error
 
-    def cancel(self, run: CircuitRun) -> set[str]:
+    def cancel(self, run: circuit_run.CircuitRun) -> set[str]:
         """Cancel the tasks of a run; return the service's answers: cancelled, cancelling, final,
         unknown."""
         try:
@@ -293,7 +298,7 @@ class CircuitSubmitter:
     def delete(self, cid: Any) -> None:
         """Cancel a circuit if it runs, and forget it; an unknown cid is no error."""
         result = self.registry.find(requests.text("cid", cid))
-        if isinstance(result, CircuitRun):
+        if isinstance(result, circuit_run.CircuitRun):
             self.registry.drop(result)
             if not result.over:
                 self.cancel(result)

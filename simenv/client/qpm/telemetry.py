@@ -19,7 +19,6 @@ import msgspec
 from simenv import model
 from simenv.client.qpm import devices, requests, scheduler
 from simenv.client.qpm.circuit_run import CircuitRun
-from simenv.client.qpm.devices import DeviceSnapshot, lifecycle
 from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
@@ -231,7 +230,7 @@ class TelemetryBinding(QpmBinding):
         return envelopes.plain(
             answers.LifecycleTelemetry(
                 target, _now_ns(), access,
-                [lifecycle(target, event) for event in events],
+                [devices.lifecycle(target, event) for event in events],
                 [msgspec.to_builtins(entry) for entry in self._audit.entries()],
                 [msgspec.to_builtins(fault) for fault in self._audit.faults()],
                 answers.Visibility("service-lifecycle", access),
@@ -255,11 +254,11 @@ class TelemetryBinding(QpmBinding):
         engines = self._identity.engines_of(subject.info, pools)
         return envelopes.plain(devices.device(subject.name, subject.info, engines))
 
-    def _moment(self, device: str, access: str) -> DeviceSnapshot:
+    def _moment(self, device: str, access: str) -> devices.DeviceSnapshot:
         info, target = self._identity.status(), self._identity.target(device)
         full = target if device == WHOLE else self._identity.target(WHOLE)
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
-        return DeviceSnapshot(
+        return devices.DeviceSnapshot(
             target_id=self._identity.target_id,
             device_id=self._targets.contract_name(device),
             access_class=access,

@@ -34,7 +34,6 @@ from simenv.errors import ConfigError
 from simenv.frontends.qfw import defw, registration
 from simenv.frontends.qfw.defw import carried
 from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
-from simenv.frontends.qfw.registration import LOOK_S, DirectoryRegistration, say_ready
 from simenv.qpm import answers, contract, envelopes
 
 if TYPE_CHECKING:
@@ -209,7 +208,9 @@ class Plugin:
         self.hub.why = self.trouble or self.hub.why
         self.ears = ClientEventQueues()
         self.sessions = Sessions(self.hub)
-        self.registration = DirectoryRegistration(self._to_register, self.deployed.ready_file)
+        self.registration = registration.DirectoryRegistration(
+            self._to_register, self.deployed.ready_file
+        )
         self._kind: type | None = None
         self._ended = threading.Event()
         self._last: contract.ServiceRecord | None = None
@@ -248,7 +249,7 @@ class Plugin:
         return not self.registers or self.registration.done
 
     def _begin(self) -> None:
-        while not self._ended.wait(LOOK_S) and not defw.is_up():
+        while not self._ended.wait(registration.LOOK_S) and not defw.is_up():
             pass
         try:
             self._begin_hub()
@@ -269,7 +270,7 @@ class Plugin:
             except contract.NotReadyError as error:
                 log.warning("%s", error)
             else:
-                say_ready(self.deployed.ready_file)
+                registration.say_ready(self.deployed.ready_file)
                 return
 
     def _begin_hub(self) -> None:

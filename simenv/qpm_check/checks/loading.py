@@ -17,15 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from simenv.qpm.contract import BINDINGS, NEEDED, REVISION1, REVISION2, Arguments
-from simenv.qpm_check.check import (
-    BOTH,
-    Check,
-    CheckNotApplicable,
-    TargetProperty,
-    expect_equal,
-    has,
-    row,
-)
+from simenv.qpm_check import check
+from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, has, row
 from simenv.qpm_check.checks.records import EVENT
 from simenv.qpm_check.fake_defw.fakes import KEYS
 from simenv.qpm_check.fake_defw.loader import OURS
@@ -497,7 +490,7 @@ def of_single(session: CheckSession) -> None:
     _methods(session, expected)
 
 
-def _of_binding(binding: str) -> Check:
+def _of_binding(binding: str) -> check.Check:
     @row(f"methods.{binding}", f"{binding} has its methods and arguments")
     def check(session: CheckSession) -> None:
         _methods(session, REVISION2[binding])
