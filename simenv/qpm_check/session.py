@@ -179,7 +179,7 @@ class CheckSession:
         return int(number)
 
     @property
-    def reservation_kwargs(self) -> Plain:
+    def under(self) -> Plain:
         """Keyword arguments with the shared reservation; none in revision 1."""
         if self.revision == 1 or self.reservation is None:
             return {}
@@ -203,7 +203,7 @@ class CheckSession:
         if self.revision == 1:
             record: Plain = self.q.sync_run(info)
             return record
-        answer = self.q.sync_run(info, **self.reservation_kwargs)
+        answer = self.q.sync_run(info, **self.under)
         expect(isinstance(answer, dict) and isinstance(answer.get("result"), dict),
                f"sync_run answered {short_repr(answer)}: no record under 'result'")  # fmt: skip
         result: Plain = answer["result"]
@@ -224,6 +224,10 @@ class CheckSession:
         """Submit a circuit and return its cid. `by`: the client; None: the first one."""
         return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
 
+    def submit_long(self, *, under: Plain | None = None, by: CheckedClient | None = None) -> str:
+        """Submit the long circuit and return its cid."""
+        return str(self.accept(self.long_info(), under=under, by=by)[0])
+
     def accept(
         self, info: Plain, *, under: Plain | None = None, by: CheckedClient | None = None
     ) -> tuple[str, Plain]:
@@ -235,7 +239,7 @@ class CheckSession:
             cid = answer
             answer = {"cid": cid}
         else:
-            named_ones = self.reservation_kwargs if under is None else under
+            named_ones = self.under if under is None else under
             answer = client.async_run(info, **named_ones)
             cid = answer.get("cid") if isinstance(answer, dict) else None
         expect(isinstance(cid, str) and cid, f"async_run answered {short_repr(answer)}: no cid")
@@ -262,7 +266,7 @@ class CheckSession:
                     raise
                 return None
             return result
-        under = {"reservation_id": reservation_id} if reservation_id else self.reservation_kwargs
+        under = {"reservation_id": reservation_id} if reservation_id else self.under
         answer: Plain = client.read_cq(cid, **under)
         ready = answer.get("completion_ready")
         if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
@@ -270,7 +274,7 @@ class CheckSession:
         return answer if ready else None
 
     def status(self, cid: str) -> Plain:
-        result: Plain = self.q.task_status(cid, **self.reservation_kwargs)
+        result: Plain = self.q.task_status(cid, **self.under)
         return result
 
     def await_state(self, cid: str, state: str) -> None:
@@ -279,7 +283,7 @@ class CheckSession:
 
     def completed(self) -> Plain:
         """Run a circuit to its end and return the envelope of `async_run`."""
-        envelope: Plain = self.q.async_run(self.info(), **self.reservation_kwargs)
+        envelope: Plain = self.q.async_run(self.info(), **self.under)
         self.await_state(envelope["cid"], "completed")
         return envelope
 
@@ -296,6 +300,11 @@ class CheckSession:
         """Shots of the long circuit."""
         return self._long_circuit.shots
 
+    def long_info(self) -> Plain:
+        """`info` of the long circuit."""
+        text = self.long  # determines the number of shots
+        return self.info(text, num_shots=self.long_shots)
+
     @property
     def long_gates(self) -> int:
         """Number of one-qubit gates of the long circuit in all its shots."""
@@ -308,7 +317,7 @@ class CheckSession:
     def running(self) -> str:
         """Submit a long circuit and return its cid once it runs."""
         for _ in range(LENGTHENED):
-            cid = self.submit(self.long, num_shots=self.long_shots)
+            cid = self.submit_long()
             if self.wait_until_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
                 return cid
             if not self.lengthen():
@@ -328,7 +337,7 @@ class CheckSession:
         """Return the cid of a waiting circuit, behind long circuits that occupy all workers."""
         for _ in range(LENGTHENED):
             for count in AHEAD:
-                cid = [self.submit(self.long, num_shots=self.long_shots) for _ in range(count)][-1]
+                cid = [self.submit_long() for _ in range(count)][-1]
                 if all(self._waits(cid) for _ in range(LOOKS)):
                     return cid
             if not self.lengthen():

@@ -225,7 +225,7 @@ def clients(session: CheckSession) -> None:
     session.run()
     control = session.control
     before = control.host("left")
-    more = session.reservation_kwargs
+    more = session.under
     for number in range(30):
         listener = session.listener()
         listener.register(EVENT, **more)
