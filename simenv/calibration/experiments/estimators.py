@@ -500,12 +500,9 @@ def _estimate(
 
 def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
     """Errors of the gate of which all sequences are made."""
-    result = curves(counts, name)
-    if not result:
-        return []
     return [
         _estimate(quantity, curve.place, gate, *_decay(curve, curve.gates), len(curve.place))
-        for curve in result
+        for curve in curves(counts, name)
     ]
 
 
@@ -527,12 +524,9 @@ def interleaved(
     for curve in added:
         base = by_place[curve.place]
         rows = [base.lengths.tolist().index(length) for length in curve.lengths]
-        signal, base_signal = curve.signal, base.signal[rows]
         gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
-        safe_signal, safe_base = (
-            np.maximum(signal, _LEAST_SIGNAL),
-            np.maximum(base_signal, _LEAST_SIGNAL),
-        )
+        safe_signal = np.maximum(curve.signal, _LEAST_SIGNAL)
+        safe_base = np.maximum(base.signal[rows], _LEAST_SIGNAL)
         y = np.log(safe_base / safe_signal)
         variance = curve.variance / np.square(safe_signal)
         variance += base.variance[rows] / np.square(safe_base)
@@ -545,9 +539,8 @@ def interleaved(
 
 def per_clifford(counts: Counts, name: str) -> list[Estimate]:
     """Error of a random element of the group."""
-    result = curves(counts, name)
     estimates = []
-    for curve in result:
+    for curve in curves(counts, name):
         rate, error = _decay(curve, curve.lengths)
         size = len(curve.place)
         estimates.append(_estimate("error_per_clifford", curve.place, "", rate, error, size))
@@ -562,8 +555,7 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
         def read(point: ExperimentSetting, qubit: int = qubit) -> tuple[float, float]:
             return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
 
-        result = curves(counts, name, read)
-        for curve in result:
+        for curve in curves(counts, name, read):
             rate, error = _decay(curve, curve.gates)
             place = curve.place if qubit == 0 else curve.place[::-1]
             estimates.append(_estimate("error_1q_simultaneous", place, gate, rate, error, 1))
