@@ -317,14 +317,11 @@ def score(
         for name, each in entries.items():
             if each is not None:
                 pairs = aligned(_table(each), measured)
-                hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
-                tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+                hf[name], tvd[name] = _agreement(pairs)
                 if len(parity[name]) < _PARITY_POINTS:
                     parity[name].append(pairs[:64])
         for name, table in _references(ideal(record), repeat):
-            pairs = aligned(table, measured)
-            hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
-            tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+            hf[name], tvd[name] = _agreement(aligned(table, measured))
         key = (id(first), record.shots)
         if key not in ceilings:
             ceilings[key] = ceiling(first.probabilities, record.shots, rng)
@@ -339,6 +336,12 @@ def score(
     return Score(tuple(models), tuple(rows), points, skipped)
 
 
+def _agreement(pairs: NDArray[np.float64]) -> tuple[float, float]:
+    """HF and TVD of two distributions, [outcomes, 2]."""
+    first, second = pairs.T
+    return hellinger_fidelity(first, second), variation_distance(first, second)
+
+
 def fidelity(prediction: Prediction, record: CountsRecord) -> float:
     """Hellinger fidelity between a prediction and the counts of a run."""
     measured = {x: count / record.shots for x, count in record.counts.items()}
@@ -350,18 +353,18 @@ def _row(
     record: CountsRecord, first: Prediction, hf: dict[str, float], tvd: dict[str, float]
 ) -> ScoreRow:
     return ScoreRow(
-        record.name,
-        record.body,
-        record.is_test,
-        record.time_s,
-        record.shots,
-        first.num_bits,
-        first.num_qubits,
-        first.two_qubit_gates,
-        first.depth,
-        first.how,
-        hf,
-        tvd,
+        name=record.name,
+        body=record.body,
+        is_test=record.is_test,
+        time_s=record.time_s,
+        shots=record.shots,
+        bits=first.num_bits,
+        qubits=first.num_qubits,
+        two_qubit_gates=first.two_qubit_gates,
+        depth=first.depth,
+        how=first.how,
+        hf=hf,
+        tvd=tvd,
     )
 
 
