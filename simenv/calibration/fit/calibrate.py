@@ -124,9 +124,7 @@ def calibrate(
         attempts += fit_attempt.attempts_on(pooled, reference, note)
     unfitted = _Unfitted.of(snapshot, training, base.windows)
     choices = [
-        choice
-        for each in attempts
-        for choice in _choices(each, snapshot, training, unfitted, note)
+        choice for each in attempts for choice in _choices(each, snapshot, training, unfitted, note)
     ]
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices, may_be_used=narrow or not accept.is_narrow(scope))
