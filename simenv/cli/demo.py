@@ -1,5 +1,4 @@
-"""`simenv demo`: circuits whose exact results are known, on a private environment, and their plots.
-"""
+"""`simenv demo`: circuits with known exact results on a private environment, and their plots."""
 
 from __future__ import annotations
 

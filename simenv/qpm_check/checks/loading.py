@@ -492,10 +492,10 @@ def of_single(session: CheckSession) -> None:
 
 def _of_binding(binding: str) -> check.Check:
     @row(f"methods.{binding}", f"{binding} has its methods and arguments")
-    def check(session: CheckSession) -> None:
+    def of_binding(session: CheckSession) -> None:
         _methods(session, REVISION2[binding])
 
-    return check
+    return of_binding
 
 
 of_execution, of_admission, of_policy, of_scheduler, of_telemetry, of_control = map(
