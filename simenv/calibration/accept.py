@@ -1,4 +1,19 @@
-"""Acceptance of fits: circuits that a fit did not see, gains, and tables of scores."""
+"""Acceptance of fits: circuits that a fit did not see, gains, and tables of scores.
+
+Fidelities of circuits that a fit did not see (`held_out_circuits`) are predicted like a submit to
+the fitted device: the compiler chooses qubits by the fitted values.
+
+A gain of fidelity (`gain`) is significant if the lower end of its one-sided 95 % interval is above
+LEAST_GAIN: the mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit
+bodies. Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width
+that Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section
+13.3; Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
+
+`blended` interpolates between a snapshot and a fitted one, value by value: times and probabilities
+by their logarithms, angles of rotations and ZZ rates linearly. Circuits that a fit has seen are its
+scope (`scope_of`); factors may leave a plausible range (`implausible`). Scores become values for
+JSON (`as_values`) and cells for text and HTML (`cells`).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +33,6 @@ from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.components import ASYMMETRY, ZZ
 from simenv.calibration.fit.solve import FitProblem
-
-# Fidelities of circuits that a fit did not see, predicted like a submit to the fitted device: the
-# compiler chooses qubits by the fitted values.
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -67,14 +79,6 @@ def fidelities(
         )
     return np.array(results)
 
-
-# Gains of fidelity on circuits that a fit did not see, and the bound that a fit must pass.
-#
-# A gain is significant if the lower end of its one-sided 95 % interval is above LEAST_GAIN: the
-# mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies.
-# Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width that
-# Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section
-# 13.3; Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
 
 CONFIDENCE = 0.95  # one-sided
 LEAST_GAIN = 5e-5  # of Hellinger fidelity: rounds to 0 in a score of four digits
@@ -220,10 +224,6 @@ def weighted_quantile(
     return float(np.quantile(np.repeat(values, weights), level))
 
 
-# Interpolation between a snapshot and a fitted one, value by value.
-#
-# Times and probabilities change by their logarithms, angles of rotations and ZZ rates linearly.
-
 _QUBIT = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
 _GATE = ("error", "duration_ns")
 _BROKEN = 1.0  # calibrated error of a gate that does not work
@@ -283,8 +283,6 @@ def between(before: float | None, after: float | None, share: float) -> float | 
     return float(before ** (1.0 - share) * after**share)
 
 
-# Circuits that a fit has seen, and factors of a fit that leave a plausible range.
-
 LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
 # Changes of the factors of ZZ rates, and of p10 - p01.
@@ -331,8 +329,6 @@ def implausible(factors: Iterable[tuple[str, float]]) -> tuple[str, ...]:
 def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
-
-# Scores as tables: values for JSON, and cells for text and HTML.
 
 HEADER = ("part", "model", "runs", "median HF", "p10", "mean", "median TVD")
 PARTS = (("train", False), ("test", True))

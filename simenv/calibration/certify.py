@@ -1,4 +1,12 @@
-"""ClaimComparison of measured quantities with the claims of a calibration snapshot."""
+"""Comparison of measured quantities of a device with the claims of its calibration snapshot.
+
+`Claims` of a snapshot are as the experiments measure them. A gate cannot be better than the
+relaxation of its qubits over its duration: if a snapshot states a smaller gate error than its own
+T1, T2 and durations allow, the claim is the limit. `compare` gives a verdict on each quantity,
+claimed against recovered, with simultaneous intervals; it is pure. `certify` runs all experiments
+as tasks of an environment. Snapshots of a device follow from its own published figures
+(`published`) and from the experiments (`recovered`).
+"""
 
 from __future__ import annotations
 
@@ -26,11 +34,6 @@ from simenv.model.views import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-
-# Claims of a calibration snapshot, as the experiments measure them.
-#
-# A gate cannot be better than the relaxation of its qubits over its duration. If a snapshot states
-# a smaller gate error than its own T1, T2 and durations allow, the claim is the limit.
 
 _TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
 _ROUNDING = 1e-6  # relative rounding error of a computed infidelity
@@ -110,8 +113,6 @@ class Claims:
                     state = located.channel.ptm @ state
         return 0.5 * float(1.0 - state[3])
 
-
-# Verdict on each quantity: claimed against recovered, with simultaneous intervals. Pure.
 
 GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
@@ -242,8 +243,6 @@ def _verdict(
     return ClaimVerdict.LIMIT if is_longer else ClaimVerdict.UNRESOLVED
 
 
-# Certificate of a device: all experiments as tasks of an environment, compared with claims.
-
 CONFIDENCE = 0.99
 
 
@@ -368,8 +367,6 @@ def _dead(info: DeviceInfo, place: tuple[int, ...]) -> Estimate:
     quantity = "error_2q" if pair else "error_1q"
     return Estimate(quantity, place, max(1.0, DEAD_ERROR), 0.0, gate=name)
 
-
-# Snapshots of a device: from its own published figures, and from the experiments.
 
 _TECHNOLOGIES: tuple[calibration.Technology, ...] = (
     "superconducting", "trapped-ion", "neutral-atom", "simulator",

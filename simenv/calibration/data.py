@@ -1,4 +1,20 @@
-"""Measured counts with their circuits: the file format, and readers of other sources."""
+"""Measured counts with their circuits: the file format, and readers of other sources.
+
+A row of a file is one run of one circuit (`CountsRecord`). Runs of one circuit text share a
+`MeasuredCircuit`. `read` takes JSON lines with a header, or one JSON object with a list of
+circuits:
+
+  {"kind": "simenv-counts", "format": 1, "device": "lima"}
+  {"qasm": "OPENQASM 2.0; ...", "counts": {"00": 510, "11": 490}, "date": "2024-03-01T10:00:00Z"}
+
+Fields of a row: `qasm` and `counts`; and `shots`, `date`, `layout`, `name`, `body`, `job`, `split`
+where they are known, `level`, at which Qiskit's transpiler compiled the circuit for the device, and
+`family`, such as the algorithm, which is by default the first word of `name`. An object
+{"circuits": [row, ...]} is read as well. Other names are `datetime` for `date`, `job_id` for `job`
+and `optimization_level` for `level`. Other fields are counted and ignored.
+
+`write` writes such files, from rows, from Qiskit and from an environment's own tasks.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +38,6 @@ from simenv.errors import OptionError, SimenvError
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
     from simenv.client.client import Client
-
-# Measured counts of one circuit, and a set of them.
-#
-# A row of a file is one run of one circuit. Runs of one circuit text share a `MeasuredCircuit`.
 
 FORMAT = 1
 KIND = "simenv-counts"
@@ -151,17 +163,6 @@ def merged(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]
     """Sum of two counts."""
     return dict(Counter(counts) + Counter(more))
 
-
-# Files of measured counts: JSON lines with a header, or one JSON object with a list of circuits.
-#
-#   {"kind": "simenv-counts", "format": 1, "device": "lima"}
-#   {"qasm": "OPENQASM 2.0; ...", "counts": {"00": 510, "11": 490}, "date": "2024-03-01T10:00:00Z"}
-#
-# Fields of a row: `qasm` and `counts`; and `shots`, `date`, `layout`, `name`, `body`, `job`,
-# `split` where they are known, `level`, at which Qiskit's transpiler compiled the circuit for the
-# device, and `family`, such as the algorithm, which is by default the first word of `name`. An
-# object {"circuits": [row, ...]} is read as well. Other names are `datetime` for `date`, `job_id`
-# for `job` and `optimization_level` for `level`. Other fields are counted and ignored.
 
 MAX_BYTES = 4 * 2**30
 MAX_ROWS = 1_000_000
@@ -433,10 +434,6 @@ def _joined(errors: list[DataError]) -> DataError:
     if len(errors) > MAX_ERRORS:
         texts.append(f"more wrong rows follow: the first {MAX_ERRORS} are listed")
     return DataError("\n".join(texts), hint=f"first row: {first.hint}", field=first.field)
-
-
-# Writer of files of measured counts, from rows, from Qiskit and from an environment's own
-# tasks.
 
 
 def row(

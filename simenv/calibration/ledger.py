@@ -1,4 +1,14 @@
-"""Error ledgers of circuits on devices, and devices in this process."""
+"""Error ledgers of circuits on devices, and devices in this process.
+
+An error ledger is the loss of fidelity of one circuit on one device, by component, gate and qubit.
+Each component of the noise is attached alone, so every loss has one component, one operation or
+waiting time, and its qubits. Sums are first-order: the fidelity is about exp(-loss). Coherent
+errors of one component are added with their phases, so that one that undoes others has a negative
+loss. The population of |1> in equilibrium is part of relaxation, idle and preparation.
+
+`LocalDevices` holds emulated devices for commands that run without a service; `circuit_ledger`
+computes the ledger of a circuit on a device by name, without an environment.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +24,11 @@ import numpy as np
 from noise_models import document as documents
 from noise_models.build import NOT_AER
 from noise_models.custom import CustomModel
-from noise_models.document import Document
 from noise_models.model import COMPONENTS, NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv import config
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
-from simenv.config import devices_folder
 from simenv.errors import OptionError, ProgramError
 from simenv.model import TaskOptions, decode_program
 from simenv.model.views import DeviceInfo
@@ -47,13 +55,6 @@ __all__ = [
     "GateLoss",
     "error_ledger",
 ]
-
-# Error ledger: the loss of fidelity of one circuit on one device, by component, gate and qubit.
-#
-# Each component of the noise is attached alone, so every loss has one component, one operation or
-# waiting time, and its qubits. Sums are first-order: the fidelity is about exp(-loss). Coherent
-# errors of one component are added with their phases, so that one that undoes others has a negative
-# loss. The population of |1> in equilibrium is part of relaxation, idle and preparation.
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
@@ -105,7 +106,9 @@ class ErrorLedger(msgspec.Struct, frozen=True):
         return float(np.exp(-self.loss))
 
 
-def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) -> ErrorLedger:
+def error_ledger(
+    circuit: Circuit, document: documents.Document, options: NoiseOptions
+) -> ErrorLedger:
     """Ledger of a circuit on the qubits of a device.
 
     `document`: its calibration, or a custom noise model, which has one component. Raises
@@ -123,7 +126,7 @@ def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) ->
     return built.ledger()
 
 
-def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
+def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
     """Options with each component alone; one entry `custom` for a model without components."""
     if isinstance(document, CustomModel):
         return {"custom": options}
@@ -233,8 +236,6 @@ def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:
     return max(excess.values(), key=lambda pair: pair[0])[1] if excess else None
 
 
-# Emulated devices in this process, for commands that run without a service.
-
 T = TypeVar("T")
 
 
@@ -260,7 +261,7 @@ class LocalDevices:
     """A DeviceSource for submits, with the part of admission that resolves their options."""
 
     def __init__(self) -> None:
-        self._registry = DeviceRegistry(devices_folder())
+        self._registry = DeviceRegistry(config.devices_folder())
         self._documents = LocalDocuments()
         self._emulated = EmulatedDevices((), self._registry, self._documents)
 
@@ -298,9 +299,6 @@ def _awaited(ask: Callable[[], T]) -> T:
             return ask()
         except DocumentPending as waiting:
             wait([waiting.future])
-
-
-# Error ledgers of circuits on devices by name, without an environment.
 
 
 def circuit_ledger(

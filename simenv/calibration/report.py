@@ -1,4 +1,4 @@
-"""Reports of scores: one HTML page, and its plots."""
+"""Reports of scores: PNG plots, and one HTML page that contains them. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from simenv import files
 from simenv.calibration.accept import HEADER, as_values, cells
 from simenv.calibration.score import CEILING, IDEAL, REPEAT, UNIFORM, Score
-
-# PNG plots of a score: parity, width x depth, and drift. Needs matplotlib.
 
 mpl.use("Agg")  # needs no display
 
@@ -202,8 +200,6 @@ def comparison(title: str, score: Score, path: Path) -> None:
 def _cycle(count: int) -> list[str]:
     return [COLOURS[k % len(COLOURS)] for k in range(count)]
 
-
-# One HTML page of scores, with its plots inside.
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 62rem; margin: 2rem auto;

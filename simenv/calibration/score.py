@@ -1,4 +1,21 @@
-"""Scores of device models against measured counts."""
+"""Scores of device models against measured counts.
+
+HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
+distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of shots.
+Intervals are percentiles of bootstrap samples of circuit bodies.
+
+A `Predictor` gives the distributions of a device model for measured circuits, compiled as
+`Client.submit` compiles them. Distributions are exact up to EXACT_QUBITS used qubits. Wider
+Clifford circuits are exact for the Pauli twirl of their noise up to `evaluate.MAX_BITS` bits, and
+sampled by the stabilizer engine beyond; other circuits are sampled by trajectories; circuits that
+are too wide for that have no distribution. `IdealDistributions` are those of circuits as written,
+without noise; a `SeriesPredictor` has dated calibrations and predicts each circuit by the one in
+force at its time.
+
+A `Score` has one row for each run, and their statistics. Each model is compared with the ideal
+circuit, the uniform distribution, the ceiling by shot noise and the hardware's own repeat: the next
+run of the same circuit.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +43,6 @@ from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate
 from simulators.transfer.evolution import constant
 from simulators.transfer.program import ConstantTable, TransferProgram, build
-
-# Distances between a distribution and measured counts, their limits, and intervals.
-#
-# HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
-# distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of
-# shots. Intervals are percentiles of bootstrap samples of circuit bodies.
 
 DRAWS = 20  # samples of the ceiling
 RESAMPLES = 400
@@ -102,13 +113,6 @@ def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Su
 def _statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.median(values)), float(np.percentile(values, 10)), float(values.mean())
 
-
-# Predictions: distributions of a device model for measured circuits.
-#
-# A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
-# used qubits. Wider Clifford circuits are exact for the Pauli twirl of their noise up to
-# `evaluate.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other circuits are sampled
-# by trajectories; circuits that are too wide for that have no distribution.
 
 EXACT_QUBITS = 11
 SAMPLED_QUBITS = 20  # limit of trajectories
@@ -248,11 +252,6 @@ def two_qubit_gates(circuit: Circuit) -> tuple[int, int]:
     return len(places), int(depth.max(initial=0))
 
 
-# Scores of device models on measured counts: one row for each run, and their statistics.
-#
-# Each model is compared with the ideal circuit, the uniform distribution, the ceiling by shot noise
-# and the hardware's own repeat: the next run of the same circuit.
-
 UNIFORM, IDEAL, REPEAT, CEILING = "uniform", "ideal", "repeat", "ceiling"
 
 _PARITY_POINTS = 4000
@@ -317,14 +316,11 @@ def score(
         for name, each in entries.items():
             if each is not None:
                 pairs = aligned(_table(each), measured)
-                hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
-                tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+                hf[name], tvd[name] = _agreement(pairs)
                 if len(parity[name]) < _PARITY_POINTS:
                     parity[name].append(pairs[:64])
         for name, table in _references(ideal(record), repeat):
-            pairs = aligned(table, measured)
-            hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
-            tvd[name] = variation_distance(pairs[:, 0], pairs[:, 1])
+            hf[name], tvd[name] = _agreement(aligned(table, measured))
         key = (id(first), record.shots)
         if key not in ceilings:
             ceilings[key] = ceiling(first.probabilities, record.shots, rng)
@@ -339,6 +335,12 @@ def score(
     return Score(tuple(models), tuple(rows), points, skipped)
 
 
+def _agreement(pairs: NDArray[np.float64]) -> tuple[float, float]:
+    """HF and TVD of two distributions, [outcomes, 2]."""
+    first, second = pairs.T
+    return hellinger_fidelity(first, second), variation_distance(first, second)
+
+
 def fidelity(prediction: Prediction, record: CountsRecord) -> float:
     """Hellinger fidelity between a prediction and the counts of a run."""
     measured = {x: count / record.shots for x, count in record.counts.items()}
@@ -350,18 +352,18 @@ def _row(
     record: CountsRecord, first: Prediction, hf: dict[str, float], tvd: dict[str, float]
 ) -> ScoreRow:
     return ScoreRow(
-        record.name,
-        record.body,
-        record.is_test,
-        record.time_s,
-        record.shots,
-        first.num_bits,
-        first.num_qubits,
-        first.two_qubit_gates,
-        first.depth,
-        first.how,
-        hf,
-        tvd,
+        name=record.name,
+        body=record.body,
+        is_test=record.is_test,
+        time_s=record.time_s,
+        shots=record.shots,
+        bits=first.num_bits,
+        qubits=first.num_qubits,
+        two_qubit_gates=first.two_qubit_gates,
+        depth=first.depth,
+        how=first.how,
+        hf=hf,
+        tvd=tvd,
     )
 
 
@@ -410,8 +412,6 @@ def with_repeats(
         yield record, others[id(record)]
 
 
-# Distributions of circuits as written, without noise.
-
 MAX_QUBITS = 20
 
 
@@ -445,10 +445,6 @@ def _computed(record: CountsRecord) -> dict[int, float] | None:
         int.from_bytes(result.probability_outcomes[at : at + width], "little"): value
         for at, value in zip(keys, values, strict=True)
     }
-
-
-# Predictions of a device with dated calibrations: each circuit by the calibration in force at its
-# time.
 
 
 class SeriesPredictor(Predictor):

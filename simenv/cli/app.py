@@ -1,4 +1,14 @@
-"""The command `simenv`: list of commands, options of every command, and errors on stderr."""
+"""The command `simenv`: options of every command, errors on stderr, and the list of commands.
+
+`--name`, `--service`, `--json` and `--debug`, which select the connection, may stand before or
+after the command: `hoist` moves them to the front before typer reads the line.
+
+Errors are shown on stderr, with a hint, and as an exit code. Invariant: no traceback without
+`--debug`; with `--json` the error's object is the last line of stdout.
+
+Invariant: the import of this module loads typer and msgspec at most, and the import of a command's
+module also zmq. Each command imports the rest when it runs, which keeps short commands fast.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +33,6 @@ from simenv.errors import NoServiceError, OptionError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-
-# Options of every command, and the connection that they select.
-#
-# `--name`, `--service`, `--json` and `--debug` may stand before or after the command: `hoist` moves
-# them to the front before typer reads the line.
 
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
@@ -168,11 +173,6 @@ def types_of(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, vars(sys.modules[kind.__module__]), include_extras=True)
 
 
-# Errors as the command line shows them: on stderr, with a hint, and as an exit code.
-#
-# Invariant: no traceback without `--debug`; with `--json` the error's object is the last line of
-# stdout.
-
 USAGE = 2
 INTERRUPTED = 130
 # typer has its own copy of click, or uses click; in both, this is the base of all usage errors.
@@ -246,12 +246,6 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
         except (OSError, terminal.ReaderGone):
             terminal.abandon()
 
-
-# `simenv`: the list of commands and the options that they share.
-#
-# Invariant: the import of this module loads typer and msgspec at most, and the import of a
-# command's module also zmq. Each command imports the rest when it runs, which keeps short commands
-# fast.
 
 # The module of each command, in the order and the groups of `simenv --help`; the function has the
 # command's name, or `execute`.

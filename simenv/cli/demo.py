@@ -1,4 +1,4 @@
-"""Circuits and plots of `simenv demo`."""
+"""`simenv demo`: circuits with known exact results on a private environment, and their plots."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
     from simenv.library import Algorithm
-
-# `simenv demo`: run circuits whose exact results are known, on a private environment.
 
 
 def demo(

@@ -1,4 +1,10 @@
-"""Runs of the demo: algorithms, circuits on an emulated QPU, and the variational loop."""
+"""Runs of the demo: algorithms, circuits on an emulated QPU, and the variational loop.
+
+The library's algorithms are all submitted, awaited and checked. Circuits run on an ideal simulator
+and on an emulated QPU, with the share of right outcomes of each. The variational loop finds the
+ground state of four Ising spins in 20 steps of 24 circuits. Each step sends the two shifted
+circuits of every angle as one message (parameter-shift rule), and Adam updates the angles.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +25,6 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.result import Result
     from simenv.client.tasks.task import Task
-
-# Run of the library's algorithms on an environment: all submitted, awaited and checked.
 
 SHOTS = 4096
 SEED = 7
@@ -80,9 +84,6 @@ def algorithm(name: str) -> library.Algorithm:
     """Return the algorithm whose circuit has this name."""
     return next(each for each in library_algorithms() if each.name == name)
 
-
-# Circuits on an ideal simulator and on an emulated QPU, and the share of right outcomes of
-# each.
 
 DEVICE = "superconducting-lattice"  # a bundled profile, which needs no other package
 
@@ -156,11 +157,6 @@ def compare(tasks: list[tuple[library.Algorithm, Task, Task]]) -> list[EmulatedC
 
 _TWO_QUBITS = {"cx", "cz", "ecr", "rzz", "rxx"}
 
-
-# Variational loop: the ground state of four Ising spins in 20 steps of 24 circuits.
-#
-# Each step sends the two shifted circuits of every angle as one message
-# (parameter-shift rule), and Adam updates the angles.
 
 STEPS = 20
 LOOP_SHOTS = 1024

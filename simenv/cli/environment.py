@@ -1,4 +1,9 @@
-"""Commands about an environment: `up`, `down`, `status`, `logs`."""
+"""Commands about an environment: `down`, `status`, `logs`, and `up`.
+
+The environment of the first three is up, or was. `simenv status` prints one screen with its state
+and its recent events. `simenv up` starts an environment, waits until it is ready, and prints its
+resources.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +28,6 @@ from simenv.config import ConnectionFile
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import Event, PoolSpec, ServiceInfo
 from simenv.text import elapsed
-
-# Commands about an environment that is up, or was: `down`, `status`, `logs`.
-#
-# `simenv status` prints one screen with the state of an environment and its recent events.
 
 # Events of the environment itself, without those of its tasks and workers.
 STATUS_EVENTS = (
@@ -236,9 +237,6 @@ def logs(
                 show(more.decode(errors="replace").rstrip("\n"))
             else:
                 time.sleep(_FOLLOW_S)  # a file announces no new lines
-
-
-# `simenv up`: start an environment, wait until it is ready, and print its resources.
 
 
 @dataclass(frozen=True, kw_only=True)

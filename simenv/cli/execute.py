@@ -1,4 +1,11 @@
-"""`simenv exec`, and the environment of a command: one that is up, else a private one."""
+"""Environment of a command, the one that is up, else a private one for this call; and `simenv
+exec`.
+
+`simenv exec -- CMD` runs an application against an environment; its leftovers are removed. The
+command gets the same terminal and signals, and its exit code is returned. Invariant: from before
+the child's first instruction until after its last, every signal to this process is passed to the
+child; this process ends only after the child.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +28,6 @@ from simenv.errors import NoServiceError, SimenvError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-
-# Environment of a command: the one that is up, else a private one for this call.
 
 PATIENCE_S = 0.9  # delay of the note about the start; shorter than that of the progress line
 
@@ -57,12 +62,6 @@ def started(workers: int) -> Iterator[Client]:
             note.join()
         yield client
 
-
-# `simenv exec -- CMD`: run an application against an environment; its leftovers are removed.
-#
-# The command gets the same terminal and signals, and its exit code is returned. Invariant: from
-# before the child's first instruction until after its last, every signal to this process is passed
-# to the child; this process ends only after the child.
 
 NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit codes as in shells
 _PASSED_ON = frozenset(

@@ -1,4 +1,7 @@
-"""Listings of the present state, and profiles of runs."""
+"""Listings of the present state (pools, workers, queue), and `simenv profile`.
+
+`simenv profile` fetches the history of a run, profiles it, and prints the findings.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,6 @@ from simenv.text import elapsed
 if TYPE_CHECKING:
     from simenv.cli.profile import ProfileStage
     from simenv.client.client import Client
-
-# Listings of the present state: pools, workers, queue.
 
 _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("POOL", lambda pool: pool.name),
@@ -164,8 +165,6 @@ def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:
     note = f"{limit} of {total} shown; --limit shows more" if total > limit else ""
     return Rows(newest, note)
 
-
-# `simenv profile`: fetch the history of a run, profile it, and print the findings.
 
 MOST_TASKS = 200_000  # tasks that are profiled at once, which takes about 200 MB
 EARLY_S = 120.0  # starts of workers are read from this long before the first task

@@ -1,4 +1,9 @@
-"""Plots with matplotlib: lattices of devices, certificates and error ledgers."""
+"""Plots with matplotlib: lattices of devices, certificates and error ledgers.
+
+A lattice has qubits coloured by readout error and couplings by two-qubit error. A certificate shows
+claimed against recovered values, and deviations within their bounds. An error ledger shows losses
+by component, by pair and by qubit.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +27,6 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from simenv.calibration.certify import Certificate
     from simenv.calibration.ledger import ErrorLedger
-
-# Plot of a device's lattice: qubits coloured by readout error, couplings by two-qubit error.
 
 UNMEASURED, BROKEN = "#dfe5e9", "#d1495b"
 _QUBITS, _EDGES = "viridis_r", "plasma_r"
@@ -136,8 +139,6 @@ def _title(name: str, snapshot: CalibrationSnapshot, errors: dict[tuple[int, int
     return ", ".join(parts)
 
 
-# PNG of a certificate: claimed against recovered values, and deviations within their bounds.
-
 _BAND, _GOOD, _BAD, _OPEN = "#dbe7ee", "#2a6f97", BROKEN, "#e09f3e"
 _COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
 _MOST_LABELS = 34  # names on an axis
@@ -238,8 +239,6 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
             style = {"textcoords": "offset points", "color": _BAD, "fontsize": 8, "va": va}
             axis.annotate(qubits_label(each), (k, shown[k]), offset, **style)
 
-
-# Plot of an error ledger: losses by component, by pair and by qubit.
 
 GATE, QUBIT, WORST = "#3d6fa8", "#5a9a7f", BROKEN
 _BARS = 14

@@ -1,4 +1,12 @@
-"""Profile of the time of one run, and findings with advice. Pure."""
+"""Profile of the time of one run, and findings with advice. Pure.
+
+Rows of the run's tasks go in, figures come out. Invariant: the stages' wall times are a partition
+of the time from the first submission to the last result. A moment belongs to the first stage of
+STAGES that any task is in then, so work hides waiting. A moment without any task in the environment
+belongs to the application, which includes encoding and reading in its client.
+
+A finding is reported if its cost exceeds a threshold; each threshold below has its reason.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +18,6 @@ import msgspec
 
 from simenv.model import TaskState
 from simenv.wire.messages.queries import LogRow
-
-# Profile of the time of one run. Pure: rows of its tasks in, figures out.
-#
-# Invariant: the stages' wall times are a partition of the time from the first submission to the
-# last result. A moment belongs to the first stage of STAGES that any task is in then, so work hides
-# waiting. A moment without any task in the environment belongs to the application, which includes
-# encoding and reading in its client.
 
 ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
 WAY, QUEUE, APPLICATION = "way", "queue", "application"
@@ -225,10 +226,6 @@ def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
 def _length(spans: Sequence[Span]) -> float:
     return sum(end - begin for begin, end in spans)
 
-
-# Findings of a profile, each with advice. Pure: a profile in, findings out.
-#
-# A finding is reported if its cost exceeds a threshold; each threshold below has its reason.
 
 # Below a third of the time, removing a stage gains less than a factor of 1.5.
 WORTH = 0.3

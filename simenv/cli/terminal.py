@@ -1,4 +1,16 @@
-"""Output to the terminal: lines, layout of text and tables, formats, and pictures."""
+"""Layout of text, output to the terminal, text forms of nodes and times, and pictures.
+
+The layout wraps lines at words, and leaves out columns of tables that do not fit. It is pure:
+widths in, lines out. Escape codes in a text count as columns.
+
+This is the only module of the command line that writes. Invariant: answers go to stdout, everything
+else to stderr. Without a terminal, or with NO_COLOR, no escape code is written. Text of other
+origin (names, reasons, logs) cannot bring escape codes: every line is cleaned here of all of them
+but the colours of `paint`.
+
+Text forms are those of node lists, such as gpu[07-08,11], and of times, such as `--since 1h30m`.
+Pictures are written with matplotlib, an optional dependency.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +31,6 @@ import msgspec
 import typer
 
 from simenv.errors import ConfigError, OptionError
-
-# Layout of text for a terminal: lines wrapped at words, and tables without columns that do not
-# fit.
-#
-# Pure: widths in, lines out. Escape codes in a text count as columns.
 
 LEAST_TEXT = 12  # least number of columns for wrapped text
 _PIECES = re.compile(r"\S+|\s+")
@@ -68,12 +75,6 @@ def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int
             return shown
         shown.remove(max(droppable, key=lambda k: optional[k]))
 
-
-# Output to the terminal: the only module of the command line that writes.
-#
-# Invariant: answers go to stdout, everything else to stderr. Without a terminal, or with NO_COLOR,
-# no escape code is written. Text of other origin (names, reasons, logs) cannot bring escape codes:
-# every line is cleaned here of all of them but the colours of `paint`.
 
 _COLOURS = {
     "ok": 32, "up": 32, "DONE": 32, "IDLE": 32,
@@ -248,8 +249,6 @@ def _coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-# Text forms of node lists, such as gpu[07-08,11], and of times, such as `--since 1h30m`.
-
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})(\D*)\Z")
 
 
@@ -329,9 +328,6 @@ def format_time(time_s: float) -> str:
         return "-"
     moment = datetime.fromtimestamp(time_s).astimezone()
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
-
-
-# Pictures that commands write with matplotlib, an optional dependency.
 
 
 def require_matplotlib(options: str) -> None:

@@ -1,4 +1,10 @@
-"""Administration of an environment: queue and admission policies of pools, and keys."""
+"""Administration of an environment: queue and admission policies of pools, and keys.
+
+All clients can read the policies, admins set them. Keys are for access from other machines: an
+admin adds, lists and revokes them. Requests go to the service while it runs, else to the files of
+the environment. Invariant: the secret half of a key is generated here and stored only in one new
+file; the service gets the public half.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +26,6 @@ from simenv.model.views import base_of
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, UserKeyFile
 from simenv.wire.messages import admin
-
-# Queue policies and admission policies of pools: all clients can read them, admins set them.
 
 ALL = "all"  # the whole environment, in place of a pool
 
@@ -102,12 +106,6 @@ class PolicySettings:
 def _device(pool: str) -> str:
     return "" if pool == ALL else pool
 
-
-# Keys for access from other machines: an admin adds, lists and revokes them.
-#
-# Requests go to the service while it runs, else to the files of the environment. Invariant: the
-# secret half of a key is generated here and stored only in one new file; the service gets the
-# public half.
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
 

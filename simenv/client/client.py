@@ -1,4 +1,8 @@
-"""Client of an environment, and the executor of circuits over it."""
+"""Client of an environment, and the executor of circuits over it.
+
+`Client` submits tasks, waits for them, queries and cancels them. Thread-safe. A forked child opens
+a connection of its own. Methods work inside a running event loop.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from simenv.client.qpm.completion_queues import CompletionRetention
     from simenv.client.qpm.provider import QPM
 
-# The request of `Client.explain`: the service knows the pools, the memory and the engines.
-
 
 def explain(
     session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
@@ -42,10 +44,6 @@ def explain(
     question = {"terms": terms, "program": loaded.packed, "shots": shots, "count": count}
     return session.request(Explained, Explain, **question).explanation
 
-
-# Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
-#
-# A forked child opens a connection of its own. Methods work inside a running event loop.
 
 MAX_SEQ = 2**63 - 1  # number of a completion: an integer of SQLite
 
@@ -276,9 +274,6 @@ def connect(
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     endpoint = address.find(name, Path(service) if service is not None else None)
     return Client(endpoint, timeout_s, as_client=role is not None)
-
-
-# Executor of circuits with the interface of `concurrent.futures.Executor`.
 
 
 class SimenvExecutor(TaskExecutor):

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
     from simenv.client.tasks.calls import CallTask, FunctionExecutor
 
-# Device descriptions from the service.
-
 
 class ServiceDevices:
     """DeviceSource that asks the service."""

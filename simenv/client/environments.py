@@ -1,4 +1,10 @@
-"""Environments of this user: named ones, the list of all, and the clients of private ones."""
+"""Environments of this user: named ones, the list of all, and the clients of private ones.
+
+Named environments outlive the process that starts them. Invariant: a process is identified by its
+pid and its start time, so that another process with the same pid is neither waited for nor killed.
+The list is made from the folders below SIMENV_HOME only; no service is asked. A private service, of
+`simenv.local`, ends with the client that owns it.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +32,6 @@ from simenv.errors import ConfigError, InsufficientError, NoServiceError, Simenv
 
 if TYPE_CHECKING:
     import psutil
-
-# Start and end of named environments, which outlive the process that starts them.
-#
-# Invariant: a process is identified by its pid and its start time, so that another process with the
-# same pid is neither waited for nor killed.
 
 POLL_S = 0.01
 
@@ -238,11 +239,6 @@ def _wait_for_removal(path: Path, timeout_s: float) -> bool:
     return not path.exists()
 
 
-# List of the environments of this user, running ones and others.
-#
-# Only the folders below SIMENV_HOME are read; no service is asked.
-
-
 class EnvironmentInfo(msgspec.Struct, frozen=True):
     """One environment. `state`: "up"; "crashed": its service ended and left its connection file;
     "unreadable": that file is unsafe or invalid; "down"."""
@@ -279,8 +275,6 @@ def _running(folder: Path, connection: Path) -> EnvironmentInfo:
     state = "crashed" if ended(file) else "up"
     return EnvironmentInfo(folder.name, state, file.pid, file.node, file.address, str(folder))
 
-
-# The private service of `simenv.local`, and the client that owns it.
 
 _lifelines: set[int] = set()
 

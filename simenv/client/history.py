@@ -1,4 +1,13 @@
-"""Completions of an environment in their order, and queries of its journal."""
+"""Completions of an environment in their order, and queries of its journal.
+
+The journal is read page by page: tasks, submissions, events by time. Invariant: one page is in
+memory at a time, whatever the length of the history.
+
+Completions are for readers that must not miss one. They are numbered from 1. A named cursor stores
+the last acknowledged number (`Client.ack`), so that a reader continues there after a restart.
+Delivery is at least once: a completion that is not acknowledged is delivered again. Failed tasks
+are completions too; the iteration itself never raises their errors.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +35,6 @@ from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, Histor
 
 if TYPE_CHECKING:
     from simenv.client.result import Result
-
-# Queries of the journal, page by page: tasks, submissions, events by time.
-#
-# Invariant: one page is in memory at a time, whatever the length of the history.
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
@@ -206,13 +211,6 @@ class TaskHistory:
     def _events(self, since: int, limit: int) -> m.Events:
         return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)
 
-
-# Completions of the environment in their order, for readers that must not miss one.
-#
-# Completions are numbered from 1. A named cursor stores the last acknowledged number
-# (`Client.ack`), so that a reader continues there after a restart. Delivery is at least once: a
-# completion that is not acknowledged is delivered again. Failed tasks are completions too; the
-# iteration itself never raises their errors.
 
 PAGE = 1_000
 POLL_S = 0.02  # first pause between two polls; doubled up to MAX_POLL_S

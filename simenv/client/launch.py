@@ -1,4 +1,10 @@
-"""Start and end of service processes of this machine, and their state from outside."""
+"""Start and end of service processes of this machine, and their state from outside.
+
+The state is that of a service's process and its log. Invariant: importing this module loads no
+transport, so that a service can be started first. A start waits for readiness, an end for that of
+the process. Invariant: a pid is signalled only after its command line shows that it is a service of
+this user.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +25,6 @@ from simenv import config, files
 from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
-
-# State of a service on this machine from outside: its process and its log.
-#
-# Invariant: importing this module loads no transport, so that a service can be started first.
 
 SERVICE = b"simenv.service"  # in the command line of every service
 START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
@@ -62,10 +64,6 @@ def last_lines(log: Path, count: int = 1) -> list[str]:
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return ["".join(c if c.isprintable() else "?" for c in line) for line in lines[-count:]]
 
-
-# Start and end of service processes: wait for readiness, and for the end of a process.
-#
-# Invariant: a pid is signalled only after its command line shows that it is a service of this user.
 
 COMMAND_PREFIX, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
 PROGRESS_S = 0.5  # interval of progress reports of a start

@@ -1,4 +1,11 @@
-"""Results of tasks, and the check of results that arrive damaged."""
+"""Results of tasks, and the check of results that arrive damaged.
+
+A result has its provenance and the settings that reproduce it. The data stay packed as the worker
+sent them; dictionaries and arrays are made when they are first read. Read-only.
+
+Damage is detected by a checksum, and the result is fetched again. The service checks its stored
+copy. If that is intact, it is sent again; else the task runs again, which gives the same bits.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +30,7 @@ if TYPE_CHECKING:
 
     from simenv.wire.messages.client import Completion
 
-# The result of a finished task, with its provenance and the settings that reproduce it.
-#
-# The data stay packed as the worker sent them; dictionaries and arrays are made when they are first
-# read. Read-only.
-
 _IDEAL = DeviceRecord("", "")
-
 
 class Result:
     """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
@@ -383,12 +384,6 @@ def _restored(data: ResultData, provenance: Provenance) -> Result:
 
 def _qubits(packed: bytes) -> tuple[int, ...] | None:
     return tuple(memoryview(packed).cast("H").tolist()) if packed else None
-
-
-# Results that arrived damaged: detected by their checksum, and fetched again.
-#
-# The service checks its stored copy. If that is intact, it is sent again; else the task runs again,
-# which gives the same bits.
 
 
 def is_intact(completion: Completion) -> bool:

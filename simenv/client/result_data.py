@@ -1,4 +1,17 @@
-"""Data of results: packed outcomes, bitstrings, and large arrays."""
+"""Data of results: packed outcomes, bitstrings, and large arrays.
+
+Bitstrings of packed outcomes have clbit 0 rightmost and one space between registers. Invariant:
+text is made when a result is first read. Strings are cached by shape (the sizes of the registers)
+for later results, within bounds.
+
+Arrays of a result that are too large for a message are mapped from the result file, or fetched,
+when they are first requested. Invariant: a returned array has the checksum that its worker
+recorded. After a mismatch the task runs again, which gives the same bits.
+
+The packed result of one task is decoded once for all its rows. Invariant: the lengths of all parts
+agree, which is checked when a result is read. Arrays and text are made when they are first
+requested. Read-only.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +37,6 @@ from simenv.wire.messages.queries import CHUNK_BYTES
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# Bitstrings of packed outcomes: clbit 0 rightmost, one space between registers.
-#
-# Invariant: text is made when a result is first read. Strings are cached by shape (the sizes of the
-# registers) for later results, within bounds.
 
 SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
@@ -141,12 +149,6 @@ def _outcomes(rows: PackedBits, width: int) -> Iterable[int]:
     return integers(rows, width) if width else (0,)
 
 
-# Arrays of a result that are too large for a message: mapped from the result file, or fetched.
-#
-# An array is read when it is first requested. Invariant: a returned array has the checksum that its
-# worker recorded. After a mismatch the task runs again, which gives the same bits.
-
-
 class ResultSource(Protocol):
     """The connection by which stored results are read and checked; `ServiceSession` is one."""
 
@@ -242,12 +244,6 @@ class LargeArrays:
                 os.pwrite(copy.fileno(), data, offset)
                 offset += len(data)
             return result_files.mapped(copy.fileno(), array)
-
-
-# The packed result of one task, decoded once for all its rows.
-#
-# Invariant: the lengths of all parts agree, which is checked when a result is read. Arrays and text
-# are made when they are first requested. Read-only.
 
 
 class Stages(msgspec.Struct, frozen=True):

@@ -1,4 +1,27 @@
-"""Display of results: HTML, drawings, and export to files."""
+"""Display of results: HTML, drawings, and export to files.
+
+HTML of clients, tasks and results for notebooks has no scripts or files. All text is escaped,
+because owners choose the names of tasks and environments. Drawings are the circuit of a task, and a
+histogram with matplotlib.
+
+A result is exported to HDF5, npz or JSON, with the metadata that reproduce it. Layout of format
+number 1 (metadata `format`), with the arrays that the result has:
+
+  statevector             complex [2**num_qubits], qubit 0: lowest index bit
+  counts/outcomes         uint8/16/32/64 [k], or uint8 [k, bytes] beyond 64 clbits; clbit 0: bit 0
+  counts/counts           uint32 [k]
+  probabilities/outcomes  as above
+  probabilities/values    float64 [k]
+  expectations            float64 [observables, 2]: value, standard error
+  gradients               float64 [observables, parameters]
+  memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
+  amplitudes/bitstrings   uint8 [strings, num_qubits]: 0 and 1, highest qubit first
+  amplitudes/values       complex [strings]
+
+In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays with
+`/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
+`Result.to_dict`.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +43,6 @@ if TYPE_CHECKING:
 
     from simenv.client.result_data import DecodedResult
     from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskSpec
-
-# HTML of clients, tasks and results for notebooks, without scripts or files.
-#
-# All text is escaped, because owners choose the names of tasks and environments.
 
 MAX_BARS = 16  # outcomes shown; the others are summed
 MAX_VALUES = 16  # expectation values shown
@@ -143,8 +162,6 @@ def _bars(shares: dict[str, float], texts: dict[str, str]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-# Drawings for notebooks: the circuit of a task, and a histogram with matplotlib.
-
 MAX_DRAWN_QUBITS = 20  # a larger drawing is unreadable
 MAX_DRAWN_OPERATIONS = 200
 FOLD_COLUMNS = 120
@@ -195,25 +212,6 @@ def histogram(result: ResultLike, axes: Any) -> Any:
     axes.set_title(f"{result.task}{f', {left} rarer outcomes left out' if left else ''}")
     return axes
 
-
-# Export of a result to HDF5, npz or JSON, with the metadata that reproduce it.
-#
-# Layout of format number 1 (metadata `format`). Arrays that the result has:
-#
-#   statevector             complex [2**num_qubits], qubit 0: lowest index bit
-#   counts/outcomes         uint8/16/32/64 [k], or uint8 [k, bytes] beyond 64 clbits; clbit 0: bit 0
-#   counts/counts           uint32 [k]
-#   probabilities/outcomes  as above
-#   probabilities/values    float64 [k]
-#   expectations            float64 [observables, 2]: value, standard error
-#   gradients               float64 [observables, parameters]
-#   memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
-#   amplitudes/bitstrings   uint8 [strings, num_qubits]: 0 and 1, highest qubit first
-#   amplitudes/values       complex [strings]
-#
-# In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays
-# with `/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
-# `Result.to_dict`.
 
 JSON_AMPLITUDES = 2**20  # most amplitudes that are written as text
 KINDS = (".h5", ".hdf5", ".npz", ".json")

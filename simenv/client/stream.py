@@ -1,4 +1,7 @@
-"""Streams of circuits, and the order of their deliveries."""
+"""Streams of circuits over one device or several, delivered in order or as the tasks end.
+
+The order of deliveries is pure and comes first.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,6 @@ from simenv.client.submission.options import SubmitOptions, checked_options, ite
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
 from simenv.model.task_rules import checked_key
-
-# Order of the deliveries of a stream. Pure.
 
 
 class Order(StrEnum):
@@ -122,8 +123,6 @@ class DeliverySequence(Generic[Item]):
             del self._group_of[task]
         return results
 
-
-# Streams of circuits over one device or several, delivered in order or as the tasks end.
 
 EVENTS_S = 0.2  # interval of polling for events
 

@@ -1,4 +1,7 @@
-"""Queues of a stream, and the tasks that it delivers."""
+"""Queues of a stream, and the tasks that it delivers.
+
+A stream delivers completions by type, and events of the environment.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, SimenvError, TimedOutError
 from simenv.model import Event, TaskState
 from simenv.model.task_rules import OUTPUTS
-
-# One circuit of a stream, and the types of its completion.
 
 FAILED = "failed"  # type of a completion without a result; other types are outputs
 
@@ -83,8 +84,6 @@ class StreamTask:
         names = ", ".join(task.id for task in self.tasks[:3])
         return f"<StreamTask {self.number}: {names}{', ...' if len(self.tasks) > 3 else ''}>"
 
-
-# Queues into which a stream delivers: completions by type, and events of the environment.
 
 TYPES = (*OUTPUTS, FAILED)
 EVENT_KINDS = {

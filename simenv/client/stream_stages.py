@@ -1,4 +1,20 @@
-"""Stages of a stream: transformations, slices of contractions, and circuit cutting."""
+"""Stages of a stream: transformations, slices of contractions, and circuit cutting.
+
+A stage transforms a circuit before its submission. It is a function from circuit to circuit, a
+Qiskit pass manager, or an object with `split`, which makes several circuits of one and combines
+their results.
+
+Sliced tensor network contraction runs the slices of one circuit on several workers. The engine
+`contraction` writes an expectation value, or an amplitude, as a sum over slices. Each worker
+contracts a share of the slices as a task of its own; the sum of the shares is the exact value.
+Amplitudes that need no slices are divided among the workers.
+
+Circuit cutting runs one circuit on several devices, each with fewer qubits. qiskit-addon-cutting
+cuts the circuit and combines the expectation values: a cut gate or wire is replaced by a
+quasi-probability sum of local operations (Mitarai and Fujii, New J. Phys. 23, 023021; Peng et al.,
+Phys. Rev. Lett. 125, 150504). The cost is the sampling overhead, a factor in the number of shots
+that grows exponentially with the number of cuts.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +27,6 @@ from typing import Any, Protocol, SupportsIndex, runtime_checkable
 from simenv.client.result import Result
 from simenv.errors import OptionError, ProgramError, SimenvError, VersionMismatchError
 from simenv.model.task_rules import checked_integer
-
-# Stages of a stream's pipeline: transformations of a circuit before its submission.
-#
-# A stage is a function from circuit to circuit, a Qiskit pass manager, or an object with `split`,
-# which makes several circuits of one and combines their results.
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +140,6 @@ def _only(results: Sequence[Result]) -> Result:
     return results[0]
 
 
-# Sliced tensor network contraction as a stage: the slices of one circuit over several workers.
-#
-# The engine `contraction` writes an expectation value, or an amplitude, as a sum over slices. Each
-# worker contracts a share of the slices as a task of its own; the sum of the shares is the exact
-# value. Amplitudes that need no slices are divided among the workers.
-
 ENGINE = "contraction"
 MAX_SHARES = 1_024  # limit of the engine's option
 _OUTPUTS = {"observables": "expectation", "amplitudes": "amplitudes"}
@@ -216,13 +221,6 @@ def _summed(shares: int, results: Sequence[Result]) -> SlicedResult:
         amplitudes = {text: sum(table[text] for table in tables) for text in tables[0]}
     return SlicedResult(values, tuple(results), amplitudes)
 
-
-# Circuit cutting as a stage: one circuit over several devices, each with fewer qubits.
-#
-# qiskit-addon-cutting cuts the circuit and combines the expectation values: a cut gate or wire is
-# replaced by a quasi-probability sum of local operations (Mitarai and Fujii, New J. Phys. 23,
-# 023021; Peng et al., Phys. Rev. Lett. 125, 150504). The cost is the sampling overhead, a factor in
-# the number of shots that grows exponentially with the number of cuts.
 
 MAX_OVERHEAD = 1e4  # largest factor in the number of shots compared with the uncut circuit
 

@@ -1,4 +1,17 @@
-"""Checks, and the shapes of the answers that they test."""
+"""Checks, and the shapes of the answers that they test.
+
+A check is one promise of the contract and the function that tests it. The function returns if the
+promise holds, and raises `CheckFailed` if it does not, `CheckSkipped` if it cannot be tested here,
+`CheckNotApplicable` if the plugin does not make the promise. Any other exception counts as
+`CheckFailed`: a host would have received it.
+
+A table of answer fields has the kind of each field, a type or a tuple of types; `int` excludes
+bool, `float` includes int (YAML may write 3.0 as 3), `ANY` is any plain value.
+
+The shape of an answer is the part on which a caller's code depends, its names and their types.
+Values are data, not behaviour. Fields that depend on the moment of the call, or that the contract
+leaves to the provider, are not part of a shape.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +26,6 @@ from simenv.qpm_check.target import CheckFailed, expect, short_repr
 
 if TYPE_CHECKING:
     from simenv.qpm_check.session import CheckSession
-
-# A check: one promise of the contract and the function that tests it.
-#
-# The function returns if the promise holds, and raises `CheckFailed` if it does not, `CheckSkipped`
-# if it cannot be tested here, `CheckNotApplicable` if the plugin does not make the promise. Any
-# other exception counts as `CheckFailed`: a host would have received it.
 
 if TYPE_CHECKING:
     CheckFunction = Callable[[CheckSession], None]
@@ -99,11 +106,6 @@ def expect_equal(what: str, actual: Any, expected: Any) -> None:
     if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):
         raise CheckFailed(f"{what} is {short_repr(actual)}, not {short_repr(expected)}")
 
-
-# Tables of answer fields, and the test of an answer against them.
-#
-# The kind of a field is a type or a tuple of types; `int` excludes bool, `float` includes int (YAML
-# may write 3.0 as 3), `ANY` is any plain value.
 
 ANY: tuple[type, ...] = ()
 Kind = type | tuple[type, ...]
@@ -236,11 +238,6 @@ def _is(what: str, value: Any, kind: Kind) -> None:
 def _names(kinds: tuple[type, ...]) -> str:
     return " or ".join("None" if kind is NOTHING else kind.__name__ for kind in kinds)
 
-
-# Shape of an answer: the part on which a caller's code depends, its names and their types.
-#
-# Values are data, not behaviour. Fields that depend on the moment of the call, or that the contract
-# leaves to the provider, are not part of a shape.
 
 ANY_OUTCOME = "*"  # replaces the outcomes of counts, which are data
 ABSENT, NULL = "-", "null"

@@ -1,4 +1,11 @@
-"""Circuits of checks: known results, long runs, and outages of a backend."""
+"""Circuits of checks: known results, long runs, and outages of a backend.
+
+Circuits with known results are OpenQASM 2 text. `LongCircuit` finds one that keeps a plugin busy
+for about a second, once per target. The speed of a plugin is not known beforehand: each try is at
+most some tens of times longer than the previous one, which bounds the search. On a busy host a
+short circuit may seem long: it is lengthened when that is noticed. `Commands` are an outage of a
+plugin's backend, by commands that the user supplies.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from simenv.qpm_check.target import CheckFailed, CheckSkipped
-
-# Circuits with known results, as OpenQASM 2 text.
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 BELL = HEAD + "qreg q[2];\ncreg c[2];\nh q[0];\ncx q[0],q[1];\nmeasure q -> c;\n"
@@ -78,12 +83,6 @@ def layered(qubits: int, layers: int) -> str:
     lines += [f"h q;rx(0.1) q[0];{pairs[layer % 2]}" for layer in range(layers)]
     return HEAD + "\n".join([*lines, "measure q -> c;"]) + "\n"
 
-
-# Search for a circuit that keeps a plugin busy for about a second, once per target.
-#
-# The speed of a plugin is not known beforehand. Each try is at most some tens of times longer than
-# the previous one, which bounds the search. On a busy host a short circuit may seem long: it is
-# lengthened when that is noticed.
 
 TryCircuit = Callable[[str, int], dict[str, Any]]  # OpenQASM 2 and shots to the record of the run
 
@@ -202,8 +201,6 @@ def _seconds(record: dict[str, Any]) -> float:
     ended, began = record.get("completion_time", 0.0), record.get("exec_time", 0.0)
     return float(ended) - float(began)
 
-
-# Outage of a plugin's backend, by commands that the user supplies.
 
 LIMIT_S = 120.0
 

@@ -2,6 +2,14 @@
 
 A probe, in addition to the circuits, is a name and a call: a query or an invalid request. It costs
 the pool at most one circuit of FEW_SHOTS shots, reserves nothing and changes no setting.
+
+`compare` compares two observed pools, row by row; it is pure. Invariant: every row was observed on
+both pools; an answer that one of them lacks is a row too.
+
+`distance` is that of two samples of counts, with the distance that shot noise alone would give; it
+is pure. Total variation: half the sum of |p - q|. Hellinger: sqrt(1 - sum of sqrt(p q)). Shot
+noise: the shots of both samples are pooled and split again at random, which simulates two samples
+of one unknown distribution (a permutation test; multivariate hypergeometric).
 """
 
 from __future__ import annotations
@@ -412,10 +420,6 @@ def _median_text(values: Iterable[float]) -> str:
     return f"{median(measured):.3g} (median)" if measured else "not known"
 
 
-# Comparison of two observed pools, row by row. Pure.
-#
-# Invariant: every row was observed on both pools; an answer that one of them lacks is a row too.
-
 NONE = "-"
 # Calls that describe a device: their answers have the known fields of that device.
 DESCRIBING = (
@@ -510,12 +514,6 @@ def _counts_row(first: RunOutcome, second: RunOutcome, bound: float | None) -> R
     )
     return Row(RowSubject.COUNTS, first.circuit, left, right, finding, apart)
 
-
-# Distances of two samples of counts, and the distances that shot noise alone would give. Pure.
-#
-# Total variation: half the sum of |p - q|. Hellinger: sqrt(1 - sum of sqrt(p q)). Shot noise: the
-# shots of both samples are pooled and split again at random, which simulates two samples of one
-# unknown distribution (a permutation test; multivariate hypergeometric).
 
 ROUNDS = 200
 SIGMAS = 5.0

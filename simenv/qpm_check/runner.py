@@ -1,4 +1,8 @@
-"""Run of checks on a target, and its report."""
+"""Run of checks on a target, and its report as a table, as JUnit XML, and as plain values.
+
+Invariant: a check that hangs, or damages its QPM, affects only itself: it is abandoned after
+`limit_s`, and the following checks get a new QPM.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,6 @@ from simenv.qpm_check import target as targets
 from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, Verdict, VerdictState
 from simenv.qpm_check.circuits import WANTED_S, LongCircuit
 from simenv.qpm_check.session import WAIT_S, CheckSession
-
-# Run checks on a target.
-#
-# Invariant: a check that hangs, or damages its QPM, affects only itself: it is abandoned after
-# `limit_s`, and the following checks get a new QPM.
 
 LIMIT_S = 60.0
 CLOSING_S = 10.0
@@ -232,8 +231,6 @@ def _not_served(rows: Sequence[Check], revision: int, why: str) -> Iterable[Verd
     for row in rows:
         yield row.verdict(revision, VerdictState.NOT_APPLICABLE, f"revision {revision}: {why}")
 
-
-# Report results as a table, as JUnit XML, and as plain values.
 
 _COLOURS = {
     VerdictState.PASSED: "green",

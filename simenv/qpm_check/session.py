@@ -1,4 +1,10 @@
-"""State of a check run, and the clients of the QPM under check."""
+"""State of a check run, and the clients of the QPM under check.
+
+Invariant of `CheckedClient`, with or without an event queue: each answer is tested for values that
+are not plain data. `CheckSession` is a running QPM, its clients, and circuits in progress.
+Invariant: after each check its running circuits are cancelled and its reservations released, so
+that checks do not affect one another.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from simenv.qpm_check import circuits, target as targets
-from simenv.qpm_check.circuits import LongCircuit
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
-
-# Clients of a QPM under check, with and without an event queue.
-#
-# Invariant: each answer is tested for values that are not plain data.
 
 
 class CheckedClient:
@@ -68,11 +69,6 @@ def counts_of(record: Any) -> dict[str, int]:
     return counts
 
 
-# State of a check run: a running QPM, its clients, and circuits in progress.
-#
-# Invariant: after each check its running circuits are cancelled and its reservations released, so
-# that checks do not affect one another.
-
 Plain = dict[str, Any]
 Answer = TypeVar("Answer")
 LOOK_S = 0.005
@@ -92,7 +88,7 @@ class CheckSession:
         target: targets.CheckTarget,
         subject: targets.QPMInstance | None,
         revision: int,
-        long_circuit: LongCircuit,
+        long_circuit: circuits.LongCircuit,
         wait_s: float = WAIT_S,
     ) -> None:
         self.target = target
@@ -127,8 +123,6 @@ class CheckSession:
         """Control connection to the DEFw double; targets with a transport only."""
         subject: Any = self.subject
         return subject.control
-
-    # --- clients ------------------------------------------------------------------------------
 
     def connect(self) -> CheckedClient:
         """Connect another client."""
@@ -165,8 +159,6 @@ class CheckSession:
             self._impure.update(link.impure())
         return self._impure
 
-    # --- reservations -------------------------------------------------------------------------
-
     @property
     def reservation(self) -> int | None:
         """Reservation that all checks share; None if none was granted."""
@@ -187,13 +179,11 @@ class CheckSession:
         return int(number)
 
     @property
-    def reservation_kwargs(self) -> Plain:
+    def under(self) -> Plain:
         """Keyword arguments with the shared reservation; none in revision 1."""
         if self.revision == 1 or self.reservation is None:
             return {}
         return {"reservation_id": self.reservation}
-
-    # --- circuits -----------------------------------------------------------------------------
 
     @property
     def max_qubits(self) -> int:
@@ -213,7 +203,7 @@ class CheckSession:
         if self.revision == 1:
             record: Plain = self.q.sync_run(info)
             return record
-        answer = self.q.sync_run(info, **self.reservation_kwargs)
+        answer = self.q.sync_run(info, **self.under)
         expect(isinstance(answer, dict) and isinstance(answer.get("result"), dict),
                f"sync_run answered {short_repr(answer)}: no record under 'result'")  # fmt: skip
         result: Plain = answer["result"]
@@ -234,6 +224,10 @@ class CheckSession:
         """Submit a circuit and return its cid. `by`: the client; None: the first one."""
         return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
 
+    def submit_long(self, *, under: Plain | None = None, by: CheckedClient | None = None) -> str:
+        """Submit the long circuit and return its cid."""
+        return str(self.accept(self.long_info(), under=under, by=by)[0])
+
     def accept(
         self, info: Plain, *, under: Plain | None = None, by: CheckedClient | None = None
     ) -> tuple[str, Plain]:
@@ -245,7 +239,7 @@ class CheckSession:
             cid = answer
             answer = {"cid": cid}
         else:
-            named_ones = self.reservation_kwargs if under is None else under
+            named_ones = self.under if under is None else under
             answer = client.async_run(info, **named_ones)
             cid = answer.get("cid") if isinstance(answer, dict) else None
         expect(isinstance(cid, str) and cid, f"async_run answered {short_repr(answer)}: no cid")
@@ -272,7 +266,7 @@ class CheckSession:
                     raise
                 return None
             return result
-        under = {"reservation_id": reservation_id} if reservation_id else self.reservation_kwargs
+        under = {"reservation_id": reservation_id} if reservation_id else self.under
         answer: Plain = client.read_cq(cid, **under)
         ready = answer.get("completion_ready")
         if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
@@ -280,7 +274,7 @@ class CheckSession:
         return answer if ready else None
 
     def status(self, cid: str) -> Plain:
-        result: Plain = self.q.task_status(cid, **self.reservation_kwargs)
+        result: Plain = self.q.task_status(cid, **self.under)
         return result
 
     def await_state(self, cid: str, state: str) -> None:
@@ -289,11 +283,9 @@ class CheckSession:
 
     def completed(self) -> Plain:
         """Run a circuit to its end and return the envelope of `async_run`."""
-        envelope: Plain = self.q.async_run(self.info(), **self.reservation_kwargs)
+        envelope: Plain = self.q.async_run(self.info(), **self.under)
         self.await_state(envelope["cid"], "completed")
         return envelope
-
-    # --- long circuits ------------------------------------------------------------------------
 
     def _try_circuit(self, qasm: str, shots: int) -> Plain:
         return self.run(qasm, num_shots=shots)
@@ -308,6 +300,11 @@ class CheckSession:
         """Shots of the long circuit."""
         return self._long_circuit.shots
 
+    def long_info(self) -> Plain:
+        """`info` of the long circuit."""
+        text = self.long  # determines the number of shots
+        return self.info(text, num_shots=self.long_shots)
+
     @property
     def long_gates(self) -> int:
         """Number of one-qubit gates of the long circuit in all its shots."""
@@ -320,7 +317,7 @@ class CheckSession:
     def running(self) -> str:
         """Submit a long circuit and return its cid once it runs."""
         for _ in range(LENGTHENED):
-            cid = self.submit(self.long, num_shots=self.long_shots)
+            cid = self.submit_long()
             if self.wait_until_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
                 return cid
             if not self.lengthen():
@@ -340,7 +337,7 @@ class CheckSession:
         """Return the cid of a waiting circuit, behind long circuits that occupy all workers."""
         for _ in range(LENGTHENED):
             for count in AHEAD:
-                cid = [self.submit(self.long, num_shots=self.long_shots) for _ in range(count)][-1]
+                cid = [self.submit_long() for _ in range(count)][-1]
                 if all(self._waits(cid) for _ in range(LOOKS)):
                     return cid
             if not self.lengthen():
@@ -362,8 +359,6 @@ class CheckSession:
             expect(time.monotonic() < deadline, f"{what}: not within {wait_s:g} s")
             time.sleep(LOOK_S)
         return result
-
-    # --- errors -------------------------------------------------------------------------------
 
     def expect_refusal(self, what: str, call: Callable[[], Any], *names: str) -> Exception:
         """Return the error of a call that must be refused with one of these classes."""
@@ -389,8 +384,6 @@ class CheckSession:
             if named(error) in targets.FAMILY:
                 return error
             raise CheckFailed(f"{what} raised {named(error)}: {str(error)[-200:]}") from error
-
-    # ------------------------------------------------------------------------------------------
 
     def exit_reason(self) -> str:
         """ "" while the QPM lives, else the reason of its end."""

@@ -1,4 +1,14 @@
-"""Targets of checks, and what they share: outcomes, event queues, plain data."""
+"""Targets of checks, and what they share: outcomes, event queues, plain data.
+
+`CheckFailed` and `CheckSkipped` state the outcome of a check, and `expect` raises them.
+`EventInbox` is the event queue behind an endpoint, used by both kinds of `ClientEventSink`.
+
+A `CheckTarget` opens a `QPMInstance`, a running QPM with any number of clients. A client has the
+methods of the contract; it raises `DEFwError` of the double, or an error with that name in
+`defw_name`. The QPMs of `Objects` are objects of this process, shared by clients or one for each
+client. `impurities` tests whether a value is plain data: exactly dict, list, str, int, float, bool
+or None.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +22,6 @@ from typing import Any, Protocol
 import msgspec
 
 from simenv.errors import SimenvError
-
-# Exceptions that state the outcome of a check, and the assertion that raises them.
 
 
 class CheckFailed(Exception):
@@ -34,9 +42,6 @@ def short_repr(value: Any) -> str:
     """Return the `repr` of a value, shortened to fit one line."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
-
-
-# The event queue behind an endpoint, used by both kinds of `ClientEventSink`.
 
 
 class ReceivedEvent(msgspec.Struct, frozen=True):
@@ -74,12 +79,6 @@ class EventInbox:
     def fail(self) -> None:
         self._fails = True
 
-
-# Interfaces of targets of checks.
-#
-# A `CheckTarget` opens a `QPMInstance`, a running QPM with any number of clients. A client has the
-# methods of the contract; it raises `DEFwError` of the double, or an error with that name in
-# `defw_name`.
 
 FAMILY = frozenset(
     {
@@ -191,8 +190,6 @@ def named(error: BaseException) -> str:
     return str(getattr(type(error), "defw_name", type(error).__name__))
 
 
-# Target whose QPMs are objects of this process, shared by clients or one for each client.
-
 Open = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 OpenStrange = Callable[[], AbstractContextManager[Any]]
 
@@ -287,8 +284,6 @@ def signatures(kind: type) -> dict[str, inspect.Signature]:
             entries[name] = signature.replace(parameters=list(signature.parameters.values())[1:])
     return entries
 
-
-# Test whether a value is plain data: exactly dict, list, str, int, float, bool or None.
 
 _LEAVES = (str, int, float, bool, type(None))
 _MOST = 5  # reported places of one value

@@ -1,4 +1,15 @@
-"""Clifford groups in native gates, and the roles of native gates."""
+"""Clifford groups in native gates, and the roles of native gates.
+
+Roles of the native gates of a device in characterization circuits (`NativeSet`): a virtual Z
+rotation, a quarter turn about X, a half turn about X, and an entangling Clifford gate. All other
+gates of a circuit are products of these.
+
+An element of a Clifford group of one or two qubits is represented by the images of all Pauli
+strings, as signed numbers. A Pauli number has base-4 digits I, X, Y, Z, the first qubit is the
+lowest digit; bit `SIGN` is a minus. Group elements are written with the fewest quarter turns, and
+the fewest entangling gates (Corcoles et al., Phys. Rev. A 87, 030301). One-qubit elements have one
+quarter turn on average.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +23,6 @@ from numpy.typing import NDArray
 
 from simenv.errors import InfeasibleError
 from simenv.model.views import DeviceInfo
-
-# Native gates of a device, by the roles that characterization circuits need.
-#
-# Roles: a virtual Z rotation, a quarter turn about X, a half turn about X, and an entangling
-# Clifford gate. All other gates of a circuit are products of these.
 
 Matrix = NDArray[np.complex128]
 _HALF_PI = math.pi / 2.0
@@ -122,13 +128,6 @@ def entangler_matrix(gate: NativeOperation) -> Matrix:
         return swapped
     raise ValueError(f"no matrix of the entangling gate {name!r}")
 
-
-# Clifford groups of one and two qubits, written in a device's native gates.
-#
-# An element is represented by the images of all Pauli strings, as signed numbers. A Pauli number
-# has base-4 digits I, X, Y, Z, the first qubit is the lowest digit; bit `SIGN` is a minus. Group
-# elements are written with the fewest quarter turns, and the fewest entangling gates (Corcoles et
-# al., Phys. Rev. A 87, 030301). One-qubit elements have one quarter turn on average.
 
 SIGN = 16
 Images = NDArray[np.uint8]  # [..., 4^n]

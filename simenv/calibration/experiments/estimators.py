@@ -1,4 +1,18 @@
-"""Estimators of a device's quantities from the counts of experiments alone."""
+"""Estimators of a device's quantities, with their errors, from the counts of experiments alone.
+
+`fit_decay` and `fit_frequency` are least-squares fits of decays and oscillations, for many data
+sets at once. They give T1, T2, readout errors and ZZ interaction. Probabilities have the variance
+of a binomial share with one pseudo-count for each outcome, so that shares of 0 and 1 have an error.
+
+Gate errors from randomized benchmarking are average gate infidelities of one native gate. A decay
+S = A p^N over N gates has the depolarizing parameter p of one gate, whose average infidelity is
+(d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random elements of different
+length add no error. The interleaved decay is compared with the standard one of equal random
+elements, S_I / S = p^N with the number N of added gates: preparation and measurement cancel.
+Sequences scatter beyond shot noise, since relaxation acts on some Pauli operators more than on
+others: the factor of their variance is estimated for each length over all qubits or pairs of an
+experiment.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.experiments.plans import Counts, ExperimentSetting
-
-# Least-squares fits of decays and oscillations, for many data sets at once.
 
 Array = NDArray[np.float64]
 _STEPS = 40
@@ -115,8 +127,6 @@ def fit_frequency(x: Array, signal: NDArray[np.complex128], variance: Array) -> 
     return PhaseFit(w, 1.0 / math.sqrt(curvature), chi)
 
 
-# Estimated quantities with their errors, from counts alone.
-
 Scale = Literal["linear", "inverse", "proportion"]
 SIGNAL_ERRORS = 5.0  # standard errors of a signal below which nothing is estimated from its decay
 
@@ -176,11 +186,6 @@ def simultaneous_z(count: int, confidence: float = 0.99) -> float:
     tail = -math.expm1(math.log(confidence) / max(1, count)) / 2.0
     return -NormalDist().inv_cdf(tail)
 
-
-# Estimates of T1, T2, readout errors and ZZ interaction from counts.
-#
-# Probabilities have the variance of a binomial share with one pseudo-count for each outcome, so
-# that shares of 0 and 1 have an error.
 
 Place = tuple[int, ...]
 
@@ -401,16 +406,6 @@ def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[Experim
     return entries
 
 
-# Gate errors from randomized benchmarking, as average gate infidelity of one native gate.
-#
-# A decay S = A p^N over N gates has the depolarizing parameter p of one gate, whose average
-# infidelity is (d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random
-# elements of different length add no error. The interleaved decay is compared with the standard one
-# of equal random elements, S_I / S = p^N with the number N of added gates: preparation and
-# measurement cancel. Sequences scatter beyond shot noise, since relaxation acts on some Pauli
-# operators more than on others: the factor of their variance is estimated for each length over all
-# qubits or pairs of an experiment.
-
 Reader = Callable[[ExperimentSetting], tuple[float, float]]
 _LEAST_SIGNAL = 1e-3
 
@@ -505,12 +500,9 @@ def _estimate(
 
 def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
     """Errors of the gate of which all sequences are made."""
-    result = curves(counts, name)
-    if not result:
-        return []
     return [
         _estimate(quantity, curve.place, gate, *_decay(curve, curve.gates), len(curve.place))
-        for curve in result
+        for curve in curves(counts, name)
     ]
 
 
@@ -532,12 +524,9 @@ def interleaved(
     for curve in added:
         base = by_place[curve.place]
         rows = [base.lengths.tolist().index(length) for length in curve.lengths]
-        signal, base_signal = curve.signal, base.signal[rows]
         gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
-        safe_signal, safe_base = (
-            np.maximum(signal, _LEAST_SIGNAL),
-            np.maximum(base_signal, _LEAST_SIGNAL),
-        )
+        safe_signal = np.maximum(curve.signal, _LEAST_SIGNAL)
+        safe_base = np.maximum(base.signal[rows], _LEAST_SIGNAL)
         y = np.log(safe_base / safe_signal)
         variance = curve.variance / np.square(safe_signal)
         variance += base.variance[rows] / np.square(safe_base)
@@ -550,9 +539,8 @@ def interleaved(
 
 def per_clifford(counts: Counts, name: str) -> list[Estimate]:
     """Error of a random element of the group."""
-    result = curves(counts, name)
     estimates = []
-    for curve in result:
+    for curve in curves(counts, name):
         rate, error = _decay(curve, curve.lengths)
         size = len(curve.place)
         estimates.append(_estimate("error_per_clifford", curve.place, "", rate, error, size))
@@ -567,8 +555,7 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
         def read(point: ExperimentSetting, qubit: int = qubit) -> tuple[float, float]:
             return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
 
-        result = curves(counts, name, read)
-        for curve in result:
+        for curve in curves(counts, name, read):
             rate, error = _decay(curve, curve.gates)
             place = curve.place if qubit == 0 else curve.place[::-1]
             estimates.append(_estimate("error_1q_simultaneous", place, gate, rate, error, 1))

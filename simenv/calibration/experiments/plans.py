@@ -1,4 +1,14 @@
-"""Plans of experiments: parallel sets of qubits, circuits, and their execution as tasks."""
+"""Plans of experiments: parallel sets of qubits, circuits, and their execution as tasks.
+
+Qubits and pairs of a set are measured at the same time without interaction. Coupled qubits
+interact, so qubits of a set have no coupling, and neither have qubits of different pairs of a set.
+Sets are found by greedy coloring, the vertices with the most conflicts first (Welsh and Powell,
+Comput. J. 10, 85).
+
+A `CircuitRunner` runs planned circuits as ordinary tasks and returns counts by measured point.
+`Planner` plans the circuits of each experiment for all qubits and pairs, as few as their couplings
+allow.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +29,6 @@ from simenv.model.program import Program
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
-
-# Sets of qubits and pairs that are measured at the same time without interaction.
-#
-# Coupled qubits interact, so qubits of a set have no coupling, and neither have qubits of different
-# pairs of a set. Sets are found by greedy coloring, the vertices with the most conflicts first
-# (Welsh and Powell, Comput. J. 10, 85).
 
 Pair = tuple[int, int]
 _Vertex = TypeVar("_Vertex", bound=Hashable)
@@ -69,8 +73,6 @@ def _colored(conflicts: dict[_Vertex, set[_Vertex]]) -> list[list[_Vertex]]:
             free.add(vertex)
     return [[vertex for vertex in conflicts if vertex in each] for each in classes]
 
-
-# Execution of planned circuits as ordinary tasks; counts by measured point.
 
 TASKS_AT_ONCE = 200  # tasks of one submit
 
@@ -189,8 +191,6 @@ def _bit(outcomes: NDArray[np.unsignedinteger[Any]], clbit: int) -> NDArray[np.i
         column, shift = outcomes, clbit
     return (column.astype(np.uint64) >> np.uint64(shift) & np.uint64(1)).astype(np.int64)
 
-
-# Circuits of each experiment for all qubits and pairs, as few as their couplings allow.
 
 Places = Sequence[tuple[int, ...]]  # qubits or pairs that are measured in one circuit
 RB1, IRB1, RB2, IRB2, SIMULTANEOUS = "rb1", "irb1", "rb2", "irb2", "simultaneous"

@@ -1,4 +1,9 @@
-"""Measurement of a device: rough scales first, then values."""
+"""Measurement of a device from its gates and couplings alone: rough scales first, then values.
+
+`scout` determines the scales from few shots. Delays grow by a factor from a fraction of a
+microsecond to the longest delay allowed; lengths of sequences likewise. `Procedure` chooses times
+and lengths by the scales, so that each signal falls by the factor that determines its rate best.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,8 @@ import numpy as np
 
 from simenv.calibration.experiments import estimators, plans, programs
 from simenv.calibration.experiments.clifford import native_set
-from simenv.calibration.experiments.plans import IRB1, RB1
-from simenv.calibration.experiments.programs import NativeGateRows
 from simenv.errors import OptionError
 from simenv.model.views import DeviceInfo
-
-# Rough scales of a device from few shots, which determine the times and lengths of the
-# measurements.
-#
-# Delays grow by a factor from a fraction of a microsecond to the longest delay allowed; lengths of
-# sequences likewise.
 
 SHOTS = 1000
 FIRST_DELAY_NS = 300.0
@@ -53,14 +50,14 @@ def scout(
         for place, arms in estimators.tallies(counts, _PREFIX + "t1").items()
     }
     circuits = list(
-        planner.sequences(RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, range(2), SHOTS)
+        planner.sequences(plans.RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, range(2), SHOTS)
     )
     if tested.pairs:
         circuits += planner.sequences(
             plans.RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), range(4), SHOTS
         )
     plans.merge(counts, runner.run(circuits))
-    rates_1q, rates_2q = _rates(counts, RB1, contrasts), _rates(counts, plans.RB2, contrasts)
+    rates_1q, rates_2q = _rates(counts, plans.RB1, contrasts), _rates(counts, plans.RB2, contrasts)
     return RoughEstimates(
         _times(counts, _PREFIX + "t1", longest_ns),
         _times(counts, _PREFIX + "echo", longest_ns),
@@ -145,11 +142,6 @@ def _rates(
     return entries
 
 
-# Measurement of a device from its gates and couplings alone: scales first, then values.
-#
-# Times and lengths are chosen by the scales, so that each signal falls by the factor that
-# determines its rate best.
-
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
@@ -163,7 +155,7 @@ _ARMS: dict[str, tuple[programs.Arm, int]] = {
 }
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
-    ZZ: "zz_shots", RB1: "shots_1q", IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
+    ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
@@ -185,7 +177,7 @@ _NEEDED = {
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
-    "p10": (READOUT,), "error_1q": (RB1,), "error_half": (RB1, IRB1),
+    "p10": (READOUT,), "error_1q": (plans.RB1,), "error_half": (plans.RB1, plans.IRB1),
     "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,),
 }  # fmt: skip
 
@@ -262,7 +254,7 @@ class Procedure:
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
-        self._planner = planner or plans.Planner(NativeGateRows(gates), tested, seed)
+        self._planner = planner or plans.Planner(programs.NativeGateRows(gates), tested, seed)
         self._runner = runner
         self._effort = effort
         self._progress = progress
@@ -294,7 +286,7 @@ class Procedure:
         ]
         for name in TIMED_1Q:
             yield from self._experiment(settings, name, qubits)
-        for name in (RB1, IRB1) if self._gates.half is not None else (RB1,):
+        for name in (plans.RB1, plans.IRB1) if self._gates.half is not None else (plans.RB1,):
             yield from self._experiment(settings, name, live)
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
@@ -360,9 +352,10 @@ class Procedure:
         yield from estimators.times(counts, ECHO, "t2_us")
         yield from estimators.ramsey(counts, RAMSEY)
         yield from estimators.readout(counts, READOUT)
-        yield from estimators.standard(counts, RB1, "error_1q", gates.quarter.name)
+        yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
-            yield from estimators.interleaved(counts, RB1, IRB1, "error_half", gates.half.name)
+            name = gates.half.name
+            yield from estimators.interleaved(counts, plans.RB1, plans.IRB1, "error_half", name)
         if gates.entangler is not None:
             name = gates.entangler.name
             yield from estimators.interleaved(counts, plans.RB2, plans.IRB2, "error_2q", name)
@@ -399,7 +392,7 @@ class _Settings:
         result = _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
         if name == plans.SIMULTANEOUS:
             return [1, result[-1]]
-        return result if name == IRB1 else [1, *result]
+        return result if name == plans.IRB1 else [1, *result]
 
     def shots(self, name: str, factor: float) -> int:
         """Shots of one circuit."""

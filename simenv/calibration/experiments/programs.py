@@ -1,4 +1,20 @@
-"""Circuits of characterization experiments: benchmarking, coherence and readout."""
+"""Circuits of characterization experiments: benchmarking, coherence and readout.
+
+Circuits are flat arrays, built without a circuit object. A circuit is a list of pieces, one for
+each qubit or pair that is measured (`CircuitPiece`). Pieces have no common operation, so they run
+at the same time.
+
+A sequence of randomized benchmarking, standard, interleaved or simultaneous, has random Clifford
+elements, then the inverse of their product. Sequences are spread evenly over the basis states: X
+gates on the first qubits are part of the first element, and the outcome that counts as survival is
+the basis state. So the mean survival decays to exactly 1/d, whatever the readout error (Harper et
+al., Phys. Rev. A 99, 052350). Elements of a pair are synchronized by barriers, so that an
+interleaved gate changes no idle time (Magesan et al., Phys. Rev. Lett. 109, 080505).
+
+Signals of relaxation, dephasing, ZZ interaction and readout are differences of two arms, in which
+the offset of the decay cancels: preparation with and without a half turn for T1 and readout, and
+two phases of the last quarter turn otherwise.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +29,6 @@ from numpy.typing import NDArray
 
 from simenv.calibration.experiments import clifford
 from simenv.model.program import PROGRAM_FORMAT, Program
-
-# Circuits of characterization experiments as flat arrays, built without a circuit object.
-#
-# A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no common
-# operation, so they run at the same time.
 
 # Rows of the operation table, the same in all circuits.
 Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE = range(7)
@@ -201,16 +212,6 @@ class _RaggedArrays:
         return np.asarray(self._values[np.arange(total) + offsets])
 
 
-# Sequences of randomized benchmarking: standard, interleaved and simultaneous.
-#
-# Random Clifford elements, then the inverse of their product. Sequences are spread evenly over the
-# basis states: X gates on the first qubits are part of the first element, and the outcome that
-# counts as survival is the basis state. So the mean survival decays to exactly 1/d, whatever the
-# readout error (Harper et al., Phys. Rev. A 99, 052350). Elements of a pair are synchronized by
-# barriers, so that an interleaved gate changes no idle time (Magesan et al., Phys. Rev. Lett. 109,
-# 080505).
-
-
 def sequence(
     alphabet: NativeGateRows,
     group: clifford.CliffordGroup,
@@ -284,11 +285,6 @@ def simultaneous(
     first, second = np.concatenate([elements, closing], axis=1)
     return alphabet.sequences(group, second * np.int32(24) + first, sync=False)
 
-
-# Circuit pieces that measure relaxation, dephasing, ZZ interaction and readout.
-#
-# Signals are differences of two arms, in which the offset of the decay cancels: preparation with
-# and without a half turn for T1 and readout, and two phases of the last quarter turn otherwise.
 
 Arm = Callable[
     [NativeGateRows, float, int], CircuitPiece

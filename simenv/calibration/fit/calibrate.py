@@ -1,4 +1,14 @@
-"""Fit of a device to measured counts, and the files of fits."""
+"""Fit of a device to measured counts, its comparison with the snapshot, and the files of fits.
+
+A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
+device would be. Among devices between the snapshot and each fit, the result is the one with the
+largest gain of fidelity of those whose gain is significant (`accept.gain`). If none is, the
+snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
+Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
+and 1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below
+one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part
+of the way to these: the one that is least below both forms.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +28,10 @@ from simenv.calibration import accept
 from simenv.calibration.accept import fidelities
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
-from simenv.calibration.fit.components import CHANGES
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
 from simenv.calibration.fit.solve import Prior, Solution, intervals
 from simenv.calibration.score import Predictor, SeriesPredictor
 from simenv.errors import SimenvError
-
-# Fit of a device to measured counts, comparison with the snapshot, and acceptance or refusal.
-#
-# A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
-# device would be. Among devices between the snapshot and each fit, the result is the one with the
-# largest gain of fidelity of those whose gain is significant (`accept.gain`). If none is, the
-# snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
-# Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
-# and 1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below
-# one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part
-# of the way to these: the one that is least below both forms.
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
@@ -75,7 +73,8 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
         """Factor of each column with its interval, in the resulting device; for ZZ and
         asymmetry the change of the factor."""
         table = np.array([self.latent, *self.interval]) * self.widths * self.share
-        changes = np.array([name.partition(" ")[0] in CHANGES for name in self.columns], bool)
+        kinds = [name.partition(" ")[0] for name in self.columns]
+        changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)
         table = np.where(changes, table, np.exp(table))
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
 
@@ -116,20 +115,18 @@ def calibrate(
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
-    starts = fit_attempt.window_starts(training.records)
-    first = fit_attempt.problem_of(snapshot, training, starts)
-    reference = fit_attempt.losses_of(first[0])
-    attempts = fit_attempt.attempts_on(SNAPSHOT, first, starts, reference, note)
-    if any(each.was_placed for each in first[1].observations):
-        pooled = fit_attempt.problem_of(fit_components.homogeneous(snapshot), training, starts)
-        attempts += fit_attempt.attempts_on(HOMOGENEOUS, pooled, starts, reference, note)
-    unfitted = _Unfitted.of(snapshot, training, starts)
+    base = fit_attempt.FitBase.of(SNAPSHOT, snapshot, training)
+    reference = base.unchanged_losses()
+    attempts = fit_attempt.attempts_on(base, reference, note)
+    if any(each.was_placed for each in base.problem.observations):
+        homogeneous = fit_components.homogeneous(snapshot)
+        pooled = fit_attempt.FitBase.of(HOMOGENEOUS, homogeneous, training)
+        attempts += fit_attempt.attempts_on(pooled, reference, note)
+    unfitted = _Unfitted.of(snapshot, training, base.windows)
     choices = [
-        choice
-        for each in attempts
-        for choice in _choices(each, snapshot, training, starts, unfitted, note)
+        choice for each in attempts for choice in _choices(each, snapshot, training, unfitted, note)
     ]
-    scope = accept.scope_of(training.records, first[0], snapshot.name)
+    scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices, may_be_used=narrow or not accept.is_narrow(scope))
     return _fitted_device(best, data, unfitted.kept, name, scope)
 
@@ -151,12 +148,11 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
 
     @staticmethod
     def of(
-        snapshot: CalibrationSnapshot, training: CountsData, starts: Sequence[float]
+        snapshot: CalibrationSnapshot, training: CountsData, windows: Sequence[int]
     ) -> _Unfitted:
-        """Compute the fidelities; no circuit is in a fold."""
-        circuits = accept.held_out_circuits(
-            training.records, fit_attempt.windows_of(training.records, starts), {}
-        )
+        """Compute the fidelities; no circuit is in a fold. `windows`: date window of each
+        record."""
+        circuits = accept.held_out_circuits(training.records, windows, {})
         compiler = DeviceCompiler(snapshot)
 
         def predicted(device: CalibrationSnapshot, recipe: str = "simenv") -> NDArray[np.float64]:
@@ -192,20 +188,16 @@ def _choices(
     attempt: fit_attempt.FitAttempt,
     snapshot: CalibrationSnapshot,
     training: CountsData,
-    starts: Sequence[float],
     unfitted: _Unfitted,
     note: Callable[[str], None],
 ) -> list[_Choice]:
     """All shares of one fit, judged on the folds."""
-    solution = fit_attempt.fit(attempt.problem, attempt.score.prior)
+    solution = attempt.fit()
     if attempt.num_folds < 2:
         return [_Choice(attempt, solution, 1.0, 1.0, None)]
-    windows = fit_attempt.windows_of(training.records, starts)
-    circuits = accept.held_out_circuits(training.records, windows, attempt.fold_of_body)
-    folds = [
-        fit_attempt.FittedSnapshots.of(attempt, *attempt.without(fold, solution))
-        for fold in range(attempt.num_folds)
-    ]
+    fold_of_body = attempt.fold_of_body
+    circuits = accept.held_out_circuits(training.records, attempt.base.windows, fold_of_body)
+    folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
     results = []
     for share in SHARES:
         after = [fidelities(circuits, devices) for devices in _devices(snapshot, folds, share)]
@@ -214,7 +206,7 @@ def _choices(
         kept = 0.0 if dated and undated.is_worse else share
         results.append(_Choice(attempt, solution, share, kept, gained, after[-1]))
         note(
-            f"{attempt.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
+            f"{attempt.base.name}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
             f" ({gained.snapshot_median:.5f}; Aer's recipe {gained.aer_median:.5f},"
             f" {gained.aer_properties_median:.5f})"
@@ -263,7 +255,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
     are worse than the snapshot, and that is not below Aer's recipe.
     """
     judged = [(each, each.gain) for each in choices if each.gain is not None]
-    own = [pair for pair in judged if pair[0].attempt.base == SNAPSHOT]
+    own = [pair for pair in judged if pair[0].attempt.base.name == SNAPSHOT]
     if not may_be_used:
         best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
         return _kept(
@@ -273,7 +265,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
     if not judged:
         return choices[0]
     usable = [pair for pair in judged if pair[1].is_significant and not pair[1].is_below_aer]
-    certain = [pair for pair in usable if pair[0].attempt.base == SNAPSHOT]
+    certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:
         best, gained = max(certain, key=lambda pair: pair[1].mean)
         other, more = max(usable, key=lambda pair: pair[1].mean)
@@ -320,10 +312,9 @@ def _fitted_device(
     scope: FitScope,
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share
-    problem, prior = built.problem, built.score.prior
-    columns = problem.columns(prior)
+    problem, prior, columns = built.base.problem, built.score.prior, built.columns
     windows = built.windows(solution) if share else ()
-    snapshot, base = kept.original, built.base if share else kept.base
+    snapshot, base = kept.original, built.base.name if share else kept.base
     before = fit_components.with_gates_of_each_set(snapshot)
     snapshots = fit_attempt.FittedSnapshots.of(built, solution, windows)
     about = f"fitted to counts, {base}, {prior.text}, share {share:g}"
@@ -346,36 +337,37 @@ def _fitted_device(
         )
 
     return FittedDevice(
-        named(snapshots.snapshot, latest, best.undated_share),
-        base,
-        prior,
-        built.scores,
-        share,
-        problem.components,
-        solution.values,
-        tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
-        solution.latent,
-        intervals(problem, solution, columns),
-        np.abs(columns.matrix).max(axis=0),
-        best.gain,
-        built.observed,
-        windows,
-        tuple(named(each, each.calibrated, share) for each in snapshots.series),
-        scope,
-        best.reason,
+        snapshot=named(snapshots.snapshot, latest, best.undated_share),
+        base=base,
+        prior=prior,
+        scores=built.scores,
+        share=share,
+        components=problem.components,
+        values=solution.values,
+        columns=tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
+        latent=solution.latent,
+        interval=intervals(problem, solution, columns),
+        widths=np.abs(columns.matrix).max(axis=0),
+        held_out=best.gain,
+        observed=built.base.observed,
+        windows=windows,
+        series=tuple(named(each, each.calibrated, share) for each in snapshots.series),
+        scope=scope,
+        reason=best.reason,
     )
 
-
-# HDF5 files of fits: components, their values by date window, intervals, and scores.
 
 FORMAT = 1
 
 
 def save(path: Path, fitted: FittedDevice) -> None:
-    """Write a fit by rename. Datasets: `values` [components] (logarithms of factors, radians),
-    `unknowns` [columns] (standard normal by the prior), `low` and `high` [columns]; with windows,
-    `window_begin_s` [windows] and `window_unknowns` [windows, columns]. All belong to the fit; the
-    device is `share` of the way to it. Names are JSON in the attributes.
+    """Write a fit by rename: an HDF5 file with components, their values by date window, intervals
+    and scores.
+
+    Datasets: `values` [components] (logarithms of factors, radians), `unknowns` [columns] (standard
+    normal by the prior), `low` and `high` [columns]; with windows, `window_begin_s` [windows] and
+    `window_unknowns` [windows, columns]. All belong to the fit; the device is `share` of the way to
+    it. Names are JSON in the attributes.
 
     Raises StoreError.
     """

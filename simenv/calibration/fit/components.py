@@ -1,4 +1,27 @@
-"""Components of noise that a fit changes, and snapshots with fitted components."""
+"""Components of a device's noise that a fit changes, and snapshots with fitted components.
+
+A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
+of a factor:
+
+    relaxation, q   factor of 1/T1
+    dephasing, q    factor of 1/T2 - 1/(2 T1)
+    error, qubits   factor of the depolarizing parameter of all gates on these qubits
+    p01, q; p10, q  factors of the readout error
+    P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
+    zz, pair        change of the factor of the ZZ rate of two idle qubits
+    asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
+
+A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
+(`error 1`, `error 2`).
+
+`DeviceChannels` and `Setting` give the channels of a device with their derivatives. The channel of
+a gate is R D V: rotations V, depolarizing D, relaxation R, as in `noise_models.build`. All
+components at 0 give the calibrated device, apart from the least values that a factor can act on
+(`_LEAST`).
+
+`fitted_snapshot` makes a calibration snapshot with fitted components in place of calibrated values,
+`homogeneous` one with the median of each value.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +37,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import build, calibration as noise_models_calibration
-from noise_models.build import DeviceModel, largest_parameter
 from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simulators.transfer.evolution import DualMatrix, constant
-
-# Components of a device's noise that a fit changes, and their channels with derivatives.
-#
-# A component is the logarithm of a factor on a calibrated value, an angle in radians, or the change
-# of a factor:
-#
-#     relaxation, q   factor of 1/T1
-#     dephasing, q    factor of 1/T2 - 1/(2 T1)
-#     error, qubits   factor of the depolarizing parameter of all gates on these qubits
-#     p01, q; p10, q  factors of the readout error
-#     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
-#     zz, pair        change of the factor of the ZZ rate of two idle qubits
-#     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
-#
-# A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
-# (`error 1`, `error 2`).
-#
-# The channel of a gate is R D V: rotations V, depolarizing D, relaxation R, as in
-# `noise_models.build`. All components at 0 give the calibrated device, apart from the
-# least values that a factor can act on (`_LEAST`).
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ZZ, ASYMMETRY = "zz", "asymmetry"
@@ -88,7 +90,7 @@ class DeviceChannels:
             snapshot.zz
         )  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
-        self.model = DeviceModel(full, NoiseOptions())  # with all pairs
+        self.model = build.DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
 
@@ -277,7 +279,7 @@ class Setting:
         if number < 0:
             return base
         least = _LEAST * (self._device.gate(key).error or 0.0)
-        limit = largest_parameter(len(key.qubits))
+        limit = build.largest_parameter(len(key.qubits))
         return min(max(base, least) * math.exp(self._values[number]), limit)
 
     def _product(self, key: ChannelKey) -> DualMatrix:
@@ -285,7 +287,7 @@ class Setting:
         diagonal = np.zeros((2, 4**size))
         diagonal[0], diagonal[1, 1:] = 1.0 - parameter, -parameter
         diagonal[0, 0] = 1.0
-        if parameter >= largest_parameter(size):
+        if parameter >= build.largest_parameter(size):
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
         result = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
@@ -389,9 +391,6 @@ def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))
 
-
-# Calibration snapshots with fitted components in place of calibrated values, and homogeneous
-# ones.
 
 _BROKEN = 1.0  # calibrated error of a gate that does not work
 

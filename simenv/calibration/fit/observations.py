@@ -1,4 +1,12 @@
-"""Observations: measured circuits, compiled as for a submit, for the transfer simulator."""
+"""Observations of a fit: measured circuits, compiled as for a submit, for the transfer simulator.
+
+`DeviceCompiler` compiles the circuit of a record. Runs of one circuit in one date window are one
+observation (`observe`), whose distribution is a function of the components of the device's noise
+(`Distributions`). A circuit that is too wide for the simulator is fitted under the Pauli twirl of
+its noise, if it is a Clifford circuit: an observation for each group of its clbits. Circuits that
+cannot be fitted are counted by reason. Date windows are runs that are close in time, each with its
+own calibration (`window_starts`). Folds divide observations for cross-validation (`folds_of`).
+"""
 
 from __future__ import annotations
 
@@ -33,8 +41,6 @@ from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
-
-# Compilation of measured circuits for a device, like a submit, with the places of noise.
 
 
 class CompiledRun(msgspec.Struct, frozen=True, eq=False):
@@ -83,12 +89,6 @@ class DeviceCompiler:
         is_free = bool(built.compiler) and not record.layout and record.level != 0
         return CompiledRun(circuit, built.loaded, is_free)
 
-
-# Observations: circuits with their measured frequencies, ready for the transfer simulator.
-#
-# Runs of one circuit in one date window are one observation. A circuit that is too wide for the
-# simulator is fitted under the Pauli twirl of its noise, if it is a Clifford circuit: an
-# observation for each group of its clbits. Circuits that cannot be fitted are counted by reason.
 
 MAX_QUBITS = 11  # widest fitted circuit
 MAX_WORK = 2**24  # 4^qubits times (1 + components) times steps, for one evaluation of a circuit
@@ -358,3 +358,79 @@ def histogram(counts: dict[int, int], clbits: Sequence[int]) -> NDArray[np.float
         place = sum((outcome >> clbit & 1) << k for k, clbit in enumerate(clbits))
         result[place] += count
     return result
+
+
+GAP_S = 3 * 86_400.0  # gap without runs between two date windows
+LEAST_CIRCUITS = 4  # circuits of a date window
+
+
+def window_starts(records: Sequence[CountsRecord]) -> list[float]:
+    """Begins of the date windows, seconds since 1970; [] if a time is unknown."""
+    dated = [each for each in records if each.time_s == each.time_s]
+    if len(dated) < len(records) or not dated:
+        return []
+    results: list[float] = []
+    circuits: set[tuple[str, int]] = set()
+    last_s = -np.inf
+    for each in sorted(dated, key=lambda record: record.time_s):
+        if each.time_s - last_s > GAP_S and (not results or len(circuits) >= LEAST_CIRCUITS):
+            results.append(each.time_s)
+            circuits = set()
+        circuits.add((each.source.text, each.level))
+        last_s = each.time_s
+    if len(results) > 1 and len(circuits) < LEAST_CIRCUITS:
+        results.pop()
+    return results
+
+
+def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list[int]:
+    """Date window of each record; 0 for those before the first one."""
+    if not starts:
+        return [0] * len(records)
+    times = [each.time_s for each in records]
+    results: list[int] = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
+    return results
+
+
+FOLDS = 4
+
+
+def folds_of(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> NDArray[np.int64]:
+    """Fold of each observation; all 0 with fewer than two bodies. `qubits`: the device's qubits of
+    each observation.
+
+    Folds never share a circuit body, nor (where there are enough of them) a set of qubits. They are
+    contiguous in the number of two-qubit gates, so that a fold is predicted from shorter or longer
+    circuits.
+    """
+    bodies = [each.body for each in observations]
+    groups = _joined(bodies, qubits)
+    if len(set(groups)) < FOLDS:
+        number = {body: k for k, body in enumerate(dict.fromkeys(bodies))}
+        groups = [number[body] for body in bodies]
+    gates: dict[int, list[int]] = {}
+    for group, each in zip(groups, observations, strict=True):
+        gates.setdefault(group, []).append(each.two_qubit_gates)
+    order = sorted(gates, key=lambda group: (float(np.mean(gates[group])), group))
+    count = min(FOLDS, len(order))
+    fold = {group: rank * count // len(order) for rank, group in enumerate(order)}
+    return np.array([fold[group] for group in groups], np.int64)
+
+
+def _joined(*labels: Sequence[object]) -> list[int]:
+    """Connected component of each item, where items that share a label are connected: the number of
+    one of its items. By disjoint sets (Cormen et al., Introduction to Algorithms, chapter 19)."""
+    parent = list(range(len(labels[0])))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for kind in labels:
+        first: dict[object, int] = {}
+        for item, label in enumerate(kind):
+            other = root(first.setdefault(label, item))
+            parent[root(item)] = other
+    return [root(item) for item in range(len(parent))]

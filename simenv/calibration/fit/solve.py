@@ -1,4 +1,15 @@
-"""Priors of a fit, its solution by Gauss-Newton, and intervals by bootstrap."""
+"""Priors of a fit, its solution by Gauss-Newton, and intervals by bootstrap.
+
+A prior gives the widths of the deviation of a device from its calibration, common and for each
+qubit (`Prior`, `PriorMatrix`). The components are v = B z with independent standard normal z, so
+that the columns of the matrix B hold the prior's widths.
+
+`solve` minimises sum w (sqrt(p) - sqrt(q))^2 + |z|^2 by Gauss-Newton with damping, or the logarithm
+of Student's distribution in place of the square (`PriorMatrix.penalty`). (Nocedal and Wright,
+Numerical Optimization, second edition, sections 10.2 and 10.3.) The weight w is the inverse
+variance of sqrt(q), 1/(4 shots), plus that of the model, which `fit` estimates from the residuals
+(`weights_of`), again after each few steps.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +22,8 @@ from numpy.typing import NDArray
 from simenv.calibration.fit import components as fit_components
 from simenv.calibration.fit.observations import Distributions, FittedCircuit
 
-# Priors of a fit: widths of the deviation of a device from its calibration, common and for each
-# qubit.
-#
-# A column of the matrix B is one independent unknown with a standard normal prior. Common columns
-# change a kind of component of all qubits or gates by the same factor; own columns change those of
-# one qubit or gate. Relaxation and dephasing of a qubit change together in both, and dephasing
-# alone in a common column.
-
 FREEDOM = 2.0  # degrees of freedom of Student's distribution
 Column = tuple[str, tuple[int, ...]]  # kind of component, and its qubits; (): all qubits or gates
-
-
 _OWN_KINDS = (
     fit_components.RELAXATION,
     fit_components.P01,
@@ -58,7 +59,13 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 class PriorMatrix:
-    """Columns of a prior for the components that circuits use."""
+    """Columns of a prior for the components that circuits use.
+
+    A column of the matrix B is one independent unknown with a standard normal prior. Common columns
+    change a kind of component of all qubits or gates by the same factor; own columns change those
+    of one qubit or gate. Relaxation and dephasing of a qubit change together in both, and dephasing
+    alone in a common column.
+    """
 
     def __init__(
         self,
@@ -177,15 +184,6 @@ def _shrunk_median(values: Sequence[float], width2: float) -> float:
     common = len(values) * width2
     return float(np.median(values)) * common / (common + float(np.var(values, ddof=1)))
 
-
-# Least squares of sqrt(p) - sqrt(q) under a Gaussian prior, by Gauss-Newton with damping.
-#
-# The components are v = B z with independent standard normal z, so that the columns of B hold the
-# prior's widths: a column for a change of all qubits together, and one for each qubit's own. The
-# cost is sum w (sqrt(p) - sqrt(q))^2 + |z|^2, or the logarithm of Student's distribution in place
-# of the square (`PriorMatrix.penalty`). (Nocedal and Wright, Numerical Optimization, second
-# edition, sections 10.2 and 10.3; the weight is the inverse variance of sqrt(q), 1/(4 shots), plus
-# that of the model.)
 
 MOST_STEPS = 20
 _ENOUGH = 1e-4  # relative change of the cost
@@ -373,10 +371,20 @@ def weights_of(
     return np.asarray(1.0 / (noise + float((excess * seen).sum() / seen.sum())))
 
 
-# Bootstrap intervals of a fit.
-#
-# Bodies of circuits are drawn with replacement, and each draw is fitted by one Gauss-Newton step
-# from the fit of all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)
+_STEPS = (2, 2, 8)  # of a fit; new weights before each
+
+
+def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
+    """Fit with one prior; the weights follow from the residuals of the previous fit."""
+    columns = problem.columns(prior)
+    start = np.zeros(len(columns.columns)) if latent is None else latent
+    blocks = problem.blocks(columns.matrix @ start)
+    for max_steps in _STEPS:
+        weights = weights_of(problem.observations, blocks, robust=prior.robust)
+        result = solve(problem, columns, weights, start, max_steps=max_steps, blocks=blocks)
+        start, blocks = result.latent, result.blocks
+    return result
+
 
 DRAWS = 200
 COVERAGE = 0.95
@@ -384,7 +392,11 @@ SEED = 7
 
 
 def intervals(problem: FitProblem, solution: Solution, prior: PriorMatrix) -> NDArray[np.float64]:
-    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns]."""
+    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns].
+
+    Bodies of circuits are drawn with replacement, and each draw is fitted by one Gauss-Newton step
+    from the fit of all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)
+    """
     bodies = np.array([each.body for each in problem.observations])
     names, number = np.unique(bodies, return_inverse=True)
     rng = np.random.default_rng(SEED)

@@ -1,4 +1,7 @@
-"""`simenv doctor`: check this machine, and print commands that repair it."""
+"""`simenv doctor`: check this machine, and print commands that repair it.
+
+Invariant: a check reads and never repairs.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import typer
 
 from simenv.cli.admin import doctor_installation
 from simenv.cli.admin.doctor_installation import DoctorFinding
-
-# Checks of `simenv doctor`. Invariant: a check reads and never repairs.
 
 
 def findings() -> Iterator[DoctorFinding]:

@@ -1,4 +1,10 @@
-"""Checks of `simenv doctor`: machine, launchers, folders, and security."""
+"""Checks of `simenv doctor`: machine, launchers, folders, and security.
+
+The machine: cores, memory and GPUs that this process may use. The start of workers: nodes of the
+allocation, launch agent, launchers. Folders that simenv writes to: file system, free space, stale
+files, file modes. Security: the promises of docs/guides/security.md against other users of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +35,6 @@ from simenv.errors import ConfigError, NoServiceError
 from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PREVIOUS_CLIENT_SOCKET, WORKER_SOCKET
 from simulators import catalog
 from simulators.catalog import costs
-
-# Checks of cores, memory and GPUs of this machine that this process may use.
 
 LEAST_FREE_BYTES = 2**30
 
@@ -87,8 +91,6 @@ def _described(gpu: Gpu) -> str:
         f" up to {double} qubits, {single} in single precision"
     )
 
-
-# Checks of the start of workers: nodes of the allocation, launch agent, launchers.
 
 SHOWN_NODES = 8
 _LOOK_S = 0.02
@@ -155,9 +157,6 @@ def launchers() -> Iterator[DoctorFinding]:
     else:
         detail = f"{mpi_detail}; workers have one rank each"
         yield found("mpi", detail, selection.INSTALL_COMMAND)
-
-
-# Checks of the folders that simenv writes to: file system, free space, stale files, file modes.
 
 
 def home() -> Iterator[DoctorFinding]:
@@ -257,8 +256,6 @@ def _mode_finding(path: Path) -> DoctorFinding | None:
         return found("keys", detail, f"chmod 600 {path}", "fail")
     return None
 
-
-# Checks of the promises of docs/guides/security.md against other users of this machine.
 
 _SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET)
 

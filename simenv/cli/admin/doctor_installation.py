@@ -1,4 +1,7 @@
-"""Findings of `simenv doctor` and `simenv qfw check`, and checks of the installation."""
+"""Findings of `simenv doctor` and `simenv qfw check`, and checks of the installation.
+
+A report prints the findings. The checks cover imported packages, versions and extras.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,6 @@ import typer
 
 import simenv
 from simenv.cli import app, terminal
-
-# Findings, and the report that prints them.
 
 
 Level = Literal["ok", "warn", "fail"]
@@ -57,8 +58,6 @@ def report(context: typer.Context, findings: Iterable[DoctorFinding]) -> None:
     if failed:
         raise typer.Exit(1)
 
-
-# Checks of the installation: imported packages, versions, extras.
 
 PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
 OLDEST = (3, 11)

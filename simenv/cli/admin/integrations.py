@@ -1,4 +1,9 @@
-"""`simenv qfw` and `simenv qpi`: installation for QFw and C, and checks of it."""
+"""`simenv qfw` and `simenv qpi`: installation for QFw and C, and checks of it.
+
+`simenv qpi` builds the C library for compiled programs, and prints the flags to compile with.
+`simenv qfw` installs simenv's service in QFw and its DEFw, removes it, and checks whether QFw can
+load it and finds an environment.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +27,6 @@ from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
 from simenv.errors import ConfigError, NotFoundError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
 from simenv.frontends.qfw.installing import QfwLayout
-
-# `simenv qpi`: build the C library for compiled programs, and print the flags to compile with.
 
 qpi = typer.Typer(help="Build the C library for compiled programs.")
 Folder = Annotated[
@@ -62,8 +65,6 @@ def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
     value = {"cflags": result.cflags, "libs": result.libs}
     app.settings_of(context).answer(value, [" ".join([*result.cflags, *result.libs])])
 
-
-# Checks whether QFw can load simenv's service and finds an environment.
 
 ASK_S = 20.0
 _BUILD = "./qfw_build.sh --defw"
@@ -227,8 +228,6 @@ def _read_variables(path: Path) -> dict[str, str]:
             entries[name] = value
     return entries
 
-
-# `simenv qfw`: install simenv's service in QFw and its DEFw, check it, remove it.
 
 VARIABLE = "DEFW_EXTERNAL_SERVICES_PATH"
 MODULE = "svc_simenv_qpm"

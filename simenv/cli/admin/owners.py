@@ -1,4 +1,9 @@
-"""`simenv limits` and `simenv keys`: owners, their limits and their keys."""
+"""`simenv limits` and `simenv keys`: owners, their limits and their keys.
+
+`simenv limits` shows limits and present use of each owner of a key; admins change limits here.
+`simenv keys` manages keys of users who may use an environment from other machines. Invariant: a
+secret key is written only to the file of its owner; it is printed only on request (`--out -`).
+"""
 
 from __future__ import annotations
 
@@ -24,8 +29,6 @@ if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
     from simenv.client.client import Client
     from simenv.model import OwnerReport
-
-# `simenv limits`: limits and present use of each owner of a key; admins change limits here.
 
 OWN_USER = "(own user)"
 # Uses that have not the name of the limit; a limit on single requests bounds no use.
@@ -125,11 +128,6 @@ def _figure(line: LimitRow, value: int | None, none: str) -> str:
         return none
     return terminal.size(value) if line.limit.endswith("_bytes") else str(value)
 
-
-# `simenv keys`: keys of users who may use an environment from other machines.
-#
-# Invariant: a secret key is written only to the file of its owner; it is printed only on request
-# (`--out -`).
 
 _SHOWN_CHARS = 10  # shown characters of a public key, enough to distinguish keys
 

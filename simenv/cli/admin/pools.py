@@ -1,4 +1,8 @@
-"""Commands of administrators about pools, nodes, policies and stored data."""
+"""Commands of administrators about pools, nodes, policies and stored data.
+
+`scale`, `drain` and `undrain` change pools and nodes, `policy` the order of tasks and the admission
+of reservations, pool by pool; `prune` removes stored data of ended tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
     from simenv.client.administration import PoolPolicies
     from simenv.client.client import Client
     from simenv.wire.messages.queries import RetainedData
-
-# Commands that change pools and nodes: `scale`, `drain`, `undrain`.
 
 
 def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
@@ -88,8 +90,6 @@ def undrain(
     return client.undrain(name)
 
 
-# `simenv policy`: order of tasks and admission of reservations, pool by pool.
-
 _POLICIES: tuple[Column[PoolPolicies], ...] = (
     Column("POOL", lambda pool: pool.pool),
     Column("QUEUE", lambda pool: pool.queue),
@@ -152,9 +152,6 @@ def admission(
     return client.policies.set_admission(
         pool, name, total_credits=total_credits, rate=rate, span_s=span_s
     )
-
-
-# `simenv prune`: remove stored data of ended tasks.
 
 
 def prune(

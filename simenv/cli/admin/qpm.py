@@ -2,7 +2,9 @@
 QPMs.
 
 Invariant: an environment or plugin process that a check starts has ended when the check ends; a
-check never touches an environment that is up.
+check never touches an environment that is up. The environment of `simenv qpm check defw` is
+private, and killed and restarted by the kit; no process, socket or folder of it is left after
+`close`.
 """
 
 from __future__ import annotations
@@ -40,10 +42,6 @@ if TYPE_CHECKING:
     from simenv.qpm_check.check import Verdict
     from simenv.qpm_check.comparison import CircuitSource
     from simenv.qpm_check.target import CheckTarget
-
-# Environment of `simenv qpm check defw`: private, and killed and restarted by the kit.
-#
-# Invariant: no process, socket or folder of it is left after `close`.
 
 
 class Restartable:

@@ -1,4 +1,8 @@
-"""`simenv calibrate` and `simenv score`."""
+"""`simenv calibrate` and `simenv score`.
+
+The first fits the noise of a device to measured counts, the second prints the agreement of devices'
+predictions with measured counts.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,6 @@ if TYPE_CHECKING:
     from simenv.calibration.data import CountsData
     from simenv.calibration.fit.calibrate import FittedDevice
     from simenv.calibration.score import Predictor, Score
-
-# `simenv calibrate`: fit the noise of a device to measured counts.
 
 DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
 
@@ -200,9 +202,6 @@ def _show(fitted: FittedDevice) -> None:
         table.append((-abs(value - same), line))
     for _, line in sorted(table)[:8]:
         terminal.line(line)
-
-
-# `simenv score`: agreement of devices' predictions with measured counts.
 
 
 def score(

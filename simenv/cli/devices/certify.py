@@ -1,4 +1,8 @@
-"""`simenv certify`, and error ledgers of circuits."""
+"""`simenv certify`, and error ledgers of circuits.
+
+`simenv certify` measures a device and compares it with what its snapshot claims. `simenv explain
+CIRCUIT --device D --ledger` prints the losses of fidelity of a circuit on a device.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,6 @@ if TYPE_CHECKING:
     from simenv.calibration.certify import Certificate
     from simenv.calibration.ledger import EdgeLoss, ErrorLedger
     from simenv.model.views import DeviceInfo
-
-# `simenv certify`: measure a device and compare it with what its snapshot claims.
 
 _WORKERS = 2  # workers of a private environment
 
@@ -142,8 +144,6 @@ def _plot(certificate: Certificate, path: Path) -> None:
 
     terminal.plot(path, "certificate", draw)
 
-
-# `simenv explain CIRCUIT --device D --ledger`: losses of fidelity of a circuit on a device.
 
 _SHOWN = 12  # shown rows of gates and of qubits
 _MIXED = "a maximally mixed state: the circuit is too wide for its own"

@@ -1,4 +1,8 @@
-"""`simenv devices`, and Qiskit's Targets as JSON."""
+"""`simenv devices`: list, show, import and remove devices; and Qiskit's Targets as JSON.
+
+`noise_models.importers.qiskit_target` reads the JSON form of a Qiskit Target. Qiskit is imported
+here, never by noise_models. Times are in seconds, frequencies in hertz.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,6 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from noise_models.importers import ImportReport, ReportLine
     from simulators.hardware.engine import MachineDescription
-
-# JSON form of a Qiskit Target, which `noise_models.importers.qiskit_target` reads.
-#
-# Qiskit is imported here, never by noise_models. Times are in seconds, frequencies in hertz.
 
 _CHARS = 300  # of a provider's error message
 
@@ -104,8 +104,6 @@ def _number(value: Any) -> float | None:
     is_finite = isinstance(value, int | float) and math.isfinite(value)
     return float(value) if is_finite else None
 
-
-# `simenv devices`: list, show, import and remove devices.
 
 _MAX_BYTES = 64 * 2**20  # of a file; 1,000 qubits take 2 MB
 _LINES_SHOWN = 12  # lines of one part of a report

@@ -1,4 +1,8 @@
-"""Text and JSON of devices and of certificates."""
+"""Text and JSON of devices and of certificates.
+
+Figures of a calibration snapshot are medians, extremes, and errors by pair and qubit. `simenv
+devices show` prints those of a device, or of one qubit.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,6 @@ from simenv.model.views import UNKNOWN
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot, GateCalibration
     from simenv.calibration.certify import Certificate, ClaimComparison
-
-# Figures of a calibration snapshot: medians, extremes, and errors by pair and qubit.
 
 _QUBIT_FIGURES = (
     *("t1_us", "t2_us", "frequency_ghz", "readout_error", "p01", "p10", "readout_ns", "excited"),
@@ -107,8 +109,6 @@ def median(values: Iterable[float]) -> float:
     measured = [value for value in values if value == value]
     return statistics.median(measured) if measured else UNKNOWN
 
-
-# `simenv devices show`: the figures of a device, or of one qubit, as text and as JSON.
 
 _MAX_BROKEN = 8
 _HEADERS = ("FIGURE", "UNIT", "MEDIAN", "MIN", "MAX", "VALUES")
@@ -206,8 +206,6 @@ def _dates(snapshot: CalibrationSnapshot, qubit: int) -> dict[str, str]:
 def _short(value: float) -> str:
     return f"{value:.3g}" if 0.0 < abs(value) < 1000.0 else f"{value:g}"
 
-
-# Text and JSON of a certificate.
 
 TITLES = {
     "t1_us": "T1",

@@ -1,4 +1,13 @@
-"""Lattice of a device: positions of the qubits, and its drawing as text."""
+"""Lattice of a device: positions of the qubits, and its drawing as text.
+
+Positions are pure. If a snapshot has no coordinates, the graph of its couplings is laid out by
+stress majorization: distances in the plane approach distances in the graph. (Gansner, Koren, North,
+Graph drawing by stress majorization, GD 2004.)
+
+The text has numbers of qubits, lines for couplings, and levels of error. A level compares an error
+with the median of the device: 0 up to the median, 1 up to twice, 2 up to four times, 3 above.
+Levels have colours on a terminal, and different characters everywhere.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +25,6 @@ from simenv.cli.devices import details
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
-
-# Positions of the qubits in a drawing. Pure.
-#
-# If a snapshot has no coordinates, the graph of its couplings is laid out by stress majorization:
-# distances in the plane approach distances in the graph. (Gansner, Koren, North, Graph drawing by
-# stress majorization, GD 2004.)
 
 MAX_STRESS_QUBITS = 600  # larger devices have too many pairs and are drawn as a grid
 _STEPS = 300
@@ -177,11 +180,6 @@ def _rotate_to_axes(
             coordinates[:, axis] *= -1.0
     return np.asarray(coordinates - coordinates.min(0))
 
-
-# Lattice of a device as text: numbers of qubits, lines for couplings, levels of error.
-#
-# A level compares an error with the median of the device: 0 up to the median, 1 up to twice, 2 up
-# to four times, 3 above. Levels have colours on a terminal, and different characters everywhere.
 
 Key = TypeVar("Key")
 BROKEN = 4  # the level of a gate whose error is 1

@@ -1,4 +1,11 @@
-"""Rows of `simenv devices`, and imported devices on disk."""
+"""Imported devices on disk, and rows of `simenv devices`.
+
+There is one file of calibration data for each imported device, in SIMENV_HOME/devices. A fitted
+device NAME.json may have NAME.h5, its fit, and the folder NAME of its dated calibrations. Both go
+when the device is replaced or removed: they describe no other one. Names of devices are looked up
+here first, then among the profiles of `noise_models.library`. Rows are pools of the environment,
+imported devices, and bundled profiles.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +26,6 @@ from simenv.model.views import CalibrationSource, DeviceInfo, DeviceKind
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from simenv.client.client import Client
-
-# Imported devices: one file of calibration data for each, in SIMENV_HOME/devices.
-#
-# A fitted device NAME.json may have NAME.h5, its fit, and the folder NAME of its dated
-# calibrations. Both go when the device is replaced or removed: they describe no other one. Names of
-# devices are looked up here first, then among the profiles of `noise_models.library`.
 
 
 class CalibrationError(SimenvError):
@@ -137,8 +138,6 @@ def _is_name(name: str) -> bool:
         return False
     return True
 
-
-# Rows of `simenv devices`: pools of the environment, imported devices, bundled profiles.
 
 GATES_SHOWN = 8
 POOL = "pool"

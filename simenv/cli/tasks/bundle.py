@@ -1,4 +1,10 @@
-"""Bundles: folders or .zip files with all that is needed to run a task again."""
+"""Bundles: folders or .zip files with all that is needed to run a task again.
+
+A bundle is a container of a few named files. Invariant: no file is overwritten. Only the members of
+NAMES are read, and each is bounded by its real decompressed size, whatever size the archive states.
+An ended task is converted into the files of its bundle, and a bundle into a task, which `simenv
+submit BUNDLE` runs again with the same settings.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +37,6 @@ from simenv.wire.messages.queries import LogRow, Submitted
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
-
-# Container of a few named files: a folder or a .zip.
-#
-# Invariant: no file is overwritten. Only the members of NAMES are read, and each is bounded by its
-# real decompressed size, whatever size the archive states.
 
 MANIFEST = "bundle.json"
 PROGRAM = "program.bin"
@@ -115,8 +116,6 @@ def _fits(path: Path, name: str, size: int | None) -> bool:
         raise LimitExceededError(f"{path}: {name} has {size} bytes; the limit is {MAX_BYTES}")
     return size is not None
 
-
-# Conversion of an ended task into the files of its bundle, and of a bundle into a task.
 
 LOG_LINES = 200
 _LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")
@@ -248,8 +247,6 @@ def _log(client: Client, row: LogRow) -> str:
     logs = Path(client.service).with_name("logs")
     return "\n".join(last_lines(logs / f"{row.worker}.log", LOG_LINES)) if row.worker else ""
 
-
-# `simenv submit BUNDLE`: run the task of a bundle again with the same settings.
 
 _FREE = ("file", "wait", "timeout")  # options that a bundle does not set
 

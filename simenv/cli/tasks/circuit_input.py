@@ -1,4 +1,11 @@
-"""Input of commands about one circuit: the file, the shared options, the progress line."""
+"""Input of commands about one circuit: its file, a noise model, shared options, the progress line.
+
+A field of `CircuitOptions` is an option of the command line: one table, from which `submit`,
+`simulate` and `explain` take their parameters. It is sent as the option of `Client.submit` of the
+same name, or as its `Sent` says. Errors of a submission name the option of the command line, not
+that of the client. The progress line of a waiting command shows compilation in its own process, or
+checks of the service.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
     from simenv.client.client import Client
     from simenv.client.submission.options import SubmitOptions
-
-# Input of commands about one circuit: the file of the circuit, and that of a noise model.
 
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports its own limit
 
@@ -116,14 +121,6 @@ def noise_of(text: str) -> Any:
                 hint="such as gate.depolarizing=0.5,qubit.relaxation=0",
             ) from error
     return entries
-
-
-# Options of commands about one circuit: one table, from which `submit`, `simulate` and `explain`
-# take their parameters.
-#
-# A field of `CircuitOptions` is an option of the command line. It is sent as the option of
-# `Client.submit` of the same name, or as its `Sent` says. Errors of a submission name the option of
-# the command line, not that of the client.
 
 
 class Output(StrEnum):
@@ -382,8 +379,6 @@ def errors_for_command_line() -> Iterator[None]:
         rename_options(error, NAMES)
         raise
 
-
-# Progress line of a waiting command: compilation in its own process, or checks of the service.
 
 _LOOK_S = 0.2
 

@@ -1,4 +1,7 @@
-"""`simenv explain`, and the sweeps of `--plan`."""
+"""`simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
+
+`--plan` prints the sweeps of a large state through the circuit.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,6 @@ from simenv.wire.messages.queries import Choice, Explanation
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
     from simulators.statevector.program import Instruction
-
-# Sweeps of a large state through a circuit, as `simenv explain --plan` prints them.
 
 _LANES = 5
 
@@ -245,8 +246,6 @@ def _has_early_exit(items: Iterable[Instruction]) -> bool:
             return True
     return False
 
-
-# `simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
 
 _DEPENDS = {
     "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"

@@ -1,4 +1,7 @@
-"""Listings of the past: `history`, `events`, and traces of tasks."""
+"""Listings of the past: `history`, one row a task; `events`, one row an event; and `trace`.
+
+`simenv trace ID` prints the stages of one task, and its lost attempts.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,6 @@ from simenv.wire.messages.queries import LogRow
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-
-# Listings of the past: `history`, one row a task; `events`, one row an event.
 
 LAST = "last"
 OWN = "-"  # owner of tasks without a key, as the column USER shows it
@@ -168,9 +169,6 @@ def _event_blocks(client: Client, since: int, kinds: Sequence[str] | None) -> It
 
 def _ms(time_us: int) -> str:
     return f"{time_us / 1000:.3f}"
-
-
-# `simenv trace ID`: stages of one task, and its lost attempts.
 
 
 class TraceStage(msgspec.Struct, frozen=True):

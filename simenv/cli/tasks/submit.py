@@ -1,4 +1,8 @@
-"""`simenv submit`, `simenv result` and `simenv cancel`."""
+"""`simenv result`, `simenv submit` and `simenv cancel`.
+
+`result` waits for a task and shows its result. `submit` sends one circuit from a file, to the
+environment that is up or to a private one. `cancel` ends tasks by their ids, or all that match.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,6 @@ from simenv.wire.messages import client as messages, queries
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-
-# `simenv result`: wait for a task and show its result.
 
 Timeout = Annotated[
     float | None,
@@ -57,9 +59,6 @@ def result(
         present(client, entry, common.as_json, timeout, save)
 
 
-# `simenv submit`: one circuit from a file, to the environment that is up or to a private one.
-
-
 @app.with_options(circuit_input.CircuitOptions)
 def submit(
     context: typer.Context,
@@ -88,8 +87,6 @@ def submit(
         else:
             common.answer({"task": task.id}, [task.id])
 
-
-# `simenv cancel`: end tasks by their ids, or all that match.
 
 OPEN_STATES = tuple(state for state in TaskState if state not in FINAL_STATES)
 LISTED = 10_000  # most tasks of the queue in one answer

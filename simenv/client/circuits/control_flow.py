@@ -1,4 +1,13 @@
-"""Encoding of control flow and of classical expressions."""
+"""Encoding of Qiskit's classical expressions and control flow.
+
+Expressions are encoded as postfix tokens of a Program. Invariant: only Bool and Uint are encoded,
+over clbits, whole registers and variables; a register that is no register of the program is
+composed bit by bit.
+
+Control flow is encoded as markers of a Program: blocks, loops, break and continue. Invariant: a
+loop is unrolled if its body depends on the index in a way that no expression can have (an angle, a
+list of numbers); every other loop is encoded as a loop.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +19,6 @@ from simenv.client.circuits.text_checks import MAX_BLOCKS, MAX_OPERATIONS, too_m
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_VARIABLES, Token
 from simenv.transpiler.qiskit_runtime import names
-
-# Encoding of Qiskit's classical expressions as postfix tokens of a Program.
-#
-# Invariant: only Bool and Uint are encoded, over clbits, whole registers and variables; a register
-# that is no register of the program is composed bit by bit.
 
 ClbitNumber = Callable[[Any], int]
 Registers = dict[tuple[int, ...], int]  # numbers of registers by their clbits
@@ -259,11 +263,6 @@ def _token(op: Any) -> Token:
 def _refuse(subject: str) -> NoReturn:
     raise ProgramError(f"{subject} is not carried", hint=_HINT)
 
-
-# Encoding of Qiskit's control flow as markers of a Program: blocks, loops, break and continue.
-#
-# Invariant: a loop is unrolled if its body depends on the index in a way that no expression can
-# have (an angle, a list of numbers); every other loop is encoded as a loop.
 
 MAX_WRITTEN_OUT = 65_536  # passes of one unrolled loop
 

@@ -1,4 +1,11 @@
-"""Decoding of a Program: to a QuantumCircuit, operation by operation."""
+"""Decoding of a Program: its arrays, and its conversion to a QuantumCircuit.
+
+Arrays are decoded to operations, and to expressions as those of Qiskit. Invariant: every index is
+checked here, so that callers need no checks; tokens that are no expression are refused.
+
+The QuantumCircuit is for Qiskit's transpiler and for users. Invariant: packing it gives the program
+again, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +20,6 @@ from simenv.client.circuits.text_checks import MAX_BLOCKS, MAX_OPERATIONS
 from simenv.errors import ProgramError, SimenvError
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import names
-
-# Decoding of a Program's arrays: operations, and expressions as those of Qiskit.
-#
-# Invariant: every index is checked here, so that callers need no checks; tokens that are no
-# expression are refused.
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +216,6 @@ class ExpressionReader:
                 stack.append(expr.Index(left, right, kind))
             else:
                 stack.append(expr.Binary(expr.Binary.Op[token.name], left, right, kind))
-
-
-# Conversion of a Program to a QuantumCircuit, for Qiskit's transpiler and for users.
-#
-# Invariant: packing the result gives the program again, byte for byte.
 
 
 def to_qiskit(program: model.Program) -> Any:

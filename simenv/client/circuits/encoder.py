@@ -1,4 +1,15 @@
-"""Encoding of a QuantumCircuit as a Program, and expansion into definitions."""
+"""Encoding of a QuantumCircuit as a Program, and expansion into definitions.
+
+Operations that a Program has no name for are expanded into their definitions. Invariant: the number
+of operations of a gate is known before any of them is written, and is counted once for each kind of
+gate, so that definitions which double at every level are refused at once.
+
+The encoding is one walk over the circuit's instructions. Invariant: the program has only names of
+Qiskit's standard gates, `mcx` and `mcphase` of any width, `unitary`, `measure`, `reset`, `barrier`,
+`delay` (ns), `delay_dt`, `global_phase`, `store` and block markers; every other operation is
+expanded, or refused by name. A gate is never taken for a standard gate by its name alone: a defined
+gate must have the matrix of that name, too.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +30,6 @@ from simenv.transpiler.qiskit_runtime import least_operations, names
 
 if TYPE_CHECKING:
     from simenv.client.circuits.standard_gates import StandardGateUse
-
-# Expansion of operations that a Program has no name for into their definitions.
-#
-# Invariant: the number of operations of a gate is known before any of them is written, and is
-# counted once for each kind of gate, so that definitions which double at every level are refused at
-# once.
 
 _MOST_COMPARED = 64  # operations of a definition that is compared with a standard gate
 _READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules of gates that come from text
@@ -162,13 +167,6 @@ def _synthesized(operation: Any) -> Any:
     result = HighLevelSynthesis()(circuit)
     return None if any(item.name == operation.name for item in result._data) else result
 
-
-# Encoding of a QuantumCircuit as a Program: one walk over its instructions.
-#
-# Invariant: the program has only names of Qiskit's standard gates, `mcx` and `mcphase` of any
-# width, `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store`
-# and block markers; every other operation is expanded, or refused by name. A gate is never taken
-# for a standard gate by its name alone: a defined gate must have the matrix of that name, too.
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 

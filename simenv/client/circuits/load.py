@@ -1,6 +1,20 @@
 """Conversion of any accepted form of a circuit to a Program.
 
-Invariant: `load` raises only SimenvError, whatever its argument is.
+Invariant: `load` raises only SimenvError, whatever its argument is. This module imports neither
+Cirq nor stim; the caller's circuit shows that they are installed.
+
+OpenQASM 3 is converted to a QuantumCircuit by Qiskit's importer (an optional package). Invariant:
+the parser gets only text that passed `text_checks`; errors of the parser and importer are raised as
+ProgramError or LimitExceededError, with line and column if they are known.
+
+Cirq circuits are converted through the OpenQASM 2 that Cirq writes. Angles have 16 digits. Qubit k
+of the program is the k-th of Cirq's sorted qubits; a measurement key is a classical register.
+
+QIR of the base profile is read as LLVM assembly or bitcode, through the optional package pyqir.
+Source: the base profile of the QIR specification,
+https://github.com/qir-alliance/qir-spec/blob/main/specification/under_development/profiles. It has
+one entry point, static qubits and results, and no branches on results. Result k is clbit k of a
+register `result`; output-recording calls are ignored. Other content is refused by name.
 """
 
 from __future__ import annotations
@@ -21,11 +35,6 @@ from simenv.transpiler.qiskit_runtime import is_circuit
 
 if TYPE_CHECKING:
     from simenv.client.circuits.qasm3_importer import ParsedQasm3
-
-# Conversion of OpenQASM 3 to a QuantumCircuit by Qiskit's importer (an optional package).
-#
-# Invariant: the parser gets only text that passed `text_checks`; errors of the parser and importer
-# are raised as ProgramError or LimitExceededError, with line and column if they are known.
 
 _SHOWN = 160  # characters of a parser's message; some list all tokens
 _PHYSICAL = re.compile(r"\$(\d+)")
@@ -97,12 +106,6 @@ def _check_physical(source: text_checks.SourceText) -> None:
             raise text_checks.too_many_bits("qubits", int(digits[:9]) + 1, MAX_QUBITS, prefix)
 
 
-# Conversion of Cirq circuits through the OpenQASM 2 that Cirq writes.
-#
-# Invariant: this module does not import Cirq; the caller's circuit shows that it is installed.
-# Angles have 16 digits. Qubit k of the program is the k-th of Cirq's sorted qubits; a measurement
-# key is a classical register.
-
 _PRECISION = 16  # digits of an angle, in half turns
 _SHOWN_CHARS = 200
 _KINDS = ("Circuit", "FrozenCircuit")
@@ -137,13 +140,6 @@ def cirq_to_qasm(circuit: Any) -> str:
         ) from error
     return text
 
-
-# QIR of the base profile, as LLVM assembly or bitcode, through the optional package pyqir.
-#
-# Source: the base profile of the QIR specification,
-# https://github.com/qir-alliance/qir-spec/blob/main/specification/under_development/profiles. It
-# has one entry point, static qubits and results, and no branches on results. Result k is clbit k of
-# a register `result`; output-recording calls are ignored. Other content is refused by name.
 
 BITCODE = b"BC\xc0\xde"
 _MARK = "@__quantum__"
@@ -282,9 +278,6 @@ def _number(call: Any, index: int, pyqir: Any, bound: int) -> int:
     if number >= bound:
         raise ProgramError(f"the QIR uses number {number} of {bound} in {call.callee.name}")
     return int(number)
-
-
-# Recognition of stim circuits. Invariant: this module does not import stim.
 
 
 def is_stim(circuit: Any) -> bool:

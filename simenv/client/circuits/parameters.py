@@ -1,4 +1,14 @@
-"""Parameters and observables of circuits."""
+"""Parameters and observables of circuits: values, the chain rule of gradients, packed circuits.
+
+A program has one slot for each distinct parameter expression. Invariant: a binding gives the same
+slot values, bit for bit, alone and among thousands of others: everything is computed element by
+element, in the order of the circuit's parameters. An engine differentiates by slots; `Chain` has
+the derivative of each slot by each parameter.
+
+A PackedCircuit has as fields the properties that a batch reads of each of thousands of circuits;
+the others are decoded from the bytes on demand. Observables of users are converted to real-weighted
+Pauli sums.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +28,6 @@ from simenv.model import Chain, Observable, Program, decode_program
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# Parameter values, the chain rule of gradients, and packed circuits.
-#
-# A program has one slot for each distinct parameter expression. Invariant: a binding gives the same
-# slot values, bit for bit, alone and among thousands of others: everything is computed element by
-# element, in the order of the circuit's parameters.
-#
-# An engine differentiates by slots; `Chain` has the derivative of each slot by each parameter.
-#
-# A PackedCircuit has as fields the properties that a batch reads of each of thousands of circuits;
-# the others are decoded from the bytes on demand.
 
 _PROBE = 0.7390851332151607  # value at which an expression is tested for linearity
 _SHOWN = 5  # names in a message
@@ -318,8 +317,6 @@ class PackedCircuit(msgspec.Struct, frozen=True, gc=False):
         """
         return self.slots.values(parameter_values)
 
-
-# Conversion of the observables of users to real-weighted Pauli sums.
 
 _NOISE = 1e-12  # tolerated imaginary part, from rounding
 _HINT = (

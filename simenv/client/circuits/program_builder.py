@@ -1,4 +1,13 @@
-"""Builder of a Program, and the concatenation of two."""
+"""Builder of the flat arrays of one Program, and the concatenation of two.
+
+Invariant: rows of the operation table, constants and slots are numbered in the order of first use,
+so that equal circuits give equal bytes. Qubits keep the circuit's order. Clbits are renumbered so
+that registers follow one another in the circuit's order of registers, and loose clbits come last.
+
+Concatenated programs have the same qubits. Classical registers of one name and size are the same
+bits; others are appended. The tables of the first program are a prefix of the joined ones, so its
+operations keep their arrays.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +22,6 @@ import msgspec
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_MATRIX_BYTES, MAX_QUBITS, PROGRAM_FORMAT, Program, Token
-
-# Builder of the flat arrays of one Program, and the numbers of its bits.
-#
-# Invariant: rows of the operation table, constants and slots are numbered in the order of first
-# use, so that equal circuits give equal bytes.
-#
-# Qubits keep the circuit's order. Clbits are renumbered so that registers follow one another in the
-# circuit's order of registers, and loose clbits come last.
 
 _MAX_ROWS = 65_535
 
@@ -225,11 +226,6 @@ def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:
         hint="give each register its own bits; an alias of a register can be left out",
     )
 
-
-# Concatenation of two programs on the same qubits.
-#
-# Classical registers of one name and size are the same bits; others are appended. The tables of the
-# first program are a prefix of the joined ones, so its operations keep their arrays.
 
 _BITS = (Token.CLBIT, Token.SET_CLBIT)
 _REGISTERS = (Token.REGISTER, Token.SET_REGISTER)

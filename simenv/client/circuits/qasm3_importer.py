@@ -1,4 +1,16 @@
-"""Importer of OpenQASM 3 for untrusted text, with its control flow."""
+"""Importer of OpenQASM 3 for untrusted text, with its control flow. Imports Qiskit and its
+importer.
+
+First the loops, switches, variables and constants of OpenQASM 3, and refusals of other constructs.
+Invariant: a loop whose variable is used is unrolled with the variable as a constant, which may
+appear wherever a constant may; the operations are counted before it is unrolled. An error names the
+refused construct as the language does.
+
+Differences of the importer from its base class: every error has a place; gates are expanded when
+they are encoded, not at each call; the operations are counted first; parameters of a gate are bound
+in the order of their declaration; ranges beyond their register are refused; conditions may be
+expressions.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +36,6 @@ from qiskit_qasm3_import.state import LocalScope, State
 from simenv.client.circuits import qasm3_values, text_checks
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
-
-# Loops, switches, variables and constants of OpenQASM 3, and refusals of other constructs.
-#
-# Invariant: a loop whose variable is used is unrolled with the variable as a constant, which may
-# appear wherever a constant may; the operations are counted before it is unrolled. An error names
-# the refused construct as the language does. Imports Qiskit and the importer: only `qasm3_importer`
-# imports this.
 
 _UINT_BITS = 32  # width of a `uint` without a size
 _MAX_PASSES = 10_000  # passes of all unrolled loops: the importer takes about 0.3 ms for one
@@ -315,14 +320,6 @@ def _jumps(node: Any) -> bool:
         return False
     return any(map(_jumps, _children(node)))
 
-
-# The importer of OpenQASM 3 for untrusted text.
-#
-# Differences from its base class: every error has a place; gates are expanded when they are
-# encoded, not at each call; the operations are counted first; parameters of a gate are bound in the
-# order of their declaration; ranges beyond their register are refused; conditions may be
-# expressions. Imports Qiskit and the importer: only `qasm3` imports this, when there is a text to
-# read.
 
 _MAX_POWER_QUBITS = 6  # `pow` is computed from the gate's matrix
 _PLACE = re.compile(r"(\d+),(\d+): (.*)", re.DOTALL)

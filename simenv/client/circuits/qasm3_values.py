@@ -1,4 +1,9 @@
-"""Values in OpenQASM 3 text, and the number of its operations."""
+"""Values in OpenQASM 3 text, and the number of its operations. Imports Qiskit and its importer.
+
+Values are bits and registers selected by index, and conditions as expressions. The number of
+operations of a syntax tree is counted before any is made. Invariant: the number is an upper bound
+of what the importer makes. Sizes that are no integer literals count as the largest register.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,6 @@ from qiskit_qasm3_import.expression import ValueResolver
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError
 from simenv.model import MAX_QUBITS
-
-# Values in OpenQASM 3 text: bits and registers selected by index, and conditions as expressions.
-#
-# Imports Qiskit and the importer: only `qasm3_importer` imports this.
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -257,11 +258,6 @@ def _bool(value: Any, node: Any) -> Any:
         return value if isinstance(value.type, types.Bool) else expr.cast(value, types.Bool())
     raise_from_node(node, "a condition must be a bit, a register or a comparison")
 
-
-# Number of operations of an OpenQASM 3 syntax tree, counted before any is made.
-#
-# Invariant: the number is an upper bound of what the importer makes. Sizes that are no integer
-# literals count as the largest register.
 
 _CONTROL_WEIGHT = 10  # estimated operations of a controlled operation
 _POWER_BASE = 4  # a power is synthesized from a matrix, with 4**qubits operations

@@ -1,4 +1,13 @@
-"""Address of a service on this machine or on another."""
+"""Address of a service on this machine or on another.
+
+The address of a service on another machine is a file with address, server key and the user's keys.
+Invariant: a key file that others can read is not used. A certain refusal of the client is reported
+at once, without waiting for a timeout.
+
+The address of a service of this user is its connection file, read again when the service restarts
+elsewhere. Invariant: a connection file that belongs to another user, or that others can write, is
+not used.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +28,6 @@ from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvEr
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport
-
-# The address of a service on another machine: a file with address, server key and the user's keys.
-#
-# Invariant: a key file that others can read is not used. A certain refusal of the client is
-# reported at once, without waiting for a timeout.
 
 MIN_HANG_UPS = 2  # a single one may come from a service that is ending
 
@@ -108,10 +112,6 @@ def is_personal(path: Path) -> bool:
     except OSError:
         return False
 
-
-# Address of a service: its connection file, read again when the service restarts elsewhere.
-#
-# Invariant: a connection file that belongs to another user, or that others can write, is not used.
 
 FORMAT = 1
 PROBE_S = 1.0

@@ -1,4 +1,11 @@
-"""Connection to the service, and its liveness."""
+"""Connection to the service that all threads of a client share, and its liveness.
+
+The channel has no thread of its own. One of the waiting threads is the leader: it alone uses the
+connection and dispatches the messages that arrive, until its own wait has ended. Other threads put
+their messages into the outbox and wake the leader. A silent service is pinged; one that has not
+answered for LOST_S is lost. When the connection file names another address, or the epoch has
+changed, the channel sends Hello again and calls `renew`, which repeats all open requests.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +26,6 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Connection, check_size
-
-# Liveness of a service: time without messages, pings, and the decision that it is lost.
 
 QUIET_S = 1.0  # silence after which the service is pinged
 POLL_S = 0.25  # interval in which a silent service's connection file is read again
@@ -89,14 +94,6 @@ class Liveness:
             last_seen_s=silent_s,
         )
 
-
-# Connection to the service that all threads of a client share, without a thread of its own.
-#
-# One of the waiting threads is the leader: it alone uses the connection and dispatches the messages
-# that arrive, until its own wait has ended. Other threads put their messages into the outbox and
-# wake the leader. A service that has not answered for LOST_S is lost. When the connection file
-# names another address, or the epoch has changed, the channel sends Hello again and calls `renew`,
-# which repeats all open requests.
 
 Handler = Callable[[Any], None]
 

@@ -1,4 +1,14 @@
-"""Session of a client: requests, answers, awaits and callbacks."""
+"""Session of a client: requests, answers, awaits and callbacks.
+
+One thread serves all awaits and callbacks of a client; it starts at the first one. While coroutines
+or callbacks wait, it waits on the channel like any other thread, wakes the event loops and calls
+the callbacks. Otherwise it sleeps.
+
+Requests and their answers, tasks and their ends share one channel. Invariant: every request may be
+repeated (a repeated Submit has the same idempotency key), so a lost answer, a restarted service and
+a forked child are all handled by repeating requests. Memory is bounded by the unanswered requests
+and the tasks that have not ended.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +33,6 @@ from simenv.wire.messages import client as m, queries
 
 if TYPE_CHECKING:
     import asyncio
-
-# The thread that serves all awaits and callbacks of a client; started at the first one.
-#
-# While coroutines or callbacks wait, it waits on the channel like any other thread, wakes the event
-# loops and calls the callbacks. Otherwise it sleeps.
 
 if TYPE_CHECKING:
     Waiter = asyncio.Future[None] | Callable[[], object]
@@ -134,18 +139,13 @@ def _call(callback: Callable[[], object]) -> None:
         logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)
 
 
-# Requests and their answers, tasks and their ends, over one channel.
-#
-# Invariant: every request may be repeated (a repeated Submit has the same idempotency key), so a
-# lost answer, a restarted service and a forked child are all handled by repeating requests. Memory
-# is bounded by the unanswered requests and the tasks that have not ended.
-
 PEEK_S = 0.5
 A = TypeVar("A", bound=queries.Reply)
 
 
 class ServiceSession:
-    """Session of one Client with its service. Thread-safe."""
+    """Session of one Client with its service. Thread-safe. The channel calls the handlers of messages
+    with its lock held."""
 
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
@@ -442,8 +442,6 @@ class ServiceSession:
 
     def _send_watch(self, task_numbers: list[int]) -> None:
         self.channel.send(m.WatchResults(0, task_numbers))
-
-    # --- called by the channel, locked --------------------------------------------------------
 
     def _completed(self, message: m.Completed) -> None:
         self._pending.completed(message, perf_counter())

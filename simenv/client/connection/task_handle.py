@@ -1,4 +1,18 @@
-"""State of tasks in this process: handles, requests and pending tasks."""
+"""State of tasks in this process: handles, requests and pending tasks.
+
+A `TaskHandle` is the state of one task, shared by all its `Task` objects. Invariant: the end of a
+task is set once, by the thread that reads the socket, under the session's lock. Its result is
+decoded once for all its bindings; a damaged one is fetched again.
+
+`ClientTimings` are sent with the next submission, for `simenv profile`. They are updated without a
+lock: a value that is lost between two threads changes a statistic only.
+
+`PendingTasks` holds the tasks that have not ended, by number, and `WatchQueue` the results to be
+requested again. Invariant: a handle leaves `PendingTasks` when its end is known. At most one
+WatchResults message is unanswered: the service drops results that a slow reader does not read, so a
+long list is requested in parts. When one requested result had been lost, all outstanding results
+are requested. Both classes are guarded by the session's lock.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +38,6 @@ if TYPE_CHECKING:
 
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
-
-# State of one task in this process, shared by all its `Task` objects.
-#
-# Invariant: the end of a task is set once, by the thread that reads the socket, under the session's
-# lock. Its result is decoded once for all its bindings; a damaged one is fetched again.
 
 _DONE = messages.STATES.index(TaskState.DONE)
 
@@ -136,8 +145,6 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         hooks, self._hooks = self._hooks, None
         for hook in hooks or ():
             hook()
-
-    # --- after the end ------------------------------------------------------------------------
 
     @property
     def final_state(self) -> TaskState:
@@ -279,11 +286,6 @@ class EndedTasks:
     requested_s: float
 
 
-# Requests of a session, the types of their answers, and timings of the client.
-#
-# The timings are sent with the next submission, for `simenv profile`. They are updated without a
-# lock: a value that is lost between two threads changes a statistic only.
-
 REPEAT_S = 5.0  # a request without answer is repeated after this time
 
 
@@ -325,13 +327,6 @@ class ClientTimings:
         self._reset()
         return spent
 
-
-# Tasks that have not ended, by number, and the queue of results to be requested again.
-#
-# Invariant: a handle leaves `PendingTasks` when its end is known. At most one WatchResults message
-# is unanswered: the service drops results that a slow reader does not read, so a long list is
-# requested in parts. When one requested result had been lost, all outstanding results are
-# requested. Both classes are guarded by the session's lock.
 
 MAX_EARLY = 16_384  # results beyond it are dropped, and requested later by WatchResults
 

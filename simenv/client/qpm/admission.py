@@ -1,4 +1,4 @@
-"""Binding `admission` of revision 2: reservations of the calling owner.
+"""Binding `admission` of revision 2: reservations of the calling owner, and the parser of requests.
 
 An invalid field of a request yields the decision `rejected` with reason 4, and an unknown device
 the same with reason 2. A request that is not a table raises ExecutionError. A reservation of
@@ -7,6 +7,8 @@ another owner raises UnknownObjectError, as if it did not exist.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,8 +20,9 @@ from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
-from simenv.model import AdmissionReason, Decision as Verdict, ReservationInfo
-from simenv.model.reservations import MAX_LABEL_CHARS
+from simenv.model import AdmissionReason, Decision, ReservationInfo, ReservationRequest, Workload
+from simenv.model.reservations import APP, MAX_LABEL_CHARS
+from simenv.model.task_rules import MAX_WORKERS
 from simenv.qpm import answers
 from simenv.qpm.contract import ExecutionError, UnknownObjectError
 from simenv.qpm.envelopes import Reason, ServiceState, plain
@@ -36,12 +39,12 @@ class AdmissionBinding(QpmBinding):
 
     def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain:
         """Return the decision that `reserve` would take, without a reservation."""
-        return plain(self._decide(requests.request_of(request), dry=True))
+        return plain(self._decide(request_of(request), dry=True))
 
     def reserve(self, token: str | None = None, request: Plain | None = None) -> Plain:
         """Return the decision on a request. An accepted reservation is active. A repeated
         `request_id` returns the same reservation while it lives."""
-        return plain(self._decide(requests.request_of(request), dry=False))
+        return plain(self._decide(request_of(request), dry=False))
 
     def renew(
         self,
@@ -111,16 +114,14 @@ class AdmissionBinding(QpmBinding):
             record for record in records if all(_same(record.get(k), v) for k, v in wanted.items())
         ]
 
-    # ------------------------------------------------------------------------------------------
-
     def _decide(self, request: Plain, *, dry: bool) -> answers.AdmissionDecision:
         state = self._state
         if state is not ServiceState.RUNNING:
             return self._quiescing(request, state)
         device = ""
         try:
-            device = self._targets.device(requests.device_of(request))
-            ask = requests.read_reservation(request, device, application())
+            device = self._targets.device(device_of(request))
+            ask = read_reservation(request, device, application())
         except UnknownObjectError as error:
             return self._rejected(request, device, AdmissionReason.DEVICE_NOT_FOUND, str(error))
         except ExecutionError as error:
@@ -136,7 +137,7 @@ class AdmissionBinding(QpmBinding):
         return self._decision(request, device, verdict, dry=dry)
 
     def _decision(
-        self, request: Plain, device: str, verdict: Verdict, *, dry: bool
+        self, request: Plain, device: str, verdict: Decision, *, dry: bool
     ) -> answers.AdmissionDecision:
         return answers.AdmissionDecision(
             status=verdict.status,
@@ -161,7 +162,7 @@ class AdmissionBinding(QpmBinding):
     def _rejected(
         self, request: Plain, device: str, code: AdmissionReason, message: str
     ) -> answers.AdmissionDecision:
-        return self._decision(request, device, Verdict(REJECTED, code, message), dry=True)
+        return self._decision(request, device, Decision(REJECTED, code, message), dry=True)
 
     def _quiescing(self, request: Plain, state: ServiceState) -> answers.AdmissionDecision:
         message = "nothing is reserved any more: the QPM is being shut down"
@@ -245,3 +246,180 @@ def _same(actual: Any, wanted: Any) -> bool:
     number = isinstance(wanted, int) and not isinstance(wanted, bool)
     number = number and abs(wanted) <= requests.MOST
     return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))
+
+
+MAX_WORDS = 32  # kept of a request, with so many characters each
+MAX_WORD_CHARS = 256
+MAX_VALUES = 1_000  # of one table that is kept as text
+_OWNER = ("user_id", "user", "username", "account")
+_SIZES = {
+    "count": "count",
+    "qubits": "qubit_count",
+    "depth": "depth",
+    "gates_1q": "one_q_gate_count",
+    "gates_2q": "two_q_gate_count",
+    "measurements": "measurement_count",
+    "shots": "shots",
+}
+_CLASS_ID = "class_id"  # the host's own name of the class
+_READ = frozenset(
+    {
+        "request_id", "owner", "user_id", "job_id", "scope_id", "target_device_id", "device_id",
+        "workload_kind", "walltime_ns", "ttl_ns", "expiration_ttl_ns", "classical_runtime_ns",
+        "overhead_ns", "task_class", "workload", "num_qubits", "num_shots", "workers", "bound_ns",
+        "token", APP, *requests.ALLOCATION,
+    }
+)  # fmt: skip
+_SECRET = ("credential", "token", "passw", "secret", "api_key", "apikey", "authorization")
+
+
+def device_of(request: Mapping[str, Any]) -> Any:
+    """Device id of the request, as the host wrote it."""
+    target = request.get("target_device_id")
+    return request.get("device_id") if target is None else target
+
+
+def read_reservation(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
+    """Parse a request; all keys are optional. `device`: the service's name of the device; `app`:
+    the application run that asks.
+
+    Raises ExecutionError with the field, its value and the expected value.
+    """
+    for name in ("policy", "run_context"):
+        requests.optional_table(name, request.get(name))
+    if request.get("priority") is not None:
+        requests.integer("priority", request["priority"], -requests.MOST, requests.MOST)
+    ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
+    kind = request.get("workload_kind")
+    return ReservationRequest(
+        request_id=_name("request_id", request.get("request_id")),
+        device=device,
+        scope=_name("scope_id", request.get("scope_id")),
+        user=_user(request),
+        job=_name("job_id", request.get("job_id")),
+        workload_kind="quantum" if kind is None else _name("workload_kind", kind),
+        ttl_ns=_figure(ttl, request.get(ttl)),
+        walltime_ns=_figure("walltime_ns", request.get("walltime_ns")),
+        classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
+        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
+        workload=_workload(request),
+        workers=_figure("workers", request.get("workers"), MAX_WORKERS),
+        bound_ns=_figure("bound_ns", request.get("bound_ns")),
+        metadata=_unknown_fields(request, app),
+    )
+
+
+def _user(request: Mapping[str, Any]) -> str:
+    if request.get("user_id") is not None:
+        return _name("user_id", request["user_id"])
+    owner = request.get("owner")
+    if not isinstance(owner, dict):
+        return _name("owner", owner)
+    return next((_name(f"owner.{k}", owner[k]) for k in _OWNER if owner.get(k) is not None), "")
+
+
+def _workload(request: Mapping[str, Any]) -> Workload:
+    """Read the workload from `task_class`, else from `workload`, else from num_qubits and
+    num_shots."""
+    sizes = requests.optional_table("task_class", request.get("task_class"))
+    others = requests.optional_table("workload", request.get("workload"))
+    size_keys = (_CLASS_ID, *_SIZES.values())
+    unknown = [key for key in sizes if key not in size_keys]
+    if unknown:
+        raise ExecutionError(
+            f"task_class has the key {unknown[0][:64]!r}, which is not known",
+            hint=f"one of: {', '.join(size_keys)}",
+        )
+    last = {"qubits": "num_qubits", "shots": "num_shots"}
+    entries: dict[str, int] = {}
+    for ours, theirs in _SIZES.items():
+        for where, table, key in (
+            ("task_class.", sizes, theirs),
+            ("workload.", others, theirs),
+            ("", request, last.get(ours, "")),
+        ):
+            if table.get(key) is not None:
+                least = 1 if ours == "count" else 0
+                entries[ours] = requests.integer(f"{where}{key}", table[key], least, requests.MOST)
+                break
+    return Workload(**entries)
+
+
+def _figure(what: str, value: Any, maximum: int = requests.MOST) -> int:
+    return 0 if value is None else requests.integer(what, value, 0, maximum)
+
+
+def _name(what: str, value: Any) -> str:
+    """Read a short text, or a number as text."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= requests.MOST:
+        return str(value)
+    if isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and requests.is_encodable(value):
+        return value
+    wanted = f"a text of up to {MAX_LABEL_CHARS} characters, or a number"
+    raise requests.wrong(what, value, wanted)
+
+
+def _unknown_fields(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
+    """Keep the identity of the allocation and the unknown fields as short texts for people to read,
+    except fields that are named like a credential or a token."""
+    settings = [(APP, app)] if app else []
+    launcher = request.get("launcher")
+    tables = (request, launcher) if isinstance(launcher, dict) else (request,)
+    for name in requests.ALLOCATION:
+        value = next((table[name] for table in tables if table.get(name) is not None), None)
+        if value is not None:
+            settings.append((name, _short(_text(value))))
+    for key, value in request.items():
+        if key in _READ or value is None or _is_secret(key):
+            continue
+        if len(settings) == MAX_WORDS:
+            break
+        settings.append((_short(key), _short(_text(value))))
+    return tuple(settings)
+
+
+def _text(value: Any) -> str:
+    """Return a text as it is, and other values as JSON without secrets; the type of a value that is
+    nested too deeply or has too many entries."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(_redacted(value, iter(range(MAX_VALUES))), default=_kind)
+    except (TypeError, ValueError, RecursionError):
+        return _kind(value)
+
+
+def _is_secret(key: object) -> bool:
+    name = key.lower() if isinstance(key, str) else ""
+    return any(word in name for word in _SECRET)
+
+
+def _redacted(value: Any, left: Iterator[int]) -> Any:
+    """Copy of a value without keys that are named like a secret, at any depth. `left`: one number
+    for each value that may still be copied, since lists can hold one another many times. Raises
+    ValueError for more."""
+    if next(left, None) is None:
+        raise ValueError
+    if isinstance(value, Mapping):
+        return {key: _redacted(item, left) for key, item in value.items() if not _is_secret(key)}
+    if isinstance(value, list | tuple):
+        return [_redacted(item, left) for item in value]
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"<{type(value).__name__}>"
+
+
+def _short(text: str) -> str:
+    return text[:MAX_WORD_CHARS].encode("utf-8", "replace").decode()
+
+
+def request_of(request: Any) -> dict[str, Any]:
+    """Check that the request is a table. The error tells hosts of revision 1, whose `reserve` has
+    another first argument, what is missing."""
+    if request is None:
+        raise ExecutionError("request is missing", hint="request={...}; every key may be left out")
+    return requests.table_argument("request", request)

@@ -1,4 +1,9 @@
-"""Circuits of hosts: their programs, their tasks, their state and their completion."""
+"""Circuits of hosts: their programs, their tasks and state, and their completion records.
+
+`prepare` packs the programs of a run request; a statevector request runs the program without its
+final measurements. `CircuitRun` is the circuit from its acceptance or refusal to its end. A circuit
+that has ended is written as a record of revision 1 or of revision 2.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,15 @@ from typing import Any
 
 import msgspec
 
-from simenv.client import result_data
 from simenv.client.circuits import PackedCircuit, load, untrusted_qpy
 from simenv.client.qpm.requests import Request
 from simenv.client.result import Result
-from simenv.client.result_data import Provenance, Stages
+from simenv.client.result_data import Provenance, Stages, keys
 from simenv.client.tasks.task import Task
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import OWNERS, Program, TaskState
 from simenv.qpm import envelopes
 from simenv.qpm.contract import ExecutionError
-
-# Programs of a run request.
-#
-# A statevector request runs the program without its final measurements.
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 _PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
@@ -37,7 +37,7 @@ def unwritten(program: Program, shots: int) -> dict[str, int]:
     """Counts of a circuit without measurements: unwritten classical bits read 0."""
     if not program.num_clbits:
         return {}
-    return dict.fromkeys(result_data.keys(b"", 0, program.registers), shots)
+    return dict.fromkeys(keys(b"", 0, program.registers), shots)
 
 
 def without_final_measurements(program: Program) -> Program:
@@ -124,11 +124,6 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     return PreparedPrograms(loaded, load(without_final_measurements(program)), None, size)
 
 
-# Circuit of a host: its tasks, its state and its completion.
-#
-# Invariant: `open`, `ended_s` and `queued` change under the session's lock.
-
-
 class RunFacts(msgspec.Struct, frozen=True):
     """Facts that are needed to repeat a circuit's run: place, precision, seed, shots."""
 
@@ -161,7 +156,8 @@ class RunFacts(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class CircuitRun:
-    """Circuit of a host, from its acceptance or refusal to its end."""
+    """Circuit of a host, from its acceptance or refusal to its end. Invariant: `open`, `ended_s`
+    and `queued` change under the session's lock."""
 
     cid: str
     number: int
@@ -206,8 +202,6 @@ class CircuitRun:
             if not task.session.wait_ended(task.handle, left_s):
                 return False
         return True
-
-    # --- after the end ------------------------------------------------------------------------
 
     def final_state(self) -> TaskState:
         """DONE if all tasks are DONE, else the state of the first task that is not. The circuit
@@ -344,3 +338,93 @@ def _amplitudes(task: Task) -> dict[str, Any]:
         "source": "simenv",
         "metadata": {"engine": entry.engine, "precision": entry.precision},
     }
+
+
+class CircuitOutcome(msgspec.Struct, frozen=True):
+    """Outcome of a circuit, independent of the revision: state, result, error and metadata."""
+
+    state: TaskState
+    result: dict[str, Any]
+    error: SimenvError | None
+    metadata: dict[str, Any] = {}
+
+    @property
+    def message(self) -> str | None:
+        """Text of the error."""
+        return None if self.error is None else str(self.error)
+
+    @property
+    def rc(self) -> int:
+        """Code of a record."""
+        return envelopes.STATE_MAP[self.state].rc or 0
+
+
+def outcome_of(run: CircuitRun) -> CircuitOutcome:
+    """Return the outcome of an ended circuit. A result that cannot be read makes it FAILED."""
+    state, error = run.final_state(), run.error()
+    if state is TaskState.DONE:
+        try:
+            return CircuitOutcome(state, run.result(), None, run.metadata())
+        except SimenvError as unreadable:
+            state, error = TaskState.FAILED, unreadable
+    settings = envelopes.CompletionMetadata(warnings=list(run.warnings))
+    return CircuitOutcome(state, {"counts": {}}, error, envelopes.plain(settings))
+
+
+def revision1_record(
+    run: CircuitRun,
+    outcome: CircuitOutcome | None = None,
+    *,
+    dequeued_s: float = envelopes.NOT_REACHED,
+) -> dict[str, Any]:
+    """Completion record of revision 1: the counts alone unless amplitudes were requested; the error
+    text if the circuit failed."""
+    outcome = outcome or outcome_of(run)
+    result: dict[str, Any] | str = outcome.result
+    if outcome.message is not None:
+        result = outcome.message
+    elif not run.wants_amplitudes:
+        result = outcome.result["counts"]
+    record = envelopes.Record(
+        cid=run.cid,
+        result=result,
+        rc=outcome.rc,
+        metadata=outcome.metadata,
+        **msgspec.structs.asdict(run.times(dequeued_s)),
+    )
+    return envelopes.plain(record)
+
+
+def revision2_record(
+    run: CircuitRun,
+    outcome: CircuitOutcome | None = None,
+    *,
+    poll: str | None = None,
+    dequeued_s: float = envelopes.NOT_REACHED,
+) -> dict[str, Any]:
+    """Completion record of revision 2. `poll`: the operation that reads it; None in an event."""
+    outcome = outcome or outcome_of(run)
+    stand = envelopes.STATE_MAP[outcome.state]
+    times = run.times(dequeued_s)
+    record = envelopes.CompletionEnvelope(
+        cid=run.cid,
+        qtask_id=run.number,
+        reservation_id=run.reservation_id,
+        scheduler_task_id=run.task_id,
+        outcome=stand.outcome,
+        result=outcome.result,
+        rc=outcome.rc,
+        completion_ready=True,
+        poll_operation=poll,
+        reason=stand.reason if run.refusal is None else envelopes.Reason.SUBMISSION_FAILED,
+        message=outcome.message,
+        metadata=outcome.metadata,
+        qpm_cq_enqueue_time_ns=_ns(times.cq_enqueue_time),
+        qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time),
+        **msgspec.structs.asdict(times),
+    )
+    return envelopes.plain(record)
+
+
+def _ns(seconds: float) -> int:
+    return -1 if seconds == envelopes.NOT_REACHED else round(seconds * 1e9)

@@ -127,8 +127,9 @@ class RetiredCircuit(msgspec.Struct, frozen=True):
 
 
 class CircuitRegistry:
-    """Circuits of a QPM by cid and qtask id. Thread-safe. `offer`: called with each ended circuit,
-    with the lock held; True if it must not be queued."""
+    """Circuits of a QPM by cid and qtask id. Thread-safe; private methods are called with the lock
+    held. `offer`: called with each ended circuit, with the lock held; True if it must not be
+    queued."""
 
     def __init__(self, session: ServiceSession, retention: CompletionRetention) -> None:
         self._session = session
@@ -143,8 +144,6 @@ class CircuitRegistry:
         self._last = 0
         self._connected_as = session.channel.client
         self._purged_s = self._requested_s = monotonic()
-
-    # --- entering -----------------------------------------------------------------------------
 
     def next_number(self) -> int:
         """Next qtask id, from 1."""
@@ -173,8 +172,6 @@ class CircuitRegistry:
                 run.queued = True
                 if run.over:
                     self._ended(run)
-
-    # --- looking ------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Process the messages that have arrived and evict expired completions, without waiting.
@@ -259,8 +256,6 @@ class CircuitRegistry:
         """True if no circuit is open. Exact with the lock held, else a hint."""
         return not self._open
 
-    # --- leaving ------------------------------------------------------------------------------
-
     def close(self, run: CircuitRun, reason: Reason, dequeued_s: float = NOT_REACHED) -> None:
         """Replace a circuit that was handed back by a short record; its programs and results are
         released."""
@@ -307,8 +302,6 @@ class CircuitRegistry:
                 self.drop(run)
             self._gone.clear()
             self._by_number.clear()
-
-    # --- with the lock held -------------------------------------------------------------------
 
     def _part_ended(self, run: CircuitRun) -> None:
         run.open -= 1

@@ -1,4 +1,13 @@
-"""Records of devices, and snapshots of capacity and queue, in the contract's terms. Pure."""
+"""Records of devices, and snapshots of capacity and queue, in the contract's terms. Pure.
+
+Records have the qhw schemas: identity, coupling graph and calibration. All kinds of devices are
+treated alike: a value that a DeviceInfo lacks is left out of the record. Qubits are named by their
+number as text. Figures have the units of a Qiskit Target: seconds, hertz, probabilities.
+
+Counts and estimates of a snapshot cover the whole device, that is, the tasks of all callers. Held
+tasks wait for a worker or for credits; in-flight tasks are assigned to workers. A lifecycle event
+has the contract's name; `details` has simenv's own name of the event.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +25,6 @@ from simenv import model
 from simenv.client.qpm.requests import ALLOCATION
 from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm import answers
-
-# Device records in the qhw schemas: identity, coupling graph and calibration. Pure.
-#
-# All kinds of devices are treated alike: a value that a DeviceInfo lacks is left out of the record.
-# Qubits are named by their number as text. Figures have the units of a Qiskit Target: seconds,
-# hertz, probabilities.
 
 MOST_EDGES_QUBITS = 256  # all-to-all devices of more qubits list no edges: see `coupling`
 EXTENSION = "simenv"
@@ -145,9 +148,6 @@ def timestamp(info: DeviceInfo) -> str:
     return datetime.fromtimestamp(info.calibrated_s, UTC).isoformat()
 
 
-# --- parts of the records -------------------------------------------------------------------------
-
-
 def _head(name: str, info: DeviceInfo) -> Plain:
     ideal = info.kind is DeviceKind.IDEAL  # its model is an engine, which has no name of its own
     head = {
@@ -204,8 +204,6 @@ def _operations(info: DeviceInfo) -> list[Plain]:
 def _loci(places: list[list[str]]) -> Plain:
     return {"supported_loci": places} if places and all(places) else {}
 
-
-# --- figures --------------------------------------------------------------------------------------
 
 _QUALITIES = ("readout_error", "error")
 _FIGURES = ("t1", "t2", "frequency", "readout_duration", "duration", *_QUALITIES)
@@ -265,12 +263,6 @@ def _summary(values: Iterable[float]) -> dict[str, float]:
         "max": max(there),
     }
 
-
-# Snapshots of capacity and queue, and lifecycle events, in the contract's terms. Pure.
-#
-# Counts and estimates cover the whole device, that is, the tasks of all callers. Held tasks wait
-# for a worker or for credits; in-flight tasks are assigned to workers. A lifecycle event has the
-# contract's name; `details` has simenv's own name of the event.
 
 ACTIVE = "active"
 CONFIDENCE = "observed-controller-state"

@@ -205,8 +205,6 @@ class Delivery:
         if not self._timed:
             self._session.channel.changed.notify_all()
 
-    # --- the thread that reads ----------------------------------------------------------------
-
     def _serve(self) -> None:
         channel = self._session.channel
         while not channel.closed:

@@ -12,11 +12,9 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.qpm import requests, status
-from simenv.client.qpm.circuit_run import CircuitRun
+from simenv.client.qpm import circuit_run, requests, status
 from simenv.client.qpm.completion_queues import RetiredCircuit
-from simenv.client.qpm.notifications import DEVICE_EVENTS
-from simenv.client.qpm.status import MAX_QTASK, CircuitEntry, QpmBinding, already, ended
+from simenv.client.qpm.notifications import DEVICE_EVENTS, EventSubscription
 from simenv.client.qpm.submitter import NONE, failure
 from simenv.qpm import contract
 from simenv.qpm.envelopes import Lifecycle, Reason, Registered, StatusEnvelope, TaskTiming, plain
@@ -24,7 +22,7 @@ from simenv.qpm.envelopes import Lifecycle, Reason, Registered, StatusEnvelope, 
 Plain = dict[str, Any]
 
 
-class ExecutionBinding(QpmBinding):
+class ExecutionBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
 
     def sync_run(
@@ -52,16 +50,16 @@ class ExecutionBinding(QpmBinding):
             self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
         if not in_time:
-            return plain(self._status_queries.late(run, cancels, patience_s or 0.0))
-        result = status.find(run)
+            return plain(self._status_queries.timed_out(run, cancels, patience_s or 0.0))
+        outcome = circuit_run.outcome_of(run)
         self._registry.close(run, Reason.RETURNED)
-        if result.error is not None:
-            raise failure(result.error)
+        if outcome.error is not None:
+            raise failure(outcome.error)
         # Optional fields that repeat others: each costs the host's YAML some 0.1 ms.
-        record = status.revision2(run, result)
+        record = circuit_run.revision2_record(run, outcome)
         for name in ("outcome", "scheduler_task_id"):
             record.pop(name, None)
-        envelope = plain(msgspec.structs.replace(ended(run), scheduler_state=None))
+        envelope = plain(msgspec.structs.replace(status.ended_status(run), scheduler_state=None))
         return {**envelope, "result": record}
 
     def async_run(
@@ -82,8 +80,8 @@ class ExecutionBinding(QpmBinding):
         under = self._reservation_checks.claim(reservation_id)
         run = self._submitter.start(info, queued=True, under=under)
         if run.refusal is not None:
-            return plain(ended(run))
-        return plain(self._status_queries.taken(run, metered=under.metered))
+            return plain(status.ended_status(run))
+        return plain(self._status_queries.acceptance(run, metered=under.metered))
 
     def read_cq(
         self, cid: str | None = None, reservation_id: int | None = None, token: str | None = None
@@ -91,13 +89,13 @@ class ExecutionBinding(QpmBinding):
         """Read and remove a completion: the one of `cid`, else the oldest of the reservation, or of
         the circuits without a reservation."""
         result = self._ready("read_cq", cid, reservation_id)
-        if not isinstance(result, CircuitRun):
+        if not isinstance(result, circuit_run.CircuitRun):
             return plain(result)
         taken = self._registry.take(result.cid)
         if taken is None:  # another reader took it first
             return plain(self._status_queries.not_ready("read_cq", cid, reservation_id))
         now_s = time()
-        record = status.revision2(taken, poll="read_cq", dequeued_s=now_s)
+        record = circuit_run.revision2_record(taken, poll="read_cq", dequeued_s=now_s)
         self._registry.close(taken, Reason.READ, now_s)
         return record
 
@@ -106,9 +104,9 @@ class ExecutionBinding(QpmBinding):
     ) -> Plain:
         """Read a completion as `read_cq` does, without removing it."""
         result = self._ready("peek_cq", cid, reservation_id)
-        if not isinstance(result, CircuitRun):
+        if not isinstance(result, circuit_run.CircuitRun):
             return plain(result)
-        return status.revision2(result, poll="peek_cq")
+        return circuit_run.revision2_record(result, poll="peek_cq")
 
     def task_status(
         self,
@@ -118,7 +116,7 @@ class ExecutionBinding(QpmBinding):
         qtask_id: int | None = None,
     ) -> Plain:
         """Status of a circuit, with `result` or `error` once it has ended."""
-        result = self._status_queries.asked(cid, qtask_id, reservation_id)
+        result = self._status_queries.find_allowed(cid, qtask_id, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         return plain(self._status_queries.status(result, cid, qtask_id))
@@ -140,10 +138,10 @@ class ExecutionBinding(QpmBinding):
         if foreign is not None:
             return plain(foreign)
         if result is None:
-            return plain(status.unknown(cid, qtask_id))
-        if isinstance(result, CircuitRun) and not result.over:
+            return plain(status.unknown_status(cid, qtask_id))
+        if isinstance(result, circuit_run.CircuitRun) and not result.over:
             return plain(self._status_queries.cancel(result))
-        return plain(already(result))
+        return plain(status.late_cancellation(result))
 
     def get_task_timing(
         self,
@@ -152,8 +150,8 @@ class ExecutionBinding(QpmBinding):
         task_id: int | None = None,
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
-        number = requests.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._status_queries.asked(None, number, reservation_id)
+        number = requests.integer("task_id", task_id, 1, status.MAX_QTASK)
+        result = self._status_queries.find_allowed(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         if result is None:
@@ -170,8 +168,8 @@ class ExecutionBinding(QpmBinding):
         task_id: int | None = None,
     ) -> Plain:
         """Engine, seed, node and other facts of the run that are needed to reproduce its counts."""
-        number = requests.integer("task_id", task_id, 1, MAX_QTASK)
-        result = self._status_queries.asked(None, number, reservation_id)
+        number = requests.integer("task_id", task_id, 1, status.MAX_QTASK)
+        result = self._status_queries.find_allowed(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
         metadata = _run_facts(result)
@@ -199,7 +197,7 @@ class ExecutionBinding(QpmBinding):
         ends the registration.
         """
         values = self._reservation_checks.check(reservation_id)
-        registration = status.registered(ep, evtype, class_id, filters, values)
+        registration = EventSubscription.of(ep, evtype, class_id, filters, values)
         if evtype in DEVICE_EVENTS:
             count = self._device_events.register(registration)
         else:
@@ -217,15 +215,15 @@ class ExecutionBinding(QpmBinding):
         self._submitter.delete(cid)
         return None
 
-    # ------------------------------------------------------------------------------------------
-
-    def _ready(self, operation: str, cid: Any, reservation_id: Any) -> CircuitRun | StatusEnvelope:
+    def _ready(
+        self, operation: str, cid: Any, reservation_id: Any
+    ) -> circuit_run.CircuitRun | StatusEnvelope:
         values = requests.reservation(reservation_id)
         if cid is not None:
             requests.text("cid", cid)
         self._status_queries.look()
         result = None if cid is None else self._registry.find(cid)
-        invalid = self._status_queries.objection(result, values)
+        invalid = self._status_queries.refusal(result, values)
         if invalid is not None:
             return msgspec.structs.replace(
                 invalid, completion_ready=False, poll_operation=operation
@@ -236,15 +234,15 @@ class ExecutionBinding(QpmBinding):
             ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
-    def _foreign(self, circuit: CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
+    def _foreign(self, circuit: status.CircuitEntry, reservation_id: int) -> StatusEnvelope | None:
         """Envelope that refuses a call about a circuit of another reservation, or a call without a
         reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
-            return self._status_queries.objection(circuit, None)
-        return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
+            return self._status_queries.refusal(circuit, None)
+        return None if circuit is None else self._status_queries.refusal(circuit, reservation_id)
 
 
-def _run_facts(circuit: CircuitEntry) -> Plain:
+def _run_facts(circuit: status.CircuitEntry) -> Plain:
     """Facts of a circuit's run, or the reason why there are none."""
     facts = None
     if isinstance(circuit, RetiredCircuit):

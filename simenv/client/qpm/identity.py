@@ -1,4 +1,19 @@
-"""Identity of a QPM, and the access check of its calls."""
+"""Identity of a QPM, and the access check of its calls.
+
+A QPM with a token refuses calls without it (`TokenGuard`). A QPM without a token ignores the
+argument: it has the rights of its client, and no more. Requests raise the contract's errors
+(`asked`, `changed`), and `Audit` records those of `control`.
+
+`QPMIdentity` has the names, the device and the service record of a QPM. A QPM stands for one pool,
+or for the whole environment; the device of the environment is the one that runs a circuit without a
+named pool. Engines do not change while a service lives, so they are requested once an epoch;
+devices may be calibrated anew.
+
+`Targets` translates names of devices. A host calls the environment by its name, and one of its
+pools `pool` or `environment/pool`. A number is the `device_id` of a device's profile; another text
+is its `external_device_id`. The service's name of the whole environment is "". A QPM of one pool
+has no other device.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +32,10 @@ import msgspec
 from simenv import errors
 from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm import devices, requests
-from simenv.errors import ConfigError
 from simenv.model import MAX_SHOTS, DeviceProfile, EngineInfo, PoolInfo, ServiceInfo, TargetInfo
 from simenv.model.views import DeviceInfo, DeviceKind, base_of
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import admin, client as m, queries
-
-# Access check of calls, requests with the contract's errors, and the audit of `control`.
-#
-# A QPM with a token refuses calls without it. A QPM without a token ignores the argument: it has
-# the rights of its client, and no more.
 
 
 class TokenGuard:
@@ -56,14 +65,15 @@ def read_token(path: Path) -> str:
             result = os.fstat(file.fileno())
             text = file.readline().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"token file {path}: {error}", hint="a file with a token") from error
+        message = f"token file {path}: {error}"
+        raise errors.ConfigError(message, hint="a file with a token") from error
     if result.st_uid != os.geteuid() or stat.S_IMODE(result.st_mode) & 0o077:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"token file {path} can be read by others",
             hint=f"chmod 600 {path}, and it must be yours",
         )
     if not 0 < len(text) <= requests.MAX_TEXT_CHARS:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"token file {path} holds no token",
             hint=f"1 to {requests.MAX_TEXT_CHARS} characters in its first line",
         )
@@ -152,16 +162,6 @@ class Audit:
         return list(self._faults)
 
 
-# Identity of a QPM: its names, device and service record, and translation of device names.
-#
-# A QPM stands for one pool, or for the whole environment; the device of the environment is the one
-# that runs a circuit without a named pool. Engines do not change while a service lives, so they are
-# requested once an epoch; devices may be calibrated anew.
-#
-# A host calls the environment by its name, and one of its pools `pool` or `environment/pool`. A
-# number is the `device_id` of a device's profile; another text is its `external_device_id`. The
-# service's name of the whole environment is "". A QPM of one pool has no other device.
-
 ANY_ENGINE = "any"
 READY_S = 1.0
 WHOLE = ""  # the service's name of all pools together
@@ -192,8 +192,6 @@ class QPMIdentity:
         if device == self.device:
             return self.target_id
         return f"{self.environment}/{device}" if device else self.environment
-
-    # --- data of the service ------------------------------------------------------------------
 
     def status(self) -> ServiceInfo:
         """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
@@ -237,8 +235,6 @@ class QPMIdentity:
             return self._session.request(kind, make)
         except errors.NoServiceError as error:
             raise contract.NotReadyError(error.message, hint=error.hint) from error
-
-    # --- derived records ----------------------------------------------------------------------
 
     def device_info(self, device: str) -> DeviceInfo:
         """Description of a pool as a device. For the environment: the widest simulator of the

@@ -1,4 +1,11 @@
-"""Registrations of completion events and of device events."""
+"""Registrations of completion events and of device events.
+
+`CompletionNotifier` pushes the completions of one registry. Invariant: an event is put to a
+registration at most once. In revision 1 a completion is either in delivery to the one registration
+or can be read, never both, unless the endpoint is overdue (`event_delivery`).
+
+`DeviceEventNotifier` pushes the events of devices: calibrations, changes of the noise, outages.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ from typing import Any
 import msgspec
 
 from simenv.client.connection.session import ServiceSession
+from simenv.client.qpm import requests
 from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.event_delivery import Delivery, EndpointSender
@@ -18,12 +26,6 @@ from simenv.errors import SimenvError
 from simenv.model import Event
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages import client as m
-
-# Registrations of completion events of one registry.
-#
-# Invariant: an event is put to a registration at most once. In revision 1 a completion is either in
-# delivery to the one registration or can be read, never both, unless the endpoint is overdue
-# (`event_delivery`).
 
 COMPLETION_EVENTS = (1, "completion")
 MAX_REGISTRATIONS = 1_024  # of one QPM: each endpoint may have a thread
@@ -42,6 +44,18 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
     class_id: str
     filters: Plain
     reservation: int = 0
+
+    @staticmethod
+    def of(
+        ep: Any, evtype: Any, class_id: Any, filters: Any = None, reservation: int = 0
+    ) -> EventSubscription:
+        """Check the arguments of a registration. Raises ExecutionError."""
+        if not callable(getattr(ep, "put", None)):
+            raise requests.wrong("ep", ep, "an endpoint with a method put(event)")
+        if not isinstance(evtype, str):
+            requests.integer("evtype", evtype, 0, 2**31 - 1)
+        name = requests.text("class_id", class_id)
+        return EventSubscription(ep, evtype, name, requests.filters(filters), reservation)
 
     def wants(self, record: Plain) -> bool:
         for name, wanted in self.filters.items():
@@ -111,10 +125,9 @@ class CompletionNotifier:
         if any(existing is registration for existing, _ in self._registered):
             self._drop(registration)
 
-    # --- offers of the registry, a source of deliveries; with the lock held -----------------------
-
     def offer(self, run: CircuitRun) -> bool:
-        """Push the completion to the registrations; return whether it must not be queued."""
+        """Push the completion to the registrations; return whether it must not be queued. Called
+        with the lock held."""
         is_held = False
         settings = _LazyRecord(run, self._make)
         for registration, outlet in self._registered:
@@ -235,11 +248,6 @@ def _same(subscription: EventSubscription, other: EventSubscription) -> bool:
     )
 
 
-# Device events for the queues of hosts: calibrations, changes of the noise, outages.
-#
-# One thread for each QPM reads the service's events while a queue is registered for them. An event
-# is put to each registration once, in order, by the sender of its endpoint.
-
 DEVICE_EVENTS = ("calibration-update", "noise-fluctuation", "outage")
 LOOK_S = 0.25  # between two questions to the service
 PAGE = 500
@@ -247,7 +255,11 @@ PAGE = 500
 
 class DeviceEventNotifier:
     """`CompletionSource` without completions. `pool`: the pool whose events are delivered; "": all
-    pools."""
+    pools.
+
+    One thread reads the service's events while a queue is registered for them. An event is put to
+    each registration once, in order, by the sender of its endpoint.
+    """
 
     def __init__(self, session: ServiceSession, delivery: Delivery, pool: str) -> None:
         self._session = session
@@ -296,16 +308,12 @@ class DeviceEventNotifier:
         if gone and all(existing.endpoint is not endpoint for existing, _ in kept):
             self._delivery.leave(self, endpoint)
 
-    # --- a source of deliveries -----------------------------------------------------------------
-
     @property
     def is_waiting(self) -> bool:
         return False  # its own thread reads
 
     def ask_again(self, now: float) -> None:
         return None
-
-    # --- the thread -----------------------------------------------------------------------------
 
     def _serve(self) -> None:
         while not self._session.channel.closed:

@@ -1,4 +1,11 @@
-"""QPM of a Client in both revisions."""
+"""QPM (quantum platform manager) of a Client in both revisions, with the contract's methods only.
+
+`SingleQPM` is revision 1: one class, plain records, and an error where a completion is not ready.
+`QPM`, which is `Client.qpm`, has the methods of the six bindings of revision 2. Its `revision1` is
+the same pool as the single class of revision 1, with its own completions and without reservations;
+`connection` makes another such object for each client. A host gets one of the two revisions. All
+requests go through the Client.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +15,12 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simenv.client.qpm import requests, status
+from simenv.client.qpm import circuit_run, notifications, requests
 from simenv.client.qpm.admission import AdmissionBinding
-from simenv.client.qpm.circuit_run import MAX_STATEVECTOR_QUBITS, CircuitRun
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention, RetiredCircuit
 from simenv.client.qpm.event_delivery import Delivery
 from simenv.client.qpm.execution import ExecutionBinding
 from simenv.client.qpm.identity import Audit, QPMIdentity, Targets, TokenGuard, read_token
-from simenv.client.qpm.notifications import DEVICE_EVENTS, CompletionNotifier, DeviceEventNotifier
 from simenv.client.qpm.scheduler import PolicyBinding, SchedulerBinding
 from simenv.client.qpm.status import QpmBinding, StatusQueries
 from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
@@ -28,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QPM", "read_token"]
 
-# Revision 1: one class, plain records, and an error where a completion is not ready.
-
 Plain = dict[str, Any]
 EVICTED = (envelopes.Reason.TOO_OLD, envelopes.Reason.TOO_MANY, envelopes.Reason.TOO_LARGE)
 
@@ -40,8 +43,8 @@ class SingleQPM:
     def __init__(
         self,
         submitter: CircuitSubmitter,
-        notifier: CompletionNotifier,
-        device_events: DeviceEventNotifier,
+        notifier: notifications.CompletionNotifier,
+        device_events: notifications.DeviceEventNotifier,
         identity: QPMIdentity,
     ) -> None:
         self._device_events = device_events
@@ -81,11 +84,11 @@ class SingleQPM:
         except BaseException:
             self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
-        result = status.find(run)
+        outcome = circuit_run.outcome_of(run)
         self._registry.close(run, envelopes.Reason.RETURNED)
-        if result.error is not None:
-            raise failure(result.error)
-        return status.revision1(run, result)
+        if outcome.error is not None:
+            raise failure(outcome.error)
+        return circuit_run.revision1_record(run, outcome)
 
     def async_run(self, info: Plain) -> str:
         """Submit a circuit and return its cid. A refused circuit has a cid too, and a record with
@@ -100,13 +103,13 @@ class SingleQPM:
         if taken is None:
             raise _in_progress(cid)
         now_s = time()
-        record = status.revision1(taken, dequeued_s=now_s)
+        record = circuit_run.revision1_record(taken, dequeued_s=now_s)
         self._registry.close(taken, envelopes.Reason.READ, now_s)
         return record
 
     def peek_cq(self, cid: str | None = None) -> Plain:
         """Read a record as `read_cq` does, without removing it."""
-        return status.revision1(self._finished(cid))
+        return circuit_run.revision1_record(self._finished(cid))
 
     def delete_circuit(self, cid: str) -> None:
         """Cancel and forget a circuit; an unknown cid is no error."""
@@ -121,8 +124,8 @@ class SingleQPM:
         `evtype` of DEVICE_EVENTS: events of the device are put there, and records stay queued. A
         record whose `put` raises is queued.
         """
-        registration = status.registered(ep, evtype, class_id)
-        if evtype in DEVICE_EVENTS:
+        registration = notifications.EventSubscription.of(ep, evtype, class_id)
+        if evtype in notifications.DEVICE_EVENTS:
             self._device_events.register(registration)
         else:
             self._notifier.register(registration)
@@ -139,7 +142,7 @@ class SingleQPM:
         self._device_events.close()
         self._registry.clear()
 
-    def _finished(self, cid: Any) -> CircuitRun:
+    def _finished(self, cid: Any) -> circuit_run.CircuitRun:
         if cid is not None:
             requests.text("cid", cid)
         try:
@@ -163,13 +166,6 @@ def _in_progress(cid: str | None) -> contract.InProgressError:
         return contract.InProgressError("no completion waits to be read", hint="ask again")
     return contract.InProgressError(f"circuit {cid} has no completion to read", hint="ask again")
 
-
-# QPM (quantum platform manager) of a Client: `Client.qpm`, with the contract's methods only.
-#
-# The object has the methods of the six bindings of revision 2. `revision1` is the same pool as the
-# single class of revision 1, with its own completions and without reservations; `connection` makes
-# another such object for each client. A host gets one of the two revisions. All requests go through
-# the Client.
 
 Q = TypeVar("Q", bound=QpmBinding)
 SINGLE_RETENTION = CompletionRetention(
@@ -219,7 +215,7 @@ class QPM(
         required: bool = False,
         token: str | None = None,
         pool: str = "",
-        widest: int = MAX_STATEVECTOR_QUBITS,
+        widest: int = circuit_run.MAX_STATEVECTOR_QUBITS,
         retention: CompletionRetention | None = None,
     ) -> None:
         self._session, self._client, self._widest = session, client, widest
@@ -235,10 +231,10 @@ class QPM(
             client, self._registry, self._reservation_checks, pool, widest
         )
         self._status_queries = StatusQueries(session, self._submitter, self._reservation_checks)
-        self._notifier = CompletionNotifier(
-            session, self._registry, status.revision2, self._delivery, alone=False
+        self._notifier = notifications.CompletionNotifier(
+            session, self._registry, circuit_run.revision2_record, self._delivery, alone=False
         )
-        self._device_events = DeviceEventNotifier(session, self._delivery, pool)
+        self._device_events = notifications.DeviceEventNotifier(session, self._delivery, pool)
         self.revision1 = self.connection()
 
     def connection(self) -> SingleQPM:
@@ -249,8 +245,10 @@ class QPM(
         checks = ReservationChecks(session, required=False)
         return SingleQPM(
             CircuitSubmitter(self._client, registry, checks, device, self._widest),
-            CompletionNotifier(session, registry, status.revision1, self._delivery, alone=True),
-            DeviceEventNotifier(session, self._delivery, device),
+            notifications.CompletionNotifier(
+                session, registry, circuit_run.revision1_record, self._delivery, alone=True
+            ),
+            notifications.DeviceEventNotifier(session, self._delivery, device),
             self._identity,
         )
 

@@ -1,12 +1,22 @@
-"""Parsers of requests of hosts: single arguments, reservations and runs of circuits. Pure."""
+"""Checks of what hosts send: single arguments, and requests to run a circuit. Pure.
+
+An invalid argument raises ExecutionError and changes nothing. Values come from a host's transport,
+so every type and value must be expected.
+
+`read_run` checks `info` of a run. A host sends OpenQASM 2 text under `qasm`, or {"format", "data"}
+under `circuit`, which takes precedence. In one process with the caller, `circuit` may also be a
+QuantumCircuit or a Program. Hosts add keys of their own, so unknown keys, and hints without an
+effect here, are no error: the completion has a warning that names them. Keys that identify the
+caller (owner, project, policy ...) are left out without a warning, as the contract demands: the
+connection identifies the caller. `noise`, `verbatim` and `qubit_mapping` are for emulated devices;
+other pools refuse them by name unless they are empty.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,22 +25,19 @@ from simenv.client.submission.noise import factors_of
 from simenv.client.submission.options import SubmitOptions
 from simenv.config import NAME_RULE
 from simenv.errors import OptionError
-from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, ReservationRequest, Workload, task_rules
-from simenv.model.reservations import APP, MAX_LABEL_CHARS
+from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, task_rules
+from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.contract import ExecutionError
 from simenv.text import short_repr
 from simenv.transpiler.qiskit_runtime import is_circuit
 
-# Checks of single arguments of hosts; an invalid argument raises ExecutionError and changes
-# nothing.
-#
-# Values come from a host's transport, so every type and value must be expected.
-
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
 MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
+MOST = 2**62  # of any size or time
+ALLOCATION = ("scheduler", "cluster_name", "allocation_id")  # identity of a batch allocation
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
@@ -59,13 +66,20 @@ def reason_text(value: Any) -> str:
     return result[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()
 
 
+def is_encodable(value: str) -> bool:
+    """Return whether a text can be encoded as UTF-8: it has no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def travelling(what: str, value: Any) -> str:
     """Check a text as `text` does, and that it can be encoded as UTF-8 for the service."""
     result = text(what, value)
-    try:
-        result.encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair
-        raise wrong(what, value, "text in Unicode") from error
+    if not is_encodable(result):
+        raise wrong(what, value, "text in Unicode")
     return result
 
 
@@ -130,207 +144,6 @@ def reservation(value: Any) -> int | None:
     return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
 
 
-# Parser of reservation requests: checks `request` field by field. Pure.
-#
-# All keys are optional. Unknown keys are kept as text for people to read, except keys that are
-# named like a credential or a token.
-
-MOST = 2**62  # of any size or time
-MAX_WORDS = 32  # kept of a request, with so many characters each
-MAX_WORD_CHARS = 256
-MAX_VALUES = 1_000  # of one table that is kept as text
-_OWNER = ("user_id", "user", "username", "account")
-_SIZES = {
-    "count": "count",
-    "qubits": "qubit_count",
-    "depth": "depth",
-    "gates_1q": "one_q_gate_count",
-    "gates_2q": "two_q_gate_count",
-    "measurements": "measurement_count",
-    "shots": "shots",
-}
-_CLASS_ID = "class_id"  # the host's own name of the class
-ALLOCATION = ("scheduler", "cluster_name", "allocation_id")  # identity of a batch allocation
-_READ = frozenset(
-    {
-        "request_id", "owner", "user_id", "job_id", "scope_id", "target_device_id", "device_id",
-        "workload_kind", "walltime_ns", "ttl_ns", "expiration_ttl_ns", "classical_runtime_ns",
-        "overhead_ns", "task_class", "workload", "num_qubits", "num_shots", "workers", "bound_ns",
-        "token", APP, *ALLOCATION,
-    }
-)  # fmt: skip
-_SECRET = ("credential", "token", "passw", "secret", "api_key", "apikey", "authorization")
-
-
-def device_of(request: Mapping[str, Any]) -> Any:
-    """Device id of the request, as the host wrote it."""
-    target = request.get("target_device_id")
-    return request.get("device_id") if target is None else target
-
-
-def read_reservation(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
-    """Parse a request. `device`: the service's name of the device; `app`: the application run that
-    asks.
-
-    Raises ExecutionError with the field, its value and the expected value.
-    """
-    for name in ("policy", "run_context"):
-        optional_table(name, request.get(name))
-    if request.get("priority") is not None:
-        integer("priority", request["priority"], -MOST, MOST)
-    ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
-    kind = request.get("workload_kind")
-    return ReservationRequest(
-        request_id=_name("request_id", request.get("request_id")),
-        device=device,
-        scope=_name("scope_id", request.get("scope_id")),
-        user=_user(request),
-        job=_name("job_id", request.get("job_id")),
-        workload_kind="quantum" if kind is None else _name("workload_kind", kind),
-        ttl_ns=_figure(ttl, request.get(ttl)),
-        walltime_ns=_figure("walltime_ns", request.get("walltime_ns")),
-        classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
-        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
-        workload=_workload(request),
-        workers=_figure("workers", request.get("workers"), task_rules.MAX_WORKERS),
-        bound_ns=_figure("bound_ns", request.get("bound_ns")),
-        metadata=_unknown_fields(request, app),
-    )
-
-
-def _user(request: Mapping[str, Any]) -> str:
-    if request.get("user_id") is not None:
-        return _name("user_id", request["user_id"])
-    owner = request.get("owner")
-    if not isinstance(owner, dict):
-        return _name("owner", owner)
-    return next((_name(f"owner.{k}", owner[k]) for k in _OWNER if owner.get(k) is not None), "")
-
-
-def _workload(request: Mapping[str, Any]) -> Workload:
-    """Read the workload from `task_class`, else from `workload`, else from num_qubits and
-    num_shots."""
-    sizes = optional_table("task_class", request.get("task_class"))
-    others = optional_table("workload", request.get("workload"))
-    size_keys = (_CLASS_ID, *_SIZES.values())
-    unknown = [key for key in sizes if key not in size_keys]
-    if unknown:
-        raise ExecutionError(
-            f"task_class has the key {unknown[0][:64]!r}, which is not known",
-            hint=f"one of: {', '.join(size_keys)}",
-        )
-    last = {"qubits": "num_qubits", "shots": "num_shots"}
-    entries: dict[str, int] = {}
-    for ours, theirs in _SIZES.items():
-        for where, table, key in (
-            ("task_class.", sizes, theirs),
-            ("workload.", others, theirs),
-            ("", request, last.get(ours, "")),
-        ):
-            if table.get(key) is not None:
-                least = 1 if ours == "count" else 0
-                entries[ours] = integer(f"{where}{key}", table[key], least, MOST)
-                break
-    return Workload(**entries)
-
-
-def _figure(what: str, value: Any, maximum: int = MOST) -> int:
-    return 0 if value is None else integer(what, value, 0, maximum)
-
-
-def _name(what: str, value: Any) -> str:
-    """Read a short text, or a number as text."""
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
-        return str(value)
-    if not isinstance(value, str) or len(value) > MAX_LABEL_CHARS or not _travels(value):
-        raise wrong(what, value, f"a text of up to {MAX_LABEL_CHARS} characters, or a number")
-    return value
-
-
-def _travels(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
-
-
-def _unknown_fields(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
-    """Keep the identity of the allocation and the unknown fields as short texts."""
-    settings = [(APP, app)] if app else []
-    launcher = request.get("launcher")
-    tables = (request, launcher) if isinstance(launcher, dict) else (request,)
-    for name in ALLOCATION:
-        values = (table[name] for table in tables if table.get(name) is not None)
-        settings += [(name, _short(_text(value))) for value in itertools.islice(values, 1)]
-    for key, value in request.items():
-        if key in _READ or value is None or _is_secret(key):
-            continue
-        if len(settings) == MAX_WORDS:
-            break
-        settings.append((_short(key), _short(_text(value))))
-    return tuple(settings)
-
-
-def _text(value: Any) -> str:
-    """Return a text as it is, and other values as JSON without secrets; the type of a value that is
-    nested too deeply or has too many entries."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(_open(value, iter(range(MAX_VALUES))), default=_kind)
-    except (TypeError, ValueError, RecursionError):
-        return _kind(value)
-
-
-def _is_secret(key: object) -> bool:
-    name = key.lower() if isinstance(key, str) else ""
-    return any(word in name for word in _SECRET)
-
-
-def _open(value: Any, left: Iterator[int]) -> Any:
-    """Copy of a value without keys that are named like a secret, at any depth. `left`: one number
-    for each value that may still be copied, since lists can hold one another many times. Raises
-    ValueError for more."""
-    if next(left, None) is None:
-        raise ValueError
-    if isinstance(value, Mapping):
-        return {key: _open(item, left) for key, item in value.items() if not _is_secret(key)}
-    if isinstance(value, list | tuple):
-        return [_open(item, left) for item in value]
-    return value
-
-
-def _kind(value: object) -> str:
-    return f"<{type(value).__name__}>"
-
-
-def _short(text: str) -> str:
-    return text[:MAX_WORD_CHARS].encode("utf-8", "replace").decode()
-
-
-def request_of(request: Any) -> dict[str, Any]:
-    """Check that the request is a table. The error tells hosts of revision 1, whose `reserve` has
-    another first argument, what is missing."""
-    if request is None:
-        raise ExecutionError("request is missing", hint="request={...}; every key may be left out")
-    return table_argument("request", request)
-
-
-# Parser of run requests: checks `info`.
-#
-# A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which takes
-# precedence. In one process with the caller, `circuit` may also be a QuantumCircuit or a Program.
-# Hosts add keys of their own, so unknown keys, and hints without an effect here, are no error: the
-# completion has a warning that names them. Keys that identify the caller (owner, project, policy
-# ...) are left out without a warning, as the contract demands: the connection identifies the
-# caller.
-#
-# `noise`, `verbatim` and `qubit_mapping` are for emulated devices; other pools refuse them by name
-# unless they are empty.
-
 FORMATS = ("openqasm2", "openqasm3", "qpy")
 _FIELDS_CHARS = 500
 MAX_QPY_BYTES = 16 * 2**20
@@ -344,10 +157,8 @@ _NOISE_HINT = (
     'true, false, "auto", "on", "off", a recipe such as "aer", or {"gate.depolarizing": 0.5}'
 )
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
-
-
 # Keys that are read, and keys of hosts that identify the caller or the place of execution.
-_READ_OF_RUNS = frozenset(
+_READ = frozenset(
     {
         *_NUMBERS,
         *("qasm", "circuit", "num_shots", "num_qubits", "seed", "return_statevector"),
@@ -402,7 +213,7 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
         for name, why in _HINTS.items()
         if inputs.get(name) is not None
     ]
-    unknown = sorted(str(name) for name in inputs.keys() - _READ_OF_RUNS - _OPTIONS.keys())
+    unknown = sorted(str(name) for name in inputs.keys() - _READ - _OPTIONS.keys())
     if unknown:
         results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
     return tuple(results)

@@ -1,4 +1,13 @@
-"""Bindings `scheduler` and `admission-policy` of revision 2."""
+"""Bindings `scheduler` and `admission-policy` of revision 2.
+
+The first has the state, the dispatch limits and the queue policy of a device, the second the rules
+by which reservations are decided. Every caller may read; changes need a client with an admin key. A
+refused change leaves the rules as they were. Tasks are listed as envelopes; counts cover all
+callers.
+
+Device profiles and admission policies are converted from and to a host's tables. Invariant: a table
+that is read is complete and has known names only, else an error.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,6 @@ import msgspec
 
 from simenv.client.qpm import requests, status
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.status import QpmBinding
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
 from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
@@ -17,12 +25,6 @@ from simenv.model.task_rules import MAX_OPTIONS
 from simenv.model.views import ON_DEMAND
 from simenv.qpm import answers, contract, envelopes
 from simenv.wire.messages import admin, client as m
-from simenv.wire.messages.admin import TargetReply
-
-# Binding `scheduler` of revision 2: state, dispatch limits and queue policy of a device.
-#
-# Every caller may read; changes need a client with an admin key. Tasks are listed as envelopes;
-# counts cover all callers.
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 MAX_OPTION_CHARS = 255
@@ -31,10 +33,8 @@ MOST_LISTED = 1_000  # of other callers' tasks
 Plain = dict[str, Any]
 
 
-class SchedulerBinding(QpmBinding):
+class SchedulerBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
-
-    # --- looking ------------------------------------------------------------------------------
 
     def get_scheduler_status(
         self, token: str | None = None, device_id: contract.Device | None = None
@@ -107,8 +107,6 @@ class SchedulerBinding(QpmBinding):
             )
         )
 
-    # --- steering -----------------------------------------------------------------------------
-
     def configure_scheduler_policy(
         self,
         token: str | None = None,
@@ -121,7 +119,7 @@ class SchedulerBinding(QpmBinding):
         device = self._targets.device(device_id)
         name, options = _order(configuration)
         answer = self._change(
-            "configure_scheduler_policy", TargetReply, admin.SetOrder,
+            "configure_scheduler_policy", admin.TargetReply, admin.SetOrder,
             device=device, policy=name, options=options,
         )  # fmt: skip
         return {
@@ -187,7 +185,7 @@ class SchedulerBinding(QpmBinding):
             raise requests.wrong("limits", None, "a table with max_inflight and nothing else")
         max_inflight = requests.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         answer = self._change(
-            "configure_dispatch_limits", TargetReply, admin.SetDispatch,
+            "configure_dispatch_limits", admin.TargetReply, admin.SetDispatch,
             device=device, max_inflight=max_inflight,
         )  # fmt: skip
         return {
@@ -196,13 +194,11 @@ class SchedulerBinding(QpmBinding):
             "dispatch_limits": envelopes.plain(answers.DispatchLimits(answer.info.max_inflight)),
         }
 
-    # ------------------------------------------------------------------------------------------
-
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
         request = partial(admin.SteerTarget, device=device, verb=verb)
-        info = self._change(method, TargetReply, request, **more).info
+        info = self._change(method, admin.TargetReply, request, **more).info
         self._audit.note(method, more.get("reason") or None)
         target = self._targets.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
@@ -302,13 +298,7 @@ def _option(what: str, value: Any) -> str:
     return text
 
 
-# Binding `admission-policy` of revision 2: rules by which reservations are decided.
-#
-# Every caller may read them; a change needs a client with an admin key. A refused change leaves the
-# rules as they were.
-
-
-class PolicyBinding(QpmBinding):
+class PolicyBinding(status.QpmBinding):
     """Methods of the binding. Thread-safe."""
 
     def configure_device_profile(
@@ -370,10 +360,6 @@ def _profile(answer: admin.ProfileReply) -> Plain:
 def _status(changed: bool) -> str:
     return "accepted" if changed else "unchanged"
 
-
-# Conversion of device profiles and admission policies from and to a host's tables. Pure.
-#
-# Invariant: a table that is read is complete and has known names only, else an error.
 
 ESTIMATOR = "baseline"
 CAPACITY: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,12 @@
-"""Submission of a host's request, and the reservations that it names."""
+"""Submission of a host's request, and the reservations that it names.
+
+`ReservationChecks` checks existence, ownership and state of reservations. Invariant: the service
+decides. The cache spares requests and never decides: the pool of a reservation and its metering do
+not change; an active state is trusted for SEEN_S, and not at all where a circuit is accepted.
+
+`CircuitSubmitter` submits for both revisions. An invalid request raises at once and leaves no
+circuit. A circuit that the service refuses becomes a failed run with a completion.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +21,13 @@ import msgspec
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
-from simenv.client.qpm.circuit_run import CircuitRun, PreparedPrograms, refused
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.requests import Request
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm import contract, envelopes
 from simenv.wire.messages.admin import GetReservations, Reservations
-
-# Checks of the reservations that calls name: existence, ownership, state.
-#
-# Invariant: the service decides. The cache spares requests and never decides: the pool of a
-# reservation and its metering do not change; an active state is trusted for SEEN_S, and not at all
-# where a circuit is accepted.
 
 NONE = 0  # the number of no reservation
 SEEN_S = 0.05
@@ -59,8 +59,6 @@ class ReservationChecks:
         self.required = required
         self._reservation_checks: dict[int, ReservationRef] = {}
         self._active_s: dict[int, float] = {}  # time of the last check that found it active
-
-    # --- calls that cost something ------------------------------------------------------------
 
     def claim(self, reservation_id: Any) -> ReservationRef:
         """Return the reservation of a circuit. Raises ExecutionError if one is required and
@@ -121,8 +119,6 @@ class ReservationChecks:
             error.message, hint=error.hint, reason=envelopes.Reason.RESERVATION_EXCEEDED
         )
 
-    # --- asking -------------------------------------------------------------------------------
-
     def find(self, number: int) -> ReservationInfo | None:
         """Present state of a reservation in the service; None if it does not exist or has another
         owner."""
@@ -165,12 +161,6 @@ class ReservationChecks:
         return [info for info in result if info.state in LIVE]
 
 
-# Submission of a host's request to the service, for both revisions.
-#
-# An invalid request raises at once and leaves no circuit. A circuit that the service refuses
-# becomes a failed run with a completion.
-
-
 class TaskClient(Protocol):
     """Submitting part of a client; `simenv.Client` implements it."""
 
@@ -202,7 +192,9 @@ class CircuitSubmitter:
         self._reservation_checks = reservation_checks
         self.leaving: str | None = None
 
-    def start(self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED) -> CircuitRun:
+    def start(
+        self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED
+    ) -> circuit_run.CircuitRun:
         """Submit a circuit; the run of a refused circuit has ended already.
 
         Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
@@ -239,9 +231,9 @@ class CircuitSubmitter:
             errors.rename_options(error, requests.NAMES)
             if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
-            run = refused(cid, number, asked, created_s, error, under.number)
+            run = circuit_run.refused(cid, number, asked, created_s, error, under.number)
         else:
-            run = CircuitRun(
+            run = circuit_run.CircuitRun(
                 cid, number, asked.shots, created_s,
                 tasks=tasks,
                 wants_amplitudes=asked.statevector,
@@ -254,7 +246,12 @@ class CircuitSubmitter:
         return run
 
     def _submit(
-        self, asked: Request, prepared: PreparedPrograms, under: ReservationRef, *, waits: bool
+        self,
+        asked: requests.Request,
+        prepared: circuit_run.PreparedPrograms,
+        under: ReservationRef,
+        *,
+        waits: bool,
     ) -> tuple[Task, ...]:
         """Submit the programs of a request. `waits`: the caller waits for the results, so that the
         acceptance of a single program may come with its result."""
@@ -283,14 +280,14 @@ class CircuitSubmitter:
             _ = task.handle  # raises the refusal of a posted task
         return tuple(tasks)
 
-    def wait(self, run: CircuitRun, timeout_s: float | None) -> bool:
+    def wait(self, run: circuit_run.CircuitRun, timeout_s: float | None) -> bool:
         """Wait as `CircuitRun.wait`. Raises NotReadyError if the service is lost."""
         try:
             return run.wait(timeout_s)
         except errors.NoServiceError as error:
             raise contract.NotReadyError(error.message, hint=error.hint) from error
 
-    def cancel(self, run: CircuitRun) -> set[str]:
+    def cancel(self, run: circuit_run.CircuitRun) -> set[str]:
         """Cancel the tasks of a run; return the service's answers: cancelled, cancelling, final,
         unknown."""
         try:
@@ -301,7 +298,7 @@ class CircuitSubmitter:
     def delete(self, cid: Any) -> None:
         """Cancel a circuit if it runs, and forget it; an unknown cid is no error."""
         result = self.registry.find(requests.text("cid", cid))
-        if isinstance(result, CircuitRun):
+        if isinstance(result, circuit_run.CircuitRun):
             self.registry.drop(result)
             if not result.over:
                 self.cancel(result)

@@ -1,4 +1,11 @@
-"""Bindings `telemetry` and `control` of revision 2."""
+"""Bindings `telemetry` and `control` of revision 2.
+
+The binding `telemetry` has the service's data in the contract's terms. `lib` names a pool; None is
+the QPM's own target: a pool or the environment. Access classes are recorded, not enforced.
+
+The binding `control` has health checks, reconciliation and shutdown. `shutdown` ends this QPM and
+not the environment, which others use; `Client.shutdown` or `simenv down` end the environment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +19,6 @@ import msgspec
 from simenv import model
 from simenv.client.qpm import devices, requests, scheduler
 from simenv.client.qpm.circuit_run import CircuitRun
-from simenv.client.qpm.devices import DeviceSnapshot, lifecycle
 from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
@@ -21,11 +27,6 @@ from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
 from simenv.wire.messages import admin, client as m
-
-# Binding `telemetry` of revision 2: the service's data in the contract's terms.
-#
-# `lib` names a pool; None is the QPM's own target: a pool or the environment. Access classes are
-# recorded, not enforced.
 
 EVENTS_SHOWN = 1_000  # the newest
 UNLIMITED_POLICY = "unlimited"
@@ -70,8 +71,6 @@ class QuerySubject(msgspec.Struct, frozen=True):
 
 class TelemetryBinding(QpmBinding):
     """Methods of the binding. Thread-safe. Each answer has the present state."""
-
-    # --- what it is ---------------------------------------------------------------------------
 
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """Simple form of the device, with its `qhw-device-v1` record in `qhw_device`."""
@@ -194,8 +193,6 @@ class TelemetryBinding(QpmBinding):
             },
         }
 
-    # --- how it goes --------------------------------------------------------------------------
-
     def get_capacity_snapshot(
         self,
         token: str | None = None,
@@ -233,14 +230,12 @@ class TelemetryBinding(QpmBinding):
         return envelopes.plain(
             answers.LifecycleTelemetry(
                 target, _now_ns(), access,
-                [lifecycle(target, event) for event in events],
+                [devices.lifecycle(target, event) for event in events],
                 [msgspec.to_builtins(entry) for entry in self._audit.entries()],
                 [msgspec.to_builtins(fault) for fault in self._audit.faults()],
                 answers.Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
-
-    # ------------------------------------------------------------------------------------------
 
     def _subject(self, lib: Any, calibration_set_id: Any = None) -> QuerySubject:
         wanted = requests.optional_text("calibration_set_id", calibration_set_id)
@@ -259,11 +254,11 @@ class TelemetryBinding(QpmBinding):
         engines = self._identity.engines_of(subject.info, pools)
         return envelopes.plain(devices.device(subject.name, subject.info, engines))
 
-    def _moment(self, device: str, access: str) -> DeviceSnapshot:
+    def _moment(self, device: str, access: str) -> devices.DeviceSnapshot:
         info, target = self._identity.status(), self._identity.target(device)
         full = target if device == WHOLE else self._identity.target(WHOLE)
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
-        return DeviceSnapshot(
+        return devices.DeviceSnapshot(
             target_id=self._identity.target_id,
             device_id=self._targets.contract_name(device),
             access_class=access,
@@ -302,11 +297,6 @@ def _access(value: Any, default: str) -> str:
 def _now_ns() -> int:
     return round(time() * 1e9)
 
-
-# Binding `control` of revision 2: health checks, reconciliation and shutdown.
-#
-# `shutdown` ends this QPM and not the environment, which others use; `Client.shutdown` or `simenv
-# down` end the environment.
 
 MODES = ("graceful", "cancel")
 HEARING_S = 1.0
@@ -420,8 +410,6 @@ class ControlBinding(QpmBinding):
             daemon=True,
         ).start()  # fmt: skip
         return envelopes.plain(self._shutdown_request)
-
-    # ------------------------------------------------------------------------------------------
 
     def _stop(self, patience_s: float | None) -> None:
         with suppress(SimenvError):  # service or client has gone: nothing is left to wait for

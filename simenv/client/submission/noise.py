@@ -1,4 +1,8 @@
-"""The argument `noise` of a submission, noise models of Qiskit Aer included."""
+"""The argument `noise` of a submission: factors of components, or a noise document.
+
+Noise models of Qiskit Aer become noise documents, without an import of Aer. The service knows the
+names of components, and refuses unknown ones.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,6 @@ import msgspec
 from simenv.errors import OptionError
 from simenv.model import NoiseFactors
 from simenv.text import short_repr
-
-# Noise models of Qiskit Aer as noise documents, without an import of Aer.
 
 _HINT = (
     "build the model from errors of gates and readout, and from NoiseModel.from_backend;"
@@ -51,10 +53,6 @@ def _us(seconds: Any) -> float | None:
     """Convert seconds to microseconds; None for an infinite time."""
     return None if math.isinf(seconds) else float(seconds) * 1e6
 
-
-# The argument `noise` of a submission: factors of components, or a noise document.
-#
-# The service knows the names of components, and refuses unknown ones.
 
 OFF: NoiseFactors = (("all", 0.0),)
 ON: NoiseFactors = (("all", 1.0),)  # the device as calibrated; without a device it is refused

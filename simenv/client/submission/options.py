@@ -1,4 +1,8 @@
-"""Options of a submission: their types, checks, parents, and form on the wire."""
+"""Options of a submission: their types, checks, parents (`after`), and form on the wire.
+
+Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent. The
+second argument of `Annotated` is the default of an option.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,6 @@ from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.task import REFUSE
 from simenv.model.task_rules import MAX_SEED, checked_integer, checked_list
-
-# The option `after`: the parents of a submission.
 
 Parents = Iterable[Task | str | int] | Task | str | int | None
 
@@ -43,10 +45,6 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
     return tuple(task_numbers)
 
 
-# Options of a submission: their types, their checks, and their form on the wire.
-#
-# Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent.
-
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
@@ -62,9 +60,6 @@ class ReservationLike(Protocol):
     def id(self) -> int: ...
     @property
     def pool(self) -> str: ...
-
-
-# The second argument of `Annotated` is the default.
 
 
 class CallOptions(TypedDict, total=False):

@@ -5,6 +5,9 @@ A circuit object that is given several times in one call is packed once. A sweep
 as a function of its circuit and options alone: a repeat of the call with the same idempotency key
 is split in the same places. The split does not change counts: a binding's random key is its index
 in the whole sweep.
+
+The options that are sent with circuits, and refusals of outputs that a circuit cannot have. Number
+of bindings of a sweep in each task: a function of circuit and options alone.
 """
 
 from __future__ import annotations
@@ -23,8 +26,6 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import MAX_BINDINGS, Observable, Program, TaskOptions, TaskSpec, task_rules
 from simenv.model.task_rules import checked_list
 from simenv.wire.codec import error_of_batch
-
-# The options that are sent with circuits, and refusals of outputs that a circuit cannot have.
 
 
 def terms_of(
@@ -125,8 +126,6 @@ def of_item(error: SimenvError, index: int) -> SimenvError:
     error.index = index
     return error.with_traceback(None)
 
-
-# Number of bindings of a sweep in each task: a function of circuit and options alone.
 
 MIN_TASK_US = 300.0  # least work of a task, if the sweep has so much
 MAX_TASK_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon

@@ -1,4 +1,19 @@
-"""Sending of prepared tasks: one call, batches, and tasks that are compiled again."""
+"""Sending of prepared tasks: one call, batches, and tasks that are compiled again.
+
+Messages have a bounded size; a call is accepted or refused as a whole. `post` returns tasks that
+are not accepted yet. Invariant: at most MAX_UNANSWERED of them wait for their answer at once; the
+next `post` waits for the oldest one, which limits the rate of the caller.
+
+Circuits of a batch have options and parameter values of their own, and are submitted in few
+messages. A message has one set of options for all of its tasks. Items with equal options are sent
+together, whatever their circuits, parameter values, shots and seeds are.
+
+Tasks are compiled again when the calibration of their device has changed. With `compile="fresh"` a
+task whose calibration is no longer in force at its start fails with the reason `calibration_stale`,
+and nothing is run. The client then compiles the circuit for the present calibration and submits it
+again: in its own thread when it receives the failure, or earlier in a thread that asks for the
+task's end.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +44,6 @@ from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TAS
 if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.submission.options import SubmitOptions
-
-# Sending of prepared tasks in messages of bounded size; a call is accepted or refused as a whole.
-#
-# `post` returns tasks that are not accepted yet. Invariant: at most MAX_UNANSWERED of them wait for
-# their answer at once; the next `post` waits for the oldest one, which limits the rate of the
-# caller.
 
 MAX_UNANSWERED = 512
 
@@ -269,12 +278,6 @@ def _refused(
     return error
 
 
-# Circuits with options and parameter values of their own, submitted in few messages.
-#
-# A message has one set of options for all of its tasks. Items with equal options are sent together,
-# whatever their circuits, parameter values, shots and seeds are.
-
-
 class BatchItem(msgspec.Struct, frozen=True):
     """One circuit with its options. `values`: float64 [K, parameters]; None: no parameters."""
 
@@ -336,13 +339,6 @@ def _of_group(error: SimenvError, members: Sequence[tuple[int, list[TaskSpec]]])
             return _of_item(first, index)
     return first
 
-
-# Tasks that are compiled again when the calibration of their device has changed.
-#
-# With `compile="fresh"` a task whose calibration is no longer in force at its start fails with the
-# reason `calibration_stale`, and nothing is run. The client then compiles the circuit for the
-# present calibration and submits it again: in its own thread when it receives the failure, or
-# earlier in a thread that asks for the task's end.
 
 FRESH = "fresh"
 STALE = "calibration_stale"  # failure reason of a stale task

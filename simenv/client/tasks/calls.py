@@ -1,4 +1,14 @@
-"""Calls as tasks: functions, transpilation, and circuits with detectors."""
+"""Calls as tasks: functions, transpilation, and circuits with detectors.
+
+First options and submission of calls, and the futures of the returned values. Transpilation sends
+circuits in QPY, a few in each task, and returns them compiled. Circuits of stim with detectors are
+sampled and decoded by workers of the environment. Invariant: this module does not import stim; the
+caller's circuit shows that it is installed.
+
+Functions of the environment's own user run in workers of a pool of engine `functions`. This is the
+only module of a client that unpickles objects: return values of the user's own functions, from an
+environment of the same user. A client with a key neither sends nor reads pickles.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +41,6 @@ from simenv.wire import codec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# Calls as tasks: options, submission, and futures of the returned values.
 
 Read = Callable[[bytes], Any]  # decodes the returned value from a packed answer
 _UNREAD = object()
@@ -127,8 +135,6 @@ def decode_answer(packed: bytes, kind: type[Answer]) -> Answer:
     return answer
 
 
-# Transpilation by workers: circuits are sent in QPY, a few in each task, and returned compiled.
-
 # Circuits of one task: a task of this length is prefetched while the worker runs the one before.
 CIRCUITS = 2
 FIRST_TASKS = 8  # sent in the first message: they run while the other circuits are packed
@@ -213,10 +219,6 @@ def _chunks(files: Iterable[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
 def _read(packed: bytes) -> list[Any]:
     return [qpy.parse(each) for each in decode_answer(packed, model_calls.TranspileAnswer).circuits]
 
-
-# Circuits of stim with detectors: workers of the environment sample and decode them.
-#
-# Invariant: this module does not import stim; the caller's circuit shows that it is installed.
 
 _OWN = {"shots", "seed", "outputs", "engine", "decoder"}
 
@@ -359,13 +361,6 @@ def _unpack_numbers(packed: bytes) -> NDArray[np.int64]:
     import numpy as np
 
     return np.frombuffer(packed, "<u8").astype(np.int64)
-
-
-# Calls of functions of the environment's own user, in workers of a pool of engine `functions`.
-#
-# This is the only module of a client that unpickles objects: return values of the user's own
-# functions, from an environment of the same user. A client with a key neither sends nor reads
-# pickles.
 
 
 class FunctionExecutor(TaskExecutor):

@@ -3,6 +3,11 @@
 Invariant: a Task holds only its handle and, for a binding of a task with several, its row, because
 a sweep creates thousands of them. Ids look like `t-8k2f`, and `t-8k2f.17` for one binding of a
 task.
+
+`concurrent.futures.wait` and `as_completed` use private attributes of futures: they hold
+`_condition`, read `_state`, and append an object of their own to `_waiters`. The base class of Task
+has these as properties, and creates the objects behind them only when they are first used.
+Callbacks are called from a thread of the client.
 """
 
 from __future__ import annotations
@@ -28,13 +33,6 @@ from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
     from simenv.client.connection.task_handle import TaskSource
-
-# Base class of Task that makes it a `concurrent.futures.Future`.
-#
-# `concurrent.futures.wait` and `as_completed` use private attributes of futures: they hold
-# `_condition`, read `_state`, and append an object of their own to `_waiters`. A Task has these as
-# properties, and creates the objects behind them only when they are first used. Callbacks are
-# called from a thread of the client.
 
 
 class FutureWaiters:
@@ -81,8 +79,6 @@ class TaskFuture(Future[Result]):
     def set_exception(self, exception: BaseException | None) -> NoReturn:  # noqa: ARG002
         """Raise OptionError: only the service ends a task."""
         raise _read_only_error()
-
-    # --- read by concurrent.futures ---------------------------------------------------------------
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -481,9 +477,6 @@ def distinct_warnings(tasks: Iterable[Task]) -> list[str]:
     submissions = {task.handle.number: task for task in tasks}
     texts = (text for task in submissions.values() for text in task.result().warnings)
     return list(dict.fromkeys(texts))
-
-
-# Executor over an environment: the tasks that it created, and shutdown.
 
 
 class TaskExecutor(Executor):

@@ -1,11 +1,11 @@
-"""Access to DEFw: its modules, its errors, and its send lock.
+"""Access to the DEFw that this process runs in: its modules, its errors, and its send lock.
 
-Access to the DEFw that this process runs in: its modules, by their bare names. Invariant: no module
-of DEFw is imported before a function here needs it, and a query is no error in a process without
-DEFw.
+Modules are imported by their bare names. Invariant: no module of DEFw is imported before a function
+here needs it, and a query is no error in a process without DEFw. `carried` makes a method raise
+DEFw's errors.
 
-Send lock: one message at a time to each peer, by a lock around the two functions by which DEFw
-sends. A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one
+`install` puts a lock around the two functions by which DEFw sends: one message at a time to each
+peer. A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one
 peer mix their bytes, and both sides wait for ever. The locks are needed in every process that
 sends: a service and its clients. Each peer has its own lock, so that a peer that does not read
 delays no other.

@@ -1,7 +1,9 @@
 """Service record of the QPM, and its registration in DEFw's directory.
 
-Registration in the directory of revision 2, by a thread, repeated after a restart of the directory.
-Invariant: a directory that refuses or raises costs only a log entry and another attempt.
+`Deployment` holds the settings of the launcher, and `completed` the record with them.
+`DirectoryRegistration` registers in the directory of revision 2, in a thread, again after a restart
+of the directory. Invariant: a directory that refuses or raises costs only a log entry and another
+attempt.
 """
 
 from __future__ import annotations

@@ -1,22 +1,21 @@
-"""Service of QFw: the plugin, its classes, its sessions and their event queues.
+"""Service of QFw: event queues of clients, sessions, the plugin, and its classes.
 
-Event queues of clients, to which completions are put. Invariant: the same queue of the same client
-is one object while it is registered, so that repeated registrations are one and no event comes
-twice.
+Completions are put to a `ClientEventQueue`. Invariant: the same queue of the same client is one
+object while it is registered, so that repeated registrations are one and no event comes twice.
 
-Sessions of client connections of revision 1, each with its own queue, registration and circuits.
-Invariant: a session starts no thread. It ends with the object that DEFw made for the connection,
-when its client says that it leaves, or when its client's process is found to have gone: DEFw itself
-keeps the object of a process that simply ended. The end of a client without an event queue cannot
-be detected: its session ends once it is idle and empty.
+A `QfwSession` is that of one client connection of revision 1, with its own queue, registration and
+circuits. Invariant: a session starts no thread. It ends with the object that DEFw made for the
+connection, when its client says that it leaves, or when its client's process is found to have gone:
+DEFw itself keeps the object of a process that simply ended. The end of a client without an event
+queue cannot be detected: its session ends once it is idle and empty.
 
-QPM of this process, and the functions that DEFw calls when it loads and ends the package.
-Invariant: no connection is made before `initialize` or the first QPM that is to start; `initialize`
-returns at once.
+`Plugin` is the QPM of this process. DEFw calls `initialize` when it loads the package and
+`uninitialize` when it ends it. Invariant: no connection is made before `initialize` or the first
+QPM that is to start; `initialize` returns at once.
 
-Service class for DEFw in either revision: each method calls the QPM's own. Invariant: the
-constructor with `start=False` has no effect; only a registration of events waits for the connection
-to the environment.
+The service classes of both revisions forward each method to the QPM. Invariant: the constructor
+with `start=False` has no effect; only a registration of events waits for the connection to the
+environment.
 """
 
 from __future__ import annotations
@@ -34,12 +33,10 @@ from simenv.errors import ConfigError
 from simenv.frontends.qfw import defw, registration
 from simenv.frontends.qfw.defw import carried
 from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
-from simenv.frontends.qfw.registration import LOOK_S, DirectoryRegistration, say_ready
 from simenv.qpm import answers, contract, envelopes
 
 if TYPE_CHECKING:
     from simenv.client.qpm.provider import SingleQPM
-
 
 MISSED = 3  # checks in a row that find the client disconnected: then it has gone
 _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
@@ -209,7 +206,9 @@ class Plugin:
         self.hub.why = self.trouble or self.hub.why
         self.ears = ClientEventQueues()
         self.sessions = Sessions(self.hub)
-        self.registration = DirectoryRegistration(self._to_register, self.deployed.ready_file)
+        self.registration = registration.DirectoryRegistration(
+            self._to_register, self.deployed.ready_file
+        )
         self._kind: type | None = None
         self._ended = threading.Event()
         self._last: contract.ServiceRecord | None = None
@@ -248,7 +247,7 @@ class Plugin:
         return not self.registers or self.registration.done
 
     def _begin(self) -> None:
-        while not self._ended.wait(LOOK_S) and not defw.is_up():
+        while not self._ended.wait(registration.LOOK_S) and not defw.is_up():
             pass
         try:
             self._begin_hub()
@@ -269,7 +268,7 @@ class Plugin:
             except contract.NotReadyError as error:
                 log.warning("%s", error)
             else:
-                say_ready(self.deployed.ready_file)
+                registration.say_ready(self.deployed.ready_file)
                 return
 
     def _begin_hub(self) -> None:

@@ -1,7 +1,8 @@
 """QPI: a C library for compiled programs, over the wire protocol of the Python client.
 
 The header is `include/simenv_qpi.h`, the Fortran module `fortran/simenv_qpi.f90`; `build` compiles
-the library with the system's C compiler.
+the library with the system's C compiler, and installs it in a folder with its header and a
+pkg-config file.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from simenv._version import __version__
 from simenv.errors import ConfigError
 
 __all__ = ["InstalledLibrary", "build"]
-
-# Compile the C library and install it in a folder, with its header and a pkg-config file.
 
 HERE = Path(__file__).parent
 ABI = 1  # QPI_ABI_VERSION

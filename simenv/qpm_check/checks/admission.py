@@ -202,7 +202,7 @@ def release_running(session: CheckSession) -> None:
     for _ in range(LENGTHENED):
         number = session.reserve()
         under = {"reservation_id": number}
-        info = session.info(session.long, num_shots=session.long_shots)
+        info = session.long_info()
         qtask = session.q.async_run(info, **under)["qtask_id"]
         ask = partial(session.q.task_status, qtask_id=qtask, **under)
         if session.wait_until_running(ask) or not session.lengthen():
@@ -221,10 +221,7 @@ def release_running(session: CheckSession) -> None:
 @row("admission.cancel", "cancel: its tasks are stopped")
 def cancel(session: CheckSession) -> None:
     number = session.reserve()
-    cids = [
-        session.submit(session.long, num_shots=session.long_shots, under={"reservation_id": number})
-        for _ in range(4)
-    ]
+    cids = [session.submit_long(under={"reservation_id": number}) for _ in range(4)]
     answer = session.q.cancel(reservation_id=number, reason="checked")
     expect(answer["status"] in ("accepted", "pending"), f"cancel answered {short_repr(answer)}")
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "the end of its tasks")

@@ -1,4 +1,9 @@
-"""Checks with many circuits and several clients."""
+"""Checks with many circuits and several clients: dying clients, retention, and plain data in
+answers.
+
+One of several clients of a QPM disconnects, one is stopped, two receive events. A host waits up to
+300 s for an answer of a client that has died: the plugin must serve the other clients meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +18,6 @@ from simenv.qpm_check.check import BOTH, TargetProperty, expect_equal, row
 from simenv.qpm_check.checks.records import EVENT, QUIET_S as SINGLE_QUIET_S
 from simenv.qpm_check.session import SHOTS, CheckedClient, CheckSession, EventListener, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect
-
-# Checks with many circuits and clients, dying clients, retention, and plain data in answers.
 
 FIFTY = 50
 CALLERS = 32
@@ -61,7 +64,7 @@ def clients(session: CheckSession) -> None:
     cid = session.submit(circuits.FIRST_BIT)
 
     def ready() -> Any:
-        answer = other.peek_cq(cid, **session.reservation_kwargs)
+        answer = other.peek_cq(cid, **session.under)
         return answer if answer.get("completion_ready", True) else None
 
     record = session.until(ready, "what one client submitted, asked for by another")
@@ -84,10 +87,10 @@ def in_order(session: CheckSession) -> None:
 @row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def dead_waiting(session: CheckSession) -> None:
-    more = session.reservation_kwargs
+    more = session.under
     for _ in range(3):
         other = session.connect()
-        info = session.info(session.long, num_shots=session.long_shots)
+        info = session.long_info()
         thread = threading.Thread(
             target=_ignoring, args=(lambda ask=other, i=info: ask.sync_run(i, **more),), daemon=True
         )
@@ -102,7 +105,7 @@ def dead_waiting(session: CheckSession) -> None:
 @row("crowd.dead-listening", "a client that dies with a registration does not block others",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
 def dead_listening(session: CheckSession) -> None:
-    more = session.reservation_kwargs
+    more = session.under
     dead, alive = session.listener(), session.listener()
     for listener in (alive, dead):
         listener.register(EVENT, **more)
@@ -121,7 +124,7 @@ def dead_listening(session: CheckSession) -> None:
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
 def send_lock(session: CheckSession) -> None:
     subject: Any = session.subject
-    more = session.reservation_kwargs
+    more = session.under
     listener = session.listener()
     listener.register(EVENT, **more)
     subject.control.host("pause", 0.002)
@@ -138,7 +141,7 @@ def send_lock(session: CheckSession) -> None:
 @row("transport.errors", "errors arrive by their own class, not as a traceback",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def errors(session: CheckSession) -> None:
-    more = session.reservation_kwargs
+    more = session.under
     session.expect_refusal(
         "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **more)
     )
@@ -147,7 +150,7 @@ def errors(session: CheckSession) -> None:
 @row("transport.error-stack", "an error does not carry the stack of what caused it",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def error_stack(session: CheckSession) -> None:
-    more = session.reservation_kwargs
+    more = session.under
     strange = {"format": "quil-9", "data": "X 0"}
     wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
     for info in (
@@ -219,8 +222,7 @@ def _gave(record: dict[str, Any], key: str) -> None:
 
 
 def _again(session: CheckSession, cid: str) -> Any:
-    answer = session.answers("read_cq", lambda: session.q.read_cq(
-        cid, **session.reservation_kwargs))  # fmt: skip
+    answer = session.answers("read_cq", lambda: session.q.read_cq(cid, **session.under))
     return answer if isinstance(answer, dict) and answer.get("completion_ready", True) else None
 
 
@@ -230,11 +232,6 @@ def _ignoring(call: Callable[[], Any]) -> None:
     except Exception:  # noqa: BLE001 - its client has gone: there is nobody to tell
         return
 
-
-# Checks with several clients of one QPM: one disconnects, one is stopped, two receive events.
-#
-# A host waits up to 300 s for an answer of a client that has died: the plugin must serve the other
-# clients meanwhile.
 
 PROMPT_S = 2.0  # limit of an event or answer that depends on no other client
 CLIENTS = 10
@@ -326,7 +323,7 @@ def _has_ended(session: CheckSession, client: CheckedClient, cid: str) -> bool:
 
 def _listening(session: CheckSession) -> EventListener:
     listener = session.listener()
-    listener.register(EVENT, **session.reservation_kwargs)
+    listener.register(EVENT, **session.under)
     return listener
 
 

@@ -1,4 +1,9 @@
-"""Checks of the binding `control`, of restarts, and of tokens."""
+"""Checks of the binding `control`, of restarts, and of tokens.
+
+The binding: status, reconciliation, modes of shutdown. Restarts: a backend is killed and restarted
+while clients poll. Tokens: a wrong token is refused, and no answer contains a token; only the
+plugin's author can state whether the plugin requires a token.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,6 @@ from simenv.qpm_check import check
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
 from simenv.qpm_check.session import CheckedClient, CheckSession
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
-
-# Checks of the binding `control`: status, reconciliation, modes of shutdown.
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
 STATUS: check.Fields = {
@@ -90,7 +93,7 @@ def test(session: CheckSession) -> None:
 @row("control.counts", "active_task_count counts what is under way")
 def counts(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
-    session.submit(session.long, num_shots=session.long_shots)
+    session.submit_long()
     expect_equal("active_task_count", session.q.is_ready()["active_task_count"], 1)
     before = session.q.is_ready()["active_reservation_count"]
     session.reserve()
@@ -124,7 +127,7 @@ def shutdown_mode(session: CheckSession) -> None:
     alone=True,
 )
 def graceful(session: CheckSession) -> None:
-    cid = session.submit(session.long, num_shots=session.long_shots)
+    cid = session.submit_long()
     begun = time.time_ns()
     result = check.has("shutdown", session.q.shutdown(reason="checked"), ASKED)
     expect_equal("status", result["status"], "accepted")
@@ -137,7 +140,7 @@ def graceful(session: CheckSession) -> None:
 
 @row("control.shutdown-repeated", "shutdown again: the first request, repeated", alone=True)
 def repeated(session: CheckSession) -> None:
-    session.submit(session.long, num_shots=session.long_shots)
+    session.submit_long()
     first = session.q.shutdown(reason="the first")
     again = check.has("the second shutdown", session.q.shutdown(mode="cancel", reason="x"), ASKED)
     expect_equal("repeated", again.get("repeated"), True)
@@ -148,8 +151,8 @@ def repeated(session: CheckSession) -> None:
 
 @row("control.shutdown-closed", "after shutdown nothing new is taken", alone=True)
 def closed(session: CheckSession) -> None:
-    session.submit(session.long, num_shots=session.long_shots)
-    under = session.reservation_kwargs
+    session.submit_long()
+    under = session.under
     session.q.shutdown()
     session.expect_refusal("async_run", lambda: session.q.async_run(session.info(), **under),
                   "DEFwExecutionError", "DEFwNotReady", "DEFwOutOfResources")  # fmt: skip
@@ -163,7 +166,7 @@ def closed(session: CheckSession) -> None:
     "control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing", alone=True
 )
 def no_reservations(session: CheckSession) -> None:
-    session.submit(session.long, num_shots=session.long_shots)
+    session.submit_long()
     session.q.shutdown()
     result = check.has("reserve", session.q.reserve(request={}), {"status": str, "reason": str})
     expect_equal("status", result["status"], "rejected")
@@ -173,7 +176,7 @@ def no_reservations(session: CheckSession) -> None:
 
 @row("control.shutdown-cancel", "shutdown by cancel ends what is under way", alone=True)
 def cancel(session: CheckSession) -> None:
-    cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(4)]
+    cids = [session.submit_long() for _ in range(4)]
     result = session.q.shutdown(mode="cancel")
     expect_equal("mode", result["mode"], "cancel")
     records = [_ended(session, cid) for cid in cids]
@@ -186,7 +189,7 @@ def cancel(session: CheckSession) -> None:
     alone=True,
 )
 def timeout(session: CheckSession) -> None:
-    cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(8)]
+    cids = [session.submit_long() for _ in range(8)]
     session.q.shutdown(timeout_s=0.05)
     records = [_ended(session, cid) for cid in cids]
     expect(any(record["rc"] != 0 for record in records), "all of 8 long circuits ran to their ends")
@@ -195,8 +198,6 @@ def timeout(session: CheckSession) -> None:
 def _ended(session: CheckSession, cid: str) -> dict[str, Any]:
     return session.until(lambda: session.poll(cid), f"the end of {cid}")
 
-
-# Checks with a backend that is killed and restarted while clients poll.
 
 POLL_S = 0.02
 AWAY_S = 0.5
@@ -238,7 +239,7 @@ def pollers(session: CheckSession) -> None:
 )
 def first_poll(session: CheckSession) -> None:
     under = {"reservation_id": session.reserve()}
-    cid = session.submit(session.long, num_shots=session.long_shots, under=under)
+    cid = session.submit_long(under=under)
     with _away(session):
         pass
     time.sleep(ENDS_S)  # no calls meanwhile: the first call finds that the circuit has ended
@@ -268,7 +269,7 @@ def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str
     for _ in range(CLIENTS):
         client = session.connect()
         under = {"reservation_id": session.reserve()} if session.revision == 2 else {}
-        cid = session.submit(session.long, num_shots=session.long_shots, by=client, under=under)
+        cid = session.submit_long(by=client, under=under)
         results.append((client, cid, under))
     return results
 
@@ -344,10 +345,6 @@ class Poller:
             self.error = error
 
 
-# Checks of tokens: a wrong token is refused, and no answer contains a token.
-#
-# Only the plugin's author can state whether the plugin requires a token.
-
 EVENT = "completion"
 # One call of each binding without side effects, and a further one of `execution` that has one.
 _CALLS: dict[str, dict[str, Any]] = {
@@ -367,7 +364,7 @@ def refused(session: CheckSession) -> None:
         raise CheckNotApplicable(
             "no token was told: this QPM asks for none, or --token-file names it"
         )
-    calls = {**_CALLS, "async_run": {"info": session.info(), **session.reservation_kwargs}}
+    calls = {**_CALLS, "async_run": {"info": session.info(), **session.under}}
     for wrong in (f"{right}x", right[:-1], secrets.token_hex(8), None):
         for name, values in calls.items():
             call = partial(getattr(session.q, name), token=wrong, **values)

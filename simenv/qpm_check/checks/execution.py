@@ -1,4 +1,8 @@
-"""Checks of the binding `execution`, of completion queues, and of events."""
+"""Checks of the binding `execution`, of completion queues, and of events.
+
+The binding: run, status, cancellation. Completion queues of revision 2: ready, pending and removed
+completions. Events of revision 2: each is sent once to every matching registration.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,6 @@ from simenv.qpm_check.checks.records import EVENT, QUIET_S
 from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect, short_repr
 
-# Checks of the binding `execution`: run, status, cancellation.
-
 AT_ONCE_S = 1.0
 LATE_S = 0.05
 _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
@@ -20,7 +22,7 @@ _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
 
 @row("execution.sync", "sync_run: COMPLETED, with the record under result")
 def sync(session: CheckSession) -> None:
-    answer = session.q.sync_run(session.info(circuits.FIRST_BIT), **session.reservation_kwargs)
+    answer = session.q.sync_run(session.info(circuits.FIRST_BIT), **session.under)
     envelope = check.stands("sync_run", answer, "completed")
     record = check.has("its result", envelope.get("result"), check.COMPLETION)
     expect_equal("cid of the record", record["cid"], envelope["cid"])
@@ -37,9 +39,9 @@ def accepted(session: CheckSession) -> None:
 
 @row("execution.at-once", "async_run answers before a long circuit is done")
 def at_once(session: CheckSession) -> None:
-    text = session.long
+    info = session.long_info()
     begun = time.monotonic()
-    _, answer = session.accept(session.info(text, num_shots=session.long_shots))
+    _, answer = session.accept(info)
     elapsed_s = time.monotonic() - begun
     state = answer.get("lifecycle_state")
     expect(
@@ -49,7 +51,7 @@ def at_once(session: CheckSession) -> None:
 
 @row("execution.envelope", "envelopes: the contract's fields, state said twice, None left out")
 def envelopes(session: CheckSession) -> None:
-    check.envelope("sync_run", session.q.sync_run(session.info(), **session.reservation_kwargs))
+    check.envelope("sync_run", session.q.sync_run(session.info(), **session.under))
     cid, answer = session.accept(session.info())
     seen = check.envelope("async_run", answer)
     access = check.has(
@@ -75,7 +77,7 @@ def ids(session: CheckSession) -> None:
 
 @row("execution.order", "states come in the contract's order")
 def state_order(session: CheckSession) -> None:
-    cid = session.submit(session.long, num_shots=session.long_shots)
+    cid = session.submit_long()
     seen: list[str] = []
 
     def ended() -> bool:
@@ -100,7 +102,7 @@ def queued(session: CheckSession) -> None:
 def retained(session: CheckSession) -> None:
     envelope = session.completed()
     for _ in range(2):
-        answer = session.q.task_status(qtask_id=envelope["qtask_id"], **session.reservation_kwargs)
+        answer = session.q.task_status(qtask_id=envelope["qtask_id"], **session.under)
         check.stands("task_status", answer, "completed")
     session.completion(envelope["cid"])
 
@@ -117,15 +119,15 @@ def status_after_read(session: CheckSession) -> None:
 
 @row("execution.unknown", "task_status of an unknown cid: UNKNOWN")
 def unknown(session: CheckSession) -> None:
-    answer = session.q.task_status("no-such-circuit", **session.reservation_kwargs)
+    answer = session.q.task_status("no-such-circuit", **session.under)
     check.outcome("task_status", answer, "UNKNOWN")
 
 
 def _late(session: CheckSession, **how: bool) -> Any:
     """Answer of a run that exceeds its timeout; the circuit is lengthened while it ends in time."""
     for _ in range(LENGTHENED):
-        info = session.info(session.long, num_shots=session.long_shots)
-        answer = session.q.sync_run(info, timeout=LATE_S, **how, **session.reservation_kwargs)
+        info = session.long_info()
+        answer = session.q.sync_run(info, timeout=LATE_S, **how, **session.under)
         done = isinstance(answer, dict) and answer.get("outcome") == "COMPLETED"
         if not (done and session.lengthen()):
             break
@@ -154,7 +156,7 @@ def cancel_on_timeout(session: CheckSession) -> None:
 @row("execution.cancel-queued", "cancel_task of what waits: CANCELLED, and it never runs")
 def cancel_queued(session: CheckSession) -> None:
     cid = session.waiting()
-    answer = session.q.cancel_task(cid, reason="checked", **session.reservation_kwargs)
+    answer = session.q.cancel_task(cid, reason="checked", **session.under)
     check.outcome("cancel_task", answer, "CANCELLED")
     record = _is_cancelled(session, cid)
     expect_equal("exec_time of what never ran", float(record["exec_time"]), -1.0)
@@ -164,9 +166,7 @@ def cancel_queued(session: CheckSession) -> None:
 def cancel_running(session: CheckSession) -> None:
     for _ in range(2 * LENGTHENED):
         cid = session.running()
-        envelope = check.envelope(
-            "cancel_task", session.q.cancel_task(cid, **session.reservation_kwargs)
-        )
+        envelope = check.envelope("cancel_task", session.q.cancel_task(cid, **session.under))
         message = envelope["outcome"]
         expect(message in _CANCELLING, f"cancel_task: outcome {message!r}")
         if message == "CANCEL_PENDING":
@@ -186,7 +186,7 @@ def cancel_running(session: CheckSession) -> None:
 def cancel_completed(session: CheckSession) -> None:
     cid = session.submit()
     session.await_state(cid, "completed")
-    answer = session.q.cancel_task(cid, **session.reservation_kwargs)
+    answer = session.q.cancel_task(cid, **session.under)
     check.outcome("cancel_task", answer, "COMPLETED", "already-completed")
     expect_equal("rc of what was done before", session.completion(cid)["rc"], 0)
 
@@ -194,30 +194,29 @@ def cancel_completed(session: CheckSession) -> None:
 @row("execution.cancel-cancelled", "cancel_task twice: CANCELLED, already-cancelled")
 def cancel_cancelled(session: CheckSession) -> None:
     cid = session.waiting()
-    session.q.cancel_task(cid, **session.reservation_kwargs)
+    session.q.cancel_task(cid, **session.under)
     session.await_state(cid, "cancelled")
-    answer = session.q.cancel_task(cid, **session.reservation_kwargs)
+    answer = session.q.cancel_task(cid, **session.under)
     check.outcome("cancel_task", answer, "CANCELLED", "already-cancelled")
 
 
 @row("execution.cancel-unknown", "cancel_task of an unknown cid: UNKNOWN, not-found")
 def cancel_unknown(session: CheckSession) -> None:
-    answer = session.q.cancel_task("no-such-circuit", **session.reservation_kwargs)
+    answer = session.q.cancel_task("no-such-circuit", **session.under)
     check.outcome("cancel_task", answer, "UNKNOWN", "not-found")
 
 
 @row("execution.cancel-by-number", "cancel_task finds a task by its qtask_id too")
 def cancel_by_number(session: CheckSession) -> None:
     number = session.status(session.waiting())["qtask_id"]
-    answer = session.q.cancel_task(qtask_id=number, **session.reservation_kwargs)
+    answer = session.q.cancel_task(qtask_id=number, **session.under)
     check.outcome("cancel_task", answer, "CANCELLED")
 
 
 @row("execution.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError")
 def bad_sync(session: CheckSession) -> None:
     session.expect_refusal(
-        "sync_run",
-        lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **session.reservation_kwargs),
+        "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **session.under)
     )
 
 
@@ -245,9 +244,7 @@ def formats(session: CheckSession) -> None:
 @row("execution.unknown-format", "an unknown format: DEFwExecutionError that names it")
 def unknown_format(session: CheckSession) -> None:
     info = session.info(circuit={"format": "quil-9", "data": "X 0"})
-    error = session.expect_refusal(
-        "async_run", lambda: session.q.async_run(info, **session.reservation_kwargs)
-    )
+    error = session.expect_refusal("async_run", lambda: session.q.async_run(info, **session.under))
     expect("quil-9" in str(error), f"the error does not name the format: {error}")
 
 
@@ -262,7 +259,7 @@ def scope(session: CheckSession) -> None:
 @row("execution.timing", "get_task_timing: the seven times of a qtask")
 def timing(session: CheckSession) -> None:
     envelope = session.completed()
-    answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.reservation_kwargs)
+    answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.under)
     result = check.has(
         "get_task_timing", answer, {"task_id": int, "lifecycle_state": str, "timing": dict}
     )
@@ -274,7 +271,7 @@ def timing(session: CheckSession) -> None:
 @row("execution.metadata", "get_task_metadata: an envelope with provider_metadata")
 def metadata(session: CheckSession) -> None:
     envelope = session.completed()
-    answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.reservation_kwargs)
+    answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.under)
     result = check.envelope("get_task_metadata", answer)
     check.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
     if result["provider_metadata"].get("available") is False:
@@ -283,11 +280,11 @@ def metadata(session: CheckSession) -> None:
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
 def delete(session: CheckSession) -> None:
-    cid = session.submit(session.long, num_shots=session.long_shots)
+    cid = session.submit_long()
     for what in (cid, "no-such-circuit"):
-        answer = session.q.delete_circuit(what, **session.reservation_kwargs)
+        answer = session.q.delete_circuit(what, **session.under)
         expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
-    answer = session.q.read_cq(cid, **session.reservation_kwargs)
+    answer = session.q.read_cq(cid, **session.under)
     expect(answer["completion_ready"] is False, "a deleted circuit has a completion")
 
 
@@ -315,16 +312,14 @@ def _says_cancelled(record: dict[str, Any]) -> None:
     expect_equal("outcome of what was cancelled", record.get("outcome", "CANCELLED"), "CANCELLED")
 
 
-# Checks of the completion queues of revision 2: ready, pending and removed completions.
-
 _MANY = 8
 
 
 @row("polling.not-ready", "read_cq before the end: the task's envelope, completion-not-ready")
 def not_ready(session: CheckSession) -> None:
-    cid = session.submit(session.long, num_shots=session.long_shots)
+    cid = session.submit_long()
     for operation in ("read_cq", "peek_cq"):
-        answer = getattr(session.q, operation)(cid, **session.reservation_kwargs)
+        answer = getattr(session.q, operation)(cid, **session.under)
         result = check.stands(operation, answer, *check.ORDER[:-1])
         _polled(operation, result, ready=False)
         expect_equal("reason", result.get("reason"), "completion-not-ready")
@@ -334,7 +329,7 @@ def not_ready(session: CheckSession) -> None:
 @row("polling.unknown", "read_cq of an unknown cid: IN_PROGRESS")
 def unknown_queue(session: CheckSession) -> None:
     for operation in ("read_cq", "peek_cq"):
-        answer = getattr(session.q, operation)("no-such-circuit", **session.reservation_kwargs)
+        answer = getattr(session.q, operation)("no-such-circuit", **session.under)
         _polled(operation, check.outcome(operation, answer, "IN_PROGRESS"), ready=False)
 
 
@@ -343,7 +338,7 @@ def read(session: CheckSession) -> None:
     cid = session.submit()
     record = check.has("read_cq", session.completion(cid), check.COMPLETION)
     _polled("read_cq", record, ready=True)
-    again = session.q.read_cq(cid, **session.reservation_kwargs)
+    again = session.q.read_cq(cid, **session.under)
     expect(again.get("completion_ready") is False, "read_cq gave the same completion twice")
 
 
@@ -361,7 +356,7 @@ def peek(session: CheckSession) -> None:
 def gone(session: CheckSession) -> None:
     cid = session.submit()
     session.completion(cid)
-    answer = session.q.read_cq(cid, **session.reservation_kwargs)
+    answer = session.q.read_cq(cid, **session.under)
     reason = "completion-no-longer-retained"
     result = check.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
     _polled("read_cq", result, ready=False)
@@ -396,16 +391,14 @@ def _polled(operation: str, answer: dict[str, Any], *, ready: bool) -> None:
 
 
 def _peeked(session: CheckSession, cid: str) -> dict[str, Any] | None:
-    answer: dict[str, Any] = session.q.peek_cq(cid, **session.reservation_kwargs)
+    answer: dict[str, Any] = session.q.peek_cq(cid, **session.under)
     return answer if answer.get("completion_ready") else None
 
 
 def _drain(session: CheckSession) -> None:
-    while session.q.read_cq(**session.reservation_kwargs).get("completion_ready"):
+    while session.q.read_cq(**session.under).get("completion_ready"):
         pass
 
-
-# Checks of the events of revision 2: each is sent once to every matching registration.
 
 MANY = 8
 
@@ -416,7 +409,7 @@ def register(session: CheckSession) -> None:
     for _ in range(2):
         listener = session.listener()
         result = check.has(
-            "register_event_notification", listener.register(EVENT, **session.reservation_kwargs),
+            "register_event_notification", listener.register(EVENT, **session.under),
             {"status": str, "class_id": str, "registration_count": int},
         )  # fmt: skip
         expect_equal("status", result["status"], "accepted")
@@ -428,7 +421,7 @@ def register(session: CheckSession) -> None:
 @row("events.pushed", "a completion is pushed and queued; the event carries the record")
 def pushed(session: CheckSession) -> None:
     listener = session.listener()
-    listener.register(EVENT, **session.reservation_kwargs)
+    listener.register(EVENT, **session.under)
     cid = session.submit()
     event = listener.taken()
     expect_equal("event type", event.evtype, EVENT)
@@ -442,7 +435,7 @@ def pushed(session: CheckSession) -> None:
 def once(session: CheckSession) -> None:
     listeners = [session.listener(), session.listener()]
     for listener in listeners:
-        listener.register(EVENT, **session.reservation_kwargs)
+        listener.register(EVENT, **session.under)
     cids = sorted(session.submit() for _ in range(MANY))
     for listener in listeners:
         seen = sorted(listener.taken().payload["cid"] for _ in range(MANY))
@@ -455,11 +448,11 @@ def once(session: CheckSession) -> None:
 @row("events.failed", "what failed or was cancelled has an event too")
 def of_failures(session: CheckSession) -> None:
     listener = session.listener()
-    listener.register(EVENT, **session.reservation_kwargs)
+    listener.register(EVENT, **session.under)
     bad = session.submit(circuits.UNREADABLE)
     seen = {listener.taken().payload["cid"]}
     waits = session.waiting()
-    session.q.cancel_task(waits, **session.reservation_kwargs)
+    session.q.cancel_task(waits, **session.under)
     deadline = time.monotonic() + session.wait_s
     while waits not in seen and time.monotonic() < deadline:
         event = listener.sink.take(1.0)
@@ -474,14 +467,10 @@ def filters(session: CheckSession) -> None:
     first = session.status(session.submit())["qtask_id"]
     single, several, none = session.listener(), session.listener(), session.listener()
     ahead = [first + step for step in (1, 2, 3)]
-    single.register(EVENT, filters={"qtask_id": ahead[1]}, **session.reservation_kwargs)
-    several.register(
-        EVENT, filters={"qtask_id": [ahead[0], ahead[2]]}, **session.reservation_kwargs
-    )
-    none.register(EVENT, filters={"cid": "no-such-circuit"}, **session.reservation_kwargs)
-    qtask_ids = [
-        session.q.async_run(session.info(), **session.reservation_kwargs)["qtask_id"] for _ in ahead
-    ]
+    single.register(EVENT, filters={"qtask_id": ahead[1]}, **session.under)
+    several.register(EVENT, filters={"qtask_id": [ahead[0], ahead[2]]}, **session.under)
+    none.register(EVENT, filters={"cid": "no-such-circuit"}, **session.under)
+    qtask_ids = [session.q.async_run(session.info(), **session.under)["qtask_id"] for _ in ahead]
     if qtask_ids != ahead:
         raise CheckSkipped(f"qtask ids cannot be foreseen here: {first}, then {qtask_ids}")
     expect_equal("pushed to the one", single.taken().payload["qtask_id"], ahead[1])
@@ -494,8 +483,8 @@ def filters(session: CheckSession) -> None:
 @row("events.type", "another event type gets nothing")
 def other_type(session: CheckSession) -> None:
     right, other = session.listener(), session.listener()
-    other.register(977, **session.reservation_kwargs)
-    right.register(EVENT, **session.reservation_kwargs)
+    other.register(977, **session.under)
+    right.register(EVENT, **session.under)
     session.submit()
     right.taken()
     time.sleep(QUIET_S)
@@ -519,7 +508,7 @@ def by_reservation(session: CheckSession) -> None:
 def put_fails(session: CheckSession) -> None:
     broken, sound = session.listener(), session.listener()
     for listener in (broken, sound):
-        listener.register(EVENT, **session.reservation_kwargs)
+        listener.register(EVENT, **session.under)
     broken.sink.fail()
     session.submit()
     sound.taken()

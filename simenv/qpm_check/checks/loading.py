@@ -1,4 +1,8 @@
-"""Checks of loading and of the service record."""
+"""Checks of loading a plugin package, and of its service record.
+
+Loading: metadata, construction, threads and files left. Service record: bindings, directory, and
+method signatures.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from simenv.qpm.contract import BINDINGS, NEEDED, REVISION1, REVISION2, Arguments
-from simenv.qpm_check.check import (
-    BOTH,
-    Check,
-    CheckNotApplicable,
-    TargetProperty,
-    expect_equal,
-    has,
-    row,
-)
+from simenv.qpm_check import check
+from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, has, row
 from simenv.qpm_check.checks.records import EVENT
 from simenv.qpm_check.fake_defw.fakes import KEYS
 from simenv.qpm_check.fake_defw.loader import OURS
 from simenv.qpm_check.session import CheckSession
 from simenv.qpm_check.target import CheckFailed, CheckSkipped, expect, impurities, short_repr
-
-# Checks of loading a plugin package: metadata, construction, threads and files left.
 
 MOST_S = 0.001
 QUICK_S = 2.0
@@ -230,7 +225,7 @@ def clients(session: CheckSession) -> None:
     session.run()
     control = session.control
     before = control.host("left")
-    more = session.reservation_kwargs
+    more = session.under
     for number in range(30):
         listener = session.listener()
         listener.register(EVENT, **more)
@@ -277,8 +272,6 @@ def _last(text: str) -> str:
     """Last line of a traceback: the error."""
     return text.strip().splitlines()[-1] if text.strip() else ""
 
-
-# Checks of the service record, bindings, directory, and method signatures.
 
 SIMULATOR = 2
 EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 request
@@ -497,12 +490,12 @@ def of_single(session: CheckSession) -> None:
     _methods(session, expected)
 
 
-def _of_binding(binding: str) -> Check:
+def _of_binding(binding: str) -> check.Check:
     @row(f"methods.{binding}", f"{binding} has its methods and arguments")
-    def check(session: CheckSession) -> None:
+    def of_binding(session: CheckSession) -> None:
         _methods(session, REVISION2[binding])
 
-    return check
+    return of_binding
 
 
 of_execution, of_admission, of_policy, of_scheduler, of_telemetry, of_control = map(

@@ -1,4 +1,8 @@
-"""Checks of the bindings `admission-policy` and `scheduler`."""
+"""Checks of the bindings `admission-policy` and `scheduler`.
+
+The binding `admission-policy`: profiles, policies, estimator, credits. The binding `scheduler`:
+policies, pause, drain, limits, queue contents.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from simenv.qpm_check.check import expect_equal, row
 from simenv.qpm_check.checks.admission import decided, stands
 from simenv.qpm_check.session import CheckSession
 from simenv.qpm_check.target import FAMILY, CheckFailed, CheckSkipped, expect, named
-
-# Checks of the binding `admission-policy`: profiles, policies, estimator, credits.
 
 PROFILE: check.Fields = {
     "device_id": int, "external_device_id": str, "baseline": dict,
@@ -220,11 +222,7 @@ def returned(session: CheckSession) -> None:
         number = session.reserve(**size(cost * 3 // 2))
         under = {"reservation_id": number}
         for turn in range(3):
-            answer = session.q.sync_run(
-                session.info(session.long, num_shots=session.long_shots),
-                timeout=session.wait_s,
-                **under,
-            )
+            answer = session.q.sync_run(session.long_info(), timeout=session.wait_s, **under)
             expect_equal(f"outcome of task {turn + 1}, each two thirds of the credits",
                          answer["outcome"], "COMPLETED")  # fmt: skip
         record = stands(session, number, "active")
@@ -240,10 +238,7 @@ def of_cancelled(session: CheckSession) -> None:
         cost = _cost(session, gates)
         number = session.reserve(**size(cost * 10))
         under = {"reservation_id": number}
-        cids = [
-            session.submit(session.long, num_shots=session.long_shots, under=under)
-            for _ in range(6)
-        ]
+        cids = [session.submit_long(under=under) for _ in range(6)]
         held = stands(session, number, "active")["credits_consumed"]
         expect(held >= 2 * cost, f"{held} credits are held for 6 tasks of {cost} each")
         for cid in reversed(cids):
@@ -261,10 +256,8 @@ def delayed(session: CheckSession) -> None:
         cost = _cost(session, gates)
         for _ in range(TURNS):
             under = {"reservation_id": session.reserve(**size(cost * 3 // 2))}
-            first = session.submit(session.long, num_shots=session.long_shots, under=under)
-            second, answer = session.accept(
-                session.info(session.long, num_shots=session.long_shots), under=under
-            )
+            first = session.submit_long(under=under)
+            second, answer = session.accept(session.long_info(), under=under)
             state = session.q.get_scheduler_queue_state()
             if session.q.task_status(first, **under)["lifecycle_state"] == "completed":
                 continue  # too late: the credits have been returned
@@ -304,7 +297,7 @@ def _cost(session: CheckSession, gates: int) -> int:
     under = {"reservation_id": number}
     for _ in range(TURNS):
         before = stands(session, number, "active")["credits_consumed"]
-        cid = session.submit(session.long, num_shots=session.long_shots, under=under)
+        cid = session.submit_long(under=under)
         held = int(stands(session, number, "active")["credits_consumed"] - before)
         session.q.cancel_task(cid, **under)
         session.completion(cid, reservation_id=number)
@@ -317,8 +310,6 @@ def _held(session: CheckSession, gates: int) -> Any:
     _, reported = _long_estimates(session)
     return ruled(session, "credit", {"total_credits": gates * 100}, **reported)
 
-
-# Checks of the binding `scheduler`: policies, pause, drain, limits, queue contents.
 
 STATUS: check.Fields = {
     "target_id": str, "state": str, "scheduler_available": bool, "threading_mode": str,
@@ -408,14 +399,14 @@ def pause(session: CheckSession) -> None:
 @row("scheduler.drain", "draining: what was accepted ends, nothing new is taken")
 def drain(session: CheckSession) -> None:
     with _as_before(session):
-        cid = session.submit(session.long, num_shots=session.long_shots)
+        cid = session.submit_long()
         result = check.has("drain_execution_target", session.q.drain_execution_target(), STEERED)
         expect_equal("status", result["status"], "draining")
         expect_equal("draining", result["control"]["draining"], True)
         expect_equal("drain_mode", result["control"]["drain_mode"], "graceful")
         session.expect_refusal(
             "async_run",
-            lambda: session.q.async_run(session.info(), **session.reservation_kwargs),
+            lambda: session.q.async_run(session.info(), **session.under),
             "DEFwExecutionError",
             "DEFwOutOfResources",
             "DEFwNotReady",
@@ -437,7 +428,7 @@ def limits(session: CheckSession) -> None:
         expect_equal("status", result["status"], "dispatch-limits-updated")
         again = session.q.configure_dispatch_limits(limits={"max_inflight": 1})
         expect_equal("status of what is so already", again["status"], "unchanged")
-        cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(4)]
+        cids = [session.submit_long() for _ in range(4)]
         max_running = 0
         for _ in range(20):
             begun = cids
@@ -470,7 +461,7 @@ def limits_refused(session: CheckSession) -> None:
 
 @row("scheduler.queue", "get_scheduler_queue_state: what is under way, as envelopes")
 def queue(session: CheckSession) -> None:
-    cid = session.submit(session.long, num_shots=session.long_shots)
+    cid = session.submit_long()
     number = session.status(cid)["qtask_id"]
     result = check.has("get_scheduler_queue_state", session.q.get_scheduler_queue_state(), QUEUE)
     expect_equal("include_restricted", result["include_restricted"], False)

@@ -1,4 +1,8 @@
-"""Checks of result records, and of revision 1."""
+"""Checks of result records, and of revision 1.
+
+Result records of both revisions: fields, times, counts, bits, amplitudes. Revision 1: records,
+InProgressError, events instead of the completion queue.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,6 @@ from simenv.qpm_check import check, circuits
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
 from simenv.qpm_check.session import SHOTS, CheckSession, counts_of
 from simenv.qpm_check.target import expect, named, short_repr
-
-# Checks of result records of both revisions: fields, times, counts, bits, amplitudes.
 
 STATEVECTOR = 2  # capability bit
 CLOCK_S = 1.0  # tolerance of clocks of one machine, read in several processes
@@ -205,15 +207,13 @@ def _vector(session: CheckSession) -> dict[str, Any]:
 
 def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
     try:
-        entries: dict[str, Any] = session.q.peek_cq(cid, **session.reservation_kwargs)
+        entries: dict[str, Any] = session.q.peek_cq(cid, **session.under)
     except Exception as error:
         if named(error) != "DEFwInProgress":
             raise
         return None
     return entries if entries.get("completion_ready", True) else None
 
-
-# Checks of revision 1: records, InProgressError, events instead of the completion queue.
 
 R1 = (1,)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT
@@ -268,13 +268,13 @@ def cid(session: CheckSession) -> None:
 
 @row("single.at-once", "async_run answers before a long circuit is done", revisions=R1)
 def at_once(session: CheckSession) -> None:
-    number = session.submit(session.long, num_shots=session.long_shots)
+    number = session.submit_long()
     expect(session.poll(number) is None, "async_run waited until the circuit was done")
 
 
 @row("single.in-progress", "what is not finished raises DEFwInProgress", revisions=R1)
 def in_progress(session: CheckSession) -> None:
-    number = session.submit(session.long, num_shots=session.long_shots)
+    number = session.submit_long()
     session.expect_refusal("read_cq", lambda: session.q.read_cq(number), "DEFwInProgress")
     session.expect_refusal("peek_cq", lambda: session.q.peek_cq(number), "DEFwInProgress")
 
@@ -314,7 +314,7 @@ def by_cid(session: CheckSession) -> None:
 
 @row("single.delete", "delete_circuit: None, also of an unknown one", revisions=R1)
 def delete(session: CheckSession) -> None:
-    number = session.submit(session.long, num_shots=session.long_shots)
+    number = session.submit_long()
     for what in (number, "no-such-circuit"):
         answer = session.q.delete_circuit(what)
         expect(answer is None, f"delete_circuit answered {short_repr(answer)}, not None")
@@ -396,7 +396,7 @@ def push_last(session: CheckSession) -> None:
 )
 def shutdown(session: CheckSession) -> None:
     other = session.connect()
-    number = session.submit(session.long, num_shots=session.long_shots)
+    number = session.submit_long()
     answer = other.shutdown()
     expect(answer is None, f"shutdown answered {short_repr(answer)}")
     expect_equal("rc of what was under way", session.completion(number)["rc"], 0)

@@ -1,4 +1,8 @@
-"""Checks of the binding `telemetry`, and of invalid input."""
+"""Checks of the binding `telemetry`, and of invalid input.
+
+The binding: device properties, state, visibility. Invalid input: each mutated field must give a
+typed error and change nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from simenv.qpm_check.checks.admission import SLURM_REQUEST
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
 from simenv.qpm_check.session import SHOTS, CheckSession
 from simenv.qpm_check.target import FAMILY, CheckFailed, expect, named, short_repr
-
-# Checks of the binding `telemetry`: device properties, state, visibility.
 
 HEAD: check.Fields = {
     "schema": str, "provider": str, "device": dict, "metadata": dict, "extensions": dict,
@@ -186,7 +188,7 @@ def access(session: CheckSession) -> None:
 @row("telemetry.capacity", "get_capacity_snapshot: its fields, and what is under way")
 def capacity(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
-    session.submit(session.long, num_shots=session.long_shots)
+    session.submit_long()
     result = has("get_capacity_snapshot", session.q.get_capacity_snapshot(), CAPACITY)
     _check_access(result, "capacity-snapshot", "manager-aggregate")
     blocks = [has(name, result[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
@@ -199,7 +201,7 @@ def capacity(session: CheckSession) -> None:
 
 @row("telemetry.queue", "get_queue_metrics: its fields, estimates known or said not to be")
 def queue(session: CheckSession) -> None:
-    session.submit(session.long, num_shots=session.long_shots)
+    session.submit_long()
     result = has("get_queue_metrics", session.q.get_queue_metrics(), QUEUE)
     _check_access(result, "queue-metrics", "manager-aggregate")
     for name in ("held_capacity", "in_flight_capacity"):
@@ -254,8 +256,6 @@ def _check_access(answer: dict[str, Any], kind: str, access_class: str) -> None:
     expect_equal("enforced", reported["enforced"], False)
     expect_equal("access_class", answer["access_class"], access_class)
 
-
-# Checks of invalid input: each mutated field must give a typed error and change nothing.
 
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "\x00", "9" * 500, [], [None], {},
@@ -312,7 +312,7 @@ def info(session: CheckSession) -> None:
 
         _answered(f"async_run with {what}", call, wrong)
         if taken:
-            session.q.delete_circuit(taken[0], **session.reservation_kwargs)
+            session.q.delete_circuit(taken[0], **session.under)
     for wrong_info in WRONG[:-4]:
         submit = partial(_submit, session)
         _answered(f"async_run({short_repr(wrong_info)})", submit, wrong_info)
@@ -323,7 +323,7 @@ def info(session: CheckSession) -> None:
 def sync(session: CheckSession) -> None:
     for name in ("reservation_id", "token", "timeout", "cancel_on_timeout"):
         for wrong in WRONG:
-            values = {**session.reservation_kwargs, name: wrong}
+            values = {**session.under, name: wrong}
             if name == "timeout" and not isinstance(wrong, float | int):
                 values["cancel_on_timeout"] = True
             what = f"sync_run({name}={short_repr(wrong)})"
@@ -346,7 +346,7 @@ def ids(session: CheckSession) -> None:
         for name in ("get_task_timing", "get_task_metadata"):
             method = getattr(session.q, name)
             for wrong in WRONG:
-                ask = partial(_of_task, method, session.reservation_kwargs)
+                ask = partial(_of_task, method, session.under)
                 _answered(f"{name}({short_repr(wrong)})", ask, wrong)
     _still_well(session)
 
@@ -445,4 +445,4 @@ def _of_task(method: Call, under: dict[str, Any], task_id: Any) -> None:
 
 
 def _submit(session: CheckSession, circuit_info: Any) -> None:
-    session.q.async_run(circuit_info, **session.reservation_kwargs)
+    session.q.async_run(circuit_info, **session.under)

@@ -1,4 +1,11 @@
-"""Modules that a plugin imports by DEFw's names: directory, errors, and facts of loading."""
+"""Modules that a plugin imports by DEFw's names: directory, errors, and facts of loading.
+
+`Directory` is the directory service of revision 2: registered services and their generations.
+Exceptions have DEFw's names, for the module `defw_exception`. `install` makes the modules of either
+revision. Invariant: while a plugin loads, `defw` is as incomplete as in DEFw: `defw_workers` cannot
+be imported, and `defw` has neither resource manager nor directory. `complete` adds them.
+`PluginFacts` are collected while a plugin is loaded, and sent as plain data.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +23,6 @@ from typing import Any
 import msgspec
 
 from simenv.qpm_check.target import impurities
-
-# Directory service of revision 2: registered services and their generations.
 
 KEYS = (
     "service_id", "service_name", "service_type", "api_bindings", "selector", "properties",
@@ -105,9 +110,6 @@ def is_subset(wanted: int, offered: int) -> bool:
     return wanted == -1 or wanted & int(offered) == wanted
 
 
-# Exceptions with DEFw's names, for the module `defw_exception`.
-
-
 class DEFwError(Exception):
     """Base class; it and its subclasses are sent as objects of their own class.
 
@@ -181,12 +183,6 @@ def received(report: dict[str, str]) -> DEFwError:
     error = NAMES[report["class"]](report["message"])
     error.stacktrace = report.get("stacktrace", "")
     return error
-
-
-# Modules that a plugin imports by DEFw's names, for both revisions.
-#
-# Invariant: while a plugin loads, `defw` is as incomplete as in DEFw: `defw_workers` cannot be
-# imported, and `defw` has neither resource manager nor directory. `complete` adds them.
 
 
 class Endpoint:
@@ -392,9 +388,6 @@ def _module(name: str, names: dict[str, Any]) -> ModuleType:
     module.__dict__.update(names)
     sys.modules[name] = module
     return module
-
-
-# Facts about a plugin that are collected while it is loaded; sent as plain data.
 
 
 class PluginFacts(msgspec.Struct, frozen=True):

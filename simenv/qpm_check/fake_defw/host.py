@@ -1,4 +1,9 @@
-"""Double of the DEFw host, and its client."""
+"""Double of the DEFw host, and its client.
+
+`Host` passes calls to a plugin and events from it, in one thread a call and no order. Invariant:
+every answer and event is sent through `fakes.send`, by the name that a plugin may replace to take a
+lock. `Connection` is the client side: calls, and the queues of its events.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +24,7 @@ from typing import Any
 import msgspec
 
 from simenv.qpm_check.fake_defw import fakes, loader
-from simenv.qpm_check.fake_defw.fakes import Directory, is_subset
-from simenv.qpm_check.fake_defw.loader import Document, purified
 from simenv.qpm_check.target import EventInbox, ReceivedEvent
-
-# Double of the DEFw host: passes calls to a plugin and events from it, in one thread a call and no
-# order.
-#
-# Invariant: every answer and event is sent through `fakes.send`, by the name that a plugin may
-# replace to take a lock.
 
 ENDPOINT = "__endpoint__"  # stands for the client in an argument
 
@@ -50,17 +47,17 @@ class Peer:
         self._rpc_timeout_s = rpc_timeout_s
         self._fails_pending = fails_pending
         self._ids = itertools.count(1)
-        self._waiting: dict[int, queue.SimpleQueue[Document]] = {}
+        self._waiting: dict[int, queue.SimpleQueue[loader.Document]] = {}
 
-    def send(self, document: Document) -> None:
+    def send(self, document: loader.Document) -> None:
         self.sender.send(document)
 
     def put(self, class_id: Any, evtype: Any, payload: Any) -> Any:
         """Send an event as an ordinary call; return the client's answer or raise its error."""
         number = next(self._ids)
-        answer: queue.SimpleQueue[Document] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[loader.Document] = queue.SimpleQueue()
         self._waiting[number] = answer
-        event, impure = purified({"evtype": evtype, "payload": payload})
+        event, impure = loader.purified({"evtype": evtype, "payload": payload})
         document = {
             "kind": "put", "id": number, "class_id": str(class_id), "event": event,
             "impure": impure,
@@ -80,7 +77,7 @@ class Peer:
             raise fakes.received(result["error"])
         return result.get("value")
 
-    def answered(self, document: Document) -> None:
+    def answered(self, document: loader.Document) -> None:
         waiting = self._waiting.get(document.get("id", 0))
         if waiting is not None:
             waiting.put(document)
@@ -101,7 +98,7 @@ class Host:
         self.revision = revision
         self._rpc_timeout_s = rpc_timeout_s
         self._plugin = loader.LoadedPlugin(folder)
-        self._directory = Directory()
+        self._directory = fakes.Directory()
         self._making = threading.Lock()
         self._singleton: Any = None
         self._objects: dict[str, Any] = {}  # by the class id of a client's proxy
@@ -145,26 +142,24 @@ class Host:
                 continue
             _thread("call", self._answered, peer, document)
 
-    # --- calls --------------------------------------------------------------------------------
-
-    def _answered(self, peer: Peer, document: Document) -> None:
-        answer: Document = {"kind": "answer", "id": document["id"]}
+    def _answered(self, peer: Peer, document: loader.Document) -> None:
+        answer: loader.Document = {"kind": "answer", "id": document["id"]}
         try:
             call = getattr(self, f"_{document['kind']}")
-            answer["value"], answer["impure"] = purified(call(peer, document))
+            answer["value"], answer["impure"] = loader.purified(call(peer, document))
         except BaseException as error:  # noqa: BLE001 - every error is sent to the client
             answer["error"] = _error_report(error)
         self._answer(peer, answer)
 
-    def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+    def _instantiate(self, peer: Peer, document: loader.Document) -> None:  # noqa: ARG002
         """Make the object behind a new proxy: the single object, or a separate one."""
         self._objects[document["class_id"]] = self._create_plugin(single=self._plugin.singleton)
 
-    def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
+    def _destroy(self, peer: Peer, document: loader.Document) -> None:  # noqa: ARG002
         """Delete a proxy's object. Objects of a client that leaves without this stay."""
         self._objects.pop(document["class_id"], None)
 
-    def _call(self, peer: Peer, document: Document) -> Any:
+    def _call(self, peer: Peer, document: loader.Document) -> Any:
         target = self._objects.get(document["class_id"])
         if target is None:
             raise fakes.DEFwNotFound(f"no {document['class_id']} in database")
@@ -182,7 +177,7 @@ class Host:
                 self._singleton = kind()
             return self._singleton
 
-    def _answer(self, peer: Peer, answer: Document) -> None:
+    def _answer(self, peer: Peer, answer: loader.Document) -> None:
         try:
             fakes.send("rsp", peer, answer)
         except loader.PeerGone:
@@ -190,9 +185,7 @@ class Host:
         except BaseException:  # noqa: BLE001 - a plugin's wrapper of `send` may raise too
             traceback.print_exc(file=sys.stderr)
 
-    # --- calls of the checks to this double ---------------------------------------------------
-
-    def _host(self, peer: Peer, document: Document) -> Any:  # noqa: ARG002
+    def _host(self, peer: Peer, document: loader.Document) -> Any:  # noqa: ARG002
         return getattr(self, f"host_{document['method']}")(*document["args"])
 
     def host_facts(self) -> Any:
@@ -218,28 +211,28 @@ class Host:
     def host_lookup(self, types: int, capabilities: int) -> bool:
         """Return whether a client that requests these bits would find the service."""
         card = self._plugin.query()["card"]
-        return is_subset(types, card["types"]) and is_subset(capabilities, card["capabilities"])
+        wanted = ((types, card["types"]), (capabilities, card["capabilities"]))
+        return all(fakes.is_subset(*pair) for pair in wanted)
 
     def host_registered(self) -> Any:
-        return [purified({**record, "capability": None})[0] for record in self._directory.records()]
+        records = self._directory.records()
+        return [loader.purified({**record, "capability": None})[0] for record in records]
 
     def host_resolve(self, wanted: dict[str, Any]) -> Any:
         result = self._directory.resolve_services(**wanted)
-        return [purified({**entry, "capability": None})[0] for entry in result]
+        return [loader.purified({**entry, "capability": None})[0] for entry in result]
 
     def host_lose_directory(self, away_s: float) -> None:
         """Replace the directory after `away_s` without one; the new one knows the generations."""
         defw = sys.modules["defw"]
         defw.dirsvc = None  # type: ignore[attr-defined]
         time.sleep(away_s)
-        self._directory = Directory(self._directory.generations)
+        self._directory = fakes.Directory(self._directory.generations)
         defw.dirsvc = self._directory  # type: ignore[attr-defined]
 
     def host_left(self) -> Any:
         """Present threads, processes and files of this process."""
-        from simenv.qpm_check.fake_defw.loader import now
-
-        return msgspec.to_builtins(now())
+        return msgspec.to_builtins(loader.now())
 
     def host_pause(self, seconds: float) -> None:
         """Wait this time between the two writes of every message."""
@@ -277,8 +270,6 @@ def _error_report(error: BaseException) -> dict[str, str]:
     return {"class": "DEFwRemoteError", "message": "".join(traceback.format_exception(error))}
 
 
-# Client side of the DEFw double: calls, and the queues of its events.
-
 RPC_S = 120.0
 
 
@@ -296,11 +287,11 @@ class Connection:
             raise
         self._sender = loader.Sender(self._socket)
         self._ids = itertools.count(1)
-        self._waiting: dict[int, queue.SimpleQueue[Document | None]] = {}
+        self._waiting: dict[int, queue.SimpleQueue[loader.Document | None]] = {}
         self._sinks: dict[str, EventQueue] = {}
         self._runs = threading.Event()  # cleared: the process is stopped, and its socket open
         self._runs.set()
-        self._held: list[Document] | None = None  # events that are not processed yet
+        self._held: list[loader.Document] | None = None  # events that are not processed yet
         self.lost = ""
         self.impure: dict[str, str] = {}
         threading.Thread(target=self._read, name="standin-client", daemon=True).start()
@@ -316,11 +307,11 @@ class Connection:
     ) -> Any:
         """Return the answer, or raise its error by class; DEFwCommError if none arrives in time."""
         number = next(self._ids)
-        answer: queue.SimpleQueue[Document | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[loader.Document | None] = queue.SimpleQueue()
         self._waiting[number] = answer
         document = {
             "kind": kind, "id": number, "method": method, "class_id": class_id,
-            "args": purified(list(args))[0], "kwargs": purified(named or {})[0],
+            "args": loader.purified(list(args))[0], "kwargs": loader.purified(named or {})[0],
         }  # fmt: skip
         try:
             if self.lost:
@@ -389,11 +380,11 @@ class Connection:
             if result is not None:
                 result.put(document)
 
-    def _take(self, document: Document) -> None:
+    def _take(self, document: loader.Document) -> None:
         if self._held is not None:
             self._held.append(document)
             return
-        answer: Document = {"kind": "answer", "id": document["id"], "value": None}
+        answer: loader.Document = {"kind": "answer", "id": document["id"], "value": None}
         sink = self._sinks.get(document["class_id"])
         for place in document.get("impure") or ():
             self.impure.setdefault("put", place)

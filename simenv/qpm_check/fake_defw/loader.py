@@ -1,4 +1,13 @@
-"""Loader of a plugin as in DEFw, and documents on a socket."""
+"""Loader of a plugin as in DEFw, and documents on a socket.
+
+A document on a socket is a header with the length, then YAML, in two writes as in DEFw. Invariant:
+only plain data is written. Another value is converted and its place is reported: a real host would
+have sent a Python object that the receiver may be unable to read.
+
+`LoadedPlugin` loads by the name of the plugin's folder, with the parent folder on the path.
+Invariant: an exception of a plugin during loading does not end this process; it is recorded, which
+DEFw does not do.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +30,6 @@ import yaml
 
 from simenv.qpm_check.fake_defw.fakes import PluginFacts, ProcessFacts, left
 from simenv.qpm_check.target import impurities
-
-# Documents on a socket: a header with the length, then YAML, in two writes as in DEFw.
-#
-# Invariant: only plain data is written. Another value is converted and its place is reported: a
-# real host would have sent a Python object that the receiver may be unable to read.
 
 _HEAD = struct.Struct(">4sI")
 _MAGIC = b"QPM1"
@@ -120,11 +124,6 @@ def _plain(value: Any) -> Any:
         return float(value)
     return repr(value)
 
-
-# Loader of a plugin as in DEFw: by the name of its folder, with the parent folder on the path.
-#
-# Invariant: an exception of a plugin during loading does not end this process; it is recorded,
-# which DEFw does not do.
 
 QPM = "QPM"
 PREFIX = "svc_"

@@ -122,14 +122,15 @@ def held_out(
 def choice(
     base: str, gained: accept.HeldOutGain, after: np.ndarray | None = None
 ) -> fitting._Choice:
-    return fitting._Choice(SimpleNamespace(base=base), None, 1.0, 1.0, gained, after)  # type: ignore[arg-type]
+    attempt = SimpleNamespace(base=SimpleNamespace(name=base))
+    return fitting._Choice(attempt, None, 1.0, 1.0, gained, after)  # type: ignore[arg-type]
 
 
 def test_a_homogeneous_device_needs_a_gain_of_the_snapshot_too() -> None:
     better = choice(HOMOGENEOUS, held_out(0.02, 0.01))
     assert fitting._accepted([choice(SNAPSHOT, held_out(0.01, 0.005)), better]) is better
     kept = fitting._accepted([choice(SNAPSHOT, held_out(0.01, -0.005)), better])
-    assert (kept.attempt.base, kept.share, kept.undated_share) == (SNAPSHOT, 0.0, 0.0)
+    assert (kept.attempt.base.name, kept.share, kept.undated_share) == (SNAPSHOT, 0.0, 0.0)
     worse = choice(SNAPSHOT, held_out(-0.01, -0.02))
     assert fitting._accepted([worse, better]).share == 0.0
     both = [worse, choice(HOMOGENEOUS, held_out(-0.02, -0.03))]

@@ -14,7 +14,6 @@ from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import calibrate as store
-from simenv.calibration.fit.attempt import window_starts
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.components import (
     ChannelKey,
@@ -23,7 +22,7 @@ from simenv.calibration.fit.components import (
     fitted_snapshot,
     homogeneous,
 )
-from simenv.calibration.fit.observations import DeviceCompiler, Distributions
+from simenv.calibration.fit.observations import DeviceCompiler, Distributions, window_starts
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 
 ROTATIONS = ("ZX", "IX", "ZZ", "X")

@@ -12,10 +12,10 @@ from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
 from simenv.calibration.data import CountsData, CountsRecord
-from simenv.calibration.fit.attempt import MANY_BODIES, fit, problem_of, score_of, window_starts
+from simenv.calibration.fit.attempt import MANY_BODIES, FitBase, score_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
-from simenv.calibration.fit.observations import GROUP_BITS
-from simenv.calibration.fit.solve import Prior
+from simenv.calibration.fit.observations import GROUP_BITS, window_starts
+from simenv.calibration.fit.solve import Prior, fit
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 
 DAY_S = 86_400.0
@@ -82,7 +82,7 @@ def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> Non
     rng = np.random.default_rng(8)
     texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
     data = CountsData(tuple(measured(texts, truth, rng, shots=500)), "lima")
-    problem, _ = problem_of(lima, data, ())
+    problem = FitBase.of("lima", lima, data).problem
     place = [(each.kind, each.qubits) for each in problem.components].index(("relaxation", (1,)))
     wanted = math.log((lima.qubits[1].t1_us or 0.0) / 15.0)
     table = {h: fit(problem, Prior(0.1, 0.3, heavy=h)).values[place] for h in (False, True)}
@@ -102,7 +102,8 @@ def test_the_asymmetry_of_readout_is_found() -> None:
     truth = msgspec.structs.replace(lima, qubits=tuple(map(changed, lima.qubits)))
     rng = np.random.default_rng(9)
     texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
-    problem, _ = problem_of(lima, CountsData(tuple(measured(texts, truth, rng)), "lima"), ())
+    data = CountsData(tuple(measured(texts, truth, rng)), "lima")
+    problem = FitBase.of("lima", lima, data).problem
     place = [each.kind for each in problem.components].index("asymmetry")
     result = fit(problem, Prior(0.05, asymmetry=0.5))
     assert result.values[place] == pytest.approx(-0.75, abs=0.1)
