@@ -1,7 +1,5 @@
 """100,000 mutated frames: the service refuses them, lives, does not grow, and serves others."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 What the stand-in declares is compared with NVIDIA's header where a wheel brings that.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """Result files, figures, the chart and the command line of the benchmarks."""
 
-from __future__ import annotations
-
 import ast
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Peers, shares, probes and homes that benchmarks share."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An mpirun of every MPI over three hosts: ranks where and in the order they were told; deaths."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """An environment over three nodes without a DVM: an mpirun for each gang, plain processes for the
 rest, started through the agent."""
 
-from __future__ import annotations
-
 from circuits import layered
 
 from bench.testbed.cluster import Cluster

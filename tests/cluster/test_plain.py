@@ -1,7 +1,5 @@
 """Plain processes on another host, through the agent: environment, folder, ends and deaths."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """One environment over three nodes: where its processes are, what runs where, and the numbers."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter

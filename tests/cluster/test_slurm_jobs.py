@@ -1,7 +1,5 @@
 """Environments in jobs of a real Slurm, the batch scripts of examples/slurm among them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Aer runs dynamic circuits by itself: its counts against the exact distribution, at five sigma."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from clifford import assert_alike, odds_of

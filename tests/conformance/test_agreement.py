@@ -2,8 +2,6 @@
 numbers: distributions at five sigma, the same counts for the same seed, a name for what is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Clifford gates at every angle that makes them one; Paulis that depend on what was measured."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Counts, shot for shot, against the reference given the same random numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

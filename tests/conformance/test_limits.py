@@ -1,7 +1,5 @@
 """What engines refuse, and how they end when asked to, or when too much is asked."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """The output `memory`: the record of each shot, in order, against the reference and the counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

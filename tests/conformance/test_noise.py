@@ -1,7 +1,5 @@
 """Noise against exact density matrices, for every engine whose card accepts noise."""
 
-from __future__ import annotations
-
 import functools
 
 import msgspec

@@ -1,7 +1,5 @@
 """What an engine cannot do is refused by name, with the way out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

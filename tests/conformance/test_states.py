@@ -1,7 +1,5 @@
 """States, exact distributions and expectation values against a dense reference."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

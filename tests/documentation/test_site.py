@@ -1,7 +1,5 @@
 """The documentation's site builds without warnings, is complete, and loads nothing from the web."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The environment of tests of emulated devices; other modules have fixtures of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import live

@@ -1,7 +1,5 @@
 """Benchmarks without peers, environments without MPI or with another one."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,8 +1,6 @@
 """Tasks that come after others in a real environment: Python, command line, kill -9 of the service
 and of a worker."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results, warnings, refusals and estimates of circuits on emulated devices."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Snippets of README.md and of the documentation's pages run as they are pasted, page by page."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

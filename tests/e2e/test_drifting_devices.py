@@ -1,7 +1,5 @@
 """Devices whose calibration changes: replayed snapshots, random walks, outages."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import json

@@ -1,7 +1,5 @@
 """Emulated devices through Python and the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Emulated devices through QPM hosts of both revisions and QRMI."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A pool of an external simulator in a real environment: counts, refusals, a killed worker."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """An environment over TCP: people with key files, and what each of them can do."""
 
-from __future__ import annotations
-
 import os
 import time
 import warnings

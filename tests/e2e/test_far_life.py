@@ -1,7 +1,5 @@
 """A named environment that listens: its keys through restarts, and over the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

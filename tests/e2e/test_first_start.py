@@ -1,7 +1,5 @@
 """The first start on a machine: tasks while kernels are compiled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 """Functions of the environment's own user: their pool, values, errors, kills, limits, and others
 who must not call any."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import os
 import re

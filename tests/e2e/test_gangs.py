@@ -1,7 +1,5 @@
 """A program too big for one rank, on one node, with the launcher that is here."""
 
-from __future__ import annotations
-
 import pytest
 from circuits import bell
 from live import Live

@@ -4,8 +4,6 @@ NVML, the driver and CuPy are stand-ins with the interfaces of NVIDIA's (`nvidia
 are those of the product, compiled by g++.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

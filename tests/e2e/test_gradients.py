@@ -1,7 +1,5 @@
 """Gradients from a circuit with expressions to the client's result, through a whole environment."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

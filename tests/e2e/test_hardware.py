@@ -1,7 +1,5 @@
 """Machines beside simulators: held by one worker each, asked for by name, believed in nothing."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A client with a key that means harm: the service lives, within bounds, and serves the others."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """Results in files, through a real service and worker: read where they lie, fetched, broken."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path

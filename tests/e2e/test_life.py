@@ -1,7 +1,5 @@
 """An environment from its start to its end: one service, no CPU when idle, nothing left."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat

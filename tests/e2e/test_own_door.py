@@ -4,8 +4,6 @@ The other machine is this one under another name: a copy of the file says that t
 elsewhere, and names a folder of sockets that is not there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

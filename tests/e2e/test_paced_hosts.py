@@ -1,7 +1,5 @@
 """Times of a paced device as QPM hosts of both revisions and QRMI see them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

@@ -1,7 +1,5 @@
 """Circuits in parts: host code between them, in a live environment; restarts, limits, refusals."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

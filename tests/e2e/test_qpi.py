@@ -1,7 +1,5 @@
 """Compiled programs against a real environment: examples, documentation, every call."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

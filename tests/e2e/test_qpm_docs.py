@@ -1,7 +1,5 @@
 """The documentation of the QPM, and the kit on simenv's own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Refusals and languages of programs, through a service."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

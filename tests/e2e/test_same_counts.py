@@ -1,7 +1,5 @@
 """Program, seed and options decide the counts; who runs them, how many and how often does not."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Sequence

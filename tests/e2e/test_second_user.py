@@ -1,8 +1,6 @@
 """A second user of the machine cannot connect to an environment, read its files, put something into
 its folders, run programs through its launcher, or answer in its place."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -244,7 +242,7 @@ class Observer:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> "Observer":
         self._others = {*psutil.Process().children(recursive=True)}  # of other environments
         self._thread.start()
         return self

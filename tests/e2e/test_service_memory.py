@@ -1,7 +1,5 @@
 """Memory and answer times of a service whose client with a key has its messages refused."""
 
-from __future__ import annotations
-
 import statistics
 import threading
 import time

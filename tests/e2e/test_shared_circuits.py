@@ -1,8 +1,6 @@
 """Circuits from elsewhere, through the command line and a real environment, judged by their
 references. They lie beside the project and are no part of it; without them this is skipped."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

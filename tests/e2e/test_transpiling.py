@@ -1,7 +1,5 @@
 """Transpilation and detectors, through a service."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Examples."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

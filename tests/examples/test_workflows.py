@@ -1,7 +1,5 @@
 """The recipes for libraries of workflows run as they stand."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Workers die in the middle of a run, in every engine: the tasks run again, to the same counts."""
 
-from __future__ import annotations
-
 import ast
 import random
 import signal

@@ -4,8 +4,6 @@ Nothing of ours is left after half a minute, and what was accepted ends once, wi
 undisturbed run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psutil

@@ -1,8 +1,6 @@
 """Workers die between the parts of a circuit and in the middle of one: the parts run again on
 another worker, to the same outcomes and counts."""
 
-from __future__ import annotations
-
 import os
 import signal
 

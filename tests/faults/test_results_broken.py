@@ -1,7 +1,5 @@
 """Results in files: broken, half written, on a full disk, and far from their files."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

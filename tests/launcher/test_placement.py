@@ -1,7 +1,5 @@
 """Placement: laws for any nodes and any worker, held against a search through all placements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product

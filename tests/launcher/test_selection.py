@@ -1,7 +1,5 @@
 """The launcher that is chosen for a machine: probes, their cache, the choice."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

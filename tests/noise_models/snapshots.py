@@ -1,7 +1,5 @@
 """Calibration snapshots for tests."""
 
-from __future__ import annotations
-
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,

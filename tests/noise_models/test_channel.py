@@ -1,7 +1,5 @@
 """Channels, and the recipe of Aer."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any

@@ -1,7 +1,5 @@
 """Devices that users describe, and their documents."""
 
-from __future__ import annotations
-
 import json
 import math
 

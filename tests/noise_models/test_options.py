@@ -1,7 +1,5 @@
 """Options of noise, and limits of what a device may describe."""
 
-from __future__ import annotations
-
 import itertools
 
 import msgspec

@@ -1,7 +1,5 @@
 """Snapshots: their checks, normal form and relations."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

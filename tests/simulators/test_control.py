@@ -1,7 +1,5 @@
 """Control of a run, and results."""
 
-from __future__ import annotations
-
 import struct
 import threading
 

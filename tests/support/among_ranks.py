@@ -5,8 +5,6 @@ under mpirun and tells of each what went wrong, "" if nothing. As a program: one
 compare alike in all ranks, so that none waits for one that has failed.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """The same circuit over ranks and in one process; for cases of `among_ranks`."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

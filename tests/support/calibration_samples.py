@@ -1,7 +1,5 @@
 """Small files of each calibration format, written for these tests. A device of three qubits."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Random Clifford circuits, and distributions compared at five sigma."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays
 

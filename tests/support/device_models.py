@@ -1,7 +1,5 @@
 """Noise models of small devices, without a calibration."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Runs of engines: a plan, and what its request gives."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.circuit.ir import Circuit

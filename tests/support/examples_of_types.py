@@ -5,8 +5,6 @@ Values depend on their place alone, never on names of fields or classes: renamin
 by name does not change the bytes of an example.
 """
 
-from __future__ import annotations
-
 import builtins
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A service with two clients and an admin."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from memory_transport import MemoryConnection

@@ -1,7 +1,5 @@
 """Circuits with the noise of a device, and their counts by the statevector engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import engine_runs

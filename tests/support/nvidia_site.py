@@ -4,8 +4,6 @@ The libraries are compiled by gcc and found through LD_LIBRARY_PATH, so the prod
 it would those of NVIDIA.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

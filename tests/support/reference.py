@@ -4,8 +4,6 @@ Matrices are Qiskit's. Randomness is numpy's own Philox, as the seed contract sa
 be equal, not merely alike.
 """
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Sequence

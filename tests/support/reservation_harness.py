@@ -1,7 +1,5 @@
 """A service whose pool has credits, two clients of it and an admin."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

@@ -1,7 +1,5 @@
 """The invariants of the scheduler's state."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from simenv.model import WorkerState

@@ -1,7 +1,5 @@
 """A real service loop over in-memory doors; the test plays clients and workers, step by step."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from functools import partial

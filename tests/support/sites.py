@@ -3,8 +3,6 @@
 Slurm's were recorded on 22.05 but for the names; those of other versions follow their manuals.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from launcher.base import Node

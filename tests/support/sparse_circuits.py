@@ -1,7 +1,5 @@
 """Circuits of which much can be left out, and what is found of them where nothing is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

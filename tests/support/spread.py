@@ -5,8 +5,6 @@ but for the folders of TOGETHER and the files of APART. What takes long begins f
 nothing long is left at the end when the other processes have nothing to do.
 """
 
-from __future__ import annotations
-
 import zlib
 
 import pytest

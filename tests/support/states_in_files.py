@@ -1,7 +1,5 @@
 """Statevectors that are results in files."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simenv.client.client import Client

@@ -1,7 +1,5 @@
 """The allocation of a batch system, or of this node alone."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -1,7 +1,5 @@
 """GPUs of a node, by NVML and by what an environment allows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

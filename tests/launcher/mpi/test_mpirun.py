@@ -1,7 +1,5 @@
 """One mpirun for each worker, with real MPIs: hello, ends, deaths."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

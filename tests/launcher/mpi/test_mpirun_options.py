@@ -1,7 +1,5 @@
 """What each mpirun is told: whole command lines, without any MPI."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Workers of one rank and of several, side by side through two launchers."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The agent, and network namespaces of hosts."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Local processes: ends, the death of their starter, their network."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """PRRTE: its virtual machine, jobs and messages."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What the launcher makes of a prte that does not do what it should: scripts in its place."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Snapshots in force at a time: replayed ones, and those of a random walk."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec

@@ -1,7 +1,5 @@
 """Importers, and damaged snapshots."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -1,7 +1,5 @@
 """Devices of an installed qiskit-ibm-runtime, read without importing it."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import subprocess

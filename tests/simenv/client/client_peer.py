@@ -4,8 +4,6 @@ It keeps the promises of the real one that the client builds on: a key names its
 answered, requests are answered once each; and breaks one of them where a test says so.
 """
 
-from __future__ import annotations
-
 import struct
 import threading
 import zlib
@@ -71,7 +69,7 @@ class Peer:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> "Peer":
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """Each defect is found, by the row that speaks of it, and by no row that does not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A plugin that keeps every promise is told so, in either revision."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What routing knows of engines, and how engines are found."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

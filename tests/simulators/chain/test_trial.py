@@ -1,7 +1,5 @@
 """Trials of a chain: what they find out, where they end, and that they depend on nothing else."""
 
-from __future__ import annotations
-
 import engine_runs
 import msgspec
 import numpy as np

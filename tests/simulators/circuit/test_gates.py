@@ -1,7 +1,5 @@
 """Gates, expressions, schedules, and checks against a device."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays, Token

@@ -1,7 +1,5 @@
 """The pipeline of numba, and stored code."""
 
-from __future__ import annotations
-
 import gc
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Warm-up, locks and times of kernels."""
 
-from __future__ import annotations
-
 import fcntl
 import importlib
 import json

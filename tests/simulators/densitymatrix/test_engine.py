@@ -1,7 +1,5 @@
 """Density matrix engine: exact distributions, parts, fusion."""
 
-from __future__ import annotations
-
 import engine_runs
 import numpy as np
 import pytest

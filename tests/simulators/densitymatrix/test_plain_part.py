@@ -1,7 +1,5 @@
 """Counts of circuits whose part is found in one pass equal those of the passes one by one."""
 
-from __future__ import annotations
-
 import engine_runs
 import numpy as np
 import pytest

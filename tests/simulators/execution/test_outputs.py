@@ -1,7 +1,5 @@
 """Outputs, random numbers, sampling and readout."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

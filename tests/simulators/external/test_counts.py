@@ -1,7 +1,5 @@
 """Counts and texts of external programs."""
 
-from __future__ import annotations
-
 import json
 import re
 

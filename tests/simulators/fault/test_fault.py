@@ -1,7 +1,5 @@
 """The engine that misbehaves does so, each fault in a process of its own."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

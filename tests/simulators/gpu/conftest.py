@@ -1,7 +1,5 @@
 """The engine `gpu` on a device that g++ compiles."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

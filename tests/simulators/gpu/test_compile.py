@@ -1,7 +1,5 @@
 """Compilation and detection of GPUs, sanitizers."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re

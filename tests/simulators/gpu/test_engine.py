@@ -1,7 +1,5 @@
 """Engine on a device that g++ compiles: results of the engine `statevector`, and refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

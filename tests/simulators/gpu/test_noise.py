@@ -1,7 +1,5 @@
 """Noise on a device that g++ compiles: counts of the engine `statevector`, shot by shot."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Faults and targets of hardware."""
 
-from __future__ import annotations
-
 import math
 import threading
 from typing import Any

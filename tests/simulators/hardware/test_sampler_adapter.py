@@ -1,7 +1,5 @@
 """A machine without errors gives the ideal distribution, bit for bit where we put the bits."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """Detectors and noise of stabilizer circuits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import engine_runs

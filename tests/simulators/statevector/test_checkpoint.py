@@ -1,7 +1,5 @@
 """What a long run leaves on disk, and where a second attempt goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

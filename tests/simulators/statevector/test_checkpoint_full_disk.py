@@ -1,7 +1,5 @@
 """A disk that has no room for what is kept of a run: the run goes on, and what was kept stays."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Parts of a circuit that nothing connects, run one after the other."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """What is left out of a circuit, and where it is cut: no answer is another."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Circuits in parts: outcomes, states and what follows them, against Qiskit's states and whole
 circuits; and what is kept between runs."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The transfer simulator: equal to the density matrix engine, derivatives equal to differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from engine_runs import probabilities

@@ -1,7 +1,5 @@
 """Sessions, site configuration and the kit on the plugin."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from pathlib import Path
@@ -29,10 +27,10 @@ class FakeQPM:
     def __init__(self) -> None:
         self.open: list[FakeQPM] = []
 
-    def wait(self, _: float) -> FakeQPM:
+    def wait(self, _: float) -> "FakeQPM":
         return self
 
-    def connection(self) -> FakeQPM:
+    def connection(self) -> "FakeQPM":
         fakeqpm = FakeQPM()
         self.open.append(fakeqpm)
         fakeqpm.shutdown = lambda: self.open.remove(fakeqpm)  # type: ignore[attr-defined]

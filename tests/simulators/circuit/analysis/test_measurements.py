@@ -1,7 +1,5 @@
 """Analysis of circuits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Passes that attach noise."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Every way an arriving circuit can be wrong is answered by a message."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays, from_qiskit

@@ -1,7 +1,5 @@
 """How runs over ranks end that cannot go on, and what is left of them; see `among_ranks`."""
 
-from __future__ import annotations
-
 import resource
 import threading
 from collections.abc import Iterator

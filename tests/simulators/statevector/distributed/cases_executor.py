@@ -1,7 +1,5 @@
 """What ranks send for passes, and what they leave for another attempt; see `among_ranks`."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 import tempfile

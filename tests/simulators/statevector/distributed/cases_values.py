@@ -1,7 +1,5 @@
 """What circuits give over ranks, and in one process: the same; see `among_ranks`."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where qubits stand in a state that is divided among ranks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st

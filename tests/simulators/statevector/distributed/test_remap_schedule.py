@@ -1,7 +1,5 @@
 """Which wires change places between passes, and what a rank does in each of them, without MPI."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The interpreter, and stacked states."""
 
-from __future__ import annotations
-
 import threading
 import weakref
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Adjoint gradients, against differences of exact expectation values and the shift rule."""
 
-from __future__ import annotations
-
 import math
 
 import engine_runs

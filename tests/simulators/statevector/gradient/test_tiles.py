@@ -1,7 +1,5 @@
 """The division of steps into passes over tiles."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

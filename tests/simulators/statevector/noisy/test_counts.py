@@ -1,7 +1,5 @@
 """Counts of circuits with noise on each path through the engine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

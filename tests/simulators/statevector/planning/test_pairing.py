@@ -1,7 +1,5 @@
 """Real matrices of one wire each go two by two, past what has nothing to do with them."""
 
-from __future__ import annotations
-
 import numpy as np
 import plain_sweeps
 import pytest

@@ -1,7 +1,5 @@
 """How often a large state is loaded and stored for well-known circuits: bounds that plans keep."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Circuits of more qubits than go without a plan, from their arrays to results."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays
 from gate_by_gate import one_by_one

@@ -1,7 +1,5 @@
 """Plans of large states, carried out in plain numpy, against gates applied one by one."""
 
-from __future__ import annotations
-
 import numpy as np
 import plain_sweeps
 import pytest

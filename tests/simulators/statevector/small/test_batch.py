@@ -1,7 +1,5 @@
 """Batches, merged evolution and counts of small circuits."""
 
-from __future__ import annotations
-
 import threading
 
 import engine_runs

@@ -1,7 +1,5 @@
 """Kernels of large states against the meaning of their tables."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of

@@ -1,7 +1,5 @@
 """What a channel is drawn from, against plain numpy."""
 
-from __future__ import annotations
-
 import numpy as np
 import patterned
 import pytest

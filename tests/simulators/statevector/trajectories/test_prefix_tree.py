@@ -1,7 +1,5 @@
 """Prefix trees and Pauli frames."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

@@ -1,7 +1,5 @@
 """An instance finds what a run of its circuit, with its inserts written in, would find."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import msgspec

@@ -1,7 +1,5 @@
 """Segments keep what does not commute in order, and are passes."""
 
-from __future__ import annotations
-
 import numpy as np
 import patterned
 from hypothesis import given, settings, strategies as st

@@ -1,7 +1,5 @@
 """Work of trajectories: near what their number of distinct patterns costs, divided evenly."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Amplitudes of bit strings by contraction: batches, open qubits, slices, partial sums."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

@@ -1,7 +1,5 @@
 """Tensor network contraction: values of light cones, samples, slices, refusals."""
 
-from __future__ import annotations
-
 import functools
 import operator
 

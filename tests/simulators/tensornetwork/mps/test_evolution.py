@@ -1,7 +1,5 @@
 """Matrix product states: evolution, branches, noise."""
 
-from __future__ import annotations
-
 import engine_runs
 import msgspec
 import numpy as np
