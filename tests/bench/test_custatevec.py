@@ -106,9 +106,7 @@ def exact(n: int, gates: list[Gate]) -> np.ndarray:
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("width", [0, 2, 3, 5])
 @pytest.mark.parametrize("kind", list(CIRCUITS))
-def test_states_are_those_of_the_circuit(
-    kind: str, width: int, precision: str, library: ctypes.CDLL
-) -> None:
+def test_states_are_right(kind: str, width: int, precision: str, library: ctypes.CDLL) -> None:
     """`width`: of fused matrices; 0: gate by gate, with controls."""
     gates = wide_circuit(kind, N, 3)
     matrices = fused(gates, width) if width else gate_by_gate(gates)
@@ -161,9 +159,7 @@ def test_missing_library_is_reported_as_not_installed(tmp_path: Path) -> None:
         custatevec.load([str(tmp_path)])
 
 
-def test_peers_that_are_not_installed_are_reported_and_not_judged(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_peers_not_installed_are_reported_unjudged(capsys: pytest.CaptureFixture[str]) -> None:
     from bench.peers import on_gpu
 
     report = Report("gpu", "peers")

@@ -30,9 +30,7 @@ def test_readme_has_the_table_of_the_stored_figures() -> None:
     assert len(table.splitlines()) == 7
 
 
-def test_a_new_measurement_replaces_all_cases_of_its_goal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measurement_replaces_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "results.jsonl"
     shutil.copyfile(figures.STORED, file)
     monkeypatch.setattr(results, "commit", lambda: "new")

@@ -172,9 +172,7 @@ def test_example_batch_scripts_end_with_exit_code_of_application(
     wait_for("nothing is left", lambda: not ours(four))
 
 
-def test_client_on_login_node_connects_to_environment_of_job(
-    four: Cluster, home: Path, tmp_path: Path
-) -> None:
+def test_client_on_login_node_connects_to_job(four: Cluster, home: Path, tmp_path: Path) -> None:
     path = script(tmp_path, "--pool main:workers=2", between=f"read < {tmp_path}/fifo")
     job = Job(four, tmp_path, "--nodes=2", "--ntasks-per-node=1", path)
     job.says("up")

@@ -90,9 +90,7 @@ def test_matrix_is_clifford_within_rounding_only(
 
 
 @pytest.mark.parametrize("engine", ["aer", "stabilizer"])
-def test_feed_forward_and_teleportation_counts_are_correct(
-    runner_of: Callable[[str], Runner], engine: str
-) -> None:
+def test_feed_forward_counts_are_correct(runner_of: Callable[[str], Runner], engine: str) -> None:
     run = runner_of(engine)
     assert_alike(counts_of(run(feed_forward(), shots=4000)), {0: 0.5, 3: 0.5}, 4000)
     teleported = Arrays(3, 3).add("h", [0]).add("s", [0])
@@ -105,9 +103,7 @@ def test_feed_forward_and_teleportation_counts_are_correct(
     assert_alike(result, dict.fromkeys(range(4), 0.25), 4000)
 
 
-def test_parity_conditions_and_else_blocks_match_statevector(
-    runner_of: Callable[[str], Runner],
-) -> None:
+def test_parity_conditions_and_else_match_statevector(runner_of: Callable[[str], Runner]) -> None:
     stabilizer, exact = runner_of("stabilizer"), runner_of("statevector")
     xor = ((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.BIT_XOR, 0, 0), (ir.LOGIC_NOT, 0, 0))
     arrays = Arrays(4, 5).add("h", [0]).add("h", [1]).add("h", [3])

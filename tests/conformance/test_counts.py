@@ -36,9 +36,7 @@ def test_counts_of_dynamic_circuits_equal_reference(run: Runner, circuit: Circui
 
 @settings(QUIET, max_examples=50)
 @given(circuit=dynamic_circuits())
-def test_exact_distribution_of_dynamic_circuit_matches_sampled_reference(
-    run: Runner, circuit: Circuit
-) -> None:
+def test_distribution_of_dynamic_circuit_is_reference(run: Runner, circuit: Circuit) -> None:
     exact = run(circuit, outputs=("probabilities",))
     odds = probabilities(exact)
     assert sum(odds.values()) == pytest.approx(1.0, abs=1e-12)

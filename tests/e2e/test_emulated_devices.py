@@ -48,9 +48,7 @@ def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> No
     assert outcome["warnings"] == []
 
 
-def test_counts_are_equal_for_device_pool_preference_and_simulate(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_counts_of_pool_and_simulate_are_equal(env: Client, shell: Shell, tmp_path: Path) -> None:
     named = env.run(ghz(), device=DEVICE, shots=500, seed=3)
     pool = env.run(ghz(), pool="lattice", shots=500, seed=3)
     preferred = env.run(ghz(), prefer=["emulator"], shots=500, seed=3)
@@ -72,9 +70,7 @@ def test_preference_beside_a_device_is_refused(env: Client) -> None:
             env.run(ghz(), device=DEVICE, prefer=prefer)
 
 
-def test_pool_of_device_takes_no_other_task_and_preference_for_simulator_is_ideal(
-    env: Client,
-) -> None:
+def test_pool_of_device_takes_no_other_task_and_simulator_is_ideal(env: Client) -> None:
     ideal = env.run(ghz(), shots=500, seed=3)
     assert (ideal.device, ideal.snapshot, ideal.gates, ideal.layout) == (None, None, None, None)
     assert ideal.worker == "main-0"

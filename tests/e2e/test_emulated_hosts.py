@@ -32,9 +32,7 @@ def through(qpm: Any, revision: int, info: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("pool", ["main", "lattice", "qpu"])
-def test_same_host_program_runs_on_ideal_emulated_and_hardware_pool(
-    env: Client, pool: str, revision: int
-) -> None:
+def test_host_program_runs_on_all_kinds_of_pools(env: Client, pool: str, revision: int) -> None:
     qpm = env.qpm_with(pool=pool)
     counts = through(qpm, revision, request())
     assert sum(counts.values()) == 500
@@ -98,9 +96,7 @@ def _read(qpm: Any, cid: str) -> Any:
 
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("revision", [1, 2])
-def test_record_of_host_has_device_snapshot_layouts_and_gates(
-    env: Client, revision: int, queued: bool
-) -> None:
+def test_record_of_host_has_device_and_layouts(env: Client, revision: int, queued: bool) -> None:
     result = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
     same = env.run(ghz(2), pool="lattice", shots=500, seed=3)
     metadata = result["metadata"]
@@ -129,9 +125,7 @@ def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(en
 
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("revision", [1, 2])
-def test_field_of_host_that_changes_nothing_is_named_in_record(
-    env: Client, revision: int, queued: bool
-) -> None:
+def test_field_that_changes_nothing_is_in_record(env: Client, revision: int, queued: bool) -> None:
     info = request(
         loudness=3, method="density_matrix", compiler="staq", owner="me", prefer=["emulator"]
     )
@@ -143,9 +137,7 @@ def test_field_of_host_that_changes_nothing_is_named_in_record(
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-def test_record_of_refused_circuit_names_fields_that_change_nothing(
-    env: Client, revision: int
-) -> None:
+def test_record_of_refused_names_fields_that_change_nothing(env: Client, revision: int) -> None:
     qpm = env.qpm_with(pool="lattice")
     info = request(loudness=3, verbatim=True)
     if revision == 1:

@@ -69,9 +69,7 @@ def altered(file: Path, **changes: str) -> Path:
     return other
 
 
-def test_counts_over_tcp_equal_counts_of_local_environment(
-    env: Client, key_file: Callable[..., Path]
-) -> None:
+def test_counts_over_tcp_equal_local_counts(env: Client, key_file: Callable[..., Path]) -> None:
     with simenv.connect(service=key_file("ana")) as far:
         entries = [task.result().counts for task in env.submit_many([BELL] * 5, seed=11)]
         items = [task.result().counts for task in far.submit_many([BELL] * 5, seed=11)]
@@ -80,9 +78,7 @@ def test_counts_over_tcp_equal_counts_of_local_environment(
     assert entries == items == alone
 
 
-def test_client_role_sees_and_cancels_only_its_own_tasks(
-    env: Client, key_file: Callable[..., Path]
-) -> None:
+def test_client_sees_and_cancels_only_own_tasks(env: Client, key_file: Callable[..., Path]) -> None:
     outcome = env.submit(BELL)
     with simenv.connect(service=key_file("ana")) as ana:
         hers = ana.submit(BELL, idempotency_key="run-1")
@@ -102,9 +98,7 @@ def test_client_role_sees_and_cancels_only_its_own_tasks(
         assert {key.name for key in ops.keys.listed()} >= {"ana", "ben", "ops"}
 
 
-def test_completions_of_client_do_not_wait_for_tasks_of_other_owners(
-    env: Client, key_file: Callable[..., Path]
-) -> None:
+def test_completions_wait_for_no_other_owner(env: Client, key_file: Callable[..., Path]) -> None:
     slow = env.submit(ENDLESS, shots=10)
     with simenv.connect(service=key_file("ana")) as ana:
         hers = ana.run(BELL).task
@@ -114,9 +108,7 @@ def test_completions_of_client_do_not_wait_for_tasks_of_other_owners(
     slow.wait()
 
 
-def test_admin_over_tcp_can_issue_and_revoke_keys(
-    key_file: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_admin_by_tcp_adds_and_revokes_keys(key_file: Callable[..., Path], tmp_path: Path) -> None:
     with simenv.connect(service=key_file("ops", "admin")) as ops:
         issue_key(ops.keys, "eva", "client", tmp_path / "eva")
         with simenv.connect(service=tmp_path / "eva") as eva:
@@ -125,9 +117,7 @@ def test_admin_over_tcp_can_issue_and_revoke_keys(
     assert isinstance(refused(tmp_path / "eva"), KeyRefusedError)
 
 
-def test_client_with_revoked_key_is_refused_and_its_tasks_remain(
-    env: Client, key_file: Callable[..., Path]
-) -> None:
+def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[..., Path]) -> None:
     file = key_file("ana")
     with simenv.connect(service=file) as ana:
         task = ana.submit(BELL)
@@ -144,9 +134,7 @@ def test_client_with_revoked_key_is_refused_and_its_tasks_remain(
     assert env.task(task.id).result().counts, "tasks stay"
 
 
-def test_large_result_over_tcp_is_identical_to_local_result(
-    env: Client, key_file: Callable[..., Path]
-) -> None:
+def test_large_result_over_tcp_is_local_result(env: Client, key_file: Callable[..., Path]) -> None:
     qubits = 17  # 2 MiB of amplitudes: in a file beside the journal
     text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{qubits}]; '
     text += " ".join(f"ry(0.{k + 1}) q[{k}]; rz(0.3) q[{k}];" for k in range(qubits))
@@ -156,9 +144,7 @@ def test_large_result_over_tcp_is_identical_to_local_result(
     assert outcome.tobytes() == statevector.tobytes()
 
 
-def test_forked_child_and_parent_can_both_use_connected_client(
-    key_file: Callable[..., Path],
-) -> None:
+def test_forked_child_and_parent_both_use_connected_client(key_file: Callable[..., Path]) -> None:
     with simenv.connect(service=key_file("ana")) as ana:
         counts = ana.run(BELL, seed=5).counts
         with warnings.catch_warnings():
@@ -173,9 +159,7 @@ def test_forked_child_and_parent_can_both_use_connected_client(
         assert ana.run(BELL, seed=5).counts == counts
 
 
-def test_wrong_client_key_server_key_or_address_is_refused_in_time(
-    key_file: Callable[..., Path],
-) -> None:
+def test_wrong_client_or_server_key_or_address_is_refused(key_file: Callable[..., Path]) -> None:
     file = key_file("ana")
     pair = new_pair()
     result = altered(file, public_key=pair.public, secret_key=pair.secret)

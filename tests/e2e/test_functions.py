@@ -130,9 +130,7 @@ def test_what_cannot_be_pickled_or_imported_is_named(env: Client) -> None:
     assert "reading it: ModuleNotFoundError" in str(failed.value)
 
 
-def test_function_goes_on_in_another_worker_when_its_worker_is_killed(
-    env: Client, tmp_path: Path
-) -> None:
+def test_function_goes_on_in_another_worker_when_one_is_killed(env: Client, tmp_path: Path) -> None:
     @by_value
     def once(folder: str) -> tuple[int, int]:
         import os
@@ -306,9 +304,7 @@ def test_command_line_shows_calls(env: Client, shell: Shell) -> None:
     assert set(env.devices()) == {"main"}
 
 
-def test_bundle_of_somebody_else_calls_no_function(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_bundle_of_another_calls_no_function(env: Client, shell: Shell, tmp_path: Path) -> None:
     """A bundle of a circuit, whose maker put a call in its place."""
     victim = tmp_path / "victim"
     circuit = env.submit("OPENQASM 2.0; qreg q[1]; creg c[1]; measure q -> c;", shots=10)

@@ -74,9 +74,7 @@ def test_hardware_pool_returns_counts_route_and_remark(env: Client) -> None:
     assert result.remark.startswith("generic_backend_5q: transpiled (level 1")
 
 
-def test_sampler_of_qiskit_runs_on_hardware_and_the_memory_is_that_of_the_counts(
-    env: Client,
-) -> None:
+def test_sampler_of_qiskit_runs_on_hardware_and_memory_is_that_of_counts(env: Client) -> None:
     result = env.run(bell(), pool="qpu", shots=300, outputs=("counts", "memory"))
     assert Counter(result.memory_strings()) == result.counts
     sampler = SimenvSampler(SimenvBackend("qpu", env))
@@ -168,9 +166,7 @@ def test_scaling_hardware_pool_above_one_worker_is_refused(env: Client) -> None:
         ("no result", "bad_answer", "a dict instead of a Result"),
     ],
 )
-def test_provider_fault_fails_task_with_reason_and_hint(
-    env: Client, fault: str, reason: str, words: str
-) -> None:
+def test_provider_fault_fails_with_reason(env: Client, fault: str, reason: str, words: str) -> None:
     with pytest.raises(TaskFailedError, match=words) as caught:
         env.run(asking_for(fault), pool="bad", shots=100)
     assert caught.value.reason == reason

@@ -67,9 +67,7 @@ def test_result_file_is_readable_with_h5py(env: Client) -> None:
         assert file.attrs["num_qubits"] == 17
 
 
-def test_client_without_access_to_result_file_fetches_same_arrays(
-    env: Client, tmp_path: Path
-) -> None:
+def test_client_without_access_to_file_fetches_same_arrays(env: Client, tmp_path: Path) -> None:
     task, vector = state_of(env)
     connection = files(env)[0].parents[2] / "connection.json"
     with Client(FileAddress(connection)) as far:

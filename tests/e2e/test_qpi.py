@@ -219,9 +219,7 @@ class Library:
         self._lib.qpi_finalize(session)
 
 
-def test_states_of_a_sweep_equal_those_of_the_python_client(
-    service: str, library: InstalledLibrary
-) -> None:
+def test_states_of_a_sweep_are_the_python_clients(service: str, library: InstalledLibrary) -> None:
     text = (
         'OPENQASM 3.0; include "stdgates.inc"; input float a; input float b; qubit[3] q;'
         " rx(2*a - b/3) q[0]; ry(-a) q[1]; rz(a*b + 1) q[0]; cx q[0], q[1]; u3(a,b,a) q[2];"
@@ -238,9 +236,7 @@ def test_states_of_a_sweep_equal_those_of_the_python_client(
     qpi.end(session, job)
 
 
-def test_state_too_large_for_a_message_is_fetched_in_parts(
-    service: str, library: InstalledLibrary
-) -> None:
+def test_state_beyond_a_message_comes_in_parts(service: str, library: InstalledLibrary) -> None:
     text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; h q; rz(0.3) q[7]; cx q[0], q[19];'
     qpi = Library(library)
     session = qpi.made("qpi_init", None)
@@ -294,9 +290,7 @@ class Config(ctypes.Structure):
     )
 
 
-def test_key_file_connects_over_tcp_until_it_is_revoked(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_key_file_connects_by_tcp_until_revoked(library: InstalledLibrary, tmp_path: Path) -> None:
     file = tmp_path / "ann.simenv"
     qpi = Library(library)
     config = Config(ctypes.sizeof(Config), None, str(file).encode(), 30.0, 30.0, None)
@@ -316,9 +310,7 @@ def test_key_file_connects_over_tcp_until_it_is_revoked(
             qpi.made("qpi_init", ctypes.byref(config))
 
 
-def test_circuit_that_does_not_fit_the_device_of_its_pool_is_refused(
-    library: InstalledLibrary,
-) -> None:
+def test_circuit_that_does_not_fit_device_of_its_pool_is_refused(library: InstalledLibrary) -> None:
     pools = [{"name": "chip", "min": 1, "max": 1, "device": "superconducting-lattice"}]
     with environment(pools=pools) as live:
         os.environ["SIMENV_SERVICE"] = str(live.home / "connection.json")

@@ -212,9 +212,7 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
     assert not [line for line in printed if line.startswith("ok")]
 
 
-def test_names_of_sockets_are_not_free_after_the_end_of_the_service(
-    base: Path, tmp_path: Path
-) -> None:
+def test_names_of_sockets_are_not_free_after_end_of_service(base: Path, tmp_path: Path) -> None:
     with environment(base, "local") as live:
         live.up()
         sockets = Path(environments.read(live.home / "connection.json").sockets)
@@ -269,9 +267,7 @@ class Observer:
 
 
 @pytest.mark.parametrize("launcher", ["auto", "local"])
-def test_first_start_opens_no_port_and_uses_no_name_that_others_can_take(
-    launcher: str, base: Path
-) -> None:
+def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, base: Path) -> None:
     temporary = set((base / "tmp").iterdir())
     kernels = base / f"kernels-{launcher}"
     with environment(base, launcher, kernels=kernels) as live, Observer(base / "tmp") as observer:

@@ -43,9 +43,7 @@ def mallory(env: Client, tmp_path_factory: pytest.TempPathFactory) -> UserKeyFil
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_refused_messages_leave_the_memory_of_the_service(
-    env: Client, mallory: UserKeyFile, name: str
-) -> None:
+def test_refused_messages_take_no_memory(env: Client, mallory: UserKeyFile, name: str) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
     assert growth_bytes(service, mallory, name, MESSAGES) <= GROWTH_BYTES
 

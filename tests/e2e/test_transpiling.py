@@ -279,9 +279,7 @@ def _peak_bytes(pid: int) -> int:
         ({"precision": "single"}, "precision= of a circuit of stim"),
     ],
 )
-def test_options_of_other_circuits_are_refused(
-    env: Client, options: dict[str, Any], message: str
-) -> None:
+def test_options_of_others_are_refused(env: Client, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         env.submit(code(), **options)
 

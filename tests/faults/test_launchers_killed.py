@@ -73,9 +73,7 @@ def test_killed_service_leaves_no_process_and_queued_tasks_run_after_restart(
             assert result.ranks == 2
 
 
-def test_killed_rank_ends_its_worker_and_tasks_run_again(
-    live: Live, oracle: dict[str, int]
-) -> None:
+def test_killed_rank_ends_worker_and_tasks_run_again(live: Live, oracle: dict[str, int]) -> None:
     with live.client() as env:
         first = ranks_of(live, "pair-0")
         tasks = many(env, 60, "pair")

@@ -49,9 +49,7 @@ def test_several_nodes_share_one_dvm(tmp_path: Path) -> None:
         assert launcher.name == "prte"
 
 
-def test_second_start_uses_the_cached_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_start_uses_cached_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpis.real("openmpi5")
     lines: list[str] = []
     hello = probe.probe_launcher

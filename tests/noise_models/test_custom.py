@@ -277,9 +277,7 @@ def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
         (("operations",), ["measure"], "channels[0].gate"),
     ],
 )  # fmt: skip
-def test_wrong_aer_models_are_refused_by_field(
-    path: tuple[object, ...], value: object, field: str
-) -> None:
+def test_wrong_models_are_refused(path: tuple[object, ...], value: object, field: str) -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "x", [0])
     values = noise_model.to_dict(serializable=True)

@@ -29,7 +29,7 @@ DRILLS = (
 )
 SMOKE = (
     "tests/documentation/test_site.py"
-    "::test_the_configuration_reference_has_every_variable_that_the_code_reads",
+    "::test_configuration_reference_has_each_variable_of_code",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",

@@ -47,9 +47,7 @@ def test_site_fixtures_have_unique_names_and_are_at_least_25() -> None:
         ("node1:64", (Node("node1", 64, HERE.memory_bytes),)),
     ],
 )
-def test_hosts_option_gives_nodes_with_slots_and_memory(
-    hosts: str, nodes: tuple[Node, ...]
-) -> None:
+def test_hosts_option_gives_nodes_slots_and_memory(hosts: str, nodes: tuple[Node, ...]) -> None:
     result = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
     assert result.nodes == nodes
     assert result.source == "--hosts, memory assumed to be as here"
@@ -186,9 +184,7 @@ def test_missing_or_invalid_nodefile_is_refused_by_name(text: str | None, tmp_pa
         discover({"PBS_JOBID": "1", "PBS_NODEFILE": str(path)}, local=HERE)
 
 
-def test_missing_failing_or_hanging_scontrol_gives_empty_output(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_failing_or_hanging_scontrol_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
     assert slurm.run_scontrol(("/nonesuch/scontrol",)) == ""
     assert slurm.run_scontrol((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
@@ -201,9 +197,7 @@ def test_scontrol_is_run_with_unix_time_format(monkeypatch: pytest.MonkeyPatch) 
     assert slurm.run_scontrol((sys.executable, "-c", script)) == "%s\n"
 
 
-def test_slurm_end_time_in_default_format_is_read_as_local_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_slurm_end_time_is_read_as_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
     job = "JobId=1\n   StartTime=2026-11-20T16:00:00 EndTime=2026-11-20T17:00:00\n"
     for zone, end_s in (("UTC0", 1795194000.0), ("XYZ-2", 1795186800.0)):
         monkeypatch.setitem(os.environ, "TZ", zone)

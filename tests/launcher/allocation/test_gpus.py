@@ -47,9 +47,7 @@ def test_gpus_are_listed_by_uuid_in_order_of_bus_addresses(folder: Path) -> None
         ("MIG-1a2b", ()),
     ],
 )
-def test_variable_restricts_gpus_as_cuda_does(
-    folder: Path, visible: str, expected: tuple[str, ...]
-) -> None:
+def test_variable_restricts_gpus(folder: Path, visible: str, expected: tuple[str, ...]) -> None:
     result = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, folder, NO_NVML)
     assert tuple(gpu.uuid for gpu in result) == expected
     assert granted([FIRST, SECOND], visible) == expected

@@ -60,9 +60,7 @@ def test_log_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_close_ends_processes_that_ignore_sigterm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_ends_what_ignores_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.process.children.CLOSE_TIMEOUT_S", 0.3)
     launcher = LocalLauncher()
     deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print('x', flush=True)"

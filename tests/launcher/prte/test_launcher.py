@@ -83,9 +83,7 @@ def prte(tmp_path: Path, no_leaks: None) -> Iterator[Watched]:
     assert not list(tmp_path.glob("prte-*")), "its folder is left"
 
 
-def test_spawns_beyond_the_pending_limit_wait(
-    prte: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spawns_beyond_pending_limit_wait(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm, "MAX_PENDING", 1)
     value = 0
     for name in ("one", "two", "three"):
@@ -101,9 +99,7 @@ def test_spawns_beyond_the_pending_limit_wait(
     assert len(prte.exits) == 3
 
 
-def test_rank_inherits_only_its_commands_environment(
-    prte: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rank_inherits_commands_environment(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVICE", "1")
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
     result = command(prte.folder, "one", script, f"{NODE}:1", start=7)
@@ -177,9 +173,7 @@ def test_worker_killed_before_its_start_never_starts(prte: Watched) -> None:
         ({"log": Path("/nonesuch/log")}, "/nonesuch/log"),
     ],
 )
-def test_command_that_cannot_run_is_refused(
-    prte: Watched, change: dict[str, object], words: str
-) -> None:
+def test_failing_command_is_refused(prte: Watched, change: dict[str, object], words: str) -> None:
     result = command(prte.folder, "one", "", f"{NODE}:1")
     with pytest.raises(LaunchError, match=words):
         prte.it.start(replace(result, **change))  # type: ignore[arg-type]

@@ -72,9 +72,7 @@ def test_prte_that_never_works_is_given_up(tmp_path: Path, text: str, words: str
     assert not list(tmp_path.glob("prte-*"))
 
 
-def test_dvm_that_was_given_up_is_tried_again_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dvm_given_up_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, launcher = outcome(tmp_path, "exit 1")
     monkeypatch.setattr(dvm_supervisor, "RETRY_AFTER_S", 0.0)
     (tmp_path / "prte").write_text(f'#!/bin/sh\nexec {here().program} "$@"\n')

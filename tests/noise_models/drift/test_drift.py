@@ -45,9 +45,7 @@ def test_replay_has_each_snapshot_from_its_date_to_the_next() -> None:
         ),
     ],
 )
-def test_replay_refuses_what_is_no_series_of_one_device(
-    snapshots: list[CalibrationSnapshot], problem: str
-) -> None:
+def test_replay_refuses_other_series(snapshots: list[CalibrationSnapshot], problem: str) -> None:
     with pytest.raises(SnapshotError, match=problem):
         Replay(snapshots)
 

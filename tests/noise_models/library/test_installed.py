@@ -60,9 +60,7 @@ def test_a_device_is_read_without_importing_qiskit() -> None:
     assert {"qiskit", "qiskit_ibm_runtime", "numba", "simenv"}.isdisjoint(json.loads(done.stdout))
 
 
-def test_without_the_package_only_bundled_profiles_are_listed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_package_bundled_profiles_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "PACKAGE", "package_that_does_not_exist")
     assert library.names() == library.BUNDLED
     assert library.resolve("fez") == ""

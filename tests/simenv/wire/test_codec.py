@@ -195,11 +195,7 @@ def test_key_files_are_created_with_mode_0600_under_any_umask(tmp_path: Path, um
     finally:
         os.umask(before)
     assert [mode(tmp_path / n) for n in ("server-key.json", "keys.json", "ana")] == [0o600] * 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "ana",
-        "keys.json",
-        "server-key.json",
-    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ana", "keys.json", "server-key.json"]
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o604, 0o620, 0o602, 0o610])

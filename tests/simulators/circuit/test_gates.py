@@ -101,9 +101,7 @@ def test_token_numbers_equal_those_of_wire_format() -> None:
         (ir.SHIFT_RIGHT, 13, 2, 3), (ir.SHIFT_RIGHT, 13, 9, 0),
     ],
 )  # fmt: skip
-def test_arithmetic_wraps_at_register_width(
-    token: int, left: int, right: int, expected: int
-) -> None:
+def test_arithmetic_wraps_at_the_width(token: int, left: int, right: int, expected: int) -> None:
     tokens = (A, B, (token, 0, 4), (ir.VALUE, 0, 4), (ir.EQUAL, 0, 0))
     assert value(tokens, left | right << 4, (expected,))
     assert not value(tokens, left | right << 4, (expected ^ 1,))
@@ -291,9 +289,7 @@ def measured_again(reset: bool) -> QuantumCircuit:
     ],
     ids=["if", "for", "reset", "measure"],
 )
-def test_operation_that_needs_dynamic_device_is_named_with_its_qubits(
-    circuit: QuantumCircuit, words: str
-) -> None:
+def test_operation_of_dynamic_device_is_named(circuit: QuantumCircuit, words: str) -> None:
     assert problem(circuit, device()).startswith(words)
     assert problem(circuit, device(dynamic=True)) == ""
 

@@ -91,9 +91,7 @@ def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Pat
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)])
-def test_kernels_of_states_are_compiled_to_machine_code_without_spills(
-    capability: tuple[int, int],
-) -> None:
+def test_kernels_of_states_are_compiled_without_spills(capability: tuple[int, int]) -> None:
     result = nvrtc().compile("states_double", capability)
     assert result.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
     kernels = usage(result.log)
@@ -263,9 +261,7 @@ def test_kernels_touch_no_memory_outside_and_have_defined_behaviour(library: Pat
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def test_sanitizer_finds_shared_memory_that_is_16_bytes_too_small(
-    library: Path, tmp_path: Path
-) -> None:
+def test_sanitizer_finds_shared_memory_16_bytes_too_small(library: Path, tmp_path: Path) -> None:
     short = copied(tmp_path, "small.cuh", "const u32 size = 1u << n;", "const u32 size = 2u << n;")
     result = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
     assert result.returncode != 0

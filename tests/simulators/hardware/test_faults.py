@@ -54,9 +54,7 @@ def run_of(
         ("no counts", BadAnswer, "a NoneType instead of counts"),
     ],
 )
-def test_provider_fault_raises_typed_error_with_hint(
-    fault: str, kind: type[EngineError], words: str
-) -> None:
+def test_provider_fault_is_error_with_hint(fault: str, kind: type[EngineError], words: str) -> None:
     with pytest.raises(kind, match=words) as caught:
         run_of(fault)
     assert caught.value.hint

@@ -63,9 +63,7 @@ def test_damaged_or_foreign_checkpoint_is_rejected(tmp_path: Path) -> None:
     assert checkpoint.header_of(tmp_path / "none.h5") is None
 
 
-def test_failed_write_leaves_no_partial_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -213,9 +211,7 @@ def test_resumed_run_gives_same_counts(
     assert not (tmp_path / "t-5").exists()
 
 
-def test_checkpoint_is_not_used_for_changed_circuit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoint_is_not_used_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)
     engine = StatevectorEngine()
     with dying(monkeypatch):

@@ -117,9 +117,7 @@ def test_no_rank_writes_checkpoint_if_another_lacks_space(tmp_path: Path) -> Non
     assert "by another rank" in first.annotate(EngineResult()).remark
 
 
-def test_run_completes_on_full_disk_and_keeps_previous_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_keeps_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, request = measured(crowded(18, 200, 3, 18)), Request(500, 7)
     expected = alone(circuit, request)
     options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)

@@ -284,9 +284,7 @@ def splitting(branches: int) -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("num_states", [2, 3, 4, 5])
-def test_states_of_branches_share_their_memory_with_the_one_they_begin_with(
-    num_states: int,
-) -> None:
+def test_states_of_branches_share_memory_with_the_one_they_begin_with(num_states: int) -> None:
     engine = StatevectorEngine()
     circuit, ends = chained([turning(3), splitting(4)])
     given = engine, circuit, Request(0, 1, ("probabilities",))

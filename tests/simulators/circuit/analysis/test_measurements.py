@@ -287,9 +287,7 @@ def test_angle_is_clifford_only_within_rounding_of_quarter_turn(offset: float) -
         assert traits(circuit).by_angles
 
 
-def test_operations_are_checked_once_for_validity_and_profile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_operations_are_checked_once_for_profile_too(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     check = operations.check_operations
 

@@ -166,9 +166,7 @@ def random_circuit(rng: np.random.Generator, num_qubits: int, *, plain: bool = F
 
 
 @pytest.mark.parametrize("limit", [attachment.MAX_CHANNELS, 8])
-def test_a_kept_attachment_gives_the_programs_of_a_new_one(
-    monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
+def test_kept_attachment_gives_equal_programs(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(attachment, "MAX_CHANNELS", limit)
     model = DeviceModel(
         9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))

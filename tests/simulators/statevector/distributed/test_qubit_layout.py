@@ -88,9 +88,7 @@ def test_aligning_gives_two_layouts_same_order(layout: Layout, data: st.DataObje
         (19, 64, 16),
     ],
 )
-def test_ranks_used_are_power_of_two_limited_by_state_size(
-    num_qubits: int, ranks: int, used: int
-) -> None:
+def test_ranks_are_a_power_of_two_limited_by_size(num_qubits: int, ranks: int, used: int) -> None:
     assert ranks_used(num_qubits, ranks) == used
 
 

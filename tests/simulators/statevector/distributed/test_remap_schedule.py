@@ -140,9 +140,7 @@ def test_qubit_with_latest_next_use_is_exchanged() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 3), fresh=st.booleans())
-def test_block_qubits_stay_local_while_others_can_be_exchanged(
-    plan: t.SweepTable, fresh: bool
-) -> None:
+def test_block_qubits_stay_local_while_others_can_leave(plan: t.SweepTable, fresh: bool) -> None:
     """As long as others can leave, the wires of a block stay."""
     layout = Layout(N, LOCAL)
     for leg in plan_communication(plan, range(N), LOCAL, fresh=fresh).stages:

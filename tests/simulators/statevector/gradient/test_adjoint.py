@@ -236,9 +236,7 @@ def test_gradient_of_circuit_with_final_measurement_is_correct() -> None:
 @pytest.mark.parametrize(
     ("outputs", "shots"), [(("gradient",), 0), (BOTH, 10)], ids=["alone", "sampled"]
 )
-def test_gradient_without_expectation_or_with_shots_is_refused(
-    outputs: tuple[str, ...], shots: int
-) -> None:
+def test_gradient_of_counts_or_with_shots_is_refused(outputs: tuple[str, ...], shots: int) -> None:
     circuit = layered(3)
     with pytest.raises(Unsupported, match="gradient"):
         run(circuit, sums(3, 1), np.zeros(circuit.num_slots), outputs, shots)

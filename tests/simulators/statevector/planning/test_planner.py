@@ -76,9 +76,7 @@ def test_one_fused_segment_is_divided_into_tiles_of_several_widths(circuit: Circ
 
 @settings(derandomize=True, deadline=None)
 @given(circuit=unitary_circuits(9, 10), measured=st.sets(st.integers(0, 8), min_size=1))
-def test_omitted_operations_do_not_change_measured_probabilities(
-    circuit: Circuit, measured: set[int]
-) -> None:
+def test_omitted_operations_keep_the_probabilities(circuit: Circuit, measured: set[int]) -> None:
     state = start(circuit.num_qubits, True)
     mask = sum(1 << qubit for qubit in measured)
     outcome = planned(circuit, SegmentContext(zero=True, measured=mask))

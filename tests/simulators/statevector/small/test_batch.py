@@ -69,9 +69,7 @@ def sweeps(draw: st.DrawFn) -> tuple[Circuit, np.ndarray]:
 
 @settings(derandomize=True, deadline=None)
 @given(sweep=sweeps())
-def test_counts_of_sweep_row_are_independent_of_other_rows(
-    sweep: tuple[Circuit, np.ndarray],
-) -> None:
+def test_counts_of_row_are_independent_of_other_rows(sweep: tuple[Circuit, np.ndarray]) -> None:
     circuit, bindings = sweep
     together = unremarked(run(circuit, bindings))
     for k, row in enumerate(together):
@@ -275,9 +273,7 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
 
 @pytest.mark.parametrize("names", [HERON, IONS, ANY_GATE])
 @pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
-def test_row_of_sweep_has_the_bits_of_the_row_alone(
-    names: tuple[str, ...], outputs: tuple[str, ...]
-) -> None:
+def test_row_of_sweep_has_its_bits_alone(names: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     result = circuit(names, 9, 5, free=True)
     rows = np.random.default_rng(1).normal(size=(11, result.num_slots))
     together = run_merged(MERGED, result, Request(SHOTS, MERGED_SEED, outputs, (), rows, BINDING))

@@ -52,17 +52,13 @@ def _agree(circuit: Circuit, seed: int, *, precision: str = "double", count: int
 
 @settings(max_examples=40, deadline=None)
 @given(unitary_circuits(1, 6), st.integers(0, 2**32))
-def test_small_trajectories_equal_circuits_with_errors_inserted(
-    circuit: Circuit, seed: int
-) -> None:
+def test_small_trajectories_equal_circuits_with_errors(circuit: Circuit, seed: int) -> None:
     _agree(circuit, seed)
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("num_qubits", [13, 15])
-def test_large_trajectories_equal_circuits_with_errors_inserted(
-    num_qubits: int, precision: str
-) -> None:
+def test_large_trajectories_equal_circuits_with_errors(num_qubits: int, precision: str) -> None:
     random = np.random.default_rng(num_qubits)
     _agree(_layers(num_qubits, 4, random).circuit(), 5, precision=precision)
 

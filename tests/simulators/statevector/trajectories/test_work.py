@@ -89,9 +89,7 @@ def expected_circuits(errors: ErrorTable, shots: int) -> float:
 
 
 @pytest.mark.parametrize(("num_qubits", "shots"), [(6, 20_000), (15, 1_000)])
-def test_work_is_that_of_the_cost_model_and_few_states_are_held(
-    num_qubits: int, shots: int
-) -> None:
+def test_work_is_that_of_cost_model_and_few_states_are_held(num_qubits: int, shots: int) -> None:
     circuit = _ansatz(num_qubits, 5)
     located = _located(circuit, _depolarizing(circuit, 3e-4, 3e-3))
     sampler = TrajectorySampler(located.circuit, located.table, RunOptions(precision="single"))

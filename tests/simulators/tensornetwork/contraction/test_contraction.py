@@ -120,9 +120,7 @@ def test_samples_follow_the_distribution(seed: int) -> None:
         assert abs(counts.get(outcome, 0) - shots * p) <= 5 * np.sqrt(shots * p * (1 - p)) + 1
 
 
-def test_light_cones_of_a_wide_circuit_have_the_values_of_contractions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_light_cones_of_a_wide_circuit_have_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = regular(40, 3)
     labels = ["".join("Z" if 39 - k in (a, a + 1) else "I" for k in range(40)) for a in range(38)]
     labels += ["X" + "I" * 39, "I" * 20 + "XY" + "I" * 18, "I" * 40]
@@ -217,9 +215,7 @@ def test_contraction_beyond_its_limits_is_refused_with_its_bytes() -> None:
     assert "width or slices" in caught.value.hint
 
 
-def test_samples_beyond_the_limits_are_refused_before_anything_is_contracted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_samples_beyond_limits_are_refused_uncontracted(monkeypatch: pytest.MonkeyPatch) -> None:
     def contracted(*_: object) -> None:
         raise AssertionError("a tensor was contracted")
 
@@ -281,9 +277,7 @@ def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("contracted")
-def test_stop_is_honoured_between_the_steps_of_a_contraction(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_stop_is_honoured_between_steps_of_a_contraction(monkeypatch: pytest.MonkeyPatch) -> None:
     control, steps = RunControl(), []
     einsum, tensordot = contractor._LIBRARY.einsum, contractor._LIBRARY.tensordot
 

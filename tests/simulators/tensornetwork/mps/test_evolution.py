@@ -126,9 +126,7 @@ def test_subspace_split_finds_the_values_and_the_weight_outside(shape: tuple[int
     assert lost < 10 * np.square(wanted[60:]).sum() + 1e-15
 
 
-def test_split_whose_decomposition_does_not_converge_takes_another_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_split_that_does_not_converge_takes_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(2)
     matrices = random.normal(size=(2, 6, 8)) + 1j * random.normal(size=(2, 6, 8))
     values_, vectors = full_split(matrices)
@@ -143,9 +141,7 @@ def test_split_whose_decomposition_does_not_converge_takes_another_way(
     assert np.abs(overlap - np.eye(6)).max() < 1e-6
 
 
-def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_large_bonds_split_in_subspaces_have_full_values(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = Arrays(18, 0)
     for _ in range(12):  # Trotter steps of an Ising chain: values fall off fast
         for first in (0, 1):
@@ -172,9 +168,7 @@ def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
     assert result.truncation < 1e-9
 
 
-def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_counts_are_equal_however_many_shots_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = measured(brickwork(40, 4))
     result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
     monkeypatch.setattr("simulators.chain.product_state._SHOTS_AT_ONCE", 77)
