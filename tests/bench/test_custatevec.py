@@ -71,9 +71,7 @@ def test_prototypes_are_those_that_c_declares(path: Path) -> None:
     for name, (result, parameters) in custatevec.PROTOTYPES.items():
         match = re.search(rf"((?:const )?\w+\*?)\s+{name}\(([^)]*)\)\s*[;{{]", text)
         assert match is not None, name
-        declared = [
-            re.sub(r"\w+$", "", each.strip()) for each in match[2].split(",") if each.strip()
-        ]
+        declared = [re.sub(r"\w+$", "", one.strip()) for one in match[2].split(",") if one.strip()]
         assert c_type(match[1]) is result, name
         assert [c_type(each) for each in declared] == list(parameters), name
 
@@ -115,9 +113,7 @@ def test_states_are_right(kind: str, width: int, precision: str, library: ctypes
     state = custatevec.zero_state(device, N, precision)
     peer.prepared(N, matrices)(state)
     peer.close()
-    assert np.allclose(
-        state, exact(N, gates), rtol=0, atol=1e-12 if precision == "double" else 1e-5
-    )
+    assert np.allclose(state, exact(N, gates), 0, 1e-12 if precision == "double" else 1e-5)
 
 
 @pytest.mark.parametrize("kind", list(CIRCUITS))

@@ -215,9 +215,7 @@ def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
     goals = tomllib.loads(GOALS.read_text())
     for name, path in command._files().items():
         tree = ast.parse(path.read_text())
-        assigned = {
-            ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)
-        }
+        assigned = {ast.unparse(n.targets[0]) for n in tree.body if isinstance(n, ast.Assign)}
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert "OPTIONS" in assigned, name
         assert "run" in functions, name

@@ -55,9 +55,7 @@ def ready(client: Client) -> list[str]:
 
 def test_each_node_has_one_daemon(up: Environment, env: Client) -> None:
     """Exactly one prte, beside the service, and one daemon on each other node."""
-    count = {
-        name: (len(up.of("prte", name)), len(up.of("prted", name))) for name in up.cluster.hosts
-    }
+    count = {on: (len(up.of("prte", on)), len(up.of("prted", on))) for on in up.cluster.hosts}
     assert count == {"node1": (1, 0), "node2": (0, 1), "node3": (0, 1)}
 
 
@@ -92,9 +90,7 @@ def test_pools_of_three_engines_run_side_by_side(env: Client) -> None:
     tasks += env.submit_many([wide_mps(seed) for seed in range(40)], shots=500, pool="tn")
     tasks += env.submit_many([chain(900)] * 20, shots=1_000_000, pool="cl")
     try:
-        wait_for(
-            "all three busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl"))
-        )
+        wait_for("all busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl")))
     except AssertionError as error:
         error.add_note("\n".join(map(repr, (*env.pools().values(), *env.workers()))))
         raise

@@ -135,9 +135,7 @@ def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None
     events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
     assert table[events[-1].message.split()[0]] > steps[1] - 1
     fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
-    assert [table[e.message.split()[0]] for e in fluctuations] == list(
-        range(1, len(fluctuations) + 1)
-    )
+    assert [table[e.message.split()[0]] for e in fluctuations] == [*range(1, len(fluctuations) + 1)]
 
 
 @pytest.mark.parametrize("revision", [1, 2])

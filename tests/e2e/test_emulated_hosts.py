@@ -168,9 +168,7 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
     resource = QuantumResource(
         "lattice", environ={"lattice_QRMI_SIMENV_SERVICE": str(up.home / "connection.json")}
     )
-    text = (
-        'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
-    )
+    text = 'OPENQASM 3.0;include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
 
     def payload(**more: Any) -> Payload:
         return Payload(json.dumps({"pubs": [[text, None, 300]], "version": 2, **more}), "sampler")

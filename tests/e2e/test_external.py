@@ -75,9 +75,7 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
             task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
             until(lambda: note.exists() and note.read_text().strip())
             program = psutil.Process(int(note.read_text()))
-            worker = next(
-                parent for parent in program.parents() if "simenv.worker" in parent.cmdline()
-            )
+            worker = next(p for p in program.parents() if "simenv.worker" in p.cmdline())
             worker.send_signal(signal.SIGKILL)
             result = task.result()
             assert not program.is_running()

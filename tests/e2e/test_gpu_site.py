@@ -44,9 +44,7 @@ def site(folder: Path, simenv: Simenv) -> Iterator[Client]:
 
 def test_doctor_lists_each_gpu_with_what_fits(simenv: Simenv) -> None:
     entries = [json.loads(line) for line in simenv("doctor", "--json").stdout.splitlines()]
-    details = [
-        each["detail"] for each in entries if each["what"] == "gpu" and each["level"] == "ok"
-    ]
+    details = [row["detail"] for row in entries if row["what"] == "gpu" and row["level"] == "ok"]
     assert details == [
         f"{uuid}: NVIDIA H200, 140.4 GiB, sm_99: circuits up to 33 qubits, 34 in single precision"
         for uuid in ("GPU-aaaa", "GPU-bbbb")

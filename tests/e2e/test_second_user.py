@@ -277,7 +277,5 @@ def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, ba
             until(lambda: observer.helped, START_S)
         live.down()
     assert observer.ports == {}
-    assert observer.entries - {path.name for path in temporary} <= {
-        f"simenv-sockets-{os.geteuid()}"
-    }
+    assert observer.entries - {p.name for p in temporary} <= {f"simenv-sockets-{os.geteuid()}"}
     assert not any(path.exists() for path in observer.segments)

@@ -96,9 +96,7 @@ def test_circuits_are_those_of_qiskit_in_one_process(env: Client, level: int) ->
 def test_without_a_level_circuits_are_those_that_submit_runs(env: Client) -> None:
     circuits = [layered(number) for number in range(6)]
     info = env.device(DEVICE)
-    assert_same(
-        env.transpile(circuits, DEVICE), [Transpiler(info).transpiled(each) for each in circuits]
-    )
+    assert_same(env.transpile(circuits, DEVICE), [Transpiler(info).transpiled(c) for c in circuits])
     submitted = Compiler(info).compiled(load(circuits[0]), "always").loaded.program
     assert load(env.transpile(circuits[0], DEVICE)).program.names == submitted.names
     assert env.transpile([], DEVICE) == []

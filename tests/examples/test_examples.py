@@ -88,7 +88,7 @@ def test_patterns_of_applications_report_their_use(tmp_path: Path, pattern: str)
     [(("--steps", "15"), "15 steps of 504"), (("--form", "cobyla"), "steps of 72")],
     ids=["gradient", "cobyla"],
 )
-def test_unsolved_system_is_reported(tmp_path: Path, arguments: tuple[str, ...], steps: str) -> None:
+def test_system_is_not_solved(tmp_path: Path, arguments: tuple[str, ...], steps: str) -> None:
     text = shown("vqls.py", tmp_path, *arguments)
     fidelity = re.search(r"fidelity (\d\.\d+)", text)
     assert fidelity is not None

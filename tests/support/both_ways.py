@@ -79,9 +79,7 @@ def alike(found: EngineResult, one: EngineResult) -> bool:
     if found.statevector is not None and not np.array_equal(found.statevector, one.statevector):
         return False
     bare = [msgspec.structs.replace(each, statevector=None, remark="") for each in (found, one)]
-    branches = [
-        [word for word in each.remark.split(", ") if "branch" in word] for each in (found, one)
-    ]
+    branches = [[w for w in each.remark.split(", ") if "branch" in w] for each in (found, one)]
     return bare[0] == bare[1] and branches[0] == branches[1]
 
 

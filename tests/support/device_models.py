@@ -53,9 +53,7 @@ class DeviceModel:
         self._gate_error = gate_error
         self._t2_by_t1 = t2_by_t1
         self._excited = excited
-        self._readout = Readout(
-            np.full(num_qubits, readout[0]), np.full(num_qubits, readout[1]), groups
-        )
+        self._readout = Readout(*(np.full(num_qubits, p) for p in readout), groups)
         self._preparation = preparation_error
         self._over_rotation = over_rotation
         self._durations = durations

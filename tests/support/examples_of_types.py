@@ -78,9 +78,7 @@ def _any_value(kind: introspect.Type, numbers: Iterator[int], default: Any) -> A
             key = _value(kind.key_type, numbers, msgspec.NODEFAULT)
             return {key: _value(kind.value_type, numbers, msgspec.NODEFAULT)}
         case introspect.StructType() | introspect.DataclassType():
-            return kind.cls(
-                **{each.name: _value(each.type, numbers, each.default) for each in kind.fields}
-            )
+            return kind.cls(**{f.name: _value(f.type, numbers, f.default) for f in kind.fields})
     raise AssertionError(f"no example of {kind}: add it here")
 
 

@@ -66,9 +66,7 @@ def test_close_ends_what_ignores_sigterm(tmp_path: Path, monkeypatch: pytest.Mon
     deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print('x', flush=True)"
     pids = [
         launcher.start(command(tmp_path, "sleep", "60", name="a")),
-        launcher.start(
-            command(tmp_path, sys.executable, "-c", f"{deaf}; time.sleep(60)", name="b")
-        ),
+        launcher.start(command(tmp_path, sys.executable, "-c", f"{deaf};time.sleep(60)", name="b")),
     ]
     until(lambda: (tmp_path / "b.log").read_text())
     assert sorted(launcher.running()) == ["a", "b"]

@@ -63,9 +63,7 @@ def test_walk_is_a_function_of_seed_and_step_alone() -> None:
 
 def test_walk_has_the_stated_spread_and_correlation() -> None:
     walk = RandomWalk(BASE, 3, 60.0, 0.2)
-    logs = np.array(
-        [[qubit.t1_us or 0.0 for qubit in walk.snapshot(k).qubits] for k in range(100, 400)]
-    )
+    logs = np.array([[q.t1_us or 0.0 for q in walk.snapshot(k).qubits] for k in range(100, 400)])
     logs = np.log(logs / np.array([qubit.t1_us or 0.0 for qubit in BASE.qubits]))
     # 27 qubits, 300 steps with a correlation time of 9 steps: about 900 independent values.
     assert logs.std() == pytest.approx(0.2, rel=5 / math.sqrt(2 * 900))

@@ -84,9 +84,7 @@ def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     properties["gates"][9]["parameters"].append({"name": "operational", "unit": "", "value": 0})
     value, report = import_snapshot({"props.json": samples.encoded(properties)})
     assert gate(value, "cz", 0, 1).error == 1.0
-    assert {"qubits[2].operational", "gates[9].operational"} <= {
-        line.field for line in report.clamped
-    }
+    assert {"qubits[2].operational", "gates[9].operational"} <= {x.field for x in report.clamped}
 
 
 def test_implausible_zz_rates_of_ibm_are_bounded_and_reported() -> None:

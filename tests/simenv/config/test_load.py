@@ -87,9 +87,7 @@ def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
 def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(
-        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(home) else "ext4"
-    )
+    monkeypatch.setattr(paths, "kind_of", lambda p: "nfs4" if p.is_relative_to(home) else "ext4")
     environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
     where = config.places(config.Config(name=NAME), environ)
     assert (where.home, where.state.parent) == (home / NAME, scratch / f"simenv-{os.getuid()}")

@@ -99,9 +99,7 @@ def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Reservation
 
 
 def test_service_user_has_no_limits(office: ReservationHarness) -> None:
-    assert isinstance(
-        office.submit(terms=TaskOptions(priority=10**6, run_timeout_s=10**7)), m.Accepted
-    )
+    assert isinstance(office.submit(terms=TaskOptions(priority=999, run_timeout_s=1e7)), m.Accepted)
 
 
 def test_reservation_longer_than_limit_of_owner_is_refused(office: ReservationHarness) -> None:

@@ -77,9 +77,7 @@ def test_home_on_network_file_system_fails(home: Path, monkeypatch: pytest.Monke
 
 def test_scratch_of_journals_is_named_on_nfs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = home.parent
-    monkeypatch.setattr(
-        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
-    )
+    monkeypatch.setattr(paths, "kind_of", lambda p: "nfs4" if p.is_relative_to(remote) else "ext4")
     monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
     state = next(doctor_checks.home())
     assert state.level == "ok"

@@ -71,9 +71,7 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
     outcome = devices(ServiceHarness(tmp_path, pools=[{"name": "main", "min": 1, "max": 1}, small]))
-    assert (
-        3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4
-    )  # there is a base amount
+    assert 3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4  # and a base amount
 
 
 def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Path) -> None:

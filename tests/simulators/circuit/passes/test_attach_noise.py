@@ -202,9 +202,7 @@ def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
     monkeypatch.setattr(attachment.PlainLocator, "locate", recorded)
     for _ in range(60):
         circuit = random_circuit(rng, int(rng.integers(3, 10)), plain=True).circuit()
-        result = noise_attachment.attach(
-            circuit, method
-        )  # its first look: the kernel lacks channels
+        result = noise_attachment.attach(circuit, method)  # first look: the kernel lacks channels
         with monkeypatch.context() as patch:
             patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
             expected = noise_attachment.attach(circuit, method)

@@ -261,9 +261,7 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
     request = Request(0, MERGED_SEED, ("expectation", "probabilities"), sums)
     for seed in range(3):
         result = circuit(names, n, seed, measured=False)
-        ((found,), (expected,)) = (
-            run_merged(engine, result, request) for engine in (MERGED, ONE_BY_ONE)
-        )
+        (found,), (expected,) = (run_merged(e, result, request) for e in (MERGED, ONE_BY_ONE))
         np.testing.assert_allclose(found.expectations, expected.expectations, atol=1e-12)
         assert found.probability_outcomes == expected.probability_outcomes
         np.testing.assert_allclose(

@@ -175,9 +175,7 @@ def test_few_patterns_stay_in_one_rank_and_one_range() -> None:
 def test_norm_based_form_shares_more_under_strong_damping(small: bool) -> None:
     circuit = layers(6 if small else 9, 6, np.random.default_rng(1)).circuit()
     damping = depolarizing(3e-3, 1).then(relaxation(1_000, 10, 19))
-    noise = program(
-        after_gates(circuit, lambda row: [(row.qubits, damping)] if row.name == "u" else [])
-    )
+    noise = program(after_gates(circuit, lambda r: [(r.qubits, damping)] if r.name == "u" else []))
     done, shots = [], 400
     for cost in (0.0, 1e9):  # of a draw: nothing, so norm-based; or too much
         located = locate(circuit, noise, draw_cost=cost)

@@ -340,9 +340,7 @@ def test_each_sliced_index_leaves_the_fewest_operations(seed: int) -> None:
     path = [(0, int(random.integers(1, 10 - k))) for k in range(9)]
     sets, sliced = path_sets(inputs, (0,), path), 0
     for bit in sliced_indices(sets, 1, 2, 1):
-        widest = [
-            each for each in sets.largest if (each & ~sliced).bit_count() == sets.width(sliced)
-        ]
+        widest = [one for one in sets.largest if (one & ~sliced).bit_count() == sets.width(sliced)]
         large = functools.reduce(operator.or_, widest) & ~sliced & ~1
         others = [1 << k for k in range(12) if large >> k & 1]
         assert bit == min(others, key=lambda other: (sets.operations(sliced | other), other))

@@ -75,9 +75,7 @@ def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
     steps = np.abs(np.diff([order[wire] for wire in wires]))
     assert (steps == 1).all()
     pairs = strings(40, 30)
-    moved = tuple(
-        PauliSum(("".join(_moved(item.labels[0], wires)),), item.coefficients) for item in pairs
-    )
+    moved = tuple(PauliSum(("".join(_moved(p.labels[0], wires)),), p.coefficients) for p in pairs)
     one = simulate(straight, shots=0, engine="mps", outputs=("expectation",), observables=pairs)
     two = simulate(shuffled, shots=0, engine="mps", outputs=("expectation",), observables=moved)
     assert np.abs(values(one) - values(two)).max() < 1e-8

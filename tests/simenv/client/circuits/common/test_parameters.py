@@ -34,9 +34,7 @@ def test_parameters_are_in_order_and_expressions_share_slots() -> None:
     result = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
     assert (result.program.num_slots, result.parameters) == (3, ("x", "y"))
     assert result.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
-    result = loaded(
-        V[10], V[2], Y, X
-    )  # Qiskit sorts names as text, elements of a vector as numbers
+    result = loaded(V[10], V[2], Y, X)  # Qiskit sorts names as text, elements of vectors as numbers
     circuit = rotations(V[10], V[2], Y, X)
     assert result.parameters == tuple(parameter.name for parameter in circuit.parameters)
     values = dict(zip(circuit.parameters, (1.0, 2.0, 3.0, 4.0), strict=True))

@@ -71,9 +71,7 @@ def test_text_without_known_version_is_refused(top: str) -> None:
 
 
 def test_old_files_and_conditions_are_read() -> None:
-    text = (
-        "u(1,2,3) q[0]; p(1) q[0]; sx q[0]; swap q[0],q[1]; cswap q[0],q[1],q[2]; rzz(1) q[0],q[1];"
-    )
+    text = "u(1,2,3) q[0];p(1) q[0];sx q[0];swap q[0],q[1];cswap q[0],q[1],q[2];rzz(1) q[0],q[1];"
     names = ("u", "p", "sx", "swap", "cswap", "rzz")
     assert load(HEAD + text).program.names == names
     text = "x q[0]; measure q[0]->d[0]; if(d==1) x q[1]; if(c==1) x q[2]; measure q[1]->c[1];"
