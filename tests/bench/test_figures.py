@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
 
 from bench import __main__ as command, chart, figures, record
 from bench.figures import goals
@@ -98,16 +99,14 @@ def test_comparison_gives_ratios_of_the_newest_figures_in_both_files(tmp_path: P
 def test_file_without_results_is_refused_by_name(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "other.json"
     file.write_bytes(text)
-    with pytest.raises(SystemExit, match=r"other\.json is no result file"):
-        results.read(file)
+    fails(SystemExit, r"other\.json is no result file", results.read, file)
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     results.append(file, [LATENCY], quick=False)
     file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
-    with pytest.raises(SystemExit, match="has format 2; this version reads 1"):
-        results.read(file)
+    fails(SystemExit, "has format 2; this version reads 1", results.read, file)
 
 
 def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
@@ -116,8 +115,7 @@ def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
     assert runs["latency_tcp"] == [["latency", "--tcp"]]
     assert runs["qfw_host"] == [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]]
     assert next(iter(runs)) == "throughput"
-    with pytest.raises(SystemExit, match="nothing"):
-        record.planned(goals(), [["nothing"]])
+    fails(SystemExit, "nothing", record.planned, goals(), [["nothing"]])
 
 
 def test_recording_keeps_one_commit_and_stores_goals_without_figures(
@@ -179,8 +177,7 @@ def test_bars_are_medians_of_the_speed_ups_with_their_range(tmp_path: Path) -> N
 
 def test_missing_figure_is_refused_with_the_command_that_measures_it(tmp_path: Path) -> None:
     entries = [each for each in measured(tmp_path, {}) if each.benchmark != "observables"]
-    with pytest.raises(SystemExit, match="python -m bench run observables --json FILE"):
-        chart.speed_ups(entries)
+    fails(SystemExit, "python -m bench run observables --json FILE", chart.speed_ups, entries)
 
 
 def test_chart_is_byte_identical_for_equal_figures_measured_later(tmp_path: Path) -> None:
@@ -228,8 +225,7 @@ def test_options_of_one_benchmark_are_refused_for_several() -> None:
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        command.main(["run", "nothing"])
+    fails(SystemExit, "", command.main, ["run", "nothing"])
     assert "invalid choice: 'nothing'" in capsys.readouterr().err
 
 

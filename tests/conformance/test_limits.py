@@ -8,6 +8,7 @@ import pytest
 from arrays import Arrays
 from both_ways import chain, histories
 from engines import Runner
+from failing import fails
 
 from simulators.catalog import NoiseKind
 from simulators.circuit import ir
@@ -35,37 +36,30 @@ def endless(n: int, gates: int) -> Circuit:
 
 def test_counts_of_circuit_without_measurement_are_refused(any_run: Runner) -> None:
     circuit = Arrays(2, 2).add("h", [0]).circuit()
-    with pytest.raises(Unsupported, match="measures nothing") as caught:
-        any_run(circuit, shots=10)
-    assert "measure" in caught.value.hint
+    caught = fails(Unsupported, "measures nothing", any_run, circuit, shots=10)
+    assert "measure" in caught.hint
 
 
 def test_counts_with_0_shots_are_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="0 shots"):
-        any_run(bell())
+    fails(Unsupported, "0 shots", any_run, bell())
 
 
 def test_statevector_of_circuit_with_measurement_or_reset_is_refused(state_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="the circuit measures"):
-        state_run(bell(), outputs=("statevector",))
+    fails(Unsupported, "the circuit measures", state_run, bell(), outputs=("statevector",))
     reset = Arrays(1, 0).add("h", [0]).add("reset", [0]).circuit()
-    with pytest.raises(Unsupported, match="resets"):
-        state_run(reset, outputs=("statevector",))
+    fails(Unsupported, "resets", state_run, reset, outputs=("statevector",))
 
 
 def test_unknown_output_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="wavefunction"):
-        any_run(bell(), outputs=("wavefunction",))
+    fails(Unsupported, "wavefunction", any_run, bell(), outputs=("wavefunction",))
 
 
 def test_unknown_precision_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="half"):
-        any_run(bell(), shots=1, precision="half")
+    fails(Unsupported, "half", any_run, bell(), shots=1, precision="half")
 
 
 def test_unknown_engine_option_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="no option 'bnd'"):
-        any_run(bell(), shots=1, settings=(("bnd", 3),))
+    fails(Unsupported, "no option 'bnd'", any_run, bell(), shots=1, settings=(("bnd", 3),))
 
 
 @pytest.mark.parametrize("kind", ["kraus", "pauli", "readout"])
@@ -74,15 +68,13 @@ def test_noise_kind_missing_from_engine_card_is_refused(any_run: Runner, kind: N
     if kind in any_run.card.noise.kinds:
         any_run.engine.plan(bell(), noise, RunOptions())
         return
-    with pytest.raises(Unsupported, match="noise"):
-        any_run.engine.plan(bell(), noise, RunOptions())
+    fails(Unsupported, "noise", any_run.engine.plan, bell(), noise, RunOptions())
 
 
 def test_circuit_larger_than_memory_is_refused_with_hint(dense_run: Runner) -> None:
     for width in (38, 60, 60_000):
-        with pytest.raises(EngineError) as caught:
-            dense_run(chain(width), shots=1)
-        assert caught.value.hint
+        caught = fails(EngineError, "", dense_run, chain(width), shots=1)
+        assert caught.hint
 
 
 @pytest.mark.parametrize("labels", [("Z",), ("ZZZ",), ("ZQ",), ("zz",), ("",)])
@@ -112,8 +104,7 @@ def test_observable_without_pauli_strings_is_refused(every_run: Runner) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_less_than_one_thread_is_refused(any_run: Runner, threads: int) -> None:
-    with pytest.raises(Unsupported, match=f"{threads} threads"):
-        any_run(bell(), shots=1, threads=threads)
+    fails(Unsupported, f"{threads} threads", any_run, bell(), shots=1, threads=threads)
 
 
 def test_observable_with_x_on_measured_qubit_is_refused(every_run: Runner) -> None:
@@ -131,22 +122,18 @@ def test_missing_misshaped_or_nan_bindings_are_refused(any_run: Runner) -> None:
     arrays = Arrays(1, 1).add("rx", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.add("measure", [0], [0]).circuit()
-    with pytest.raises(BadCircuit, match="free parameters"):
-        any_run(circuit, shots=1)
+    fails(BadCircuit, "free parameters", any_run, circuit, shots=1)
     for values in (np.zeros((1, 2)), np.full((1, 1), np.nan)):
-        with pytest.raises(BadCircuit):
-            any_run(circuit, shots=1, bindings=values)
+        fails(BadCircuit, "", any_run, circuit, shots=1, bindings=values)
 
 
 def test_circuit_with_more_than_max_steps_is_refused(any_run: Runner) -> None:
     for circuit in (endless(3, 1000), endless(13, 1000)):
-        with pytest.raises(TooManySteps, match="max_steps"):
-            any_run(circuit, shots=1, max_steps=1000)
+        fails(TooManySteps, "max_steps", any_run, circuit, shots=1, max_steps=1000)
 
 
 def test_steps_of_all_branches_count_towards_max_steps(run: Runner) -> None:
-    with pytest.raises(TooManySteps):
-        run(histories(6, 6), shots=500, max_steps=100)
+    fails(TooManySteps, "", run, histories(6, 6), shots=500, max_steps=100)
 
 
 def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None:
@@ -188,8 +175,7 @@ def test_running_circuit_stops_and_control_can_be_reused(run: Runner, width: int
         while True:
             run(circuit, shots=10, control=control)
 
-    with pytest.raises(Stopped):
-        run_until_stopped()
+    fails(Stopped, "", run_until_stopped)
     stopper.join()
     control.clear()
     assert counts_of(run(bell(), shots=5, control=control)).keys() <= {0, 3}
@@ -216,15 +202,13 @@ def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: in
 def test_stop_requested_before_run_is_honoured(any_run: Runner) -> None:
     control = RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        any_run(bell(), shots=10, control=control)
+    fails(Stopped, "", any_run, bell(), shots=10, control=control)
 
 
 def test_stop_requested_before_dynamic_run_is_honoured(run: Runner) -> None:
     control = RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        run(feed_forward(), shots=10, control=control)
+    fails(Stopped, "", run, feed_forward(), shots=10, control=control)
 
 
 def test_circuit_without_qubits_has_state_and_probability_1(state_run: Runner) -> None:
@@ -245,8 +229,7 @@ def test_mcx_on_14_qubits_runs_or_is_refused_by_name(any_run: Runner) -> None:
     arrays = Arrays(14, 1).add("x", [3])
     circuit = arrays.add("mcx", range(14)).add("measure", [3], [0]).circuit()
     if any_run.card.gate_qubits:
-        with pytest.raises(Unsupported, match="mcx"):
-            any_run(circuit, shots=5)
+        fails(Unsupported, "mcx", any_run, circuit, shots=5)
     else:
         assert counts_of(any_run(circuit, shots=5)) == {1: 5}
 
@@ -268,8 +251,7 @@ def test_control_flow_runs_or_is_refused_by_name_as_card_says(any_run: Runner, n
     if card.control.loops and card.control.variables:
         assert counts_of(any_run(circuit, shots=5)) == {0: 5}
         return
-    with pytest.raises(Unsupported, match=f"has no '{name}'"):
-        any_run(circuit, shots=5)
+    fails(Unsupported, f"has no '{name}'", any_run, circuit, shots=5)
 
 
 def test_engine_instance_keeps_no_state_between_runs(run: Runner) -> None:

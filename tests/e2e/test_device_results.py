@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from emulated import DEVICE, far, ghz
+from failing import fails
 from qiskit import QuantumCircuit, qasm2
 from shell import Shell
 
@@ -37,10 +38,8 @@ def test_observable_on_measured_qubit_is_named_by_the_qubits_of_the_circuit(env:
     text = r"'IXZ' asks for X on qubit 1, which the circuit measures"
     observed = {"observables": "IXZ", "device": DEVICE, "qubit_mapping": [9, 3, 2]}
     for compiled in ("always", "auto"):
-        with pytest.raises(OptionError, match=text):
-            env.submit(ghz(), compile=compiled, **observed)
-    with pytest.raises(BatchRefusedError, match=text):
-        env.submit_many([ghz()], **observed)
+        fails(OptionError, text, env.submit, ghz(), compile=compiled, **observed)
+    fails(BatchRefusedError, text, env.submit_many, [ghz()], **observed)
     wide = QuantumCircuit(41, 1)
     wide.measure(40, 0)
     with pytest.raises(OptionError, match="an observable of 41 qubits asks for Y on qubit 40"):
@@ -143,8 +142,7 @@ def test_extreme_numbers_are_refused_at_submit_and_nothing_stops(
     for _ in range(1000):
         circuit.delay(seconds, 0, unit="s")
     circuit.measure(0, 0)
-    with pytest.raises(SimenvError, match=text):
-        env.submit(circuit, device=DEVICE, noise=noise, shots=shots)
+    fails(SimenvError, text, env.submit, circuit, device=DEVICE, noise=noise, shots=shots)
     assert env.run(ghz(), device=DEVICE, shots=10).counts
 
 

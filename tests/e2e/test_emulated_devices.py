@@ -7,6 +7,7 @@ import live
 import numpy as np
 import pytest
 from emulated import DEVICE, far, ghz
+from failing import fails
 from qiskit import QuantumCircuit, qasm2
 from qiskit.circuit import Parameter
 from shell import Shell
@@ -153,8 +154,7 @@ def test_imported_device_is_used_and_its_change_seen(env: Client) -> None:
     with pytest.raises(InfeasibleError, match=r"sx on qubit 0.*no native gate of device mine"):
         env.submit(circuit, device="mine", compile="never")
     path.unlink()
-    with pytest.raises(NotFoundError, match="no device 'mine'"):
-        env.submit(circuit, device="mine", compile="never")
+    fails(NotFoundError, "no device 'mine'", env.submit, circuit, device="mine", compile="never")
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -199,8 +199,7 @@ def test_option_that_has_no_effect_is_refused_by_name(
     env: Client, options: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     for call in (env.submit, env.run, env.explain):
-        with pytest.raises(kind, match=words):
-            call(ghz(), **options)
+        fails(kind, words, call, ghz(), **options)
     with pytest.raises((kind, BatchRefusedError), match=words):
         env.submit_many([ghz()], **options)
 
@@ -220,10 +219,8 @@ def test_noise_on_is_the_noise_of_the_named_device_and_of_the_pool(env: Client) 
 
 @pytest.mark.parametrize("name", ["", 5])
 def test_description_of_no_device_is_refused(env: Client, name: Any) -> None:
-    with pytest.raises(OptionError, match="device="):
-        env.device(name)
-    with pytest.raises(OptionError, match="device="):
-        SimenvBackend(name, env)
+    fails(OptionError, "device=", env.device, name)
+    fails(OptionError, "device=", SimenvBackend, name, env)
 
 
 def test_gradient_with_noise_is_refused_by_name(env: Client) -> None:
@@ -245,8 +242,7 @@ def test_custom_noise_model_replaces_calibration(env: Client) -> None:
     assert result.device is None
     assert result.snapshot is not None
     for wrong in ({**flips, "loudness": 3}, b"{", {"kind": "nothing"}):
-        with pytest.raises(OptionError, match=r"loudness|JSON|nothing"):
-            env.submit(circuit, noise=wrong)
+        fails(OptionError, r"loudness|JSON|nothing", env.submit, circuit, noise=wrong)
 
 
 def test_noise_model_of_aer_is_taken(env: Client) -> None:

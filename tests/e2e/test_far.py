@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from busy_circuits import ENDLESS
+from failing import fails
 
 import simenv
 from simenv.client import administration
@@ -55,10 +56,9 @@ def key_file(env: Client, tmp_path: Path) -> Iterator[Callable[..., Path]]:
 def refused(file: Path) -> SimenvError:
     """What a client with this file hears, soon enough."""
     begin = time.monotonic()
-    with pytest.raises(SimenvError) as caught:
-        simenv.connect(service=file)
+    caught = fails(SimenvError, "", simenv.connect, service=file)
     assert time.monotonic() - begin < TYPED_S + 5.0
-    return caught.value
+    return caught
 
 
 def altered(file: Path, **changes: str) -> Path:
@@ -85,11 +85,9 @@ def test_client_sees_and_cancels_only_own_tasks(env: Client, key_file: Callable[
         hers.result()
         assert {task.owner for task in ana.queue(done=True)[1]} == {"ana"}
         assert ana.cancel([outcome]) == ["unknown"]
-        with pytest.raises(NotFoundError):
-            ana.task(outcome.id)
+        fails(NotFoundError, "", ana.task, outcome.id)
         for steer in (ana.shutdown, ana.keys.listed, lambda: ana.keys.revoke("ana")):
-            with pytest.raises(NotAllowedError, match="role client"):
-                steer()
+            fails(NotAllowedError, "role client", steer)
     with simenv.connect(service=key_file("ben")) as ben:
         assert ben.submit(BELL, idempotency_key="run-1", shots=7).id != hers.id
         assert list(ben.events())
@@ -123,10 +121,8 @@ def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[.
         task = ana.submit(BELL)
         env.keys.revoke("ana")
         begin = time.monotonic()
-        with pytest.raises(KeyRefusedError, match="revoked"):
-            ana.status()
-        with pytest.raises(KeyRefusedError):
-            ana.submit(BELL)
+        fails(KeyRefusedError, "revoked", ana.status)
+        fails(KeyRefusedError, "", ana.submit, BELL)
         assert time.monotonic() - begin < TYPED_S
     error = refused(file)
     assert isinstance(error, KeyRefusedError)
@@ -182,10 +178,8 @@ def test_second_key_of_same_name_is_refused_and_first_remains(
 ) -> None:
     file = key_file("ana")
     before = file.read_bytes()
-    with pytest.raises(ConfigError, match="is there already"):
-        issue_key(env.keys, "ana", "client", file)
-    with pytest.raises(KeyConflictError):
-        issue_key(env.keys, "ana", "client", tmp_path / "second")
+    fails(ConfigError, "is there already", issue_key, env.keys, "ana", "client", file)
+    fails(KeyConflictError, "", issue_key, env.keys, "ana", "client", tmp_path / "second")
     assert not (tmp_path / "second").exists()
     assert file.read_bytes() == before
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 from live import Live, environment
 from shell import Shell
 from waiting import until
@@ -196,8 +197,7 @@ def test_running_function_is_cancelled_and_expires(env: Client, obstinate: bool)
     until(task.running)
     restarts = sum(worker.restarts for worker in env.workers())
     assert task.cancel()
-    with pytest.raises(TaskCancelledError):
-        task.result(PATIENCE_S)
+    fails(TaskCancelledError, "", task.result, PATIENCE_S)
     with pytest.raises(TaskExpiredError):
         env.functions(run_timeout_s=0.3).submit(spin, obstinate).result(PATIENCE_S)
     assert env.call(pow, 2, 5).result(PATIENCE_S) == 32
@@ -284,8 +284,7 @@ def test_malformed_calls_are_refused_by_name(env: Client) -> None:
         (codec.encode(call), replace(good, prefer=("main",)), "a call has no prefer"),
     ):
         order = PreparedSubmit(terms, [TaskSpec(packed, 0, 0)], single=True)
-        with pytest.raises(SimenvError, match=value):
-            send(env.session, order, None)
+        fails(SimenvError, value, send, env.session, order, None)
     order = PreparedSubmit(good, [TaskSpec(codec.encode(call), 0, 0)], single=True)
     with pytest.raises(TaskFailedError, match=r"was pickled by Python 2.7; this worker has 3"):
         send(env.session, order, None)[0].result(PATIENCE_S)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from failing import fails
 from machines import QUBITS
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -112,8 +113,7 @@ def test_estimator_measures_the_bases_of_observables_on_hardware(env: Client) ->
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:
     assert env.run(bell()).engine == "statevector"
-    with pytest.raises(OptionError, match="cannot be selected directly"):
-        env.submit(bell(), engine="hardware")
+    fails(OptionError, "cannot be selected directly", env.submit, bell(), engine="hardware")
 
 
 def test_circuit_wider_than_hardware_is_refused(env: Client) -> None:
@@ -167,10 +167,9 @@ def test_scaling_hardware_pool_above_one_worker_is_refused(env: Client) -> None:
     ],
 )
 def test_provider_fault_fails_with_reason(env: Client, fault: str, reason: str, words: str) -> None:
-    with pytest.raises(TaskFailedError, match=words) as caught:
-        env.run(asking_for(fault), pool="bad", shots=100)
-    assert caught.value.reason == reason
-    assert caught.value.hint
+    caught = fails(TaskFailedError, words, env.run, asking_for(fault), pool="bad", shots=100)
+    assert caught.reason == reason
+    assert caught.hint
 
 
 def test_running_hardware_job_can_be_cancelled_and_expires_after_run_timeout(env: Client) -> None:
@@ -178,11 +177,9 @@ def test_running_hardware_job_can_be_cancelled_and_expires_after_run_timeout(env
     waiting = env.submit(bell(), pool="bad")
     until(lambda: task.state is TaskState.RUNNING)
     task.cancel()
-    with pytest.raises(SimenvError, match="cancelled"):
-        task.result(120)
+    fails(SimenvError, "cancelled", task.result, 120)
     late = env.submit(asking_for("slow"), pool="bad", run_timeout_s=0.2)
-    with pytest.raises(SimenvError, match="run_timeout_s"):
-        late.result(120)
+    fails(SimenvError, "run_timeout_s", late.result, 120)
     assert late.state is TaskState.EXPIRED
     assert set(waiting.result(120).counts) <= {"00", "11"}
 
@@ -228,8 +225,7 @@ def test_worker_of_hanging_provider_is_replaced_and_queue_continues(env: Client)
     for patience_s in (0.5, 2.0, 8.0):  # until it is with the machine when its time is over
         task = env.submit(asking_for("hang"), pool="bad", run_timeout_s=patience_s)
         after = env.submit(bell(), pool="bad")
-        with pytest.raises(SimenvError, match="run_timeout_s"):
-            task.result(120)
+        fails(SimenvError, "run_timeout_s", task.result, 120)
         assert task.state is TaskState.EXPIRED
         assert sum(after.result(120).counts.values()) == 1024
         if pid_of(env, "bad") != before:

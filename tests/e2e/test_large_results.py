@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from failing import fails
 from states_in_files import HEAD, state_of
 
 import simenv
@@ -93,8 +94,6 @@ def test_counts_with_many_outcomes_are_read_from_file(env: Client) -> None:
 def test_removed_result_is_reported_as_no_longer_retained(env: Client) -> None:
     task, _ = state_of(env)
     env.prune(older_than_s=0.0)
-    with pytest.raises(NotFoundError, match="no longer kept"):
-        env.task(task.id)
-    with pytest.raises(NotFoundError, match="does not know"):
-        env.task(10**9)
+    fails(NotFoundError, "no longer kept", env.task, task.id)
+    fails(NotFoundError, "does not know", env.task, 10**9)
     assert files(env) == []

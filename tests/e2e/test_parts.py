@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from circuits import layered
+from failing import fails
 from live import PATIENCE_S, Live, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.classical import expr, types
@@ -159,8 +160,7 @@ def test_part_without_operations_changes_nothing(env: Client) -> None:
 def test_part_that_stores_bits_is_refused_before_any_part_has_measured(env: Client) -> None:
     storing = QuantumCircuit(QUBITS, BITS)
     storing.store(BITS, expr.lift(2, types.Uint(2)))
-    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
-        env.submit_part(storing)
+    fails(ProgramError, "stores classical bits, and measures nothing", env.submit_part, storing)
     with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
         env.submit_part(QuantumCircuit(QUBITS)).submit_part(storing)
     part = env.submit_part(last(), seed=1).submit_part(storing)
@@ -208,9 +208,8 @@ def test_failed_parts_say_so(env: Client) -> None:
     prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
     other = bytes([good.result().memory[0, 0] ^ 1])
     task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
-    with pytest.raises(TaskFailedError, match="found other outcomes") as caught:
-        task.result(PATIENCE_S)
-    assert caught.value.reason == "other_outcome"
+    caught = fails(TaskFailedError, "found other outcomes", task.result, PATIENCE_S)
+    assert caught.reason == "other_outcome"
 
 
 def test_nothing_goes_on_from_a_cancelled_part(env: Client) -> None:
@@ -218,8 +217,7 @@ def test_nothing_goes_on_from_a_cancelled_part(env: Client) -> None:
     part = env.submit_part(first(), after=[long])
     part.cancel()
     for going_on in (part.submit, part.submit_part):
-        with pytest.raises(TaskCancelledError):
-            going_on(last())
+        fails(TaskCancelledError, "", going_on, last())
     long.cancel()
 
 
@@ -251,16 +249,12 @@ def test_parts_that_cannot_be_kept_are_refused(
 
 def test_circuits_that_cannot_go_on_are_refused(env: Client) -> None:
     part = env.submit_part(first(), seed=2)
-    with pytest.raises(ProgramError, match="a part of 2 qubits, after one of 3"):
-        part.submit(QuantumCircuit(2))
-    with pytest.raises(OptionError, match="seed="):
-        part.submit(last(), seed=4)
-    with pytest.raises(OptionError, match="device="):
-        part.submit(last(), device="fez")
+    fails(ProgramError, "a part of 2 qubits, after one of 3", part.submit, QuantumCircuit(2))
+    fails(OptionError, "seed=", part.submit, last(), seed=4)
+    fails(OptionError, "device=", part.submit, last(), device="fez")
     with pytest.raises(OptionError, match="precision="):
         part.submit_part(last(), precision="single")  # type: ignore[call-arg]
-    with pytest.raises(SimenvError, match="statevector"):
-        part.submit(last(), outputs="statevector", shots=None)
+    fails(SimenvError, "statevector", part.submit, last(), outputs="statevector", shots=None)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import stim
 from emulated import DEVICE
+from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
@@ -156,12 +157,9 @@ def test_what_cannot_be_transpiled_is_refused_by_name(env: Client) -> None:
         env.transpile([*[layered(n) for n in range(5)], QuantumCircuit(40)], DEVICE)
     with pytest.raises(OptionError, match="circuit 1 to transpile is of type str"):
         env.transpile([layered(0), "OPENQASM 2.0;"], DEVICE)
-    with pytest.raises(OptionError, match="level=4"):
-        env.transpile(layered(0), DEVICE, level=4)
-    with pytest.raises(OptionError, match="seed=-1"):
-        env.transpile(layered(0), DEVICE, seed=-1)
-    with pytest.raises(NotFoundError, match="no_such"):
-        env.transpile(layered(0), "no_such")
+    fails(OptionError, "level=4", env.transpile, layered(0), DEVICE, level=4)
+    fails(OptionError, "seed=-1", env.transpile, layered(0), DEVICE, seed=-1)
+    fails(NotFoundError, "no_such", env.transpile, layered(0), "no_such")
     with pytest.raises(TypeError, match="no option shots"):
         env.transpile(layered(0), DEVICE, shots=3)  # type: ignore[call-arg]
     terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
@@ -278,15 +276,12 @@ def _peak_bytes(pid: int) -> int:
     ],
 )
 def test_options_of_others_are_refused(env: Client, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        env.submit(code(), **options)
+    fails(OptionError, message, env.submit, code(), **options)
 
 
 def test_other_ways_to_submit_name_this_one(env: Client) -> None:
-    with pytest.raises(BatchRefusedError, match="no circuit"):
-        env.submit_many([code()])
-    with pytest.raises(ProgramError, match="goes to `submit` or `run`"):
-        env.post(code())
+    fails(BatchRefusedError, "no circuit", env.submit_many, [code()])
+    fails(ProgramError, "goes to `submit` or `run`", env.post, code())
     with pytest.raises(OptionError, match="decoder='pymatching'"):
         env.submit("OPENQASM 2.0; qreg q[1];", decoder="pymatching")
 
@@ -305,8 +300,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
     with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
         env.submit(code(), shots=100_000_000, outputs="memory")
     monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
-    with pytest.raises(LimitExceededError, match="text of the circuit"):
-        env.submit(code())
+    fails(LimitExceededError, "text of the circuit", env.submit, code())
     monkeypatch.undo()
     with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
         env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
@@ -324,15 +318,13 @@ def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) 
             call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
             task = send(far.session, order, None)[0]
-            with pytest.raises(TaskFailedError, match=message) as failed:
-                task.result(PATIENCE_S)
-            assert failed.value.reason == "program"
+            failed = fails(TaskFailedError, message, task.result, PATIENCE_S)
+            assert failed.reason == "program"
         huge = DetectionCall(
             CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
         )
         order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
-        with pytest.raises(LimitExceededError, match="1000000 qubits"):
-            send(far.session, order, None)
+        fails(LimitExceededError, "1000000 qubits", send, far.session, order, None)
 
 
 def test_killed_worker_leaves_the_same_answer() -> None:

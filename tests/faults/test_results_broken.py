@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing import fails
 from live import Live, resurrected
 from states_in_files import state_of, turned
 from waiting import until
@@ -78,10 +79,9 @@ def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None
         assert root is not None
         (root / "0").write_bytes(b"in the way of a folder")
         task = env.submit(turned(17), shots=None, outputs=("statevector",))
-        with pytest.raises(TaskFailedError, match="results") as caught:
-            task.result(timeout_s=200)
-        assert caught.value.reason == "result_store"
-        assert caught.value.hint
+        caught = fails(TaskFailedError, "results", task.result, timeout_s=200)
+        assert caught.reason == "result_store"
+        assert caught.hint
         assert env.run(turned(3), shots=None, outputs=("statevector",)).num_qubits == 3
 
 
@@ -150,9 +150,8 @@ def test_resume_on_other_node_restores_tasks_from_journal_copy(tmp_path: Path) -
                 each.wait()
             env.ack(2, cursor="mine")
         environments.down(live.name)
-        with pytest.raises(ConfigError, match="no live journal") as caught:
-            live.up(state_dir=str(tmp_path / "node2"))
-        assert "--restore" in caught.value.hint
+        caught = fails(ConfigError, "no live journal", live.up, state_dir=str(tmp_path / "node2"))
+        assert "--restore" in caught.hint
         elsewhere = {**live.options, "state_dir": str(tmp_path / "node2")}
         environments.up(elsewhere, resume=True)
         with live.client() as env:

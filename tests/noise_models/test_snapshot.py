@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from noise_models import calibration, channel, document, library, normal_form, snapshot
@@ -124,9 +125,8 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     if field is None:
         assert snapshot.load(data).qubits == ()
         return
-    with pytest.raises(SnapshotError) as caught:
-        snapshot.load(data)
-    assert caught.value.field == field
+    caught = fails(SnapshotError, "", snapshot.load, data)
+    assert caught.field == field
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,13 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     ],
 )
 def test_damaged_json_is_a_snapshot_error(data: bytes) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        snapshot.load(data)
-    assert caught.value.field
+    caught = fails(SnapshotError, "", snapshot.load, data)
+    assert caught.field
 
 
 def test_dump_refuses_what_load_would_refuse() -> None:
     wrong = small(dt_ns=float("nan"))
-    with pytest.raises(SnapshotError, match="dt_ns"):
-        snapshot.dump(wrong)
+    fails(SnapshotError, "dt_ns", snapshot.dump, wrong)
 
 
 def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
@@ -196,9 +194,8 @@ def test_bundled_profiles_load_without_clamps(name: str) -> None:
 
 
 def test_library_refuses_an_unknown_name_with_the_known_ones() -> None:
-    with pytest.raises(SnapshotError, match="no device 'abacus'") as caught:
-        library.load("abacus")
-    assert "trapped-ions" in caught.value.hint
+    caught = fails(SnapshotError, "no device 'abacus'", library.load, "abacus")
+    assert "trapped-ions" in caught.hint
 
 
 def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
@@ -412,8 +409,7 @@ def test_what_the_first_model_reads_is_confused_by_the_second() -> None:
 
 def test_models_that_do_not_fit_are_refused() -> None:
     smaller = document.model(msgspec.structs.replace(transmons(), num_qubits=4, qubits=()))
-    with pytest.raises(NoiseError, match="3 and 4 qubits"):
-        compose(FIRST, smaller)
+    fails(NoiseError, "3 and 4 qubits", compose, FIRST, smaller)
     confusion = tuple(tuple(row) for row in np.eye(4)[[1, 0, 2, 3]].tolist())
     entry = ReadoutEntry(qubits=(1, 2), confusion=confusion)
     overlapping = CustomModel(name="overlapping", num_qubits=3, readout=(entry,))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from failing import fails
 from sites import GIB, HERE, PLAIN, SHARE, SITES, Site
 
 from launcher.allocation import slurm, this_node
@@ -55,8 +56,7 @@ def test_hosts_option_gives_nodes_slots_and_memory(hosts: str, nodes: tuple[Node
 
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])
 def test_invalid_hosts_are_refused(hosts: str) -> None:
-    with pytest.raises(AllocationError, match="hosts = "):
-        discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
+    fails(AllocationError, "hosts = ", discover, {}, hosts=hosts, run_scontrol=unasked, local=HERE)
 
 
 def test_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
@@ -244,9 +244,8 @@ def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
     ],
 )
 def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
-    with pytest.raises(AllocationError, match=r"^WHERE = ") as caught:
-        expand_hosts(text, "WHERE")
-    assert "--hosts" in caught.value.hint
+    caught = fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE")
+    assert "--hosts" in caught.hint
 
 
 def test_repeated_counts_are_expanded() -> None:
@@ -255,8 +254,7 @@ def test_repeated_counts_are_expanded() -> None:
 
 @pytest.mark.parametrize("text", ["2(x3)", "2,2,2,2,2", "", "x,1,1,1", "-1,1,1,1", "1(x999999999)"])
 def test_counts_that_do_not_match_the_hosts_are_refused(text: str) -> None:
-    with pytest.raises(AllocationError, match="SLOTS = "):
-        expand_counts(text, "SLOTS", 4)
+    fails(AllocationError, "SLOTS = ", expand_counts, text, "SLOTS", 4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from failing import fails
 from nvidia_site import build_libraries, require_gcc
 
 from launcher.allocation.this_node import NvmlError, granted, local_gpus, nvml_gpus
@@ -120,9 +121,7 @@ def test_nvml_that_fails_or_is_missing_leaves_the_list_of_the_kernel_module(
 ) -> None:
     (tmp_path / "0000:1b:00.0").mkdir()
     (tmp_path / "0000:1b:00.0" / "information").write_text(f"GPU UUID: \t {SECOND}\n")
-    with pytest.raises(NvmlError):
-        nvml_gpus("libnvidia-ml-of-nobody.so.1")
+    fails(NvmlError, "", nvml_gpus, "libnvidia-ml-of-nobody.so.1")
     monkeypatch.setenv("NVIDIA_FAILS", "nvmlInit_v2")
-    with pytest.raises(NvmlError, match="nvmlInit_v2: status 999"):
-        nvml_gpus(library)
+    fails(NvmlError, "nvmlInit_v2: status 999", nvml_gpus, library)
     assert local_gpus({}, tmp_path, library) == (Gpu(SECOND),)

@@ -8,6 +8,7 @@ from typing import Any
 
 import calibration_samples as samples
 import pytest
+from failing import fails
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
@@ -295,9 +296,8 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
         at = at[step]
     at[path[-1]] = value
     files[file] = json.dumps(tree).encode()
-    with pytest.raises(SnapshotError) as caught:
-        import_snapshot(files)
-    assert caught.value.field == field
+    caught = fails(SnapshotError, "", import_snapshot, files)
+    assert caught.field == field
 
 
 @pytest.mark.parametrize(
@@ -318,9 +318,8 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
 def test_files_of_no_known_form_are_refused_by_name(
     files: dict[str, bytes], options: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        import_snapshot(files, **options)
-    assert caught.value.field == field
+    caught = fails(SnapshotError, "", import_snapshot, files, **options)
+    assert caught.field == field
 
 
 def test_a_noise_model_without_a_device_is_refused_with_the_way_to_use_it() -> None:

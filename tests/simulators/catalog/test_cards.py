@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from arrays import Arrays
 from external_program import program as external_simulator
+from failing import fails
 from qiskit.providers.fake_provider import GenericBackendV2
 
 from simulators import catalog, registry
@@ -65,8 +66,7 @@ def test_cards_have_at_most_20_fields() -> None:
 
 
 def test_engines_of_calls_run_no_circuits() -> None:
-    with pytest.raises(Unsupported, match="engine 'transpiler' runs no circuits"):
-        registry.create("transpiler")
+    fails(Unsupported, "engine 'transpiler' runs no circuits", registry.create, "transpiler")
     assert not {"transpiler", "detectors", "functions"} & set(registry.names())
 
 
@@ -80,9 +80,8 @@ def test_card_with_missing_modules_has_install_hint() -> None:
 
 
 def test_unknown_engine_is_refused_with_suggestion() -> None:
-    with pytest.raises(UnknownEngine, match="'statevectr'") as caught:
-        registry.create("statevectr")
-    assert "statevector" in caught.value.hint
+    caught = fails(UnknownEngine, "'statevectr'", registry.create, "statevectr")
+    assert "statevector" in caught.hint
     assert catalog.card("statevectr") is None
 
 

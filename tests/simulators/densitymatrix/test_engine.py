@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
+from failing import fails
 from reference import final_state
 
 from simulators.circuit.analysis.measurements import measurement_layout
@@ -118,8 +119,7 @@ def test_qubits_beyond_its_width_are_refused() -> None:
     arrays = Arrays(15, 15).add("h", [0])
     for qubit in range(14):
         arrays.add("cx", [qubit, qubit + 1])
-    with pytest.raises(Unsupported, match="15 qubits"):
-        run(measured(arrays), None, shots=1)
+    fails(Unsupported, "15 qubits", run, measured(arrays), None, shots=1)
 
 
 def test_records_beyond_the_limit_are_refused() -> None:
@@ -143,8 +143,7 @@ def test_equal_records_share_a_state() -> None:
 def test_a_raised_flag_stops_the_run() -> None:
     circuit, control = measured(gates(3, 1)), RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        engine_runs.run(ENGINE, circuit, Request(10, 1), control=control)
+    fails(Stopped, "", engine_runs.run, ENGINE, circuit, Request(10, 1), control=control)
 
 
 PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]

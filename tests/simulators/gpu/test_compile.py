@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 
 from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
@@ -173,9 +174,8 @@ def test_unusable_gpu_is_refused_with_reason_and_way_out(
     monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, message: str, way_out: str
 ) -> None:
     monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
-    with pytest.raises(UnknownEngine, match=message) as caught:
-        registry.create("gpu")
-    assert way_out in caught.value.hint
+    caught = fails(UnknownEngine, message, registry.create, "gpu")
+    assert way_out in caught.hint
 
 
 class _Driver:
@@ -221,8 +221,7 @@ def test_machine_without_driver_has_no_gpu() -> None:
     try:
         ctypes.CDLL(detect.DRIVER_LIBRARY)
     except OSError:
-        with pytest.raises(UnknownEngine, match="no NVIDIA driver"):
-            registry.create("gpu")
+        fails(UnknownEngine, "no NVIDIA driver", registry.create, "gpu")
 
 
 def exercise(library: Path, **environ: str) -> subprocess.CompletedProcess[str]:

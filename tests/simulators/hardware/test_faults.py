@@ -8,6 +8,7 @@ import engine_runs
 import machines
 import pytest
 from arrays import Arrays
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import Measure, Parameter
 from qiskit.circuit.library import CXGate, RZGate, SXGate
@@ -55,9 +56,8 @@ def run_of(
     ],
 )
 def test_provider_fault_is_error_with_hint(fault: str, kind: type[EngineError], words: str) -> None:
-    with pytest.raises(kind, match=words) as caught:
-        run_of(fault)
-    assert caught.value.hint
+    caught = fails(kind, words, run_of, fault)
+    assert caught.hint
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,14 @@ def test_provider_fault_is_error_with_hint(fault: str, kind: type[EngineError], 
     ],
 )
 def test_missing_memory_of_shots_raises_bad_answer(fault: str, words: str) -> None:
-    with pytest.raises(BadAnswer, match=words) as caught:
-        run_of(fault, outputs=("memory",))
-    assert ("outputs='counts'" in caught.value.hint) == words.startswith("no memory")
+    caught = fails(BadAnswer, words, run_of, fault, outputs=("memory",))
+    assert ("outputs='counts'" in caught.hint) == words.startswith("no memory")
 
 
 def test_stopped_job_is_cancelled() -> None:
     control = RunControl()
     machine = machines.Faulty(when_asked=control.stop)
-    with pytest.raises(Stopped, match="job-17 was cancelled"):
-        run_of("slow", control, machine)
+    fails(Stopped, "job-17 was cancelled", run_of, "slow", control, machine)
     assert machine.cancelled == 1
 
 
@@ -98,13 +96,11 @@ def test_abandon_waits_for_pending_submission_and_cancels_job() -> None:
     machine = machines.Faulty(when_asked=asked)
     outcome, was_left = Machine(machine), threading.Event()
     leaver, slow = threading.Thread(target=leave), QuantumCircuit(machines.QUBITS["slow"])
-    with pytest.raises(MachineFailed, match="CANCELLED"):
-        outcome.counts([slow], 10, (1, 0), RunControl())
+    fails(MachineFailed, "CANCELLED", outcome.counts, [slow], 10, (1, 0), RunControl())
     leaver.join()
     assert left == [False]
     assert machine.cancelled == 1
-    with pytest.raises(Stopped, match="this process ends"):
-        outcome.counts([slow], 10, (1, 0), RunControl())
+    fails(Stopped, "this process ends", outcome.counts, [slow], 10, (1, 0), RunControl())
     assert len(machine.asked) == 1
 
 
@@ -117,8 +113,7 @@ def test_stop_does_not_wait_for_job_that_cannot_be_cancelled() -> None:
 def test_stop_before_submission_submits_no_job() -> None:
     machine, control = machines.Faulty(), RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        run_of("slow", control, machine)
+    fails(Stopped, "", run_of, "slow", control, machine)
     assert machine.asked == []
 
 

@@ -8,6 +8,7 @@ import pytest
 from arrays import Arrays
 from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
+from failing import fails
 from numpy.typing import NDArray
 
 from simulators.engine import Request, RunControl, RunOptions
@@ -68,8 +69,7 @@ def test_failed_write_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_sync", full)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.write(tmp_path / "a.h5", MARK, amplitudes(1))
+    fails(OSError, "No space", checkpoint.write, tmp_path / "a.h5", MARK, amplitudes(1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,8 +197,7 @@ def test_resumed_run_gives_same_counts(
     first = Tired(left)
     with dying(monkeypatch):
         if left < 10_000:
-            with pytest.raises(Stopped):
-                engine.run(plan, circuit, request, options, first)
+            fails(Stopped, "", engine.run, plan, circuit, request, options, first)
         else:
             engine.run(plan, circuit, request, options, first)
     control = RunControl()

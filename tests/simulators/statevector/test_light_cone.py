@@ -10,6 +10,7 @@ import numpy as np
 import patterned
 import pytest
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 from sparse_circuits import (
     assert_same_odds,
@@ -134,12 +135,9 @@ def test_invalid_requests_are_refused_for_reduced_circuits_too() -> None:
                 observables=(PauliSum((label,), np.ones(1)),),
             )
         assert label in caught.value.message
-    with pytest.raises(Unsupported, match="0 shots"):
-        simulate(circuit, shots=0)
-    with pytest.raises(Unsupported, match="measures nothing"):
-        simulate(ladder(14, []), shots=5)
-    with pytest.raises(Unsupported, match="0 shots"):
-        simulate(two_rings(8).circuit(), shots=0)
+    fails(Unsupported, "0 shots", simulate, circuit, shots=0)
+    fails(Unsupported, "measures nothing", simulate, ladder(14, []), shots=5)
+    fails(Unsupported, "0 shots", simulate, two_rings(8).circuit(), shots=0)
 
 
 def test_memory_of_plan_includes_reduced_circuit() -> None:

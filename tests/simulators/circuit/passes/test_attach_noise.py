@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
+from failing import fails
 
 from noise_models import channel as channels
 from noise_models.channel import ReadoutGroup
@@ -97,12 +98,10 @@ def test_an_unknown_dt_and_a_free_delay_are_refused() -> None:
     model = DeviceModel(1)
     model.dt_ns = 0.0
     circuit = Arrays(1, 0).add("delay_dt", [0], params=[50.0]).circuit()
-    with pytest.raises(Unsupported, match="dt"):
-        attach_noise(circuit, model)
+    fails(Unsupported, "dt", attach_noise, circuit, model)
     free = Arrays(1, 0).add("delay", [0], params=[0.0])
     free.free(0)
-    with pytest.raises(Unsupported, match="free parameter"):
-        attach_noise(free.circuit(), model)
+    fails(Unsupported, "free parameter", attach_noise, free.circuit(), model)
     attach_noise(free.circuit(), DeviceModel(1, idle=False))
 
 

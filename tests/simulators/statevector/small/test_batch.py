@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simulators.circuit.gates import ANY, GATES
@@ -150,8 +151,7 @@ def test_sweep_can_be_stopped_and_its_control_reused() -> None:
     control = RunControl()
     timer = threading.Timer(0.2, control.stop)
     timer.start()
-    with pytest.raises(Stopped):
-        run(arrays.circuit(), np.ones((4096, 12)), control=control)
+    fails(Stopped, "", run, arrays.circuit(), np.ones((4096, 12)), control=control)
     timer.join()
     control.clear()
     assert len(run(arrays.circuit(), np.ones((3, 12)), control=control)) == 3
@@ -165,8 +165,7 @@ def test_run_of_very_many_shots_can_be_stopped(outputs: tuple[str, ...], rows: i
     timer = threading.Timer(0.1, control.stop)
     timer.start()
     sums = (PauliSum(("Z",), np.ones(1)),)
-    with pytest.raises(Stopped):
-        run(circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
+    fails(Stopped, "", run, circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
     timer.join()
 
 

@@ -8,6 +8,7 @@ import patterned
 import pytest
 import reference
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from random_circuits import unitary_circuits
@@ -219,12 +220,9 @@ def test_invalid_operators_and_circuits_are_refused() -> None:
         TrajectorySampler(
             again, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions()
         )
-    with pytest.raises(BadCircuit, match="no trace"):
-        operators([[np.eye(2) * 0.9]])
-    with pytest.raises(BadCircuit, match="2x2"):
-        operators([[np.eye(8)]])
-    with pytest.raises(BadCircuit, match="1025 operators"):
-        operators([[np.eye(2)] * 1025])
+    fails(BadCircuit, "no trace", operators, [[np.eye(2) * 0.9]])
+    fails(BadCircuit, "2x2", operators, [[np.eye(8)]])
+    fails(BadCircuit, "1025 operators", operators, [[np.eye(2)] * 1025])
 
 
 @pytest.mark.parametrize("num_qubits", [5, 13])

@@ -7,6 +7,7 @@ import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 
 from simulators import registry
 from simulators.circuit.analysis.profiler import contraction_width
@@ -193,8 +194,7 @@ def test_shares_are_of_exact_values_alone() -> None:
         run(circuit, Request(10, 1), settings=shared)
     with pytest.raises(Unsupported, match="values of 10 shots"):
         run(circuit, Request(10, 1, ("expectation",), sums(22, 1)), settings=shared)
-    with pytest.raises(Unsupported, match="share 1 of 1"):
-        run(circuit, Request(10, 1), settings=(("share", 1),))
+    fails(Unsupported, "share 1 of 1", run, circuit, Request(10, 1), settings=(("share", 1),))
 
 
 @pytest.mark.usefixtures("contracted")
@@ -248,8 +248,7 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
 def test_stop_is_honoured_between_gates() -> None:
     control = RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        simulate(measured(regular(30, 3)), engine="contraction", control=control)
+    fails(Stopped, "", simulate, measured(regular(30, 3)), engine="contraction", control=control)
 
 
 def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,8 +270,7 @@ def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPat
         pytest.fail("the search was not stopped")
 
     monkeypatch.setattr(path_search, "search", stopped_search)
-    with pytest.raises(Stopped):
-        run(measured(regular(60, 4, layers=3)), Request(10, 1), control)
+    fails(Stopped, "", run, measured(regular(60, 4, layers=3)), Request(10, 1), control)
     assert len(checks) == 5
 
 
@@ -288,8 +286,7 @@ def test_stop_is_honoured_between_steps_of_a_contraction(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(contractor._LIBRARY, "einsum", stopping)
     monkeypatch.setattr(contractor._LIBRARY, "tensordot", stopping)
-    with pytest.raises(Stopped):
-        run(regular(24, 3), Request(0, 1, ("expectation",), sums(24, 1)), control)
+    fails(Stopped, "", run, regular(24, 3), Request(0, 1, ("expectation",), sums(24, 1)), control)
     assert len(steps) == 1
 
 
