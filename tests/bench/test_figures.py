@@ -203,8 +203,7 @@ WITHOUT_GOALS = {"tiles", "trajectories"}
 def test_list_names_every_benchmark_without_importing_it() -> None:
     argv = [sys.executable, "-X", "importtime", "-m", "bench", "list"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == sorted(command._files())
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(command._files())
     assert "bench.service" not in done.stderr
 
 

@@ -145,8 +145,7 @@ def test_status_lists_every_node(up: Environment, env: Client) -> None:
     assert [node.name for node in status.nodes] == ["node1", "node2", "node3"]
     assert all(node.state == "up" and node.slots == 2 for node in status.nodes)
     assert "prte" in status.launcher
-    text = up.simenv("status", host="node3").stdout
-    assert "3 up" in text
+    assert "3 up" in up.simenv("status", host="node3").stdout
 
 
 def test_client_on_another_node_is_served(up: Environment, env: Client) -> None:

@@ -36,8 +36,7 @@ def endless(n: int, gates: int) -> Circuit:
 
 def test_counts_of_circuit_without_measurement_are_refused(any_run: Runner) -> None:
     circuit = Arrays(2, 2).add("h", [0]).circuit()
-    caught = fails(Unsupported, "measures nothing", any_run, circuit, shots=10)
-    assert "measure" in caught.hint
+    assert "measure" in fails(Unsupported, "measures nothing", any_run, circuit, shots=10).hint
 
 
 def test_counts_with_0_shots_are_refused(any_run: Runner) -> None:
@@ -73,8 +72,7 @@ def test_noise_kind_missing_from_engine_card_is_refused(any_run: Runner, kind: N
 
 def test_circuit_larger_than_memory_is_refused_with_hint(dense_run: Runner) -> None:
     for width in (38, 60, 60_000):
-        caught = fails(EngineError, "", dense_run, chain(width), shots=1)
-        assert caught.hint
+        assert fails(EngineError, "", dense_run, chain(width), shots=1).hint
 
 
 @pytest.mark.parametrize("labels", [("Z",), ("ZZZ",), ("ZQ",), ("zz",), ("",)])

@@ -130,8 +130,7 @@ def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None
     steps = [table[each.snapshot or ""] for each in (first, second)]
     assert steps[1] >= steps[0] + 3
     assert env.device("walk").calibration_id == document.digest(dump(BASE)).hex()
-    result = env.qpm_with(pool="walk").calibrate_execution_target()
-    assert result["status"] == "calibrating"
+    assert env.qpm_with(pool="walk").calibrate_execution_target()["status"] == "calibrating"
     events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
     assert table[events[-1].message.split()[0]] > steps[1] - 1
     fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
@@ -255,8 +254,7 @@ def test_stale_task_is_submitted_again_though_nobody_waits(env: Client) -> None:
 
 
 def test_attempts_of_a_task_with_a_key_have_keys_of_their_own(env: Client) -> None:
-    task = stale(env, idempotency_key="fresh-key")
-    assert not task.result(timeout_s=30).calibration_stale
+    assert not stale(env, idempotency_key="fresh-key").result(timeout_s=30).calibration_stale
 
 
 def test_attempt_that_is_refused_is_the_end_of_the_task(env: Client) -> None:

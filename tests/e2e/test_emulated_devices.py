@@ -125,8 +125,7 @@ def test_verbatim_circuit_runs_on_its_own_qubits(env: Client) -> None:
     result = env.run(circuit, device=DEVICE, compile="never", shots=500)
     assert (result.compiled, result.layout) == (None, None)
     assert result.gates == {"sx": 1, "x": 1}
-    fitting = env.run(circuit, device=DEVICE, shots=500)
-    assert fitting.compiled is None
+    assert env.run(circuit, device=DEVICE, shots=500).compiled is None
     assert env.run(circuit, device=DEVICE, compile="always", shots=500).compiled is not None
 
 

@@ -54,8 +54,7 @@ def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up()
         for _ in range(2):
             with pytest.raises(TaskFailedError, match="no-such-program"):
                 env.run(_circuit(), shots=10, pool="none")
-        states = {name: pool.state for name, pool in env.pools().items()}
-        assert states["none"] == "up"
+        assert {name: pool.state for name, pool in env.pools().items()}["none"] == "up"
         with pytest.raises(InfeasibleError, match="external"):
             env.run(_circuit(), shots=None, outputs=("probabilities",), pool="sim")
 

@@ -84,8 +84,7 @@ def test_calls_are_futures_of_an_executor(env: Client) -> None:
         assert [future.result() for future in futures] == [0, 1, 4, 9, 16]
         assert list(pool.map(pow, range(5), range(5), timeout=PATIENCE_S)) == [1, 1, 4, 27, 256]
         assert futures[0].name == "sums"
-        again = pool.task(futures[3].id)
-        assert again.result(PATIENCE_S) == 9
+        assert pool.task(futures[3].id).result(PATIENCE_S) == 9
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 1, 1)
     with pytest.raises(TypeError, match="no option shots"):
@@ -325,6 +324,5 @@ def test_bundle_of_another_calls_no_function(env: Client, shell: Shell, tmp_path
                 file.write_bytes(msgspec.json.encode(manifest))
         elif file.name.startswith("program") and file.suffix not in (".qasm", ".qpy"):
             file.write_bytes(result.spec.program)
-    answer = shell("submit", str(tmp_path / "bundle"), "--wait")
-    assert answer.code != 0
+    assert shell("submit", str(tmp_path / "bundle"), "--wait").code != 0
     assert not victim.exists()

@@ -53,11 +53,9 @@ def test_damaged_result_file_is_detected_and_task_is_run_again(env: Client, how:
     if how in ("first byte", "last byte"):
         assert again.attempts == 1, "HDF5's own bytes: the amplitudes were whole"
         return
-    kinds = [event.kind for event in env.events() if event.subject == task.id]
-    assert kinds == ["result.damaged"]
+    assert [event.kind for event in env.events() if event.subject == task.id] == ["result.damaged"]
     assert env.task(task.id).result().attempts == 2
-    ends = [done.task.id for done in env.completions(since=0)]
-    assert ends.count(task.id) == 1
+    assert [done.task.id for done in env.completions(since=0)].count(task.id) == 1
 
 
 def test_result_file_is_readable_with_h5py(env: Client) -> None:

@@ -47,8 +47,7 @@ def test_down_leaves_no_process_socket_or_connection_file() -> None:
     sockets = Path(environments.read(live.home / "connection.json").sockets)
     assert sockets.parent == lasting
     assert sockets.is_dir()
-    stopped = environments.down(live.name)
-    assert not stopped.forced
+    assert not environments.down(live.name).forced
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
     assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
@@ -161,6 +160,5 @@ def test_hanging_task_expires_and_pool_runs_next_task() -> None:
 def test_engine_exception_fails_task_without_worker_restart() -> None:
     with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.RAISE), engine="fault")
-        caught = fails(TaskFailedError, "", task.result, timeout_s=60)
-        assert caught.reason == "engine"
+        assert fails(TaskFailedError, "", task.result, timeout_s=60).reason == "engine"
         assert [worker.restarts for worker in env.workers()] == [0]

@@ -318,8 +318,7 @@ def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) 
             call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
             task = send(far.session, order, None)[0]
-            failed = fails(TaskFailedError, message, task.result, PATIENCE_S)
-            assert failed.reason == "program"
+            assert fails(TaskFailedError, message, task.result, PATIENCE_S).reason == "program"
         huge = DetectionCall(
             CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
         )

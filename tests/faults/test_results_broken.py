@@ -99,8 +99,7 @@ def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str)
                     turned(3), shots=None, outputs=("statevector",), idempotency_key="kept"
                 )
                 outcome.wait()
-                removed = env.prune(older_than_s=0.0).freed.tasks
-                assert removed == (2 if point == "gc.before" else 0)
+                assert env.prune(older_than_s=0.0).freed.tasks == (2 if point == "gc.before" else 0)
                 fresh = env.submit(turned(2), shots=None, outputs=("statevector",))
                 assert number(fresh) > number(outcome)
             else:
@@ -108,8 +107,7 @@ def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str)
                     path.unlink()
                 again = env.task(task.id).result().statevector
                 np.testing.assert_array_equal(again, vector)
-                ends = [done.task.id for done in env.completions(since=0)]
-                assert ends == [task.id]
+                assert [done.task.id for done in env.completions(since=0)] == [task.id]
         assert deaths == [first], f"{point} was never hit"
     finally:
         live.down()

@@ -76,8 +76,7 @@ def test_plain_processes_are_chosen_where_no_mpi_is_installed(tmp_path: Path) ->
         "w", (sys.executable, "-c", ""), (), tmp_path / "log", tmp_path, 1, (Share(HERE.name, 1),)
     )
     launcher.start(command)
-    ends = until(launcher.poll_exits, 20)
-    assert ends[0].reason == "exit 0"
+    assert until(launcher.poll_exits, 20)[0].reason == "exit 0"
 
 
 def test_missing_mpi4py_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

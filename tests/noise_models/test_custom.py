@@ -348,5 +348,4 @@ def test_aer_models_are_documents() -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])
 def test_other_data_is_refused(data: bytes) -> None:
-    caught = fails(SnapshotError, "", load, data)
-    assert caught.field
+    assert fails(SnapshotError, "", load, data).field

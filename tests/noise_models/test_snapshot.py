@@ -125,8 +125,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     if field is None:
         assert snapshot.load(data).qubits == ()
         return
-    caught = fails(SnapshotError, "", snapshot.load, data)
-    assert caught.field == field
+    assert fails(SnapshotError, "", snapshot.load, data).field == field
 
 
 @pytest.mark.parametrize(
@@ -144,8 +143,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     ],
 )
 def test_damaged_json_is_a_snapshot_error(data: bytes) -> None:
-    caught = fails(SnapshotError, "", snapshot.load, data)
-    assert caught.field
+    assert fails(SnapshotError, "", snapshot.load, data).field
 
 
 def test_dump_refuses_what_load_would_refuse() -> None:
@@ -194,8 +192,7 @@ def test_bundled_profiles_load_without_clamps(name: str) -> None:
 
 
 def test_library_refuses_an_unknown_name_with_the_known_ones() -> None:
-    caught = fails(SnapshotError, "no device 'abacus'", library.load, "abacus")
-    assert "trapped-ions" in caught.hint
+    assert "trapped-ions" in fails(SnapshotError, "no device 'abacus'", library.load, "abacus").hint
 
 
 def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
@@ -209,8 +206,7 @@ def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
 
 def checked(given: Channel) -> NormalForm:
     """The normal form, with every part checked; those of the norm-based form too."""
-    drawn = _checked(given, normal_form.norm_based_form(given))
-    assert drawn.rest_weight == 1.0
+    assert _checked(given, normal_form.norm_based_form(given)).rest_weight == 1.0
     return _checked(given, normal_form.normal_form(given))
 
 

@@ -202,8 +202,7 @@ def test_slurm_end_time_is_read_as_local_time(monkeypatch: pytest.MonkeyPatch) -
     for zone, end_s in (("UTC0", 1795194000.0), ("XYZ-2", 1795186800.0)):
         monkeypatch.setitem(os.environ, "TZ", zone)
         time.tzset()
-        result = discover(PLAIN, run_scontrol=lambda _: job, local=HERE)
-        assert result.end_s == end_s
+        assert discover(PLAIN, run_scontrol=lambda _: job, local=HERE).end_s == end_s
     monkeypatch.undo()
     time.tzset()
 
@@ -244,8 +243,7 @@ def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
     ],
 )
 def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
-    caught = fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE")
-    assert "--hosts" in caught.hint
+    assert "--hosts" in fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE").hint
 
 
 def test_repeated_counts_are_expanded() -> None:

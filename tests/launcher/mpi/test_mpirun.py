@@ -104,8 +104,7 @@ def test_ranks_end_with_one(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_pat
     launcher.start(result)
     until(lambda: len(facts(result.log)) == 2, result.log)
     os.kill(int(str(facts(result.log)[1][2])), signal.SIGKILL)
-    end = end_of(launcher, result.log)
-    assert end.code != 0
+    assert end_of(launcher, result.log).code != 0
     until(lambda: not alive(result.log), result.log)
 
 

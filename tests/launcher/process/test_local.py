@@ -31,8 +31,7 @@ def test_process_gets_its_folder_environment_and_log(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
     pid = launcher.start(command(tmp_path, sys.executable, "-c", script))
-    end = wait_exit(launcher)
-    assert end == Exit("one", pid, 3, "exit 3")
+    assert wait_exit(launcher) == Exit("one", pid, 3, "exit 3")
     text = (tmp_path / "one.log").read_text()
     assert "'MARK'" in text
     assert "'HOME'" not in text

@@ -203,8 +203,7 @@ def test_workers_of_a_lost_dvm_are_reported(prte: Watched) -> None:
     prte.start("one", "print('again')")
     assert prte.end_of("one").code == 0
     assert "again" in prte.log("one")
-    kinds = [news.kind for news in prte.news]
-    assert kinds == ["dvm.started", "dvm.lost", "dvm.started"]
+    assert [news.kind for news in prte.news] == ["dvm.started", "dvm.lost", "dvm.started"]
 
 
 def test_workers_survive_a_killed_helper(prte: Watched) -> None:

@@ -143,8 +143,7 @@ def test_version_of_a_prte_on_path_is_checked(tmp_path: Path, text: str, words: 
 
 
 def test_missing_prte_is_explained(tmp_path: Path) -> None:
-    answer = installation.find({"PATH": str(tmp_path)}, str(tmp_path))
-    assert answer == "none on PATH"
+    assert installation.find({"PATH": str(tmp_path)}, str(tmp_path)) == "none on PATH"
 
 
 def test_variables_of_another_mpi_are_removed() -> None:

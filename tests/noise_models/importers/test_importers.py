@@ -296,8 +296,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
         at = at[step]
     at[path[-1]] = value
     files[file] = json.dumps(tree).encode()
-    caught = fails(SnapshotError, "", import_snapshot, files)
-    assert caught.field == field
+    assert fails(SnapshotError, "", import_snapshot, files).field == field
 
 
 @pytest.mark.parametrize(
@@ -318,8 +317,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
 def test_files_of_no_known_form_are_refused_by_name(
     files: dict[str, bytes], options: dict[str, Any], field: str
 ) -> None:
-    caught = fails(SnapshotError, "", import_snapshot, files, **options)
-    assert caught.field == field
+    assert fails(SnapshotError, "", import_snapshot, files, **options).field == field
 
 
 def test_a_noise_model_without_a_device_is_refused_with_the_way_to_use_it() -> None:

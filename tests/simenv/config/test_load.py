@@ -264,8 +264,7 @@ WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
 
 
 def test_workers_auto_is_resolved_once_the_nodes_are_known() -> None:
-    result = config.pool_text("g:engine=gpu,workers=auto")
-    assert result == PoolSpec("g", "gpu", auto_workers=True)
+    assert config.pool_text("g:engine=gpu,workers=auto") == PoolSpec("g", "gpu", auto_workers=True)
 
 
 def test_pool_option_sets_all_fields() -> None:

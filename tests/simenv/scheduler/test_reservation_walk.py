@@ -293,8 +293,7 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
     machine.tick(1.0)
     actions = machine.tick(6.0)
     assert any(isinstance(action, core.RetireWorker) for action in actions)
-    idle = [w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]
-    assert len(idle) == 1
+    assert len([w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]) == 1
 
 
 def test_withdrawn_tasks_are_removed_and_their_slots_freed(machine: CheckedScheduler) -> None:

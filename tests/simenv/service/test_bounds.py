@@ -365,6 +365,5 @@ def test_message_with_invalid_number_is_refused_without_changes(
 @pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
 def test_task_under_bad_reservation_is_refused(office: ReservationHarness, number: int) -> None:
     before = office.digest()
-    refused = office.under(number, 100)
-    assert refused.refusals[0].code == "reservation"
+    assert office.under(number, 100).refusals[0].code == "reservation"
     assert office.digest() == before

@@ -17,8 +17,7 @@ from simenv.wire.transport.sockets import PeerKind
 
 
 def test_a_task_goes_to_the_worker_and_its_result_to_the_client(ready: ServiceHarness) -> None:
-    accepted = ready.submit(spec(seed=7))
-    assert accepted == m.Accepted(5, 1, 1)
+    assert ready.submit(spec(seed=7)) == m.Accepted(5, 1, 1)
     (task,) = ready.assigned()
     assert (task.task, task.seed, task.shots) == (1, 7, 100)
     (done,) = completions(ready.finish([task], payload=b"result"))
@@ -28,8 +27,7 @@ def test_a_task_goes_to_the_worker_and_its_result_to_the_client(ready: ServiceHa
 def test_a_repeated_submit_gets_the_same_ids_and_runs_once(ready: ServiceHarness) -> None:
     for key in ("~auto", "mine"):
         first = ready.submit(spec(seed=1), key=key)
-        again = ready.submit(spec(seed=1), key=key)
-        assert again == m.Accepted(5, first.first, 1, repeated=True)
+        assert ready.submit(spec(seed=1), key=key) == m.Accepted(5, first.first, 1, repeated=True)
     assert len(ready.assigned()) == 2
 
 
@@ -121,8 +119,7 @@ def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: P
     assert "No space left" in refused.message
     assert bench.state.tasks == {}
     bench.get(m.Status, m.GetStatus(3))
-    accepted = bench.submit(spec(), key="a1")
-    assert not accepted.repeated
+    assert not bench.submit(spec(), key="a1").repeated
     fault_injection.install("")
 
 

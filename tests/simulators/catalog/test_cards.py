@@ -80,8 +80,7 @@ def test_card_with_missing_modules_has_install_hint() -> None:
 
 
 def test_unknown_engine_is_refused_with_suggestion() -> None:
-    caught = fails(UnknownEngine, "'statevectr'", registry.create, "statevectr")
-    assert "statevector" in caught.hint
+    assert "statevector" in fails(UnknownEngine, "'statevectr'", registry.create, "statevectr").hint
     assert catalog.card("statevectr") is None
 
 

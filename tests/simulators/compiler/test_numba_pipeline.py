@@ -138,8 +138,7 @@ def test_stored_kernel_is_called_without_loading_the_compiler(tmp_path: Path) ->
 
 
 def test_code_is_stored_once_and_read_again(folder: Path) -> None:
-    first = _kernel()
-    assert first(1) == 2
+    assert _kernel()(1) == 2
     (file,) = folder.glob("*.code")
     written = file.stat().st_mtime_ns
     assert _kernel()(2) == 3

@@ -136,8 +136,7 @@ def test_equal_records_share_a_state() -> None:
     arrays = Arrays(1, 1)
     for _ in range(40):
         arrays.add("h", [0]).add("measure", [0], [0])
-    result = run(arrays.add("h", [0]).circuit(), None, shots=10)
-    assert result.remark == "2 branches"
+    assert run(arrays.add("h", [0]).circuit(), None, shots=10).remark == "2 branches"
 
 
 def test_a_raised_flag_stops_the_run() -> None:

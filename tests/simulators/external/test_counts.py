@@ -80,8 +80,7 @@ def test_text_has_the_state_of_the_circuit(circuit: Circuit) -> None:
     read = qasm2.loads(dump(circuit, circuit.params))
     read.remove_final_measurements()
     assert set(read.count_ops()) <= {"u3", "cx"}
-    overlap = np.vdot(Statevector(read).data, final_state(circuit))
-    assert abs(abs(overlap) - 1) < 1e-10
+    assert abs(abs(np.vdot(Statevector(read).data, final_state(circuit))) - 1) < 1e-10
 
 
 def test_measurements_keep_their_clbits_and_numbers_have_no_exponent() -> None:

@@ -56,8 +56,7 @@ def run_of(
     ],
 )
 def test_provider_fault_is_error_with_hint(fault: str, kind: type[EngineError], words: str) -> None:
-    caught = fails(kind, words, run_of, fault)
-    assert caught.hint
+    assert fails(kind, words, run_of, fault).hint
 
 
 @pytest.mark.parametrize(

@@ -195,8 +195,7 @@ def test_down_kills_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch
     live = Live()
     live.up()
     live.service().suspend()
-    stopped = environments.down(live.name)
-    assert stopped.forced
+    assert environments.down(live.name).forced
     fails(NoServiceError, "", environments.down, live.name)
     live.down()
 
@@ -208,8 +207,7 @@ def test_down_after_crash_removes_connection_file() -> None:
     pid = live.service().pid
     live.kill_service()
     live.wait_dead(pid)
-    stopped = environments.down(live.name)
-    assert stopped.forced
+    assert environments.down(live.name).forced
     assert not (live.home / "connection.json").exists()
     live.down()
 

@@ -105,8 +105,7 @@ def test_circuit_of_a_task_has_its_values(env: simenv.Client) -> None:
     values = [0.1 * k for k in range(12)]
     result = env.submit(circuit, parameter_values=values, shots=10).circuit()
     assert [each.operation.params[0] for each in result.data[:12]] == pytest.approx(values)
-    sweep = env.submit_many((circuit, [values, values]), shots=10)
-    assert sweep[1].circuit().num_parameters == 12
+    assert env.submit_many((circuit, [values, values]), shots=10)[1].circuit().num_parameters == 12
 
 
 def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:

@@ -289,8 +289,7 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
 def test_all_shots_of_a_dynamic_circuit_are_one_task(device: Any) -> None:
     dev = device(3)
     qml.set_shots(qml.QNode(teleported, dev), 1_000)(0.8)
-    tasks = dev.client.queue(done=True, limit=4)[1]
-    assert tasks[0].shots == 1_000
+    assert dev.client.queue(done=True, limit=4)[1][0].shots == 1_000
 
 
 @pytest.mark.parametrize("shots", [None, SHOTS])

@@ -52,8 +52,7 @@ def crowded(n: int, gates: int, seed: int) -> Arrays:
 def test_each_step_is_planned_once_within_its_tile(n: int) -> None:
     circuit = crowded(max(n, 6), 300, n).circuit()
     passes = planned(circuit)
-    result = passes.placed[:, STEP].tolist()
-    assert sorted(result) == list(range(len(passes.placed)))
+    assert sorted(passes.placed[:, STEP].tolist()) == list(range(len(passes.placed)))
     assert passes.starts == sorted(set(passes.starts))
     assert passes.starts[-1] == len(passes.placed)
     smallest = min(TILE_QUBITS, circuit.num_qubits)

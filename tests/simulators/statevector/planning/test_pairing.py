@@ -30,8 +30,7 @@ def test_real_matrices_of_single_qubits_are_paired() -> None:
     arrays = Arrays(N, 0)
     for qubit in range(LANE_WIRES, LANE_WIRES + 4):
         arrays.add("ry", [qubit], (), [0.1 + 0.2 * qubit])
-    result = kinds(planned(arrays))
-    assert result == [REAL + 2] * 2
+    assert kinds(planned(arrays)) == [REAL + 2] * 2
 
 
 def test_odd_or_controlled_real_matrix_is_not_paired() -> None:

@@ -149,8 +149,7 @@ def test_shots_are_a_function_of_seed_binding_and_number() -> None:
     circuit = measured(regular(24, 3))
     few, value = (run(circuit, Request(shots, 5, ("memory",))).memory for shots in (100, 300))
     assert value[: len(few)] == few
-    again = run(circuit, Request(100, 5, ("memory",)))
-    assert again.memory == few
+    assert run(circuit, Request(100, 5, ("memory",))).memory == few
     assert run(circuit, Request(100, 6, ("memory",))).memory != few
     assert run(circuit, Request(100, 5, ("memory",), binding=1)).memory != few
 
