@@ -229,8 +229,7 @@ def test_stale_task_is_submitted_again_for_whoever_waits_in_whatever_way(env: Cl
     assert (result.seed, result.timing.total_s > 0.0) == (5, True)
     states = [each.state for each in attempts(env, "again")]
     assert (states[0], states[-1]) == ("DONE", "FAILED")
-    assert task.id == result.task
-    assert task.state == "DONE"
+    assert (task.id, task.state) == (result.task, "DONE")
     (yielded,) = as_completed([stale(env)], timeout_s=30)
     assert not yielded.result(0.0).calibration_stale
     (waited,) = concurrent.futures.wait([stale(env)], timeout=30).done

@@ -42,11 +42,9 @@ def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> No
     assert result.warnings == ()
     assert set(result.counts) > {"000", "111"}, "noise leaves more than two outcomes"
     outcome = result.to_dict()
-    assert outcome["device"] == DEVICE
-    assert outcome["layout"] == list(result.layout)
+    assert (outcome["device"], outcome["layout"]) == (DEVICE, list(result.layout))
     assert outcome["initial_layout"] == list(result.initial_layout or ())
-    assert outcome["gates"] == result.gates
-    assert outcome["warnings"] == []
+    assert (outcome["gates"], outcome["warnings"]) == (result.gates, [])
 
 
 def test_counts_of_pool_and_simulate_are_equal(env: Client, shell: Shell, tmp_path: Path) -> None:
@@ -85,8 +83,7 @@ def test_pool_of_device_takes_no_other_task_and_simulator_is_ideal(env: Client) 
 @pytest.mark.parametrize("noise", ["off", {"all": 0}])
 def test_noise_of_zero_gives_ideal_counts(env: Client, noise: Any) -> None:
     result = env.run(ghz(), device=DEVICE, noise=noise, shots=500, seed=3)
-    assert result.counts == env.run(ghz(), shots=500, seed=3).counts
-    assert result.noise == {"all": 0.0}
+    assert (result.counts, result.noise) == (env.run(ghz(), shots=500, seed=3).counts, {"all": 0.0})
 
 
 def test_observables_follow_qubits_through_swaps(env: Client) -> None:

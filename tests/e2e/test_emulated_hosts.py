@@ -100,8 +100,7 @@ def test_record_of_host_has_device_and_layouts(env: Client, revision: int, queue
     result = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
     same = env.run(ghz(2), pool="lattice", shots=500, seed=3)
     metadata = result["metadata"]
-    assert metadata["device"] == DEVICE
-    assert metadata["snapshot"] == same.snapshot
+    assert (metadata["device"], metadata["snapshot"]) == (DEVICE, same.snapshot)
     assert tuple(metadata["layout"]) == same.layout
     assert tuple(metadata["initial_layout"]) == same.initial_layout
     assert metadata["gates"] == same.gates

@@ -68,8 +68,7 @@ def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
         site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
-    assert value.engine == "gpu"
-    assert value.counts == expected.counts
+    assert (value.engine, value.counts) == ("gpu", expected.counts)
 
 
 def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:
@@ -85,8 +84,7 @@ def test_task_of_a_killed_worker_runs_again_to_the_same_counts(site: Client) -> 
     busy = busy_worker(site, task)
     os.kill(busy.pid, signal.SIGKILL)
     result = task.result(timeout_s=PATIENCE_S)
-    assert result.attempts == 2
-    assert result.counts == expected.counts
+    assert (result.attempts, result.counts) == (2, expected.counts)
     until(lambda: sum(each.pool == "g" and each.state == "IDLE" for each in site.workers()) == 2)
     again = {worker.name: psutil.Process(worker.pid).environ() for worker in site.workers()}
     assert again[busy.name]["CUDA_VISIBLE_DEVICES"] in GPUS

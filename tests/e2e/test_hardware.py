@@ -97,8 +97,7 @@ def test_estimator_measures_the_bases_of_observables_on_hardware(env: Client) ->
     estimator = SimenvEstimator(SimenvBackend("qpu", env), seed=3, priority=1)
     before = len(env.queue(done=True)[1])
     (pub,) = estimator.run([(circuit, observables, values)], precision=0.02).result()
-    assert pub.data.shape == (2, 3)
-    assert pub.metadata["shots"] == 2_500
+    assert (pub.data.shape, pub.metadata["shots"]) == ((2, 3), 2_500)
     error = np.abs(pub.data.evs - exact[0].data.evs)
     assert (error <= 5 * pub.data.stds + 1e-12).all()
     assert len(env.queue(done=True)[1]) - before == 9  # three sets, in the bases Z, X and Y

@@ -75,8 +75,7 @@ def test_program_decides_between_parts_and_state_stays_with_its_worker(env: Clie
         angle = 0.7 + 0.5 * int(measured, 2)
         assert result.expectation == pytest.approx(np.cos(angle), abs=1e-12)
         assert result.worker == part.result().worker
-        assert result.remark == "1 of 1 parts from the state kept"
-        assert result.seed == seed
+        assert (result.remark, result.seed) == ("1 of 1 parts from the state kept", seed)
         assert env.submit_part(first(), seed=seed).measured == part.measured
     assert len(names) > 2
 
@@ -199,8 +198,7 @@ def test_service_restart_between_parts_changes_nothing(env: Client) -> None:
         other.wait_dead(pid)
         other.up()
         result = part.submit(last(), shots=400).result(PATIENCE_S)
-        assert result.counts == expected
-        assert result.remark == "0 of 1 parts from the state kept"
+        assert (result.counts, result.remark) == (expected, "0 of 1 parts from the state kept")
 
 
 def test_failed_parts_say_so(env: Client) -> None:

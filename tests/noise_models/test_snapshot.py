@@ -157,8 +157,7 @@ def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
         calibration.QubitCalibration(t1_us=50.0, t2_us=100.0),
     )
     document = snapshot.load(snapshot.dump(small(qubits=qubits)))
-    assert document.qubits[0].t2_us == 130.0
-    assert document.qubits[0].t2_limited_us == 100.0
+    assert (document.qubits[0].t2_us, document.qubits[0].t2_limited_us) == (130.0, 100.0)
     assert [field for field, _ in snapshot.clamps(document)] == ["qubits[0].t2_us"]
 
 
@@ -384,8 +383,7 @@ def test_channels_of_the_second_model_follow_those_of_the_first() -> None:
     prepared = both.preparation(0)
     assert prepared is not None
     assert prepared.pauli_probabilities[1] == pytest.approx(0.004 * 0.9 + 0.996 * 0.1)
-    assert both.num_qubits == 3
-    assert both.crosstalk_pairs == ((0, 1),)
+    assert (both.num_qubits, both.crosstalk_pairs) == (3, ((0, 1),))
     assert both.duration_ns("cz", (0, 1)) == 300.0
     assert both.digest != compose(SECOND, FIRST).digest
 

@@ -134,8 +134,7 @@ def test_joined_result_has_largest_truncation_and_all_remarks() -> None:
             BindingResult(remark="2 branches"),
         ]
     )
-    assert joined.truncation == 1e-7
-    assert joined.remark == "2 branches, 3 branches"
+    assert (joined.truncation, joined.remark) == (1e-7, "2 branches, 3 branches")
 
 
 def test_missing_row_raises_index_error() -> None:

@@ -28,8 +28,7 @@ def test_variables_of_a_site_give_its_nodes(site: Site, tmp_path: Path) -> None:
         (tmp_path / "nodes").write_text(site.nodefile)
         environ["PBS_NODEFILE"] = str(tmp_path / "nodes")
     result = discover(environ, run_scontrol=lambda argv: site.scontrol.get(argv[2], ""), local=HERE)
-    assert result.nodes == site.nodes
-    assert result.source == site.source
+    assert (result.nodes, result.source) == (site.nodes, site.source)
     assert result.end_s == site.end_s
 
 
@@ -50,8 +49,7 @@ def test_site_fixtures_have_unique_names_and_are_at_least_25() -> None:
 )
 def test_hosts_option_gives_nodes_slots_and_memory(hosts: str, nodes: tuple[Node, ...]) -> None:
     result = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
-    assert result.nodes == nodes
-    assert result.source == "--hosts, memory assumed to be as here"
+    assert (result.nodes, result.source) == (nodes, "--hosts, memory assumed to be as here")
 
 
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])

@@ -113,8 +113,7 @@ def test_program_gets_its_arguments_unchanged() -> None:
 
 def test_program_is_refused_when_its_parent_has_ended() -> None:
     done = run("echo", "started", starter=1)
-    assert done.returncode == 1
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (1, "")
     assert "the parent process (pid 1) has ended" in done.stderr
 
 

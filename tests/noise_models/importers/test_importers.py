@@ -45,8 +45,7 @@ def test_every_registered_format_has_a_sample() -> None:
 
 def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -> None:
     value, report = imported("ibm-properties")
-    assert value.name == "ibm_sample"
-    assert value.calibrated == samples.WHEN
+    assert (value.name, value.calibrated) == ("ibm_sample", samples.WHEN)
     assert (value.dt_ns, value.max_shots, value.dynamic) == (4.0, 100_000, True)
     assert value.qubits[0] == QubitCalibration(
         t1_us=100.5,
@@ -142,8 +141,7 @@ def test_ibm_csv_without_column_for_rz_has_frame_changes() -> None:
 
 def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     value, report = imported("ibm-csv")
-    assert value.name == "ibm_sample"
-    assert value.calibrated == "2026-01-02T03:04:05+00:00"
+    assert (value.name, value.calibrated) == ("ibm_sample", "2026-01-02T03:04:05+00:00")
     assert value.qubits[0].confusion == (0.01, 0.03)
     assert gate(value, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
     assert gate(value, "rz", 0).duration_ns == 0.0
@@ -221,8 +219,7 @@ def test_iqm_reads_times_of_components_in_calibration_sets() -> None:
 
 def test_braket_prefers_simultaneous_benchmarks_and_keeps_qubit_numbers() -> None:
     value, report = imported("braket")
-    assert value.num_qubits == 3
-    assert value.qubits[1] == QubitCalibration()
+    assert (value.num_qubits, value.qubits[1]) == (3, QubitCalibration())
     assert value.qubits[0].t1_us == pytest.approx(20.0)
     assert value.qubits[0].t2_us == pytest.approx(20.0)
     assert gate(value, "r", 2).error == pytest.approx(0.003)
@@ -249,16 +246,14 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
         },
     }
     machine, _ = import_snapshot({"machine.json": samples.encoded(nested)})
-    assert machine.num_qubits == 20
-    assert machine.qubits[0].confusion == (0.001, 0.004)
+    assert (machine.num_qubits, machine.qubits[0].confusion) == (20, (0.001, 0.004))
 
 
 def test_a_snapshot_is_imported_in_its_own_form() -> None:
     result, _ = imported("ibm-properties")
     value, report = import_snapshot({"x.json": snapshot.dump(result)})
     assert value == result
-    assert report.format == "simenv"
-    assert report.clamped[0].field == "qubits[1].t2_us"
+    assert (report.format, report.clamped[0].field) == ("simenv", "qubits[1].t2_us")
 
 
 @pytest.mark.parametrize(

@@ -389,5 +389,4 @@ def test_passes_of_a_for_loop_follow_one_another(method: Method) -> None:
     circuit = Arrays(2, 0).add("x", [0]).add("x", [1]).repeat(5).add("x", [0]).add("end")
     circuit.add("cx", [0, 1])
     result = scheduled(circuit.circuit(), method)
-    assert result.duration_ns == 10.0 + 50.0 + 100.0
-    assert result.start_ns[-1] == 60.0
+    assert (result.duration_ns, result.start_ns[-1]) == (10.0 + 50.0 + 100.0, 60.0)

@@ -210,8 +210,7 @@ def test_description_has_name_version_and_shot_limit_of_backend() -> None:
 def test_description_of_fake_ibm_backend_has_calibration_time() -> None:
     provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
     result = said(provider.FakeMontrealV2())
-    assert result.model == "fake_montreal"
-    assert result.target.num_qubits == 27
+    assert (result.model, result.target.num_qubits) == ("fake_montreal", 27)
     assert result.calibration_id.startswith("20")
     assert 1.5e9 < result.calibrated_s < 2e9
     assert all(figure.t1_us > 1 for figure in result.target.qubits)

@@ -101,8 +101,7 @@ def test_several_observables_are_counted_each_and_together() -> None:
     )
     result = sampled(circuit, None, 10, 1, RunControl())
     assert result.flips.tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 0, 10]
-    assert result.errors == 0
-    assert result.predictions.size == 0
+    assert (result.errors, result.predictions.size) == (0, 0)
 
 
 def test_what_cannot_be_matched_is_refused() -> None:

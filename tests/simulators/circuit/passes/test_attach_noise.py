@@ -174,8 +174,7 @@ def test_kept_attachment_gives_equal_programs(monkeypatch: pytest.MonkeyPatch, l
     for _ in range(40):
         circuit = random_circuit(rng, int(rng.integers(3, 10))).circuit()
         result, expected = noise_attachment.attach(circuit), attach_noise(circuit, model)
-        assert result.digest == expected.digest
-        assert result.kinds == expected.kinds
+        assert (result.digest, result.kinds) == (expected.digest, expected.kinds)
         np.testing.assert_array_equal(result.locations, expected.locations)
         for one, two in zip(result.channels, expected.channels, strict=True):
             np.testing.assert_array_equal(one.ptm, two.ptm)
@@ -205,10 +204,8 @@ def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
         with monkeypatch.context() as patch:
             patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
             expected = noise_attachment.attach(circuit, method)
-        assert result.digest == expected.digest
-        assert result.kinds == expected.kinds
-        assert result.channels == expected.channels
-        assert result.duration_ns == expected.duration_ns
+        assert (result.digest, result.kinds) == (expected.digest, expected.kinds)
+        assert (result.channels, result.duration_ns) == (expected.channels, expected.duration_ns)
         np.testing.assert_array_equal(result.locations, expected.locations)
         assert (result.readout is None) == (expected.readout is None)
     assert all(entries)

@@ -282,8 +282,7 @@ def test_row_of_sweep_has_its_bits_alone(names: tuple[str, ...], outputs: tuple[
             result,
             Request(SHOTS, MERGED_SEED, ("counts",), (), rows[k : k + 1], BINDING + k),
         )
-        assert bound[0].outcomes == together[k].outcomes
-        assert bound[0].counts == together[k].counts
+        assert (bound[0].outcomes, bound[0].counts) == (together[k].outcomes, together[k].counts)
 
 
 def test_runs_beyond_the_table_of_costs_are_merged() -> None:

@@ -16,8 +16,7 @@ def test_operations_and_errors_of_qubit_in_order(circuit: Circuit, width: int, s
     inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
     result = divide(circuit, inserts, width)
     assert sorted(result.order.tolist()) == list(range(circuit.ops.size))
-    assert result.bounds[0] == 0
-    assert result.bounds[-1] == circuit.ops.size
+    assert (result.bounds[0], result.bounds[-1]) == (0, circuit.ops.size)
     counts = circuit.table.rows[circuit.ops, 1]
     ends = np.cumsum(counts)
     wires = [
