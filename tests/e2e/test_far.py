@@ -12,18 +12,10 @@ from busy_circuits import ENDLESS
 from failing import fails
 
 import simenv
+from simenv import errors
 from simenv.client import administration
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.errors import (
-    ConfigError,
-    KeyConflictError,
-    KeyRefusedError,
-    NoServiceError,
-    NotAllowedError,
-    NotFoundError,
-    SimenvError,
-)
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
@@ -53,10 +45,10 @@ def key_file(env: Client, tmp_path: Path) -> Iterator[Callable[..., Path]]:
             env.keys.revoke(name)
 
 
-def refused(file: Path) -> SimenvError:
+def refused(file: Path) -> errors.SimenvError:
     """What a client with this file hears, soon enough."""
     begin = time.monotonic()
-    caught = fails(SimenvError, "", simenv.connect, service=file)
+    caught = fails(errors.SimenvError, "", simenv.connect, service=file)
     assert time.monotonic() - begin < TYPED_S + 5.0
     return caught
 
@@ -85,9 +77,9 @@ def test_client_sees_and_cancels_only_own_tasks(env: Client, key_file: Callable[
         hers.result()
         assert {task.owner for task in ana.queue(done=True)[1]} == {"ana"}
         assert ana.cancel([outcome]) == ["unknown"]
-        fails(NotFoundError, "", ana.task, outcome.id)
+        fails(errors.NotFoundError, "", ana.task, outcome.id)
         for steer in (ana.shutdown, ana.keys.listed, lambda: ana.keys.revoke("ana")):
-            fails(NotAllowedError, "role client", steer)
+            fails(errors.NotAllowedError, "role client", steer)
     with simenv.connect(service=key_file("ben")) as ben:
         assert ben.submit(BELL, idempotency_key="run-1", shots=7).id != hers.id
         assert list(ben.events())
@@ -112,7 +104,7 @@ def test_admin_by_tcp_adds_and_revokes_keys(key_file: Callable[..., Path], tmp_p
         with simenv.connect(service=tmp_path / "eva") as eva:
             assert eva.run(BELL).counts
         ops.keys.revoke("eva")
-    assert isinstance(refused(tmp_path / "eva"), KeyRefusedError)
+    assert isinstance(refused(tmp_path / "eva"), errors.KeyRefusedError)
 
 
 def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[..., Path]) -> None:
@@ -121,11 +113,11 @@ def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[.
         task = ana.submit(BELL)
         env.keys.revoke("ana")
         begin = time.monotonic()
-        fails(KeyRefusedError, "revoked", ana.status)
-        fails(KeyRefusedError, "", ana.submit, BELL)
+        fails(errors.KeyRefusedError, "revoked", ana.status)
+        fails(errors.KeyRefusedError, "", ana.submit, BELL)
         assert time.monotonic() - begin < TYPED_S
     error = refused(file)
-    assert isinstance(error, KeyRefusedError)
+    assert isinstance(error, errors.KeyRefusedError)
     assert "'ana'" in error.message
     assert env.task(task.id).result().counts, "tasks stay"
 
@@ -159,9 +151,9 @@ def test_wrong_client_or_server_key_or_address_is_refused(key_file: Callable[...
     file = key_file("ana")
     pair = new_pair()
     result = altered(file, public_key=pair.public, secret_key=pair.secret)
-    assert isinstance(refused(result), KeyRefusedError)
-    assert isinstance(refused(altered(file, server_key=new_pair().public)), KeyRefusedError)
-    with pytest.raises(NoServiceError, match="nothing listens"):
+    assert isinstance(refused(result), errors.KeyRefusedError)
+    assert isinstance(refused(altered(file, server_key=new_pair().public)), errors.KeyRefusedError)
+    with pytest.raises(errors.NoServiceError, match="nothing listens"):
         simenv.connect(service=altered(file, address="tcp://127.0.0.1:9"), timeout_s=1.5)
 
 
@@ -169,7 +161,7 @@ def test_key_file_readable_by_others_is_refused(key_file: Callable[..., Path]) -
     file = key_file("ana")
     file.chmod(0o644)
     error = refused(file)
-    assert isinstance(error, ConfigError)
+    assert isinstance(error, errors.ConfigError)
     assert f"chmod 600 {file}" in error.hint
 
 
@@ -178,13 +170,13 @@ def test_second_key_of_same_name_is_refused_and_first_remains(
 ) -> None:
     file = key_file("ana")
     before = file.read_bytes()
-    fails(ConfigError, "is there already", issue_key, env.keys, "ana", "client", file)
-    fails(KeyConflictError, "", issue_key, env.keys, "ana", "client", tmp_path / "second")
+    fails(errors.ConfigError, "is there already", issue_key, env.keys, "ana", "client", file)
+    fails(errors.KeyConflictError, "", issue_key, env.keys, "ana", "client", tmp_path / "second")
     assert not (tmp_path / "second").exists()
     assert file.read_bytes() == before
 
 
 def test_key_is_revoked_if_its_file_cannot_be_written(env: Client, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(errors.ConfigError):
         issue_key(env.keys, "eva", "client", tmp_path / "no such folder" / "eva")
     assert "eva" not in {key.name for key in env.keys.listed()}

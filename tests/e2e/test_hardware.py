@@ -21,14 +21,8 @@ from qiskit.quantum_info import SparsePauliOp
 from waiting import until
 
 import simenv
+from simenv import errors
 from simenv.client.client import Client
-from simenv.errors import (
-    InfeasibleError,
-    LimitExceededError,
-    OptionError,
-    SimenvError,
-    TaskFailedError,
-)
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.model import TaskState
 from simenv.qpm.contract import ExecutionError
@@ -112,11 +106,11 @@ def test_estimator_measures_the_bases_of_observables_on_hardware(env: Client) ->
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:
     assert env.run(bell()).engine == "statevector"
-    fails(OptionError, "cannot be selected directly", env.submit, bell(), engine="hardware")
+    fails(errors.OptionError, "cannot be selected directly", env.submit, bell(), engine="hardware")
 
 
 def test_circuit_wider_than_hardware_is_refused(env: Client) -> None:
-    with pytest.raises(InfeasibleError, match=r"6 qubits; pool qpu \(generic_backend_5q\) has 5"):
+    with pytest.raises(errors.InfeasibleError, match=r"6 qubits; pool qpu \(generic_.*\) has 5"):
         env.submit(bell(6), pool="qpu")
 
 
@@ -152,7 +146,7 @@ def test_unavailable_provider_degrades_only_its_pool_and_reason_is_reported(env:
 
 
 def test_scaling_hardware_pool_above_one_worker_is_refused(env: Client) -> None:
-    with pytest.raises((OptionError, LimitExceededError), match="it has one worker"):
+    with pytest.raises((errors.OptionError, errors.LimitExceededError), match="it has one worker"):
         env.scale("qpu", 2)
 
 
@@ -166,7 +160,7 @@ def test_scaling_hardware_pool_above_one_worker_is_refused(env: Client) -> None:
     ],
 )
 def test_provider_fault_fails_with_reason(env: Client, fault: str, reason: str, words: str) -> None:
-    caught = fails(TaskFailedError, words, env.run, asking_for(fault), pool="bad", shots=100)
+    caught = fails(errors.TaskFailedError, words, env.run, asking_for(fault), pool="bad", shots=100)
     assert caught.reason == reason
     assert caught.hint
 
@@ -176,9 +170,9 @@ def test_running_hardware_job_can_be_cancelled_and_expires_after_run_timeout(env
     waiting = env.submit(bell(), pool="bad")
     until(lambda: task.state is TaskState.RUNNING)
     task.cancel()
-    fails(SimenvError, "cancelled", task.result, 120)
+    fails(errors.SimenvError, "cancelled", task.result, 120)
     late = env.submit(asking_for("slow"), pool="bad", run_timeout_s=0.2)
-    fails(SimenvError, "run_timeout_s", late.result, 120)
+    fails(errors.SimenvError, "run_timeout_s", late.result, 120)
     assert late.state is TaskState.EXPIRED
     assert set(waiting.result(120).counts) <= {"00", "11"}
 
@@ -224,7 +218,7 @@ def test_worker_of_hanging_provider_is_replaced_and_queue_continues(env: Client)
     for patience_s in (0.5, 2.0, 8.0):  # until it is with the machine when its time is over
         task = env.submit(asking_for("hang"), pool="bad", run_timeout_s=patience_s)
         after = env.submit(bell(), pool="bad")
-        fails(SimenvError, "run_timeout_s", task.result, 120)
+        fails(errors.SimenvError, "run_timeout_s", task.result, 120)
         assert task.state is TaskState.EXPIRED
         assert sum(after.result(120).counts.values()) == 1024
         if pid_of(env, "bad") != before:
@@ -234,7 +228,7 @@ def test_worker_of_hanging_provider_is_replaced_and_queue_continues(env: Client)
 
 
 def test_task_that_kills_hardware_worker_fails_as_poison(env: Client) -> None:
-    with pytest.raises(TaskFailedError, match=r"died|poison|ended") as caught:
+    with pytest.raises(errors.TaskFailedError, match=r"died|poison|ended") as caught:
         env.submit(asking_for("die"), pool="bad").result(240)
     assert caught.value.reason == "poison"
     assert psutil.pid_exists(pid_of(env, "qpu"))

@@ -19,15 +19,8 @@ from live import Live, environment
 from waiting import until
 
 import simenv
-from simenv import config
+from simenv import config, errors
 from simenv.client import environments
-from simenv.errors import (
-    ConfigError,
-    InsufficientError,
-    JournalError,
-    NoServiceError,
-    TaskFailedError,
-)
 from simulators.fault import engine as fault
 
 FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
@@ -81,9 +74,9 @@ def test_idle_environment_uses_at_most_1_percent_cpu() -> None:
 
 def test_second_service_in_same_environment_is_refused() -> None:
     with environment() as live:
-        fails(InsufficientError, r"is up already: process \d+", live.up)
+        fails(errors.InsufficientError, r"is up already: process \d+", live.up)
         (live.home / "connection.json").rename(live.home / "hidden")
-        fails(JournalError, r"another service uses .* pid \d+", live.up)
+        fails(errors.JournalError, r"another service uses .* pid \d+", live.up)
         (live.home / "hidden").rename(live.home / "connection.json")
 
 
@@ -127,8 +120,8 @@ def test_queued_tasks_run_after_sigterm_and_restart() -> None:
 
 def test_pool_with_unknown_engine_is_refused_at_start() -> None:
     live = Live(pools=[{"name": "main", "engine": "nonesuch", "min": 1, "max": 1}])
-    fails(ConfigError, "nonesuch", live.up)
-    fails(NoServiceError, "", environments.read, live.home / "connection.json")
+    fails(errors.ConfigError, "nonesuch", live.up)
+    fails(errors.NoServiceError, "", environments.read, live.home / "connection.json")
     live.down()
 
 
@@ -140,7 +133,7 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
         ahead = env.submit_many([ENDLESS] * 2, shots=10)
         tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
     environments.down(live.name, now=True)
-    fails(ConfigError, "pool 'old', which is not there", live.up, pools=[FAULTY])
+    fails(errors.ConfigError, "pool 'old', which is not there", live.up, pools=[FAULTY])
     live.up(pools=[{"name": "new", "min": 1, "max": 1}])
     with live.client() as env:
         for task in ahead:
@@ -160,5 +153,5 @@ def test_hanging_task_expires_and_pool_runs_next_task() -> None:
 def test_engine_exception_fails_task_without_worker_restart() -> None:
     with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.RAISE), engine="fault")
-        assert fails(TaskFailedError, "", task.result, timeout_s=60).reason == "engine"
+        assert fails(errors.TaskFailedError, "", task.result, timeout_s=60).reason == "engine"
         assert [worker.restarts for worker in env.workers()] == [0]

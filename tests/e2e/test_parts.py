@@ -12,18 +12,11 @@ from live import PATIENCE_S, Live, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.classical import expr, types
 
+from simenv import errors
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit, prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
-from simenv.errors import (
-    InfeasibleError,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    TaskCancelledError,
-    TaskFailedError,
-)
 from simenv.model import TaskParts
 
 QUBITS, BITS, LAST = QuantumRegister(3, "q"), ClassicalRegister(2, "c"), ClassicalRegister(3, "m")
@@ -159,8 +152,8 @@ def test_part_without_operations_changes_nothing(env: Client) -> None:
 def test_part_that_stores_bits_is_refused_before_any_part_has_measured(env: Client) -> None:
     storing = QuantumCircuit(QUBITS, BITS)
     storing.store(BITS, expr.lift(2, types.Uint(2)))
-    fails(ProgramError, "stores classical bits, and measures nothing", env.submit_part, storing)
-    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
+    fails(errors.ProgramError, "stores .* bits, and measures nothing", env.submit_part, storing)
+    with pytest.raises(errors.ProgramError, match="stores classical bits, and measures nothing"):
         env.submit_part(QuantumCircuit(QUBITS)).submit_part(storing)
     part = env.submit_part(last(), seed=1).submit_part(storing)
     assert part.measured["c"] == "10"
@@ -206,7 +199,7 @@ def test_failed_parts_say_so(env: Client) -> None:
     prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
     other = bytes([good.result().memory[0, 0] ^ 1])
     task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
-    caught = fails(TaskFailedError, "found other outcomes", task.result, PATIENCE_S)
+    caught = fails(errors.TaskFailedError, "found other outcomes", task.result, PATIENCE_S)
     assert caught.reason == "other_outcome"
 
 
@@ -215,7 +208,7 @@ def test_nothing_goes_on_from_a_cancelled_part(env: Client) -> None:
     part = env.submit_part(first(), after=[long])
     part.cancel()
     for going_on in (part.submit, part.submit_part):
-        fails(TaskCancelledError, "", going_on, last())
+        fails(errors.TaskCancelledError, "", going_on, last())
     long.cancel()
 
 
@@ -227,13 +220,13 @@ def send_with(env: Client, prepared: PreparedSubmit, parts: TaskParts, **terms: 
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"engine": "stabilizer"}, InfeasibleError, "'stabilizer' keeps no state"),
-        ({"engine": "densitymatrix"}, InfeasibleError, "'densitymatrix' keeps no state"),
-        ({"engine": "mps"}, InfeasibleError, "'mps' keeps no state"),
-        ({"pool": "qpu"}, InfeasibleError, "'hardware' keeps no state"),
-        ({"pool": "fez"}, OptionError, "on an emulated device or with noise"),
-        ({"keep_s": 1e4}, OptionError, "keep_s=10000.0"),
-        ({"keep_s": -1.0}, OptionError, "keep_s=-1.0"),
+        ({"engine": "stabilizer"}, errors.InfeasibleError, "'stabilizer' keeps no state"),
+        ({"engine": "densitymatrix"}, errors.InfeasibleError, "'densitymatrix' keeps no state"),
+        ({"engine": "mps"}, errors.InfeasibleError, "'mps' keeps no state"),
+        ({"pool": "qpu"}, errors.InfeasibleError, "'hardware' keeps no state"),
+        ({"pool": "fez"}, errors.OptionError, "on an emulated device or with noise"),
+        ({"keep_s": 1e4}, errors.OptionError, "keep_s=10000.0"),
+        ({"keep_s": -1.0}, errors.OptionError, "keep_s=-1.0"),
         ({"device": "fez"}, TypeError, "no option device"),
         ({"shots": 3}, TypeError, "no option shots"),
     ],
@@ -247,22 +240,22 @@ def test_parts_that_cannot_be_kept_are_refused(
 
 def test_circuits_that_cannot_go_on_are_refused(env: Client) -> None:
     part = env.submit_part(first(), seed=2)
-    fails(ProgramError, "a part of 2 qubits, after one of 3", part.submit, QuantumCircuit(2))
-    fails(OptionError, "seed=", part.submit, last(), seed=4)
-    fails(OptionError, "device=", part.submit, last(), device="fez")
-    with pytest.raises(OptionError, match="precision="):
+    fails(errors.ProgramError, "a part of 2 qubits, after one of 3", part.submit, QuantumCircuit(2))
+    fails(errors.OptionError, "seed=", part.submit, last(), seed=4)
+    fails(errors.OptionError, "device=", part.submit, last(), device="fez")
+    with pytest.raises(errors.OptionError, match="precision="):
         part.submit_part(last(), precision="single")  # type: ignore[call-arg]
-    fails(SimenvError, "statevector", part.submit, last(), outputs="statevector", shots=None)
+    fails(errors.SimenvError, "statevector", part.submit, last(), outputs="statevector", shots=None)
 
 
 @pytest.mark.parametrize(
     ("ends", "terms", "error", "text"),
     [
-        ((), {}, ProgramError, "they do not follow each other"),
-        ((3, 2), {}, ProgramError, "they do not follow each other"),
-        ((99,), {}, ProgramError, "they do not follow each other"),
-        ((3,), {"ranks": 2}, OptionError, "over ranks = 2"),
-        ((3,), {"engine": "aer"}, InfeasibleError, "keeps no state"),
+        ((), {}, errors.ProgramError, "they do not follow each other"),
+        ((3, 2), {}, errors.ProgramError, "they do not follow each other"),
+        ((99,), {}, errors.ProgramError, "they do not follow each other"),
+        ((3,), {"ranks": 2}, errors.OptionError, "over ranks = 2"),
+        ((3,), {"engine": "aer"}, errors.InfeasibleError, "keeps no state"),
     ],
 )
 def test_service_checks_parts_that_clients_made_up(

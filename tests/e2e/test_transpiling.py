@@ -36,15 +36,6 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.model import TaskOptions, TaskSpec, TaskState, calls
-from simenv.model.calls import (
-    CALL_FORMAT,
-    DETECTORS,
-    TRANSPILER,
-    VALUE,
-    DetectionCall,
-    TranspileCall,
-    sizes_of,
-)
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
@@ -127,8 +118,9 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
     circuits = [layered(number) for number in range(3)]
     with simenv.connect(service=file) as far:
         assert_same(far.transpile(circuits, DEVICE), env.transpile(circuits, DEVICE))
-        call = TranspileCall(CALL_FORMAT, codec.encode(env.device(DEVICE)), 1, 7, 99, 5, (b"no",))
-        terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
+        device = codec.encode(env.device(DEVICE))
+        call = calls.TranspileCall(calls.CALL_FORMAT, device, 1, 7, 99, 5, (b"no",))
+        terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
         for changed, value in (
             (call, "circuit 5: .*torn"),
             (msgspec.structs.replace(call, circuits=(bomb(),)), "circuit 5: .*operations|QPY"),
@@ -162,8 +154,8 @@ def test_what_cannot_be_transpiled_is_refused_by_name(env: Client) -> None:
     fails(NotFoundError, "no_such", env.transpile, layered(0), "no_such")
     with pytest.raises(TypeError, match="no option shots"):
         env.transpile(layered(0), DEVICE, shots=3)  # type: ignore[call-arg]
-    terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
-    call = TranspileCall(CALL_FORMAT, b"", 1, 7, 17, 0, ())
+    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
+    call = calls.TranspileCall(calls.CALL_FORMAT, b"", 1, 7, 17, 0, ())
     with pytest.raises(SimenvError, match="0 circuits at level 1"):
         send(env.session, PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)]), None)
 
@@ -224,14 +216,14 @@ def test_samples_are_decoded_where_they_are(env: Client) -> None:
         _ = result.detection_events
     value = env.task(task.id).result(PATIENCE_S).value
     assert simenv.DetectionResult(value).logical_errors == outcome.errors
-    assert task.details.engine == DETECTORS  # type: ignore[attr-defined]
+    assert task.details.engine == calls.DETECTORS  # type: ignore[attr-defined]
     assert task.details.shots == 20_000  # type: ignore[attr-defined]
     assert task.name == "memory"
 
 
 def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> None:
     circuit = code()
-    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
+    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=calls.DETECTORS)
     outcome = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
     assert np.array_equal(result.detection_events, outcome.events)
     assert np.array_equal(result.observable_flips, outcome.observable_flips)
@@ -309,18 +301,18 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
 def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
     file = tmp_path / "ana.simenv"
     issue_key(env.keys, "ana", "client", file)
-    terms = TaskOptions(outputs=(VALUE,), engine=DETECTORS)
-    honest = sizes_of(code())
+    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.DETECTORS)
+    honest = calls.sizes_of(code())
     fewer = msgspec.structs.replace(honest, operations=1)
     with simenv.connect(service=file) as far:
         assert far.run(code(), shots=10, seed=1).shots == 10
         for text, message in ((str(code()), "it came with"), ("H rec[-1]", "stim cannot read")):
-            call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
+            call = calls.DetectionCall(calls.CALL_FORMAT, text, "", False, fewer)
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
             task = send(far.session, order, None)[0]
             assert fails(TaskFailedError, message, task.result, PATIENCE_S).reason == "program"
-        huge = DetectionCall(
-            CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
+        huge = calls.DetectionCall(
+            calls.CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
         )
         order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
         fails(LimitExceededError, "1000000 qubits", send, far.session, order, None)

@@ -5,24 +5,19 @@ import plain_sweeps
 import pytest
 from arrays import Arrays
 
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-)
+from simulators.statevector.planning import planner
 from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL
 
 N = 10
 
 
-def planned(arrays: Arrays) -> SegmentPlan:
+def planned(arrays: Arrays) -> planner.SegmentPlan:
     circuit = arrays.circuit()
-    where = OperationRange(0, circuit.ops.size, 0, 0)
-    return plan_segment(circuit, where, SegmentContext(), N)
+    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    return planner.plan_segment(circuit, where, planner.SegmentContext(), N)
 
 
-def kinds(found: SegmentPlan) -> list[int]:
+def kinds(found: planner.SegmentPlan) -> list[int]:
     return found.sweeps.ops[:, KIND].astype(int).tolist()
 
 

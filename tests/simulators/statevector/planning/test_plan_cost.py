@@ -8,13 +8,6 @@ import pytest
 from arrays import Arrays
 
 from simulators.statevector.planning import planner
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-    tile_width,
-)
 
 N = 24
 
@@ -75,14 +68,13 @@ def tfim(arrays: Arrays) -> None:
             arrays.add("rx", [qubit], (), [-0.2])
 
 
-def planned(build: Callable[[Arrays], None], precision: str = "double") -> SegmentPlan:
+def planned(build: Callable[[Arrays], None], precision: str = "double") -> planner.SegmentPlan:
     arrays = Arrays(N, 0)
     build(arrays)
     circuit = arrays.circuit()
-    ends = SegmentContext(zero=True, measured=(1 << N) - 1)
-    return plan_segment(
-        circuit, OperationRange(0, circuit.ops.size, 0, 0), ends, tile_width(N, precision)
-    )
+    ends = planner.SegmentContext(zero=True, measured=(1 << N) - 1)
+    rows = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    return planner.plan_segment(circuit, rows, ends, planner.tile_width(N, precision))
 
 
 @pytest.mark.parametrize(
