@@ -17,13 +17,7 @@ from qiskit.transpiler import InstructionProperties, Target
 
 from simulators.engine import Request, RunControl
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
-from simulators.hardware.engine import (
-    HardwareEngine,
-    MachineDescription,
-    TargetGate,
-    describe,
-    figures,
-)
+from simulators.hardware import engine
 from simulators.hardware.jobs import Machine
 
 
@@ -33,10 +27,10 @@ def run_of(
     machine: machines.Faulty | None = None,
     outputs: tuple[str, ...] = ("counts",),
 ) -> None:
-    engine = HardwareEngine(machine or machines.Faulty())
+    hardware = engine.HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
-    engine_runs.run(engine, circuit, Request(10, 1, outputs), control=control)
+    engine_runs.run(hardware, circuit, Request(10, 1, outputs), control=control)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +147,15 @@ def lopsided() -> Target:
     return target
 
 
-def said(backend: Any) -> MachineDescription:
-    return describe(backend, backend.target)
+def said(backend: Any) -> engine.MachineDescription:
+    return engine.describe(backend, backend.target)
 
 
 def test_target_properties_are_converted_and_unknown_ones_are_nan() -> None:
-    result = figures(lopsided())
+    result = engine.figures(lopsided())
     assert result.num_qubits == 2
     assert result.gates == (
-        TargetGate("rz", 1, 1), TargetGate("sx", 1, 0), TargetGate("cx", 2, 0)
+        engine.TargetGate("rz", 1, 1), engine.TargetGate("sx", 1, 0), engine.TargetGate("cx", 2, 0)
     )  # fmt: skip
     assert (result.all_to_all, result.directed, result.coupling) == (False, True, ((1, 0),))
     assert result.dt_ns == pytest.approx(2.0)
