@@ -15,11 +15,8 @@ def test_share_is_that_of_neighbouring_blocks_where_the_host_drifts() -> None:
         report,
         1,
         {
-            "block": 10,
-            "times": times,
-            "parts": dict.fromkeys(PARTS, 0.0),
-            "cpu": {"own": {}, "null": {}},
-            "sizes": {"own": 0, "null": 0},
+            "block": 10, "times": times, "parts": dict.fromkeys(PARTS, 0.0),
+            "cpu": {"own": {}, "null": {}}, "sizes": {"own": 0, "null": 0},
         },
-    )
+    )  # fmt: skip
     assert [figure.value for figure in report.figures] == [pytest.approx(1.5)]

@@ -15,14 +15,8 @@ from bench.testbed.cluster_environment import wait_for, words_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OURS = {
-    "simenv",
-    "simenv.service",
-    "simenv.worker",
-    "prte",
-    "prted",
-    "mpirun",
-    "launcher.pmix.helper",
-}
+    "simenv", "simenv.service", "simenv.worker", "prte", "prted", "mpirun", "launcher.pmix.helper",
+}  # fmt: skip
 EXIT_CODE = 7
 APP = f"""
 import json, os, sys, simenv

@@ -152,11 +152,8 @@ def test_twirled_noise_under_a_condition_is_refused_at_submit(env: Client, gate:
     text = f"""OPENQASM 3.0; include "stdgates.inc"; qubit[2] q; bit[2] c;
     sx q[0]; c[0] = measure q[0]; if (c[0]) {{ {gate} q[1]; }} c[1] = measure q[1];"""
     terms: dict[str, Any] = {
-        "device": "fez",
-        "engine": "stabilizer",
-        "options": {"twirl": 1},
-        "compile": "never",
-    }
+        "device": "fez", "engine": "stabilizer", "options": {"twirl": 1}, "compile": "never",
+    }  # fmt: skip
     if gate == "x":
         with pytest.raises(InfeasibleError, match="no noise of operations under a condition"):
             env.submit(text, **terms)

@@ -142,22 +142,14 @@ class Options(ctypes.Structure):
     """`qpi_options`."""
 
     _fields_ = (
-        ("struct_bytes", ctypes.c_size_t),
-        ("shots", ctypes.c_int64),
-        ("has_seed", ctypes.c_int),
-        ("seed", ctypes.c_uint64),
-        ("outputs", ctypes.c_uint),
-        ("observables", ctypes.c_void_p),
-        ("num_observables", ctypes.c_size_t),
-        ("device", ctypes.c_char_p),
-        ("engine", ctypes.c_char_p),
-        ("single_precision", ctypes.c_int),
-        ("priority", ctypes.c_int64),
-        ("queue_timeout_s", ctypes.c_double),
-        ("run_timeout_s", ctypes.c_double),
-        ("name", ctypes.c_char_p),
+        ("struct_bytes", ctypes.c_size_t), ("shots", ctypes.c_int64), ("has_seed", ctypes.c_int),
+        ("seed", ctypes.c_uint64), ("outputs", ctypes.c_uint), ("observables", ctypes.c_void_p),
+        ("num_observables", ctypes.c_size_t), ("device", ctypes.c_char_p),
+        ("engine", ctypes.c_char_p), ("single_precision", ctypes.c_int),
+        ("priority", ctypes.c_int64), ("queue_timeout_s", ctypes.c_double),
+        ("run_timeout_s", ctypes.c_double), ("name", ctypes.c_char_p),
         ("idempotency_key", ctypes.c_char_p),
-    )
+    )  # fmt: skip
 
 
 class Library:
@@ -167,11 +159,8 @@ class Library:
         self._lib = ctypes.CDLL(str(library.library))
         self._lib.qpi_error_message.restype = ctypes.c_char_p
         self._lib.qpi_submit.argtypes = [
-            *[ctypes.c_void_p] * 4,
-            ctypes.c_size_t,
-            ctypes.c_double,
-            ctypes.c_void_p,
-        ]
+            *[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_double, ctypes.c_void_p,
+        ]  # fmt: skip
         self._lib.qpi_wait.argtypes = [ctypes.c_void_p, ctypes.c_double]
 
     def call(self, name: str, *arguments: object) -> None:
@@ -281,13 +270,10 @@ class Config(ctypes.Structure):
     """`qpi_config`."""
 
     _fields_ = (
-        ("struct_bytes", ctypes.c_size_t),
-        ("environment", ctypes.c_char_p),
-        ("file", ctypes.c_char_p),
-        ("timeout_s", ctypes.c_double),
-        ("patience_s", ctypes.c_double),
+        ("struct_bytes", ctypes.c_size_t), ("environment", ctypes.c_char_p),
+        ("file", ctypes.c_char_p), ("timeout_s", ctypes.c_double), ("patience_s", ctypes.c_double),
         ("libzmq", ctypes.c_char_p),
-    )
+    )  # fmt: skip
 
 
 def test_key_file_connects_by_tcp_until_revoked(library: InstalledLibrary, tmp_path: Path) -> None:

@@ -18,14 +18,9 @@ from simenv.cli.app import run
 
 MY_QPU = Path(__file__).parents[2] / "examples" / "my_qpu"
 ROWS = (
-    "counts.*",
-    "record.*",
-    "circuits.*",
-    "execution.sync",
-    "polling.read",
-    "telemetry.*",
+    "counts.*", "record.*", "circuits.*", "execution.sync", "polling.read", "telemetry.*",
     "crowd.*",
-)
+)  # fmt: skip
 
 
 def test_the_example_machine_breaks_its_contract(

@@ -10,14 +10,8 @@ from noise_models.channel import Channel, Readout, ReadoutGroup
 from noise_models.model import LocatedChannel
 
 DURATIONS_NS = {
-    "sx": 35.0,
-    "x": 35.0,
-    "h": 35.0,
-    "ry": 35.0,
-    "cx": 300.0,
-    "measure": 1000.0,
-    "reset": 800.0,
-}
+    "sx": 35.0, "x": 35.0, "h": 35.0, "ry": 35.0, "cx": 300.0, "measure": 1000.0, "reset": 800.0,
+}  # fmt: skip
 
 
 class DeviceModel:

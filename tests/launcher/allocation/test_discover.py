@@ -121,14 +121,11 @@ def test_nodes_are_grouped_in_blocks_of_one_dvm() -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("SLURM_JOB_NODELIST", "a[1-"),
-        ("SLURM_JOB_NODELIST", "a;reboot"),
-        ("SLURM_JOB_CPUS_PER_NODE", "2"),
-        ("SLURM_JOB_CPUS_PER_NODE", "many"),
-        ("SLURM_MEM_PER_NODE", "lots"),
-        ("SLURM_HET_SIZE", "two"),
+        ("SLURM_JOB_NODELIST", "a[1-"), ("SLURM_JOB_NODELIST", "a;reboot"),
+        ("SLURM_JOB_CPUS_PER_NODE", "2"), ("SLURM_JOB_CPUS_PER_NODE", "many"),
+        ("SLURM_MEM_PER_NODE", "lots"), ("SLURM_HET_SIZE", "two"),
     ],
-)
+)  # fmt: skip
 def test_invalid_variables_are_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(AllocationError, match=variable) as caught:
         discover({**PLAIN, variable: value}, run_scontrol=unasked, local=HERE)
@@ -224,22 +221,10 @@ def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "a,,b",
-        "a[",
-        "a[1-]",
-        "a[3-1]",
-        "a[x]",
-        "a]",
-        "-oProxyCommand=x",
-        "a b",
-        "a;reboot",
-        "$(x)",
-        "a[1-99999999]",
-        "a[1-9999][1-9999]",
-        "a" * 300,
+        "", "a,,b", "a[", "a[1-]", "a[3-1]", "a[x]", "a]", "-oProxyCommand=x", "a b", "a;reboot",
+        "$(x)", "a[1-99999999]", "a[1-9999][1-9999]", "a" * 300,
     ],
-)
+)  # fmt: skip
 def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
     assert "--hosts" in fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE").hint
 
@@ -256,17 +241,12 @@ def test_counts_that_do_not_match_the_hosts_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("n1", "n1", True),
-        ("n1", "N1.site.org", True),
-        ("n1.site.org", "n1", True),
-        ("n1.site.org.", "n1.site.org", True),
-        ("n1.a.org", "n1.b.org", False),
-        ("n1", "n10", False),
-        ("10.0.0.1", "10.0.0.2", False),
-        ("10", "10.0.0.1", False),
+        ("n1", "n1", True), ("n1", "N1.site.org", True), ("n1.site.org", "n1", True),
+        ("n1.site.org.", "n1.site.org", True), ("n1.a.org", "n1.b.org", False),
+        ("n1", "n10", False), ("10.0.0.1", "10.0.0.2", False), ("10", "10.0.0.1", False),
         ("fe80::1", "fe80::1", True),
     ],
-)
+)  # fmt: skip
 def test_short_and_full_names_of_a_host_are_equal(one: str, other: str, same: bool) -> None:
     assert same_host(one, other) is same
     assert same_host(other, one) is same

@@ -36,18 +36,11 @@ def test_gpus_are_listed_by_uuid_in_order_of_bus_addresses(folder: Path) -> None
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
-        ("", ()),
-        ("-1", ()),
-        ("0", (FIRST,)),
-        ("1,0", (SECOND, FIRST)),
-        ("1,7,0", (SECOND,)),
-        ("0,0", (FIRST,)),
-        ("GPU-9988", (SECOND,)),
-        (f"{SECOND},{FIRST}", (SECOND, FIRST)),
-        ("GPU-", ()),
-        ("MIG-1a2b", ()),
+        ("", ()), ("-1", ()), ("0", (FIRST,)), ("1,0", (SECOND, FIRST)), ("1,7,0", (SECOND,)),
+        ("0,0", (FIRST,)), ("GPU-9988", (SECOND,)), (f"{SECOND},{FIRST}", (SECOND, FIRST)),
+        ("GPU-", ()), ("MIG-1a2b", ()),
     ],
-)
+)  # fmt: skip
 def test_variable_restricts_gpus(folder: Path, visible: str, expected: tuple[str, ...]) -> None:
     result = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, folder, NO_NVML)
     assert tuple(gpu.uuid for gpu in result) == expected

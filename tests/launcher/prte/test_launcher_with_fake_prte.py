@@ -148,12 +148,9 @@ def test_missing_prte_is_explained(tmp_path: Path) -> None:
 
 def test_variables_of_another_mpi_are_removed() -> None:
     table = {
-        "PATH": "/bin",
-        "PMIX_RANK": "3",
-        "OMPI_COMM_WORLD_SIZE": "8",
-        "PRTE_MCA_oob": "tcp",
+        "PATH": "/bin", "PMIX_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "PRTE_MCA_oob": "tcp",
         "OMPI_MCA_pml": "ucx",
-    }
+    }  # fmt: skip
     environ = here().environ(table)
     assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
     assert environ["PRTE_MCA_oob"] == "tcp"

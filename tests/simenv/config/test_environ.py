@@ -31,15 +31,10 @@ RANK = {  # what mpirun and prte write into the environment of a rank
 }
 JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CONF": "/etc/slurm.conf"}
 STEP = {
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEPID": "0",
-    "SLURM_PROCID": "1",
-    "SLURM_LOCALID": "1",
-    "SLURM_NTASKS": "2",
-    "SLURM_SRUN_COMM_PORT": "40001",
-    "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
+    "SLURM_STEP_ID": "0", "SLURM_STEPID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "2", "SLURM_SRUN_COMM_PORT": "40001", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
     "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
-}
+}  # fmt: skip
 
 
 def inherited(**environ: str) -> dict[str, str]:

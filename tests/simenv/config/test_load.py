@@ -180,18 +180,10 @@ def test_pairs_become_a_spec() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "jump",
-        "replay:seed=3",
-        "walk:seed",
-        "walk:seed=1:seed=2",
-        "walk:every_s=0",
-        "walk:factor=-1",
-        "walk:factor=nan",
-        "walk:seed=x",
-        "walk:outages=5",
-        "walk:outages=5+0",
+        "jump", "replay:seed=3", "walk:seed", "walk:seed=1:seed=2", "walk:every_s=0",
+        "walk:factor=-1", "walk:factor=nan", "walk:seed=x", "walk:outages=5", "walk:outages=5+0",
     ],
-)
+)  # fmt: skip
 def test_other_text_is_refused(text: str) -> None:
     fails(ConfigError, "here: drift", drift_of, text, "here")
 
@@ -284,14 +276,10 @@ def test_pool_table_in_config_file_equals_pool_option(nodes: object) -> None:
 @pytest.mark.parametrize(
     ("text", "least", "most"),
     [
-        ("a", 1, 1),
-        ("a:workers=3", 3, 3),
-        ("a:workers=0", 0, 1),
-        ("a:min=2", 2, 2),
-        ("a:max=5", 1, 5),
-        ("a:min=0,max=5", 0, 5),
+        ("a", 1, 1), ("a:workers=3", 3, 3), ("a:workers=0", 0, 1), ("a:min=2", 2, 2),
+        ("a:max=5", 1, 5), ("a:min=0,max=5", 0, 5),
     ],
-)
+)  # fmt: skip
 def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> None:
     spec = config.pool_text(text)
     assert (spec.min, spec.max) == (least, most)

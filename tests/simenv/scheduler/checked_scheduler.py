@@ -22,15 +22,9 @@ LIMITS = core.ClusterLimits(
 
 def route(cost_us: float = 10.0, **changes: object) -> core.Route:
     fields: dict[str, object] = {
-        "engine": "statevector",
-        "reason": "test",
-        "pool": "main",
-        "num_qubits": 4,
-        "memory_bytes": 2**20,
-        "evolve_us": cost_us,
-        "shot_us": 0.0,
-        "max_slots": 64,
-    }
+        "engine": "statevector", "reason": "test", "pool": "main", "num_qubits": 4,
+        "memory_bytes": 2**20, "evolve_us": cost_us, "shot_us": 0.0, "max_slots": 64,
+    }  # fmt: skip
     fields.update(changes)
     return core.Route(**fields)  # type: ignore[arg-type]
 
@@ -39,12 +33,9 @@ def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> core.Clust
     """Nodes n1, n2 ... with so many slots each, and so much memory for each slot."""
     nodes = tuple(Node(f"n{k}", count, count * per_slot) for k, count in enumerate(slots, 1))
     fields: dict[str, object] = {
-        "slots": sum(slots),
-        "memory_bytes": sum(slots) * per_slot,
-        "nodes": nodes,
-        "max_ranks": 64,
+        "slots": sum(slots), "memory_bytes": sum(slots) * per_slot, "nodes": nodes, "max_ranks": 64,
         "launcher": "prte: test",
-    }
+    }  # fmt: skip
     fields.update(changes)
     return msgspec.structs.replace(LIMITS, **fields)
 

@@ -201,18 +201,13 @@ def test_a_drain_lets_running_tasks_end_and_keeps_the_others(ready: ServiceHarne
 def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
     cases = {
         "option": [
-            TaskOptions(outputs=()),
-            TaskOptions(outputs=("counts", "counts")),
-            TaskOptions(outputs=("colour",)),
-            TaskOptions(precision="half"),
-            TaskOptions(engine="nonesuch"),
-            TaskOptions(pool="nonesuch"),
-            TaskOptions(outputs=("expectation",)),
-            TaskOptions(queue_timeout_s=float("nan")),
-            TaskOptions(run_timeout_s=-1.0),
-            TaskOptions(priority=10**9),
+            TaskOptions(outputs=()), TaskOptions(outputs=("counts", "counts")),
+            TaskOptions(outputs=("colour",)), TaskOptions(precision="half"),
+            TaskOptions(engine="nonesuch"), TaskOptions(pool="nonesuch"),
+            TaskOptions(outputs=("expectation",)), TaskOptions(queue_timeout_s=float("nan")),
+            TaskOptions(run_timeout_s=-1.0), TaskOptions(priority=10**9),
         ]
-    }
+    }  # fmt: skip
     for code, terms in cases.items():
         for each in terms:
             refused = bench.refused(spec(), terms=each)

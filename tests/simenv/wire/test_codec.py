@@ -259,15 +259,10 @@ def test_server_keys_are_created_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"{}",
-        b"[]",
-        b"\xff\xfe",
-        b'{"format": 1}',
-        b'{"format":1,"keys":[{"name":1}]}',
+        b"", b"{}", b"[]", b"\xff\xfe", b'{"format": 1}', b'{"format":1,"keys":[{"name":1}]}',
         b"[" * 9999,
     ],
-)
+)  # fmt: skip
 def test_damaged_key_file_raises_config_error(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(body)

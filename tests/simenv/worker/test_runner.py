@@ -31,15 +31,9 @@ from simulators.errors import DeviceLost
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
     fields: dict[str, object] = {
-        "task": task,
-        "attempt": 1,
-        "terms": 0,
-        "program": packed,
-        "shots": 1000,
-        "seed": 5,
-        "bindings": b"",
-        "binding": 0,
-    }
+        "task": task, "attempt": 1, "terms": 0, "program": packed, "shots": 1000, "seed": 5,
+        "bindings": b"", "binding": 0,
+    }  # fmt: skip
     fields.update(changes)
     return AssignedTask(**fields)  # type: ignore[arg-type]
 

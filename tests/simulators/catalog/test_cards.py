@@ -47,12 +47,8 @@ def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == ["statevector", "stabilizer", "mps", "contraction", "densitymatrix", "gpu"]
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
-        "gpu",
-        "hardware",
-        "external",
-        "functions",
-        "fault",
-    ]
+        "gpu", "hardware", "external", "functions", "fault",
+    ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
         "transpiler",
         "detectors",

@@ -44,17 +44,9 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
         + ["ccx"] * (n > 2)
     )
     shape = {
-        "u": (1, 3),
-        "rz": (1, 1),
-        "p": (1, 1),
-        "ry": (1, 1),
-        "cx": (2, 0),
-        "cz": (2, 0),
-        "rzz": (2, 1),
-        "cry": (2, 1),
-        "iswap": (2, 0),
-        "ccx": (3, 0),
-    }
+        "u": (1, 3), "rz": (1, 1), "p": (1, 1), "ry": (1, 1), "cx": (2, 0), "cz": (2, 0),
+        "rzz": (2, 1), "cry": (2, 1), "iswap": (2, 0), "ccx": (3, 0),
+    }  # fmt: skip
     for _ in range(count):
         name = names[int(random.integers(len(names)))]
         qubits, params = shape.get(name, (1, 0))

@@ -146,17 +146,10 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
     assert [each.remedy for each in doctor_installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
         for extra in (
-            "qasm3",
-            "plots",
-            "qpm",
-            "stabilizer",
-            "contraction",
-            "aer",
-            "quimb",
-            "qec",
+            "qasm3", "plots", "qpm", "stabilizer", "contraction", "aer", "quimb", "qec",
             "functions",
         )
-    ]
+    ]  # fmt: skip
 
 
 def test_shared_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,13 +47,10 @@ TOLD = {
     "remark": "one\ntwo", "format": 1, "content": "a simenv result",
 }  # fmt: skip
 ARRAYS = {
-    "statevector": STATE,
-    "counts/outcomes": np.array([0, 3], "u1"),
-    "counts/counts": np.array([1000, 24], "<u4"),
-    "probabilities/outcomes": np.array([0, 3], "u1"),
-    "probabilities/values": np.array([0.36, 0.64]),
-    "expectations": np.array([[0.28, 0.01]]),
-}
+    "statevector": STATE, "counts/outcomes": np.array([0, 3], "u1"),
+    "counts/counts": np.array([1000, 24], "<u4"), "probabilities/outcomes": np.array([0, 3], "u1"),
+    "probabilities/values": np.array([0.36, 0.64]), "expectations": np.array([[0.28, 0.01]]),
+}  # fmt: skip
 
 
 def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:

@@ -174,21 +174,12 @@ def test_row_without_outcomes_has_empty_counts() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"count": 0},
-        {"count": 2},
-        {"rows": b""},
-        {"rows": struct.pack("<3I", 1, 3, 2)},
-        {"rows": struct.pack("<2I", 1, 4)},
-        {"rows": b"\0" * 11},
-        {"probability_rows": struct.pack("<3I", 1, 1, 1)},
-        {"expectations": b"\0" * 40},
-        {"expectations": b""},
-        {"gradients": b"\0" * 40},
-        {"gradients": b"\0" * 8},
-        {"statevector": b"\0" * 20},
-        {"outcomes": b"\0" * 4},
-        {"outcome_width": 2},
+        {"count": 0}, {"count": 2}, {"rows": b""}, {"rows": struct.pack("<3I", 1, 3, 2)},
+        {"rows": struct.pack("<2I", 1, 4)}, {"rows": b"\0" * 11},
+        {"probability_rows": struct.pack("<3I", 1, 1, 1)}, {"expectations": b"\0" * 40},
+        {"expectations": b""}, {"gradients": b"\0" * 40}, {"gradients": b"\0" * 8},
+        {"statevector": b"\0" * 20}, {"outcomes": b"\0" * 4}, {"outcome_width": 2},
     ],
-)
+)  # fmt: skip
 def test_rows_that_do_not_fit_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
     fails(ProtocolError, "t-8k2f", sheet, **changes)

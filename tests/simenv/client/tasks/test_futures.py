@@ -255,10 +255,7 @@ def test_bar_shows_steps_and_is_out_of_the_way() -> None:
 
 def test_sweeps_of_a_running_task_are_steps() -> None:
     assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (
-        3,
-        9,
-        "sweeps",
-        "",
-    )
+        3, 9, "sweeps", "",
+    )  # fmt: skip
     assert progress.sweeps([]) is None
     assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None

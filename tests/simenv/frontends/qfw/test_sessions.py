@@ -119,14 +119,9 @@ def test_given_up_after_failures(failure: Exception, monkeypatch: pytest.MonkeyP
 
 
 QUICK = (
-    "load.bare",
-    "load.start-false*",
-    "load.uninitialize",
-    "query.*",
-    "methods.*",
-    "register.again",
+    "load.bare", "load.start-false*", "load.uninitialize", "query.*", "methods.*", "register.again",
     "register.resolve",
-)
+)  # fmt: skip
 STRANGERS = "reservation.stranger"  # of DEFw's clients nobody knows who they are
 TOKENS = "token.refused"  # it asks for none here
 OUTAGES = ("restart.pollers", "restart.first-poll")  # the target has no command that stops it

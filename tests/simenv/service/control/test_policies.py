@@ -28,14 +28,11 @@ def admission(bench: ServiceHarness, device: str = "main") -> AdmissionPolicy:
 def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
     table = {
         "main": {
-            "queue": "ordered",
-            "keys": ["shortest"],
-            "admission": "rate",
-            "rate": 7,
+            "queue": "ordered", "keys": ["shortest"], "admission": "rate", "rate": 7,
             "span_s": 60.0,
         },
         "all": {"admission": "credit", "credits": 9},
-    }
+    }  # fmt: skip
     bench = ServiceHarness(tmp_path, policies=table)
     assert target(bench).info.policy == "ordered"
     assert target(bench).info.options == (("keys", "shortest"),)

@@ -103,12 +103,9 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
     file = keyfiles.WorkerBootstrap(keyfiles.KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
     fails(
-        NoServiceError,
-        "does not listen for others",
-        zmq_transport.connect_worker,
-        file,
+        NoServiceError, "does not listen for others", zmq_transport.connect_worker, file,
         b"main-0.1",
-    )
+    )  # fmt: skip
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:

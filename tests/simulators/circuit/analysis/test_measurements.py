@@ -102,22 +102,10 @@ def test_profile_counts_operations_by_kind() -> None:
     arrays.begin(C0, name="switch").add("default").add("end").variable(3)
     arrays.begin(C0, (ir.SET_CLBIT, 1, 0), name="store")
     expected = {
-        "num_qubits": 5,
-        "num_clbits": 3,
-        "operations": 22,
-        "gates_1q": 3,
-        "gates_2q": 4,
-        "gates_many": 1,
-        "measurements": 2,
-        "resets": 1,
-        "mid_circuit": True,
-        "conditions": 2,
-        "loops": 2,
-        "switches": 1,
-        "variables": 1,
-        "stores": 1,
-        "unitaries": 2,
-    }
+        "num_qubits": 5, "num_clbits": 3, "operations": 22, "gates_1q": 3, "gates_2q": 4,
+        "gates_many": 1, "measurements": 2, "resets": 1, "mid_circuit": True, "conditions": 2,
+        "loops": 2, "switches": 1, "variables": 1, "stores": 1, "unitaries": 2,
+    }  # fmt: skip
     result = msgspec.structs.asdict(profiler.profile(arrays.circuit()))
     assert {name: result[name] for name in expected} == expected
 

@@ -61,12 +61,8 @@ def test_idle_noise_stands_right_before_the_operation_that_ends_it() -> None:
     model = DeviceModel(3)
     result = attach_noise(circuit.circuit(), model, "asap")
     assert result.locations[:, [0, 2, 3]].tolist() == [
-        [0, 0, -1],
-        [1, 1, 2],
-        [1, 0, -1],
-        [2, 0, 1],
-        [2, 2, -1],
-    ]
+        [0, 0, -1], [1, 1, 2], [1, 0, -1], [2, 0, 1], [2, 2, -1],
+    ]  # fmt: skip
     waited = result.channels[result.locations[2, 1]].ptm
     assert np.array_equal(waited, channels.relaxation(265.0, 100.0, 80.0).ptm)
 

@@ -23,15 +23,9 @@ def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> t.Sw
         row[: len(tile)] = tile
     lives = [(1 << n) - 1] * len(tiles) if live is None else live
     return t.SweepTable(
-        n,
-        len(tiles[0]),
-        np.zeros(len(tiles) + 1, np.int64),
-        places,
-        np.array(lives, np.uint64),
-        np.empty((0, t.OP_COLUMNS), np.uint64),
-        np.empty((0, 2), np.uint64),
-        0,
-    )
+        n, len(tiles[0]), np.zeros(len(tiles) + 1, np.int64), places, np.array(lives, np.uint64),
+        np.empty((0, t.OP_COLUMNS), np.uint64), np.empty((0, 2), np.uint64), 0,
+    )  # fmt: skip
 
 
 @st.composite
@@ -211,17 +205,11 @@ def drawn(seed: int, passes: int) -> tuple[t.SweepTable, NDArray[np.float64]]:
         starts.append(len(ops))
     return (
         t.SweepTable(
-            SMALL,
-            SMALL_WIDTH,
-            np.array(starts, np.int64),
-            plan.places,
-            plan.live,
-            np.array(ops, np.uint64),
-            np.array(terms, np.uint64).reshape(-1, 2),
-            len(floats),
+            SMALL, SMALL_WIDTH, np.array(starts, np.int64), plan.places, plan.live,
+            np.array(ops, np.uint64), np.array(terms, np.uint64).reshape(-1, 2), len(floats),
         ),
         np.array(floats),
-    )
+    )  # fmt: skip
 
 
 def rearranged(state: State, old: list[int], new: list[int]) -> State:

@@ -80,14 +80,10 @@ def planned(build: Callable[[Arrays], None], precision: str = "double") -> plann
 @pytest.mark.parametrize(
     ("build", "sweeps", "cost"),
     [
-        (qft, 2.5, 70),
-        (volume, 21, 1600),
-        (ghz, 2.1, 32),
-        (ansatz, 2, 60),
-        (clifford_t, 9, 350),
+        (qft, 2.5, 70), (volume, 21, 1600), (ghz, 2.1, 32), (ansatz, 2, 60), (clifford_t, 9, 350),
         (tfim, 4, 200),
     ],
-)
+)  # fmt: skip
 def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(
     build: Callable[[Arrays], None], sweeps: float, cost: float
 ) -> None:

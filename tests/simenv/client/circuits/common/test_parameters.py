@@ -210,15 +210,11 @@ def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     "angles",
     [
-        (A, B),
-        (B, A, 2 * A),
-        (A + 0.5 * B, -A, B - 1.5),
-        (VECTOR[2], VECTOR[0] - VECTOR[1], VECTOR[1]),
-        (A * B, A.sin(), A**2 / (2 + B)),
-        (A, A, A),
+        (A, B), (B, A, 2 * A), (A + 0.5 * B, -A, B - 1.5),
+        (VECTOR[2], VECTOR[0] - VECTOR[1], VECTOR[1]), (A * B, A.sin(), A**2 / (2 + B)), (A, A, A),
         (3 * A, 3 * A),
     ],
-)
+)  # fmt: skip
 def test_chain_rule_agrees_with_finite_differences(angles: tuple[object, ...]) -> None:
     loaded = turned(*angles)
     values = np.random.default_rng(1).uniform(0.3, 1.5, len(loaded.parameters))

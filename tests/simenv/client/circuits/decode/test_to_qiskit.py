@@ -82,18 +82,13 @@ def test_corrupted_program_is_decoded_or_refused_with_known_errors(path: Path) -
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("else", "a marker outside of its 'if'"),
-        ("case", "a marker outside of its 'switch'"),
-        ("default", "a marker outside of its 'switch'"),
-        ("break", "a 'break' outside of a loop"),
-        ("continue", "a 'continue' outside of a loop"),
-        ("while", "tokens make none"),
-        ("for", "tokens make none"),
-        ("switch", "tokens make none"),
-        ("store", "tokens make none"),
+        ("else", "a marker outside of its 'if'"), ("case", "a marker outside of its 'switch'"),
+        ("default", "a marker outside of its 'switch'"), ("break", "a 'break' outside of a loop"),
+        ("continue", "a 'continue' outside of a loop"), ("while", "tokens make none"),
+        ("for", "tokens make none"), ("switch", "tokens make none"), ("store", "tokens make none"),
         ("unitary", "1 kinds of unitary, but 0 matrices"),
     ],
-)
+)  # fmt: skip
 def test_misplaced_block_marker_is_refused(name: str, told: str) -> None:
     changes = {"names": (name,), "arities": bytes(6), "ops": u16(0), "qubits": b"", "clbits": b""}
     changes |= {"params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
