@@ -70,12 +70,9 @@ def machine(
     table = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     kernels = Path(os.environ["SIMENV_KERNELS"])
     environ = {
-        **table,
-        "SIMENV_KERNELS": str(kernels),
-        "SIMENV_HOME": str(folder / "home"),
-        "LD_LIBRARY_PATH": str(folder / "lib"),
-        **(variables or {}),
-    }
+        **table, "SIMENV_KERNELS": str(kernels), "SIMENV_HOME": str(folder / "home"),
+        "LD_LIBRARY_PATH": str(folder / "lib"), **(variables or {}),
+    }  # fmt: skip
     simenv = command_line(folder, environ)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
     if wheels:

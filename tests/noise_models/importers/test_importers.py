@@ -48,15 +48,9 @@ def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -
     assert (value.name, value.calibrated) == ("ibm_sample", samples.WHEN)
     assert (value.dt_ns, value.max_shots, value.dynamic) == (4.0, 100_000, True)
     assert value.qubits[0] == QubitCalibration(
-        t1_us=100.5,
-        t2_us=80.25,
-        frequency_ghz=5.1,
-        p01=0.01,
-        p10=0.03,
-        readout_ns=1500.0,
-        readout_error=0.02,
-        reset_ns=1000.0,
-    )
+        t1_us=100.5, t2_us=80.25, frequency_ghz=5.1, p01=0.01, p10=0.03, readout_ns=1500.0,
+        readout_error=0.02, reset_ns=1000.0,
+    )  # fmt: skip
     assert value.qubits[2].t1_us == 90.0
     assert gate(value, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.005, 68.0)
     assert value.zz[0].qubits == (0, 1)

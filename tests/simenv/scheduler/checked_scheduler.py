@@ -11,13 +11,9 @@ from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
 LIMITS = core.ClusterLimits(
-    slots=2,
-    memory_bytes=2**34,
-    max_queued_tasks=10**6,
-    max_queued_bytes=2**30,
-    silent_ns=10 * SECOND,
-    start_timeout_ns=60 * SECOND,
-)
+    slots=2, memory_bytes=2**34, max_queued_tasks=10**6, max_queued_bytes=2**30,
+    silent_ns=10 * SECOND, start_timeout_ns=60 * SECOND,
+)  # fmt: skip
 
 
 def route(cost_us: float = 10.0, **changes: object) -> core.Route:
@@ -45,13 +41,9 @@ def wide(
 ) -> core.Route:
     """A program over several ranks, on demand."""
     return route(
-        cost_us,
-        pool=f"{pool}.x{ranks}",
-        ranks=ranks,
-        memory_bytes=memory,
-        num_qubits=26,
+        cost_us, pool=f"{pool}.x{ranks}", ranks=ranks, memory_bytes=memory, num_qubits=26,
         max_slots=1,
-    )
+    )  # fmt: skip
 
 
 class CheckedScheduler:
@@ -141,18 +133,11 @@ class CheckedScheduler:
         worker = records[0].worker
         results = [
             AttemptResult(
-                r.number,
-                r.fence,
-                STATES.index(state),
-                b"",
-                0,
-                start_us=1,
-                run_us=max(1, round(r.cost_us)),
-                device_ns=device_ns,
-                compile_us=compile_us,
+                r.number, r.fence, STATES.index(state), b"", 0, start_us=1,
+                run_us=max(1, round(r.cost_us)), device_ns=device_ns, compile_us=compile_us,
             )
             for r in records
-        ]
+        ]  # fmt: skip
         endings = self.scheduler.tasks_finished(worker, results, 1, self.now_ns)
         self.endings += endings
         check(self.state)

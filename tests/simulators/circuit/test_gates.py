@@ -173,11 +173,8 @@ LINE = ((0, 1), (2, 1))  # one direction each
 
 def device(**changes: object) -> DeviceLimits:
     table: dict[str, object] = {
-        "all_to_all": False,
-        "dynamic": False,
-        "gates": {"rz": 1, "sx": 1, "cz": 2},
-        **changes,
-    }
+        "all_to_all": False, "dynamic": False, "gates": {"rz": 1, "sx": 1, "cz": 2}, **changes,
+    }  # fmt: skip
     return DeviceLimits.of("ibis", 3, table.pop("gates"), LINE, **table)  # type: ignore[arg-type]
 
 

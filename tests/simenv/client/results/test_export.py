@@ -20,21 +20,10 @@ from simenv.model import RESULT_FORMAT, Origin, ResultData
 
 STATE = np.array([0.6, 0, 0, 0.8j], "<c16")
 DATA = ResultData(
-    RESULT_FORMAT,
-    (("a", 1), ("b", 1)),
-    2,
-    1024,
-    2**64 - 1,
-    1,
-    b"\x00\x03",
-    struct.pack("<2I", 1000, 24),
-    b"\x00\x03",
-    1,
-    struct.pack("<2d", 0.36, 0.64),
-    STATE.tobytes(),
-    struct.pack("<2d", 0.28, 0.01),
-    remark="one\ntwo",
-)
+    RESULT_FORMAT, (("a", 1), ("b", 1)), 2, 1024, 2**64 - 1, 1, b"\x00\x03",
+    struct.pack("<2I", 1000, 24), b"\x00\x03", 1, struct.pack("<2d", 0.36, 0.64), STATE.tobytes(),
+    struct.pack("<2d", 0.28, 0.01), remark="one\ntwo",
+)  # fmt: skip
 PROVENANCE = Provenance(
     "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
     Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014),
