@@ -2,14 +2,13 @@
 
 import ast
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 from failing import fails
+from interpreter import python
 
 from bench import __main__ as command, chart, figures, record
 from bench.figures import goals
@@ -201,8 +200,7 @@ WITHOUT_GOALS = {"tiles", "trajectories"}
 
 
 def test_list_names_every_benchmark_without_importing_it() -> None:
-    argv = [sys.executable, "-X", "importtime", "-m", "bench", "list"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = python("-X", "importtime", "-m", "bench", "list", cwd=ROOT)
     assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(command._files())
     assert "bench.service" not in done.stderr
 

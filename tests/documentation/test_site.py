@@ -2,13 +2,12 @@
 
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import typer.main
+from interpreter import python
 
 from simenv.cli.app import application
 
@@ -25,14 +24,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip("mkdocstrings")
     folder = tmp_path_factory.mktemp("site")
     command = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = python(*command, cwd=ROOT, env=environ, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

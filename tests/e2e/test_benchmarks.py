@@ -3,26 +3,20 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import mpis
 import pytest
 from bare import command_line
+from interpreter import python
 
 ROOT = Path(__file__).parents[2]
 PEERS = ("qulacs", "pennylane_lightning")
 
 
 def test_benchmark_runs_without_missing_peer_and_names_command_to_install_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", "vqls", "--rounds", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "bench", "run", "vqls", "--rounds", "1", cwd=ROOT, check=False)
     assert "Traceback" not in done.stderr
     assert "a step of 480 circuits, one sweep" in done.stdout
     for peer in PEERS:

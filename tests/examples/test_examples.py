@@ -4,27 +4,18 @@ import ast
 import importlib.util
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from interpreter import python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def shown(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints, started in a folder of its own."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        cwd=folder,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(EXAMPLES / name, *arguments, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import live
 import pytest
+from interpreter import python
 
 from launcher import mpi
 from launcher.allocation import hostlist
@@ -60,14 +61,8 @@ POOLS = [
 
 
 def shown(environment: live.Live, pool: str) -> str:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "qpu_cutover.py", pool],
-        env={**os.environ, "SIMENV_SERVICE": str(environment.home / "connection.json")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    environ = {**os.environ, "SIMENV_SERVICE": str(environment.home / "connection.json")}
+    return python(ROOT / "examples" / "qpu_cutover.py", pool, env=environ).stdout
 
 
 def test_the_script_must_be_changed_for_a_machine() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interpreter import python
 from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
@@ -156,8 +157,8 @@ def test_only_isolated_program_is_unreachable_from_outside_its_namespace(isolate
             network = Path(f"/proc/{listener.pid}/ns/user")
             assert network.stat().st_ino != Path("/proc/self/ns/user").stat().st_ino
         if isolated:  # a process of the owner can join it
-            argv = [sys.executable, "-c", JOINS, str(listener.pid), str(port)]
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+            joins = ["-c", JOINS, str(listener.pid), str(port)]
+            done = python(*joins, timeout=WAIT_S, check=False)
             assert done.stdout.strip() == "0", done.stderr
         listener.communicate()
 
@@ -173,8 +174,7 @@ def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
         "argv = die_with_parent.command_line(os.getppid(), sys.argv[1:], isolated=True)\n"
         "os.execv(argv[0], argv)\n"
     )
-    command = [sys.executable, "-c", source, *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    done = python("-c", source, *argv, timeout=WAIT_S, check=False)
     uid = os.geteuid()
     assert done.stdout.split() == [str(uid), str(uid), "1", str(uid)], done.stderr
 

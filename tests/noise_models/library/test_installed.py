@@ -2,10 +2,9 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
+from interpreter import python
 
 from noise_models import library, snapshot
 
@@ -54,9 +53,7 @@ def test_a_device_is_read_without_importing_qiskit() -> None:
         "import json, sys; from noise_models import library; library.load('lima');"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = python("-c", code, timeout=60)
     assert {"qiskit", "qiskit_ibm_runtime", "numba", "simenv"}.isdisjoint(json.loads(done.stdout))
 
 

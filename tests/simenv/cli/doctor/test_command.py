@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import msgspec
 import pytest
+from interpreter import python
 
 from simenv.cli.admin import doctor, doctor_checks, doctor_installation
 from simenv.cli.admin.doctor_installation import DoctorFinding
@@ -56,14 +55,8 @@ def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 def test_doctor_names_file_that_shadows_package(tmp_path: Path) -> None:
     (tmp_path / "launcher.py").touch()
     code = "from simenv.cli.entry import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = python("-c", code, "doctor", cwd=tmp_path, env=environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert f"launcher is {tmp_path / 'launcher.py'}" in done.stdout
 

@@ -1,13 +1,11 @@
 """Round trips of packed circuits, and modules that are imported for them."""
 
-import subprocess
-import sys
-
 import drawing
 import engine_judge
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from interpreter import python
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator
 
@@ -62,7 +60,6 @@ def test_bound_parameters_equal_qiskit(circuit: QuantumCircuit, values: list[flo
 
 
 PROGRAM = """
-import sys
 from simenv.client.circuits import load, load_observables
 load_observables("ZZ:0.5", 2)
 {then}
@@ -81,6 +78,4 @@ for value in (None, "qreg q[1];", "OPENQASM 2.0; //" + "a" * 17_000_000):
 
 @pytest.mark.parametrize("then", ["", REFUSED], ids=["import", "refusal"])
 def test_observables_and_refused_text_do_not_import_qiskit(then: str) -> None:
-    command = [sys.executable, "-c", PROGRAM.format(then=then)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert python("-c", PROGRAM.format(then=then)).stdout.strip() == "[]"

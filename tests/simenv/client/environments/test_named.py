@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from failing import fails
+from interpreter import python
 from live import Live
 
 import simenv
@@ -263,9 +264,7 @@ def test_private_environment_ends_when_nothing_refers_to_it() -> None:
 @pytest.mark.usefixtures("no_leaks")
 def test_private_environment_ends_with_the_interpreter() -> None:
     script = "import simenv\nenv = simenv.local(workers=1)\nprint(env.status().pid)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = python("-c", script, timeout=120)
     assert not psutil.pid_exists(int(done.stdout))
     assert done.stderr == ""
 
@@ -280,8 +279,7 @@ def test_collected_client_closes_its_connection() -> None:
         "gc.collect()\n"
     )
     with simenv.local(workers=1) as env:
-        command = [sys.executable, "-W", "error", "-c", script, env.service]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = python("-W", "error", "-c", script, env.service, timeout=60)
         assert (int(done.stdout), done.stderr) == (env.status().pid, "")
 
 

@@ -1,12 +1,11 @@
 """Parameters and chains that the readers of circuits share."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from failing import fails
+from interpreter import python
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
 
@@ -179,9 +178,7 @@ assert [t.name for t in threading.enumerate()].count("simenv-qiskit") == 1
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_circuits_are_loaded_in_short_lived_threads(at_once: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(at_once)], capture_output=True, text=True, check=False
-    )
+    done = python("-c", PROGRAM, str(at_once), check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
 
 

@@ -1,7 +1,5 @@
 """OpenQASM 2, by the reader in C and by Qiskit's."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import engine_judge
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from failing import fails
 from hypothesis import given, settings, strategies as st
+from interpreter import python
 
 from simenv.client.circuits import load, qasm2
 from simenv.client.circuits.encoder import pack
@@ -192,11 +191,9 @@ def test_text_with_too_many_operands_is_left_to_qiskit() -> None:
 
 
 def test_plain_text_is_loaded_without_importing_qiskit_and_numpy() -> None:
-    argv = f"""
-import sys
+    code = f"""
 from simenv.client.circuits import load
 load({REGISTERS + "h q[0];cx q[0],q[1];measure q->c;"!r})
 print("qiskit" in sys.modules, "numpy" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", argv], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert python("-c", code).stdout.split() == ["False", "False"]
