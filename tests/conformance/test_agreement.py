@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from arrays import Arrays
-from clifford import assert_alike, clifford, odds_of
+from clifford import assert_alike, clifford
+from engine_runs import probabilities
 from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
@@ -21,7 +22,7 @@ from simulators.simulate import counts_of
 def test_clifford_distribution_and_counts_match_reference(every_run: Runner, seed: int) -> None:
     arrays = clifford(5, 40, seed)
     expected = np.abs(final_state(arrays.circuit())) ** 2
-    odds = odds_of(every_run(arrays.circuit(), outputs=("probabilities",)))
+    odds = probabilities(every_run(arrays.circuit(), outputs=("probabilities",)))
     for index, p in enumerate(expected.tolist()):
         assert odds.get(index, 0.0) == pytest.approx(p, abs=1e-9)
     measured = clifford(5, 40, seed, 70)
@@ -36,7 +37,7 @@ def test_clifford_distribution_and_counts_match_reference(every_run: Runner, see
         key = (index >> 4 & 1) << 3 | (index & 1) << 69 | (index >> 2 & 1) | (index >> 1 & 1) << 65
         exact[key] = exact.get(key, 0.0) + p
     exact = {key: p for key, p in exact.items() if p > 1e-9}
-    assert odds_of(result) == pytest.approx(exact, abs=1e-9)
+    assert probabilities(result) == pytest.approx(exact, abs=1e-9)
     assert_alike(counts_of(result), exact, 3000)
 
 

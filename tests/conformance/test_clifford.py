@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from arrays import Arrays
-from clifford import assert_alike, clifford, odds_of
+from clifford import assert_alike, clifford
+from engine_runs import probabilities
 from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
@@ -111,8 +112,8 @@ def test_parity_conditions_and_else_match_statevector(runner_of: Callable[[str],
     arrays.begin(*xor).add("x", [2]).add("rz", [3], (), [np.pi]).add("else")
     arrays.add("y", [0]).add("end").add("reset", [1]).add("cx", [0, 1]).add("h", [3])
     circuit = arrays.measure(range(4)).circuit()
-    odds = odds_of(exact(circuit, outputs=("probabilities",)))
-    assert odds_of(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
+    odds = probabilities(exact(circuit, outputs=("probabilities",)))
+    assert probabilities(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
     assert_alike(counts_of(stabilizer(circuit, shots=4000)), odds, 4000)
     for label in ("ZIZZ", "IZIZ", "ZZII"):
         keywords = {"outputs": ("expectation",), "observables": (PauliSum((label,), np.ones(1)),)}

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import COUNTS_QUBITS, SHARE_QUBITS
@@ -105,10 +105,6 @@ def woven(arrays: Arrays) -> Arrays:
     for q in range(n):
         arrays.add("ry", [q], (), [0.4 + 0.1 * q])
     return arrays
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def chain(n: int) -> Circuit:

@@ -23,6 +23,7 @@ def run(
 
 
 def probabilities(result: BindingResult) -> dict[int, float]:
-    """Exact probabilities of a result by outcome."""
+    """Exact probabilities of a result by outcome, in ascending order."""
     outcomes = unpack(result.probability_outcomes, result.probability_width)
+    assert outcomes == sorted(set(outcomes))
     return dict(zip(outcomes, np.frombuffer(result.probabilities).tolist(), strict=True))

@@ -3,7 +3,7 @@
 import engine_runs
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from device_models import DeviceModel
 from failing import fails
 from reference import final_state
@@ -54,10 +54,6 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
             name, random.permutation(n)[:qubits].tolist(), (), random.normal(size=params).tolist()
         )
     return arrays
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:

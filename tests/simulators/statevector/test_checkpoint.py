@@ -5,9 +5,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from attempts import Tired, dying
-from both_ways import alike, alone, crowded, measured
+from both_ways import alike, alone, crowded
 from failing import fails
 from numpy.typing import NDArray
 

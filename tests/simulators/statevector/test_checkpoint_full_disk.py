@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from attempts import Tired, dying
-from both_ways import alike, alone, crowded, measured
+from arrays import measured
+from both_ways import alike, alone, crowded
 from numpy.typing import NDArray
 
 from simulators.engine import EngineResult, Request, RunControl, RunOptions

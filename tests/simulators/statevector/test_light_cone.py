@@ -98,7 +98,7 @@ def test_circuit_of_500_qubits_with_narrow_light_cone_runs() -> None:
         angles = circuit.params.reshape(3, n)[:, 18:23]
         near = msgspec.structs.replace(near, params_data=np.ascontiguousarray(angles).tobytes())
         exact = (simulate(c, shots=0, outputs=("probabilities",)) for c in (near, circuit))
-        probs, result = (sparse_circuits.distribution(each.row(0)) for each in exact)
+        probs, result = (engine_runs.probabilities(each.row(0)) for each in exact)
         assert result == pytest.approx(probs, abs=1e-12)
         counts = counts_of(simulate(circuit, shots=100_000, seed=2).row(0))
         assert abs(counts[1] - 100_000 * probs[1]) < 5 * np.sqrt(100_000 * probs[1] * probs[0])

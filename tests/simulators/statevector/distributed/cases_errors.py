@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from both_ways import (
     DOUBLE,
     SINGLE,
@@ -18,7 +18,6 @@ from both_ways import (
     crowded,
     equal,
     histories,
-    measured,
     raised,
     width,
 )

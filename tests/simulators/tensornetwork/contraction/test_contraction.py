@@ -7,6 +7,7 @@ import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
+from clifford import assert_alike
 from failing import fails
 
 from simulators import registry
@@ -113,12 +114,8 @@ def test_contracted_values_are_those_of_the_statevector(seed: int) -> None:
 def test_samples_follow_the_distribution(seed: int) -> None:
     circuit, shots = measured(mixed(5, seed)), 20_000
     exact = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
-    outcomes = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
-    probs = dict(zip(outcomes, np.frombuffer(exact.probabilities).tolist(), strict=True))
     counts = counts_of(run(circuit, Request(shots, 7 + seed)))
-    assert set(counts) <= set(probs)
-    for outcome, p in probs.items():
-        assert abs(counts.get(outcome, 0) - shots * p) <= 5 * np.sqrt(shots * p * (1 - p)) + 1
+    assert_alike(counts, engine_runs.probabilities(exact), shots)
 
 
 def test_light_cones_of_a_wide_circuit_have_its_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import engine_runs
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from hypothesis import assume, given
 from random_circuits import QUIET, dynamic_circuits
 
@@ -33,10 +33,6 @@ def brickwork(
         for k in range(layer % 2, num_qubits - 1, 2):
             arrays.add("cz", [wires[k], wires[k + 1]])
     return arrays
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def values(found: EngineResult) -> np.ndarray:
