@@ -8,18 +8,12 @@ import h5py
 import numpy as np
 import pytest
 from failing import fails
-from states_in_files import HEAD, state_of
+from states_in_files import HEAD, files, state_of
 
 import simenv
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
 from simenv.errors import NotFoundError
-
-
-def files(env: Client) -> list[Path]:
-    root = env._session.channel.results
-    assert root is not None
-    return sorted(path for path in root.glob("*/*") if path.is_file())
 
 
 @pytest.fixture(scope="module")

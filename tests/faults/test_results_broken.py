@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from failing import fails
 from live import Live, resurrected
-from states_in_files import state_of, turned
+from states_in_files import files, state_of, turned
 from waiting import until
 
 import simenv
@@ -25,12 +25,6 @@ TRIES = 10
 
 def number(task: simenv.Task) -> int:
     return task_number(task.id) or 0
-
-
-def files(env: Client) -> list[Path]:
-    root = env._session.channel.results
-    assert root is not None
-    return sorted(path for path in root.glob("*/*") if path.is_file())
 
 
 def _await_none(home: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from busy_circuits import ENDLESS
-from client_peer import Peer, completed, completion, spec, terms
+from client_peer import Peer, completed, completion, submit
 from failing import fails
 from live import Live, environment
 from waiting import until
@@ -16,15 +16,9 @@ import simenv
 from simenv import errors
 from simenv.client.client import Client
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, as_completed
 from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, TaskState
 from simenv.wire.messages.admin import PolicyReply, ProfileReply, SetPolicy, SetProfile
-
-
-def submit(link: ServiceSession, count: int = 1) -> list[Task]:
-    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), None)
 
 
 def pumps() -> list[threading.Thread]:
@@ -68,7 +62,7 @@ def test_event_loop_runs_while_task_is_awaited(link: ServiceSession, idle: Peer)
 
 def test_tasks_are_submitted_while_others_are_awaited(link: ServiceSession) -> None:
     async def one(number: int) -> int:
-        [task] = send(link, PreparedSubmit(terms(), [spec(number)]), None)
+        [task] = submit(link, first=number)
         return (await task).seed
 
     async def main() -> list[int]:

@@ -25,11 +25,7 @@ TWO = msgspec.structs.replace(
     nodes=(Node("n1", 2, GIB), Node("n2", 2, GIB)),
     max_ranks=4,
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path, limits=TWO)
+OPTIONS = {"limits": TWO}
 
 
 def events(bench: ServiceHarness, *kinds: str) -> list[tuple[str, str, str]]:

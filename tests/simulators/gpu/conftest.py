@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.testbed.host_device import build_library
+from bench.testbed.host_device import HostDevice, build_library
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +15,8 @@ def library() -> Path:
     if shutil.which("g++") is None and "CI" not in os.environ:
         pytest.skip("g++ is not installed")
     return build_library()
+
+
+@pytest.fixture
+def device(library: Path) -> HostDevice:
+    return HostDevice(library)

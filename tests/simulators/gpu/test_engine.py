@@ -22,11 +22,6 @@ from simulators.statevector.engine import StatevectorEngine
 
 
 @pytest.fixture
-def device(library: Path) -> HostDevice:
-    return HostDevice(library)
-
-
-@pytest.fixture
 def engine(device: HostDevice) -> GpuEngine:
     return GpuEngine(device)
 

@@ -21,11 +21,6 @@ from simulators.statevector.engine import StatevectorEngine
 SHOTS = 60
 
 
-@pytest.fixture
-def device(library: Path) -> HostDevice:
-    return HostDevice(library)
-
-
 @pytest.mark.parametrize(("n", "ratio"), [(4, 0.5), (13, 1.9), (14, 0.5)])
 def test_counts_with_noise_are_statevectors(device: HostDevice, n: int, ratio: float) -> None:
     circuit = layers(n, 2, np.random.default_rng(n)).circuit()

@@ -8,23 +8,17 @@ import pickle
 import threading
 
 import pytest
-from client_peer import Peer, completed, completion, spec, terms
+from client_peer import Peer, completed, completion, submit
 from failing import fails
 from shell import Terminal
 
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import send
 from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
 from simenv.model import TaskInfo, TaskState
 
 WAIT_S = 30.0
-
-
-def submit(link: ServiceSession, count: int = 1) -> list[Task]:
-    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), None)
 
 
 def test_task_is_a_future_with_its_exceptions(link: ServiceSession, idle: Peer) -> None:

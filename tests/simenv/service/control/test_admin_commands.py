@@ -24,11 +24,7 @@ TWO: ClusterLimits = msgspec.structs.replace(
 )
 BIG = {"name": "big", "min": 0, "max": 1, "ranks": 2, "memory_bytes": GIB // 2}
 POOLS = [{"name": "main", "min": 1, "max": 1}, BIG]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path, limits=TWO, pools=POOLS)
+OPTIONS = {"limits": TWO, "pools": POOLS}
 
 
 def test_pools_and_nodes_are_listed(bench: ServiceHarness) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 from failing import fails
 from service import LIMITS, ServiceHarness
 
@@ -17,6 +16,7 @@ from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetD
 from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
+OPTIONS = {"pools": [{"name": "main", "min": 1, "max": 1}, QPU], "import_from": ("/here",)}
 MACHINE = DeviceInfo(
     name="x",
     kind=DeviceKind.HARDWARE,
@@ -36,12 +36,6 @@ MACHINE = DeviceInfo(
     calibrated_s=1e9,
     dt_ns=0.2,
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    pools = [{"name": "main", "min": 1, "max": 1}, QPU]
-    return ServiceHarness(tmp_path, pools=pools, import_from=("/here",))
 
 
 def devices(bench: ServiceHarness) -> dict[str, DeviceInfo]:
