@@ -32,25 +32,16 @@ def test_counts_of_circuit_without_measurement_are_refused(any_run: Runner) -> N
     assert "measure" in fails(errors.Unsupported, "s nothing", any_run, circuit, shots=10).hint
 
 
-def test_counts_with_0_shots_are_refused(any_run: Runner) -> None:
-    fails(errors.Unsupported, "0 shots", any_run, bell())
-
-
 def test_statevector_of_circuit_with_measurement_or_reset_is_refused(state_run: Runner) -> None:
     fails(errors.Unsupported, "the circuit measures", state_run, bell(), outputs=("statevector",))
     reset = Arrays(1, 0).add("h", [0]).add("reset", [0]).circuit()
     fails(errors.Unsupported, "resets", state_run, reset, outputs=("statevector",))
 
 
-def test_unknown_output_is_refused(any_run: Runner) -> None:
+def test_no_shots_and_unknown_options_are_refused_by_name(any_run: Runner) -> None:
+    fails(errors.Unsupported, "0 shots", any_run, bell())
     fails(errors.Unsupported, "wavefunction", any_run, bell(), outputs=("wavefunction",))
-
-
-def test_unknown_precision_is_refused(any_run: Runner) -> None:
     fails(errors.Unsupported, "half", any_run, bell(), shots=1, precision="half")
-
-
-def test_unknown_engine_option_is_refused(any_run: Runner) -> None:
     fails(errors.Unsupported, "no option 'bnd'", any_run, bell(), shots=1, settings=(("bnd", 3),))
 
 
@@ -202,14 +193,11 @@ def test_stop_requested_before_dynamic_run_is_honoured(run: Runner) -> None:
     fails(errors.Stopped, "", run, feed_forward(), shots=10, control=control)
 
 
-def test_circuit_without_qubits_has_state_and_probability_1(state_run: Runner) -> None:
+def test_circuit_without_qubits_has_its_phase_and_probability_1(state_run: Runner) -> None:
     result = state_run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
     assert result.statevector is not None
     assert result.statevector.tolist() == [1.0]
     assert np.frombuffer(result.probabilities).tolist() == [1.0]
-
-
-def test_global_phase_of_circuit_without_qubits_is_preserved(state_run: Runner) -> None:
     circuit = Arrays(0, 0).add("global_phase", (), (), [0.3]).circuit()
     result = state_run(circuit, outputs=("statevector",))
     assert result.statevector is not None

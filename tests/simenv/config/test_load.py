@@ -255,11 +255,8 @@ def test_missing_folder_has_filesystem_of_its_parent(tmp_path: Path) -> None:
 WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
 
 
-def test_workers_auto_is_resolved_once_the_nodes_are_known() -> None:
-    assert config.pool_text("g:engine=gpu,workers=auto") == PoolSpec("g", "gpu", auto_workers=True)
-
-
 def test_pool_option_sets_all_fields() -> None:
+    assert config.pool_text("g:engine=gpu,workers=auto") == PoolSpec("g", "gpu", auto_workers=True)
     text = "sv:engine=statevector,workers=4,ranks=8,memory=2GiB,idle_s=90,nodes=gpu*+node7"
     assert config.pool_text(text) == WHOLE
 

@@ -31,19 +31,15 @@ def test_a_repeated_submit_gets_the_same_ids_and_runs_once(ready: ServiceHarness
     assert len(ready.assigned()) == 2
 
 
-def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> None:
-    bench.submit(spec(seed=1), key="mine")
-    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
-
-
 def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="~one of a kind")
     again = bench.submit(spec(seed=2), key="~one of a kind")
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
-def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) -> None:
+def test_submission_key_of_user_is_known_with_its_content(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="mine")
+    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
     bench.restart()
     again = bench.submit(spec(seed=1), key="mine")
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)

@@ -95,12 +95,9 @@ def test_misplaced_block_marker_is_refused(name: str, told: str) -> None:
     fails(ProgramError, told, to_qiskit, bell(**changes))
 
 
-def test_invalid_variable_widths_are_refused() -> None:
+def test_invalid_widths_of_variables_and_matrices_are_refused() -> None:
     for widths in ((70_000,), (-1,), (1,) * 5000):
         fails(ProgramError, "variables", to_qiskit, bell(variables=widths))
-
-
-def test_matrix_of_wrong_size_is_refused() -> None:
     changes = {"names": ("unitary",), "arities": u16(1, 0, 0), "ops": u16(0), "qubits": u16(0)}
     changes |= {"clbits": b"", "params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
     fails(ProgramError, "16 bytes for 1 qubits", to_qiskit, bell(**changes, matrices=(bytes(16),)))
