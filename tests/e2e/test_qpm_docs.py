@@ -80,7 +80,7 @@ def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS[1:])
-def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_qpm_passes_all_conformance(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["qpm", "check", target, "--json"])
     assert not broken(capsys)
     assert code == 0
