@@ -84,7 +84,6 @@ def test_worker_on_another_node_uses_tcp(up: Environment, env: Client) -> None:
 
 
 def test_pools_of_three_engines_run_side_by_side(env: Client) -> None:
-    """All three are busy at the same instant."""
     short = [layered(18, 60, seed) for seed in range(12)]  # slots are free again and again
     tasks = env.submit_many(short * 40, shots=10, pool="sv")
     tasks += env.submit_many([wide_mps(seed) for seed in range(40)], shots=500, pool="tn")
@@ -161,7 +160,6 @@ with simenv.connect({up.name!r}) as env:
 
 
 def test_idle_ranks_use_less_than_1_percent_of_a_core(up: Environment, env: Client) -> None:
-    """Idle workers, ranks of gangs among them, together less than one hundredth of a core."""
     ranks = up.of(WORKER)
     wait_for("nothing runs", lambda: len(ready(env)) == WORKERS)
     for _ in range(WINDOWS):

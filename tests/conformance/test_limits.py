@@ -165,7 +165,6 @@ def test_running_circuit_stops_and_control_can_be_reused(run: Runner, width: int
 
 @pytest.mark.parametrize("width", [3, 14])
 def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: int) -> None:
-    """However late the stop comes, there is the whole result or none."""
     arrays = Arrays(width, 0)
     for k in range(20_000):
         arrays.add("rx", [k % width], (), [np.pi / 4])

@@ -28,8 +28,7 @@ DRILLS = (
     "tests/simulators/tensornetwork/contraction/test_ranks.py::test_contraction_over_ranks[4",
 )
 SMOKE = (
-    "tests/documentation/test_site.py"
-    "::test_configuration_reference_has_each_variable_of_code",
+    "tests/documentation/test_site.py::test_configuration_reference_has_each_variable_of_code",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",

@@ -240,7 +240,6 @@ def test_digest_is_computed_only_if_run_may_exceed_checkpoint_interval(
 
 
 def test_checkpoint_of_second_state_survives_repeated_run_of_first(tmp_path: Path) -> None:
-    """The second attempt at the first of two states leaves alone what is kept of the second."""
     ways = (Evolution("abc", 9), Evolution("abd", 9))
     states = [amplitudes(k) for k in range(4)]
 

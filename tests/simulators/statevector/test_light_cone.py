@@ -211,7 +211,6 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
 
 
 def test_phases_without_effect_are_removed_and_measurements_become_terminal() -> None:
-    """Without the phase, which nobody sees, the measurement is a final one."""
     arrays = Arrays(13, 13)
     for qubit in range(13):
         arrays.add("h", [qubit]).add("cp", [qubit, (qubit + 1) % 13], (), [0.1])

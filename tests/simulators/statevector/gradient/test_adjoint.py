@@ -263,7 +263,6 @@ class Watched(RunControl):
 
 
 def test_progress_of_gradient_counts_reverse_pass_of_each_observable() -> None:
-    """All ways back count from the begin, one for each observable."""
     circuit, entries = layered(14), []
     values = np.random.default_rng(1).uniform(-3, 3, circuit.num_slots)
     for outputs, count in ((("expectation",), 1), (BOTH, 1), (BOTH, 3)):

@@ -154,7 +154,6 @@ def test_kraus_channel_distribution_matches_density_matrix(seed: int, small: boo
 
 @pytest.mark.parametrize("num_qubits", [6, 13])
 def test_trajectory_outcome_is_independent_of_batch_states_and_threads(num_qubits: int) -> None:
-    """On how many instances there are, in which order, in how many states, by how many threads."""
     random = np.random.default_rng(8)
     circuit = _layers(num_qubits, 3, random).circuit()
     inserts, _ = patterned.made(circuit, 20, random, drawn=True)

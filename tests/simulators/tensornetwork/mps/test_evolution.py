@@ -60,7 +60,6 @@ def test_expectation_values_and_amplitudes_are_those_of_the_statevector(precisio
 
 
 def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
-    """A chain through random qubits: the order finds the chain again."""
     wires = np.random.default_rng(3).permutation(40).tolist()
     shuffled, straight = brickwork(40, 8, wires).circuit(), brickwork(40, 8).circuit()
     assert profile(shuffled).bond_bits == profile(straight).bond_bits
