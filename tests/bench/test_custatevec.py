@@ -104,7 +104,7 @@ def exact(n: int, gates: list[Gate]) -> np.ndarray:
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("width", [0, 2, 3, 5])
 @pytest.mark.parametrize("kind", list(CIRCUITS))
-def test_states_are_right(kind: str, width: int, precision: str, library: ctypes.CDLL) -> None:
+def test_states_match_circuit(kind: str, width: int, precision: str, library: ctypes.CDLL) -> None:
     """`width`: of fused matrices; 0: gate by gate, with controls."""
     gates = wide_circuit(kind, N, 3)
     matrices = fused(gates, width) if width else gate_by_gate(gates)

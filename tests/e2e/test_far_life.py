@@ -47,7 +47,7 @@ def test_key_files_stay_valid_after_restart_until_revoked(
         simenv.connect(service=ana)
 
 
-def test_key_of_no_listener_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_add_needs_a_listener(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with environment() as live:
         command = ["keys", "add", "ana", "--out", str(tmp_path / "ana"), "--name", live.name]
         assert run(command) == 2

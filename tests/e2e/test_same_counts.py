@@ -67,7 +67,7 @@ def expected() -> Counts:
 
 
 @pytest.mark.parametrize(("workers", "slots"), [(2, 2), (4, 4), (1, 3)])
-def test_counts_depend_on_no_workers_and_slots(expected: Counts, workers: int, slots: int) -> None:
+def test_counts_ignore_workers_and_slots(expected: Counts, workers: int, slots: int) -> None:
     with simenv.local(workers=workers, slots=slots) as env:
         assert answers(env) == expected
 

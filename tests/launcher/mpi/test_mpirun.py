@@ -99,7 +99,7 @@ def test_ranks_keep_their_environment_and_exit_code(
     ]
 
 
-def test_ranks_end_with_one(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
+def test_killed_rank_ends_all(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
     result = command(mpi, tmp_path, "time.sleep(300)")
     launcher.start(result)
     until(lambda: len(facts(result.log)) == 2, result.log)

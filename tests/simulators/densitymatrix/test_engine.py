@@ -149,7 +149,7 @@ def fused(arrays: Arrays, model: DeviceModel | None = None) -> Blocks:
 
 @pytest.mark.parametrize("name", PARAMETRIZED)
 @pytest.mark.parametrize("qubits", [(0, 1), (1, 0)])
-def test_compiled_transfer_matrix_equals_unitarys(name: str, qubits: tuple[int, int]) -> None:
+def test_compiled_transfer_matrix_is_that_of_unitary(name: str, qubits: tuple[int, int]) -> None:
     gate = GATES[name]
     params = np.random.default_rng(gate.code).normal(size=gate.params).tolist()
     blocks = fused(Arrays(2, 0).add(name, qubits[: gate.qubits], (), params))

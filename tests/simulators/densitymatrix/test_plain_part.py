@@ -55,7 +55,7 @@ def run(circuit: Circuit, model: DeviceModel, *outputs: str, shots: int = 3_000)
 
 
 @pytest.mark.parametrize("number", range(len(MODELS)))
-def test_counts_and_memory_are_the_passes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_counts_and_memory_equal_the_passes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     rng = np.random.default_rng(number)
     value = 0
     for _ in range(12):

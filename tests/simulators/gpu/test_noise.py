@@ -22,7 +22,7 @@ SHOTS = 60
 
 
 @pytest.mark.parametrize(("n", "ratio"), [(4, 0.5), (13, 1.9), (14, 0.5)])
-def test_counts_with_noise_are_statevectors(device: HostDevice, n: int, ratio: float) -> None:
+def test_noisy_counts_equal_statevectors(device: HostDevice, n: int, ratio: float) -> None:
     circuit = layers(n, 2, np.random.default_rng(n)).circuit()
     noise = program(device_noise(circuit, ratio, 0.1), Readout(np.full(n, 0.01), np.full(n, 0.03)))
     request = Request(SHOTS, 2**63 + n, ("counts",), binding=3)

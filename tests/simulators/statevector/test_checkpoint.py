@@ -210,7 +210,7 @@ def test_resumed_run_gives_same_counts(
     assert not (tmp_path / "t-5").exists()
 
 
-def test_checkpoint_is_not_used_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_needs_same_circuit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)
     engine = StatevectorEngine()
     with dying(monkeypatch):

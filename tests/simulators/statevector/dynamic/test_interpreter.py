@@ -252,7 +252,7 @@ def test_outputs_of_many_branches_agree_for_all_widths(precision: str, threads: 
             assert np.allclose(result.expectations, other.expectations, rtol=0, atol=1e-12)
 
 
-def test_kernel_calls_are_as_many_for_many_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_calls_do_not_grow_with_branches(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     original = ThreadPool.run
     monkeypatch.setattr(

@@ -270,7 +270,7 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
 
 @pytest.mark.parametrize("names", [HERON, IONS, ANY_GATE])
 @pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
-def test_row_of_sweep_has_its_bits_alone(names: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+def test_row_of_sweep_equals_row_alone(names: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     result = circuit(names, 9, 5, free=True)
     rows = np.random.default_rng(1).normal(size=(11, result.num_slots))
     together = run_merged(MERGED, result, Request(SHOTS, MERGED_SEED, outputs, (), rows, BINDING))

@@ -12,7 +12,7 @@ from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 @settings(max_examples=60, deadline=None)
 @given(unitary_circuits(6, 12), st.integers(6, 9), st.integers(0, 2**32))
-def test_operations_and_errors_of_qubit_in_order(circuit: Circuit, width: int, seed: int) -> None:
+def test_order_on_a_qubit_is_kept_with_errors(circuit: Circuit, width: int, seed: int) -> None:
     inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
     result = divide(circuit, inserts, width)
     assert sorted(result.order.tolist()) == list(range(circuit.ops.size))
