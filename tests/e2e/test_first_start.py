@@ -18,7 +18,7 @@ def text(qubits: int) -> str:
     )
 
 
-def test_small_circuit_needs_no_wide_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_qubits_need_no_wide_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
     with simenv.local(workers=2, slots=2) as client:
         wide = [client.submit(text(QUBITS), shots=10, engine="statevector") for _ in range(3)]
