@@ -65,6 +65,7 @@ def test_warmup_completes() -> None:
 
 
 LOADED = """
+import sys
 from pathlib import Path
 from simenv.service.bootstrap import Warmup
 loading = Warmup(Path(sys.argv[1]))

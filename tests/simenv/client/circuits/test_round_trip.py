@@ -60,6 +60,7 @@ def test_bound_parameters_equal_qiskit(circuit: QuantumCircuit, values: list[flo
 
 
 PROGRAM = """
+import sys
 from simenv.client.circuits import load, load_observables
 load_observables("ZZ:0.5", 2)
 {then}

@@ -192,6 +192,7 @@ def test_text_with_too_many_operands_is_left_to_qiskit() -> None:
 
 def test_plain_text_is_loaded_without_importing_qiskit_and_numpy() -> None:
     code = f"""
+import sys
 from simenv.client.circuits import load
 load({REGISTERS + "h q[0];cx q[0],q[1];measure q->c;"!r})
 print("qiskit" in sys.modules, "numpy" in sys.modules)
