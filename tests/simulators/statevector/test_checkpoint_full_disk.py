@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from attempts import Tired, dying
 from arrays import measured
+from attempts import Tired, dying
 from both_ways import alike, alone, crowded
 from numpy.typing import NDArray
 

@@ -116,7 +116,7 @@ def test_refused_tape_cancels_the_others(shots: int | None, device: Any, client:
         client.ack(completion.seq)
     with pytest.raises(InfeasibleError, match=r"^tape 1: .*46 qubits"):
         device(engine="statevector").execute([long_tape(), wide_tape(shots)])
-    assert set([completion.state for completion in client.completions()]) <= {"CANCELLED"}
+    assert {completion.state for completion in client.completions()} <= {"CANCELLED"}
     assert client.queue()[0] == 0
     with pytest.raises(InfeasibleError, match=r"^this program needs"):  # of one there is no doubt
         device(engine="statevector").execute([wide_tape(shots)])
