@@ -1,7 +1,5 @@
 """100,000 mutated frames: the service refuses them, lives, does not grow, and serves others."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 
@@ -12,26 +10,7 @@ from service import ServiceHarness, spec
 from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    AddKey,
-    DrainNode,
-    GetKeys,
-    GetPools,
-    ResumeNode,
-    RevokeKey,
-    Scale,
-)
-from simenv.wire.messages.queries import (
-    CollectGarbage,
-    Explain,
-    FetchResult,
-    GetApp,
-    GetEngines,
-    GetHistory,
-    GetSpec,
-    VerifyResult,
-)
+from simenv.wire.messages import admin, client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
 FRAMES = 100_000
@@ -53,22 +32,22 @@ GOOD_CLIENT: list[object] = [
     m.Ack(12, "mine", 0),
     m.GetCursor(13, "mine"),
     m.Ping(14),
-    GetHistory(15, 0, 5),
-    GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)),
-    GetSpec(16, 1),
-    GetApp(17),
-    FetchResult(18, 1, "f", 0, 100),
-    VerifyResult(19, 1),
-    CollectGarbage(20, 1e9),
-    GetEngines(24),
-    Explain(25, TaskOptions(), b"program", 100),
-    AddKey(21, "eve", "client", KEY),
-    RevokeKey(22, "eve"),
-    GetKeys(23),
-    GetPools(26),
-    Scale(27, "main", 1, 2),
-    DrainNode(28, "here", "for repair"),
-    ResumeNode(29, "here"),
+    queries.GetHistory(15, 0, 5),
+    queries.GetHistory(15, 0, 5, before=9, states=(TaskState.DONE,)),
+    queries.GetSpec(16, 1),
+    queries.GetApp(17),
+    queries.FetchResult(18, 1, "f", 0, 100),
+    queries.VerifyResult(19, 1),
+    queries.CollectGarbage(20, 1e9),
+    queries.GetEngines(24),
+    queries.Explain(25, TaskOptions(), b"program", 100),
+    admin.AddKey(21, "eve", "client", KEY),
+    admin.RevokeKey(22, "eve"),
+    admin.GetKeys(23),
+    admin.GetPools(26),
+    admin.Scale(27, "main", 1, 2),
+    admin.DrainNode(28, "here", "for repair"),
+    admin.ResumeNode(29, "here"),
 ]
 GOOD_WORKER: list[object] = [
     m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
@@ -129,7 +108,7 @@ def serve(bench: ServiceHarness) -> None:
 def test_mutated_frames_end_or_swell_the_service(bench: ServiceHarness, role: str) -> None:
     key = new_pair().public if role != "worker" else ""  # workers of this machine have none
     if key:
-        bench.say(AddKey(1, "mallory", role, key))
+        bench.say(admin.AddKey(1, "mallory", role, key))
     bench.join()
     peer_kind = PeerKind.WORKER if role == "worker" else PeerKind.CLIENT
     good = [codec.encode(each) for each in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]

@@ -3,8 +3,6 @@
 What the stand-in declares is compared with NVIDIA's header where a wheel brings that.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import re
@@ -73,9 +71,7 @@ def test_prototypes_are_those_that_c_declares(path: Path) -> None:
     for name, (result, parameters) in custatevec.PROTOTYPES.items():
         match = re.search(rf"((?:const )?\w+\*?)\s+{name}\(([^)]*)\)\s*[;{{]", text)
         assert match is not None, name
-        declared = [
-            re.sub(r"\w+$", "", each.strip()) for each in match[2].split(",") if each.strip()
-        ]
+        declared = [re.sub(r"\w+$", "", one.strip()) for one in match[2].split(",") if one.strip()]
         assert c_type(match[1]) is result, name
         assert [c_type(each) for each in declared] == list(parameters), name
 
@@ -108,9 +104,7 @@ def exact(n: int, gates: list[Gate]) -> np.ndarray:
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("width", [0, 2, 3, 5])
 @pytest.mark.parametrize("kind", list(CIRCUITS))
-def test_states_are_those_of_the_circuit(
-    kind: str, width: int, precision: str, library: ctypes.CDLL
-) -> None:
+def test_states_match_circuit(kind: str, width: int, precision: str, library: ctypes.CDLL) -> None:
     """`width`: of fused matrices; 0: gate by gate, with controls."""
     gates = wide_circuit(kind, N, 3)
     matrices = fused(gates, width) if width else gate_by_gate(gates)
@@ -119,9 +113,7 @@ def test_states_are_those_of_the_circuit(
     state = custatevec.zero_state(device, N, precision)
     peer.prepared(N, matrices)(state)
     peer.close()
-    assert np.allclose(
-        state, exact(N, gates), rtol=0, atol=1e-12 if precision == "double" else 1e-5
-    )
+    assert np.allclose(state, exact(N, gates), 0, 1e-12 if precision == "double" else 1e-5)
 
 
 @pytest.mark.parametrize("kind", list(CIRCUITS))
@@ -163,9 +155,7 @@ def test_missing_library_is_reported_as_not_installed(tmp_path: Path) -> None:
         custatevec.load([str(tmp_path)])
 
 
-def test_peers_that_are_not_installed_are_reported_and_not_judged(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_peers_not_installed_are_reported_unjudged(capsys: pytest.CaptureFixture[str]) -> None:
     from bench.peers import on_gpu
 
     report = Report("gpu", "peers")

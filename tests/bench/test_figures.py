@@ -1,17 +1,15 @@
 """Result files, figures, the chart and the command line of the benchmarks."""
 
-from __future__ import annotations
-
 import ast
 import shutil
-import subprocess
-import sys
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
+from failing import fails
+from interpreter import python
 
 from bench import __main__ as command, chart, figures, record
 from bench.figures import goals
@@ -34,9 +32,7 @@ def test_readme_has_the_table_of_the_stored_figures() -> None:
     assert len(table.splitlines()) == 7
 
 
-def test_a_new_measurement_replaces_all_cases_of_its_goal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measurement_replaces_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "results.jsonl"
     shutil.copyfile(figures.STORED, file)
     monkeypatch.setattr(results, "commit", lambda: "new")
@@ -104,16 +100,14 @@ def test_comparison_gives_ratios_of_the_newest_figures_in_both_files(tmp_path: P
 def test_file_without_results_is_refused_by_name(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "other.json"
     file.write_bytes(text)
-    with pytest.raises(SystemExit, match=r"other\.json is no result file"):
-        results.read(file)
+    fails(SystemExit, r"other\.json is no result file", results.read, file)
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     results.append(file, [LATENCY], quick=False)
     file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
-    with pytest.raises(SystemExit, match="has format 2; this version reads 1"):
-        results.read(file)
+    fails(SystemExit, "has format 2; this version reads 1", results.read, file)
 
 
 def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
@@ -122,8 +116,7 @@ def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
     assert runs["latency_tcp"] == [["latency", "--tcp"]]
     assert runs["qfw_host"] == [["qfw_host", "--qfw", "a"], ["qfw_host", "--qfw", "b"]]
     assert next(iter(runs)) == "throughput"
-    with pytest.raises(SystemExit, match="nothing"):
-        record.planned(goals(), [["nothing"]])
+    fails(SystemExit, "nothing", record.planned, goals(), [["nothing"]])
 
 
 def test_recording_keeps_one_commit_and_stores_goals_without_figures(
@@ -185,8 +178,7 @@ def test_bars_are_medians_of_the_speed_ups_with_their_range(tmp_path: Path) -> N
 
 def test_missing_figure_is_refused_with_the_command_that_measures_it(tmp_path: Path) -> None:
     entries = [each for each in measured(tmp_path, {}) if each.benchmark != "observables"]
-    with pytest.raises(SystemExit, match="python -m bench run observables --json FILE"):
-        chart.speed_ups(entries)
+    fails(SystemExit, "python -m bench run observables --json FILE", chart.speed_ups, entries)
 
 
 def test_chart_is_byte_identical_for_equal_figures_measured_later(tmp_path: Path) -> None:
@@ -209,10 +201,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_list_names_every_benchmark_without_importing_it() -> None:
-    argv = [sys.executable, "-X", "importtime", "-m", "bench", "list"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == sorted(command._files())
+    done = python("-X", "importtime", "-m", "bench", "list", cwd=ROOT)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(command._files())
     assert "bench.service" not in done.stderr
 
 
@@ -220,9 +210,7 @@ def test_every_benchmark_has_options_a_run_function_and_goals() -> None:
     goals = tomllib.loads(GOALS.read_text())
     for name, path in command._files().items():
         tree = ast.parse(path.read_text())
-        assigned = {
-            ast.unparse(node.targets[0]) for node in tree.body if isinstance(node, ast.Assign)
-        }
+        assigned = {ast.unparse(n.targets[0]) for n in tree.body if isinstance(n, ast.Assign)}
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert "OPTIONS" in assigned, name
         assert "run" in functions, name
@@ -245,8 +233,7 @@ def test_cluster_runs_all_parts_or_those_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        command.main(["run", "nothing"])
+    fails(SystemExit, "", command.main, ["run", "nothing"])
     assert "invalid choice: 'nothing'" in capsys.readouterr().err
 
 

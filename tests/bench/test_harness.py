@@ -1,7 +1,5 @@
 """Peers, shares, probes and homes that benchmarks share."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np
@@ -15,9 +13,7 @@ from bench.harness.environments import home
 from bench.peers.base import NAMES, matrix
 
 
-def test_variants_that_do_not_start_are_missing_and_the_others_run(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_variants_that_do_not_start_are_missing_alone(capsys: pytest.CaptureFixture[str]) -> None:
     variants = [Variant("int one", int), Variant("broken one", int, ("x", 2)), Variant("out", int)]
     with Peers(variants, 6, without=["out"]) as peers:
         assert [(peer.name, peer.call("bit_length")) for peer in peers] == [("int one", 3)]

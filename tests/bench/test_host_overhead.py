@@ -1,7 +1,5 @@
 """The share of a call that `bench run qfw_host --only overhead` reports."""
 
-from __future__ import annotations
-
 import pytest
 
 from bench.harness.report import Report

@@ -1,7 +1,5 @@
 """Clusters for tests; where a machine allows none the tests skip and say why, but not in CI."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

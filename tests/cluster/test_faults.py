@@ -5,8 +5,6 @@ no process that nobody needs is left after 30 s, and the environment says what h
 environment lives through all of it, in this order.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

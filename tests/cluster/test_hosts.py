@@ -1,7 +1,5 @@
 """The hosts themselves: what other tests of this folder stand on."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """An mpirun of every MPI over three hosts: ranks where and in the order they were told; deaths."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable
@@ -81,9 +79,7 @@ def ranks(three: Cluster) -> list[psutil.Process]:
     return entries
 
 
-def test_ranks_keep_the_order_of_their_shares(
-    three: Cluster, mpi: mpis.RealMpi, tmp_path: Path
-) -> None:
+def test_ranks_keep_order_of_the_shares(three: Cluster, mpi: mpis.RealMpi, tmp_path: Path) -> None:
     line = told(mpi, three, tmp_path, "", ("node2", 1), ("node1", 2), ("node3", 1))
     done = three.run("node1", [sys.executable, "-P", "-c", SERVICE], mpi.environ, stdin=line)
     log = (tmp_path / "w.log").read_text()

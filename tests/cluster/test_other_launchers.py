@@ -1,8 +1,6 @@
 """An environment over three nodes without a DVM: an mpirun for each gang, plain processes for the
 rest, started through the agent."""
 
-from __future__ import annotations
-
 from circuits import layered
 
 from bench.testbed.cluster import Cluster
@@ -48,5 +46,4 @@ def test_plain_processes_run_on_all_nodes_and_restart(three: Cluster) -> None:
         assert sorted(idle(client).values()) == ["node1", "node2", "node3"]
         far = next(name for name, node in idle(client).items() if node == "node3")
         kill_one(up, client, far, 0)
-        result = client.run(layered(8, 3, 1), shots=200, seed=5)
-        assert sum(result.counts.values()) == 200
+        assert sum(client.run(layered(8, 3, 1), shots=200, seed=5).counts.values()) == 200

@@ -4,8 +4,6 @@ The hosts of a test cluster share a file system, and with it the service's socke
 runs where an empty folder lies over theirs, as on any other machine.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

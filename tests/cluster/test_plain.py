@@ -1,7 +1,5 @@
 """Plain processes on another host, through the agent: environment, folder, ends and deaths."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import suppress
@@ -62,18 +60,14 @@ def test_remote_worker_has_its_folder_and_environment(three: Cluster, tmp_path: 
     assert done.stdout == "3 exit 3 (agent of node2)\n"
 
 
-def test_worker_on_unreachable_node_ends_with_exit_255_and_reason(
-    three: Cluster, tmp_path: Path
-) -> None:
+def test_worker_on_unreachable_node_ends_with_exit_255(three: Cluster, tmp_path: Path) -> None:
     line = told(three, tmp_path, "nowhere", "")
     done = three.run("node1", [sys.executable, "-P", "-c", SERVICE], stdin=line)
     assert done.stdout == "255 exit 255 (agent of nowhere, the connection failed or was cut)\n"
 
 
 @pytest.mark.parametrize("death", ["kill", "service"])
-def test_remote_worker_ends_when_killed_or_when_service_dies(
-    death: str, three: Cluster, tmp_path: Path
-) -> None:
+def test_remote_worker_ends_with_its_service(death: str, three: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "w.log"
     command = [sys.executable, "-P", "-c", SERVICE]
     service = three.popen("node1", command, stdin=PIPE, stdout=PIPE)

@@ -1,7 +1,5 @@
 """One DVM over three hosts: where ranks go, and every way to lose a host, a daemon or prte."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """One environment over three nodes: where its processes are, what runs where, and the numbers."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter
@@ -57,9 +55,7 @@ def ready(client: Client) -> list[str]:
 
 def test_each_node_has_one_daemon(up: Environment, env: Client) -> None:
     """Exactly one prte, beside the service, and one daemon on each other node."""
-    count = {
-        name: (len(up.of("prte", name)), len(up.of("prted", name))) for name in up.cluster.hosts
-    }
+    count = {on: (len(up.of("prte", on)), len(up.of("prted", on))) for on in up.cluster.hosts}
     assert count == {"node1": (1, 0), "node2": (0, 1), "node3": (0, 1)}
 
 
@@ -88,15 +84,12 @@ def test_worker_on_another_node_uses_tcp(up: Environment, env: Client) -> None:
 
 
 def test_pools_of_three_engines_run_side_by_side(env: Client) -> None:
-    """All three are busy at the same instant."""
     short = [layered(18, 60, seed) for seed in range(12)]  # slots are free again and again
     tasks = env.submit_many(short * 40, shots=10, pool="sv")
     tasks += env.submit_many([wide_mps(seed) for seed in range(40)], shots=500, pool="tn")
     tasks += env.submit_many([chain(900)] * 20, shots=1_000_000, pool="cl")
     try:
-        wait_for(
-            "all three busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl"))
-        )
+        wait_for("all busy", lambda: all(env.pools()[name].busy for name in ("sv", "tn", "cl")))
     except AssertionError as error:
         error.add_note("\n".join(map(repr, (*env.pools().values(), *env.workers()))))
         raise
@@ -151,8 +144,7 @@ def test_status_lists_every_node(up: Environment, env: Client) -> None:
     assert [node.name for node in status.nodes] == ["node1", "node2", "node3"]
     assert all(node.state == "up" and node.slots == 2 for node in status.nodes)
     assert "prte" in status.launcher
-    text = up.simenv("status", host="node3").stdout
-    assert "3 up" in text
+    assert "3 up" in up.simenv("status", host="node3").stdout
 
 
 def test_client_on_another_node_is_served(up: Environment, env: Client) -> None:
@@ -168,7 +160,6 @@ with simenv.connect({up.name!r}) as env:
 
 
 def test_idle_ranks_use_less_than_1_percent_of_a_core(up: Environment, env: Client) -> None:
-    """Idle workers, ranks of gangs among them, together less than one hundredth of a core."""
     ranks = up.of(WORKER)
     wait_for("nothing runs", lambda: len(ready(env)) == WORKERS)
     for _ in range(WINDOWS):

@@ -1,7 +1,5 @@
 """The throw-away Slurm itself: what other tests of this folder stand on."""
 
-from __future__ import annotations
-
 import subprocess
 
 from cluster_slurm import LOGIN

@@ -1,7 +1,5 @@
 """Environments in jobs of a real Slurm, the batch scripts of examples/slurm among them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -17,14 +15,8 @@ from bench.testbed.cluster_environment import wait_for, words_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OURS = {
-    "simenv",
-    "simenv.service",
-    "simenv.worker",
-    "prte",
-    "prted",
-    "mpirun",
-    "launcher.pmix.helper",
-}
+    "simenv", "simenv.service", "simenv.worker", "prte", "prted", "mpirun", "launcher.pmix.helper",
+}  # fmt: skip
 EXIT_CODE = 7
 APP = f"""
 import json, os, sys, simenv
@@ -174,9 +166,7 @@ def test_example_batch_scripts_end_with_exit_code_of_application(
     wait_for("nothing is left", lambda: not ours(four))
 
 
-def test_client_on_login_node_connects_to_environment_of_job(
-    four: Cluster, home: Path, tmp_path: Path
-) -> None:
+def test_client_on_login_node_connects_to_job(four: Cluster, home: Path, tmp_path: Path) -> None:
     path = script(tmp_path, "--pool main:workers=2", between=f"read < {tmp_path}/fifo")
     job = Job(four, tmp_path, "--nodes=2", "--ntasks-per-node=1", path)
     job.says("up")

@@ -1,10 +1,9 @@
 """Aer runs dynamic circuits by itself: its counts against the exact distribution, at five sigma."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
-from clifford import assert_alike, odds_of
+from clifford import assert_alike
+from engine_runs import probabilities
 from engines import Runner
 from hypothesis import HealthCheck, assume, given, settings
 from random_circuits import dynamic_circuits
@@ -34,5 +33,5 @@ def test_aer_counts_of_dynamic_circuits_match_exact_distribution(
         result = counts_of(runner_of("aer")(circuit, shots=SHOTS, seed=4))
     except Unsupported:  # what it refuses by name
         assume(False)
-    odds = odds_of(runner_of("statevector")(circuit, outputs=("probabilities",)))
+    odds = probabilities(runner_of("statevector")(circuit, outputs=("probabilities",)))
     assert_alike(result, odds, SHOTS)

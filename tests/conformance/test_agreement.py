@@ -2,14 +2,13 @@
 numbers: distributions at five sigma, the same counts for the same seed, a name for what is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from arrays import Arrays
-from clifford import assert_alike, clifford, odds_of
+from clifford import assert_alike, clifford
+from engine_runs import probabilities
 from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
@@ -20,12 +19,10 @@ from simulators.simulate import counts_of
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_clifford_distribution_and_counts_match_dense_reference(
-    every_run: Runner, seed: int
-) -> None:
+def test_clifford_distribution_and_counts_match_reference(every_run: Runner, seed: int) -> None:
     arrays = clifford(5, 40, seed)
     expected = np.abs(final_state(arrays.circuit())) ** 2
-    odds = odds_of(every_run(arrays.circuit(), outputs=("probabilities",)))
+    odds = probabilities(every_run(arrays.circuit(), outputs=("probabilities",)))
     for index, p in enumerate(expected.tolist()):
         assert odds.get(index, 0.0) == pytest.approx(p, abs=1e-9)
     measured = clifford(5, 40, seed, 70)
@@ -40,7 +37,7 @@ def test_clifford_distribution_and_counts_match_dense_reference(
         key = (index >> 4 & 1) << 3 | (index & 1) << 69 | (index >> 2 & 1) | (index >> 1 & 1) << 65
         exact[key] = exact.get(key, 0.0) + p
     exact = {key: p for key, p in exact.items() if p > 1e-9}
-    assert odds_of(result) == pytest.approx(exact, abs=1e-9)
+    assert probabilities(result) == pytest.approx(exact, abs=1e-9)
     assert_alike(counts_of(result), exact, 3000)
 
 
@@ -58,9 +55,7 @@ def test_clifford_expectation_values_match_dense_reference(every_run: Runner, se
         assert error == 0.0
 
 
-def test_sampled_expectation_value_uses_documented_draws_after_exact_terms(
-    every_run: Runner,
-) -> None:
+def test_sampled_expectation_uses_documented_draws_after_exact_terms(every_run: Runner) -> None:
     circuit = Arrays(2, 0).add("h", [0]).circuit()
     items = (PauliSum(("IX", "IZ"), np.array([2.0, 1.0])),)
     keywords = {"outputs": ("expectation",), "observables": items}
@@ -101,9 +96,7 @@ def test_split_sweep_gives_same_counts_as_whole_sweep(every_run: Runner) -> None
     assert len({tuple(counts_of(each).items()) for each in result}) == 5
 
 
-def test_angle_within_rounding_of_quarter_turn_is_accepted_by_every_engine(
-    every_run: Runner,
-) -> None:
+def test_angle_within_rounding_of_quarter_turn_is_accepted(every_run: Runner) -> None:
     """An angle that is a quarter turn up to rounding is one for every engine."""
     arrays = Arrays(1, 1).add("h", [0]).add("rz", [0], (), [5 * np.pi / 2 + 3e-13]).add("h", [0])
     circuit = arrays.add("sx", [0]).add("measure", [0], [0]).circuit()
@@ -130,9 +123,7 @@ def test_counts_and_expectation_values_of_300_qubits_are_correct(
 
 
 @pytest.mark.parametrize("bond", [2, 16])
-def test_mps_result_reports_bond_and_truncation(
-    runner_of: Callable[[str], Runner], bond: int
-) -> None:
+def test_mps_reports_bond_and_truncation(runner_of: Callable[[str], Runner], bond: int) -> None:
     arrays = Arrays(10, 0)
     rng = np.random.default_rng(4)
     for layer in range(8):

@@ -1,7 +1,5 @@
 """Amplitudes of chosen bit strings against a dense reference, by every engine that has them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

@@ -1,14 +1,13 @@
 """Clifford gates at every angle that makes them one; Paulis that depend on what was measured."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from arrays import Arrays
-from clifford import assert_alike, clifford, odds_of
+from clifford import assert_alike, clifford
+from engine_runs import probabilities
 from engines import Runner
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from reference import final_state
@@ -92,9 +91,7 @@ def test_matrix_is_clifford_within_rounding_only(
 
 
 @pytest.mark.parametrize("engine", ["aer", "stabilizer"])
-def test_feed_forward_and_teleportation_counts_are_correct(
-    runner_of: Callable[[str], Runner], engine: str
-) -> None:
+def test_feed_forward_counts_are_correct(runner_of: Callable[[str], Runner], engine: str) -> None:
     run = runner_of(engine)
     assert_alike(counts_of(run(feed_forward(), shots=4000)), {0: 0.5, 3: 0.5}, 4000)
     teleported = Arrays(3, 3).add("h", [0]).add("s", [0])
@@ -107,9 +104,7 @@ def test_feed_forward_and_teleportation_counts_are_correct(
     assert_alike(result, dict.fromkeys(range(4), 0.25), 4000)
 
 
-def test_parity_conditions_and_else_blocks_match_statevector(
-    runner_of: Callable[[str], Runner],
-) -> None:
+def test_parity_conditions_and_else_match_statevector(runner_of: Callable[[str], Runner]) -> None:
     stabilizer, exact = runner_of("stabilizer"), runner_of("statevector")
     xor = ((ir.CLBIT, 0, 0), (ir.CLBIT, 1, 0), (ir.BIT_XOR, 0, 0), (ir.LOGIC_NOT, 0, 0))
     arrays = Arrays(4, 5).add("h", [0]).add("h", [1]).add("h", [3])
@@ -117,8 +112,8 @@ def test_parity_conditions_and_else_blocks_match_statevector(
     arrays.begin(*xor).add("x", [2]).add("rz", [3], (), [np.pi]).add("else")
     arrays.add("y", [0]).add("end").add("reset", [1]).add("cx", [0, 1]).add("h", [3])
     circuit = arrays.measure(range(4)).circuit()
-    odds = odds_of(exact(circuit, outputs=("probabilities",)))
-    assert odds_of(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
+    odds = probabilities(exact(circuit, outputs=("probabilities",)))
+    assert probabilities(stabilizer(circuit, outputs=("probabilities",))) == pytest.approx(odds)
     assert_alike(counts_of(stabilizer(circuit, shots=4000)), odds, 4000)
     for label in ("ZIZZ", "IZIZ", "ZZII"):
         keywords = {"outputs": ("expectation",), "observables": (PauliSum((label,), np.ones(1)),)}

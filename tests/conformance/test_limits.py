@@ -1,7 +1,5 @@
 """What engines refuse, and how they end when asked to, or when too much is asked."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 
@@ -10,20 +8,14 @@ import pytest
 from arrays import Arrays
 from both_ways import chain, histories
 from engines import Runner
+from failing import fails
 
+from simulators import errors
 from simulators.catalog import NoiseKind
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, bell, feed_forward
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import PauliSum, RunControl, RunOptions
-from simulators.errors import (
-    BadCircuit,
-    EngineError,
-    Stopped,
-    TooManyBranches,
-    TooManySteps,
-    Unsupported,
-)
 from simulators.simulate import counts_of
 
 
@@ -37,37 +29,20 @@ def endless(n: int, gates: int) -> Circuit:
 
 def test_counts_of_circuit_without_measurement_are_refused(any_run: Runner) -> None:
     circuit = Arrays(2, 2).add("h", [0]).circuit()
-    with pytest.raises(Unsupported, match="measures nothing") as caught:
-        any_run(circuit, shots=10)
-    assert "measure" in caught.value.hint
-
-
-def test_counts_with_0_shots_are_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="0 shots"):
-        any_run(bell())
+    assert "measure" in fails(errors.Unsupported, "s nothing", any_run, circuit, shots=10).hint
 
 
 def test_statevector_of_circuit_with_measurement_or_reset_is_refused(state_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="the circuit measures"):
-        state_run(bell(), outputs=("statevector",))
+    fails(errors.Unsupported, "the circuit measures", state_run, bell(), outputs=("statevector",))
     reset = Arrays(1, 0).add("h", [0]).add("reset", [0]).circuit()
-    with pytest.raises(Unsupported, match="resets"):
-        state_run(reset, outputs=("statevector",))
+    fails(errors.Unsupported, "resets", state_run, reset, outputs=("statevector",))
 
 
-def test_unknown_output_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="wavefunction"):
-        any_run(bell(), outputs=("wavefunction",))
-
-
-def test_unknown_precision_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="half"):
-        any_run(bell(), shots=1, precision="half")
-
-
-def test_unknown_engine_option_is_refused(any_run: Runner) -> None:
-    with pytest.raises(Unsupported, match="no option 'bnd'"):
-        any_run(bell(), shots=1, settings=(("bnd", 3),))
+def test_no_shots_and_unknown_options_are_refused_by_name(any_run: Runner) -> None:
+    fails(errors.Unsupported, "0 shots", any_run, bell())
+    fails(errors.Unsupported, "wavefunction", any_run, bell(), outputs=("wavefunction",))
+    fails(errors.Unsupported, "half", any_run, bell(), shots=1, precision="half")
+    fails(errors.Unsupported, "no option 'bnd'", any_run, bell(), shots=1, settings=(("bnd", 3),))
 
 
 @pytest.mark.parametrize("kind", ["kraus", "pauli", "readout"])
@@ -76,21 +51,18 @@ def test_noise_kind_missing_from_engine_card_is_refused(any_run: Runner, kind: N
     if kind in any_run.card.noise.kinds:
         any_run.engine.plan(bell(), noise, RunOptions())
         return
-    with pytest.raises(Unsupported, match="noise"):
-        any_run.engine.plan(bell(), noise, RunOptions())
+    fails(errors.Unsupported, "noise", any_run.engine.plan, bell(), noise, RunOptions())
 
 
 def test_circuit_larger_than_memory_is_refused_with_hint(dense_run: Runner) -> None:
     for width in (38, 60, 60_000):
-        with pytest.raises(EngineError) as caught:
-            dense_run(chain(width), shots=1)
-        assert caught.value.hint
+        assert fails(errors.EngineError, "", dense_run, chain(width), shots=1).hint
 
 
 @pytest.mark.parametrize("labels", [("Z",), ("ZZZ",), ("ZQ",), ("zz",), ("",)])
 def test_invalid_pauli_string_is_refused(every_run: Runner, labels: tuple[str, ...]) -> None:
     observables = (PauliSum(labels, np.ones(1)),)
-    with pytest.raises(Unsupported, match="Pauli string"):
+    with pytest.raises(errors.Unsupported, match="Pauli string"):
         every_run(bell(), outputs=("expectation",), observables=observables)
 
 
@@ -99,7 +71,7 @@ def test_observable_with_wrong_number_of_or_non_finite_weights_is_refused(
     every_run: Runner, weights: list[float]
 ) -> None:
     observables = (PauliSum(("ZZ",), np.array(weights)),)
-    with pytest.raises(Unsupported, match="observable 0"):
+    with pytest.raises(errors.Unsupported, match="observable 0"):
         every_run(bell(), outputs=("expectation",), observables=observables)
 
 
@@ -107,15 +79,14 @@ def test_observable_without_pauli_strings_is_refused(every_run: Runner) -> None:
     """As at each door of the service."""
     empty = PauliSum((), np.zeros(0))
     for observables in ((empty,), (PauliSum(("ZZ",), np.ones(1)), empty)):
-        with pytest.raises(Unsupported, match="has no Pauli string") as caught:
+        with pytest.raises(errors.Unsupported, match="has no Pauli string") as caught:
             every_run(bell(), outputs=("expectation",), observables=observables)
         assert "leave" in caught.value.hint
 
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_less_than_one_thread_is_refused(any_run: Runner, threads: int) -> None:
-    with pytest.raises(Unsupported, match=f"{threads} threads"):
-        any_run(bell(), shots=1, threads=threads)
+    fails(errors.Unsupported, f"{threads} threads", any_run, bell(), shots=1, threads=threads)
 
 
 def test_observable_with_x_on_measured_qubit_is_refused(every_run: Runner) -> None:
@@ -124,7 +95,7 @@ def test_observable_with_x_on_measured_qubit_is_refused(every_run: Runner) -> No
         circuit, outputs=("expectation",), observables=(PauliSum(("ZX",), np.ones(1)),)
     )
     assert result.expectations[0] == pytest.approx((0.0, 0.0), abs=1e-14)
-    with pytest.raises(Unsupported, match="measures at its end") as caught:
+    with pytest.raises(errors.Unsupported, match="measures at its end") as caught:
         every_run(circuit, outputs=("expectation",), observables=(PauliSum(("XI",), np.ones(1)),))
     assert "remove" in caught.value.hint
 
@@ -133,22 +104,18 @@ def test_missing_misshaped_or_nan_bindings_are_refused(any_run: Runner) -> None:
     arrays = Arrays(1, 1).add("rx", [0], (), [0.0])
     arrays.free(0)
     circuit = arrays.add("measure", [0], [0]).circuit()
-    with pytest.raises(BadCircuit, match="free parameters"):
-        any_run(circuit, shots=1)
+    fails(errors.BadCircuit, "free parameters", any_run, circuit, shots=1)
     for values in (np.zeros((1, 2)), np.full((1, 1), np.nan)):
-        with pytest.raises(BadCircuit):
-            any_run(circuit, shots=1, bindings=values)
+        fails(errors.BadCircuit, "", any_run, circuit, shots=1, bindings=values)
 
 
 def test_circuit_with_more_than_max_steps_is_refused(any_run: Runner) -> None:
     for circuit in (endless(3, 1000), endless(13, 1000)):
-        with pytest.raises(TooManySteps, match="max_steps"):
-            any_run(circuit, shots=1, max_steps=1000)
+        fails(errors.TooManySteps, "max_steps", any_run, circuit, shots=1, max_steps=1000)
 
 
 def test_steps_of_all_branches_count_towards_max_steps(run: Runner) -> None:
-    with pytest.raises(TooManySteps):
-        run(histories(6, 6), shots=500, max_steps=100)
+    fails(errors.TooManySteps, "", run, histories(6, 6), shots=500, max_steps=100)
 
 
 def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None:
@@ -163,7 +130,7 @@ def test_max_branches_and_memory_limit_do_not_change_counts(run: Runner) -> None
 
 
 def test_exact_run_beyond_max_branches_is_refused(run: Runner) -> None:
-    with pytest.raises(TooManyBranches, match="3 distinct states") as caught:
+    with pytest.raises(errors.TooManyBranches, match="3 distinct states") as caught:
         run(histories(5, 5), outputs=("probabilities",), max_branches=3)
     assert "shots" in caught.value.hint
 
@@ -190,8 +157,7 @@ def test_running_circuit_stops_and_control_can_be_reused(run: Runner, width: int
         while True:
             run(circuit, shots=10, control=control)
 
-    with pytest.raises(Stopped):
-        run_until_stopped()
+    fails(errors.Stopped, "", run_until_stopped)
     stopper.join()
     control.clear()
     assert counts_of(run(bell(), shots=5, control=control)).keys() <= {0, 3}
@@ -199,7 +165,6 @@ def test_running_circuit_stops_and_control_can_be_reused(run: Runner, width: int
 
 @pytest.mark.parametrize("width", [3, 14])
 def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: int) -> None:
-    """However late the stop comes, there is the whole result or none."""
     arrays = Arrays(width, 0)
     for k in range(20_000):
         arrays.add("rx", [k % width], (), [np.pi / 4])
@@ -209,7 +174,7 @@ def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: in
         control = RunControl()
         stopper = threading.Timer(delay_s, control.stop)
         stopper.start()
-        with suppress(Stopped):
+        with suppress(errors.Stopped):
             statevector = run(circuit, outputs=("statevector",), control=control).statevector
             assert np.array_equal(statevector, outcome)
         stopper.join()
@@ -218,25 +183,20 @@ def test_stopped_run_returns_complete_statevector_or_none(run: Runner, width: in
 def test_stop_requested_before_run_is_honoured(any_run: Runner) -> None:
     control = RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        any_run(bell(), shots=10, control=control)
+    fails(errors.Stopped, "", any_run, bell(), shots=10, control=control)
 
 
 def test_stop_requested_before_dynamic_run_is_honoured(run: Runner) -> None:
     control = RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        run(feed_forward(), shots=10, control=control)
+    fails(errors.Stopped, "", run, feed_forward(), shots=10, control=control)
 
 
-def test_circuit_without_qubits_has_state_and_probability_1(state_run: Runner) -> None:
+def test_circuit_without_qubits_has_its_phase_and_probability_1(state_run: Runner) -> None:
     result = state_run(Arrays(0, 0).circuit(), outputs=("probabilities", "statevector"))
     assert result.statevector is not None
     assert result.statevector.tolist() == [1.0]
     assert np.frombuffer(result.probabilities).tolist() == [1.0]
-
-
-def test_global_phase_of_circuit_without_qubits_is_preserved(state_run: Runner) -> None:
     circuit = Arrays(0, 0).add("global_phase", (), (), [0.3]).circuit()
     result = state_run(circuit, outputs=("statevector",))
     assert result.statevector is not None
@@ -247,16 +207,13 @@ def test_mcx_on_14_qubits_runs_or_is_refused_by_name(any_run: Runner) -> None:
     arrays = Arrays(14, 1).add("x", [3])
     circuit = arrays.add("mcx", range(14)).add("measure", [3], [0]).circuit()
     if any_run.card.gate_qubits:
-        with pytest.raises(Unsupported, match="mcx"):
-            any_run(circuit, shots=5)
+        fails(errors.Unsupported, "mcx", any_run, circuit, shots=5)
     else:
         assert counts_of(any_run(circuit, shots=5)) == {1: 5}
 
 
 @pytest.mark.parametrize("name", ["for", "while", "switch", "store"])
-def test_control_flow_runs_or_is_refused_by_name_according_to_card(
-    any_run: Runner, name: str
-) -> None:
+def test_control_flow_runs_or_is_refused_by_name_as_card_says(any_run: Runner, name: str) -> None:
     card = any_run.card
     arrays = Arrays(1, 1)
     if name == "for":
@@ -272,8 +229,7 @@ def test_control_flow_runs_or_is_refused_by_name_according_to_card(
     if card.control.loops and card.control.variables:
         assert counts_of(any_run(circuit, shots=5)) == {0: 5}
         return
-    with pytest.raises(Unsupported, match=f"has no '{name}'"):
-        any_run(circuit, shots=5)
+    fails(errors.Unsupported, f"has no '{name}'", any_run, circuit, shots=5)
 
 
 def test_engine_instance_keeps_no_state_between_runs(run: Runner) -> None:

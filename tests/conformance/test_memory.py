@@ -1,7 +1,5 @@
 """The output `memory`: the record of each shot, in order, against the reference and the counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
@@ -111,9 +109,7 @@ def noisy(circuit: Circuit) -> NoiseProgram:
 
 
 @pytest.mark.parametrize("circuit", [bell(), feed_forward(), pairs(3)], ids=["2", "dynamic", "6"])
-def test_memory_under_noise_has_the_shots_of_the_counts(
-    every_run: Runner, circuit: Circuit
-) -> None:
+def test_memory_under_noise_has_the_shots_of_counts(every_run: Runner, circuit: Circuit) -> None:
     if every_run.name == "statevector-dense" or not every_run.card.noise.kinds >= {
         "kraus",
         "readout",

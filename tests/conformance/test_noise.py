@@ -1,7 +1,5 @@
 """Noise against exact density matrices, for every engine whose card accepts noise."""
 
-from __future__ import annotations
-
 import functools
 
 import msgspec
@@ -102,9 +100,7 @@ def test_a_million_shots_match_exact_distribution(noisy_run: Runner, ratio: floa
 
 @pytest.mark.parametrize("number", range(len(MODELS)))
 @pytest.mark.parametrize("n", [3, 5])
-def test_counts_under_a_device_model_match_exact_distribution(
-    noisy_run: Runner, n: int, number: int
-) -> None:
+def test_counts_under_a_device_model_are_exact(noisy_run: Runner, n: int, number: int) -> None:
     if noisy_run.card.method == "clifford":
         pytest.skip("the circuits are not Clifford")
     circuit = random_static(n, 24, n + number, n)
@@ -130,9 +126,7 @@ def test_counts_of_random_dynamic_circuits_under_a_device_model_match_exact_dist
 
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("name", DYNAMIC)
-def test_counts_of_dynamic_circuits_match_exact_distribution(
-    noisy_run: Runner, name: str, ratio: float
-) -> None:
+def test_counts_of_dynamic_circuits_are_exact(noisy_run: Runner, name: str, ratio: float) -> None:
     """Half of them with readout error, which flips what is recorded and not the state."""
     accepts_dynamic(noisy_run, loops=name == "loop")
     circuit = DYNAMIC[name]().circuit()
@@ -179,9 +173,7 @@ PAIR, DAMPING = depolarizing(0.1, 2), relaxation(300, 2, 3.5)
 SUMS = (PauliSum(("ZZI", "IIX", "III"), np.array([1.0, 0.5, 0.25])), PauliSum(("ZIX",), np.ones(1)))
 
 
-def test_expectation_values_with_noise_match_density_matrix_for_each_binding(
-    noisy_run: Runner,
-) -> None:
+def test_expectation_values_with_noise_match_density_matrix_by_binding(noisy_run: Runner) -> None:
     card = noisy_run.card
     if not card.noise.expectation:
         pytest.skip("its card has no expectation values with noise")

@@ -1,7 +1,5 @@
 """What an engine cannot do is refused by name, with the way out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -55,9 +53,7 @@ REFUSED: dict[str, tuple[str, Circuit, tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_unsupported_feature_is_refused_by_name_with_hint(
-    runner_of: Callable[[str], Runner], what: str
-) -> None:
+def test_unsupported_feature_is_refused(runner_of: Callable[[str], Runner], what: str) -> None:
     engine, circuit, outputs, value = REFUSED[what]
     shots = 10 if outputs == ("counts",) else 0
     with pytest.raises(Unsupported, match=value) as caught:

@@ -1,7 +1,5 @@
 """States, exact distributions and expectation values against a dense reference."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -56,9 +54,7 @@ def test_each_gate_matches_its_matrix(state_run: Runner, name: str) -> None:
 
 @QUIET
 @given(circuit=unitary_circuits())
-def test_final_state_of_random_circuit_matches_dense_reference(
-    state_run: Runner, circuit: Circuit
-) -> None:
+def test_final_state_of_random_circuit_is_reference(state_run: Runner, circuit: Circuit) -> None:
     statevector = state_run(circuit, outputs=("statevector",)).statevector
     np.testing.assert_allclose(statevector, final_state(circuit), atol=state_run.near(1e-12))
 

@@ -1,7 +1,5 @@
 """The threat table of the security guide names tests that exist."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

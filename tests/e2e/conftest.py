@@ -1,33 +1,29 @@
 """The environment of tests of emulated devices; other modules have fixtures of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-import live
 import pytest
 from emulated import environment
+from live import Live
 from shell import Shell, shell_of
 
 from simenv.client.client import Client
 
 
 @pytest.fixture(scope="module")
-def up() -> Iterator[live.Live]:
+def up() -> Iterator[Live]:
     with environment() as result:
         yield result
 
 
 @pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
+def env(up: Live) -> Iterator[Client]:
     with up.client() as client:
         yield client
 
 
 @pytest.fixture
-def shell(
-    up: live.Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
+def shell(up: Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Run a command line of the environment, in this process."""
     monkeypatch.setenv("SIMENV_SERVICE", "")
     return shell_of(up.name, capfd)

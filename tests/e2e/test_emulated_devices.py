@@ -1,7 +1,5 @@
 """Emulated devices through Python and the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import live
 import numpy as np
 import pytest
 from emulated import DEVICE, far, ghz
+from failing import fails
 from qiskit import QuantumCircuit, qasm2
 from qiskit.circuit import Parameter
 from shell import Shell
@@ -43,16 +42,12 @@ def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> No
     assert result.warnings == ()
     assert set(result.counts) > {"000", "111"}, "noise leaves more than two outcomes"
     outcome = result.to_dict()
-    assert outcome["device"] == DEVICE
-    assert outcome["layout"] == list(result.layout)
+    assert (outcome["device"], outcome["layout"]) == (DEVICE, list(result.layout))
     assert outcome["initial_layout"] == list(result.initial_layout or ())
-    assert outcome["gates"] == result.gates
-    assert outcome["warnings"] == []
+    assert (outcome["gates"], outcome["warnings"]) == (result.gates, [])
 
 
-def test_counts_are_equal_for_device_pool_preference_and_simulate(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_counts_of_pool_and_simulate_are_equal(env: Client, shell: Shell, tmp_path: Path) -> None:
     named = env.run(ghz(), device=DEVICE, shots=500, seed=3)
     pool = env.run(ghz(), pool="lattice", shots=500, seed=3)
     preferred = env.run(ghz(), prefer=["emulator"], shots=500, seed=3)
@@ -74,9 +69,7 @@ def test_preference_beside_a_device_is_refused(env: Client) -> None:
             env.run(ghz(), device=DEVICE, prefer=prefer)
 
 
-def test_pool_of_device_takes_no_other_task_and_preference_for_simulator_is_ideal(
-    env: Client,
-) -> None:
+def test_pool_of_device_takes_no_other_task_and_simulator_is_ideal(env: Client) -> None:
     ideal = env.run(ghz(), shots=500, seed=3)
     assert (ideal.device, ideal.snapshot, ideal.gates, ideal.layout) == (None, None, None, None)
     assert ideal.worker == "main-0"
@@ -90,8 +83,7 @@ def test_pool_of_device_takes_no_other_task_and_preference_for_simulator_is_idea
 @pytest.mark.parametrize("noise", ["off", {"all": 0}])
 def test_noise_of_zero_gives_ideal_counts(env: Client, noise: Any) -> None:
     result = env.run(ghz(), device=DEVICE, noise=noise, shots=500, seed=3)
-    assert result.counts == env.run(ghz(), shots=500, seed=3).counts
-    assert result.noise == {"all": 0.0}
+    assert (result.counts, result.noise) == (env.run(ghz(), shots=500, seed=3).counts, {"all": 0.0})
 
 
 def test_observables_follow_qubits_through_swaps(env: Client) -> None:
@@ -130,8 +122,7 @@ def test_verbatim_circuit_runs_on_its_own_qubits(env: Client) -> None:
     result = env.run(circuit, device=DEVICE, compile="never", shots=500)
     assert (result.compiled, result.layout) == (None, None)
     assert result.gates == {"sx": 1, "x": 1}
-    fitting = env.run(circuit, device=DEVICE, shots=500)
-    assert fitting.compiled is None
+    assert env.run(circuit, device=DEVICE, shots=500).compiled is None
     assert env.run(circuit, device=DEVICE, compile="always", shots=500).compiled is not None
 
 
@@ -159,8 +150,7 @@ def test_imported_device_is_used_and_its_change_seen(env: Client) -> None:
     with pytest.raises(InfeasibleError, match=r"sx on qubit 0.*no native gate of device mine"):
         env.submit(circuit, device="mine", compile="never")
     path.unlink()
-    with pytest.raises(NotFoundError, match="no device 'mine'"):
-        env.submit(circuit, device="mine", compile="never")
+    fails(NotFoundError, "no device 'mine'", env.submit, circuit, device="mine", compile="never")
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -205,8 +195,7 @@ def test_option_that_has_no_effect_is_refused_by_name(
     env: Client, options: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     for call in (env.submit, env.run, env.explain):
-        with pytest.raises(kind, match=words):
-            call(ghz(), **options)
+        fails(kind, words, call, ghz(), **options)
     with pytest.raises((kind, BatchRefusedError), match=words):
         env.submit_many([ghz()], **options)
 
@@ -226,10 +215,8 @@ def test_noise_on_is_the_noise_of_the_named_device_and_of_the_pool(env: Client) 
 
 @pytest.mark.parametrize("name", ["", 5])
 def test_description_of_no_device_is_refused(env: Client, name: Any) -> None:
-    with pytest.raises(OptionError, match="device="):
-        env.device(name)
-    with pytest.raises(OptionError, match="device="):
-        SimenvBackend(name, env)
+    fails(OptionError, "device=", env.device, name)
+    fails(OptionError, "device=", SimenvBackend, name, env)
 
 
 def test_gradient_with_noise_is_refused_by_name(env: Client) -> None:
@@ -251,8 +238,7 @@ def test_custom_noise_model_replaces_calibration(env: Client) -> None:
     assert result.device is None
     assert result.snapshot is not None
     for wrong in ({**flips, "loudness": 3}, b"{", {"kind": "nothing"}):
-        with pytest.raises(OptionError, match=r"loudness|JSON|nothing"):
-            env.submit(circuit, noise=wrong)
+        fails(OptionError, r"loudness|JSON|nothing", env.submit, circuit, noise=wrong)
 
 
 def test_noise_model_of_aer_is_taken(env: Client) -> None:

@@ -1,7 +1,5 @@
 """Emulated devices through QPM hosts of both revisions and QRMI."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -34,9 +32,7 @@ def through(qpm: Any, revision: int, info: dict[str, Any]) -> dict[str, int]:
 
 @pytest.mark.parametrize("revision", [1, 2])
 @pytest.mark.parametrize("pool", ["main", "lattice", "qpu"])
-def test_same_host_program_runs_on_ideal_emulated_and_hardware_pool(
-    env: Client, pool: str, revision: int
-) -> None:
+def test_host_program_runs_on_all_kinds_of_pools(env: Client, pool: str, revision: int) -> None:
     qpm = env.qpm_with(pool=pool)
     counts = through(qpm, revision, request())
     assert sum(counts.values()) == 500
@@ -100,14 +96,11 @@ def _read(qpm: Any, cid: str) -> Any:
 
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("revision", [1, 2])
-def test_record_of_host_has_device_snapshot_layouts_and_gates(
-    env: Client, revision: int, queued: bool
-) -> None:
+def test_record_of_host_has_device_and_layouts(env: Client, revision: int, queued: bool) -> None:
     result = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
     same = env.run(ghz(2), pool="lattice", shots=500, seed=3)
     metadata = result["metadata"]
-    assert metadata["device"] == DEVICE
-    assert metadata["snapshot"] == same.snapshot
+    assert (metadata["device"], metadata["snapshot"]) == (DEVICE, same.snapshot)
     assert tuple(metadata["layout"]) == same.layout
     assert tuple(metadata["initial_layout"]) == same.initial_layout
     assert metadata["gates"] == same.gates
@@ -131,9 +124,7 @@ def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(en
 
 @pytest.mark.parametrize("queued", [False, True])
 @pytest.mark.parametrize("revision", [1, 2])
-def test_field_of_host_that_changes_nothing_is_named_in_record(
-    env: Client, revision: int, queued: bool
-) -> None:
+def test_field_that_changes_nothing_is_in_record(env: Client, revision: int, queued: bool) -> None:
     info = request(
         loudness=3, method="density_matrix", compiler="staq", owner="me", prefer=["emulator"]
     )
@@ -145,9 +136,7 @@ def test_field_of_host_that_changes_nothing_is_named_in_record(
 
 
 @pytest.mark.parametrize("revision", [1, 2])
-def test_record_of_refused_circuit_names_fields_that_change_nothing(
-    env: Client, revision: int
-) -> None:
+def test_record_of_refused_names_fields_that_change_nothing(env: Client, revision: int) -> None:
     qpm = env.qpm_with(pool="lattice")
     info = request(loudness=3, verbatim=True)
     if revision == 1:
@@ -178,9 +167,7 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
     resource = QuantumResource(
         "lattice", environ={"lattice_QRMI_SIMENV_SERVICE": str(up.home / "connection.json")}
     )
-    text = (
-        'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
-    )
+    text = 'OPENQASM 3.0;include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
 
     def payload(**more: Any) -> Payload:
         return Payload(json.dumps({"pubs": [[text, None, 300]], "version": 2, **more}), "sampler")

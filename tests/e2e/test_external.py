@@ -1,7 +1,5 @@
 """A pool of an external simulator in a real environment: counts, refusals, a killed worker."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 
@@ -56,8 +54,7 @@ def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up()
         for _ in range(2):
             with pytest.raises(TaskFailedError, match="no-such-program"):
                 env.run(_circuit(), shots=10, pool="none")
-        states = {name: pool.state for name, pool in env.pools().items()}
-        assert states["none"] == "up"
+        assert {name: pool.state for name, pool in env.pools().items()}["none"] == "up"
         with pytest.raises(InfeasibleError, match="external"):
             env.run(_circuit(), shots=None, outputs=("probabilities",), pool="sim")
 
@@ -77,9 +74,7 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
             task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
             until(lambda: note.exists() and note.read_text().strip())
             program = psutil.Process(int(note.read_text()))
-            worker = next(
-                parent for parent in program.parents() if "simenv.worker" in parent.cmdline()
-            )
+            worker = next(p for p in program.parents() if "simenv.worker" in p.cmdline())
             worker.send_signal(signal.SIGKILL)
             result = task.result()
             assert not program.is_running()

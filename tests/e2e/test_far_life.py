@@ -1,7 +1,5 @@
 """A named environment that listens: its keys through restarts, and over the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +47,7 @@ def test_key_files_stay_valid_after_restart_until_revoked(
         simenv.connect(service=ana)
 
 
-def test_keys_add_without_listener_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keys_add_needs_a_listener(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with environment() as live:
         command = ["keys", "add", "ana", "--out", str(tmp_path / "ana"), "--name", live.name]
         assert run(command) == 2

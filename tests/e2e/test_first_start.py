@@ -1,7 +1,5 @@
 """The first start on a machine: tasks while kernels are compiled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -20,9 +18,7 @@ def text(qubits: int) -> str:
     )
 
 
-def test_small_circuit_does_not_wait_for_kernels_of_wide_circuits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_qubits_need_no_wide_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
     with simenv.local(workers=2, slots=2) as client:
         wide = [client.submit(text(QUBITS), shots=10, engine="statevector") for _ in range(3)]

@@ -1,8 +1,6 @@
 """Functions of the environment's own user: their pool, values, errors, kills, limits, and others
 who must not call any."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import os
 import re
@@ -15,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 from live import Live, environment
 from shell import Shell
 from waiting import until
@@ -85,8 +84,7 @@ def test_calls_are_futures_of_an_executor(env: Client) -> None:
         assert [future.result() for future in futures] == [0, 1, 4, 9, 16]
         assert list(pool.map(pow, range(5), range(5), timeout=PATIENCE_S)) == [1, 1, 4, 27, 256]
         assert futures[0].name == "sums"
-        again = pool.task(futures[3].id)
-        assert again.result(PATIENCE_S) == 9
+        assert pool.task(futures[3].id).result(PATIENCE_S) == 9
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(pow, 1, 1)
     with pytest.raises(TypeError, match="no option shots"):
@@ -132,9 +130,7 @@ def test_what_cannot_be_pickled_or_imported_is_named(env: Client) -> None:
     assert "reading it: ModuleNotFoundError" in str(failed.value)
 
 
-def test_function_goes_on_in_another_worker_when_its_worker_is_killed(
-    env: Client, tmp_path: Path
-) -> None:
+def test_function_goes_on_in_another_worker_when_one_is_killed(env: Client, tmp_path: Path) -> None:
     @by_value
     def once(folder: str) -> tuple[int, int]:
         import os
@@ -200,8 +196,7 @@ def test_running_function_is_cancelled_and_expires(env: Client, obstinate: bool)
     until(task.running)
     restarts = sum(worker.restarts for worker in env.workers())
     assert task.cancel()
-    with pytest.raises(TaskCancelledError):
-        task.result(PATIENCE_S)
+    fails(TaskCancelledError, "", task.result, PATIENCE_S)
     with pytest.raises(TaskExpiredError):
         env.functions(run_timeout_s=0.3).submit(spin, obstinate).result(PATIENCE_S)
     assert env.call(pow, 2, 5).result(PATIENCE_S) == 32
@@ -288,8 +283,7 @@ def test_malformed_calls_are_refused_by_name(env: Client) -> None:
         (codec.encode(call), replace(good, prefer=("main",)), "a call has no prefer"),
     ):
         order = PreparedSubmit(terms, [TaskSpec(packed, 0, 0)], single=True)
-        with pytest.raises(SimenvError, match=value):
-            send(env.session, order, None)
+        fails(SimenvError, value, send, env.session, order, None)
     order = PreparedSubmit(good, [TaskSpec(codec.encode(call), 0, 0)], single=True)
     with pytest.raises(TaskFailedError, match=r"was pickled by Python 2.7; this worker has 3"):
         send(env.session, order, None)[0].result(PATIENCE_S)
@@ -308,9 +302,7 @@ def test_command_line_shows_calls(env: Client, shell: Shell) -> None:
     assert set(env.devices()) == {"main"}
 
 
-def test_bundle_of_somebody_else_calls_no_function(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
+def test_bundle_of_another_calls_no_function(env: Client, shell: Shell, tmp_path: Path) -> None:
     """A bundle of a circuit, whose maker put a call in its place."""
     victim = tmp_path / "victim"
     circuit = env.submit("OPENQASM 2.0; qreg q[1]; creg c[1]; measure q -> c;", shots=10)
@@ -332,6 +324,5 @@ def test_bundle_of_somebody_else_calls_no_function(
                 file.write_bytes(msgspec.json.encode(manifest))
         elif file.name.startswith("program") and file.suffix not in (".qasm", ".qpy"):
             file.write_bytes(result.spec.program)
-    answer = shell("submit", str(tmp_path / "bundle"), "--wait")
-    assert answer.code != 0
+    assert shell("submit", str(tmp_path / "bundle"), "--wait").code != 0
     assert not victim.exists()

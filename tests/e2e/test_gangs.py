@@ -1,7 +1,5 @@
 """A program too big for one rank, on one node, with the launcher that is here."""
 
-from __future__ import annotations
-
 import pytest
 from circuits import bell
 from live import Live
@@ -35,8 +33,7 @@ def test_circuit_too_large_for_one_rank_runs_on_two_with_same_counts() -> None:
             task = env.submit(wide(), shots=500, seed=4, engine="statevector")
             assert env.run(bell(), shots=10, seed=1).ranks == 1
             result = task.result(RESULT_S)
-            assert result.ranks == 2
-            assert result.worker == "main.x2-0"
+            assert (result.ranks, result.worker) == (2, "main.x2-0")
             assert result.node == env.status().node
             assert "over 2 ranks" in result.engine_reason
             gang = env.pools()["main.x2"]

@@ -3,8 +3,6 @@
 The machine is that of `nvidia_site`, with GPUs so small that a state of 17 qubits needs two.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -4,8 +4,6 @@ NVML, the driver and CuPy are stand-ins with the interfaces of NVIDIA's (`nvidia
 are those of the product, compiled by g++.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -46,9 +44,7 @@ def site(folder: Path, simenv: Simenv) -> Iterator[Client]:
 
 def test_doctor_lists_each_gpu_with_what_fits(simenv: Simenv) -> None:
     entries = [json.loads(line) for line in simenv("doctor", "--json").stdout.splitlines()]
-    details = [
-        each["detail"] for each in entries if each["what"] == "gpu" and each["level"] == "ok"
-    ]
+    details = [row["detail"] for row in entries if row["what"] == "gpu" and row["level"] == "ok"]
     assert details == [
         f"{uuid}: NVIDIA H200, 140.4 GiB, sm_99: circuits up to 33 qubits, 34 in single precision"
         for uuid in ("GPU-aaaa", "GPU-bbbb")
@@ -72,8 +68,7 @@ def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
         site.submit(ring_circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
         for engine in ("gpu", "statevector")
     )
-    assert value.engine == "gpu"
-    assert value.counts == expected.counts
+    assert (value.engine, value.counts) == ("gpu", expected.counts)
 
 
 def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:
@@ -89,8 +84,7 @@ def test_task_of_a_killed_worker_runs_again_to_the_same_counts(site: Client) -> 
     busy = busy_worker(site, task)
     os.kill(busy.pid, signal.SIGKILL)
     result = task.result(timeout_s=PATIENCE_S)
-    assert result.attempts == 2
-    assert result.counts == expected.counts
+    assert (result.attempts, result.counts) == (2, expected.counts)
     until(lambda: sum(each.pool == "g" and each.state == "IDLE" for each in site.workers()) == 2)
     again = {worker.name: psutil.Process(worker.pid).environ() for worker in site.workers()}
     assert again[busy.name]["CUDA_VISIBLE_DEVICES"] in GPUS

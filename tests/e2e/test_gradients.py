@@ -1,7 +1,5 @@
 """Gradients from a circuit with expressions to the client's result, through a whole environment."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -85,12 +83,9 @@ def test_gradient_with_unsupported_options_is_refused(
     env: simenv.Client, wishes: dict[str, object], words: str
 ) -> None:
     table = {
-        "parameter_values": [0.1, 0.2],
-        "observables": "ZZ",
-        "outputs": BOTH,
-        "shots": None,
+        "parameter_values": [0.1, 0.2], "observables": "ZZ", "outputs": BOTH, "shots": None,
         **wishes,
-    }
+    }  # fmt: skip
     with pytest.raises(simenv.errors.SimenvError, match=words):
         env.submit(circuit(), **table)  # type: ignore[arg-type]
 

@@ -1,7 +1,5 @@
 """A client with a key that means harm: the service lives, within bounds, and serves the others."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time
@@ -12,19 +10,11 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from failing import fails
 from small_disk import small_disk
 
 import simenv
-from bench.testbed.attacks import (
-    ATTACKS,
-    BELL,
-    ON_SMALL_DISK,
-    Prey,
-    connections,
-    fills_disk,
-    flood,
-    prepare,
-)
+from bench.testbed import attacks
 from simenv.client import administration
 from simenv.client.client import Client
 from simenv.client.environments import read
@@ -48,11 +38,11 @@ def env() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prey, UserKeyFile]:
+def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[attacks.Prey, UserKeyFile]:
     file = tmp_path_factory.mktemp("keys") / "mallory"
     administration.issue_key(env.keys, "mallory", "client", file)
     with simenv.connect(service=file) as client:
-        return prepare(client), read_private(file, UserKeyFile)
+        return attacks.prepare(client), read_private(file, UserKeyFile)
 
 
 class Peak(threading.Thread):
@@ -73,9 +63,9 @@ class Peak(threading.Thread):
         return self.bytes
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ON_SMALL_DISK])
+@pytest.mark.parametrize("name", [n for n in attacks.ATTACKS if n not in attacks.ON_SMALL_DISK])
 def test_service_survives_attack_by_keyed_client_within_memory_limit(
-    env: Client, prey: tuple[Prey, UserKeyFile], tmp_path: Path, name: str
+    env: Client, prey: tuple[attacks.Prey, UserKeyFile], tmp_path: Path, name: str
 ) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
     env.set_limits("mallory", {"max_queued_tasks": 1_000})  # reached sooner than the default
@@ -84,10 +74,10 @@ def test_service_survives_attack_by_keyed_client_within_memory_limit(
     peak = Peak(service)
     peak.start()
     with simenv.connect(service=file) as ben:
-        codes = ATTACKS[name](prey[1], SECONDS, prey[0])
+        codes = attacks.ATTACKS[name](prey[1], SECONDS, prey[0])
         if not codes and name not in SILENT:  # on a busy machine it did not come to a refusal
-            codes = ATTACKS[name](prey[1], 5 * SECONDS, prey[0])
-        assert ben.submit(BELL, shots=10).result(120).counts
+            codes = attacks.ATTACKS[name](prey[1], 5 * SECONDS, prey[0])
+        assert ben.submit(attacks.BELL, shots=10).result(120).counts
     assert peak.end() < MOST_BYTES
     assert service.is_running()
     assert set(codes) <= TYPED
@@ -124,7 +114,7 @@ def test_recorded_session_cannot_be_replayed(env: Client, tmp_path: Path) -> Non
         proxy = threading.Thread(target=record_one)
         proxy.start()
         with simenv.connect(service=tmp_path / "via") as dora:
-            assert dora.submit(BELL, shots=10).result(PATIENCE_S).counts
+            assert dora.submit(attacks.BELL, shots=10).result(PATIENCE_S).counts
         proxy.join()
     assert len(record) > 500
     with simenv.connect(service=file) as dora:
@@ -135,35 +125,34 @@ def test_recorded_session_cannot_be_replayed(env: Client, tmp_path: Path) -> Non
                 with suppress(OSError):
                     while again.recv(2**16):
                         pass
-        assert dora.submit(BELL, shots=10).result(PATIENCE_S).counts
+        assert dora.submit(attacks.BELL, shots=10).result(PATIENCE_S).counts
         assert len(list(dora.history.tasks())) == 2  # one of each client, none of the replays
 
 
 def test_service_above_its_memory_limit_refuses_tasks_and_goes_on() -> None:
     with simenv.local(workers=1, max_service_bytes=MIB) as env:
         with pytest.raises(InsufficientError, match=r"MiB of memory; above 1\.0 MiB") as refused:
-            env.submit(BELL, shots=10)
+            env.submit(attacks.BELL, shots=10)
         assert refused.value.retry_after_s > 0
         assert env.status().name
         assert any(event.kind == "service.memory_full" for event in env.events())
 
 
 def test_key_can_be_revoked_while_its_connections_flood_service(
-    env: Client, prey: tuple[Prey, UserKeyFile], tmp_path: Path
+    env: Client, prey: tuple[attacks.Prey, UserKeyFile], tmp_path: Path
 ) -> None:
     """While as many connections as it may have ask without end."""
     file = tmp_path / "mallory"
     create_private(file, prey[1])
     entries = [codec.encode(m.GetQueue(3, done=True, limit=10_000))]
-    with connections(prey[1], 250) as sockets:
+    with attacks.connections(prey[1], 250) as sockets:
         attack = threading.Thread(
-            target=flood, args=(sockets, entries, SECONDS), kwargs={"reads": False}
+            target=attacks.flood, args=(sockets, entries, SECONDS), kwargs={"reads": False}
         )
         attack.start()
         env.keys.revoke("mallory")
         attack.join()
-    with pytest.raises(KeyRefusedError):
-        simenv.connect(service=file)
+    fails(KeyRefusedError, "", simenv.connect, service=file)
     assert env.status().name
 
 
@@ -180,16 +169,15 @@ def test_client_that_fills_disk_is_refused_and_revoke_and_gc_still_work(tmp_path
         for name in ("mallory", "ben"):
             administration.issue_key(env.keys, name, "client", tmp_path / name)
         private = read_private(tmp_path / "mallory", UserKeyFile)
-        codes = fills_disk(private, SECONDS, Prey(0, 0, "", b""))
+        codes = attacks.fills_disk(private, SECONDS, attacks.Prey(0, 0, "", b""))
         assert codes
         assert set(codes) <= {"insufficient", "journal"}
         assert env.status().name
         env.keys.revoke("mallory")
-        with pytest.raises(KeyRefusedError):
-            simenv.connect(service=tmp_path / "mallory")
+        fails(KeyRefusedError, "", simenv.connect, service=tmp_path / "mallory")
         env.cancel([task.id for task in env.queue(limit=10_000)[1]])
         deadline = time.monotonic() + 60
         while env.prune(0.0).left.file_bytes or env.status().running:
             assert time.monotonic() < deadline
         with simenv.connect(service=tmp_path / "ben") as ben:
-            assert ben.submit(BELL, shots=10).result(120).counts
+            assert ben.submit(attacks.BELL, shots=10).result(120).counts

@@ -1,7 +1,5 @@
 """Results in files, through a real service and worker: read where they lie, fetched, broken."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from states_in_files import HEAD, state_of
+from failing import fails
+from states_in_files import HEAD, files, state_of
 
 import simenv
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
 from simenv.errors import NotFoundError
-
-
-def files(env: Client) -> list[Path]:
-    root = env._session.channel.results
-    assert root is not None
-    return sorted(path for path in root.glob("*/*") if path.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +47,9 @@ def test_damaged_result_file_is_detected_and_task_is_run_again(env: Client, how:
     if how in ("first byte", "last byte"):
         assert again.attempts == 1, "HDF5's own bytes: the amplitudes were whole"
         return
-    kinds = [event.kind for event in env.events() if event.subject == task.id]
-    assert kinds == ["result.damaged"]
+    assert [event.kind for event in env.events() if event.subject == task.id] == ["result.damaged"]
     assert env.task(task.id).result().attempts == 2
-    ends = [done.task.id for done in env.completions(since=0)]
-    assert ends.count(task.id) == 1
+    assert [done.task.id for done in env.completions(since=0)].count(task.id) == 1
 
 
 def test_result_file_is_readable_with_h5py(env: Client) -> None:
@@ -69,9 +60,7 @@ def test_result_file_is_readable_with_h5py(env: Client) -> None:
         assert file.attrs["num_qubits"] == 17
 
 
-def test_client_without_access_to_result_file_fetches_same_arrays(
-    env: Client, tmp_path: Path
-) -> None:
+def test_client_without_access_to_file_fetches_same_arrays(env: Client, tmp_path: Path) -> None:
     task, vector = state_of(env)
     connection = files(env)[0].parents[2] / "connection.json"
     with Client(FileAddress(connection)) as far:
@@ -97,8 +86,6 @@ def test_counts_with_many_outcomes_are_read_from_file(env: Client) -> None:
 def test_removed_result_is_reported_as_no_longer_retained(env: Client) -> None:
     task, _ = state_of(env)
     env.prune(older_than_s=0.0)
-    with pytest.raises(NotFoundError, match="no longer kept"):
-        env.task(task.id)
-    with pytest.raises(NotFoundError, match="does not know"):
-        env.task(10**9)
+    fails(NotFoundError, "no longer kept", env.task, task.id)
+    fails(NotFoundError, "does not know", env.task, 10**9)
     assert files(env) == []

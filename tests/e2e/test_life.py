@@ -1,7 +1,5 @@
 """An environment from its start to its end: one service, no CPU when idle, nothing left."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat
@@ -16,19 +14,13 @@ import pytest
 from busy_circuits import ENDLESS
 from circuits import bell, chain, faulty, layered
 from engines import present
+from failing import fails
 from live import Live, environment
 from waiting import until
 
 import simenv
-from simenv import config
+from simenv import config, errors
 from simenv.client import environments
-from simenv.errors import (
-    ConfigError,
-    InsufficientError,
-    JournalError,
-    NoServiceError,
-    TaskFailedError,
-)
 from simulators.fault import engine as fault
 
 FAULTY = {"name": "main", "engine": "fault", "min": 1, "max": 1}
@@ -48,8 +40,7 @@ def test_down_leaves_no_process_socket_or_connection_file() -> None:
     sockets = Path(environments.read(live.home / "connection.json").sockets)
     assert sockets.parent == lasting
     assert sockets.is_dir()
-    stopped = environments.down(live.name)
-    assert not stopped.forced
+    assert not environments.down(live.name).forced
     assert not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids)
     assert not sockets.exists()
     assert stat.S_IMODE(lasting.stat().st_mode) == 0o700
@@ -83,11 +74,9 @@ def test_idle_environment_uses_at_most_1_percent_cpu() -> None:
 
 def test_second_service_in_same_environment_is_refused() -> None:
     with environment() as live:
-        with pytest.raises(InsufficientError, match=r"is up already: process \d+"):
-            live.up()
+        fails(errors.InsufficientError, r"is up already: process \d+", live.up)
         (live.home / "connection.json").rename(live.home / "hidden")
-        with pytest.raises(JournalError, match=r"another service uses .* pid \d+"):
-            live.up()
+        fails(errors.JournalError, r"another service uses .* pid \d+", live.up)
         (live.home / "hidden").rename(live.home / "connection.json")
 
 
@@ -131,10 +120,8 @@ def test_queued_tasks_run_after_sigterm_and_restart() -> None:
 
 def test_pool_with_unknown_engine_is_refused_at_start() -> None:
     live = Live(pools=[{"name": "main", "engine": "nonesuch", "min": 1, "max": 1}])
-    with pytest.raises(ConfigError, match="nonesuch"):
-        live.up()
-    with pytest.raises(NoServiceError):
-        environments.read(live.home / "connection.json")
+    fails(errors.ConfigError, "nonesuch", live.up)
+    fails(errors.NoServiceError, "", environments.read, live.home / "connection.json")
     live.down()
 
 
@@ -146,8 +133,7 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
         ahead = env.submit_many([ENDLESS] * 2, shots=10)
         tasks = env.submit_many([layered(15, 200, seed) for seed in range(20)], shots=10, seed=1)
     environments.down(live.name, now=True)
-    with pytest.raises(ConfigError, match="pool 'old', which is not there"):
-        live.up(pools=[FAULTY])
+    fails(errors.ConfigError, "pool 'old', which is not there", live.up, pools=[FAULTY])
     live.up(pools=[{"name": "new", "min": 1, "max": 1}])
     with live.client() as env:
         for task in ahead:
@@ -160,15 +146,12 @@ def test_queued_tasks_of_removed_pool_run_in_other_pool() -> None:
 def test_hanging_task_expires_and_pool_runs_next_task() -> None:
     with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.HANG), engine="fault", run_timeout_s=0.5)
-        with pytest.raises(simenv.errors.TaskExpiredError):
-            task.result(timeout_s=60)
+        fails(simenv.errors.TaskExpiredError, "", task.result, timeout_s=60)
         assert sum(env.run(bell(), engine="fault", shots=10).counts.values()) == 10
 
 
 def test_engine_exception_fails_task_without_worker_restart() -> None:
     with simenv.local(pools=[FAULTY]) as env:
         task = env.submit(faulty(fault.RAISE), engine="fault")
-        with pytest.raises(TaskFailedError) as caught:
-            task.result(timeout_s=60)
-        assert caught.value.reason == "engine"
+        assert fails(errors.TaskFailedError, "", task.result, timeout_s=60).reason == "engine"
         assert [worker.restarts for worker in env.workers()] == [0]

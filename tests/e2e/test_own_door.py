@@ -4,8 +4,6 @@ The other machine is this one under another name: a copy of the file says that t
 elsewhere, and names a folder of sockets that is not there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,9 +56,7 @@ def test_owner_on_other_machine_connects_with_connection_file_and_has_all_rights
     environment.wait_dead(environments.read(outcome).pid)
 
 
-def test_connected_owner_on_other_machine_continues_after_service_restart(
-    environment: live.Live, tmp_path: Path
-) -> None:
+def test_owner_elsewhere_continues_after_restart(environment: live.Live, tmp_path: Path) -> None:
     result = seen_elsewhere(environment, tmp_path)
     with simenv.connect(service=result) as far:
         first = far.run(BELL + "measure q->c;", seed=5)

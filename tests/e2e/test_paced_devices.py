@@ -1,7 +1,5 @@
 """Time on emulated devices: what results say of it, and devices as slow as their machines."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

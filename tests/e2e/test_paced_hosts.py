@@ -1,7 +1,5 @@
 """Times of a paced device as QPM hosts of both revisions and QRMI see them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
@@ -117,9 +115,7 @@ def test_evaluation_counts_the_queue_of_the_device(env: Client) -> None:
 
 
 def test_qrmi_tasks_take_the_time_of_the_machine(up: live.Live) -> None:
-    text = (
-        'OPENQASM 3.0; include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
-    )
+    text = 'OPENQASM 3.0;include "stdgates.inc"; bit[1] c; qubit[1] q; x q[0]; c[0] = measure q[0];'
     payload = Payload(json.dumps({"pubs": [[text, None, SHOTS]], "version": 2}), "sampler")
     resource = QuantumResource(
         "lab", environ={"lab_QRMI_SIMENV_SERVICE": str(up.home / "connection.json")}

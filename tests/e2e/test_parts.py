@@ -1,7 +1,5 @@
 """Circuits in parts: host code between them, in a live environment; restarts, limits, refusals."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 
@@ -9,22 +7,16 @@ import msgspec
 import numpy as np
 import pytest
 from circuits import layered
+from failing import fails
 from live import PATIENCE_S, Live, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit.classical import expr, types
 
+from simenv import errors
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit, prepare_one
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
-from simenv.errors import (
-    InfeasibleError,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    TaskCancelledError,
-    TaskFailedError,
-)
 from simenv.model import TaskParts
 
 QUBITS, BITS, LAST = QuantumRegister(3, "q"), ClassicalRegister(2, "c"), ClassicalRegister(3, "m")
@@ -76,8 +68,7 @@ def test_program_decides_between_parts_and_state_stays_with_its_worker(env: Clie
         angle = 0.7 + 0.5 * int(measured, 2)
         assert result.expectation == pytest.approx(np.cos(angle), abs=1e-12)
         assert result.worker == part.result().worker
-        assert result.remark == "1 of 1 parts from the state kept"
-        assert result.seed == seed
+        assert (result.remark, result.seed) == ("1 of 1 parts from the state kept", seed)
         assert env.submit_part(first(), seed=seed).measured == part.measured
     assert len(names) > 2
 
@@ -161,9 +152,8 @@ def test_part_without_operations_changes_nothing(env: Client) -> None:
 def test_part_that_stores_bits_is_refused_before_any_part_has_measured(env: Client) -> None:
     storing = QuantumCircuit(QUBITS, BITS)
     storing.store(BITS, expr.lift(2, types.Uint(2)))
-    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
-        env.submit_part(storing)
-    with pytest.raises(ProgramError, match="stores classical bits, and measures nothing"):
+    fails(errors.ProgramError, "stores .* bits, and measures nothing", env.submit_part, storing)
+    with pytest.raises(errors.ProgramError, match="stores classical bits, and measures nothing"):
         env.submit_part(QuantumCircuit(QUBITS)).submit_part(storing)
     part = env.submit_part(last(), seed=1).submit_part(storing)
     assert part.measured["c"] == "10"
@@ -201,8 +191,7 @@ def test_service_restart_between_parts_changes_nothing(env: Client) -> None:
         other.wait_dead(pid)
         other.up()
         result = part.submit(last(), shots=400).result(PATIENCE_S)
-        assert result.counts == expected
-        assert result.remark == "0 of 1 parts from the state kept"
+        assert (result.counts, result.remark) == (expected, "0 of 1 parts from the state kept")
 
 
 def test_failed_parts_say_so(env: Client) -> None:
@@ -210,9 +199,8 @@ def test_failed_parts_say_so(env: Client) -> None:
     prepared = prepare_one(first(), {"seed": 1, "ranks": 1})
     other = bytes([good.result().memory[0, 0] ^ 1])
     task = send_with(env, prepared, TaskParts((len(first().data),), 0.0, (other,)))
-    with pytest.raises(TaskFailedError, match="found other outcomes") as caught:
-        task.result(PATIENCE_S)
-    assert caught.value.reason == "other_outcome"
+    caught = fails(errors.TaskFailedError, "found other outcomes", task.result, PATIENCE_S)
+    assert caught.reason == "other_outcome"
 
 
 def test_nothing_goes_on_from_a_cancelled_part(env: Client) -> None:
@@ -220,8 +208,7 @@ def test_nothing_goes_on_from_a_cancelled_part(env: Client) -> None:
     part = env.submit_part(first(), after=[long])
     part.cancel()
     for going_on in (part.submit, part.submit_part):
-        with pytest.raises(TaskCancelledError):
-            going_on(last())
+        fails(errors.TaskCancelledError, "", going_on, last())
     long.cancel()
 
 
@@ -233,13 +220,13 @@ def send_with(env: Client, prepared: PreparedSubmit, parts: TaskParts, **terms: 
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"engine": "stabilizer"}, InfeasibleError, "'stabilizer' keeps no state"),
-        ({"engine": "densitymatrix"}, InfeasibleError, "'densitymatrix' keeps no state"),
-        ({"engine": "mps"}, InfeasibleError, "'mps' keeps no state"),
-        ({"pool": "qpu"}, InfeasibleError, "'hardware' keeps no state"),
-        ({"pool": "fez"}, OptionError, "on an emulated device or with noise"),
-        ({"keep_s": 1e4}, OptionError, "keep_s=10000.0"),
-        ({"keep_s": -1.0}, OptionError, "keep_s=-1.0"),
+        ({"engine": "stabilizer"}, errors.InfeasibleError, "'stabilizer' keeps no state"),
+        ({"engine": "densitymatrix"}, errors.InfeasibleError, "'densitymatrix' keeps no state"),
+        ({"engine": "mps"}, errors.InfeasibleError, "'mps' keeps no state"),
+        ({"pool": "qpu"}, errors.InfeasibleError, "'hardware' keeps no state"),
+        ({"pool": "fez"}, errors.OptionError, "on an emulated device or with noise"),
+        ({"keep_s": 1e4}, errors.OptionError, "keep_s=10000.0"),
+        ({"keep_s": -1.0}, errors.OptionError, "keep_s=-1.0"),
         ({"device": "fez"}, TypeError, "no option device"),
         ({"shots": 3}, TypeError, "no option shots"),
     ],
@@ -253,26 +240,22 @@ def test_parts_that_cannot_be_kept_are_refused(
 
 def test_circuits_that_cannot_go_on_are_refused(env: Client) -> None:
     part = env.submit_part(first(), seed=2)
-    with pytest.raises(ProgramError, match="a part of 2 qubits, after one of 3"):
-        part.submit(QuantumCircuit(2))
-    with pytest.raises(OptionError, match="seed="):
-        part.submit(last(), seed=4)
-    with pytest.raises(OptionError, match="device="):
-        part.submit(last(), device="fez")
-    with pytest.raises(OptionError, match="precision="):
+    fails(errors.ProgramError, "a part of 2 qubits, after one of 3", part.submit, QuantumCircuit(2))
+    fails(errors.OptionError, "seed=", part.submit, last(), seed=4)
+    fails(errors.OptionError, "device=", part.submit, last(), device="fez")
+    with pytest.raises(errors.OptionError, match="precision="):
         part.submit_part(last(), precision="single")  # type: ignore[call-arg]
-    with pytest.raises(SimenvError, match="statevector"):
-        part.submit(last(), outputs="statevector", shots=None)
+    fails(errors.SimenvError, "statevector", part.submit, last(), outputs="statevector", shots=None)
 
 
 @pytest.mark.parametrize(
     ("ends", "terms", "error", "text"),
     [
-        ((), {}, ProgramError, "they do not follow each other"),
-        ((3, 2), {}, ProgramError, "they do not follow each other"),
-        ((99,), {}, ProgramError, "they do not follow each other"),
-        ((3,), {"ranks": 2}, OptionError, "over ranks = 2"),
-        ((3,), {"engine": "aer"}, InfeasibleError, "keeps no state"),
+        ((), {}, errors.ProgramError, "they do not follow each other"),
+        ((3, 2), {}, errors.ProgramError, "they do not follow each other"),
+        ((99,), {}, errors.ProgramError, "they do not follow each other"),
+        ((3,), {"ranks": 2}, errors.OptionError, "over ranks = 2"),
+        ((3,), {"engine": "aer"}, errors.InfeasibleError, "keeps no state"),
     ],
 )
 def test_service_checks_parts_that_clients_made_up(

@@ -1,7 +1,5 @@
 """Compiled programs against a real environment: examples, documentation, every call."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os
@@ -144,22 +142,14 @@ class Options(ctypes.Structure):
     """`qpi_options`."""
 
     _fields_ = (
-        ("struct_bytes", ctypes.c_size_t),
-        ("shots", ctypes.c_int64),
-        ("has_seed", ctypes.c_int),
-        ("seed", ctypes.c_uint64),
-        ("outputs", ctypes.c_uint),
-        ("observables", ctypes.c_void_p),
-        ("num_observables", ctypes.c_size_t),
-        ("device", ctypes.c_char_p),
-        ("engine", ctypes.c_char_p),
-        ("single_precision", ctypes.c_int),
-        ("priority", ctypes.c_int64),
-        ("queue_timeout_s", ctypes.c_double),
-        ("run_timeout_s", ctypes.c_double),
-        ("name", ctypes.c_char_p),
+        ("struct_bytes", ctypes.c_size_t), ("shots", ctypes.c_int64), ("has_seed", ctypes.c_int),
+        ("seed", ctypes.c_uint64), ("outputs", ctypes.c_uint), ("observables", ctypes.c_void_p),
+        ("num_observables", ctypes.c_size_t), ("device", ctypes.c_char_p),
+        ("engine", ctypes.c_char_p), ("single_precision", ctypes.c_int),
+        ("priority", ctypes.c_int64), ("queue_timeout_s", ctypes.c_double),
+        ("run_timeout_s", ctypes.c_double), ("name", ctypes.c_char_p),
         ("idempotency_key", ctypes.c_char_p),
-    )
+    )  # fmt: skip
 
 
 class Library:
@@ -169,11 +159,8 @@ class Library:
         self._lib = ctypes.CDLL(str(library.library))
         self._lib.qpi_error_message.restype = ctypes.c_char_p
         self._lib.qpi_submit.argtypes = [
-            *[ctypes.c_void_p] * 4,
-            ctypes.c_size_t,
-            ctypes.c_double,
-            ctypes.c_void_p,
-        ]
+            *[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_double, ctypes.c_void_p,
+        ]  # fmt: skip
         self._lib.qpi_wait.argtypes = [ctypes.c_void_p, ctypes.c_double]
 
     def call(self, name: str, *arguments: object) -> None:
@@ -221,9 +208,7 @@ class Library:
         self._lib.qpi_finalize(session)
 
 
-def test_states_of_a_sweep_equal_those_of_the_python_client(
-    service: str, library: InstalledLibrary
-) -> None:
+def test_states_of_a_sweep_are_the_python_clients(service: str, library: InstalledLibrary) -> None:
     text = (
         'OPENQASM 3.0; include "stdgates.inc"; input float a; input float b; qubit[3] q;'
         " rx(2*a - b/3) q[0]; ry(-a) q[1]; rz(a*b + 1) q[0]; cx q[0], q[1]; u3(a,b,a) q[2];"
@@ -240,9 +225,7 @@ def test_states_of_a_sweep_equal_those_of_the_python_client(
     qpi.end(session, job)
 
 
-def test_state_too_large_for_a_message_is_fetched_in_parts(
-    service: str, library: InstalledLibrary
-) -> None:
+def test_state_beyond_a_message_comes_in_parts(service: str, library: InstalledLibrary) -> None:
     text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[20]; h q; rz(0.3) q[7]; cx q[0], q[19];'
     qpi = Library(library)
     session = qpi.made("qpi_init", None)
@@ -287,18 +270,13 @@ class Config(ctypes.Structure):
     """`qpi_config`."""
 
     _fields_ = (
-        ("struct_bytes", ctypes.c_size_t),
-        ("environment", ctypes.c_char_p),
-        ("file", ctypes.c_char_p),
-        ("timeout_s", ctypes.c_double),
-        ("patience_s", ctypes.c_double),
+        ("struct_bytes", ctypes.c_size_t), ("environment", ctypes.c_char_p),
+        ("file", ctypes.c_char_p), ("timeout_s", ctypes.c_double), ("patience_s", ctypes.c_double),
         ("libzmq", ctypes.c_char_p),
-    )
+    )  # fmt: skip
 
 
-def test_key_file_connects_over_tcp_until_it_is_revoked(
-    library: InstalledLibrary, tmp_path: Path
-) -> None:
+def test_key_file_connects_by_tcp_until_revoked(library: InstalledLibrary, tmp_path: Path) -> None:
     file = tmp_path / "ann.simenv"
     qpi = Library(library)
     config = Config(ctypes.sizeof(Config), None, str(file).encode(), 30.0, 30.0, None)
@@ -318,9 +296,7 @@ def test_key_file_connects_over_tcp_until_it_is_revoked(
             qpi.made("qpi_init", ctypes.byref(config))
 
 
-def test_circuit_that_does_not_fit_the_device_of_its_pool_is_refused(
-    library: InstalledLibrary,
-) -> None:
+def test_circuit_that_does_not_fit_device_of_its_pool_is_refused(library: InstalledLibrary) -> None:
     pools = [{"name": "chip", "min": 1, "max": 1, "device": "superconducting-lattice"}]
     with environment(pools=pools) as live:
         os.environ["SIMENV_SERVICE"] = str(live.home / "connection.json")

@@ -1,7 +1,5 @@
 """The documentation of the QPM, and the kit on simenv's own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreter import python
 
 from simenv.cli.app import run
 
@@ -26,10 +25,7 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_python_block_of_the_qpm_page_runs_by_itself(number: int) -> None:
     block = blocks("qpm.md", "python")[number]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True,
-        timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    done = python("-W", "error", "-c", block, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "'11'" in done.stdout
 
@@ -84,9 +80,7 @@ def test_own_qpm_passes_conformance_checks(target: str, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS[1:])
-def test_own_qpm_passes_all_conformance_checks(
-    target: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_qpm_passes_all_conformance(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["qpm", "check", target, "--json"])
     assert not broken(capsys)
     assert code == 0

@@ -1,7 +1,5 @@
 """Refusals and languages of programs, through a service."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -61,9 +59,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_invalid_program_is_refused_with_exit_code_and_message(
-    case: str, submit: Callable[..., Answer]
-) -> None:
+def test_invalid_program_is_refused_in_words(case: str, submit: Callable[..., Answer]) -> None:
     text, code, word = CASES[case]
     begin = time.monotonic()
     answer = submit(text)
@@ -73,9 +69,7 @@ def test_invalid_program_is_refused_with_exit_code_and_message(
     assert word in answer.err
 
 
-def test_refusal_of_too_wide_circuit_names_largest_width(
-    live: Live, submit: Callable[..., Answer]
-) -> None:
+def test_refusal_of_wide_circuit_names_the_most(live: Live, submit: Callable[..., Answer]) -> None:
     with live.client() as env:
         widest = env.status().max_qubits
     assert f"{widest} qubits" in submit(CASES["too wide"][0]).err

@@ -1,7 +1,5 @@
 """A short circuit beside a wide one that has all slots of the node."""
 
-from __future__ import annotations
-
 import time
 
 from busy_circuits import ENDLESS, HEAD

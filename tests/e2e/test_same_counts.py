@@ -1,7 +1,5 @@
 """Program, seed and options decide the counts; who runs them, how many and how often does not."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Sequence
@@ -69,9 +67,7 @@ def expected() -> Counts:
 
 
 @pytest.mark.parametrize(("workers", "slots"), [(2, 2), (4, 4), (1, 3)])
-def test_counts_are_independent_of_workers_and_slots(
-    expected: Counts, workers: int, slots: int
-) -> None:
+def test_counts_ignore_workers_and_slots(expected: Counts, workers: int, slots: int) -> None:
     with simenv.local(workers=workers, slots=slots) as env:
         assert answers(env) == expected
 

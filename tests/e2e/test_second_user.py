@@ -1,8 +1,6 @@
 """A second user of the machine cannot connect to an environment, read its files, put something into
 its folders, run programs through its launcher, or answer in its place."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -214,9 +212,7 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
     assert not [line for line in printed if line.startswith("ok")]
 
 
-def test_names_of_sockets_are_not_free_after_the_end_of_the_service(
-    base: Path, tmp_path: Path
-) -> None:
+def test_names_of_sockets_are_not_free_after_end_of_service(base: Path, tmp_path: Path) -> None:
     with environment(base, "local") as live:
         live.up()
         sockets = Path(environments.read(live.home / "connection.json").sockets)
@@ -244,7 +240,7 @@ class Observer:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> "Observer":
         self._others = {*psutil.Process().children(recursive=True)}  # of other environments
         self._thread.start()
         return self
@@ -271,9 +267,7 @@ class Observer:
 
 
 @pytest.mark.parametrize("launcher", ["auto", "local"])
-def test_first_start_opens_no_port_and_uses_no_name_that_others_can_take(
-    launcher: str, base: Path
-) -> None:
+def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, base: Path) -> None:
     temporary = set((base / "tmp").iterdir())
     kernels = base / f"kernels-{launcher}"
     with environment(base, launcher, kernels=kernels) as live, Observer(base / "tmp") as observer:
@@ -283,7 +277,5 @@ def test_first_start_opens_no_port_and_uses_no_name_that_others_can_take(
             until(lambda: observer.helped, START_S)
         live.down()
     assert observer.ports == {}
-    assert observer.entries - {path.name for path in temporary} <= {
-        f"simenv-sockets-{os.geteuid()}"
-    }
+    assert observer.entries - {p.name for p in temporary} <= {f"simenv-sockets-{os.geteuid()}"}
     assert not any(path.exists() for path in observer.segments)

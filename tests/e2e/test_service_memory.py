@@ -1,7 +1,5 @@
 """Memory and answer times of a service whose client with a key has its messages refused."""
 
-from __future__ import annotations
-
 import statistics
 import threading
 import time
@@ -12,14 +10,7 @@ import psutil
 import pytest
 
 import simenv
-from bench.testbed.attacks import (
-    BODIES,
-    Attack,
-    Prey,
-    growth_bytes,
-    large_programs,
-    noise_documents,
-)
+from bench.testbed import attacks
 from simenv.client import administration
 from simenv.client.client import Client
 from simenv.client.environments import read
@@ -44,21 +35,19 @@ def mallory(env: Client, tmp_path_factory: pytest.TempPathFactory) -> UserKeyFil
     return read_private(file, UserKeyFile)
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_refused_messages_leave_the_memory_of_the_service(
-    env: Client, mallory: UserKeyFile, name: str
-) -> None:
+@pytest.mark.parametrize("name", attacks.BODIES)
+def test_refused_messages_take_no_memory(env: Client, mallory: UserKeyFile, name: str) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
-    assert growth_bytes(service, mallory, name, MESSAGES) <= GROWTH_BYTES
+    assert attacks.growth_bytes(service, mallory, name, MESSAGES) <= GROWTH_BYTES
 
 
-@pytest.mark.parametrize("attack", [noise_documents, large_programs])
+@pytest.mark.parametrize("attack", [attacks.noise_documents, attacks.large_programs])
 def test_another_client_is_answered_within_a_second_during_a_flood_of_large_messages(
-    env: Client, mallory: UserKeyFile, tmp_path: Path, attack: Attack
+    env: Client, mallory: UserKeyFile, tmp_path: Path, attack: attacks.Attack
 ) -> None:
     file = tmp_path / "ben"
     administration.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
-    flood = threading.Thread(target=attack, args=(mallory, FLOOD_S, Prey(0, 0, "", b"")))
+    flood = threading.Thread(target=attack, args=(mallory, FLOOD_S, attacks.Prey(0, 0, "", b"")))
     times_s = []
     with simenv.connect(service=file) as ben:
         flood.start()

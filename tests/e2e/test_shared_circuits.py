@@ -1,13 +1,11 @@
 """Circuits from elsewhere, through the command line and a real environment, judged by their
 references. They lie beside the project and are no part of it; without them this is skipped."""
 
-from __future__ import annotations
-
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreter import python
 from live import environment
 
 FOLDER = Path(__file__).parents[3] / "shared" / "circuits"
@@ -24,10 +22,8 @@ def test_shared_circuits_pass_check_counts_and_invalid_one_is_refused() -> None:
         simenv = Path(sys.executable).with_name("simenv")
         command = f"{simenv} submit {{qasm}} --shots {{shots}} --seed {{seed}} --wait --json"
         command += f" --name {live.name}"
-        judge = [sys.executable, FOLDER / "check_counts.py", "--set", "dev", "--cmd", command]
-        done = subprocess.run(
-            [*judge, "--shots", str(SHOTS)], capture_output=True, text=True, check=False
-        )
+        words = ["--set", "dev", "--cmd", command, "--shots", str(SHOTS)]
+        done = python(FOLDER / "check_counts.py", *words, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     verdicts = [line.split()[0] for line in done.stdout.splitlines()[:-1]]
     assert len(verdicts) == len(list((FOLDER / "dev" / "qasm").iterdir())) + 1

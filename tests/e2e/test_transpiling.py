@@ -1,7 +1,5 @@
 """Transpilation and detectors, through a service."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import stim
 from emulated import DEVICE
+from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Parameter
@@ -37,15 +36,6 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.model import TaskOptions, TaskSpec, TaskState, calls
-from simenv.model.calls import (
-    CALL_FORMAT,
-    DETECTORS,
-    TRANSPILER,
-    VALUE,
-    DetectionCall,
-    TranspileCall,
-    sizes_of,
-)
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import Transpiler, target_of
 from simenv.wire import codec
@@ -98,9 +88,7 @@ def test_circuits_are_those_of_qiskit_in_one_process(env: Client, level: int) ->
 def test_without_a_level_circuits_are_those_that_submit_runs(env: Client) -> None:
     circuits = [layered(number) for number in range(6)]
     info = env.device(DEVICE)
-    assert_same(
-        env.transpile(circuits, DEVICE), [Transpiler(info).transpiled(each) for each in circuits]
-    )
+    assert_same(env.transpile(circuits, DEVICE), [Transpiler(info).transpiled(c) for c in circuits])
     submitted = Compiler(info).compiled(load(circuits[0]), "always").loaded.program
     assert load(env.transpile(circuits[0], DEVICE)).program.names == submitted.names
     assert env.transpile([], DEVICE) == []
@@ -130,8 +118,9 @@ def test_owner_of_a_key_transpiles_too(env: Client, tmp_path: Path) -> None:
     circuits = [layered(number) for number in range(3)]
     with simenv.connect(service=file) as far:
         assert_same(far.transpile(circuits, DEVICE), env.transpile(circuits, DEVICE))
-        call = TranspileCall(CALL_FORMAT, codec.encode(env.device(DEVICE)), 1, 7, 99, 5, (b"no",))
-        terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
+        device = codec.encode(env.device(DEVICE))
+        call = calls.TranspileCall(calls.CALL_FORMAT, device, 1, 7, 99, 5, (b"no",))
+        terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
         for changed, value in (
             (call, "circuit 5: .*torn"),
             (msgspec.structs.replace(call, circuits=(bomb(),)), "circuit 5: .*operations|QPY"),
@@ -160,16 +149,13 @@ def test_what_cannot_be_transpiled_is_refused_by_name(env: Client) -> None:
         env.transpile([*[layered(n) for n in range(5)], QuantumCircuit(40)], DEVICE)
     with pytest.raises(OptionError, match="circuit 1 to transpile is of type str"):
         env.transpile([layered(0), "OPENQASM 2.0;"], DEVICE)
-    with pytest.raises(OptionError, match="level=4"):
-        env.transpile(layered(0), DEVICE, level=4)
-    with pytest.raises(OptionError, match="seed=-1"):
-        env.transpile(layered(0), DEVICE, seed=-1)
-    with pytest.raises(NotFoundError, match="no_such"):
-        env.transpile(layered(0), "no_such")
+    fails(OptionError, "level=4", env.transpile, layered(0), DEVICE, level=4)
+    fails(OptionError, "seed=-1", env.transpile, layered(0), DEVICE, seed=-1)
+    fails(NotFoundError, "no_such", env.transpile, layered(0), "no_such")
     with pytest.raises(TypeError, match="no option shots"):
         env.transpile(layered(0), DEVICE, shots=3)  # type: ignore[call-arg]
-    terms = TaskOptions(outputs=(VALUE,), engine=TRANSPILER)
-    call = TranspileCall(CALL_FORMAT, b"", 1, 7, 17, 0, ())
+    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.TRANSPILER)
+    call = calls.TranspileCall(calls.CALL_FORMAT, b"", 1, 7, 17, 0, ())
     with pytest.raises(SimenvError, match="0 circuits at level 1"):
         send(env.session, PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)]), None)
 
@@ -230,14 +216,14 @@ def test_samples_are_decoded_where_they_are(env: Client) -> None:
         _ = result.detection_events
     value = env.task(task.id).result(PATIENCE_S).value
     assert simenv.DetectionResult(value).logical_errors == outcome.errors
-    assert task.details.engine == DETECTORS  # type: ignore[attr-defined]
+    assert task.details.engine == calls.DETECTORS  # type: ignore[attr-defined]
     assert task.details.shots == 20_000  # type: ignore[attr-defined]
     assert task.name == "memory"
 
 
 def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> None:
     circuit = code()
-    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
+    result: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=calls.DETECTORS)
     outcome = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
     assert np.array_equal(result.detection_events, outcome.events)
     assert np.array_equal(result.observable_flips, outcome.observable_flips)
@@ -281,18 +267,13 @@ def _peak_bytes(pid: int) -> int:
         ({"precision": "single"}, "precision= of a circuit of stim"),
     ],
 )
-def test_options_of_other_circuits_are_refused(
-    env: Client, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        env.submit(code(), **options)
+def test_options_of_others_are_refused(env: Client, options: dict[str, Any], message: str) -> None:
+    fails(OptionError, message, env.submit, code(), **options)
 
 
 def test_other_ways_to_submit_name_this_one(env: Client) -> None:
-    with pytest.raises(BatchRefusedError, match="no circuit"):
-        env.submit_many([code()])
-    with pytest.raises(ProgramError, match="goes to `submit` or `run`"):
-        env.post(code())
+    fails(BatchRefusedError, "no circuit", env.submit_many, [code()])
+    fails(ProgramError, "goes to `submit` or `run`", env.post, code())
     with pytest.raises(OptionError, match="decoder='pymatching'"):
         env.submit("OPENQASM 2.0; qreg q[1];", decoder="pymatching")
 
@@ -311,8 +292,7 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
     with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
         env.submit(code(), shots=100_000_000, outputs="memory")
     monkeypatch.setattr(calls, "MAX_TEXT_BYTES", 100)
-    with pytest.raises(LimitExceededError, match="text of the circuit"):
-        env.submit(code())
+    fails(LimitExceededError, "text of the circuit", env.submit, code())
     monkeypatch.undo()
     with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
         env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
@@ -321,24 +301,21 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
 def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
     file = tmp_path / "ana.simenv"
     issue_key(env.keys, "ana", "client", file)
-    terms = TaskOptions(outputs=(VALUE,), engine=DETECTORS)
-    honest = sizes_of(code())
+    terms = TaskOptions(outputs=(calls.VALUE,), engine=calls.DETECTORS)
+    honest = calls.sizes_of(code())
     fewer = msgspec.structs.replace(honest, operations=1)
     with simenv.connect(service=file) as far:
         assert far.run(code(), shots=10, seed=1).shots == 10
         for text, message in ((str(code()), "it came with"), ("H rec[-1]", "stim cannot read")):
-            call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
+            call = calls.DetectionCall(calls.CALL_FORMAT, text, "", False, fewer)
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
             task = send(far.session, order, None)[0]
-            with pytest.raises(TaskFailedError, match=message) as failed:
-                task.result(PATIENCE_S)
-            assert failed.value.reason == "program"
-        huge = DetectionCall(
-            CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
+            assert fails(TaskFailedError, message, task.result, PATIENCE_S).reason == "program"
+        huge = calls.DetectionCall(
+            calls.CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
         )
         order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
-        with pytest.raises(LimitExceededError, match="1000000 qubits"):
-            send(far.session, order, None)
+        fails(LimitExceededError, "1000000 qubits", send, far.session, order, None)
 
 
 def test_killed_worker_leaves_the_same_answer() -> None:

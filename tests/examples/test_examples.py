@@ -1,32 +1,21 @@
 """The examples run as they stand and show what they say."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from interpreter import python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def shown(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints, started in a folder of its own."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        cwd=folder,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(EXAMPLES / name, *arguments, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -90,9 +79,7 @@ def test_patterns_of_applications_report_their_use(tmp_path: Path, pattern: str)
     [(("--steps", "15"), "15 steps of 504"), (("--form", "cobyla"), "steps of 72")],
     ids=["gradient", "cobyla"],
 )
-def test_the_linear_system_is_not_solved(
-    tmp_path: Path, arguments: tuple[str, ...], steps: str
-) -> None:
+def test_system_is_not_solved(tmp_path: Path, arguments: tuple[str, ...], steps: str) -> None:
     text = shown("vqls.py", tmp_path, *arguments)
     fidelity = re.search(r"fidelity (\d\.\d+)", text)
     assert fidelity is not None

@@ -1,7 +1,5 @@
 """Examples."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import live
 import pytest
+from interpreter import python
 
 from launcher import mpi
 from launcher.allocation import hostlist
@@ -20,14 +19,9 @@ from simenv.cli.app import run
 
 MY_QPU = Path(__file__).parents[2] / "examples" / "my_qpu"
 ROWS = (
-    "counts.*",
-    "record.*",
-    "circuits.*",
-    "execution.sync",
-    "polling.read",
-    "telemetry.*",
+    "counts.*", "record.*", "circuits.*", "execution.sync", "polling.read", "telemetry.*",
     "crowd.*",
-)
+)  # fmt: skip
 
 
 def test_the_example_machine_breaks_its_contract(
@@ -67,14 +61,8 @@ POOLS = [
 
 
 def shown(environment: live.Live, pool: str) -> str:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "qpu_cutover.py", pool],
-        env={**os.environ, "SIMENV_SERVICE": str(environment.home / "connection.json")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    environ = {**os.environ, "SIMENV_SERVICE": str(environment.home / "connection.json")}
+    return python(ROOT / "examples" / "qpu_cutover.py", pool, env=environ).stdout
 
 
 def test_the_script_must_be_changed_for_a_machine() -> None:

@@ -1,7 +1,5 @@
 """The recipes for libraries of workflows run as they stand."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -25,6 +23,4 @@ def test_results_of_tasks_pass_through_the_library(package: str, name: str, tmp_
 
 def test_units_of_a_pilot_share_one_environment(tmp_path: Path) -> None:
     lines = shown("workflows/pilot.py", tmp_path).splitlines()
-    assert sorted(int(line.split(":")[0].removeprefix("unit-")) for line in lines) == list(
-        range(12)
-    )
+    assert sorted(int(row.split(":")[0].removeprefix("unit-")) for row in lines) == list(range(12))

@@ -1,8 +1,6 @@
 """A worker, or one rank of it, dies in the middle of a long run: the next attempt goes on from
 there."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,8 +1,6 @@
 """Workers die between the parts of a circuit and in the middle of one: the parts run again on
 another worker, to the same outcomes and counts."""
 
-from __future__ import annotations
-
 import os
 import signal
 
@@ -55,8 +53,7 @@ def test_worker_killed_between_parts_loses_nothing() -> None:
         os.kill(pid_of(env, part.result().worker), signal.SIGKILL)
         task = part.submit(rest(measured), shots=300)
         result = task.result(PATIENCE_S)
-        assert result.remark == "0 of 1 parts from the state kept"
-        assert result.counts == oracle.counts
+        assert (result.remark, result.counts) == ("0 of 1 parts from the state kept", oracle.counts)
 
 
 @pytest.mark.timeout(600)
@@ -72,5 +69,4 @@ def test_worker_killed_in_the_second_part_is_replaced_by_one_that_runs_both() ->
         result = task.result(PATIENCE_S)
         assert result.attempts == 2
         assert result.worker != part.result().worker
-        assert result.remark == "0 of 1 parts from the state kept"
-        assert result.counts == oracle.counts
+        assert (result.remark, result.counts) == ("0 of 1 parts from the state kept", oracle.counts)

@@ -4,8 +4,6 @@ The program goes on, gets every row once, and its counts are those of an undistu
 is submitted twice.
 """
 
-from __future__ import annotations
-
 import random
 import subprocess
 import time

@@ -3,8 +3,6 @@
 One environment dies at each named point in turn; its client lives through all of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

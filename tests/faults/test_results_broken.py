@@ -1,7 +1,5 @@
 """Results in files: broken, half written, on a full disk, and far from their files."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -9,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing import fails
 from live import Live, resurrected
-from states_in_files import state_of, turned
+from states_in_files import files, state_of, turned
 from waiting import until
 
 import simenv
@@ -26,12 +25,6 @@ TRIES = 10
 
 def number(task: simenv.Task) -> int:
     return task_number(task.id) or 0
-
-
-def files(env: Client) -> list[Path]:
-    root = env._session.channel.results
-    assert root is not None
-    return sorted(path for path in root.glob("*/*") if path.is_file())
 
 
 def _await_none(home: Path) -> None:
@@ -80,10 +73,9 @@ def test_unwritable_result_fails_task_with_reason_and_worker_continues() -> None
         assert root is not None
         (root / "0").write_bytes(b"in the way of a folder")
         task = env.submit(turned(17), shots=None, outputs=("statevector",))
-        with pytest.raises(TaskFailedError, match="results") as caught:
-            task.result(timeout_s=200)
-        assert caught.value.reason == "result_store"
-        assert caught.value.hint
+        caught = fails(TaskFailedError, "results", task.result, timeout_s=200)
+        assert caught.reason == "result_store"
+        assert caught.hint
         assert env.run(turned(3), shots=None, outputs=("statevector",)).num_qubits == 3
 
 
@@ -101,8 +93,7 @@ def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str)
                     turned(3), shots=None, outputs=("statevector",), idempotency_key="kept"
                 )
                 outcome.wait()
-                removed = env.prune(older_than_s=0.0).freed.tasks
-                assert removed == (2 if point == "gc.before" else 0)
+                assert env.prune(older_than_s=0.0).freed.tasks == (2 if point == "gc.before" else 0)
                 fresh = env.submit(turned(2), shots=None, outputs=("statevector",))
                 assert number(fresh) > number(outcome)
             else:
@@ -110,8 +101,7 @@ def test_service_killed_in_reopen_or_gc_loses_and_duplicates_nothing(point: str)
                     path.unlink()
                 again = env.task(task.id).result().statevector
                 np.testing.assert_array_equal(again, vector)
-                ends = [done.task.id for done in env.completions(since=0)]
-                assert ends == [task.id]
+                assert [done.task.id for done in env.completions(since=0)] == [task.id]
         assert deaths == [first], f"{point} was never hit"
     finally:
         live.down()
@@ -152,9 +142,8 @@ def test_resume_on_other_node_restores_tasks_from_journal_copy(tmp_path: Path) -
                 each.wait()
             env.ack(2, cursor="mine")
         environments.down(live.name)
-        with pytest.raises(ConfigError, match="no live journal") as caught:
-            live.up(state_dir=str(tmp_path / "node2"))
-        assert "--restore" in caught.value.hint
+        caught = fails(ConfigError, "no live journal", live.up, state_dir=str(tmp_path / "node2"))
+        assert "--restore" in caught.hint
         elsewhere = {**live.options, "state_dir": str(tmp_path / "node2")}
         environments.up(elsewhere, resume=True)
         with live.client() as env:

@@ -4,8 +4,6 @@ After each restart: nothing accepted is lost, nothing ends twice, and the counts
 undisturbed run. The clients of these tests live through the restarts.
 """
 
-from __future__ import annotations
-
 import random
 import time
 

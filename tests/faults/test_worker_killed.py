@@ -1,7 +1,5 @@
 """Workers die while they run: their tasks end once, with the counts of an undisturbed run."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

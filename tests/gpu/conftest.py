@@ -1,7 +1,5 @@
 """Tests that need a GPU; without one they are skipped, with the reason."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

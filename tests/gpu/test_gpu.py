@@ -1,7 +1,5 @@
 """A real GPU: the bits of the host device, counts of the engine `statevector`, memory, refusals."""
 
-from __future__ import annotations
-
 import gc
 
 import numpy as np

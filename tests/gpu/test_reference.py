@@ -1,7 +1,5 @@
 """A real GPU: states of the engine gpu are those of cuStateVec, an independent library."""
 
-from __future__ import annotations
-
 import pytest
 from against_custatevec import largest_difference
 

@@ -1,7 +1,5 @@
 """Placement: laws for any nodes and any worker, held against a search through all placements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -148,9 +146,7 @@ def test_more_resources_never_make_placement_impossible(
 
 @patient
 @given(NEEDS, some_rooms())
-def test_worker_of_fewer_ranks_can_be_placed_too(
-    need: ResourceRequest, rooms: tuple[NodeResources, ...]
-) -> None:
+def test_fewer_ranks_can_be_placed(need: ResourceRequest, rooms: tuple[NodeResources, ...]) -> None:
     if need.ranks > 1 and isinstance(place(need, rooms), Placement):
         assert isinstance(place(replace(need, ranks=need.ranks - 1), rooms), Placement)
 

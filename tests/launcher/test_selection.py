@@ -1,7 +1,5 @@
 """The launcher that is chosen for a machine: probes, their cache, the choice."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable
@@ -51,9 +49,7 @@ def test_several_nodes_share_one_dvm(tmp_path: Path) -> None:
         assert launcher.name == "prte"
 
 
-def test_second_start_uses_the_cached_probe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_start_uses_cached_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpis.real("openmpi5")
     lines: list[str] = []
     hello = probe.probe_launcher
@@ -80,8 +76,7 @@ def test_plain_processes_are_chosen_where_no_mpi_is_installed(tmp_path: Path) ->
         "w", (sys.executable, "-c", ""), (), tmp_path / "log", tmp_path, 1, (Share(HERE.name, 1),)
     )
     launcher.start(command)
-    ends = until(launcher.poll_exits, 20)
-    assert ends[0].reason == "exit 0"
+    assert until(launcher.poll_exits, 20)[0].reason == "exit 0"
 
 
 def test_missing_mpi4py_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

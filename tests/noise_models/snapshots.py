@@ -1,7 +1,5 @@
 """Calibration snapshots for tests."""
 
-from __future__ import annotations
-
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -16,19 +14,11 @@ def transmons() -> CalibrationSnapshot:
     """Three qubits in a row with every property that a snapshot can have."""
     qubits = tuple(
         QubitCalibration(
-            t1_us=t1_us,
-            t2_us=t2_us,
-            p01=0.01,
-            p10=0.03,
-            readout_error=0.02,
-            readout_ns=800.0,
-            excited=0.02,
-            reset_error=0.005,
-            reset_ns=900.0,
-            preparation_error=0.004,
+            t1_us=t1_us, t2_us=t2_us, p01=0.01, p10=0.03, readout_error=0.02, readout_ns=800.0,
+            excited=0.02, reset_error=0.005, reset_ns=900.0, preparation_error=0.004,
         )
         for t1_us, t2_us in ((100.0, 120.0), (80.0, 170.0), (60.0, 30.0))
-    )
+    )  # fmt: skip
     gates = (
         *(GateCalibration("rz", (q,), 0.0, 0.0) for q in range(3)),
         *(GateCalibration("sx", (q,), 8e-4, 40.0, 0.01) for q in range(3)),

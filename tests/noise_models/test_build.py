@@ -1,7 +1,5 @@
 """A noise model has the measured errors; each component is scaled, removed or replaced alone."""
 
-from __future__ import annotations
-
 import json
 import math
 

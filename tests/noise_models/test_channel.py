@@ -1,7 +1,5 @@
 """Channels, and the recipe of Aer."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any
@@ -158,9 +156,7 @@ def test_recipe_aer_is_from_backend(name: str) -> None:
     outcome = build(library.load(name), NoiseOptions.parse("aer"))
     assert outcome.has_idle_noise
     for qubit in range(outcome.num_qubits):
-        delay = type(
-            "Delay", (), {"name": "delay", "duration": 777.0, "unit": "ns", "num_qubits": 1}
-        )
+        delay = type("D", (), {"name": "delay", "duration": 777.0, "unit": "ns", "num_qubits": 1})
         expected = relaxation._thermal_relaxation_error(delay, [qubit])
         channel = outcome.idle(qubit, 777.0)
         assert channel is not None

@@ -1,13 +1,12 @@
 """Devices that users describe, and their documents."""
 
-from __future__ import annotations
-
 import json
 import math
 
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from qiskit.quantum_info import PTM
 from qiskit_aer import noise as aer
 
@@ -163,15 +162,13 @@ def test_model_is_exported_and_read_back() -> None:
     ],
 )  # fmt: skip
 def test_wrong_documents_are_refused_by_field(change: dict[str, object], field: str) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        load(json.dumps({**DOCUMENT, **change}).encode())
-    assert caught.value.field.startswith(field)
+    caught = fails(SnapshotError, "", load, json.dumps({**DOCUMENT, **change}).encode())
+    assert caught.field.startswith(field)
 
 
 def test_channel_of_the_wrong_size_for_its_gate_is_refused() -> None:
     result = model({**DOCUMENT, "channels": [{"gate": "cx", "kraus": DAMPED}]})
-    with pytest.raises(NoiseError):
-        result.after_gate("cx", (0, 1))
+    fails(NoiseError, "", result.after_gate, "cx", (0, 1))
 
 
 def test_nearly_trace_preserving_kraus_operators_are_corrected() -> None:
@@ -279,9 +276,7 @@ def test_aer_model_holds_for_more_qubits_than_it_names() -> None:
         (("operations",), ["measure"], "channels[0].gate"),
     ],
 )  # fmt: skip
-def test_wrong_aer_models_are_refused_by_field(
-    path: tuple[object, ...], value: object, field: str
-) -> None:
+def test_wrong_models_are_refused(path: tuple[object, ...], value: object, field: str) -> None:
     noise_model = aer.NoiseModel()
     noise_model.add_quantum_error(aer.kraus_error([np.array(k) for k in DAMPED]), "x", [0])
     values = noise_model.to_dict(serializable=True)
@@ -289,9 +284,8 @@ def test_wrong_aer_models_are_refused_by_field(
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
-    with pytest.raises(SnapshotError) as caught:
-        from_values(json.loads(json.dumps(values)))
-    assert caught.value.field.startswith(field)
+    caught = fails(SnapshotError, "", from_values, json.loads(json.dumps(values)))
+    assert caught.field.startswith(field)
 
 
 def test_struct_api_and_json_describe_one_model() -> None:
@@ -354,6 +348,4 @@ def test_aer_models_are_documents() -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b'{"kind": "x"}', b"1", b"{", b"\xff"])
 def test_other_data_is_refused(data: bytes) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        load(data)
-    assert caught.value.field
+    assert fails(SnapshotError, "", load, data).field

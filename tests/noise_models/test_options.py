@@ -1,7 +1,5 @@
 """Options of noise, and limits of what a device may describe."""
 
-from __future__ import annotations
-
 import itertools
 
 import msgspec
@@ -109,8 +107,7 @@ def test_contradicting_options_are_refused(value: dict[str, object], text: str) 
 
 def test_options_travel_in_any_order() -> None:
     pairs = [("gate", 0.5), ("qubit", 2.0), ("recipe.aer", 1.0)]
-    names = {NoiseOptions.parse(each).wire() for each in itertools.permutations(pairs)}
-    assert len(names) == 1
+    assert len({NoiseOptions.parse(each).wire() for each in itertools.permutations(pairs)}) == 1
 
 
 SNAPSHOT = CalibrationSnapshot(
@@ -191,9 +188,7 @@ def test_gates_with_errors_below_relaxation_are_counted_and_the_worst_is_named()
 
 def test_factors_within_limits_have_no_text() -> None:
     assert texts() == ()
-    assert (
-        texts(gate_depolarizing=2.0, qubit_readout=2.0, qubit_reset=5.0, qubit_thermal=33.0) == ()
-    )
+    assert texts(gate_depolarizing=2.0, qubit_readout=2, qubit_reset=5.0, qubit_thermal=33.0) == ()
     assert texts(all=0.5) == ()
     assert texts(library.load("superconducting-lattice"), all=2.0) == ()
 
@@ -245,9 +240,7 @@ def test_factor_of_noise_that_a_device_lacks_is_named_with_the_values_that_give_
     assert text.startswith(f"{component} * 3 changes nothing: the calibration has no such noise")
     assert all(name in text for name in values)
     for factors in ({component: 0.0}, {"all": 3.0}):
-        assert not any(
-            "nothing" in each for each in limited(build(plain, NoiseOptions.parse(factors)))
-        )
+        assert not any("nothing" in x for x in limited(build(plain, NoiseOptions.parse(factors))))
     if values:
         assert not limited(build(plain, NoiseOptions.parse({component: 3.0, **values})))
 

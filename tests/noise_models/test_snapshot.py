@@ -1,7 +1,5 @@
 """Snapshots: their checks, normal form and relations."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -10,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from noise_models import calibration, channel, document, library, normal_form, snapshot
@@ -126,9 +125,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     if field is None:
         assert snapshot.load(data).qubits == ()
         return
-    with pytest.raises(SnapshotError) as caught:
-        snapshot.load(data)
-    assert caught.value.field == field
+    assert fails(SnapshotError, "", snapshot.load, data).field == field
 
 
 @pytest.mark.parametrize(
@@ -146,15 +143,12 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
     ],
 )
 def test_damaged_json_is_a_snapshot_error(data: bytes) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        snapshot.load(data)
-    assert caught.value.field
+    assert fails(SnapshotError, "", snapshot.load, data).field
 
 
 def test_dump_refuses_what_load_would_refuse() -> None:
     wrong = small(dt_ns=float("nan"))
-    with pytest.raises(SnapshotError, match="dt_ns"):
-        snapshot.dump(wrong)
+    fails(SnapshotError, "dt_ns", snapshot.dump, wrong)
 
 
 def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
@@ -163,8 +157,7 @@ def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
         calibration.QubitCalibration(t1_us=50.0, t2_us=100.0),
     )
     document = snapshot.load(snapshot.dump(small(qubits=qubits)))
-    assert document.qubits[0].t2_us == 130.0
-    assert document.qubits[0].t2_limited_us == 100.0
+    assert (document.qubits[0].t2_us, document.qubits[0].t2_limited_us) == (130.0, 100.0)
     assert [field for field, _ in snapshot.clamps(document)] == ["qubits[0].t2_us"]
 
 
@@ -198,9 +191,7 @@ def test_bundled_profiles_load_without_clamps(name: str) -> None:
 
 
 def test_library_refuses_an_unknown_name_with_the_known_ones() -> None:
-    with pytest.raises(SnapshotError, match="no device 'abacus'") as caught:
-        library.load("abacus")
-    assert "trapped-ions" in caught.value.hint
+    assert "trapped-ions" in fails(SnapshotError, "no device 'abacus'", library.load, "abacus").hint
 
 
 def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
@@ -214,8 +205,7 @@ def test_fields_that_exist_are_named_for_an_unknown_one() -> None:
 
 def checked(given: Channel) -> NormalForm:
     """The normal form, with every part checked; those of the norm-based form too."""
-    drawn = _checked(given, normal_form.norm_based_form(given))
-    assert drawn.rest_weight == 1.0
+    assert _checked(given, normal_form.norm_based_form(given)).rest_weight == 1.0
     return _checked(given, normal_form.normal_form(given))
 
 
@@ -393,8 +383,7 @@ def test_channels_of_the_second_model_follow_those_of_the_first() -> None:
     prepared = both.preparation(0)
     assert prepared is not None
     assert prepared.pauli_probabilities[1] == pytest.approx(0.004 * 0.9 + 0.996 * 0.1)
-    assert both.num_qubits == 3
-    assert both.crosstalk_pairs == ((0, 1),)
+    assert (both.num_qubits, both.crosstalk_pairs) == (3, ((0, 1),))
     assert both.duration_ns("cz", (0, 1)) == 300.0
     assert both.digest != compose(SECOND, FIRST).digest
 
@@ -414,8 +403,7 @@ def test_what_the_first_model_reads_is_confused_by_the_second() -> None:
 
 def test_models_that_do_not_fit_are_refused() -> None:
     smaller = document.model(msgspec.structs.replace(transmons(), num_qubits=4, qubits=()))
-    with pytest.raises(NoiseError, match="3 and 4 qubits"):
-        compose(FIRST, smaller)
+    fails(NoiseError, "3 and 4 qubits", compose, FIRST, smaller)
     confusion = tuple(tuple(row) for row in np.eye(4)[[1, 0, 2, 3]].tolist())
     entry = ReadoutEntry(qubits=(1, 2), confusion=confusion)
     overlapping = CustomModel(name="overlapping", num_qubits=3, readout=(entry,))

@@ -19,24 +19,13 @@ def aliased(depth: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (7, "7"),
-        (True, "True"),
-        (math.nan, "nan"),
-        (None, "None"),
-        ("\x1b[2J", r"'\x1b[2J'"),
-        ([1, "a", None], "[1, 'a', None]"),
-        ({"a": 0.5}, "{'a': 0.5}"),
-        ("x" * 61, "<str>"),
-        (10**5_000, "<int>"),
-        (-(10**5_000), "<int>"),
-        ([10**5_000], "<list>"),
-        ([1] * 17, "<list>"),
-        ([[1]], "<list>"),
-        (aliased(50), "<list>"),
-        ({"a": aliased(50)}, "<dict>"),
-        (b"x", "<bytes>"),
+        (7, "7"), (True, "True"), (math.nan, "nan"), (None, "None"), ("\x1b[2J", r"'\x1b[2J'"),
+        ([1, "a", None], "[1, 'a', None]"), ({"a": 0.5}, "{'a': 0.5}"), ("x" * 61, "<str>"),
+        (10**5_000, "<int>"), (-(10**5_000), "<int>"), ([10**5_000], "<list>"),
+        ([1] * 17, "<list>"), ([[1]], "<list>"), (aliased(50), "<list>"),
+        ({"a": aliased(50)}, "<dict>"), (b"x", "<bytes>"),
     ],
     ids=lambda value: type(value).__name__,
-)
+)  # fmt: skip
 def test_representation_is_short_and_never_walks_into_values(value: object, expected: str) -> None:
     assert short_repr(value) == expected

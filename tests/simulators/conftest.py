@@ -1,7 +1,5 @@
 """Kernels are kept where the environments under test keep theirs, so they are compiled once."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

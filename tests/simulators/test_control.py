@@ -1,7 +1,5 @@
 """Control of a run, and results."""
 
-from __future__ import annotations
-
 import struct
 import threading
 
@@ -105,17 +103,14 @@ def row(outcomes: bytes, *counts: int, value: float = 0.0, remark: str = "") -> 
 ROWS = [row(b"\0", 5, value=0.5), row(b"\0\1\3", 1, 2, 2, value=0.25), row(b"\2", 5)]
 
 
-def test_joined_rows_of_different_lengths_are_split_correctly() -> None:
+def test_joined_rows_are_split_correctly_and_one_stores_no_sizes() -> None:
     joined = EngineResult.joined(ROWS)
     assert joined.count == 3
     assert [joined.row(k) for k in range(3)] == ROWS
     assert np.frombuffer(joined.rows, np.uint32).tolist() == [1, 3, 1]
-
-
-def test_single_row_stores_no_row_sizes() -> None:
-    joined = EngineResult.joined(ROWS[1:2])
-    assert (joined.count, joined.rows, joined.probability_rows) == (1, b"", b"")
-    assert joined.row(0) == ROWS[1]
+    single = EngineResult.joined(ROWS[1:2])
+    assert (single.count, single.rows, single.probability_rows) == (1, b"", b"")
+    assert single.row(0) == ROWS[1]
 
 
 def test_statevectors_of_rows_are_joined_and_single_one_is_shared() -> None:
@@ -136,8 +131,7 @@ def test_joined_result_has_largest_truncation_and_all_remarks() -> None:
             BindingResult(remark="2 branches"),
         ]
     )
-    assert joined.truncation == 1e-7
-    assert joined.remark == "2 branches, 3 branches"
+    assert (joined.truncation, joined.remark) == (1e-7, "2 branches, 3 branches")
 
 
 def test_missing_row_raises_index_error() -> None:

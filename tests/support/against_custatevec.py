@@ -1,7 +1,5 @@
 """States of the engine gpu and of cuStateVec, for the same gates on the same device."""
 
-from __future__ import annotations
-
 import ctypes
 
 import engine_runs

@@ -5,8 +5,6 @@ under mpirun and tells of each what went wrong, "" if nothing. As a program: one
 compare alike in all ranks, so that none waits for one that has failed.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -49,14 +47,9 @@ def outcomes(
         (folder / "given").write_bytes(msgspec.msgpack.encode(packed))
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
         argv += [
-            sys.executable,
-            "-P",
-            "-W",
-            "error",
-            __file__,
-            os.pathsep.join(map(str, paths)),
+            sys.executable, "-P", "-W", "error", __file__, os.pathsep.join(map(str, paths)),
             str(report),
-        ]
+        ]  # fmt: skip
         argv += names
         support = os.pathsep.join([str(Path(__file__).parent), str(_ROOT)])
         extra = {"PYTHONPATH": support, "SIMENV_TEST_GIVEN": str(folder / "given")}
@@ -83,15 +76,11 @@ def given() -> list[Circuit]:
     packed = msgspec.msgpack.decode(Path(os.environ["SIMENV_TEST_GIVEN"]).read_bytes())
     return [
         CircuitData(
-            fields[0],
-            fields[1],
-            tuple((name, size) for name, size in fields[2]),
-            tuple(fields[3]),
-            *fields[4:12],
-            *(tuple(field) for field in fields[12:]),
+            fields[0], fields[1], tuple((name, size) for name, size in fields[2]), tuple(fields[3]),
+            *fields[4:12], *(tuple(field) for field in fields[12:]),
         ).circuit()
         for fields in packed
-    ]
+    ]  # fmt: skip
 
 
 def _packed(circuit: Circuit) -> list[object]:

@@ -129,6 +129,10 @@ class Arrays:
         return CircuitData(*self.fields()).circuit()
 
 
+def measured(arrays: Arrays) -> Circuit:
+    return arrays.measure(range(arrays.num_qubits)).circuit()
+
+
 def from_qiskit(circuit: QuantumCircuit) -> Circuit:
     """Bound circuits; `if_test` on a clbit or a register; custom gates by their definition."""
     loose = [bit for bit in circuit.clbits if not circuit.find_bit(bit).registers]

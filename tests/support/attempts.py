@@ -1,7 +1,5 @@
 """A run that is cut off between two passes, as by the end of its process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """An interpreter that has all our packages, and no program of theirs: no mpirun, no prte."""
 
-from __future__ import annotations
-
 import site
 import subprocess
 import venv

@@ -1,14 +1,12 @@
 """The same circuit over ranks and in one process; for cases of `among_ranks`."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import COUNTS_QUBITS, SHARE_QUBITS
@@ -81,9 +79,7 @@ def alike(found: EngineResult, one: EngineResult) -> bool:
     if found.statevector is not None and not np.array_equal(found.statevector, one.statevector):
         return False
     bare = [msgspec.structs.replace(each, statevector=None, remark="") for each in (found, one)]
-    branches = [
-        [word for word in each.remark.split(", ") if "branch" in word] for each in (found, one)
-    ]
+    branches = [[w for w in each.remark.split(", ") if "branch" in w] for each in (found, one)]
     return bare[0] == bare[1] and branches[0] == branches[1]
 
 
@@ -109,10 +105,6 @@ def woven(arrays: Arrays) -> Arrays:
     for q in range(n):
         arrays.add("ry", [q], (), [0.4 + 0.1 * q])
     return arrays
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def chain(n: int) -> Circuit:

@@ -1,7 +1,5 @@
 """Circuits that keep a simulator busy for as long as they say: nothing in them can be left out."""
 
-from __future__ import annotations
-
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 QUBITS = 20
 

@@ -1,7 +1,5 @@
 """Small files of each calibration format, written for these tests. A device of three qubits."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -25,18 +23,14 @@ def ibm_properties() -> dict[str, Any]:
     """BackendProperties: times in three units, an asymmetric readout error, a broken gate."""
     qubits = [
         [
-            _value("T1", 100.5, "us", EARLIER),
-            _value("T2", 80.25, "\u00b5s"),
-            _value("frequency", 5.1, "GHz"),
-            _value("anharmonicity", -0.34, "GHz"),
-            _value("readout_error", 0.02),
-            _value("prob_meas0_prep1", 0.03),
-            _value("prob_meas1_prep0", 0.01),
-            _value("readout_length", 1.5, "us"),
+            _value("T1", 100.5, "us", EARLIER), _value("T2", 80.25, "\u00b5s"),
+            _value("frequency", 5.1, "GHz"), _value("anharmonicity", -0.34, "GHz"),
+            _value("readout_error", 0.02), _value("prob_meas0_prep1", 0.03),
+            _value("prob_meas1_prep0", 0.01), _value("readout_length", 1.5, "us"),
         ],
         [_value("T1", 50.0, "us"), _value("T2", 130.0, "us"), _value("readout_error", 0.04)],
         [_value("T1", 0.09, "ms"), _value("T2", 70.0, "us"), _value("readout_length", 1560, "ns")],
-    ]
+    ]  # fmt: skip
     gates = [
         _ibm_gate(gate, [qubit], _value("gate_error", error, "", EARLIER), length)
         for gate, error, length in (("rz", 0.0, 0), ("sx", 2.5e-4, 32), ("x", 2.5e-4, 32))
@@ -132,11 +126,8 @@ def cunqa() -> dict[str, Any]:
     return {
         "Qubits": {
             "q[0]": {
-                "T1 (s)": 4.1e-05,
-                "T2 (s)": 4.4e-05,
-                "Drive Frequency (Hz)": 4358600000.0,
-                "Readout duration (s)": 2.86e-06,
-                "Readout fidelity (RB)": 0.813,
+                "T1 (s)": 4.1e-05, "T2 (s)": 4.4e-05, "Drive Frequency (Hz)": 4358600000.0,
+                "Readout duration (s)": 2.86e-06, "Readout fidelity (RB)": 0.813,
                 "T1 error (s)": 2.6e-06,
             },
             "q[1]": {"T1 (s)": 7.1e-05, "T2 (s)": 1.7e-04, "Readout fidelity(RB)": 0.92},
@@ -154,7 +145,7 @@ def cunqa() -> dict[str, Any]:
                 "ECR": {"Control": 1, "Target": 0, "Duration (s)": 4.2e-07, "Fidelity(RB)": 0.966}
             }
         },
-    }
+    }  # fmt: skip
 
 
 def qhw() -> list[dict[str, Any]]:
@@ -316,17 +307,10 @@ def braket() -> dict[str, Any]:
 def trapped_ion() -> dict[str, Any]:
     """Emulator parameters with two readout probabilities."""
     return {
-        "name": "ions",
-        "num_qubits": 3,
-        "p1": 3e-5,
-        "p2": 1e-3,
-        "p_meas": [1e-3, 3e-3],
-        "p_init": 4e-5,
-        "p_crosstalk_meas": 1e-5,
-        "linear_dephasing_rate": 0.25,
-        "duration_2q_s": 1e-4,
-        "max_n_shots": 10000,
-    }
+        "name": "ions", "num_qubits": 3, "p1": 3e-5, "p2": 1e-3, "p_meas": [1e-3, 3e-3],
+        "p_init": 4e-5, "p_crosstalk_meas": 1e-5, "linear_dephasing_rate": 0.25,
+        "duration_2q_s": 1e-4, "max_n_shots": 10000,
+    }  # fmt: skip
 
 
 def encoded(value: Any) -> bytes:

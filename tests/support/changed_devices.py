@@ -1,7 +1,5 @@
 """Calibrations with other values at some qubits or gates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Circuits for drills: each different, of a chosen size."""
 
-from __future__ import annotations
-
 import numpy as np
 from qiskit import QuantumCircuit
 

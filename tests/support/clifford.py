@@ -1,13 +1,9 @@
 """Random Clifford circuits, and distributions compared at five sigma."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays
 
 from simulators.circuit.gates import GATES
-from simulators.engine import BindingResult
-from simulators.execution.sampling import unpack
 
 ONE = ["h", "s", "sdg", "x", "y", "z", "sx", "sxdg", "rz", "ry", "rx", "u", "p"]
 TWO = ["cx", "cz", "cy", "swap", "iswap", "ecr", "dcx", "rzz", "rxx", "ryy", "rzx"]
@@ -23,12 +19,6 @@ def clifford(n: int, gates: int, seed: int, clbits: int = 0) -> Arrays:
         angles = rng.integers(-6, 7, gate.params) * np.pi / 2
         arrays.add(gate.name, wires, (), angles.tolist())
     return arrays
-
-
-def odds_of(found: BindingResult) -> dict[int, float]:
-    keys = unpack(found.probability_outcomes, found.probability_width)
-    assert keys == sorted(set(keys))
-    return dict(zip(keys, np.frombuffer(found.probabilities).tolist(), strict=True))
 
 
 def assert_alike(seen: dict[int, int], probs: dict[int, float], shots: int) -> None:

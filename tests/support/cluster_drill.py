@@ -1,7 +1,5 @@
 """Tasks that run on several nodes while something breaks, and what must hold afterwards."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import time

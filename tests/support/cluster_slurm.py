@@ -9,8 +9,6 @@ Key, socket and configuration of munge and Slurm lie in the cluster's folder: th
 neither read nor touched. Debian's packages come through scripts/system_packages.sh, which says so.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

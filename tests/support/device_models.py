@@ -1,7 +1,5 @@
 """Noise models of small devices, without a calibration."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 
@@ -12,14 +10,8 @@ from noise_models.channel import Channel, Readout, ReadoutGroup
 from noise_models.model import LocatedChannel
 
 DURATIONS_NS = {
-    "sx": 35.0,
-    "x": 35.0,
-    "h": 35.0,
-    "ry": 35.0,
-    "cx": 300.0,
-    "measure": 1000.0,
-    "reset": 800.0,
-}
+    "sx": 35.0, "x": 35.0, "h": 35.0, "ry": 35.0, "cx": 300.0, "measure": 1000.0, "reset": 800.0,
+}  # fmt: skip
 
 
 class DeviceModel:
@@ -55,9 +47,7 @@ class DeviceModel:
         self._gate_error = gate_error
         self._t2_by_t1 = t2_by_t1
         self._excited = excited
-        self._readout = Readout(
-            np.full(num_qubits, readout[0]), np.full(num_qubits, readout[1]), groups
-        )
+        self._readout = Readout(*(np.full(num_qubits, p) for p in readout), groups)
         self._preparation = preparation_error
         self._over_rotation = over_rotation
         self._durations = durations

@@ -1,7 +1,5 @@
 """An environment with an ideal, an emulated and a hardware pool, for tests of devices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs of engines: a plan, and what its request gives."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.circuit.ir import Circuit
@@ -25,6 +23,7 @@ def run(
 
 
 def probabilities(result: BindingResult) -> dict[int, float]:
-    """Exact probabilities of a result by outcome."""
+    """Exact probabilities of a result by outcome, in ascending order."""
     outcomes = unpack(result.probability_outcomes, result.probability_width)
+    assert outcomes == sorted(set(outcomes))
     return dict(zip(outcomes, np.frombuffer(result.probabilities).tolist(), strict=True))

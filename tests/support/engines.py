@@ -1,7 +1,5 @@
 """Every engine, as a function that runs a circuit."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ Values depend on their place alone, never on names of fields or classes: renamin
 by name does not change the bytes of an example.
 """
 
-from __future__ import annotations
-
 import builtins
 import itertools
 from collections.abc import Iterator
@@ -80,9 +78,7 @@ def _any_value(kind: introspect.Type, numbers: Iterator[int], default: Any) -> A
             key = _value(kind.key_type, numbers, msgspec.NODEFAULT)
             return {key: _value(kind.value_type, numbers, msgspec.NODEFAULT)}
         case introspect.StructType() | introspect.DataclassType():
-            return kind.cls(
-                **{each.name: _value(each.type, numbers, each.default) for each in kind.fields}
-            )
+            return kind.cls(**{f.name: _value(f.type, numbers, f.default) for f in kind.fields})
     raise AssertionError(f"no example of {kind}: add it here")
 
 

@@ -1,7 +1,5 @@
 """The example of an external simulator, compiled once for all tests of a virtual environment."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

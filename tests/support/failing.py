@@ -1,7 +1,5 @@
 """Calls that must end with an error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 

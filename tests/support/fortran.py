@@ -3,8 +3,6 @@
 Where it cannot be had, the test skips and says why, but not in CI.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -4,8 +4,6 @@ Random ones take their numbers from `random.Random(seed).random()`, the one stre
 promises to keep; numpy's and hypothesis' may change with a release.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from pathlib import Path

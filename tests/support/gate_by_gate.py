@@ -1,7 +1,5 @@
 """Gates applied one by one in plain numpy, also those of many qubits."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from reference import apply, matrix, operations

@@ -1,7 +1,5 @@
 """Results of two devices, bit by bit: random sweep tables, circuits, batches and reductions."""
 
-from __future__ import annotations
-
 import numpy as np
 from gpu_exercise import circuit
 from random_sweeps import Table, random_state

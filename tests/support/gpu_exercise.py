@@ -4,8 +4,6 @@ Run in a process of its own, with a library that sanitizers watch: one of these 
 result ends it with 1.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

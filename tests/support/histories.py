@@ -1,7 +1,5 @@
 """Histories made up for tests: rows of the log, in the shapes that applications leave behind."""
 
-from __future__ import annotations
-
 from simenv.model import TaskState, Timing, task_name
 from simenv.wire.messages.queries import LogRow, Spent
 

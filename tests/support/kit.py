@@ -1,8 +1,6 @@
 """Plugin folders, of the reference plugin or of that one with a defect, simenv's own QPM with a
 defect, and reports of the kit on them."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

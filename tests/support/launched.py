@@ -1,7 +1,5 @@
 """Workers of several ranks that a launcher has started for an environment of this machine."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """What the client was told: accepted ids, and how each ended. Compared at the end of a drill."""
 
-from __future__ import annotations
-
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 

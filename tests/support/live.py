@@ -1,7 +1,5 @@
 """A real environment in a test's hands: started, killed, resumed, searched."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

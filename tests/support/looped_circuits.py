@@ -1,7 +1,5 @@
 """Circuits with loops, switches, variables, stores and matrices, made by hypothesis."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays, Token
 from hypothesis import strategies as st

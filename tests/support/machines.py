@@ -5,8 +5,6 @@ machine and does wrong what its circuit asks for, by the number of its qubits: o
 environment serves all faults.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import warnings

@@ -1,7 +1,5 @@
 """In-memory transport with the guarantees of the ZeroMQ one."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -25,7 +23,7 @@ class MemoryListener:
         self._next = 0
         self._open = True
 
-    def connect(self, peer_kind: PeerKind, identity: bytes, key: str = "") -> MemoryConnection:
+    def connect(self, peer_kind: PeerKind, identity: bytes, key: str = "") -> "MemoryConnection":
         """Connect a new peer, whose messages carry `identity`. With a `key` it is a remote client.
         Raises KeyRefusedError if the key is not accepted."""
         with self._changed:

@@ -5,8 +5,6 @@ this machine where it has them. Where they cannot be had, the test skips and say
 CI.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """A service with two clients and an admin."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from memory_transport import MemoryConnection
@@ -22,8 +20,7 @@ class MultiUserHarness(ServiceHarness):
         self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
         for name, key in self.key.items():
             role = "admin" if name == "ops" else "client"
-            answer = self.say(AddKey(1, name, role, key))[0]
-            assert isinstance(answer, Keys)
+            assert isinstance(self.say(AddKey(1, name, role, key))[0], Keys)
         self.arrive()
 
     def arrive(self) -> None:

@@ -1,8 +1,6 @@
 """Exact distributions of circuits with noise, by density matrices in plain numpy; and noise for
 tests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

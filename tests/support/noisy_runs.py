@@ -1,7 +1,5 @@
 """Circuits with the noise of a device, and their counts by the statevector engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import engine_runs
@@ -86,9 +84,8 @@ def teleportation() -> Arrays:
 def resets() -> Arrays:
     arrays = Arrays(3, 3).add("reset", [0]).add("h", [0]).add("cx", [0, 1]).add("reset", [0])
     arrays.add("ry", [0], (), [0.8]).add("cx", [0, 2]).add("measure", [1], [1]).add("x", [1])
-    return (
-        arrays.add("measure", [1], [2]).add("reset", [1]).add("cz", [1, 2]).add("measure", [2], [0])
-    )
+    arrays.add("measure", [1], [2]).add("reset", [1])
+    return arrays.add("cz", [1, 2]).add("measure", [2], [0])
 
 
 def loop() -> Arrays:

@@ -4,8 +4,6 @@ The libraries are compiled by gcc and found through LD_LIBRARY_PATH, so the prod
 it would those of NVIDIA.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -72,12 +70,9 @@ def machine(
     table = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     kernels = Path(os.environ["SIMENV_KERNELS"])
     environ = {
-        **table,
-        "SIMENV_KERNELS": str(kernels),
-        "SIMENV_HOME": str(folder / "home"),
-        "LD_LIBRARY_PATH": str(folder / "lib"),
-        **(variables or {}),
-    }
+        **table, "SIMENV_KERNELS": str(kernels), "SIMENV_HOME": str(folder / "home"),
+        "LD_LIBRARY_PATH": str(folder / "lib"), **(variables or {}),
+    }  # fmt: skip
     simenv = command_line(folder, environ)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
     if wheels:

@@ -15,8 +15,6 @@ calls of functions with an object that makes MARK when it is unpickled, to circu
 that is impossible. It prints `ready` when it waits, and at its end what it was told.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """Packages that tests bring: one process at a time, for what gets them is not made for several."""
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 import sys

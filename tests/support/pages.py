@@ -6,8 +6,6 @@ Each line on stdin is JSON: the code, a file for what it prints, and a service's
 answer is the exit code of its process.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Inserts at random, and circuits with them written in as gates."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

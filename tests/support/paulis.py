@@ -1,7 +1,5 @@
 """Pauli strings in plain numpy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

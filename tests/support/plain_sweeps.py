@@ -1,7 +1,5 @@
 """What a table of passes means, in plain numpy: the reference of planner and kernels."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

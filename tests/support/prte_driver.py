@@ -8,8 +8,6 @@ Nodes are name, slots and block. It obeys lines on stdin (`start NAME PROGRAM no
 to it.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

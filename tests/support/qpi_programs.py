@@ -1,7 +1,5 @@
 """Programs of `tests/support/qpi`, compiled with the C library or together with its sources."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Defects of revision 2, one in each class: put before the classes of simenv's own QPM."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """Circuits made by hypothesis: every gate, measurements, resets, blocks and conditions."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays, Token
 from hypothesis import HealthCheck, settings, strategies as st

@@ -1,7 +1,5 @@
 """Tables of passes at random, and what kernels make of them beside the reference."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray

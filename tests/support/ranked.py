@@ -1,7 +1,5 @@
 """A worker of several ranks under a real mpirun; the test plays its service."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

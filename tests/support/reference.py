@@ -4,8 +4,6 @@ Matrices are Qiskit's. Randomness is numpy's own Philox, as the seed contract sa
 be equal, not merely alike.
 """
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Sequence
@@ -20,24 +18,13 @@ from simulators.circuit.ir import Circuit
 
 _GATES = get_standard_gate_name_mapping()
 _BINARY = {
-    ir.BIT_AND: operator.and_,
-    ir.BIT_OR: operator.or_,
-    ir.BIT_XOR: operator.xor,
-    ir.LOGIC_AND: operator.and_,
-    ir.LOGIC_OR: operator.or_,
-    ir.EQUAL: operator.eq,
-    ir.NOT_EQUAL: operator.ne,
-    ir.LESS: operator.lt,
-    ir.LESS_EQUAL: operator.le,
-    ir.GREATER: operator.gt,
-    ir.GREATER_EQUAL: operator.ge,
-    ir.SHIFT_LEFT: operator.lshift,
-    ir.SHIFT_RIGHT: operator.rshift,
-    ir.ADD: operator.add,
-    ir.SUB: operator.sub,
-    ir.MUL: operator.mul,
-    ir.DIV: lambda a, b: a // b if b else 0,
-}
+    ir.BIT_AND: operator.and_, ir.BIT_OR: operator.or_, ir.BIT_XOR: operator.xor,
+    ir.LOGIC_AND: operator.and_, ir.LOGIC_OR: operator.or_, ir.EQUAL: operator.eq,
+    ir.NOT_EQUAL: operator.ne, ir.LESS: operator.lt, ir.LESS_EQUAL: operator.le,
+    ir.GREATER: operator.gt, ir.GREATER_EQUAL: operator.ge, ir.SHIFT_LEFT: operator.lshift,
+    ir.SHIFT_RIGHT: operator.rshift, ir.ADD: operator.add, ir.SUB: operator.sub,
+    ir.MUL: operator.mul, ir.DIV: lambda a, b: a // b if b else 0,
+}  # fmt: skip
 _INERT = {"barrier", "delay", "delay_dt", "id"}
 _BLOCKS = {"if", "while", "for", "switch"}
 OWNERS = _BLOCKS | {"case", "store"}

@@ -1,7 +1,5 @@
 """A service whose pool has credits, two clients of it and an admin."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec
@@ -9,26 +7,11 @@ from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
 from service import spec
 
-from simenv.model import (
-    AdmissionPolicy,
-    Decision,
-    ReservationInfo,
-    ReservationRequest,
-    TaskOptions,
-    Workload,
-)
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    DecisionReply,
-    GetReservations,
-    PolicyReply,
-    Reservations,
-    Reserve,
-    SetPolicy,
-)
+from simenv import model
+from simenv.wire.messages import admin, client as m
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
-BASE = Workload(1, 2, 1, 2, 0, 2, 100)
+BASE = model.Workload(1, 2, 1, 2, 0, 2, 100)
 
 
 class ReservationHarness(MultiUserHarness):
@@ -36,8 +19,8 @@ class ReservationHarness(MultiUserHarness):
 
     def __init__(self, folder: Path, **options: object) -> None:
         super().__init__(folder, **options)
-        policy = AdmissionPolicy("credit", BASE, total_credits=10)
-        self.get(PolicyReply, SetPolicy(1, "main", policy))
+        policy = model.AdmissionPolicy("credit", BASE, total_credits=10)
+        self.get(admin.PolicyReply, admin.SetPolicy(1, "main", policy))
 
     def begin_again(self) -> None:
         self.restart()
@@ -45,19 +28,20 @@ class ReservationHarness(MultiUserHarness):
 
     def reserve(
         self, units: int = 4, peer: MemoryConnection | None = None, **ask: object
-    ) -> Decision:
+    ) -> model.Decision:
         work = msgspec.structs.replace(BASE, count=units)
         fields = {"device": "main", "workload": work, **ask}
-        return self.get(DecisionReply, Reserve(2, ReservationRequest(**fields)), peer).decision  # type: ignore[arg-type]
+        request = model.ReservationRequest(**fields)  # type: ignore[arg-type]
+        return self.get(admin.DecisionReply, admin.Reserve(2, request), peer).decision
 
-    def info(self, number: int, peer: MemoryConnection | None = None) -> ReservationInfo:
-        return self.get(Reservations, GetReservations(3, number), peer).reservations[0]
+    def info(self, number: int, peer: MemoryConnection | None = None) -> model.ReservationInfo:
+        return self.get(admin.Reservations, admin.GetReservations(3, number), peer).reservations[0]
 
     def under(
         self, number: int, *shots: int, key: str = "~u", peer: MemoryConnection | None = None
     ) -> m.Accepted | m.Refused:
         tasks = [spec(seed, shots=count) for seed, count in enumerate(shots)]
-        submit = m.Submit(5, key, 0, TaskOptions(reservation=number), tasks)
+        submit = m.Submit(5, key, 0, model.TaskOptions(reservation=number), tasks)
         answers = self.say(submit, peer)
         return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 

@@ -1,7 +1,5 @@
 """The invariants of the scheduler's state."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from simenv.model import WorkerState
@@ -16,9 +14,7 @@ def check_reservations(state: SchedulerState) -> set[int]:
     """Check reservations and return the parked tasks. Raises AssertionError with the broken
     rule."""
     ledger = state.reservations
-    live = {
-        number: reservation for number, reservation in ledger.all.items() if not reservation.is_over
-    }
+    live = {n: each for n, each in ledger.all.items() if not each.is_over}
     assert live == ledger.live, "a reservation is live and over"
     assert all(0 < number < ledger.next_id for number in ledger.all), "an id was not given out"
     by_task: dict[int, ReservationEntry] = {}

@@ -5,8 +5,6 @@ module gets another name. Tagged messages need no name here: `MESSAGES` are the 
 to, and a message's tag is its name.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from launcher import probe

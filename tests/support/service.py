@@ -1,7 +1,5 @@
 """A real service loop over in-memory doors; the test plays clients and workers, step by step."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from functools import partial
@@ -62,9 +60,7 @@ def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
 
 
 def completions(answers: list[m.ToClient]) -> list[m.Completion]:
-    return [
-        each for answer in answers if isinstance(answer, m.Completed) for each in answer.results
-    ]
+    return [each for item in answers if isinstance(item, m.Completed) for each in item.results]
 
 
 def spec(seed: int = 1, **changes: object) -> TaskSpec:

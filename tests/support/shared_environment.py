@@ -1,7 +1,5 @@
 """One environment of a test process, for modules that run tasks and look at nothing else."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import psutil

@@ -1,7 +1,5 @@
 """What a command line said, for tests that type one."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

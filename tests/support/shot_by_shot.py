@@ -4,8 +4,6 @@ An interpreter with a place in the program and a state; randomness by the seed c
 must be equal, not merely alike.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

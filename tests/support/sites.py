@@ -3,8 +3,6 @@
 Slurm's were recorded on 22.05 but for the names; those of other versions follow their manuals.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from launcher.base import Node
@@ -34,18 +32,11 @@ def het(**variables: str) -> dict[str, str]:
 
 
 PLAIN = {
-    "SLURM_JOB_ID": "1",
-    "SLURM_JOBID": "1",
-    "SLURM_CLUSTER_NAME": "simenv",
-    "SLURM_JOB_NODELIST": "node[1-2]",
-    "SLURM_NODELIST": "node[1-2]",
-    "SLURM_JOB_NUM_NODES": "2",
-    "SLURM_JOB_CPUS_PER_NODE": "2,1",
-    "SLURM_TASKS_PER_NODE": "2,1",
-    "SLURM_CPUS_PER_TASK": "1",
-    "SLURM_JOB_PARTITION": "classical",
-    "SLURM_MEM_PER_CPU": "100",
-}
+    "SLURM_JOB_ID": "1", "SLURM_JOBID": "1", "SLURM_CLUSTER_NAME": "simenv",
+    "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_JOB_CPUS_PER_NODE": "2,1", "SLURM_TASKS_PER_NODE": "2,1", "SLURM_CPUS_PER_TASK": "1",
+    "SLURM_JOB_PARTITION": "classical", "SLURM_MEM_PER_CPU": "100",
+}  # fmt: skip
 PLAIN_JOB = """\
 JobId=1 JobName=job.sh
    UserId=root(0) GroupId=root(0) MCS_label=N/A

@@ -1,7 +1,5 @@
 """A device of two qubits with round durations."""
 
-from __future__ import annotations
-
 from qiskit import QuantumCircuit
 
 from noise_models.calibration import (

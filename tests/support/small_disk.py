@@ -1,7 +1,5 @@
 """A small file system of a test's own, which it can really fill: a tmpfs, where we are root."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """Syntax trees of the source files, parsed once for all rules that look at them."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from pathlib import Path

@@ -1,14 +1,12 @@
 """Circuits of which much can be left out, and what is found of them where nothing is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import engine_runs
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import probabilities
 
 from simulators.circuit import ir
 from simulators.circuit.gates import ANY, GATES
@@ -104,15 +102,8 @@ def untouched(circuit: Circuit, request: Request) -> BindingResult:
         return ComponentRun(states, program_cache(), run).result()
 
 
-def distribution(found: BindingResult) -> dict[int, float]:
-    result = engine_runs.probabilities(found)
-    assert len(found.probabilities) == 8 * len(result)
-    assert [*result] == sorted(result)
-    return result
-
-
 def assert_same_odds(one: BindingResult, two: BindingResult) -> None:
-    left, right = distribution(one), distribution(two)
+    left, right = probabilities(one), probabilities(two)
     for key in left.keys() | right.keys():
         assert abs(left.get(key, 0.0) - right.get(key, 0.0)) < 1e-12
 

@@ -5,8 +5,6 @@ but for the folders of TOGETHER and the files of APART. What takes long begins f
 nothing long is left at the end when the other processes have nothing to do.
 """
 
-from __future__ import annotations
-
 import zlib
 
 import pytest
@@ -30,8 +28,7 @@ DRILLS = (
     "tests/simulators/tensornetwork/contraction/test_ranks.py::test_contraction_over_ranks[4",
 )
 SMOKE = (
-    "tests/documentation/test_site.py"
-    "::test_the_configuration_reference_has_every_variable_that_the_code_reads",
+    "tests/documentation/test_site.py::test_configuration_reference_has_each_variable_of_code",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",

@@ -1,6 +1,6 @@
 """Statevectors that are results in files."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +8,13 @@ from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
+
+
+def files(env: Client) -> list[Path]:
+    """All result files of an environment of this machine."""
+    root = env._session.channel.results
+    assert root is not None
+    return sorted(path for path in root.glob("*/*") if path.is_file())
 
 
 def turned(num_qubits: int) -> str:

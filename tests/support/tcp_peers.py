@@ -1,7 +1,5 @@
 """Peers of a TCP listener, with and without keys."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

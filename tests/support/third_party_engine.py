@@ -1,7 +1,5 @@
 """The engine `dense` of docs/guides/write_engine.md, as an installed distribution."""
 
-from __future__ import annotations
-
 import atexit
 import re
 import tempfile

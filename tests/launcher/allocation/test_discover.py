@@ -1,7 +1,5 @@
 """The allocation of a batch system, or of this node alone."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -9,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from failing import fails
 from sites import GIB, HERE, PLAIN, SHARE, SITES, Site
 
 from launcher.allocation import slurm, this_node
@@ -29,8 +28,7 @@ def test_variables_of_a_site_give_its_nodes(site: Site, tmp_path: Path) -> None:
         (tmp_path / "nodes").write_text(site.nodefile)
         environ["PBS_NODEFILE"] = str(tmp_path / "nodes")
     result = discover(environ, run_scontrol=lambda argv: site.scontrol.get(argv[2], ""), local=HERE)
-    assert result.nodes == site.nodes
-    assert result.source == site.source
+    assert (result.nodes, result.source) == (site.nodes, site.source)
     assert result.end_s == site.end_s
 
 
@@ -49,18 +47,14 @@ def test_site_fixtures_have_unique_names_and_are_at_least_25() -> None:
         ("node1:64", (Node("node1", 64, HERE.memory_bytes),)),
     ],
 )
-def test_hosts_option_gives_nodes_with_slots_and_memory(
-    hosts: str, nodes: tuple[Node, ...]
-) -> None:
+def test_hosts_option_gives_nodes_slots_and_memory(hosts: str, nodes: tuple[Node, ...]) -> None:
     result = discover(PLAIN, hosts=hosts, run_scontrol=unasked, local=HERE)
-    assert result.nodes == nodes
-    assert result.source == "--hosts, memory assumed to be as here"
+    assert (result.nodes, result.source) == (nodes, "--hosts, memory assumed to be as here")
 
 
 @pytest.mark.parametrize("hosts", ["n1:0", "n1:x", "n1:", ",", "n1:2,", "-x:1", "n1:-2", "a b:1"])
 def test_invalid_hosts_are_refused(hosts: str) -> None:
-    with pytest.raises(AllocationError, match="hosts = "):
-        discover({}, hosts=hosts, run_scontrol=unasked, local=HERE)
+    fails(AllocationError, "hosts = ", discover, {}, hosts=hosts, run_scontrol=unasked, local=HERE)
 
 
 def test_hostfile_is_read_in_both_forms(tmp_path: Path) -> None:
@@ -127,14 +121,11 @@ def test_nodes_are_grouped_in_blocks_of_one_dvm() -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("SLURM_JOB_NODELIST", "a[1-"),
-        ("SLURM_JOB_NODELIST", "a;reboot"),
-        ("SLURM_JOB_CPUS_PER_NODE", "2"),
-        ("SLURM_JOB_CPUS_PER_NODE", "many"),
-        ("SLURM_MEM_PER_NODE", "lots"),
-        ("SLURM_HET_SIZE", "two"),
+        ("SLURM_JOB_NODELIST", "a[1-"), ("SLURM_JOB_NODELIST", "a;reboot"),
+        ("SLURM_JOB_CPUS_PER_NODE", "2"), ("SLURM_JOB_CPUS_PER_NODE", "many"),
+        ("SLURM_MEM_PER_NODE", "lots"), ("SLURM_HET_SIZE", "two"),
     ],
-)
+)  # fmt: skip
 def test_invalid_variables_are_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(AllocationError, match=variable) as caught:
         discover({**PLAIN, variable: value}, run_scontrol=unasked, local=HERE)
@@ -188,9 +179,7 @@ def test_missing_or_invalid_nodefile_is_refused_by_name(text: str | None, tmp_pa
         discover({"PBS_JOBID": "1", "PBS_NODEFILE": str(path)}, local=HERE)
 
 
-def test_missing_failing_or_hanging_scontrol_gives_empty_output(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_missing_failing_or_hanging_scontrol_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
     assert slurm.run_scontrol(("/nonesuch/scontrol",)) == ""
     assert slurm.run_scontrol((sys.executable, "-c", "print(1); raise SystemExit(1)")) == ""
@@ -203,15 +192,12 @@ def test_scontrol_is_run_with_unix_time_format(monkeypatch: pytest.MonkeyPatch) 
     assert slurm.run_scontrol((sys.executable, "-c", script)) == "%s\n"
 
 
-def test_slurm_end_time_in_default_format_is_read_as_local_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_slurm_end_time_is_read_as_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
     job = "JobId=1\n   StartTime=2026-11-20T16:00:00 EndTime=2026-11-20T17:00:00\n"
     for zone, end_s in (("UTC0", 1795194000.0), ("XYZ-2", 1795186800.0)):
         monkeypatch.setitem(os.environ, "TZ", zone)
         time.tzset()
-        result = discover(PLAIN, run_scontrol=lambda _: job, local=HERE)
-        assert result.end_s == end_s
+        assert discover(PLAIN, run_scontrol=lambda _: job, local=HERE).end_s == end_s
     monkeypatch.undo()
     time.tzset()
 
@@ -235,26 +221,12 @@ def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "a,,b",
-        "a[",
-        "a[1-]",
-        "a[3-1]",
-        "a[x]",
-        "a]",
-        "-oProxyCommand=x",
-        "a b",
-        "a;reboot",
-        "$(x)",
-        "a[1-99999999]",
-        "a[1-9999][1-9999]",
-        "a" * 300,
+        "", "a,,b", "a[", "a[1-]", "a[3-1]", "a[x]", "a]", "-oProxyCommand=x", "a b", "a;reboot",
+        "$(x)", "a[1-99999999]", "a[1-9999][1-9999]", "a" * 300,
     ],
-)
+)  # fmt: skip
 def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
-    with pytest.raises(AllocationError, match=r"^WHERE = ") as caught:
-        expand_hosts(text, "WHERE")
-    assert "--hosts" in caught.value.hint
+    assert "--hosts" in fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE").hint
 
 
 def test_repeated_counts_are_expanded() -> None:
@@ -263,24 +235,18 @@ def test_repeated_counts_are_expanded() -> None:
 
 @pytest.mark.parametrize("text", ["2(x3)", "2,2,2,2,2", "", "x,1,1,1", "-1,1,1,1", "1(x999999999)"])
 def test_counts_that_do_not_match_the_hosts_are_refused(text: str) -> None:
-    with pytest.raises(AllocationError, match="SLOTS = "):
-        expand_counts(text, "SLOTS", 4)
+    fails(AllocationError, "SLOTS = ", expand_counts, text, "SLOTS", 4)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("n1", "n1", True),
-        ("n1", "N1.site.org", True),
-        ("n1.site.org", "n1", True),
-        ("n1.site.org.", "n1.site.org", True),
-        ("n1.a.org", "n1.b.org", False),
-        ("n1", "n10", False),
-        ("10.0.0.1", "10.0.0.2", False),
-        ("10", "10.0.0.1", False),
+        ("n1", "n1", True), ("n1", "N1.site.org", True), ("n1.site.org", "n1", True),
+        ("n1.site.org.", "n1.site.org", True), ("n1.a.org", "n1.b.org", False),
+        ("n1", "n10", False), ("10.0.0.1", "10.0.0.2", False), ("10", "10.0.0.1", False),
         ("fe80::1", "fe80::1", True),
     ],
-)
+)  # fmt: skip
 def test_short_and_full_names_of_a_host_are_equal(one: str, other: str, same: bool) -> None:
     assert same_host(one, other) is same
     assert same_host(other, one) is same

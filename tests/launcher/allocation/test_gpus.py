@@ -1,10 +1,9 @@
 """GPUs of a node, by NVML and by what an environment allows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
+from failing import fails
 from nvidia_site import build_libraries, require_gcc
 
 from launcher.allocation.this_node import NvmlError, granted, local_gpus, nvml_gpus
@@ -37,21 +36,12 @@ def test_gpus_are_listed_by_uuid_in_order_of_bus_addresses(folder: Path) -> None
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
-        ("", ()),
-        ("-1", ()),
-        ("0", (FIRST,)),
-        ("1,0", (SECOND, FIRST)),
-        ("1,7,0", (SECOND,)),
-        ("0,0", (FIRST,)),
-        ("GPU-9988", (SECOND,)),
-        (f"{SECOND},{FIRST}", (SECOND, FIRST)),
-        ("GPU-", ()),
-        ("MIG-1a2b", ()),
+        ("", ()), ("-1", ()), ("0", (FIRST,)), ("1,0", (SECOND, FIRST)), ("1,7,0", (SECOND,)),
+        ("0,0", (FIRST,)), ("GPU-9988", (SECOND,)), (f"{SECOND},{FIRST}", (SECOND, FIRST)),
+        ("GPU-", ()), ("MIG-1a2b", ()),
     ],
-)
-def test_variable_restricts_gpus_as_cuda_does(
-    folder: Path, visible: str, expected: tuple[str, ...]
-) -> None:
+)  # fmt: skip
+def test_variable_restricts_gpus(folder: Path, visible: str, expected: tuple[str, ...]) -> None:
     result = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, folder, NO_NVML)
     assert tuple(gpu.uuid for gpu in result) == expected
     assert granted([FIRST, SECOND], visible) == expected
@@ -124,9 +114,7 @@ def test_nvml_that_fails_or_is_missing_leaves_the_list_of_the_kernel_module(
 ) -> None:
     (tmp_path / "0000:1b:00.0").mkdir()
     (tmp_path / "0000:1b:00.0" / "information").write_text(f"GPU UUID: \t {SECOND}\n")
-    with pytest.raises(NvmlError):
-        nvml_gpus("libnvidia-ml-of-nobody.so.1")
+    fails(NvmlError, "", nvml_gpus, "libnvidia-ml-of-nobody.so.1")
     monkeypatch.setenv("NVIDIA_FAILS", "nvmlInit_v2")
-    with pytest.raises(NvmlError, match="nvmlInit_v2: status 999"):
-        nvml_gpus(library)
+    fails(NvmlError, "nvmlInit_v2: status 999", nvml_gpus, library)
     assert local_gpus({}, tmp_path, library) == (Gpu(SECOND),)

@@ -1,7 +1,5 @@
 """One mpirun for each worker, with real MPIs: hello, ends, deaths."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -101,15 +99,12 @@ def test_ranks_keep_their_environment_and_exit_code(
     ]
 
 
-def test_ranks_end_with_a_killed_rank(
-    mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path
-) -> None:
+def test_killed_rank_ends_all(mpi: mpis.RealMpi, launcher: MpirunLauncher, tmp_path: Path) -> None:
     result = command(mpi, tmp_path, "time.sleep(300)")
     launcher.start(result)
     until(lambda: len(facts(result.log)) == 2, result.log)
     os.kill(int(str(facts(result.log)[1][2])), signal.SIGKILL)
-    end = end_of(launcher, result.log)
-    assert end.code != 0
+    assert end_of(launcher, result.log).code != 0
     until(lambda: not alive(result.log), result.log)
 
 

@@ -1,7 +1,5 @@
 """What each mpirun is told: whole command lines, without any MPI."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -106,9 +104,7 @@ def test_worker_without_shares_runs_on_this_machine() -> None:
         ("", None),
     ],
 )
-def test_mpirun_is_identified_by_its_version(
-    text: str, expected: tuple[MpiFamily, str] | None
-) -> None:
+def test_mpirun_is_known_by_version(text: str, expected: tuple[MpiFamily, str] | None) -> None:
     assert mpi.parse_version(text) == expected
 
 

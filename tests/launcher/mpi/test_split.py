@@ -1,7 +1,5 @@
 """Workers of one rank and of several, side by side through two launchers."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -28,9 +26,7 @@ def command(folder: Path, name: str, ranks: int) -> Command:
     return Command(name, argv, (), folder / f"{name}.log", folder, 7, shares)
 
 
-def test_one_rank_workers_use_local_launcher_and_others_share_one_mpi_launcher(
-    tmp_path: Path,
-) -> None:
+def test_one_rank_workers_use_local_launcher_and_others_one_mpi_launcher(tmp_path: Path) -> None:
     entries: list[Launcher] = []
 
     def make() -> Launcher:

@@ -1,18 +1,16 @@
 """The agent, and network namespaces of hosts."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from interpreter import python
 
 from launcher.process import agent, network_namespace
 
@@ -167,24 +165,9 @@ def test_agent_runs_with_environment_of_service(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "MARK": "yes"}
     agent.write_settings(file, shlex.quote(str(program)), environ)
     assert file.stat().st_mode & 0o777 == 0o600
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "launcher.process.agent",
-            str(file),
-            "-x",
-            "n1",
-            "echo",
-            '"a  b"',
-        ],
-        env={"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    words = ["-P", "-m", "launcher.process.agent", str(file), "-x", "n1", "echo", '"a  b"']
+    environ = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = python(*words, env=environ, timeout=WAIT_S, check=False)
     assert done.stdout == "yes n1\na  b\n", done.stderr
 
 

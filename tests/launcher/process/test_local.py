@@ -1,7 +1,5 @@
 """Local processes: ends, the death of their starter, their network."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from interpreter import python
 from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
@@ -33,8 +32,7 @@ def test_process_gets_its_folder_environment_and_log(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
     pid = launcher.start(command(tmp_path, sys.executable, "-c", script))
-    end = wait_exit(launcher)
-    assert end == Exit("one", pid, 3, "exit 3")
+    assert wait_exit(launcher) == Exit("one", pid, 3, "exit 3")
     text = (tmp_path / "one.log").read_text()
     assert "'MARK'" in text
     assert "'HOME'" not in text
@@ -62,17 +60,13 @@ def test_log_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_close_ends_processes_that_ignore_sigterm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_ends_what_ignores_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.process.children.CLOSE_TIMEOUT_S", 0.3)
     launcher = LocalLauncher()
     deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); print('x', flush=True)"
     pids = [
         launcher.start(command(tmp_path, "sleep", "60", name="a")),
-        launcher.start(
-            command(tmp_path, sys.executable, "-c", f"{deaf}; time.sleep(60)", name="b")
-        ),
+        launcher.start(command(tmp_path, sys.executable, "-c", f"{deaf};time.sleep(60)", name="b")),
     ]
     until(lambda: (tmp_path / "b.log").read_text())
     assert sorted(launcher.running()) == ["a", "b"]
@@ -120,8 +114,7 @@ def test_program_gets_its_arguments_unchanged() -> None:
 
 def test_program_is_refused_when_its_parent_has_ended() -> None:
     done = run("echo", "started", starter=1)
-    assert done.returncode == 1
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (1, "")
     assert "the parent process (pid 1) has ended" in done.stderr
 
 
@@ -164,8 +157,8 @@ def test_only_isolated_program_is_unreachable_from_outside_its_namespace(isolate
             network = Path(f"/proc/{listener.pid}/ns/user")
             assert network.stat().st_ino != Path("/proc/self/ns/user").stat().st_ino
         if isolated:  # a process of the owner can join it
-            argv = [sys.executable, "-c", JOINS, str(listener.pid), str(port)]
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+            joins = ["-c", JOINS, str(listener.pid), str(port)]
+            done = python(*joins, timeout=WAIT_S, check=False)
             assert done.stdout.strip() == "0", done.stderr
         listener.communicate()
 
@@ -181,8 +174,7 @@ def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
         "argv = die_with_parent.command_line(os.getppid(), sys.argv[1:], isolated=True)\n"
         "os.execv(argv[0], argv)\n"
     )
-    command = [sys.executable, "-c", source, *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    done = python("-c", source, *argv, timeout=WAIT_S, check=False)
     uid = os.geteuid()
     assert done.stdout.split() == [str(uid), str(uid), "1", str(uid)], done.stderr
 

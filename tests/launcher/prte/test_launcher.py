@@ -1,7 +1,5 @@
 """PRRTE: its virtual machine, jobs and messages."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -20,14 +18,6 @@ from waiting import until
 from launcher.base import Allocation, Exit, LauncherEvent, LaunchError, Node
 from launcher.pmix.helper_process import HelperResponse
 from launcher.prte import dvm
-from launcher.prte.dvm import (
-    CONFIRMATIONS,
-    UNKNOWN_END,
-    DvmSettings,
-    JobTracker,
-    failure_summary,
-    is_ready,
-)
 from launcher.prte.dvm_supervisor import DvmSupervisor
 from launcher.prte.installation import Prte
 from launcher.prte.launcher import PrteLauncher
@@ -85,9 +75,7 @@ def prte(tmp_path: Path, no_leaks: None) -> Iterator[Watched]:
     assert not list(tmp_path.glob("prte-*")), "its folder is left"
 
 
-def test_spawns_beyond_the_pending_limit_wait(
-    prte: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spawns_beyond_pending_limit_wait(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvm, "MAX_PENDING", 1)
     value = 0
     for name in ("one", "two", "three"):
@@ -103,9 +91,7 @@ def test_spawns_beyond_the_pending_limit_wait(
     assert len(prte.exits) == 3
 
 
-def test_rank_inherits_only_its_commands_environment(
-    prte: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rank_inherits_commands_environment(prte: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVICE", "1")
     script = "import os,sys; print(sorted(os.environ)); print(os.getcwd()); sys.exit(3)"
     result = command(prte.folder, "one", script, f"{NODE}:1", start=7)
@@ -179,9 +165,7 @@ def test_worker_killed_before_its_start_never_starts(prte: Watched) -> None:
         ({"log": Path("/nonesuch/log")}, "/nonesuch/log"),
     ],
 )
-def test_command_that_cannot_run_is_refused(
-    prte: Watched, change: dict[str, object], words: str
-) -> None:
+def test_failing_command_is_refused(prte: Watched, change: dict[str, object], words: str) -> None:
     result = command(prte.folder, "one", "", f"{NODE}:1")
     with pytest.raises(LaunchError, match=words):
         prte.it.start(replace(result, **change))  # type: ignore[arg-type]
@@ -211,8 +195,7 @@ def test_workers_of_a_lost_dvm_are_reported(prte: Watched) -> None:
     prte.start("one", "print('again')")
     assert prte.end_of("one").code == 0
     assert "again" in prte.log("one")
-    kinds = [news.kind for news in prte.news]
-    assert kinds == ["dvm.started", "dvm.lost", "dvm.started"]
+    assert [news.kind for news in prte.news] == ["dvm.started", "dvm.lost", "dvm.started"]
 
 
 def test_workers_survive_a_killed_helper(prte: Watched) -> None:
@@ -294,7 +277,7 @@ def test_recheck_finds_a_returned_node_at_once(tmp_path: Path) -> None:
     agent, value = tmp_path / "agent", tmp_path / "there"
     agent.write_text(f"#!/bin/sh\ntest -e {value}\n")
     agent.chmod(0o700)
-    site = DvmSettings(
+    site = dvm.DvmSettings(
         Prte(Path("/prte"), Path("/pmix"), (), None, "3"), dict(os.environ), str(agent)
     )
     block = DvmSupervisor(site, [Node("n1", 1, 2**30)], tmp_path, 1)
@@ -320,45 +303,45 @@ END = HelperResponse("ended", namespace="dvm@1", code=3)
 
 
 def test_end_reported_before_start_is_delivered_at_start() -> None:
-    jobs = JobTracker()
+    jobs = dvm.JobTracker()
     assert jobs.ended(END) == []
     assert jobs.started("dvm@1") == [END]
     assert jobs.ended(END) == []
 
 
 def test_end_of_a_job_is_reported_once() -> None:
-    jobs = JobTracker()
+    jobs = dvm.JobTracker()
     assert jobs.started("dvm@1") == []
     assert jobs.ended(END) == [END]
     assert jobs.ended(END) == []
-    for _ in range(CONFIRMATIONS):
+    for _ in range(dvm.CONFIRMATIONS):
         assert jobs.listed(["tool"], pending=False) == ([], [])
 
 
 def test_job_missing_in_two_lists_has_ended() -> None:
-    jobs = JobTracker()
+    jobs = dvm.JobTracker()
     jobs.started("dvm@1")
     jobs.started("dvm@2")
-    for _ in range(CONFIRMATIONS - 1):
+    for _ in range(dvm.CONFIRMATIONS - 1):
         assert jobs.listed(["dvm@2"], pending=False) == ([], [])
     over, strange = jobs.listed(["dvm@2"], pending=False)
-    assert over == [HelperResponse("ended", namespace="dvm@1", code=1, message=UNKNOWN_END)]
+    assert over == [HelperResponse("ended", namespace="dvm@1", code=1, message=dvm.UNKNOWN_END)]
     assert strange == []
 
 
 def test_one_list_without_a_job_does_not_end_it() -> None:
-    jobs = JobTracker()
+    jobs = dvm.JobTracker()
     jobs.started("dvm@1")
-    for _ in range(3 * CONFIRMATIONS):
+    for _ in range(3 * dvm.CONFIRMATIONS):
         assert jobs.listed([], pending=False) == ([], [])
         assert jobs.listed(["dvm@1"], pending=False) == ([], [])
 
 
 def test_orphaned_job_is_ended_after_two_lists() -> None:
-    jobs = JobTracker()
-    for _ in range(2 * CONFIRMATIONS):
+    jobs = dvm.JobTracker()
+    for _ in range(2 * dvm.CONFIRMATIONS):
         assert jobs.listed(["dvm@7", "tool"], pending=True) == ([], []), "its answer may come"
-    for _ in range(CONFIRMATIONS - 1):
+    for _ in range(dvm.CONFIRMATIONS - 1):
         assert jobs.listed(["dvm@7", "tool"], pending=False) == ([], [])
     assert jobs.listed(["dvm@7", "tool"], pending=False) == ([], ["dvm@7"])
 
@@ -390,18 +373,18 @@ This may also be caused by a firewall on the remote host.
 
 
 def test_failure_summary_names_the_lost_node() -> None:
-    assert failure_summary(LOST) == "its daemon on node2 is lost"
-    assert failure_summary(ENDED) == "its daemon on node3 ended (exit 137)"
+    assert dvm.failure_summary(LOST) == "its daemon on node2 is lost"
+    assert dvm.failure_summary(ENDED) == "its daemon on node3 ended (exit 137)"
 
 
 def test_unrecognised_message_is_shortened() -> None:
-    assert failure_summary("a warning\nDVM ready\nTerminated\n") == ""
-    assert failure_summary("----\n  no memory\n") == "no memory"
-    long = failure_summary("word " * 1000)
+    assert dvm.failure_summary("a warning\nDVM ready\nTerminated\n") == ""
+    assert dvm.failure_summary("----\n  no memory\n") == "no memory"
+    long = dvm.failure_summary("word " * 1000)
     assert long.startswith("... word")
     assert len(long) < 200
 
 
 def test_dvm_is_ready_after_its_ready_line() -> None:
-    assert is_ready(LOST)
-    assert not is_ready(ENDED)
+    assert dvm.is_ready(LOST)
+    assert not dvm.is_ready(ENDED)

@@ -1,7 +1,5 @@
 """What the launcher makes of a prte that does not do what it should: scripts in its place."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import replace
@@ -74,9 +72,7 @@ def test_prte_that_never_works_is_given_up(tmp_path: Path, text: str, words: str
     assert not list(tmp_path.glob("prte-*"))
 
 
-def test_dvm_that_was_given_up_is_tried_again_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dvm_given_up_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, launcher = outcome(tmp_path, "exit 1")
     monkeypatch.setattr(dvm_supervisor, "RETRY_AFTER_S", 0.0)
     (tmp_path / "prte").write_text(f'#!/bin/sh\nexec {here().program} "$@"\n')
@@ -147,18 +143,14 @@ def test_version_of_a_prte_on_path_is_checked(tmp_path: Path, text: str, words: 
 
 
 def test_missing_prte_is_explained(tmp_path: Path) -> None:
-    answer = installation.find({"PATH": str(tmp_path)}, str(tmp_path))
-    assert answer == "none on PATH"
+    assert installation.find({"PATH": str(tmp_path)}, str(tmp_path)) == "none on PATH"
 
 
 def test_variables_of_another_mpi_are_removed() -> None:
     table = {
-        "PATH": "/bin",
-        "PMIX_RANK": "3",
-        "OMPI_COMM_WORLD_SIZE": "8",
-        "PRTE_MCA_oob": "tcp",
+        "PATH": "/bin", "PMIX_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "PRTE_MCA_oob": "tcp",
         "OMPI_MCA_pml": "ucx",
-    }
+    }  # fmt: skip
     environ = here().environ(table)
     assert not {"PMIX_RANK", "OMPI_COMM_WORLD_SIZE"} & set(environ)
     assert environ["PRTE_MCA_oob"] == "tcp"

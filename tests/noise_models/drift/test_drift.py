@@ -1,7 +1,5 @@
 """Snapshots in force at a time: replayed ones, and those of a random walk."""
 
-from __future__ import annotations
-
 import math
 
 import msgspec
@@ -47,9 +45,7 @@ def test_replay_has_each_snapshot_from_its_date_to_the_next() -> None:
         ),
     ],
 )
-def test_replay_refuses_what_is_no_series_of_one_device(
-    snapshots: list[CalibrationSnapshot], problem: str
-) -> None:
+def test_replay_refuses_other_series(snapshots: list[CalibrationSnapshot], problem: str) -> None:
     with pytest.raises(SnapshotError, match=problem):
         Replay(snapshots)
 
@@ -67,9 +63,7 @@ def test_walk_is_a_function_of_seed_and_step_alone() -> None:
 
 def test_walk_has_the_stated_spread_and_correlation() -> None:
     walk = RandomWalk(BASE, 3, 60.0, 0.2)
-    logs = np.array(
-        [[qubit.t1_us or 0.0 for qubit in walk.snapshot(k).qubits] for k in range(100, 400)]
-    )
+    logs = np.array([[q.t1_us or 0.0 for q in walk.snapshot(k).qubits] for k in range(100, 400)])
     logs = np.log(logs / np.array([qubit.t1_us or 0.0 for qubit in BASE.qubits]))
     # 27 qubits, 300 steps with a correlation time of 9 steps: about 900 independent values.
     assert logs.std() == pytest.approx(0.2, rel=5 / math.sqrt(2 * 900))

@@ -1,7 +1,5 @@
 """Importers, and damaged snapshots."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math
@@ -10,6 +8,7 @@ from typing import Any
 
 import calibration_samples as samples
 import pytest
+from failing import fails
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
@@ -46,19 +45,12 @@ def test_every_registered_format_has_a_sample() -> None:
 
 def test_ibm_properties_keep_values_units_dates_and_the_asymmetry_of_readout() -> None:
     value, report = imported("ibm-properties")
-    assert value.name == "ibm_sample"
-    assert value.calibrated == samples.WHEN
+    assert (value.name, value.calibrated) == ("ibm_sample", samples.WHEN)
     assert (value.dt_ns, value.max_shots, value.dynamic) == (4.0, 100_000, True)
     assert value.qubits[0] == QubitCalibration(
-        t1_us=100.5,
-        t2_us=80.25,
-        frequency_ghz=5.1,
-        p01=0.01,
-        p10=0.03,
-        readout_ns=1500.0,
-        readout_error=0.02,
-        reset_ns=1000.0,
-    )
+        t1_us=100.5, t2_us=80.25, frequency_ghz=5.1, p01=0.01, p10=0.03, readout_ns=1500.0,
+        readout_error=0.02, reset_ns=1000.0,
+    )  # fmt: skip
     assert value.qubits[2].t1_us == 90.0
     assert gate(value, "cz", 0, 1) == GateCalibration("cz", (0, 1), 0.005, 68.0)
     assert value.zz[0].qubits == (0, 1)
@@ -86,9 +78,7 @@ def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     properties["gates"][9]["parameters"].append({"name": "operational", "unit": "", "value": 0})
     value, report = import_snapshot({"props.json": samples.encoded(properties)})
     assert gate(value, "cz", 0, 1).error == 1.0
-    assert {"qubits[2].operational", "gates[9].operational"} <= {
-        line.field for line in report.clamped
-    }
+    assert {"qubits[2].operational", "gates[9].operational"} <= {x.field for x in report.clamped}
 
 
 def test_implausible_zz_rates_of_ibm_are_bounded_and_reported() -> None:
@@ -145,8 +135,7 @@ def test_ibm_csv_without_column_for_rz_has_frame_changes() -> None:
 
 def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     value, report = imported("ibm-csv")
-    assert value.name == "ibm_sample"
-    assert value.calibrated == "2026-01-02T03:04:05+00:00"
+    assert (value.name, value.calibrated) == ("ibm_sample", "2026-01-02T03:04:05+00:00")
     assert value.qubits[0].confusion == (0.01, 0.03)
     assert gate(value, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
     assert gate(value, "rz", 0).duration_ns == 0.0
@@ -224,8 +213,7 @@ def test_iqm_reads_times_of_components_in_calibration_sets() -> None:
 
 def test_braket_prefers_simultaneous_benchmarks_and_keeps_qubit_numbers() -> None:
     value, report = imported("braket")
-    assert value.num_qubits == 3
-    assert value.qubits[1] == QubitCalibration()
+    assert (value.num_qubits, value.qubits[1]) == (3, QubitCalibration())
     assert value.qubits[0].t1_us == pytest.approx(20.0)
     assert value.qubits[0].t2_us == pytest.approx(20.0)
     assert gate(value, "r", 2).error == pytest.approx(0.003)
@@ -252,16 +240,14 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
         },
     }
     machine, _ = import_snapshot({"machine.json": samples.encoded(nested)})
-    assert machine.num_qubits == 20
-    assert machine.qubits[0].confusion == (0.001, 0.004)
+    assert (machine.num_qubits, machine.qubits[0].confusion) == (20, (0.001, 0.004))
 
 
 def test_a_snapshot_is_imported_in_its_own_form() -> None:
     result, _ = imported("ibm-properties")
     value, report = import_snapshot({"x.json": snapshot.dump(result)})
     assert value == result
-    assert report.format == "simenv"
-    assert report.clamped[0].field == "qubits[1].t2_us"
+    assert (report.format, report.clamped[0].field) == ("simenv", "qubits[1].t2_us")
 
 
 @pytest.mark.parametrize(
@@ -299,9 +285,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
         at = at[step]
     at[path[-1]] = value
     files[file] = json.dumps(tree).encode()
-    with pytest.raises(SnapshotError) as caught:
-        import_snapshot(files)
-    assert caught.value.field == field
+    assert fails(SnapshotError, "", import_snapshot, files).field == field
 
 
 @pytest.mark.parametrize(
@@ -322,9 +306,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_place(
 def test_files_of_no_known_form_are_refused_by_name(
     files: dict[str, bytes], options: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(SnapshotError) as caught:
-        import_snapshot(files, **options)
-    assert caught.value.field == field
+    assert fails(SnapshotError, "", import_snapshot, files, **options).field == field
 
 
 def test_a_noise_model_without_a_device_is_refused_with_the_way_to_use_it() -> None:

@@ -1,13 +1,10 @@
 """Devices of an installed qiskit-ibm-runtime, read without importing it."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
+from interpreter import python
 
 from noise_models import library, snapshot
 
@@ -56,15 +53,11 @@ def test_a_device_is_read_without_importing_qiskit() -> None:
         "import json, sys; from noise_models import library; library.load('lima');"
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = python("-c", code, timeout=60)
     assert {"qiskit", "qiskit_ibm_runtime", "numba", "simenv"}.isdisjoint(json.loads(done.stdout))
 
 
-def test_without_the_package_only_bundled_profiles_are_listed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_package_bundled_profiles_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "PACKAGE", "package_that_does_not_exist")
     assert library.names() == library.BUNDLED
     assert library.resolve("fez") == ""

@@ -88,9 +88,7 @@ def test_components_at_zero_are_the_calibrated_device() -> None:
     device = DeviceChannels(snapshot)
     result = fitted_snapshot(device, (), np.zeros(0))
     for qubits in ((0, 1), (1, 0), (3, 4)):
-        (one,), (other,) = (
-            noise_model(each).after_gate("cx", qubits) for each in (snapshot, result)
-        )
+        (one,), (other,) = (noise_model(x).after_gate("cx", qubits) for x in (snapshot, result))
         np.testing.assert_allclose(one.channel.ptm, other.channel.ptm, atol=1e-12)
     assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
 

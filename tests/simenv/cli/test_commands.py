@@ -148,14 +148,10 @@ def test_unknown_engine_pool_and_invalid_task_name_are_refused(shell: Shell) -> 
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        (("status",), ServiceInfo),
-        (("pools",), PoolInfo),
-        (("devices",), DeviceInfo),
-        (("workers",), WorkerInfo),
-        (("queue", "--done"), TaskInfo),
-        (("events",), Event),
+        (("status",), ServiceInfo), (("pools",), PoolInfo), (("devices",), DeviceInfo),
+        (("workers",), WorkerInfo), (("queue", "--done"), TaskInfo), (("events",), Event),
     ],
-)
+)  # fmt: skip
 def test_json_keys_are_model_fields(shell: Shell, words: tuple[str, ...], kind: type[Any]) -> None:
     shell("submit", BELL, "--wait")
     result = shell(*words, "--json")

@@ -136,9 +136,7 @@ def test_working_network_isolation_is_ok() -> None:
 
 def test_processes_of_other_users_are_detected() -> None:
     skip_without_second_user()
-    source = (
-        f"import os, sys; os.setresuid({UID}, {UID}, {UID}); print(flush=True); sys.stdin.read()"
-    )
+    source = f"import os, sys;os.setresuid({UID}, {UID}, {UID});print(flush=True);sys.stdin.read()"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", source], stdin=pipe, stdout=pipe) as other:
         other.stdout.readline()

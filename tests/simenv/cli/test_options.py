@@ -1,12 +1,11 @@
 """Options that stand anywhere on the line, parameters, completion and short help."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from failing import fails
+from interpreter import python
 
 import simenv
 from simenv.cli.app import Settings, hoist
@@ -55,13 +54,7 @@ def test_malformed_parameter_is_refused(text: str) -> None:
 
 def typed(*words: str, **environment: str) -> str:
     """What `python -m simenv` prints for a command line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "simenv", *words],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "simenv", *words, env=os.environ | environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

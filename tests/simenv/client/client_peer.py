@@ -4,8 +4,6 @@ It keeps the promises of the real one that the client builds on: a key names its
 answered, requests are answered once each; and breaks one of them where a test says so.
 """
 
-from __future__ import annotations
-
 import struct
 import threading
 import zlib
@@ -14,6 +12,10 @@ from types import TracebackType
 
 from memory_transport import MemoryListener
 
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.wire import codec
@@ -71,7 +73,7 @@ class Peer:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> "Peer":
         self._thread.start()
         return self
 
@@ -194,3 +196,10 @@ class Peer:
 
 def terms() -> TaskOptions:
     return TaskOptions(name="played")
+
+
+def submit(
+    link: ServiceSession, count: int = 1, key: str | None = None, *, first: int = 0
+) -> list[Task]:
+    """New tasks, whose seeds are the numbers from `first` on."""
+    return send(link, PreparedSubmit(terms(), [spec(first + k) for k in range(count)]), key)

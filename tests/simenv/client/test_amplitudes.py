@@ -18,17 +18,8 @@ from qiskit.circuit.random import random_circuit
 from qiskit.quantum_info import Statevector
 
 import simenv
+from simenv import errors
 from simenv.client.submission.prepare import prepare_one
-from simenv.errors import (
-    BatchRefusedError,
-    InfeasibleError,
-    LimitExceededError,
-    NotFoundError,
-    OptionError,
-    ProgramError,
-    SimenvError,
-    TaskCancelledError,
-)
 from simenv.model import Observable, TaskOptions, TaskState
 from simenv.model.task import AmplitudeResultData, ResultData
 from simenv.service.admission import rules
@@ -113,18 +104,18 @@ def test_many_strings_travel_in_a_file(env: simenv.Client) -> None:
     assert env.task(task.id).result().amplitudes == result.amplitudes
 
 
-WRONG: dict[str, tuple[object, type[SimenvError], str]] = {
-    "none": ([], OptionError, "go together"),
-    "narrow": (["010"], OptionError, "'010' has 3 bits, the circuit 4"),
-    "wide": (["0101", "01010"], OptionError, "'01010' has 5 bits"),
-    "empty": (["0101", ""], OptionError, "'' is not made of 0 and 1"),
-    "spaces": (["01 01"], OptionError, "'01 01' is not made of 0 and 1"),
-    "letters": (["01x1"], OptionError, "'01x1' is not made of 0 and 1"),
-    "twice": (["0101", "1111", "0101"], OptionError, "'0101' is there twice"),
-    "number": (5, OptionError, "amplitudes=5"),
-    "numbers": ([5, 6], OptionError, r"amplitudes=\(5, 6\)"),
-    "many": (["0"] * 65_537, LimitExceededError, "65537 bit strings .* 65536 and 4194304"),
-    "long": (["0" * 60_000] * 70, LimitExceededError, "4200000 bits"),
+WRONG: dict[str, tuple[object, type[errors.SimenvError], str]] = {
+    "none": ([], errors.OptionError, "go together"),
+    "narrow": (["010"], errors.OptionError, "'010' has 3 bits, the circuit 4"),
+    "wide": (["0101", "01010"], errors.OptionError, "'01010' has 5 bits"),
+    "empty": (["0101", ""], errors.OptionError, "'' is not made of 0 and 1"),
+    "spaces": (["01 01"], errors.OptionError, "'01 01' is not made of 0 and 1"),
+    "letters": (["01x1"], errors.OptionError, "'01x1' is not made of 0 and 1"),
+    "twice": (["0101", "1111", "0101"], errors.OptionError, "'0101' is there twice"),
+    "number": (5, errors.OptionError, "amplitudes=5"),
+    "numbers": ([5, 6], errors.OptionError, r"amplitudes=\(5, 6\)"),
+    "many": (["0"] * 65_537, errors.LimitExceededError, "65537 bit strings .* 65536 and 4194304"),
+    "long": (["0" * 60_000] * 70, errors.LimitExceededError, "4200000 bits"),
 }
 
 
@@ -136,19 +127,19 @@ def test_wrong_strings_are_named(name: str) -> None:
 
 def test_circuits_and_engines_without_amplitudes_are_refused(env: simenv.Client) -> None:
     measured = plain().measure_all(inplace=False)
-    with pytest.raises(ProgramError, match="'amplitudes' was asked of a circuit that measures"):
+    with pytest.raises(errors.ProgramError, match=r"'amplitudes'.* a circuit that measures"):
         env.submit(measured, amplitudes=STRINGS)
-    fails(OptionError, "go together", env.submit, plain(), outputs="amplitudes")
-    with pytest.raises(InfeasibleError, match="'stabilizer' has no output 'amplitudes'"):
+    fails(errors.OptionError, "go together", env.submit, plain(), outputs="amplitudes")
+    with pytest.raises(errors.InfeasibleError, match="'stabilizer' has no output 'amplitudes'"):
         env.submit(plain(), amplitudes=STRINGS, engine="stabilizer")
     reset = QuantumCircuit(4)
     reset.h(0)
     reset.cx(0, 1)
     reset.reset(0)
     reset.h(0)
-    with pytest.raises(OptionError, match="'amplitudes' was asked of a circuit that measures, re"):
+    with pytest.raises(errors.OptionError, match=r"'amplitudes'.* a circuit that measures, re"):
         env.submit(reset, amplitudes=STRINGS)
-    with pytest.raises(SimenvError, match="the amplitudes are for 4 qubits, this has 5"):
+    with pytest.raises(errors.SimenvError, match="the amplitudes are for 4 qubits, this has 5"):
         env.submit_many([plain(), QuantumCircuit(5)], amplitudes=STRINGS)
 
 
@@ -172,7 +163,7 @@ def test_service_checks_strings_of_any_client() -> None:
         (msgspec.structs.replace(both, observables=both.observables[::-1]), "go together"),
         (terms("01", outputs=("expectation", "amplitudes")), "'expectation' and observables"),
     ):
-        fails(OptionError, text, rules.check_terms, wrong)
+        fails(errors.OptionError, text, rules.check_terms, wrong)
 
 
 def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> None:
@@ -246,7 +237,7 @@ def test_memory_is_in_json_as_text(env: simenv.Client, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "found.json").read_text())
     assert document["memory"] == result.memory_strings()
     assert document["counts"] is None
-    with pytest.raises(OptionError, match="has no counts"):
+    with pytest.raises(errors.OptionError, match="has no counts"):
         _ = result.counts
 
 
@@ -267,15 +258,13 @@ def test_memory_on_an_emulated_device_is_noisy_and_reproducible(env: simenv.Clie
 def test_memory_of_nothing_or_too_much_is_refused(env: simenv.Client) -> None:
     circuit = QuantumCircuit(1, 1)
     circuit.h(0)
-    with pytest.raises(ProgramError, match="memory was asked of a circuit that measures nothing"):
+    with pytest.raises(errors.ProgramError, match=r"memory was .* that measures nothing"):
         env.submit(circuit, outputs=("memory",))
     circuit.measure(0, 0)
-    fails(OptionError, "there is no memory", env.submit, circuit, outputs=("memory",), shots=None)
+    fails(errors.OptionError, "no memory", env.submit, circuit, outputs=("memory",), shots=None)
     circuit = QuantumCircuit(1, 100)
     circuit.measure(0, 0)
-    with pytest.raises(
-        LimitExceededError, match=r"30000000 shots of 13 bytes.* 256\.0 MiB"
-    ) as caught:
+    with pytest.raises(errors.LimitExceededError, match=r"30000000 .*13 bytes.*256\.0") as caught:
         env.submit(circuit, shots=30_000_000, outputs=("memory",))
     assert "at most 20648881 shots" in caught.value.hint
 
@@ -325,9 +314,9 @@ def test_binding_is_fetched_again_by_its_id(env: simenv.Client) -> None:
         assert other.task(task.id).result(60).counts == counts
         result = other.task(task.id.partition(".")[0])
         assert result.results(60)[int(task.id.partition(".")[2])].counts == counts
-        fails(OptionError, "carries", result.result)
-        fails(NotFoundError, "there is no number 999", other.task(result.id + ".999").result, 60)
-        fails(NotFoundError, "", other.task, result.id + ".x")
+        fails(errors.OptionError, "carries", result.result)
+        fails(errors.NotFoundError, "no number 999", other.task(result.id + ".999").result, 60)
+        fails(errors.NotFoundError, "", other.task, result.id + ".x")
 
 
 def test_completions_return_results_of_all_bindings_of_task(env: simenv.Client) -> None:
@@ -356,7 +345,7 @@ def test_sweeps_have_their_own_seeds_and_a_bad_one_is_named(env: simenv.Client) 
     assert len({result.seed for result in results}) == 3
     again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
     assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
-    with pytest.raises(BatchRefusedError) as caught:
+    with pytest.raises(errors.BatchRefusedError) as caught:
         env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
     assert [error.index for error in caught.value.errors] == [1]
 
@@ -367,7 +356,7 @@ def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
     assert tasks[-1].wait(timeout_s=60) is TaskState.CANCELLED
     together = [task for task in tasks if task.handle is tasks[-1].handle]
     for task in together:
-        fails(TaskCancelledError, "", task.result)
+        fails(errors.TaskCancelledError, "", task.result)
     env.cancel(tasks)
 
 
@@ -381,4 +370,4 @@ def test_cancelling_one_binding_ends_its_task(env: simenv.Client) -> None:
     ids=["too few", "of one sweep", "of circuits"],
 )
 def test_shots_are_one_number_or_many(work: object, shots: list[int], env: simenv.Client) -> None:
-    fails(OptionError, "shots", env.submit_many, work, shots=shots)
+    fails(errors.OptionError, "shots", env.submit_many, work, shots=shots)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from interpreter import python
 
 import simenv
 from simenv import errors
@@ -277,8 +277,7 @@ def test_queries_of_environment_load_neither_numpy_nor_qiskit(env: simenv.Client
         "print([name for name in ('numpy', 'qiskit', 'rich', 'asyncio') if name in sys.modules])"
     )
     env.submit(BELL).result(60)
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert python("-c", code).stdout.strip() == "[]"
 
 
 def test_posted_tasks_have_unique_ids_and_results(env: simenv.Client) -> None:

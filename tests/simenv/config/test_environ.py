@@ -2,12 +2,11 @@
 
 import argparse
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from failing import fails
+from interpreter import python
 
 from simenv import config
 from simenv.cli.app import run
@@ -31,15 +30,10 @@ RANK = {  # what mpirun and prte write into the environment of a rank
 }
 JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CONF": "/etc/slurm.conf"}
 STEP = {
-    "SLURM_STEP_ID": "0",
-    "SLURM_STEPID": "0",
-    "SLURM_PROCID": "1",
-    "SLURM_LOCALID": "1",
-    "SLURM_NTASKS": "2",
-    "SLURM_SRUN_COMM_PORT": "40001",
-    "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
+    "SLURM_STEP_ID": "0", "SLURM_STEPID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "2", "SLURM_SRUN_COMM_PORT": "40001", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1",
     "SLURM_CPU_BIND": "quiet,mask_cpu:0x1",
-}
+}  # fmt: skip
 
 
 def inherited(**environ: str) -> dict[str, str]:
@@ -84,15 +78,8 @@ def test_worker_gets_slurm_job_and_wait_policy() -> None:
 def test_mpi_starts_as_singleton_in_worker_environment_of_service_rank(tmp_path: Path) -> None:
     environ = inherited(**RANK, **JOB, **STEP, PATH="/usr/bin:/bin", HOME=str(tmp_path))
     script = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.size)"
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**environ, **allowed},
-        capture_output=True,
-        text=True,
-        timeout=MPI_WAIT_S,
-        check=False,
-    )
+    environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    process = python("-c", script, env=environ, timeout=MPI_WAIT_S, check=False)
     if "cannot load MPI library" in process.stderr:
         pytest.skip("there is no MPI library here")
     assert process.stdout == "size 1\n", process.stderr

@@ -87,9 +87,7 @@ def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
 def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(
-        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(home) else "ext4"
-    )
+    monkeypatch.setattr(paths, "kind_of", lambda p: "nfs4" if p.is_relative_to(home) else "ext4")
     environ = {"SIMENV_HOME": str(home), "SIMENV_SCRATCH": str(scratch)}
     where = config.places(config.Config(name=NAME), environ)
     assert (where.home, where.state.parent) == (home / NAME, scratch / f"simenv-{os.getuid()}")
@@ -182,18 +180,10 @@ def test_pairs_become_a_spec() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "jump",
-        "replay:seed=3",
-        "walk:seed",
-        "walk:seed=1:seed=2",
-        "walk:every_s=0",
-        "walk:factor=-1",
-        "walk:factor=nan",
-        "walk:seed=x",
-        "walk:outages=5",
-        "walk:outages=5+0",
+        "jump", "replay:seed=3", "walk:seed", "walk:seed=1:seed=2", "walk:every_s=0",
+        "walk:factor=-1", "walk:factor=nan", "walk:seed=x", "walk:outages=5", "walk:outages=5+0",
     ],
-)
+)  # fmt: skip
 def test_other_text_is_refused(text: str) -> None:
     fails(ConfigError, "here: drift", drift_of, text, "here")
 
@@ -265,12 +255,8 @@ def test_missing_folder_has_filesystem_of_its_parent(tmp_path: Path) -> None:
 WHOLE = PoolSpec("sv", "statevector", 4, 4, 90.0, 8, 2 * 2**30, "gpu*,node7")
 
 
-def test_workers_auto_is_resolved_once_the_nodes_are_known() -> None:
-    result = config.pool_text("g:engine=gpu,workers=auto")
-    assert result == PoolSpec("g", "gpu", auto_workers=True)
-
-
 def test_pool_option_sets_all_fields() -> None:
+    assert config.pool_text("g:engine=gpu,workers=auto") == PoolSpec("g", "gpu", auto_workers=True)
     text = "sv:engine=statevector,workers=4,ranks=8,memory=2GiB,idle_s=90,nodes=gpu*+node7"
     assert config.pool_text(text) == WHOLE
 
@@ -287,14 +273,10 @@ def test_pool_table_in_config_file_equals_pool_option(nodes: object) -> None:
 @pytest.mark.parametrize(
     ("text", "least", "most"),
     [
-        ("a", 1, 1),
-        ("a:workers=3", 3, 3),
-        ("a:workers=0", 0, 1),
-        ("a:min=2", 2, 2),
-        ("a:max=5", 1, 5),
-        ("a:min=0,max=5", 0, 5),
+        ("a", 1, 1), ("a:workers=3", 3, 3), ("a:workers=0", 0, 1), ("a:min=2", 2, 2),
+        ("a:max=5", 1, 5), ("a:min=0,max=5", 0, 5),
     ],
-)
+)  # fmt: skip
 def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> None:
     spec = config.pool_text(text)
     assert (spec.min, spec.max) == (least, most)

@@ -1,7 +1,5 @@
 """Each defect is found, by the row that speaks of it, and by no row that does not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +27,7 @@ class Defect(NamedTuple):
 
 DEFECTS = {
     "wrong_sum": Defect(2, {"counts.sum": "of 1 shots is 2, not 1"}, ("counts.bits",)),
-    "numpy_scalar": Defect(
-        2,
-        {"counts.plain": "int64", "values.plain": "int64"},
-        ("counts.sum",),
-    ),
+    "numpy_scalar": Defect(2, {"counts.plain": "int64", "values.plain": "int64"}, ("counts.sum",)),
     "lost_completion": Defect(2, {"crowd.fifty": "not within"}, ("polling.unknown",)),
     "doubled_event": Defect(2, {"events.once": "cids that were pushed"}, ("events.type",)),
     "missing_time": Defect(
@@ -64,9 +58,7 @@ DEFECTS = {
     ),
     "expiry_ignored": Defect(2, {"admission.expires": "still active"}, ("admission.renew",)),
     "eager_start": Defect(
-        2,
-        {"load.start-false-idle": "thread", "load.lookups": "threads"},
-        ("load.bare",),
+        2, {"load.start-false-idle": "thread", "load.lookups": "threads"}, ("load.bare",)
     ),
     "slow_start": Defect(1, {"load.start-false": " ms"}, ("load.start-false-idle",)),
     "traceback_error": Defect(
@@ -158,9 +150,7 @@ DEFECTS = {
 }
 
 
-def test_in_revision_2_only_check_with_stopped_client_finds_single_sender_defect(
-    tmp_path: Path,
-) -> None:
+def test_in_revision_2_only_check_with_stopped_client_finds_one_sender(tmp_path: Path) -> None:
     """There a call to a client that has left ends at once."""
     only = ("clients.stopped", "clients.leave-with-event", "events.once")
     report = checked(assembled(tmp_path, "one_sender"), *only, revisions=(2,), wait_s=WAIT_S)

@@ -1,7 +1,5 @@
 """A plugin that keeps every promise is told so, in either revision."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,5 @@ def test_plugin_without_defects_passes_all_checks(revision: int, tmp_path: Path)
         assembled(tmp_path), *PARTS[revision], revisions=(revision,), long_s=LONGER_S,
         wait_s=PATIENCE_S,
     )  # fmt: skip
-    others = {v.id: v.why for v in report.verdicts if v.state is not VerdictState.PASSED}
-    assert not others
+    assert not {v.id: v.why for v in report.verdicts if v.state is not VerdictState.PASSED}
     assert report.ok

@@ -11,26 +11,16 @@ from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
 LIMITS = core.ClusterLimits(
-    slots=2,
-    memory_bytes=2**34,
-    max_queued_tasks=10**6,
-    max_queued_bytes=2**30,
-    silent_ns=10 * SECOND,
-    start_timeout_ns=60 * SECOND,
-)
+    slots=2, memory_bytes=2**34, max_queued_tasks=10**6, max_queued_bytes=2**30,
+    silent_ns=10 * SECOND, start_timeout_ns=60 * SECOND,
+)  # fmt: skip
 
 
 def route(cost_us: float = 10.0, **changes: object) -> core.Route:
     fields: dict[str, object] = {
-        "engine": "statevector",
-        "reason": "test",
-        "pool": "main",
-        "num_qubits": 4,
-        "memory_bytes": 2**20,
-        "evolve_us": cost_us,
-        "shot_us": 0.0,
-        "max_slots": 64,
-    }
+        "engine": "statevector", "reason": "test", "pool": "main", "num_qubits": 4,
+        "memory_bytes": 2**20, "evolve_us": cost_us, "shot_us": 0.0, "max_slots": 64,
+    }  # fmt: skip
     fields.update(changes)
     return core.Route(**fields)  # type: ignore[arg-type]
 
@@ -39,12 +29,9 @@ def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> core.Clust
     """Nodes n1, n2 ... with so many slots each, and so much memory for each slot."""
     nodes = tuple(Node(f"n{k}", count, count * per_slot) for k, count in enumerate(slots, 1))
     fields: dict[str, object] = {
-        "slots": sum(slots),
-        "memory_bytes": sum(slots) * per_slot,
-        "nodes": nodes,
-        "max_ranks": 64,
+        "slots": sum(slots), "memory_bytes": sum(slots) * per_slot, "nodes": nodes, "max_ranks": 64,
         "launcher": "prte: test",
-    }
+    }  # fmt: skip
     fields.update(changes)
     return msgspec.structs.replace(LIMITS, **fields)
 
@@ -54,13 +41,9 @@ def wide(
 ) -> core.Route:
     """A program over several ranks, on demand."""
     return route(
-        cost_us,
-        pool=f"{pool}.x{ranks}",
-        ranks=ranks,
-        memory_bytes=memory,
-        num_qubits=26,
+        cost_us, pool=f"{pool}.x{ranks}", ranks=ranks, memory_bytes=memory, num_qubits=26,
         max_slots=1,
-    )
+    )  # fmt: skip
 
 
 class CheckedScheduler:
@@ -150,18 +133,11 @@ class CheckedScheduler:
         worker = records[0].worker
         results = [
             AttemptResult(
-                r.number,
-                r.fence,
-                STATES.index(state),
-                b"",
-                0,
-                start_us=1,
-                run_us=max(1, round(r.cost_us)),
-                device_ns=device_ns,
-                compile_us=compile_us,
+                r.number, r.fence, STATES.index(state), b"", 0, start_us=1,
+                run_us=max(1, round(r.cost_us)), device_ns=device_ns, compile_us=compile_us,
             )
             for r in records
-        ]
+        ]  # fmt: skip
         endings = self.scheduler.tasks_finished(worker, results, 1, self.now_ns)
         self.endings += endings
         check(self.state)

@@ -88,15 +88,9 @@ class Claimant(CheckedScheduler):
             raise errors[0]
         first = self.state.next_task
         batch = SubmitBatch(
-            b"client",
-            model.TaskOptions(reservation=number, after=after),
-            "key",
-            0,
-            first,
-            self.now_ns,
-            0,
-            owner,
-        )
+            b"client", model.TaskOptions(reservation=number, after=after), "key", 0, first,
+            self.now_ns, 0, owner,
+        )  # fmt: skip
         self.scheduler.submit(batch, specs, routes, units)
         self.settle()
         return list(range(first, first + count))

@@ -160,9 +160,7 @@ def test_states_are_bounded_by_the_gpu_and_not_by_the_memory_of_its_node() -> No
 
 
 def test_state_that_no_gpu_of_the_pool_holds_is_refused_with_what_fits() -> None:
-    with pytest.raises(
-        InfeasibleError, match=r"34 qubits in double precision need 256\.0 GiB"
-    ) as caught:
+    with pytest.raises(InfeasibleError, match=r"34 qubits in double.*need 256\.0 GiB") as caught:
         chosen(34, with_gpus(H200), engine="gpu")
     assert "NVIDIA H200, has 138.9 GiB for states" in str(caught.value)
     assert "33 qubits, 34 in single precision: this one fits" in caught.value.hint
@@ -225,9 +223,7 @@ def test_smallest_gpu_and_two_states_of_gradients_are_the_limit() -> None:
     assert info.max_qubits == 31
     terms = TaskOptions(engine="gpu", outputs=("gradient",))
     for n, fits in ((32, True), (33, False)):
-        assert (
-            candidates(wide(n), terms, (pool(1),), with_gpus(H200))[0].route is not None
-        ) == fits
+        assert bool(candidates(wide(n), terms, (pool(1),), with_gpus(H200))[0].route) == fits
 
 
 def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones() -> None:

@@ -42,21 +42,11 @@ class Walk:
         else:
             self.host.policy("rate", device_rate=20, time_span_ns=SECOND)
         self.events = [
-            *[self.reserve] * 4,
-            *[self.submit] * 8,
-            *[self.assign] * 8,
-            *[self.finish] * 8,
-            *[self.cancel] * 2,
-            *[self.release] * 2,
-            *[self.renew] * 1,
-            *[self.lose] * 2,
-            *[self.pass_time] * 4,
-            *[self.withdraw] * 1,
-            *[self.reconfigure] * 1,
-            *[self.restart] * 1,
-            *[self.steer] * 2,
-            *[self.others] * 2,
-        ]
+            *[self.reserve] * 4, *[self.submit] * 8, *[self.assign] * 8, *[self.finish] * 8,
+            *[self.cancel] * 2, *[self.release] * 2, *[self.renew] * 1, *[self.lose] * 2,
+            *[self.pass_time] * 4, *[self.withdraw] * 1, *[self.reconfigure] * 1,
+            *[self.restart] * 1, *[self.steer] * 2, *[self.others] * 2,
+        ]  # fmt: skip
 
     def step(self) -> None:
         event = self.chance.choice(self.events)
@@ -293,8 +283,7 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_idle() -> None:
     machine.tick(1.0)
     actions = machine.tick(6.0)
     assert any(isinstance(action, core.RetireWorker) for action in actions)
-    idle = [w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]
-    assert len(idle) == 1
+    assert len([w for w in machine.state.workers.values() if w.state == WorkerState.IDLE]) == 1
 
 
 def test_withdrawn_tasks_are_removed_and_their_slots_freed(machine: CheckedScheduler) -> None:

@@ -17,8 +17,9 @@ def _no_faults() -> Iterator[None]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path)
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> ServiceHarness:
+    """With a module's OPTIONS, if it names some."""
+    return ServiceHarness(tmp_path, **getattr(request.module, "OPTIONS", {}))
 
 
 @pytest.fixture

@@ -23,15 +23,7 @@ from simenv.model import (
     TaskOptions,
     decode_program,
     task_number,
-)
-from simenv.model.task_rules import (
-    MAX_NAME_CHARS,
-    MAX_PREFERRED,
-    MAX_PRIORITY,
-    MAX_RANKS,
-    MAX_SECONDS,
-    MAX_WORKERS,
-    check_terms,
+    task_rules as rules,
 )
 from simenv.scheduler.reservations.policies import check_request
 from simenv.service.admission import background_checks, controller as admission
@@ -100,7 +92,7 @@ def test_endless_timeout_in_old_journal_is_reduced_to_maximum(bench: ServiceHarn
     bench.work.send(codec.encode(m.Started(task.task, task.attempt)))
     bench.step()
     terms = bench.state.tasks[2].batch.terms
-    assert (terms.queue_timeout_s, terms.run_timeout_s) == (MAX_SECONDS, MAX_SECONDS)
+    assert (terms.queue_timeout_s, terms.run_timeout_s) == (rules.MAX_SECONDS, rules.MAX_SECONDS)
 
 
 @pytest.mark.parametrize("idle_s", [float("inf"), float("nan"), -1.0, 1e300])
@@ -222,7 +214,7 @@ def test_admission_stores_task_options_by_their_digest(bench: ServiceHarness) ->
     assert {len(terms_digest) for terms_digest in admission._checked_terms} == {16}
 
 
-@pytest.mark.parametrize("ranks", [-1, 3, 2 * MAX_RANKS])
+@pytest.mark.parametrize("ranks", [-1, 3, 2 * rules.MAX_RANKS])
 def test_invalid_number_of_ranks_is_refused(bench: ServiceHarness, ranks: int) -> None:
     refused = bench.refused(spec(), terms=TaskOptions(ranks=ranks))
     assert refused.code == "option"
@@ -260,15 +252,16 @@ def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("option", "most"),
     [
-        *(("ranks", MAX_RANKS), ("priority", MAX_PRIORITY), ("priority", -MAX_PRIORITY)),
-        *(("queue_timeout_s", MAX_SECONDS), ("run_timeout_s", float(MAX_SECONDS))),
-        ("prefer", [f"a{k}" for k in range(MAX_PREFERRED)]),
-        ("name", "a" * MAX_NAME_CHARS),
+        *(("ranks", rules.MAX_RANKS), ("priority", rules.MAX_PRIORITY)),
+        *(("priority", -rules.MAX_PRIORITY), ("queue_timeout_s", rules.MAX_SECONDS)),
+        ("run_timeout_s", float(rules.MAX_SECONDS)),
+        ("prefer", [f"a{k}" for k in range(rules.MAX_PREFERRED)]),
+        ("name", "a" * rules.MAX_NAME_CHARS),
     ],
 )
 def test_client_and_service_accept_the_same_largest_options(option: str, most: Any) -> None:
     options: Any = {option: most}
-    check_terms(checked_options(options).task)
+    rules.check_terms(checked_options(options).task)
     beyond = 2 * most
     if option == "prefer":
         beyond = [*most, "b"]
@@ -279,17 +272,18 @@ def test_client_and_service_accept_the_same_largest_reservation() -> None:
     def request(workers: int, for_s: float) -> ReservationRequest:
         return reservation_request(None, for_s, workers, None, [1, 0, 0, 0, 0, 0, 1])
 
-    check_request(request(MAX_WORKERS, MAX_SECONDS))
-    for wrong in ((MAX_WORKERS + 1, 1.0), (1, MAX_SECONDS + 1.0)):
+    check_request(request(rules.MAX_WORKERS, rules.MAX_SECONDS))
+    for wrong in ((rules.MAX_WORKERS + 1, 1.0), (1, rules.MAX_SECONDS + 1.0)):
         fails(OptionError, r"workers|for_s", request, *wrong)
-    for field, value in (("workers", MAX_WORKERS + 1), ("ttl_ns", MAX_SECONDS * 10**9 + 1)):
+    most_ns = rules.MAX_SECONDS * 10**9
+    for field, value in (("workers", rules.MAX_WORKERS + 1), ("ttl_ns", most_ns + 1)):
         beyond = msgspec.structs.replace(request(1, 1.0), **{field: value})
         fails(OptionError, field, check_request, beyond)
 
 
 def test_pools_may_have_the_ranks_that_tasks_may_ask_for() -> None:
-    convert({"pools": [{"name": "a", "ranks": MAX_RANKS}]})
-    fails(ConfigError, "ranks", convert, {"pools": [{"name": "a", "ranks": MAX_RANKS + 1}]})
+    convert({"pools": [{"name": "a", "ranks": rules.MAX_RANKS}]})
+    fails(ConfigError, "ranks", convert, {"pools": [{"name": "a", "ranks": rules.MAX_RANKS + 1}]})
 
 
 @pytest.fixture(scope="module")
@@ -364,6 +358,5 @@ def test_message_with_invalid_number_is_refused_without_changes(
 @pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
 def test_task_under_bad_reservation_is_refused(office: ReservationHarness, number: int) -> None:
     before = office.digest()
-    refused = office.under(number, 100)
-    assert refused.refusals[0].code == "reservation"
+    assert office.under(number, 100).refusals[0].code == "reservation"
     assert office.digest() == before

@@ -1,10 +1,8 @@
 """A node that is lost or drained takes no part in routing, views and refusals until it is back."""
 
 import time
-from pathlib import Path
 
 import msgspec
-import pytest
 from service import LIMITS, ServiceHarness, program, spec
 
 from launcher.base import Node
@@ -18,12 +16,8 @@ MIB = 2**20
 NODES = (Node("n1", 1, 100 * MIB), Node("n2", 1, 1024 * MIB))
 TWO: ClusterLimits = msgspec.structs.replace(LIMITS, slots=2, memory_bytes=1124 * MIB, nodes=NODES)
 WIDE = 24  # qubits: 256 MiB of amplitudes
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    pool = {"name": "main", "engine": "statevector", "min": 1, "max": 2}
-    return ServiceHarness(tmp_path, limits=TWO, pools=[pool])
+POOL = {"name": "main", "engine": "statevector", "min": 1, "max": 2}
+OPTIONS = {"limits": TWO, "pools": [POOL]}
 
 
 def wide() -> TaskSpec:

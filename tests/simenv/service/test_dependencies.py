@@ -195,8 +195,7 @@ def asked(bench: ServiceHarness, parts: model.TaskParts, key: str) -> m.Accepted
 def test_key_of_a_part_stands_for_it_whatever_worker_is_preferred(bench: ServiceHarness) -> None:
     parts = model.TaskParts((1,), 5.0, (), "main-0")
     task = asked(bench, parts, "part")
-    again = asked(bench, msgspec.structs.replace(parts, worker="main-1"), "part")
-    assert again.first == task.first
+    assert asked(bench, msgspec.structs.replace(parts, worker="main-1"), "part").first == task.first
     other = asked(bench, msgspec.structs.replace(parts, keep_s=6.0), "part")
     assert other.refusals[0].code == "key_conflict"
 
@@ -266,8 +265,7 @@ def refusal(bench: ServiceHarness, key: str, *strings: str) -> tuple[str, str]:
 def test_key_stands_for_the_strings_in_their_order(bench: ServiceHarness) -> None:
     task = asked_for_amplitudes(bench, "one", "00", "11")
     assert isinstance(task, m.Accepted), task
-    again = asked_for_amplitudes(bench, "one", "00", "11")
-    assert again.first == task.first
+    assert asked_for_amplitudes(bench, "one", "00", "11").first == task.first
     assert refusal(bench, "one", "11", "00")[0] == "key_conflict"
 
 

@@ -17,8 +17,7 @@ from simenv.wire.transport.sockets import PeerKind
 
 
 def test_a_task_goes_to_the_worker_and_its_result_to_the_client(ready: ServiceHarness) -> None:
-    accepted = ready.submit(spec(seed=7))
-    assert accepted == m.Accepted(5, 1, 1)
+    assert ready.submit(spec(seed=7)) == m.Accepted(5, 1, 1)
     (task,) = ready.assigned()
     assert (task.task, task.seed, task.shots) == (1, 7, 100)
     (done,) = completions(ready.finish([task], payload=b"result"))
@@ -28,14 +27,8 @@ def test_a_task_goes_to_the_worker_and_its_result_to_the_client(ready: ServiceHa
 def test_a_repeated_submit_gets_the_same_ids_and_runs_once(ready: ServiceHarness) -> None:
     for key in ("~auto", "mine"):
         first = ready.submit(spec(seed=1), key=key)
-        again = ready.submit(spec(seed=1), key=key)
-        assert again == m.Accepted(5, first.first, 1, repeated=True)
+        assert ready.submit(spec(seed=1), key=key) == m.Accepted(5, first.first, 1, repeated=True)
     assert len(ready.assigned()) == 2
-
-
-def test_submission_key_with_other_content_is_refused(bench: ServiceHarness) -> None:
-    bench.submit(spec(seed=1), key="mine")
-    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
 
 
 def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHarness) -> None:
@@ -44,8 +37,9 @@ def test_message_under_automatic_key_is_known_by_its_key_alone(bench: ServiceHar
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
 
 
-def test_submission_key_of_user_is_known_after_restart(bench: ServiceHarness) -> None:
+def test_submission_key_of_user_is_known_with_its_content(bench: ServiceHarness) -> None:
     first = bench.submit(spec(seed=1), key="mine")
+    assert bench.refused(spec(seed=2), key="mine").code == "key_conflict"
     bench.restart()
     again = bench.submit(spec(seed=1), key="mine")
     assert (again, len(bench.state.tasks)) == (m.Accepted(5, first.first, 1, repeated=True), 1)
@@ -121,8 +115,7 @@ def test_new_tasks_are_refused_on_full_disk_and_queries_are_answered(tmp_path: P
     assert "No space left" in refused.message
     assert bench.state.tasks == {}
     bench.get(m.Status, m.GetStatus(3))
-    accepted = bench.submit(spec(), key="a1")
-    assert not accepted.repeated
+    assert not bench.submit(spec(), key="a1").repeated
     fault_injection.install("")
 
 
@@ -204,18 +197,13 @@ def test_a_drain_lets_running_tasks_end_and_keeps_the_others(ready: ServiceHarne
 def test_invalid_task_options_are_refused(bench: ServiceHarness) -> None:
     cases = {
         "option": [
-            TaskOptions(outputs=()),
-            TaskOptions(outputs=("counts", "counts")),
-            TaskOptions(outputs=("colour",)),
-            TaskOptions(precision="half"),
-            TaskOptions(engine="nonesuch"),
-            TaskOptions(pool="nonesuch"),
-            TaskOptions(outputs=("expectation",)),
-            TaskOptions(queue_timeout_s=float("nan")),
-            TaskOptions(run_timeout_s=-1.0),
-            TaskOptions(priority=10**9),
+            TaskOptions(outputs=()), TaskOptions(outputs=("counts", "counts")),
+            TaskOptions(outputs=("colour",)), TaskOptions(precision="half"),
+            TaskOptions(engine="nonesuch"), TaskOptions(pool="nonesuch"),
+            TaskOptions(outputs=("expectation",)), TaskOptions(queue_timeout_s=float("nan")),
+            TaskOptions(run_timeout_s=-1.0), TaskOptions(priority=10**9),
         ]
-    }
+    }  # fmt: skip
     for code, terms in cases.items():
         for each in terms:
             refused = bench.refused(spec(), terms=each)

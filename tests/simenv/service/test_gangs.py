@@ -1,16 +1,12 @@
 """Programs over several ranks, and workers kept for reservations, over a restart too."""
 
-from pathlib import Path
-
 import msgspec
-import pytest
 from reservation_harness import ReservationHarness
 from service import LIMITS, ServiceHarness, program, spec
 
 from launcher.base import Node
 from simenv.model import TaskOptions
 from simenv.scheduler.views.forecast import pool_infos
-from simenv.service import fault_injection
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools, Release, Released
 from simenv.wire.messages.queries import Explain, Explained
@@ -22,12 +18,7 @@ CLUSTER = msgspec.structs.replace(
 )
 WIDE = spec(program=program(23).packed())
 EXACT = TaskOptions(engine="statevector")  # its bonds are small: `auto` takes mps
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    fault_injection.install("")
-    return ServiceHarness(tmp_path, CLUSTER)
+OPTIONS = {"limits": CLUSTER}
 
 
 def test_wide_program_runs_on_worker_of_its_ranks(bench: ServiceHarness) -> None:

@@ -25,11 +25,7 @@ TWO = msgspec.structs.replace(
     nodes=(Node("n1", 2, GIB), Node("n2", 2, GIB)),
     max_ranks=4,
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path, limits=TWO)
+OPTIONS = {"limits": TWO}
 
 
 def events(bench: ServiceHarness, *kinds: str) -> list[tuple[str, str, str]]:
@@ -70,8 +66,7 @@ def test_worker_command_line_names_worker_start_engine_ranks_and_service(tmp_pat
 
 def test_worker_command_line_and_environment_contain_no_key(bench: ServiceHarness) -> None:
     command = bench.paper.commands["main-0"]
-    text = " ".join([*command.argv, *(f"{k}={v}" for k, v in command.environ)])
-    assert "key" not in text.lower()
+    assert "key" not in " ".join([*command.argv, *(f"{k}={v}" for k, v in command.environ)]).lower()
 
 
 def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:

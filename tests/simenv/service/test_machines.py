@@ -19,12 +19,7 @@ NARROW = DeviceInfo(
     "x", DeviceKind.HARDWARE, "lab", "fridge", "1", "", 2, 1000, (), False, dt_ns=1.0
 )
 MACHINE = TaskOptions(pool="qpu")
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    pools = [{"name": "main", "min": 1, "max": 1}, QPU]
-    return ServiceHarness(tmp_path, pools=pools, import_from=("/here", "/lib"))
+OPTIONS = {"pools": [{"name": "main", "min": 1, "max": 1}, QPU], "import_from": ("/here", "/lib")}
 
 
 def describe(

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
-import pytest
 from service import LIMITS, ServiceHarness
 
 from launcher.base import Exit, Node
@@ -17,6 +16,7 @@ from simenv.wire.messages.admin import DrainNode, Scale
 
 NODES = (Node("n1", 2, 2**30), Node("n2", 2, 2**30))
 TWO = msgspec.structs.replace(LIMITS, slots=4, memory_bytes=2**31, nodes=NODES, max_ranks=4)
+OPTIONS = {"limits": TWO, "pools": [{"name": "main", "min": 2, "max": 2}]}
 
 
 class Starter:
@@ -37,11 +37,6 @@ class Starter:
         result = os.read(self._read, 65_536)
         os.close(self._read)
         return msgspec.json.decode(result, type=StartupMessage)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path, limits=TWO, pools=[{"name": "main", "min": 2, "max": 2}])
 
 
 def ends(bench: ServiceHarness, name: str, code: int = 1) -> None:

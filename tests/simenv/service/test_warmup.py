@@ -2,8 +2,6 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from failing import fails
+from interpreter import python
 from service import ServiceHarness, program, spec
 
 from simenv.config import convert, kernel_cache
@@ -76,8 +75,7 @@ print(bool(kernels) and all(each.is_loaded for each in kernels))
 
 
 def test_light_cone_kernels_are_loaded_after_warmup() -> None:
-    command = [sys.executable, "-P", "-c", LOADED, str(kernel_cache())]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+    assert python("-P", "-c", LOADED, kernel_cache()).stdout == "True\n"
 
 
 def test_warmup_raises_error_for_kernel_folder_that_cannot_be_created(tmp_path: Path) -> None:

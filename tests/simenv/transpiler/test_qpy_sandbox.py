@@ -107,10 +107,8 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted())
     data = greedy()
-    with pytest.raises(LimitExceededError):
-        circuit_run.prepare(Request(data, 10, None, None, False, 0))
+    fails(LimitExceededError, "", circuit_run.prepare, Request(data, 10, None, None, False, 0))
     assert seen == [data]
     old = data[:6] + b"\x05" + data[7:]  # a version that may hold code
-    with pytest.raises(ProgramError, match="version 5"):
-        circuit_run.prepare(Request(old, 10, None, None, False, 0))
+    fails(ProgramError, "version 5", circuit_run.prepare, Request(old, 10, None, None, False, 0))
     assert seen == [data]

@@ -19,15 +19,6 @@ from simenv.config import OwnerEndpoint
 from simenv.errors import ConfigError, KeyConflictError, NotFoundError, OptionError, ProtocolError
 from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Timing
 from simenv.wire import codec, keyfiles
-from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    KeysFile,
-    ServerFile,
-    UserKeyFile,
-    WorkerBootstrap,
-    WorkerKey,
-    new_pair,
-)
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import KeyInfo
 
@@ -173,16 +164,16 @@ def test_submission_of_too_many_tasks_is_refused_before_they_are_decoded() -> No
         tracemalloc.stop()
 
 
-ANA = KeyInfo("ana", "client", new_pair().public, 1.0)
+ANA = KeyInfo("ana", "client", keyfiles.new_pair().public, 1.0)
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def person() -> UserKeyFile:
-    pair = new_pair()
-    return UserKeyFile(1, "env", "tcp://h:1", "server", "ana", "client", pair.public, pair.secret)
+def person() -> keyfiles.UserKeyFile:
+    pair = keyfiles.new_pair()
+    return keyfiles.UserKeyFile(1, "e", "tcp://h:1", "s", "ana", "client", pair.public, pair.secret)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
@@ -195,11 +186,7 @@ def test_key_files_are_created_with_mode_0600_under_any_umask(tmp_path: Path, um
     finally:
         os.umask(before)
     assert [mode(tmp_path / n) for n in ("server-key.json", "keys.json", "ana")] == [0o600] * 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "ana",
-        "keys.json",
-        "server-key.json",
-    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ana", "keys.json", "server-key.json"]
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o604, 0o620, 0o602, 0o610])
@@ -207,15 +194,15 @@ def test_key_file_accessible_to_others_is_refused(tmp_path: Path, loose: int) ->
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     path.chmod(loose)
-    error = fails(ConfigError, f"mode {loose:04o}", keyfiles.read_private, path, UserKeyFile)
-    assert f"chmod 600 {path}" in error.hint
+    why = fails(ConfigError, f"mode {loose:04o}", keyfiles.read_private, path, keyfiles.UserKeyFile)
+    assert f"chmod 600 {path}" in why.hint
 
 
 def test_key_file_of_other_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ana"
     keyfiles.create_private(path, person())
     monkeypatch.setattr("os.getuid", lambda: 4711)
-    fails(ConfigError, "belongs to another user", keyfiles.read_private, path, UserKeyFile)
+    fails(ConfigError, "belongs to another user", keyfiles.read_private, path, keyfiles.UserKeyFile)
 
 
 def test_keys_file_and_folder_are_fsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,36 +259,31 @@ def test_server_keys_are_created_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"{}",
-        b"[]",
-        b"\xff\xfe",
-        b'{"format": 1}',
-        b'{"format":1,"keys":[{"name":1}]}',
+        b"", b"{}", b"[]", b"\xff\xfe", b'{"format": 1}', b'{"format":1,"keys":[{"name":1}]}',
         b"[" * 9999,
     ],
-)
+)  # fmt: skip
 def test_damaged_key_file_raises_config_error(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(body)
     path.chmod(0o600)
-    fails(ConfigError, "has unexpected content", keyfiles.read_private, path, KeysFile)
+    fails(ConfigError, "has unexpected content", keyfiles.read_private, path, keyfiles.KeysFile)
 
 
 def test_key_file_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "server-key.json"
-    keyfiles.write_private(path, ServerFile(KEYS_FORMAT + 1, "p", "s"))
-    fails(ConfigError, f"format {KEYS_FORMAT + 1}", keyfiles.server_file, path)
+    keyfiles.write_private(path, keyfiles.ServerFile(keyfiles.KEYS_FORMAT + 1, "p", "s"))
+    fails(ConfigError, f"format {keyfiles.KEYS_FORMAT + 1}", keyfiles.server_file, path)
 
 
 def test_repr_of_key_pair_does_not_contain_secret() -> None:
-    pair = new_pair()
+    pair = keyfiles.new_pair()
     assert pair.secret not in repr(pair)
 
 
 def test_keys_are_bounded_unique_and_removed_once() -> None:
     with pytest.raises(KeyConflictError, match="'ana'"):
-        keyfiles.added([ANA], KeyInfo("ana", "client", new_pair().public, 2.0))
+        keyfiles.added([ANA], KeyInfo("ana", "client", keyfiles.new_pair().public, 2.0))
     with pytest.raises(KeyConflictError, match="'ana'"):
         keyfiles.added([ANA], KeyInfo("eva", "admin", ANA.public_key, 2.0))
     entries = [KeyInfo(f"k{n}", "client", f"{n:040}", 1.0) for n in range(keyfiles.MAX_KEYS)]
@@ -310,14 +292,14 @@ def test_keys_are_bounded_unique_and_removed_once() -> None:
 
 
 def test_no_repr_shows_a_secret() -> None:
-    pair = new_pair()
+    pair = keyfiles.new_pair()
     holders = [
         pair,
         person(),
-        ServerFile(1, pair.public, pair.secret, "tcp://h:1", pair.public, pair.secret),
+        keyfiles.ServerFile(1, pair.public, pair.secret, "tcp://h:1", pair.public, pair.secret),
         OwnerEndpoint("tcp://h:1", pair.public, pair.public, pair.secret),
-        WorkerKey(1, "main-0", 1, pair.public, pair.secret),
-        WorkerBootstrap(
+        keyfiles.WorkerKey(1, "main-0", 1, pair.public, pair.secret),
+        keyfiles.WorkerBootstrap(
             1, "node", "/s", "token", "tcp://h:1", pair.public, pair.public, pair.secret
         ),
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from failing import fails
+from interpreter import python
 from waiting import until
 
 from simenv.wire import codec
@@ -156,14 +157,11 @@ def test_child_dies_with_its_parent_process() -> None:
 def test_child_without_given_parent_watches_its_actual_parent() -> None:
     script = "import os; from simenv.process import die_with_parent;"
     script += "assert die_with_parent(0) == os.getppid(); print(os.getppid())"
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(out.stdout) == os.getpid()
+    assert int(python("-c", script).stdout) == os.getpid()
 
 
 def test_child_whose_given_parent_is_gone_exits_at_once(tmp_path: Path) -> None:
     script = "from simenv.process import die_with_parent; die_with_parent(1)"
-    out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    out = python("-c", script, check=False, cwd=tmp_path)
     assert out.returncode == 1
     assert "is gone" in out.stderr

@@ -57,12 +57,9 @@ def calibration() -> bytes:
     return document.dump(library.load(DEVICE))
 
 
-def test_gates_are_counted_without_measurements_barriers_and_other_operations() -> None:
-    assert recorded(calibration()).gates == (("cz", 1), ("sx", 2), ("x", 1))
-
-
-def test_both_layouts_are_recorded() -> None:
+def test_layouts_and_gates_without_measurements_and_barriers_are_recorded() -> None:
     result = recorded(calibration())
+    assert result.gates == (("cz", 1), ("sx", 2), ("x", 1))
     assert (result.layout, result.initial_layout) == (b"\1\0", b"\0\0")
 
 

@@ -31,15 +31,9 @@ from simulators.errors import DeviceLost
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
     fields: dict[str, object] = {
-        "task": task,
-        "attempt": 1,
-        "terms": 0,
-        "program": packed,
-        "shots": 1000,
-        "seed": 5,
-        "bindings": b"",
-        "binding": 0,
-    }
+        "task": task, "attempt": 1, "terms": 0, "program": packed, "shots": 1000, "seed": 5,
+        "bindings": b"", "binding": 0,
+    }  # fmt: skip
     fields.update(changes)
     return AssignedTask(**fields)  # type: ignore[arg-type]
 
@@ -176,9 +170,7 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
     import msgspec
     import numpy as np
 
-    other = msgspec.structs.replace(
-        program(2, 0.0), num_slots=1, slots=np.zeros(2, "<i4").tobytes()
-    )
+    other = msgspec.structs.replace(program(2, 0.0), num_slots=1, slots=np.zeros(2, "i4").tobytes())
     angles = np.array([0.0, 1.1, 2.2])
     swept = assigned(other.packed(), bindings=angles.tobytes(), binding=7, count=3)
     outcome = codec.result_data(run(runner, swept).payload)

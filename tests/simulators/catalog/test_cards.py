@@ -1,7 +1,5 @@
 """What routing knows of engines, and how engines are found."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import pytest
 from arrays import Arrays
 from external_program import program as external_simulator
+from failing import fails
 from qiskit.providers.fake_provider import GenericBackendV2
 
 from simulators import catalog, registry
@@ -48,12 +47,8 @@ def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == ["statevector", "stabilizer", "mps", "contraction", "densitymatrix", "gpu"]
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
-        "gpu",
-        "hardware",
-        "external",
-        "functions",
-        "fault",
-    ]
+        "gpu", "hardware", "external", "functions", "fault",
+    ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
         "transpiler",
         "detectors",
@@ -67,8 +62,7 @@ def test_cards_have_at_most_20_fields() -> None:
 
 
 def test_engines_of_calls_run_no_circuits() -> None:
-    with pytest.raises(Unsupported, match="engine 'transpiler' runs no circuits"):
-        registry.create("transpiler")
+    fails(Unsupported, "engine 'transpiler' runs no circuits", registry.create, "transpiler")
     assert not {"transpiler", "detectors", "functions"} & set(registry.names())
 
 
@@ -82,9 +76,7 @@ def test_card_with_missing_modules_has_install_hint() -> None:
 
 
 def test_unknown_engine_is_refused_with_suggestion() -> None:
-    with pytest.raises(UnknownEngine, match="'statevectr'") as caught:
-        registry.create("statevectr")
-    assert "statevector" in caught.value.hint
+    assert "statevector" in fails(UnknownEngine, "'statevectr'", registry.create, "statevectr").hint
     assert catalog.card("statevectr") is None
 
 

@@ -1,7 +1,5 @@
 """What runs over several ranks are said to cost."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 

@@ -1,7 +1,5 @@
 """Every engine with every kind of noise: the exact distribution, or a refusal that names it."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import pytest

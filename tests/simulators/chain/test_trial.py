@@ -1,12 +1,10 @@
 """Trials of a chain: what they find out, where they end, and that they depend on nothing else."""
 
-from __future__ import annotations
-
 import engine_runs
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 
 from simenv.errors import InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
@@ -60,10 +58,6 @@ def knot(width: int, layers: int = 20, last: int = 0) -> Circuit:
         for one, two in random.permutation(width).reshape(-1, 2).tolist():
             arrays.add("cx", [one, two])
     return measured(arrays)
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def run(circuit: Circuit, **options: object) -> EngineResult:

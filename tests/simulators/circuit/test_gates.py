@@ -1,7 +1,5 @@
 """Gates, expressions, schedules, and checks against a device."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays, Token
@@ -103,9 +101,7 @@ def test_token_numbers_equal_those_of_wire_format() -> None:
         (ir.SHIFT_RIGHT, 13, 2, 3), (ir.SHIFT_RIGHT, 13, 9, 0),
     ],
 )  # fmt: skip
-def test_arithmetic_wraps_at_register_width(
-    token: int, left: int, right: int, expected: int
-) -> None:
+def test_arithmetic_wraps_at_the_width(token: int, left: int, right: int, expected: int) -> None:
     tokens = (A, B, (token, 0, 4), (ir.VALUE, 0, 4), (ir.EQUAL, 0, 0))
     assert value(tokens, left | right << 4, (expected,))
     assert not value(tokens, left | right << 4, (expected ^ 1,))
@@ -177,11 +173,8 @@ LINE = ((0, 1), (2, 1))  # one direction each
 
 def device(**changes: object) -> DeviceLimits:
     table: dict[str, object] = {
-        "all_to_all": False,
-        "dynamic": False,
-        "gates": {"rz": 1, "sx": 1, "cz": 2},
-        **changes,
-    }
+        "all_to_all": False, "dynamic": False, "gates": {"rz": 1, "sx": 1, "cz": 2}, **changes,
+    }  # fmt: skip
     return DeviceLimits.of("ibis", 3, table.pop("gates"), LINE, **table)  # type: ignore[arg-type]
 
 
@@ -293,9 +286,7 @@ def measured_again(reset: bool) -> QuantumCircuit:
     ],
     ids=["if", "for", "reset", "measure"],
 )
-def test_operation_that_needs_dynamic_device_is_named_with_its_qubits(
-    circuit: QuantumCircuit, words: str
-) -> None:
+def test_operation_of_dynamic_device_is_named(circuit: QuantumCircuit, words: str) -> None:
     assert problem(circuit, device()).startswith(words)
     assert problem(circuit, device(dynamic=True)) == ""
 
@@ -395,5 +386,4 @@ def test_passes_of_a_for_loop_follow_one_another(method: Method) -> None:
     circuit = Arrays(2, 0).add("x", [0]).add("x", [1]).repeat(5).add("x", [0]).add("end")
     circuit.add("cx", [0, 1])
     result = scheduled(circuit.circuit(), method)
-    assert result.duration_ns == 10.0 + 50.0 + 100.0
-    assert result.start_ns[-1] == 60.0
+    assert (result.duration_ns, result.start_ns[-1]) == (10.0 + 50.0 + 100.0, 60.0)

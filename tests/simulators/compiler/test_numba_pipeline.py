@@ -1,7 +1,5 @@
 """The pipeline of numba, and stored code."""
 
-from __future__ import annotations
-
 import gc
 import os
 import subprocess
@@ -140,8 +138,7 @@ def test_stored_kernel_is_called_without_loading_the_compiler(tmp_path: Path) ->
 
 
 def test_code_is_stored_once_and_read_again(folder: Path) -> None:
-    first = _kernel()
-    assert first(1) == 2
+    assert _kernel()(1) == 2
     (file,) = folder.glob("*.code")
     written = file.stat().st_mtime_ns
     assert _kernel()(2) == 3
@@ -162,17 +159,13 @@ def test_damaged_code_is_compiled_again(folder: Path, damage: str) -> None:
     assert numba_pipeline.read(file) is not None
 
 
-def test_code_for_another_processor_is_not_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_of_other_processor_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _kernel()(1) == 2
     monkeypatch.setattr(numba_pipeline, "_processor", lambda: "00000000")
     assert not numba_pipeline.path(folder, _kernel().name).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setattr(kernel, "_chosen", [blocked])

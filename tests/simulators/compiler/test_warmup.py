@@ -1,7 +1,5 @@
 """Warm-up, locks and times of kernels."""
 
-from __future__ import annotations
-
 import fcntl
 import importlib
 import json
@@ -262,9 +260,7 @@ print([name for name, each in kernel._kernels.items() if each.is_loaded])
     assert output(source, tmp_path) == "[]\n"
 
 
-def test_load_remaining_loads_compiled_kernels_and_compiles_nothing(
-    tmp_path: Path, twins: list[kernel.Kernel]
-) -> None:
+def test_load_remaining_compiles_nothing(tmp_path: Path, twins: list[kernel.Kernel]) -> None:
     first, second = twins
     folder = warmup.prepare(tmp_path)
     assert not warmup.load_remaining(tmp_path, "statevector")
@@ -280,9 +276,7 @@ def test_load_remaining_loads_compiled_kernels_and_compiles_nothing(
     assert warmup.load_remaining(tmp_path, "statevector")
 
 
-def test_concurrent_first_calls_compile_kernel_once(
-    tmp_path: Path, twins: list[kernel.Kernel]
-) -> None:
+def test_concurrent_first_calls_compile_once(tmp_path: Path, twins: list[kernel.Kernel]) -> None:
     warmup.prepare(tmp_path)
     compiled: list[object] = []
     together = threading.Barrier(4)
@@ -304,17 +298,13 @@ def test_concurrent_first_calls_compile_kernel_once(
     assert len(compiled) == 1
 
 
-def test_engine_without_kernels_compiles_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engine_without_kernels_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "use_cache", lambda folder: folder / "kernels")
     warmup.compile_group(tmp_path, "foreign")
     assert list((tmp_path / "kernels").iterdir()) == []
 
 
-def test_sources_digest_changes_with_sources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digest_changes_with_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = kernel.sources_digest()
     monkeypatch.setattr(kernel, "_HERE", tmp_path)
     assert kernel.sources_digest() != before

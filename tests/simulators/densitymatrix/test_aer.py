@@ -1,7 +1,5 @@
 """The recipe of Aer on the density matrix engine gives the distributions of Aer itself."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Counts of noisy circuits whose parts nothing connects: drawn part by part."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import pytest

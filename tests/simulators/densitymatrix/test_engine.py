@@ -1,12 +1,11 @@
 """Density matrix engine: exact distributions, parts, fusion."""
 
-from __future__ import annotations
-
 import engine_runs
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from device_models import DeviceModel
+from failing import fails
 from reference import final_state
 
 from simulators.circuit.analysis.measurements import measurement_layout
@@ -45,17 +44,9 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
         + ["ccx"] * (n > 2)
     )
     shape = {
-        "u": (1, 3),
-        "rz": (1, 1),
-        "p": (1, 1),
-        "ry": (1, 1),
-        "cx": (2, 0),
-        "cz": (2, 0),
-        "rzz": (2, 1),
-        "cry": (2, 1),
-        "iswap": (2, 0),
-        "ccx": (3, 0),
-    }
+        "u": (1, 3), "rz": (1, 1), "p": (1, 1), "ry": (1, 1), "cx": (2, 0), "cz": (2, 0),
+        "rzz": (2, 1), "cry": (2, 1), "iswap": (2, 0), "ccx": (3, 0),
+    }  # fmt: skip
     for _ in range(count):
         name = names[int(random.integers(len(names)))]
         qubits, params = shape.get(name, (1, 0))
@@ -63,10 +54,6 @@ def gates(n: int, seed: int, count: int = 24) -> Arrays:
             name, random.permutation(n)[:qubits].tolist(), (), random.normal(size=params).tolist()
         )
     return arrays
-
-
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
 
 
 def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
@@ -120,8 +107,7 @@ def test_qubits_beyond_its_width_are_refused() -> None:
     arrays = Arrays(15, 15).add("h", [0])
     for qubit in range(14):
         arrays.add("cx", [qubit, qubit + 1])
-    with pytest.raises(Unsupported, match="15 qubits"):
-        run(measured(arrays), None, shots=1)
+    fails(Unsupported, "15 qubits", run, measured(arrays), None, shots=1)
 
 
 def test_records_beyond_the_limit_are_refused() -> None:
@@ -138,15 +124,13 @@ def test_equal_records_share_a_state() -> None:
     arrays = Arrays(1, 1)
     for _ in range(40):
         arrays.add("h", [0]).add("measure", [0], [0])
-    result = run(arrays.add("h", [0]).circuit(), None, shots=10)
-    assert result.remark == "2 branches"
+    assert run(arrays.add("h", [0]).circuit(), None, shots=10).remark == "2 branches"
 
 
 def test_a_raised_flag_stops_the_run() -> None:
     circuit, control = measured(gates(3, 1)), RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        engine_runs.run(ENGINE, circuit, Request(10, 1), control=control)
+    fails(Stopped, "", engine_runs.run, ENGINE, circuit, Request(10, 1), control=control)
 
 
 PARAMETRIZED = [gate.name for gate in GATES.values() if gate.params and gate.qubits in (1, 2)]
@@ -165,9 +149,7 @@ def fused(arrays: Arrays, model: DeviceModel | None = None) -> Blocks:
 
 @pytest.mark.parametrize("name", PARAMETRIZED)
 @pytest.mark.parametrize("qubits", [(0, 1), (1, 0)])
-def test_compiled_transfer_matrix_equals_that_of_the_unitary(
-    name: str, qubits: tuple[int, int]
-) -> None:
+def test_compiled_transfer_matrix_is_that_of_unitary(name: str, qubits: tuple[int, int]) -> None:
     gate = GATES[name]
     params = np.random.default_rng(gate.code).normal(size=gate.params).tolist()
     blocks = fused(Arrays(2, 0).add(name, qubits[: gate.qubits], (), params))

@@ -1,7 +1,5 @@
 """Counts of circuits whose part is found in one pass equal those of the passes one by one."""
 
-from __future__ import annotations
-
 import engine_runs
 import numpy as np
 import pytest
@@ -57,9 +55,7 @@ def run(circuit: Circuit, model: DeviceModel, *outputs: str, shots: int = 3_000)
 
 
 @pytest.mark.parametrize("number", range(len(MODELS)))
-def test_counts_and_memory_equal_those_of_the_single_passes(
-    monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_counts_and_memory_equal_the_passes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     rng = np.random.default_rng(number)
     value = 0
     for _ in range(12):

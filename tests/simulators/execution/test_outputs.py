@@ -1,7 +1,5 @@
 """Outputs, random numbers, sampling and readout."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 
@@ -16,19 +14,6 @@ from simulators.errors import Stopped, Unsupported
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, CountedState, FinalState, PauliStrings, collect
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.sampling import (
-    BLOCK_SHOTS,
-    Counts,
-    block_seed,
-    blocks,
-    outcome_records,
-    pack,
-    select,
-    tally,
-    uniforms,
-    unpack,
-    write,
-)
 from simulators.simulate import counts_of
 
 CIRCUIT = bell()
@@ -98,21 +83,21 @@ def test_select_reads_each_bit_from_its_source(num_bits: int) -> None:
     every = rng.integers(0, 2, (50, 20), dtype=np.uint8)
     packed = np.packbits(every, axis=1, bitorder="little")
     source = rng.integers(-1, 20, num_bits)
-    result = select(packed, source)
+    result = sampling.select(packed, source)
     assert result.shape == (50, num_words(num_bits))
     for row, wanted in zip(result, every, strict=True):
         number = int.from_bytes(row.tobytes(), "little")
         expected = sum(int(wanted[s]) << c for c, s in enumerate(source) if s >= 0)
         assert number == expected
-    same = select(packed, np.arange(20), identical=True)
-    assert np.array_equal(same, select(packed, np.arange(20)))
+    same = sampling.select(packed, np.arange(20), identical=True)
+    assert np.array_equal(same, sampling.select(packed, np.arange(20)))
 
 
 @pytest.mark.parametrize("num_bits", [1, 8, 12, 30, 64, 65, 200])
 def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_FLUSH_ROWS", 100)  # so that pieces are joined
     rng = np.random.default_rng(num_bits)
-    outcome, expected = Counts(num_bits), Counter[int]()
+    outcome, expected = sampling.Counts(num_bits), Counter[int]()
     for size in (0, 1, 70, 300, 50, 400):
         rows = np.zeros((size, num_words(num_bits)), np.uint64)
         rows[:, 0] = rng.integers(0, 2 if num_bits == 1 else 40, size)
@@ -121,34 +106,35 @@ def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.Mon
         if size % 100:
             outcome.add(rows)
         else:  # counted elsewhere
-            outcome.add(*outcome_records(Counter(integers), num_bits))
+            outcome.add(*sampling.outcome_records(Counter(integers), num_bits))
         expected.update(integers)
     width, outcomes, counts = outcome.packed()
     assert width == outcome_width(num_bits)
-    keys = unpack(outcomes, width)
+    keys = sampling.unpack(outcomes, width)
     assert keys == sorted(expected)
     assert dict(zip(keys, np.frombuffer(counts, np.uint32).tolist(), strict=True)) == expected
 
 
 def test_counts_without_records_are_empty() -> None:
     for num_bits in (3, 90):
-        assert Counts(num_bits).packed() == (outcome_width(num_bits), b"", b"")
+        assert sampling.Counts(num_bits).packed() == (outcome_width(num_bits), b"", b"")
 
 
 def test_blocks_have_seeds_of_their_own_whatever_the_number_of_shots() -> None:
-    seeds = {block_seed(s, b, k) for s in (0, 2**64 - 1, 2**64 - 2) for b in (0, 5) for k in (0, 9)}
+    seed = sampling.block_seed
+    seeds = {seed(s, b, k) for s in (0, 2**64 - 1, 2**64 - 2) for b in (0, 5) for k in (0, 9)}
     assert len(seeds) == 12
     assert max(seeds) < 2**62
-    few = list(blocks(1500, 7, 3, RunControl()))
-    entries = list(blocks(5000, 7, 3, RunControl()))
-    assert [wanted for _, wanted in few] == [BLOCK_SHOTS, 1500 - BLOCK_SHOTS]
+    few = list(sampling.blocks(1500, 7, 3, RunControl()))
+    entries = list(sampling.blocks(5000, 7, 3, RunControl()))
+    assert [wanted for _, wanted in few] == [sampling.BLOCK_SHOTS, 1500 - sampling.BLOCK_SHOTS]
     assert [seed for seed, _ in few] == [seed for seed, _ in entries][:2]
     assert sum(wanted for _, wanted in entries) == 5000
 
 
 def test_a_stop_is_noticed_between_blocks() -> None:
     control = RunControl()
-    work = blocks(5000, 7, 3, control)
+    work = sampling.blocks(5000, 7, 3, control)
     next(work)
     control.stop()
     with pytest.raises(Stopped):
@@ -166,25 +152,25 @@ def test_uniforms_equal_numpy_philox(seed: int, binding: int, draw: int) -> None
     counter = np.array([0, draw, 0, 0], np.uint64)
     expected = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(1001)
     array = np.empty(1001)
-    uniforms(seed, binding, draw, np.arange(1001), array)
+    sampling.uniforms(seed, binding, draw, np.arange(1001), array)
     assert (array == expected).all()
 
 
 def test_uniform_of_shot_is_independent_of_other_shots() -> None:
     everyone = np.empty(5000)
-    uniforms(3, 4, 5, np.arange(5000), everyone)
+    sampling.uniforms(3, 4, 5, np.arange(5000), everyone)
     rng = np.random.default_rng(0)
     for shots in (np.sort(rng.choice(5000, 300, replace=False)), rng.permutation(5000)):
         array = np.empty(shots.size)
-        uniforms(3, 4, 5, shots, array)
+        sampling.uniforms(3, 4, 5, shots, array)
         assert (array == everyone[shots]).all()
 
 
 def test_shots_beyond_2_to_the_32_have_other_uniforms() -> None:
     far = np.array([2**40, 2**40 + 1])
     array, near = np.empty(2), np.empty(2)
-    uniforms(1, 0, 0, far, array)
-    uniforms(1, 0, 0, far % 2**32, near)
+    sampling.uniforms(1, 0, 0, far, array)
+    sampling.uniforms(1, 0, 0, far % 2**32, near)
     assert (array != near).all()
 
 
@@ -205,9 +191,9 @@ def test_packed_outcomes_have_documented_width_and_unpack_unchanged(bits: int, w
         [[value >> (64 * k) & (2**64 - 1) for k in range(num_words(bits))] for value in values],
         np.uint64,
     )
-    packed, result = pack(records, bits)
+    packed, result = sampling.pack(records, bits)
     assert result == width
-    assert unpack(packed, width) == values
+    assert sampling.unpack(packed, width) == values
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -215,8 +201,8 @@ def test_tally_sorts_and_sums_records(count: int) -> None:
     records = RNG.integers(0, 3, (1000, count)).astype(np.uint64)
     records[:, 0] += np.uint64(2**63)
     weights = RNG.random(1000)
-    value, sums = tally(records)
-    weighed, totals = tally(records, weights)
+    value, sums = sampling.tally(records)
+    weighed, totals = sampling.tally(records, weights)
     expected: dict[int, list[float]] = {}
     for key, weight in zip(numbers(records), weights, strict=True):
         expected.setdefault(key, []).append(weight)
@@ -229,7 +215,7 @@ def test_writing_bits_leaves_other_bits_unchanged() -> None:
     records = np.full((4, 2), 2**64 - 1, np.uint64)
     source = np.full(128, -1)
     source[[0, 65]] = [1, 0]
-    write(records, np.arange(4), source)
+    sampling.write(records, np.arange(4), source)
     all_ones = 2**128 - 1
     expected = [all_ones ^ (~(k >> 1) & 1) ^ (~k & 1) << 65 for k in range(4)]
     assert numbers(records) == expected
@@ -247,7 +233,7 @@ def test_bits_are_written_to_their_clbits(kind: str) -> None:
     indices = RNG.integers(0, 2**40, 200)
     records = RNG.integers(0, 2**63, (200, num_words(source.size))).astype(np.uint64)
     before = numbers(records)
-    write(records, indices, source)
+    sampling.write(records, indices, source)
     for old, new, index in zip(before, numbers(records), indices.tolist(), strict=True):
         expected = old
         for clbit, bit in enumerate(source.tolist()):

@@ -1,7 +1,5 @@
 """Readout error: flips of sampled bits, and the exact distribution of what is read."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

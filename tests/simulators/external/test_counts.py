@@ -1,13 +1,12 @@
 """Counts and texts of external programs."""
 
-from __future__ import annotations
-
 import json
 import re
 
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 from qiskit import qasm2
 from qiskit.quantum_info import Statevector
@@ -60,22 +59,19 @@ def test_all_counts_are_read_in_either_form(counts: dict[int, int]) -> None:
     ],
 )
 def test_anything_else_is_refused_with_its_fault(text: str, fault: str) -> None:
-    with pytest.raises(BadAnswer) as caught:
-        parse(text, 2, 10)
-    assert fault in caught.value.message
-    assert len(caught.value.message) < 400
+    caught = fails(BadAnswer, "", parse, text, 2, 10)
+    assert fault in caught.message
+    assert len(caught.message) < 400
 
 
 def test_a_circuit_without_clbits_has_no_counts() -> None:
     for text in ('{"": 10}', '" " : 10'):
-        with pytest.raises(BadAnswer, match="0 clbits"):
-            parse(text, 0, 10)
+        fails(BadAnswer, "0 clbits", parse, text, 0, 10)
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_taken_for_counts_by_chance(text: str) -> None:
-    with pytest.raises(BadAnswer):
-        parse(text, 70, 10**9)
+    fails(BadAnswer, "", parse, text, 70, 10**9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,8 +80,7 @@ def test_text_has_the_state_of_the_circuit(circuit: Circuit) -> None:
     read = qasm2.loads(dump(circuit, circuit.params))
     read.remove_final_measurements()
     assert set(read.count_ops()) <= {"u3", "cx"}
-    overlap = np.vdot(Statevector(read).data, final_state(circuit))
-    assert abs(abs(overlap) - 1) < 1e-10
+    assert abs(abs(np.vdot(Statevector(read).data, final_state(circuit))) - 1) < 1e-10
 
 
 def test_measurements_keep_their_clbits_and_numbers_have_no_exponent() -> None:

@@ -1,7 +1,5 @@
 """The engine that misbehaves does so, each fault in a process of its own."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 from arrays import Arrays
 from engine_runs import run
+from failing import fails
 
 import simulators
 from simulators.circuit.ir import Circuit
@@ -78,8 +77,7 @@ def test_hanging_engine_runs_until_killed() -> None:
     with start(fault.HANG) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.3)
+        fails(subprocess.TimeoutExpired, "", process.wait, 0.3)
         process.kill()
 
 
@@ -93,8 +91,7 @@ def test_slow_circuit_can_be_stopped() -> None:
     control = RunControl()
     stopper = threading.Timer(0.1, control.stop)
     stopper.start()
-    with pytest.raises(Stopped):
-        run(fault.FaultEngine(), slow(600.0), Request(1, 1), control=control)
+    fails(Stopped, "", run, fault.FaultEngine(), slow(600.0), Request(1, 1), control=control)
     stopper.join()
 
 

@@ -1,7 +1,5 @@
 """Cases over several ranks with a device each, see `among_ranks`: results of one rank."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,14 +1,12 @@
 """The engine `gpu` on a device that g++ compiles."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from bench.testbed.host_device import build_library
+from bench.testbed.host_device import HostDevice, build_library
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +15,8 @@ def library() -> Path:
     if shutil.which("g++") is None and "CI" not in os.environ:
         pytest.skip("g++ is not installed")
     return build_library()
+
+
+@pytest.fixture
+def device(library: Path) -> HostDevice:
+    return HostDevice(library)

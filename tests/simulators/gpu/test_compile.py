@@ -1,7 +1,5 @@
 """Compilation and detection of GPUs, sanitizers."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import re
@@ -13,24 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from failing import fails
 
 from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
 from simulators.errors import UnknownEngine
 from simulators.gpu.devices import detect, device
 from simulators.gpu.devices.detect import GpuEvidence, find_gpu, refusal
-from simulators.gpu.devices.device import (
-    MODULES,
-    CompiledModule,
-    KernelUsage,
-    Nvrtc,
-    cached_cubin,
-    kernel_source,
-    load_nvrtc,
-    module_of,
-    source_digest,
-    usage,
-)
 
 ROOT = Path(__file__).parents[3]
 SUPPORT = ROOT / "tests" / "support"
@@ -42,18 +29,18 @@ ptxas info    : Used 128 registers, used 1 barriers, 408 bytes cmem[0]
 """
 
 
-class FakeCompiler(Nvrtc):
+class FakeCompiler(device.Nvrtc):
     def __init__(self) -> None:
         self.version = (13, 0)
         self.compiled: list[tuple[str, tuple[int, int]]] = []
 
-    def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
+    def compile(self, module: str, capability: tuple[int, int]) -> device.CompiledModule:
         self.compiled.append((module, capability))
-        return CompiledModule(b"\x7fELF" + module.encode(), "")
+        return device.CompiledModule(b"\x7fELF" + module.encode(), "")
 
 
 def test_source_has_every_file_once_and_no_include() -> None:
-    text = kernel_source()
+    text = device.kernel_source()
     assert not re.search(r'#include "\w+\.cuh"', text)
     for path in device.KERNELS.glob("*.cuh"):
         body = path.read_text().splitlines()[-1]
@@ -65,40 +52,39 @@ def test_every_kernel_is_in_the_module_that_is_loaded_for_it() -> None:
     text = (device.KERNELS / "kernels.cuh").read_text()
     names = re.findall(r"KERNEL\((\w+?)(?:_##suffix)?,", text)
     assert {"sweep", "small_counts", "locate"} <= set(names)
-    assert module_of("sweep_double") == "sweep_double"
-    assert module_of("locate_single") == "states_single"
-    assert module_of("small_counts") == module_of("locate_double") == "states_double"
-    for name, number in MODULES.items():
+    assert device.module_of("sweep_double") == "sweep_double"
+    assert device.module_of("locate_single") == "states_single"
+    assert device.module_of("small_counts") == device.module_of("locate_double") == "states_double"
+    for name, number in device.MODULES.items():
         assert f"#define MODULE_{name.upper()} {number}\n" in text
 
 
 def test_resources_are_read_from_the_compilers_log() -> None:
-    assert usage(LOG) == (KernelUsage("sweep_double", 128, 32, 20),)
+    assert device.usage(LOG) == (device.KernelUsage("sweep_double", 128, 32, 20),)
 
 
 def test_cubin_is_compiled_once_for_each_capability(tmp_path: Path) -> None:
     nvrtc = FakeCompiler()
-    first = cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc)
-    assert first.parent.name == f"gpu-{source_digest()}-sm90"
-    assert cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc) == first
-    cached_cubin(tmp_path, "sweep_double", (8, 0), nvrtc)
+    first = device.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc)
+    assert first.parent.name == f"gpu-{device.source_digest()}-sm90"
+    assert device.cached_cubin(tmp_path, "sweep_double", (9, 0), nvrtc) == first
+    device.cached_cubin(tmp_path, "sweep_double", (8, 0), nvrtc)
     assert nvrtc.compiled == [("sweep_double", (9, 0)), ("sweep_double", (8, 0))]
-    assert cached_cubin(tmp_path, "sweep_double", (9, 0), None).read_bytes().startswith(b"\x7fELF")
+    cubin = device.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
+    assert cubin.read_bytes().startswith(b"\x7fELF")
 
 
 def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Path) -> None:
     with pytest.raises(UnknownEngine, match="NVRTC is not installed") as caught:
-        cached_cubin(tmp_path, "sweep_double", (9, 0), None)
+        device.cached_cubin(tmp_path, "sweep_double", (9, 0), None)
     assert "gpu-cu13" in caught.value.hint
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)])
-def test_kernels_of_states_are_compiled_to_machine_code_without_spills(
-    capability: tuple[int, int],
-) -> None:
+def test_kernels_of_states_are_compiled_without_spills(capability: tuple[int, int]) -> None:
     result = nvrtc().compile("states_double", capability)
     assert result.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
-    kernels = usage(result.log)
+    kernels = device.usage(result.log)
     assert "small_counts" in {each.name for each in kernels}
     assert all(each.spilled_bytes == 0 for each in kernels)
 
@@ -116,12 +102,12 @@ def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() ->
     )
     assert process.returncode == 0, process.stdout + process.stderr
     for architecture in ("sm_80", "sm_90", "sm_100"):
-        assert all(f"{architecture} {module}:" in process.stdout for module in MODULES)
+        assert all(f"{architecture} {module}:" in process.stdout for module in device.MODULES)
 
 
-def nvrtc() -> Nvrtc:
+def nvrtc() -> device.Nvrtc:
     """The compiler; a machine without it may leave these tests out, CI may not."""
-    outcome = load_nvrtc()
+    outcome = device.load_nvrtc()
     if outcome is None:
         assert "CI" not in os.environ, "the extra test has nvidia-cuda-nvrtc"
         pytest.skip("nvidia-cuda-nvrtc is not installed")
@@ -177,9 +163,8 @@ def test_unusable_gpu_is_refused_with_reason_and_way_out(
     monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, message: str, way_out: str
 ) -> None:
     monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
-    with pytest.raises(UnknownEngine, match=message) as caught:
-        registry.create("gpu")
-    assert way_out in caught.value.hint
+    caught = fails(UnknownEngine, message, registry.create, "gpu")
+    assert way_out in caught.hint
 
 
 class _Driver:
@@ -225,8 +210,7 @@ def test_machine_without_driver_has_no_gpu() -> None:
     try:
         ctypes.CDLL(detect.DRIVER_LIBRARY)
     except OSError:
-        with pytest.raises(UnknownEngine, match="no NVIDIA driver"):
-            registry.create("gpu")
+        fails(UnknownEngine, "no NVIDIA driver", registry.create, "gpu")
 
 
 def exercise(library: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -265,9 +249,7 @@ def test_kernels_touch_no_memory_outside_and_have_defined_behaviour(library: Pat
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def test_sanitizer_finds_shared_memory_that_is_16_bytes_too_small(
-    library: Path, tmp_path: Path
-) -> None:
+def test_sanitizer_finds_shared_memory_16_bytes_too_small(library: Path, tmp_path: Path) -> None:
     short = copied(tmp_path, "small.cuh", "const u32 size = 1u << n;", "const u32 size = 2u << n;")
     result = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
     assert result.returncode != 0

@@ -1,7 +1,5 @@
 """Engine on a device that g++ compiles: results of the engine `statevector`, and refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +19,6 @@ from simulators.gpu.reductions import gate_matrices
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.backend.gate_list import KIND, plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
-
-
-@pytest.fixture
-def device(library: Path) -> HostDevice:
-    return HostDevice(library)
 
 
 @pytest.fixture
@@ -109,9 +102,7 @@ def test_expectation_values_of_many_bindings_are_reduced_together(
 
 
 @pytest.mark.parametrize("n", [3, 12, 14])
-def test_statevector_and_probabilities_agree_with_the_statevector_engine(
-    engine: GpuEngine, n: int
-) -> None:
+def test_statevector_and_probabilities_agree_with_statevector(engine: GpuEngine, n: int) -> None:
     circuit = random_static(n, 50, n, 0)
     request = Request(0, 1, ("statevector", "probabilities"))
     result, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
@@ -150,9 +141,7 @@ def test_gradients_agree_with_statevector_engine(engine: GpuEngine, n: int, laye
 
 
 @pytest.mark.parametrize("qubits", [1, 4, 6])
-def test_matrices_that_are_not_fused_agree_with_the_statevector_engine(
-    engine: GpuEngine, qubits: int
-) -> None:
+def test_matrices_that_are_not_fused_agree_with_statevector(engine: GpuEngine, qubits: int) -> None:
     rng = np.random.default_rng(qubits)
     size = 1 << qubits
     matrix = np.linalg.qr(rng.normal(size=(size, size)) + 1j * rng.normal(size=(size, size)))[0]

@@ -1,7 +1,5 @@
 """Noise on a device that g++ compiles: counts of the engine `statevector`, shot by shot."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +21,8 @@ from simulators.statevector.engine import StatevectorEngine
 SHOTS = 60
 
 
-@pytest.fixture
-def device(library: Path) -> HostDevice:
-    return HostDevice(library)
-
-
 @pytest.mark.parametrize(("n", "ratio"), [(4, 0.5), (13, 1.9), (14, 0.5)])
-def test_counts_with_noise_are_those_of_the_statevector_engine(
-    device: HostDevice, n: int, ratio: float
-) -> None:
+def test_noisy_counts_equal_statevectors(device: HostDevice, n: int, ratio: float) -> None:
     circuit = layers(n, 2, np.random.default_rng(n)).circuit()
     noise = program(device_noise(circuit, ratio, 0.1), Readout(np.full(n, 0.01), np.full(n, 0.03)))
     request = Request(SHOTS, 2**63 + n, ("counts",), binding=3)
@@ -42,9 +33,7 @@ def test_counts_with_noise_are_those_of_the_statevector_engine(
     assert bool(device.launches) == (n > 12), "small circuits are walked by the processor"
 
 
-def test_walk_reads_states_of_channels_and_samples_inverted_qubits_on_the_device(
-    device: HostDevice,
-) -> None:
+def test_walk_reads_channels_and_samples_inverted_qubits_on_the_device(device: HostDevice) -> None:
     """Relaxation draws its operator from the state, and Paulis are carried to the end."""
     circuit = layers(13, 2, np.random.default_rng(5)).circuit()
     noise = program(device_noise(circuit, 1.9))
@@ -68,9 +57,7 @@ def test_single_precision_moves_few_shots_only(device: HostDevice) -> None:
     assert (one != two).any(axis=1).sum() <= 1
 
 
-def test_expectation_values_with_noise_are_those_of_the_statevector_engine(
-    device: HostDevice,
-) -> None:
+def test_expectation_values_with_noise_are_those_of_statevector(device: HostDevice) -> None:
     arrays = Arrays(13, 0)
     for q in range(13):
         arrays.add("ry", [q], (), [0.3 + q])

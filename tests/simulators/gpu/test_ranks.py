@@ -1,7 +1,5 @@
 """The cases of `cases_ranks.py`, over 2 and 4 real ranks with a device each that g++ compiles."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sweeps on a device that g++ compiles: bits, barriers, ranks."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

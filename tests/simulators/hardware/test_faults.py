@@ -1,7 +1,5 @@
 """Faults and targets of hardware."""
 
-from __future__ import annotations
-
 import math
 import threading
 from typing import Any
@@ -10,6 +8,7 @@ import engine_runs
 import machines
 import pytest
 from arrays import Arrays
+from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import Measure, Parameter
 from qiskit.circuit.library import CXGate, RZGate, SXGate
@@ -18,13 +17,7 @@ from qiskit.transpiler import InstructionProperties, Target
 
 from simulators.engine import Request, RunControl
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
-from simulators.hardware.engine import (
-    HardwareEngine,
-    MachineDescription,
-    TargetGate,
-    describe,
-    figures,
-)
+from simulators.hardware import engine
 from simulators.hardware.jobs import Machine
 
 
@@ -34,10 +27,10 @@ def run_of(
     machine: machines.Faulty | None = None,
     outputs: tuple[str, ...] = ("counts",),
 ) -> None:
-    engine = HardwareEngine(machine or machines.Faulty())
+    hardware = engine.HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
-    engine_runs.run(engine, circuit, Request(10, 1, outputs), control=control)
+    engine_runs.run(hardware, circuit, Request(10, 1, outputs), control=control)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +49,8 @@ def run_of(
         ("no counts", BadAnswer, "a NoneType instead of counts"),
     ],
 )
-def test_provider_fault_raises_typed_error_with_hint(
-    fault: str, kind: type[EngineError], words: str
-) -> None:
-    with pytest.raises(kind, match=words) as caught:
-        run_of(fault)
-    assert caught.value.hint
+def test_provider_fault_is_error_with_hint(fault: str, kind: type[EngineError], words: str) -> None:
+    assert fails(kind, words, run_of, fault).hint
 
 
 @pytest.mark.parametrize(
@@ -74,16 +63,14 @@ def test_provider_fault_raises_typed_error_with_hint(
     ],
 )
 def test_missing_memory_of_shots_raises_bad_answer(fault: str, words: str) -> None:
-    with pytest.raises(BadAnswer, match=words) as caught:
-        run_of(fault, outputs=("memory",))
-    assert ("outputs='counts'" in caught.value.hint) == words.startswith("no memory")
+    caught = fails(BadAnswer, words, run_of, fault, outputs=("memory",))
+    assert ("outputs='counts'" in caught.hint) == words.startswith("no memory")
 
 
 def test_stopped_job_is_cancelled() -> None:
     control = RunControl()
     machine = machines.Faulty(when_asked=control.stop)
-    with pytest.raises(Stopped, match="job-17 was cancelled"):
-        run_of("slow", control, machine)
+    fails(Stopped, "job-17 was cancelled", run_of, "slow", control, machine)
     assert machine.cancelled == 1
 
 
@@ -102,13 +89,11 @@ def test_abandon_waits_for_pending_submission_and_cancels_job() -> None:
     machine = machines.Faulty(when_asked=asked)
     outcome, was_left = Machine(machine), threading.Event()
     leaver, slow = threading.Thread(target=leave), QuantumCircuit(machines.QUBITS["slow"])
-    with pytest.raises(MachineFailed, match="CANCELLED"):
-        outcome.counts([slow], 10, (1, 0), RunControl())
+    fails(MachineFailed, "CANCELLED", outcome.counts, [slow], 10, (1, 0), RunControl())
     leaver.join()
     assert left == [False]
     assert machine.cancelled == 1
-    with pytest.raises(Stopped, match="this process ends"):
-        outcome.counts([slow], 10, (1, 0), RunControl())
+    fails(Stopped, "this process ends", outcome.counts, [slow], 10, (1, 0), RunControl())
     assert len(machine.asked) == 1
 
 
@@ -121,8 +106,7 @@ def test_stop_does_not_wait_for_job_that_cannot_be_cancelled() -> None:
 def test_stop_before_submission_submits_no_job() -> None:
     machine, control = machines.Faulty(), RunControl()
     control.stop()
-    with pytest.raises(Stopped):
-        run_of("slow", control, machine)
+    fails(Stopped, "", run_of, "slow", control, machine)
     assert machine.asked == []
 
 
@@ -163,15 +147,15 @@ def lopsided() -> Target:
     return target
 
 
-def said(backend: Any) -> MachineDescription:
-    return describe(backend, backend.target)
+def said(backend: Any) -> engine.MachineDescription:
+    return engine.describe(backend, backend.target)
 
 
 def test_target_properties_are_converted_and_unknown_ones_are_nan() -> None:
-    result = figures(lopsided())
+    result = engine.figures(lopsided())
     assert result.num_qubits == 2
     assert result.gates == (
-        TargetGate("rz", 1, 1), TargetGate("sx", 1, 0), TargetGate("cx", 2, 0)
+        engine.TargetGate("rz", 1, 1), engine.TargetGate("sx", 1, 0), engine.TargetGate("cx", 2, 0)
     )  # fmt: skip
     assert (result.all_to_all, result.directed, result.coupling) == (False, True, ((1, 0),))
     assert result.dt_ns == pytest.approx(2.0)
@@ -220,8 +204,7 @@ def test_description_has_name_version_and_shot_limit_of_backend() -> None:
 def test_description_of_fake_ibm_backend_has_calibration_time() -> None:
     provider = pytest.importorskip("qiskit_ibm_runtime.fake_provider")
     result = said(provider.FakeMontrealV2())
-    assert result.model == "fake_montreal"
-    assert result.target.num_qubits == 27
+    assert (result.model, result.target.num_qubits) == ("fake_montreal", 27)
     assert result.calibration_id.startswith("20")
     assert 1.5e9 < result.calibrated_s < 2e9
     assert all(figure.t1_us > 1 for figure in result.target.qubits)

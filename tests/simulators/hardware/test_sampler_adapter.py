@@ -1,7 +1,5 @@
 """A machine without errors gives the ideal distribution, bit for bit where we put the bits."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import Any
@@ -76,8 +74,7 @@ def test_counts_have_bits_at_their_clbits(machine: str) -> None:
         arrays = Arrays(4, 6, [("a", 1), ("b", 3), ("c", 2)]).add("x", [each])
         for qubit, clbit in ((0, 5), (1, 2), (2, 0), (3, 4)):
             arrays.add("measure", [qubit], [clbit])
-        result = counts_of(ran(engine, arrays.circuit(), 50).row(0))
-        assert result == {1 << (5, 2, 0, 4)[each]: 50}
+        assert counts_of(ran(engine, arrays.circuit(), 50).row(0)) == {1 << (5, 2, 0, 4)[each]: 50}
 
 
 @pytest.mark.parametrize("machine", ["ideal", "aer"])

@@ -1,7 +1,5 @@
 """Engine `quimb` against the engine `mps`: wide circuits, far gates, limits, seeds."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import engine_runs

@@ -1,7 +1,5 @@
 """Detectors and noise of stabilizer circuits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import engine_runs
@@ -11,6 +9,7 @@ import pymatching
 import pytest
 import stim
 from arrays import Arrays
+from failing import fails
 from noisy import Exact, after_gates, p_value, program
 from reference import Operation
 
@@ -102,16 +101,14 @@ def test_several_observables_are_counted_each_and_together() -> None:
     )
     result = sampled(circuit, None, 10, 1, RunControl())
     assert result.flips.tolist() == [10, 0, 0, 0, 0, 0, 0, 0, 0, 10]
-    assert result.errors == 0
-    assert result.predictions.size == 0
+    assert (result.errors, result.predictions.size) == (0, 0)
 
 
 def test_what_cannot_be_matched_is_refused() -> None:
     with pytest.raises(Unsupported, match=r"cannot be decoded by matching: .*non-deterministic"):
         MatchingDecoder(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"))
     flips_three = "X_ERROR(0.1) 0\nM 0\n" + "DETECTOR rec[-1]\n" * 3
-    with pytest.raises(Unsupported, match="cannot be decoded by matching"):
-        MatchingDecoder(stim.Circuit(flips_three))
+    fails(Unsupported, "cannot be decoded by matching", MatchingDecoder, stim.Circuit(flips_three))
 
 
 def test_run_stops_between_blocks_and_counts_them() -> None:
@@ -119,8 +116,7 @@ def test_run_stops_between_blocks_and_counts_them() -> None:
     sampled(code(), None, 20_000, 1, control)
     assert control.passes == (3, 3)
     control.stop()
-    with pytest.raises(Stopped):
-        sampled(code(), None, 10, 1, control)
+    fails(Stopped, "", sampled, code(), None, 10, 1, control)
     with pytest.raises(Stopped):
         MatchingDecoder(code()).predictions(np.zeros((1, 3), np.uint8), control)
 
@@ -181,8 +177,7 @@ def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
     damping = relaxation(300, 2, 3)
     noise = _noise(circuit, damping, depolarizing(0.05, 2).then(tensor(damping, damping)), None)
     noise = msgspec.structs.replace(noise, kinds=frozenset({"kraus", "pauli"}))
-    with pytest.raises(Unsupported, match="no kraus noise"):
-        _run(circuit, noise)
+    fails(Unsupported, "no kraus noise", _run, circuit, noise)
     result = _run(circuit, noise, TWIRL)
     twirled = tuple(channel.twirled() for channel in noise.channels)
     exact = Exact(circuit, msgspec.structs.replace(noise, channels=twirled, known_facts=None))
@@ -193,8 +188,7 @@ def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
 def test_what_stim_does_not_have_is_refused() -> None:
     circuit = _clifford(dynamic=True)
     noise = _noise(circuit, ONE, PAIR, Readout(np.full(4, 0.1), np.full(4, 0.2)))
-    with pytest.raises(Unsupported, match="depends on the outcome"):
-        _run(circuit, noise)
+    fails(Unsupported, "depends on the outcome", _run, circuit, noise)
     _run(circuit, noise, TWIRL)
     with pytest.raises(Unsupported, match="probabilities of a circuit with noise"):
         _run(circuit, _noise(circuit, ONE, PAIR, None), outputs=("probabilities",))

@@ -1,15 +1,14 @@
 """What a long run leaves on disk, and where a second attempt goes on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from attempts import Tired, dying
-from both_ways import alike, alone, crowded, measured
+from both_ways import alike, alone, crowded
+from failing import fails
 from numpy.typing import NDArray
 
 from simulators.engine import Request, RunControl, RunOptions
@@ -65,15 +64,12 @@ def test_damaged_or_foreign_checkpoint_is_rejected(tmp_path: Path) -> None:
     assert checkpoint.header_of(tmp_path / "none.h5") is None
 
 
-def test_failed_write_leaves_no_partial_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_sync", full)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.write(tmp_path / "a.h5", MARK, amplitudes(1))
+    fails(OSError, "No space", checkpoint.write, tmp_path / "a.h5", MARK, amplitudes(1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,8 +197,7 @@ def test_resumed_run_gives_same_counts(
     first = Tired(left)
     with dying(monkeypatch):
         if left < 10_000:
-            with pytest.raises(Stopped):
-                engine.run(plan, circuit, request, options, first)
+            fails(Stopped, "", engine.run, plan, circuit, request, options, first)
         else:
             engine.run(plan, circuit, request, options, first)
     control = RunControl()
@@ -215,9 +210,7 @@ def test_resumed_run_gives_same_counts(
     assert not (tmp_path / "t-5").exists()
 
 
-def test_checkpoint_is_not_used_for_changed_circuit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoint_needs_same_circuit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)
     engine = StatevectorEngine()
     with dying(monkeypatch):
@@ -247,7 +240,6 @@ def test_digest_is_computed_only_if_run_may_exceed_checkpoint_interval(
 
 
 def test_checkpoint_of_second_state_survives_repeated_run_of_first(tmp_path: Path) -> None:
-    """The second attempt at the first of two states leaves alone what is kept of the second."""
     ways = (Evolution("abc", 9), Evolution("abd", 9))
     states = [amplitudes(k) for k in range(4)]
 

@@ -1,7 +1,5 @@
 """A disk that has no room for what is kept of a run: the run goes on, and what was kept stays."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 from collections.abc import Iterator
@@ -11,8 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from arrays import measured
 from attempts import Tired, dying
-from both_ways import alike, alone, crowded, measured
+from both_ways import alike, alone, crowded
 from numpy.typing import NDArray
 
 from simulators.engine import EngineResult, Request, RunControl, RunOptions
@@ -119,9 +118,7 @@ def test_no_rank_writes_checkpoint_if_another_lacks_space(tmp_path: Path) -> Non
     assert "by another rank" in first.annotate(EngineResult()).remark
 
 
-def test_run_completes_on_full_disk_and_keeps_previous_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_keeps_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, request = measured(crowded(18, 200, 3, 18)), Request(500, 7)
     expected = alone(circuit, request)
     options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)

@@ -1,20 +1,12 @@
 """Parts of a circuit that nothing connects, run one after the other."""
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import probabilities
 from reference import final_state
-from sparse_circuits import (
-    assert_same_odds,
-    distribution,
-    narrow_parts,
-    sparse,
-    two_rings,
-    untouched,
-)
+from sparse_circuits import assert_same_odds, narrow_parts, sparse, two_rings, untouched
 
 from simulators.circuit import ir
 from simulators.circuit.passes import components
@@ -36,7 +28,7 @@ def test_counts_of_components_match_exact_distribution(dynamic: bool) -> None:
     shots = 20_000
     for seed in range(12):
         circuit = sparse(14, 25, seed, dynamic=dynamic)
-        probs = distribution(untouched(circuit, Request(0, 0, ("probabilities",))))
+        probs = probabilities(untouched(circuit, Request(0, 0, ("probabilities",))))
         with narrow_parts(3 if seed % 2 else 12):
             result = counts_of(simulate(circuit, shots=shots, seed=seed).row(0))
         assert sum(result.values()) == shots
@@ -119,12 +111,12 @@ def test_free_parameters_are_bound_to_their_components() -> None:
     every = simulate(circuit, shots=200, seed=3, outputs=outputs, bindings=values, observables=sums)
     for row, own in enumerate(values):
         one, two = np.cos(own[26]), np.cos(own[27])  # of qubits 3 and 2
-        assert distribution(every.row(row))
+        assert probabilities(every.row(row))
         exact = simulate(
             circuit, shots=0, outputs=outputs[1:], bindings=values[row : row + 1], observables=sums
         ).row(0)
         assert abs(exact.expectations[0][0] - one * two) < 1e-12
-        probs = distribution(exact)
+        probs = probabilities(exact)
         ones = sum(p for key, p in probs.items() if key >> 1 & 1)
         assert abs(ones - (1 - two) / 2) < 1e-12
         again = simulate(
@@ -138,7 +130,7 @@ def test_free_parameters_are_bound_to_their_components() -> None:
 def test_too_many_combined_outcomes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = two_rings(7).circuit()
     result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
-    assert len(distribution(result)) == 2**14
+    assert len(probabilities(result)) == 2**14
     monkeypatch.setattr(branches, "MAX_ROWS", 2**13)
     with pytest.raises(TooManyBranches, match="8192 distinct"):
         simulate(circuit, shots=0, outputs=("probabilities",))
@@ -177,4 +169,4 @@ def test_classical_dependencies_connect_components() -> None:
         with narrow_parts(1):
             result = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
             assert_same_odds(result, untouched(circuit, Request(0, 0, ("probabilities",))))
-            assert len(distribution(result)) == 2
+            assert len(probabilities(result)) == 2

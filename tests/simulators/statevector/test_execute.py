@@ -1,7 +1,5 @@
 """The general path: tiles, groups of shots, and which states count as equal."""
 
-from __future__ import annotations
-
 import engine_runs
 import numpy as np
 import pytest

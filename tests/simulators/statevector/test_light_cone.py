@@ -1,7 +1,5 @@
 """What is left out of a circuit, and where it is cut: no answer is another."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +9,10 @@ import msgspec
 import numpy as np
 import patterned
 import pytest
+import sparse_circuits
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
-from sparse_circuits import (
-    assert_same_odds,
-    distribution,
-    ladder,
-    narrow_parts,
-    sparse,
-    strings,
-    two_rings,
-    untouched,
-)
 
 from simulators.circuit.passes.components import UNREDUCED, extract, partition
 from simulators.circuit.passes.light_cone import output_support
@@ -50,19 +40,19 @@ COUNTS = ("counts",)
 def test_light_cone_reduction_keeps_distribution_and_expectations(
     seed: int, n: int, many: int, dynamic: bool, most: int
 ) -> None:
-    circuit = sparse(n, many, seed, dynamic=dynamic)
+    circuit = sparse_circuits.sparse(n, many, seed, dynamic=dynamic)
     assert validation_error(circuit) == ""
-    sums = strings(circuit, 6, seed)
+    sums = sparse_circuits.strings(circuit, 6, seed)
     outputs = ("probabilities", "expectation")
-    expected = untouched(circuit, Request(0, 0, outputs, sums))
-    with narrow_parts(most):
+    expected = sparse_circuits.untouched(circuit, Request(0, 0, outputs, sums))
+    with sparse_circuits.narrow_parts(most):
         for part in extract(circuit, partition(circuit, output_support(COUNTS, (), circuit))):
             assert validation_error(part.circuit) == ""
         result = simulate(circuit, shots=0, outputs=outputs, observables=sums).row(0)
         alone = simulate(circuit, shots=0, outputs=outputs[:1]).row(0)
         means = simulate(circuit, shots=0, outputs=outputs[1:], observables=sums).row(0)
-    assert_same_odds(result, expected)
-    assert_same_odds(alone, expected)
+    sparse_circuits.assert_same_odds(result, expected)
+    sparse_circuits.assert_same_odds(alone, expected)
     np.testing.assert_allclose(result.expectations, expected.expectations, atol=1e-12)
     np.testing.assert_allclose(means.expectations, expected.expectations, atol=1e-12)
 
@@ -101,14 +91,14 @@ def test_light_cone_reduction_keeps_gradient() -> None:
 
 def test_circuit_of_500_qubits_with_narrow_light_cone_runs() -> None:
     for n in (40, 500):
-        circuit = ladder(n, [20])
+        circuit = sparse_circuits.ladder(n, [20])
         (part,) = extract(circuit, partition(circuit, output_support(COUNTS, (), circuit)))
         assert part.qubits.tolist() == [18, 19, 20, 21, 22]  # the last phases are not seen
-        near = ladder(5, [2])
+        near = sparse_circuits.ladder(5, [2])
         angles = circuit.params.reshape(3, n)[:, 18:23]
         near = msgspec.structs.replace(near, params_data=np.ascontiguousarray(angles).tobytes())
-        probs = distribution(simulate(near, shots=0, outputs=("probabilities",)).row(0))
-        result = distribution(simulate(circuit, shots=0, outputs=("probabilities",)).row(0))
+        exact = (simulate(c, shots=0, outputs=("probabilities",)) for c in (near, circuit))
+        probs, result = (engine_runs.probabilities(each.row(0)) for each in exact)
         assert result == pytest.approx(probs, abs=1e-12)
         counts = counts_of(simulate(circuit, shots=100_000, seed=2).row(0))
         assert abs(counts[1] - 100_000 * probs[1]) < 5 * np.sqrt(100_000 * probs[1] * probs[0])
@@ -116,17 +106,17 @@ def test_circuit_of_500_qubits_with_narrow_light_cone_runs() -> None:
 
 def test_circuit_with_too_wide_light_cone_is_refused() -> None:
     engine = StatevectorEngine()
-    circuit = ladder(60, [*range(60)])
+    circuit = sparse_circuits.ladder(60, [*range(60)])
     plan = engine.plan(circuit, None, RunOptions())
     with pytest.raises(Unsupported, match="60 qubits"):
         engine.run(plan, circuit, Request(1, 0), RunOptions(), RunControl())
     request = Request(0, 0, ("statevector",))
     with pytest.raises(Unsupported, match="60 qubits"):
-        engine.run(plan, ladder(60, []), request, RunOptions(), RunControl())
+        engine.run(plan, sparse_circuits.ladder(60, []), request, RunOptions(), RunControl())
 
 
 def test_invalid_requests_are_refused_for_reduced_circuits_too() -> None:
-    circuit = ladder(14, [3])
+    circuit = sparse_circuits.ladder(14, [3])
     for label, text in (("I" * 10 + "XIII", "asks for X or Y on qubit 3"), ("Z", "Pauli string")):
         with pytest.raises(Unsupported, match=text) as caught:
             simulate(
@@ -136,12 +126,9 @@ def test_invalid_requests_are_refused_for_reduced_circuits_too() -> None:
                 observables=(PauliSum((label,), np.ones(1)),),
             )
         assert label in caught.value.message
-    with pytest.raises(Unsupported, match="0 shots"):
-        simulate(circuit, shots=0)
-    with pytest.raises(Unsupported, match="measures nothing"):
-        simulate(ladder(14, []), shots=5)
-    with pytest.raises(Unsupported, match="0 shots"):
-        simulate(two_rings(8).circuit(), shots=0)
+    fails(Unsupported, "0 shots", simulate, circuit, shots=0)
+    fails(Unsupported, "measures nothing", simulate, sparse_circuits.ladder(14, []), shots=5)
+    fails(Unsupported, "0 shots", simulate, sparse_circuits.two_rings(8).circuit(), shots=0)
 
 
 def test_memory_of_plan_includes_reduced_circuit() -> None:
@@ -194,13 +181,13 @@ def test_operations_without_effect_on_outputs_are_removed() -> None:
 
 
 def test_circuits_without_removable_operations_are_not_reduced() -> None:
-    result = two_rings(13)
+    result = sparse_circuits.two_rings(13)
     result.add("cx", [0, 1])
     for circuit, outputs in (
-        (ladder(12, [0]), COUNTS),  # small ones are as they are
-        (ladder(14, [*range(14)]), ("statevector",)),
-        (ladder(14, []), ("probabilities",)),
-        (ladder(13, [*range(13)]), COUNTS),  # but for phases, which the planner drops
+        (sparse_circuits.ladder(12, [0]), COUNTS),  # small ones are as they are
+        (sparse_circuits.ladder(14, [*range(14)]), ("statevector",)),
+        (sparse_circuits.ladder(14, []), ("probabilities",)),
+        (sparse_circuits.ladder(13, [*range(13)]), COUNTS),  # but for phases that are dropped
     ):
         assert partition(circuit, output_support(outputs, (), circuit)) is UNREDUCED
 
@@ -224,7 +211,6 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
 
 
 def test_phases_without_effect_are_removed_and_measurements_become_terminal() -> None:
-    """Without the phase, which nobody sees, the measurement is a final one."""
     arrays = Arrays(13, 13)
     for qubit in range(13):
         arrays.add("h", [qubit]).add("cp", [qubit, (qubit + 1) % 13], (), [0.1])
@@ -242,7 +228,7 @@ def test_phases_without_effect_are_removed_and_measurements_become_terminal() ->
 
 def test_trajectories_without_errors_equal_simulated_counts() -> None:
     """Where nothing can be left out."""
-    circuit = ladder(14, [*range(14)])
+    circuit = sparse_circuits.ladder(14, [*range(14)])
     turned = Arrays(14, 14)
     for q in range(14):
         turned.add("ry", [q], (), [0.2 + q]).add("cx", [q, (q + 1) % 14])

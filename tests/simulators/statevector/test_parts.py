@@ -1,14 +1,13 @@
 """Circuits in parts: outcomes, states and what follows them, against Qiskit's states and whole
 circuits; and what is kept between runs."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
 import engine_runs
 import numpy as np
 import pytest
+from failing import fails
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 from qiskit.circuit.classical import expr, types
@@ -249,8 +248,7 @@ def test_other_outcomes_than_before_are_refused() -> None:
         if outcome == result:
             assert engine_runs.run(*given, parts=parts).memory == bytes([result])
             continue
-        with pytest.raises(OtherOutcome, match="part 0"):
-            engine_runs.run(*given, parts=parts)
+        fails(OtherOutcome, "part 0", engine_runs.run, *given, parts=parts)
 
 
 @pytest.mark.parametrize("num_qubits", WIDTHS)
@@ -286,9 +284,7 @@ def splitting(branches: int) -> QuantumCircuit:
 
 
 @pytest.mark.parametrize("num_states", [2, 3, 4, 5])
-def test_states_of_branches_share_their_memory_with_the_one_they_begin_with(
-    num_states: int,
-) -> None:
+def test_states_of_branches_share_memory_with_the_one_they_begin_with(num_states: int) -> None:
     engine = StatevectorEngine()
     circuit, ends = chained([turning(3), splitting(4)])
     given = engine, circuit, Request(0, 1, ("probabilities",))
@@ -311,23 +307,19 @@ def test_parts_that_cannot_be_are_refused() -> None:
         ((circuit.ops.size + 1,), "end before operations"),
         ((end + 1,), "inside a block"),
     ):
-        with pytest.raises(BadCircuit, match=text):
-            run(engine, circuit, ends, 1, 1)
+        fails(BadCircuit, text, run, engine, circuit, ends, 1, 1)
     free = Circuit.from_program(program(free_angle(1)))
-    with pytest.raises(BadCircuit, match="free parameters"):
-        run(engine, free, (1,), 1, bindings=np.zeros((1, 1)))
+    fails(BadCircuit, "free parameters", run, engine, free, (1,), 1, bindings=np.zeros((1, 1)))
     with pytest.raises(Unsupported, match="measures"):
         run(engine, *chained([measuring(3), measuring(3)]), 1, outputs=("statevector",))
 
 
 def test_programs_that_cannot_be_joined_are_refused() -> None:
     two, three = QuantumCircuit(2), QuantumCircuit(3)
-    with pytest.raises(ProgramError, match="a part of 3 qubits, after one of 2"):
-        joined(program(two), program(three))
+    fails(ProgramError, "a part of 3 qubits, after one of 2", joined, program(two), program(three))
     one = QuantumCircuit(QuantumRegister(1, "q"), ClassicalRegister(1, "c"))
     other = QuantumCircuit(QuantumRegister(1, "q"), ClassicalRegister(2, "c"))
-    with pytest.raises(ProgramError, match="register 'c' has 2 bits, and 1"):
-        joined(program(one), program(other))
+    fails(ProgramError, "register 'c' has 2 bits, and 1", joined, program(one), program(other))
     with pytest.raises(ProgramError, match="free parameters"):
         joined(program(free_angle(2)), program(two))
 

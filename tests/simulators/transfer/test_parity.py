@@ -1,8 +1,6 @@
 """Distributions of Clifford circuits from parities: those of the transfer simulator for twirled
 noise, on all and on some clbits, with derivatives."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

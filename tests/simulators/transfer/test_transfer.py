@@ -1,7 +1,5 @@
 """The transfer simulator: equal to the density matrix engine, derivatives equal to differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from engine_runs import probabilities
@@ -33,16 +31,12 @@ def device(seed: int) -> CalibrationSnapshot:
     rng = np.random.default_rng(seed)
     qubits = tuple(
         QubitCalibration(
-            t1_us=float(rng.uniform(20, 90)),
-            t2_us=float(rng.uniform(15, 100)),
-            p01=float(rng.uniform(0.005, 0.05)),
-            p10=float(rng.uniform(0.005, 0.08)),
-            readout_ns=700.0,
-            excited=0.01,
-            preparation_error=0.004,
+            t1_us=float(rng.uniform(20, 90)), t2_us=float(rng.uniform(15, 100)),
+            p01=float(rng.uniform(0.005, 0.05)), p10=float(rng.uniform(0.005, 0.08)),
+            readout_ns=700.0, excited=0.01, preparation_error=0.004,
         )
         for _ in range(QUBITS)
-    )
+    )  # fmt: skip
     gates = [
         GateCalibration(name, (q,), float(rng.uniform(1e-4, 2e-3)), 35.0, 0.01)
         for q in range(QUBITS)

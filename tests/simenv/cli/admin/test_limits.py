@@ -39,12 +39,9 @@ def test_limits_are_listed_with_use(call: Call) -> None:
     rows = [json.loads(line) for line in call("limits", "--owner", "ana", "--json")]
     table = {row["limit"]: row for row in rows}
     assert table["max_queued_tasks"] == {
-        "owner": "ana",
-        "role": "client",
-        "limit": "max_queued_tasks",
-        "used": 0,
+        "owner": "ana", "role": "client", "limit": "max_queued_tasks", "used": 0,
         "maximum": 250_000,
-    }
+    }  # fmt: skip
     assert table["max_priority"]["used"] is None
     assert table["max_running_slots"]["maximum"] is None
 
@@ -142,14 +139,11 @@ def test_keys_are_listed_and_revoked(home: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["ana", "--role", "worker"], 2),
-        (["ana", "--role", "king"], 2),
-        (["../ana"], 2),
-        (["Ana; rm -rf"], 2),
-        (["ana", "--out", "no/such/folder/ana"], 2),
+        (["ana", "--role", "worker"], 2), (["ana", "--role", "king"], 2), (["../ana"], 2),
+        (["Ana; rm -rf"], 2), (["ana", "--out", "no/such/folder/ana"], 2),
         (["ana", "--name", "never-was"], 5),
     ],
-)
+)  # fmt: skip
 def test_refused_keys_add_leaves_no_file_or_key(home: Path, words: list[str], code: int) -> None:
     assert run(["keys", "add", *words]) == code
     assert list(Path().iterdir()) == []

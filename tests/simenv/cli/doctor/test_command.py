@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import msgspec
 import pytest
+from interpreter import python
 
 from simenv.cli.admin import doctor, doctor_checks, doctor_installation
 from simenv.cli.admin.doctor_installation import DoctorFinding
@@ -56,14 +55,8 @@ def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 def test_doctor_names_file_that_shadows_package(tmp_path: Path) -> None:
     (tmp_path / "launcher.py").touch()
     code = "from simenv.cli.entry import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = python("-c", code, "doctor", cwd=tmp_path, env=environ, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert f"launcher is {tmp_path / 'launcher.py'}" in done.stdout
 
@@ -77,9 +70,7 @@ def test_home_on_network_file_system_fails(home: Path, monkeypatch: pytest.Monke
 
 def test_scratch_of_journals_is_named_on_nfs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = home.parent
-    monkeypatch.setattr(
-        paths, "kind_of", lambda folder: "nfs4" if folder.is_relative_to(remote) else "ext4"
-    )
+    monkeypatch.setattr(paths, "kind_of", lambda p: "nfs4" if p.is_relative_to(remote) else "ext4")
     monkeypatch.setenv("SIMENV_SCRATCH", "/tmp")
     state = next(doctor_checks.home())
     assert state.level == "ok"
@@ -148,17 +139,10 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
     assert [each.remedy for each in doctor_installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
         for extra in (
-            "qasm3",
-            "plots",
-            "qpm",
-            "stabilizer",
-            "contraction",
-            "aer",
-            "quimb",
-            "qec",
+            "qasm3", "plots", "qpm", "stabilizer", "contraction", "aer", "quimb", "qec",
             "functions",
         )
-    ]
+    ]  # fmt: skip
 
 
 def test_shared_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,15 +219,12 @@ def line(word: str, lines: list[str]) -> str:
     return value
 
 
-def test_status_counts_nodes_by_state() -> None:
+def test_status_counts_nodes_by_state_and_shows_time_left() -> None:
     entries = (node("n1"), node("n2", "lost", "silent"), node("n3", "drained", "fan"), node("n4"))
     result = line("NODES", environment.lines(info(nodes=entries, allocation="Slurm job 17"), []))
     assert result == "NODES    2 up, 1 drained, 1 lost   slots 3/8 used   Slurm job 17"
-
-
-def test_status_shows_time_left_in_allocation() -> None:
-    result = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
-    assert environment.nodes(result).endswith("workers of up to 8 ranks   ends in 1:00:00")
+    limited = info(end_s=time.time() + 3600.4, max_ranks=8, nodes=(node("n1"),))
+    assert environment.nodes(limited).endswith("workers of up to 8 ranks   ends in 1:00:00")
 
 
 @pytest.mark.parametrize(

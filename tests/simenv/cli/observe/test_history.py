@@ -128,8 +128,7 @@ def test_follow_is_complete(environment: live.Live, monkeypatch: pytest.MonkeyPa
         items = [event.seq for event in client.events()]
         followed = _event_blocks(client, items[0], None)
         assert [event.seq for event in next(followed)] == items[1:]
-        victim = client.submit(POISON, engine="fault")
-        assert victim.exception(60) is not None
+        assert client.submit(POISON, engine="fault").exception(60) is not None
         now = [event.seq for event in client.events()]
         entries = list(items)
         while entries[-1] < now[-1]:

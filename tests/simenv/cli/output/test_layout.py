@@ -111,13 +111,10 @@ def test_control_characters_are_escaped() -> None:
 @pytest.mark.parametrize(
     ("count", "text"),
     [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (3 * 2**30, "3.0 GiB"),
+        (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"),
         (2**50, "1024.0 TiB"),
     ],
-)
+)  # fmt: skip
 def test_size_is_shown_in_binary_units(count: int, text: str) -> None:
     assert terminal.size(count) == text
 
@@ -204,20 +201,12 @@ def test_invalid_time_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("names", "word"),
     [
-        ("", ""),
-        ("login", "login"),
-        ("gpu07", "gpu07"),
-        ("gpu07 gpu08", "gpu[07-08]"),
-        ("n3 n1 n2 n7 n2", "n[1-3,7]"),
-        ("n9 n10", "n[9-10]"),
-        ("n09 n10 n11", "n[09-11]"),
-        ("n1 n01", "n1,n01"),
-        ("a1.site a2.site b1", "a[1-2].site,b1"),
-        ("r1n1 r1n2 r2n1", "r1n[1-2],r2n1"),
-        ("login n1 n2", "login,n[1-2]"),
-        ("0 1 2", "[0-2]"),
+        ("", ""), ("login", "login"), ("gpu07", "gpu07"), ("gpu07 gpu08", "gpu[07-08]"),
+        ("n3 n1 n2 n7 n2", "n[1-3,7]"), ("n9 n10", "n[9-10]"), ("n09 n10 n11", "n[09-11]"),
+        ("n1 n01", "n1,n01"), ("a1.site a2.site b1", "a[1-2].site,b1"),
+        ("r1n1 r1n2 r2n1", "r1n[1-2],r2n1"), ("login n1 n2", "login,n[1-2]"), ("0 1 2", "[0-2]"),
     ],
-)
+)  # fmt: skip
 def test_node_names_are_folded_into_host_list(names: str, word: str) -> None:
     assert folded(names.split()) == word
 

@@ -223,9 +223,7 @@ def test_failures_are_found_and_an_empty_history_has_none() -> None:
     history = History()
     history.add(0)
     history.add(0, state=TaskState.FAILED, attempts=3)
-    assert said(history)["failures"].words == (
-        "1 of 2 tasks failed, 1 needed more than one attempt"
-    )
+    assert said(history)["failures"].words == "1 of 2 tasks failed, 1 needed more than one attempt"
     assert said(History()) == {}
 
 

@@ -32,14 +32,9 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
     assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     assert [row.split()[:2] for row in rows] == [
-        ["mps", "yes"],
-        ["stabilizer", "no"],
-        ["statevector", "no"],
-        ["contraction", "no"],
-        ["densitymatrix", "no"],
-        ["aer", "no"],
-        *([["quimb", "able"]] if present("quimb") else []),
-    ]
+        ["mps", "yes"], ["stabilizer", "no"], ["statevector", "no"], ["contraction", "no"],
+        ["densitymatrix", "no"], ["aer", "no"], *([["quimb", "able"]] if present("quimb") else []),
+    ]  # fmt: skip
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
     assert "a probability has a standard error of up to 0.016" in result.err
     assert "at most 2^1 values cross any cut" in rows[0]

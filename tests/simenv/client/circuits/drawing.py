@@ -15,13 +15,8 @@ STANDARD = {
     if isinstance(gate, Gate)
 }
 _COMPARISONS: list[Callable[..., Any]] = [
-    expr.equal,
-    expr.not_equal,
-    expr.less,
-    expr.less_equal,
-    expr.greater,
-    expr.greater_equal,
-]
+    expr.equal, expr.not_equal, expr.less, expr.less_equal, expr.greater, expr.greater_equal,
+]  # fmt: skip
 MAX_SPLITS = 5  # measurements and resets: each doubles the branches
 
 

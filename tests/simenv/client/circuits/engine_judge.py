@@ -7,6 +7,7 @@ import branches as br
 import circuit_judge
 import numpy as np
 import pytest
+from engine_runs import probabilities
 from numpy.typing import NDArray
 from qiskit import ClassicalRegister, QuantumCircuit
 
@@ -14,7 +15,6 @@ from simenv.client.circuits import load
 from simenv.model import Program
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
-from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 
 
@@ -28,8 +28,7 @@ def received(program: Program) -> Circuit:
 def exact(circuit: Any) -> dict[int, float]:
     """The distribution over the clbits."""
     result = simulate(received(load(circuit).program), shots=0, outputs=("probabilities",)).row(0)
-    values = unpack(result.probability_outcomes, result.probability_width)
-    return dict(zip(values, np.frombuffer(result.probabilities).tolist(), strict=True))
+    return probabilities(result)
 
 
 def counts(circuit: Any, shots: int = 100, seed: int = 1) -> dict[int, int]:

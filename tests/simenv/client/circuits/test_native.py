@@ -256,18 +256,11 @@ def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
 @pytest.mark.parametrize(
     "registers",
     [
-        [("c", 2)],
-        [("d", 2)],
-        [("c", 1), ("d", 1)],
-        [("d", 1), ("c", 1)],
-        [("c", 0), ("d", 2)],
-        [("c", 3)],
-        [("a\u00e4\u6f22", 2)],
-        [("c" * 5_000, 2)],
-        [],
+        [("c", 2)], [("d", 2)], [("c", 1), ("d", 1)], [("d", 1), ("c", 1)], [("c", 0), ("d", 2)],
+        [("c", 3)], [("a\u00e4\u6f22", 2)], [("c" * 5_000, 2)], [],
     ],
     ids=lambda found: "".join(name[:3] + str(size) for name, size in found),
-)
+)  # fmt: skip
 @pytest.mark.parametrize("loose", [0, 2])
 def test_each_keeps_its_own_registers(registers: list[tuple[str, int]], loose: int) -> None:
     circuit = QuantumCircuit([Qubit(), Qubit()], [Clbit() for _ in range(loose)])

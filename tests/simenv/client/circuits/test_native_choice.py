@@ -1,6 +1,5 @@
 """Compiled packing at the wrong time, for the wrong Qiskit, or at the price of a process."""
 
-import subprocess
 import sys
 import threading
 import time
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from circuits import ladder
+from interpreter import python
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
@@ -140,8 +140,7 @@ def test_large_circuit_begins_compilation_in_a_thread(monkeypatch: pytest.Monkey
 
 
 def test_fork_waits_for_the_thread_that_compiles() -> None:
-    command = [sys.executable, "-c", FORK]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = python("-c", FORK, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -249,7 +248,5 @@ atexit.register(lambda: print(load(circuit).packed == expected))
 
 
 def test_process_with_compiled_packer_forks_and_exits_cleanly() -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, check=False
-    )
+    run = python("-W", "ignore", "-c", PROGRAM, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "True\n", "")

@@ -1,13 +1,11 @@
 """Round trips of packed circuits, and modules that are imported for them."""
 
-import subprocess
-import sys
-
 import drawing
 import engine_judge
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from interpreter import python
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator
 
@@ -81,6 +79,4 @@ for value in (None, "qreg q[1];", "OPENQASM 2.0; //" + "a" * 17_000_000):
 
 @pytest.mark.parametrize("then", ["", REFUSED], ids=["import", "refusal"])
 def test_observables_and_refused_text_do_not_import_qiskit(then: str) -> None:
-    command = [sys.executable, "-c", PROGRAM.format(then=then)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert python("-c", PROGRAM.format(then=then)).stdout.strip() == "[]"

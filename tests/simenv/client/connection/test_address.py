@@ -140,9 +140,7 @@ def test_service_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listeni
 
 def test_service_on_another_node_without_listener_is_refused_with_hint(tmp_path: Path) -> None:
     path = write(tmp_path / "connection.json", node="elsewhere")
-    with pytest.raises(
-        NoServiceError, match="runs on elsewhere, and listens for no other"
-    ) as caught:
+    with pytest.raises(NoServiceError, match=r"runs on elsewhere.*listens for no other") as caught:
         address.FileAddress(path).open(b"me")
     assert "--listen tcp://INTERFACE:0" in caught.value.hint
 

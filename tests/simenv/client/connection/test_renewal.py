@@ -1,6 +1,5 @@
 """A result that is not what was written: never handed out, and asked for again."""
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -17,14 +16,7 @@ from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, StoreError, TaskFailedError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, TaskState
 from simenv.wire import codec
-from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import (
-    CHUNK_BYTES,
-    FetchResult,
-    ResultChunk,
-    VerifyReply,
-    VerifyResult,
-)
+from simenv.wire.messages import client as m, queries
 
 ARRAY = np.arange(200_000, dtype="<u4")
 
@@ -40,18 +32,18 @@ def flipped(one: m.Completion) -> m.Completion:
 
 @pytest.mark.parametrize("word", ["again", "waits", "intact"])
 def test_corrupt_payload_is_requested_again(link: ServiceSession, idle: Peer, word: str) -> None:
-    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, word)])
     changed = msgspec.structs.replace(completion(1, seed=7), attempts=2)
     idle.on(m.WatchResults, lambda q: [completed(changed), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     idle.say(completed(flipped(completion(1, seed=7))))
     result = task.result(10)
     assert (result.seed, result.attempts, result.counts) == (7, 2, {"00": 1000, "11": 24})
-    assert len(idle.of(VerifyResult)) == 1
+    assert len(idle.of(queries.VerifyResult)) == 1
 
 
 def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) -> None:
-    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "again")])
     result = completion(1, state=TaskState.FAILED)
     idle.on(m.WatchResults, lambda q: [completed(result), m.UnknownTasks(q.request, [])])
     task = submitted(link)
@@ -60,18 +52,18 @@ def test_corrupt_failure_is_requested_again(link: ServiceSession, idle: Peer) ->
 
 
 def test_corrupt_result_raises_after_one_verification(link: ServiceSession, idle: Peer) -> None:
-    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "intact")])
     broken = flipped(completion(1))
     idle.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     idle.say(completed(broken))
     assert fails(StoreError, "t-1 is damaged", task.result, 10).hint
-    assert len(idle.of(VerifyResult)) == 1
+    assert len(idle.of(queries.VerifyResult)) == 1
 
 
 @pytest.mark.parametrize("word", ["removed", "unknown"])
 def test_corrupt_result_not_stored_raises(link: ServiceSession, idle: Peer, word: str) -> None:
-    idle.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
+    idle.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, word)])
     task = submitted(link)
     idle.say(completed(flipped(completion(1))))
     fails(NotFoundError, "no longer kept", task.result, 10)
@@ -88,16 +80,14 @@ def ended(file: ResultFile) -> m.Completion:
     return msgspec.structs.replace(got, payload=payload, checksum=result_files.zlib.crc32(payload))
 
 
-def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
+def serving(peer: Peer, folder: Path, most: int = queries.CHUNK_BYTES) -> None:
     """Chunks from the folder, `most` bytes at once."""
 
-    def chunk(q: FetchResult) -> list[m.ToClient]:
-        with (folder / q.file).open("rb") as file:
-            return [
-                ResultChunk(q.request, os.pread(file.fileno(), min(most, q.size_bytes), q.offset))
-            ]
+    def chunk(q: queries.FetchResult) -> list[m.ToClient]:
+        data = (folder / q.file).read_bytes()[q.offset :][: min(most, q.size_bytes)]
+        return [queries.ResultChunk(q.request, data)]
 
-    peer.on(FetchResult, chunk)
+    peer.on(queries.FetchResult, chunk)
 
 
 def test_array_of_short_chunks_is_whole(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
@@ -106,7 +96,7 @@ def test_array_of_short_chunks_is_whole(link: ServiceSession, peer: Peer, tmp_pa
     task = submitted(link)
     peer.say(completed(ended(filed(tmp_path))))
     np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
-    assert len(peer.of(FetchResult)) == 8
+    assert len(peer.of(queries.FetchResult)) == 8
 
 
 def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_path: Path) -> None:
@@ -116,10 +106,10 @@ def test_array_is_fetched_once_when_read(link: ServiceSession, peer: Peer, tmp_p
     peer.say(completed(ended(filed(tmp_path))))
     result = task.result(10)
     assert result.has("counts")
-    assert not peer.of(FetchResult)
+    assert not peer.of(queries.FetchResult)
     assert result.outcome_counts is not None
     assert result.outcome_counts is not None
-    assert len(peer.of(FetchResult)) == 1
+    assert len(peer.of(queries.FetchResult)) == 1
 
 
 @pytest.mark.parametrize("how", ["flip", "short", "refused"])
@@ -133,16 +123,16 @@ def test_bad_file_is_rewritten(link: ServiceSession, peer: Peer, tmp_path: Path,
     if how == "refused":
         refusal = m.Refusal("result_store", "it is not there")
 
-        def chunk(q: FetchResult) -> list[m.ToClient]:
+        def chunk(q: queries.FetchResult) -> list[m.ToClient]:
             if q.file == first.name:
                 return [m.Refused(q.request, [refusal])]
-            with (tmp_path / q.file).open("rb") as file:
-                return [ResultChunk(q.request, os.pread(file.fileno(), q.size_bytes, q.offset))]
+            data = (tmp_path / q.file).read_bytes()[q.offset :][: q.size_bytes]
+            return [queries.ResultChunk(q.request, data)]
 
-        peer.on(FetchResult, chunk)
-    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
+        peer.on(queries.FetchResult, chunk)
+    peer.on(queries.VerifyResult, lambda q: [queries.VerifyReply(q.request, "again")])
     peer.on(m.WatchResults, lambda q: [completed(ended(second)), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(ended(first)))
     np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
-    assert len(peer.of(VerifyResult)) == 1
+    assert len(peer.of(queries.VerifyResult)) == 1

@@ -3,19 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from client_peer import Peer, completed, completion, spec, terms
+from client_peer import Peer, completed, completion, submit
 from failing import fails
 
 from simenv import errors
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import send
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
-
-
-def submit(link: ServiceSession, count: int = 1, key: str | None = None) -> list:
-    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), key)
 
 
 def test_each_submitted_task_gets_its_own_result(link: ServiceSession) -> None:
@@ -272,7 +266,7 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
         seeds = []
         for k in range(50):
             number = 1_000 * thread + k
-            [task] = send(link, PreparedSubmit(terms(), [spec(number)]), None)
+            [task] = submit(link, first=number)
             seeds.append(task.result(30).seed)
         return seeds
 

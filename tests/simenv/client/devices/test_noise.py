@@ -96,8 +96,7 @@ class _Pools:
 
 def test_calibration_of_a_pool_or_its_reason_is_told() -> None:
     fails(NotFoundError, "no file", SubmitDevices(_Pools())._info_for, "", "broken", ())
-    info = SubmitDevices(_Pools())._info_for("", "", ("emulator",))
-    assert info.name == "ready"
+    assert SubmitDevices(_Pools())._info_for("", "", ("emulator",)).name == "ready"
 
 
 def lima() -> aer.NoiseModel:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from failing import fails
+from interpreter import python
 from live import Live
 
 import simenv
@@ -163,10 +164,9 @@ def test_killed_private_service_raises_service_lost_error(monkeypatch: pytest.Mo
     with simenv.local(workers=1) as env:
         monkeypatch.setattr(channel, "LOST_S", 0.5)
         os.kill(env.status().pid, signal.SIGKILL)
-        with pytest.raises(ServiceLostError, match="has ended") as caught:
-            env.status()
-    assert "service.log" in caught.value.hint
-    assert caught.value.last_seen_s > 0
+        caught = fails(ServiceLostError, "has ended", env.status)
+    assert "service.log" in caught.hint
+    assert caught.last_seen_s > 0
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -196,8 +196,7 @@ def test_down_kills_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch
     live = Live()
     live.up()
     live.service().suspend()
-    stopped = environments.down(live.name)
-    assert stopped.forced
+    assert environments.down(live.name).forced
     fails(NoServiceError, "", environments.down, live.name)
     live.down()
 
@@ -209,8 +208,7 @@ def test_down_after_crash_removes_connection_file() -> None:
     pid = live.service().pid
     live.kill_service()
     live.wait_dead(pid)
-    stopped = environments.down(live.name)
-    assert stopped.forced
+    assert environments.down(live.name).forced
     assert not (live.home / "connection.json").exists()
     live.down()
 
@@ -266,9 +264,7 @@ def test_private_environment_ends_when_nothing_refers_to_it() -> None:
 @pytest.mark.usefixtures("no_leaks")
 def test_private_environment_ends_with_the_interpreter() -> None:
     script = "import simenv\nenv = simenv.local(workers=1)\nprint(env.status().pid)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = python("-c", script, timeout=120)
     assert not psutil.pid_exists(int(done.stdout))
     assert done.stderr == ""
 
@@ -283,8 +279,7 @@ def test_collected_client_closes_its_connection() -> None:
         "gc.collect()\n"
     )
     with simenv.local(workers=1) as env:
-        command = [sys.executable, "-W", "error", "-c", script, env.service]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = python("-W", "error", "-c", script, env.service, timeout=60)
         assert (int(done.stdout), done.stderr) == (env.status().pid, "")
 
 

@@ -95,13 +95,10 @@ def test_invalid_info_is_refused_without_effect(qpm: QPM, given: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("noise", {"depolarizing": 0.01}),
-        ("noise", True),
-        ("noise", "on"),
-        ("verbatim", True),
+        ("noise", {"depolarizing": 0.01}), ("noise", True), ("noise", "on"), ("verbatim", True),
         ("qubit_mapping", [1, 0]),
     ],
-)
+)  # fmt: skip
 def test_unsupported_option_is_refused_by_name(qpm: QPM, name: str, value: Any) -> None:
     for run in (qpm.sync_run, qpm.async_run, qpm.revision1.sync_run, qpm.revision1.async_run):
         error = fails(contract.ExecutionError, name, run, info(**{name: value}))

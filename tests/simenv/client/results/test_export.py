@@ -20,21 +20,10 @@ from simenv.model import RESULT_FORMAT, Origin, ResultData
 
 STATE = np.array([0.6, 0, 0, 0.8j], "<c16")
 DATA = ResultData(
-    RESULT_FORMAT,
-    (("a", 1), ("b", 1)),
-    2,
-    1024,
-    2**64 - 1,
-    1,
-    b"\x00\x03",
-    struct.pack("<2I", 1000, 24),
-    b"\x00\x03",
-    1,
-    struct.pack("<2d", 0.36, 0.64),
-    STATE.tobytes(),
-    struct.pack("<2d", 0.28, 0.01),
-    remark="one\ntwo",
-)
+    RESULT_FORMAT, (("a", 1), ("b", 1)), 2, 1024, 2**64 - 1, 1, b"\x00\x03",
+    struct.pack("<2I", 1000, 24), b"\x00\x03", 1, struct.pack("<2d", 0.36, 0.64), STATE.tobytes(),
+    struct.pack("<2d", 0.28, 0.01), remark="one\ntwo",
+)  # fmt: skip
 PROVENANCE = Provenance(
     "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
     Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014),
@@ -47,13 +36,10 @@ TOLD = {
     "remark": "one\ntwo", "format": 1, "content": "a simenv result",
 }  # fmt: skip
 ARRAYS = {
-    "statevector": STATE,
-    "counts/outcomes": np.array([0, 3], "u1"),
-    "counts/counts": np.array([1000, 24], "<u4"),
-    "probabilities/outcomes": np.array([0, 3], "u1"),
-    "probabilities/values": np.array([0.36, 0.64]),
-    "expectations": np.array([[0.28, 0.01]]),
-}
+    "statevector": STATE, "counts/outcomes": np.array([0, 3], "u1"),
+    "counts/counts": np.array([1000, 24], "<u4"), "probabilities/outcomes": np.array([0, 3], "u1"),
+    "probabilities/values": np.array([0.36, 0.64]), "expectations": np.array([[0.28, 0.01]]),
+}  # fmt: skip
 
 
 def test_hdf5_file_has_all_arrays_and_metadata(tmp_path: Path) -> None:

@@ -105,8 +105,7 @@ def test_circuit_of_a_task_has_its_values(env: simenv.Client) -> None:
     values = [0.1 * k for k in range(12)]
     result = env.submit(circuit, parameter_values=values, shots=10).circuit()
     assert [each.operation.params[0] for each in result.data[:12]] == pytest.approx(values)
-    sweep = env.submit_many((circuit, [values, values]), shots=10)
-    assert sweep[1].circuit().num_parameters == 12
+    assert env.submit_many((circuit, [values, values]), shots=10)[1].circuit().num_parameters == 12
 
 
 def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
@@ -175,21 +174,12 @@ def test_row_without_outcomes_has_empty_counts() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"count": 0},
-        {"count": 2},
-        {"rows": b""},
-        {"rows": struct.pack("<3I", 1, 3, 2)},
-        {"rows": struct.pack("<2I", 1, 4)},
-        {"rows": b"\0" * 11},
-        {"probability_rows": struct.pack("<3I", 1, 1, 1)},
-        {"expectations": b"\0" * 40},
-        {"expectations": b""},
-        {"gradients": b"\0" * 40},
-        {"gradients": b"\0" * 8},
-        {"statevector": b"\0" * 20},
-        {"outcomes": b"\0" * 4},
-        {"outcome_width": 2},
+        {"count": 0}, {"count": 2}, {"rows": b""}, {"rows": struct.pack("<3I", 1, 3, 2)},
+        {"rows": struct.pack("<2I", 1, 4)}, {"rows": b"\0" * 11},
+        {"probability_rows": struct.pack("<3I", 1, 1, 1)}, {"expectations": b"\0" * 40},
+        {"expectations": b""}, {"gradients": b"\0" * 40}, {"gradients": b"\0" * 8},
+        {"statevector": b"\0" * 20}, {"outcomes": b"\0" * 4}, {"outcome_width": 2},
     ],
-)
+)  # fmt: skip
 def test_rows_that_do_not_fit_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
     fails(ProtocolError, "t-8k2f", sheet, **changes)

@@ -8,23 +8,15 @@ import pytest
 from failing import fails
 
 from simenv.client.client import Client
-from simenv.client.submission.options import (
-    BatchOptions,
-    CheckedOptions,
-    SubmitOptions,
-    checked_options,
-    checked_seed,
-    item_seeds,
-    sweep_seeds,
-)
+from simenv.client.submission import options
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.errors import OptionError
 from simenv.model import TaskOptions
 from simenv.model.task_rules import check_terms, checked_key
 
 
-def chosen(**changes: Any) -> CheckedOptions:
-    return checked_options(changes)
+def chosen(**changes: Any) -> options.CheckedOptions:
+    return options.checked_options(changes)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +55,17 @@ def test_client_and_service_refuse_an_option_with_one_text(option: str, value: A
 
 @pytest.mark.parametrize(
     ("method", "of"),
-    [("submit", SubmitOptions), ("run", SubmitOptions), ("submit_many", BatchOptions)],
+    [
+        ("submit", options.SubmitOptions),
+        ("run", options.SubmitOptions),
+        ("submit_many", options.BatchOptions),
+    ],
 )
 def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> None:
     shown = inspect.signature(getattr(Client, method)).parameters
-    options = {name: each.default for name, each in shown.items() if each.kind is each.KEYWORD_ONLY}
-    assert (options.keys(), options["shots"]) == (of.__optional_keys__, 1024)
-    assert (options["outputs"], options["noise"]) == (("counts",), "auto")
+    table = {name: each.default for name, each in shown.items() if each.kind is each.KEYWORD_ONLY}
+    assert (table.keys(), table["shots"]) == (of.__optional_keys__, 1024)
+    assert (table["outputs"], table["noise"]) == (("counts",), "auto")
 
 
 def test_unknown_option_is_refused_by_name() -> None:
@@ -81,7 +77,7 @@ def test_values_of_options_are_normalised() -> None:
     assert chosen(ranks=np.int64(4)).task_options(measures=True, observables=None).ranks == 4
     assert chosen(ranks=None).task_options(measures=True, observables=None).ranks == 0
     assert chosen(shots=np.int64(7)).shots == 7
-    assert checked_seed(np.uint64(2**64 - 1), None) == 2**64 - 1
+    assert options.checked_seed(np.uint64(2**64 - 1), None) == 2**64 - 1
     assert chosen(outputs="probabilities").task.outputs == ("probabilities",)
     assert chosen(outputs=["counts", "counts"]).task.outputs == ("counts",)
 
@@ -129,27 +125,27 @@ def test_invalid_keys_are_refused(key: object) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True, "7"])
 def test_invalid_seeds_are_refused(seed: Any) -> None:
-    fails(OptionError, "seed", checked_seed, seed, None)
+    fails(OptionError, "seed", options.checked_seed, seed, None)
 
 
 def test_seeds_are_drawn_once_or_as_given() -> None:
-    drawn = {checked_seed(None, None) for _ in range(100)}
+    drawn = {options.checked_seed(None, None) for _ in range(100)}
     assert len(drawn) == 100
     assert max(drawn) < 2**53
-    assert checked_seed(None, "sweep-17") == checked_seed(None, "sweep-17")
-    assert item_seeds(None, 3, "sweep-17") == item_seeds(None, 3, "sweep-17")
-    assert checked_seed(None, "sweep-17") != checked_seed(None, "sweep-18")
-    assert item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
-    assert sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
-    fails(OptionError, "2 seeds for 3 tasks", item_seeds, [1, 2], 3, None)
-    fails(OptionError, r"seed\[1\]=-1", item_seeds, [1, -1], 2, None)
+    assert options.checked_seed(None, "sweep-17") == options.checked_seed(None, "sweep-17")
+    assert options.item_seeds(None, 3, "sweep-17") == options.item_seeds(None, 3, "sweep-17")
+    assert options.checked_seed(None, "sweep-17") != options.checked_seed(None, "sweep-18")
+    assert options.item_seeds([3, 1, 2], 3, None) == [3, 1, 2]
+    assert options.sweep_seeds(np.array([3, 1]), 2, None) == [3, 1]
+    fails(OptionError, "2 seeds for 3 tasks", options.item_seeds, [1, 2], 3, None)
+    fails(OptionError, r"seed\[1\]=-1", options.item_seeds, [1, -1], 2, None)
 
 
 def test_seeds_of_items_are_fixed_and_distinct() -> None:
-    assert len({seed for base in range(50) for seed in item_seeds(base, 50, None)}) == 2_500
-    assert item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
-    assert item_seeds(7, 5, None)[:3] == item_seeds(7, 3, None)
-    assert sweep_seeds(7, 3, None) == [7, 7, 7]
+    assert len({seed for base in range(50) for seed in options.item_seeds(base, 50, None)}) == 2_500
+    assert options.item_seeds(7, 2, None) == [6_560_375_150_073_525, 7_235_829_850_334_302]
+    assert options.item_seeds(7, 5, None)[:3] == options.item_seeds(7, 3, None)
+    assert options.sweep_seeds(7, 3, None) == [7, 7, 7]
 
 
 def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:

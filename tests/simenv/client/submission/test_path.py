@@ -1,7 +1,5 @@
 """Modules that one submit crosses to the socket: what a reader must open to follow it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import FrameType

@@ -83,9 +83,7 @@ def test_refused_binding_is_named_by_its_index_in_sweep(link: ServiceSession, pe
     bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=2)
     peer.on(m.Submit, lambda message: [m.Refused(message.request, [bad])])
     rows = TaskSpec(spec().program, 10, 1, bytes(800), count=100)
-    with pytest.raises(
-        BatchRefusedError, match=r"100 of 300 items.* item 200: 33 qubits"
-    ) as caught:
+    with pytest.raises(BatchRefusedError, match=r"100 of 300.* item 200: 33 qubits") as caught:
         send(link, PreparedSubmit(terms(), [rows, rows, rows]), None)
     assert [error.index for error in caught.value.errors] == [200]
 

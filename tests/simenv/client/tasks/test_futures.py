@@ -8,29 +8,17 @@ import pickle
 import threading
 
 import pytest
-from client_peer import Peer, completed, completion, spec, terms
+from client_peer import Peer, completed, completion, submit
 from failing import fails
 from shell import Terminal
 
+from simenv import errors
 from simenv.client.connection.session import ServiceSession
-from simenv.client.submission.prepare import PreparedSubmit
-from simenv.client.submission.send import send
 from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
-from simenv.errors import (
-    NotFoundError,
-    OptionError,
-    ServiceLostError,
-    TaskCancelledError,
-    TimedOutError,
-)
 from simenv.model import TaskInfo, TaskState
 
 WAIT_S = 30.0
-
-
-def submit(link: ServiceSession, count: int = 1) -> list[Task]:
-    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), None)
 
 
 def test_task_is_a_future_with_its_exceptions(link: ServiceSession, idle: Peer) -> None:
@@ -38,26 +26,26 @@ def test_task_is_a_future_with_its_exceptions(link: ServiceSession, idle: Peer) 
     assert isinstance(task, cf.Future)
     assert not task.cancelled()
     fails(cf.TimeoutError, "", task.result, timeout=0.01)
-    fails(TimedOutError, "", task.exception, timeout=0.01)
+    fails(errors.TimedOutError, "", task.exception, timeout=0.01)
     idle.say(idle.end([1]))
     assert task.result(timeout=WAIT_S).seed == 0
     assert task.exception() is None
     for setter in (task.set_result, task.set_exception):
-        fails(OptionError, "the end of a task comes from the service", setter, None)
-    fails(OptionError, "", task.set_running_or_notify_cancel)
+        fails(errors.OptionError, "the end of a task comes from the service", setter, None)
+    fails(errors.OptionError, "", task.set_running_or_notify_cancel)
 
 
 def test_pickled_task_is_refused_and_a_copy_is_the_task(link: ServiceSession) -> None:
     [task] = submit(link)
     assert copy.copy(task) is copy.deepcopy(task) is task
-    fails(OptionError, f"task {task.id} cannot be pickled.*\n.*result", pickle.dumps, [task])
-    fails(OptionError, r"connection of a client cannot be pickled.*\n.*connect", pickle.dumps, link)
+    fails(errors.OptionError, f"task {task.id} cannot be pickled.*\n.*result", pickle.dumps, [task])
+    fails(errors.OptionError, r"of a client cannot be pickled.*\n.*connect", pickle.dumps, link)
 
 
 def test_cancelled_task_raises_error_of_futures(link: ServiceSession, idle: Peer) -> None:
     [task] = submit(link)
     idle.say(completed(completion(1, state=TaskState.CANCELLED)))
-    assert isinstance(fails(cf.CancelledError, "", task.result, WAIT_S), TaskCancelledError)
+    assert isinstance(fails(cf.CancelledError, "", task.result, WAIT_S), errors.TaskCancelledError)
     assert task.cancelled()
     assert not task.running()
 
@@ -143,12 +131,12 @@ def test_wait_ends_when_the_service_is_lost(link: ServiceSession, idle: Peer) ->
     [task] = submit(link)
     idle.__exit__(None, None, None)
     assert cf.wait([task], timeout=WAIT_S).done == {task}
-    fails(ServiceLostError, "", task.result, WAIT_S)
+    fails(errors.ServiceLostError, "", task.result, WAIT_S)
 
 
 @pytest.mark.parametrize("typed", ["t-fzzzzzzzzzzzz", "t-", "8k2f", "t-ilou", 2**63, -1])
 def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
-    assert fails(NotFoundError, "", number_of, typed).exit_code == 4
+    assert fails(errors.NotFoundError, "", number_of, typed).exit_code == 4
 
 
 def info(state: TaskState, **changes: object) -> TaskInfo:
@@ -219,7 +207,7 @@ def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None)
             line.show("two", progress.ended_steps(0, 1))
         assert stream is None or stream.getvalue() == ""
     for name in ("bar", "tqdm"):
-        fails(OptionError, f"progress='{name}'", progress.progress_line, name, None)
+        fails(errors.OptionError, f"progress='{name}'", progress.progress_line, name, None)
 
 
 @pytest.mark.parametrize(
@@ -261,10 +249,7 @@ def test_bar_shows_steps_and_is_out_of_the_way() -> None:
 
 def test_sweeps_of_a_running_task_are_steps() -> None:
     assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (
-        3,
-        9,
-        "sweeps",
-        "",
-    )
+        3, 9, "sweeps", "",
+    )  # fmt: skip
     assert progress.sweeps([]) is None
     assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None

@@ -1,13 +1,12 @@
 """The device itself: entry point, options, environments, noise, tracker."""
 
-import subprocess
-import sys
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pytest
 from failing import fails
+from interpreter import python
 
 from simenv.errors import InfeasibleError, NoDeviceError, NoServiceError, OptionError, ProgramError
 
@@ -42,9 +41,7 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
         "import sys\n"
         "assert not {'simulators', 'launcher', 'noise_models'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = python("-c", program, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert not pytest.importorskip("psutil").pid_exists(int(done.stdout.split()[-1]))
 
@@ -119,8 +116,7 @@ def test_refused_tape_cancels_the_others(shots: int | None, device: Any, client:
         client.ack(completion.seq)
     with pytest.raises(InfeasibleError, match=r"^tape 1: .*46 qubits"):
         device(engine="statevector").execute([long_tape(), wide_tape(shots)])
-    ends = [completion.state for completion in client.completions()]
-    assert set(ends) <= {"CANCELLED"}
+    assert {completion.state for completion in client.completions()} <= {"CANCELLED"}
     assert client.queue()[0] == 0
     with pytest.raises(InfeasibleError, match=r"^this program needs"):  # of one there is no doubt
         device(engine="statevector").execute([wide_tape(shots)])

@@ -219,14 +219,10 @@ def teleported(x: float) -> Any:
     qml.cond(first & second, qml.RY)(x, wires=2)
     qml.cond(~second, qml.CNOT)([2, 0])
     return (
-        qml.expval(qml.Z(0)),
-        qml.expval(qml.X(1) @ qml.Z(2)),
-        qml.probs(wires=[2, 0]),
-        qml.expval(first),
-        qml.var(first + 2 * second),
-        qml.probs(op=[second, first]),
+        qml.expval(qml.Z(0)), qml.expval(qml.X(1) @ qml.Z(2)), qml.probs(wires=[2, 0]),
+        qml.expval(first), qml.var(first + 2 * second), qml.probs(op=[second, first]),
         qml.probs(op=first),
-    )
+    )  # fmt: skip
 
 
 def reference(circuit: Any, *arguments: Any) -> Any:
@@ -269,13 +265,9 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
         qml.cond(first, qml.X)(1)
         second = qml.measure(1)
         return (
-            qml.counts(first),
-            qml.counts([first, second]),
-            qml.sample([first, second]),
-            qml.sample(first),
-            qml.sample(wires=[1]),
-            qml.counts(first + second, all_outcomes=True),
-        )
+            qml.counts(first), qml.counts([first, second]), qml.sample([first, second]),
+            qml.sample(first), qml.sample(wires=[1]), qml.counts(first + second, all_outcomes=True),
+        )  # fmt: skip
 
     single, joint, samples, alone, wire, total = qml.set_shots(qml.QNode(circuit, device(2)), 400)()
     assert (set(single), set(joint), samples.shape) == ({0.0, 1.0}, {"00", "11"}, (400, 2))
@@ -289,8 +281,7 @@ def test_counts_and_samples_of_outcomes(device: Any) -> None:
 def test_all_shots_of_a_dynamic_circuit_are_one_task(device: Any) -> None:
     dev = device(3)
     qml.set_shots(qml.QNode(teleported, dev), 1_000)(0.8)
-    tasks = dev.client.queue(done=True, limit=4)[1]
-    assert tasks[0].shots == 1_000
+    assert dev.client.queue(done=True, limit=4)[1][0].shots == 1_000
 
 
 @pytest.mark.parametrize("shots", [None, SHOTS])

@@ -43,8 +43,7 @@ def test_service_is_registered_as_deployed(told: Any) -> None:
     (record,) = told.control.host("registered")
     formats = ["openqasm2", "openqasm3", "qpy"]
     assert record["properties"]["circuit_formats"] == formats
-    device = told.connect().methods.get_device_info()
-    assert device["metadata"]["circuit_formats"] == formats
+    assert told.connect().methods.get_device_info()["metadata"]["circuit_formats"] == formats
     methods = told.connect().methods
     named, target = methods.get_queue_metrics(device_id="q7"), methods.get_queue_metrics()
     assert named["device_id"] == target["device_id"]

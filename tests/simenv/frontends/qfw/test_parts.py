@@ -175,13 +175,10 @@ def test_service_record_has_zero_width_before_environment_is_known() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("SIMENV_QPM_PRIVATE", "perhaps"),
-        ("SIMENV_QPM_POOL", "A Pool"),
-        ("SIMENV_QPM_TYPE", "32"),
-        ("SIMENV_QPM_RESERVATIONS", "none"),
-        ("SIMENV_QPM_STATEVECTOR_QUBITS", "60"),
+        ("SIMENV_QPM_PRIVATE", "perhaps"), ("SIMENV_QPM_POOL", "A Pool"), ("SIMENV_QPM_TYPE", "32"),
+        ("SIMENV_QPM_RESERVATIONS", "none"), ("SIMENV_QPM_STATEVECTOR_QUBITS", "60"),
     ],
-)
+)  # fmt: skip
 def test_invalid_variable_is_refused(name: str, value: str) -> None:
     fails(ConfigError, name, read_settings, {name: value})
 

@@ -1,7 +1,5 @@
 """Sessions, site configuration and the kit on the plugin."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from pathlib import Path
@@ -29,10 +27,10 @@ class FakeQPM:
     def __init__(self) -> None:
         self.open: list[FakeQPM] = []
 
-    def wait(self, _: float) -> FakeQPM:
+    def wait(self, _: float) -> "FakeQPM":
         return self
 
-    def connection(self) -> FakeQPM:
+    def connection(self) -> "FakeQPM":
         fakeqpm = FakeQPM()
         self.open.append(fakeqpm)
         fakeqpm.shutdown = lambda: self.open.remove(fakeqpm)  # type: ignore[attr-defined]
@@ -121,14 +119,9 @@ def test_given_up_after_failures(failure: Exception, monkeypatch: pytest.MonkeyP
 
 
 QUICK = (
-    "load.bare",
-    "load.start-false*",
-    "load.uninitialize",
-    "query.*",
-    "methods.*",
-    "register.again",
+    "load.bare", "load.start-false*", "load.uninitialize", "query.*", "methods.*", "register.again",
     "register.resolve",
-)
+)  # fmt: skip
 STRANGERS = "reservation.stranger"  # of DEFw's clients nobody knows who they are
 TOKENS = "token.refused"  # it asks for none here
 OUTAGES = ("restart.pollers", "restart.first-poll")  # the target has no command that stops it

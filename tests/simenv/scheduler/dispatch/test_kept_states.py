@@ -379,9 +379,7 @@ def test_worker_dedication_survives_restart(host: Claimant) -> None:
 
 def test_dedicated_worker_requests_that_cannot_be_met_are_refused(host: Claimant) -> None:
     assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
-    assert (
-        host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED
-    )  # there are two pools
+    assert host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED  # of two pools
     assert host.reserve(workers=1, bound_ns=5_000_000).code == AdmissionReason.UNSUPPORTED
     assert host.reserve(bound_ns=30_000_000).code == AdmissionReason.UNSUPPORTED
     promised = host.reserve(workers=1, bound_ns=30_000_000)

@@ -282,13 +282,9 @@ SECOND = 10**9
 PROFILE = DeviceProfile()
 NUMBERS = [f for f in DeviceProfile.__struct_fields__ if type(getattr(PROFILE, f)) is int]
 RICH = DeviceProfile(
-    one_q_transfer_ns=2,
-    two_q_transfer_ns=3,
-    measurement_transfer_ns=5,
-    compile_ns=1_000,
-    control_overhead_ns=200,
-    provider_overhead_ns=30,
-)
+    one_q_transfer_ns=2, two_q_transfer_ns=3, measurement_transfer_ns=5, compile_ns=1_000,
+    control_overhead_ns=200, provider_overhead_ns=30,
+)  # fmt: skip
 
 
 def ask(**fields: object) -> ReservationRequest:

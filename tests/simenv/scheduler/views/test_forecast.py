@@ -89,9 +89,7 @@ def test_one_slow_task_changes_cost_estimate_little(pair: CheckedScheduler) -> N
 def test_wait_of_paused_device_is_unknown(pair: CheckedScheduler) -> None:
     (task,) = pair.submit()
     for verb in ("pause", "resume", "drain"):
-        devices.set_device_state(
-            pair.state, "main", verb, "", "", 1.0 if verb == "drain" else 0.0, 5
-        )
+        devices.set_device_state(pair.state, "main", verb, "", "", float(verb == "drain"), 5)
         expected = UNKNOWN if verb == "pause" else 0
         assert _new(pair) == pytest.approx(expected, abs=0.01)
         told_ns = forecast.device_ns(pair.state, "main", pair.now_ns)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from failing import fails
+from interpreter import python
 from service import ServiceHarness, program, spec
 
 from simenv.errors import ProtocolError, QueueFullError
@@ -209,9 +209,8 @@ print(*places)
 
 
 def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() -> None:
-    command = [sys.executable, "-P", "-c", WIDE]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    found = python("-P", "-c", WIDE, env=environment, check=False)
     assert (found.stdout, found.stderr) == ("here beside here\n", "")
 
 

@@ -64,13 +64,9 @@ def test_run_of_same_structure_ends_before_first_different_task() -> None:
     like = spec(seed=9, program=program(2, 7.0).packed(), binding=3)
     assert end_with(like) == 6
     odd: list[dict[str, object]] = [
-        {"shots": 101},
-        {"count": 2},
-        {"bindings": b"12345678"},
-        {"seed": -1},
-        {"binding": -1},
+        {"shots": 101}, {"count": 2}, {"bindings": b"12345678"}, {"seed": -1}, {"binding": -1},
         {"program": program(3).packed()},
-    ]
+    ]  # fmt: skip
     for change in odd:
         assert end_with(msgspec.structs.replace(like, **change)) == 4, change
     twice = msgspec.structs.replace(program(), qubits=bytes(8))

@@ -32,11 +32,9 @@ def ids(answers: list[m.ToClient]) -> list[str]:
     return [task.id for task in queue.tasks]
 
 
-def told(
-    town: MultiUserHarness, peer: MemoryConnection, message: m.FromWorker
-) -> m.ToWorker | None:
+def told(town: MultiUserHarness, peer: MemoryConnection, sent: m.FromWorker) -> m.ToWorker | None:
     """What a worker is answered, if anything."""
-    peer.send(codec.encode(message))
+    peer.send(codec.encode(sent))
     town.step()
     body = peer.receive(0.0)
     return None if body is None else codec.to_worker(body)
@@ -101,17 +99,13 @@ def test_completions_of_other_owners_are_not_returned(town: MultiUserHarness) ->
     town.join()
     while work := town.assigned():
         town.finish(work)
-    (page,) = [
-        a for a in town.say(m.GetCompletions(1), town.ben) if isinstance(a, m.CompletionPage)
-    ]
+    page = town.get(m.CompletionPage, m.GetCompletions(1), town.ben)
     entries = [c.task for group in page.groups for c in group.results]
     assert sorted(entries) == [tasks[1], tasks[1] + 1]
     last = page.groups[-1].first_seq + len(page.groups[-1].results) - 1
     assert page.newest == last
     assert town.get(m.CompletionPage, m.GetCompletions(1, since=last), town.ben).groups == []
-    (page,) = [
-        a for a in town.say(m.GetCompletions(1), town.ops) if isinstance(a, m.CompletionPage)
-    ]
+    page = town.get(m.CompletionPage, m.GetCompletions(1), town.ops)
     assert sum(len(group.results) for group in page.groups) == 6
 
 

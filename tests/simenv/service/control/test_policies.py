@@ -14,37 +14,25 @@ from simenv.errors import ConfigError
 from simenv.model import AdmissionPolicy, TargetInfo
 from simenv.scheduler.queueing import lanes
 from simenv.scheduler.reservations import policies as policy
-from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import (
-    GetPolicy,
-    GetTarget,
-    PolicyReply,
-    SetDispatch,
-    SetOrder,
-    SteerTarget,
-    TargetReply,
-)
+from simenv.wire.messages import admin, client as m
 
 
-def target(bench: ServiceHarness, device: str = "main") -> TargetReply:
-    return next(a for a in bench.say(GetTarget(1, device)) if isinstance(a, TargetReply))
+def target(bench: ServiceHarness, device: str = "main") -> admin.TargetReply:
+    return bench.get(admin.TargetReply, admin.GetTarget(1, device))
 
 
 def admission(bench: ServiceHarness, device: str = "main") -> AdmissionPolicy:
-    return next(a for a in bench.say(GetPolicy(1, device)) if isinstance(a, PolicyReply)).policy
+    return bench.get(admin.PolicyReply, admin.GetPolicy(1, device)).policy
 
 
 def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
     table = {
         "main": {
-            "queue": "ordered",
-            "keys": ["shortest"],
-            "admission": "rate",
-            "rate": 7,
+            "queue": "ordered", "keys": ["shortest"], "admission": "rate", "rate": 7,
             "span_s": 60.0,
         },
         "all": {"admission": "credit", "credits": 9},
-    }
+    }  # fmt: skip
     bench = ServiceHarness(tmp_path, policies=table)
     assert target(bench).info.policy == "ordered"
     assert target(bench).info.options == (("keys", "shortest"),)
@@ -55,14 +43,14 @@ def test_configured_policies_apply_after_start(tmp_path: Path) -> None:
 
 def test_policy_set_by_admin_survives_restart_with_same_configuration(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
-    bench.say(SetOrder(1, "main", "round_robin"))
+    bench.say(admin.SetOrder(1, "main", "round_robin"))
     bench.restart()
     assert target(bench).info.policy == "round_robin"
 
 
 def test_changed_policy_configuration_is_applied_at_restart(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, policies={"main": {"queue": "fifo"}})
-    bench.say(SetOrder(1, "main", "round_robin"))
+    bench.say(admin.SetOrder(1, "main", "round_robin"))
     bench.config = convert(
         {"pools": [{"name": "main"}], "policies": {"main": {"queue": "ordered"}}}
     )
@@ -106,13 +94,14 @@ def test_queue_policy_of_all_pools_is_reported_for_each_pool(tmp_path: Path) -> 
 
 
 def _target(office: ReservationHarness, device: str = "main") -> TargetInfo:
-    return office.get(TargetReply, GetTarget(1, device), office.ana).info
+    return office.get(admin.TargetReply, admin.GetTarget(1, device), office.ana).info
 
 
 def test_device_settings_survive_crash(office: ReservationHarness) -> None:
-    office.get(TargetReply, SteerTarget(1, "main", "pause", "cold"))
-    office.get(TargetReply, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
-    office.get(TargetReply, SetDispatch(3, "", 4))
+    office.get(admin.TargetReply, admin.SteerTarget(1, "main", "pause", "cold"))
+    order = admin.SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),))
+    office.get(admin.TargetReply, order)
+    office.get(admin.TargetReply, admin.SetDispatch(3, "", 4))
     before = [_target(office, device) for device in ("", "main")]
     office.begin_again()
     assert [_target(office, device) for device in ("", "main")] == before
@@ -121,14 +110,14 @@ def test_device_settings_survive_crash(office: ReservationHarness) -> None:
     office.join()
     assert office.assigned() == []
     assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
-    office.get(TargetReply, SteerTarget(1, "main", "resume"))
+    office.get(admin.TargetReply, admin.SteerTarget(1, "main", "resume"))
     assert len(office.assigned()) == 1
     assert _target(office).sent == 1
 
 
 def test_draining_device_refuses_tasks_and_finishes_accepted(office: ReservationHarness) -> None:
     assert isinstance(office.submit(), m.Accepted)
-    got = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    got = office.get(admin.TargetReply, admin.SteerTarget(1, "main", "drain", "", "graceful", 60.0))
     assert (got.changed, got.info.state, got.info.drain_mode) == (True, "draining", "graceful")
     assert got.info.drain_started_ns > 0
     refused = office.submit(key="~b")
@@ -141,19 +130,19 @@ def test_draining_device_refuses_tasks_and_finishes_accepted(office: Reservation
     kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
     assert kinds.count("device.drained") == 1
     assert _target(office).state == "draining"
-    office.get(TargetReply, SteerTarget(1, "main", "resume"))
+    office.get(admin.TargetReply, admin.SteerTarget(1, "main", "resume"))
     assert isinstance(office.submit(key="~b"), m.Accepted)
 
 
 def test_only_admin_changes_devices_and_repeats_do_nothing(office: ReservationHarness) -> None:
     for question in (
-        SteerTarget(1, "main", "pause"),
-        SetDispatch(1, "main", 1),
-        SetOrder(1, "main", "fifo"),
+        admin.SteerTarget(1, "main", "pause"),
+        admin.SetDispatch(1, "main", 1),
+        admin.SetOrder(1, "main", "fifo"),
     ):
         assert office.refusal(question, office.ana).code == "not_allowed"
-        assert office.get(TargetReply, question, office.ops).changed
-        assert not office.get(TargetReply, question, office.ops).changed
-    assert office.refusal(SteerTarget(1, "nowhere", "pause")).code == "not_found"
-    assert office.refusal(SteerTarget(1, "main", "halt")).code == "option"
+        assert office.get(admin.TargetReply, question, office.ops).changed
+        assert not office.get(admin.TargetReply, question, office.ops).changed
+    assert office.refusal(admin.SteerTarget(1, "nowhere", "pause")).code == "not_found"
+    assert office.refusal(admin.SteerTarget(1, "main", "halt")).code == "option"
     assert _target(office).version == 4

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import msgspec
-import pytest
 from failing import fails
 from service import LIMITS, ServiceHarness
 
@@ -17,6 +16,7 @@ from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetD
 from simenv.wire.transport.sockets import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
+OPTIONS = {"pools": [{"name": "main", "min": 1, "max": 1}, QPU], "import_from": ("/here",)}
 MACHINE = DeviceInfo(
     name="x",
     kind=DeviceKind.HARDWARE,
@@ -36,12 +36,6 @@ MACHINE = DeviceInfo(
     calibrated_s=1e9,
     dt_ns=0.2,
 )
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    pools = [{"name": "main", "min": 1, "max": 1}, QPU]
-    return ServiceHarness(tmp_path, pools=pools, import_from=("/here",))
 
 
 def devices(bench: ServiceHarness) -> dict[str, DeviceInfo]:
@@ -71,9 +65,7 @@ def test_simulator_device_is_described_by_its_engine_and_memory(bench: ServiceHa
 def test_qubits_of_simulator_device_follow_memory_of_its_own_pool(tmp_path: Path) -> None:
     small = {"name": "small", "min": 1, "max": 1, "memory_bytes": LIMITS.memory_bytes // 8}
     outcome = devices(ServiceHarness(tmp_path, pools=[{"name": "main", "min": 1, "max": 1}, small]))
-    assert (
-        3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4
-    )  # there is a base amount
+    assert 3 <= outcome["main"].num_qubits - outcome["small"].num_qubits <= 4  # and a base amount
 
 
 def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Path) -> None:

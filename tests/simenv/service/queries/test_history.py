@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,10 +21,7 @@ from simenv.model import (
 from simenv.wire import codec
 from simenv.wire.messages import client as m, queries
 
-
-@pytest.fixture
-def bench(tmp_path: Path) -> ServiceHarness:
-    return ServiceHarness(tmp_path, durability="process")
+OPTIONS = {"durability": "process"}
 
 
 def told(bench: ServiceHarness, **changes: object) -> list[queries.LogRow]:

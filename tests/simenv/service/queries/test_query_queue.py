@@ -32,14 +32,11 @@ def ended(bench: ServiceHarness, count: int, key: str = "~many") -> None:
 @pytest.mark.parametrize(
     "long",
     [
-        m.WatchResults(1, list(range(1, 101))),
-        m.GetTasks(1, list(range(1, 101))),
-        m.GetQueue(1, True, 1000),
-        m.GetCompletions(1),
-        m.Cancel(1, list(range(1, 101))),
+        m.WatchResults(1, list(range(1, 101))), m.GetTasks(1, list(range(1, 101))),
+        m.GetQueue(1, True, 1000), m.GetCompletions(1), m.Cancel(1, list(range(1, 101))),
     ],
     ids=lambda question: type(question).__name__,
-)
+)  # fmt: skip
 def test_other_connections_are_answered_during_long_query(
     bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, long: m.FromClient
 ) -> None:

@@ -67,9 +67,7 @@ def bench(tmp_path: Path) -> object:
 def seqs(bench: ServiceHarness) -> list[tuple[int, int]]:
     """(number, task) of every completion that counts."""
     page = next(a for a in bench.say(m.GetCompletions(3)) if isinstance(a, m.CompletionPage))
-    return [
-        (seq, c.task) for g in page.groups for seq, c in enumerate(g.results, start=g.first_seq)
-    ]
+    return [(seq, c.task) for g in page.groups for seq, c in enumerate(g.results, g.first_seq)]
 
 
 def test_task_with_intact_result_file_is_not_rerun(ready: ServiceHarness) -> None:

@@ -11,14 +11,6 @@ from service import NODE, ServiceHarness
 from simenv.errors import NoServiceError
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.wire import codec, keyfiles
-from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    Identity,
-    Role,
-    WorkerBootstrap,
-    new_pair,
-    write_private,
-)
 from simenv.wire.messages import client as m
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
@@ -26,8 +18,8 @@ from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.zmq_transport import ZmqListener
 
 WAIT_S = 60.0
-SERVER = new_pair()
-MAIN = Identity("main-0", Role.WORKER)
+SERVER = keyfiles.new_pair()
+MAIN = keyfiles.Identity("main-0", keyfiles.Role.WORKER)
 
 
 class Site:
@@ -39,13 +31,13 @@ class Site:
         self.listener = ZmqListener(folder, SERVER, None, self.port)
         self.service = folder / "worker.json"
         address = f"tcp://127.0.0.1:{self.port.port}"
-        worker_bootstrap = WorkerBootstrap(
-            KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public
+        worker_bootstrap = keyfiles.WorkerBootstrap(
+            keyfiles.KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public
         )
-        write_private(self.service, worker_bootstrap)
+        keyfiles.write_private(self.service, worker_bootstrap)
         self.keys = WorkerKeys(self.service, self.port)
 
-    def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, Identity] | None:
+    def heard(self, within_s: float = WAIT_S) -> tuple[bytes, bytes, keyfiles.Identity] | None:
         """(peer, message, sender) of the next message."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -135,7 +127,7 @@ def until_started(bench: ServiceHarness) -> None:
 def test_worker_cannot_join_or_send_heartbeats_as_another_worker(bench: ServiceHarness) -> None:
     start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
     other = bench.listener.connect(PeerKind.WORKER, b"other")
-    other.sender = Identity("main-1", Role.WORKER)
+    other.sender = keyfiles.Identity("main-1", keyfiles.Role.WORKER)
     join = codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start))
     other.send(join)
     other.send(codec.encode(m.Heartbeat("main-0", epoch, 0, 0, 1, start)))

@@ -249,8 +249,7 @@ def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
         ):
             connection.send(SECRET)
             assert listener.wait(PATIENCE_S)
-            received = listener.receive()
-            assert received[2] == SECRET
+            assert listener.receive()[2] == SECRET
             assert listener.send(PeerKind.CLIENT, b"ana", SECRET)
             assert connection.receive(PATIENCE_S) == SECRET
         recorded = b"".join(sent)

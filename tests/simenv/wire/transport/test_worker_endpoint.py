@@ -11,15 +11,6 @@ from failing import fails
 
 from simenv.errors import ConfigError, NoServiceError
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    LOCAL,
-    LOCAL_WORKER,
-    KeyPair,
-    WorkerBootstrap,
-    new_pair,
-    write_private,
-)
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
@@ -27,7 +18,7 @@ from simenv.wire.transport.zmq_transport import CurveConnection, WorkerTcpConnec
 
 WAIT_S = 60.0
 HERE = os.uname().nodename
-WORKER, OWN, SERVER = new_pair(), new_pair(), new_pair()
+WORKER, OWN, SERVER = keyfiles.new_pair(), keyfiles.new_pair(), keyfiles.new_pair()
 
 
 class Meeting:
@@ -37,17 +28,19 @@ class Meeting:
         self.folder = folder
         options = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
         tcp_listener = TcpListener("127.0.0.1", 0, SERVER, options=options)
-        tcp_listener.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
+        tcp_listener.admit({WORKER.public: keyfiles.LOCAL_WORKER, OWN.public: keyfiles.LOCAL}, b"")
         self.clients = TcpListener("127.0.0.1", 0, SERVER)
         self.clients.admit({}, b"")
         self.listener = ZmqListener(folder, SERVER, self.clients, tcp_listener)
         self.address = f"tcp://127.0.0.1:{tcp_listener.port}"
 
-    def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> WorkerBootstrap:
+    def file(
+        self, node: str = "elsewhere", keys: keyfiles.KeyPair = WORKER
+    ) -> keyfiles.WorkerBootstrap:
         public, secret = keys.public, keys.secret
         folder = str(self.folder)
-        return WorkerBootstrap(
-            KEYS_FORMAT, node, folder, "token", self.address, SERVER.public, public, secret
+        return keyfiles.WorkerBootstrap(
+            keyfiles.KEYS_FORMAT, node, folder, "token", self.address, SERVER.public, public, secret
         )
 
     def heard(self) -> tuple[PeerKind, bytes, bytes]:
@@ -80,7 +73,7 @@ def meeting() -> Iterator[Meeting]:
 def open_later() -> Iterator[Callable[..., CurveConnection]]:
     entries = []
 
-    def connect(address: str, keys: KeyPair) -> CurveConnection:
+    def connect(address: str, keys: keyfiles.KeyPair) -> CurveConnection:
         entries.append(CurveConnection(address, SERVER.public, keys, b"client"))
         return entries[-1]
 
@@ -108,23 +101,20 @@ def test_worker_on_another_node_exchanges_messages_over_tcp(meeting: Meeting) ->
 
 
 def test_remote_worker_without_tcp_listener_of_service_raises_no_service_error() -> None:
-    file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
+    file = keyfiles.WorkerBootstrap(keyfiles.KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
     fails(
-        NoServiceError,
-        "does not listen for others",
-        zmq_transport.connect_worker,
-        file,
+        NoServiceError, "does not listen for others", zmq_transport.connect_worker, file,
         b"main-0.1",
-    )
+    )  # fmt: skip
 
 
 def test_remote_worker_without_key_raises_no_service_error(meeting: Meeting) -> None:
     with pytest.raises(NoServiceError, match="this worker has no key"):
-        zmq_transport.connect_worker(meeting.file(keys=KeyPair("", "")), b"main-0.1")
+        zmq_transport.connect_worker(meeting.file(keys=keyfiles.KeyPair("", "")), b"main-0.1")
 
 
 def test_unknown_worker_key_is_refused(meeting: Meeting) -> None:
-    worker = zmq_transport.connect_worker(meeting.file(keys=new_pair()), b"main-0.1")
+    worker = zmq_transport.connect_worker(meeting.file(keys=keyfiles.new_pair()), b"main-0.1")
     worker.send(b"hello")
     assert meeting.hears_nothing()
     worker.close()
@@ -146,8 +136,8 @@ def test_service_key_client(meeting: Meeting, open_later: Callable[..., CurveCon
 
 
 def test_client_key_no_worker(meeting: Meeting, open_later: Callable[..., CurveConnection]) -> None:
-    guest = new_pair()
-    meeting.listener.admit({guest.public: LOCAL}, b"")
+    guest = keyfiles.new_pair()
+    meeting.listener.admit({guest.public: keyfiles.LOCAL}, b"")
     open_later(meeting.address, guest).send(b"join")
     assert meeting.hears_nothing()
     open_later(f"tcp://127.0.0.1:{meeting.clients.port}", guest).send(b"hello")
@@ -172,7 +162,8 @@ def test_reconnecting_worker_replaces_its_dead_connection(meeting: Meeting) -> N
 
 def test_bootstrap_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "worker.json"
-    write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
+    bootstrap = keyfiles.WorkerBootstrap(keyfiles.KEYS_FORMAT, HERE, str(tmp_path), "token")
+    keyfiles.write_private(path, bootstrap)
     assert keyfiles.read_bootstrap(path).token == "token"
     path.chmod(0o644)
     fails(ConfigError, "can be opened by others", keyfiles.read_bootstrap, path)

@@ -1,7 +1,5 @@
 """Analysis of circuits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec
@@ -20,13 +18,6 @@ from simulators.circuit.analysis.measurements import (
     ORDINARY,
     TERMINAL,
     has_mid_circuit_ops,
-)
-from simulators.circuit.analysis.profiler import (
-    cone_size,
-    gate_pairs,
-    non_clifford_gates,
-    profile,
-    traits,
 )
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
@@ -111,23 +102,11 @@ def test_profile_counts_operations_by_kind() -> None:
     arrays.begin(C0, name="switch").add("default").add("end").variable(3)
     arrays.begin(C0, (ir.SET_CLBIT, 1, 0), name="store")
     expected = {
-        "num_qubits": 5,
-        "num_clbits": 3,
-        "operations": 22,
-        "gates_1q": 3,
-        "gates_2q": 4,
-        "gates_many": 1,
-        "measurements": 2,
-        "resets": 1,
-        "mid_circuit": True,
-        "conditions": 2,
-        "loops": 2,
-        "switches": 1,
-        "variables": 1,
-        "stores": 1,
-        "unitaries": 2,
-    }
-    result = msgspec.structs.asdict(profile(arrays.circuit()))
+        "num_qubits": 5, "num_clbits": 3, "operations": 22, "gates_1q": 3, "gates_2q": 4,
+        "gates_many": 1, "measurements": 2, "resets": 1, "mid_circuit": True, "conditions": 2,
+        "loops": 2, "switches": 1, "variables": 1, "stores": 1, "unitaries": 2,
+    }  # fmt: skip
+    result = msgspec.structs.asdict(profiler.profile(arrays.circuit()))
     assert {name: result[name] for name in expected} == expected
 
 
@@ -195,7 +174,7 @@ def test_numbers_of_one_part_are_those_of_the_partition(monkeypatch: pytest.Monk
     reduced = 0
     for _ in range(200):
         circuit = random_circuit(rng)
-        value, several = cone_size(circuit)
+        value, several = profiler.cone_size(circuit)
         result = profiler.profile(circuit, ("counts",))
         with monkeypatch.context() as patch:
             patch.setattr(profiler, "cone_size", lambda _: (None, True))
@@ -211,7 +190,7 @@ def test_a_circuit_that_is_needed_as_it_is_has_no_numbers_of_its_own() -> None:
     for qubit in range(WIDE - 1):
         arrays.add("h", [qubit]).add("cx", [qubit, qubit + 1])
     arrays.add("h", [WIDE - 1]).add("measure", [WIDE - 1], [0])
-    assert cone_size(arrays.circuit()) == (None, False)
+    assert profiler.cone_size(arrays.circuit()) == (None, False)
 
 
 def rank_bits(circuit: Circuit) -> float:
@@ -225,7 +204,7 @@ def rank_bits(circuit: Circuit) -> float:
 @settings(derandomize=True, deadline=None)
 @given(circuit=unitary_circuits(least=1, most=6))
 def test_schmidt_rank_of_random_circuit_is_within_bond_bound(circuit: Circuit) -> None:
-    assert rank_bits(circuit) <= traits(circuit).bond_bits
+    assert rank_bits(circuit) <= profiler.traits(circuit).bond_bits
 
 
 @pytest.mark.parametrize("name", sorted(n for n, g in GATES.items() if g.qubits not in (0, 1)))
@@ -240,9 +219,9 @@ def test_schmidt_rank_of_each_gate_is_within_bond_bound(name: str) -> None:
         partners = [*range(cut, 2 * cut), *range(2 * cut, width + cut)]
         for a, b in zip(wires, partners, strict=True):
             arrays.add("h", [a]).add("cx", [a, b])
-        before = traits(arrays.circuit()).bond_bits
+        before = profiler.traits(arrays.circuit()).bond_bits
         arrays.add(name, wires, (), rng.uniform(0.5, 2.5, gate.params).tolist())
-        assert rank_bits(arrays.circuit()) <= traits(arrays.circuit()).bond_bits
+        assert rank_bits(arrays.circuit()) <= profiler.traits(arrays.circuit()).bond_bits
         assert before <= width
 
 
@@ -250,34 +229,34 @@ def test_cx_chain_has_bond_bound_of_one_bit() -> None:
     arrays = Arrays(1000, 0)
     for q in range(999):
         arrays.add("cx", [q, q + 1])
-    result = traits(arrays.circuit())
+    result = profiler.traits(arrays.circuit())
     assert (result.bond_bits, result.longest, result.clifford) == (1, 1, True)
     arrays.add("swap", [0, 999])
-    assert traits(arrays.circuit()).bond_bits == 3
-    assert traits(arrays.circuit()).longest == 999
+    assert profiler.traits(arrays.circuit()).bond_bits == 3
+    assert profiler.traits(arrays.circuit()).longest == 999
 
 
 def test_gates_that_are_no_clifford_gates_are_counted() -> None:
     arrays = Arrays(4, 4).add("h", [0]).add("cx", [0, 1]).add("barrier", range(4))
     arrays.add("rz", [0], (), [np.pi / 2]).add("mcx", [0, 1]).add("mcphase", [0, 1], (), [np.pi])
     arrays.add("cp", [0, 1], (), [np.pi]).add("measure", [0], [0])
-    assert non_clifford_gates(arrays.circuit()) == 0
+    assert profiler.non_clifford_gates(arrays.circuit()) == 0
     arrays.add("t", [0]).add("rz", [0], (), [0.3]).add("u", [1], (), [0.1, 0.2, 0.3])
-    assert non_clifford_gates(arrays.circuit()) == 3
+    assert profiler.non_clifford_gates(arrays.circuit()) == 3
     arrays.add("cp", [0, 1], (), [np.pi / 2]).add("ccx", [0, 1, 2]).add("mcx", [0, 1, 2])
     arrays.add("mcphase", [0, 1], (), [np.pi / 2]).add("mcphase", [1], (), [np.pi / 2])
-    assert non_clifford_gates(arrays.circuit()) == 7
+    assert profiler.non_clifford_gates(arrays.circuit()) == 7
     arrays.add("rz", [2], (), [0.3])
     arrays.free(len(arrays.circuit().params) - 1)
-    assert non_clifford_gates(arrays.circuit()) == 7
-    assert non_clifford_gates(Arrays(1, 0).circuit()) == 0
+    assert profiler.non_clifford_gates(arrays.circuit()) == 7
+    assert profiler.non_clifford_gates(Arrays(1, 0).circuit()) == 0
 
 
 def test_bond_bound_of_very_long_circuit_is_unknown() -> None:
     arrays = Arrays(60_000, 0)
     for _ in range(200):
         arrays.add("cx", [0, 59_999])
-    assert traits(arrays.circuit()).bond_bits == -1
+    assert profiler.traits(arrays.circuit()).bond_bits == -1
 
 
 @pytest.mark.parametrize("offset", [0.0, 3e-13, -3e-13, 5e-12, -1e-9])
@@ -285,13 +264,11 @@ def test_angle_is_clifford_only_within_rounding_of_quarter_turn(offset: float) -
     for turns in (0, 1, 2, 3, -7, 4_001):
         circuit = Arrays(1, 0).add("rz", [0], (), [turns * np.pi / 2 + offset]).circuit()
         near = abs(offset) < min(9e-10, 1e-12 * max(1, abs(turns)))
-        assert traits(circuit).clifford == near
-        assert traits(circuit).by_angles
+        assert profiler.traits(circuit).clifford == near
+        assert profiler.traits(circuit).by_angles
 
 
-def test_operations_are_checked_once_for_validity_and_profile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_operations_are_checked_once_for_profile_too(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     check = operations.check_operations
 
@@ -302,7 +279,7 @@ def test_operations_are_checked_once_for_validity_and_profile(
     monkeypatch.setattr(operations, "check_operations", noted)
     sound = Arrays(2, 0).add("cx", [0, 1]).circuit()
     assert validation_error(sound) == ""
-    assert profile(sound).gates_2q == 1
+    assert profiler.profile(sound).gates_2q == 1
     assert len(calls) == 1
     wrong = Arrays(2, 0).add("cx", [1, 1]).circuit()
     for _ in range(2):
@@ -313,17 +290,17 @@ def test_operations_are_checked_once_for_validity_and_profile(
 def test_free_parameters_leave_clifford_property_undecided() -> None:
     arrays = Arrays(2, 0).add("h", [0]).add("u", [0], (), [0.0, np.pi, 0.0])
     arrays.free(0)
-    result = traits(arrays.circuit())
+    result = profiler.traits(arrays.circuit())
     assert (result.clifford, result.may_be_clifford, result.by_angles) == (False, True, True)
     arrays.add("u", [0], (), [0.0, 0.3, 0.0])
-    result = traits(arrays.circuit())
+    result = profiler.traits(arrays.circuit())
     assert (result.clifford, result.may_be_clifford, result.by_angles) == (False, False, True)
     arrays.add("t", [0])
-    assert not traits(arrays.circuit()).by_angles
+    assert not profiler.traits(arrays.circuit()).by_angles
 
 
 def test_pairs_of_gates_are_listed_once_with_the_lower_qubit_first() -> None:
     arrays = Arrays(5, 0).add("cx", [3, 1]).add("ccx", [4, 0, 2]).add("cz", [1, 3]).add("h", [2])
     arrays.add("barrier", [0, 1, 2, 3, 4])
-    assert gate_pairs(arrays.circuit()).tolist() == [[0, 2], [0, 4], [1, 3], [2, 4]]
-    assert gate_pairs(Arrays(2, 0).add("h", [0]).circuit()).tolist() == []
+    assert profiler.gate_pairs(arrays.circuit()).tolist() == [[0, 2], [0, 4], [1, 3], [2, 4]]
+    assert profiler.gate_pairs(Arrays(2, 0).add("h", [0]).circuit()).tolist() == []

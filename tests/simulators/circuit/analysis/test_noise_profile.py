@@ -36,9 +36,6 @@ def test_coherent_errors_have_no_weight_and_relaxation_depends_on_the_state() ->
     assert noise_profile(program(turn)).error_weight == pytest.approx(0.0, abs=1e-12)
     result = noise_profile(program(channels.relaxation(100.0, 50.0, 60.0)))
     assert 0.0 < result.drawn_weight <= result.error_weight < 0.01
-
-
-def test_no_location_has_no_weight() -> None:
     assert noise_profile(program()).error_weight == 0.0
 
 

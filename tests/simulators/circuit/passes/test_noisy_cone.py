@@ -76,6 +76,5 @@ def test_noise_in_a_block_is_kept() -> None:
     noise = attach_noise(circuit.circuit(), DeviceModel(3, feed_forward_ns=100.0))
     part, rest = active_part(circuit.circuit(), noise, COUNTS)
     assert part.qubits.tolist() == [0, 1]
-    inside = [row for row in rest.locations.tolist() if row[0] == 3]
-    assert len(inside) == 1
+    assert len([row for row in rest.locations.tolist() if row[0] == 3]) == 1
     assert np.array_equal(part.circuit.conditions, circuit.circuit().conditions)

@@ -1,7 +1,5 @@
 """Every way an arriving circuit can be wrong is answered by a message."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays, from_qiskit
@@ -288,9 +286,7 @@ def test_matrices_of_one_width_are_checked_together(monkeypatch: pytest.MonkeyPa
         arrays.unitary(random_unitary(2 << number % 3, seed=number).data, range(1 + number % 3))
     calls: list[int] = []
     original = admission._unitary
-    monkeypatch.setattr(
-        admission, "_unitary", lambda stack: calls.append(len(stack)) or original(stack)
-    )
+    monkeypatch.setattr(admission, "_unitary", lambda x: calls.append(len(x)) or original(x))
     assert validation_error(arrays.circuit()) == ""
     assert calls == [20, 20, 20]
     arrays.unitary(1.01 * random_unitary(4, seed=1).data, [0, 1]).unitary(np.ones((2, 2)), [0])

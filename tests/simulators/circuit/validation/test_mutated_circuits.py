@@ -3,8 +3,6 @@
 20,000 of them crash nothing, hang nothing and leave nothing behind.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import engine_runs

@@ -1,7 +1,5 @@
 """Expectation values of Pauli strings, against plain matrices."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from paulis import applied

@@ -1,7 +1,5 @@
 """How runs over ranks end that cannot go on, and what is left of them; see `among_ranks`."""
 
-from __future__ import annotations
-
 import resource
 import threading
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from both_ways import (
     DOUBLE,
     SINGLE,
@@ -20,22 +18,14 @@ from both_ways import (
     crowded,
     equal,
     histories,
-    measured,
     raised,
     width,
 )
 
+from simulators import errors
 from simulators.catalog.costs import SHARE_QUBITS, ranks_used
 from simulators.circuit.ir import bell
 from simulators.engine import Request, RunControl, RunOptions
-from simulators.errors import (
-    EngineError,
-    OutOfMemory,
-    Stopped,
-    TooManyBranches,
-    TooManySteps,
-    Unsupported,
-)
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine
 
@@ -48,13 +38,13 @@ def case_stop_on_one_rank_stops_all(comm: Any) -> None:
         timer = threading.Timer(0.3, control.stop)
         if comm.rank == who:
             timer.start()
-        assert raised(comm, circuit, Stopped, control=control) == "the run was stopped"
+        assert raised(comm, circuit, errors.Stopped, control=control) == "the run was stopped"
         if comm.rank == who:
             timer.join()
     control = RunControl()
     if comm.rank == comm.size - 1:
         control.stop()
-    assert raised(comm, histories(n, 3), Stopped, control=control)
+    assert raised(comm, histories(n, 3), errors.Stopped, control=control)
 
 
 @contextmanager
@@ -75,15 +65,15 @@ def case_out_of_memory_on_one_rank_is_raised_on_all(comm: Any) -> None:
     circuit = chain(n)
     if comm.rank == comm.size - 1:
         with little_memory(64 * 2**20):
-            text = raised(comm, circuit, OutOfMemory)
+            text = raised(comm, circuit, errors.OutOfMemory)
     else:
-        text = raised(comm, circuit, OutOfMemory)
+        text = raised(comm, circuit, errors.OutOfMemory)
     assert f"{n} qubits" in text
     equal(comm, measured(crowded(width(comm), 5, 1, width(comm))), Request(10, 1))
 
 
 def case_state_larger_than_memory_is_refused_on_all_ranks(comm: Any) -> None:
-    assert "39 qubits" in raised(comm, chain(39), OutOfMemory)
+    assert "39 qubits" in raised(comm, chain(39), errors.OutOfMemory)
 
 
 def case_exception_on_one_rank_is_raised_on_all(comm: Any) -> None:
@@ -101,7 +91,7 @@ def case_exception_on_one_rank_is_raised_on_all(comm: Any) -> None:
     if comm.rank == comm.size - 1:
         LocalBackend.block_sums = fails  # type: ignore[method-assign]
     try:
-        text = raised(comm, histories(width(comm), 4), EngineError)
+        text = raised(comm, histories(width(comm), 4), errors.EngineError)
     finally:
         LocalBackend.block_sums = block_sums  # type: ignore[method-assign]
     assert text == f"rank {comm.size - 1} failed: RuntimeError: a bit fell over"
@@ -111,10 +101,10 @@ def case_errors_common_to_all_ranks_are_raised_on_all(comm: Any) -> None:
     n = width(comm)
     options = RunOptions(max_branches=3)
     circuit = histories(n, 4)
-    text = raised(comm, circuit, TooManyBranches, 0, ("probabilities",), options=options)
+    text = raised(comm, circuit, errors.TooManyBranches, 0, ("probabilities",), options=options)
     assert "3 distinct states" in text
-    assert "100" in raised(comm, circuit, TooManySteps, options=RunOptions(max_steps=100))
-    assert "0 shots" in raised(comm, circuit, Unsupported, shots=0)
+    assert "100" in raised(comm, circuit, errors.TooManySteps, options=RunOptions(max_steps=100))
+    assert "0 shots" in raised(comm, circuit, errors.Unsupported, shots=0)
 
 
 def case_surplus_ranks_stay_unused(comm: Any) -> None:
@@ -126,7 +116,7 @@ def case_surplus_ranks_stay_unused(comm: Any) -> None:
         )
         text = f"{used} of {comm.size} ranks" if used < comm.size else f"{used} ranks"
         assert agree(comm, result is None or result.remark == text)
-    text = raised(comm, bell(), Unsupported, shots=0)
+    text = raised(comm, bell(), errors.Unsupported, shots=0)
     assert "0 shots" in text
 
 
@@ -156,6 +146,6 @@ def case_simulate_accepts_communicator_for_statevector_only(comm: Any) -> None:
     if result is not None:
         same = same and counts_of(result.row(0)) == counts_of(outcome.row(0))
     assert agree(comm, same)
-    with pytest.raises(Unsupported, match=f"{comm.size} were given") as caught:
+    with pytest.raises(errors.Unsupported, match=f"{comm.size} were given") as caught:
         simulate(bell(), comm=comm, engine="mps")
     assert "statevector" in caught.value.hint

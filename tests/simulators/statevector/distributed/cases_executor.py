@@ -1,7 +1,5 @@
 """What ranks send for passes, and what they leave for another attempt; see `among_ranks`."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 import tempfile
@@ -13,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from attempts import Tired, dying
-from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
+from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, width
 
 from simulators.circuit.ir import Circuit
 from simulators.engine import EngineResult, Request, RunControl, RunOptions

@@ -1,8 +1,6 @@
 """Noise over ranks: the counts of one process, whether ranks divide patterns among them or split
 branches of states that they share; see `among_ranks`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,15 +1,13 @@
 """What circuits give over ranks, and in one process: the same; see `among_ranks`."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
 import msgspec
 import numpy as np
 from among_ranks import given
-from arrays import Arrays
-from both_ways import DOUBLE, SINGLE, agree, alone, crowded, equal, histories, measured, run, width
+from arrays import Arrays, measured
+from both_ways import DOUBLE, SINGLE, agree, alone, crowded, equal, histories, run, width
 from reference import apply
 
 from simulators.catalog.costs import SHARE_QUBITS

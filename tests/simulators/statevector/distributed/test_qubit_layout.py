@@ -1,7 +1,5 @@
 """Where qubits stand in a state that is divided among ranks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -78,21 +76,11 @@ def test_aligning_gives_two_layouts_same_order(layout: Layout, data: st.DataObje
 @pytest.mark.parametrize(
     ("num_qubits", "ranks", "used"),
     [
-        (2, 8, 1),
-        (13, 8, 1),
-        (14, 8, 2),
-        (15, 3, 2),
-        (26, 4, 4),
-        (26, 7, 4),
-        (26, 1, 1),
-        (40, 96, 64),
-        (18, 64, 16),
-        (19, 64, 16),
+        (2, 8, 1), (13, 8, 1), (14, 8, 2), (15, 3, 2), (26, 4, 4), (26, 7, 4), (26, 1, 1),
+        (40, 96, 64), (18, 64, 16), (19, 64, 16),
     ],
-)
-def test_ranks_used_are_power_of_two_limited_by_state_size(
-    num_qubits: int, ranks: int, used: int
-) -> None:
+)  # fmt: skip
+def test_ranks_are_a_power_of_two_limited_by_size(num_qubits: int, ranks: int, used: int) -> None:
     assert ranks_used(num_qubits, ranks) == used
 
 

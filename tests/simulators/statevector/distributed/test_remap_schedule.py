@@ -1,7 +1,5 @@
 """Which wires change places between passes, and what a rank does in each of them, without MPI."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np
@@ -10,16 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
+from simulators.statevector.distributed import qubit_layout as layouts
 from simulators.statevector.distributed.executor import local_table
-from simulators.statevector.distributed.qubit_layout import (
-    CommSchedule,
-    Layout,
-    RemapStage,
-    before,
-    bits,
-    communication_volume,
-    plan_communication,
-)
 from simulators.statevector.planning import tables as t
 from simulators.statevector.state import BLOCK_QUBITS
 
@@ -33,15 +23,9 @@ def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> t.Sw
         row[: len(tile)] = tile
     lives = [(1 << n) - 1] * len(tiles) if live is None else live
     return t.SweepTable(
-        n,
-        len(tiles[0]),
-        np.zeros(len(tiles) + 1, np.int64),
-        places,
-        np.array(lives, np.uint64),
-        np.empty((0, t.OP_COLUMNS), np.uint64),
-        np.empty((0, 2), np.uint64),
-        0,
-    )
+        n, len(tiles[0]), np.zeros(len(tiles) + 1, np.int64), places, np.array(lives, np.uint64),
+        np.empty((0, t.OP_COLUMNS), np.uint64), np.empty((0, 2), np.uint64), 0,
+    )  # fmt: skip
 
 
 @st.composite
@@ -61,7 +45,7 @@ def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> t.SweepTable:
 N, LOCAL, WIDTH = 20, 17, 15
 
 
-def followed(found: CommSchedule, plan: t.SweepTable, layout: Layout) -> None:
+def followed(found: layouts.CommSchedule, plan: t.SweepTable, layout: layouts.Layout) -> None:
     """Every pass has its tile at home and its lanes where they belong."""
     at = 0
     for leg in found.stages:
@@ -79,16 +63,16 @@ def followed(found: CommSchedule, plan: t.SweepTable, layout: Layout) -> None:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6), fresh=st.booleans())
 def test_each_sweep_has_its_tile_qubits_local(plan: t.SweepTable, fresh: bool) -> None:
-    result = plan_communication(plan, range(N), LOCAL, fresh=fresh)
-    followed(result, plan, Layout(N, LOCAL))
+    result = layouts.plan_communication(plan, range(N), LOCAL, fresh=fresh)
+    followed(result, plan, layouts.Layout(N, LOCAL))
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6))
 def test_qubits_move_only_by_planned_exchanges(plan: t.SweepTable) -> None:
     """What differs from leg to leg is exchanged, or has never been 1."""
-    result = plan_communication(plan, range(N), LOCAL, fresh=True)
-    layout = Layout(N, LOCAL)
+    result = layouts.plan_communication(plan, range(N), LOCAL, fresh=True)
+    layout = layouts.Layout(N, LOCAL)
     alive = 0
     for leg in result.stages:
         assert leg.alive == alive
@@ -99,15 +83,15 @@ def test_qubits_move_only_by_planned_exchanges(plan: t.SweepTable) -> None:
             unmoved[one], unmoved[two] = value, actual
         for wire in range(N):
             assert unmoved[wire] == layout.positions[wire] or not alive >> wire & 1
-        assert before(leg, (1 << N) - 1) == (1 << N) - 1
-        assert before(leg, alive) == sum(1 << unmoved[wire] for wire in bits(alive))
+        assert layouts.before(leg, (1 << N) - 1) == (1 << N) - 1
+        assert layouts.before(leg, alive) == sum(1 << unmoved[wire] for wire in layouts.bits(alive))
         layout.become(leg.positions)
         alive = int(plan.live[leg.last - 1])
 
 
 def test_sweeps_over_local_qubits_need_no_communication() -> None:
     plan = empty(N, [list(range(WIDTH))] * 3)
-    result = plan_communication(plan, range(N), LOCAL, fresh=False)
+    result = layouts.plan_communication(plan, range(N), LOCAL, fresh=False)
     assert result.sent == result.sent_by_all == 0
     (leg,) = result.stages
     assert (leg.first, leg.last, leg.pairs) == (0, 3, ())
@@ -117,14 +101,14 @@ def test_initial_layout_of_zero_state_costs_no_communication() -> None:
     """All of the last pass's wires could be at home from the start."""
     last = [*range(t.LANE_WIRES), *range(N - 10, N)]
     plan = empty(N, [last, last], [(1 << N) - 1] * 2)
-    assert plan_communication(plan, range(N), LOCAL, fresh=True).sent == 0
-    assert plan_communication(plan, range(N), LOCAL, fresh=False).sent > 0
+    assert layouts.plan_communication(plan, range(N), LOCAL, fresh=True).sent == 0
+    assert layouts.plan_communication(plan, range(N), LOCAL, fresh=False).sent > 0
 
 
 def test_qubits_needed_together_are_exchanged_in_one_stage() -> None:
     """Three wires of the rank's number at once: 7/8 of the share go, and not 3/2."""
     tile = [*range(12), N - 3, N - 2, N - 1]
-    result = plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
+    result = layouts.plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
     assert result.sent == 7 << (LOCAL - 3)
     assert result.sent_by_all == result.sent << (N - LOCAL)
     assert [len(leg.pairs) for leg in result.stages] == [3]
@@ -135,19 +119,17 @@ def test_qubit_with_latest_next_use_is_exchanged() -> None:
     first = [*low, *range(5, 14), N - 1]
     second = [*low, *range(5, 12), 14, 15, N - 1]
     plan = empty(N, [first, second])
-    (leg,) = plan_communication(plan, range(N), LOCAL, fresh=False).stages
+    (leg,) = layouts.plan_communication(plan, range(N), LOCAL, fresh=False).stages
     (pair,) = leg.pairs
     assert pair == (N - 1, LOCAL - 1)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 3), fresh=st.booleans())
-def test_block_qubits_stay_local_while_others_can_be_exchanged(
-    plan: t.SweepTable, fresh: bool
-) -> None:
+def test_block_qubits_stay_local_while_others_can_leave(plan: t.SweepTable, fresh: bool) -> None:
     """As long as others can leave, the wires of a block stay."""
-    layout = Layout(N, LOCAL)
-    for leg in plan_communication(plan, range(N), LOCAL, fresh=fresh).stages:
+    layout = layouts.Layout(N, LOCAL)
+    for leg in layouts.plan_communication(plan, range(N), LOCAL, fresh=fresh).stages:
         wanted = set(plan.places[leg.first, : plan.width].tolist())
         free = [w for w in range(BLOCK_QUBITS, N) if w not in wanted]
         layout.become(leg.positions)
@@ -172,7 +154,7 @@ def test_block_qubits_stay_local_while_others_can_be_exchanged(
 def test_communication_volume_counts_only_live_amplitudes(
     pairs: tuple[tuple[int, int], ...], alive: int, most: int, all_: int
 ) -> None:
-    assert communication_volume(pairs, range(N), alive, LOCAL) == (most, all_)
+    assert layouts.communication_volume(pairs, range(N), alive, LOCAL) == (most, all_)
 
 
 # --- what one rank does ----------------------------------------------------------------------
@@ -215,7 +197,7 @@ def drawn(seed: int, passes: int) -> tuple[t.SweepTable, NDArray[np.float64]]:
             else:
                 op[t.CROSS], op[t.FIRST_TERM], op[t.TERMS] = 1, len(terms), 6
                 for place in (t.SCALAR, t.SCALAR, 0, 4, 5, 6):
-                    terms.append([1 << int(rng.choice(list(bits(outside)))), place])
+                    terms.append([1 << int(rng.choice(list(layouts.bits(outside)))), place])
                 terms[-1][0] = outside & int(rng.integers(1 << SMALL))
                 size = 2 * (1 << rows) + 2 * (2 * t.LANES) + 2 * 6
                 floats += rng.normal(size=size).tolist()
@@ -223,17 +205,11 @@ def drawn(seed: int, passes: int) -> tuple[t.SweepTable, NDArray[np.float64]]:
         starts.append(len(ops))
     return (
         t.SweepTable(
-            SMALL,
-            SMALL_WIDTH,
-            np.array(starts, np.int64),
-            plan.places,
-            plan.live,
-            np.array(ops, np.uint64),
-            np.array(terms, np.uint64).reshape(-1, 2),
-            len(floats),
+            SMALL, SMALL_WIDTH, np.array(starts, np.int64), plan.places, plan.live,
+            np.array(ops, np.uint64), np.array(terms, np.uint64).reshape(-1, 2), len(floats),
         ),
         np.array(floats),
-    )
+    )  # fmt: skip
 
 
 def rearranged(state: State, old: list[int], new: list[int]) -> State:
@@ -256,7 +232,7 @@ def test_sweep_tables_of_all_ranks_equal_undivided_run(seed: int) -> None:
     expected = plain_sweeps.run(plan, floats, state)
     positions = list(range(SMALL))
     result = state
-    for leg in plan_communication(plan, positions, SMALL_LOCAL, fresh=False).stages:
+    for leg in layouts.plan_communication(plan, positions, SMALL_LOCAL, fresh=False).stages:
         result = rearranged(result, positions, list(leg.positions))
         positions = list(leg.positions)
         shares = result.reshape(-1, 1 << SMALL_LOCAL)
@@ -270,6 +246,6 @@ def test_sweep_tables_of_all_ranks_equal_undivided_run(seed: int) -> None:
 
 def test_rank_without_live_amplitudes_sweeps_nothing() -> None:
     plan = empty(N, [list(range(WIDTH))], [(1 << 17) - 1])
-    leg = RemapStage(0, 1, tuple(range(N)), (), 0)
+    leg = layouts.RemapStage(0, 1, tuple(range(N)), (), 0)
     lives = [int(local_table(plan, leg, LOCAL, rank).live[0]) for rank in range(4)]
     assert lives == [(1 << 17) - 1, 0, 0, 0]

@@ -1,7 +1,5 @@
 """Adjoint gradients, against differences of exact expectation values and the shift rule."""
 
-from __future__ import annotations
-
 import math
 
 import engine_runs
@@ -238,9 +236,7 @@ def test_gradient_of_circuit_with_final_measurement_is_correct() -> None:
 @pytest.mark.parametrize(
     ("outputs", "shots"), [(("gradient",), 0), (BOTH, 10)], ids=["alone", "sampled"]
 )
-def test_gradient_without_expectation_or_with_shots_is_refused(
-    outputs: tuple[str, ...], shots: int
-) -> None:
+def test_gradient_of_counts_or_with_shots_is_refused(outputs: tuple[str, ...], shots: int) -> None:
     circuit = layered(3)
     with pytest.raises(Unsupported, match="gradient"):
         run(circuit, sums(3, 1), np.zeros(circuit.num_slots), outputs, shots)
@@ -267,7 +263,6 @@ class Watched(RunControl):
 
 
 def test_progress_of_gradient_counts_reverse_pass_of_each_observable() -> None:
-    """All ways back count from the begin, one for each observable."""
     circuit, entries = layered(14), []
     values = np.random.default_rng(1).uniform(-3, 3, circuit.num_slots)
     for outputs, count in ((("expectation",), 1), (BOTH, 1), (BOTH, 3)):

@@ -1,7 +1,5 @@
 """The division of steps into passes over tiles."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -12,16 +10,7 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.gate_list import plan_gate_list
-from simulators.statevector.gradient.reverse_kernel import (
-    LOW_QUBITS,
-    MASK,
-    ONE,
-    OUTER,
-    STEP,
-    TILE_QUBITS,
-    ZERO,
-    arrange,
-)
+from simulators.statevector.gradient import reverse_kernel as kernel
 
 
 class Passes(NamedTuple):
@@ -32,11 +21,11 @@ class Passes(NamedTuple):
 
 def planned(circuit: Circuit) -> Passes:
     steps = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0).steps
-    count, room = len(steps), min(TILE_QUBITS, circuit.num_qubits)
+    count, room = len(steps), min(kernel.TILE_QUBITS, circuit.num_qubits)
     scratch, starts = np.empty(count + 1, np.int64), np.empty(count + 1, np.int64)
     tiles, placed = np.empty((count, 1), np.uint64), np.empty((count, 7), np.uint64)
-    low = (1 << LOW_QUBITS) - 1
-    passes = arrange(steps, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
+    low = (1 << kernel.LOW_QUBITS) - 1
+    passes = kernel.arrange(steps, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
     return Passes(starts[: passes + 1].tolist(), tiles[:passes, 0].tolist(), placed)
 
 
@@ -54,21 +43,20 @@ def crowded(n: int, gates: int, seed: int) -> Arrays:
 def test_each_step_is_planned_once_within_its_tile(n: int) -> None:
     circuit = crowded(max(n, 6), 300, n).circuit()
     passes = planned(circuit)
-    result = passes.placed[:, STEP].tolist()
-    assert sorted(result) == list(range(len(passes.placed)))
+    assert sorted(passes.placed[:, kernel.STEP].tolist()) == list(range(len(passes.placed)))
     assert passes.starts == sorted(set(passes.starts))
     assert passes.starts[-1] == len(passes.placed)
-    smallest = min(TILE_QUBITS, circuit.num_qubits)
-    low = (1 << min(LOW_QUBITS, smallest)) - 1
+    smallest = min(kernel.TILE_QUBITS, circuit.num_qubits)
+    low = (1 << min(kernel.LOW_QUBITS, smallest)) - 1
     for tile in passes.tiles:
         assert tile.bit_count() == smallest
         assert tile & low == low
         assert tile < 1 << circuit.num_qubits
     for row in passes.placed.tolist():
-        assert row[MASK] < 1 << smallest
-        assert row[ZERO] & row[MASK] == row[ZERO]
-        assert row[ONE] & row[MASK] == row[ONE]
-        assert row[OUTER] & row[OUTER + 1] == row[OUTER + 1]
+        assert row[kernel.MASK] < 1 << smallest
+        assert row[kernel.ZERO] & row[kernel.MASK] == row[kernel.ZERO]
+        assert row[kernel.ONE] & row[kernel.MASK] == row[kernel.ONE]
+        assert row[kernel.OUTER] & row[kernel.OUTER + 1] == row[kernel.OUTER + 1]
 
 
 def test_phases_need_no_sweeps_of_their_own() -> None:

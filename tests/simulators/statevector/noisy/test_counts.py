@@ -1,7 +1,5 @@
 """Counts of circuits with noise on each path through the engine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -17,9 +15,7 @@ def test_norm_based_channels_have_the_exact_distribution() -> None:
     """Strong damping, at whose locations nothing is drawn before the run."""
     circuit = layers(4, 3, np.random.default_rng(4)).circuit()
     damping = depolarizing(3e-3, 1).then(relaxation(1_000, 10, 19.5))
-    noise = program(
-        after_gates(circuit, lambda row: [(row.qubits, damping)] if row.name == "u" else [])
-    )
+    noise = program(after_gates(circuit, lambda r: [(r.qubits, damping)] if r.name == "u" else []))
     located = locate(circuit, noise)
     assert located is not None
     assert (located.errors.probabilities == 1.0).any()

@@ -1,30 +1,23 @@
 """Real matrices of one wire each go two by two, past what has nothing to do with them."""
 
-from __future__ import annotations
-
 import numpy as np
 import plain_sweeps
 import pytest
 from arrays import Arrays
 
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-)
+from simulators.statevector.planning import planner
 from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL
 
 N = 10
 
 
-def planned(arrays: Arrays) -> SegmentPlan:
+def planned(arrays: Arrays) -> planner.SegmentPlan:
     circuit = arrays.circuit()
-    where = OperationRange(0, circuit.ops.size, 0, 0)
-    return plan_segment(circuit, where, SegmentContext(), N)
+    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    return planner.plan_segment(circuit, where, planner.SegmentContext(), N)
 
 
-def kinds(found: SegmentPlan) -> list[int]:
+def kinds(found: planner.SegmentPlan) -> list[int]:
     return found.sweeps.ops[:, KIND].astype(int).tolist()
 
 
@@ -32,8 +25,7 @@ def test_real_matrices_of_single_qubits_are_paired() -> None:
     arrays = Arrays(N, 0)
     for qubit in range(LANE_WIRES, LANE_WIRES + 4):
         arrays.add("ry", [qubit], (), [0.1 + 0.2 * qubit])
-    result = kinds(planned(arrays))
-    assert result == [REAL + 2] * 2
+    assert kinds(planned(arrays)) == [REAL + 2] * 2
 
 
 def test_odd_or_controlled_real_matrix_is_not_paired() -> None:

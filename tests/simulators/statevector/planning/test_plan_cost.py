@@ -1,7 +1,5 @@
 """How often a large state is loaded and stored for well-known circuits: bounds that plans keep."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -10,13 +8,6 @@ import pytest
 from arrays import Arrays
 
 from simulators.statevector.planning import planner, tile_selection
-from simulators.statevector.planning.planner import (
-    OperationRange,
-    SegmentContext,
-    SegmentPlan,
-    plan_segment,
-    tile_width,
-)
 
 N = 24
 
@@ -77,27 +68,22 @@ def tfim(arrays: Arrays) -> None:
             arrays.add("rx", [qubit], (), [-0.2])
 
 
-def planned(build: Callable[[Arrays], None], precision: str = "double") -> SegmentPlan:
+def planned(build: Callable[[Arrays], None], precision: str = "double") -> planner.SegmentPlan:
     arrays = Arrays(N, 0)
     build(arrays)
     circuit = arrays.circuit()
-    ends = SegmentContext(zero=True, measured=(1 << N) - 1)
-    return plan_segment(
-        circuit, OperationRange(0, circuit.ops.size, 0, 0), ends, tile_width(N, precision)
-    )
+    ends = planner.SegmentContext(zero=True, measured=(1 << N) - 1)
+    rows = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    return planner.plan_segment(circuit, rows, ends, planner.tile_width(N, precision))
 
 
 @pytest.mark.parametrize(
     ("build", "sweeps", "cost"),
     [
-        (qft, 2.5, 70),
-        (volume, 21, 1600),
-        (ghz, 2.1, 32),
-        (ansatz, 2, 60),
-        (clifford_t, 9, 350),
+        (qft, 2.5, 70), (volume, 21, 1600), (ghz, 2.1, 32), (ansatz, 2, 60), (clifford_t, 9, 350),
         (tfim, 4, 200),
     ],
-)
+)  # fmt: skip
 def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(
     build: Callable[[Arrays], None], sweeps: float, cost: float
 ) -> None:

@@ -1,7 +1,5 @@
 """Circuits of more qubits than go without a plan, from their arrays to results."""
 
-from __future__ import annotations
-
 import numpy as np
 from arrays import Arrays
 from gate_by_gate import one_by_one
@@ -23,9 +21,7 @@ def zero(num_qubits: int) -> np.ndarray:
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(circuit=unitary_circuits(LEAST, 14), threads=st.integers(1, 3))
-def test_planned_statevector_equals_gate_by_gate_application(
-    circuit: Circuit, threads: int
-) -> None:
+def test_planned_statevector_equals_gate_by_gate(circuit: Circuit, threads: int) -> None:
     expected = one_by_one(circuit, zero(circuit.num_qubits))
     for precision, value in (("double", 1e-12), ("single", 1e-5)):
         result = simulate(

@@ -1,7 +1,5 @@
 """Batches, merged evolution and counts of small circuits."""
 
-from __future__ import annotations
-
 import threading
 
 import engine_runs
@@ -9,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from simulators.circuit.gates import ANY, GATES
@@ -71,9 +70,7 @@ def sweeps(draw: st.DrawFn) -> tuple[Circuit, np.ndarray]:
 
 @settings(derandomize=True, deadline=None)
 @given(sweep=sweeps())
-def test_counts_of_sweep_row_are_independent_of_other_rows(
-    sweep: tuple[Circuit, np.ndarray],
-) -> None:
+def test_counts_of_row_are_independent_of_other_rows(sweep: tuple[Circuit, np.ndarray]) -> None:
     circuit, bindings = sweep
     together = unremarked(run(circuit, bindings))
     for k, row in enumerate(together):
@@ -154,8 +151,7 @@ def test_sweep_can_be_stopped_and_its_control_reused() -> None:
     control = RunControl()
     timer = threading.Timer(0.2, control.stop)
     timer.start()
-    with pytest.raises(Stopped):
-        run(arrays.circuit(), np.ones((4096, 12)), control=control)
+    fails(Stopped, "", run, arrays.circuit(), np.ones((4096, 12)), control=control)
     timer.join()
     control.clear()
     assert len(run(arrays.circuit(), np.ones((3, 12)), control=control)) == 3
@@ -169,8 +165,7 @@ def test_run_of_very_many_shots_can_be_stopped(outputs: tuple[str, ...], rows: i
     timer = threading.Timer(0.1, control.stop)
     timer.start()
     sums = (PauliSum(("Z",), np.ones(1)),)
-    with pytest.raises(Stopped):
-        run(circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
+    fails(Stopped, "", run, circuit, np.empty((rows, 0)), outputs, 2**31 - 1, sums, control=control)
     timer.join()
 
 
@@ -265,9 +260,7 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
     request = Request(0, MERGED_SEED, ("expectation", "probabilities"), sums)
     for seed in range(3):
         result = circuit(names, n, seed, measured=False)
-        ((found,), (expected,)) = (
-            run_merged(engine, result, request) for engine in (MERGED, ONE_BY_ONE)
-        )
+        (found,), (expected,) = (run_merged(e, result, request) for e in (MERGED, ONE_BY_ONE))
         np.testing.assert_allclose(found.expectations, expected.expectations, atol=1e-12)
         assert found.probability_outcomes == expected.probability_outcomes
         np.testing.assert_allclose(
@@ -277,9 +270,7 @@ def test_exact_outputs_equal_those_of_gates_one_by_one(names: tuple[str, ...]) -
 
 @pytest.mark.parametrize("names", [HERON, IONS, ANY_GATE])
 @pytest.mark.parametrize("outputs", [("counts",), ("counts", "probabilities")])
-def test_row_of_sweep_has_the_bits_of_the_row_alone(
-    names: tuple[str, ...], outputs: tuple[str, ...]
-) -> None:
+def test_row_of_sweep_equals_row_alone(names: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     result = circuit(names, 9, 5, free=True)
     rows = np.random.default_rng(1).normal(size=(11, result.num_slots))
     together = run_merged(MERGED, result, Request(SHOTS, MERGED_SEED, outputs, (), rows, BINDING))
@@ -291,8 +282,7 @@ def test_row_of_sweep_has_the_bits_of_the_row_alone(
             result,
             Request(SHOTS, MERGED_SEED, ("counts",), (), rows[k : k + 1], BINDING + k),
         )
-        assert bound[0].outcomes == together[k].outcomes
-        assert bound[0].counts == together[k].counts
+        assert (bound[0].outcomes, bound[0].counts) == (together[k].outcomes, together[k].counts)
 
 
 def test_runs_beyond_the_table_of_costs_are_merged() -> None:

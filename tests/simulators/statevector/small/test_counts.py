@@ -1,7 +1,5 @@
 """Counts in one call: the same bits as a run, or none at all."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

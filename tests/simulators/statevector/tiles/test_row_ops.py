@@ -1,7 +1,5 @@
 """Kernels written for registers of different widths give the same bits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numba

@@ -1,7 +1,5 @@
 """Kernels of large states against the meaning of their tables."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
@@ -70,9 +68,7 @@ def test_outcomes_of_zero_probability_are_not_drawn() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
-def test_reused_memory_does_not_affect_new_state(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reused_memory_leaves_new_state_alone(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that is used again holds anything; passes from |0...0> never read it."""
     monkeypatch.setattr(memory, "_KEPT_BYTES", 1 << 30)
     precision = "double" if dtype == "complex128" else "single"

@@ -1,7 +1,5 @@
 """What a channel is drawn from, against plain numpy."""
 
-from __future__ import annotations
-
 import numpy as np
 import patterned
 import pytest
@@ -15,9 +13,7 @@ from simulators.trajectories.noise_table import operators
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
 @pytest.mark.parametrize("qubits", [(0,), (6,), (13,), (2, 9), (9, 2), (0, 1), (13, 12)])
-def test_kraus_probabilities_from_reduced_density_equal_norms(
-    qubits: tuple[int, ...], dtype: str
-) -> None:
+def test_kraus_probabilities_of_density_are_norms(qubits: tuple[int, ...], dtype: str) -> None:
     random = np.random.default_rng(3)
     raw = random.normal(size=2**14) + 1j * random.normal(size=2**14)
     amplitudes = (raw / np.linalg.norm(raw)).astype(dtype)

@@ -1,7 +1,5 @@
 """Prefix trees and Pauli frames."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -171,9 +169,7 @@ def test_all_64_error_patterns_run_their_own_errors(cap: int, drawn: list[int]) 
 
 @settings(deadline=None)
 @given(_cases())
-def test_shared_prefixes_are_computed_once(
-    case: tuple[ErrorPatterns, list[int], list[int], list[int]],
-) -> None:
+def test_prefixes_are_shared(case: tuple[ErrorPatterns, list[int], list[int], list[int]]) -> None:
     """Where each operation is a segment, no more is done than there are distinct beginnings; and
     never are more states held than segments with an insert on a path, and one."""
     patterns, place_at, drawn, bounds = case

@@ -1,7 +1,5 @@
 """An instance finds what a run of its circuit, with its inserts written in, would find."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import msgspec
@@ -10,6 +8,7 @@ import patterned
 import pytest
 import reference
 from arrays import Arrays
+from failing import fails
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from random_circuits import unitary_circuits
@@ -54,17 +53,13 @@ def _agree(circuit: Circuit, seed: int, *, precision: str = "double", count: int
 
 @settings(max_examples=40, deadline=None)
 @given(unitary_circuits(1, 6), st.integers(0, 2**32))
-def test_small_trajectories_equal_circuits_with_errors_inserted(
-    circuit: Circuit, seed: int
-) -> None:
+def test_small_trajectories_equal_circuits_with_errors(circuit: Circuit, seed: int) -> None:
     _agree(circuit, seed)
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("num_qubits", [13, 15])
-def test_large_trajectories_equal_circuits_with_errors_inserted(
-    num_qubits: int, precision: str
-) -> None:
+def test_large_trajectories_equal_circuits_with_errors(num_qubits: int, precision: str) -> None:
     random = np.random.default_rng(num_qubits)
     _agree(_layers(num_qubits, 4, random).circuit(), 5, precision=precision)
 
@@ -159,7 +154,6 @@ def test_kraus_channel_distribution_matches_density_matrix(seed: int, small: boo
 
 @pytest.mark.parametrize("num_qubits", [6, 13])
 def test_trajectory_outcome_is_independent_of_batch_states_and_threads(num_qubits: int) -> None:
-    """On how many instances there are, in which order, in how many states, by how many threads."""
     random = np.random.default_rng(8)
     circuit = _layers(num_qubits, 3, random).circuit()
     inserts, _ = patterned.made(circuit, 20, random, drawn=True)
@@ -225,12 +219,9 @@ def test_invalid_operators_and_circuits_are_refused() -> None:
         TrajectorySampler(
             again, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions()
         )
-    with pytest.raises(BadCircuit, match="no trace"):
-        operators([[np.eye(2) * 0.9]])
-    with pytest.raises(BadCircuit, match="2x2"):
-        operators([[np.eye(8)]])
-    with pytest.raises(BadCircuit, match="1025 operators"):
-        operators([[np.eye(2)] * 1025])
+    fails(BadCircuit, "no trace", operators, [[np.eye(2) * 0.9]])
+    fails(BadCircuit, "2x2", operators, [[np.eye(8)]])
+    fails(BadCircuit, "1025 operators", operators, [[np.eye(2)] * 1025])
 
 
 @pytest.mark.parametrize("num_qubits", [5, 13])

@@ -1,7 +1,5 @@
 """Segments keep what does not commute in order, and are passes."""
 
-from __future__ import annotations
-
 import numpy as np
 import patterned
 from hypothesis import given, settings, strategies as st
@@ -14,14 +12,11 @@ from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 @settings(max_examples=60, deadline=None)
 @given(unitary_circuits(6, 12), st.integers(6, 9), st.integers(0, 2**32))
-def test_operations_and_errors_sharing_qubit_keep_their_order(
-    circuit: Circuit, width: int, seed: int
-) -> None:
+def test_order_on_a_qubit_is_kept_with_errors(circuit: Circuit, width: int, seed: int) -> None:
     inserts, _ = patterned.made(circuit, 12, np.random.default_rng(seed), drawn=True)
     result = divide(circuit, inserts, width)
     assert sorted(result.order.tolist()) == list(range(circuit.ops.size))
-    assert result.bounds[0] == 0
-    assert result.bounds[-1] == circuit.ops.size
+    assert (result.bounds[0], result.bounds[-1]) == (0, circuit.ops.size)
     counts = circuit.table.rows[circuit.ops, 1]
     ends = np.cumsum(counts)
     wires = [

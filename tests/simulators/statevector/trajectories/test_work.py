@@ -1,7 +1,5 @@
 """Work of trajectories: near what their number of distinct patterns costs, divided evenly."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math
@@ -90,9 +88,7 @@ def expected_circuits(errors: ErrorTable, shots: int) -> float:
 
 
 @pytest.mark.parametrize(("num_qubits", "shots"), [(6, 20_000), (15, 1_000)])
-def test_work_is_that_of_the_cost_model_and_few_states_are_held(
-    num_qubits: int, shots: int
-) -> None:
+def test_work_is_that_of_cost_model_and_few_states_are_held(num_qubits: int, shots: int) -> None:
     circuit = _ansatz(num_qubits, 5)
     located = _located(circuit, _depolarizing(circuit, 3e-4, 3e-3))
     sampler = TrajectorySampler(located.circuit, located.table, RunOptions(precision="single"))
@@ -178,9 +174,7 @@ def test_few_patterns_stay_in_one_rank_and_one_range() -> None:
 def test_norm_based_form_shares_more_under_strong_damping(small: bool) -> None:
     circuit = layers(6 if small else 9, 6, np.random.default_rng(1)).circuit()
     damping = depolarizing(3e-3, 1).then(relaxation(1_000, 10, 19))
-    noise = program(
-        after_gates(circuit, lambda row: [(row.qubits, damping)] if row.name == "u" else [])
-    )
+    noise = program(after_gates(circuit, lambda r: [(r.qubits, damping)] if r.name == "u" else []))
     done, shots = [], 400
     for cost in (0.0, 1e9):  # of a draw: nothing, so norm-based; or too much
         located = locate(circuit, noise, draw_cost=cost)

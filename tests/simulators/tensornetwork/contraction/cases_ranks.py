@@ -1,7 +1,5 @@
 """What contractions give over ranks, and in one process: the same; see `among_ranks`."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

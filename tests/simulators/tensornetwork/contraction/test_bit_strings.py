@@ -1,7 +1,5 @@
 """Amplitudes of bit strings by contraction: batches, open qubits, slices, partial sums."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -97,9 +95,7 @@ def test_wide_circuit_has_amplitudes_of_quimb() -> None:
     assert_near(amplitudes(arrays.circuit(), bits), np.array(expected))
 
 
-def test_strings_that_differ_in_few_qubits_are_one_contraction(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_strings_that_differ_little_are_one_contraction(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, bits = brickwork(30, 4), differing(30, [2, 11, 29])
     calls = []
     contract = contractor.Contractor.contract
@@ -115,9 +111,7 @@ def test_strings_that_differ_in_few_qubits_are_one_contraction(
     assert calls[1:] == [(contractor.BATCH,)]
 
 
-def test_parts_of_a_batch_and_slices_have_the_same_amplitudes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_parts_of_a_batch_and_slices_have_same_amplitudes(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, bits = brickwork(24, 8, far=5), random_bits(24, 37)
     whole = amplitudes(circuit, bits)
     sliced = result_of(circuit, bits[:4], width=4)

@@ -1,7 +1,5 @@
 """The cases beside this file, over real ranks."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 from pathlib import Path

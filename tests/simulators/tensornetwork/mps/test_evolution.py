@@ -1,12 +1,10 @@
 """Matrix product states: evolution, branches, noise."""
 
-from __future__ import annotations
-
 import engine_runs
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
+from arrays import Arrays, measured
 from hypothesis import assume, given
 from random_circuits import QUIET, dynamic_circuits
 
@@ -37,10 +35,6 @@ def brickwork(
     return arrays
 
 
-def measured(arrays: Arrays) -> Circuit:
-    return arrays.measure(range(arrays.num_qubits)).circuit()
-
-
 def values(found: EngineResult) -> np.ndarray:
     return np.frombuffer(found.expectations).reshape(-1, 2)[:, 0]
 
@@ -66,7 +60,6 @@ def test_expectation_values_and_amplitudes_are_those_of_the_statevector(precisio
 
 
 def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
-    """A chain through random qubits: the order finds the chain again."""
     wires = np.random.default_rng(3).permutation(40).tolist()
     shuffled, straight = brickwork(40, 8, wires).circuit(), brickwork(40, 8).circuit()
     assert profile(shuffled).bond_bits == profile(straight).bond_bits
@@ -77,9 +70,7 @@ def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
     steps = np.abs(np.diff([order[wire] for wire in wires]))
     assert (steps == 1).all()
     pairs = strings(40, 30)
-    moved = tuple(
-        PauliSum(("".join(_moved(item.labels[0], wires)),), item.coefficients) for item in pairs
-    )
+    moved = tuple(PauliSum(("".join(_moved(p.labels[0], wires)),), p.coefficients) for p in pairs)
     one = simulate(straight, shots=0, engine="mps", outputs=("expectation",), observables=pairs)
     two = simulate(shuffled, shots=0, engine="mps", outputs=("expectation",), observables=moved)
     assert np.abs(values(one) - values(two)).max() < 1e-8
@@ -128,9 +119,7 @@ def test_subspace_split_finds_the_values_and_the_weight_outside(shape: tuple[int
     assert lost < 10 * np.square(wanted[60:]).sum() + 1e-15
 
 
-def test_split_whose_decomposition_does_not_converge_takes_another_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_split_that_does_not_converge_takes_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(2)
     matrices = random.normal(size=(2, 6, 8)) + 1j * random.normal(size=(2, 6, 8))
     values_, vectors = full_split(matrices)
@@ -145,9 +134,7 @@ def test_split_whose_decomposition_does_not_converge_takes_another_way(
     assert np.abs(overlap - np.eye(6)).max() < 1e-6
 
 
-def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_large_bonds_split_in_subspaces_have_full_values(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = Arrays(18, 0)
     for _ in range(12):  # Trotter steps of an Ising chain: values fall off fast
         for first in (0, 1):
@@ -174,9 +161,7 @@ def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
     assert result.truncation < 1e-9
 
 
-def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_counts_are_equal_however_many_shots_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = measured(brickwork(40, 4))
     result = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
     monkeypatch.setattr("simulators.chain.product_state._SHOTS_AT_ONCE", 77)

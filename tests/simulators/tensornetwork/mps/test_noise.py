@@ -1,7 +1,5 @@
 """Trajectories of matrix product states: exact distributions, and the seed contract."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from arrays import Arrays

@@ -4,8 +4,6 @@
 `../nvidia.c`) and the folder tests/support. Machine code is looked at, but not run.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ class _Memory:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
 
-    def copy_from_device(self, source: _Memory, size: int) -> None:
+    def copy_from_device(self, source: "_Memory", size: int) -> None:
         assert size == self.array.nbytes == source.array.nbytes
         DEVICE.copy(source.array, self.array)
 
@@ -67,7 +65,7 @@ class RawModule:
     def __init__(self, *, path: str) -> None:
         assert Path(path).read_bytes()[:4] == b"\x7fELF", "no machine code"
 
-    def get_function(self, name: str) -> _Function:
+    def get_function(self, name: str) -> "_Function":
         return _Function(name)
 
 

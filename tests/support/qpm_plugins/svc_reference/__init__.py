@@ -4,8 +4,6 @@ One worker, state vectors of Qiskit. Revision 1 is whole; of revision 2 it has e
 reservations without a capacity, and the status, though its record names all bindings.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """Class of the reference plugin: the calls of a host, over the machine of the process."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import sys

@@ -1,7 +1,5 @@
 """Defects of the reference plugin, one in each class; `kit.assembled` makes a plugin of one."""
 
-from __future__ import annotations
-
 import enum
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Tasks of the reference plugin, the thread that runs them, and the senders of their events."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,12 +1,11 @@
 """Parameters and chains that the readers of circuits share."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from failing import fails
+from interpreter import python
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
 
@@ -34,9 +33,7 @@ def test_parameters_are_in_order_and_expressions_share_slots() -> None:
     result = loaded(X, 2 * X + Y, X, Y + 2 * X, 0.5, Y)
     assert (result.program.num_slots, result.parameters) == (3, ("x", "y"))
     assert result.bind([1.0, 10.0]).tolist() == [[1.0, 12.0, 10.0]]
-    result = loaded(
-        V[10], V[2], Y, X
-    )  # Qiskit sorts names as text, elements of a vector as numbers
+    result = loaded(V[10], V[2], Y, X)  # Qiskit sorts names as text, elements of vectors as numbers
     circuit = rotations(V[10], V[2], Y, X)
     assert result.parameters == tuple(parameter.name for parameter in circuit.parameters)
     values = dict(zip(circuit.parameters, (1.0, 2.0, 3.0, 4.0), strict=True))
@@ -181,9 +178,7 @@ assert [t.name for t in threading.enumerate()].count("simenv-qiskit") == 1
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_circuits_are_loaded_in_short_lived_threads(at_once: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(at_once)], capture_output=True, text=True, check=False
-    )
+    done = python("-c", PROGRAM, str(at_once), check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
 
 
@@ -212,15 +207,11 @@ def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     "angles",
     [
-        (A, B),
-        (B, A, 2 * A),
-        (A + 0.5 * B, -A, B - 1.5),
-        (VECTOR[2], VECTOR[0] - VECTOR[1], VECTOR[1]),
-        (A * B, A.sin(), A**2 / (2 + B)),
-        (A, A, A),
+        (A, B), (B, A, 2 * A), (A + 0.5 * B, -A, B - 1.5),
+        (VECTOR[2], VECTOR[0] - VECTOR[1], VECTOR[1]), (A * B, A.sin(), A**2 / (2 + B)), (A, A, A),
         (3 * A, 3 * A),
     ],
-)
+)  # fmt: skip
 def test_chain_rule_agrees_with_finite_differences(angles: tuple[object, ...]) -> None:
     loaded = turned(*angles)
     values = np.random.default_rng(1).uniform(0.3, 1.5, len(loaded.parameters))

@@ -82,30 +82,22 @@ def test_corrupted_program_is_decoded_or_refused_with_known_errors(path: Path) -
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("else", "a marker outside of its 'if'"),
-        ("case", "a marker outside of its 'switch'"),
-        ("default", "a marker outside of its 'switch'"),
-        ("break", "a 'break' outside of a loop"),
-        ("continue", "a 'continue' outside of a loop"),
-        ("while", "tokens make none"),
-        ("for", "tokens make none"),
-        ("switch", "tokens make none"),
-        ("store", "tokens make none"),
+        ("else", "a marker outside of its 'if'"), ("case", "a marker outside of its 'switch'"),
+        ("default", "a marker outside of its 'switch'"), ("break", "a 'break' outside of a loop"),
+        ("continue", "a 'continue' outside of a loop"), ("while", "tokens make none"),
+        ("for", "tokens make none"), ("switch", "tokens make none"), ("store", "tokens make none"),
         ("unitary", "1 kinds of unitary, but 0 matrices"),
     ],
-)
+)  # fmt: skip
 def test_misplaced_block_marker_is_refused(name: str, told: str) -> None:
     changes = {"names": (name,), "arities": bytes(6), "ops": u16(0), "qubits": b"", "clbits": b""}
     changes |= {"params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
     fails(ProgramError, told, to_qiskit, bell(**changes))
 
 
-def test_invalid_variable_widths_are_refused() -> None:
+def test_invalid_widths_of_variables_and_matrices_are_refused() -> None:
     for widths in ((70_000,), (-1,), (1,) * 5000):
         fails(ProgramError, "variables", to_qiskit, bell(variables=widths))
-
-
-def test_matrix_of_wrong_size_is_refused() -> None:
     changes = {"names": ("unitary",), "arities": u16(1, 0, 0), "ops": u16(0), "qubits": u16(0)}
     changes |= {"clbits": b"", "params": b"", "num_slots": 0, "slots": b"", "conditions": b""}
     fails(ProgramError, "16 bytes for 1 qubits", to_qiskit, bell(**changes, matrices=(bytes(16),)))

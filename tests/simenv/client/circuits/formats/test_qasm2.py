@@ -1,7 +1,5 @@
 """OpenQASM 2, by the reader in C and by Qiskit's."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import engine_judge
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from failing import fails
 from hypothesis import given, settings, strategies as st
+from interpreter import python
 
 from simenv.client.circuits import load, qasm2
 from simenv.client.circuits.encoder import pack
@@ -71,9 +70,7 @@ def test_text_without_known_version_is_refused(top: str) -> None:
 
 
 def test_old_files_and_conditions_are_read() -> None:
-    text = (
-        "u(1,2,3) q[0]; p(1) q[0]; sx q[0]; swap q[0],q[1]; cswap q[0],q[1],q[2]; rzz(1) q[0],q[1];"
-    )
+    text = "u(1,2,3) q[0];p(1) q[0];sx q[0];swap q[0],q[1];cswap q[0],q[1],q[2];rzz(1) q[0],q[1];"
     names = ("u", "p", "sx", "swap", "cswap", "rzz")
     assert load(HEAD + text).program.names == names
     text = "x q[0]; measure q[0]->d[0]; if(d==1) x q[1]; if(c==1) x q[2]; measure q[1]->c[1];"
@@ -194,11 +191,10 @@ def test_text_with_too_many_operands_is_left_to_qiskit() -> None:
 
 
 def test_plain_text_is_loaded_without_importing_qiskit_and_numpy() -> None:
-    argv = f"""
+    code = f"""
 import sys
 from simenv.client.circuits import load
 load({REGISTERS + "h q[0];cx q[0],q[1];measure q->c;"!r})
 print("qiskit" in sys.modules, "numpy" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", argv], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert python("-c", code).stdout.split() == ["False", "False"]

@@ -1,7 +1,5 @@
 """See `cupy`."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

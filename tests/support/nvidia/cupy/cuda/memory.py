@@ -1,7 +1,5 @@
 """See `cupy`."""
 
-from __future__ import annotations
-
 
 class OutOfMemoryError(Exception):
     """Raised as CuPy's."""

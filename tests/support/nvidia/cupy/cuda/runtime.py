@@ -1,7 +1,5 @@
 """See `cupy`."""
 
-from __future__ import annotations
-
 import os
 
 from cupy.site_constants import GPUS
