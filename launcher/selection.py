@@ -147,11 +147,8 @@ class _Machine:
         self, candidate: LauncherCandidate, allocation: Allocation, description: str
     ) -> Launcher:
         """Create the launcher: one DVM for all workers on several nodes, as it saves an agent for
-        each worker.
-
-        Otherwise (one node, or mpirun), workers of one rank are plain processes, which keep this
-        machine's network: one may connect to a quantum computer.
-        """
+        each worker. Otherwise (one node, or mpirun), workers of one rank are plain processes, which
+        keep this machine's network: one may connect to a quantum computer."""
         nodes = [node.name for node in allocation.nodes]
         exposure = network_namespace.exposure(nodes, self.environ, candidate.library)
         create = partial(candidate.create, allocation, description)

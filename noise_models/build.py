@@ -461,11 +461,8 @@ NOT_AER = (
 
 def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> DeviceModel:
     """Build the noise model of a snapshot. Raises NoiseError for options that the recipe cannot
-    apply.
-
-    Recipe `simenv` uses every component that the snapshot has. Recipes `aer` and `aer-properties`
-    follow Qiskit Aer's device model.
-    """
+    apply. Recipe `simenv` uses every component that the snapshot has. Recipes `aer` and
+    `aer-properties` follow Qiskit Aer's device model."""
     if options.values:
         snapshot = _replaced(snapshot, dict(options.values))
     if options.recipe == "simenv":

@@ -91,8 +91,8 @@ class ChannelModel(DocumentModel):
     def _located(
         self, entry: custom.ChannelEntry, qubits: tuple[int, ...], component: str
     ) -> tuple[LocatedChannel, ...]:
-        """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong
-        size or value, which names the gate."""
+        """Return an entry's channel on the qubits of a gate. Raises NoiseError for a wrong size or
+        value, which names the gate."""
         acts = entry.device_qubits or tuple(
             qubits[k] for k in entry.operands or range(len(qubits)) if k < len(qubits)
         )

@@ -49,10 +49,8 @@ class NoiseModel(Protocol):
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels after a gate in the order they act, on its qubits or their
-        neighbours.
-
-        `measure`: channels on the qubit's state after a measurement that is not terminal.
-        """
+        neighbours. `measure`: channels on the qubit's state after a measurement that is not
+        terminal."""
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Return the channel of an idle time; None: no noise."""

@@ -221,11 +221,8 @@ def _largest_pairs(matrices: _Chi) -> _Weights:
 
 def _barrier(matrices: _Chi) -> _Weights:
     """Return the largest d of matrices [k, n, n], by Newton's method on a logarithmic barrier: [k,
-    n].
-
-    The method maximizes sum d / t + log det(M - diag(d)) + sum log d for t -> 0; the sum of d is
-    then at most 2 n t below its largest value.
-    """
+    n]. The method maximizes sum d / t + log det(M - diag(d)) + sum log d for t -> 0; the sum of d
+    is then at most 2 n t below its largest value."""
     size = matrices.shape[1]
     diagonal = matrices.diagonal(axis1=1, axis2=2).real
     scale = diagonal.max(axis=1)[:, None]

@@ -23,10 +23,8 @@ _REMARKS = 4  # distinct remarks of a sweep that are kept
 
 
 class BindingResult(msgspec.Struct, frozen=True):
-    """Result of one binding; fields of outputs that were not requested stay empty.
-
-    An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
-    """
+    """Result of one binding; fields of outputs that were not requested stay empty. An outcome is
+    one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0."""
 
     outcome_width: int = 0  # 1, 2, 4, 8, or ceil(bits / 8) beyond 64 bits
     outcomes: bytes = b""  # distinct outcomes, ascending
@@ -46,10 +44,8 @@ class BindingResult(msgspec.Struct, frozen=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True):
-    """Results of all rows of the request's bindings, row after row in each array.
-
-    Fields as in BindingResult; rows may differ in their number of outcomes.
-    """
+    """Results of all rows of the request's bindings, row after row in each array. Fields as in
+    BindingResult; rows may differ in their number of outcomes."""
 
     count: int = 1  # rows
     outcome_width: int = 0
@@ -227,10 +223,8 @@ class ThreadPool:
         self._threads.clear()
 
     def run(self, work: ThreadWork, total: int, grain: int) -> None:
-        """Call `work` on ranges of at most `grain` that cover range(total).
-
-        Raises Stopped, also if a stop shortened the last range.
-        """
+        """Call `work` on ranges of at most `grain` that cover range(total). Raises Stopped, also if
+        a stop shortened the last range."""
         if total <= grain:
             self._control.check()
             work(0, total, 0)
@@ -398,8 +392,8 @@ class Engine(Protocol):
 
 @runtime_checkable
 class DistributedEngine(Protocol):
-    """Engine over MPI ranks: `run` returns a result in the root rank and None in the others,
-    and raises the same error in all ranks."""
+    """Engine over MPI ranks: `run` returns a result in the root rank and None in the others, and
+    raises the same error in all ranks."""
 
     def close(self) -> None:
         """Free the communicators. All ranks call it, once the engine is not used any more."""

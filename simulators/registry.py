@@ -26,11 +26,9 @@ def names() -> tuple[str, ...]:
 
 
 def create(name: str, context: EngineContext | None = None) -> Engine:
-    """Create an instance of the engine; raises UnknownEngine with the existing names.
-
-    Over several ranks all of them create the engine together, and close it together. Raises
-    Unsupported for an engine that runs in one rank, that holds no device, or that runs no circuits.
-    """
+    """Create an instance of the engine; raises UnknownEngine with the existing names. Over several
+    ranks all of them create the engine together, and close it together. Raises Unsupported for an
+    engine that runs in one rank, that holds no device, or that runs no circuits."""
     context = context or EngineContext()
     card = catalog.card(name)
     taken = {"comm"} if card is not None and card.parallel.ranks else set()

@@ -57,10 +57,7 @@ def main(argv: list[str]) -> None:
 
 def isolate_network() -> None:
     """Move this process, which must have one thread, to a new network namespace with a loopback
-    interface.
-
-    Raises OSError if the kernel or the site forbids it.
-    """
+    interface. Raises OSError if the kernel or the site forbids it."""
     import fcntl
     import socket
 

@@ -56,10 +56,7 @@ def join(pid: int) -> None:
 
 def with_munge(environ: Mapping[str, str], library: Path) -> dict[str, str]:
     """Return `environ` with munge as PMIx's only authentication, if this libpmix supports it and
-    munged runs.
-
-    A setting of the user takes precedence: PMIX_MCA_psec=native is the default.
-    """
+    munged runs. A setting of the user takes precedence: PMIX_MCA_psec=native is the default."""
     if PSEC in environ or not MUNGE_SOCKET.is_socket() or not _supports_munge(library):
         return dict(environ)
     return {**environ, PSEC: "munge"}

@@ -64,10 +64,7 @@ class JobTracker:
         self, namespaces: Sequence[str], pending: bool
     ) -> tuple[list[HelperResponse], list[str]]:
         """Record a list of live namespaces; return the ends of jobs that are over, and orphaned
-        jobs.
-
-        No job counts as orphaned while spawns are `pending`.
-        """
+        jobs. No job counts as orphaned while spawns are `pending`."""
         live = set(namespaces)
         self._missing_lists = {n: 0 if n in live else k + 1 for n, k in self._missing_lists.items()}
         over = [name for name, count in self._missing_lists.items() if count >= CONFIRMATIONS]

@@ -144,8 +144,8 @@ class SnapshotBuilder:
         normal: Callable[[str], str] = str,
     ) -> Iterator[tuple[str, float, str]]:
         """Iterate over (field of the snapshot, value, place) of the keys that a table has, and
-        report the others that are not known. A null is a value that was not measured. `normal`:
-        the form of a key in the table."""
+        report the others that are not known. A null is a value that was not measured. `normal`: the
+        form of a key in the table."""
         for key, value in reading.mapping(entry, place).items():
             at = f"{place}.{reading.key_text(key)}"
             name = normal(key)

@@ -44,8 +44,8 @@ class Source:
         return [(name, value) for name, value in self.documents.items() if isinstance(value, dict)]
 
     def only_object(self, message: str, hint: str = "") -> dict[str, Any]:
-        """Return the JSON object of an import of one file. Raises SnapshotError with the message
-        if there are other files."""
+        """Return the JSON object of an import of one file. Raises SnapshotError with the message if
+        there are other files."""
         documents = self.objects()
         if len(documents) != 1 or self.tables:
             raise SnapshotError("files", message, hint=hint)

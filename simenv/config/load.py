@@ -140,10 +140,7 @@ def last_config(
     name: str, environ: Mapping[str, str] = os.environ, resume: bool = False
 ) -> dict[str, object]:
     """Return the settings of the environment's last start; {} if there was none or if its journal
-    does not exist.
-
-    `resume`: return the settings also without a journal at its former path.
-    """
+    does not exist. `resume`: return the settings also without a journal at its former path."""
     path = home_root(environ) / check_name(name) / "config.json"
     if not path.exists():
         return {}

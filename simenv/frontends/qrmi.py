@@ -385,10 +385,8 @@ class QuantumResource:
 
     def acquire(self) -> str:
         """Make a reservation, under which later tasks run; return its number, the token. It is
-        renewed until `release` or `close`, or this process ends.
-
-        Raises OptionError if an earlier one is not released yet.
-        """
+        renewed until `release` or `close`, or this process ends. Raises OptionError if an earlier
+        one is not released yet."""
         if self._acquired:
             raise OptionError(
                 f"{self._pool!r} is acquired already, with the token {self._acquired}",

@@ -178,10 +178,8 @@ def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> Algo
 
 def simon(secret: int = 0b10110, num_bits: int = 5) -> Algorithm:
     """Simon's algorithm for f(x) = f(x ^ secret): only y with y . secret = 0 (mod 2) occur, equally
-    likely.
-
-    The oracle copies x and, if x has the secret's lowest bit, adds the secret: it is two-to-one.
-    """
+    likely. The oracle copies x and, if x has the secret's lowest bit, adds the secret: it is
+    two-to-one."""
     x, y = QuantumRegister(num_bits, "x"), QuantumRegister(num_bits, "y")
     result = ClassicalRegister(num_bits, "found")
     circuit = QuantumCircuit(x, y, result, name=f"simon-{num_bits}")

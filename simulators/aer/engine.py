@@ -79,9 +79,7 @@ def evolve(
 
 def block_shots(circuit: Circuit) -> int:
     """Shots of one call for a dynamic circuit, a power of two: a function of the circuit alone.
-
-    Raises Unsupported if one shot would take too long for a call.
-    """
+    Raises Unsupported if one shot would take too long for a call."""
     work = max(1, circuit.ops.size) << circuit.num_qubits
     if work > SHOT_OPERATIONS:
         raise Unsupported(

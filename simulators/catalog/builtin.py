@@ -230,10 +230,8 @@ def builtin_card(name: str) -> EngineCard:
 
 @functools.cache
 def engine_cards() -> tuple[EngineCard, ...]:
-    """Cards of this distribution, then of the entry points, each group by name.
-
-    Raises Unsupported for an entry point that names no card, or whose name is taken.
-    """
+    """Cards of this distribution, then of the entry points, each group by name. Raises Unsupported
+    for an entry point that names no card, or whose name is taken."""
     from importlib.metadata import entry_points  # here: importing it takes 10 ms
 
     cards = list(CARDS)

@@ -194,11 +194,8 @@ def _way_back(profile: Profile, ask: CostQuery) -> int:
 
 def trajectory_work(noise: NoiseProfile, shots: int) -> float:
     """Number of whole circuits that the trajectories of `shots` shots run if error patterns share
-    prefixes.
-
-    W = 1 + N1 / 2 + N2 / 3 + N3 / 4, where N_k is the expected number of distinct patterns of k
-    errors; a location on one qubit has 3 alternatives, one on two has 15.
-    """
+    prefixes. W = 1 + N1 / 2 + N2 / 3 + N3 / 4, where N_k is the expected number of distinct
+    patterns of k errors; a location on one qubit has 3 alternatives, one on two has 15."""
     if not noise.locations or not shots:
         return 1.0
     weight = noise.error_weight
@@ -415,11 +412,8 @@ def widest_state(memory_bytes: int, precision: str) -> int:
 
 class GpuCost(FixedMemoryCost, frozen=True):
     """Cost of all amplitudes in the memory of a GPU, or of one GPU for each rank: `device_bytes`
-    there, the other bytes on its host.
-
-    The seconds are computed from plans and the bandwidth of the device's memory, as its driver
-    states it (an H200's by default); they are not measured.
-    """
+    there, the other bytes on its host. The seconds are computed from plans and the bandwidth of the
+    device's memory, as its driver states it (an H200's by default); they are not measured."""
 
     base_bytes: int = 768 * 2**20  # the CUDA context and its libraries
     call_s: float = 200e-6

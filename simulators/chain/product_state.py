@@ -100,11 +100,9 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         return np.ascontiguousarray(bits[list(self.sites)].T)
 
     def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:
-        """Expectation value of each Pauli string (x, z).
-
-        Environments are contracted once from each end. Strings are processed in the order of their
-        letters, and share their common prefixes from their first site on.
-        """
+        """Expectation value of each Pauli string (x, z). Environments are contracted once from each
+        end. Strings are processed in the order of their letters, and share their common prefixes
+        from their first site on."""
         spelled = sorted((self._spell(x, z), number) for number, (x, z) in enumerate(strings))
         lefts, rights = self._environments(control)
         norm = rights[0].ravel()[0].real
@@ -132,10 +130,8 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         self, bits: NDArray[np.uint8], control: RunControl
     ) -> NDArray[np.complexfloating]:
         """Amplitude of each basis state, of the normalised state: [strings]. `bits`: uint8
-        [strings, qubits].
-
-        Bit strings with equal bits on the first sites share one vector up to there.
-        """
+        [strings, qubits]. Bit strings with equal bits on the first sites share one vector up to
+        there."""
         result = np.empty(len(bits), self.tensors[0].dtype if self.tensors else complex)
         columns = np.empty((len(self.tensors), len(bits)), np.uint8)
         columns[list(self.sites)] = bits.T

@@ -33,11 +33,9 @@ _TWO: dict[int, Callable[[int, int], int]] = {
 
 
 class Expression:
-    """One expression of a circuit, with a cache of its values.
-
-    `tokens`: without the store; tokens of bits hold the first bit in a record and the number of
-    bits. `target`: first bit and number of bits of the stored value.
-    """
+    """One expression of a circuit, with a cache of its values. `tokens`: without the store; tokens
+    of bits hold the first bit in a record and the number of bits. `target`: first bit and number of
+    bits of the stored value."""
 
     def __init__(
         self,
@@ -70,10 +68,7 @@ class Expression:
 
     def values(self, records: NDArray[np.uint64]) -> tuple[list[int], NDArray[np.intp]]:
         """Values for the distinct settings of the bits, and for each record the index of its
-        setting.
-
-        `records`: uint64 [records, words], at least one.
-        """
+        setting. `records`: uint64 [records, words], at least one."""
         if not self._columns.size:
             return [self._value(b"")], np.zeros(len(records), np.intp)
         seen = records[:, self._columns] & self._mask

@@ -220,10 +220,8 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
 
 
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
-    """First clbit of each register, and the end of the last: int64 [registers + 1].
-
-    Empty for a circuit without expressions, which does not need it.
-    """
+    """First clbit of each register, and the end of the last: int64 [registers + 1]. Empty for a
+    circuit without expressions, which does not need it."""
     if not circuit.conditions_data:
         return _NO_STARTS
     sizes = (size for _, size in circuit.registers)
@@ -231,10 +229,8 @@ def register_starts(circuit: Circuit) -> NDArray[np.int64]:
 
 
 def variable_starts(circuit: Circuit) -> tuple[int, ...]:
-    """First bit of each variable in a record, and the end of the last.
-
-    A record that holds variables has them after the words of the clbits; a Bool takes one bit.
-    """
+    """First bit of each variable in a record, and the end of the last. A record that holds
+    variables has them after the words of the clbits; a Bool takes one bit."""
     first = 64 * num_words(circuit.num_clbits)
     return tuple(itertools.accumulate((max(1, w) for w in circuit.variables), initial=first))
 

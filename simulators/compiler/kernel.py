@@ -42,10 +42,8 @@ class KernelLocked(Exception):
 @contextmanager
 def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Enter the block in one process at a time, until one has left it without an error: from then
-    on no process waits. If the file cannot be made or locked, there is no order.
-
-    Raises KernelLocked instead of waiting if `wait` is false.
-    """
+    on no process waits. If the file cannot be made or locked, there is no order. Raises
+    KernelLocked instead of waiting if `wait` is false."""
     lock = -1 if is_done(path) else _opened(path)
     try:
         if lock >= 0:
@@ -142,11 +140,9 @@ _digest = functools.cache(sources_digest)  # reading all sources takes 10 ms
 
 
 def kernel_sources() -> dict[Path, bytes]:
-    """Modules with compiled functions, this package, and all their imports at any depth.
-
-    Changes of other modules cannot change machine code, so kernels stay valid. An import from a
-    package counts as one of all its modules, unless the line names modules of it.
-    """
+    """Modules with compiled functions, this package, and all their imports at any depth. Changes of
+    other modules cannot change machine code, so kernels stay valid. An import from a package counts
+    as one of all its modules, unless the line names modules of it."""
     texts = {path: path.read_bytes() for path in _HERE.rglob("*.py")}
     pending = [
         path
@@ -184,11 +180,9 @@ def version(folder: Path) -> Path:
 
 
 def use_cache(folder: Path) -> Path:
-    """Store compiled kernels under `folder`, in a folder of this version, which is returned.
-
-    It applies to kernels loaded afterwards; `simulators.compiler.warmup.prepare` is the usual
-    caller.
-    """
+    """Store compiled kernels under `folder`, in a folder of this version, which is returned. It
+    applies to kernels loaded afterwards; `simulators.compiler.warmup.prepare` is the usual
+    caller."""
     _chosen[:] = [version(folder)]
     return _chosen[0]
 
@@ -271,11 +265,9 @@ class Kernel:
         return code
 
     def load(self, *, wait: bool = True) -> bool:
-        """Load the machine code from the cache, or compile it; any thread may call this.
-
-        Processes that need it at the same time compile it once: the others wait for the first, or,
-        with `wait=False`, return False at once. A waiting caller makes its group wanted.
-        """
+        """Load the machine code from the cache, or compile it; any thread may call this. Processes
+        that need it at the same time compile it once: the others wait for the first, or, with
+        `wait=False`, return False at once. A waiting caller makes its group wanted."""
         if self._dispatcher is not None:
             return True
         if wait and not self.is_stored:
@@ -336,10 +328,8 @@ def kernel(
     signature: str, *, group: Group, precision: str = ""
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Register a function as a kernel for one signature (see `signature_of`), callable from Python.
-
     The function may be a `device_function`, which other kernels call. `precision`: part of the
-    name, for a function with a kernel for each precision.
-    """
+    name, for a function with a kernel for each precision."""
 
     def registered(function: Callable[..., Any]) -> Kernel:
         python_function = getattr(function, "py_func", function)

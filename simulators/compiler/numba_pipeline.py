@@ -192,9 +192,7 @@ def path(folder: Path, kernel: str) -> Path:
 
 def read(file: Path) -> Any:
     """Read the code as numba's result of a compilation; None if there is none, or it is damaged.
-
-    The file's content runs as code: no other user may be able to write to the folder.
-    """
+    The file's content runs as code: no other user may be able to write to the folder."""
     try:
         data = file.read_bytes()
     except OSError:

@@ -204,10 +204,8 @@ def where(_context: Any, _mask: Any, _value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def choose(_context: Any, _choice: Any, _yes: Any, _no: Any) -> Any:
-    """Select lane by lane `yes` where the mask is set, else `no`.
-
-    It uses bitwise operations: without mask registers a `select` would be several times as slow.
-    """
+    """Select lane by lane `yes` where the mask is set, else `no`. It uses bitwise operations:
+    without mask registers a `select` would be several times as slow."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         yes, no = (builder.bitcast(value, _WORDS) for value in args[1:])

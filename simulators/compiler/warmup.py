@@ -58,11 +58,9 @@ def prepared_folder() -> Path | None:
 
 
 def prepare(folder: Path) -> Path:
-    """Store kernels under `folder` (made if necessary); returns the folder of this version.
-
-    Kernels that are loaded later are read from there, and run as code: the caller must make sure
-    that no other user can write to `folder`.
-    """
+    """Store kernels under `folder` (made if necessary); returns the folder of this version. Kernels
+    that are loaded later are read from there, and run as code: the caller must make sure that no
+    other user can write to `folder`."""
     from simulators.compiler import kernel  # here, because numba takes 0.3 s to import
 
     chosen = kernel.use_cache(folder)

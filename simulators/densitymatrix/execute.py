@@ -180,11 +180,9 @@ _LEAST_PROBABILITY = 1e-15  # probabilities below this are rounding errors of ze
 
 
 class MixedState(FinalState):
-    """States of a circuit at its end, one for each classical record.
-
-    The outcome of a shot is one draw, number 0 of the seed contract, from the joint distribution of
-    records and basis states; readout errors before the end are part of it.
-    """
+    """States of a circuit at its end, one for each classical record. The outcome of a shot is one
+    draw, number 0 of the seed contract, from the joint distribution of records and basis states;
+    readout errors before the end are part of it."""
 
     def __init__(
         self,
@@ -281,10 +279,8 @@ def num_cells(outcomes: int) -> int:
 @device_function
 def cumulate(probs, edges, cells):  # type: ignore[no-untyped-def]
     """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
-    whose edge is above the lower bound of each of equal parts, whose number is a power of two.
-
-    A draw is looked up by its part, and searched for from there (Chen and Asau, 1974).
-    """
+    whose edge is above the lower bound of each of equal parts, whose number is a power of two. A
+    draw is looked up by its part, and searched for from there (Chen and Asau, 1974)."""
     total = 0.0
     for k in range(probs.size):
         total += probs[k]
@@ -304,9 +300,9 @@ _cumulate = kernel("REALS REALS I64", group="noise")(cumulate)
 
 @device_function
 def write_outcomes(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
-    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
-    k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
-    the end; clbit c reads qubit `source[c]`."""
+    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch k //
+    2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at the
+    end; clbit c reads qubit `source[c]`."""
     for outcome in range(outcomes.shape[0]):
         branch = outcome >> num_qubits
         for word in range(outcomes.shape[1]):

@@ -366,11 +366,9 @@ _1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15 = (
 
 @device_function
 def multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
-    """Multiply `v` [4^n] by blocks `block` .. `end` - 1, on tiles `first` .. `last` - 1 of each.
-
-    A tile is eight entries of each of the 16; `tiles` is their number. The control flag is read
-    before each block.
-    """
+    """Multiply `v` [4^n] by blocks `block` .. `end` - 1, on tiles `first` .. `last` - 1 of each. A
+    tile is eight entries of each of the 16; `tiles` is their number. The control flag is read
+    before each block."""
     groups = np.int64(1) << (2 * n - 4)
     for k in range(block, end):
         if control[0]:
@@ -385,9 +383,7 @@ def multiply_blocks(v, n, low, high, mats, block, end, first, last, scratch, con
 @device_function
 def _multiply_rows(v, high, mats, base, first, end, columns):  # type: ignore[no-untyped-def]
     """Multiply the groups `first` .. `end` - 1 of 16 entries by a block on digits 0 and `high`.
-
-    Lanes are rows of the matrix, as entries of digit 0 are neighbours. `columns`: scratch [256].
-    """
+    Lanes are rows of the matrix, as entries of digit 0 are neighbours. `columns`: scratch [256]."""
     for r in range(16):
         for c in range(16):
             columns[16 * c + r] = mats[base + 16 * r + c]

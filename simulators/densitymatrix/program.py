@@ -25,10 +25,8 @@ MAX_QUBITS = 4  # widest gate: its transfer matrix has 65,536 entries
 
 
 def wide_ptm(matrix: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Transfer matrix [4^k, 4^k] of a unitary [2^k, 2^k]; the first qubit is the lowest digit.
-
-    The map rho -> U rho U^+ is written in the Pauli basis one qubit at a time.
-    """
+    """Transfer matrix [4^k, 4^k] of a unitary [2^k, 2^k]; the first qubit is the lowest digit. The
+    map rho -> U rho U^+ is written in the Pauli basis one qubit at a time."""
     side = len(matrix)
     count = side.bit_length() - 1
     paulis = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
@@ -118,10 +116,8 @@ class Program(msgspec.Struct, frozen=True, eq=False):
 def _order_items(  # type: ignore[no-untyped-def]
     rows, ops, qubits, roles, sources, locations, matrices, keys, items
 ):
-    """Fill `keys` and `items` of all fused operations; returns their number.
-
-    `sources`: TABLE of each row of the circuit's table; `matrices`: row of each channel's matrix.
-    """
+    """Fill `keys` and `items` of all fused operations; returns their number. `sources`: TABLE of
+    each row of the circuit's table; `matrices`: row of each channel's matrix."""
     at = param = place = count = 0
     for k in range(-1, ops.size):
         if k >= 0:

@@ -71,10 +71,8 @@ def owners_and_weights(
 def refuse_collapsed(
     observables: tuple[engine.PauliSum, ...], strings: list[tuple[int, int]], measured: int
 ) -> None:
-    """Refuse X and Y on qubits that the circuit measures at its end; `measured`: their mask.
-
-    For these the values before and after the measurement differ; diagonal strings have one value.
-    """
+    """Refuse X and Y on qubits that the circuit measures at its end; `measured`: their mask. For
+    these the values before and after the measurement differ; diagonal strings have one value."""
     labels = [label for item in observables for label in item.labels]
     for label, (x, _) in zip(labels, strings, strict=True):
         if x & measured:
@@ -87,10 +85,8 @@ def refuse_collapsed(
 
 
 def sampled(means: NDArray[np.float64], shots: int, key: tuple[int, int]) -> NDArray[np.float64]:
-    """Mean of `shots` samples of +1 or -1 of each string, drawn by the seed contract.
-
-    `means`: exact, float64 [strings]; `key`: seed and binding.
-    """
+    """Mean of `shots` samples of +1 or -1 of each string, drawn by the seed contract. `means`:
+    exact, float64 [strings]; `key`: seed and binding."""
     ups = np.zeros(len(means), np.int64)
     for first in range(0, shots, _SHOTS_AT_ONCE):
         shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
@@ -127,12 +123,9 @@ Batch = tuple[NDArray[np.uint64], NDArray[np.int64] | None]  # see `FinalState.s
 
 
 class FinalState:
-    """State of a circuit after its last operation, for one binding.
-
-    Base class: an engine overrides the methods that the outputs of its card need. A method is
-    called at most once, and only for an output of the request, so the evolution may wait for the
-    first call.
-    """
+    """State of a circuit after its last operation, for one binding. Base class: an engine overrides
+    the methods that the outputs of its card need. A method is called at most once, and only for an
+    output of the request, so the evolution may wait for the first call."""
 
     num_qubits: int
     truncation: float = 0.0
@@ -261,11 +254,8 @@ def collect(
     readout: ReadoutStage | None = None,
 ) -> engine.BindingResult:
     """Compute all outputs of a request for one binding. `readout`: error of the terminal
-    measurements.
-
-    Raises Unsupported for Pauli strings that do not fit the qubits, or have X or Y on a qubit that
-    is measured at the end.
-    """
+    measurements. Raises Unsupported for Pauli strings that do not fit the qubits, or have X or Y on
+    a qubit that is measured at the end."""
     outputs, layout = request.outputs, layouts.clbits
     strings = terms(request.observables, state.num_qubits)
     expectations: tuple[tuple[float, float], ...] = ()

@@ -69,11 +69,9 @@ def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale
 def flip_records(  # type: ignore[no-untyped-def]
     records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
 ):
-    """Flip bits of `records` [n, words] of the shots from `start` on, in place.
-
-    Group g has the clbits `clbits[begins[g] : begins[g + 1]]`; tables[table_begins[g] + 2^k s + m]
-    is the probability of flip masks 1 .. m if the true bits are s; bounds[g] the largest sum.
-    """
+    """Flip bits of `records` [n, words] of the shots from `start` on, in place. Group g has the
+    clbits `clbits[begins[g] : begins[g + 1]]`; tables[table_begins[g] + 2^k s + m] is the
+    probability of flip masks 1 .. m if the true bits are s; bounds[g] the largest sum."""
     end = start + records.shape[0]
     for g in range(draws.size):
         if bounds[g] <= 0.0:
@@ -203,10 +201,8 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         )  # fmt: skip
 
     def flip(self, records: NDArray[np.uint64], first_shot: int, key: tuple[int, int]) -> None:
-        """Flip bits of the records of shots first_shot, first_shot + 1, ..., in place.
-
-        `records`: uint64 [n, words], C-contiguous; `key`: seed and binding.
-        """
+        """Flip bits of the records of shots first_shot, first_shot + 1, ..., in place. `records`:
+        uint64 [n, words], C-contiguous; `key`: seed and binding."""
         _flip(
             records, first_shot, *key, self.draws, self.begins, self.clbits, self.table_begins,
             self.tables, self.bounds,

@@ -122,10 +122,8 @@ def check_outputs(
     card: EngineCard, request: Request, measures: bool, *, collapses: bool = False
 ) -> None:
     """Raises Unsupported for outputs that the engine lacks, or that are undefined for the circuit.
-
     `measures`: the circuit has a measurement; `collapses`: it measures, resets or branches before
-    its end.
-    """
+    its end."""
     for output in request.outputs:
         if output not in OUTPUTS:
             raise Unsupported(f"output {output[:32]!r}", hint=f"there are {', '.join(OUTPUTS)}")

@@ -168,11 +168,8 @@ def gather(indices: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.
 def write(
     records: NDArray[np.uint64], indices: NDArray[np.int64], source: NDArray[np.int64]
 ) -> None:
-    """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone.
-
-    Bits that keep their places are copied at once; others are looked up in a table, eight at a
-    time.
-    """
+    """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone. Bits
+    that keep their places are copied at once; others are looked up in a table, eight at a time."""
     for word in range(records.shape[1]):
         column = records[:, word]
         bits: dict[int, int] = {}  # record bit by index bit
@@ -265,9 +262,7 @@ def select(
     rows: NDArray[np.uint8], source: NDArray[np.int64], identical: bool = False
 ) -> NDArray[np.uint64]:
     """Records [shots, words] whose bit c is bit source[c] of the bit-packed rows; -1 reads 0.
-
-    `identical`: source[c] is c for each bit of a row, and there are no other bits.
-    """
+    `identical`: source[c] is c for each bit of a row, and there are no other bits."""
     if identical:
         padded = np.zeros((len(rows), 8 * num_words(source.size)), np.uint8)
         padded[:, : rows.shape[1]] = rows

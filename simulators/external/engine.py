@@ -94,11 +94,9 @@ _DIALECT = Dialect("external", "engine='statevector' runs it")
 
 
 def dump(circuit: Circuit, params: NDArray[Any]) -> str:
-    """Text of a circuit without free parameters that measures at its end only.
-
-    Angles have 16 decimals and no exponent, because some parsers do not accept one. Raises
-    Unsupported for operations that OpenQASM 2 lacks.
-    """
+    """Text of a circuit without free parameters that measures at its end only. Angles have 16
+    decimals and no exponent, because some parsers do not accept one. Raises Unsupported for
+    operations that OpenQASM 2 lacks."""
     full = transpile(
         convert(circuit, params, _DIALECT), basis_gates=list(BASIS), optimization_level=0
     )

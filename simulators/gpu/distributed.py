@@ -109,10 +109,8 @@ _CARD_BYTES = 512
 
 
 def check_devices(comm: Any, location: str) -> None:
-    """Raise UnknownEngine in all ranks, which all call this, if two have the same GPU.
-
-    `location`: as `Device.location`.
-    """
+    """Raise UnknownEngine in all ranks, which all call this, if two have the same GPU. `location`:
+    as `Device.location`."""
     text = f"{os.uname().nodename} {location}" if location else ""
     mine = np.frombuffer(text.encode()[:_CARD_BYTES].ljust(_CARD_BYTES, b"\0"), np.uint8)
     everyone = np.empty((comm.Get_size(), _CARD_BYTES), np.uint8)

@@ -34,11 +34,9 @@ TILE_WIRES = 12  # 2**12 amplitudes in the registers of a block of threads
 
 
 class GpuEngine:
-    """Engine on one GPU of this process. `device`: None: the first one that CUDA shows.
-
-    `comm`: an mpi4py communicator whose ranks, with a GPU each, hold the amplitudes together; see
-    `StatevectorEngine`.
-    """
+    """Engine on one GPU of this process. `device`: None: the first one that CUDA shows. `comm`: an
+    mpi4py communicator whose ranks, with a GPU each, hold the amplitudes together; see
+    `StatevectorEngine`."""
 
     name = "gpu"
 

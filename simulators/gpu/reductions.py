@@ -139,11 +139,9 @@ _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 def gate_matrices(
     circuit: Circuit, segment: GateList, params: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`.
-
-    params: float64 [rows, parameters of the circuit]. One compiled call processes the operations of
-    all rows as one sequence.
-    """
+    """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`. params:
+    float64 [rows, parameters of the circuit]. One compiled call processes the operations of all
+    rows as one sequence."""
     ops = circuit.ops[segment.first : segment.last]
     counts = circuit.table.rows[ops]
     qubits, num_params = int(counts[:, 1].sum()), int(counts[:, 3].sum())
@@ -180,11 +178,9 @@ def count_shots(
     shots: int,
     key: tuple[int, int],
 ) -> NDArray[np.uint32]:
-    """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits].
-
-    floats: float64 [bindings, steps, 8]; `segment` None: no gates. key: seed, and the number of the
-    first binding.
-    """
+    """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits]. floats: float64
+    [bindings, steps, 8]; `segment` None: no gates. key: seed, and the number of the first
+    binding."""
     bindings, size = len(floats), 1 << num_qubits
     counts: Buffer = device.empty(bindings * size, np.uint32)
     steps = 0 if segment is None else len(segment.steps)
@@ -234,11 +230,8 @@ class DeviceAdjoint:
     def gradient(
         self, state: DeviceState, other: DeviceState, observable: PauliSum
     ) -> NDArray[np.float64]:
-        """Derivatives of the observable's expectation value by each slot: float64 [slots].
-
-        `state`: the final one; it is evolved back to the beginning. `other`: buffer for a second
-        state.
-        """
+        """Derivatives of the observable's expectation value by each slot: float64 [slots]. `state`:
+        the final one; it is evolved back to the beginning. `other`: buffer for a second state."""
         result = np.zeros(self._plan.num_slots)
         strings = outputs.terms((observable,), state.num_qubits)
         phases = [1j ** ((x & z).bit_count() % 4) for x, z in strings]

@@ -164,11 +164,8 @@ def divide_into_stages(
     operations: list[TileOperation], width: int, num_low: int
 ) -> tuple[Stage, ...]:
     """Stages of a sweep, chosen greedily: each stage is the one with the most benefit before the
-    next exchange.
-
-    The first and the last stage keep the `num_low` lowest places out of registers, so that
-    neighbouring threads have neighbours in memory.
-    """
+    next exchange. The first and the last stage keep the `num_low` lowest places out of registers,
+    so that neighbouring threads have neighbours in memory."""
     everywhere, above = _register_sets(width, 0), _register_sets(width, num_low)
     top = tuple(range(width - REGISTERS, width))
     chosen, done, left = _best_stage(operations, above, top)
@@ -257,10 +254,8 @@ class PassProgram(msgspec.Struct, frozen=True, eq=False):
 
 
 class SweepProgram(msgspec.Struct, frozen=True, eq=False):
-    """All sweeps of a table for one precision.
-
-    `taken`: int64 [even number], the position in the table's numbers of each number of the kernel.
-    """
+    """All sweeps of a table for one precision. `taken`: int64 [even number], the position in the
+    table's numbers of each number of the kernel."""
 
     precision: str
     width: int
@@ -373,10 +368,8 @@ _THREADS, _WARP = 256, 32  # threads of a block: units are powers of two
 
 class DeviceState:
     """Amplitudes of `count` states of one width, 2**num_qubits each, one state after the other.
-
     `live`: mask of the wires that may be 1 in an amplitude that is not 0. Memory outside is not
-    written: `settle` clears it before other kernels than sweeps read the state.
-    """
+    written: `settle` clears it before other kernels than sweeps read the state."""
 
     def __init__(
         self,

@@ -49,11 +49,9 @@ _BYTES_AN_OPERATION = 500  # of a cached Qiskit circuit
 
 @dataclass(frozen=True, slots=True)
 class TranspiledStructure:
-    """Plan: a structure transpiled for the machine, with all its parameters free.
-
-    `full_circuit` None: the result depends on the parameters (durations, or angles that the machine
-    supports only in part); each binding is transpiled separately.
-    """
+    """Plan: a structure transpiled for the machine, with all its parameters free. `full_circuit`
+    None: the result depends on the parameters (durations, or angles that the machine supports only
+    in part); each binding is transpiled separately."""
 
     target: Target
     ending: measurements.MeasurementLayout

@@ -109,10 +109,8 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
 
 def _alike(candidate: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:
     """Return whether `matrix` equals `candidate` up to a global phase, after the rounding of
-    `candidate` is undone.
-
-    The elements of a Clifford gate's matrix have one size, and are quarter turns apart.
-    """
+    `candidate` is undone. The elements of a Clifford gate's matrix have one size, and are quarter
+    turns apart."""
     first = candidate[np.flatnonzero(np.abs(candidate[:, 0]) > 0.1)[0], 0]
     turns = (candidate / first).astype(np.complex128)
     exact = np.round(turns.real) + 1j * np.round(turns.imag)
@@ -162,9 +160,7 @@ def convert(
     noise: NoiseLines | None = None,
 ) -> StimCircuit:
     """Convert the circuit with `params`. Raises Unsupported for operations that are not Clifford.
-
-    `noise`: for the recorded form.
-    """
+    `noise`: for the recorded form."""
     noise = noise or NoiseLines({}, {})
     writer = _Writer(circuit, end, deferred, noise.flips)
     writer.append(noise.after.get(-1, ()))

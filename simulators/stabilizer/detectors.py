@@ -41,11 +41,9 @@ class DetectionSamples(msgspec.Struct, frozen=True, eq=False):
 
 
 class MatchingDecoder:
-    """Minimum-weight perfect matching on the circuit's own error model.
-
-    Correlated errors are split into parts that flip one or two detectors each; channels of
-    disjoint errors count as independent ones, for the weights.
-    """
+    """Minimum-weight perfect matching on the circuit's own error model. Correlated errors are split
+    into parts that flip one or two detectors each; channels of disjoint errors count as independent
+    ones, for the weights."""
 
     def __init__(self, circuit: stim.Circuit) -> None:
         """Build the decoder. Raises Unsupported for a circuit whose errors cannot be matched, or if

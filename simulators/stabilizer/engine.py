@@ -57,10 +57,8 @@ _LETTER = {1: "X", 2: "Z", 3: "Y"}
 
 
 def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Possible outcomes [2**random bits, len(source)], equally likely.
-
-    source[c]: the qubit read by bit c; -1 reads 0. Raises Unsupported for too many random bits.
-    """
+    """Possible outcomes [2**random bits, len(source)], equally likely. source[c]: the qubit read by
+    bit c; -1 reads 0. Raises Unsupported for too many random bits."""
     wires = sorted(set(source[source >= 0].tolist()))
     base, random = _forced(simulator, wires, -1)
     if random > MAX_RANDOM_BITS:
@@ -135,10 +133,8 @@ def _text(channel: Channel) -> str:
 
 
 def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
-    """Probability that a measurement before the end records the wrong outcome.
-
-    Raises Unsupported if it depends on the outcome, unless `twirl` requests the mean.
-    """
+    """Probability that a measurement before the end records the wrong outcome. Raises Unsupported
+    if it depends on the outcome, unless `twirl` requests the mean."""
     if noise.readout is None:
         return 0.0
     at = qubit if noise.readout.p01.size > 1 else 0

@@ -219,11 +219,9 @@ class ComponentRun(outputs.FinalState):
         return branches
 
     def _groups(self, keep: bool, shots: range) -> Iterator[Branches]:
-        """Final branches of these shots, a group of shots at a time.
-
-        A group that would need more states than the limit is halved and run again: a shot's
-        outcomes depend on its number alone. One shot needs one state.
-        """
+        """Final branches of these shots, a group of shots at a time. A group that would need more
+        states than the limit is halved and run again: a shot's outcomes depend on its number alone.
+        One shot needs one state."""
         plan = self._schedule(keep)
         size = shots_at_once(self._circuit)
         stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]

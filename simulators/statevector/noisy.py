@@ -307,9 +307,7 @@ class NoisyPart:
 
     def fits(self, memory_bytes: int, neighbours: int) -> bool:
         """Return whether error patterns can be drawn and a rank has memory for a few states.
-
-        `memory_bytes`: of a rank; 0: the ranks of a machine share a quarter of its memory.
-        """
+        `memory_bytes`: of a rank; 0: the ranks of a machine share a quarter of its memory."""
         if self._sampler is None:
             return False
         room = memory_bytes or PHYSICAL_BYTES // (4 * neighbours)

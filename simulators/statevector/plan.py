@@ -67,8 +67,8 @@ def program_cache(
 
 
 class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
-    """Component of a circuit with its cached programs; `part`: its place in the circuit, None
-    if it is all of it."""
+    """Component of a circuit with its cached programs; `part`: its place in the circuit, None if it
+    is all of it."""
 
     circuit: Circuit
     programs: ProgramCache[Program]

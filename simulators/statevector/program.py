@@ -110,11 +110,8 @@ Instruction = (
 
 
 class Program(msgspec.Struct, frozen=True, eq=False):
-    """Instructions of a circuit, and its measurements.
-
-    Unless it is `full`, phases that affect no measurement are left out. `draw`: number of the draw
-    that samples the final measurements.
-    """
+    """Instructions of a circuit, and its measurements. Unless it is `full`, phases that affect no
+    measurement are left out. `draw`: number of the draw that samples the final measurements."""
 
     items: tuple[Instruction, ...]
     stretches: tuple[GateList | planner.SegmentPlan, ...]

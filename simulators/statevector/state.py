@@ -32,10 +32,8 @@ _kept: list[mmap.mmap] = []
 
 
 def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
-    """Allocate `count` numbers; returns them, and whether all are 0. Raises MemoryError.
-
-    New memory is not touched here: each page is placed near the thread that first uses it.
-    """
+    """Allocate `count` numbers; returns them, and whether all are 0. Raises MemoryError. New memory
+    is not touched here: each page is placed near the thread that first uses it."""
     size = count * np.dtype(dtype).itemsize
     if size < _MAPPED:
         return aligned(size).view(dtype), True

@@ -43,10 +43,8 @@ class ErrorTable(msgspec.Struct, frozen=True, eq=False):
 def draw_errors(  # type: ignore[no-untyped-def]
     probabilities, first_insert, begins, edges, draw_ids, first, last, seed, binding, shots, inserts
 ):
-    """Draw the errors of shots first .. last - 1, location by location.
-
-    Returns their number; errors beyond the room of the arrays are counted and not written.
-    """
+    """Draw the errors of shots first .. last - 1, location by location. Returns their number;
+    errors beyond the room of the arrays are counted and not written."""
     result = np.int64(0)
     for location in range(probabilities.size):
         p = probabilities[location]

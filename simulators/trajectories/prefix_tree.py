@@ -73,9 +73,7 @@ def next_action(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
 ):
     """Write the next action into `call`; returns the number of open nodes after it.
-
-    place_at[place]: its position; the last entry: that of the circuit's end.
-    """
+    place_at[place]: its position; the last entry: that of the circuit's end."""
     end = place_at.size - 1
     full = place_at[end]
     call[WHAT] = DONE
@@ -316,10 +314,8 @@ def walk(
     low: int = 0,
     high: int = -1,
 ) -> None:
-    """Run sorted rows low .. high - 1 (-1: all) from the first operation to the last.
-
-    `cap`: largest number of states held at once. Raises the errors of the states.
-    """
+    """Run sorted rows low .. high - 1 (-1: all) from the first operation to the last. `cap`:
+    largest number of states held at once. Raises the errors of the states."""
     high = rows.order.size if high < 0 else high
     order, begins, entries = rows.order.copy(), rows.begins, rows.entries
     chosen = np.zeros_like(entries)

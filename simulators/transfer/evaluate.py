@@ -24,10 +24,8 @@ _IDENTITY = evolution.constant(np.eye(16))
 
 
 class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
-    """Probabilities of all outcomes, and their derivatives.
-
-    Bit k of an outcome is the k-th measured clbit. `jacobian` is [2^m, params].
-    """
+    """Probabilities of all outcomes, and their derivatives. Bit k of an outcome is the k-th
+    measured clbit. `jacobian` is [2^m, params]."""
 
     probabilities: NDArray[np.float64]  # [2^m]
     params: tuple[int, ...]
@@ -233,10 +231,7 @@ def parity_program(
     program: TransferProgram, table: ConstantTable, clbits: Sequence[int] = ()
 ) -> ParityProgram:
     """Make the program of a circuit whose gates are Clifford gates. `clbits`: of the distribution;
-    (): all.
-
-    Raises Unsupported for other gates, and for more than MAX_BITS bits.
-    """
+    (): all. Raises Unsupported for other gates, and for more than MAX_BITS bits."""
     chosen = tuple(sorted(clbits)) or program.clbits
     if len(chosen) > MAX_BITS:
         raise Unsupported(

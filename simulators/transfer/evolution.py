@@ -89,10 +89,8 @@ def _chunk(width, qubit):  # type: ignore[no-untyped-def]
 @device_function
 def _combine(data, chunk, size, begins, entries, values, shift, results):  # type: ignore[no-untyped-def]
     """Write combinations of `size` pieces of `data` into `results` [size * chunk]; the chunk is a
-    multiple of eight.
-
-    begins[i] : begins[i + 1] are the entries of piece i, values[shift + e] the value of entry e.
-    """
+    multiple of eight. begins[i] : begins[i + 1] are the entries of piece i, values[shift + e] the
+    value of entry e."""
     for i in range(size):
         c = np.int64(0)
         while c + _BLOCK <= chunk:  # four sums at once: one alone waits for each product
@@ -277,11 +275,8 @@ def evolve(  # type: ignore[no-untyped-def]
 
 
 class DualMatrix(msgspec.Struct, frozen=True, eq=False):
-    """Matrix, and its derivative with respect to each of `params`.
-
-    `values` is float64 [1 + params, rows, columns]; entry 0 is the matrix itself. `params` are
-    numbers of parameters, ascending.
-    """
+    """Matrix, and its derivative with respect to each of `params`. `values` is float64 [1 + params,
+    rows, columns]; entry 0 is the matrix itself. `params` are numbers of parameters, ascending."""
 
     values: NDArray[np.float64]
     params: tuple[int, ...] = ()

@@ -112,12 +112,9 @@ def build(
     table: ConstantTable,
     channel_ids: list[int] | None = None,
 ) -> TransferProgram:
-    """Make the program of an admissible circuit.
-
-    `channel_ids`: number of each channel of `noise` in chains; by default its own number. Raises
-    Unsupported for mid-circuit measurements, resets, conditions, free parameters, gates on more
-    than two qubits and correlated readout.
-    """
+    """Make the program of an admissible circuit. `channel_ids`: number of each channel of `noise`
+    in chains; by default its own number. Raises Unsupported for mid-circuit measurements, resets,
+    conditions, free parameters, gates on more than two qubits and correlated readout."""
     return _Builder(circuit, noise, table, channel_ids).program()
 
 

@@ -182,10 +182,7 @@ Words = dict[Word, float]  # coefficient by word
 
 def words_of(observable: Any) -> Words | None:
     """Convert an observable to a real sum of Pauli words; None if it is not one, or too wide a
-    matrix.
-
-    A matrix up to DECOMPOSED_WIRES wires is decomposed exactly.
-    """
+    matrix. A matrix up to DECOMPOSED_WIRES wires is decomposed exactly."""
     sentence = _sentence(observable)
     return None if sentence is None else _real(sentence)
 

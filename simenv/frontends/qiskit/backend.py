@@ -235,11 +235,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self, qubit: int | Sequence[int]
     ) -> QubitProperties | list[QubitProperties]:
         """T1 and T2 in seconds and frequency in Hz of a qubit, or of each of several; None where
-        nothing was measured.
-
-        Raises what BackendV2 does for a pool without calibrated qubits, and IndexError for a qubit
-        that the device does not have.
-        """
+        nothing was measured. Raises what BackendV2 does for a pool without calibrated qubits, and
+        IndexError for a qubit that the device does not have."""
         calibrated = self.target.qubit_properties
         if calibrated is None:
             return super().qubit_properties(qubit)

@@ -40,10 +40,7 @@ class _ReservedBackend:
     ) -> None:
         """Reserve capacity. `max_time`: seconds until the reservation ends by itself; None: it is
         renewed until it is closed. `workers`: workers of the backend's pool that serve this session
-        alone.
-
-        Raises QiskitError if the reservation is refused, ValueError.
-        """
+        alone. Raises QiskitError if the reservation is refused, ValueError."""
         with job.refusals():
             self._reservation = backend.client.reserve(
                 backend.pool, workers=workers, for_s=max_time or LEASE_S

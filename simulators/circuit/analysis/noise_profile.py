@@ -78,11 +78,8 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     all_traits, all_errors, all_drawn, scratch, measured, weights,
 ):  # fmt: skip
     """Fill `measured` (by the names above) and `weights`: sum over all errors, and over those
-    drawn.
-
-    `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
-    qubits share a part: see `components`. `scratch`: bytes.
-    """
+    drawn. `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components
+    of few qubits share a part: see `components`. `scratch`: bytes."""
     parent, scratch = take_numbers(scratch, num_qubits)
     sizes, scratch = take_numbers(scratch, num_qubits)
     levels, scratch = take_bytes(scratch, num_qubits)
@@ -165,11 +162,9 @@ class LocationLosses(msgspec.Struct, frozen=True, eq=False):
 
 
 class IdealStates:
-    """Reduced density matrices of the ideal state of a circuit between its operations.
-
-    Raises Unsupported for a circuit with measurements, resets or conditions before its end, or with
-    free parameters.
-    """
+    """Reduced density matrices of the ideal state of a circuit between its operations. Raises
+    Unsupported for a circuit with measurements, resets or conditions before its end, or with free
+    parameters."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit

@@ -38,11 +38,9 @@ class ChainTrial(msgspec.Struct, frozen=True):
 
 
 class NoiseProfile(msgspec.Struct, frozen=True):
-    """Numbers of the noise of one circuit.
-
-    `error_weight`: L = -sum log(1 - p) over all locations, p the probability of an error; e^-L of
-    the shots have none. `drawn_weight`: the part of L whose error depends on the state.
-    """
+    """Numbers of the noise of one circuit. `error_weight`: L = -sum log(1 - p) over all locations,
+    p the probability of an error; e^-L of the shots have none. `drawn_weight`: the part of L whose
+    error depends on the state."""
 
     kinds: frozenset[str] = frozenset()  # see `catalog.NoiseKind`
     locations: int = 0

@@ -149,10 +149,8 @@ def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
 
 
 def chain_order(circuit: Circuit) -> tuple[int, ...] | None:
-    """Site of each qubit in a better order; None if the circuit's own order is kept.
-
-    An order is better if the sum of distances between the qubits of the gates is smaller.
-    """
+    """Site of each qubit in a better order; None if the circuit's own order is kept. An order is
+    better if the sum of distances between the qubits of the gates is smaller."""
     if circuit.num_qubits <= ORDERED_QUBITS:
         return None
     pairs = gate_pairs(circuit)
@@ -234,10 +232,8 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
 
 
 def is_loaded() -> bool:
-    """Return whether the kernels that profile wide circuits are loaded.
-
-    The first call of `cone_size` loads them, which takes seconds if they must be compiled.
-    """
+    """Return whether the kernels that profile wide circuits are loaded. The first call of
+    `cone_size` loads them, which takes seconds if they must be compiled."""
     return _measure_cone.is_loaded and light_cone.is_loaded()
 
 

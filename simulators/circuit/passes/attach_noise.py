@@ -188,11 +188,9 @@ class NoiseAttachment:
         self._plain = PlainLocator(self._registry)
 
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
-        """Make the noise program of an admissible circuit on the device of the model.
-
-        `method`: of the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not
-        fit the device, or has a delay of unknown duration.
-        """
+        """Make the noise program of an admissible circuit on the device of the model. `method`: of
+        the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not fit the
+        device, or has a delay of unknown duration."""
         if method not in METHODS:
             raise Unsupported(f"schedule {method[:32]!r}", hint=f"there are {', '.join(METHODS)}")
         if 0 < self.model.num_qubits < circuit.num_qubits:

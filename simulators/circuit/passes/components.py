@@ -262,10 +262,8 @@ def noise_of_part(
 @kernel("INTS2 I64 I64 I64 I64 INTS2 -> INT", group="attachment")
 def _move_locations(locations, operations, wires, marks, used, moved):  # type: ignore[no-untyped-def]
     """Fill `moved` with locations in the numbering of a part, and `used` with the channels in the
-    order of their first location; returns the number of channels.
-
-    `wires`: new number of each qubit; `marks` [channels]: all -1.
-    """
+    order of their first location; returns the number of channels. `wires`: new number of each
+    qubit; `marks` [channels]: all -1."""
     channels = before = 0
     for place in range(locations.shape[0]):
         while before < operations.size and operations[before] <= locations[place, AFTER_OP]:
@@ -289,10 +287,8 @@ def active_part(
     circuit: Circuit, noise: NoiseProgram, support: OutputSupport | None
 ) -> tuple[Subcircuit, NoiseProgram]:
     """Part of a circuit that its outputs depend on, and its noise; all of it without `support`.
-
     Qubits and operations are renumbered; `Subcircuit` has their numbers in the whole circuit.
-    Barriers and delays are dropped, their noise stays.
-    """
+    Barriers and delays are dropped, their noise stays."""
     if support is None:
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
@@ -316,10 +312,8 @@ def component_qubits(
     locations: NDArray[np.int64],
     needed: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], ...]:
-    """Needed qubits of each part, ascending; parts in the order of their first qubit.
-
-    `kept` [operations]; `locations` [n, 4]: those that act; `needed` [qubits].
-    """
+    """Needed qubits of each part, ascending; parts in the order of their first qubit. `kept`
+    [operations]; `locations` [n, 4]: those that act; `needed` [qubits]."""
     roots = np.empty(circuit.num_qubits, np.int64)
     _connect(circuit.table.rows, circuit.ops, circuit.qubits, kept.view(np.uint8), locations, roots)
     root = roots.tolist()
@@ -362,10 +356,8 @@ _connect = kernel("NAMES U16 U16 U8 INTS2 I64", group="attachment")(connect)
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
     """Components of an active part with their noise, but without readout error, which acts on joint
-    records; a single entry if the part is connected.
-
-    Numbers are those in the whole circuit, as in `part`. Free parameters keep their positions.
-    """
+    records; a single entry if the part is connected. Numbers are those in the whole circuit, as in
+    `part`. Free parameters keep their positions."""
     circuit = part.circuit
     everything = np.ones(circuit.ops.size, np.bool_)
     needed = np.ones(circuit.num_qubits, np.bool_)

@@ -333,10 +333,8 @@ def connected_components(
     circuit: Circuit, kept: NDArray[np.bool_], needed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """Component numbers of the qubits and of the kept operations, int64 [qubits] and [operations];
-    and whether needed qubits have several components.
-
-    `needed` [qubits]: the qubits of kept operations are added.
-    """
+    and whether needed qubits have several components. `needed` [qubits]: the qubits of kept
+    operations are added."""
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
     several = _components_kernel(

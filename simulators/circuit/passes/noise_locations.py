@@ -167,10 +167,8 @@ def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
 @kernel("INTS2 I64 I64 I64 I64 -> INT", group="attachment")
 def find_timed(keys, owners, times, channels, missing):  # type: ignore[no-untyped-def]
     """Fill `channels` with the channel of each owner over each time (the bits of a float64), and
-    `missing` with the indices of those that `keys` lacks; returns their number.
-
-    `keys` [a power of two, 3]: owner, time, channel.
-    """
+    `missing` with the indices of those that `keys` lacks; returns their number. `keys` [a power of
+    two, 3]: owner, time, channel."""
     count = 0
     for k in range(owners.size):
         slot = timed_slot(keys, owners[k], times[k])
@@ -239,11 +237,9 @@ def interaction_pieces(  # type: ignore[no-untyped-def]
     codes, kinds, first, wires, start, length, total, pairs, begins, mine, active, since, after,
     which, time,
 ):  # fmt: skip
-    """Fill `after`, `which` and `time`; returns the number of pieces.
-
-    `kinds`: by code. Pairs of qubit q: `mine[begins[q] : begins[q + 1]]`. `active` [qubits]: zeros.
-    `since` [pairs]: infinity, until an operation on the pair.
-    """
+    """Fill `after`, `which` and `time`; returns the number of pieces. `kinds`: by code. Pairs of
+    qubit q: `mine[begins[q] : begins[q + 1]]`. `active` [qubits]: zeros. `since` [pairs]: infinity,
+    until an operation on the pair."""
     depth = count = 0
     for k in range(codes.size):
         code = codes[k]

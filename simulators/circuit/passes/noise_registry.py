@@ -321,8 +321,8 @@ class PlainLocator:
         )  # fmt: skip
 
     def _learn(self, circuit: Circuit, lacking: NDArray[np.int64]) -> None:
-        """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of
-        a time."""
+        """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of a
+        time."""
         registry = self._registry
         kinds, owners = lacking[:, 0], lacking[:, 1]
         arity = circuit.table.rows[:, 1][circuit.ops]

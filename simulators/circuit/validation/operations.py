@@ -103,10 +103,8 @@ def check_operations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
 ):
     """Return SOUND, or the first fault with `report[AT]` (operation) and `report[DETAIL]` (the
-    value).
-
-    `report`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
-    """
+    value). `report`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8
+    qubits."""
     for k in range(FINDINGS):
         report[k] = 0
     blocks = report[FINDINGS:FOUND]
@@ -267,10 +265,8 @@ def check_expressions(  # type: ignore[no-untyped-def]
     tokens, sizes, widths, num_clbits, num_constants, shapes, report
 ):
     """Return SOUND with the number of expressions in `report[OWNERS]`, or a fault at `report[AT]`.
-
     `shapes`: int64, filled with (shape, width) of each expression; room for one a token. Widths on
-    the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
-    """
+    the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths."""
     stack = report[FINDINGS:]
     depth = 0  # values on the stack; of plain constants only the first MAX_STACK are kept
     constants = True  # only constants of one width so far
@@ -353,9 +349,7 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
 @kernel("NAMES U16 I32 I64 I64 -> INT", group="admission")
 def check_expression_owners(rows, ops, tokens, shapes, report):  # type: ignore[no-untyped-def]
     """Return SOUND, or a fault with `report[AT]`: an operation whose expression is invalid for it.
-
-    There must be as many expressions as operations that own one.
-    """
+    There must be as many expressions as operations that own one."""
     widths = report[FINDINGS:]  # width of the value of each open switch
     depth = 0
     done = 0

@@ -248,11 +248,9 @@ def source_digest() -> str:
 def cached_cubin(
     folder: Path, module: str, capability: tuple[int, int], nvrtc: Nvrtc | None
 ) -> Path:
-    """File of a module's machine code, compiled into `folder` if necessary.
-
-    Processes that need it at the same time compile it once. Raises UnknownEngine if it must be
-    compiled and NVRTC is None.
-    """
+    """File of a module's machine code, compiled into `folder` if necessary. Processes that need it
+    at the same time compile it once. Raises UnknownEngine if it must be compiled and NVRTC is
+    None."""
     place = folder / f"gpu-{source_digest()}-sm{capability[0]}{capability[1]}"
     target = place / f"{module}.cubin"
     if target.exists():

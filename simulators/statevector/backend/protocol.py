@@ -74,10 +74,8 @@ class CompiledSegment(Protocol):
 
 
 class StateBackend(Protocol):
-    """Operations on whole states. Every method may raise Stopped and OutOfMemory.
-
-    Over ranks each method is called by all of them, in the same order, with the same arguments.
-    """
+    """Operations on whole states. Every method may raise Stopped and OutOfMemory. Over ranks each
+    method is called by all of them, in the same order, with the same arguments."""
 
     @property
     def is_root(self) -> bool:
@@ -134,11 +132,9 @@ class StateBackend(Protocol):
     def distribution(
         self, state: StateHandle, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities.
-
-        The probabilities add up to the state's norm; values without weight are omitted. Empty in
-        ranks other than the root.
-        """
+        """Exact distribution of these qubits: values (bit k is wires[k]) and probabilities. The
+        probabilities add up to the state's norm; values without weight are omitted. Empty in ranks
+        other than the root."""
 
     def expectations(
         self, state: StateHandle, strings: list[tuple[int, int]]
@@ -154,10 +150,8 @@ class StateBackend(Protocol):
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> GradientFunction:
-        """Prepare the reverse pass, and add its sweeps to the run's total.
-
-        Raises Unsupported if the backend has no gradients.
-        """
+        """Prepare the reverse pass, and add its sweeps to the run's total. Raises Unsupported if
+        the backend has no gradients."""
 
 
 class Ensemble(Protocol):
@@ -204,11 +198,9 @@ class Ensemble(Protocol):
         factors[k]."""
 
     def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
-        """Index into `ordinals` of the state that represents each state: int64 [states].
-
-        Two states are equal if their distance is at most `tolerance`, up to a global phase. Only
-        states whose sketches differ by at most `near` are compared.
-        """
+        """Index into `ordinals` of the state that represents each state: int64 [states]. Two states
+        are equal if their distance is at most `tolerance`, up to a global phase. Only states whose
+        sketches differ by at most `near` are compared."""
 
     def sample(self, ordinals: Numbers, branch_of: Numbers, draws: ShotDraws) -> Numbers:
         """Sampled basis state of each shot, shot k from state ordinals[branch_of[k]]: int64

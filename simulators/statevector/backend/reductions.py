@@ -76,10 +76,8 @@ def project_kernel(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, qubit, outcome, factor, move, first, last
 ):
     """Project pairs first .. last - 1: write the part with the outcome times `factor` into the
-    second state.
-
-    `move`: the qubit ends in |0>, else in the outcome. Both states may be the same one.
-    """
+    second state. `move`: the qubit ends in |0>, else in the outcome. Both states may be the same
+    one."""
     low = (np.int64(1) << qubit) - 1
     target = 0 if move else outcome
     for pair in range(first, last):

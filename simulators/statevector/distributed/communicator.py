@@ -58,11 +58,8 @@ class Communicator:
         device_states: DeviceStates | None = None,
     ) -> EngineResult | None:
         """Run in the ranks that the circuit uses: the result in the first rank, None in the others.
-        Errors are raised in all alike.
-
-        `alone`: the run of one rank; `work`: the run of several, over states that they share;
-        `device_states`: states in the memory of other devices.
-        """
+        Errors are raised in all alike. `alone`: the run of one rank; `work`: the run of several,
+        over states that they share; `device_states`: states in the memory of other devices."""
         options, control = job.options, job.control
         everyone = ErrorAgreement(self._comm, control)
         count = ranks_used(num_qubits, everyone.size)

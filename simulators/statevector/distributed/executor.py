@@ -187,10 +187,8 @@ class Exchange:
         alive_ranks: int = -1,
     ) -> None:
         """Exchange pairs of a bit of the rank number, counted from 0, and a local position.
-
         `alive`, `alive_ranks`: the local positions and the bits of the rank number that may be 1 in
-        an amplitude that is not 0.
-        """
+        an amplitude that is not 0."""
         begin_s = time.perf_counter()
         self._agreement.meet()
         rank = self._agreement.rank
@@ -311,11 +309,9 @@ _NEVER = np.uint64(1 << 63)  # bit that no amplitude's index has
 def local_table(
     plan: SweepTable, stage: qubit_layout.RemapStage, num_local: int, rank: int
 ) -> SweepTable:
-    """Passes leg.first .. leg.last - 1, over the slice of one rank.
-
-    Conditions on the rank number are resolved here: an operation or term whose condition does not
-    hold gets a condition that never holds.
-    """
+    """Passes leg.first .. leg.last - 1, over the slice of one rank. Conditions on the rank number
+    are resolved here: an operation or term whose condition does not hold gets a condition that
+    never holds."""
     positions = stage.positions
     below = np.uint64((1 << num_local) - 1)
     number = np.uint64(rank << num_local)

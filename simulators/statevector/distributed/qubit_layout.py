@@ -56,10 +56,8 @@ class Layout:
         return sum(1 << self.positions[qubit] for qubit in bits(mask))
 
     def basis_indices(self, rank: int) -> NDArray[np.int64]:
-        """Positions of a rank's blocks in the full state: int64 [blocks].
-
-        Valid only if the lowest BLOCK_QUBITS qubits are at their own positions.
-        """
+        """Positions of a rank's blocks in the full state: int64 [blocks]. Valid only if the lowest
+        BLOCK_QUBITS qubits are at their own positions."""
         result = np.zeros(1 << (self.num_local - BLOCK_QUBITS), np.int64)
         blocks = np.arange(result.size)
         for position in range(BLOCK_QUBITS, self.num_local):
@@ -134,10 +132,8 @@ class StateSlice(State):
     def empty_handed(
         cls, layout: Layout, rank: int, neighbours: int, options: RunOptions
     ) -> StateSlice:
-        """Allocate amplitudes that are all 0. Raises OutOfMemory.
-
-        `neighbours`: ranks on this machine, this one included.
-        """
+        """Allocate amplitudes that are all 0. Raises OutOfMemory. `neighbours`: ranks on this
+        machine, this one included."""
         num_qubits, ranks_log2 = len(layout.qubits), len(layout.qubits) - layout.num_local
         need = state_bytes(layout.num_local, options.precision)
         if need * neighbours > PHYSICAL_BYTES:
@@ -349,10 +345,8 @@ class _Candidate:
 def communication_volume(
     pairs: Sequence[Pair], wires: Sequence[int], alive: int, num_local: int
 ) -> tuple[int, int]:
-    """Amplitudes that an exchange sends: by the rank that sends most, and by all together.
-
-    `wires`: at each position, before it. A rank sends the parts that may be nonzero.
-    """
+    """Amplitudes that an exchange sends: by the rank that sends most, and by all together. `wires`:
+    at each position, before it. A rank sends the parts that may be nonzero."""
     if not pairs:
         return 0, 0
     rank_bits = [alive >> wires[a] & 1 for a, _ in pairs]

@@ -83,10 +83,8 @@ Weights = NDArray[np.float64]
 
 
 class ReverseSegment(msgspec.Struct, frozen=True, eq=False):
-    """Steps of a range of gates backwards, in passes, and the terms of its derivatives.
-
-    shares[k] is (pass, column, slot, weights): of the sums in that column of that pass.
-    """
+    """Steps of a range of gates backwards, in passes, and the terms of its derivatives. shares[k]
+    is (pass, column, slot, weights): of the sums in that column of that pass."""
 
     starts: NDArray[np.int64]
     tiles: NDArray[np.uint64]
@@ -145,11 +143,9 @@ def plan_adjoint(
 def gradient(
     sweeper: BlockExecutor, way: AdjointPlan, state: State, other: State, observable: PauliSum
 ) -> NDArray[np.float64]:
-    """Derivatives of the observable's expectation value by each slot: float64 [slots].
-
-    `state`: the final one; it is evolved back to the beginning. `other`: memory for a second state.
-    Raises Stopped.
-    """
+    """Derivatives of the observable's expectation value by each slot: float64 [slots]. `state`: the
+    final one; it is evolved back to the beginning. `other`: memory for a second state. Raises
+    Stopped."""
     result = np.zeros(way.num_slots)
     strings = outputs.terms((observable,), state.num_qubits)
     reverse_kernel.apply(sweeper, state, other, strings, observable.coefficients)

@@ -162,11 +162,8 @@ def apply_inverse(  # type: ignore[no-untyped-def]
     tiles, first, last, control, scratch, sums,
 ):  # fmt: skip
     """Apply the inverses of steps first_step .. last_step - 1 of a pass to both states; groups
-    first .. last - 1.
-
-    A group is `tiles` tiles; columns[s]: column in sums[group] of the four sums of a step, or -1.
-    `scratch`: float64 [4 * max(tile size, LANES) + LANES].
-    """
+    first .. last - 1. A group is `tiles` tiles; columns[s]: column in sums[group] of the four sums
+    of a step, or -1. `scratch`: float64 [4 * max(tile size, LANES) + LANES]."""
     room = (scratch.size - LANES) // 4
     re, im = scratch[:room], scratch[room : 2 * room]
     re2, im2 = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
@@ -278,11 +275,9 @@ def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # t
 def _apply(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, size, xs, starts, needs, zs, factors, first, last, scratch
 ):
-    """Set blocks first .. last - 1 of the first state to the sum applied to the second.
-
-    Strings starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's factor;
-    needs[g]: EVEN, ODD: parts that are not 0.
-    """
+    """Set blocks first .. last - 1 of the first state to the sum applied to the second. Strings
+    starts[g] .. starts[g + 1] - 1 flip xs[g]; factors[t]: (re, im) of string t's factor; needs[g]:
+    EVEN, ODD: parts that are not 0."""
     re, im = scratch[:size], scratch[size : 2 * size]
     even, odd = scratch[2 * size : 3 * size], scratch[3 * size : 4 * size]
     eight = scratch[4 * size :]
@@ -383,11 +378,9 @@ def _count(word):  # type: ignore[no-untyped-def]
 
 @kernel("WORDS2 INT INT WORD I64 I64 WORDS2 WORDS2 -> INT", group="gradient")
 def arrange(ints, n, room, low, next_, starts, tiles, placed):  # type: ignore[no-untyped-def]
-    """Divide steps into passes; returns the number of passes.
-
-    Pass p is rows starts[p] .. starts[p + 1] - 1 of `placed` (int columns above; STEP is the row of
-    `ints` of its origin), with the qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1].
-    """
+    """Divide steps into passes; returns the number of passes. Pass p is rows starts[p] .. starts[p
+    + 1] - 1 of `placed` (int columns above; STEP is the row of `ints` of its origin), with the
+    qubits tiles[p, 0]. `next_`: scratch, int64 [steps + 1]."""
     steps = ints.shape[0]
     everything = (_1 << np.uint64(n)) - _1
     for k in range(steps + 1):

@@ -61,9 +61,7 @@ def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
 @device_function
 def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
     """Target of the factor of amplitudes with 1 at `wire_a`, and at `wire_b` if it is given.
-
-    `fixed`: a wire that is 1 wherever the operation acts.
-    """
+    `fixed`: a wire that is 1 wherever the operation acts."""
     place = notes[t.STANDS]
     if wire_a == fixed:
         wire_a, wire_b = wire_b, _NONE

@@ -57,11 +57,8 @@ class OperationRange(msgspec.Struct, frozen=True):
 
 
 class SegmentContext(msgspec.Struct, frozen=True):
-    """Facts about the state before and after the segment.
-
-    `zero`: it begins as |0...0>. `measured`: mask of the qubits whose outcomes are the only
-    outputs; -1: all outputs are possible.
-    """
+    """Facts about the state before and after the segment. `zero`: it begins as |0...0>. `measured`:
+    mask of the qubits whose outcomes are the only outputs; -1: all outputs are possible."""
 
     zero: bool = False
     measured: int = -1
@@ -139,21 +136,17 @@ class FusedSegment(msgspec.Struct, frozen=True, eq=False):
 def plan_segment(
     circuit: Circuit, where: OperationRange, context: SegmentContext, width: int
 ) -> SegmentPlan:
-    """Plan the gates among these operations; other operations have no effect.
-
-    `width`: wires of a tile, at least LEAST_WIDTH.
-    """
+    """Plan the gates among these operations; other operations have no effect. `width`: wires of a
+    tile, at least LEAST_WIDTH."""
     return tile_program(fuse_segment(circuit, where, context, width - t.LANE_WIRES), width)
 
 
 def fuse_segment(
     circuit: Circuit, where: OperationRange, context: SegmentContext, max_permuted: int
 ) -> FusedSegment:
-    """Lower and fuse the gates among these operations, for any machine.
-
-    `max_permuted`: qubits of the widest controlled NOT that is one permutation; a wider one becomes
-    a phase between two Hadamard gates.
-    """
+    """Lower and fuse the gates among these operations, for any machine. `max_permuted`: qubits of
+    the widest controlled NOT that is one permutation; a wider one becomes a phase between two
+    Hadamard gates."""
     draft, constants = _lowered(circuit, where, context, max_permuted)
     draft = _fused(draft, context)
     return FusedSegment(where, context, circuit.num_qubits, draft, constants)
@@ -178,11 +171,9 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
 def _lowered(
     circuit: Circuit, where: OperationRange, ends: SegmentContext, max_permuted: int
 ) -> tuple[_LoweredSegment, NDArray[np.float64]]:
-    """Elements, and matrices of the circuit.
-
-    SWAPs only rename wires: |0...0> may begin with permuted qubits, so that at the end each is at
-    its own wire; any other state is reordered at the end.
-    """
+    """Elements, and matrices of the circuit. SWAPs only rename wires: |0...0> may begin with
+    permuted qubits, so that at the end each is at its own wire; any other state is reordered at the
+    end."""
     rows = circuit.table.rows
     codes = rows[circuit.ops[where.first : where.last], 0]
     matrices = int((codes == UNITARY).sum())

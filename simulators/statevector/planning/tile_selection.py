@@ -105,11 +105,9 @@ _WINDOW = 1000  # skipped blocks before the search ends: keeps planning linear
 
 @device_function
 def scan(blocks, work, after, size, tile, everything, candidates):  # type: ignore[no-untyped-def]
-    """Work of a pass with this tile, and the number of ways to widen it.
-
-    `after`: a list of the remaining blocks, after[k + 1] follows k. `candidates`: wires that are
-    missing for blocks that could be taken.
-    """
+    """Work of a pass with this tile, and the number of ways to widen it. `after`: a list of the
+    remaining blocks, after[k + 1] follows k. `candidates`: wires that are missing for blocks that
+    could be taken."""
     moved = seen = left = result = 0
     total = 0.0
     k = after[0]
@@ -238,11 +236,8 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     inputs, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
     """Write the table of all passes of `size` blocks; returns the number of passes, or -1: `out`
-    has too few rows.
-
-    `inputs`, `notes`, `out`, `done`: see `tables`. `live`: wires along which the state is not 0 at
-    the beginning. `starts`, `places`, `lives`: see `SweepTable`.
-    """
+    has too few rows. `inputs`, `notes`, `out`, `done`: see `tables`. `live`: wires along which the
+    state is not 0 at the beginning. `starts`, `places`, `lives`: see `SweepTable`."""
     blocks, after = inputs[t.BLOCKS], notes[t.AFTER]
     candidates, spare = notes[t.SPARE][:_CANDIDATES], notes[t.SPARE][:0]
     everything, lanes = (1 << num_wires) - 1, (1 << t.LANE_WIRES) - 1

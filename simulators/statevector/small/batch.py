@@ -293,10 +293,8 @@ class Batch:
         self._merged = MergedEvolution()
 
     def run(self, circuit: Circuit, request: Request, control: RunControl) -> EngineResult | int:
-        """Run all rows; returns ELSEWHERE, NOTHING or STOPPED as `counts.count`.
-
-        For outputs that are in OUTPUTS, at most SMALL_QUBITS qubits and MAX_CLBITS clbits.
-        """
+        """Run all rows; returns ELSEWHERE, NOTHING or STOPPED as `counts.count`. For outputs that
+        are in OUTPUTS, at most SMALL_QUBITS qubits and MAX_CLBITS clbits."""
         table = _NO_BINDINGS if request.bindings is None else request.bindings
         total = len(table)
         outputs = 0

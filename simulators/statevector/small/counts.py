@@ -44,10 +44,8 @@ _MAP_1, _MAP_2, _MAP_3 = np.uint64(MAP), np.uint64(2 * MAP), np.uint64(3 * MAP)
 @device_function
 def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
     """Fill table[cell] with the group of 2**shift outcomes of its first draw, and perhaps _DIRTY.
-
     There are `edges` groups; the last one's end is the total. The loop has no conditional writes: a
-    mispredicted branch costs more. Entries at `next_` or after it are not final yet.
-    """
+    mispredicted branch costs more. Entries at `next_` or after it are not final yet."""
     scale = np.float64(CELLS) / cumulative[(edges << shift) - _1]
     next_ = _0
     for group in range(edges - _1):
@@ -98,10 +96,8 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
 @device_function
 def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
     """Fill counts[k] with the number of shots with outcome k < size (draw 0 of each); incomplete if
-    the control flag is set meanwhile.
-
-    `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size, APART * 256)].
-    """
+    the control flag is set meanwhile. `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size,
+    APART * 256)]."""
     end = np.uint64(size)
     last = end - _1
     total = cumulative[last]
@@ -151,10 +147,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
 @device_function
 def record(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
     """Write the clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the
-    last.
-
-    `table`: from `sample`; `maps`: see `readout_map`. The shots are those of `sample`.
-    """
+    last. `table`: from `sample`; `maps`: see `readout_map`. The shots are those of `sample`."""
     last = np.uint64(size) - _1
     total = cumulative[last]
     a = b = c = d = _0
@@ -229,10 +222,8 @@ def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def
 
 @device_function
 def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
-    """Pack the nonzero counts, ascending; returns their number.
-
-    Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
-    """
+    """Pack the nonzero counts, ascending; returns their number. Writes up to 8 bytes beyond the
+    last of `outcomes`, and one number beyond the last of `values`."""
     result = 0
     for j in range(1 << bits):
         word = maps[2 * MAP + (j & (MAP - 1))] | maps[3 * MAP + (j >> MAP_BITS)]
@@ -268,10 +259,7 @@ _BYTES = VALUES + 4 * (SIZE + 1)
 @device_function
 def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
     """Return masks of measured qubits and of qubits reset at the end, and whether this path can run
-    the circuit.
-
-    Fills source[clbit] = qubit, or -1. A reset of an unused qubit has no effect.
-    """
+    the circuit. Fills source[clbit] = qubit, or -1. A reset of an unused qubit has no effect."""
     for k in range(source.size):
         source[k] = -1
     touched = measured = cleared = np.uint64(0)

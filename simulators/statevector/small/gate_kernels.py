@@ -89,11 +89,9 @@ _on_4 = _on_lane_bit(simd.lower_4, simd.upper_4)
 
 @device_function
 def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
-    """Apply a step whose mask has lowest bits: it selects among the lanes of a vector.
-
-    The first lane of a pair finds the second in the partner's lane, and conversely. Lanes without a
-    partner are multiplied by 1.
-    """
+    """Apply a step whose mask has lowest bits: it selects among the lanes of a vector. The first
+    lane of a pair finds the second in the partner's lane, and conversely. Lanes without a partner
+    are multiplied by 1."""
     low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
     first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     high = mask & ~_LOW
@@ -205,11 +203,9 @@ def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5,
 
 @inline_function
 def apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
-    """Apply one step to the first `size` amplitudes; all its bits lie within them.
-
-    The arrays hold at least one vector. Elements beyond `size` may be undefined: they change, and
-    affect no other element.
-    """
+    """Apply one step to the first `size` amplitudes; all its bits lie within them. The arrays hold
+    at least one vector. Elements beyond `size` may be undefined: they change, and affect no other
+    element."""
     end = max(np.uint64(size), _LANES)
     m0, m1 = splat(floats[row, 0]), splat(floats[row, 1])
     m2, m3 = splat(floats[row, 2]), splat(floats[row, 3])
@@ -243,10 +239,8 @@ _R = 0.5**0.5
 
 @device_function
 def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-def]
-    """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]].
-
-    c, s: cosine and sine of half the angle.
-    """
+    """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]]. c, s:
+    cosine and sine of half the angle."""
     phi_x = lam_x = gamma_x = 1.0
     phi_y = lam_y = gamma_y = 0.0
     if source == gates.ROTATION:

@@ -46,11 +46,9 @@ def _row(m_re, m_im, at, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def
 
 @device_function
 def apply_pair(re, im, end, low, high, m_re, m_im, at):  # type: ignore[no-untyped-def]
-    """Apply a matrix whose two bits, `low` < `high` as masks, select vectors: at least LANES.
-
-    The matrix: PAIR_FLOATS floats of m_re and of m_im from `at` on; element (r, c) is the vector at
-    + LANES * (4 * r + c), whose lanes belong to the lanes of the state.
-    """
+    """Apply a matrix whose two bits, `low` < `high` as masks, select vectors: at least LANES. The
+    matrix: PAIR_FLOATS floats of m_re and of m_im from `at` on; element (r, c) is the vector at +
+    LANES * (4 * r + c), whose lanes belong to the lanes of the state."""
     mask = low | high
     rest = ~mask
     base = _0
@@ -151,11 +149,8 @@ def _spread(m_re, m_im, at, low, high, work_re, work_im):  # type: ignore[no-unt
 @device_function
 def apply_pair_in_lanes(re, im, end, low, high, m_re, m_im, at, work_re, work_im):  # type: ignore[no-untyped-def]
     """Apply a matrix as `apply_pair`, if bit `low`, and perhaps `high`, selects the lane of a
-    vector.
-
-    The matrix: element (r, c) is m_re[at + LANES * r + c]. `work_re`, `work_im`: scratch, of
-    PAIR_FLOATS floats each.
-    """
+    vector. The matrix: element (r, c) is m_re[at + LANES * r + c]. `work_re`, `work_im`: scratch,
+    of PAIR_FLOATS floats each."""
     _spread(m_re, m_im, at, low, high, work_re, work_im)
     if high >= _LANES:
         if low == _1:

@@ -250,11 +250,9 @@ def apply(
     high: int = 0,
     norms: bool = True,
 ) -> None:
-    """Apply passes first .. last - 1, by default all. Raises Stopped.
-
-    `high`: the bits of all indices that are given by the rank number. `norms`: the last pass
-    computes the norms of the state's rows, which sampling uses.
-    """
+    """Apply passes first .. last - 1, by default all. Raises Stopped. `high`: the bits of all
+    indices that are given by the rank number. `norms`: the last pass computes the norms of the
+    state's rows, which sampling uses."""
     end = len(plan.starts) - 1 if last is None else last
     if first >= end:
         return

@@ -162,11 +162,9 @@ def operate(  # type: ignore[no-untyped-def]
     tile, order, height, limit, ops, first, last, terms, floats, rounded, base, factors, products,
     notes,
 ):  # fmt: skip
-    """Apply operations first .. last - 1 to a loaded tile of 2**height rows.
-
-    Consecutive operations are applied together to strips of 2**limit rows, which stay in the first
-    cache. `factors` and `notes`: room for PHASES operations.
-    """
+    """Apply operations first .. last - 1 to a loaded tile of 2**height rows. Consecutive operations
+    are applied together to strips of 2**limit rows, which stay in the first cache. `factors` and
+    `notes`: room for PHASES operations."""
     full = (1 << height) - 1
     room = factors.size // PHASES
     o = first

@@ -307,11 +307,8 @@ class SmallWalks(Walks):
 
 
 class LargeWalks(Walks):
-    """Walks with states in memory, advanced by sweeps.
-
-    If the patterns are many circuits of work, threads take ranges of rows, each with states of its
-    own; else all threads share each sweep.
-    """
+    """Walks with states in memory, advanced by sweeps. If the patterns are many circuits of work,
+    threads take ranges of rows, each with states of its own; else all threads share each sweep."""
 
     def __init__(
         self, open_sampler: OpenSampler, tree: Tree, thread_pool: ThreadPool, control: RunControl,
@@ -395,10 +392,8 @@ _UNTILED_QUBITS = 8  # largest width without tiles: the planner of passes needs 
 
 
 class TrajectorySampler:
-    """Circuit with its possible inserts: planned once, run many times.
-
-    `small=False` forces the passes over tiles, for tests, from 9 qubits on.
-    """
+    """Circuit with its possible inserts: planned once, run many times. `small=False` forces the
+    passes over tiles, for tests, from 9 qubits on."""
 
     def __init__(
         self,

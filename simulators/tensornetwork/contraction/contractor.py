@@ -363,11 +363,9 @@ class Contractor:
             self._sliced(structure, path, 1)
 
     def contract(self, nodes: list[NetworkTensor], output: Indices, item: int = 0) -> Tensor:
-        """Contract the nodes; the result has the axes of `output`.
-
-        If tasks share the slices, the result is this task's partial sum; a contraction that is not
-        sliced is 0 in all tasks but the one that owns `item`.
-        """
+        """Contract the nodes; the result has the axes of `output`. If tasks share the slices, the
+        result is this task's partial sum; a contraction that is not sliced is 0 in all tasks but
+        the one that owns `item`."""
         structure, arrays = _structure(nodes, output)
         result = self._path(structure)
         if BATCH in output:

@@ -292,10 +292,8 @@ def evolve(
     limits: ChainLimits,
     control: RunControl,
 ) -> MatrixProductState:
-    """State after all gates; measurements are ignored. Raises TruncatedState, OutOfMemory.
-
-    `order`: site of each qubit, see `profiler`.
-    """
+    """State after all gates; measurements are ignored. Raises TruncatedState, OutOfMemory. `order`:
+    site of each qubit, see `profiler`."""
     sites = site_order(circuit.num_qubits, order)
     blocks = right_canonical.gate_blocks(circuit, params, sites)
     chain = right_canonical.RightCanonicalChain(
