@@ -4,8 +4,6 @@ The only module of this package that initializes MPI. Invariant: the printed siz
 COMM_WORLD. It detects a launcher of one MPI that starts ranks of another: each rank has size 1.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

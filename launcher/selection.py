@@ -81,9 +81,8 @@ def select_launcher(
         failed.append(f"{candidate.launcher}: {candidate.version}: {result.detail}")
     reasons = "; ".join(failed)
     if name != "auto":
-        raise LaunchError(
-            f"launcher {name} does not work here: {reasons}; to install one: {INSTALL_COMMAND}"
-        )
+        text = f"launcher {name} does not work here: {reasons}; to install one: {INSTALL_COMMAND}"
+        raise LaunchError(text)
     description = (
         f"plain processes of one rank each; for several ranks: {INSTALL_COMMAND} ({reasons})"
     )

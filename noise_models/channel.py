@@ -145,10 +145,8 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
         raise NoiseError("Kraus operators with an infinite element or NaN", hint=hint)
     off = float(np.abs(sum(each.conj().T @ each for each in inputs) - np.eye(side)).max())
     if not off <= TOLERANCE:
-        raise NoiseError(
-            f"Kraus operators that do not preserve the trace: off by {off:.2g}",
-            hint="sum K^+ K must be the identity",
-        )
+        text = f"Kraus operators that do not preserve the trace: off by {off:.2g}"
+        raise NoiseError(text, hint="sum K^+ K must be the identity")
     stack = np.array(inputs)
     if off > _EXACT:
         values, kets = np.linalg.eigh((stack.conj().transpose(0, 2, 1) @ stack).sum(axis=0))

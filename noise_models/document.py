@@ -98,10 +98,8 @@ class ChannelModel(DocumentModel):
         )
         size = custom.channel_size(entry) or len(acts)
         if size != len(acts) or size not in (1, 2):
-            raise NoiseError(
-                f"a channel of {size} qubits after {entry.gate} on {qubits}",
-                hint="choose the operands that the channel acts on",
-            )
+            text = f"a channel of {size} qubits after {entry.gate} on {qubits}"
+            raise NoiseError(text, hint="choose the operands that the channel acts on")
         duration = self.duration_ns(entry.gate, qubits)
         if entry.relaxation is not None:
             entry = msgspec.structs.replace(entry, relaxation=self._heated(entry.relaxation))
@@ -156,10 +154,8 @@ def _check_options(options: NoiseOptions) -> None:
         raise NoiseError(f"noise option {unused[0]} of a custom noise model", hint=hint)
     for component in ("gate", "qubit.preparation", "qubit.reset"):
         if options.factor(component) > 1.0:
-            raise NoiseError(
-                f"factor {options.factor(component)} of {component} in a custom noise model",
-                hint="given channels act with a probability of 0 to 1",
-            )
+            text = f"factor {options.factor(component)} of {component} in a custom noise model"
+            raise NoiseError(text, hint="given channels act with a probability of 0 to 1")
 
 
 # Noise documents: calibration snapshots and custom models, as the JSON that is stored and sent.

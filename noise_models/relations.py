@@ -146,10 +146,8 @@ def compose(first: NoiseModel, second: NoiseModel) -> NoiseModel:
     NoiseError for models of different numbers of qubits."""
     sizes = {first.num_qubits, second.num_qubits} - {0}
     if len(sizes) > 1:
-        raise NoiseError(
-            f"noise models of {first.num_qubits} and {second.num_qubits} qubits",
-            hint="compose models of one device, or of any number of qubits",
-        )
+        text = f"noise models of {first.num_qubits} and {second.num_qubits} qubits"
+        raise NoiseError(text, hint="compose models of one device, or of any number of qubits")
     return _Composition(first, second)
 
 
@@ -242,9 +240,7 @@ def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]
         if group.qubits == qubits:
             return group.confusion
         if set(group.qubits) & set(qubits):
-            raise NoiseError(
-                f"readout groups {group.qubits} and {qubits} of two composed models",
-                hint="the groups of both must be equal or have no common qubit",
-            )
+            text = f"readout groups {group.qubits} and {qubits} of two composed models"
+            raise NoiseError(text, hint="the groups of both must be equal or have no common qubit")
     at = np.minimum(qubits, len(readout.p01) - 1)
     return independent_confusion(np.column_stack([readout.p01[at], readout.p10[at]]))

@@ -3,8 +3,6 @@
 A message names the object, the value and the limit; `hint` states a remedy.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

@@ -45,22 +45,18 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
         able = ", ".join(
             each.name for each in cards if each.parallel.ranks and each.in_default_pool
         )
-        raise Unsupported(
-            f"engine {name[:64]!r} runs in one rank, and {ranks} were given",
-            hint=f"over ranks there is: {able}",
-        )
+        text = f"engine {name[:64]!r} runs in one rank, and {ranks} were given"
+        raise Unsupported(text, hint=f"over ranks there is: {able}")
     if card is None:
-        raise UnknownEngine(
-            f"no engine is called {name[:64]!r}", hint=f"there are: {', '.join(names())}"
-        )
+        hint = f"there are: {', '.join(names())}"
+        raise UnknownEngine(f"no engine is called {name[:64]!r}", hint=hint)
     if card.pool == "gpu":
         from simulators.gpu.devices.detect import require_gpu  # it names what is missing, and why
 
         require_gpu()
     if card.install_hint:
-        raise UnknownEngine(
-            f"engine {name!r} needs {', '.join(card.package.modules)}", hint=card.install_hint
-        )
+        text = f"engine {name!r} needs {', '.join(card.package.modules)}"
+        raise UnknownEngine(text, hint=card.install_hint)
     if card.calls:
         raise Unsupported(f"engine {name!r} runs no circuits", hint=card.summary)
     module, _, attribute = card.module.partition(":")

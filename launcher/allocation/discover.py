@@ -29,9 +29,8 @@ def read(environ: Mapping[str, str]) -> Allocation:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "") or str(error)
-        raise AllocationError(
-            f"PBS_NODEFILE = {path!r} cannot be read: {reason}", hint=hostlist.NAME_THE_NODES
-        ) from error
+        text = f"PBS_NODEFILE = {path!r} cannot be read: {reason}"
+        raise AllocationError(text, hint=hostlist.NAME_THE_NODES) from error
     names = [
         check_host_name(line.strip(), "PBS_NODEFILE", path) for line in text.splitlines() if line
     ]
@@ -130,10 +129,8 @@ def _check_distinct(nodes: list[Node], source: str) -> None:
         for other in similar:
             if hostlist.same_host(node.name, other):
                 both = node.name if node.name == other else f"{other} and {node.name}"
-                raise AllocationError(
-                    f"{source}: one machine is listed twice, as {both}",
-                    hint="name each host once, with all its slots: node1:4",
-                )
+                text = f"{source}: one machine is listed twice, as {both}"
+                raise AllocationError(text, hint="name each host once, with all its slots: node1:4")
         similar.append(node.name)
 
 

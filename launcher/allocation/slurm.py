@@ -170,10 +170,8 @@ def _groups(environ: Mapping[str, str]) -> list[str]:
     size = environ.get("SLURM_HET_SIZE") or environ.get("SLURM_PACK_SIZE") or "0"
     groups = hostlist.parse_uint(size, hostlist.MAX_HOSTS)
     if groups is None:
-        raise AllocationError(
-            f"SLURM_HET_SIZE = {size[:80]!r} is not a number of groups",
-            hint=hostlist.NAME_THE_NODES,
-        )
+        text = f"SLURM_HET_SIZE = {size[:80]!r} is not a number of groups"
+        raise AllocationError(text, hint=hostlist.NAME_THE_NODES)
     for prefix in ("_HET_GROUP_", "_PACK_GROUP_"):  # the second until Slurm 20.02
         suffixes = [f"{prefix}{number}" for number in range(groups)]
         if any(name + suffix in environ for name in _LISTS for suffix in suffixes):
@@ -184,10 +182,8 @@ def _groups(environ: Mapping[str, str]) -> list[str]:
 def _nodes(environ: Mapping[str, str], suffix: str, group: int, job: JobFacts) -> list[Node]:
     variable = next((name + suffix for name in _LISTS if environ.get(name + suffix)), "")
     if not variable:
-        raise AllocationError(
-            f"{_LISTS[0]}{suffix} is missing, though this is Slurm job {job_id(environ)}",
-            hint=hostlist.NAME_THE_NODES,
-        )
+        text = f"{_LISTS[0]}{suffix} is missing, though this is Slurm job {job_id(environ)}"
+        raise AllocationError(text, hint=hostlist.NAME_THE_NODES)
     names = hostlist.expand_hosts(environ[variable], variable)
     slots = _slots(environ, suffix, len(names))
     memory = _memory(environ, suffix, slots)

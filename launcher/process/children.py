@@ -209,9 +209,8 @@ class LocalLauncher(SubprocessLauncher):
 
     def start(self, command: Command) -> int:
         if command.ranks > self.max_ranks:
-            raise LaunchError(
-                f"worker {command.name} has {command.ranks} ranks; plain processes have one each"
-            )
+            text = f"worker {command.name} has {command.ranks} ranks; plain processes have one each"
+            raise LaunchError(text)
         node = command.shares[0].node if command.shares else ""
         if not node or is_this_node(node):
             return self._spawn(command)

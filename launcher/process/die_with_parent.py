@@ -12,8 +12,6 @@ to make a network namespace, it is made inside a new user namespace, in which us
 their numbers (user_namespaces(7)). See `launcher.process.network_namespace`.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

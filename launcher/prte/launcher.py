@@ -164,9 +164,8 @@ class PrteLauncher:
         if not command.shares:
             local = [n for s in self._supervisors for n in s.nodes if is_this_node(n)]
             if not local:
-                raise LaunchError(
-                    f"worker {command.name}: this machine is not a node of the environment"
-                )
+                text = f"worker {command.name}: this machine is not a node of the environment"
+                raise LaunchError(text)
             return self._supervisor(command, local[0]), (local[0],)
         hosts = tuple(s.node for share in command.shares for s in [share] * share.ranks)
         supervisors = [self._supervisor(command, host) for host in dict.fromkeys(hosts)]

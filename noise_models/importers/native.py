@@ -1,7 +1,5 @@
 """Importer of snapshots in the JSON that `noise_models.snapshot.dump` writes."""
 
-from __future__ import annotations
-
 import msgspec
 
 from noise_models.calibration import CalibrationSnapshot

@@ -3,8 +3,6 @@
 Qiskit is not imported here: the document holds the Target's plain values in seconds and hertz.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from noise_models.importers import reading

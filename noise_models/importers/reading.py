@@ -89,9 +89,8 @@ def _table(data: bytes, name: str) -> CsvTable:
     results = []
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(columns):
-            raise SnapshotError(
-                f"{name}: row {number}", f"{len(row)} cells in {len(columns)} columns"
-            )
+            text = f"{len(row)} cells in {len(columns)} columns"
+            raise SnapshotError(f"{name}: row {number}", text)
         results.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
     return CsvTable(columns, tuple(results))
 

@@ -4,8 +4,6 @@ Values of the bundled profiles are plausible medians and spreads of present mach
 technology, drawn once with a fixed seed. They are not measurements of a machine.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

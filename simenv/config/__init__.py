@@ -1,7 +1,5 @@
 """Configuration of an environment, from `simenv.toml`, SIMENV_* variables and options."""
 
-from __future__ import annotations
-
 from simenv.config.load import (
     convert as convert,
     import_folders as import_folders,

@@ -196,10 +196,8 @@ def read(path: Path) -> Config:
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(f"cannot read {path}: {error}", hint=f"write it anew: {_ANEW}") from error
     if config.format != CONFIG_FORMAT:
-        raise ConfigError(
-            f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}",
-            hint=f"write it anew: {_ANEW}",
-        )
+        text = f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}"
+        raise ConfigError(text, hint=f"write it anew: {_ANEW}")
     return config
 
 

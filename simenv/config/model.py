@@ -245,12 +245,8 @@ def _check_launching(config: Config, source: str) -> None:
         hint = "give one of them"
         raise ConfigError(f"{source}: hosts cannot be combined with hostfile", hint=hint)
     if config.hosts and not (len(config.hosts) <= MAX_LINE_CHARS and _HOSTS.match(config.hosts)):
-        raise ConfigError(
-            f"{source}: hosts = {config.hosts[:80]!r} is not a list of hosts",
-            hint="node1:2,node2:2 (slots after the colon), or node[1-4]:2",
-        )
+        text = f"{source}: hosts = {config.hosts[:80]!r} is not a list of hosts"
+        raise ConfigError(text, hint="node1:2,node2:2 (slots after the colon), or node[1-4]:2")
     if 0 < config.memory_per_slot < LEAST_PER_SLOT:
-        raise ConfigError(
-            f"{source}: memory_per_slot = {config.memory_per_slot} is less than {LEAST_PER_SLOT}",
-            hint="a size such as 512MiB",
-        )
+        text = f"{source}: memory_per_slot = {config.memory_per_slot} is less than {LEAST_PER_SLOT}"
+        raise ConfigError(text, hint="a size such as 512MiB")

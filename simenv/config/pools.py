@@ -156,9 +156,8 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
         except ValueError:
             pair = (-1.0, 0.0)
         if not (0 <= pair[0] <= 1e12 and 0 < pair[1] <= 1e12):
-            raise ConfigError(
-                f"{source}: drift: outages={text[:80]!r} is not understood", hint=EXAMPLE
-            )
+            text = f"{source}: drift: outages={text[:80]!r} is not understood"
+            raise ConfigError(text, hint=EXAMPLE)
         results.append(pair)
     return tuple(sorted(results))
 
@@ -249,10 +248,8 @@ def check_pool(pool: PoolSpec, source: str) -> None:
     if pool.device:
         check_name(pool.device, f"{subject}: device")
     if (pool.pace or pool.drift) and not pool.device:
-        raise ConfigError(
-            f"{subject}: {'pace' if pool.pace else 'drift'} without a device",
-            hint="NAME:device=DEVICE,pace=true,drift=replay",
-        )
+        text = f"{subject}: {'pace' if pool.pace else 'drift'} without a device"
+        raise ConfigError(text, hint="NAME:device=DEVICE,pace=true,drift=replay")
     if pool.drift:
         drift_of(pool.drift, subject)
     for pattern in pool.nodes.split(",") if pool.nodes else ():

@@ -88,10 +88,8 @@ def read(payload: Any) -> SamplerPayload:
         hint = "Payload.QiskitPrimitive"
         raise OptionError(f"a payload of {type(payload).__name__} cannot be run", hint=hint)
     if program != "sampler":
-        raise OptionError(
-            f"program_id={str(program)[:80]!r}: of Qiskit's primitives only the sampler is here",
-            hint="expectation values: Client.submit(circuit, observables=...)",
-        )
+        text = f"program_id={str(program)[:80]!r}: of Qiskit's primitives only the sampler is here"
+        raise OptionError(text, hint="expectation values: Client.submit(circuit, observables=...)")
     try:
         settings = json.loads(text)
         default_shots, device_options = _options(settings)
@@ -99,17 +97,13 @@ def read(payload: Any) -> SamplerPayload:
         for_qiskit = bool(settings.get("support_qiskit", False))
         read_pubs = tuple(_pub(pub, shots) for pub in pubs)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise OptionError(
-            f"this is not an input of a sampler: {error!r:.200}",
-            hint='{"pubs": [[circuit, values, shots]]}',
-        ) from error
+        text = f"this is not an input of a sampler: {error!r:.200}"
+        raise OptionError(text, hint='{"pubs": [[circuit, values, shots]]}') from error
     if not read_pubs:
         raise OptionError("pubs is empty: there is nothing to run", hint="one circuit at least")
     if for_qiskit and importlib.util.find_spec("qiskit_ibm_runtime") is None:
-        raise OptionError(
-            "support_qiskit needs qiskit-ibm-runtime, which is not installed",
-            hint="pip install 'simenv[ibm]', or support_qiskit=false",
-        )
+        text = "support_qiskit needs qiskit-ibm-runtime, which is not installed"
+        raise OptionError(text, hint="pip install 'simenv[ibm]', or support_qiskit=false")
     return SamplerPayload(read_pubs, for_qiskit, device_options)
 
 
@@ -296,10 +290,8 @@ def names(environ: Mapping[str, str]) -> list[str]:
     """Resources of this job that are pools of simenv, in order. Raises ConfigError."""
     result, types = _listed(environ, RESOURCES), _listed(environ, TYPES)
     if len(result) != len(types):
-        raise ConfigError(
-            f"{RESOURCES} names {len(result)} resources, {TYPES} {len(types)} types",
-            hint=f"one type for each, {TYPE} for a pool",
-        )
+        text = f"{RESOURCES} names {len(result)} resources, {TYPES} {len(types)} types"
+        raise ConfigError(text, hint=f"one type for each, {TYPE} for a pool")
     return [name for name, kind in zip(result, types, strict=True) if kind == TYPE]
 
 
@@ -388,10 +380,8 @@ class QuantumResource:
         renewed until `release` or `close`, or this process ends. Raises OptionError if an earlier
         one is not released yet."""
         if self._acquired:
-            raise OptionError(
-                f"{self._pool!r} is acquired already, with the token {self._acquired}",
-                hint="release() it first",
-            )
+            text = f"{self._pool!r} is acquired already, with the token {self._acquired}"
+            raise OptionError(text, hint="release() it first")
         lease = self._connected().reserve(self._pool, for_s=LEASE_S)
         self._reservation = self._acquired = lease.id
         lease.__enter__()  # the renewal ends with the release or the connection
@@ -429,10 +419,8 @@ class QuantumResource:
         under one name."""
         work = read(payload)
         if len(work.pubs) > MAX_CIRCUITS:
-            raise OptionError(
-                f"{len(work.pubs)} circuits in a payload, at most {MAX_CIRCUITS}",
-                hint="several payloads",
-            )
+            text = f"{len(work.pubs)} circuits in a payload, at most {MAX_CIRCUITS}"
+            raise OptionError(text, hint="several payloads")
         client, names = self._connected(), list[str]()
         device = self._device()  # not all machines and external programs give the order of shots
         has_memory = device.kind is not DeviceKind.HARDWARE and device.model != "external"
@@ -524,8 +512,6 @@ class QuantumResource:
         names = {task.id.partition(".")[0] for task in tasks}
         if len(names) > 1:
             client.cancel(names)
-            raise OptionError(
-                f"the sets of values of one pub travel as {len(names)} tasks",
-                hint="fewer in one pub",
-            )
+            text = f"the sets of values of one pub travel as {len(names)} tasks"
+            raise OptionError(text, hint="fewer in one pub")
         return names.pop()

@@ -3,8 +3,6 @@
 Invariant: no expected result comes from a simulator, so they test one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from simenv.library.algorithm import (

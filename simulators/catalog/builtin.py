@@ -243,9 +243,8 @@ def engine_cards() -> tuple[EngineCard, ...]:
                 hint=f"let it name one, or remove the distribution that has {entry.value}",
             )
         if any(each.name == result.name for each in cards):
-            raise Unsupported(
-                f"there are two engines {result.name!r}", hint=f"remove the one of {entry.value}"
-            )
+            hint = f"remove the one of {entry.value}"
+            raise Unsupported(f"there are two engines {result.name!r}", hint=hint)
         cards.append(result)
     return tuple(cards)
 

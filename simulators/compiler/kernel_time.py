@@ -4,8 +4,6 @@ A first task of a kind waits for its kernels. That is not part of its run time: 
 with `working_ns`, a clock that stands still meanwhile.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -47,10 +47,8 @@ def terms(observables: tuple[engine.PauliSum, ...], num_qubits: int) -> list[tup
     for number, observable in enumerate(observables):
         values = observable.coefficients
         if not observable.labels:
-            raise Unsupported(
-                f"observable {number} has no Pauli string",
-                hint="leave a sum of nothing out: it is 0, and so is its gradient",
-            )
+            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
+            raise Unsupported(f"observable {number} has no Pauli string", hint=hint)
         if len(observable.labels) != len(values) or not np.isfinite(values).all():
             raise Unsupported(
                 f"observable {number} has {len(observable.labels)} Pauli strings and"
@@ -309,10 +307,8 @@ def _sampled(
     for records, multiplicities in state.sample(request.shots, key):
         read, repeats = records, multiplicities
         if memory is not None and repeats is not None:
-            raise Unsupported(
-                "the output 'memory' of outcomes that were counted: their shots have no order",
-                hint="ask for counts, or for another engine",
-            )
+            text = "the output 'memory' of outcomes that were counted: their shots have no order"
+            raise Unsupported(text, hint="ask for counts, or for another engine")
         if readout is not None:
             read = records.copy() if repeats is None else np.repeat(records, repeats, 0)
             repeats = None

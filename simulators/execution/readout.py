@@ -213,10 +213,8 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         records, probs = distribution
         bits = self.clbits
         if bits.size > MAX_BITS:
-            raise Unsupported(
-                f"exact probabilities of {bits.size} bits that are read with errors",
-                hint=f"ask for counts; exact ones are of at most {MAX_BITS}",
-            )
+            text = f"exact probabilities of {bits.size} bits that are read with errors"
+            raise Unsupported(text, hint=f"ask for counts; exact ones are of at most {MAX_BITS}")
         mask = np.zeros(records.shape[1], np.uint64)
         index = np.zeros(len(records), np.int64)
         for number, clbit in enumerate(bits.tolist()):

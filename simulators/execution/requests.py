@@ -34,21 +34,16 @@ def check_request(
     """Raises Unsupported for a precision, width, option, block or noise that the engine lacks.
     `reduced`: the width depends on the requested outputs; see `check_width`."""
     if opts.precision not in card.precisions:
-        raise Unsupported(
-            f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
-            hint=f"there are {', '.join(card.precisions)}",
-        )
+        text = f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such"
+        raise Unsupported(text, hint=f"there are {', '.join(card.precisions)}")
     if not reduced:
         check_width(card, circuit.num_qubits)
     if opts.parts is not None and not card.control.parts:
-        raise Unsupported(
-            f"engine {card.name!r} keeps no state between the parts of a circuit",
-            hint="engine='statevector' does",
-        )
+        text = f"engine {card.name!r} keeps no state between the parts of a circuit"
+        raise Unsupported(text, hint="engine='statevector' does")
     if opts.settings and (wrong := card.option_problem(opts.settings)):
-        raise Unsupported(
-            wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
-        )
+        hint = f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
+        raise Unsupported(wrong, hint=hint)
     if circuit.conditions_data and not (card.control.loops and card.control.variables):
         _refuse_markers(card, circuit)
     if card.gate_qubits:
@@ -57,10 +52,8 @@ def check_request(
         has = ", ".join(sorted(card.noise.kinds)) or "no noise"
         names = [option.name for option in card.options if option.noise.issuperset(lacking)]
         switch = f"; all with option {names[0]}=1" if names else ""
-        raise Unsupported(
-            f"engine {card.name!r} has no {' and no '.join(lacking)} noise",
-            hint=f"it has: {has}{switch}; leave the noise out",
-        )
+        text = f"engine {card.name!r} has no {' and no '.join(lacking)} noise"
+        raise Unsupported(text, hint=f"it has: {has}{switch}; leave the noise out")
 
 
 def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
@@ -83,10 +76,8 @@ def _wide_rows(table: Table, max_qubits: int) -> NDArray[np.intp]:
 def check_width(card: EngineCard, num_qubits: int) -> None:
     """Raises Unsupported for more qubits than the engine takes with any memory."""
     if num_qubits > card.max_qubits:
-        raise Unsupported(
-            f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
-            hint="take fewer qubits",
-        )
+        text = f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}"
+        raise Unsupported(text, hint="take fewer qubits")
 
 
 def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
@@ -96,10 +87,8 @@ def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
         if (stores and not card.control.variables) or (
             code in (WHILE, FOR, SWITCH) and not card.control.loops
         ):
-            raise Unsupported(
-                f"engine {card.name!r} has no {name!r}",
-                hint="engine='statevector' runs it, where its qubits fit into memory",
-            )
+            hint = "engine='statevector' runs it, where its qubits fit into memory"
+            raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
 
 
 def check_threads(opts: RunOptions) -> None:
@@ -112,10 +101,8 @@ def check_run(circuit: Circuit, opts: RunOptions) -> None:
     """Raises Unsupported for no threads, TooManySteps for more operations than the limit."""
     check_threads(opts)
     if len(circuit.ops_data) > 2 * opts.max_steps:
-        raise TooManySteps(
-            f"{circuit.ops.size} operations; max_steps is {opts.max_steps}",
-            hint="raise max_steps or split the circuit",
-        )
+        text = f"{circuit.ops.size} operations; max_steps is {opts.max_steps}"
+        raise TooManySteps(text, hint="raise max_steps or split the circuit")
 
 
 def check_outputs(
@@ -128,10 +115,8 @@ def check_outputs(
         if output not in OUTPUTS:
             raise Unsupported(f"output {output[:32]!r}", hint=f"there are {', '.join(OUTPUTS)}")
         if output not in card.outputs:
-            raise Unsupported(
-                f"engine {card.name!r} has no output {output!r}",
-                hint=f"it has {', '.join(card.outputs)}; engine 'statevector' has all",
-            )
+            hint = f"it has {', '.join(card.outputs)}; engine 'statevector' has all"
+            raise Unsupported(f"engine {card.name!r} has no output {output!r}", hint=hint)
     for output in request.outputs:
         if output in SAMPLED:
             refuse_sampled(output, measures, request.shots)
@@ -148,10 +133,8 @@ def refuse_sampled(output: str, measures: bool, shots: int) -> None:
             hint="add measurements, or ask for probabilities or the statevector",
         )
     if shots < 1:
-        raise Unsupported(
-            f"output {output!r} was asked for, with 0 shots",
-            hint="give shots, or ask for probabilities: they are exact",
-        )
+        hint = "give shots, or ask for probabilities: they are exact"
+        raise Unsupported(f"output {output!r} was asked for, with 0 shots", hint=hint)
 
 
 _ASKED = {"statevector": "a statevector was", "amplitudes": "amplitudes were"}
@@ -161,10 +144,8 @@ def refuse_pure(output: str, measures: bool, collapses: bool) -> None:
     """Refuse outputs in PURE of a circuit with measurements or resets: only without them is the
     final state pure."""
     if measures:
-        raise Unsupported(
-            f"{_ASKED[output]} asked for, and the circuit measures",
-            hint="remove the measurements, or ask for probabilities",
-        )
+        hint = "remove the measurements, or ask for probabilities"
+        raise Unsupported(f"{_ASKED[output]} asked for, and the circuit measures", hint=hint)
     if collapses:
         raise Unsupported(
             f"{_ASKED[output]} asked for, and the circuit resets or branches on the way",
@@ -176,15 +157,11 @@ def refuse_gradient(request: Request, *, branches: bool) -> None:
     """Refuse a gradient unless it is exact, of expectation values, of a circuit that keeps one pure
     state."""
     if "expectation" not in request.outputs:
-        raise Unsupported(
-            "a gradient was asked for without expectation values",
-            hint="ask for both, and give observables",
-        )
+        hint = "ask for both, and give observables"
+        raise Unsupported("a gradient was asked for without expectation values", hint=hint)
     if request.shots:
-        raise Unsupported(
-            f"a gradient was asked for with {request.shots} shots",
-            hint="0 shots: gradients are exact",
-        )
+        hint = "0 shots: gradients are exact"
+        raise Unsupported(f"a gradient was asked for with {request.shots} shots", hint=hint)
     if branches:
         raise Unsupported(
             "a gradient was asked for, and the circuit measures, resets or branches before its end",
@@ -204,16 +181,12 @@ def num_bindings(circuit: Circuit, request: Request) -> int:
     bindings = request.bindings
     if bindings is None:
         if circuit.num_slots:
-            raise BadCircuit(
-                f"the circuit has {circuit.num_slots} free parameters, and no binding came",
-                hint="bind them",
-            )
+            text = f"the circuit has {circuit.num_slots} free parameters, and no binding came"
+            raise BadCircuit(text, hint="bind them")
         return 1
     if bindings.shape[1] != circuit.num_slots:
-        raise BadCircuit(
-            f"{bindings.shape[1]} values for {circuit.num_slots} free parameters",
-            hint="give one value for each",
-        )
+        text = f"{bindings.shape[1]} values for {circuit.num_slots} free parameters"
+        raise BadCircuit(text, hint="give one value for each")
     if not np.isfinite(bindings).all():
         raise BadCircuit("a bound parameter is not a finite number", hint="bind real numbers")
     return len(bindings)

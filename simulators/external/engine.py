@@ -45,10 +45,8 @@ def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
     )
     total = sum(counts.values())
     if total != shots:
-        raise BadAnswer(
-            f"the program counted {total:,} shots; {shots:,} were asked for",
-            hint="let its command line have {shots}",
-        )
+        hint = "let its command line have {shots}"
+        raise BadAnswer(f"the program counted {total:,} shots; {shots:,} were asked for", hint=hint)
     return counts
 
 
@@ -69,15 +67,11 @@ def _outcome_counts(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dic
     for text, count in pairs:
         bits = text.replace(" ", "")
         if not bits or len(bits) != num_clbits or not set(bits) <= {"0", "1"}:
-            raise BadAnswer(
-                f"the program counted {text[:_SHOWN]!r}; the circuit has {num_clbits} clbits",
-                hint="one character 0 or 1 for each clbit, clbit 0 last",
-            )
+            text = f"the program counted {text[:_SHOWN]!r}; the circuit has {num_clbits} clbits"
+            raise BadAnswer(text, hint="one character 0 or 1 for each clbit, clbit 0 last")
         if type(count) is not int or not 0 <= count < _MAX_COUNT:
-            raise BadAnswer(
-                f"the program counted {text[:_SHOWN]!r} {str(count)[:_SHOWN]} times",
-                hint="a whole number of shots for each bit string",
-            )
+            text = f"the program counted {text[:_SHOWN]!r} {str(count)[:_SHOWN]} times"
+            raise BadAnswer(text, hint="a whole number of shots for each bit string")
         outcome = int(bits, 2)
         if outcome in counts:
             raise BadAnswer(f"the program counted {text[:_SHOWN]!r} twice")
@@ -113,10 +107,8 @@ def _line(circuit: QuantumCircuit, item: Any) -> str:
     if operation.name == "measure":
         return f"measure {qubits[0]} -> c[{circuit.find_bit(item.clbits[0]).index}];"
     if operation.name not in BASIS:
-        raise Unsupported(
-            f"{operation.name} in a circuit for a program of its own",
-            hint="gates and final measurements alone; engine='statevector' runs it",
-        )
+        hint = "gates and final measurements alone; engine='statevector' runs it"
+        raise Unsupported(f"{operation.name} in a circuit for a program of its own", hint=hint)
     angles = ",".join(f"{float(angle):.16f}" for angle in operation.params)
     return f"{operation.name}{f'({angles})' if angles else ''} {','.join(qubits)};"
 

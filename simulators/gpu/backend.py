@@ -20,16 +20,11 @@ from simulators.execution.sampling import distinct, gather, pack
 from simulators.gpu import reductions
 from simulators.gpu.devices.device import COMPLEX, Device, MemoryLedger
 from simulators.gpu.sweeps import DeviceState, ProgramStore, apply_program
-from simulators.statevector.backend import protocol
+from simulators.statevector.backend import protocol, reductions as backend_reductions
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix
 from simulators.statevector.backend.protocol import Ensemble
-from simulators.statevector.backend.reductions import (
-    ROUNDING_FLOOR,
-    BlockSum,
-    Projection,
-    SortedDraws,
-)
+from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.dynamic.interpreter import reduced_density
@@ -139,7 +134,7 @@ class DeviceBackend:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         self.check()
         table = reductions.outcome_weights(state, wires)
-        values = np.flatnonzero(table > ROUNDING_FLOOR[state.precision])
+        values = np.flatnonzero(table > backend_reductions.ROUNDING_FLOOR[state.precision])
         return values, table[values]
 
     def expectations(
@@ -192,10 +187,8 @@ def multiply(state: DeviceState, matrix: PlacedMatrix) -> None:
     """Apply a matrix to a state. Raises Unsupported for more than MAX_MATRIX_QUBITS qubits."""
     qubits = matrix.wires.size
     if qubits > MAX_MATRIX_QUBITS:
-        raise Unsupported(
-            f"a matrix on {qubits} qubits; engine 'gpu' takes {MAX_MATRIX_QUBITS}",
-            hint="engine='statevector' runs it, or decompose it",
-        )
+        text = f"a matrix on {qubits} qubits; engine 'gpu' takes {MAX_MATRIX_QUBITS}"
+        raise Unsupported(text, hint="engine='statevector' runs it, or decompose it")
     device, size = state.device, 1 << qubits
     columns = matrix.columns.reshape(size, 2, size)
     rows = np.ascontiguousarray((columns[:, 0] + 1j * columns[:, 1]).T)

@@ -159,7 +159,5 @@ def _refuse_wide_matrices(circuit: Circuit) -> None:
     rows = circuit.table.rows
     wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > backend.MAX_MATRIX_QUBITS))
     for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
-        raise Unsupported(
-            f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {backend.MAX_MATRIX_QUBITS}",
-            hint="engine='statevector' runs it, or decompose it",
-        )
+        text = f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {backend.MAX_MATRIX_QUBITS}"
+        raise Unsupported(text, hint="engine='statevector' runs it, or decompose it")

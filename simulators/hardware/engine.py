@@ -75,18 +75,15 @@ def refuse_what_is_missing(
 ) -> None:
     """Raise Unsupported for qubits or mid-circuit operations that the Target lacks."""
     if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
-        raise Unsupported(
-            f"{circuit.num_qubits} qubits; machine {machine!r} has {target.num_qubits}",
-            hint=ELSEWHERE,
-        )
+        text = f"{circuit.num_qubits} qubits; machine {machine!r} has {target.num_qubits}"
+        raise Unsupported(text, hint=ELSEWHERE)
     has, codes = set(target.operation_names), circuit.table.rows[circuit.ops, 0]
     for code, operation, feature in ((IF, "if_else", "conditions"), (RESET, "reset", "resets")):
         if operation not in has and (codes == code).any():
             raise Unsupported(f"machine {machine!r} has no {feature}", hint=ELSEWHERE)
     if ending.branching and not is_dynamic(target):
-        raise Unsupported(
-            f"machine {machine!r} has no measurements before a circuit's end", hint=ELSEWHERE
-        )
+        text = f"machine {machine!r} has no measurements before a circuit's end"
+        raise Unsupported(text, hint=ELSEWHERE)
 
 
 def is_dynamic(target: Target) -> bool:
@@ -137,9 +134,8 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
                 written, backend=backend, optimization_level=LEVEL, seed_transpiler=SEED
             )
     except (QiskitError, CircuitError) as error:
-        raise Unsupported(
-            f"the circuit cannot be written in the machine's gates: {error.message}", hint=ELSEWHERE
-        ) from error
+        text = f"the circuit cannot be written in the machine's gates: {error.message}"
+        raise Unsupported(text, hint=ELSEWHERE) from error
     return result, True
 
 

@@ -103,10 +103,8 @@ class Machine:
         try:
             job = self._job = self.backend.run(asked, shots=shots, **options)
         except Exception as error:  # a machine may raise anything
-            raise MachineRefused(
-                f"machine {self.name!r} did not take the job: {_error_text(error)}",
-                hint="message of the provider; nothing was run",
-            ) from error
+            text = f"machine {self.name!r} did not take the job: {_error_text(error)}"
+            raise MachineRefused(text, hint="message of the provider; nothing was run") from error
         finally:
             self._asked.set()
         try:
@@ -157,10 +155,8 @@ class Machine:
                 f"stopped; machine {self.name!r} did not cancel {_job(job)}: {_error_text(error)}",
                 hint="it may still run there",
             ) from error
-        raise Stopped(
-            f"stopped; {_job(job)} was cancelled on machine {self.name!r}",
-            hint="whoever stopped it can submit it again",
-        )
+        hint = "whoever stopped it can submit it again"
+        raise Stopped(f"stopped; {_job(job)} was cancelled on machine {self.name!r}", hint=hint)
 
     def _call(self, job: Any, what: str, action: str) -> Any:
         try:
@@ -181,9 +177,8 @@ class Machine:
             failed = getattr(result, "success", True) is False
             status = str(getattr(result, "status", "")) if failed else ""
         except Exception as error:  # as above
-            raise self._bad(
-                f"a result that does not say its state: {_error_text(error)}"
-            ) from error
+            text = f"a result that does not say its state: {_error_text(error)}"
+            raise self._bad(text) from error
         if failed:
             raise MachineFailed(
                 f"machine {self.name!r} says that the run failed: {status[:_MESSAGE_CHARS]}",

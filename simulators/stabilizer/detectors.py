@@ -51,9 +51,8 @@ class MatchingDecoder:
         try:
             import pymatching
         except ImportError as error:
-            raise Unsupported(
-                "this worker has no PyMatching", hint="pip install 'simenv[qec]'"
-            ) from error
+            hint = "pip install 'simenv[qec]'"
+            raise Unsupported("this worker has no PyMatching", hint=hint) from error
         self.name = f"pymatching {pymatching.__version__}"
         try:
             model = circuit.detector_error_model(

@@ -111,10 +111,8 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
     entries: dict[int, list[str]] = {}
     for after, channel, first, second in noise.locations.tolist():
         if after >= 0 and depth[after]:
-            raise Unsupported(
-                "noise under a condition: stim has none",
-                hint="engine='statevector' runs it, where its qubits fit into memory",
-            )
+            hint = "engine='statevector' runs it, where its qubits fit into memory"
+            raise Unsupported("noise under a condition: stim has none", hint=hint)
         if texts[channel]:
             # In stim the first letter belongs to the first target; here the low digit does.
             where = f"{first}" if second < 0 else f"{second} {first}"

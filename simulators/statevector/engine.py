@@ -143,9 +143,8 @@ class StatevectorEngine:
 
     def _in_parts(self, plan: Any, run: requests.EngineRun) -> EngineResult:
         if self._group is not None:
-            raise Unsupported(
-                "a circuit in parts, over several ranks", hint="ranks=1: in one process"
-            )
+            hint = "ranks=1: in one process"
+            raise Unsupported("a circuit in parts, over several ranks", hint=hint)
         from simulators.statevector.backend.local import LocalBackend
         from simulators.statevector.parts import run_parts
 

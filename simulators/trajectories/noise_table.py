@@ -84,14 +84,11 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
         values = [np.asarray(member, np.complex128) for member in members]
         size = len(values[0]) if values else 0
         if size not in (2, 4) or any(member.shape != (size, size) for member in values):
-            raise BadCircuit(
-                f"the operators of set {number} are not all 2x2 or all 4x4",
-                hint="give at least one matrix on one or two qubits",
-            )
+            hint = "give at least one matrix on one or two qubits"
+            raise BadCircuit(f"the operators of set {number} are not all 2x2 or all 4x4", hint=hint)
         if len(values) > MOST_OPERATORS:
-            raise BadCircuit(
-                f"{len(values)} operators in set {number}", hint=f"at most {MOST_OPERATORS}"
-            )
+            hint = f"at most {MOST_OPERATORS}"
+            raise BadCircuit(f"{len(values)} operators in set {number}", hint=hint)
         squares = [member.conj().T @ member for member in values]
         off = float(np.abs(sum(squares) - np.eye(size)).max())
         if not off <= _TOLERANCE:

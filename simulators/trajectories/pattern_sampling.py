@@ -208,15 +208,11 @@ def refuse_outputs(request: Request) -> None:
     """Raises Unsupported for outputs that trajectories cannot give."""
     hint = "engine='densitymatrix' gives it exactly, where its qubits fit into memory"
     if "statevector" in request.outputs:
-        raise Unsupported(
-            "a statevector of a circuit with noise",
-            hint="its state is mixed: ask for counts or expectation values",
-        )
+        hint = "its state is mixed: ask for counts or expectation values"
+        raise Unsupported("a statevector of a circuit with noise", hint=hint)
     if "gradient" in request.outputs:
-        raise Unsupported(
-            "a gradient of a circuit with noise",
-            hint="shift each parameter and ask for expectation values",
-        )
+        hint = "shift each parameter and ask for expectation values"
+        raise Unsupported("a gradient of a circuit with noise", hint=hint)
     if "probabilities" in request.outputs:
         raise Unsupported("exact probabilities of a circuit with noise, by trajectories", hint=hint)
     if request.shots < 1:

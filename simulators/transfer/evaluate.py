@@ -129,10 +129,8 @@ def _means(
     num_qubits, packed = program.num_qubits, channels.packed()
     width = -(-(1 + len(params)) // LANES) * LANES if params else 1
     if width << 2 * num_qubits > MAX_ENTRIES:
-        raise Unsupported(
-            f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters",
-            hint=f"4^qubits times (1 + parameters) is at most {MAX_ENTRIES}",
-        )
+        text = f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters"
+        raise Unsupported(text, hint=f"4^qubits times (1 + parameters) is at most {MAX_ENTRIES}")
     columns = np.zeros(max(params, default=0) + 1, np.int64)
     columns[list(params)] = np.arange(1, 1 + len(params))
     constants = channels.table.packed()
@@ -234,9 +232,8 @@ def parity_program(
     (): all. Raises Unsupported for other gates, and for more than MAX_BITS bits."""
     chosen = tuple(sorted(clbits)) or program.clbits
     if len(chosen) > MAX_BITS:
-        raise Unsupported(
-            f"a distribution of {len(chosen)} bits from parities", hint=f"at most {MAX_BITS} bits"
-        )
+        hint = f"at most {MAX_BITS} bits"
+        raise Unsupported(f"a distribution of {len(chosen)} bits from parities", hint=hint)
     place = {clbit: program.measured[k] for k, clbit in enumerate(program.clbits)}
     measured = tuple(place[clbit] for clbit in chosen)
     back = _BackwardPropagation(program.num_qubits, measured, table)
@@ -289,10 +286,8 @@ def _signed_permutation(ptm: NDArray[np.float64]) -> tuple[NDArray[np.uint8], ND
     exact = np.zeros(ptm.shape)
     exact[np.arange(len(ptm)), columns] = signs
     if np.abs(ptm - exact).max() > _EXACT:
-        raise Unsupported(
-            "a distribution from parities of a circuit with gates that are not Clifford gates",
-            hint="the transfer simulator takes all gates on fewer qubits",
-        )
+        text = "a distribution from parities of a circuit with gates that are not Clifford gates"
+        raise Unsupported(text, hint="the transfer simulator takes all gates on fewer qubits")
     return columns.astype(np.uint8), signs
 
 

@@ -156,9 +156,8 @@ class _Builder:
             (noise.readout is not None and noise.readout.groups, "correlated readout"),
         ):
             if wrong:
-                raise Unsupported(
-                    f"the transfer simulator and {text}", hint="run it on another engine"
-                )
+                hint = "run it on another engine"
+                raise Unsupported(f"the transfer simulator and {text}", hint=hint)
 
     def program(self) -> TransferProgram:
         measured: dict[int, int] = {}

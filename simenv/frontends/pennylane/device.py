@@ -374,9 +374,8 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
     if method is None:
         method = "deferred" if adjoint or _needs_pure_state(tape) else "device"
     if method not in (*_NATIVE, "deferred"):
-        raise DeviceError(
-            f"mcm_method={str(method)!r} is not there on {NAME}: {', '.join(_NATIVE)}, deferred"
-        )
+        text = f"mcm_method={str(method)!r} is not there on {NAME}: {', '.join(_NATIVE)}, deferred"
+        raise DeviceError(text)
     if method == "one-shot" and tape is not None and not tape.shots:
         raise DeviceError("mcm_method='one-shot' needs shots; 'tree-traversal' is exact")
     result: MCMConfig = replace(config, mcm_method=method)

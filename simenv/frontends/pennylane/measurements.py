@@ -72,10 +72,8 @@ class OutcomeTable:
         """Index of each outcome, int64 [k]: the number that these clbits spell, the first one most
         significant. Raises OptionError for more than 62 clbits."""
         if len(clbits) > 62:
-            raise OptionError(
-                f"outcomes of {len(clbits)} wires have no index of 64 bits",
-                hint="measure fewer wires, or take samples",
-            )
+            text = f"outcomes of {len(clbits)} wires have no index of 64 bits"
+            raise OptionError(text, hint="measure fewer wires, or take samples")
         powers = 1 << np.arange(len(clbits), dtype=np.int64)[::-1]
         result: NDArray[np.int64] = self.bits[:, list(clbits)].astype(np.int64) @ powers
         return result

@@ -4,8 +4,6 @@ The import loads qiskit. Circuits are packed and compiled in this process; shots
 expectation values are computed by the environment's workers.
 """
 
-from __future__ import annotations
-
 from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.estimator import SimenvEstimator
 from simenv.frontends.qiskit.job import SimenvJob, SimenvPrimitiveJob

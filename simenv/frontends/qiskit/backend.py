@@ -384,9 +384,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dict(self.options.items())
         if unknown := sorted(options.keys() - defaults.keys()):
-            raise TypeError(
-                f"run() has no option {', '.join(unknown)}; there are {', '.join(defaults)}"
-            )
+            text = f"run() has no option {', '.join(unknown)}; there are {', '.join(defaults)}"
+            raise TypeError(text)
         chosen = {**defaults, **options}
         chosen.pop("seed_simulator")
         named = [

@@ -142,10 +142,8 @@ def _paulis(observable: dict[str, float]) -> dict[str, float]:
         return observable
     total = sum(math.prod(len(_LETTERS[letter]) for letter in label) for label in observable)
     if total > MOST_TERMS:
-        raise LimitExceededError(
-            f"an observable of {total} Pauli strings; the limit is {MOST_TERMS}",
-            hint="fewer projectors (0, 1, +, -, r, l) in one term",
-        )
+        text = f"an observable of {total} Pauli strings; the limit is {MOST_TERMS}"
+        raise LimitExceededError(text, hint="fewer projectors (0, 1, +, -, r, l) in one term")
     entries: dict[str, float] = {}
     for label, weight in observable.items():
         for letters in product(*(_LETTERS[letter] for letter in label)):

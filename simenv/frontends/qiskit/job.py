@@ -186,10 +186,8 @@ def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:
         for item in circuit.data:
             result.append(item.operation, item.qubits, item.clbits)
     except CircuitError as error:
-        raise ProgramError(
-            f"a value of registers that share bits is stored: {error}",
-            hint="write the value with their bits",
-        ) from error
+        text = f"a value of registers that share bits is stored: {error}"
+        raise ProgramError(text, hint="write the value with their bits") from error
     return result
 
 

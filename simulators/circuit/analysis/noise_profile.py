@@ -175,9 +175,8 @@ class IdealStates:
                 hint="take a circuit with measurements at its end alone",
             )
         if circuit.slots_data:
-            raise Unsupported(
-                "no first-order loss of a circuit with a free parameter", hint="bind all parameters"
-            )
+            hint = "bind all parameters"
+            raise Unsupported("no first-order loss of a circuit with a free parameter", hint=hint)
         codes, counts = self.operands.codes, self.operands.counts
         self.axis = {qubit: k for k, qubit in enumerate(used_qubits(circuit).tolist())}
         self.is_known = len(self.axis) <= MAX_QUBITS

@@ -3,8 +3,6 @@
 The import loads neither numpy nor a kernel; `profiler` computes the numbers.
 """
 
-from __future__ import annotations
-
 import math
 
 import msgspec

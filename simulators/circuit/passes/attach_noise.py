@@ -56,26 +56,21 @@ def delays_ns(
     bound = circuit.params
     if np.isin(params, circuit.slots[0::2]).any():
         if values is None:
-            raise Unsupported(
-                "a delay by a free parameter, with idle noise", hint="bind the delay's duration"
-            )
+            hint = "bind the delay's duration"
+            raise Unsupported("a delay by a free parameter, with idle noise", hint=hint)
         bound = bound.copy()
         bound[circuit.slots[0::2]] = values[circuit.slots[1::2]]
     durations: NDArray[np.float64] = bound[params].copy()
     ticks = codes[places] == DELAY_DT
     if ticks.any():
         if not model.dt_ns > 0.0:
-            raise Unsupported(
-                "a delay in units of dt, which the device's calibration does not state",
-                hint="give the delay in seconds",
-            )
+            text = "a delay in units of dt, which the device's calibration does not state"
+            raise Unsupported(text, hint="give the delay in seconds")
         durations[ticks] *= model.dt_ns
     longest_ns = durations.max(initial=0.0)
     if longest_ns > LONGEST_DELAY_NS:
-        raise BadCircuit(
-            f"a delay of {1e-9 * longest_ns:.6g} s on a device",
-            hint=f"at most {1e-9 * LONGEST_DELAY_NS:g} s",
-        )
+        hint = f"at most {1e-9 * LONGEST_DELAY_NS:g} s"
+        raise BadCircuit(f"a delay of {1e-9 * longest_ns:.6g} s on a device", hint=hint)
     return durations
 
 

@@ -121,6 +121,5 @@ def _mapped_errors() -> Iterator[None]:
     except OutOfMemoryError as error:
         raise OutOfMemory(str(error), hint="take fewer qubits, or precision 'single'") from error
     except (runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
-        raise DeviceLost(
-            f"the GPU failed: {error}", hint="start the process again: its CUDA context is lost"
-        ) from error
+        hint = "start the process again: its CUDA context is lost"
+        raise DeviceLost(f"the GPU failed: {error}", hint=hint) from error

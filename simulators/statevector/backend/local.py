@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
+from simulators.statevector import state as states
 from simulators.statevector.backend import matrix, protocol, reductions
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import PlacedMatrix, multiply
@@ -20,14 +21,7 @@ from simulators.statevector.dynamic.stacked_states import MOST_QUBITS, StackedSt
 from simulators.statevector.gradient import adjoint
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.planning.tables import SweepTable
-from simulators.statevector.state import (
-    BLOCK_QUBITS,
-    PHYSICAL_BYTES,
-    BlockExecutor,
-    State,
-    like,
-    out_of_memory,
-)
+from simulators.statevector.state import State
 from simulators.statevector.tiles import sweep_kernel
 
 _ONLY = np.zeros(1, np.int64)  # number of a state that is alone in its array
@@ -42,7 +36,7 @@ class LocalBackend:
         self, thread_pool: ThreadPool, control: RunControl, checkpointer: Checkpointer | None = None
     ) -> None:
         """Set up. `checkpointer`: checkpoints of a long run."""
-        self.sweeper = BlockExecutor(thread_pool, control)
+        self.sweeper = states.BlockExecutor(thread_pool, control)
         self.check = control.check
         self.add_sweeps = control.add_sweeps
         self._checkpointer = checkpointer or Checkpointer()
@@ -53,7 +47,7 @@ class LocalBackend:
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Number of states that fit into the given memory, by default a quarter of the
         machine's."""
-        room = options.memory_bytes or PHYSICAL_BYTES // 4
+        room = options.memory_bytes or states.PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
     def zero_state(
@@ -73,9 +67,9 @@ class LocalBackend:
 
     def empty_like(self, state: State) -> State:
         try:
-            return State(like(state.amplitudes))
+            return State(states.like(state.amplitudes))
         except MemoryError as error:
-            raise out_of_memory(state.amplitudes.nbytes) from error
+            raise states.out_of_memory(state.amplitudes.nbytes) from error
 
     def ensemble(
         self, num_qubits: int, options: RunOptions, *, branching: bool
@@ -148,7 +142,7 @@ class LocalBackend:
         places = state.basis_indices
         for group in matrix.pauli_groups(strings):
             sums = np.empty((places.size, group.zs.size))
-            flip = group.x >> min(BLOCK_QUBITS, state.num_qubits)
+            flip = group.x >> min(states.BLOCK_QUBITS, state.num_qubits)
             matrix.string_sums(self.sweeper, state, state, places, flip, group, sums)
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values

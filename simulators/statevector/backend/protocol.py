@@ -19,15 +19,9 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import Circuit
 from simulators.engine import PauliSum, RunOptions
 from simulators.execution.sampling import uniforms
+from simulators.statevector.backend import reductions
 from simulators.statevector.backend.matrix import PlacedMatrix
-from simulators.statevector.backend.reductions import (
-    DISTANCE,
-    NORM,
-    OVERLAP,
-    BlockSum,
-    Projection,
-    SortedDraws,
-)
+from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
 from simulators.statevector.checkpoint import Evolution
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
@@ -223,17 +217,18 @@ def equal_up_to_phase(
 ) -> bool:
     """Return whether the states are equal up to a global phase: |left - phase * right| <=
     tolerance."""
-    x, y = total(states.block_sums(BlockSum(OVERLAP), right, left))
+    x, y = total(states.block_sums(BlockSum(reductions.OVERLAP), right, left))
     size = abs(complex(x, y))
     if size < 0.5:
         return False
-    gap, _ = total(states.block_sums(BlockSum(DISTANCE, turn=complex(x, y) / size), left, right))
+    turned = BlockSum(reductions.DISTANCE, turn=complex(x, y) / size)
+    gap, _ = total(states.block_sums(turned, left, right))
     return gap <= tolerance * tolerance
 
 
 def sample(states: StateBackend, state: StateHandle, draws: ShotDraws) -> Numbers:
     """Sample the basis state of each of these shots; see `sample_blocks`."""
-    sums = states.block_sums(BlockSum(NORM), state)[:, 0]
+    sums = states.block_sums(BlockSum(reductions.NORM), state)[:, 0]
     return sample_blocks(sums, draws, functools.partial(states.locate_samples, state))
 
 

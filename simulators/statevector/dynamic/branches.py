@@ -177,10 +177,8 @@ _SKETCHES = {"double": 1e-6, "single": 1e-3}  # states whose sketches differ by 
 def check_records(count: int) -> None:
     """Raises TooManyBranches for more than MAX_ROWS records of an exact run."""
     if count > MAX_ROWS:
-        raise TooManyBranches(
-            f"more than {MAX_ROWS} distinct classical records",
-            hint="ask for counts with shots instead of exact probabilities",
-        )
+        hint = "ask for counts with shots instead of exact probabilities"
+        raise TooManyBranches(f"more than {MAX_ROWS} distinct classical records", hint=hint)
 
 
 class BranchMerger:

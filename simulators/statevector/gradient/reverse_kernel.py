@@ -1,7 +1,5 @@
 """Passes of adjoint differentiation: observables applied, and both states back in tiles."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

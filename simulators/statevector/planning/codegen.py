@@ -1,7 +1,5 @@
 """Code generation for one sweep, and the merging of its diagonal gates."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.compiler.kernel import device_function

@@ -1,7 +1,5 @@
 """Gate fusion, real rotations, and phase gadgets."""
 
-from __future__ import annotations
-
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 

@@ -6,8 +6,6 @@ along which it moves amplitude, DIAGONAL_MASK those it acts on diagonally; it ac
 qubits under CONTROL_MASK have their CONTROL_VALUE.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.circuit import gates

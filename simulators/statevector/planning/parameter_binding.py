@@ -1,7 +1,5 @@
 """Parameter binding: computes the coefficients of a sweep table for one binding."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

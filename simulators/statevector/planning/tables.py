@@ -56,8 +56,6 @@ the end of a sweep all wires of a tile are at their own places; lanes and row bi
 between.
 """
 
-from __future__ import annotations
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Selection of the tile qubits of each sweep, and pairing of real matrices."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.compiler.kernel import device_function, kernel

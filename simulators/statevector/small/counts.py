@@ -4,8 +4,6 @@ For at most COUNTS_QUBITS qubits and 64 clbits; a circuit with mid-circuit opera
 here. No plan and no threads; all scratch memory is one buffer, allocated once.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ equal `zero` or `one`; `mask` holds controls and targets. All paths for small ci
 here, so they agree bit by bit: a SIMD lane does the operations of `multiply` in the same order.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Small matrices, and a 4x4 matrix applied to a block of amplitudes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """PHASE operations on a tile, and norms of rows."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.compiler import simd

@@ -1,7 +1,5 @@
 """Operations on one tile: load from the state, apply all operations of a sweep, store."""
 
-from __future__ import annotations
-
 from simulators.compiler.kernel import device_function
 from simulators.compiler.simd import count
 from simulators.statevector.planning import tables as t

@@ -5,8 +5,6 @@ prefix. Gates use `small.gate_kernels`, so an instance has the bits of a run of 
 errors written into it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY

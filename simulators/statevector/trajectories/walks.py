@@ -412,10 +412,8 @@ class TrajectorySampler:
         if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
             raise Unsupported("patterns of a circuit that branches", hint="measure at the end only")
         if circuit.num_qubits > noise_table.MOST_QUBITS:
-            raise Unsupported(
-                f"inserts in a circuit of {circuit.num_qubits} qubits",
-                hint=f"at most {noise_table.MOST_QUBITS}",
-            )
+            hint = f"at most {noise_table.MOST_QUBITS}"
+            raise Unsupported(f"inserts in a circuit of {circuit.num_qubits} qubits", hint=hint)
         self.circuit = circuit
         self.table = inserts
         self._options = options

@@ -455,10 +455,8 @@ class Contractor:
         except MemoryError as error:
             failed = error
         if self._stop.agree(failed=failed is not None):  # all ranks raise, or none
-            raise OutOfMemory(
-                f"no memory for slices whose largest tensor has 2^{self._limits.width} values",
-                hint="lower the option width",
-            ) from failed
+            text = f"no memory for slices whose largest tensor has 2^{self._limits.width} values"
+            raise OutOfMemory(text, hint="lower the option width") from failed
         if self._comm is None:
             return total
         summed = np.empty_like(total)

@@ -233,10 +233,8 @@ class ContractionEngine(outputs.EngineBase):
         del layouts
         limits = _limits(options)
         if limits.share >= limits.shares:
-            raise Unsupported(
-                f"share {limits.share} of {limits.shares}",
-                hint="the shares are numbered from 0 to shares - 1",
-            )
+            hint = "the shares are numbered from 0 to shares - 1"
+            raise Unsupported(f"share {limits.share} of {limits.shares}", hint=hint)
         if limits.shares == 1:
             return
         others = [output for output in request.outputs if output not in _SHARED]

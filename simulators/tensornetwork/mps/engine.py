@@ -312,10 +312,8 @@ class Histories:
                 history.at += 1
                 self._executed += 1
                 if self._executed > self._options.max_steps:
-                    raise TooManySteps(
-                        f"more than {self._options.max_steps} operations in all histories",
-                        hint="raise max_steps or take fewer shots",
-                    )
+                    text = f"more than {self._options.max_steps} operations in all histories"
+                    raise TooManySteps(text, hint="raise max_steps or take fewer shots")
                 code = step.operation.code
                 if step.gate is not None:
                     history.node.fusion.take(step.operation.qubits, step.gate)
