@@ -211,11 +211,9 @@ def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 
     may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv
     1904.06560, section III.B.)"""
     if not (duration_ns >= 0.0 and t1_us > 0.0 and t2_us > 0.0 and 0.0 <= excited <= 1.0):
-        raise NoiseError(
-            f"relaxation over {duration_ns} ns with T1 = {t1_us} us, T2 = {t2_us} us and"
-            f" {excited} excited",
-            hint="times > 0, a duration >= 0, a population from 0 to 1",
-        )
+        text = f"relaxation over {duration_ns} ns with T1 = {t1_us} us, T2 = {t2_us} us and"
+        text += f" {excited} excited"
+        raise NoiseError(text, hint="times > 0, a duration >= 0, a population from 0 to 1")
     if t2_us > 2.0 * t1_us * (1.0 + 1e-12):
         raise NoiseError(f"T2 = {t2_us} us > 2 T1 = {2 * t1_us} us", hint="T2 is at most 2 T1")
     decay = math.exp(-duration_ns / (1e3 * t1_us))

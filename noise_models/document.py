@@ -182,11 +182,9 @@ def from_values(values: Any) -> Document:
         return result
     if isinstance(values, dict) and kind is None and "errors" in values:
         return aer.from_aer(values)
-    raise SnapshotError(
-        "kind",
-        f"{strict_json.short_repr(kind)} is no kind of noise document",
-        hint="snapshot (calibration data) or channels (a custom noise model)",
-    )
+    text = f"{strict_json.short_repr(kind)} is no kind of noise document"
+    hint = "snapshot (calibration data) or channels (a custom noise model)"
+    raise SnapshotError("kind", text, hint=hint)
 
 
 def dump(document: Document) -> bytes:

@@ -65,11 +65,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     _groups(snapshot, "coupling", snapshot.coupling)
     for field in ("qubits", "coordinates"):
         if len(getattr(snapshot, field)) not in (0, snapshot.num_qubits):
-            raise SnapshotError(
-                field,
-                f"{len(getattr(snapshot, field))} entries for {snapshot.num_qubits} qubits",
-                hint="give one entry for each qubit, or none",
-            )
+            text = f"{len(getattr(snapshot, field))} entries for {snapshot.num_qubits} qubits"
+            hint = "give one entry for each qubit, or none"
+            raise SnapshotError(field, text, hint=hint)
     for index, place in enumerate(snapshot.coordinates):
         for value in place:
             checks.check_range(f"coordinates[{index}]", value, (-1e6, 1e6))
@@ -143,11 +141,9 @@ def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
         if gate.qubits:
             checks.check_qubits(f"{field}.qubits", gate.qubits, snapshot.num_qubits)
             if len(gate.qubits) != arity.get(gate.name, len(gate.qubits)):
-                raise SnapshotError(
-                    f"{field}.qubits",
-                    f"{len(gate.qubits)} qubits of {gate.name}",
-                    hint=f"{gate.name} acts on {arity[gate.name]}",
-                )
+                text = f"{len(gate.qubits)} qubits of {gate.name}"
+                hint = f"{gate.name} acts on {arity[gate.name]}"
+                raise SnapshotError(f"{field}.qubits", text, hint=hint)
         checks.check_once(f"{field}.qubits", (gate.name, gate.qubits), seen)
         checks.check_ranges(f"{field}.", gate, _GATE)
         for number, rotation in enumerate(gate.rotations):
@@ -163,11 +159,9 @@ def _rotation(
     size = len(gate.qubits) or arity.get(gate.name, 0)
     letters = set(rotation.pauli)
     if not (letters <= set("IXYZ") and letters != {"I"} and len(rotation.pauli) == size <= 2):
-        raise SnapshotError(
-            f"{field}.pauli",
-            f"{rotation.pauli[:32]!r} after {gate.name}",
-            hint="letters I, X, Y, Z, one for each qubit of a gate on one or two",
-        )
+        text = f"{rotation.pauli[:32]!r} after {gate.name}"
+        hint = "letters I, X, Y, Z, one for each qubit of a gate on one or two"
+        raise SnapshotError(f"{field}.pauli", text, hint=hint)
     checks.check_range(f"{field}.angle_rad", rotation.angle_rad, _ANGLE)
 
 

@@ -70,10 +70,8 @@ def import_snapshot(
         if importer.recognizes(source):
             return importer.read(source, name)
     if any("errors" in value or value.get("kind") == "channels" for _, value in source.objects()):
-        raise SnapshotError(
-            ", ".join(files),
-            "a noise model without a device, not calibration data",
-            hint="give it as the noise of a task: noise= or --noise",
-        )
+        text = "a noise model without a device, not calibration data"
+        hint = "give it as the noise of a task: noise= or --noise"
+        raise SnapshotError(", ".join(files), text, hint=hint)
     hint = f"name it with source_format= or --format; known: {', '.join(REGISTRY)}"
     raise SnapshotError(", ".join(files), "of no known format", hint=hint)

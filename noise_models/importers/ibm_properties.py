@@ -83,11 +83,9 @@ def _documents(source: reading.Source) -> tuple[dict[str, Any], dict[str, Any]]:
     properties = [value for _, value in source.objects() if _is_properties(value)]
     others = [(file, value) for file, value in source.objects() if not _is_properties(value)]
     if len(properties) != 1:
-        raise SnapshotError(
-            "qubits",
-            f"{len(properties)} files with the properties of qubits",
-            hint="give one properties file, and the configuration of the same device",
-        )
+        text = f"{len(properties)} files with the properties of qubits"
+        hint = "give one properties file, and the configuration of the same device"
+        raise SnapshotError("qubits", text, hint=hint)
     if len(others) > 1 or source.tables or len(source.documents) > 1 + len(others):
         raise SnapshotError("files", "more files than properties and configuration")
     for file, value in others:
@@ -186,11 +184,9 @@ def _measured(field: _Unit, entry: dict[str, Any], at: str) -> tuple[str, float]
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
     count = configuration.get("n_qubits")
     if count is not None and reading.integer(count, "n_qubits") != builder.num_qubits:
-        raise SnapshotError(
-            "n_qubits",
-            f"{count} qubits in the configuration, {builder.num_qubits} in the properties",
-            hint="give both files of one device",
-        )
+        text = f"{count} qubits in the configuration, {builder.num_qubits} in the properties"
+        hint = "give both files of one device"
+        raise SnapshotError("n_qubits", text, hint=hint)
     used = builder.recorder.used
     if configuration.get("coupling_map") is not None:
         builder.couple_pairs(configuration["coupling_map"], "coupling_map")

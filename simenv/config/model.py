@@ -129,11 +129,10 @@ def check_policies(name: str, policies: Policies, pools: Iterable[str], source: 
             raise ConfigError(f"{subject}: {figure} is outside 0 .. {limit}")
         belongs = figure in _FIGURES[policies.admission]
         if value < 0 or bool(value) != belongs:
-            raise ConfigError(
-                f"{subject}: {figure} = {value} with admission ="
-                f" {policies.admission or 'not set'!r}",
-                hint="credit needs credits; rate needs rate and span_s; unlimited takes no figures",
-            )
+            text = f"{subject}: {figure} = {value} with admission ="
+            text += f" {policies.admission or 'not set'!r}"
+            hint = "credit needs credits; rate needs rate and span_s; unlimited takes no figures"
+            raise ConfigError(text, hint=hint)
 
 
 def _unknown(subject: str, value: str, choices: tuple[str, ...]) -> ConfigError:
@@ -181,16 +180,13 @@ def listen_parts(listen: str) -> tuple[str, int]:
         or len(port) > 5
         or int(port) > 65_535
     ):
-        raise ConfigError(
-            f"listen = {listen[:80]!r} is not an address to listen on",
-            hint="tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
-            "machine, port 0 takes any",
-        )
+        hint = "tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
+        hint += "machine, port 0 takes any"
+        raise ConfigError(f"listen = {listen[:80]!r} is not an address to listen on", hint=hint)
     if is_any_address(host):
-        raise ConfigError(
-            f"listen = {listen!r} would open every interface of this machine",
-            hint=f"name one interface; to open all of them: tcp://{EVERYWHERE}:{port}",
-        )
+        text = f"listen = {listen!r} would open every interface of this machine"
+        hint = f"name one interface; to open all of them: tcp://{EVERYWHERE}:{port}"
+        raise ConfigError(text, hint=hint)
     return host, int(port)
 
 

@@ -254,10 +254,9 @@ def check_pool(pool: PoolSpec, source: str) -> None:
         drift_of(pool.drift, subject)
     for pattern in pool.nodes.split(",") if pool.nodes else ():
         if not _PATTERN.match(pattern):
-            raise ConfigError(
-                f"{subject}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them",
-                hint="* and ? stand for what differs; several are joined by +: gpu*+node7",
-            )
+            text = f"{subject}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them"
+            hint = "* and ? stand for what differs; several are joined by +: gpu*+node7"
+            raise ConfigError(text, hint=hint)
 
 
 def _check_provider(pool: PoolSpec, subject: str) -> None:
@@ -272,16 +271,14 @@ def _check_provider(pool: PoolSpec, subject: str) -> None:
     if not pool.provider:
         return
     if not _PROVIDER.match(pool.provider) or len(pool.provider) > _PROVIDER_CHARS:
-        raise ConfigError(
-            f"{subject}: provider = {pool.provider[:80]!r} is no MODULE:FACTORY",
-            hint="a module found from here or on PYTHONPATH, and a function in it that takes no"
-            " arguments and returns a BackendV2 of Qiskit",
-        )
+        hint = "a module found from here or on PYTHONPATH, and a function in it that takes no"
+        hint += " arguments and returns a BackendV2 of Qiskit"
+        text = f"{subject}: provider = {pool.provider[:80]!r} is no MODULE:FACTORY"
+        raise ConfigError(text, hint=hint)
     if (pool.min, pool.max, pool.ranks) != (1, 1, 1):
-        raise ConfigError(
-            f"{subject} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks",
-            hint="a machine is held by one worker of one rank: leave workers and ranks out",
-        )
+        text = f"{subject} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks"
+        hint = "a machine is held by one worker of one rank: leave workers and ranks out"
+        raise ConfigError(text, hint=hint)
 
 
 def _check_program(pool: PoolSpec, subject: str) -> None:
@@ -295,8 +292,6 @@ def _check_program(pool: PoolSpec, subject: str) -> None:
     check_command(pool.command, subject)
     if pool.ranks != 1 or pool.device:
         conflict = f"device={pool.device}" if pool.device else f"ranks={pool.ranks}"
-        raise ConfigError(
-            f"{subject} has a command and {conflict}",
-            hint="a program starts its own ranks: 'mpirun -n {ranks} PROGRAM ...', and has no noise"
-            " of a device",
-        )
+        hint = "a program starts its own ranks: 'mpirun -n {ranks} PROGRAM ...', and has no noise"
+        hint += " of a device"
+        raise ConfigError(f"{subject} has a command and {conflict}", hint=hint)

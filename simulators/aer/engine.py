@@ -114,11 +114,9 @@ def _check_memory(num_qubits: int) -> None:
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     need = 2 * state_bytes(num_qubits)
     if need > there:
-        raise OutOfMemory(
-            f"{num_qubits} qubits take {need / 2**30:.3g} GiB; this machine has"
-            f" {there / 2**30:.3g}",
-            hint="take fewer qubits",
-        )
+        text = f"{num_qubits} qubits take {need / 2**30:.3g} GiB; this machine has"
+        text += f" {there / 2**30:.3g}"
+        raise OutOfMemory(text, hint="take fewer qubits")
 
 
 def _threads(num_qubits: int, threads: int) -> int:

@@ -134,11 +134,10 @@ class ExactEvolution:
 
     def _check(self, states: int) -> None:
         if states > self._most:
-            raise TooManyBranches(
-                f"more than {self._most} distinct classical records, each with a density matrix",
-                hint="take fewer measurements before the end, raise max_branches or memory, or"
-                " engine='statevector', which runs trajectories",
-            )
+            hint = "take fewer measurements before the end, raise max_branches or memory, or"
+            hint += " engine='statevector', which runs trajectories"
+            text = f"more than {self._most} distinct classical records, each with a density matrix"
+            raise TooManyBranches(text, hint=hint)
 
     def _condition(self, step: densitymatrix_program.Condition, branches: Branches) -> Branches:
         expression = self._expressions[step.expression]

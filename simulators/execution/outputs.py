@@ -35,10 +35,9 @@ def masks(label: str, num_qubits: int) -> tuple[int, int]:
     """Masks (x, z) of a Pauli string in Qiskit's order. Raises Unsupported for an invalid
     string."""
     if len(label) != num_qubits or set(label) - set("IXYZ"):
-        raise Unsupported(
-            f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits",
-            hint=f"give {num_qubits} characters of I, X, Y, Z; the last one is qubit 0",
-        )
+        text = f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits"
+        hint = f"give {num_qubits} characters of I, X, Y, Z; the last one is qubit 0"
+        raise Unsupported(text, hint=hint)
     return int(label.translate(_X) or "0", 2), int(label.translate(_Z) or "0", 2)
 
 
@@ -50,11 +49,9 @@ def terms(observables: tuple[engine.PauliSum, ...], num_qubits: int) -> list[tup
             hint = "leave a sum of nothing out: it is 0, and so is its gradient"
             raise Unsupported(f"observable {number} has no Pauli string", hint=hint)
         if len(observable.labels) != len(values) or not np.isfinite(values).all():
-            raise Unsupported(
-                f"observable {number} has {len(observable.labels)} Pauli strings and"
-                f" {len(values)} coefficients, or one that is not finite",
-                hint="give one finite real coefficient a string",
-            )
+            text = f"observable {number} has {len(observable.labels)} Pauli strings and"
+            text += f" {len(values)} coefficients, or one that is not finite"
+            raise Unsupported(text, hint="give one finite real coefficient a string")
     return [masks(label, num_qubits) for item in observables for label in item.labels]
 
 

@@ -95,11 +95,9 @@ class _Writer:
             if self._dialect.pauses:
                 self._pause(operation)
         else:
-            raise Unsupported(
-                f"engine {self._dialect.engine!r} cannot run operation {operation.place}"
-                f" ({operation.name})",
-                hint=self._dialect.elsewhere,
-            )
+            text = f"engine {self._dialect.engine!r} cannot run operation {operation.place}"
+            text += f" ({operation.name})"
+            raise Unsupported(text, hint=self._dialect.elsewhere)
 
     def _pause(self, operation: Operation) -> None:
         qubits = [self.circuit.qubits[q] for q in operation.qubits]
@@ -142,11 +140,9 @@ class _Writer:
                 right, left = stack.pop(), stack.pop()
                 stack.append(expr.Binary(_TWO[token], left, right, kind))
             else:
-                raise Unsupported(
-                    f"engine {self._dialect.engine!r} cannot evaluate a condition with shifts,"
-                    f" arithmetic or registers of more than {_MOST_BITS} bits",
-                    hint=self._dialect.elsewhere,
-                )
+                text = f"engine {self._dialect.engine!r} cannot evaluate a condition with shifts,"
+                text += f" arithmetic or registers of more than {_MOST_BITS} bits"
+                raise Unsupported(text, hint=self._dialect.elsewhere)
         return stack[0]
 
     def _value(self, operand: int, width: int) -> int | bool | None:

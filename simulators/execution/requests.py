@@ -128,10 +128,9 @@ def check_outputs(
 def refuse_sampled(output: str, measures: bool, shots: int) -> None:
     """Refuse outputs in SAMPLED without a measurement or without shots."""
     if not measures:
-        raise Unsupported(
-            f"output {output!r} was asked for, and the circuit measures nothing",
-            hint="add measurements, or ask for probabilities or the statevector",
-        )
+        text = f"output {output!r} was asked for, and the circuit measures nothing"
+        hint = "add measurements, or ask for probabilities or the statevector"
+        raise Unsupported(text, hint=hint)
     if shots < 1:
         hint = "give shots, or ask for probabilities: they are exact"
         raise Unsupported(f"output {output!r} was asked for, with 0 shots", hint=hint)
@@ -147,10 +146,9 @@ def refuse_pure(output: str, measures: bool, collapses: bool) -> None:
         hint = "remove the measurements, or ask for probabilities"
         raise Unsupported(f"{_ASKED[output]} asked for, and the circuit measures", hint=hint)
     if collapses:
-        raise Unsupported(
-            f"{_ASKED[output]} asked for, and the circuit resets or branches on the way",
-            hint="ask for probabilities or expectation values: the final state is mixed",
-        )
+        text = f"{_ASKED[output]} asked for, and the circuit resets or branches on the way"
+        hint = "ask for probabilities or expectation values: the final state is mixed"
+        raise Unsupported(text, hint=hint)
 
 
 def refuse_gradient(request: Request, *, branches: bool) -> None:
@@ -237,11 +235,10 @@ def plan_layouts(
     check_request(card, circuit, noise, options)
     layouts = MeasurementLayouts.of(circuit)
     if layouts.clbits.branching and not card.control.dynamic:
-        raise Unsupported(
-            f"engine {card.name!r} has no measurements, resets or conditions before a circuit's"
-            " end",
-            hint="engine='statevector' runs it, where its qubits fit into memory",
-        )
+        text = f"engine {card.name!r} has no measurements, resets or conditions before a circuit's"
+        text += " end"
+        hint = "engine='statevector' runs it, where its qubits fit into memory"
+        raise Unsupported(text, hint=hint)
     return layouts
 
 

@@ -120,11 +120,10 @@ def check_devices(comm: Any, location: str) -> None:
         card = row.tobytes().rstrip(b"\0")
         first = ranks.setdefault(card, rank)
         if card and first != rank:
-            raise UnknownEngine(
-                f"engine 'gpu': ranks {first} and {rank} have the same GPU, {card.decode()}",
-                hint="show each rank its own by CUDA_VISIBLE_DEVICES, or start a pool with"
-                " engine=gpu,ranks=2: the service does",
-            )
+            hint = "show each rank its own by CUDA_VISIBLE_DEVICES, or start a pool with"
+            hint += " engine=gpu,ranks=2: the service does"
+            text = f"engine 'gpu': ranks {first} and {rank} have the same GPU, {card.decode()}"
+            raise UnknownEngine(text, hint=hint)
 
 
 # Backend for states distributed over GPUs: each MPI rank has one, with an equal slice.

@@ -142,10 +142,9 @@ class Machine:
             nap_s = min(2 * nap_s, _LONGEST_NAP_S)
         if word in _LOST:
             control.check()
-            raise MachineFailed(
-                f"machine {self.name!r} ended {_job(job)} with {word}{_why(job)}",
-                hint="message of the provider; submit it again, or ask for a simulator",
-            )
+            text = f"machine {self.name!r} ended {_job(job)} with {word}{_why(job)}"
+            hint = "message of the provider; submit it again, or ask for a simulator"
+            raise MachineFailed(text, hint=hint)
 
     def _cancel(self, job: Any) -> None:
         try:
@@ -180,10 +179,9 @@ class Machine:
             text = f"a result that does not say its state: {_error_text(error)}"
             raise self._bad(text) from error
         if failed:
-            raise MachineFailed(
-                f"machine {self.name!r} says that the run failed: {status[:_MESSAGE_CHARS]}",
-                hint="message of the provider; submit it again, or ask for a simulator",
-            )
+            text = f"machine {self.name!r} says that the run failed: {status[:_MESSAGE_CHARS]}"
+            hint = "message of the provider; submit it again, or ask for a simulator"
+            raise MachineFailed(text, hint=hint)
         if not callable(getattr(result, "get_counts", None)):
             raise self._bad(f"a {type(result).__name__} instead of a Result")
         try:

@@ -92,8 +92,7 @@ def _check_memory(chain: CircuitMPS, limit_bytes: int) -> None:
         return
     need = _WORKSPACE * sum(array.nbytes for array in chain._psi.arrays)  # without a copy
     if need > limit_bytes:
-        raise OutOfMemory(
-            f"engine 'quimb': its tensors and what they are split in take {need} bytes,"
-            f" {limit_bytes} are allowed",
-            hint="a smaller option bond, precision='single', or workers with more memory",
-        )
+        text = f"engine 'quimb': its tensors and what they are split in take {need} bytes,"
+        text += f" {limit_bytes} are allowed"
+        hint = "a smaller option bond, precision='single', or workers with more memory"
+        raise OutOfMemory(text, hint=hint)

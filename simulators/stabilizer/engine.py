@@ -62,11 +62,9 @@ def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) ->
     wires = sorted(set(source[source >= 0].tolist()))
     base, random = _forced(simulator, wires, -1)
     if random > MAX_RANDOM_BITS:
-        raise Unsupported(
-            f"{random} outcome bits are random: 2^{random} outcomes; the limit is"
-            f" 2^{MAX_RANDOM_BITS}",
-            hint="ask for counts with shots instead of exact probabilities",
-        )
+        text = f"{random} outcome bits are random: 2^{random} outcomes; the limit is"
+        text += f" 2^{MAX_RANDOM_BITS}"
+        raise Unsupported(text, hint="ask for counts with shots instead of exact probabilities")
     rows = base[np.newaxis]
     for number in range(random):
         other, _ = _forced(simulator, wires, number)
@@ -138,11 +136,10 @@ def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
     at = qubit if noise.readout.p01.size > 1 else 0
     p01, p10 = float(noise.readout.p01[at]), float(noise.readout.p10[at])
     if p01 != p10 and not twirl:
-        raise Unsupported(
-            f"readout error of qubit {qubit} that depends on the outcome, before the end",
-            hint="option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
-            " where its qubits fit into memory",
-        )
+        hint = "option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
+        hint += " where its qubits fit into memory"
+        text = f"readout error of qubit {qubit} that depends on the outcome, before the end"
+        raise Unsupported(text, hint=hint)
     return 0.5 * (p01 + p10)
 
 
@@ -188,11 +185,10 @@ class StabilizerEngine(outputs.EngineBase):
         del options
         others = set(request.outputs) - SAMPLED
         if isinstance(layouts, _NoisyPlan) and others:
-            raise Unsupported(
-                f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'",
-                hint="it samples alone; engine='densitymatrix' or 'statevector' has the others,"
-                " where the qubits fit into memory",
-            )
+            hint = "it samples alone; engine='densitymatrix' or 'statevector' has the others,"
+            hint += " where the qubits fit into memory"
+            text = f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'"
+            raise Unsupported(text, hint=hint)
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
         return _StabilizerState(run)

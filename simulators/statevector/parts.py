@@ -228,10 +228,9 @@ class _PartsRun:
         for outcome in self._asked.outcomes[number : number + 1]:
             if record.astype("<u8").tobytes()[: len(outcome)] == outcome:
                 continue
-            raise OtherOutcome(
-                f"part {number} found other outcomes here than where it was first run",
-                hint="workers of one kind of processor round alike; begin again with another seed",
-            )
+            text = f"part {number} found other outcomes here than where it was first run"
+            hint = "workers of one kind of processor round alike; begin again with another seed"
+            raise OtherOutcome(text, hint=hint)
 
 
 def record_of(before: KeptState | None, circuit: Circuit) -> NDArray[np.uint64]:

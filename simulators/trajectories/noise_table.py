@@ -92,10 +92,9 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
         squares = [member.conj().T @ member for member in values]
         off = float(np.abs(sum(squares) - np.eye(size)).max())
         if not off <= _TOLERANCE:
-            raise BadCircuit(
-                f"the operators of set {number} keep no trace: off by {off:.1g}",
-                hint="sum K^+ K is the identity, for a unitary and for a channel",
-            )
+            text = f"the operators of set {number} keep no trace: off by {off:.1g}"
+            hint = "sum K^+ K is the identity, for a unitary and for a channel"
+            raise BadCircuit(text, hint=hint)
         rows.append((first, size.bit_length() - 1, len(values)))
         for member, square in zip(values, squares, strict=True):
             largest = float(np.linalg.norm(member, 2)) if len(values) > 1 else 1.0

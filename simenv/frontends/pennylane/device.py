@@ -99,10 +99,9 @@ def validate_differentiable(tape: Any) -> Batch:
     """Raise DeviceError for measurements whose derivatives the engine does not have."""
     for measurement in tape.measurements:
         if not _has_gradient(measurement):
-            raise DeviceError(
-                f"{measurement} has no adjoint gradient on {NAME}: only expectation values of"
-                " Pauli sums have; take diff_method='parameter-shift'"
-            )
+            text = f"{measurement} has no adjoint gradient on {NAME}: only expectation values of"
+            text += " Pauli sums have; take diff_method='parameter-shift'"
+            raise DeviceError(text)
     return (tape,), preprocess.null_postprocessing
 
 

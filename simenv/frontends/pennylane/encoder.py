@@ -262,11 +262,9 @@ def _outcomes(value: Any, measured: dict[Any, int]) -> tuple[tuple[int, ...], tu
     clbits."""
     clbits = tuple(measured[each] for each in value.measurements)
     if len(clbits) > MAX_CONDITION_BITS:
-        raise ProgramError(
-            f"a condition on {len(clbits)} mid-circuit measurements; at most"
-            f" {MAX_CONDITION_BITS} are carried",
-            hint="nest conditions, or combine fewer measurements",
-        )
+        text = f"a condition on {len(clbits)} mid-circuit measurements; at most"
+        text += f" {MAX_CONDITION_BITS} are carried"
+        raise ProgramError(text, hint="nest conditions, or combine fewer measurements")
     true = [
         sum(bit << k for k, bit in enumerate(branch)) for branch, result in value.items() if result
     ]

@@ -201,10 +201,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             if info.kind is self._kind:
                 self._pool = info.name
                 return info
-        raise QiskitBackendNotFoundError(
-            f"environment {self._client.name!r} has no pool of {self._kind} kind; there are"
-            f" {', '.join(pools)}"
-        )
+        text = f"environment {self._client.name!r} has no pool of {self._kind} kind; there are"
+        text += f" {', '.join(pools)}"
+        raise QiskitBackendNotFoundError(text)
 
     @property
     def client(self) -> Client:
@@ -430,10 +429,9 @@ def _rows(circuit: QuantumCircuit, bound: Mapping[Any, Any] | None) -> NDArray[n
     `circuit.parameters`."""
     if not bound:
         if circuit.num_parameters:
-            raise ValueError(
-                f"circuit {circuit.name!r} has {circuit.num_parameters} parameters without a"
-                " value: give parameter_binds"
-            )
+            text = f"circuit {circuit.name!r} has {circuit.num_parameters} parameters without a"
+            text += " value: give parameter_binds"
+            raise ValueError(text)
         return None
     named = {str(getattr(key, "name", key)): values for key, values in bound.items()}
     names = [parameter.name for parameter in circuit.parameters]

@@ -254,10 +254,9 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
         qubit-wise commuting terms together, with ceil(1 / p^2) shots each."""
         for number, pub in enumerate(pubs):
             if not pub.precision:
-                raise QiskitError(
-                    f"PUB {number} has the precision 0: a machine gives no exact values; ask for"
-                    f" {DEVICE_PRECISION}, for example"
-                )
+                text = f"PUB {number} has the precision 0: a machine gives no exact values; ask for"
+                text += f" {DEVICE_PRECISION}, for example"
+                raise QiskitError(text)
         backend = copy(self._backend)
         backend.set_options(**self._options)
         options = {"seed_simulator": self.seed}

@@ -189,11 +189,9 @@ class NoiseAttachment:
         if method not in METHODS:
             raise Unsupported(f"schedule {method[:32]!r}", hint=f"there are {', '.join(METHODS)}")
         if 0 < self.model.num_qubits < circuit.num_qubits:
-            raise Unsupported(
-                f"{circuit.num_qubits} qubits; the device of the noise model has"
-                f" {self.model.num_qubits}",
-                hint="compile the circuit for the device",
-            )
+            text = f"{circuit.num_qubits} qubits; the device of the noise model has"
+            text += f" {self.model.num_qubits}"
+            raise Unsupported(text, hint="compile the circuit for the device")
         if len(self._registry.channels) > MAX_CHANNELS:
             self._begin()
         result = self._attach_plain(circuit, method)

@@ -87,11 +87,9 @@ class MemoryLedger:
         """Reserve the bytes of a state; `text` names it. Raises OutOfMemory."""
         left = self.capacity_bytes - self.reserved_bytes
         if num_bytes > left:
-            raise OutOfMemory(
-                f"{text} needs {num_bytes / 2**30:,.2f} GiB; {self._device} has"
-                f" {left / 2**30:,.2f} GiB free of {self.capacity_bytes / 2**30:,.2f}",
-                hint=self._way_out(num_bytes),
-            )
+            text = f"{text} needs {num_bytes / 2**30:,.2f} GiB; {self._device} has"
+            text += f" {left / 2**30:,.2f} GiB free of {self.capacity_bytes / 2**30:,.2f}"
+            raise OutOfMemory(text, hint=self._way_out(num_bytes))
         self.reserved_bytes += num_bytes
 
     def release(self, num_bytes: int) -> None:
@@ -190,11 +188,9 @@ class Nvrtc:
             failed = nvrtc.nvrtcCompileProgram(program, len(options), argv)
             log = self._text(program, "ProgramLog").decode(errors="replace")
             if failed:
-                raise UnknownEngine(
-                    f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
-                    f" sm_{capability[0]}{capability[1]}: {log[:2000]}",
-                    hint="pip install --upgrade 'simenv[gpu-cu13]'",
-                )
+                text = f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
+                text += f" sm_{capability[0]}{capability[1]}: {log[:2000]}"
+                raise UnknownEngine(text, hint="pip install --upgrade 'simenv[gpu-cu13]'")
             return CompiledModule(self._text(program, "CUBIN"), log)
         finally:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
@@ -256,10 +252,9 @@ def cached_cubin(
     if target.exists():
         return target
     if nvrtc is None:
-        raise UnknownEngine(
-            f"NVRTC is not installed, and {target} has not been compiled",
-            hint="pip install 'simenv[gpu-cu13]' (gpu-cu12 for a driver older than 580)",
-        )
+        text = f"NVRTC is not installed, and {target} has not been compiled"
+        hint = "pip install 'simenv[gpu-cu13]' (gpu-cu12 for a driver older than 580)"
+        raise UnknownEngine(text, hint=hint)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with run_once(place / f"{module}.lock"):
         if not target.exists():

@@ -68,10 +68,9 @@ class Budget:
         if self._live <= self._max_states:
             self.peak = max(self.peak, self._live)
         else:
-            raise TooManyBranches(
-                f"more than {self._max_states} distinct states at once ({self._bound})",
-                hint="ask for counts with shots (they run in groups), or raise max_branches",
-            )
+            text = f"more than {self._max_states} distinct states at once ({self._bound})"
+            hint = "ask for counts with shots (they run in groups), or raise max_branches"
+            raise TooManyBranches(text, hint=hint)
 
     def shrink(self, states: int) -> None:
         self._live -= states

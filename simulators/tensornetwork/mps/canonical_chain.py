@@ -59,11 +59,10 @@ class ChainLimits(msgspec.Struct, frozen=True):
         """Raise OutOfMemory if tensors of this size exceed the memory of the run."""
         need = _WORKSPACE * values * np.dtype(self.dtype).itemsize
         if 0 < self.memory_bytes < need:
-            raise OutOfMemory(
-                f"engine 'mps': its tensors and what they are split in take {need} bytes,"
-                f" {self.memory_bytes} are allowed",
-                hint="a smaller option bond, precision='single', or workers with more memory",
-            )
+            text = f"engine 'mps': its tensors and what they are split in take {need} bytes,"
+            text += f" {self.memory_bytes} are allowed"
+            hint = "a smaller option bond, precision='single', or workers with more memory"
+            raise OutOfMemory(text, hint=hint)
 
 
 # Fusion of gates on the same one or two qubits before they reach a matrix product state.

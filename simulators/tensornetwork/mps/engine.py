@@ -70,11 +70,9 @@ def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun) -> EngineResult:
     layout = layouts.state if "expectation" in request.outputs else layouts.clbits
     located = None if layout.branching else locate(part.circuit, noise, local=True)
     if located is None:
-        raise Unsupported(
-            "engine 'mps': a measurement, reset or condition before the end of a circuit with"
-            " noise, or noise that acts on a measured qubit and another one",
-            hint=_HINT,
-        )
+        text = "engine 'mps': a measurement, reset or condition before the end of a circuit with"
+        text += " noise, or noise that acts on a measured qubit and another one"
+        raise Unsupported(text, hint=_HINT)
     own = requests.part_request(part, request, circuit.num_qubits)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
