@@ -206,6 +206,11 @@ GATES: dict[str, Gate] = {
     name: Gate(name, FIRST_GATE + k, *row) for k, (name, row) in enumerate(_GATES.items())
 }
 
+# Markers of blocks and stores, in the order of their codes from IF on.
+_MARKERS = (
+    *("if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue"),
+    "store",
+)
 # Operations that are no named gates: (code, qubits, clbits, params).
 OTHERS: dict[str, tuple[int, int, int, int]] = {
     "barrier": (BARRIER, ANY, 0, 0),
@@ -213,17 +218,7 @@ OTHERS: dict[str, tuple[int, int, int, int]] = {
     "delay_dt": (DELAY_DT, 1, 0, 1),
     "measure": (MEASURE, 1, 1, 0),
     "reset": (RESET, 1, 0, 0),
-    "if": (IF, 0, 0, 0),
-    "else": (ELSE, 0, 0, 0),
-    "end": (END_BLOCK, 0, 0, 0),
-    "while": (WHILE, 0, 0, 0),
-    "for": (FOR, 0, 0, 0),
-    "switch": (SWITCH, 0, 0, 0),
-    "case": (CASE, 0, 0, 0),
-    "default": (DEFAULT, 0, 0, 0),
-    "break": (BREAK, 0, 0, 0),
-    "continue": (CONTINUE, 0, 0, 0),
-    "store": (STORE, 0, 0, 0),
+    **{name: (IF + k, 0, 0, 0) for k, name in enumerate(_MARKERS)},
     "unitary": (UNITARY, ANY, 0, 0),  # given by its own matrix
 }
 
