@@ -294,12 +294,10 @@ def _paths(environ: Mapping[str, str], prefix: str) -> Iterator[Path]:
 
 
 def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str, bool]:
-    """Translate an exit code of mpirun into the fields of an Exit.
-
-    Open MPI encodes a rank's signal as a shell does, 128 + its number, and reports a lost node in
-    its output alone: in `log`, which this mpirun has written from `offset` on. A daemon that ran
-    and is lost is an infrastructure failure; a host that was never reached may be the pool's fault.
-    """
+    """Translate an exit code of mpirun into the fields of an Exit. Open MPI encodes a rank's signal
+    as a shell does, 128 + its number, and reports a lost node in its output alone: in `log`, which
+    this mpirun has written from `offset` on. A daemon that ran and is lost is an infrastructure
+    failure; a host that was never reached may be the pool's fault."""
     rank_code = 128 - code if 128 < code < 128 + 65 else code
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(offset, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))

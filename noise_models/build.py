@@ -368,11 +368,9 @@ def scaled_readout(
     options: NoiseOptions,
 ) -> channels.Readout | None:
     """Build the readout from measured flips and groups, with the factors of the options.
-
     `measured`: p01 and p10, [qubits, 2]. `together`: (qubit numbers, confusion) of each group. A
     factor of `qubit.correlated_readout` below 1 mixes the confusion of a group with that of
-    independent qubits.
-    """
+    independent qubits."""
     factor = options.factor("qubit.readout")
     share = min(options.factor("qubit.correlated_readout"), 1.0)
     flips = np.minimum(measured * factor, 1.0)

@@ -24,12 +24,10 @@ _Key = tuple[str, tuple[int, ...]]
 
 
 class ChannelModel(DocumentModel):
-    """Noise of a custom model; see `NoiseModel` for the methods.
-
-    Factors of `gate`, `qubit.preparation` and `qubit.reset` are probabilities, 0 to 1, that a
-    channel of the document acts. Factors of `qubit.idle`, `qubit.thermal`, `gate.crosstalk` and
-    `qubit.readout` scale rates and probabilities.
-    """
+    """Noise of a custom model; see `NoiseModel` for the methods. Factors of `gate`,
+    `qubit.preparation` and `qubit.reset` are probabilities, 0 to 1, that a channel of the document
+    acts. Factors of `qubit.idle`, `qubit.thermal`, `gate.crosstalk` and `qubit.readout` scale rates
+    and probabilities."""
 
     VERSION = b"simenv channels 1"
 

@@ -109,12 +109,10 @@ _KNOWN = f"on, off, a recipe ({', '.join(RECIPES)}), or factors of components"
 
 
 class NoiseOptions(msgspec.Struct, frozen=True):
-    """Options that turn a calibration snapshot into a noise model.
-
-    The factor of `gate` multiplies all components whose names begin with `gate.`; the factor of
-    `all` multiplies every component. Factors of one component are multiplied together. Tuples are
-    sorted, and a factor of 1 is omitted: equal options have equal fields.
-    """
+    """Options that turn a calibration snapshot into a noise model. The factor of `gate` multiplies
+    all components whose names begin with `gate.`; the factor of `all` multiplies every component.
+    Factors of one component are multiplied together. Tuples are sorted, and a factor of 1 is
+    omitted: equal options have equal fields."""
 
     recipe: str = "simenv"
     idle: bool = True  # noise of idle time, from a schedule of the circuit

@@ -49,13 +49,10 @@ _UNNAMED = re.compile(r"field `(.*)`", re.DOTALL)
 
 
 def parse(data: bytes, name: str = "document") -> Any:
-    """Parse a JSON document in UTF-8.
-
-    NaN and infinite numbers are accepted, so that a later check can name their field. Raises
-    SnapshotError for anything else that JSON forbids, for a key that an object has twice, for
-    nesting beyond the parser's limit and for more than 64 MiB. `name` is the field that the error
-    names.
-    """
+    """Parse a JSON document in UTF-8. NaN and infinite numbers are accepted, so that a later check
+    can name their field. Raises SnapshotError for anything else that JSON forbids, for a key that
+    an object has twice, for nesting beyond the parser's limit and for more than 64 MiB. `name` is
+    the field that the error names."""
     text = decoded(data, name)
     try:
         result = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, name))

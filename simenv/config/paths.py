@@ -246,12 +246,10 @@ def socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def lasting_socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the 0700 folder of this user below `socket_base`; the first call creates it.
-
-    It is never removed. A client may outlive its service: in a folder that other users can write,
-    one of them could take the names of the service's sockets, and wait for that client. Another
-    user may have taken the folder's name before, then it has a random suffix. Raises ConfigError.
-    """
+    """Return the 0700 folder of this user below `socket_base`; the first call creates it. It is
+    never removed. A client may outlive its service: in a folder that other users can write, one of
+    them could take the names of the service's sockets, and wait for that client. Another user may
+    have taken the folder's name before, then it has a random suffix. Raises ConfigError."""
     base = socket_base(environ)
     name = f"simenv-sockets-{os.geteuid()}"
     for path in (base / name, *base.glob(f"{name}.*")):

@@ -296,11 +296,9 @@ def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> A
 
 def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float64]:
     """Return <Z_k> after the same steps, float64 [num_spins], from 2n Majorana operators.
-
     Jordan-Wigner: c_2k = Z..Z X_k, c_2k+1 = Z..Z Y_k, so Z_k = -i c_2k c_2k+1 and X_k X_k+1 = -i
     c_2k+1 c_2k+2. exp(-angle/2 c_a c_b) rotates the pair (a, b) by `angle`; the covariance G_ab =
-    <-i c_a c_b> rotates with it, and <Z_k> = G_2k,2k+1.
-    """
+    <-i c_a c_b> rotates with it, and <Z_k> = G_2k,2k+1."""
     size = 2 * num_spins
     covariance = np.zeros((size, size))
     for spin in range(num_spins):
@@ -386,12 +384,9 @@ def transverse_ising(num_spins: int, field: float = 1.0) -> SparsePauliOp:
 
 def ising_ground_state(num_spins: int = 4, field: float = 1.0) -> VariationalAlgorithm:
     """Ground state of `transverse_ising`: |+...+> rotated by the terms of the Hamiltonian, each
-    with its own angle.
-
-    3 num_spins angles: of the bonds, the fields, the bonds, and the fields of the two ends. Free
-    fermions give the energy: minus the sum of the singular values of the matrix with `field` on
-    the diagonal and 1 beside it (Pfeuty, Ann. Phys. 57, 79 (1970)).
-    """
+    with its own angle. 3 num_spins angles: of the bonds, the fields, the bonds, and the fields of
+    the two ends. Free fermions give the energy: minus the sum of the singular values of the matrix
+    with `field` on the diagonal and 1 beside it (Pfeuty, Ann. Phys. 57, 79 (1970))."""
     angles = iter(ParameterVector("angle", 3 * num_spins))
     circuit = QuantumCircuit(num_spins, name=f"ising-vqe-{num_spins}")
     circuit.h(range(num_spins))

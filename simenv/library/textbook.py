@@ -238,12 +238,9 @@ def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Algorithm:
 
 def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> Algorithm:
     """Phase estimation with two qubits: each measured bit rotates the qubit before the next
-    measurement.
-
-    The lowest bit is measured first; if bit j was 1, the phase before the measurement of bit k is
-    reduced by pi / 2^(k-j) (the semiclassical Fourier transform of Griffiths and Niu). The
-    distribution is that of `phase_estimation`.
-    """
+    measurement. The lowest bit is measured first; if bit j was 1, the phase before the measurement
+    of bit k is reduced by pi / 2^(k-j) (the semiclassical Fourier transform of Griffiths and Niu).
+    The distribution is that of `phase_estimation`."""
     probe, eigenstate = QuantumRegister(1, "probe"), QuantumRegister(1, "eigenstate")
     result = ClassicalRegister(num_bits, "found")
     circuit = QuantumCircuit(probe, eigenstate, result, name=f"iterative-phase-{num_bits}")
@@ -294,11 +291,9 @@ def teleportation(theta: float = 1.1, phi: float = 0.7) -> Algorithm:
 
 def repetition_code(rounds: int = 3, theta: float = 0.6) -> Algorithm:
     """Three-qubit bit-flip code that holds |1>; every data qubit is rotated by rx(theta) each
-    round.
-
-    Each round measures two parities, corrects the qubit that they indicate and resets the ancillas,
-    so the final data bits agree; the probability that they agree on 0 is `_logical_flip`.
-    """
+    round. Each round measures two parities, corrects the qubit that they indicate and resets the
+    ancillas, so the final data bits agree; the probability that they agree on 0 is
+    `_logical_flip`."""
     data, ancillas = QuantumRegister(3, "data"), QuantumRegister(2, "ancilla")
     syndromes = [ClassicalRegister(2, f"syndrome{k}") for k in range(rounds)]
     final = ClassicalRegister(3, "final")

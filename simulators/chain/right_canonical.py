@@ -299,11 +299,9 @@ def full_split(matrices: Tensor) -> tuple[Values, Tensor]:
 
 def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
     """Singular values and right vectors of `full_split` in a subspace of `size` row vectors, and
-    the weight outside of it.
-
-    The subspace is that of the conjugated matrix times the matrix times random vectors (Halko,
-    Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is exact.
-    """
+    the weight outside of it. The subspace is that of the conjugated matrix times the matrix times
+    random vectors (Halko, Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is
+    exact."""
     image = matrix @ _random_vectors(matrix.shape[1], size, matrix.dtype)
     basis = np.linalg.qr(matrix.conj().T @ image)[0]
     projected = matrix @ basis

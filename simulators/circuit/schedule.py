@@ -45,12 +45,10 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
 def _place_items(  # type: ignore[no-untyped-def]
     first, wires, duration, kind, late, active, start, idle, end, used
 ):
-    """Fill `start` [items] and `idle` [operands]; returns the end time of the last item.
-
-    Operands of item k: `wires[first[k] : first[k + 1]]`. `late`: as late as possible. `active`:
-    wires are idle before their first item as well. `end`, `used` [wires]: at the end of the call
-    the end time of a wire's last item, and whether it may idle after that.
-    """
+    """Fill `start` [items] and `idle` [operands]; returns the end time of the last item. Operands
+    of item k: `wires[first[k] : first[k + 1]]`. `late`: as late as possible. `active`: wires are
+    idle before their first item as well. `end`, `used` [wires]: at the end of the call the end time
+    of a wire's last item, and whether it may idle after that."""
     total = 0.0
     end[:] = 0.0
     count = start.size
@@ -100,10 +98,8 @@ def schedule_operations(  # type: ignore[no-untyped-def]
 ):
     """Schedule operations without blocks: fill `start` [operations], `total` [1], and the idle
     times [operands + qubits] with their operations and qubits; returns the number of idle times.
-
     `final` [operations]: measurements after which a qubit idles no more. Scratch: `end`, `used`
-    [qubits].
-    """
+    [qubits]."""
     for k in range(codes.size):
         after[k] = _WAITS if codes[k] == gates.BARRIER else _ENDS if final[k] else _ACTS
     total[0] = _place_items(first, wires, duration, after, late, 0, start, idle, end, used)

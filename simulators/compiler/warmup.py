@@ -72,11 +72,9 @@ def prepare(folder: Path) -> Path:
 
 def compile_group(folder: Path, engine: str = "statevector", *, ranks: bool = False) -> None:
     """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
-
     `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
     whose card names no groups has its own kernels. `ranks`: True if it will run over several ranks,
-    which needs all groups.
-    """
+    which needs all groups."""
     chosen = prepare(folder)
     card = catalog.card(engine)
     if card is not None:
@@ -97,11 +95,9 @@ def _groups(names: Sequence[str]) -> tuple[Group, ...]:
 
 def load_remaining(folder: Path, engine: str) -> bool:
     """Load the compiled kernels that a first circuit of `engine` did not wait for: for an idle
-    process. `folder`: as for `prepare`, which has been called.
-
-    True: all of them are loaded. The engine's own `warm_up` then makes the first calls of its
-    kernels, which cost more than later ones.
-    """
+    process. `folder`: as for `prepare`, which has been called. True: all of them are loaded. The
+    engine's own `warm_up` then makes the first calls of its kernels, which cost more than later
+    ones."""
     from simulators.compiler import kernel
 
     kernel.use_cache(folder)

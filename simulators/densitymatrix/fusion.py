@@ -240,12 +240,10 @@ def _clear(pending, qubit):  # type: ignore[no-untyped-def]
 def fuse_items(  # type: ignore[no-untyped-def]
     items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
 ):
-    """Write blocks (qubits low < high, matrices `mats`) of items; returns their number.
-
-    `gates`, `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots
-    filled. There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256],
-    `out` [256], `matrix` [32].
-    """
+    """Write blocks (qubits low < high, matrices `mats`) of items; returns their number. `gates`,
+    `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots filled.
+    There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256], `out`
+    [256], `matrix` [32]."""
     count = 0
     waits = last[n:]
     for q in range(n):

@@ -155,11 +155,9 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         op_ids: NDArray[np.int64] | None = None,
     ) -> ReadoutStage | None:
         """Make the stage for the terminal measurements of a layout; None if all are exact.
-
         `readout`: of the qubits of the layout. `op_ids`: numbers of its operations in the whole
         circuit, if the layout is that of a part. A correlated group applies if each of its qubits
-        is measured once at the end; otherwise its qubits have their own errors.
-        """
+        is measured once at the end; otherwise its qubits have their own errors."""
         if readout is None:
             return None
         operations = layout.operations

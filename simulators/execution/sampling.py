@@ -108,12 +108,10 @@ _62 = 2**62 - 1
 
 
 def draw_number(operation: int, passes: Sequence[int]) -> int:
-    """Draw number of a measurement or reset that is not final.
-
-    `passes`: number of finished passes of each surrounding loop, outermost first. In the first pass
-    of all of them the draw is 1 + operation. Later it is 2**62 plus the low 62 bits of a hash of
-    the numbers, combined by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-    """
+    """Draw number of a measurement or reset that is not final. `passes`: number of finished passes
+    of each surrounding loop, outermost first. In the first pass of all of them the draw is 1 +
+    operation. Later it is 2**62 plus the low 62 bits of a hash of the numbers, combined by the
+    finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     if not any(passes):
         return 1 + operation
     number = _mixed(operation)

@@ -139,11 +139,9 @@ def build_program(
     tile_wires: int = 0,
 ) -> Program:
     """Build the program of a circuit. `keep`: outputs need the final state, not the clbits alone.
-
     `operations`: numbers of its operations in the whole circuit, if it is a part; `apart`: it is
     one of several parts. `layout`: replaces the circuit's own; `noise`: by preceding operation.
-    `tile_wires`: see `planner.tile_width`.
-    """
+    `tile_wires`: see `planner.tile_width`."""
     layout = layout or measurements.measurement_layout(circuit, keep=keep)
     roles = layout.roles
     noise = noise or {}

@@ -105,10 +105,8 @@ def locate(
 ) -> NoisyCircuit | None:
     """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
     qubit and another one, or on one that is reset first: such a circuit is run as a dynamic one.
-
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
-    limited. `draw_cost`: time to draw and apply one Kraus operator, in operations.
-    """
+    limited. `draw_cost`: time to draw and apply one Kraus operator, in operations."""
     terms = _terms(circuit, noise)
     if terms is None:
         return None
@@ -126,12 +124,9 @@ def walked_forms(
     draw_cost: float,
 ) -> list[NormalForm]:
     """Forms for the walk of trajectories: norm-based ones at locations whose identity has little
-    weight, if these cost less.
-
-    A shot follows the path of the likeliest terms, which all shots share, for a mean part (1 -
-    e^-L) / L of the circuit, L = -sum log p of their probabilities. It runs the rest, with the
-    draws there, alone.
-    """
+    weight, if these cost less. A shot follows the path of the likeliest terms, which all shots
+    share, for a mean part (1 - e^-L) / L of the circuit, L = -sum log p of their probabilities. It
+    runs the rest, with the draws there, alone."""
     chosen = [k for k, form in enumerate(base_forms) if form.probabilities[0] < _LEAST_IDENTITY]
     if not chosen:
         return base_forms

@@ -111,11 +111,9 @@ def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type:
 @kernel("I64 I64 INT I64 I64 I64 I64 I64 I64", group="trajectories")
 def sort_rows(ends, entries, places, begins, terminated, order, other, sizes, counts):  # type: ignore[no-untyped-def]
     """Sort rows of ascending places lexicographically, with a row after its own extensions: by the
-    last column first, like a radix sort of strings of different lengths.
-
-    terminated[begins[row] :]: the row, and `places` at its end. sizes: int64 [longest + 2], counts:
-    int64 [places + 1], order, other: int64 [rows].
-    """
+    last column first, like a radix sort of strings of different lengths. terminated[begins[row] :]:
+    the row, and `places` at its end. sizes: int64 [longest + 2], counts: int64 [places + 1], order,
+    other: int64 [rows]."""
     rows = ends.size - 1
     for k in range(sizes.size):
         sizes[k] = 0

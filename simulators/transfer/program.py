@@ -77,12 +77,9 @@ class ConstantTable:
 
 class TransferProgram(msgspec.Struct, frozen=True, eq=False):
     """Matrices of one circuit in the order of action. Qubits are numbered from 0; `qubits` are
-    their numbers in the circuit.
-
-    A row of `rows`, int64 [operations, 3], is a channel (number >= 0) or a constant (~number) on
-    qubit LOW, with -1 as HIGH; or a chain of pairs, by its number in the table, whose matrix has
-    index 4 * high + low.
-    """
+    their numbers in the circuit. A row of `rows`, int64 [operations, 3], is a channel (number >= 0)
+    or a constant (~number) on qubit LOW, with -1 as HIGH; or a chain of pairs, by its number in the
+    table, whose matrix has index 4 * high + low."""
 
     qubits: tuple[int, ...]
     rows: NDArray[np.int64]

@@ -291,10 +291,8 @@ _ANGLES = np.array([[_RIGHT, 0.0, math.pi], [_RIGHT, 0.0, _RIGHT], [0.0, 0.0, 0.
 class ShadowRun:
     """Runs of one shadow measurement. `recipes`: int [shots, wires], the Pauli of each shot: 0 X, 1
     Y, 2 Z; `basis`: number of the basis of each shot; `runs`: for each copy, the run and row of
-    each basis.
-
-    Shots of the same basis are one row of a sweep; rows with equal numbers of shots are one sweep.
-    """
+    each basis. Shots of the same basis are one row of a sweep; rows with equal numbers of shots are
+    one sweep."""
 
     recipes: NDArray[np.int64]
     basis: NDArray[np.intp]

@@ -201,13 +201,10 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> primitives.BasePrimitiveJob[_Results, Any]:
-        """Submit PUBs. `precision`: of PUBs without one.
-
-        Raises ValueError and TypeError for an argument that is no PUB or a precision beyond the
-        limits, QiskitError for a circuit that the environment does not run. No PUB is accepted
-        then. On a machine, the job's `result`
-        raises that error.
-        """
+        """Submit PUBs. `precision`: of PUBs without one. Raises ValueError and TypeError for an
+        argument that is no PUB or a precision beyond the limits, QiskitError for a circuit that the
+        environment does not run. No PUB is accepted then. On a machine, the job's `result` raises
+        that error."""
         default = self.default_precision if precision is None else precision
         read = [EstimatorPub.coerce(pub, default) for pub in pubs]
         shots = [shots_of(pub.precision) for pub in read]

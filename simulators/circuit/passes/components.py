@@ -235,13 +235,10 @@ def noise_of_part(
     *,
     readout: bool = True,
 ) -> NoiseProgram:
-    """Noise program in the numbering of a part.
-
-    `locations` [n, 4]: kept locations of `noise`, on `qubits` alone; `operations`, `qubits`: of the
-    part, by their numbers in the circuit of `noise`, ascending. A channel after an operation that
-    the part lacks follows the last earlier one of the part. `readout`: True if the part has the
-    readout error too.
-    """
+    """Noise program in the numbering of a part. `locations` [n, 4]: kept locations of `noise`, on
+    `qubits` alone; `operations`, `qubits`: of the part, by their numbers in the circuit of `noise`,
+    ascending. A channel after an operation that the part lacks follows the last earlier one of the
+    part. `readout`: True if the part has the readout error too."""
     wires = np.empty(int(qubits.max(initial=-1)) + 1, np.int64)
     wires[qubits] = np.arange(qubits.size)
     moved = np.empty((len(locations), 4), np.int64)

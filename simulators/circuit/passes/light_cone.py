@@ -306,12 +306,10 @@ _NO_BYTES = np.zeros(0, np.uint8)
 def light_cone(
     circuit: Circuit, support: OutputSupport, noise: circuit_noise.NoiseProgram | None = None
 ) -> LightCone:
-    """Light cone of the outputs, and of the noise.
-
-    If clbits alone are outputs and there are no conditions, diagonal gates are not among the `gone`
-    operations: without the others they change no probability, and the planner drops them by itself.
-    A diagonal gate after a measurement counts, because the measurement is final only without it.
-    """
+    """Light cone of the outputs, and of the noise. If clbits alone are outputs and there are no
+    conditions, diagonal gates are not among the `gone` operations: without the others they change
+    no probability, and the planner drops them by itself. A diagonal gate after a measurement
+    counts, because the measurement is final only without it."""
     places, traits, acting = NO_PLACES, _NO_BYTES, _NO_BYTES
     if noise is not None:
         places, traits = noise.locations, noise.facts.traits

@@ -123,11 +123,9 @@ def append_locations(after, channels, first, second, locations, count):  # type:
 @device_function
 def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
     """Order locations stably by their operations, and number their channels by their first
-    location; returns the number of channels.
-
-    `begins` [operations + 2]: zeros. `marks`: one for each channel, all -1 before and after.
-    `used`: filled with the previous numbers of the channels.
-    """
+    location; returns the number of channels. `begins` [operations + 2]: zeros. `marks`: one for
+    each channel, all -1 before and after. `used`: filled with the previous numbers of the
+    channels."""
     for k in range(locations.shape[0]):
         begins[locations[k, 0] + 2] += 1  # -1 is before all operations
     for k in range(1, begins.size):

@@ -224,11 +224,9 @@ def string_sums_kernel(  # type: ignore[no-untyped-def]
     scratch, sums,
 ):  # fmt: skip
     """Fill sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
-
     Block b is at offsets[b] in the whole state; its partner is block b ^ flip of the second.
     `size`: of a block, at least LANES. `need`: EVEN, ODD: parts that strings need; `all_`: parts
-    for which all signs are computed at once.
-    """
+    for which all signs are computed at once."""
     even, odd, eight = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
     end = np.uint64(size)
     low = np.uint64(size - 1)

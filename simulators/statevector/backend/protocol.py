@@ -236,12 +236,9 @@ def sample_blocks(
     sums: NDArray[np.float64], draws: ShotDraws, locate: Callable[[SortedDraws], Numbers]
 ) -> Numbers:
     """Sample the basis state of each of these shots. `sums`: norms of the blocks; `locate`: as
-    `StateBackend.locate_samples`.
-
-    All inverse sampling has this form (see `small`): with t = u * total, the outcome is the first
-    index whose cumulative probability is greater than t; cumulative sums are those of the blocks
-    before, in order, plus the running sum in the block.
-    """
+    `StateBackend.locate_samples`. All inverse sampling has this form (see `small`): with t = u *
+    total, the outcome is the first index whose cumulative probability is greater than t; cumulative
+    sums are those of the blocks before, in order, plus the running sum in the block."""
     ends = np.cumsum(sums)
     values = np.empty(draws.shots.size)
     uniforms(*draws.key, draws.draw, draws.shots, values)

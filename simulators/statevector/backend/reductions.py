@@ -23,12 +23,10 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
     what, reals, singles, reals2, singles2, places, qubit, first, last, turn_x, turn_y, scratch,
     sums,
 ):  # fmt: skip
-    """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
-
-    `places`: index of each block in the whole state. NORM: (sum |a|^2, 0). ODDS: sums of |a|^2 for
-    the qubit values 0 and 1. OVERLAP: <a|b>. DISTANCE: (sum |a - turn b|^2, 0). SKETCH: the overlap
-    of a fixed pseudo-random vector with a.
-    """
+    """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block]. `places`: index of
+    each block in the whole state. NORM: (sum |a|^2, 0). ODDS: sums of |a|^2 for the qubit values 0
+    and 1. OVERLAP: <a|b>. DISTANCE: (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed
+    pseudo-random vector with a."""
     size = scratch.size // 4
     re, im = scratch[:size], scratch[size : 2 * size]
     re2, im2 = scratch[2 * size : 3 * size], scratch[3 * size :]

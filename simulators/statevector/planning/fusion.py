@@ -266,11 +266,9 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
     beside, sizes,
 ):  # fmt: skip
     """Write the blocks with separate phases to `into`; elements and pieces are appended for these.
-
     `number`: the first free row of numbers. `zero`, `unseen`: the segment begins as |0>, its last
     phases have no effect. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `sizes`:
-    resulting numbers of blocks, elements, pieces and rows of numbers.
-    """
+    resulting numbers of blocks, elements, pieces and rows of numbers."""
     for w in range(64):
         beside[w] = _NOTHING
     for b in range(num_blocks):

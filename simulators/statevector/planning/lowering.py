@@ -181,11 +181,9 @@ def settle(wires, pieces, elements, done):  # type: ignore[no-untyped-def]
 @kernel("INTS2 INT INT -> INT", group="wide")
 def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     """Drop the elements that change no outcome of the wires `measured`; returns the number of
-    remaining ones.
-
-    An element can be delayed to the end if later relevant elements share no wire with it, or share
-    it only diagonally; at the end it is relevant if it moves amplitude along a relevant wire.
-    """
+    remaining ones. An element can be delayed to the end if later relevant elements share no wire
+    with it, or share it only diagonally; at the end it is relevant if it moves amplitude along a
+    relevant wire."""
     matters, moved = measured, 0
     kept = size
     for k in range(size - 1, -1, -1):

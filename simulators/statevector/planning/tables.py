@@ -88,12 +88,10 @@ SCALAR = 255
 
 
 class SweepTable(msgspec.Struct, frozen=True, eq=False):
-    """Passes for one structure; a binding supplies the numbers (`floats`).
-
-    Pass p applies operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires places[p,
-    :width], those above the lanes in any order. Only wires under live[p] may be 1 in an amplitude
-    that is not 0 before or after the pass: all other tiles are not visited.
-    """
+    """Passes for one structure; a binding supplies the numbers (`floats`). Pass p applies
+    operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires places[p, :width], those
+    above the lanes in any order. Only wires under live[p] may be 1 in an amplitude that is not 0
+    before or after the pass: all other tiles are not visited."""
 
     num_wires: int
     width: int  # wires of a tile: at most MOST_WIDTH

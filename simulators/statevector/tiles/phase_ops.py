@@ -124,12 +124,10 @@ def _is_one(table, at):  # type: ignore[no-untyped-def]
 
 @device_function
 def prepare(ops, o, height, terms, floats, rounded, base, factors, products, notes):  # type: ignore[no-untyped-def]
-    """Prepare operation o, a PHASE, for one tile of 2**height rows.
-
-    `floats` are the numbers in double precision, `rounded` in the tile's own. `factors`: scratch of
-    that type, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]:
-    whether there are factors of rows, and of lanes; notes[2]: the lanes' tables that are all 1.
-    """
+    """Prepare operation o, a PHASE, for one tile of 2**height rows. `floats` are the numbers in
+    double precision, `rounded` in the tile's own. `factors`: scratch of that type, FACTORS and two
+    for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]: whether there are factors of
+    rows, and of lanes; notes[2]: the lanes' tables that are all 1."""
     at = ops[o, t.AT]
     num_tables = 1 << simd.count(ops[o, t.CROSS])
     lanes = at + (2 << height)

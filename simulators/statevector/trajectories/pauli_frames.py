@@ -117,11 +117,9 @@ def classify(  # type: ignore[no-untyped-def]
     slot_best, alone,
 ):  # fmt: skip
     """Fill frames[row], the bits that the errors of a row invert at the end, and leaders[row], the
-    row that is run for its class; -1: none, the circuit without errors.
-
-    Rows have inserts in order of action. slot_*: scratch of a power of two, > rows. alone
-    [inserts]: -1; then the first row that has only this insert.
-    """
+    row that is run for its class; -1: none, the circuit without errors. Rows have inserts in order
+    of action. slot_*: scratch of a power of two, > rows. alone [inserts]: -1; then the first row
+    that has only this insert."""
     rows, total = ends.size - 1, steps.shape[0]
     for row in range(rows):
         is_single = ends[row + 1] == ends[row] + 1

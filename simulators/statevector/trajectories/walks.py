@@ -357,11 +357,9 @@ def cut_rows(
     rows: SortedPatterns, done: NDArray[np.int64], threads: int, *, most_repeated: bool = False
 ) -> tuple[NDArray[np.int64], int]:
     """Bounds of ranges of rows of about the same work, and the operations of all distinct rows. A
-    range repeats the operations before its first error.
-
-    `done`: see `row_work`. `most_repeated`: one range if more than `_REPEATED` of the work would be
-    repeated; else each thread has at least one.
-    """
+    range repeats the operations before its first error. `done`: see `row_work`. `most_repeated`:
+    one range if more than `_REPEATED` of the work would be repeated; else each thread has at least
+    one."""
     sums = np.cumsum(row_work(rows, done))
     least, full = int(sums[-1]), max(1, int(done[-1]))
     ranges = min(_RANGES * threads, int(_REPEATED * least / full))
