@@ -118,7 +118,8 @@ def environment(
     - `remote`: some ranks are on another node; otherwise they exchange through shared memory and
       listen on no port
     """
-    result = {name: value for name, value in environ.items() if not _is_foreign(name)}
+    foreign = {n for n in environ if n.startswith(FOREIGN) and not n.startswith(NOT_FOREIGN)}
+    result = {name: value for name, value in environ.items() if name not in foreign}
     if mpirun.family is MpiFamily.INTEL:
         return {"I_MPI_PIN": "off", **result}
     if not mpirun.family.is_open_mpi:
@@ -135,10 +136,6 @@ def environment(
             result[f"{program}_ALLOW_RUN_AS_ROOT"] = "1"
             result[f"{program}_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     return result
-
-
-def _is_foreign(name: str) -> bool:
-    return name.startswith(FOREIGN) and not name.startswith(NOT_FOREIGN)
 
 
 def _open_mpi(

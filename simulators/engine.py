@@ -234,7 +234,11 @@ class ThreadPool:
         starts = itertools.count(0, grain)  # next() on it is atomic
         allowed = min(self.size, self._control.threads or self.size)
         helpers = min(max(1, allowed), ranges) - 1
-        self._start(helpers)
+        while len(self._threads) < helpers:
+            number = len(self._threads) + 1
+            thread = threading.Thread(target=self._worker, args=(number,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
         for _ in range(helpers):
             self._orders.put((work, starts, total, grain))
         failure = self._run_chunks(work, starts, total, grain, 0)
@@ -243,13 +247,6 @@ class ThreadPool:
         if failure is not None:
             raise failure
         self._control.check()
-
-    def _start(self, helpers: int) -> None:
-        while len(self._threads) < helpers:
-            number = len(self._threads) + 1
-            thread = threading.Thread(target=self._worker, args=(number,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _worker(self, number: int) -> None:
         while (order := self._orders.get()) is not None:

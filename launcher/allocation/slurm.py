@@ -186,7 +186,9 @@ def _nodes(environ: Mapping[str, str], suffix: str, group: int, job: JobFacts) -
         raise AllocationError(text, hint=hostlist.NAME_THE_NODES)
     names = hostlist.expand_hosts(environ[variable], variable)
     slots = _slots(environ, suffix, len(names))
-    memory = _memory(environ, suffix, slots)
+    per_node = _size(environ, f"SLURM_MEM_PER_NODE{suffix}")
+    per_cpu = 0 if per_node else _size(environ, f"SLURM_MEM_PER_CPU{suffix}")
+    memory = [per_node or count * per_cpu for count in slots]
     gpus = _gpus(environ, suffix, len(names))
     partition = environ.get(f"SLURM_JOB_PARTITION{suffix}", "")
     nodes = []
@@ -218,14 +220,6 @@ def _slots(environ: Mapping[str, str], suffix: str, nodes: int) -> list[int]:
         min(hostlist.MAX_SLOTS, count * per_task)
         for count in hostlist.expand_counts(environ[tasks], tasks, nodes)
     ]
-
-
-def _memory(environ: Mapping[str, str], suffix: str, slots: Sequence[int]) -> list[int]:
-    per_node = _size(environ, f"SLURM_MEM_PER_NODE{suffix}")
-    if per_node:
-        return [per_node] * len(slots)
-    per_cpu = _size(environ, f"SLURM_MEM_PER_CPU{suffix}")
-    return [count * per_cpu for count in slots]
 
 
 def _size(environ: Mapping[str, str], variable: str) -> int:

@@ -55,7 +55,9 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     if len(index_of) < count:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
     builder.copy(section.get("updatedAt"), "calibrated", "updatedAt")
-    natives = _natives(paradigm)
+    listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
+    named = [reading.qiskit_name(reading.text(each, at)) for at, each in listed]
+    natives = list(dict.fromkeys(named))
     single = [gate for gate in natives if reading.SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
         at = f"oneQubitProperties.{reading.key_text(key)}"
@@ -80,11 +82,6 @@ _KNOWN = {
     *("braketSchemaHeader", "oneQubitProperties", "twoQubitProperties", "updatedAt", "T1", "T2"),
     *("readoutFidelity", "readoutDuration", _DURATION_1Q, _DURATION_2Q, "twoQubitGateFidelity"),
 }
-
-
-def _natives(paradigm: dict[str, Any]) -> list[str]:
-    listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
-    return list(dict.fromkeys(reading.qiskit_name(reading.text(each, at)) for at, each in listed))
 
 
 def _time_ns(entry: Any, at: str) -> float:

@@ -62,7 +62,9 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     if named:
         builder.values["calibrated"] = f"{named[2]}T{named[3]}:{named[4]}:{named[5]}+00:00"
         builder.recorder.used("(file name)", "calibrated")
-    for column in sorted(columns.values(), key=_is_duration):
+    # Durations come after all errors: they apply to the gates that the error columns name.
+    times = (_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME)
+    for column in sorted(columns.values(), key=lambda each: each.lower().startswith(times)):
         _column(builder, table, column, row_qubits)
     _broken(builder, table, columns, row_qubits)
     _natives(builder)
@@ -151,12 +153,6 @@ def _duration(
         _gate(builder, gate, qubits, "duration_ns", 0.0 if gate == "rz" else value_ns, place)
     if not gates:
         builder.recorder.ignored(place, "no gate on these qubits has an error")
-
-
-def _is_duration(column: str) -> bool:
-    """Return whether a column holds durations of gates. They are read after all errors, since they
-    apply to the gates that the error columns name."""
-    return column.lower().startswith((_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME))
 
 
 _ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(

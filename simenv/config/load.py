@@ -98,14 +98,14 @@ def load(
     if path is None:
         last = last_config(name, environ, resume=bool(options.get("resume")))
         own_file = home_root(environ) / name / "simenv.toml"
-        if own_file.exists() and not (last and _older(own_file, own_file.with_name("config.json"))):
+        stored = own_file.with_name("config.json")
+        if own_file.exists() and (not last or own_file.stat().st_mtime >= stored.stat().st_mtime):
             path = own_file
     if path is not None:
         source, settings = str(path), _toml(path)
     merged = _merged_layers(last, settings, options)
-    if (
-        "pools" in settings or "pools" in options
-    ):  # else the pools are those of the last start, with its folders
+    # Else the pools are those of the last start, with its folders.
+    if "pools" in settings or "pools" in options:
         merged["import_from"] = import_folders(environ)
     return convert({**merged, "name": name}, source)
 
@@ -217,7 +217,3 @@ def _toml(path: Path) -> dict[str, object]:
     if isinstance(settings.get("hostfile"), str) and settings["hostfile"]:
         settings["hostfile"] = str(path.absolute().parent / settings["hostfile"])
     return settings
-
-
-def _older(path: Path, other: Path) -> bool:
-    return path.stat().st_mtime < other.stat().st_mtime

@@ -48,7 +48,12 @@ def evolve(
     circuit: Circuit, params: NDArray[np.float64], threads: int, control: RunControl
 ) -> NDArray[np.complex128]:
     """State [2**n] after the circuit's gates; measurements are ignored."""
-    _check_memory(circuit.num_qubits)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    need = 2 * state_bytes(circuit.num_qubits)  # the state and its probabilities
+    if need > there:  # the allocation would succeed, and the system would kill the process later
+        text = f"{circuit.num_qubits} qubits take {need / 2**30:.3g} GiB; this machine has"
+        text += f" {there / 2**30:.3g}"
+        raise OutOfMemory(text, hint="take fewer qubits")
     if not circuit.num_qubits:
         phases = [op.params[0] for op in operations(circuit, params) if op.name == "global_phase"]
         return np.exp(1j * np.array([sum(phases)]))
@@ -106,17 +111,6 @@ def _run(
         raise _refusal(result.results[0].status if result.results else result.status)
     entries: dict[str, Any] = result.data(0)
     return entries
-
-
-def _check_memory(num_qubits: int) -> None:
-    """Raise OutOfMemory for a state and its probabilities beyond the machine's memory: the
-    allocation would succeed, and the system would kill the process later."""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    need = 2 * state_bytes(num_qubits)
-    if need > there:
-        text = f"{num_qubits} qubits take {need / 2**30:.3g} GiB; this machine has"
-        text += f" {there / 2**30:.3g}"
-        raise OutOfMemory(text, hint="take fewer qubits")
 
 
 def _threads(num_qubits: int, threads: int) -> int:

@@ -390,17 +390,12 @@ class DeviceCost(FixedMemoryCost, frozen=True):
 
 # Cost model of the engine `gpu`. Pure and light, like the catalog.
 
-# for an operation while it is planned, as on the processor
-# for one outcome on the host: table, index, value, record, packed
-# expected states of a dynamic circuit at once
-
 _TWO_STATES = 2  # for a gradient of one observable, and for a walk through trajectories
 _HOST = StatevectorCost(passes=True)
 RESERVED_BYTES = 3 * 2**29  # of the device's memory: context, tables and results
 BANDWIDTH = 4.9e12  # bytes a second to and from memory, of an H200
 STAGED_BYTES = 2**26  # largest message from the GPU of one rank to that of another
 _STAGED_S = 4e-11  # one byte sent and one received, through the memory of the host
-# gates between two exchanges of one qubit
 _COPIED = 0.87  # part of the bandwidth that a copy reaches: 4.3e12 of an H200
 
 

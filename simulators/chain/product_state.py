@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.engine import RunControl
+from simulators.errors import OutOfMemory
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.sampling import Distribution, distribution, select_bits, uniforms
 
@@ -40,6 +41,15 @@ def truncation_of(fidelity: float) -> float:
     """Loss of fidelity that a result reports."""
     lost = 1.0 - fidelity
     return lost if lost > ROUNDING else 0.0
+
+
+def check_memory(engine: str, need: int, limit_bytes: int) -> None:
+    """Raise OutOfMemory if tensors exceed the memory of the run; 0: not known."""
+    if 0 < limit_bytes < need:
+        text = f"engine {engine!r}: its tensors and what they are split in take {need} bytes,"
+        text += f" {limit_bytes} are allowed"
+        hint = "a smaller option bond, precision='single', or workers with more memory"
+        raise OutOfMemory(text, hint=hint)
 
 
 class MatrixProductState(msgspec.Struct, frozen=True, eq=False):

@@ -45,26 +45,25 @@ def check_request(
         hint = f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         raise Unsupported(wrong, hint=hint)
     if circuit.conditions_data and not (card.control.loops and card.control.variables):
-        _refuse_markers(card, circuit)
+        for row in np.unique(circuit.ops).tolist():
+            code, name = circuit.table.rows[row, 0], circuit.table.names[row]
+            lacks_loops = code in (WHILE, FOR, SWITCH) and not card.control.loops
+            if (code == STORE and not card.control.variables) or lacks_loops:
+                hint = "engine='statevector' runs it, where its qubits fit into memory"
+                raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
     if card.gate_qubits:
-        _refuse_wide_gates(card, circuit)
+        wide = _wide_rows(circuit.table, card.gate_qubits)
+        for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
+            text = f"{circuit.table.names[row]} on {circuit.table.rows[row, 1]} qubits; engine"
+            text += f" {card.name!r} takes gates on at most {card.gate_qubits}"
+            hint = "decompose it: qiskit.transpile with basis_gates=['u', 'cx']"
+            raise Unsupported(text, hint=hint)
     if noise is not None and (lacking := sorted(noise.kinds - card.noise_with(opts.settings))):
         has = ", ".join(sorted(card.noise.kinds)) or "no noise"
         names = [option.name for option in card.options if option.noise.issuperset(lacking)]
         switch = f"; all with option {names[0]}=1" if names else ""
         text = f"engine {card.name!r} has no {' and no '.join(lacking)} noise"
         raise Unsupported(text, hint=f"it has: {has}{switch}; leave the noise out")
-
-
-def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
-    rows = circuit.table.rows
-    wide = _wide_rows(circuit.table, card.gate_qubits)
-    for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
-        raise Unsupported(
-            f"{circuit.table.names[row]} on {rows[row, 1]} qubits; engine {card.name!r} takes gates"
-            f" on at most {card.gate_qubits}",
-            hint="decompose it: qiskit.transpile with basis_gates=['u', 'cx']",
-        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -78,17 +77,6 @@ def check_width(card: EngineCard, num_qubits: int) -> None:
     if num_qubits > card.max_qubits:
         text = f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}"
         raise Unsupported(text, hint="take fewer qubits")
-
-
-def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
-    for row in np.unique(circuit.ops).tolist():
-        code, name = circuit.table.rows[row, 0], circuit.table.names[row]
-        stores = code == STORE
-        if (stores and not card.control.variables) or (
-            code in (WHILE, FOR, SWITCH) and not card.control.loops
-        ):
-            hint = "engine='statevector' runs it, where its qubits fit into memory"
-            raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
 
 
 def check_threads(opts: RunOptions) -> None:
@@ -242,16 +230,6 @@ def plan_layouts(
     return layouts
 
 
-def _refuse_dense(card: EngineCard, circuit: Circuit, request: Request) -> None:
-    for output in ("statevector", "probabilities"):
-        if output in request.outputs and circuit.num_qubits > card.dense_qubits:
-            raise Unsupported(
-                f"{output} of {circuit.num_qubits} qubits; engine {card.name!r} makes whole states"
-                f" of at most {card.dense_qubits}",
-                hint="ask for counts or expectation values",
-            )
-
-
 def open_run(
     card: EngineCard, plan: object, circuit: Circuit, request: Request, options: RunOptions
 ) -> tuple[MeasurementLayouts, int]:
@@ -262,8 +240,11 @@ def open_run(
     check_run(circuit, options)
     number = num_bindings(circuit, request)
     check_outputs(card, request, plan.clbits.measures, collapses=plan.state.branching)
-    if card.dense_qubits:
-        _refuse_dense(card, circuit, request)
+    for output in ("statevector", "probabilities") if card.dense_qubits else ():
+        if output in request.outputs and circuit.num_qubits > card.dense_qubits:
+            text = f"{output} of {circuit.num_qubits} qubits; engine {card.name!r} makes"
+            text += f" whole states of at most {card.dense_qubits}"
+            raise Unsupported(text, hint="ask for counts or expectation values")
     return plan, number
 
 

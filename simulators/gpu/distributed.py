@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -194,19 +195,11 @@ class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
             self._exchange.exchange_qubits(state, pairs)
             layout.become(stage.positions)
             state.state.settle()
-            program = self._program(state, plan, stage)
+            # Conditions on the rank number are resolved.
+            own = functools.partial(local_table, plan.sweeps, stage, state.num_qubits, state.rank)
+            key = (stage.first, stage.last, stage.positions)
+            program = self._programs.sweeps(plan, state.state.precision, key, own)
             sweeps.apply_program(state.state, program, floats, self._local.pass_done)
-
-    def _program(
-        self, state: DeviceSlice, segment: SegmentPlan, stage: qubit_layout.RemapStage
-    ) -> sweeps.UploadedProgram:
-        """Passes of a leg, with conditions on the rank number resolved. Raises OutOfMemory."""
-        return self._programs.sweeps(
-            segment,
-            state.state.precision,
-            (stage.first, stage.last, stage.positions),
-            lambda: local_table(segment.sweeps, stage, state.num_qubits, state.rank),
-        )
 
     def multiply(self, state: DeviceSlice, matrix: PlacedMatrix) -> None:
         self._local.multiply(state.state, self._made_local(state, matrix))

@@ -74,7 +74,11 @@ class GpuEngine:
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure. Raises Unsupported for wide matrices."""
         requests.check_request(CARD, circuit, noise, options, reduced=True)
-        _refuse_wide_matrices(circuit)
+        rows, most = circuit.table.rows, backend.MAX_MATRIX_QUBITS
+        wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > most))
+        for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
+            text = f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {most}"
+            raise Unsupported(text, hint="engine='statevector' runs it, or decompose it")
         if noise is not None:
             return NoisyPlan(circuit, noise, options, small=True, tile_wires=TILE_WIRES)
         plan = ExecutionPlan(options.precision, TILE_WIRES)
@@ -153,11 +157,3 @@ class GpuEngine:
         for circuit in (bell(), ghz(SMALL_QUBITS + 1)):
             plan = self.plan(circuit, None, RunOptions())
             self.run(plan, circuit, Request(16, 1), RunOptions(), RunControl())
-
-
-def _refuse_wide_matrices(circuit: Circuit) -> None:
-    rows = circuit.table.rows
-    wide = np.flatnonzero((rows[:, 0] == UNITARY) & (rows[:, 1] > backend.MAX_MATRIX_QUBITS))
-    for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
-        text = f"a matrix on {rows[row, 1]} qubits; engine 'gpu' takes {backend.MAX_MATRIX_QUBITS}"
-        raise Unsupported(text, hint="engine='statevector' runs it, or decompose it")

@@ -298,7 +298,10 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
             encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
             encoded += [len(stage.maps), len(stage.operations)]
             for op in stage.maps:
-                encoded += _map_words(op)
+                mask, value, other = op.mask, op.value, op.other
+                if op.kind == FLIP:
+                    mask, other = mask | op.moves, value | op.moves
+                encoded += [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
             for op in stage.operations:
                 encoded += _operation_words(op, stage.registers)
         passes.append(PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside))
@@ -320,13 +323,6 @@ def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[
 def _packed(places: tuple[int, ...]) -> int:
     """Places packed into an integer, a byte each."""
     return sum(place << (8 * k) for k, place in enumerate(places))
-
-
-def _map_words(op: TileOperation) -> list[int]:
-    mask, value, other = op.mask, op.value, op.other
-    if op.kind == FLIP:
-        mask, other = mask | op.moves, value | op.moves
-    return [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
 
 
 def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]:

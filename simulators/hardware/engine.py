@@ -230,9 +230,10 @@ class MachineDescription:
 
 def describe(backend: Any, target: Target) -> MachineDescription:
     calibration_id, calibrated_s = _calibration(backend)
+    provider = _word(getattr(getattr(backend, "provider", None), "name", ""))
     return MachineDescription(
         model=_word(getattr(backend, "name", "")) or type(backend).__name__,
-        provider=_provider(backend),
+        provider=provider or type(backend).__module__.partition(".")[0],
         version=_word(getattr(backend, "backend_version", "")),
         technology=_word(getattr(backend, "technology", "")) or _technology(backend),
         max_shots=max_shots(backend),
@@ -248,13 +249,27 @@ def figures(target: Target) -> TargetFigures:
     pairs, everywhere = _pairs(target)
     every_pair = count > 1 and len(pairs) == count * (count - 1)
     all_to_all = everywhere or every_pair or count == 1
+    named = [(name, target.operation_from_name(name)) for name in target.operation_names]
     return TargetFigures(
         num_qubits=count,
-        gates=_gates(target),
+        gates=tuple(
+            TargetGate(name, gate.num_qubits, len(gate.params))
+            for name, gate in named
+            if isinstance(gate, Gate)
+        ),
         all_to_all=all_to_all,
         directed=not all_to_all and any((b, a) not in pairs for a, b in pairs),
         coupling=() if all_to_all else tuple(sorted(pairs)),
-        operations=_operations(target),
+        operations=tuple(
+            OperationFigures(
+                name,
+                () if qubits is None else tuple(qubits),
+                _scaled(getattr(properties, "error", None)),
+                _scaled(getattr(properties, "duration", None), 1e9),
+            )
+            for name in target.operation_names
+            for qubits, properties in target[name].items()
+        ),
         qubits=_qubits(target, count),
         dynamic=is_dynamic(target),
         dt_ns=_scaled(target.dt, 1e9),
@@ -273,28 +288,6 @@ def _pairs(target: Target) -> tuple[set[tuple[int, int]], bool]:
             continue
         pairs |= {(qubits[0], qubits[1]) for qubits in placed if len(qubits) == 2}
     return pairs, False
-
-
-def _gates(target: Target) -> tuple[TargetGate, ...]:
-    results = [(name, target.operation_from_name(name)) for name in target.operation_names]
-    return tuple(
-        TargetGate(name, gate.num_qubits, len(gate.params))
-        for name, gate in results
-        if isinstance(gate, Gate)
-    )
-
-
-def _operations(target: Target) -> tuple[OperationFigures, ...]:
-    return tuple(
-        OperationFigures(
-            name,
-            () if qubits is None else tuple(qubits),
-            _scaled(getattr(properties, "error", None)),
-            _scaled(getattr(properties, "duration", None), 1e9),
-        )
-        for name in target.operation_names
-        for qubits, properties in target[name].items()
-    )
 
 
 def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
@@ -340,12 +333,6 @@ def _calibration(backend: Any) -> tuple[str, float]:
     if not isinstance(when, datetime):
         return "", 0.0
     return when.isoformat(), when.timestamp()
-
-
-def _provider(backend: Any) -> str:
-    provider = getattr(backend, "provider", None)
-    named = _word(getattr(provider, "name", "")) if provider is not None else ""
-    return named or type(backend).__module__.partition(".")[0]
 
 
 def _technology(backend: Any) -> str:

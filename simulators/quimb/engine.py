@@ -15,7 +15,6 @@ from simulators.catalog import builtin_card
 from simulators.chain import product_state
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.engine import RunControl, RunOptions
-from simulators.errors import OutOfMemory
 from simulators.execution.outputs import BoundRun, DenseState, EngineBase, FinalState
 
 CARD = builtin_card("quimb")
@@ -65,8 +64,9 @@ def _evolved(
         # applied as an operator of their own over the sites between.
         wide = {"contract": "nonlocal"} if len(operation.qubits) > 2 else {}
         chain.apply_gate_raw(gate.astype(dtype), operation.qubits[::-1], **wide)
-        if len(operation.qubits) > 1:
-            _check_memory(chain, options.memory_bytes)
+        if len(operation.qubits) > 1 and options.memory_bytes:
+            need = _WORKSPACE * sum(array.nbytes for array in chain._psi.arrays)  # without a copy
+            product_state.check_memory("quimb", need, options.memory_bytes)
     # The state with right-canonical tensors [left, 2, right].
     num_qubits = circuit.num_qubits
     truncation = product_state.truncation_of(float(chain.fidelity_estimate()))
@@ -84,15 +84,3 @@ def _evolved(
     order = list(getattr(chain, "qubits", range(num_qubits)))
     sites = tuple(order.index(qubit) for qubit in range(num_qubits))
     return product_state.MatrixProductState(tuple(tensors[:num_qubits]), sites, truncation, phase)
-
-
-def _check_memory(chain: CircuitMPS, limit_bytes: int) -> None:
-    """Raise OutOfMemory if the tensors exceed the memory of the run; 0: not known."""
-    if not limit_bytes:
-        return
-    need = _WORKSPACE * sum(array.nbytes for array in chain._psi.arrays)  # without a copy
-    if need > limit_bytes:
-        text = f"engine 'quimb': its tensors and what they are split in take {need} bytes,"
-        text += f" {limit_bytes} are allowed"
-        hint = "a smaller option bond, precision='single', or workers with more memory"
-        raise OutOfMemory(text, hint=hint)

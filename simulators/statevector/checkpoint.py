@@ -239,7 +239,10 @@ class Checkpointer:
         )
         why = self._no_room(amplitudes.nbytes)
         if place.least(int(not why)):
-            why = _unwritten(path, mark, amplitudes)
+            try:
+                write(path, mark, amplitudes)
+            except OSError as error:
+                why = " ".join(str(error).split())[:_WORDS]
             if place.least(int(not why)):
                 self._turn = 1 - self._turn
                 self._missed = ""
@@ -290,15 +293,6 @@ class Checkpointer:
     def _path(self, turn: int) -> Path:
         assert self._folder is not None
         return self._folder / f"{self._place.rank}.{self._way.digest[:_NAMED]}.{turn}.h5"
-
-
-def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> str:
-    """Write a file; return the reason if that failed, else ""."""
-    try:
-        write(path, mark, amplitudes)
-    except OSError as error:
-        return " ".join(str(error).split())[:_WORDS]
-    return ""
 
 
 def digest(arrays: Iterable[NDArray[Any]], *fields: object) -> str:

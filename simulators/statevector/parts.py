@@ -272,14 +272,6 @@ class _Continuation(ComponentRun):
                 requests.refuse_pure(output, bool((codes == MEASURE).any()), collapses)
 
 
-def _rest_options(start: KeptState, options: RunOptions) -> RunOptions:
-    """Return the options of the rest, whose states share their memory with the initial one."""
-    if not options.memory_bytes:
-        return options
-    left_bytes = max(1, options.memory_bytes - start.size_bytes)
-    return msgspec.structs.replace(options, memory_bytes=left_bytes)
-
-
 def run_parts(
     states: StateBackend, plan: PartsPlan, run: requests.EngineRun, kept: KeptStates
 ) -> EngineResult:
@@ -289,7 +281,9 @@ def run_parts(
     assert options.parts is not None
     parts = _PartsRun(states, plan, run, options.parts, kept)
     start = parts.end()
-    options = _rest_options(start, options)
+    if options.memory_bytes:  # the states of the rest share it with the initial one
+        left_bytes = max(1, options.memory_bytes - start.size_bytes)
+        options = msgspec.structs.replace(options, memory_bytes=left_bytes)
     circuit, first, last = run.circuit, plan.ends[-1], run.circuit.ops.size
     rest, span = sliced(circuit, first, last), parameter_range(circuit, first, last)
     results = []

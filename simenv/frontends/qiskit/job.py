@@ -92,17 +92,14 @@ class TaskGroup:
         """Seconds of the tasks that are done, each task of the service once: `queued_s`, `run_s`
         and `device_s` (by the device's calibration) are sums, `total_s` is that of the longest
         task."""
-        results = [task.results()[0].timing for task in self._each if _is_done(task)]
+        done = [t for t in self._each if t.done() and t.handle.final_state is TaskState.DONE]
+        results = [task.results()[0].timing for task in done]
         return {
             "queued_s": sum(timing.queued_s for timing in results),
             "run_s": sum(timing.run_s for timing in results),
             "device_s": sum(timing.device_s for timing in results),
             "total_s": max((timing.total_s for timing in results), default=0.0),
         }
-
-
-def _is_done(task: Task) -> bool:
-    return task.done() and task.handle.final_state is TaskState.DONE
 
 
 Bits = NDArray[np.uint8]

@@ -420,6 +420,8 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
     _, result = operations.checked(circuit)
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
+    # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
+    is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
@@ -441,7 +443,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
-        contraction_width=-1 if more.clifford else _width(circuit, more.bond_bits),
+        contraction_width=-1 if more.clifford or is_easy else contraction_width(circuit),
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
@@ -474,14 +476,6 @@ def _light_cone_size(
         gates_2q=widths[1],
         gates_many=widths[2],
     )
-
-
-def _width(circuit: Circuit, bond_bits: int) -> int:
-    """Width of a contraction, for circuits that are unsuited to amplitudes and to small bonds; else
-    -1."""
-    if circuit.num_qubits <= DENSE_QUBITS or 0 <= bond_bits <= LIGHT_BITS:
-        return -1
-    return contraction_width(circuit)
 
 
 def _widest(circuit: Circuit) -> int:

@@ -416,14 +416,12 @@ class DistributedBackend(RankBackend[StateSlice]):
 
     @property
     def _exchange(self) -> executor.Exchange:
-        if self._opened_exchange is None:
-            raise AssertionError("there is no state yet")
+        assert self._opened_exchange is not None  # there is a state
         return self._opened_exchange
 
     @property
     def _passing(self) -> executor.DistributedExecutor:
-        if self._pass is None:
-            raise AssertionError("there is no state yet")
+        assert self._pass is not None  # there is a state
         return self._pass
 
     def _settled(self, state: State) -> StateSlice:

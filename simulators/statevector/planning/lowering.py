@@ -23,19 +23,14 @@ MOST_QUBITS = 3  # qubits of an element that is not split
 
 _SWAP_GATE = gates.GATES["swap"].code
 _PIECES = [piece for gate in gates.GATES.values() for piece in gate.pieces]
-
-
-def _is_real(piece: gates.TwoLevelFactor) -> bool:
-    fixed = piece.source == gates.FIXED and not any(complex(x).imag for x in piece.matrix)
-    return piece.kind in (gates.REAL, gates.PERMUTATION) or fixed
-
-
 _FIRST = np.cumsum(COUNTS) - COUNTS
 # By piece and code: True if its numbers are real for all parameters.
 _REAL_PIECES = np.zeros((gates.FIRST_GATE + len(gates.GATES), int(COUNTS.max())), np.int64)
 for _code in range(gates.FIRST_GATE, len(_REAL_PIECES)):
     for _k in range(COUNTS[_code]):
-        _REAL_PIECES[_code, _k] = _is_real(_PIECES[_FIRST[_code] + _k])
+        _piece = _PIECES[_FIRST[_code] + _k]
+        _fixed = _piece.source == gates.FIXED and not any(complex(x).imag for x in _piece.matrix)
+        _REAL_PIECES[_code, _k] = _piece.kind in (gates.REAL, gates.PERMUTATION) or _fixed
 
 
 @device_function

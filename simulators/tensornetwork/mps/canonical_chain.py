@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
-from simulators.chain import right_canonical
+from simulators.chain import product_state, right_canonical
 from simulators.chain.product_state import LEAST_CUTOFF, ROUNDING, MatrixProductState, truncation_of
 from simulators.circuit.ir import Circuit
 from simulators.engine import RunControl, RunOptions
-from simulators.errors import OutOfMemory, TruncatedState
+from simulators.errors import TruncatedState
 
 # Limits of a chain of tensors: its options, the weight it may discard and the memory it may
 # use.
@@ -58,11 +58,7 @@ class ChainLimits(msgspec.Struct, frozen=True):
     def check_size(self, values: int) -> None:
         """Raise OutOfMemory if tensors of this size exceed the memory of the run."""
         need = _WORKSPACE * values * np.dtype(self.dtype).itemsize
-        if 0 < self.memory_bytes < need:
-            text = f"engine 'mps': its tensors and what they are split in take {need} bytes,"
-            text += f" {self.memory_bytes} are allowed"
-            hint = "a smaller option bond, precision='single', or workers with more memory"
-            raise OutOfMemory(text, hint=hint)
+        product_state.check_memory("mps", need, self.memory_bytes)
 
 
 # Fusion of gates on the same one or two qubits before they reach a matrix product state.
