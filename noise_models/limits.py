@@ -44,15 +44,13 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
 # Components that a calibration may lack: the values that give a device such noise.
 _GIVEN_BY = {
     "gate.depolarizing": "gate.error_1q and gate.error_2q",
-    "qubit.relaxation": "qubit.t1_us and qubit.t2_us",
-    "qubit.idle": "qubit.t1_us and qubit.t2_us",
+    **dict.fromkeys(("qubit.relaxation", "qubit.idle"), "qubit.t1_us and qubit.t2_us"),
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "qubit.thermal": "qubit.excited",
     "qubit.preparation": "qubit.preparation_error",
     "qubit.reset": "qubit.reset_error",
     "qubit.readout": "qubit.p01 and qubit.p10",
-    "qubit.correlated_readout": "",
 }
 
 

@@ -137,9 +137,8 @@ def _type_error(error: msgspec.ValidationError, document: type[msgspec.Struct]) 
             fields = _type_at(document, field).__struct_encode_fields__
             hint = known_names(unnamed.group(1), fields)
         field = f"{field}.{unnamed.group(1)}" if field else unnamed.group(1)
-    return SnapshotError(
-        ascii(field)[1:-1][:120] or "document", ascii(message)[1:-1][:200], hint=hint
-    )
+    place = ascii(field)[1:-1][:120] or "document"
+    return SnapshotError(place, ascii(message)[1:-1][:200], hint=hint)
 
 
 def _type_at(document: type[msgspec.Struct], path: str) -> type[msgspec.Struct]:

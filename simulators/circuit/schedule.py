@@ -187,15 +187,10 @@ class _Blocks:
         rows = circuit.table.rows[circuit.ops]
         self._codes = rows[:, 0].tolist()
         clbits = np.cumsum(rows[:, 2])
+        spans = np.column_stack((first[:-1], first[1:], clbits - rows[:, 2], clbits))
         self._wires = [
             circuit.qubits[a:b].tolist() + (circuit.num_qubits + circuit.clbits[c:d]).tolist()
-            for a, b, c, d in zip(
-                first[:-1].tolist(),
-                first[1:].tolist(),
-                (clbits - rows[:, 2]).tolist(),
-                clbits.tolist(),
-                strict=True,
-            )
+            for a, b, c, d in spans.tolist()
         ]
         self._expressions = _expressions(circuit)
         self._owner = -1  # expressions come in the order of their operations

@@ -294,26 +294,15 @@ def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
     """Figures of each qubit; () if neither the qubits nor their readout have any."""
     settings = target.qubit_properties or [None] * count
     readout = target["measure"] if "measure" in target.operation_names else {}
-    results = []
+    results, has_figures = list[QubitFigures](), False
     for qubit in range(count):
         measured = None if None in readout else readout.get((qubit,))
-        results.append(
-            QubitFigures(
-                t1_us=_scaled(getattr(settings[qubit], "t1", None), 1e6),
-                t2_us=_scaled(getattr(settings[qubit], "t2", None), 1e6),
-                frequency_ghz=_scaled(getattr(settings[qubit], "frequency", None), 1e-9),
-                readout_error=_scaled(getattr(measured, "error", None)),
-                readout_ns=_scaled(getattr(measured, "duration", None), 1e9),
-            )
-        )
-    has_figures = any(
-        not math.isnan(figure)
-        for qubit in results
-        for figure in (
-            *(qubit.t1_us, qubit.t2_us, qubit.frequency_ghz),
-            *(qubit.readout_error, qubit.readout_ns),
-        )
-    )
+        of_qubit = (("t1", 1e6), ("t2", 1e6), ("frequency", 1e-9))
+        own = [_scaled(getattr(settings[qubit], name, None), factor) for name, factor in of_qubit]
+        own.append(_scaled(getattr(measured, "error", None)))
+        own.append(_scaled(getattr(measured, "duration", None), 1e9))
+        has_figures = has_figures or not all(map(math.isnan, own))
+        results.append(QubitFigures(*own))
     return tuple(results) if has_figures else ()
 
 

@@ -165,10 +165,8 @@ class Machine:
 
     def failed(self, action: str, error: Exception) -> MachineFailed:
         """Convert a provider's error."""
-        return MachineFailed(
-            f"machine {self.name!r} {action}: {_error_text(error)}",
-            hint="message of the provider; submit it again, or ask for a simulator",
-        )
+        hint = "message of the provider; submit it again, or ask for a simulator"
+        return MachineFailed(f"machine {self.name!r} {action}: {_error_text(error)}", hint=hint)
 
     def _answer(self, result: Any, what: str, label: str, place: int) -> Any:
         """Return value of a method of a result for one circuit."""
@@ -237,10 +235,8 @@ class Machine:
         return number
 
     def _bad(self, problem: str) -> BadAnswer:
-        return BadAnswer(
-            f"machine {self.name!r} returned {problem}",
-            hint="the fault is the machine's or its provider's; nothing of this run is kept",
-        )
+        hint = "the fault is the machine's or its provider's; nothing of this run is kept"
+        return BadAnswer(f"machine {self.name!r} returned {problem}", hint=hint)
 
 
 def max_shots(backend: Any) -> int:

@@ -329,7 +329,5 @@ def _parity(condition: Expression, value: dict[int, int]) -> tuple[tuple[int, ..
 
 
 def _refusal(operation: Operation, why: str) -> Unsupported:
-    return Unsupported(
-        f"engine 'stabilizer' cannot run operation {operation.place} ({operation.name}): {why}",
-        hint=f"it runs Clifford circuits; {ELSEWHERE}",
-    )
+    text = f"engine 'stabilizer' cannot run operation {operation.place} ({operation.name}): {why}"
+    return Unsupported(text, hint=f"it runs Clifford circuits; {ELSEWHERE}")

@@ -137,19 +137,15 @@ def _in_order(blocks: int) -> NDArray[np.int64]:
 
 
 def _too_large(num_qubits: int, need: int) -> OutOfMemory:
-    return OutOfMemory(
-        f"{num_qubits} qubits need {need / 2**30:,.1f} GiB for the state; this machine has"
-        f" {PHYSICAL_BYTES / 2**30:,.1f} GiB",
-        hint="take fewer qubits, precision 'single', or a larger machine",
-    )
+    text = f"{num_qubits} qubits need {need / 2**30:,.1f} GiB for the state; this machine has"
+    text += f" {PHYSICAL_BYTES / 2**30:,.1f} GiB"
+    return OutOfMemory(text, hint="take fewer qubits, precision 'single', or a larger machine")
 
 
 def out_of_memory(num_bytes: int) -> OutOfMemory:
     """Error for one more state of this size."""
-    return OutOfMemory(
-        f"no memory for another state of {num_bytes / 2**30:.2f} GiB",
-        hint="give RunOptions.memory_bytes, so that the shots run in groups that fit",
-    )
+    hint = "give RunOptions.memory_bytes, so that the shots run in groups that fit"
+    return OutOfMemory(f"no memory for another state of {num_bytes / 2**30:.2f} GiB", hint=hint)
 
 
 class State:

@@ -40,12 +40,8 @@ _FEW = 4_096  # or if they are at most this many
 # Each letter of Qiskit's observables as a sum of Paulis, and the factor of each.
 _LETTERS = {
     **{letter: ((letter, 1.0),) for letter in "IXYZ"},
-    "0": (("I", 0.5), ("Z", 0.5)),
-    "1": (("I", 0.5), ("Z", -0.5)),
-    "+": (("I", 0.5), ("X", 0.5)),
-    "-": (("I", 0.5), ("X", -0.5)),
-    "r": (("I", 0.5), ("Y", 0.5)),
-    "l": (("I", 0.5), ("Y", -0.5)),
+    **{letter: (("I", 0.5), (pauli, 0.5)) for letter, pauli in zip("0+r", "ZXY", strict=True)},
+    **{letter: (("I", 0.5), (pauli, -0.5)) for letter, pauli in zip("1-l", "ZXY", strict=True)},
 }
 
 

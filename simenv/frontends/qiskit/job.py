@@ -123,12 +123,9 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
         "memory_slots": circuit.num_clbits,
         "creg_sizes": [[register.name, register.size] for register in circuit.cregs],
         "qreg_sizes": [[register.name, register.size] for register in circuit.qregs],
-        "engine": result.engine,
-        "device": result.device,
-        "snapshot": result.snapshot,
+        **{name: getattr(result, name) for name in ("engine", "device", "snapshot")},
         "warnings": list(result.warnings),
-        "remark": result.remark,
-        "task": result.task,
+        **{name: getattr(result, name) for name in ("remark", "task")},
     }
     return ExperimentResult(
         result.shots,

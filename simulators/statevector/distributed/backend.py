@@ -30,7 +30,7 @@ from simulators.statevector.distributed.executor import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
 from simulators.statevector.dynamic.branches import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
-from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor, State
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 
 # Gathering to the root rank: all amplitudes, chosen ones, or the distribution of some qubits.
 
@@ -93,16 +93,6 @@ def chosen(
     agreement.meet()
     agreement.comm.Reduce(mine, result)  # a sum: each amplitude is in one rank
     return result if agreement.rank == 0 else None
-
-
-def distribution(
-    agreement: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Exact distribution, see `StateBackend.distribution`."""
-    mine = np.zeros(1 << len(local_wires(share, wires)))
-    reductions.accumulate(sweeper, share, wires[local_wires(share, wires)], mine)
-    table = whole_distribution(agreement, share, wires, mine)
-    return reductions.nonzero_outcomes(table, share)
 
 
 class Slice(Protocol):
@@ -369,7 +359,12 @@ class DistributedBackend(RankBackend[StateSlice]):
     def distribution(
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        return distribution(self._agreement, self._sweeper, self._settled(state), wires)
+        share = self._settled(state)
+        local = local_wires(share, wires)
+        mine = np.zeros(1 << len(local))
+        reductions.accumulate(self._sweeper, share, wires[local], mine)
+        table = whole_distribution(self._agreement, share, wires, mine)
+        return reductions.nonzero_outcomes(table, share)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         share = self._settled(state)

@@ -130,10 +130,8 @@ def _typed(error: Exception, rank: int) -> EngineError:
     if isinstance(error, EngineError):
         return error
     if isinstance(error, MemoryError):
-        return OutOfMemory(
-            f"rank {rank} has no memory left: {error}",
-            hint="take more ranks, fewer qubits, or precision 'single'",
-        )
+        hint = "take more ranks, fewer qubits, or precision 'single'"
+        return OutOfMemory(f"rank {rank} has no memory left: {error}", hint=hint)
     return EngineError(f"rank {rank} failed: {type(error).__name__}: {error}")
 
 

@@ -147,11 +147,10 @@ class StateSlice(State):
 
 
 def _too_large(num_qubits: int, ranks_log2: int, need: int, neighbours: int) -> OutOfMemory:
-    return OutOfMemory(
-        f"{num_qubits} qubits over {1 << ranks_log2} ranks need {need / 2**30:,.2f} GiB in each;"
-        f" a machine with {neighbours} of them has {PHYSICAL_BYTES / 2**30:,.1f} GiB",
-        hint="take more ranks on more machines, fewer qubits, or precision 'single'",
-    )
+    text = f"{num_qubits} qubits over {1 << ranks_log2} ranks need {need / 2**30:,.2f} GiB in each;"
+    text += f" a machine with {neighbours} of them has {PHYSICAL_BYTES / 2**30:,.1f} GiB"
+    hint = "take more ranks on more machines, fewer qubits, or precision 'single'"
+    return OutOfMemory(text, hint=hint)
 
 
 @kernel("AMPLITUDES INT INT INT INT", group="distributed")

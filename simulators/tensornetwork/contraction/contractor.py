@@ -484,11 +484,10 @@ class Contractor:
 
 def _too_many_slices(limits: ContractionLimits, width: int, sliced: int) -> OutOfMemory:
     need = _bytes(limits.itemsize * 2.0**width)
-    return OutOfMemory(
-        f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes at"
-        f" least 2^{sliced} slices, and at most {limits.slices} are allowed",
-        hint="raise the options width or slices, or engine='mps', which truncates",
-    )
+    text = f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes at"
+    text += f" least 2^{sliced} slices, and at most {limits.slices} are allowed"
+    hint = "raise the options width or slices, or engine='mps', which truncates"
+    return OutOfMemory(text, hint=hint)
 
 
 def _slice(
