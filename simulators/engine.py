@@ -75,25 +75,17 @@ class EngineResult(msgspec.Struct, frozen=True):
             rows = _sizes([len(row.counts) // 4 for row in results])
             probability_rows = _sizes([len(row.probabilities) // 8 for row in results])
         return cls(
-            count,
-            first.outcome_width,
-            b"".join([row.outcomes for row in results]),
-            b"".join([row.counts for row in results]),
-            rows,
-            b"".join([row.probability_outcomes for row in results]),
-            first.probability_width,
-            b"".join([row.probabilities for row in results]),
-            probability_rows,
-            _stacked(states),
+            count, first.outcome_width, b"".join([row.outcomes for row in results]),
+            b"".join([row.counts for row in results]), rows,
+            b"".join([row.probability_outcomes for row in results]), first.probability_width,
+            b"".join([row.probabilities for row in results]), probability_rows, _stacked(states),
             np.array([row.expectations for row in results], np.float64).tobytes()
-            if first.expectations
-            else b"",
-            max(row.truncation for row in results),
+            if first.expectations else b"", max(row.truncation for row in results),
             ", ".join(list(dict.fromkeys(row.remark for row in results if row.remark))[:_REMARKS]),
             b"".join([row.gradients.tobytes() for row in results if row.gradients is not None]),
             first.memory if count == 1 else b"".join([row.memory for row in results]),
             _stacked(chosen),
-        )
+        )  # fmt: skip
 
     def row(self, k: int) -> BindingResult:
         first, last = _part(self.rows, k, len(self.counts) // 4)
