@@ -2,8 +2,6 @@
 are too large for a physical channel, or of components that a device lacks, and replaced values
 beyond what others allow."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from noise_models.build import DeviceModel, largest_parameter

@@ -4,8 +4,6 @@
 model limits, because they contradict the model's physics.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

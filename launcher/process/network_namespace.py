@@ -6,8 +6,6 @@ programs as the owner of the launcher. If all ranks are on this machine, the lau
 own network namespace (`launcher.process.die_with_parent`), which nobody else can enter.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

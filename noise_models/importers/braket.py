@@ -4,8 +4,6 @@ The document is the device's properties with a section `standardized`, or that s
 of qubits "0", "1", ... and of pairs "0-1", or of the whole device.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

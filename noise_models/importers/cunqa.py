@@ -1,7 +1,5 @@
 """Importer of CUNQA's noise properties JSON: times in seconds, fidelities of gates and readout."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -4,8 +4,6 @@ A row holds one qubit. Cells of two-qubit columns hold several entries: `1_0:0.0
 both qubits, or `0:0.0137;2:0.0099` with the partner of the row's qubit.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ The files are one or two documents in any order: properties (`qubits`, `gates`) 
 configuration (`coupling_map`, `basis_gates`, `dt`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

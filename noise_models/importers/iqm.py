@@ -5,8 +5,6 @@ Names are `metrics.METHOD.GATE.IMPLEMENTATION.LOCUS.METRIC` and
 Times are in seconds.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 The form is that of MQT Core's superconducting QDMI device, schema version 1.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from noise_models.importers import reading

@@ -4,8 +4,6 @@ An extension of the calibration record holds the measured values: `qubit_metrics
 and their units. `qhw-device-v1` adds native gates, `qhw-coupling-v1` the coupled pairs.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from noise_models.importers import reading

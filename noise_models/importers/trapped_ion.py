@@ -5,8 +5,6 @@ rates) and of its machine descriptions (`noise_specs`). This importer defines ad
 times: `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from noise_models.importers import reading

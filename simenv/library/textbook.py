@@ -1,7 +1,5 @@
 """Textbook circuits: entangled states, oracles, arithmetic, and feedforward."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Cards of the engines of this distribution."""
 
-from __future__ import annotations
-
 import functools
 
 from msgspec import structs

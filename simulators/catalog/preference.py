@@ -5,8 +5,6 @@ nanosecond: no clock, nothing learned. They order the engines and end trials (se
 `simulators.chain.trial`); the memory of a pool is considered elsewhere.
 """
 
-from __future__ import annotations
-
 import math
 
 from simulators.catalog.costs import SMALL_QUBITS
