@@ -291,10 +291,8 @@ _OPTION = re.compile(
 
 
 def with_names(text: str, names: Mapping[str, Callable[[str], str]]) -> str:
-    """Return the text with the options of `Client.submit` named as in another interface.
-
-    `names`: by option, a function from the literal, "" for none, to the text in its place.
-    """
+    """Return the text with the options of `Client.submit` named as in another interface. `names`:
+    by option, a function from the literal, "" for none, to the text in its place."""
 
     def renamed(match: re.Match[str]) -> str:
         shown = names.get(match[1])

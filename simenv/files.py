@@ -24,9 +24,7 @@ _WRITE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
     """Create the folder and its missing parents with mode 0700, then check it with `check_private`.
-
-    `setting`: the variable that names another folder, for the hint. Raises ConfigError.
-    """
+    `setting`: the variable that names another folder, for the hint. Raises ConfigError."""
     try:
         for level in reversed([path, *path.parents]):
             if not level.exists():
@@ -41,11 +39,9 @@ def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
 
 
 def kernel_folder(path: Path) -> Path:
-    """Create and check the folder of compiled kernels; see `private_folder`.
-
-    Kernels are loaded as code. If another user could write to an existing folder, its content must
-    not be trusted, so the hint says to remove it. Raises ConfigError.
-    """
+    """Create and check the folder of compiled kernels; see `private_folder`. Kernels are loaded as
+    code. If another user could write to an existing folder, its content must not be trusted, so the
+    hint says to remove it. Raises ConfigError."""
     try:
         return private_folder(path, "SIMENV_KERNELS")
     except ConfigError as error:
@@ -105,10 +101,8 @@ def create_private(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Replace a file of mode 0600 by rename, so that a reader sees the old or the new content.
-
     `sync`: the new content survives a power failure once this returns. Raises like
-    `create_private`.
-    """
+    `create_private`."""
     with replacing(path, sync=sync) as file:
         file.write(data)
     if sync:
@@ -164,11 +158,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _unsafe_reason(info: os.stat_result, *, is_leaf: bool) -> str:
-    """Return the reason why other users control this level of a path, or "".
-
-    `is_leaf`: this level is the folder itself, for which the conditions are stricter: it must
-    belong to this user, and being sticky does not excuse write permission of others.
-    """
+    """Return the reason why other users control this level of a path, or "". `is_leaf`: this level
+    is the folder itself, for which the conditions are stricter: it must belong to this user, and
+    being sticky does not excuse write permission of others."""
     is_link = stat.S_ISLNK(info.st_mode)
     may_be_roots = is_link or not is_leaf
     if not _is_current_user(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
@@ -194,10 +186,8 @@ def _is_roots(uid: int) -> bool:
 @functools.cache
 def _unmapped_uid() -> int:
     """Return the uid under which root's files appear in a user namespace that does not map root.
-
     MPI ranks may run in such a namespace; -1 outside of one. Files of other users have the same uid
-    there, so the process that created the namespace must have checked the folder.
-    """
+    there, so the process that created the namespace must have checked the folder."""
     try:
         mapped = Path("/proc/self/uid_map").read_text().split()
         if any(first == str(ROOT) for first in mapped[::3]):

@@ -64,11 +64,9 @@ class DetectionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
 
 
 class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """Sums over all shots, and the bits of each shot if the call has `events`.
-
-    Arrays of numbers are uint64 [detectors] or [observables], little-endian; rows of bits are
-    uint8 [shots, bytes], bit k in byte k // 8, lowest first. Without a decoder there are no errors.
-    """
+    """Sums over all shots, and the bits of each shot if the call has `events`. Arrays of numbers
+    are uint64 [detectors] or [observables], little-endian; rows of bits are uint8 [shots, bytes],
+    bit k in byte k // 8, lowest first. Without a decoder there are no errors."""
 
     format: int
     shots: int

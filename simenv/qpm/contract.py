@@ -203,10 +203,8 @@ BINDINGS: tuple[Binding, ...] = (
 
 
 class ServiceRecord(msgspec.Struct, frozen=True):
-    """Answer of `query`. `properties`: revision 2; None in revision 1.
-
-    A request matches if its bits are a subset of these; `max_capacity` -1: no limit.
-    """
+    """Answer of `query`. `properties`: revision 2; None in revision 1. A request matches if its
+    bits are a subset of these; `max_capacity` -1: no limit."""
 
     service_name: str
     service_description: str
@@ -221,10 +219,8 @@ class ServiceRecord(msgspec.Struct, frozen=True):
 def service_properties(
     record: ServiceRecord, device: str, target: str, width: int, service_id: str = ""
 ) -> dict[str, Any]:
-    """Properties of a record in revision 2: identity, width, kinds and bindings.
-
-    `device`, `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM.
-    """
+    """Properties of a record in revision 2: identity, width, kinds and bindings. `device`,
+    `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM."""
     home = {"service_module": record.module_name, "service_class": record.class_name}
     bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
     default = {key: value for key, value in bindings[0].items() if key != "version"}

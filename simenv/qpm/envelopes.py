@@ -176,11 +176,9 @@ class Times(msgspec.Struct, frozen=True):
 
 
 class Record(Times, frozen=True, kw_only=True, omit_defaults=True):
-    """Completion record of revision 1.
-
-    `result`: counts, or {"counts", "statevector"} if amplitudes were requested; a text if `rc` is
-    not 0. `metadata`: see `CompletionMetadata`; left out if empty.
-    """
+    """Completion record of revision 1. `result`: counts, or {"counts", "statevector"} if amplitudes
+    were requested; a text if `rc` is not 0. `metadata`: see `CompletionMetadata`; left out if
+    empty."""
 
     cid: str
     result: dict[str, Any] | str

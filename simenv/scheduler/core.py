@@ -308,11 +308,9 @@ def expected_ns(route: Route, spec: TaskSpec) -> int:
 
 
 class LearnedEstimate(msgspec.Struct, frozen=True):
-    """Factor and deviation learned from runs of one kind and width.
-
-    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
-    Times typically differ from the expected ones by a factor of exp(deviation).
-    """
+    """Factor and deviation learned from runs of one kind and width. `deviation`: mean of |ln(time /
+    expected time)| over runs, with larger weights for later runs. Times typically differ from the
+    expected ones by a factor of exp(deviation)."""
 
     factor: float  # multiplies the model's times
     deviation: float

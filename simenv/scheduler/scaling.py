@@ -29,10 +29,8 @@ PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited f
 def nodes_for_head(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> list[pools.NodeState]:
-    """Return nodes where the first waiting task could start at once.
-
-    The list is empty if the task should wait, or can run on a node of its pool's workers.
-    """
+    """Return nodes where the first waiting task could start at once. The list is empty if the task
+    should wait, or can run on a node of its pool's workers."""
     head = pool.queue.head()
     live = [w for w in pool.workers.values() if w.is_live]
     if head is None or not live or pool.spec.ranks > 1 or pool.spec.memory_bytes:
@@ -62,10 +60,8 @@ def _claimed(host: pools.NodeState, head: TaskRecord) -> int:
 
 
 def _serves(worker: pools.Worker, head: TaskRecord, idle: bool) -> bool:
-    """Return whether the task should wait for this worker.
-
-    False if the worker is busy for long while another is idle, which could be relocated.
-    """
+    """Return whether the task should wait for this worker. False if the worker is busy for long
+    while another is idle, which could be relocated."""
     host = worker.host
     if head.route.memory_bytes > host.node.memory_bytes:
         return False
@@ -91,10 +87,8 @@ def memory_for_head(
     reclaimable: list[pools.Worker],
     now_ns: int,
 ) -> list[Action]:
-    """Retire idle workers whose memory the first waiting task needs on its pool's nodes.
-
-    The workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling.
-    """
+    """Retire idle workers whose memory the first waiting task needs on its pool's nodes. The
+    workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling."""
     head = pool.queue.head()
     if head is None:
         return []
@@ -168,10 +162,8 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
 
 def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
     """Return how many workers may be started now: one rank for each slot at a time, over all pools.
-
     At least one worker may start while none is starting. A pool without workers may add one, so
-    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted.
-    """
+    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted."""
     if pool.is_exclusive:
         return state.starts_left
     starting = sum(
@@ -284,10 +276,7 @@ def _find_placement(
     on_demand: Callable[[pools.NodeState], int] = lambda host: host.on_demand,
 ) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
     """Return the placement of a worker, given the free memory and the ranks made on demand of each
-    node.
-
-    Nodes where a start failed lately are tried last.
-    """
+    node. Nodes where a start failed lately are tried last."""
     hosts = list(state.nodes.hosts.values())
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)

@@ -27,11 +27,8 @@ R = TypeVar("R")
 
 
 class SchedulerEvent(Generic[P, R]):
-    """Method of `Scheduler` that calls a function of `events` with the scheduler's state.
-
-    The function is bound to the state itself, once for each scheduler, so that an event is one
-    call.
-    """
+    """Method of `Scheduler` that calls a function of `events` with the scheduler's state. The
+    function is bound to the state itself, once for each scheduler, so that an event is one call."""
 
     def __init__(
         self, function: Callable[Concatenate[scheduler_state.SchedulerState, P], R]
@@ -149,10 +146,8 @@ class Scheduler:
     set_admission_policy = SchedulerEvent(devices.set_admission_policy)
 
     def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
-        """Begin an outage: the device starts nothing more.
-
-        Tasks that it runs at `begun_wall_ns` run again after the outage; None: they continue.
-        """
+        """Begin an outage: the device starts nothing more. Tasks that it runs at `begun_wall_ns`
+        run again after the outage; None: they continue."""
         offset_ns = self.state.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
         return devices.begin_outage(self.state, device, begun_ns)

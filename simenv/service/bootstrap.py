@@ -63,11 +63,9 @@ log = logging.getLogger("simenv.service")
 
 
 class Warmup:
-    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet.
-
-    The kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
-    circuits are checked outside the loop, see `RunningChecks`.
-    """
+    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet. The
+    kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
+    circuits are checked outside the loop, see `RunningChecks`."""
 
     def __init__(self, kernels: Path) -> None:
         self.cold = False
@@ -330,10 +328,8 @@ def launcher_for(
     config: Config, allocation: Allocation, environ: Mapping[str, str], sockets: Path
 ) -> Launcher:
     """Return the launcher that the configuration names, or the best one that works. Raises
-    ConfigError if it does not work.
-
-    The launcher's own files are in a folder next to the sockets.
-    """
+    ConfigError if it does not work. The launcher's own files are in a folder next to the
+    sockets."""
     folder = files.private_folder(sockets / "launcher")
     agent = configs.launch_agent(config, environ)
     cache_path = configs.home_root(environ) / "launchers.json"

@@ -42,11 +42,9 @@ ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash
 
 
 class Upkeep:
-    """Maintenance of one event loop. Used from the loop's thread, once a pass.
-
-    Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
-    UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
-    """
+    """Maintenance of one event loop. Used from the loop's thread, once a pass. Invariant: it runs
+    in bounded slices, whenever the loop is idle and at least once in UPKEEP_PERIOD_NS of a busy
+    loop, so that no client can prevent it by continuous messages."""
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service

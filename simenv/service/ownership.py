@@ -79,11 +79,9 @@ class ConnectionFileLease:
 
 
 def take_lock(path: Path, force: bool = False) -> int:
-    """Take the lock of the journal. It is held until the returned descriptor is closed.
-
-    `force`: ignore the lock of a service on another machine, where its process cannot be checked.
-    Raises JournalError with the holder's pid and host.
-    """
+    """Take the lock of the journal. It is held until the returned descriptor is closed. `force`:
+    ignore the lock of a service on another machine, where its process cannot be checked. Raises
+    JournalError with the holder's pid and host."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

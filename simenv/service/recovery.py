@@ -296,9 +296,7 @@ class ResultRepair:
 
     def task(self, seq: int, completion: Completion) -> None:
         """Requeue a task with a damaged payload or file; `seq` is the number of its completion.
-
-        Raises JournalError, and ConfigError if the present environment cannot run the task.
-        """
+        Raises JournalError, and ConfigError if the present environment cannot run the task."""
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
         fault_injection.hit("reopen.before")

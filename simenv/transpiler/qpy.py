@@ -58,9 +58,8 @@ _BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
 
 def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
     """Return the circuit of a QPY file. Raises ProgramError and LimitExceededError with the reason.
-
-    A file that is not `trusted` is first read by a separate process, as its sizes are only claims.
-    """
+    A file that is not `trusted` is first read by a separate process, as its sizes are only
+    claims."""
     check_header(data, name)
     if not trusted:
         CONFINED.convert(data, name)
@@ -83,10 +82,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
 
 def write_qpy(circuit: Any, newest: int = 255) -> bytes:
     """Return a QuantumCircuit as a QPY file of version `newest`, or of this Qiskit's newest if that
-    is older.
-
-    Raises the errors of Qiskit.
-    """
+    is older. Raises the errors of Qiskit."""
     from qiskit import qpy
     from qiskit.qpy.common import QPY_VERSION
 
@@ -166,11 +162,9 @@ class SandboxProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def convert(self, data: bytes, name: str = "") -> bytes:
-        """Return what the function returns for a file.
-
-        Raises its errors, LimitExceededError for a file that exceeds the limits or gets no turn
-        within QUEUE_SECONDS, ConfigError if there is no Python interpreter for it.
-        """
+        """Return what the function returns for a file. Raises its errors, LimitExceededError for a
+        file that exceeds the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is
+        no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             raise LimitExceededError(
@@ -221,11 +215,9 @@ class SandboxProcess:
         return self._process
 
     def _answer(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the verdict, and the function's result or its error.
-
-        The verdict is b"" if the process ended or took too long. The process is ended if its answer
-        was not read completely, because the rest would be taken for the next answer.
-        """
+        """Return the verdict, and the function's result or its error. The verdict is b"" if the
+        process ended or took too long. The process is ended if its answer was not read completely,
+        because the rest would be taken for the next answer."""
         process = self._start_process()
         try:
             verdict, answer = self._exchange(process, data)
@@ -279,11 +271,9 @@ class SandboxProcess:
 
 
 def _interpreter() -> tuple[str, dict[str, str]]:
-    """Return a Python interpreter and the variables with which it finds Qiskit.
-
-    In a program with embedded Python, such as DEFw's, it is the interpreter of the same
-    installation, with the search path of this process. Raises ConfigError if there is none.
-    """
+    """Return a Python interpreter and the variables with which it finds Qiskit. In a program with
+    embedded Python, such as DEFw's, it is the interpreter of the same installation, with the search
+    path of this process. Raises ConfigError if there is none."""
     try:
         return interpreter(), {}
     except ConfigError:

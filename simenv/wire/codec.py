@@ -108,10 +108,8 @@ def error_of_batch(
     errors: Sequence[simenv_errors.SimenvError], count: int, refused: int = 0
 ) -> simenv_errors.SimenvError:
     """Return the error of `submit_many`; a refusal of the call as a whole is returned unchanged.
-
     `count`: items in the call. `refused`: number of refused items, if one error may be about
-    several; 0: one item for each error.
-    """
+    several; 0: one item for each error."""
     items = tuple(error for error in errors if error.index >= 0)
     if not items:
         return errors[0]

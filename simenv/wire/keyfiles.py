@@ -284,11 +284,9 @@ def read_bootstrap(path: Path, worker: str = "", start: int = 0) -> WorkerBootst
 
 @contextlib.contextmanager
 def changing(path: Path, timeout_s: float = math.inf) -> Iterator[None]:
-    """Hold the lock of a list of keys for one change: to read the list and to replace it.
-
-    The lock is a file of its own, because the list itself is replaced. Raises ConfigError if the
-    lock file cannot be created, or if another process has held the lock for `timeout_s`.
-    """
+    """Hold the lock of a list of keys for one change: to read the list and to replace it. The lock
+    is a file of its own, because the list itself is replaced. Raises ConfigError if the lock file
+    cannot be created, or if another process has held the lock for `timeout_s`."""
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -333,10 +331,8 @@ def write_private(path: Path, content: msgspec.Struct) -> None:
 
 def _overwrite_in_place(path: Path, content: msgspec.Struct) -> bool:
     """Overwrite an existing file in place, padded to its length, which needs no space on the disk.
-
     Returns False if that fails. A crash during the write leaves a file that cannot be decoded: then
-    no key is accepted.
-    """
+    no key is accepted."""
     body = msgspec.json.encode(content)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

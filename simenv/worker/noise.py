@@ -103,11 +103,8 @@ _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
 class Noise:
-    """Caches of noise documents, models and programs. Used from the main thread.
-
-    A model is built once for each document and noise options, a noise program once for each
-    structure.
-    """
+    """Caches of noise documents, models and programs. Used from the main thread. A model is built
+    once for each document and noise options, a noise program once for each structure."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}

@@ -111,10 +111,8 @@ def set_queue_policy(
 def set_profile(
     state: scheduler_state.SchedulerState, device: str, profile: model.DeviceProfile
 ) -> bool:
-    """Set a device's profile; return False if nothing changed.
-
-    Raises NotFoundError, OptionError, and InsufficientError if live reservations have more.
-    """
+    """Set a device's profile; return False if nothing changed. Raises NotFoundError, OptionError,
+    and InsufficientError if live reservations have more."""
     scheduler_state.check_device(state, device)
     changed = state.reservations.set_profile(device, profile)
     refresh_restrictions(state)
@@ -127,11 +125,8 @@ def set_admission_policy(
     policy: model.AdmissionPolicy,
     expected_version: int,
 ) -> bool:
-    """Set a device's admission policy; return False if nothing changed. `expected_version` -1:
-    any.
-
-    Raises the errors of `set_profile`.
-    """
+    """Set a device's admission policy; return False if nothing changed. `expected_version` -1: any.
+    Raises the errors of `set_profile`."""
     scheduler_state.check_device(state, device)
     changed = state.reservations.set_policy(device, policy, expected_version)
     refresh_restrictions(state)
@@ -183,10 +178,7 @@ def device_described(
     state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: DeviceInfo
 ) -> tuple[str, list[Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
-    record.
-
-    The name is "" if this start of the worker is over or its pool holds no hardware.
-    """
+    record. The name is "" if this start of the worker is over or its pool holds no hardware."""
     worker = state.workers.get(name)
     if worker is None or (epoch, start) != (state.epoch, worker.start):
         return "", []
@@ -231,11 +223,9 @@ def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
 def begin_outage(
     state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
 ) -> list[Action]:
-    """Begin an outage: the device starts nothing more.
-
-    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
-    device did not fail, and its running tasks continue.
-    """
+    """Begin an outage: the device starts nothing more. `begun_ns`: time of the failure; tasks that
+    the device ran then are interrupted. None: the device did not fail, and its running tasks
+    continue."""
     state.outages.add(device)
     if begun_ns is None:
         return []
@@ -293,10 +283,7 @@ def hold_result(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
 ) -> bool:
     """Hold the result of a task until its time on the device is over; return False if its pool is
-    not paced.
-
-    `timing` includes the time on the device by the calibration of the attempt.
-    """
+    not paced. `timing` includes the time on the device by the calibration of the attempt."""
     device = state.paced.all.get(state.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
     if device is None or run is None or record.stopping:
@@ -371,9 +358,7 @@ def restore_runs(
     state: scheduler_state.SchedulerState, stored: Mapping[int, device_state.StoredRun]
 ) -> None:
     """Restore the places of runs that devices had before a restart; their tasks run again.
-
-    `stored`: by task number.
-    """
+    `stored`: by task number."""
     for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
         record = state.tasks.get(number)
         if (

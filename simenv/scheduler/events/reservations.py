@@ -66,11 +66,8 @@ def renew_reservation(
     ttl_ns: int,
     wall_ns: int,
 ) -> ReservationEntry:
-    """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-    `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
-    LimitExceededError.
-    """
+    """Extend a reservation to `ttl_ns` from now; 0: by its original duration. `owner`: the
+    requester, whose limits apply. Raises NotReservedError, OptionError and LimitExceededError."""
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
     owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)

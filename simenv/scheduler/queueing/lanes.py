@@ -393,11 +393,8 @@ class LaneHeads:
         self._short: dict[str, _Heap] = {}
 
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
-        """Update the entries of marked lanes.
-
-        Empty lanes are removed from `lanes_of`, so that an owner who once used many priorities does
-        not slow down all others.
-        """
+        """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
+        owner who once used many priorities does not slow down all others."""
         for key in self.changed:
             owner, priority = key
             lanes = lanes_of.get(key)

@@ -88,10 +88,8 @@ class PoolQueue:
     # --- tasks are taken ------------------------------------------------------------------------
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
-        """Return the next task, which stays in the queue until `pop`.
-
-        `reservation`: from the lanes of its dedicated workers.
-        """
+        """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes
+        of its dedicated workers."""
         if not self.count:
             return None
         if reservation:

@@ -175,10 +175,8 @@ class ProgramSize(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeviceTimes:
-    """Expected times on devices.
-
-    `figures`: of a pool's machine or emulated device; None while they are not known.
-    """
+    """Expected times on devices. `figures`: of a pool's machine or emulated device; None while they
+    are not known."""
 
     def __init__(
         self,
@@ -192,10 +190,8 @@ class DeviceTimes:
 
     def workload_ns(self, device: str, work: model.Workload) -> int | None:
         """Return the time in ns of `work.count` equal circuits of which only the sizes are known,
-        with the learned factor; None if unknown.
-
-        `device` "": the environment, which is estimated as its first pool of simulators.
-        """
+        with the learned factor; None if unknown. `device` "": the environment, which is estimated
+        as its first pool of simulators."""
         pool = self._pool(device)
         bounds = None if pool is None else self._range_ns(pool, work, compiled=bool(pool.device))
         if pool is None or bounds is None:
@@ -305,11 +301,9 @@ def engine_of(pool: model.PoolSpec) -> EngineCard:
 
 
 def profile_of(work: model.Workload) -> Profile:
-    """Return the sizes of one circuit as cost models read them.
-
-    A workload without a width is as wide as its measurements. The bond of a tensor network is
-    bounded by the width and the number of two-qubit gates.
-    """
+    """Return the sizes of one circuit as cost models read them. A workload without a width is as
+    wide as its measurements. The bond of a tensor network is bounded by the width and the number of
+    two-qubit gates."""
     qubits = min(work.qubits or work.measurements, MAX_MODEL_QUBITS)
     return Profile(
         num_qubits=qubits,

@@ -47,10 +47,8 @@ UNCHANGED = UnstoredChanges()  # for comparisons
 
 
 class ReservationLedger:
-    """All reservations.
-
-    `by_task` is empty while there are none, so that tasks are not looked up.
-    """
+    """All reservations. `by_task` is empty while there are none, so that tasks are not looked
+    up."""
 
     def __init__(self) -> None:
         self.next_id = 1
@@ -94,10 +92,8 @@ class ReservationLedger:
 
     def set_profile(self, device: str, profile: model.DeviceProfile) -> bool:
         """Set a device's profile; return False if nothing changed. Its times replace modelled ones.
-
         Raises OptionError, and InsufficientError if live reservations have more than the new
-        capacity.
-        """
+        capacity."""
         old = self.terms(device)
         if profile == old.profile and not old.modelled_unit_ns:
             return False
@@ -113,11 +109,9 @@ class ReservationLedger:
         return self._set(device, terms)
 
     def set_policy(self, device: str, policy: model.AdmissionPolicy, expected: int) -> bool:
-        """Set a device's admission policy; return False if nothing changed.
-
-        `expected`: the present version of the policy; -1: any. Raises the errors of `set_profile`,
-        and OptionError for another version.
-        """
+        """Set a device's admission policy; return False if nothing changed. `expected`: the present
+        version of the policy; -1: any. Raises the errors of `set_profile`, and OptionError for
+        another version."""
         old = self.terms(device)
         if policy == old.policy:
             return False
@@ -163,10 +157,8 @@ class ReservationLedger:
         return self._reserved(device, policies.scale(self.terms(device)))
 
     def _reserved(self, device: str, scale: policies.UnitScale) -> policies.ReservedCapacity:
-        """Return the reserved capacity in this scale.
-
-        Reservations of the device itself count in the units of their grant.
-        """
+        """Return the reserved capacity in this scale. Reservations of the device itself count in
+        the units of their grant."""
         reservations = [
             reservation
             for reservation in self.all.values()
@@ -189,10 +181,8 @@ class ReservationLedger:
         self._changed(grant.id, urgent=True)
 
     def find_repeated(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
-        """Return the live reservation made for this request of its owner; None if there is none.
-
-        An expired reservation does not count, even if it is not closed yet.
-        """
+        """Return the live reservation made for this request of its owner; None if there is none. An
+        expired reservation does not count, even if it is not closed yet."""
         if not request_id:
             return None
         reservation = self.live.get(self._requests.get((owner, request_id), 0))
@@ -220,10 +210,8 @@ class ReservationLedger:
         return reservation
 
     def renew(self, number: int, scope: str, ttl_ns: int, wall_ns: int) -> ReservationEntry:
-        """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-        Raises NotReservedError, OptionError.
-        """
+        """Extend a reservation to `ttl_ns` from now; 0: by its original duration. Raises
+        NotReservedError, OptionError."""
         reservation = self.find(number, scope)
         self._check_live(reservation, wall_ns)
         ttl_ns = ttl_ns or self.default_ttl_ns(reservation)
@@ -291,10 +279,8 @@ class ReservationLedger:
     # --- tasks ----------------------------------------------------------------------------------
 
     def settle(self, task: int, ran_ns: int, *, done: bool = False) -> None:
-        """Return the units that an ended task held, if it is under a reservation.
-
-        `ran_ns` 0: the task never ran; `done`: it has its result.
-        """
+        """Return the units that an ended task held, if it is under a reservation. `ran_ns` 0: the
+        task never ran; `done`: it has its result."""
         reservation = self.by_task.pop(task, None)
         if reservation is None:
             return
@@ -433,10 +419,8 @@ def _evaluate_all_devices(
     request: model.ReservationRequest,
     one_ns: int,
 ) -> tuple[policies.DeviceTerms, policies.PolicyVerdict]:
-    """Return the terms and the verdict of all devices together, in their unit.
-
-    The figures of the verdict are converted to units of `one_ns`, except `missing`.
-    """
+    """Return the terms and the verdict of all devices together, in their unit. The figures of the
+    verdict are converted to units of `one_ns`, except `missing`."""
     terms = ledger.terms("")
     device_unit_ns = terms.unit_ns
     estimate = policies.CostEstimate(

@@ -85,10 +85,8 @@ class PolicyVerdict(msgspec.Struct, frozen=True):
 
 
 def circuits_ns(work: model.Workload, profile: model.DeviceProfile) -> int:
-    """Return the expected time of `work.count` equal circuits in ns.
-
-    Gates and measurements count for each shot; transfer, compilation and overheads once a circuit.
-    """
+    """Return the expected time of `work.count` equal circuits in ns. Gates and measurements count
+    for each shot; transfer, compilation and overheads once a circuit."""
     gates_1q, gates_2q, measured = work.gates_1q, work.gates_2q, work.measurements
     shot_ns = (
         gates_1q * profile.one_q_gate_ns

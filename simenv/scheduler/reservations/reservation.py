@@ -114,19 +114,15 @@ class ReservationEntry:
         return NO_LIMIT if self.units < 0 else self.units - self.spent - self.held
 
     def covers(self, pool: str, base: str) -> bool:
-        """Return whether the reservation holds for tasks of this pool.
-
-        `base`: the pool for which it was made on demand.
-        """
+        """Return whether the reservation holds for tasks of this pool. `base`: the pool for which
+        it was made on demand."""
         return self.grant.ask.device in ("", pool, base)
 
     # --- units --------------------------------------------------------------------------------
 
     def can_never_fit(self, units: int) -> tuple[int, str] | None:
-        """Return why the task can never have its units, as code and text; None if it can.
-
-        The answer assumes that all held units are returned unspent.
-        """
+        """Return why the task can never have its units, as code and text; None if it can. The
+        answer assumes that all held units are returned unspent."""
         if self.units < 0 or units <= self.units - self.spent:
             return None
         code = (
@@ -144,11 +140,8 @@ class ReservationEntry:
         return code, message
 
     def take(self, record: TaskRecord, units: int) -> bool:
-        """Let a new task hold its units, or park it and return False.
-
-        At a replay the reservation may be over: a task that had not started is then parked, to be
-        ended.
-        """
+        """Let a new task hold its units, or park it and return False. At a replay the reservation
+        may be over: a task that had not started is then parked, to be ended."""
         if self.is_over:
             parked = not record.attempts
         else:
@@ -180,10 +173,8 @@ class ReservationEntry:
         return units - spent
 
     def release_parked(self, max_count: int) -> tuple[list[TaskRecord], list[TaskRecord]]:
-        """Return parked tasks whose units are free now, and those that can never have theirs.
-
-        At most `max_count` tasks are checked.
-        """
+        """Return parked tasks whose units are free now, and those that can never have theirs. At
+        most `max_count` tasks are checked."""
         ready: list[TaskRecord] = []
         infeasible: list[TaskRecord] = []
         for number, (record, units) in itertools.islice(self.parked.items(), max_count):
@@ -217,11 +208,9 @@ class ReservationEntry:
     # --- figures ------------------------------------------------------------------------------
 
     def reserved(self, device: str, scale: policies.UnitScale) -> tuple[int, int]:
-        """Return the credits and the rate that it has of a device with that scale.
-
-        Once the reservation is over, only the units of tasks that still run count. For its own
-        device the units of the grant are used.
-        """
+        """Return the credits and the rate that it has of a device with that scale. Once the
+        reservation is over, only the units of tasks that still run count. For its own device the
+        units of the grant are used."""
         grant, total_ns = self.grant, self.grant.total_ns
         one_ns = self._unit_ns(device, scale)
         if self.is_over:

@@ -170,10 +170,8 @@ def candidates(
     limits: ClusterLimits,
     snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> list[EngineCandidate]:
-    """Return the engines that `terms` allows, the chosen one first.
-
-    If none can run the program, the most likely one is first.
-    """
+    """Return the engines that `terms` allows, the chosen one first. If none can run the program,
+    the most likely one is first."""
     request = RoutingRequest(profile, terms, _allowed_pools(terms, pools), limits, snapshot)
     bound = [
         pool
@@ -517,10 +515,7 @@ def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _about(value: float) -> float:
-    """Return the nearest of 1, 2 and 5 times a power of ten.
-
-    Tasks share a chunk only if their reasons are equal, so circuits of one kind should have equal
-    texts.
-    """
+    """Return the nearest of 1, 2 and 5 times a power of ten. Tasks share a chunk only if their
+    reasons are equal, so circuits of one kind should have equal texts."""
     unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
     return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))

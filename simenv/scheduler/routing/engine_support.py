@@ -127,11 +127,9 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
 
 
 def _non_clifford(profile: Profile) -> str:
-    """Return the number of non-Clifford gates and their cost, as text.
-
-    A sum over stabilizer states has about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum
-    3, 181, 2019), without the error of its sampling.
-    """
+    """Return the number of non-Clifford gates and their cost, as text. A sum over stabilizer states
+    has about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum 3, 181, 2019), without the
+    error of its sampling."""
     count = profile.non_clifford
     if not count:
         return "other gates or angles"

@@ -65,11 +65,9 @@ def route_now(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> Route:
-    """Return the route of `route_with_preference` on the nodes that are up.
-
-    A program with a `queue_timeout_s` that fits only with all nodes gets that route. Otherwise
-    InfeasibleError names the missing nodes.
-    """
+    """Return the route of `route_with_preference` on the nodes that are up. A program with a
+    `queue_timeout_s` that fits only with all nodes gets that route. Otherwise InfeasibleError names
+    the missing nodes."""
     try:
         return route_with_preference(profile, terms, pools, capacity.limits, snapshot)
     except SimenvError as error:
@@ -90,10 +88,8 @@ def candidates_now(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> list[EngineCandidate]:
-    """Return the candidates of `candidates_with_preference` on the nodes that are up.
-
-    An objection names the missing nodes if the program would fit with all nodes.
-    """
+    """Return the candidates of `candidates_with_preference` on the nodes that are up. An objection
+    names the missing nodes if the program would fit with all nodes."""
     candidates = candidates_with_preference(profile, terms, pools, capacity.limits, snapshot)
     first = candidates[0]
     if (
@@ -295,9 +291,7 @@ def reroute_after_restart(
     route: Route, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route:
     """Return the route itself, or one through another of the configured `pools` if its own is gone.
-
-    Raises ConfigError if the task can run nowhere now.
-    """
+    Raises ConfigError if the task can run nowhere now."""
     card = catalog.card(route.engine)
     usable: list[PoolSpec] = []
     if card is not None and card.pool != "device":  # a task never moves to other hardware

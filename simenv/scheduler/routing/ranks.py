@@ -277,10 +277,7 @@ _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 @functools.lru_cache(maxsize=64)
 def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the qubits of the widest program with all amplitudes in double precision that can run
-    here.
-
-    The program may use as many ranks as it needs; 0 if no pool holds amplitudes.
-    """
+    here. The program may use as many ranks as it needs; 0 if no pool holds amplitudes."""
     return max(widest_on(card, pools, limits) for card in catalog.engine_cards() if is_dense(card))
 
 
@@ -293,10 +290,8 @@ def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimi
 
 @functools.lru_cache(maxsize=1024)
 def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
-    """Return the value of `widest` for a pool's own workers, without pools on demand.
-
-    If the width alone does not give the memory, the engine's limit is returned; 0 for hardware.
-    """
+    """Return the value of `widest` for a pool's own workers, without pools on demand. If the width
+    alone does not give the memory, the engine's limit is returned; 0 for hardware."""
     card = catalog.card(catalog.DEFAULT_ENGINE if pool.engine == "any" else pool.engine)
     if card is not None and card.pool == "device":
         return 0  # the hardware describes its width itself

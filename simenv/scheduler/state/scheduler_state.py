@@ -25,11 +25,9 @@ KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and th
 
 
 class SchedulerState:
-    """All tasks, workers, pools, nodes and reservations of one environment.
-
-    `epoch` is the high part of every fence, `next_task` the number of the next task to be accepted,
-    `next_start` that of the next worker start.
-    """
+    """All tasks, workers, pools, nodes and reservations of one environment. `epoch` is the high
+    part of every fence, `next_task` the number of the next task to be accepted, `next_start` that
+    of the next worker start."""
 
     def __init__(
         self,

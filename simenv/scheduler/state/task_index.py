@@ -147,9 +147,7 @@ class Dependencies:
 
     def add(self, records: list[core.TaskRecord], parents: set[int], failed_parent: int) -> None:
         """Let new tasks, which are in no queue yet, wait for their unfinished `parents`.
-
-        `failed_parent`: a parent that did not end as DONE, 0 if there is none.
-        """
+        `failed_parent`: a parent that did not end as DONE, 0 if there is none."""
         group = DependentTasks({record.number: record for record in records}, parents)
         for record in records:
             self.by_task[record.number] = group

@@ -129,10 +129,7 @@ def reservation_units(
     terms: model.TaskOptions,
 ) -> tuple[list[int], list[SimenvError]]:
     """Return the units of a reservation that each task takes, and an error for each task that
-    cannot have them.
-
-    `sizes`: of each task's program; `terms`: the options of all.
-    """
+    cannot have them. `sizes`: of each task's program; `terms`: the options of all."""
     units: list[int] = []
     errors: list[SimenvError] = []
     number, device = reservation.grant.id, reservation.grant.ask.device

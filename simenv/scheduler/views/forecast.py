@@ -366,10 +366,7 @@ def node_info(state: SchedulerState, host: state_pools.NodeState) -> NodeInfo:
 
 def device_usage(state: SchedulerState, device: str) -> tuple[int, HeldCapacity, HeldCapacity]:
     """Return (active reservations, capacity held by tasks without a worker, capacity held by tasks
-    with one).
-
-    The values are of one device, or of all devices for "".
-    """
+    with one). The values are of one device, or of all devices for ""."""
     ledger = state.reservations
     reservations = [r for r in ledger.all.values() if device in ("", r.grant.ask.device)]
     assigned: dict[int, int] = {}  # units by reservation

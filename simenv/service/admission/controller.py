@@ -372,9 +372,7 @@ class StructureCache:
     def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
         """Return the index after the last consecutive task before `stop` that has the structure,
         shots and bindings of `tasks[first]`, with finite angles and a valid random key.
-
-        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful.
-        """
+        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful."""
         last, like = self._last, tasks[first]
         assert last is not None
         size, head, tail, at, end = last.size_bytes, last.head, last.tail, last.at, last.end

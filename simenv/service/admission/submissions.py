@@ -71,11 +71,9 @@ def refusal_of_parents(
 
 
 def failed_parent(completions: Completions, after: Iterable[int]) -> int:
-    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none.
-
-    A task whose end is no longer kept counts as DONE: a failure ends the children right after it is
-    stored, long before retention may remove it.
-    """
+    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none. A task
+    whose end is no longer kept counts as DONE: a failure ends the children right after it is
+    stored, long before retention may remove it."""
     for number in after:
         end = completions.end_of(number)
         if end is not None and end.state is not TaskState.DONE:
@@ -208,11 +206,9 @@ class SubmitQueue:
     def process(
         self, deadline_ns: int
     ) -> list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]]:
-        """Admit tasks until the deadline. Returns the completed Submits with their answers.
-
-        Owners take turns, and so do the connections of each, so that a flood of one owner does not
-        delay the others; the messages of one connection stay in order.
-        """
+        """Admit tasks until the deadline. Returns the completed Submits with their answers. Owners
+        take turns, and so do the connections of each, so that a flood of one owner does not delay
+        the others; the messages of one connection stay in order."""
         processed: list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]] = []
         admission = self.admission
         examined: set[int] = set()  # Submits found waiting for the thread since the last progress
@@ -443,11 +439,9 @@ _HOLD_NS = round(HOLD_S * 1e9)
 
 
 class AcceptAnswers:
-    """Answers to accepted Submits. Used from the loop's thread.
-
-    The answer to a client that waits for the result anyway is held until that result is sent, at
-    most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
-    """
+    """Answers to accepted Submits. Used from the loop's thread. The answer to a client that waits
+    for the result anyway is held until that result is sent, at most about HOLD_S: the client is
+    woken once. Its tasks are on disk like all others."""
 
     def __init__(
         self, state: scheduler_state.SchedulerState, send: Callable[[bytes, bytes], object]

@@ -85,10 +85,8 @@ class ResultRequests:
         return has_requeued or self.file_worker.busy or self._retention.is_urgent
 
     def process_completed(self, now_ns: int, *, idle: bool) -> None:
-        """Handle the completed jobs of the threads, and do a slice of retention.
-
-        Raises JournalError.
-        """
+        """Handle the completed jobs of the threads, and do a slice of retention. Raises
+        JournalError."""
         self.file_worker.run_callbacks()
         if now_ns >= self._next_poll_ns:
             self._next_poll_ns = now_ns + CHECKPOINT_SCAN_NS

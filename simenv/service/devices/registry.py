@@ -36,10 +36,8 @@ PROVIDER = "simenv"
 
 def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.DeviceInfo:
     """Return the device `name` with the figures of a snapshot; `digest`: that of the snapshot, in
-    hexadecimal.
-
-    An operation without qubits applies to every set of qubits without an operation of its own.
-    """
+    hexadecimal. An operation without qubits applies to every set of qubits without an operation of
+    its own."""
     operations = [
         OperationInfo(
             gate.name,

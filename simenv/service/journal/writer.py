@@ -218,11 +218,9 @@ class Journal:
         return bool(self._finished)
 
     def commit(self) -> None:
-        """Store all pending rows in one transaction.
-
-        If that fails, raises JournalError and drops the accepted submits, which were not
-        acknowledged yet; all other rows stay pending for the next commit.
-        """
+        """Store all pending rows in one transaction. If that fails, raises JournalError and drops
+        the accepted submits, which were not acknowledged yet; all other rows stay pending for the
+        next commit."""
         if not self.pending:
             return
         force = self._durability == "power" or bool(self._accepted) or self._force

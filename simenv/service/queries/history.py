@@ -313,10 +313,8 @@ class Archive:
     """Answers about an environment from its journal alone."""
 
     def __init__(self, name: str, paths: EnvironmentPaths) -> None:
-        """Open the live journal or, if it is not on this machine, its copy.
-
-        Raises NotFoundError if there is neither, JournalError.
-        """
+        """Open the live journal or, if it is not on this machine, its copy. Raises NotFoundError if
+        there is neither, JournalError."""
         existing = [path for path in (paths.journal, paths.copy) if path.exists()]
         if not existing:
             raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")

@@ -231,11 +231,9 @@ class Completions:
             pass
 
     def index_slice(self) -> bool:
-        """Write a slice of the index. Returns True if there is more to do.
-
-        While an end is not committed, nothing is written: after a crash the index would contain an
-        end that does not exist, and its task would be lost. Raises JournalError.
-        """
+        """Write a slice of the index. Returns True if there is more to do. While an end is not
+        committed, nothing is written: after a crash the index would contain an end that does not
+        exist, and its task would be lost. Raises JournalError."""
         if not self._unindexed or self._journal.has_pending_ends:
             return False
         pairs = list(itertools.islice(self._unindexed.items(), INDEX_SLICE))
@@ -347,9 +345,7 @@ def acknowledge(
     journal: writer.Journal, newest: int, owner: str, message: messages_client.Ack
 ) -> None:
     """Set a cursor with the next commit. `newest`: the last completion that its owner may see.
-
-    Raises OptionError, LimitExceededError.
-    """
+    Raises OptionError, LimitExceededError."""
     if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
         raise OptionError(
             f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
@@ -364,11 +360,8 @@ def acknowledge(
 
 
 class HeldResults:
-    """Held results, by task. Used from the loop's thread.
-
-    They are in memory only: a task whose result is held has not ended, and runs again after a
-    restart.
-    """
+    """Held results, by task. Used from the loop's thread. They are in memory only: a task whose
+    result is held has not ended, and runs again after a restart."""
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state

@@ -101,10 +101,8 @@ def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
 
 def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyfiles.ServerFile]:
     """Bind the listener for remote clients, with the keys in `path`, which the first call creates.
-
     Port 0 takes the port of the last start if it is free, so that the key files of users stay
-    valid. Raises ConfigError.
-    """
+    valid. Raises ConfigError."""
     host, port = listen_parts(listen)
     settings = keyfiles.server_file(path)
     address = resolved(host)

@@ -365,10 +365,8 @@ def with_workers_of_gpus(
     pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> tuple[PoolSpec, ...]:
     """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
-    or for as many GPUs as a worker has ranks.
-
-    Raises ConfigError for `workers=auto` of an engine without GPUs.
-    """
+    or for as many GPUs as a worker has ranks. Raises ConfigError for `workers=auto` of an engine
+    without GPUs."""
     results = []
     for spec in pools:
         if spec.auto_workers:
