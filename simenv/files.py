@@ -30,10 +30,8 @@ def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
             if not level.exists():
                 level.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder {path}: {error.strerror}",
-            hint=f"set {setting} to a folder of your own",
-        ) from error
+        hint = f"set {setting} to a folder of your own"
+        raise ConfigError(f"cannot make the folder {path}: {error.strerror}", hint=hint) from error
     check_private(path, setting)
     return path
 

@@ -116,9 +116,8 @@ def check_detection(call: DetectionCall) -> None:
     """Check a call as far as is possible without stim. Raises OptionError, LimitExceededError,
     ProgramError."""
     if call.decoder not in DECODERS:
-        raise OptionError(
-            f"decoder={call.decoder[:64]!r}", hint=f"{PYMATCHING!r}, or None for samples alone"
-        )
+        hint = f"{PYMATCHING!r}, or None for samples alone"
+        raise OptionError(f"decoder={call.decoder[:64]!r}", hint=hint)
     for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not 0 <= value <= limit:
@@ -236,10 +235,8 @@ def is_call(terms: TaskOptions) -> bool:
 def check_call_terms(terms: TaskOptions) -> None:
     """Check the options of a call's task. Raises OptionError for those that only circuits have."""
     if terms.engine not in _CALLS:
-        raise OptionError(
-            f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}",
-            hint=f"it is that of calls: engine= one of {', '.join(CALL_ENGINES)}",
-        )
+        hint = f"it is that of calls: engine= one of {', '.join(CALL_ENGINES)}"
+        raise OptionError(f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}", hint=hint)
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
     for name in ("observables", "options", "chain", "device", "noise", "prefer", "parts"):

@@ -25,10 +25,8 @@ def check_printable(name: str, text: str) -> None:
     terminal or a log would obey."""
     if not text.isprintable():
         escaped = text.encode("unicode_escape").decode()[:80]
-        raise OptionError(
-            f"{name} '{escaped}' has characters that cannot be printed",
-            hint="letters, digits, spaces and signs, in any script; no line ends, no escapes",
-        )
+        hint = "letters, digits, spaces and signs, in any script; no line ends, no escapes"
+        raise OptionError(f"{name} '{escaped}' has characters that cannot be printed", hint=hint)
 
 
 PROGRAM_FORMAT = 2

@@ -103,9 +103,8 @@ def checked_outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     for name in names:
         if name not in OUTPUTS:
-            raise OptionError(
-                f"output {name!r} is not known", hint=f"some of: {', '.join(OUTPUTS)}"
-            )
+            hint = f"some of: {', '.join(OUTPUTS)}"
+            raise OptionError(f"output {name!r} is not known", hint=hint)
     if not names:
         raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
     return tuple(dict.fromkeys(names))
@@ -148,10 +147,8 @@ def checked_engine_options(
     for name, value in pairs:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 < len(str(name)) <= MAX_NAME_CHARS:
-            raise OptionError(
-                f"options: {str(name)[:64]!r} = {value!r:.80}",
-                hint='a name and a finite number, for example options={"bond": 64}',
-            )
+            hint = 'a name and a finite number, for example options={"bond": 64}'
+            raise OptionError(f"options: {str(name)[:64]!r} = {value!r:.80}", hint=hint)
     result = {str(name): value for name, value in pairs}
     if len(result) > MAX_OPTIONS or len(result) < len(pairs):
         raise OptionError(
@@ -193,9 +190,8 @@ def check_options(terms: TaskOptions) -> None:
     if len(set(terms.outputs)) < len(terms.outputs):
         raise OptionError(option="outputs", value=terms.outputs, expected="each output once")
     if len(terms.name) > MAX_NAME_CHARS:
-        raise OptionError(
-            f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
-        )
+        hint = f"at most {MAX_NAME_CHARS}"
+        raise OptionError(f"a task's name has {len(terms.name)} characters", hint=hint)
     check_printable("a task's name", terms.name)
     for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
         if len(text) > MAX_COMPILER_CHARS:
@@ -226,10 +222,8 @@ def check_observables(terms: TaskOptions) -> None:
         )
     for observable in sums:
         if not observable.labels:
-            raise OptionError(
-                "an observable without terms",
-                hint="leave a sum of nothing out: it is 0, and so is its gradient",
-            )
+            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
+            raise OptionError("an observable without terms", hint=hint)
         if len(observable.coefficients) != 8 * len(observable.labels):
             raise OptionError("an observable needs one coefficient for each label")
         for label in observable.labels:
@@ -273,10 +267,8 @@ def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:
         )
     if "".join(strings).strip("01") or not all(strings):  # one pass: the service checks it too
         wrong = next(text for text in strings if not text or text.strip("01"))
-        raise OptionError(
-            f"the bit string {wrong[:80]!r} is not made of 0 and 1",
-            hint="one character a qubit, no spaces; qubit 0 is the last",
-        )
+        hint = "one character a qubit, no spaces; qubit 0 is the last"
+        raise OptionError(f"the bit string {wrong[:80]!r} is not made of 0 and 1", hint=hint)
     if len(set(strings)) < len(strings):
         counts = Counter(strings)
         twice = next(text for text in strings if counts[text] > 1)

@@ -384,10 +384,8 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             engine_names = ", ".join(
                 entry.name for entry in catalog.engine_cards() if entry.in_default_pool
             )
-            raise ConfigError(
-                f"pool {pool.name!r}: engine {pool.engine!r} is not known",
-                hint=f"one of: any, {engine_names}",
-            )
+            hint = f"one of: any, {engine_names}"
+            raise ConfigError(f"pool {pool.name!r}: engine {pool.engine!r} is not known", hint=hint)
         if card.install_hint:
             raise ConfigError(
                 f"pool {pool.name!r}: engine {pool.engine!r} is not installed",

@@ -52,10 +52,8 @@ def install(text: str) -> None:
             or not parts[1].isdigit()
             or parts[2] not in ACTIONS
         ):
-            raise ConfigError(
-                f"faults: {part!r} is not point:nth:what",
-                hint=f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}",
-            )
+            hint = f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}"
+            raise ConfigError(f"faults: {part!r} is not point:nth:what", hint=hint)
         plan[parts[0], int(parts[1])] = parts[2]
 
 

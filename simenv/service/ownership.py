@@ -91,10 +91,8 @@ def take_lock(path: Path, force: bool = False) -> int:
         result = _HOLDER.match(holder)
         is_elsewhere = result is not None and result[2] != os.uname().nodename
         if error.errno not in _HELD:
-            raise JournalError(
-                f"{path} cannot be locked: {error.strerror}",
-                hint="set state_dir to a folder on a local disk",
-            ) from error
+            hint = "set state_dir to a folder on a local disk"
+            raise JournalError(f"{path} cannot be locked: {error.strerror}", hint=hint) from error
         if not (force and is_elsewhere):
             hint = "simenv status, or simenv down first"
             if is_elsewhere:

@@ -253,10 +253,8 @@ def read_header(path: Path) -> JournalHeader | None:
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(
-            f"the journal {path} cannot be read: {error}",
-            hint=reader.WAY_OUT,
-        ) from error
+        hint = reader.WAY_OUT
+        raise JournalError(f"the journal {path} cannot be read: {error}", hint=hint) from error
     return JournalHeader(row[0] if row is not None else 0, age_s)
 
 

@@ -93,10 +93,8 @@ def write_qpy(circuit: Any, newest: int = 255) -> bytes:
 
 def _refusal(name: str, error: BaseException) -> ProgramError:
     text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
-    return ProgramError(
-        f"{label(name)}the QPY file cannot be read: {text}",
-        hint="write it anew with qiskit.qpy.dump, or give the circuit itself",
-    )
+    hint = "write it anew with qiskit.qpy.dump, or give the circuit itself"
+    return ProgramError(f"{label(name)}the QPY file cannot be read: {text}", hint=hint)
 
 
 def check_header(data: bytes, name: str = "") -> None:
@@ -124,9 +122,8 @@ def check_header(data: bytes, name: str = "") -> None:
             raise struct.error(f"the circuit begins behind the end, at {at}")
         _check_sizes(_CIRCUIT.unpack_from(data, at), name)
     except struct.error as error:
-        raise ProgramError(
-            f"{label(name)}the QPY file is torn: {error}", hint="write it anew"
-        ) from error
+        hint = "write it anew"
+        raise ProgramError(f"{label(name)}the QPY file is torn: {error}", hint=hint) from error
     for match in _BLOCK.finditer(data):
         (size,) = _OFFSET.unpack(match.group(1))
         if match.end() + size <= len(data):

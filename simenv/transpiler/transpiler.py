@@ -70,10 +70,8 @@ def target_of(info: DeviceInfo) -> Any:
             continue
         standard = standard_gates.get(gate.name)
         if standard is None:
-            raise OptionError(
-                f"device {info.name}: Qiskit has no gate {gate.name!r}",
-                hint="compile='never' runs circuits as they are written",
-            )
+            hint = "compile='never' runs circuits as they are written"
+            raise OptionError(f"device {info.name}: Qiskit has no gate {gate.name!r}", hint=hint)
         settings = figures[gate.name]
         default = settings.get(())
         qubit_tuples = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []

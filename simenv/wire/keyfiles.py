@@ -77,10 +77,8 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
         return identity
     text = f"{type(message).__name__} is not permitted for the role {identity.role}"
     if lowered:
-        raise NotAllowedError(
-            f"{text}, which this connection requested",
-            hint="connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin",
-        )
+        hint = "connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin"
+        raise NotAllowedError(f"{text}, which this connection requested", hint=hint)
     raise NotAllowedError(
         f"{text} (key {identity.owner!r})",
         hint="ask the owner of the environment for a key with the role admin "
@@ -226,9 +224,8 @@ def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyIn
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have or a full list."""
     if key.role not in USER_ROLES:
-        raise OptionError(
-            f"a key cannot have the role {key.role!r:.80}", hint=" or ".join(USER_ROLES)
-        )
+        hint = " or ".join(USER_ROLES)
+        raise OptionError(f"a key cannot have the role {key.role!r:.80}", hint=hint)
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
     for existing in keys:
@@ -238,9 +235,8 @@ def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyIn
                 message, hint=f"another name, or first: simenv keys revoke {key.name}"
             )
         if key.public_key == existing.public_key:
-            raise KeyConflictError(
-                f"this key is known already, as {existing.name!r}", hint="make a new one"
-            )
+            hint = "make a new one"
+            raise KeyConflictError(f"this key is known already, as {existing.name!r}", hint=hint)
     return [*keys, key]
 
 

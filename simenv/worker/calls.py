@@ -83,10 +83,8 @@ class FunctionEngine:
         Unsupported for functions of other owners or another version of Python."""
         assert isinstance(call, calls.FunctionCall)
         if not assigned.trusted:
-            raise Unsupported(
-                "functions of the environment's own user alone are called",
-                hint="connect without a key, as that user, where the environment runs",
-            )
+            hint = "connect without a key, as that user, where the environment runs"
+            raise Unsupported("functions of the environment's own user alone are called", hint=hint)
         if call.python != PYTHON:
             raise Unsupported(
                 f"the function was pickled by Python {call.python}; this worker has {PYTHON}",
@@ -119,8 +117,7 @@ def _call_function(call: calls.FunctionCall) -> bytes:
     except BaseException as error:
         # SystemExit too: it ends the function, not the worker.
         raise CallFailed(
-            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}",
-            hint=_hint(error),
+            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}", hint=_hint(error)
         ) from error
 
 

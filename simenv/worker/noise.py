@@ -238,9 +238,8 @@ class Noise:
 
             body = self._bodies.get(digest, b"")
             if not body:
-                raise Unsupported(
-                    f"the noise document {digest[:16]} is not here", hint="submit the task again"
-                )
+                hint = "submit the task again"
+                raise Unsupported(f"the noise document {digest[:16]} is not here", hint=hint)
             result = self._documents[digest] = document.load(body)
         return result
 

@@ -49,10 +49,7 @@ def set_device_state(
     scheduler_state.check_device(state, device)
     old = state.controls.of(device)
     active = device_state.DeviceControl(
-        version=old.version,
-        policy=old.policy,
-        options=old.options,
-        max_inflight=old.max_inflight,
+        version=old.version, policy=old.policy, options=old.options, max_inflight=old.max_inflight
     )
     if verb == "pause":
         new = msgspec.structs.replace(active, state=device_state.PAUSED, reason=reason)
@@ -70,9 +67,8 @@ def set_device_state(
     elif verb == "resume":
         new = active
     else:
-        raise OptionError(
-            f"unknown command {verb[:64]!r} for a device", hint="one of: pause, resume, drain"
-        )
+        hint = "one of: pause, resume, drain"
+        raise OptionError(f"unknown command {verb[:64]!r} for a device", hint=hint)
     return _change(state, device, old, new)
 
 

@@ -101,10 +101,7 @@ class ReservationLedger:
         policy = msgspec.structs.replace(old.policy, baseline=profile.baseline)
         policies.check_policy(device, policy, profile)
         terms = policies.DeviceTerms(
-            profile,
-            old.profile_version + 1,
-            policy,
-            old.policy_version + (policy != old.policy),
+            profile, old.profile_version + 1, policy, old.policy_version + (policy != old.policy)
         )
         return self._set(device, terms)
 
@@ -194,18 +191,16 @@ class ReservationLedger:
         """Return the reservation if `scope` may see it. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or scope not in ("", reservation.grant.owner):
-            raise NotReservedError(
-                f"there is no reservation {number}", hint="client.reservations() lists yours"
-            )
+            hint = "client.reservations() lists yours"
+            raise NotReservedError(f"there is no reservation {number}", hint=hint)
         return reservation
 
     def usable(self, number: int, owner: str, wall_ns: int) -> ReservationEntry:
         """Return the live reservation for a task of its owner. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or reservation.grant.owner != owner:
-            raise NotReservedError(
-                f"there is no reservation {number}", hint="client.reservations() lists yours"
-            )
+            hint = "client.reservations() lists yours"
+            raise NotReservedError(f"there is no reservation {number}", hint=hint)
         self._check_live(reservation, wall_ns)
         return reservation
 

@@ -294,10 +294,8 @@ def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.Devi
         message = f"{_device_label(device)}: no credits are set"
         raise OptionError(message, hint="total_credits above 0, here or in the profile")
     if policy.name == "rate" and (rate_capacity(terms) < 1 or span_ns(terms) < 1):
-        raise OptionError(
-            f"{_device_label(device)}: a rate needs units and a time",
-            hint="device_rate and time_span_ns above 0, here or in the profile",
-        )
+        hint = "device_rate and time_span_ns above 0, here or in the profile"
+        raise OptionError(f"{_device_label(device)}: a rate needs units and a time", hint=hint)
 
 
 def with_baseline(profile: model.DeviceProfile, baseline: model.Workload) -> model.DeviceProfile:
@@ -310,9 +308,8 @@ def check_request(request: model.ReservationRequest) -> None:
     for name in ("request_id", "device", "scope", "user", "job"):
         _check_text(name, getattr(request, name))
     if request.workload_kind not in KINDS:
-        raise OptionError(
-            f"workload_kind {request.workload_kind[:64]!r} is not known", hint="quantum or hybrid"
-        )
+        hint = "quantum or hybrid"
+        raise OptionError(f"workload_kind {request.workload_kind[:64]!r} is not known", hint=hint)
     for name in ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns"):
         value = getattr(request, name)
         if not 0 <= value <= MAX_TTL_NS:
@@ -342,9 +339,8 @@ def _check_figure(label: str, value: int) -> None:
 
 def _check_text(label: str, text: str) -> None:
     if len(text) > MAX_LABEL_CHARS:
-        raise OptionError(
-            f"{label} has {len(text)} characters", hint=f"at most {MAX_LABEL_CHARS} of them"
-        )
+        hint = f"at most {MAX_LABEL_CHARS} of them"
+        raise OptionError(f"{label} has {len(text)} characters", hint=hint)
     check_printable(label, text)
 
 

@@ -249,10 +249,8 @@ def _allowed_pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[Poo
         )
     named = tuple(pool for pool in pools if pool.name == terms.pool)
     if not named:
-        raise OptionError(
-            f"there is no pool {terms.pool[:64]!r}",
-            hint=f"pools: {', '.join(p.name for p in pools)}",
-        )
+        hint = f"pools: {', '.join(p.name for p in pools)}"
+        raise OptionError(f"there is no pool {terms.pool[:64]!r}", hint=hint)
     return named
 
 
@@ -270,9 +268,8 @@ def _named(terms: TaskOptions) -> EngineCard:
             for entry in catalog.engine_cards()
             if entry.in_default_pool and not entry.calls
         ]
-        raise OptionError(
-            f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {', '.join(names)}"
-        )
+        hint = f"one of: auto, {', '.join(names)}"
+        raise OptionError(f"engine {terms.engine[:64]!r} is not known", hint=hint)
     return card
 
 
@@ -281,10 +278,8 @@ def _check_options(terms: TaskOptions) -> None:
     cards = [card for card in catalog.engine_cards() if card.auto is not None]
     for name, _ in terms.options:
         if not any(option.name == name for card in cards for option in card.options):
-            raise OptionError(
-                f"no engine has an option {name[:64]!r}",
-                hint="; ".join(engine_support.option_hint(card) for card in cards if card.options),
-            )
+            hint = "; ".join(engine_support.option_hint(card) for card in cards if card.options)
+            raise OptionError(f"no engine has an option {name[:64]!r}", hint=hint)
 
 
 def _lacks_options(engine: str, terms: TaskOptions) -> bool:
@@ -378,10 +373,8 @@ def _hardware_refusal(profile: Profile, request: RoutingRequest) -> SimenvError 
     hardware = (pool.name for pool in request.pools if engine_support.holds_hardware(pool))
     pool = next(hardware, "")
     if not pool:
-        return OptionError(
-            "engine='hardware' cannot be selected directly",
-            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
-        )
+        hint = "name the hardware pool: pool='NAME', or prefer=['hardware']"
+        return OptionError("engine='hardware' cannot be selected directly", hint=hint)
     device = snapshot.device(pool)
     if device is None:
         return None

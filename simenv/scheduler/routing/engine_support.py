@@ -39,10 +39,8 @@ def unsupported_reason(
         return OptionError(problem, hint=option_hint(card))
     missing = [output for output in terms.outputs if output not in card.outputs]
     if missing:
-        return InfeasibleError(
-            f"engine {card.name!r} has no output {missing[0]!r}",
-            hint=f"it has: {', '.join(card.outputs)}",
-        )
+        hint = f"it has: {', '.join(card.outputs)}"
+        return InfeasibleError(f"engine {card.name!r} has no output {missing[0]!r}", hint=hint)
     if terms.parts is not None and not card.control.parts:
         return InfeasibleError(
             f"engine {card.name!r} keeps no state between the parts of a circuit",

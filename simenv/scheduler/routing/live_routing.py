@@ -193,9 +193,8 @@ def _preferred(
 ) -> tuple[EngineCandidate | None, list[str]]:
     """Return the first candidate that can run it now, and why those before it were skipped."""
     if terms.pool:
-        raise OptionError(
-            f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint="use one of them"
-        )
+        hint = "use one of them"
+        raise OptionError(f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint=hint)
     _check_preferences(terms.prefer, pools)
     skipped: list[str] = []
     for word in terms.prefer:

@@ -210,9 +210,8 @@ def _too_wide_error(query: RankQuery) -> InfeasibleError:
     )
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.method == "clifford" or card.dense_qubits:
-        return InfeasibleError(
-            f"engine {card.name!r} needs {required_text}; {limit}", hint=ELSEWHERE
-        )
+        hint = ELSEWHERE
+        return InfeasibleError(f"engine {card.name!r} needs {required_text}; {limit}", hint=hint)
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
     if card.parallel.ranks and pool.ranks > 1:
         used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)

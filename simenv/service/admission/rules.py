@@ -44,9 +44,8 @@ def check_gradient_terms(terms: model.TaskOptions) -> None:
             hint='outputs=("expectation", "gradient")',
         )
     if terms.ranks != 1:
-        raise OptionError(
-            f"a gradient was asked for over ranks = {terms.ranks}", hint="ranks=1: of one rank"
-        )
+        hint = "ranks=1: of one rank"
+        raise OptionError(f"a gradient was asked for over ranks = {terms.ranks}", hint=hint)
     chain = terms.chain
     if chain is None:
         return
@@ -69,15 +68,11 @@ def check_gradient_task(
 ) -> None:
     """Check a task with the output gradient and a program of `num_slots` slots."""
     if spec.shots:
-        raise OptionError(
-            f"a gradient was asked for with {spec.shots} shots",
-            hint="shots=None: gradients are exact",
-        )
+        hint = "shots=None: gradients are exact"
+        raise OptionError(f"a gradient was asked for with {spec.shots} shots", hint=hint)
     if not num_slots:
-        raise OptionError(
-            "a gradient was asked of a program without free parameters",
-            hint="leave parameters free, and give parameter_values",
-        )
+        hint = "leave parameters free, and give parameter_values"
+        raise OptionError("a gradient was asked of a program without free parameters", hint=hint)
     chain = terms.chain or model.Chain(num_slots, b"", b"", b"")
     slots = np.frombuffer(chain.slots, "<i4")
     if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
@@ -308,15 +303,11 @@ def check_part_terms(terms: model.TaskOptions) -> None:
     if parts is None:
         return
     if terms.ranks != 1:
-        raise OptionError(
-            f"a circuit in parts, over ranks = {terms.ranks}",
-            hint="ranks=1: its state is kept by one",
-        )
+        hint = "ranks=1: its state is kept by one"
+        raise OptionError(f"a circuit in parts, over ranks = {terms.ranks}", hint=hint)
     if terms.device or terms.noise or terms.snapshot:
-        raise OptionError(
-            "a circuit in parts, on an emulated device or with noise",
-            hint="leave the noise out: the state after a part is one pure state",
-        )
+        hint = "leave the noise out: the state after a part is one pure state"
+        raise OptionError("a circuit in parts, on an emulated device or with noise", hint=hint)
     task_rules.checked_keep(parts.keep_s)
 
 

@@ -146,9 +146,8 @@ class ResultRequests:
 
     def _collect(self, peer: bytes, message: queries.CollectGarbage) -> None:
         if not math.isfinite(message.older_s):
-            raise OptionError(
-                f"older_s = {message.older_s}", hint="seconds; below 0: as configured"
-            )
+            hint = "seconds; below 0: as configured"
+            raise OptionError(f"older_s = {message.older_s}", hint=hint)
 
         def finish(sweep: Sweep | JournalError) -> None:
             if isinstance(sweep, JournalError):

@@ -250,10 +250,8 @@ class DriftingDevices:
         the pool does not drift, InsufficientError while its snapshots are being read."""
         device = self.of(pool)
         if device is None:
-            raise OptionError(
-                f"pool {pool[:64]!r} does not drift",
-                hint=f"pools that do: {', '.join(self.all) or 'none'}",
-            )
+            hint = f"pools that do: {', '.join(self.all) or 'none'}"
+            raise OptionError(f"pool {pool[:64]!r} does not drift", hint=hint)
         result, event = device.calibrated(wall_ns)
         self._journal.put(tables.DRIFT.statements({pool: device.state}), forced=True)
         return result, event

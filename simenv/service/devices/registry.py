@@ -236,9 +236,8 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
         names = _names(folder)
         similar = get_close_matches(name, names, n=1)
         suggestion = f"did you mean {similar[0]!r}? " if similar else ""
-        raise NotFoundError(
-            f"there is no device {name[:64]!r}", hint=f"{suggestion}devices: {_listed(names)}"
-        )
+        hint = f"{suggestion}devices: {_listed(names)}"
+        raise NotFoundError(f"there is no device {name[:64]!r}", hint=hint)
     return emulated(name, noise_api.from_library(name))
 
 

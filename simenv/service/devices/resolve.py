@@ -65,22 +65,17 @@ class EmulatedDevices:
         of the noise document, which is then in the store. Raises OptionError, NotFoundError,
         LimitExceededError, DocumentPending."""
         if terms.prefer and terms.device:
-            raise OptionError(
-                f"prefer cannot be combined with device {terms.device!r}",
-                hint="a device leaves no choice of devices",
-            )
+            hint = "a device leaves no choice of devices"
+            raise OptionError(f"prefer cannot be combined with device {terms.device!r}", hint=hint)
         device = self._device_of(terms)
         if not device and not terms.snapshot:
             if terms.noise:
-                raise OptionError(
-                    "noise without a device", hint="device='NAME'; simenv devices lists them"
-                )
+                hint = "device='NAME'; simenv devices lists them"
+                raise OptionError("noise without a device", hint=hint)
             return terms
         if "gradient" in terms.outputs:
-            raise OptionError(
-                "a gradient was asked of a circuit with noise",
-                hint="shift each parameter and ask for expectation values",
-            )
+            hint = "shift each parameter and ask for expectation values"
+            raise OptionError("a gradient was asked of a circuit with noise", hint=hint)
         for output in ("statevector", "amplitudes"):
             if output in terms.outputs:
                 raise OptionError(
@@ -102,16 +97,10 @@ class EmulatedDevices:
             digest = result.digest
             self.documents.add(digest, result.body, "")
         elif digest not in self.documents:
-            raise OptionError(
-                f"there is no noise document {digest[:16]!r} here",
-                hint="the client stores it before it submits",
-            )
+            hint = "the client stores it before it submits"
+            raise OptionError(f"there is no noise document {digest[:16]!r} here", hint=hint)
         return msgspec.structs.replace(
-            terms,
-            device=device,
-            noise=self._canonical(terms),
-            snapshot=digest,
-            pool=terms.pool,
+            terms, device=device, noise=self._canonical(terms), snapshot=digest, pool=terms.pool
         )
 
     def context(self, terms: TaskOptions) -> DeviceContext | None:

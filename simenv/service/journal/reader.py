@@ -90,8 +90,7 @@ class Records:
             yield from self._db.execute(query, values)
         except (sqlite3.Error, OverflowError) as error:
             raise JournalError(
-                f"the journal {self._path} cannot be read: {error}",
-                hint=WAY_OUT,
+                f"the journal {self._path} cannot be read: {error}", hint=WAY_OUT
             ) from error
 
     def decoded(

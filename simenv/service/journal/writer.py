@@ -66,8 +66,7 @@ class Journal:
         self._durability = durability
         if path.exists() and not path.stat().st_size:
             raise JournalError(
-                f"the journal {path} is there and has no content: it was cut",
-                hint=reader.WAY_OUT,
+                f"the journal {path} is there and has no content: it was cut", hint=reader.WAY_OUT
             )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
@@ -329,10 +328,8 @@ class Journal:
     def _failed(self, error: Exception) -> JournalError:
         if self._db.in_transaction:
             self._db.execute("rollback")
-        return JournalError(
-            f"the journal {self.path} cannot be written: {error}",
-            hint="free space on its disk; tasks accepted before are safe, new ones are refused",
-        )
+        hint = "free space on its disk; tasks accepted before are safe, new ones are refused"
+        return JournalError(f"the journal {self.path} cannot be written: {error}", hint=hint)
 
     def close(self) -> None:
         """Commit pending rows, and checkpoint the WAL into the file."""

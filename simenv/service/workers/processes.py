@@ -262,9 +262,8 @@ def allocate(config: Config, environ: Mapping[str, str]) -> base.Allocation:
     one another."""
     local_node = this_node()
     if config.memory_bytes and config.memory_per_slot:
-        raise ConfigError(
-            "memory_bytes and memory_per_slot both bound a node's memory", hint="give one of them"
-        )
+        hint = "give one of them"
+        raise ConfigError("memory_bytes and memory_per_slot both bound a node's memory", hint=hint)
     try:
         result = discover(
             environ,

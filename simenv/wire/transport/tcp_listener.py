@@ -132,10 +132,8 @@ class TcpListener:
         try:
             router.bind(url.replace(f":{port}", ":*") if not port else url)
         except zmq.ZMQError as error:
-            raise ConfigError(
-                f"cannot listen on {url}: {error.strerror}",
-                hint="an address of this machine, and a port that is free; port 0 takes any",
-            ) from error
+            hint = "an address of this machine, and a port that is free; port 0 takes any"
+            raise ConfigError(f"cannot listen on {url}: {error.strerror}", hint=hint) from error
         return router
 
     @property
