@@ -133,10 +133,8 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             if mode == 0o600 and os.fstat(file.fileno()).st_mode & 0o077:
-                raise ConfigError(
-                    f"{path} would be readable by others: its file system has no file modes",
-                    hint="choose a folder on a local disk",
-                )
+                text = f"{path} would be readable by others: its file system has no file modes"
+                raise ConfigError(text, hint="choose a folder on a local disk")
             yield file
             file.flush()
             if sync:

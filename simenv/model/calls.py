@@ -121,15 +121,12 @@ def check_detection(call: DetectionCall) -> None:
     for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not 0 <= value <= limit:
-            raise LimitExceededError(
-                f"the circuit has {value} {name}; the limit is {limit}",
-                hint="fewer rounds, or a smaller code, in each task",
-            )
+            text = f"the circuit has {value} {name}; the limit is {limit}"
+            raise LimitExceededError(text, hint="fewer rounds, or a smaller code, in each task")
     if not call.sizes.detectors + call.sizes.observables:
-        raise ProgramError(
-            "the stim circuit has no DETECTOR and no OBSERVABLE_INCLUDE: nothing to sample",
-            hint="for its measurements, write it as OpenQASM: circuit.to_qasm(open_qasm_version=2)",
-        )
+        text = "the stim circuit has no DETECTOR and no OBSERVABLE_INCLUDE: nothing to sample"
+        hint = "for its measurements, write it as OpenQASM: circuit.to_qasm(open_qasm_version=2)"
+        raise ProgramError(text, hint=hint)
     if len(call.circuit) > MAX_TEXT_BYTES:
         raise LimitExceededError(
             f"the text of the circuit is {size(len(call.circuit))}; the limit is"
@@ -141,10 +138,9 @@ def check_detection(call: DetectionCall) -> None:
         raise LimitExceededError(f"{blocks} REPEAT blocks; the limit is {MAX_REPEATS}")
     depth = _depth(call.circuit)
     if depth > MAX_DEPTH:
-        raise LimitExceededError(
-            f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}",
-            hint="write inner blocks out, or as one block of more rounds",
-        )
+        text = f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}"
+        hint = "write inner blocks out, or as one block of more rounds"
+        raise LimitExceededError(text, hint=hint)
 
 
 def check_events(call: DetectionCall, shots: int) -> None:
@@ -248,19 +244,16 @@ def decode_call(engine: str, packed: bytes) -> Call:
     """Decode and check the call of a task on this engine. Raises ProgramError, LimitExceededError,
     OptionError, VersionMismatchError."""
     if len(packed) > MAX_CALL_BYTES:
-        raise LimitExceededError(
-            f"a call of {len(packed)} bytes; the limit is {MAX_CALL_BYTES}",
-            hint="smaller arguments: give large data by the name of a file; fewer circuits a task",
-        )
+        text = f"a call of {len(packed)} bytes; the limit is {MAX_CALL_BYTES}"
+        hint = "smaller arguments: give large data by the name of a file; fewer circuits a task"
+        raise LimitExceededError(text, hint=hint)
     try:
         call = msgspec.msgpack.decode(packed, type=_CALLS[engine])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProgramError(f"the call cannot be read: {error}") from error
     if call.format != CALL_FORMAT:
-        raise VersionMismatchError(
-            f"the call has format {call.format}, this version reads {CALL_FORMAT}",
-            hint="client and service should be of one version",
-        )
+        text = f"the call has format {call.format}, this version reads {CALL_FORMAT}"
+        raise VersionMismatchError(text, hint="client and service should be of one version")
     if isinstance(call, FunctionCall):
         if len(call.name) > MAX_NAME_CHARS:
             raise OptionError(f"the name of a function has {len(call.name)} characters")
@@ -268,10 +261,8 @@ def decode_call(engine: str, packed: bytes) -> Call:
     elif isinstance(call, DetectionCall):
         check_detection(call)
     elif not call.circuits or call.level not in LEVELS or not 0 <= call.seed < 2**32:
-        raise OptionError(
-            f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}",
-            hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1",
-        )
+        text = f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}"
+        raise OptionError(text, hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1")
     else:
         target_entries(call.device)
     return call
@@ -281,10 +272,9 @@ def decode_call(engine: str, packed: bytes) -> Call:
 def decode_device(packed: bytes) -> DeviceInfo:
     """Decode and check the device of a TranspileCall. Raises ProgramError, LimitExceededError."""
     if len(packed) > MAX_DEVICE_BYTES:
-        raise LimitExceededError(
-            f"a device of {len(packed)} bytes; the limit is {MAX_DEVICE_BYTES}",
-            hint="the device without the calibration of gates that circuits do not use",
-        )
+        text = f"a device of {len(packed)} bytes; the limit is {MAX_DEVICE_BYTES}"
+        hint = "the device without the calibration of gates that circuits do not use"
+        raise LimitExceededError(text, hint=hint)
     try:
         info = msgspec.msgpack.decode(packed, type=DeviceInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -299,10 +289,8 @@ def decode_device(packed: bytes) -> DeviceInfo:
         or len(info.qubits) not in (0, width)
         or not qubits <= set(range(width))
     ):
-        raise ProgramError(
-            f"the device of {width} qubits has couplings, operations or properties of others",
-            hint="simenv devices NAME --json has a device as it should be",
-        )
+        text = f"the device of {width} qubits has couplings, operations or properties of others"
+        raise ProgramError(text, hint="simenv devices NAME --json has a device as it should be")
     return info
 
 

@@ -121,10 +121,8 @@ def checked_preferred(names: Sequence[str]) -> tuple[str, ...]:
     """Check pools or kinds of devices, in order of preference. Raises OptionError."""
     names = tuple(dict.fromkeys(names))
     if len(names) > MAX_PREFERRED or max(map(len, names), default=0) > MAX_NAME_CHARS:
-        raise OptionError(
-            f"prefer names {len(names)} pools or kinds; at most {MAX_PREFERRED} are allowed",
-            hint=f"each of {MAX_NAME_CHARS} characters at most",
-        )
+        text = f"prefer names {len(names)} pools or kinds; at most {MAX_PREFERRED} are allowed"
+        raise OptionError(text, hint=f"each of {MAX_NAME_CHARS} characters at most")
     return names
 
 
@@ -151,9 +149,8 @@ def checked_engine_options(
             raise OptionError(f"options: {str(name)[:64]!r} = {value!r:.80}", hint=hint)
     result = {str(name): value for name, value in pairs}
     if len(result) > MAX_OPTIONS or len(result) < len(pairs):
-        raise OptionError(
-            f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
-        )
+        text = f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+        raise OptionError(text)
     return tuple(sorted(result.items()))
 
 
@@ -209,10 +206,8 @@ def check_observables(terms: TaskOptions) -> None:
     check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
     sums = terms.pauli_sums
     if ("expectation" in terms.outputs) != bool(sums):
-        raise OptionError(
-            "the output 'expectation' and observables go together; only one was given",
-            hint='for example observables="ZZ:0.5"',
-        )
+        text = "the output 'expectation' and observables go together; only one was given"
+        raise OptionError(text, hint='for example observables="ZZ:0.5"')
     total = sum(len(o.labels) for o in sums)
     if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
         raise LimitExceededError(
@@ -244,20 +239,17 @@ def unmeasured(output: str, index: int = -1) -> ProgramError:
 
 def without_shots(output: str) -> OptionError:
     """Return the error for counts or memory of an exact run."""
-    return OptionError(
-        f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}",
-        hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
-    )
+    text = f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}"
+    hint = 'outputs=("probabilities",) gives the exact distribution; or give shots=1024'
+    return OptionError(text, hint=hint)
 
 
 def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:
     """Check the number of bit strings, their characters, and that each is there once. `wanted`: the
     output `amplitudes` is requested. Raises OptionError, LimitExceededError."""
     if wanted != bool(strings):
-        raise OptionError(
-            "the output 'amplitudes' and bit strings go together; only one was given",
-            hint='amplitudes=["0101"], for example',
-        )
+        text = "the output 'amplitudes' and bit strings go together; only one was given"
+        raise OptionError(text, hint='amplitudes=["0101"], for example')
     total = sum(map(len, strings))
     if len(strings) > MAX_BIT_STRINGS or total > MAX_BIT_STRING_BYTES:
         raise LimitExceededError(

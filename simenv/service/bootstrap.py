@@ -387,23 +387,18 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             hint = f"one of: any, {engine_names}"
             raise ConfigError(f"pool {pool.name!r}: engine {pool.engine!r} is not known", hint=hint)
         if card.install_hint:
-            raise ConfigError(
-                f"pool {pool.name!r}: engine {pool.engine!r} is not installed",
-                hint=card.install_hint,
-            )
+            text = f"pool {pool.name!r}: engine {pool.engine!r} is not installed"
+            raise ConfigError(text, hint=card.install_hint)
         if card.calls and (pool.ranks > 1 or pool.device):
             has = f"{pool.ranks} ranks" if pool.ranks > 1 else f"device {pool.device}"
-            raise ConfigError(
-                f"pool {pool.name!r} has {has}, and its engine {pool.engine!r} runs no circuits",
-                hint="leave ranks and device out",
-            )
+            text = f"pool {pool.name!r} has {has}, and its engine {pool.engine!r} runs no circuits"
+            raise ConfigError(text, hint="leave ranks and device out")
 
 
 def check_file_system(folder: Path, forced: bool) -> None:
     """Check the file system of the live journal. Raises ConfigError for a network file system."""
     kind = paths.kind_of(folder)
     if paths.is_network(kind) and not forced:
-        raise ConfigError(
-            f"the journal would be on {folder}, a network file system ({kind})",
-            hint="set state_dir to a folder on a local disk, or network_state = true",
-        )
+        text = f"the journal would be on {folder}, a network file system ({kind})"
+        hint = "set state_dir to a folder on a local disk, or network_state = true"
+        raise ConfigError(text, hint=hint)

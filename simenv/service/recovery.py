@@ -206,10 +206,8 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
         if paths.journal.exists():
             return f"from the live journal {paths.journal}" if resume else ""
         if resume:
-            raise NotFoundError(
-                f"no journal to resume: neither {paths.journal} nor {paths.copy}",
-                hint="simenv up starts a new one",
-            )
+            text = f"no journal to resume: neither {paths.journal} nor {paths.copy}"
+            raise NotFoundError(text, hint="simenv up starts a new one")
         return ""
     live = read_header(paths.journal)
     if live is not None and live.epoch >= copy.epoch:

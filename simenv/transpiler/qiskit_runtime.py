@@ -170,7 +170,6 @@ def too_many_bits(kind: str, count: int | str, limit: int, prefix: str = "") -> 
 
 def too_many_operations(prefix: str = "") -> LimitExceededError:
     """Return the refusal of a circuit by its length."""
-    return LimitExceededError(
-        f"{prefix}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
-        hint="split the circuit; look for gates that call one another many times",
-    )
+    text = f"{prefix}more than {MAX_OPERATIONS} operations once every gate definition is expanded"
+    hint = "split the circuit; look for gates that call one another many times"
+    return LimitExceededError(text, hint=hint)

@@ -106,10 +106,9 @@ def check_header(data: bytes, name: str = "") -> None:
     try:
         _, version, *_, programs, _, kind = _FILE.unpack_from(data)
         if not OLDEST <= version <= newest:
-            raise ProgramError(
-                f"{label(name)}QPY of version {version}; {OLDEST} to {newest} are read",
-                hint="load it with the Qiskit that wrote it, and dump it with Qiskit 1.3 or later",
-            )
+            text = f"{label(name)}QPY of version {version}; {OLDEST} to {newest} are read"
+            hint = "load it with the Qiskit that wrote it, and dump it with Qiskit 1.3 or later"
+            raise ProgramError(text, hint=hint)
         if programs != 1 or kind != b"q":
             raise ProgramError(
                 f"{label(name)}a QPY file with {programs} programs, of kind {kind.decode('latin')}",
@@ -164,10 +163,8 @@ class SandboxProcess:
         no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            raise LimitExceededError(
-                f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
-                hint="send it again, or OpenQASM",
-            )
+            text = f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s"
+            raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)
         finally:
@@ -205,10 +202,9 @@ class SandboxProcess:
             )
             if self._read(self._process, 1, START_SECONDS) != _READY:
                 self._end()
-                raise ProgramError(
-                    "QPY cannot be read here: the process that reads it first does not start",
-                    hint="send OpenQASM; or see that `python -c 'import qiskit.qpy'` works",
-                )
+                text = "QPY cannot be read here: the process that reads it first does not start"
+                hint = "send OpenQASM; or see that `python -c 'import qiskit.qpy'` works"
+                raise ProgramError(text, hint=hint)
         return self._process
 
     def _answer(self, data: bytes) -> tuple[bytes, bytes]:

@@ -304,10 +304,9 @@ class Transpiler:
                 self._passes = self._pass_manager()
             return self._passes.run(circuit)
         except QiskitError as error:
-            raise ProgramError(
-                f"the circuit cannot be compiled for device {self._info.name}: {error.message}",
-                hint="compile='never' runs it as it is written, in native gates",
-            ) from error
+            text = f"the circuit cannot be compiled for device {self._info.name}: {error.message}"
+            hint = "compile='never' runs it as it is written, in native gates"
+            raise ProgramError(text, hint=hint) from error
 
     @cached_property
     def merging(self) -> Any:

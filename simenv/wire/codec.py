@@ -31,9 +31,8 @@ class Decoder(Generic[T]):
         try:
             return self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise simenv_errors.ProtocolError(
-                f"{len(body)} bytes are not a message: {error}"
-            ) from error
+            text = f"{len(body)} bytes are not a message: {error}"
+            raise simenv_errors.ProtocolError(text) from error
 
 
 class _Head(msgspec.Struct, array_like=True):

@@ -305,10 +305,9 @@ def _lock(descriptor: int, path: Path, timeout_s: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline_s:
-                raise ConfigError(
-                    f"another process has held {path} for {timeout_s} s",
-                    hint="end that process (`fuser` names it), or try again",
-                ) from error
+                text = f"another process has held {path} for {timeout_s} s"
+                hint = "end that process (`fuser` names it), or try again"
+                raise ConfigError(text, hint=hint) from error
             time.sleep(LOCK_POLL_S)
         else:
             return
@@ -373,10 +372,8 @@ def read_private(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path} has unexpected content: {error}") from error
     format_number = getattr(result, "format", 0)
     if format_number != KEYS_FORMAT:
-        raise ConfigError(
-            f"{path} has format {format_number}, this build reads {KEYS_FORMAT}",
-            hint="use the simenv version that wrote it",
-        )
+        text = f"{path} has format {format_number}, this build reads {KEYS_FORMAT}"
+        raise ConfigError(text, hint="use the simenv version that wrote it")
     return result
 
 

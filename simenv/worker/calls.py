@@ -86,10 +86,8 @@ class FunctionEngine:
             hint = "connect without a key, as that user, where the environment runs"
             raise Unsupported("functions of the environment's own user alone are called", hint=hint)
         if call.python != PYTHON:
-            raise Unsupported(
-                f"the function was pickled by Python {call.python}; this worker has {PYTHON}",
-                hint="use one version of Python on both sides",
-            )
+            text = f"the function was pickled by Python {call.python}; this worker has {PYTHON}"
+            raise Unsupported(text, hint="use one version of Python on both sides")
         control.check()
         try:
             with self._interruption.interrupted_by(control):
@@ -286,10 +284,8 @@ class CallRunner:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
         value = engine.call(calls.decode_call(chunk.engine, assigned.program), assigned, control)
         if len(value) > calls.MAX_VALUE_BYTES:
-            raise ValueTooLarge(
-                f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}",
-                hint="write large data to a file, and return its name",
-            )
+            text = f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}"
+            raise ValueTooLarge(text, hint="write large data to a file, and return its name")
         file = None
         if self._result_writer is not None:
             file = self._result_writer.put_value(value, assigned, terms, chunk)

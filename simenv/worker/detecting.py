@@ -95,10 +95,8 @@ def _read(call: calls.DetectionCall) -> stim.Circuit:
         raise ProgramError(f"stim cannot read the circuit: {str(error)[:_TEXT]}") from error
     sizes = calls.sizes_of(circuit)
     if sizes != call.sizes:
-        raise ProgramError(
-            f"the circuit has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}",
-            hint="client and service should be of one version",
-        )
+        text = f"the circuit has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}"
+        raise ProgramError(text, hint="client and service should be of one version")
     return circuit
 
 

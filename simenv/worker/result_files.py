@@ -75,10 +75,9 @@ class ResultFileWriter:
 
     def _check_available(self, size_bytes: int) -> None:
         if self._unavailable:
-            raise StoreError(
-                f"a result of {size_bytes} bytes needs a file, and {self._unavailable}",
-                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
-            )
+            text = f"a result of {size_bytes} bytes needs a file, and {self._unavailable}"
+            hint = "set SIMENV_HOME to a folder that all nodes of the allocation share"
+            raise StoreError(text, hint=hint)
 
     def _written(
         self,

@@ -278,10 +278,8 @@ def scale(
         message = f"pool {name!r} is made on demand and has as many workers as its tasks need"
         raise OptionError(message, hint=hint)
     if not 0 <= min_workers <= max_workers:
-        raise OptionError(
-            f"pool {name!r}: {min_workers} to {max_workers} workers is not a range",
-            hint="0 <= min_workers <= max_workers",
-        )
+        text = f"pool {name!r}: {min_workers} to {max_workers} workers is not a range"
+        raise OptionError(text, hint="0 <= min_workers <= max_workers")
     pool.spec = msgspec.structs.replace(pool.spec, min=min_workers, max=max_workers)
     pool.overcommit = overcommit
     return [core.RecordEvent("pool.scaled", name, f"{min_workers} to {max_workers} workers")]

@@ -113,10 +113,8 @@ class ReservationLedger:
         if policy == old.policy:
             return False
         if expected not in (-1, old.policy_version):
-            raise OptionError(
-                f"the admission policy has version {old.policy_version}, {expected} was expected",
-                hint="read it again: it was changed",
-            )
+            text = f"the admission policy has version {old.policy_version}, {expected} was expected"
+            raise OptionError(text, hint="read it again: it was changed")
         profile = policies.with_baseline(old.profile, policy.baseline)
         policies.check_profile(device, profile)
         policies.check_policy(device, policy, profile)

@@ -258,26 +258,20 @@ def check_profile(device: str, profile: model.DeviceProfile) -> None:
             _check_figure(f"{_device_label(device)}: {name}", value)
     _check_text(f"{_device_label(device)}: external_device_id", profile.external_device_id)
     if profile.default_ttl_ns < 1 or profile.default_ttl_ns > MAX_TTL_NS:
-        raise OptionError(
-            f"{_device_label(device)}: default_ttl_ns = {profile.default_ttl_ns}",
-            hint=f"1 to {MAX_TTL_NS} ns",
-        )
+        text = f"{_device_label(device)}: default_ttl_ns = {profile.default_ttl_ns}"
+        raise OptionError(text, hint=f"1 to {MAX_TTL_NS} ns")
     _check_workload(f"{_device_label(device)}: baseline", profile.baseline)
     one_ns = unit_ns(profile)
     if not 0 < one_ns <= MOST:
-        raise OptionError(
-            f"{_device_label(device)}: its baseline circuit would take {one_ns} ns",
-            hint=f"times and counts that give 1 to {MOST} ns",
-        )
+        text = f"{_device_label(device)}: its baseline circuit would take {one_ns} ns"
+        raise OptionError(text, hint=f"times and counts that give 1 to {MOST} ns")
 
 
 def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.DeviceProfile) -> None:
     """Raise OptionError if the policy is unknown, or its capacity or time span is not set."""
     if policy.name not in POLICIES:
-        raise OptionError(
-            f"{_device_label(device)}: admission policy {policy.name[:64]!r} is not known",
-            hint=f"one of: {', '.join(POLICIES)}",
-        )
+        text = f"{_device_label(device)}: admission policy {policy.name[:64]!r} is not known"
+        raise OptionError(text, hint=f"one of: {', '.join(POLICIES)}")
     values = ("total_credits", "device_rate", "time_span_ns")
     for name in values:
         _check_figure(f"{_device_label(device)}: {name}", getattr(policy, name))
@@ -319,10 +313,8 @@ def check_request(request: model.ReservationRequest) -> None:
     _check_workload("workload", request.workload)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in request.metadata)
     if len(request.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
-        raise OptionError(
-            f"{len(request.metadata)} entries of metadata with {size} bytes",
-            hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}",
-        )
+        text = f"{len(request.metadata)} entries of metadata with {size} bytes"
+        raise OptionError(text, hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}")
 
 
 def _check_workload(label: str, work: model.Workload) -> None:

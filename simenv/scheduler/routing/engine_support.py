@@ -42,18 +42,14 @@ def unsupported_reason(
         hint = f"it has: {', '.join(card.outputs)}"
         return InfeasibleError(f"engine {card.name!r} has no output {missing[0]!r}", hint=hint)
     if terms.parts is not None and not card.control.parts:
-        return InfeasibleError(
-            f"engine {card.name!r} keeps no state between the parts of a circuit",
-            hint="engine='statevector' does, in a pool of simulators",
-        )
+        text = f"engine {card.name!r} keeps no state between the parts of a circuit"
+        return InfeasibleError(text, hint="engine='statevector' does, in a pool of simulators")
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
     if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
-        return InfeasibleError(
-            f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}",
-            hint=ELSEWHERE,
-        )
+        text = f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}"
+        return InfeasibleError(text, hint=ELSEWHERE)
     return None
 
 

@@ -244,10 +244,8 @@ def _check_preferences(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]
 def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
     """Raise InfeasibleError if requested noise would be left out."""
     if terms.noise and ("all", 0.0) not in terms.noise:
-        raise InfeasibleError(
-            f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}",
-            hint="leave noise out, or wait for the pool of the device",
-        )
+        text = f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}"
+        raise InfeasibleError(text, hint="leave noise out, or wait for the pool of the device")
 
 
 def _not_emulated(pool: PoolSpec, profile: Profile, terms: TaskOptions) -> str:

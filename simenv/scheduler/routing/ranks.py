@@ -43,10 +43,9 @@ def fit(query: RankQuery) -> RankFit | SimenvError:
     """Return the ranks of a program in a pool, or on demand for it; or the objection."""
     card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
     if not _nodes(pool.nodes, limits):
-        return InfeasibleError(
-            f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
-            hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
-        )
+        text = f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be"
+        hint = f"nodes: {', '.join(node.name for node in nodes_of(limits))}"
+        return InfeasibleError(text, hint=hint)
     if card.pool == "gpu" and (refused := engine_support.device_refusal(query)):
         return refused
     if card.pool == "gpu" and pool.ranks == 1 and terms.ranks > 1:
@@ -90,10 +89,8 @@ def _in_gang(query: RankQuery) -> RankFit | SimenvError:
     card, pool, wanted = query.card, query.pool, query.terms.ranks
     used = power(pool.ranks)
     if wanted and power(wanted) != used:
-        return InfeasibleError(
-            f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}",
-            hint="ask for no pool, or for no number of ranks",
-        )
+        text = f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}"
+        return InfeasibleError(text, hint="ask for no pool, or for no number of ranks")
     max_bytes = pool.memory_bytes or slot_bytes(pool, query.limits, pool.ranks)
     if _min_bytes(query, used) > max_bytes or query.profile.num_qubits > card.max_qubits:
         return _too_wide_error(query)
@@ -188,10 +185,8 @@ def nodes_for(route: Route, limits: ClusterLimits) -> int:
 
 def _too_many_ranks_error(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleError:
     if limits.max_ranks == 1:
-        return InfeasibleError(
-            f"{ranks} ranks were asked for, and a worker here has one: there is no MPI",
-            hint=limits.launcher,
-        )
+        text = f"{ranks} ranks were asked for, and a worker here has one: there is no MPI"
+        return InfeasibleError(text, hint=limits.launcher)
     max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
     return InfeasibleError(
         f"{ranks} ranks were asked for, and a worker of pool {pool.name!r} may have {max_ranks} "

@@ -129,8 +129,6 @@ def open_program(packed: bytes) -> model.Program:
         raise ProgramError(f"the program cannot be read: {error}") from error
     if program.format not in model.READ_FORMATS:
         read = " and ".join(map(str, model.READ_FORMATS))
-        raise VersionMismatchError(
-            f"the program has format {program.format}, this service reads {read}",
-            hint="client and service should be of one version",
-        )
+        text = f"the program has format {program.format}, this service reads {read}"
+        raise VersionMismatchError(text, hint="client and service should be of one version")
     return program

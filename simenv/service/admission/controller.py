@@ -217,10 +217,9 @@ class AdmissionController:
         if kind == self._checked and is_keyed(spec):
             return
         if admitted.route.paced and not spec.shots:
-            raise InfeasibleError(
-                f"an exact result of the paced device {terms.device}: a machine samples",
-                hint="shots=1024, or pool='NAME' of a pool that is not paced",
-            )
+            text = f"an exact result of the paced device {terms.device}: a machine samples"
+            hint = "shots=1024, or pool='NAME' of a pool that is not paced"
+            raise InfeasibleError(text, hint=hint)
         if device_ns(admitted.route, spec.shots, spec.count) >= LONGEST_NS:
             raise InfeasibleError(
                 f"the task would take more than {LONGEST_NS / 3.156e16:.0f} years on device"
@@ -302,10 +301,9 @@ def is_keyed(spec: TaskSpec) -> bool:
 
 def _internal(error: Exception) -> SimenvError:
     """Return the refusal of a program whose check failed by an error of the service itself."""
-    return SimenvError(
-        f"the service failed to check the program ({type(error).__name__}: {error})",
-        hint="service.log of the environment has the traceback; please report it",
-    )
+    text = f"the service failed to check the program ({type(error).__name__}: {error})"
+    hint = "service.log of the environment has the traceback; please report it"
+    return SimenvError(text, hint=hint)
 
 
 def _rounded(shots: int) -> int:

@@ -39,10 +39,8 @@ def check_gradient_terms(terms: model.TaskOptions) -> None:
             raise OptionError("a chain rule came without the output 'gradient'")
         return
     if "expectation" not in terms.outputs:
-        raise OptionError(
-            "the output 'gradient' is of expectation values, and none were asked for",
-            hint='outputs=("expectation", "gradient")',
-        )
+        text = "the output 'gradient' is of expectation values, and none were asked for"
+        raise OptionError(text, hint='outputs=("expectation", "gradient")')
     if terms.ranks != 1:
         hint = "ranks=1: of one rank"
         raise OptionError(f"a gradient was asked for over ranks = {terms.ranks}", hint=hint)
@@ -53,9 +51,8 @@ def check_gradient_terms(terms: model.TaskOptions) -> None:
     if len(entries) > 1 or not entries.pop().is_integer():
         raise OptionError("the parts of a chain rule have different lengths")
     if not 0 < chain.parameters <= MAX_PARAMETERS:
-        raise errors.LimitExceededError(
-            f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
-        )
+        text = f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
+        raise errors.LimitExceededError(text)
     columns = np.frombuffer(chain.columns, "<i4")
     if columns.size and not (columns.min() >= 0 and columns.max() < chain.parameters):
         raise OptionError("a chain rule names a parameter that does not exist")
@@ -128,10 +125,8 @@ def check_app(terms: model.TaskOptions) -> None:
 def check_device_shots(shots: int, device: str, max_shots: int) -> None:
     """Check the shots against those that a device takes; `max_shots` 0: any. Raises OptionError."""
     if max_shots and shots > max_shots:
-        raise OptionError(
-            f"{shots} shots; device {device} takes {max_shots} of one circuit",
-            hint="several tasks with other seeds",
-        )
+        text = f"{shots} shots; device {device} takes {max_shots} of one circuit"
+        raise OptionError(text, hint="several tasks with other seeds")
 
 
 def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedProgram) -> None:
@@ -141,10 +136,9 @@ def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedPr
     task_rules.checked_integer("seed", spec.seed, 0, task_rules.MAX_SEED)
     task_rules.checked_integer("binding_index", spec.binding, 0, task_rules.MAX_BINDING)
     if not 1 <= spec.count <= model.MAX_BINDINGS:
-        raise errors.LimitExceededError(
-            f"{spec.count} bindings in one task; 1 to {model.MAX_BINDINGS} are allowed",
-            hint="submit_many((circuit, bindings)) splits a longer sweep",
-        )
+        text = f"{spec.count} bindings in one task; 1 to {model.MAX_BINDINGS} are allowed"
+        hint = "submit_many((circuit, bindings)) splits a longer sweep"
+        raise errors.LimitExceededError(text, hint=hint)
     if len(spec.bindings) != 8 * facts.num_slots * spec.count or (
         spec.count > 1 and not facts.num_slots
     ):
@@ -272,16 +266,13 @@ def check_final_state(terms: model.TaskOptions, circuit: Circuit, profile: Profi
     """Check that the requested outputs of the final state are defined for this circuit."""
     for output in terms.outputs:
         if output in PURE and (profile.measurements or profile.mid_circuit):
-            raise OptionError(
-                f"output {output!r} was asked of a circuit that measures, resets or branches",
-                hint="remove that, or ask for probabilities or expectation values",
-            )
+            text = f"output {output!r} was asked of a circuit that measures, resets or branches"
+            hint = "remove that, or ask for probabilities or expectation values"
+            raise OptionError(text, hint=hint)
     task_rules.check_widths(terms.bit_strings, circuit.num_qubits)
     if "gradient" in terms.outputs and profile.mid_circuit:
-        raise OptionError(
-            "a gradient was asked of a circuit that measures, resets or branches before its end",
-            hint="shift each parameter and ask for expectation values",
-        )
+        text = "a gradient was asked of a circuit that measures, resets or branches before its end"
+        raise OptionError(text, hint="shift each parameter and ask for expectation values")
     labels = [label for observable in terms.pauli_sums for label in observable.labels]
     for label in labels:
         if len(label) != circuit.num_qubits:

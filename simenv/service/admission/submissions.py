@@ -37,10 +37,8 @@ from simenv.wire.messages import client as messages
 def check_parents(terms: TaskOptions) -> None:
     """Check the number of parents. Raises OptionError."""
     if len(terms.after) > MAX_PARENTS:
-        raise errors.OptionError(
-            f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
-            hint="let one task come after a part of them",
-        )
+        text = f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed"
+        raise errors.OptionError(text, hint="let one task come after a part of them")
 
 
 def refusal_of_parents(
@@ -58,15 +56,13 @@ def refusal_of_parents(
         end = None if record is not None else completions.end_of(number, owner)
         name = task_name(number) if number >= 0 else str(number)
         if end is None:
-            return errors.NotFoundError(
-                f"after: there is no task {name} of yours here (any longer)",
-                hint="simenv queue lists unfinished tasks, simenv history those that have ended",
-            )
+            text = f"after: there is no task {name} of yours here (any longer)"
+            hint = "simenv queue lists unfinished tasks, simenv history those that have ended"
+            return errors.NotFoundError(text, hint=hint)
         if end.state is not TaskState.DONE:
-            return errors.OptionError(
-                f"after: task {name} has ended as {end.state}: {end.message}",
-                hint=f"submit what {name} was again and name the new task, or leave it out",
-            )
+            text = f"after: task {name} has ended as {end.state}: {end.message}"
+            hint = f"submit what {name} was again and name the new task, or leave it out"
+            return errors.OptionError(text, hint=hint)
     return None
 
 
@@ -423,13 +419,11 @@ def _check_shape(message: messages.Submit, size_bytes: int) -> None:
         text = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
         raise errors.LimitExceededError(text, hint="fewer tasks in a message, smaller programs")
     if not 0 < count <= messages.MAX_MESSAGE_TASKS:
-        raise errors.LimitExceededError(
-            f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
-        )
+        text = f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
+        raise errors.LimitExceededError(text)
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
-        raise errors.OptionError(
-            f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
-        )
+        text = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
+        raise errors.OptionError(text)
     if not message.key.isprintable():
         check_printable("a key", message.key)
 

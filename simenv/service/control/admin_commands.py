@@ -149,10 +149,9 @@ class PoolCommands:
         if spec is None or message.least > message.most:
             return False  # the scheduler raises the error
         if spec.provider and (message.least, message.most) != (1, 1):
-            raise errors.OptionError(
-                f"pool {message.pool!r} holds a machine: it has one worker",
-                hint="simenv down, and up without it; others are not touched by a pool that waits",
-            )
+            text = f"pool {message.pool!r} holds a machine: it has one worker"
+            hint = "simenv down, and up without it; others are not touched by a pool that waits"
+            raise errors.OptionError(text, hint=hint)
         others = [
             p.spec for name, p in self._state.pools.items() if name != message.pool and not p.base
         ]

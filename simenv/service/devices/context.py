@@ -112,7 +112,5 @@ class DeviceContext:
         max_qubits = self._attachment.model.num_qubits
         if not max_qubits or circuit.num_qubits <= max_qubits:
             return None
-        return InfeasibleError(
-            f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}",
-            hint="a noise model for so many qubits",
-        )
+        text = f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}"
+        return InfeasibleError(text, hint="a noise model for so many qubits")

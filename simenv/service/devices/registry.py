@@ -280,10 +280,9 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     if isinstance(result, CalibrationSnapshot):
         info = device_info(name or result.name, result, digest)
     elif name:
-        raise OptionError(
-            f"device {name!r} is a noise model, not a calibration snapshot",
-            hint="give it as noise=; a device needs native gates and a coupling",
-        )
+        text = f"device {name!r} is a noise model, not a calibration snapshot"
+        hint = "give it as noise=; a device needs native gates and a coupling"
+        raise OptionError(text, hint=hint)
     return EmulatedDevice(digest, canonical, result, info)
 
 

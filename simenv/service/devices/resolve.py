@@ -86,10 +86,8 @@ class EmulatedDevices:
         if drifting is None:
             result = _done(self.registry.get(device)) if device else None
         elif terms.snapshot:
-            raise OptionError(
-                f"a noise model of your own in pool {terms.pool!r}, whose device drifts",
-                hint="a pool whose device does not drift, or none",
-            )
+            text = f"a noise model of your own in pool {terms.pool!r}, whose device drifts"
+            raise OptionError(text, hint="a pool whose device does not drift, or none")
         else:
             result = _accepted(drifting)
         digest = terms.snapshot
@@ -152,10 +150,8 @@ class EmulatedDevices:
             return self._preferred(terms.prefer)
         device = self._by_pool.get(terms.pool, "")
         if device and terms.device not in ("", device, terms.pool):
-            raise OptionError(
-                f"pool {terms.pool!r} holds device {device!r}, not {terms.device[:64]!r}",
-                hint="leave out one of pool and device",
-            )
+            text = f"pool {terms.pool!r} holds device {device!r}, not {terms.device[:64]!r}"
+            raise OptionError(text, hint="leave out one of pool and device")
         return device or terms.device
 
     def _preferred(self, preferences: tuple[str, ...]) -> str:

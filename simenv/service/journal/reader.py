@@ -363,10 +363,8 @@ class Records:
         return body
 
     def _damaged(self) -> JournalError:
-        return JournalError(
-            f"a record in the journal {self._path} is damaged: its checksum does not fit",
-            hint=WAY_OUT,
-        )
+        text = f"a record in the journal {self._path} is damaged: its checksum does not fit"
+        return JournalError(text, hint=WAY_OUT)
 
 
 def checksum(row: AcceptedRow) -> int:

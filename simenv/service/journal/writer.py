@@ -72,10 +72,8 @@ class Journal:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
             self._open()
         except sqlite3.Error as error:
-            raise JournalError(
-                f"the journal {path} cannot be opened: {error}",
-                hint=f"is it damaged? {reader.WAY_OUT}",
-            ) from error
+            text = f"the journal {path} cannot be opened: {error}"
+            raise JournalError(text, hint=f"is it damaged? {reader.WAY_OUT}") from error
         self.records = reader.Records(self._db, path)
         self.epoch = self._next_epoch()
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
@@ -101,10 +99,9 @@ class Journal:
         self._synchronous("FULL" if self._durability != "process" else "NORMAL")
         result = run("pragma user_version").fetchone()[0]
         if result not in (0, JOURNAL_FORMAT):
-            raise JournalError(
-                f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}",
-                hint="use the simenv version that wrote it, or move it and its copy away",
-            )
+            text = f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}"
+            hint = "use the simenv version that wrote it, or move it and its copy away"
+            raise JournalError(text, hint=hint)
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)

@@ -285,14 +285,11 @@ class StoredJournal(writer.Journal):
             )
             result = self._db.execute("pragma user_version").fetchone()[0]
         except sqlite3.Error as error:
-            raise JournalError(
-                f"the journal {path} cannot be opened: {error}", hint=f"is it damaged? {WAY_OUT}"
-            ) from error
+            text = f"the journal {path} cannot be opened: {error}"
+            raise JournalError(text, hint=f"is it damaged? {WAY_OUT}") from error
         if result != writer.JOURNAL_FORMAT:
-            raise JournalError(
-                f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}",
-                hint="use the simenv version that wrote it",
-            )
+            text = f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}"
+            raise JournalError(text, hint="use the simenv version that wrote it")
         self.records = Records(self._db, path)
 
     def close(self) -> None:

@@ -347,10 +347,9 @@ def acknowledge(
     """Set a cursor with the next commit. `newest`: the last completion that its owner may see.
     Raises OptionError, LimitExceededError."""
     if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
-        raise OptionError(
-            f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
-            hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
-        )
+        text = f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}"
+        hint = f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters"
+        raise OptionError(text, hint=hint)
     check_printable("a cursor's name", message.cursor)
     records = journal.records
     is_new = not records.cursor_at(owner, message.cursor)

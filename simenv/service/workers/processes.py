@@ -292,10 +292,8 @@ def _with_local_gpus(node: base.Node, local_node: base.Node) -> base.Node:
 def _check(node: base.Node, config: Config, local_node: base.Node) -> None:
     if config.slots and node.slots != config.slots:
         source = "hosts" if config.hosts else "hostfile"
-        raise ConfigError(
-            f"slots = {config.slots}, and {source} gives node {node.name} {node.slots}",
-            hint="leave slots out, or the number of that host",
-        )
+        text = f"slots = {config.slots}, and {source} gives node {node.name} {node.slots}"
+        raise ConfigError(text, hint="leave slots out, or the number of that host")
     if config.memory_bytes > node.memory_bytes:
         raise ConfigError(
             f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
@@ -395,10 +393,8 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
             )
         placed = placement.place(_worker_request(spec), _free_resources(limits))
         if isinstance(placed, placement.Infeasible):
-            raise ConfigError(
-                f"pool {spec.name!r} could never have a worker: {placed.message}",
-                hint=_NO_GPU if placed.resource == "gpus" else _TOO_LARGE,
-            )
+            text = f"pool {spec.name!r} could never have a worker: {placed.message}"
+            raise ConfigError(text, hint=_NO_GPU if placed.resource == "gpus" else _TOO_LARGE)
         others = [other for other in pools if other is not spec]
         fitting = workers_that_fit(spec, limits, spec.min)
         available = workers_that_fit_besides(spec, others, limits, fitting)
