@@ -25,9 +25,7 @@ import cloudpickle
 
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, calls
-from simenv.model.calls import PYTHON
-from simenv.transpiler import qpy
-from simenv.transpiler.qiskit_runtime import LEVEL, check_operations
+from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignChunk, AssignedTask
@@ -85,8 +83,9 @@ class FunctionEngine:
         if not assigned.trusted:
             hint = "connect without a key, as that user, where the environment runs"
             raise Unsupported("functions of the environment's own user alone are called", hint=hint)
-        if call.python != PYTHON:
-            text = f"the function was pickled by Python {call.python}; this worker has {PYTHON}"
+        if call.python != calls.PYTHON:
+            versions = f"by Python {call.python}; this worker has {calls.PYTHON}"
+            text = f"the function was pickled {versions}"
             raise Unsupported(text, hint="use one version of Python on both sides")
         control.check()
         try:
@@ -216,7 +215,7 @@ class TranspilerEngine:
             control.check()
             name = f"circuit {call.first + number}"
             circuit = qpy.parse(packed, name, trusted=assigned.trusted)
-            check_operations(circuit, name)
+            qiskit_runtime.check_operations(circuit, name)
             try:
                 compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
             except ProgramError as error:
@@ -237,7 +236,7 @@ class TranspilerEngine:
         key = call.device, call.level, call.seed
         result = self._cache.get(key)
         if result is None:
-            level = LEVEL if call.level == calls.AS_SUBMITTED else call.level
+            level = qiskit_runtime.LEVEL if call.level == calls.AS_SUBMITTED else call.level
             result = Transpiler(calls.decode_device(call.device), level, call.seed)
             self._cache[key] = result
             while len(self._cache) > MAX_TRANSPILERS or self._entries() > calls.MAX_TARGET_ENTRIES:

@@ -21,9 +21,8 @@ import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest
+from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest, views
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
-from simenv.model.views import LONGEST_NS
 from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
@@ -220,9 +219,9 @@ class AdmissionController:
             text = f"an exact result of the paced device {terms.device}: a machine samples"
             hint = "shots=1024, or pool='NAME' of a pool that is not paced"
             raise InfeasibleError(text, hint=hint)
-        if device_ns(admitted.route, spec.shots, spec.count) >= LONGEST_NS:
+        if device_ns(admitted.route, spec.shots, spec.count) >= views.LONGEST_NS:
             raise InfeasibleError(
-                f"the task would take more than {LONGEST_NS / 3.156e16:.0f} years on device"
+                f"the task would take more than {views.LONGEST_NS / 3.156e16:.0f} years on device"
                 f" {terms.device}",
                 hint="shorter delays, fewer shots or fewer bindings",
             )

@@ -25,7 +25,6 @@ from simenv.service.results.retention import DiskReserve, Retention, Sweep, remo
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m, queries
-from simenv.wire.messages.queries import CHUNK_BYTES
 
 log = logging.getLogger("simenv.service")
 
@@ -175,8 +174,9 @@ class ResultRequests:
             raise NotFoundError(f"task {task_name(message.task)} has no file {message.file[:80]!r}")
         if not entry[1]:
             raise StoreError(f"{message.file} was removed to stay within results.keep_gib")
-        if message.size_bytes > CHUNK_BYTES:
-            raise StoreError(f"{message.size_bytes} bytes at once; the limit is {CHUNK_BYTES}")
+        if message.size_bytes > queries.CHUNK_BYTES:
+            limit = queries.CHUNK_BYTES
+            raise StoreError(f"{message.size_bytes} bytes at once; the limit is {limit}")
 
         def finish(result: object) -> None:
             self._count(identity.owner, -message.size_bytes)

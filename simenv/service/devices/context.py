@@ -13,8 +13,7 @@ import msgspec
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import TaskOptions
-from simenv.model.views import DeviceInfo
+from simenv.model import DeviceInfo, TaskOptions
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice

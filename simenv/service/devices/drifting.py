@@ -22,9 +22,7 @@ import msgspec
 
 from simenv.config.pools import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.task import REFUSE, REFUSED, STALE
-from simenv.model.views import base_of
+from simenv.model import PoolSpec, TaskOptions, task, views
 from simenv.scheduler.core import Action, RecordEvent, TaskRecord
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -273,7 +271,7 @@ class DriftingDevices:
                 self._bodies[noise] = result.body
         stale = ""
         if terms.compiled_for not in ("", published):
-            stale = REFUSED if terms.stale == REFUSE else STALE
+            stale = task.REFUSED if terms.stale == task.REFUSE else task.STALE
         if (noise, stale) == (terms.snapshot, terms.stale):
             return terms
         return msgspec.structs.replace(terms, snapshot=noise, stale=stale)
@@ -296,7 +294,7 @@ class DriftingDevices:
 
 def _base(record: TaskRecord) -> str:
     """Return the configured pool of a task."""
-    return base_of(record.route.pool) or record.route.pool
+    return views.base_of(record.route.pool) or record.route.pool
 
 
 def _text(time_s: float) -> str:

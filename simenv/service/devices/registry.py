@@ -20,8 +20,7 @@ import msgspec
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
-from simenv.model import MAX_SHOTS, GateInfo, views
-from simenv.model.views import OperationInfo
+from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, views
 from simenv.service.fairness import CHECKS
 from simenv.text import size
 

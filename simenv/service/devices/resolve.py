@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import NoiseFactors, PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo
+from simenv.model import DeviceInfo, NoiseFactors, PoolSpec, TaskOptions
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 from simenv.service.journal import tables, writer

@@ -28,7 +28,6 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import writer
 from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
 from simenv.service.queries import task_views
-from simenv.service.queries.task_views import task_view
 from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
@@ -234,7 +233,7 @@ class Log:
 
     def _unfinished_end(self, record: TaskRecord) -> End:
         now_ns = time.monotonic_ns()
-        info = task_view(self._state, record, now_ns)
+        info = task_views.task_view(self._state, record, now_ns)
         until_ns = now_ns if record.phase in UNSENT else record.sent_ns
         timing = model.Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
