@@ -19,7 +19,6 @@ from launcher import placement as launcher_placement
 from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
-from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
 
@@ -191,7 +190,7 @@ def _should_wait(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns
     if pool.spec.ranks > 1 and not gang_scheduling.may_use_last_slots(
         state, pool.spec.ranks, head, ready_ns
     ):
-        pool.shortage = LAST_SLOTS
+        pool.shortage = gang_scheduling.LAST_SLOTS
         return True
     return False
 

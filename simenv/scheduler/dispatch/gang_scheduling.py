@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import batching
-from simenv.scheduler.dispatch.batching import build_chunk
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 from simulators import catalog
@@ -89,7 +88,7 @@ def _next_assignment(
     for host, ranks in worker.host_ranks:
         host.free_slots -= ranks
     worker.slots = worker.ranks
-    return build_chunk(state, pool, worker, record, 1, now_ns)
+    return batching.build_chunk(state, pool, worker, record, 1, now_ns)
 
 
 def _has_memory(

@@ -20,11 +20,8 @@ import msgspec
 
 from simenv import model
 from simenv.errors import OptionError
-from simenv.model import TaskState, Timing, task_name
-from simenv.model.reservations import MAX_INFLIGHT
-from simenv.model.views import DeviceInfo
+from simenv.model import TaskState, Timing, reservations, task_name
 from simenv.scheduler import core
-from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.queueing.lanes import parse_queue_policy
 from simenv.scheduler.state import device_state, pools, scheduler_state
 from simenv.scheduler.views.admission import outage_reason
@@ -83,7 +80,7 @@ def set_max_inflight(state: scheduler_state.SchedulerState, device: str, max_inf
     """Limit the tasks that a device's workers hold; return False if nothing changed. Raises
     NotFoundError, OptionError."""
     scheduler_state.check_device(state, device)
-    if not 0 <= max_inflight <= MAX_INFLIGHT:
+    if not 0 <= max_inflight <= reservations.MAX_INFLIGHT:
         raise OptionError(f"max_inflight = {max_inflight}", hint="0 or more; 0: no limit")
     old = state.controls.of(device)
     return _change(state, device, old, msgspec.structs.replace(old, max_inflight=max_inflight))
@@ -171,8 +168,8 @@ def restore_control(
 
 
 def device_described(
-    state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: DeviceInfo
-) -> tuple[str, list[Action]]:
+    state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: model.DeviceInfo
+) -> tuple[str, list[core.Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
     record. The name is "" if this start of the worker is over or its pool holds no hardware."""
     worker = state.workers.get(name)
@@ -183,13 +180,13 @@ def device_described(
         return "", []
     pool.hardware_qubits = info.num_qubits
     message = f"{info.model}, {info.num_qubits} qubits, of {info.provider}"
-    return pool.spec.name, [RecordEvent("device.described", pool.spec.name, message)]
+    return pool.spec.name, [core.RecordEvent("device.described", pool.spec.name, message)]
 
 
-def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
+def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[core.Action]:
     """Record an event for each draining device whose last task has ended."""
     state.controls.wall_ns = wall_ns
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     for device, control in list(state.controls.all.items()):
         if (
             control.state == device_state.DRAINING
@@ -198,7 +195,7 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
         ):
             state.controls.put(device, msgspec.structs.replace(control, drained=True))
             actions.append(
-                RecordEvent("device.drained", device or "all", "its last task has ended")
+                core.RecordEvent("device.drained", device or "all", "its last task has ended")
             )
     return actions
 
@@ -218,14 +215,14 @@ def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
 
 def begin_outage(
     state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
-) -> list[Action]:
+) -> list[core.Action]:
     """Begin an outage: the device starts nothing more. `begun_ns`: time of the failure; tasks that
     the device ran then are interrupted. None: the device did not fail, and its running tasks
     continue."""
     state.outages.add(device)
     if begun_ns is None:
         return []
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     for record in _interrupted(state, device, begun_ns):
         if record.stopping:
             continue
@@ -236,7 +233,7 @@ def begin_outage(
         elif record.phase != core.WAITING:
             record.interrupted = True
         note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
-        actions.append(RecordEvent("task.requeued", task_name(record.number), note))
+        actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     return actions
 
 

@@ -25,7 +25,6 @@ from simenv import model
 from simenv.model.views import DeviceInfo, base_of, device_time_ns
 from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
-from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
@@ -288,7 +287,7 @@ class DeviceTimes:
         )
 
 
-def engine_of(pool: model.PoolSpec) -> EngineCard:
+def engine_of(pool: model.PoolSpec) -> catalog.EngineCard:
     """Return the engine of a pool's circuits; for a pool of any engine, the preferred one of those
     that run every gate."""
     own = catalog.card(pool.engine)
@@ -320,7 +319,7 @@ def profile_of(work: model.Workload) -> Profile:
     )
 
 
-def _card(pool: model.PoolSpec, qubits: int) -> EngineCard:
+def _card(pool: model.PoolSpec, qubits: int) -> catalog.EngineCard:
     """Return the engine whose cost model prices circuits of this width."""
     own = engine_of(pool)
     if pool.engine != "any" or qubits <= DENSE_QUBITS:

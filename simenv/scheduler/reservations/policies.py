@@ -15,9 +15,7 @@ import msgspec
 
 from simenv import model
 from simenv.errors import OptionError
-from simenv.model.program import check_printable
-from simenv.model.reservations import MAX_LABEL_CHARS
-from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
+from simenv.model import program, reservations, task_rules
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
 
@@ -243,7 +241,7 @@ def evaluate(
 
 
 MOST = 2**62  # bound of any figure, given or derived
-MAX_TTL_NS = MAX_SECONDS * 10**9
+MAX_TTL_NS = task_rules.MAX_SECONDS * 10**9
 MAX_METADATA = 64
 MAX_METADATA_BYTES = 2_048
 KINDS = ("quantum", "hybrid")
@@ -308,8 +306,8 @@ def check_request(request: model.ReservationRequest) -> None:
         value = getattr(request, name)
         if not 0 <= value <= MAX_TTL_NS:
             raise OptionError(f"{name} = {value}", hint=f"0 to {MAX_TTL_NS} ns")
-    if not 0 <= request.workers <= MAX_WORKERS:
-        raise OptionError(f"workers = {request.workers}", hint=f"0 to {MAX_WORKERS}")
+    if not 0 <= request.workers <= task_rules.MAX_WORKERS:
+        raise OptionError(f"workers = {request.workers}", hint=f"0 to {task_rules.MAX_WORKERS}")
     _check_workload("workload", request.workload)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in request.metadata)
     if len(request.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
@@ -330,10 +328,10 @@ def _check_figure(label: str, value: int) -> None:
 
 
 def _check_text(label: str, text: str) -> None:
-    if len(text) > MAX_LABEL_CHARS:
-        hint = f"at most {MAX_LABEL_CHARS} of them"
+    if len(text) > reservations.MAX_LABEL_CHARS:
+        hint = f"at most {reservations.MAX_LABEL_CHARS} of them"
         raise OptionError(f"{label} has {len(text)} characters", hint=hint)
-    check_printable(label, text)
+    program.check_printable(label, text)
 
 
 def _device_label(device: str) -> str:

@@ -18,7 +18,6 @@ from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, nodes_of
 from simenv.scheduler.routing import engine_support, ranks
-from simenv.scheduler.routing.ranks import RankFit
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
@@ -124,7 +123,9 @@ def _noisy_route(request: RoutingRequest) -> Route | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _runnable(shape: RoutingRequest) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
+def _runnable(
+    shape: RoutingRequest,
+) -> tuple[tuple[EngineCard, ranks.RankFit, str, CostQuery], ...]:
     """Return the engines of `auto` that can run circuits with noise of this shape, in their order,
     with ranks, reasons and the queries for their costs."""
     _check_options(shape.terms)
@@ -134,7 +135,7 @@ def _runnable(shape: RoutingRequest) -> tuple[tuple[EngineCard, RankFit, str, Co
     return tuple(
         (card, fit, text, query_on(card, fit, shape.terms, shots))
         for card, (fit, text) in results
-        if isinstance(fit, RankFit)
+        if isinstance(fit, ranks.RankFit)
     )
 
 
@@ -294,12 +295,12 @@ def _lacks_options(engine: str, terms: TaskOptions) -> bool:
 def evaluate(card: EngineCard, request: RoutingRequest) -> EngineCandidate:
     """Return the route on one engine, or the objection to it."""
     fit, reason = find_fit(card, request)
-    if not isinstance(fit, RankFit):
+    if not isinstance(fit, ranks.RankFit):
         return EngineCandidate(card.name, None, fit, _short(card, fit))
     return EngineCandidate(card.name, route_on(card, fit, request, reason), None, reason)
 
 
-def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | SimenvError, str]:
+def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[ranks.RankFit | SimenvError, str]:
     """Return the ranks and pool with which one engine can run the program, or the objection; and
     the reason for the engine."""
     terms, total_qubits = request.terms, request.profile.used_qubits
@@ -308,7 +309,7 @@ def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | Simen
     if error is None and card.pool == "device":
         error = _hardware_refusal(profile, request)
     fit = error or _fit_in_pools(card, profile, request)
-    if not isinstance(fit, RankFit):
+    if not isinstance(fit, ranks.RankFit):
         return fit, ""
     if request.is_auto and (text := _against_auto(card, profile)):
         hint = f"engine={card.name!r}"
@@ -325,7 +326,7 @@ def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | Simen
 
 def _fit_in_pools(
     card: EngineCard, profile: Profile, request: RoutingRequest
-) -> RankFit | SimenvError:
+) -> ranks.RankFit | SimenvError:
     """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
     demand. `profile`: as the engine runs it."""
     usable = [pool for pool in request.pools if runs(pool, card)]
@@ -342,11 +343,11 @@ def _fit_in_pools(
     fits = [
         msgspec.structs.replace(fit, paced=pool.pace)
         for fit, pool in zip(results, usable, strict=True)
-        if isinstance(fit, RankFit)
+        if isinstance(fit, ranks.RankFit)
     ]
     if fits:
         return min(fits, key=lambda fit: (fit.ranks > 1, fit.on_demand))
-    return next(result for result in results if not isinstance(result, RankFit))
+    return next(result for result in results if not isinstance(result, ranks.RankFit))
 
 
 def runs(pool: PoolSpec, card: EngineCard) -> bool:
@@ -421,7 +422,7 @@ def _short(card: EngineCard, error: SimenvError) -> str:
 # --- route on an engine, and its times ------------------------------------------------------------
 
 
-def route_on(card: EngineCard, fit: RankFit, request: RoutingRequest, reason: str) -> Route:
+def route_on(card: EngineCard, fit: ranks.RankFit, request: RoutingRequest, reason: str) -> Route:
     """Return the route on one engine, with its times for the program."""
     terms, limits = request.terms, request.limits
     profile = card.effective_profile(request.profile, terms.outputs)
@@ -437,7 +438,7 @@ def route_on(card: EngineCard, fit: RankFit, request: RoutingRequest, reason: st
 
 def placed_route(
     card: EngineCard,
-    fit: RankFit,
+    fit: ranks.RankFit,
     profile: Profile,
     limits: ClusterLimits,
     reason: str,
@@ -464,7 +465,7 @@ def placed_route(
     )
 
 
-def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
+def query_on(card: EngineCard, fit: ranks.RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
     """Return the query for the cost of `shots` shots on the ranks of a fit."""
     query = engine_support.cost_query(card, terms, shots, fit.used)
     return msgspec.structs.replace(query, bandwidth=fit.bandwidth)

@@ -15,8 +15,7 @@ import msgspec
 from launcher.base import Gpu
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import InfeasibleError, OptionError, SimenvError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model import DeviceInfo, DeviceKind, PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
 from simulators import catalog

@@ -20,11 +20,9 @@ import msgspec
 
 from launcher.placement import NodeResources, Placement, ResourceRequest, place
 from simenv.errors import ConfigError, InfeasibleError, OptionError, SimenvError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.views import DeviceKind, base_of
+from simenv.model import DeviceKind, PoolSpec, TaskOptions, views
 from simenv.scheduler.core import ClusterLimits, Route, gang_name, rank_gpus, slot_memory
 from simenv.scheduler.routing import engine_choice, ranks as sizing
-from simenv.scheduler.routing.engine_choice import EngineCandidate, runs
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, kind_of, power
 from simenv.text import size
 from simulators import catalog
@@ -87,7 +85,7 @@ def candidates_now(
     pools: tuple[PoolSpec, ...],
     capacity: Capacity,
     snapshot: RoutingSnapshot,
-) -> list[EngineCandidate]:
+) -> list[engine_choice.EngineCandidate]:
     """Return the candidates of `candidates_with_preference` on the nodes that are up. An objection
     names the missing nodes if the program would fit with all nodes."""
     candidates = candidates_with_preference(profile, terms, pools, capacity.limits, snapshot)
@@ -127,7 +125,7 @@ def unplaceable_reason(capacity: Capacity, spec: PoolSpec, route: Route) -> str:
     """Return why a route of this pool fits none of the nodes that are up; "" if it fits."""
     limits = capacity.limits
     rank_bytes = max(route.memory_bytes, spec.memory_bytes)
-    each = route.memory_bytes if base_of(route.pool) else 0
+    each = route.memory_bytes if views.base_of(route.pool) else 0
     nodes = [node for node in limits.nodes if slot_memory(node, limits) >= each]
     need = ResourceRequest(
         route.ranks, memory_bytes=rank_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
@@ -166,7 +164,7 @@ def candidates_with_preference(
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
-) -> list[EngineCandidate]:
+) -> list[engine_choice.EngineCandidate]:
     """Return the candidates of `engine_choice.candidates`, with or without a preference."""
     if not terms.prefer:
         return engine_choice.candidates(profile, terms, pools, limits, snapshot)
@@ -190,7 +188,7 @@ def _preferred(
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
-) -> tuple[EngineCandidate | None, list[str]]:
+) -> tuple[engine_choice.EngineCandidate | None, list[str]]:
     """Return the first candidate that can run it now, and why those before it were skipped."""
     if terms.pool:
         hint = "use one of them"
@@ -263,16 +261,16 @@ def _without_preference(terms: TaskOptions) -> TaskOptions:
 def _with_preference(
     word: str,
     pool: PoolSpec,
-    candidate: EngineCandidate,
+    candidate: engine_choice.EngineCandidate,
     route: Route,
     skipped: list[str],
     snapshot: RoutingSnapshot,
-) -> EngineCandidate:
+) -> engine_choice.EngineCandidate:
     text = f"preferred {word}: {engine_choice.describe_pool(pool.name, snapshot)}"
     if kind_of(pool) is not DeviceKind.HARDWARE:
         text += f"; {route.reason}"
     reason = "; ".join([*skipped, text])
-    return EngineCandidate(
+    return engine_choice.EngineCandidate(
         candidate.engine, msgspec.structs.replace(route, reason=reason), None, reason
     )
 
@@ -292,18 +290,19 @@ def reroute_after_restart(
     card = catalog.card(route.engine)
     usable: list[PoolSpec] = []
     if card is not None and card.pool != "device":  # a task never moves to other hardware
-        usable = [pool for pool in pools if runs(pool, card)]
-    own_pools = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
+        usable = [pool for pool in pools if engine_choice.runs(pool, card)]
+    own_pools = [p for p in pools if p.name in (route.pool, views.base_of(route.pool))]
     for pool in (*own_pools, *usable):
         name = _pool_for(pool, route, limits)
         if name:
             ranks = route.ranks if name == pool.name else power(route.ranks)
             return msgspec.structs.replace(route, pool=name, ranks=ranks, paced=pool.pace)
     if not own_pools and not usable:
+        own_name = views.base_of(route.pool) or route.pool
         raise ConfigError(
             f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there "
             "now",
-            hint=f"start with --pool {base_of(route.pool) or route.pool}:engine={route.engine}",
+            hint=f"start with --pool {own_name}:engine={route.engine}",
         )
     pool = (*own_pools, *usable)[0]
     if route.ranks == 1:

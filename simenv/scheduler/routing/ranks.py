@@ -21,7 +21,6 @@ from simenv.scheduler.routing import engine_support
 from simenv.scheduler.routing.engine_support import ELSEWHERE, RankQuery, power
 from simenv.text import size
 from simulators import catalog
-from simulators.catalog import EngineCard
 from simulators.catalog.costs import StatevectorCost
 from simulators.circuit.analysis.profile import Profile
 
@@ -275,7 +274,7 @@ def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     return max(widest_on(card, pools, limits) for card in catalog.engine_cards() if is_dense(card))
 
 
-def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
+def widest_on(card: catalog.EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the value of `widest` for one engine that holds all amplitudes."""
     usable = [pool for pool in pools if pool.engine in ("any", card.name)]
     queries = (RankQuery(card, _PLAIN, TaskOptions(), pool, limits) for pool in usable)
@@ -297,6 +296,6 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     return _widest(RankQuery(card, _PLAIN, terms, pool, limits))
 
 
-def is_dense(card: EngineCard) -> bool:
+def is_dense(card: catalog.EngineCard) -> bool:
     """Return whether the engine holds all amplitudes, so that the width gives the memory."""
     return isinstance(card.costs, StatevectorCost)

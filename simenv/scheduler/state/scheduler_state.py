@@ -14,8 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import NotFoundError
-from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState
-from simenv.model.views import base_of
+from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
@@ -123,7 +122,7 @@ class SchedulerState:
         """Return why a route fits none of the nodes that are up; "" if it fits, or if no node is
         up."""
         capacity = self.capacity
-        pool = self.pools.get(base_of(route.pool) or route.pool)
+        pool = self.pools.get(views.base_of(route.pool) or route.pool)
         if capacity.is_whole or pool is None or pool.is_exclusive:
             return ""
         return live_routing.unplaceable_reason(capacity, pool.spec, route)
@@ -145,7 +144,7 @@ class SchedulerState:
         """Return the pool in which a task waits; a pool of several ranks is made on demand."""
         pool = self.pools.get(route.pool)
         if pool is None:
-            base = self.pools[base_of(route.pool)]
+            base = self.pools[views.base_of(route.pool)]
             pool = state_pools.Pool(
                 state_pools.gang_spec(base.spec, route.ranks, self.limits), base.spec.name
             )
@@ -344,7 +343,7 @@ def parked(state: SchedulerState, device: str) -> int:
         count
         for by_pool in counts
         for name, count in by_pool.items()
-        if device in ("", base_of(name) or name)
+        if device in ("", views.base_of(name) or name)
     )
 
 

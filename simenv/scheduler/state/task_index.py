@@ -24,8 +24,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 
 import msgspec
 
-from simenv.model import TaskState, Timing
-from simenv.model.views import base_of
+from simenv.model import TaskState, Timing, views
 from simenv.scheduler import core
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not stopped by then is ended with its worker
@@ -194,9 +193,8 @@ class Dependencies:
 
     def count(self, device: str) -> int:
         """Return the number of a device's tasks in the table; of all devices for ""."""
-        return sum(
-            count for name, count in self._pools.items() if device in ("", base_of(name) or name)
-        )
+        pools = self._pools.items()
+        return sum(count for name, count in pools if device in ("", views.base_of(name) or name))
 
     def first_parent(self, record: core.TaskRecord) -> tuple[int, int]:
         """Return the first unfinished parent of a task and the number of such parents; (0, 0) if

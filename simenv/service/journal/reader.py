@@ -16,10 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
-from simenv.model import (
-    Event,
-    TaskState,
-)
+from simenv.model import Event, TaskState
 from simenv.scheduler.core import Route
 
 _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])

@@ -25,12 +25,8 @@ from pathlib import Path
 import msgspec
 
 from launcher import base, placement
+from launcher.allocation import this_node
 from launcher.allocation.discover import discover
-from launcher.allocation.this_node import (
-    is_this_node,
-    memory_bytes as this_machine_bytes,
-    this_node,
-)
 from launcher.base import AllocationError, Command, LaunchError
 from launcher.selection import INSTALL_COMMAND
 from simenv.config import Config, EnvironmentPaths
@@ -260,7 +256,7 @@ LEAST_SERVICE_BYTES = 2**30
 def allocate(config: Config, environ: Mapping[str, str]) -> base.Allocation:
     """Return the nodes of the environment. Raises ConfigError if settings contradict the nodes or
     one another."""
-    local_node = this_node()
+    local_node = this_node.this_node()
     if config.memory_bytes and config.memory_per_slot:
         hint = "give one of them"
         raise ConfigError("memory_bytes and memory_per_slot both bound a node's memory", hint=hint)
@@ -284,7 +280,7 @@ def allocate(config: Config, environ: Mapping[str, str]) -> base.Allocation:
 def _with_local_gpus(node: base.Node, local_node: base.Node) -> base.Node:
     """Return the node with the details of this machine's GPUs, if the node is this machine and the
     site does not grant another number of GPUs."""
-    if not is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
+    if not this_node.is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
         return node
     return replace(node, gpus=local_node.gpus, gpu_details=local_node.gpu_details)
 
@@ -299,7 +295,7 @@ def _check(node: base.Node, config: Config, local_node: base.Node) -> None:
             f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
             f" on node {node.name}"
         )
-    if is_this_node(node.name) and node.memory_bytes > local_node.memory_bytes:
+    if this_node.is_this_node(node.name) and node.memory_bytes > local_node.memory_bytes:
         raise ConfigError(
             f"memory_per_slot = {size(config.memory_per_slot)} for {node.slots} slots is "
             f"{size(node.memory_bytes)}; node {node.name} has {size(local_node.memory_bytes)}",
@@ -327,7 +323,7 @@ def limits_of(
         launcher=f"{launcher.name}: {launcher.description}",
         overcommit=config.overcommit,
         service_bytes=config.max_service_bytes
-        or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_machine_bytes())),
+        or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_node.memory_bytes())),
     )
 
 
