@@ -97,27 +97,9 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def structure(self) -> bytes:
         """Digest of the circuit structure, that is of all fields but the parameter values: BLAKE2b,
         16 bytes."""
-        return digest(
-            _ENCODER.encode(
-                (
-                    self.format,
-                    self.num_qubits,
-                    self.num_clbits,
-                    self.registers,
-                    self.names,
-                    self.arities,
-                    self.ops,
-                    self.qubits,
-                    self.clbits,
-                    self.num_slots,
-                    self.slots,
-                    self.conditions,
-                    self.constants,
-                    self.variables,
-                    self.matrices,
-                )
-            )
-        )
+        fields = msgspec.structs.astuple(self)
+        params = self.__struct_fields__.index("params")
+        return digest(_ENCODER.encode(fields[:params] + fields[params + 1 :]))
 
     @property
     def digest(self) -> bytes:

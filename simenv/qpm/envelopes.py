@@ -54,22 +54,11 @@ class Outcome(enum.StrEnum):
     CANCEL_PENDING = "CANCEL_PENDING"
 
 
+# The outcome has the name of the state; other states are ACCEPTED, with two exceptions.
 OUTCOMES: dict[Lifecycle, Outcome] = {
-    Lifecycle.CREATED: Outcome.ACCEPTED,
-    Lifecycle.CAPACITY_HELD: Outcome.ACCEPTED,
+    **{state: Outcome.__members__.get(state.name, Outcome.ACCEPTED) for state in Lifecycle},
     Lifecycle.PENDING_CAPACITY: Outcome.DELAYED,
-    Lifecycle.QUEUED: Outcome.ACCEPTED,
-    Lifecycle.SELECTED: Outcome.ACCEPTED,
-    Lifecycle.RESOURCES_CONSUMED: Outcome.ACCEPTED,
-    Lifecycle.SUBMITTED: Outcome.ACCEPTED,
-    Lifecycle.COMPLETED: Outcome.COMPLETED,
-    Lifecycle.FAILED: Outcome.FAILED,
-    Lifecycle.CANCELLED: Outcome.CANCELLED,
-    Lifecycle.UNKNOWN: Outcome.UNKNOWN,
-    Lifecycle.INVALID_RESERVATION: Outcome.INVALID_RESERVATION,
-    Lifecycle.MISSING_RESERVATION: Outcome.MISSING_RESERVATION,
     Lifecycle.NO_READY_COMPLETION: Outcome.IN_PROGRESS,
-    Lifecycle.NO_LONGER_RETAINED: Outcome.NO_LONGER_RETAINED,
 }
 
 

@@ -14,24 +14,10 @@ from collections import Counter
 from simenv.errors import ConfigError
 
 POINTS = (
-    "submit.received",
-    "submit.admitted",
-    "assign.before",
-    "assign.sent",
-    "journal.commit.before",
-    "journal.commit.after",
-    "accepted.sent",
-    "finished.received",
-    "completion.before",
-    "completion.sent",
-    "checkpoint.before",
-    "checkpoint.after",
-    "copy.before",
-    "copy.after",
-    "reopen.before",
-    "reopen.after",
-    "gc.before",
-    "gc.after",
+    *("submit.received", "submit.admitted", "assign.before", "assign.sent"),
+    *("journal.commit.before", "journal.commit.after", "accepted.sent", "finished.received"),
+    *("completion.before", "completion.sent", "checkpoint.before", "checkpoint.after"),
+    *("copy.before", "copy.after", "reopen.before", "reopen.after", "gc.before", "gc.after"),
     "reservation.changed",
 )
 ACTIONS = ("kill", "error")
