@@ -84,13 +84,8 @@ def error_at(refusal: m.Refusal, offset: int = 0) -> simenv_errors.SimenvError:
     kind = simenv_errors.by_code(refusal.code)
     index = refusal.index + offset if refusal.index >= 0 else -1
     if issubclass(kind, simenv_errors.InsufficientError):
-        unknown_s = 1.0 if issubclass(kind, simenv_errors.QueueFullError) else 0.0
-        return kind(
-            refusal.message,
-            hint=refusal.hint,
-            index=index,
-            retry_after_s=refusal.retry_after_s or unknown_s,
-        )
+        retry_after_s = refusal.retry_after_s
+        return kind(refusal.message, hint=refusal.hint, index=index, retry_after_s=retry_after_s)
     if issubclass(kind, simenv_errors.BatchRefusedError):
         kind = simenv_errors.SimenvError
     return kind(refusal.message, hint=refusal.hint, index=index)

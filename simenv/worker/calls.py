@@ -62,6 +62,10 @@ class CallEngine(Protocol):
 POLL_S = 0.05  # between two checks of the flag of the control
 TRACE_CHARS = 1_500  # of the end of a traceback
 VALUE_CHARS = 300  # of the error's own text
+_MISSING_MODULE = (
+    "the worker does not find that module: start the environment in its folder, install it,"
+    " or send it along with cloudpickle.register_pickle_by_value(module)"
+)
 
 
 class Interrupted(BaseException):
@@ -113,20 +117,17 @@ def _call_function(call: calls.FunctionCall) -> bytes:
         raise
     except BaseException as error:
         # SystemExit too: it ends the function, not the worker.
-        raise CallFailed(
-            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}", hint=_hint(error)
-        ) from error
+        text = f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}"
+        hint = _MISSING_MODULE if isinstance(error, ModuleNotFoundError) else ""
+        raise CallFailed(text, hint=hint) from error
 
 
 def _summary(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_text(error)}"[:VALUE_CHARS]
-
-
-def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        text = str(error)
     except Exception as second:  # noqa: BLE001 - of a user's own class
-        return f"(no text: {type(second).__name__})"
+        text = f"(no text: {type(second).__name__})"
+    return f"{type(error).__name__}: {text}"[:VALUE_CHARS]
 
 
 def _trace(error: BaseException) -> str:
@@ -136,15 +137,6 @@ def _trace(error: BaseException) -> str:
         frames = frames.tb_next
     lines = traceback.format_exception(type(error), error, frames)
     return "".join(lines).rstrip()[-TRACE_CHARS:]
-
-
-def _hint(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return (
-            "the worker does not find that module: start the environment in its folder, install it,"
-            " or send it along with cloudpickle.register_pickle_by_value(module)"
-        )
-    return ""
 
 
 class _Interruption:
@@ -288,17 +280,7 @@ class CallRunner:
         file = None
         if self._result_writer is not None:
             file = self._result_writer.put_value(value, assigned, terms, chunk)
-        return _packed(assigned, value, file), file
-
-
-def _packed(assigned: AssignedTask, value: bytes, file: ResultFile | None) -> bytes:
-    data = ResultData(
-        RESULT_FORMAT,
-        (),
-        0,
-        assigned.shots,
-        assigned.seed,
-        file=file,
-        value=b"" if file is not None else value,
-    )
-    return codec.encode(data)
+        shots, seed = assigned.shots, assigned.seed
+        sent = b"" if file is not None else value
+        data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent)
+        return codec.encode(data), file

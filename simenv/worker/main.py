@@ -141,11 +141,8 @@ def _result_writer(
 
 
 def _checkpoints(arguments: argparse.Namespace) -> RunCheckpoints | None:
-    return (
-        RunCheckpoints.below(arguments.results, arguments.checkpoint_s)
-        if arguments.checkpoint_s
-        else None
-    )
+    every_s = arguments.checkpoint_s
+    return RunCheckpoints.below(arguments.results, every_s) if every_s else None
 
 
 def _serve(arguments: argparse.Namespace, session: Session, parent: int) -> int:

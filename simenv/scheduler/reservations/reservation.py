@@ -94,15 +94,8 @@ class ReservationEntry:
     @property
     def progress(self) -> Progress:
         """The changing part, as it is stored."""
-        return Progress(
-            self.state,
-            self.expires_ns,
-            self.over_ns,
-            self.why,
-            self.spent,
-            self.returned,
-            self.actual_ns,
-        )
+        counted = self.spent, self.returned, self.actual_ns
+        return Progress(self.state, self.expires_ns, self.over_ns, self.why, *counted)
 
     @property
     def is_over(self) -> bool:

@@ -444,12 +444,8 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     """
     params = program.params
     after = (
-        program.num_slots,
-        program.slots,
-        program.conditions,
-        program.constants,
-        program.variables,
-        program.matrices,
+        *(program.num_slots, program.slots, program.conditions, program.constants),
+        *(program.variables, program.matrices),
     )
     end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
     at = end - len(params)

@@ -246,14 +246,15 @@ class SubmitQueue:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message, owner = pending.message, pending.owner
         count, terms = len(message.tasks), message.terms
-        has_own_key, content = message.key.startswith(OWN_KEY), b""
+        key, offset = message.key, message.offset
+        has_own_key, content = key.startswith(OWN_KEY), b""
         if not has_own_key:
             content = digest(codec.encode((_submitted_options(pending), message.tasks)))
-        entry = self._idempotency_entry(owner, message.key, message.offset)
+        entry = self._idempotency_entry(owner, key, offset)
         if entry is not None:
             is_same = has_own_key or entry.digest == content
             if not is_same and entry.digest not in _earlier_formats(pending):
-                text = f"the key {message.key!r} was used before with other content"
+                text = f"the key {key!r} was used before with other content"
                 return [codec.refusal(errors.KeyConflictError(text, hint="choose another key"))]
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
@@ -273,32 +274,18 @@ class SubmitQueue:
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
         first = self._state.next_task
+        share_bytes = bytes_per_task(pending.body, count)
         batch = SubmitBatch(
-            pending.peer,
-            terms,
-            message.key,
-            message.offset,
-            first,
-            pending.received_ns,
-            bytes_per_task(pending.body, count),
-            owner,
+            pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
         )
         self._scheduler.submit(batch, message.tasks, pending.routes, units)
-        self.remember(owner, message.key, message.offset, IdempotencyEntry(first, count, content))
-        self._journal.accept(
-            reader.AcceptedRow(
-                first,
-                count,
-                time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9,
-                message.key,
-                message.offset,
-                content,
-                reader.pack_routes(pending.routes),
-                pending.resolved_body or pending.body,
-                owner,
-                terms.app,
-            )
+        self.remember(owner, key, offset, IdempotencyEntry(first, count, content))
+        accepted_s = time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9
+        routes, body = reader.pack_routes(pending.routes), pending.resolved_body or pending.body
+        row = reader.AcceptedRow(
+            first, count, accepted_s, key, offset, content, routes, body, owner, terms.app
         )
+        self._journal.accept(row)
         return messages.Accepted(message.request, first, count)
 
     def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:

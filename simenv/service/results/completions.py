@@ -110,15 +110,10 @@ class Completions:
                     ends[ending.parent] = self.end_of(ending.parent)
                 ending = _with_cause(ending, ends[ending.parent])
             ends[record.number] = TaskEnd(ending.state, ending.reason, *_end_message(ending))
-            payload = _failure(ending, ending.host)
+            payload, state = _failure(ending, ending.host), _STATE_INDEX[ending.state]
+            number, attempts, crc = record.number, record.attempts, zlib.crc32(payload)
             completion = m.Completion(
-                record.number,
-                _STATE_INDEX[ending.state],
-                record.attempts,
-                ending.slots,
-                payload,
-                zlib.crc32(payload),
-                ending.timing,
+                number, state, attempts, ending.slots, payload, crc, ending.timing
             )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
         messages = []
