@@ -109,12 +109,10 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o600, sync: bool = False) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `path` by rename when the block ends.
-
-    `mode` is reduced by the umask. The temporary name is unique, so that processes that replace the
-    same file do not disturb each other; the last rename wins. After an error `path` is unchanged
-    and the temporary file is removed. Raises like `create_private`.
-    """
+    """Open a new file that replaces `path` by rename when the block ends. `mode` is reduced by the
+    umask. The temporary name is unique, so that processes that replace the same file do not disturb
+    each other; the last rename wins. After an error `path` is unchanged and the temporary file is
+    removed. Raises like `create_private`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     with _created(temporary, mode, sync=sync) as file:
         yield file

@@ -98,12 +98,9 @@ class Reason(enum.StrEnum):
 
 
 class StateMapping(msgspec.Struct, frozen=True):
-    """A task state in the terms of the contract.
-
-    `rc`: code of a record; None: not ended, so that revision 1 raises InProgressError. `reason`:
-    reason in the record of a failure. `already`: reason in the answer to a cancellation that comes
-    too late.
-    """
+    """A task state in the terms of the contract. `rc`: code of a record; None: not ended, so that
+    revision 1 raises InProgressError. `reason`: reason in the record of a failure. `already`:
+    reason in the answer to a cancellation that comes too late."""
 
     lifecycle: Lifecycle
     rc: int | None = None

@@ -321,12 +321,10 @@ _UNOBSERVED = LearnedEstimate(1.0, 0.0, 0)
 
 
 class Estimator:
-    """Expected times of tasks: those of the catalog's cost model, corrected by what was learned.
-
-    A factor per engine, ranks and number of qubits (for hardware per pool) is learned from run
-    times, and so is the deviation of the corrected times. Both serve chunk sizes and forecasts
-    only, never the choice of an engine, so that runs are reproducible.
-    """
+    """Expected times of tasks: those of the catalog's cost model, corrected by what was learned. A
+    factor per engine, ranks and number of qubits (for hardware per pool) is learned from run times,
+    and so is the deviation of the corrected times. Both serve chunk sizes and forecasts only, never
+    the choice of an engine, so that runs are reproducible."""
 
     def __init__(self) -> None:
         self._learned: dict[tuple[str, int], LearnedEstimate] = {}  # by kind and width

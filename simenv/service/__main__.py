@@ -217,11 +217,9 @@ class Startup:
 
 def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
-
     The service is ready when every pool has its smallest number of workers, or all that can be
     placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
-    not available counts as ready; `status` shows the reason.
-    """
+    not available counts as ready; `status` shows the reason."""
     state = environment.loop.state
     age_ns = time.monotonic_ns() - environment.loop.started_ns
     is_late = age_ns > state.limits.start_timeout_ns

@@ -118,12 +118,10 @@ log = logging.getLogger("simenv.service")
 
 
 class EventLoop(ServiceComponents):
-    """The event loop. Runs on the main thread of the service.
-
-    One thread. All messages that have arrived are handled in one pass and stored by one commit.
-    Assignments are sent before the commit: the fencing token rejects results of a task that a crash
-    has lost. Answers to submits and results are sent after it.
-    """
+    """The event loop. Runs on the main thread of the service. One thread. All messages that have
+    arrived are handled in one pass and stored by one commit. Assignments are sent before the
+    commit: the fencing token rejects results of a task that a crash has lost. Answers to submits
+    and results are sent after it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -196,11 +196,8 @@ class JournalHeader(msgspec.Struct, frozen=True):
 
 def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     """Make the journal to continue with the live one: the live journal itself, or its copy if
-    `resume` is set and the copy is newer.
-
-    Returns a description of the chosen journal, or "" for a start without `resume`. Raises
-    NotFoundError, ConfigError, JournalError.
-    """
+    `resume` is set and the copy is newer. Returns a description of the chosen journal, or "" for a
+    start without `resume`. Raises NotFoundError, ConfigError, JournalError."""
     copy = _read_copy_header(paths.copy)
     if copy is None:
         if paths.journal.exists():

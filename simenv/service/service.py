@@ -100,12 +100,10 @@ class ServiceComponents:
 
 
 class PassTimes:
-    """Durations of the event loop's passes in nanoseconds; no client is answered during a pass.
-
-    A pass lasts from the arrival of a message, or a due time, until the loop waits again; work
+    """Durations of the event loop's passes in nanoseconds; no client is answered during a pass. A
+    pass lasts from the arrival of a message, or a due time, until the loop waits again; work
     between two passes belongs to the first. Passes without messages count only for the longest
-    pass, so that an idle service does not hide the others. Used from the loop's thread.
-    """
+    pass, so that an idle service does not hide the others. Used from the loop's thread."""
 
     def __init__(self) -> None:
         self._samples_ns: deque[int] = deque(maxlen=SAMPLES)

@@ -65,12 +65,9 @@ failure: Decoder[m.Failure] = Decoder(m.Failure)
 
 
 def refusal(error: simenv_errors.SimenvError, index: int = -1) -> m.Refusal:
-    """Encode an error as a Refusal.
-
-    The tracebacks of the error and of its causes are removed. Their frames hold the message that
-    was refused, and an error that a Future raised is in a reference cycle with its frames: only the
-    collector would free the message.
-    """
+    """Encode an error as a Refusal. The tracebacks of the error and of its causes are removed.
+    Their frames hold the message that was refused, and an error that a Future raised is in a
+    reference cycle with its frames: only the collector would free the message."""
     each: BaseException | None = error
     while each is not None:
         each.__traceback__, each = None, each.__cause__ or each.__context__

@@ -32,12 +32,9 @@ USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Identity of the peer of a connection.
-
-    `owner`: the name of the key; "" for the environment's own user, who connects through a socket
-    that nobody else can open. For the role worker: the name of the only worker that the peer may
-    speak for; "" if it connects through such a socket.
-    """
+    """Identity of the peer of a connection. `owner`: the name of the key; "" for the environment's
+    own user, who connects through a socket that nobody else can open. For the role worker: the name
+    of the only worker that the peer may speak for; "" if it connects through such a socket."""
 
     owner: str
     role: Role
@@ -63,11 +60,9 @@ MAY_SEND: dict[Role, frozenset[type]] = {
 
 def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
     """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
-    do not permit the message.
-
-    `peer`: the connection's name, whose last part is the route that it chose. A route that begins
-    with CLIENT_ROUTE lowers an admin to the role client for as long as the connection lives.
-    """
+    do not permit the message. `peer`: the connection's name, whose last part is the route that it
+    chose. A route that begins with CLIENT_ROUTE lowers an admin to the role client for as long as
+    the connection lives."""
     lowered = identity.role is Role.ADMIN and peer.rpartition(b"/")[2].startswith(CLIENT_ROUTE)
     if lowered:
         identity = msgspec.structs.replace(identity, role=Role.CLIENT)

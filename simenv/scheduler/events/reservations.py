@@ -82,11 +82,8 @@ def close_reservation(
     now_ns: int,
 ) -> list[Action]:
     """End a reservation and its tasks that were never assigned; `dispatch` ends those above
-    MAX_ENDED.
-
-    If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
-    already.
-    """
+    MAX_ENDED. If `end_state` is CANCELLED, the other tasks are asked to stop, also if the
+    reservation was over already."""
     actions: list[Action] = []
     if not reservation.is_over:
         actions.append(close(state, reservation, end_state, reason, wall_ns))

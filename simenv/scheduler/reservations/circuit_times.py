@@ -94,11 +94,8 @@ UNDESCRIBED = DeviceFigures()  # of an emulated device that cannot be read
 
 def hardware_ns(figures: DeviceFigures, work: model.Workload) -> float | None:
     """Return the time of one circuit on a machine in ns; None if no kind of operation has a
-    duration.
-
-    Each kind of operation takes its mean duration at each shot. A kind without a duration takes the
-    duration of the default profile.
-    """
+    duration. Each kind of operation takes its mean duration at each shot. A kind without a duration
+    takes the duration of the default profile."""
     stated = figures.gate_1q_ns, figures.gate_2q_ns, figures.readout_ns
     if stated == (None, None, None):
         return None

@@ -284,11 +284,8 @@ def units_for(
     modelled_ns: int | None = None,
 ) -> tuple[int, str]:
     """Return the parts of units of its reservation that a task takes, and "" or the reason why the
-    device cannot run it.
-
-    `work`: sizes of all its circuits. `modelled_ns`: its time if that does not follow from the
-    profile.
-    """
+    device cannot run it. `work`: sizes of all its circuits. `modelled_ns`: its time if that does
+    not follow from the profile."""
     profile, shots = terms.profile, work.shots
     if profile.max_qubits and work.qubits > profile.max_qubits:
         return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"

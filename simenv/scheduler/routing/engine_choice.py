@@ -87,11 +87,8 @@ def _first_route(request: RoutingRequest) -> Route | None:
 
 def _noisy_route(request: RoutingRequest) -> Route | None:
     """Return the first route of `candidates` for a circuit with noise; None if its noise is of no
-    kind, and if no engine can run it.
-
-    Facts that circuits of one shape share are computed once and cached: their noise changes only
-    the times.
-    """
+    kind, and if no engine can run it. Facts that circuits of one shape share are computed once and
+    cached: their noise changes only the times."""
     profile, terms, limits = request.profile, request.terms, request.limits
     if profile.noise is None or not profile.noise.kinds:
         return None

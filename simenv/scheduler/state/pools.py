@@ -143,12 +143,10 @@ class NodeTable:
 
 
 def most_resident(node: Node, rank_bytes: int = 0) -> int:
-    """Return the most ranks of resident workers on a node.
-
-    The bound is WORKERS_PER_SLOT for each slot, as far as the memory holds idle workers, and at
-    least one for each slot. `rank_bytes`: reservation of each rank; it counts only if it is less
-    than the memory of an idle rank, as placement bounds reserved memory.
-    """
+    """Return the most ranks of resident workers on a node. The bound is WORKERS_PER_SLOT for each
+    slot, as far as the memory holds idle workers, and at least one for each slot. `rank_bytes`:
+    reservation of each rank; it counts only if it is less than the memory of an idle rank, as
+    placement bounds reserved memory."""
     by_memory = node.memory_bytes // min(rank_bytes or WORKER_BYTES, WORKER_BYTES)
     return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 

@@ -267,12 +267,10 @@ class CrashIncidents:
 def attribute_crash(
     held: list[core.TaskRecord], reason: str, log: str, host: str, charged: bool
 ) -> CrashVerdict:
-    """Return the verdict on a crashed worker that held these tasks, in their order.
-
-    A RUNNING task that was announced (its worker sent Started) is the one that ran; for others a
-    heartbeat may be outdated. `charged`: False if no task can be the cause, as when the service
-    killed the worker.
-    """
+    """Return the verdict on a crashed worker that held these tasks, in their order. A RUNNING task
+    that was announced (its worker sent Started) is the one that ran; for others a heartbeat may be
+    outdated. `charged`: False if no task can be the cause, as when the service killed the
+    worker."""
     endings = [_stopped(record, host) for record in held if record.stopping]
     remaining = [record for record in held if not record.stopping]
     if not charged or not remaining:

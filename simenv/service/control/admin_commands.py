@@ -267,11 +267,9 @@ class KeyCommands:
 
 class Owners:
     """Limits of the owners of all keys: configured values and those set by an administrator.
-
     Invariant: the scheduler's table has one entry for each key and is rebuilt whenever a key or a
     limit changes. A limit set by an administrator survives restarts until it is reset or its key is
-    revoked. Used from the loop's thread.
-    """
+    revoked. Used from the loop's thread."""
 
     def __init__(
         self,

@@ -386,11 +386,9 @@ POLL_S = 0.5
 
 class WalCheckpointer:
     """Thread that checkpoints the WAL, from `start` to `stop`. `error`: the last error, or "",
-    which the loop reports.
-
-    `extends`: extend a new WAL to the size that it has at a checkpoint. A commit that overwrites
-    blocks needs half the time of one that appends them, because its fsync changes no metadata.
-    """
+    which the loop reports. `extends`: extend a new WAL to the size that it has at a checkpoint. A
+    commit that overwrites blocks needs half the time of one that appends them, because its fsync
+    changes no metadata."""
 
     def __init__(self, journal: Path, *, extends: bool = False) -> None:
         self._extends = extends

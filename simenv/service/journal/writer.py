@@ -140,11 +140,8 @@ class Journal:
         repeatable: bool = True,
     ) -> None:
         """Record a packed Completed, whose completions are numbered from `first_seq`, and their
-        states. All of its tasks are of one owner.
-
-        `repeatable`: the engine returns the same results again. Other results, and ends other than
-        DONE, force the commit to disk.
-        """
+        states. All of its tasks are of one owner. `repeatable`: the engine returns the same results
+        again. Other results, and ends other than DONE, force the commit to disk."""
         unsuccessful = [states.count(state) for state in reader.UNSUCCESSFUL]
         crc, now_s = zlib.crc32(body), time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)

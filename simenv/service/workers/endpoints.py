@@ -254,12 +254,9 @@ class WorkerEndpoint:
 
 
 def address_for(other: str, interface: str) -> str:
-    """Return the address of this machine at which another node can reach it.
-
-    `interface`: an interface, a name or an address from the configuration; "": the address of this
-    node's name or, if that is loopback, the source address of the route to the other node. Raises
-    ConfigError.
-    """
+    """Return the address of this machine at which another node can reach it. `interface`: an
+    interface, a name or an address from the configuration; "": the address of this node's name or,
+    if that is loopback, the source address of the route to the other node. Raises ConfigError."""
     if interface:
         if is_any_address(interface):
             text = f"launcher.interface = {interface!r} would open every interface of this machine"

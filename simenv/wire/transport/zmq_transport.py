@@ -124,11 +124,9 @@ def check_size(body: bytes, limit: int) -> None:
 
 class ZmqListener:
     """Two ROUTER sockets in one folder, one for clients and one for workers, and optional remote
-    listeners: one for clients on other machines, one for workers on other nodes.
-
-    `keys` prove the service to its peers. Any peer that can open a local socket is accepted: the
-    mode of the folder decides who can.
-    """
+    listeners: one for clients on other machines, one for workers on other nodes. `keys` prove the
+    service to its peers. Any peer that can open a local socket is accepted: the mode of the folder
+    decides who can."""
 
     def __init__(
         self,
