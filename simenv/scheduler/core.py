@@ -266,18 +266,9 @@ class RecordEvent(msgspec.Struct, frozen=True):
     owner: str = ""  # reader besides admins; "": everybody, or the task's owner
 
 
-Action = (
-    AssignTasks
-    | TaskEnded
-    | DropHeldResult
-    | StopAttempt
-    | SetThreads
-    | StartWorker
-    | DropKeptStates
-    | RetireWorker
-    | KillWorker
-    | RecordEvent
-)
+_TaskAction = AssignTasks | TaskEnded | DropHeldResult | StopAttempt | SetThreads
+_WorkerAction = StartWorker | DropKeptStates | RetireWorker | KillWorker
+Action = _TaskAction | _WorkerAction | RecordEvent
 
 
 # --- expected times of tasks ----------------------------------------------------------------------

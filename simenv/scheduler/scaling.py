@@ -211,11 +211,9 @@ def _relocate(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: i
         launcher_placement.ResourceRequest(gpus=rank_gpus(pool.spec)),
         [host.available_resources(host.free_memory, host.node.slots) for host in hosts],
     )
-    return (
-        [_start(state, pool, placement, 0, now_ns)]
-        if isinstance(placement, launcher_placement.Placement)
-        else []
-    )
+    if not isinstance(placement, launcher_placement.Placement):
+        return []
+    return [_start(state, pool, placement, 0, now_ns)]
 
 
 def rank_memory(pool: pools.Pool) -> int:

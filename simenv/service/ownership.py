@@ -71,11 +71,9 @@ class ConnectionFileLease:
         except (OSError, msgspec.MsgspecError):
             return False  # the file names no service
         own = self._announced
-        return own is not None and (file.pid, file.node, file.epoch) != (
-            own.pid,
-            own.node,
-            own.epoch,
-        )
+        if own is None:
+            return False
+        return (file.pid, file.node, file.epoch) != (own.pid, own.node, own.epoch)
 
 
 def take_lock(path: Path, force: bool = False) -> int:

@@ -167,9 +167,8 @@ class WorkerEvents:
             blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
             worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
             if tail and worker is not None and worker.state is WorkerState.STARTING:
-                message += (
-                    f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"  # the only trace of the cause
-                )
+                # The only trace of the cause.
+                message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"
             actions = self._service.scheduler.worker_lost(
                 end.name, end.start, message, now_ns, tail, blame=blame
             )

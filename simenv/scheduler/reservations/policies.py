@@ -136,11 +136,8 @@ def scale(terms: DeviceTerms) -> UnitScale:
 def budget_ns(request: model.ReservationRequest) -> int:
     """Return the time in ns for quantum work within the requested walltime; 0: none was
     requested."""
-    return (
-        request.walltime_ns - request.classical_ns - request.overhead_ns
-        if request.walltime_ns
-        else 0
-    )
+    used_ns = request.classical_ns + request.overhead_ns
+    return request.walltime_ns - used_ns if request.walltime_ns else 0
 
 
 def rate_of(units: int, time_span_ns: int, budget: int) -> int:

@@ -120,11 +120,9 @@ class Forecast:
         slots_us = self._lanes.get(key)
         if slots_us is None:
             slots_us = self._free_us(pool, reservation)
-            if pool.spec.pace:  # one task at a time
+            if pool.spec.pace and slots_us:  # one task at a time
                 free_ns = self._state.paced.all[pool.device].free_ns
-                slots_us = (
-                    [max(slots_us[0], (free_ns - self._now_ns) / 1e3)] if slots_us else slots_us
-                )
+                slots_us = [max(slots_us[0], (free_ns - self._now_ns) / 1e3)]
             self._lanes[key] = slots_us
         return slots_us
 

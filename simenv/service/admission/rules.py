@@ -230,16 +230,11 @@ def admitted_by_route(
         gates_2q=profile.gates_2q + profile.gates_many,
         measurements=profile.measurements,
     )
+    slots, measures = program.num_slots, profile.measurements > 0
+    program_size = ProgramSize(work, is_dynamic=profile.mid_circuit or not program.ops)
+    shot = shot_bytes(profile.num_clbits)
     return AdmittedProgram(
-        program.num_slots,
-        profile.measurements > 0,
-        bits,
-        width,
-        distribution,
-        route,
-        ProgramSize(work, is_dynamic=profile.mid_circuit or not program.ops),
-        max_shots,
-        shot_bytes(profile.num_clbits),
+        slots, measures, bits, width, distribution, route, program_size, max_shots, shot
     )
 
 

@@ -120,12 +120,9 @@ class PoolCommands:
     def restore(self) -> None:
         """Apply the stored changes of earlier services again. Called before the first tick."""
         now_ns = time.monotonic_ns()
-        for name, lower, upper, configured_min, configured_max in self._journal.records.scaled():
+        for name, lower, upper, *bounds in self._journal.records.scaled():
             configured = self._configured.get(name)
-            if configured is not None and (configured.min, configured.max) == (
-                configured_min,
-                configured_max,
-            ):
+            if configured is not None and [configured.min, configured.max] == bounds:
                 # A size that was forced then does not fit: it is forced again.
                 fitting = processes.workers_that_fit(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
