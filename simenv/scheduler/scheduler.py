@@ -72,8 +72,6 @@ class Scheduler:
         if figures is not None:
             state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
-    # --- events: restart of the service ---------------------------------------------------------
-
     def restore_controls(
         self, stored: StoredReservations, controls: Mapping[str, device_state.DeviceControl]
     ) -> list[Action]:
@@ -102,8 +100,6 @@ class Scheduler:
         reservations.finish_restore(self.state)
         return []
 
-    # --- events: tasks --------------------------------------------------------------------------
-
     submit = SchedulerEvent(tasks.submit)
     rollback_submit = SchedulerEvent(tasks.rollback_submit)
     tasks_finished = SchedulerEvent(tasks.tasks_finished)
@@ -114,8 +110,6 @@ class Scheduler:
         for final, count in ended.items():
             self.state.ended[final] -= count
         return []
-
-    # --- events: workers, pools and nodes -------------------------------------------------------
 
     worker_joined = SchedulerEvent(workers.worker_joined)
     task_started = SchedulerEvent(workers.task_started)
@@ -136,8 +130,6 @@ class Scheduler:
     node_lost = SchedulerEvent(workers.node_lost)
     node_back = SchedulerEvent(workers.node_back)
 
-    # --- events: devices ------------------------------------------------------------------------
-
     device_described = SchedulerEvent(devices.device_described)
     set_device_state = SchedulerEvent(devices.set_device_state)
     set_max_inflight = SchedulerEvent(devices.set_max_inflight)
@@ -157,8 +149,6 @@ class Scheduler:
         self.state.outages.discard(device)
         return []
 
-    # --- events: reservations and owners --------------------------------------------------------
-
     reserve = SchedulerEvent(reservations.reserve)
     renew_reservation = SchedulerEvent(reservations.renew_reservation)
     close_reservation = SchedulerEvent(reservations.close_reservation)
@@ -169,8 +159,6 @@ class Scheduler:
         """Replace the limits of owners; `default`: limits of owners that are not in the table."""
         self.state.quotas.set(table, default)
         return []
-
-    # --- decisions ------------------------------------------------------------------------------
 
     def dispatch(self, now_ns: int) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to

@@ -142,8 +142,6 @@ class EventLoop(ServiceComponents):
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
 
-    # --- the loop ------------------------------------------------------------------------------
-
     def run_once(self, timeout_s: float | None = None) -> None:
         """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
         self.pass_times.wait_begins()
@@ -266,8 +264,6 @@ class EventLoop(ServiceComponents):
         if self.query_queue.pending_bytes:
             self.query_queue.process(time.monotonic_ns() + SLICE_NS)
 
-    # --- messages ------------------------------------------------------------------------------
-
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
@@ -344,8 +340,6 @@ class EventLoop(ServiceComponents):
             answer = m.StopWorker(f"start {start} of epoch {message.epoch} is over")
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
 
-    # --- decisions carried out -----------------------------------------------------------------
-
     def _tick(self, now_ns: int) -> None:
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
@@ -381,8 +375,6 @@ class EventLoop(ServiceComponents):
             fault_injection.hit("assign.sent")
         if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
-
-    # --- the end -------------------------------------------------------------------------------
 
     def _check_drain(self, now_ns: int) -> None:
         if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):

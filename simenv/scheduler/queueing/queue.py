@@ -45,8 +45,6 @@ class PoolQueue:
     def __len__(self) -> int:
         return self.count
 
-    # --- tasks are added ------------------------------------------------------------------------
-
     def append(self, records: list[TaskRecord]) -> None:
         """Add newly accepted tasks of one message, in order."""
         lanes, large_us, total_us = self._lanes_of(records[0]), 0.0, 0.0
@@ -84,8 +82,6 @@ class PoolQueue:
             lanes.count_in(record.cost_us)
             self._changed(record)
         self.count += len(records)
-
-    # --- tasks are taken ------------------------------------------------------------------------
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
         """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes
@@ -260,8 +256,6 @@ class PoolQueue:
             lanes.head(False) is not None for lanes in chain(shared, self._dedicated.values())
         )
 
-    # --- policies -------------------------------------------------------------------------------
-
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
         if order != self.order:
@@ -289,8 +283,6 @@ class PoolQueue:
             lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
             lanes.count_in(record.cost_us)
-
-    # --- views ----------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[TaskRecord]:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,

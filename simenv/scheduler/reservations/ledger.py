@@ -64,8 +64,6 @@ class ReservationLedger:
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
         self._next_ns = NEVER_NS  # next expiry or removal
 
-    # --- devices --------------------------------------------------------------------------------
-
     def terms(self, device: str) -> policies.DeviceTerms:
         """Return the terms of a device: as they were set, else the default terms with a modelled
         unit."""
@@ -166,8 +164,6 @@ class ReservationLedger:
             sum(part[0] for part in parts), sum(part[1] for part in parts), live
         )
 
-    # --- requests -------------------------------------------------------------------------------
-
     def add(self, grant: Grant, wall_ns: int) -> None:
         """Add a granted reservation."""
         request = grant.ask
@@ -182,8 +178,6 @@ class ReservationLedger:
             return None
         reservation = self.live.get(self._requests.get((owner, request_id), 0))
         return None if reservation is None or wall_ns >= reservation.expires_ns else reservation
-
-    # --- reservations ----------------------------------------------------------------------------
 
     def find(self, number: int, scope: str) -> ReservationEntry:
         """Return the reservation if `scope` may see it. Raises NotReservedError."""
@@ -241,8 +235,6 @@ class ReservationLedger:
         self._next_ns = min(self._next_ns, wall_ns + RETAINED_NS)
         self._changed(reservation.grant.id, urgent=True)
 
-    # --- expiry ---------------------------------------------------------------------------------
-
     def due(self, wall_ns: int) -> list[ReservationEntry]:
         """Return the reservations that have expired by now; remove those closed for RETAINED_NS."""
         if wall_ns < self._next_ns and len(self.all) - len(self.live) <= MAX_OVER:
@@ -269,8 +261,6 @@ class ReservationLedger:
         )
         return expired
 
-    # --- tasks ----------------------------------------------------------------------------------
-
     def settle(self, task: int, ran_ns: int, *, done: bool = False) -> None:
         """Return the units that an ended task held, if it is under a reservation. `ran_ns` 0: the
         task never ran; `done`: it has its result."""
@@ -291,8 +281,6 @@ class ReservationLedger:
         if reservation.is_over and reservation.parked:
             self.emptying[reservation.grant.id] = None
         self.changes.units[task] = (reservation.grant.id, units)
-
-    # --- storage --------------------------------------------------------------------------------
 
     def restore(self, grant: Grant, progress: Progress) -> ReservationEntry:
         """Add a reservation, new or stored."""

@@ -111,8 +111,6 @@ class ReservationEntry:
         it was made on demand."""
         return self.grant.ask.device in ("", pool, base)
 
-    # --- units --------------------------------------------------------------------------------
-
     def can_never_fit(self, units: int) -> tuple[int, str] | None:
         """Return why the task can never have its units, as code and text; None if it can. The
         answer assumes that all held units are returned unspent."""
@@ -197,8 +195,6 @@ class ReservationEntry:
     def _hold(self, task: int, units: int) -> None:
         self.holds[task] = units
         self.held += units
-
-    # --- figures ------------------------------------------------------------------------------
 
     def reserved(self, device: str, scale: policies.UnitScale) -> tuple[int, int]:
         """Return the credits and the rate that it has of a device with that scale. Once the

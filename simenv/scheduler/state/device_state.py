@@ -259,8 +259,6 @@ class DeviceControls:
             return QueuePolicy()
         return parse_queue_policy(control.policy, control.options)
 
-    # --- while tasks are assigned ---------------------------------------------------------------
-
     def starts_nothing(self, device: str) -> bool:
         """Return whether the device starts no task, however few its workers hold."""
         return any(self._starts_nothing(name) for name in (device, ""))

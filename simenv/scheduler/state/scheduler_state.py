@@ -100,8 +100,6 @@ class SchedulerState:
         end_ns = self.limits.end_ns
         return bool(end_ns) and now_ns >= end_ns - core.END_MARGIN_NS
 
-    # --- nodes ---------------------------------------------------------------------------------
-
     def nodes_changed(self) -> None:
         """Compute the capacity again, because a node came into use or went out of use."""
         limits, hosts = self.limits, list(self.nodes.hosts.values())
@@ -138,8 +136,6 @@ class SchedulerState:
             )
         return cached
 
-    # --- pools ---------------------------------------------------------------------------------
-
     def pool_of(self, route: core.Route) -> state_pools.Pool:
         """Return the pool in which a task waits; a pool of several ranks is made on demand."""
         pool = self.pools.get(route.pool)
@@ -165,8 +161,6 @@ class SchedulerState:
         del self.pools[pool.spec.name]
         self.gangs.remove(pool)
         self.nodes.forget_slot_claims()  # waiting tasks claim again
-
-    # --- tasks and workers ---------------------------------------------------------------------
 
     def finalize(self, record: core.TaskRecord, state: TaskState) -> None:
         """Record that a task became final in this state."""

@@ -204,8 +204,6 @@ class ReservationCommands:
             self._audit.write(identity, "device.changed", device or "all", detail)
             self._executor.record_event("device.changed", device or "all", detail)
 
-    # --- queries --------------------------------------------------------------------------------
-
     def answer(self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget) -> m.ToClient:
         """Return the answer to a query about one device. Raises NotFoundError."""
         if isinstance(message, admin.GetTarget):
@@ -228,8 +226,6 @@ class ReservationCommands:
                 yield None
             infos.append(forecast.reservation_info(self._state, reservation, counted))
         yield codec.encode(admin.Reservations(message.request, infos))
-
-    # --- calls of the event loop ----------------------------------------------------------------
 
     @property
     def busy(self) -> bool:

@@ -117,8 +117,6 @@ class ResultRequests:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
         return self.reserve.refusal(owner, self.bytes_of(owner))
 
-    # --- requests -------------------------------------------------------------------------------
-
     def can_read(self, owner: str) -> bool:
         """Return whether more bytes may be read for this owner now."""
         return self._reading.get(owner, 0) < READING_BYTES
@@ -242,8 +240,6 @@ class ResultRequests:
         result = self._completions.find(task)
         return result is not None and result[0].first_seq == seq
 
-    # --- damaged results ------------------------------------------------------------------------
-
     def _rerun(self, seq: int, completion: m.Completion, reason: str) -> None:
         self._repair.task(seq, completion)
         self._has_requeued = True
@@ -274,8 +270,6 @@ class ResultRequests:
             names = [name for k, name in files if k not in retained]
             if names:
                 self.file_worker.remove(names)
-
-    # ------------------------------------------------------------------------------------------
 
     def _answer(self, peer: bytes, message: m.ToClient) -> None:
         self._send(peer, codec.encode(message))

@@ -121,8 +121,6 @@ class DriftingDevice:
         times += [time_ns for pair in self._outages() for time_ns in pair]
         return min((time_ns for time_ns in times if time_ns > wall_ns), default=NEVER_NS)
 
-    # ------------------------------------------------------------------------------------------
-
     @property
     def _drift(self) -> Drift:
         return self._drift_future.result()

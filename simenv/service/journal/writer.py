@@ -118,8 +118,6 @@ class Journal:
             self._db.execute(f"pragma synchronous={level}")
             self._level = level
 
-    # --- writing -------------------------------------------------------------------------------
-
     def accept(self, row: reader.AcceptedRow) -> None:
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
         self._accepted.append(row)

@@ -144,8 +144,6 @@ class TcpListener:
     def has_pending_events(self) -> bool:
         return bool(self._leaving) or self._outgoing.waits
 
-    # --- keys and connections ------------------------------------------------------------------
-
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
         """Replace the table of accepted keys; see `Listener.admit`."""
         if not self._options.workers:
@@ -255,8 +253,6 @@ class TcpListener:
             finally:
                 if copy >= 0:
                     os.close(copy)
-
-    # --- messages ------------------------------------------------------------------------------
 
     def receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         """Return the next message; None if the key of its sender is no longer accepted, or if the
