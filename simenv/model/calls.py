@@ -85,13 +85,9 @@ class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 def sizes_of(circuit: Any) -> DetectionSizes:
     """Return the sizes of a stim.Circuit."""
-    return DetectionSizes(
-        circuit.num_qubits,
-        circuit.num_measurements,
-        circuit.num_detectors,
-        circuit.num_observables,
-        _operations(circuit),
-    )
+    detectors, observables = circuit.num_detectors, circuit.num_observables
+    sizes = circuit.num_qubits, circuit.num_measurements, detectors, observables
+    return DetectionSizes(*sizes, _operations(circuit))
 
 
 def _operations(circuit: Any) -> int:

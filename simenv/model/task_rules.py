@@ -378,11 +378,9 @@ def refuse_collapsed(labels: Iterable[str], measured: Set[int]) -> None:
         for qubit, letter in enumerate(reversed(label)):
             if letter in "XY" and qubit in measured:
                 width = len(label)
-                name = (
-                    f"observable {label!r}"
-                    if width <= SHOWN
-                    else f"an observable of {width} qubits"
-                )
+                name = f"observable {label!r}"
+                if width > SHOWN:
+                    name = f"an observable of {width} qubits"
                 raise OptionError(
                     f"{name} asks for {letter} on qubit {qubit}, which the circuit measures at its"
                     " end",

@@ -203,11 +203,8 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
 def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
     waiting = sum(len(pool.queue) for pool in scheduler_state.pools_of(state, device))
     waiting += state.dependencies.count(device)
-    return (
-        waiting
-        + sum(scheduler_state.inflight(state, device))
-        + scheduler_state.parked(state, device)
-    )
+    sent = sum(scheduler_state.inflight(state, device))
+    return waiting + sent + scheduler_state.parked(state, device)
 
 
 # --- outages ------------------------------------------------------------------------------------

@@ -369,9 +369,8 @@ def decide(
             ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted, parts
         )
         return _decision(verdict, cost, capacity, wall_ns, 0, grant), grant
-    wait_ns = (
-        _until_free(ledger, device, verdict, wall_ns) if verdict.status == policies.DELAYED else 0
-    )
+    is_delayed = verdict.status == policies.DELAYED
+    wait_ns = _until_free(ledger, device, verdict, wall_ns) if is_delayed else 0
     return _decision(verdict, cost, capacity, wall_ns, wait_ns, None), None
 
 

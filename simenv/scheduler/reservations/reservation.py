@@ -116,19 +116,14 @@ class ReservationEntry:
         answer assumes that all held units are returned unspent."""
         if self.units < 0 or units <= self.units - self.spent:
             return None
-        code = (
-            model.AdmissionReason.INSUFFICIENT_CREDITS
-            if self.grant.credits
-            else model.AdmissionReason.INSUFFICIENT_RATE
-        )
+        code = model.AdmissionReason.INSUFFICIENT_RATE
+        if self.grant.credits:
+            code = model.AdmissionReason.INSUFFICIENT_CREDITS
         if units > self.units:
             code = model.AdmissionReason.TOO_LARGE
         has, spent, needs = (self._as_text(each) for each in (self.units, self.spent, units))
-        message = (
-            f"reservation {self.grant.id} has {has} units, {spent} of them spent; "
-            f"this takes {needs}"
-        )
-        return code, message
+        units_text = f"has {has} units, {spent} of them spent"
+        return code, f"reservation {self.grant.id} {units_text}; this takes {needs}"
 
     def take(self, record: TaskRecord, units: int) -> bool:
         """Let a new task hold its units, or park it and return False. At a replay the reservation

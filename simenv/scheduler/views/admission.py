@@ -61,10 +61,8 @@ def availability_veto(
         return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
     widest = _widest(state, request.device)
     if 0 < widest < request.workload.qubits:
-        message = (
-            f"{request.workload.qubits} qubits are asked for; "
-            f"{request.device or 'the widest pool'} has {widest}"
-        )
+        subject = request.device or "the widest pool"
+        message = f"{request.workload.qubits} qubits are asked for; {subject} has {widest}"
         return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
     if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"

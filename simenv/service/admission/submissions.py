@@ -297,15 +297,11 @@ class SubmitQueue:
             text = "the service is shutting down and accepts nothing new"
             return errors.InsufficientError(text, hint="submit again when it is up: simenv up")
         if len(state.tasks) + count > limits.max_queued_tasks:
-            full = (
-                f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
-                f"{limits.max_queued_tasks}"
-            )
+            present = f"{len(state.tasks)} tasks are queued"
+            full = f"{present}, {count} more would pass the limit of {limits.max_queued_tasks}"
         elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
-            full = (
-                f"queued programs hold {size(state.queued_bytes)}; the limit is "
-                f"{size(limits.max_queued_bytes)}"
-            )
+            present, limit = size(state.queued_bytes), size(limits.max_queued_bytes)
+            full = f"queued programs hold {present}; the limit is {limit}"
         if full:
             hint = "wait for results, then go on"
             return errors.QueueFullError(full, hint=hint, retry_after_s=RETRY_AFTER_S)
@@ -314,12 +310,11 @@ class SubmitQueue:
             error = self.disk_refusal(owner)
         if owner and error is None:
             of_owner = state.quotas.of(owner)
+            use = scheduler_state.of_queue(state, owner)
             error = (
                 owner_quotas.check_terms(of_owner, owner, pending.message.terms)
                 or owner_quotas.check_routes(of_owner, owner, pending.routes)
-                or owner_quotas.check_queue(
-                    of_owner, owner, scheduler_state.of_queue(state, owner), count, size_bytes
-                )
+                or owner_quotas.check_queue(of_owner, owner, use, count, size_bytes)
             )
         if error is None and state.controls.is_restricting:
             reason = draining_refusal(state, pending.routes)

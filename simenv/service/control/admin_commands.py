@@ -67,13 +67,9 @@ def _apply(scheduler: Scheduler, device: str, policies: Policies) -> None:
         options = (("keys", ",".join(policies.keys)),) if policies.keys else ()
         scheduler.set_queue_policy(device, policies.queue, options)
     if policies.admission:
-        policy = AdmissionPolicy(
-            policies.admission,
-            scheduler.state.reservations.terms(device).profile.baseline,
-            policies.credits,
-            policies.rate,
-            round(policies.span_s * 1e9),
-        )
+        baseline = scheduler.state.reservations.terms(device).profile.baseline
+        name, span_ns = policies.admission, round(policies.span_s * 1e9)
+        policy = AdmissionPolicy(name, baseline, policies.credits, policies.rate, span_ns)
         scheduler.set_admission_policy(device, policy, -1)
 
 
@@ -102,13 +98,10 @@ class PoolCommands:
         match message:
             case admin.Scale():
                 forced = self._check_capacity(message)
-                actions = self._scheduler.scale(
-                    message.pool, message.least, message.most, overcommit=forced
-                )
+                size = message.pool, message.least, message.most
+                actions = self._scheduler.scale(*size, overcommit=forced)
                 configured = self._configured[message.pool]
-                self._journal.scaled(
-                    message.pool, message.least, message.most, configured.min, configured.max
-                )
+                self._journal.scaled(*size, configured.min, configured.max)
             case admin.DrainNode():
                 actions = self._scheduler.drain_node(message.node, message.reason, now_ns)
                 self._journal.drained(message.node, message.reason)
@@ -215,10 +208,8 @@ class KeyCommands:
         if isinstance(message, admin.AddKey):
             check_name(message.name, "key")
             with keyfiles.changing(self._path, LOCK_PATIENCE_S):
-                keys = keyfiles.added(
-                    self._stored(),
-                    admin.KeyInfo(message.name, message.role, message.public_key, time.time()),
-                )
+                info = admin.KeyInfo(message.name, message.role, message.public_key, time.time())
+                keys = keyfiles.added(self._stored(), info)
                 keyfiles.write_keys(self._path, keys)
             self._keys = keys
             self._unwritten.clear()
