@@ -433,9 +433,8 @@ def over_memory_reason(
     worker.over_beats += 1
     if worker.over_beats < OVER_BEATS:
         return ""
-    return (
-        f"{task_name(record.number)} used {size(used)} of memory where {size(granted)} were granted"
-    )
+    name = task_name(record.number)
+    return f"{name} used {size(used)} of memory where {size(granted)} were granted"
 
 
 def kill_over_memory(

@@ -198,10 +198,8 @@ def _too_wide_error(query: RankQuery) -> InfeasibleError:
     """Return the error with the figure that is too large, its limit, and the widest circuit within
     it."""
     card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
-    required_text = (
-        f"{size(_min_bytes(query, 1))} ({query.profile.num_qubits} qubits, {terms.precision}"
-        " precision)"
-    )
+    program_text = f"{query.profile.num_qubits} qubits, {terms.precision} precision"
+    required_text = f"{size(_min_bytes(query, 1))} ({program_text})"
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.method == "clifford" or card.dense_qubits:
         hint = ELSEWHERE
