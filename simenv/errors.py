@@ -102,23 +102,20 @@ class InsufficientError(SimenvError):
     code = "insufficient"
     retryable = True
     exit_code = 3
+    _usual_retry_s: ClassVar[float] = 0.0
 
     def __init__(
         self, message: str, *, hint: str = "", index: int = -1, retry_after_s: float = 0.0
     ) -> None:
         super().__init__(message, hint=hint, index=index)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s or self._usual_retry_s
 
 
 class QueueFullError(InsufficientError):
     """The queue is full; submit again after `retry_after_s` seconds."""
 
     code = "queue_full"
-
-    def __init__(
-        self, message: str, *, hint: str = "", index: int = -1, retry_after_s: float = 1.0
-    ) -> None:
-        super().__init__(message, hint=hint, index=index, retry_after_s=retry_after_s)
+    _usual_retry_s = 1.0
 
 
 class NotReservedError(SimenvError):
@@ -291,10 +288,8 @@ _OPTION = re.compile(
 
 
 def with_names(text: str, names: Mapping[str, Callable[[str], str]]) -> str:
-    """Return the text with the options of `Client.submit` named as in another interface.
-
-    `names`: by option, a function from the literal, "" for none, to the text in its place.
-    """
+    """Return the text with the options of `Client.submit` named as in another interface. `names`:
+    by option, a function from the literal, "" for none, to the text in its place."""
 
     def renamed(match: re.Match[str]) -> str:
         shown = names.get(match[1])

@@ -24,28 +24,22 @@ _WRITE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
     """Create the folder and its missing parents with mode 0700, then check it with `check_private`.
-
-    `setting`: the variable that names another folder, for the hint. Raises ConfigError.
-    """
+    `setting`: the variable that names another folder, for the hint. Raises ConfigError."""
     try:
         for level in reversed([path, *path.parents]):
             if not level.exists():
                 level.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder {path}: {error.strerror}",
-            hint=f"set {setting} to a folder of your own",
-        ) from error
+        hint = f"set {setting} to a folder of your own"
+        raise ConfigError(f"cannot make the folder {path}: {error.strerror}", hint=hint) from error
     check_private(path, setting)
     return path
 
 
 def kernel_folder(path: Path) -> Path:
-    """Create and check the folder of compiled kernels; see `private_folder`.
-
-    Kernels are loaded as code. If another user could write to an existing folder, its content must
-    not be trusted, so the hint says to remove it. Raises ConfigError.
-    """
+    """Create and check the folder of compiled kernels; see `private_folder`. Kernels are loaded as
+    code. If another user could write to an existing folder, its content must not be trusted, so the
+    hint says to remove it. Raises ConfigError."""
     try:
         return private_folder(path, "SIMENV_KERNELS")
     except ConfigError as error:
@@ -105,10 +99,8 @@ def create_private(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Replace a file of mode 0600 by rename, so that a reader sees the old or the new content.
-
     `sync`: the new content survives a power failure once this returns. Raises like
-    `create_private`.
-    """
+    `create_private`."""
     with replacing(path, sync=sync) as file:
         file.write(data)
     if sync:
@@ -117,12 +109,10 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o600, sync: bool = False) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `path` by rename when the block ends.
-
-    `mode` is reduced by the umask. The temporary name is unique, so that processes that replace the
-    same file do not disturb each other; the last rename wins. After an error `path` is unchanged
-    and the temporary file is removed. Raises like `create_private`.
-    """
+    """Open a new file that replaces `path` by rename when the block ends. `mode` is reduced by the
+    umask. The temporary name is unique, so that processes that replace the same file do not disturb
+    each other; the last rename wins. After an error `path` is unchanged and the temporary file is
+    removed. Raises like `create_private`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     with _created(temporary, mode, sync=sync) as file:
         yield file
@@ -141,10 +131,8 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             if mode == 0o600 and os.fstat(file.fileno()).st_mode & 0o077:
-                raise ConfigError(
-                    f"{path} would be readable by others: its file system has no file modes",
-                    hint="choose a folder on a local disk",
-                )
+                text = f"{path} would be readable by others: its file system has no file modes"
+                raise ConfigError(text, hint="choose a folder on a local disk")
             yield file
             file.flush()
             if sync:
@@ -164,11 +152,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _unsafe_reason(info: os.stat_result, *, is_leaf: bool) -> str:
-    """Return the reason why other users control this level of a path, or "".
-
-    `is_leaf`: this level is the folder itself, for which the conditions are stricter: it must
-    belong to this user, and being sticky does not excuse write permission of others.
-    """
+    """Return the reason why other users control this level of a path, or "". `is_leaf`: this level
+    is the folder itself, for which the conditions are stricter: it must belong to this user, and
+    being sticky does not excuse write permission of others."""
     is_link = stat.S_ISLNK(info.st_mode)
     may_be_roots = is_link or not is_leaf
     if not _is_current_user(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
@@ -194,10 +180,8 @@ def _is_roots(uid: int) -> bool:
 @functools.cache
 def _unmapped_uid() -> int:
     """Return the uid under which root's files appear in a user namespace that does not map root.
-
     MPI ranks may run in such a namespace; -1 outside of one. Files of other users have the same uid
-    there, so the process that created the namespace must have checked the folder.
-    """
+    there, so the process that created the namespace must have checked the folder."""
     try:
         mapped = Path("/proc/self/uid_map").read_text().split()
         if any(first == str(ROOT) for first in mapped[::3]):

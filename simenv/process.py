@@ -96,11 +96,9 @@ def import_also_from(folders: str) -> None:
 
 def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
     """Request the signal `by` for the time when the starter's thread ends; exit now if the starter
-    has ended already.
-
-    `starter_pid` 0: the parent process. Returns the starter's pid, for checks by the caller. The
-    signal is available on Linux only; elsewhere the caller must check its parent itself.
-    """
+    has ended already. `starter_pid` 0: the parent process. Returns the starter's pid, for checks by
+    the caller. The signal is available on Linux only; elsewhere the caller must check its parent
+    itself."""
     parent = starter_pid or os.getppid()
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)

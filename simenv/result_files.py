@@ -56,10 +56,7 @@ class Field(msgspec.Struct, frozen=True):
 
 def skeleton(fields: Mapping[str, Field], attributes: Mapping[str, str | int | float]) -> Skeleton:
     """Build an HDF5 file with one contiguous dataset for each field, in order; `attributes` belong
-    to its root.
-
-    Names may contain `/`: the groups are created.
-    """
+    to its root. Names may contain `/`: the groups are created."""
     import h5py
 
     memory = _MemoryFile()

@@ -75,73 +75,16 @@ from simenv.model.views import (
     WorkerState,
 )
 
-__all__ = [
-    "CLIENT_LIMITS",
-    "DEPENDENCY",
-    "FINAL_STATES",
-    "MARKERS",
-    "MAX_BINDINGS",
-    "MAX_CLBITS",
-    "MAX_KEEP_S",
-    "MAX_MATRIX_BYTES",
-    "MAX_PARENTS",
-    "MAX_QUBITS",
-    "MAX_SHOTS",
-    "MAX_TASK_NUMBER",
-    "MAX_UNITARY_QUBITS",
-    "MAX_VARIABLES",
-    "NO_GATES",
-    "OWNERS",
-    "PROGRAM_FORMAT",
-    "READ_FORMATS",
-    "RESULT_FORMAT",
-    "UNLIMITED",
-    "AdmissionPolicy",
-    "AdmissionReason",
-    "Chain",
-    "Decision",
-    "DeviceInfo",
-    "DeviceKind",
-    "DeviceProfile",
-    "DeviceRecord",
-    "EngineInfo",
-    "EngineOptions",
-    "Event",
-    "GateInfo",
-    "HeldCapacity",
-    "NodeInfo",
-    "NoiseFactors",
-    "Observable",
-    "OperationInfo",
-    "Origin",
-    "OwnerLimits",
-    "OwnerReport",
-    "OwnerUse",
-    "PoolInfo",
-    "PoolSpec",
-    "Program",
-    "QubitInfo",
-    "ReservationInfo",
-    "ReservationRequest",
-    "ReservationState",
-    "ResultData",
-    "ResultFile",
-    "ServiceInfo",
-    "StoredArray",
-    "TargetInfo",
-    "TaskInfo",
-    "TaskOptions",
-    "TaskParts",
-    "TaskSpec",
-    "TaskState",
-    "Timing",
-    "Token",
-    "WorkerInfo",
-    "WorkerState",
-    "Workload",
-    "decode_program",
-    "digest",
-    "qubits_of",
-    "task_name",
-    "task_number",
-]
+__all__ = ["CLIENT_LIMITS", "DEPENDENCY", "FINAL_STATES", "MARKERS", "MAX_BINDINGS"]
+__all__ += ["MAX_CLBITS", "MAX_KEEP_S", "MAX_MATRIX_BYTES", "MAX_PARENTS", "MAX_QUBITS"]
+__all__ += ["MAX_SHOTS", "MAX_TASK_NUMBER", "MAX_UNITARY_QUBITS", "MAX_VARIABLES", "NO_GATES"]
+__all__ += ["OWNERS", "PROGRAM_FORMAT", "READ_FORMATS", "RESULT_FORMAT", "UNLIMITED"]
+__all__ += ["AdmissionPolicy", "AdmissionReason", "Chain", "Decision", "DeviceInfo"]
+__all__ += ["DeviceKind", "DeviceProfile", "DeviceRecord", "EngineInfo", "EngineOptions"]
+__all__ += ["Event", "GateInfo", "HeldCapacity", "NodeInfo", "NoiseFactors", "Observable"]
+__all__ += ["OperationInfo", "Origin", "OwnerLimits", "OwnerReport", "OwnerUse", "PoolInfo"]
+__all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationRequest"]
+__all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StoredArray"]
+__all__ += ["TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec", "TaskState"]
+__all__ += ["Timing", "Token", "WorkerInfo", "WorkerState", "Workload", "decode_program"]
+__all__ += ["digest", "qubits_of", "task_name", "task_number"]

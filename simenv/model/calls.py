@@ -64,11 +64,9 @@ class DetectionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
 
 
 class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """Sums over all shots, and the bits of each shot if the call has `events`.
-
-    Arrays of numbers are uint64 [detectors] or [observables], little-endian; rows of bits are
-    uint8 [shots, bytes], bit k in byte k // 8, lowest first. Without a decoder there are no errors.
-    """
+    """Sums over all shots, and the bits of each shot if the call has `events`. Arrays of numbers
+    are uint64 [detectors] or [observables], little-endian; rows of bits are uint8 [shots, bytes],
+    bit k in byte k // 8, lowest first. Without a decoder there are no errors."""
 
     format: int
     shots: int
@@ -87,13 +85,9 @@ class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 def sizes_of(circuit: Any) -> DetectionSizes:
     """Return the sizes of a stim.Circuit."""
-    return DetectionSizes(
-        circuit.num_qubits,
-        circuit.num_measurements,
-        circuit.num_detectors,
-        circuit.num_observables,
-        _operations(circuit),
-    )
+    detectors, observables = circuit.num_detectors, circuit.num_observables
+    sizes = circuit.num_qubits, circuit.num_measurements, detectors, observables
+    return DetectionSizes(*sizes, _operations(circuit))
 
 
 def _operations(circuit: Any) -> int:
@@ -118,21 +112,17 @@ def check_detection(call: DetectionCall) -> None:
     """Check a call as far as is possible without stim. Raises OptionError, LimitExceededError,
     ProgramError."""
     if call.decoder not in DECODERS:
-        raise OptionError(
-            f"decoder={call.decoder[:64]!r}", hint=f"{PYMATCHING!r}, or None for samples alone"
-        )
+        hint = f"{PYMATCHING!r}, or None for samples alone"
+        raise OptionError(f"decoder={call.decoder[:64]!r}", hint=hint)
     for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
         if not 0 <= value <= limit:
-            raise LimitExceededError(
-                f"the circuit has {value} {name}; the limit is {limit}",
-                hint="fewer rounds, or a smaller code, in each task",
-            )
+            text = f"the circuit has {value} {name}; the limit is {limit}"
+            raise LimitExceededError(text, hint="fewer rounds, or a smaller code, in each task")
     if not call.sizes.detectors + call.sizes.observables:
-        raise ProgramError(
-            "the stim circuit has no DETECTOR and no OBSERVABLE_INCLUDE: nothing to sample",
-            hint="for its measurements, write it as OpenQASM: circuit.to_qasm(open_qasm_version=2)",
-        )
+        text = "the stim circuit has no DETECTOR and no OBSERVABLE_INCLUDE: nothing to sample"
+        hint = "for its measurements, write it as OpenQASM: circuit.to_qasm(open_qasm_version=2)"
+        raise ProgramError(text, hint=hint)
     if len(call.circuit) > MAX_TEXT_BYTES:
         raise LimitExceededError(
             f"the text of the circuit is {size(len(call.circuit))}; the limit is"
@@ -144,10 +134,9 @@ def check_detection(call: DetectionCall) -> None:
         raise LimitExceededError(f"{blocks} REPEAT blocks; the limit is {MAX_REPEATS}")
     depth = _depth(call.circuit)
     if depth > MAX_DEPTH:
-        raise LimitExceededError(
-            f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}",
-            hint="write inner blocks out, or as one block of more rounds",
-        )
+        text = f"REPEAT blocks nested {depth} deep; the limit is {MAX_DEPTH}"
+        hint = "write inner blocks out, or as one block of more rounds"
+        raise LimitExceededError(text, hint=hint)
 
 
 def check_events(call: DetectionCall, shots: int) -> None:
@@ -238,10 +227,8 @@ def is_call(terms: TaskOptions) -> bool:
 def check_call_terms(terms: TaskOptions) -> None:
     """Check the options of a call's task. Raises OptionError for those that only circuits have."""
     if terms.engine not in _CALLS:
-        raise OptionError(
-            f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}",
-            hint=f"it is that of calls: engine= one of {', '.join(CALL_ENGINES)}",
-        )
+        hint = f"it is that of calls: engine= one of {', '.join(CALL_ENGINES)}"
+        raise OptionError(f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}", hint=hint)
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
     for name in ("observables", "options", "chain", "device", "noise", "prefer", "parts"):
@@ -253,19 +240,16 @@ def decode_call(engine: str, packed: bytes) -> Call:
     """Decode and check the call of a task on this engine. Raises ProgramError, LimitExceededError,
     OptionError, VersionMismatchError."""
     if len(packed) > MAX_CALL_BYTES:
-        raise LimitExceededError(
-            f"a call of {len(packed)} bytes; the limit is {MAX_CALL_BYTES}",
-            hint="smaller arguments: give large data by the name of a file; fewer circuits a task",
-        )
+        text = f"a call of {len(packed)} bytes; the limit is {MAX_CALL_BYTES}"
+        hint = "smaller arguments: give large data by the name of a file; fewer circuits a task"
+        raise LimitExceededError(text, hint=hint)
     try:
         call = msgspec.msgpack.decode(packed, type=_CALLS[engine])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProgramError(f"the call cannot be read: {error}") from error
     if call.format != CALL_FORMAT:
-        raise VersionMismatchError(
-            f"the call has format {call.format}, this version reads {CALL_FORMAT}",
-            hint="client and service should be of one version",
-        )
+        text = f"the call has format {call.format}, this version reads {CALL_FORMAT}"
+        raise VersionMismatchError(text, hint="client and service should be of one version")
     if isinstance(call, FunctionCall):
         if len(call.name) > MAX_NAME_CHARS:
             raise OptionError(f"the name of a function has {len(call.name)} characters")
@@ -273,10 +257,8 @@ def decode_call(engine: str, packed: bytes) -> Call:
     elif isinstance(call, DetectionCall):
         check_detection(call)
     elif not call.circuits or call.level not in LEVELS or not 0 <= call.seed < 2**32:
-        raise OptionError(
-            f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}",
-            hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1",
-        )
+        text = f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}"
+        raise OptionError(text, hint="one circuit or more; level 0 to 3, or -1; seed 0 to 2^32 - 1")
     else:
         target_entries(call.device)
     return call
@@ -286,10 +268,9 @@ def decode_call(engine: str, packed: bytes) -> Call:
 def decode_device(packed: bytes) -> DeviceInfo:
     """Decode and check the device of a TranspileCall. Raises ProgramError, LimitExceededError."""
     if len(packed) > MAX_DEVICE_BYTES:
-        raise LimitExceededError(
-            f"a device of {len(packed)} bytes; the limit is {MAX_DEVICE_BYTES}",
-            hint="the device without the calibration of gates that circuits do not use",
-        )
+        text = f"a device of {len(packed)} bytes; the limit is {MAX_DEVICE_BYTES}"
+        hint = "the device without the calibration of gates that circuits do not use"
+        raise LimitExceededError(text, hint=hint)
     try:
         info = msgspec.msgpack.decode(packed, type=DeviceInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -304,10 +285,8 @@ def decode_device(packed: bytes) -> DeviceInfo:
         or len(info.qubits) not in (0, width)
         or not qubits <= set(range(width))
     ):
-        raise ProgramError(
-            f"the device of {width} qubits has couplings, operations or properties of others",
-            hint="simenv devices NAME --json has a device as it should be",
-        )
+        text = f"the device of {width} qubits has couplings, operations or properties of others"
+        raise ProgramError(text, hint="simenv devices NAME --json has a device as it should be")
     return info
 
 

@@ -25,10 +25,8 @@ def check_printable(name: str, text: str) -> None:
     terminal or a log would obey."""
     if not text.isprintable():
         escaped = text.encode("unicode_escape").decode()[:80]
-        raise OptionError(
-            f"{name} '{escaped}' has characters that cannot be printed",
-            hint="letters, digits, spaces and signs, in any script; no line ends, no escapes",
-        )
+        hint = "letters, digits, spaces and signs, in any script; no line ends, no escapes"
+        raise OptionError(f"{name} '{escaped}' has characters that cannot be printed", hint=hint)
 
 
 PROGRAM_FORMAT = 2
@@ -99,27 +97,9 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def structure(self) -> bytes:
         """Digest of the circuit structure, that is of all fields but the parameter values: BLAKE2b,
         16 bytes."""
-        return digest(
-            _ENCODER.encode(
-                (
-                    self.format,
-                    self.num_qubits,
-                    self.num_clbits,
-                    self.registers,
-                    self.names,
-                    self.arities,
-                    self.ops,
-                    self.qubits,
-                    self.clbits,
-                    self.num_slots,
-                    self.slots,
-                    self.conditions,
-                    self.constants,
-                    self.variables,
-                    self.matrices,
-                )
-            )
-        )
+        fields = msgspec.structs.astuple(self)
+        params = self.__struct_fields__.index("params")
+        return digest(_ENCODER.encode(fields[:params] + fields[params + 1 :]))
 
     @property
     def digest(self) -> bytes:

@@ -33,10 +33,8 @@ Label = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)]
 
 
 class Observable(msgspec.Struct, frozen=True, array_like=True):
-    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character.
-
-    One without coefficients is no sum: its labels are bit strings, see `TaskOptions.bit_strings`.
-    """
+    """A real-weighted Pauli sum. Labels are in Qiskit's order: qubit 0 is the last character. One
+    without coefficients is no sum: its labels are bit strings, see `TaskOptions.bit_strings`."""
 
     labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=MAX_LABELS)]
     coefficients: bytes  # float64 [len(labels)]

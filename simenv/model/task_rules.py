@@ -103,9 +103,8 @@ def checked_outputs(outputs: Sequence[str] | str) -> tuple[str, ...]:
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     for name in names:
         if name not in OUTPUTS:
-            raise OptionError(
-                f"output {name!r} is not known", hint=f"some of: {', '.join(OUTPUTS)}"
-            )
+            hint = f"some of: {', '.join(OUTPUTS)}"
+            raise OptionError(f"output {name!r} is not known", hint=hint)
     if not names:
         raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
     return tuple(dict.fromkeys(names))
@@ -122,10 +121,8 @@ def checked_preferred(names: Sequence[str]) -> tuple[str, ...]:
     """Check pools or kinds of devices, in order of preference. Raises OptionError."""
     names = tuple(dict.fromkeys(names))
     if len(names) > MAX_PREFERRED or max(map(len, names), default=0) > MAX_NAME_CHARS:
-        raise OptionError(
-            f"prefer names {len(names)} pools or kinds; at most {MAX_PREFERRED} are allowed",
-            hint=f"each of {MAX_NAME_CHARS} characters at most",
-        )
+        text = f"prefer names {len(names)} pools or kinds; at most {MAX_PREFERRED} are allowed"
+        raise OptionError(text, hint=f"each of {MAX_NAME_CHARS} characters at most")
     return names
 
 
@@ -148,15 +145,12 @@ def checked_engine_options(
     for name, value in pairs:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 < len(str(name)) <= MAX_NAME_CHARS:
-            raise OptionError(
-                f"options: {str(name)[:64]!r} = {value!r:.80}",
-                hint='a name and a finite number, for example options={"bond": 64}',
-            )
+            hint = 'a name and a finite number, for example options={"bond": 64}'
+            raise OptionError(f"options: {str(name)[:64]!r} = {value!r:.80}", hint=hint)
     result = {str(name): value for name, value in pairs}
     if len(result) > MAX_OPTIONS or len(result) < len(pairs):
-        raise OptionError(
-            f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
-        )
+        text = f"{len(pairs)} engine options; at most {MAX_OPTIONS}, each once, are allowed"
+        raise OptionError(text)
     return tuple(sorted(result.items()))
 
 
@@ -193,9 +187,8 @@ def check_options(terms: TaskOptions) -> None:
     if len(set(terms.outputs)) < len(terms.outputs):
         raise OptionError(option="outputs", value=terms.outputs, expected="each output once")
     if len(terms.name) > MAX_NAME_CHARS:
-        raise OptionError(
-            f"a task's name has {len(terms.name)} characters", hint=f"at most {MAX_NAME_CHARS}"
-        )
+        hint = f"at most {MAX_NAME_CHARS}"
+        raise OptionError(f"a task's name has {len(terms.name)} characters", hint=hint)
     check_printable("a task's name", terms.name)
     for text in (terms.compiled, terms.compiled_for, *terms.replaced_gates):
         if len(text) > MAX_COMPILER_CHARS:
@@ -213,10 +206,8 @@ def check_observables(terms: TaskOptions) -> None:
     check_bit_strings(terms.bit_strings, "amplitudes" in terms.outputs)
     sums = terms.pauli_sums
     if ("expectation" in terms.outputs) != bool(sums):
-        raise OptionError(
-            "the output 'expectation' and observables go together; only one was given",
-            hint='for example observables="ZZ:0.5"',
-        )
+        text = "the output 'expectation' and observables go together; only one was given"
+        raise OptionError(text, hint='for example observables="ZZ:0.5"')
     total = sum(len(o.labels) for o in sums)
     if len(sums) > MAX_OBSERVABLES or total > MAX_TERMS:
         raise LimitExceededError(
@@ -226,10 +217,8 @@ def check_observables(terms: TaskOptions) -> None:
         )
     for observable in sums:
         if not observable.labels:
-            raise OptionError(
-                "an observable without terms",
-                hint="leave a sum of nothing out: it is 0, and so is its gradient",
-            )
+            hint = "leave a sum of nothing out: it is 0, and so is its gradient"
+            raise OptionError("an observable without terms", hint=hint)
         if len(observable.coefficients) != 8 * len(observable.labels):
             raise OptionError("an observable needs one coefficient for each label")
         for label in observable.labels:
@@ -250,20 +239,17 @@ def unmeasured(output: str, index: int = -1) -> ProgramError:
 
 def without_shots(output: str) -> OptionError:
     """Return the error for counts or memory of an exact run."""
-    return OptionError(
-        f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}",
-        hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
-    )
+    text = f"shots=None is exact: there {'are no counts' if output == 'counts' else 'is no memory'}"
+    hint = 'outputs=("probabilities",) gives the exact distribution; or give shots=1024'
+    return OptionError(text, hint=hint)
 
 
 def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:
     """Check the number of bit strings, their characters, and that each is there once. `wanted`: the
     output `amplitudes` is requested. Raises OptionError, LimitExceededError."""
     if wanted != bool(strings):
-        raise OptionError(
-            "the output 'amplitudes' and bit strings go together; only one was given",
-            hint='amplitudes=["0101"], for example',
-        )
+        text = "the output 'amplitudes' and bit strings go together; only one was given"
+        raise OptionError(text, hint='amplitudes=["0101"], for example')
     total = sum(map(len, strings))
     if len(strings) > MAX_BIT_STRINGS or total > MAX_BIT_STRING_BYTES:
         raise LimitExceededError(
@@ -273,10 +259,8 @@ def check_bit_strings(strings: Sequence[str], wanted: bool) -> None:
         )
     if "".join(strings).strip("01") or not all(strings):  # one pass: the service checks it too
         wrong = next(text for text in strings if not text or text.strip("01"))
-        raise OptionError(
-            f"the bit string {wrong[:80]!r} is not made of 0 and 1",
-            hint="one character a qubit, no spaces; qubit 0 is the last",
-        )
+        hint = "one character a qubit, no spaces; qubit 0 is the last"
+        raise OptionError(f"the bit string {wrong[:80]!r} is not made of 0 and 1", hint=hint)
     if len(set(strings)) < len(strings):
         counts = Counter(strings)
         twice = next(text for text in strings if counts[text] > 1)
@@ -394,11 +378,9 @@ def refuse_collapsed(labels: Iterable[str], measured: Set[int]) -> None:
         for qubit, letter in enumerate(reversed(label)):
             if letter in "XY" and qubit in measured:
                 width = len(label)
-                name = (
-                    f"observable {label!r}"
-                    if width <= SHOWN
-                    else f"an observable of {width} qubits"
-                )
+                name = f"observable {label!r}"
+                if width > SHOWN:
+                    name = f"an observable of {width} qubits"
                 raise OptionError(
                     f"{name} asks for {letter} on qubit {qubit}, which the circuit measures at its"
                     " end",

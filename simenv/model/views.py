@@ -225,11 +225,9 @@ def wall_clock_s(moment: str) -> float:
 
 def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:
     """Time of a device for circuits with `shots` shots each: circuits overhead_ns + shots shot_ns.
-
     `shot_ns` is the sum of the times of one shot of each circuit. 0 for exact results (no shots),
     which no device gives. Longer times than `LONGEST_NS` are limited to it; tasks whose time is
-    known at their acceptance are refused then.
-    """
+    known at their acceptance are refused then."""
     return round(min(circuits * overhead_ns + shots * shot_ns, LONGEST_NS)) if shots else 0
 
 

@@ -327,24 +327,15 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DECISIONS = {"accepted": 1, "delayed": 2, "rejected": 3}
-STATE_CODES: dict[ReservationState, int] = {
-    ReservationState.PENDING: 1,
-    ReservationState.ACTIVE: 2,
-    ReservationState.RELEASED: 3,
-    ReservationState.EXPIRED: 4,
-    ReservationState.CANCELLED: 5,
-}
+STATE_CODES = {state: code for code, state in enumerate(ReservationState, 1)}
 
 
 def reason_text(code: int) -> str:
     """Text of a reason code for hosts: `accepted`, or `reason-7`. The code is formatted as a plain
     number: in a process that initialises Python twice, as DEFw does, the text of an IntEnum is its
     repr."""
-    return (
-        "accepted"
-        if code in (AdmissionReason.NONE, AdmissionReason.ACCEPTED)
-        else f"reason-{int(code):d}"
-    )
+    is_accepted = code in (AdmissionReason.NONE, AdmissionReason.ACCEPTED)
+    return "accepted" if is_accepted else f"reason-{int(code):d}"
 
 
 class AdmissionDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

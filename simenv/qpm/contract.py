@@ -34,6 +34,8 @@ _DEVICE: Arguments = (("token", None), ("device_id", None))
 _LIB: Arguments = (("lib", None), ("token", None))
 _CALIBRATION: Arguments = (("calibration_set_id", None), *_LIB)
 _END: Arguments = (("token", None), ("reservation_id", None), ("reason", None))
+_REGISTER1: Arguments = (("ep", NEEDED), ("evtype", NEEDED), ("class_id", NEEDED))
+_REGISTER: Arguments = (*_REGISTER1, ("token", None), ("reservation_id", None), ("filters", None))
 
 REVISION2: Mapping[str, Mapping[str, Arguments]] = {
     "execution": {
@@ -45,14 +47,7 @@ REVISION2: Mapping[str, Mapping[str, Arguments]] = {
         "cancel_task": (*_POLL, ("reason", None), ("qtask_id", None)),
         "get_task_timing": _ASK,
         "get_task_metadata": _ASK,
-        "register_event_notification": (
-            ("ep", NEEDED),
-            ("evtype", NEEDED),
-            ("class_id", NEEDED),
-            ("token", None),
-            ("reservation_id", None),
-            ("filters", None),
-        ),
+        "register_event_notification": _REGISTER,
         "delete_circuit": (("cid", NEEDED), ("reservation_id", None), ("token", None)),
     },
     "admission": {
@@ -110,7 +105,7 @@ REVISION1: Mapping[str, Arguments] = {
     "read_cq": (("cid", None),),
     "peek_cq": (("cid", None),),
     "delete_circuit": (("cid", NEEDED),),
-    "register_event_notification": (("ep", NEEDED), ("evtype", NEEDED), ("class_id", NEEDED)),
+    "register_event_notification": _REGISTER1,
     "shutdown": (),
 }
 # Methods of simenv that the contract does not require.
@@ -203,10 +198,8 @@ BINDINGS: tuple[Binding, ...] = (
 
 
 class ServiceRecord(msgspec.Struct, frozen=True):
-    """Answer of `query`. `properties`: revision 2; None in revision 1.
-
-    A request matches if its bits are a subset of these; `max_capacity` -1: no limit.
-    """
+    """Answer of `query`. `properties`: revision 2; None in revision 1. A request matches if its
+    bits are a subset of these; `max_capacity` -1: no limit."""
 
     service_name: str
     service_description: str
@@ -221,10 +214,8 @@ class ServiceRecord(msgspec.Struct, frozen=True):
 def service_properties(
     record: ServiceRecord, device: str, target: str, width: int, service_id: str = ""
 ) -> dict[str, Any]:
-    """Properties of a record in revision 2: identity, width, kinds and bindings.
-
-    `device`, `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM.
-    """
+    """Properties of a record in revision 2: identity, width, kinds and bindings. `device`,
+    `target`: ids; `width`: qubits; `service_id` "": the id of the device's QPM."""
     home = {"service_module": record.module_name, "service_class": record.class_name}
     bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
     default = {key: value for key, value in bindings[0].items() if key != "version"}

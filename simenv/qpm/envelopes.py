@@ -54,22 +54,11 @@ class Outcome(enum.StrEnum):
     CANCEL_PENDING = "CANCEL_PENDING"
 
 
+# The outcome has the name of the state; other states are ACCEPTED, with two exceptions.
 OUTCOMES: dict[Lifecycle, Outcome] = {
-    Lifecycle.CREATED: Outcome.ACCEPTED,
-    Lifecycle.CAPACITY_HELD: Outcome.ACCEPTED,
+    **{state: Outcome.__members__.get(state.name, Outcome.ACCEPTED) for state in Lifecycle},
     Lifecycle.PENDING_CAPACITY: Outcome.DELAYED,
-    Lifecycle.QUEUED: Outcome.ACCEPTED,
-    Lifecycle.SELECTED: Outcome.ACCEPTED,
-    Lifecycle.RESOURCES_CONSUMED: Outcome.ACCEPTED,
-    Lifecycle.SUBMITTED: Outcome.ACCEPTED,
-    Lifecycle.COMPLETED: Outcome.COMPLETED,
-    Lifecycle.FAILED: Outcome.FAILED,
-    Lifecycle.CANCELLED: Outcome.CANCELLED,
-    Lifecycle.UNKNOWN: Outcome.UNKNOWN,
-    Lifecycle.INVALID_RESERVATION: Outcome.INVALID_RESERVATION,
-    Lifecycle.MISSING_RESERVATION: Outcome.MISSING_RESERVATION,
     Lifecycle.NO_READY_COMPLETION: Outcome.IN_PROGRESS,
-    Lifecycle.NO_LONGER_RETAINED: Outcome.NO_LONGER_RETAINED,
 }
 
 
@@ -109,12 +98,9 @@ class Reason(enum.StrEnum):
 
 
 class StateMapping(msgspec.Struct, frozen=True):
-    """A task state in the terms of the contract.
-
-    `rc`: code of a record; None: not ended, so that revision 1 raises InProgressError. `reason`:
-    reason in the record of a failure. `already`: reason in the answer to a cancellation that comes
-    too late.
-    """
+    """A task state in the terms of the contract. `rc`: code of a record; None: not ended, so that
+    revision 1 raises InProgressError. `reason`: reason in the record of a failure. `already`:
+    reason in the answer to a cancellation that comes too late."""
 
     lifecycle: Lifecycle
     rc: int | None = None
@@ -176,11 +162,9 @@ class Times(msgspec.Struct, frozen=True):
 
 
 class Record(Times, frozen=True, kw_only=True, omit_defaults=True):
-    """Completion record of revision 1.
-
-    `result`: counts, or {"counts", "statevector"} if amplitudes were requested; a text if `rc` is
-    not 0. `metadata`: see `CompletionMetadata`; left out if empty.
-    """
+    """Completion record of revision 1. `result`: counts, or {"counts", "statevector"} if amplitudes
+    were requested; a text if `rc` is not 0. `metadata`: see `CompletionMetadata`; left out if
+    empty."""
 
     cid: str
     result: dict[str, Any] | str

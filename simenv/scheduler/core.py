@@ -266,18 +266,9 @@ class RecordEvent(msgspec.Struct, frozen=True):
     owner: str = ""  # reader besides admins; "": everybody, or the task's owner
 
 
-Action = (
-    AssignTasks
-    | TaskEnded
-    | DropHeldResult
-    | StopAttempt
-    | SetThreads
-    | StartWorker
-    | DropKeptStates
-    | RetireWorker
-    | KillWorker
-    | RecordEvent
-)
+_TaskAction = AssignTasks | TaskEnded | DropHeldResult | StopAttempt | SetThreads
+_WorkerAction = StartWorker | DropKeptStates | RetireWorker | KillWorker
+Action = _TaskAction | _WorkerAction | RecordEvent
 
 
 # --- expected times of tasks ----------------------------------------------------------------------
@@ -308,11 +299,9 @@ def expected_ns(route: Route, spec: TaskSpec) -> int:
 
 
 class LearnedEstimate(msgspec.Struct, frozen=True):
-    """Factor and deviation learned from runs of one kind and width.
-
-    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
-    Times typically differ from the expected ones by a factor of exp(deviation).
-    """
+    """Factor and deviation learned from runs of one kind and width. `deviation`: mean of |ln(time /
+    expected time)| over runs, with larger weights for later runs. Times typically differ from the
+    expected ones by a factor of exp(deviation)."""
 
     factor: float  # multiplies the model's times
     deviation: float
@@ -323,12 +312,10 @@ _UNOBSERVED = LearnedEstimate(1.0, 0.0, 0)
 
 
 class Estimator:
-    """Expected times of tasks: those of the catalog's cost model, corrected by what was learned.
-
-    A factor per engine, ranks and number of qubits (for hardware per pool) is learned from run
-    times, and so is the deviation of the corrected times. Both serve chunk sizes and forecasts
-    only, never the choice of an engine, so that runs are reproducible.
-    """
+    """Expected times of tasks: those of the catalog's cost model, corrected by what was learned. A
+    factor per engine, ranks and number of qubits (for hardware per pool) is learned from run times,
+    and so is the deviation of the corrected times. Both serve chunk sizes and forecasts only, never
+    the choice of an engine, so that runs are reproducible."""
 
     def __init__(self) -> None:
         self._learned: dict[tuple[str, int], LearnedEstimate] = {}  # by kind and width

@@ -19,7 +19,6 @@ from launcher import placement as launcher_placement
 from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
-from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
 
@@ -29,10 +28,8 @@ PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited f
 def nodes_for_head(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> list[pools.NodeState]:
-    """Return nodes where the first waiting task could start at once.
-
-    The list is empty if the task should wait, or can run on a node of its pool's workers.
-    """
+    """Return nodes where the first waiting task could start at once. The list is empty if the task
+    should wait, or can run on a node of its pool's workers."""
     head = pool.queue.head()
     live = [w for w in pool.workers.values() if w.is_live]
     if head is None or not live or pool.spec.ranks > 1 or pool.spec.memory_bytes:
@@ -62,10 +59,8 @@ def _claimed(host: pools.NodeState, head: TaskRecord) -> int:
 
 
 def _serves(worker: pools.Worker, head: TaskRecord, idle: bool) -> bool:
-    """Return whether the task should wait for this worker.
-
-    False if the worker is busy for long while another is idle, which could be relocated.
-    """
+    """Return whether the task should wait for this worker. False if the worker is busy for long
+    while another is idle, which could be relocated."""
     host = worker.host
     if head.route.memory_bytes > host.node.memory_bytes:
         return False
@@ -91,10 +86,8 @@ def memory_for_head(
     reclaimable: list[pools.Worker],
     now_ns: int,
 ) -> list[Action]:
-    """Retire idle workers whose memory the first waiting task needs on its pool's nodes.
-
-    The workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling.
-    """
+    """Retire idle workers whose memory the first waiting task needs on its pool's nodes. The
+    workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling."""
     head = pool.queue.head()
     if head is None:
         return []
@@ -168,10 +161,8 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
 
 def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
     """Return how many workers may be started now: one rank for each slot at a time, over all pools.
-
     At least one worker may start while none is starting. A pool without workers may add one, so
-    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted.
-    """
+    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted."""
     if pool.is_exclusive:
         return state.starts_left
     starting = sum(
@@ -199,7 +190,7 @@ def _should_wait(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns
     if pool.spec.ranks > 1 and not gang_scheduling.may_use_last_slots(
         state, pool.spec.ranks, head, ready_ns
     ):
-        pool.shortage = LAST_SLOTS
+        pool.shortage = gang_scheduling.LAST_SLOTS
         return True
     return False
 
@@ -220,11 +211,9 @@ def _relocate(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: i
         launcher_placement.ResourceRequest(gpus=rank_gpus(pool.spec)),
         [host.available_resources(host.free_memory, host.node.slots) for host in hosts],
     )
-    return (
-        [_start(state, pool, placement, 0, now_ns)]
-        if isinstance(placement, launcher_placement.Placement)
-        else []
-    )
+    if not isinstance(placement, launcher_placement.Placement):
+        return []
+    return [_start(state, pool, placement, 0, now_ns)]
 
 
 def rank_memory(pool: pools.Pool) -> int:
@@ -284,10 +273,7 @@ def _find_placement(
     on_demand: Callable[[pools.NodeState], int] = lambda host: host.on_demand,
 ) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
     """Return the placement of a worker, given the free memory and the ranks made on demand of each
-    node.
-
-    Nodes where a start failed lately are tried last.
-    """
+    node. Nodes where a start failed lately are tried last."""
     hosts = list(state.nodes.hosts.values())
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)

@@ -27,11 +27,8 @@ R = TypeVar("R")
 
 
 class SchedulerEvent(Generic[P, R]):
-    """Method of `Scheduler` that calls a function of `events` with the scheduler's state.
-
-    The function is bound to the state itself, once for each scheduler, so that an event is one
-    call.
-    """
+    """Method of `Scheduler` that calls a function of `events` with the scheduler's state. The
+    function is bound to the state itself, once for each scheduler, so that an event is one call."""
 
     def __init__(
         self, function: Callable[Concatenate[scheduler_state.SchedulerState, P], R]
@@ -75,8 +72,6 @@ class Scheduler:
         if figures is not None:
             state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
-    # --- events: restart of the service ---------------------------------------------------------
-
     def restore_controls(
         self, stored: StoredReservations, controls: Mapping[str, device_state.DeviceControl]
     ) -> list[Action]:
@@ -105,8 +100,6 @@ class Scheduler:
         reservations.finish_restore(self.state)
         return []
 
-    # --- events: tasks --------------------------------------------------------------------------
-
     submit = SchedulerEvent(tasks.submit)
     rollback_submit = SchedulerEvent(tasks.rollback_submit)
     tasks_finished = SchedulerEvent(tasks.tasks_finished)
@@ -117,8 +110,6 @@ class Scheduler:
         for final, count in ended.items():
             self.state.ended[final] -= count
         return []
-
-    # --- events: workers, pools and nodes -------------------------------------------------------
 
     worker_joined = SchedulerEvent(workers.worker_joined)
     task_started = SchedulerEvent(workers.task_started)
@@ -139,8 +130,6 @@ class Scheduler:
     node_lost = SchedulerEvent(workers.node_lost)
     node_back = SchedulerEvent(workers.node_back)
 
-    # --- events: devices ------------------------------------------------------------------------
-
     device_described = SchedulerEvent(devices.device_described)
     set_device_state = SchedulerEvent(devices.set_device_state)
     set_max_inflight = SchedulerEvent(devices.set_max_inflight)
@@ -149,10 +138,8 @@ class Scheduler:
     set_admission_policy = SchedulerEvent(devices.set_admission_policy)
 
     def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
-        """Begin an outage: the device starts nothing more.
-
-        Tasks that it runs at `begun_wall_ns` run again after the outage; None: they continue.
-        """
+        """Begin an outage: the device starts nothing more. Tasks that it runs at `begun_wall_ns`
+        run again after the outage; None: they continue."""
         offset_ns = self.state.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
         return devices.begin_outage(self.state, device, begun_ns)
@@ -161,8 +148,6 @@ class Scheduler:
         """End an outage: the device starts tasks again."""
         self.state.outages.discard(device)
         return []
-
-    # --- events: reservations and owners --------------------------------------------------------
 
     reserve = SchedulerEvent(reservations.reserve)
     renew_reservation = SchedulerEvent(reservations.renew_reservation)
@@ -174,8 +159,6 @@ class Scheduler:
         """Replace the limits of owners; `default`: limits of owners that are not in the table."""
         self.state.quotas.set(table, default)
         return []
-
-    # --- decisions ------------------------------------------------------------------------------
 
     def dispatch(self, now_ns: int) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to

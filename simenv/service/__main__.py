@@ -57,27 +57,20 @@ def main() -> int:
         environment = build_service(config, home, os.environ)
     except SimenvError as error:
         log.error("%s", error)
-        _send_message(
-            arguments.ready_fd,
-            StartupMessage(error=StartupError(error.code, error.message, error.hint)),
-        )
+        failure = StartupError(error.code, error.message, error.hint)
+        _send_message(arguments.ready_fd, StartupMessage(error=failure))
         return error.exit_code
     compiler_launcher = LocalLauncher()
     try:
         _run(environment, compiler_launcher, arguments.ready_fd, arguments.lifeline_fd)
     finally:
-        _end(environment)
+        try:
+            environment.loop.close()
+        finally:
+            environment.leave()  # its files go even if that fails
         compiler_launcher.close()
     log.info("stopped")
     return 0
-
-
-def _end(environment: RunningService) -> None:
-    """Close the loop, and remove the files of the running service even if that fails."""
-    try:
-        environment.loop.close()
-    finally:
-        environment.leave()
 
 
 class LogFormatter(logging.Formatter):
@@ -217,11 +210,9 @@ class Startup:
 
 def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
-
     The service is ready when every pool has its smallest number of workers, or all that can be
     placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
-    not available counts as ready; `status` shows the reason.
-    """
+    not available counts as ready; `status` shows the reason."""
     state = environment.loop.state
     age_ns = time.monotonic_ns() - environment.loop.started_ns
     is_late = age_ns > state.limits.start_timeout_ns
@@ -234,10 +225,8 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
             continue  # a machine that is not available does not delay the other pools
         if failing and not (info.workers or is_coming):
             message = f"pool {info.name} has no working worker: {info.reason}"
-            hint = f"its log: {environment.paths.logs}"
-            _send_message(
-                ready_fd, StartupMessage(error=StartupError("start_failed", message, hint))
-            )
+            failure = StartupError("start_failed", message, f"its log: {environment.paths.logs}")
+            _send_message(ready_fd, StartupMessage(error=failure))
             environment.loop.drain(now=True)
             return True
         lacks_resources = bool(info.reason) and not (is_coming or failing)

@@ -24,7 +24,6 @@ from launcher.selection import select_launcher
 from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import Config, ConnectionFile, EnvironmentPaths, OwnerEndpoint, paths
-from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
@@ -34,12 +33,9 @@ from simenv.service import fault_injection
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
-from simenv.service.devices.drifting import DriftingDevices
-from simenv.service.devices.registry import DeviceRegistry
-from simenv.service.devices.resolve import EmulatedDevices, NoiseDocuments, named_documents
+from simenv.service.devices import drifting, registry, resolve
 from simenv.service.event_loop import EventLoop
-from simenv.service.journal.maintenance import JournalBackup, WalCheckpointer
-from simenv.service.journal.writer import Journal
+from simenv.service.journal import maintenance, writer
 from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
@@ -63,11 +59,9 @@ log = logging.getLogger("simenv.service")
 
 
 class Warmup:
-    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet.
-
-    The kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
-    circuits are checked outside the loop, see `RunningChecks`.
-    """
+    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet. The
+    kernels for wide circuits are loaded last. Where they are not compiled yet, the first wide
+    circuits are checked outside the loop, see `RunningChecks`."""
 
     def __init__(self, kernels: Path) -> None:
         self.cold = False
@@ -105,7 +99,7 @@ def admission(
     config: Config,
     state: SchedulerState,
     snapshot: Callable[[], RoutingSnapshot],
-    devices: EmulatedDevices | None,
+    devices: resolve.EmulatedDevices | None,
 ) -> AdmissionController:
     """Create the admission controller, after all is loaded. `state`, `snapshot` (take_snapshot),
     `devices`: as for `AdmissionController`."""
@@ -161,7 +155,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
         processes.check_pools(config.pools, limits)
-        journal = Journal(paths.journal, config.durability)
+        journal = writer.Journal(paths.journal, config.durability)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
@@ -178,37 +172,24 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         listener = endpoints.listener
         on_failure.callback(listener.close)
         lease = ConnectionFileLease(paths.connection, listener.keep_sockets)
+        kernels, keys = configs.kernel_folder(environ), endpoints.workers.worker_keys
+        environ_of_workers = _with_segments(environ, segments, allocation)
+        workers = processes.WorkerProcesses(
+            cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
+        )
+        is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
+        exposure = cluster.launcher.exposure if is_distributed else ""
+        ended, end_s = journal.records.ended(), allocation.end_s
+        facts = RuntimeFacts(
+            node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
+        )
         loop = EventLoop(
-            config,
-            listener,
-            journal,
-            scheduler,
-            submit_queue,
-            completions,
-            processes.WorkerProcesses(
-                cluster.launcher,
-                config,
-                paths,
-                results,
-                configs.kernel_folder(environ),
-                _with_segments(environ, segments, allocation),
-                endpoints.workers.worker_keys,
-            ),
-            WalCheckpointer(paths.journal, extends=config.durability != "process"),
-            None if config.lifeline else JournalBackup(paths.journal, paths.copy),
+            *(config, listener, journal, scheduler, submit_queue, completions, workers),
+            maintenance.WalCheckpointer(paths.journal, extends=config.durability != "process"),
+            None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy),
             KeyCommands(paths.keys, listener, endpoints.own_key),
             ResultRequests(config, journal, scheduler, completions, results),
-            lease,
-            RuntimeFacts(
-                node,
-                journal.records.ended(),
-                resumed,
-                limits.launcher,
-                allocation.source,
-                allocation.end_s,
-                cluster.launcher.exposure if limits.max_ranks > 1 or len(limits.nodes) > 1 else "",
-            ),
-            devices,
+            *(lease, facts, devices),
         )
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
@@ -251,14 +232,16 @@ def _cluster(
 
 
 def _emulated_devices(
-    config: Config, folder: Path, journal: Journal, scheduler: Scheduler, on_leave: ExitStack
-) -> EmulatedDevices:
+    config: Config, folder: Path, journal: writer.Journal, scheduler: Scheduler, on_leave: ExitStack
+) -> resolve.EmulatedDevices:
     """Create the emulated devices, and begin to read those of pools. `folder`: of device files."""
-    registry = DeviceRegistry(folder, load_noise_checks)
-    documents = NoiseDocuments(journal, partial(named_documents, scheduler.state))
-    devices = EmulatedDevices(config.pools, registry, documents)
-    on_leave.callback(registry.close)
-    devices.drifting = DriftingDevices(config.pools, registry, folder, journal, scheduler.state)
+    device_registry = registry.DeviceRegistry(folder, load_noise_checks)
+    documents = resolve.NoiseDocuments(journal, partial(resolve.named_documents, scheduler.state))
+    devices = resolve.EmulatedDevices(config.pools, device_registry, documents)
+    on_leave.callback(device_registry.close)
+    devices.drifting = drifting.DriftingDevices(
+        config.pools, device_registry, folder, journal, scheduler.state
+    )
     devices.problems()  # begins to read
     return devices
 
@@ -276,20 +259,9 @@ class Endpoints(msgspec.Struct, frozen=True):
     def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
         """Return the contents of the connection file. `name`: of the environment."""
         server = self.server
-        return ConnectionFile(
-            CONNECTION_FORMAT,
-            name,
-            __version__,
-            os.getpid(),
-            node,
-            epoch,
-            str(sockets),
-            server.address if server is not None else "",
-            server.public_key if server is not None else "",
-            self.owner,
-            start_ticks(),
-            self.public_key,
-        )
+        address, key = ("", "") if server is None else (server.address, server.public_key)
+        head = (CONNECTION_FORMAT, name, __version__, os.getpid(), node, epoch, str(sockets))
+        return ConnectionFile(*head, address, key, self.owner, start_ticks(), self.public_key)
 
 
 def _endpoints(
@@ -298,7 +270,7 @@ def _endpoints(
     sockets: Path,
     results: Path,
     limits: ClusterLimits,
-    journal: Journal,
+    journal: writer.Journal,
     on_leave: ExitStack,
 ) -> Endpoints:
     """Open all sockets of the service; their file for workers is removed by `on_leave`."""
@@ -330,16 +302,14 @@ def launcher_for(
     config: Config, allocation: Allocation, environ: Mapping[str, str], sockets: Path
 ) -> Launcher:
     """Return the launcher that the configuration names, or the best one that works. Raises
-    ConfigError if it does not work.
-
-    The launcher's own files are in a folder next to the sockets.
-    """
+    ConfigError if it does not work. The launcher's own files are in a folder next to the
+    sockets."""
     folder = files.private_folder(sockets / "launcher")
     agent = configs.launch_agent(config, environ)
     cache_path = configs.home_root(environ) / "launchers.json"
     with suppress(OSError):  # without the cache, every start has to test the launchers again
         cache_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seen = dict(worker_environ(environ))
+    seen = dict(paths.worker_environ(environ))
     use = config.launcher.use
     try:
         return select_launcher(
@@ -388,28 +358,21 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             engine_names = ", ".join(
                 entry.name for entry in catalog.engine_cards() if entry.in_default_pool
             )
-            raise ConfigError(
-                f"pool {pool.name!r}: engine {pool.engine!r} is not known",
-                hint=f"one of: any, {engine_names}",
-            )
+            hint = f"one of: any, {engine_names}"
+            raise ConfigError(f"pool {pool.name!r}: engine {pool.engine!r} is not known", hint=hint)
         if card.install_hint:
-            raise ConfigError(
-                f"pool {pool.name!r}: engine {pool.engine!r} is not installed",
-                hint=card.install_hint,
-            )
+            text = f"pool {pool.name!r}: engine {pool.engine!r} is not installed"
+            raise ConfigError(text, hint=card.install_hint)
         if card.calls and (pool.ranks > 1 or pool.device):
             has = f"{pool.ranks} ranks" if pool.ranks > 1 else f"device {pool.device}"
-            raise ConfigError(
-                f"pool {pool.name!r} has {has}, and its engine {pool.engine!r} runs no circuits",
-                hint="leave ranks and device out",
-            )
+            text = f"pool {pool.name!r} has {has}, and its engine {pool.engine!r} runs no circuits"
+            raise ConfigError(text, hint="leave ranks and device out")
 
 
 def check_file_system(folder: Path, forced: bool) -> None:
     """Check the file system of the live journal. Raises ConfigError for a network file system."""
     kind = paths.kind_of(folder)
     if paths.is_network(kind) and not forced:
-        raise ConfigError(
-            f"the journal would be on {folder}, a network file system ({kind})",
-            hint="set state_dir to a folder on a local disk, or network_state = true",
-        )
+        text = f"the journal would be on {folder}, a network file system ({kind})"
+        hint = "set state_dir to a folder on a local disk, or network_state = true"
+        raise ConfigError(text, hint=hint)

@@ -42,11 +42,9 @@ ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash
 
 
 class Upkeep:
-    """Maintenance of one event loop. Used from the loop's thread, once a pass.
-
-    Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
-    UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
-    """
+    """Maintenance of one event loop. Used from the loop's thread, once a pass. Invariant: it runs
+    in bounded slices, whenever the loop is idle and at least once in UPKEEP_PERIOD_NS of a busy
+    loop, so that no client can prevent it by continuous messages."""
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service
@@ -120,12 +118,10 @@ log = logging.getLogger("simenv.service")
 
 
 class EventLoop(ServiceComponents):
-    """The event loop. Runs on the main thread of the service.
-
-    One thread. All messages that have arrived are handled in one pass and stored by one commit.
-    Assignments are sent before the commit: the fencing token rejects results of a task that a crash
-    has lost. Answers to submits and results are sent after it.
-    """
+    """The event loop. Runs on the main thread of the service. One thread. All messages that have
+    arrived are handled in one pass and stored by one commit. Assignments are sent before the
+    commit: the fencing token rejects results of a task that a crash has lost. Answers to submits
+    and results are sent after it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,8 +141,6 @@ class EventLoop(ServiceComponents):
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
-
-    # --- the loop ------------------------------------------------------------------------------
 
     def run_once(self, timeout_s: float | None = None) -> None:
         """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
@@ -270,8 +264,6 @@ class EventLoop(ServiceComponents):
         if self.query_queue.pending_bytes:
             self.query_queue.process(time.monotonic_ns() + SLICE_NS)
 
-    # --- messages ------------------------------------------------------------------------------
-
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
@@ -348,8 +340,6 @@ class EventLoop(ServiceComponents):
             answer = m.StopWorker(f"start {start} of epoch {message.epoch} is over")
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
 
-    # --- decisions carried out -----------------------------------------------------------------
-
     def _tick(self, now_ns: int) -> None:
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
@@ -385,8 +375,6 @@ class EventLoop(ServiceComponents):
             fault_injection.hit("assign.sent")
         if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
-
-    # --- the end -------------------------------------------------------------------------------
 
     def _check_drain(self, now_ns: int) -> None:
         if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):

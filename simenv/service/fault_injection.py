@@ -14,24 +14,10 @@ from collections import Counter
 from simenv.errors import ConfigError
 
 POINTS = (
-    "submit.received",
-    "submit.admitted",
-    "assign.before",
-    "assign.sent",
-    "journal.commit.before",
-    "journal.commit.after",
-    "accepted.sent",
-    "finished.received",
-    "completion.before",
-    "completion.sent",
-    "checkpoint.before",
-    "checkpoint.after",
-    "copy.before",
-    "copy.after",
-    "reopen.before",
-    "reopen.after",
-    "gc.before",
-    "gc.after",
+    *("submit.received", "submit.admitted", "assign.before", "assign.sent"),
+    *("journal.commit.before", "journal.commit.after", "accepted.sent", "finished.received"),
+    *("completion.before", "completion.sent", "checkpoint.before", "checkpoint.after"),
+    *("copy.before", "copy.after", "reopen.before", "reopen.after", "gc.before", "gc.after"),
     "reservation.changed",
 )
 ACTIONS = ("kill", "error")
@@ -52,10 +38,8 @@ def install(text: str) -> None:
             or not parts[1].isdigit()
             or parts[2] not in ACTIONS
         ):
-            raise ConfigError(
-                f"faults: {part!r} is not point:nth:what",
-                hint=f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}",
-            )
+            hint = f"points: {', '.join(POINTS)}; what: {', '.join(ACTIONS)}"
+            raise ConfigError(f"faults: {part!r} is not point:nth:what", hint=hint)
         plan[parts[0], int(parts[1])] = parts[2]
 
 

@@ -71,19 +71,15 @@ class ConnectionFileLease:
         except (OSError, msgspec.MsgspecError):
             return False  # the file names no service
         own = self._announced
-        return own is not None and (file.pid, file.node, file.epoch) != (
-            own.pid,
-            own.node,
-            own.epoch,
-        )
+        if own is None:
+            return False
+        return (file.pid, file.node, file.epoch) != (own.pid, own.node, own.epoch)
 
 
 def take_lock(path: Path, force: bool = False) -> int:
-    """Take the lock of the journal. It is held until the returned descriptor is closed.
-
-    `force`: ignore the lock of a service on another machine, where its process cannot be checked.
-    Raises JournalError with the holder's pid and host.
-    """
+    """Take the lock of the journal. It is held until the returned descriptor is closed. `force`:
+    ignore the lock of a service on another machine, where its process cannot be checked. Raises
+    JournalError with the holder's pid and host."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,10 +89,8 @@ def take_lock(path: Path, force: bool = False) -> int:
         result = _HOLDER.match(holder)
         is_elsewhere = result is not None and result[2] != os.uname().nodename
         if error.errno not in _HELD:
-            raise JournalError(
-                f"{path} cannot be locked: {error.strerror}",
-                hint="set state_dir to a folder on a local disk",
-            ) from error
+            hint = "set state_dir to a folder on a local disk"
+            raise JournalError(f"{path} cannot be locked: {error.strerror}", hint=hint) from error
         if not (force and is_elsewhere):
             hint = "simenv status, or simenv down first"
             if is_elsewhere:

@@ -196,20 +196,15 @@ class JournalHeader(msgspec.Struct, frozen=True):
 
 def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     """Make the journal to continue with the live one: the live journal itself, or its copy if
-    `resume` is set and the copy is newer.
-
-    Returns a description of the chosen journal, or "" for a start without `resume`. Raises
-    NotFoundError, ConfigError, JournalError.
-    """
+    `resume` is set and the copy is newer. Returns a description of the chosen journal, or "" for a
+    start without `resume`. Raises NotFoundError, ConfigError, JournalError."""
     copy = _read_copy_header(paths.copy)
     if copy is None:
         if paths.journal.exists():
             return f"from the live journal {paths.journal}" if resume else ""
         if resume:
-            raise NotFoundError(
-                f"no journal to resume: neither {paths.journal} nor {paths.copy}",
-                hint="simenv up starts a new one",
-            )
+            text = f"no journal to resume: neither {paths.journal} nor {paths.copy}"
+            raise NotFoundError(text, hint="simenv up starts a new one")
         return ""
     live = read_header(paths.journal)
     if live is not None and live.epoch >= copy.epoch:
@@ -253,10 +248,8 @@ def read_header(path: Path) -> JournalHeader | None:
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(
-            f"the journal {path} cannot be read: {error}",
-            hint=reader.WAY_OUT,
-        ) from error
+        hint = reader.WAY_OUT
+        raise JournalError(f"the journal {path} cannot be read: {error}", hint=hint) from error
     return JournalHeader(row[0] if row is not None else 0, age_s)
 
 
@@ -296,9 +289,7 @@ class ResultRepair:
 
     def task(self, seq: int, completion: Completion) -> None:
         """Requeue a task with a damaged payload or file; `seq` is the number of its completion.
-
-        Raises JournalError, and ConfigError if the present environment cannot run the task.
-        """
+        Raises JournalError, and ConfigError if the present environment cannot run the task."""
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
         fault_injection.hit("reopen.before")

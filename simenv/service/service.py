@@ -100,12 +100,10 @@ class ServiceComponents:
 
 
 class PassTimes:
-    """Durations of the event loop's passes in nanoseconds; no client is answered during a pass.
-
-    A pass lasts from the arrival of a message, or a due time, until the loop waits again; work
+    """Durations of the event loop's passes in nanoseconds; no client is answered during a pass. A
+    pass lasts from the arrival of a message, or a due time, until the loop waits again; work
     between two passes belongs to the first. Passes without messages count only for the longest
-    pass, so that an idle service does not hide the others. Used from the loop's thread.
-    """
+    pass, so that an idle service does not hide the others. Used from the loop's thread."""
 
     def __init__(self) -> None:
         self._samples_ns: deque[int] = deque(maxlen=SAMPLES)
@@ -169,9 +167,8 @@ class WorkerEvents:
             blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
             worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
             if tail and worker is not None and worker.state is WorkerState.STARTING:
-                message += (
-                    f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"  # the only trace of the cause
-                )
+                # The only trace of the cause.
+                message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"
             actions = self._service.scheduler.worker_lost(
                 end.name, end.start, message, now_ns, tail, blame=blame
             )

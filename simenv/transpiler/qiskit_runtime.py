@@ -164,15 +164,12 @@ def label(name: str) -> str:
 
 def too_many_bits(kind: str, count: int | str, limit: int, prefix: str = "") -> LimitExceededError:
     """Return the refusal of a circuit by its width."""
-    return LimitExceededError(
-        f"{prefix}{count} {kind}; a program holds at most {limit}",
-        hint="no simulator here is wider; check the sizes of the registers",
-    )
+    hint = "no simulator here is wider; check the sizes of the registers"
+    return LimitExceededError(f"{prefix}{count} {kind}; a program holds at most {limit}", hint=hint)
 
 
 def too_many_operations(prefix: str = "") -> LimitExceededError:
     """Return the refusal of a circuit by its length."""
-    return LimitExceededError(
-        f"{prefix}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
-        hint="split the circuit; look for gates that call one another many times",
-    )
+    text = f"{prefix}more than {MAX_OPERATIONS} operations once every gate definition is expanded"
+    hint = "split the circuit; look for gates that call one another many times"
+    return LimitExceededError(text, hint=hint)

@@ -58,9 +58,8 @@ _BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
 
 def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
     """Return the circuit of a QPY file. Raises ProgramError and LimitExceededError with the reason.
-
-    A file that is not `trusted` is first read by a separate process, as its sizes are only claims.
-    """
+    A file that is not `trusted` is first read by a separate process, as its sizes are only
+    claims."""
     check_header(data, name)
     if not trusted:
         CONFINED.convert(data, name)
@@ -83,10 +82,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
 
 def write_qpy(circuit: Any, newest: int = 255) -> bytes:
     """Return a QuantumCircuit as a QPY file of version `newest`, or of this Qiskit's newest if that
-    is older.
-
-    Raises the errors of Qiskit.
-    """
+    is older. Raises the errors of Qiskit."""
     from qiskit import qpy
     from qiskit.qpy.common import QPY_VERSION
 
@@ -97,10 +93,8 @@ def write_qpy(circuit: Any, newest: int = 255) -> bytes:
 
 def _refusal(name: str, error: BaseException) -> ProgramError:
     text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
-    return ProgramError(
-        f"{label(name)}the QPY file cannot be read: {text}",
-        hint="write it anew with qiskit.qpy.dump, or give the circuit itself",
-    )
+    hint = "write it anew with qiskit.qpy.dump, or give the circuit itself"
+    return ProgramError(f"{label(name)}the QPY file cannot be read: {text}", hint=hint)
 
 
 def check_header(data: bytes, name: str = "") -> None:
@@ -112,10 +106,9 @@ def check_header(data: bytes, name: str = "") -> None:
     try:
         _, version, *_, programs, _, kind = _FILE.unpack_from(data)
         if not OLDEST <= version <= newest:
-            raise ProgramError(
-                f"{label(name)}QPY of version {version}; {OLDEST} to {newest} are read",
-                hint="load it with the Qiskit that wrote it, and dump it with Qiskit 1.3 or later",
-            )
+            text = f"{label(name)}QPY of version {version}; {OLDEST} to {newest} are read"
+            hint = "load it with the Qiskit that wrote it, and dump it with Qiskit 1.3 or later"
+            raise ProgramError(text, hint=hint)
         if programs != 1 or kind != b"q":
             raise ProgramError(
                 f"{label(name)}a QPY file with {programs} programs, of kind {kind.decode('latin')}",
@@ -128,9 +121,8 @@ def check_header(data: bytes, name: str = "") -> None:
             raise struct.error(f"the circuit begins behind the end, at {at}")
         _check_sizes(_CIRCUIT.unpack_from(data, at), name)
     except struct.error as error:
-        raise ProgramError(
-            f"{label(name)}the QPY file is torn: {error}", hint="write it anew"
-        ) from error
+        hint = "write it anew"
+        raise ProgramError(f"{label(name)}the QPY file is torn: {error}", hint=hint) from error
     for match in _BLOCK.finditer(data):
         (size,) = _OFFSET.unpack(match.group(1))
         if match.end() + size <= len(data):
@@ -166,17 +158,13 @@ class SandboxProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def convert(self, data: bytes, name: str = "") -> bytes:
-        """Return what the function returns for a file.
-
-        Raises its errors, LimitExceededError for a file that exceeds the limits or gets no turn
-        within QUEUE_SECONDS, ConfigError if there is no Python interpreter for it.
-        """
+        """Return what the function returns for a file. Raises its errors, LimitExceededError for a
+        file that exceeds the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is
+        no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            raise LimitExceededError(
-                f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s",
-                hint="send it again, or OpenQASM",
-            )
+            text = f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s"
+            raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)
         finally:
@@ -214,18 +202,15 @@ class SandboxProcess:
             )
             if self._read(self._process, 1, START_SECONDS) != _READY:
                 self._end()
-                raise ProgramError(
-                    "QPY cannot be read here: the process that reads it first does not start",
-                    hint="send OpenQASM; or see that `python -c 'import qiskit.qpy'` works",
-                )
+                text = "QPY cannot be read here: the process that reads it first does not start"
+                hint = "send OpenQASM; or see that `python -c 'import qiskit.qpy'` works"
+                raise ProgramError(text, hint=hint)
         return self._process
 
     def _answer(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the verdict, and the function's result or its error.
-
-        The verdict is b"" if the process ended or took too long. The process is ended if its answer
-        was not read completely, because the rest would be taken for the next answer.
-        """
+        """Return the verdict, and the function's result or its error. The verdict is b"" if the
+        process ended or took too long. The process is ended if its answer was not read completely,
+        because the rest would be taken for the next answer."""
         process = self._start_process()
         try:
             verdict, answer = self._exchange(process, data)
@@ -279,11 +264,9 @@ class SandboxProcess:
 
 
 def _interpreter() -> tuple[str, dict[str, str]]:
-    """Return a Python interpreter and the variables with which it finds Qiskit.
-
-    In a program with embedded Python, such as DEFw's, it is the interpreter of the same
-    installation, with the search path of this process. Raises ConfigError if there is none.
-    """
+    """Return a Python interpreter and the variables with which it finds Qiskit. In a program with
+    embedded Python, such as DEFw's, it is the interpreter of the same installation, with the search
+    path of this process. Raises ConfigError if there is none."""
     try:
         return interpreter(), {}
     except ConfigError:

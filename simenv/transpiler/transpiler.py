@@ -37,10 +37,8 @@ _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 def target_of(info: DeviceInfo) -> Any:
     """Return the qiskit.transpiler.Target of a device: gates, couplings, durations, times T1 and T2
-    in seconds, frequencies in Hz, errors.
-
-    Raises OptionError for a gate that Qiskit does not have.
-    """
+    in seconds, frequencies in Hz, errors. Raises OptionError for a gate that Qiskit does not
+    have."""
     qiskit_runtime.qiskit()
     from qiskit.circuit import Delay, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
@@ -72,10 +70,8 @@ def target_of(info: DeviceInfo) -> Any:
             continue
         standard = standard_gates.get(gate.name)
         if standard is None:
-            raise OptionError(
-                f"device {info.name}: Qiskit has no gate {gate.name!r}",
-                hint="compile='never' runs circuits as they are written",
-            )
+            hint = "compile='never' runs circuits as they are written"
+            raise OptionError(f"device {info.name}: Qiskit has no gate {gate.name!r}", hint=hint)
         settings = figures[gate.name]
         default = settings.get(())
         qubit_tuples = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
@@ -159,10 +155,8 @@ _TOLERANCE = 1e-9
 
 
 def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
-    """Return the program with slot k in place of its k-th angle, and the angles, float64 [slots].
-
-    A program with free parameters or control flow is returned unchanged, without angles.
-    """
+    """Return the program with slot k in place of its k-th angle, and the angles, float64 [slots]. A
+    program with free parameters or control flow is returned unchanged, without angles."""
     none = np.zeros(0)
     if program.num_slots or not program.params or not set(OWNERS).isdisjoint(program.names):
         return program, none
@@ -204,10 +198,8 @@ def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
 
 
 def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
-    """Return the compiled QuantumCircuit of an opened one with its angles bound.
-
-    `passes`: merge the gates on one qubit that the parameters kept apart.
-    """
+    """Return the compiled QuantumCircuit of an opened one with its angles bound. `passes`: merge
+    the gates on one qubit that the parameters kept apart."""
     values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
     result = passes.run(compiled.assign_parameters(values))
     result._layout = compiled._layout
@@ -252,11 +244,9 @@ class LazyEntryPoint:
 
 
 def load_plugins_lazily() -> None:
-    """Enter lazy entry points into the table of stevedore, from which Qiskit loads plugins.
-
-    Each plugin stays usable by its name. A version of stevedore without this table, or one that
-    has read it before, is left as it is.
-    """
+    """Enter lazy entry points into the table of stevedore, from which Qiskit loads plugins. Each
+    plugin stays usable by its name. A version of stevedore without this table, or one that has read
+    it before, is left as it is."""
     from qiskit.transpiler.preset_passmanagers import plugin
 
     manager = getattr(getattr(plugin, "stevedore", None), "ExtensionManager", None)
@@ -270,11 +260,9 @@ def load_plugins_lazily() -> None:
 
 
 class Transpiler:
-    """Transpiler for one device. Not thread-safe.
-
-    A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone,
-    not of earlier compilations, in every process. Invariant: clbits are never changed.
-    """
+    """Transpiler for one device. Not thread-safe. A compiled circuit is a function of circuit,
+    device, level, seed and version of Qiskit alone, not of earlier compilations, in every process.
+    Invariant: clbits are never changed."""
 
     def __init__(self, info: DeviceInfo, level: int = LEVEL, seed: int = SEED) -> None:
         """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
@@ -293,19 +281,14 @@ class Transpiler:
 
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
-        structure.
-
-        See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError.
-        """
+        structure. See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError."""
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)
         return closed(result, values, self.merging) if values.size else result
 
     def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """Return a QuantumCircuit after the preset passes. Raises ProgramError.
-
-        `mapping`: the device's qubit of each of its qubits at the beginning; (): any.
-        """
+        """Return a QuantumCircuit after the preset passes. Raises ProgramError. `mapping`: the
+        device's qubit of each of its qubits at the beginning; (): any."""
         from qiskit.exceptions import QiskitError
 
         if circuit.num_qubits > self._info.num_qubits:
@@ -321,10 +304,9 @@ class Transpiler:
                 self._passes = self._pass_manager()
             return self._passes.run(circuit)
         except QiskitError as error:
-            raise ProgramError(
-                f"the circuit cannot be compiled for device {self._info.name}: {error.message}",
-                hint="compile='never' runs it as it is written, in native gates",
-            ) from error
+            text = f"the circuit cannot be compiled for device {self._info.name}: {error.message}"
+            hint = "compile='never' runs it as it is written, in native gates"
+            raise ProgramError(text, hint=hint) from error
 
     @cached_property
     def merging(self) -> Any:

@@ -31,9 +31,8 @@ class Decoder(Generic[T]):
         try:
             return self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise simenv_errors.ProtocolError(
-                f"{len(body)} bytes are not a message: {error}"
-            ) from error
+            text = f"{len(body)} bytes are not a message: {error}"
+            raise simenv_errors.ProtocolError(text) from error
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -66,12 +65,9 @@ failure: Decoder[m.Failure] = Decoder(m.Failure)
 
 
 def refusal(error: simenv_errors.SimenvError, index: int = -1) -> m.Refusal:
-    """Encode an error as a Refusal.
-
-    The tracebacks of the error and of its causes are removed. Their frames hold the message that
-    was refused, and an error that a Future raised is in a reference cycle with its frames: only the
-    collector would free the message.
-    """
+    """Encode an error as a Refusal. The tracebacks of the error and of its causes are removed.
+    Their frames hold the message that was refused, and an error that a Future raised is in a
+    reference cycle with its frames: only the collector would free the message."""
     each: BaseException | None = error
     while each is not None:
         each.__traceback__, each = None, each.__cause__ or each.__context__
@@ -85,13 +81,8 @@ def error_at(refusal: m.Refusal, offset: int = 0) -> simenv_errors.SimenvError:
     kind = simenv_errors.by_code(refusal.code)
     index = refusal.index + offset if refusal.index >= 0 else -1
     if issubclass(kind, simenv_errors.InsufficientError):
-        unknown_s = 1.0 if issubclass(kind, simenv_errors.QueueFullError) else 0.0
-        return kind(
-            refusal.message,
-            hint=refusal.hint,
-            index=index,
-            retry_after_s=refusal.retry_after_s or unknown_s,
-        )
+        retry_after_s = refusal.retry_after_s
+        return kind(refusal.message, hint=refusal.hint, index=index, retry_after_s=retry_after_s)
     if issubclass(kind, simenv_errors.BatchRefusedError):
         kind = simenv_errors.SimenvError
     return kind(refusal.message, hint=refusal.hint, index=index)
@@ -108,10 +99,8 @@ def error_of_batch(
     errors: Sequence[simenv_errors.SimenvError], count: int, refused: int = 0
 ) -> simenv_errors.SimenvError:
     """Return the error of `submit_many`; a refusal of the call as a whole is returned unchanged.
-
     `count`: items in the call. `refused`: number of refused items, if one error may be about
-    several; 0: one item for each error.
-    """
+    several; 0: one item for each error."""
     items = tuple(error for error in errors if error.index >= 0)
     if not items:
         return errors[0]

@@ -32,12 +32,9 @@ USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Identity of the peer of a connection.
-
-    `owner`: the name of the key; "" for the environment's own user, who connects through a socket
-    that nobody else can open. For the role worker: the name of the only worker that the peer may
-    speak for; "" if it connects through such a socket.
-    """
+    """Identity of the peer of a connection. `owner`: the name of the key; "" for the environment's
+    own user, who connects through a socket that nobody else can open. For the role worker: the name
+    of the only worker that the peer may speak for; "" if it connects through such a socket."""
 
     owner: str
     role: Role
@@ -63,11 +60,9 @@ MAY_SEND: dict[Role, frozenset[type]] = {
 
 def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
     """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
-    do not permit the message.
-
-    `peer`: the connection's name, whose last part is the route that it chose. A route that begins
-    with CLIENT_ROUTE lowers an admin to the role client for as long as the connection lives.
-    """
+    do not permit the message. `peer`: the connection's name, whose last part is the route that it
+    chose. A route that begins with CLIENT_ROUTE lowers an admin to the role client for as long as
+    the connection lives."""
     lowered = identity.role is Role.ADMIN and peer.rpartition(b"/")[2].startswith(CLIENT_ROUTE)
     if lowered:
         identity = msgspec.structs.replace(identity, role=Role.CLIENT)
@@ -77,10 +72,8 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
         return identity
     text = f"{type(message).__name__} is not permitted for the role {identity.role}"
     if lowered:
-        raise NotAllowedError(
-            f"{text}, which this connection requested",
-            hint="connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin",
-        )
+        hint = "connect without role='client'; a QPM in a host: SIMENV_QPM_ROLE=admin"
+        raise NotAllowedError(f"{text}, which this connection requested", hint=hint)
     raise NotAllowedError(
         f"{text} (key {identity.owner!r})",
         hint="ask the owner of the environment for a key with the role admin "
@@ -226,9 +219,8 @@ def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyIn
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have or a full list."""
     if key.role not in USER_ROLES:
-        raise OptionError(
-            f"a key cannot have the role {key.role!r:.80}", hint=" or ".join(USER_ROLES)
-        )
+        hint = " or ".join(USER_ROLES)
+        raise OptionError(f"a key cannot have the role {key.role!r:.80}", hint=hint)
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
     for existing in keys:
@@ -238,9 +230,8 @@ def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyIn
                 message, hint=f"another name, or first: simenv keys revoke {key.name}"
             )
         if key.public_key == existing.public_key:
-            raise KeyConflictError(
-                f"this key is known already, as {existing.name!r}", hint="make a new one"
-            )
+            hint = "make a new one"
+            raise KeyConflictError(f"this key is known already, as {existing.name!r}", hint=hint)
     return [*keys, key]
 
 
@@ -284,11 +275,9 @@ def read_bootstrap(path: Path, worker: str = "", start: int = 0) -> WorkerBootst
 
 @contextlib.contextmanager
 def changing(path: Path, timeout_s: float = math.inf) -> Iterator[None]:
-    """Hold the lock of a list of keys for one change: to read the list and to replace it.
-
-    The lock is a file of its own, because the list itself is replaced. Raises ConfigError if the
-    lock file cannot be created, or if another process has held the lock for `timeout_s`.
-    """
+    """Hold the lock of a list of keys for one change: to read the list and to replace it. The lock
+    is a file of its own, because the list itself is replaced. Raises ConfigError if the lock file
+    cannot be created, or if another process has held the lock for `timeout_s`."""
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -311,10 +300,9 @@ def _lock(descriptor: int, path: Path, timeout_s: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline_s:
-                raise ConfigError(
-                    f"another process has held {path} for {timeout_s} s",
-                    hint="end that process (`fuser` names it), or try again",
-                ) from error
+                text = f"another process has held {path} for {timeout_s} s"
+                hint = "end that process (`fuser` names it), or try again"
+                raise ConfigError(text, hint=hint) from error
             time.sleep(LOCK_POLL_S)
         else:
             return
@@ -333,10 +321,8 @@ def write_private(path: Path, content: msgspec.Struct) -> None:
 
 def _overwrite_in_place(path: Path, content: msgspec.Struct) -> bool:
     """Overwrite an existing file in place, padded to its length, which needs no space on the disk.
-
     Returns False if that fails. A crash during the write leaves a file that cannot be decoded: then
-    no key is accepted.
-    """
+    no key is accepted."""
     body = msgspec.json.encode(content)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -381,10 +367,8 @@ def read_private(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path} has unexpected content: {error}") from error
     format_number = getattr(result, "format", 0)
     if format_number != KEYS_FORMAT:
-        raise ConfigError(
-            f"{path} has format {format_number}, this build reads {KEYS_FORMAT}",
-            hint="use the simenv version that wrote it",
-        )
+        text = f"{path} has format {format_number}, this build reads {KEYS_FORMAT}"
+        raise ConfigError(text, hint="use the simenv version that wrote it")
     return result
 
 

@@ -25,9 +25,7 @@ import cloudpickle
 
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, calls
-from simenv.model.calls import PYTHON
-from simenv.transpiler import qpy
-from simenv.transpiler.qiskit_runtime import LEVEL, check_operations
+from simenv.transpiler import qiskit_runtime, qpy
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignChunk, AssignedTask
@@ -64,6 +62,10 @@ class CallEngine(Protocol):
 POLL_S = 0.05  # between two checks of the flag of the control
 TRACE_CHARS = 1_500  # of the end of a traceback
 VALUE_CHARS = 300  # of the error's own text
+_MISSING_MODULE = (
+    "the worker does not find that module: start the environment in its folder, install it,"
+    " or send it along with cloudpickle.register_pickle_by_value(module)"
+)
 
 
 class Interrupted(BaseException):
@@ -83,15 +85,12 @@ class FunctionEngine:
         Unsupported for functions of other owners or another version of Python."""
         assert isinstance(call, calls.FunctionCall)
         if not assigned.trusted:
-            raise Unsupported(
-                "functions of the environment's own user alone are called",
-                hint="connect without a key, as that user, where the environment runs",
-            )
-        if call.python != PYTHON:
-            raise Unsupported(
-                f"the function was pickled by Python {call.python}; this worker has {PYTHON}",
-                hint="use one version of Python on both sides",
-            )
+            hint = "connect without a key, as that user, where the environment runs"
+            raise Unsupported("functions of the environment's own user alone are called", hint=hint)
+        if call.python != calls.PYTHON:
+            versions = f"by Python {call.python}; this worker has {calls.PYTHON}"
+            text = f"the function was pickled {versions}"
+            raise Unsupported(text, hint="use one version of Python on both sides")
         control.check()
         try:
             with self._interruption.interrupted_by(control):
@@ -118,21 +117,17 @@ def _call_function(call: calls.FunctionCall) -> bytes:
         raise
     except BaseException as error:
         # SystemExit too: it ends the function, not the worker.
-        raise CallFailed(
-            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}",
-            hint=_hint(error),
-        ) from error
+        text = f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}"
+        hint = _MISSING_MODULE if isinstance(error, ModuleNotFoundError) else ""
+        raise CallFailed(text, hint=hint) from error
 
 
 def _summary(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_text(error)}"[:VALUE_CHARS]
-
-
-def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        text = str(error)
     except Exception as second:  # noqa: BLE001 - of a user's own class
-        return f"(no text: {type(second).__name__})"
+        text = f"(no text: {type(second).__name__})"
+    return f"{type(error).__name__}: {text}"[:VALUE_CHARS]
 
 
 def _trace(error: BaseException) -> str:
@@ -142,15 +137,6 @@ def _trace(error: BaseException) -> str:
         frames = frames.tb_next
     lines = traceback.format_exception(type(error), error, frames)
     return "".join(lines).rstrip()[-TRACE_CHARS:]
-
-
-def _hint(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return (
-            "the worker does not find that module: start the environment in its folder, install it,"
-            " or send it along with cloudpickle.register_pickle_by_value(module)"
-        )
-    return ""
 
 
 class _Interruption:
@@ -195,11 +181,9 @@ MAX_TRANSPILERS = 16
 
 class TranspilerEngine:
     """Engine that compiles circuits. It caches the transpilers of the last MAX_TRANSPILERS devices,
-    because the creation of one takes as long as one circuit.
-
-    A compiled circuit depends on the call and on Qiskit's version alone, never on the worker. QPY
-    from the owner of a key is first parsed in a separate process: see `simenv.transpiler.qpy`.
-    """
+    because the creation of one takes as long as one circuit. A compiled circuit depends on the call
+    and on Qiskit's version alone, never on the worker. QPY from the owner of a key is first parsed
+    in a separate process: see `simenv.transpiler.qpy`."""
 
     name = calls.TRANSPILER
 
@@ -221,7 +205,7 @@ class TranspilerEngine:
             control.check()
             name = f"circuit {call.first + number}"
             circuit = qpy.parse(packed, name, trusted=assigned.trusted)
-            check_operations(circuit, name)
+            qiskit_runtime.check_operations(circuit, name)
             try:
                 compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
             except ProgramError as error:
@@ -242,7 +226,7 @@ class TranspilerEngine:
         key = call.device, call.level, call.seed
         result = self._cache.get(key)
         if result is None:
-            level = LEVEL if call.level == calls.AS_SUBMITTED else call.level
+            level = qiskit_runtime.LEVEL if call.level == calls.AS_SUBMITTED else call.level
             result = Transpiler(calls.decode_device(call.device), level, call.seed)
             self._cache[key] = result
             while len(self._cache) > MAX_TRANSPILERS or self._entries() > calls.MAX_TARGET_ENTRIES:
@@ -289,24 +273,12 @@ class CallRunner:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
         value = engine.call(calls.decode_call(chunk.engine, assigned.program), assigned, control)
         if len(value) > calls.MAX_VALUE_BYTES:
-            raise ValueTooLarge(
-                f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}",
-                hint="write large data to a file, and return its name",
-            )
+            text = f"it returned {len(value)} bytes; the limit is {calls.MAX_VALUE_BYTES}"
+            raise ValueTooLarge(text, hint="write large data to a file, and return its name")
         file = None
         if self._result_writer is not None:
             file = self._result_writer.put_value(value, assigned, terms, chunk)
-        return _packed(assigned, value, file), file
-
-
-def _packed(assigned: AssignedTask, value: bytes, file: ResultFile | None) -> bytes:
-    data = ResultData(
-        RESULT_FORMAT,
-        (),
-        0,
-        assigned.shots,
-        assigned.seed,
-        file=file,
-        value=b"" if file is not None else value,
-    )
-    return codec.encode(data)
+        shots, seed = assigned.shots, assigned.seed
+        sent = b"" if file is not None else value
+        data = ResultData(RESULT_FORMAT, (), 0, shots, seed, file=file, value=sent)
+        return codec.encode(data), file

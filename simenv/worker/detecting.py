@@ -45,23 +45,13 @@ class DetectorEngine:
         samples = sampled(
             circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events
         )
-        return codec.encode(
-            calls.DetectionAnswer(
-                calls.CALL_FORMAT,
-                assigned.shots,
-                assigned.seed,
-                call.sizes,
-                SAMPLER,
-                "" if decoder is None else decoder.name,
-                samples.errors,
-                samples.observable_errors.astype("<u8").tobytes(),
-                samples.detections.astype("<u8").tobytes(),
-                samples.flips.astype("<u8").tobytes(),
-                samples.events.tobytes(),
-                samples.observable_flips.tobytes(),
-                samples.predictions.tobytes(),
-            )
-        )
+        name = "" if decoder is None else decoder.name
+        head = (calls.CALL_FORMAT, assigned.shots, assigned.seed, call.sizes, SAMPLER, name)
+        sums = (samples.observable_errors, samples.detections, samples.flips)
+        numbers = [each.astype("<u8").tobytes() for each in sums]
+        rows = (samples.events, samples.observable_flips, samples.predictions)
+        bits = [each.tobytes() for each in rows]
+        return codec.encode(calls.DetectionAnswer(*head, samples.errors, *numbers, *bits))
 
     def warm_up(self) -> None:
         """Load the decoder, if there is one."""
@@ -95,10 +85,8 @@ def _read(call: calls.DetectionCall) -> stim.Circuit:
         raise ProgramError(f"stim cannot read the circuit: {str(error)[:_TEXT]}") from error
     sizes = calls.sizes_of(circuit)
     if sizes != call.sizes:
-        raise ProgramError(
-            f"the circuit has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}",
-            hint="client and service should be of one version",
-        )
+        text = f"the circuit has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}"
+        raise ProgramError(text, hint="client and service should be of one version")
     return circuit
 
 

@@ -47,10 +47,9 @@ class ExternalProgram:
         """See `simulators.external.engine.Program`."""
         program = self._template[0]
         if shutil.which(program) is None:
-            raise MachineRefused(
-                f"the program {program[:200]!r} is not on this node ({os.uname().nodename})",
-                hint="load its module before `simenv up`, or give its path: the pool's command",
-            )
+            text = f"the program {program[:200]!r} is not on this node ({os.uname().nodename})"
+            hint = "load its module before `simenv up`, or give its path: the pool's command"
+            raise MachineRefused(text, hint=hint)
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             circuit = Path(folder) / "circuit.qasm"

@@ -53,12 +53,9 @@ class HardwareSession:
 
 
 def create_engine(provider: str, folders: str) -> HardwareEngine:
-    """Create the engine for the backend that `module:factory` returns.
-
-    `folders`: folders to search for the module after the installed packages, as in PYTHONPATH.
-    Raises ConfigError for any error of the factory, with a message of one line, which becomes the
-    reason of the pool's state.
-    """
+    """Create the engine for the backend that `module:factory` returns. `folders`: folders to search
+    for the module after the installed packages, as in PYTHONPATH. Raises ConfigError for any error
+    of the factory, with a message of one line, which becomes the reason of the pool's state."""
     import_also_from(folders)
     module, _, factory = provider.partition(":")
     try:

@@ -16,7 +16,6 @@ from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpirun, ranks
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.ranks import Follower, Leader, RankMonitor
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
 from simenv.worker.session import Session
@@ -71,13 +70,14 @@ def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, 
     _load(arguments, runner)
     result = ranks.connect(comm, service)
     other_ranks = (0,) if comm.rank else tuple(range(1, comm.size))
-    monitor = RankMonitor(result.watch, other_ranks, arguments.lease_s / SILENCE_LIMITS_PER_LEASE)
+    silence_s = arguments.lease_s / SILENCE_LIMITS_PER_LEASE
+    monitor = ranks.RankMonitor(result.watch, other_ranks, silence_s)
     monitor.start()
     if comm.rank:
         process.freeze_gc()
-        Follower(result, runner).follow()
+        ranks.Follower(result, runner).follow()
         process.exit_process(0, "on request")
-    leader = Leader(result, monitor)
+    leader = ranks.Leader(result, monitor)
     runner.on_engine_error = leader.failed
     return _serve(
         arguments, Session(service, arguments.name, arguments.start, runner, leader), parent
@@ -141,11 +141,8 @@ def _result_writer(
 
 
 def _checkpoints(arguments: argparse.Namespace) -> RunCheckpoints | None:
-    return (
-        RunCheckpoints.below(arguments.results, arguments.checkpoint_s)
-        if arguments.checkpoint_s
-        else None
-    )
+    every_s = arguments.checkpoint_s
+    return RunCheckpoints.below(arguments.results, every_s) if every_s else None
 
 
 def _serve(arguments: argparse.Namespace, session: Session, parent: int) -> int:

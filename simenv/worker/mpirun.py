@@ -139,11 +139,9 @@ class MpiRun:
         ]
 
     def end(self, failure: str = "", code: int = 1) -> None:
-        """Wait until all ranks have ended their work, then finalise MPI.
-
-        A rank with a `failure` waits for PATIENCE_S only, because the others may be blocked in a
-        collective call that it has left. Then it aborts all ranks with exit code `code`.
-        """
+        """Wait until all ranks have ended their work, then finalise MPI. A rank with a `failure`
+        waits for PATIENCE_S only, because the others may be blocked in a collective call that it
+        has left. Then it aborts all ranks with exit code `code`."""
         if self.comm is None or self._ending is None:
             return
         if not self._poll_until_done(self._ending.Ibarrier(), PATIENCE_S if failure else None):

@@ -103,11 +103,8 @@ _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
 class Noise:
-    """Caches of noise documents, models and programs. Used from the main thread.
-
-    A model is built once for each document and noise options, a noise program once for each
-    structure.
-    """
+    """Caches of noise documents, models and programs. Used from the main thread. A model is built
+    once for each document and noise options, a noise program once for each structure."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}
@@ -241,9 +238,8 @@ class Noise:
 
             body = self._bodies.get(digest, b"")
             if not body:
-                raise Unsupported(
-                    f"the noise document {digest[:16]} is not here", hint="submit the task again"
-                )
+                hint = "submit the task again"
+                raise Unsupported(f"the noise document {digest[:16]} is not here", hint=hint)
             result = self._documents[digest] = document.load(body)
         return result
 

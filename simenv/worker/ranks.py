@@ -105,10 +105,9 @@ def own_address(service: WorkerBootstrap) -> str:
     Raises NoServiceError."""
     host, _, port = service.address.removeprefix("tcp://").rpartition(":")
     if not host:
-        raise NoServiceError(
-            "the ranks are on several nodes, and the service does not listen for other nodes",
-            hint="it was started for one node; start it again inside the allocation",
-        )
+        text = "the ranks are on several nodes, and the service does not listen for other nodes"
+        hint = "it was started for one node; start it again inside the allocation"
+        raise NoServiceError(text, hint=hint)
     host = host.removeprefix("[").removesuffix("]")
     try:
         family, kind, _, _, target = sockets.getaddrinfo(host, int(port), type=sockets.SOCK_DGRAM)[
@@ -118,9 +117,8 @@ def own_address(service: WorkerBootstrap) -> str:
             probe.connect(target)  # sends nothing: the kernel chooses the route
             return str(probe.getsockname()[0])
     except OSError as error:
-        raise NoServiceError(
-            f"no route from {os.uname().nodename} to {service.address}: {error}"
-        ) from error
+        text = f"no route from {os.uname().nodename} to {service.address}: {error}"
+        raise NoServiceError(text) from error
 
 
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, keys: KeyPair) -> zmq.Socket[bytes]:

@@ -18,7 +18,6 @@ from simenv import result_files
 from simenv._version import __version__
 from simenv.errors import StoreError
 from simenv.model import Program, ResultFile, TaskOptions, task_name
-from simenv.result_files import CHECKPOINTS
 from simenv.wire.keyfiles import TOKEN
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simulators.engine import EngineResult, RunOptions
@@ -75,10 +74,9 @@ class ResultFileWriter:
 
     def _check_available(self, size_bytes: int) -> None:
         if self._unavailable:
-            raise StoreError(
-                f"a result of {size_bytes} bytes needs a file, and {self._unavailable}",
-                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
-            )
+            text = f"a result of {size_bytes} bytes needs a file, and {self._unavailable}"
+            hint = "set SIMENV_HOME to a folder that all nodes of the allocation share"
+            raise StoreError(text, hint=hint)
 
     def _written(
         self,
@@ -195,7 +193,7 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
     @classmethod
     def below(cls, results: Path, every_s: float) -> RunCheckpoints:
         """Return checkpoints in a folder below that of the results, which all ranks see."""
-        return cls(results / CHECKPOINTS, every_s)
+        return cls(results / result_files.CHECKPOINTS, every_s)
 
     def run_options(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
         """Return the options of a run, with the checkpoint folder of its task if it may be long."""

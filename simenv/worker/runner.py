@@ -21,13 +21,10 @@ from numpy.typing import NDArray
 
 from simenv import model
 from simenv.errors import ProgramError, StoreError
-from simenv.model import RESULT_FORMAT, ResultData, decode_program
-from simenv.model.calls import is_call
-from simenv.model.task import REFUSED, AmplitudeResultData
+from simenv.model import calls, task
 from simenv.process import exit_process
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
-from simenv.wire.messages.client import EXIT_GPU, AttemptResult, Failure
 from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
@@ -208,7 +205,7 @@ class Runner:
         terms: model.TaskOptions,
         chunk: messages.AssignChunk,
         arrived_ns: int,
-    ) -> AttemptResult:
+    ) -> messages.AttemptResult:
         """Run one task of a chunk; every error becomes a failed result."""
         begin_ns, kernels_ns = working_ns(), spent_ns()
         start_ns = perf_counter_ns() - arrived_ns
@@ -217,13 +214,13 @@ class Runner:
         try:
             payload, file, device_ns = self._packed(assigned, terms, chunk)
         except errors.DeviceLost as error:  # no later task would succeed here
-            exit_process(EXIT_GPU, str(error))
+            exit_process(messages.EXIT_GPU, str(error))
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
             state, payload = self._failed(error)
         end_ns = working_ns()
         marks.append(end_ns)
-        return AttemptResult(
+        return messages.AttemptResult(
             assigned.task,
             assigned.attempt,
             state,
@@ -242,10 +239,10 @@ class Runner:
         self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
     ) -> tuple[bytes, model.ResultFile | None, int]:
         """Return the packed result, its file, and the nanoseconds on an emulated device."""
-        if is_call(terms):
+        if calls.is_call(terms):
             self._marks += self._marks * 2
             return *self.calls.run(assigned, terms, chunk, self.control), 0
-        if terms.stale == REFUSED:
+        if terms.stale == task.REFUSED:
             raise errors.StaleCalibration(
                 f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in force",
                 hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
@@ -267,7 +264,7 @@ class Runner:
         if isinstance(error, errors.Stopped):
             reason = self.stop_reason or "stopped"
             state = ENDED_EARLY.get(self.stop_reason, FAILED)
-            return state, codec.encode(Failure(reason, "stopped while it ran"))
+            return state, codec.encode(messages.Failure(reason, "stopped while it ran"))
         if isinstance(error, StoreError):
             return FAILED, _failure(error.code, error)
         if isinstance(error, errors.OutOfMemory | MemoryError):
@@ -287,7 +284,7 @@ class Runner:
         self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
     ) -> tuple[model.Program, Circuit, engines.EngineResult | None]:
         try:
-            program = decode_program(assigned.program)
+            program = model.decode_program(assigned.program)
             circuit = Circuit.from_program(program)
             mark = self._marks.append
             mark(working_ns())
@@ -378,7 +375,7 @@ def pack(
     if result.statevector is not None and "statevector" not in filed:
         state = result.statevector.tobytes()
     fields = (
-        RESULT_FORMAT,
+        model.RESULT_FORMAT,
         program.registers if "measure" in program.names else (),
         program.num_qubits,
         assigned.shots,
@@ -404,10 +401,10 @@ def pack(
         device,
         result.memory,
     )
-    data = ResultData(*fields)
+    data = model.ResultData(*fields)
     if result.amplitudes is not None:
         strings, values = "".join(terms.bit_strings).encode(), result.amplitudes.tobytes()
-        data = AmplitudeResultData(*fields, b"", strings, values)
+        data = task.AmplitudeResultData(*fields, b"", strings, values)
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))
     return codec.encode(data)
@@ -434,4 +431,4 @@ def stages_us(marks: list[int]) -> tuple[int, int, int, int]:
 def _failure(reason: str, error: Exception) -> bytes:
     hint = getattr(error, "hint", "")
     message = getattr(error, "message", "") or str(error) or type(error).__name__
-    return codec.encode(Failure(reason, message[:FAILURE_CHARS], hint[:FAILURE_CHARS]))
+    return codec.encode(messages.Failure(reason, message[:FAILURE_CHARS], hint[:FAILURE_CHARS]))

@@ -23,10 +23,8 @@ from simenv.model import Origin
 from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
 from simenv.wire.keyfiles import WorkerBootstrap
-from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import DeviceDescribed
+from simenv.wire.messages import client as m, queries
 from simenv.wire.transport import zmq_transport
-from simenv.wire.transport.zmq_transport import connect_worker
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
@@ -205,8 +203,8 @@ class Session:
         self._origin = Origin(name, node_names, os.getpid(), __version__, len(nodes))
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
-        self._work = connect_worker(service, identity.encode())
-        self._control = connect_worker(service, f"{identity}!".encode())
+        self._work = zmq_transport.connect_worker(service, identity.encode())
+        self._control = zmq_transport.connect_worker(service, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
         """Join the service, and start the heartbeat thread."""
@@ -226,7 +224,7 @@ class Session:
         device = None if self._hardware is None else self._hardware.changed_info()
         if device is not None:
             self._runner.forget_plans()
-            output = DeviceDescribed(self._name, self._epoch, self._start, device)
+            output = queries.DeviceDescribed(self._name, self._epoch, self._start, device)
             self._work.send(codec.encode(output))
 
     def _end(self) -> None:

@@ -28,10 +28,8 @@ def grant(
     state: scheduler_state.SchedulerState, worker: pools.Worker, record: core.TaskRecord
 ) -> None:
     """Grant memory for the state that a task will leave on this worker, if there is room within the
-    limit of its owner.
-
-    Without a grant the worker keeps no state, and the parts run again for the next task.
-    """
+    limit of its owner. Without a grant the worker keeps no state, and the parts run again for the
+    next task."""
     parts = record.batch.terms.parts
     if parts is None or not parts.keep_s:
         return
@@ -174,10 +172,8 @@ def worker_with_states(
 
 
 def may_send(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> bool:
-    """Return whether the clock of a paced device allows the pool's next task to be sent.
-
-    True if the device is free soon, or if the task already has a run on the device.
-    """
+    """Return whether the clock of a paced device allows the pool's next task to be sent. True if
+    the device is free soon, or if the task already has a run on the device."""
     device = state.paced.all[pool.device]
     if device.is_open(now_ns):
         return True
@@ -222,11 +218,9 @@ def build_chunk(
     now_ns: int,
     reservation: int = 0,
 ) -> core.AssignTasks:
-    """Take a chunk that begins with `head` from the queue and mark its tasks as sent.
-
-    `sharers`: workers that could take a share of the waiting tasks. `reservation`: take from the
-    lanes of this reservation.
-    """
+    """Take a chunk that begins with `head` from the queue and mark its tasks as sent. `sharers`:
+    workers that could take a share of the waiting tasks. `reservation`: take from the lanes of this
+    reservation."""
     queue, host, exclusive = pool.queue, worker.host, pool.is_exclusive
     granted = worker.reserved + worker.memory_bytes  # one task runs at a time: the largest counts
     max_bytes = granted
@@ -275,11 +269,8 @@ def build_chunk(
 def _add_similar_tasks(
     queue: PoolQueue, chunk: list[core.TaskRecord], count: int, max_bytes: int, reservation: int
 ) -> tuple[float, int]:
-    """Add tasks like the first one until the chunk has `count` tasks.
-
-    Return the work of the chunk in microseconds, and the memory of its largest task, which is at
-    most `max_bytes`.
-    """
+    """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
+    in microseconds, and the memory of its largest task, which is at most `max_bytes`."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes

@@ -161,10 +161,8 @@ def _assign_round_robin(
     now_ns: int,
 ) -> None:
     """Assign tasks of several pools: to idle workers first, in the pool with the fewest slots.
-
     Nothing is prefetched in a pool that has its fair share while another pool lacks slots for idle
-    workers.
-    """
+    workers."""
     slots_of_pools = [_slots_granted(pool) for pool in waiting]
     candidates = list(range(len(waiting)))
     while candidates:
@@ -201,10 +199,8 @@ def _worker_with_most_slots(
     pool: pools.Pool, record: TaskRecord | None = None
 ) -> tuple[pools.Worker | None, int]:
     """Return the idle worker on the node with the most free slots, and the number of idle workers
-    that could get a slot.
-
-    With `record`, only workers with enough memory for this task are returned.
-    """
+    that could get a slot. With `record`, only workers with enough memory for this task are
+    returned."""
     best, max_free, idle = None, -UNLIMITED, 0
     for worker in pool.workers.values():
         if worker.state != WorkerState.IDLE or worker.leaving or worker.reservation_id:
@@ -268,9 +264,7 @@ def _prefetch_chunk(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int, reservation: int = 0
 ) -> AssignTasks | None:
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
-
-    `reservation`: among its dedicated workers; 0: among workers without a reservation.
-    """
+    `reservation`: among its dedicated workers; 0: among workers without a reservation."""
     best, live = None, 0
     if pool.spec.pace:
         return None
@@ -365,10 +359,8 @@ def _slot_bound(
 
 def _slots_for(cost_us: float, max_slots: int, free: int, waiting: int, num_workers: int) -> int:
     """Return the number of slots for a task about to start: all free ones, or its share if others
-    wait.
-
-    `waiting` includes this task. `num_workers`: workers that could take a task now or soon.
-    """
+    wait. `waiting` includes this task. `num_workers`: workers that could take a task now or
+    soon."""
     if cost_us < PARALLEL_FROM_US or max_slots <= 1:
         return 1
     share = free // max(1, min(waiting, num_workers))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import batching
-from simenv.scheduler.dispatch.batching import build_chunk
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 from simulators import catalog
@@ -89,7 +88,7 @@ def _next_assignment(
     for host, ranks in worker.host_ranks:
         host.free_slots -= ranks
     worker.slots = worker.ranks
-    return build_chunk(state, pool, worker, record, 1, now_ns)
+    return batching.build_chunk(state, pool, worker, record, 1, now_ns)
 
 
 def _has_memory(
@@ -115,11 +114,9 @@ def _has_memory(
 
 
 def _may_claim(state: scheduler_state.SchedulerState, worker: state_pools.Worker) -> bool:
-    """Return whether the worker's nodes are unclaimed and have enough slots.
-
-    Slots of dedicated workers are not counted: they do not become free while their reservation
-    lives, so a claim on them would only block other tasks.
-    """
+    """Return whether the worker's nodes are unclaimed and have enough slots. Slots of dedicated
+    workers are not counted: they do not become free while their reservation lives, so a claim on
+    them would only block other tasks."""
     return not any(
         claimed_slots(host) or host.node.slots - _reserved_slots(state, host) < ranks
         for host, ranks in worker.host_ranks
@@ -220,10 +217,7 @@ def take_back_slot(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
 ) -> state_pools.Worker | None:
     """Free a slot for the pool's first short task and return the idle worker that is to run the
-    task.
-
-    Return None if no slot can be freed or no task needs one.
-    """
+    task. Return None if no slot can be freed or no task needs one."""
     if not state.multi_slot_workers:
         return None
     record = pool.queue.head(False)
@@ -250,10 +244,8 @@ def take_back_slot(
 
 
 def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
-    """Return slots that were taken back, unless one was taken within RECENT_NS.
-
-    While short tasks arrive, one slot stays free on each node.
-    """
+    """Return slots that were taken back, unless one was taken within RECENT_NS. While short tasks
+    arrive, one slot stays free on each node."""
     actions: list[core.Action] = []
     if not state.multi_slot_workers or now_ns - state.slot_taken_ns < RECENT_NS:
         return actions

@@ -20,11 +20,8 @@ import msgspec
 
 from simenv import model
 from simenv.errors import OptionError
-from simenv.model import TaskState, Timing, task_name
-from simenv.model.reservations import MAX_INFLIGHT
-from simenv.model.views import DeviceInfo
+from simenv.model import TaskState, Timing, reservations, task_name
 from simenv.scheduler import core
-from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.queueing.lanes import parse_queue_policy
 from simenv.scheduler.state import device_state, pools, scheduler_state
 from simenv.scheduler.views.admission import outage_reason
@@ -49,10 +46,7 @@ def set_device_state(
     scheduler_state.check_device(state, device)
     old = state.controls.of(device)
     active = device_state.DeviceControl(
-        version=old.version,
-        policy=old.policy,
-        options=old.options,
-        max_inflight=old.max_inflight,
+        version=old.version, policy=old.policy, options=old.options, max_inflight=old.max_inflight
     )
     if verb == "pause":
         new = msgspec.structs.replace(active, state=device_state.PAUSED, reason=reason)
@@ -70,9 +64,8 @@ def set_device_state(
     elif verb == "resume":
         new = active
     else:
-        raise OptionError(
-            f"unknown command {verb[:64]!r} for a device", hint="one of: pause, resume, drain"
-        )
+        hint = "one of: pause, resume, drain"
+        raise OptionError(f"unknown command {verb[:64]!r} for a device", hint=hint)
     return _change(state, device, old, new)
 
 
@@ -87,7 +80,7 @@ def set_max_inflight(state: scheduler_state.SchedulerState, device: str, max_inf
     """Limit the tasks that a device's workers hold; return False if nothing changed. Raises
     NotFoundError, OptionError."""
     scheduler_state.check_device(state, device)
-    if not 0 <= max_inflight <= MAX_INFLIGHT:
+    if not 0 <= max_inflight <= reservations.MAX_INFLIGHT:
         raise OptionError(f"max_inflight = {max_inflight}", hint="0 or more; 0: no limit")
     old = state.controls.of(device)
     return _change(state, device, old, msgspec.structs.replace(old, max_inflight=max_inflight))
@@ -111,10 +104,8 @@ def set_queue_policy(
 def set_profile(
     state: scheduler_state.SchedulerState, device: str, profile: model.DeviceProfile
 ) -> bool:
-    """Set a device's profile; return False if nothing changed.
-
-    Raises NotFoundError, OptionError, and InsufficientError if live reservations have more.
-    """
+    """Set a device's profile; return False if nothing changed. Raises NotFoundError, OptionError,
+    and InsufficientError if live reservations have more."""
     scheduler_state.check_device(state, device)
     changed = state.reservations.set_profile(device, profile)
     refresh_restrictions(state)
@@ -127,11 +118,8 @@ def set_admission_policy(
     policy: model.AdmissionPolicy,
     expected_version: int,
 ) -> bool:
-    """Set a device's admission policy; return False if nothing changed. `expected_version` -1:
-    any.
-
-    Raises the errors of `set_profile`.
-    """
+    """Set a device's admission policy; return False if nothing changed. `expected_version` -1: any.
+    Raises the errors of `set_profile`."""
     scheduler_state.check_device(state, device)
     changed = state.reservations.set_policy(device, policy, expected_version)
     refresh_restrictions(state)
@@ -180,13 +168,10 @@ def restore_control(
 
 
 def device_described(
-    state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: DeviceInfo
-) -> tuple[str, list[Action]]:
+    state: scheduler_state.SchedulerState, name: str, epoch: int, start: int, info: model.DeviceInfo
+) -> tuple[str, list[core.Action]]:
     """Record the hardware that a worker holds; return the name of its pool, and the event to
-    record.
-
-    The name is "" if this start of the worker is over or its pool holds no hardware.
-    """
+    record. The name is "" if this start of the worker is over or its pool holds no hardware."""
     worker = state.workers.get(name)
     if worker is None or (epoch, start) != (state.epoch, worker.start):
         return "", []
@@ -195,13 +180,13 @@ def device_described(
         return "", []
     pool.hardware_qubits = info.num_qubits
     message = f"{info.model}, {info.num_qubits} qubits, of {info.provider}"
-    return pool.spec.name, [RecordEvent("device.described", pool.spec.name, message)]
+    return pool.spec.name, [core.RecordEvent("device.described", pool.spec.name, message)]
 
 
-def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
+def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list[core.Action]:
     """Record an event for each draining device whose last task has ended."""
     state.controls.wall_ns = wall_ns
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     for device, control in list(state.controls.all.items()):
         if (
             control.state == device_state.DRAINING
@@ -210,7 +195,7 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
         ):
             state.controls.put(device, msgspec.structs.replace(control, drained=True))
             actions.append(
-                RecordEvent("device.drained", device or "all", "its last task has ended")
+                core.RecordEvent("device.drained", device or "all", "its last task has ended")
             )
     return actions
 
@@ -218,11 +203,8 @@ def complete_drains(state: scheduler_state.SchedulerState, wall_ns: int) -> list
 def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
     waiting = sum(len(pool.queue) for pool in scheduler_state.pools_of(state, device))
     waiting += state.dependencies.count(device)
-    return (
-        waiting
-        + sum(scheduler_state.inflight(state, device))
-        + scheduler_state.parked(state, device)
-    )
+    sent = sum(scheduler_state.inflight(state, device))
+    return waiting + sent + scheduler_state.parked(state, device)
 
 
 # --- outages ------------------------------------------------------------------------------------
@@ -230,16 +212,14 @@ def _unfinished(state: scheduler_state.SchedulerState, device: str) -> int:
 
 def begin_outage(
     state: scheduler_state.SchedulerState, device: str, begun_ns: int | None
-) -> list[Action]:
-    """Begin an outage: the device starts nothing more.
-
-    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
-    device did not fail, and its running tasks continue.
-    """
+) -> list[core.Action]:
+    """Begin an outage: the device starts nothing more. `begun_ns`: time of the failure; tasks that
+    the device ran then are interrupted. None: the device did not fail, and its running tasks
+    continue."""
     state.outages.add(device)
     if begun_ns is None:
         return []
-    actions: list[Action] = []
+    actions: list[core.Action] = []
     for record in _interrupted(state, device, begun_ns):
         if record.stopping:
             continue
@@ -250,7 +230,7 @@ def begin_outage(
         elif record.phase != core.WAITING:
             record.interrupted = True
         note = f"attempt {record.attempts + 1} ({outage_reason(state.pools[device])})"
-        actions.append(RecordEvent("task.requeued", task_name(record.number), note))
+        actions.append(core.RecordEvent("task.requeued", task_name(record.number), note))
     return actions
 
 
@@ -293,10 +273,7 @@ def hold_result(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, timing: Timing, slots: int
 ) -> bool:
     """Hold the result of a task until its time on the device is over; return False if its pool is
-    not paced.
-
-    `timing` includes the time on the device by the calibration of the attempt.
-    """
+    not paced. `timing` includes the time on the device by the calibration of the attempt."""
     device = state.paced.all.get(state.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
     if device is None or run is None or record.stopping:
@@ -371,9 +348,7 @@ def restore_runs(
     state: scheduler_state.SchedulerState, stored: Mapping[int, device_state.StoredRun]
 ) -> None:
     """Restore the places of runs that devices had before a restart; their tasks run again.
-
-    `stored`: by task number.
-    """
+    `stored`: by task number."""
     for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
         record = state.tasks.get(number)
         if (

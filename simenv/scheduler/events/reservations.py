@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 
 from simenv import model
-from simenv.model import AdmissionReason
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events.tasks import cancel, end_unrun
@@ -53,7 +52,7 @@ def reserve(
         note = f"of {request.device or 'all pools'}, {decision.units} units"
         audience = event_audience(reservation)
         actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
-    elif (decision.code, decision.status) == (AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
+    elif (decision.code, decision.status) == (model.AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
         dedicated_workers.hold_for_request(state, request, decision.retry_after_ns, wall_ns)
     return decision, actions
 
@@ -66,11 +65,8 @@ def renew_reservation(
     ttl_ns: int,
     wall_ns: int,
 ) -> ReservationEntry:
-    """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-    `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
-    LimitExceededError.
-    """
+    """Extend a reservation to `ttl_ns` from now; 0: by its original duration. `owner`: the
+    requester, whose limits apply. Raises NotReservedError, OptionError and LimitExceededError."""
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
     owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)
@@ -86,11 +82,8 @@ def close_reservation(
     now_ns: int,
 ) -> list[Action]:
     """End a reservation and its tasks that were never assigned; `dispatch` ends those above
-    MAX_ENDED.
-
-    If `end_state` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
-    already.
-    """
+    MAX_ENDED. If `end_state` is CANCELLED, the other tasks are asked to stop, also if the
+    reservation was over already."""
     actions: list[Action] = []
     if not reservation.is_over:
         actions.append(close(state, reservation, end_state, reason, wall_ns))
@@ -153,9 +146,9 @@ def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[A
                 state.pool_of(record.route).queue.append([record])
         for record in infeasible:
             refusal = reservation.can_never_fit(reservation.parked[record.number][1])
-            message = (
-                f"{refusal[1]} ({AdmissionReason(refusal[0]).text})" if refusal is not None else ""
-            )
+            message = ""
+            if refusal is not None:
+                message = f"{refusal[1]} ({model.AdmissionReason(refusal[0]).text})"
             failed, reason = model.TaskState.FAILED, "reservation"
             actions.append(end_unrun(state, record, failed, reason, now_ns, message))
     return actions

@@ -95,10 +95,7 @@ def _hold_units(
     by_pool: dict[str, list[core.TaskRecord]],
 ) -> None:
     """Let new tasks, which are in no queue yet, hold units of their reservation; remove those that
-    must wait for units from `by_pool`.
-
-    Units -1: the task ran before, and its units are spent.
-    """
+    must wait for units from `by_pool`. Units -1: the task ran before, and its units are spent."""
     ledger, tasks = state.reservations, state.tasks
     reservation = ledger.all.get(batch.terms.reservation)
     if reservation is None:
@@ -324,11 +321,9 @@ def end_overdue(state: scheduler_state.SchedulerState, now_ns: int) -> list[core
 def _unconfirmed(
     state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
 ) -> list[core.Action]:
-    """End a task whose worker did not confirm its skip within the grace period.
-
-    Behind another task, the task ends here; if the worker runs it all the same, its heartbeat
-    reports it. At the front, the task may have started, so the grace period of a stop begins.
-    """
+    """End a task whose worker did not confirm its skip within the grace period. Behind another
+    task, the task ends here; if the worker runs it all the same, its heartbeat reports it. At the
+    front, the task may have started, so the grace period of a stop begins."""
     if not _waits_behind(state, record):
         if record.phase == core.Phase.SENT:
             grace_ns = state.grace_ns(record)
@@ -357,11 +352,9 @@ def release_children(state: scheduler_state.SchedulerState, now_ns: int) -> None
 
 
 def end_failed(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.TaskEnded]:
-    """End tasks with a parent that did not end as DONE, and the tasks that come after these.
-
-    A chain is followed task by task, without recursion. At most MAX_ENDED tasks are ended; the next
-    call ends the rest.
-    """
+    """End tasks with a parent that did not end as DONE, and the tasks that come after these. A
+    chain is followed task by task, without recursion. At most MAX_ENDED tasks are ended; the next
+    call ends the rest."""
     endings: list[core.TaskEnded] = []
     failed = state.dependencies.failed
     while failed and len(endings) < MAX_ENDED:

@@ -78,10 +78,8 @@ def task_started(
 def heartbeat_received(
     state: scheduler_state.SchedulerState, beat: core.WorkerHeartbeat, now_ns: int
 ) -> tuple[bool, list[core.Action]]:
-    """Record that a worker is alive; return False for an unknown worker or an earlier start.
-
-    A worker that loads kernels runs no task and has not lost its tasks.
-    """
+    """Record that a worker is alive; return False for an unknown worker or an earlier start. A
+    worker that loads kernels runs no task and has not lost its tasks."""
     name, task, fence = beat.name, beat.task, beat.fence
     worker = state.workers.get(name)
     if worker is None or worker.start != beat.start:
@@ -204,10 +202,8 @@ def _requeue_or_end(
     charged: bool,
     now_ns: int,
 ) -> list[core.Action]:
-    """Requeue the tasks of a lost worker at the front, except those that end here.
-
-    Tasks that end spend units of their reservation for the time that they ran.
-    """
+    """Requeue the tasks of a lost worker at the front, except those that end here. Tasks that end
+    spend units of their reservation for the time that they ran."""
     verdict = task_index.attribute_crash(held, reason, log, worker.node, charged)
     state.incidents.record(verdict)
     actions: list[core.Action] = []
@@ -271,10 +267,8 @@ def scale(
     *,
     overcommit: bool = False,
 ) -> list[core.Action]:
-    """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes.
-
-    Raises OptionError, NotFoundError.
-    """
+    """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes. Raises
+    OptionError, NotFoundError."""
     pool = state.pools.get(name)
     if pool is None or pool.base:
         names = [n for n, p in state.pools.items() if not p.base]
@@ -284,10 +278,8 @@ def scale(
         message = f"pool {name!r} is made on demand and has as many workers as its tasks need"
         raise OptionError(message, hint=hint)
     if not 0 <= min_workers <= max_workers:
-        raise OptionError(
-            f"pool {name!r}: {min_workers} to {max_workers} workers is not a range",
-            hint="0 <= min_workers <= max_workers",
-        )
+        text = f"pool {name!r}: {min_workers} to {max_workers} workers is not a range"
+        raise OptionError(text, hint="0 <= min_workers <= max_workers")
     pool.spec = msgspec.structs.replace(pool.spec, min=min_workers, max=max_workers)
     pool.overcommit = overcommit
     return [core.RecordEvent("pool.scaled", name, f"{min_workers} to {max_workers} workers")]
@@ -296,10 +288,8 @@ def scale(
 def drain_node(
     state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
-    """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
-
-    Raises NotFoundError.
-    """
+    """Start nothing more on a node; its workers end when idle and are replaced elsewhere. Raises
+    NotFoundError."""
     host = _host(state, name)
     host.drained = reason or "no reason given"
     state.nodes_changed()
@@ -312,11 +302,8 @@ def drain_node(
 def resume(
     state: scheduler_state.SchedulerState, name: str, is_probed: bool = False
 ) -> list[core.Action]:
-    """Use a drained or lost node, or a quarantined pool, again.
-
-    `is_probed`: the launcher cannot start anything on the node and still looks for it, so the node
-    stays lost until it is back.
-    """
+    """Use a drained or lost node, or a quarantined pool, again. `is_probed`: the launcher cannot
+    start anything on the node and still looks for it, so the node stays lost until it is back."""
     pool = state.pools.get(name)
     if pool is not None and name not in state.nodes.hosts:
         pool.record_success()
@@ -376,15 +363,12 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
     host = state.nodes.hosts.get(name)
     if host is None and name in state.pools:
-        raise NotFoundError(
-            f"{name!r} is a pool, and only nodes are drained",
-            hint=f"nodes: {', '.join(state.nodes.hosts)}; to empty a pool: simenv scale {name} 0",
-        )
+        hint = f"nodes: {', '.join(state.nodes.hosts)}; to empty a pool: simenv scale {name} 0"
+        raise NotFoundError(f"{name!r} is a pool, and only nodes are drained", hint=hint)
     if host is None:
         nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)
-        raise NotFoundError(
-            f"there is no node or pool {name[:64]!r}", hint=f"nodes: {nodes}; pools: {pools}"
-        )
+        hint = f"nodes: {nodes}; pools: {pools}"
+        raise NotFoundError(f"there is no node or pool {name[:64]!r}", hint=hint)
     return host
 
 
@@ -395,10 +379,8 @@ def _workers_on(
 
 
 def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.RecordEvent]:
-    """Return an event for each pool with waiting tasks that fit no node now.
-
-    Called when a node was lost or drained. Only the first MAX_CHECKED unfinished tasks are checked.
-    """
+    """Return an event for each pool with waiting tasks that fit no node now. Called when a node was
+    lost or drained. Only the first MAX_CHECKED unfinished tasks are checked."""
     if state.capacity.is_whole:
         return []
     by_route: dict[core.Route, str] = {}
@@ -426,10 +408,8 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
 
 
 def granted_bytes(worker: state_pools.Worker) -> int:
-    """Return the resident memory of all ranks of a worker that its grants account for.
-
-    The memory of a function is not known before: it may take that of its worker's slots.
-    """
+    """Return the resident memory of all ranks of a worker that its grants account for. The memory
+    of a function is not known before: it may take that of its worker's slots."""
     each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
     tasks_bytes = worker.reserved + worker.memory_bytes
     if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
@@ -453,9 +433,8 @@ def over_memory_reason(
     worker.over_beats += 1
     if worker.over_beats < OVER_BEATS:
         return ""
-    return (
-        f"{task_name(record.number)} used {size(used)} of memory where {size(granted)} were granted"
-    )
+    name = task_name(record.number)
+    return f"{name} used {size(used)} of memory where {size(granted)} were granted"
 
 
 def kill_over_memory(

@@ -107,9 +107,8 @@ def priority_credit_ns(priority: int) -> int:
 def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> QueuePolicy:
     """Return the policy of that name. Raises OptionError for an unknown policy or option."""
     if policy not in POLICIES:
-        raise OptionError(
-            f"there is no queue policy {policy[:64]!r}", hint=f"one of: {', '.join(POLICIES)}"
-        )
+        hint = f"one of: {', '.join(POLICIES)}"
+        raise OptionError(f"there is no queue policy {policy[:64]!r}", hint=hint)
     values = dict(options)
     allowed = {"keys"} if policy == "ordered" else set()
     unknown = sorted(values.keys() - allowed)
@@ -121,9 +120,8 @@ def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> Que
     keys = tuple(word.strip() for word in values["keys"].split(",")) if values else DEFAULT_KEYS
     invalid = [key for key in keys if key not in _KEYS]
     if invalid or len(set(keys)) < len(keys):
-        raise OptionError(
-            f"keys = {values['keys'][:64]!r}", hint=f"some of: {', '.join(_KEYS)}, each once"
-        )
+        hint = f"some of: {', '.join(_KEYS)}, each once"
+        raise OptionError(f"keys = {values['keys'][:64]!r}", hint=hint)
     return QueuePolicy(policy, keys)
 
 
@@ -393,11 +391,8 @@ class LaneHeads:
         self._short: dict[str, _Heap] = {}
 
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
-        """Update the entries of marked lanes.
-
-        Empty lanes are removed from `lanes_of`, so that an owner who once used many priorities does
-        not slow down all others.
-        """
+        """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
+        owner who once used many priorities does not slow down all others."""
         for key in self.changed:
             owner, priority = key
             lanes = lanes_of.get(key)

@@ -45,8 +45,6 @@ class PoolQueue:
     def __len__(self) -> int:
         return self.count
 
-    # --- tasks are added ------------------------------------------------------------------------
-
     def append(self, records: list[TaskRecord]) -> None:
         """Add newly accepted tasks of one message, in order."""
         lanes, large_us, total_us = self._lanes_of(records[0]), 0.0, 0.0
@@ -85,13 +83,9 @@ class PoolQueue:
             self._changed(record)
         self.count += len(records)
 
-    # --- tasks are taken ------------------------------------------------------------------------
-
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
-        """Return the next task, which stays in the queue until `pop`.
-
-        `reservation`: from the lanes of its dedicated workers.
-        """
+        """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes
+        of its dedicated workers."""
         if not self.count:
             return None
         if reservation:
@@ -153,11 +147,9 @@ class PoolQueue:
 
     def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
-        entries precede those of other lanes.
-
-        The count is 0 if there is no such task. `owner`: owner of the chunk that is being built.
-        The caller reports to `remove_taken` the tasks that it takes.
-        """
+        entries precede those of other lanes. The count is 0 if there is no such task. `owner`:
+        owner of the chunk that is being built. The caller reports to `remove_taken` the tasks that
+        it takes."""
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
         else:  # a chunk is of one owner
@@ -264,8 +256,6 @@ class PoolQueue:
             lanes.head(False) is not None for lanes in chain(shared, self._dedicated.values())
         )
 
-    # --- policies -------------------------------------------------------------------------------
-
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
         if order != self.order:
@@ -293,8 +283,6 @@ class PoolQueue:
             lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
             lanes.count_in(record.cost_us)
-
-    # --- views ----------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[TaskRecord]:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,

@@ -25,7 +25,6 @@ from simenv import model
 from simenv.model.views import DeviceInfo, base_of, device_time_ns
 from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
-from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
@@ -95,11 +94,8 @@ UNDESCRIBED = DeviceFigures()  # of an emulated device that cannot be read
 
 def hardware_ns(figures: DeviceFigures, work: model.Workload) -> float | None:
     """Return the time of one circuit on a machine in ns; None if no kind of operation has a
-    duration.
-
-    Each kind of operation takes its mean duration at each shot. A kind without a duration takes the
-    duration of the default profile.
-    """
+    duration. Each kind of operation takes its mean duration at each shot. A kind without a duration
+    takes the duration of the default profile."""
     stated = figures.gate_1q_ns, figures.gate_2q_ns, figures.readout_ns
     if stated == (None, None, None):
         return None
@@ -175,10 +171,8 @@ class ProgramSize(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeviceTimes:
-    """Expected times on devices.
-
-    `figures`: of a pool's machine or emulated device; None while they are not known.
-    """
+    """Expected times on devices. `figures`: of a pool's machine or emulated device; None while they
+    are not known."""
 
     def __init__(
         self,
@@ -192,10 +186,8 @@ class DeviceTimes:
 
     def workload_ns(self, device: str, work: model.Workload) -> int | None:
         """Return the time in ns of `work.count` equal circuits of which only the sizes are known,
-        with the learned factor; None if unknown.
-
-        `device` "": the environment, which is estimated as its first pool of simulators.
-        """
+        with the learned factor; None if unknown. `device` "": the environment, which is estimated
+        as its first pool of simulators."""
         pool = self._pool(device)
         bounds = None if pool is None else self._range_ns(pool, work, compiled=bool(pool.device))
         if pool is None or bounds is None:
@@ -292,7 +284,7 @@ class DeviceTimes:
         )
 
 
-def engine_of(pool: model.PoolSpec) -> EngineCard:
+def engine_of(pool: model.PoolSpec) -> catalog.EngineCard:
     """Return the engine of a pool's circuits; for a pool of any engine, the preferred one of those
     that run every gate."""
     own = catalog.card(pool.engine)
@@ -305,11 +297,9 @@ def engine_of(pool: model.PoolSpec) -> EngineCard:
 
 
 def profile_of(work: model.Workload) -> Profile:
-    """Return the sizes of one circuit as cost models read them.
-
-    A workload without a width is as wide as its measurements. The bond of a tensor network is
-    bounded by the width and the number of two-qubit gates.
-    """
+    """Return the sizes of one circuit as cost models read them. A workload without a width is as
+    wide as its measurements. The bond of a tensor network is bounded by the width and the number of
+    two-qubit gates."""
     qubits = min(work.qubits or work.measurements, MAX_MODEL_QUBITS)
     return Profile(
         num_qubits=qubits,
@@ -326,7 +316,7 @@ def profile_of(work: model.Workload) -> Profile:
     )
 
 
-def _card(pool: model.PoolSpec, qubits: int) -> EngineCard:
+def _card(pool: model.PoolSpec, qubits: int) -> catalog.EngineCard:
     """Return the engine whose cost model prices circuits of this width."""
     own = engine_of(pool)
     if pool.engine != "any" or qubits <= DENSE_QUBITS:

@@ -47,10 +47,8 @@ UNCHANGED = UnstoredChanges()  # for comparisons
 
 
 class ReservationLedger:
-    """All reservations.
-
-    `by_task` is empty while there are none, so that tasks are not looked up.
-    """
+    """All reservations. `by_task` is empty while there are none, so that tasks are not looked
+    up."""
 
     def __init__(self) -> None:
         self.next_id = 1
@@ -65,8 +63,6 @@ class ReservationLedger:
         self.live: dict[int, ReservationEntry] = {}
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
         self._next_ns = NEVER_NS  # next expiry or removal
-
-    # --- devices --------------------------------------------------------------------------------
 
     def terms(self, device: str) -> policies.DeviceTerms:
         """Return the terms of a device: as they were set, else the default terms with a modelled
@@ -94,10 +90,8 @@ class ReservationLedger:
 
     def set_profile(self, device: str, profile: model.DeviceProfile) -> bool:
         """Set a device's profile; return False if nothing changed. Its times replace modelled ones.
-
         Raises OptionError, and InsufficientError if live reservations have more than the new
-        capacity.
-        """
+        capacity."""
         old = self.terms(device)
         if profile == old.profile and not old.modelled_unit_ns:
             return False
@@ -105,27 +99,20 @@ class ReservationLedger:
         policy = msgspec.structs.replace(old.policy, baseline=profile.baseline)
         policies.check_policy(device, policy, profile)
         terms = policies.DeviceTerms(
-            profile,
-            old.profile_version + 1,
-            policy,
-            old.policy_version + (policy != old.policy),
+            profile, old.profile_version + 1, policy, old.policy_version + (policy != old.policy)
         )
         return self._set(device, terms)
 
     def set_policy(self, device: str, policy: model.AdmissionPolicy, expected: int) -> bool:
-        """Set a device's admission policy; return False if nothing changed.
-
-        `expected`: the present version of the policy; -1: any. Raises the errors of `set_profile`,
-        and OptionError for another version.
-        """
+        """Set a device's admission policy; return False if nothing changed. `expected`: the present
+        version of the policy; -1: any. Raises the errors of `set_profile`, and OptionError for
+        another version."""
         old = self.terms(device)
         if policy == old.policy:
             return False
         if expected not in (-1, old.policy_version):
-            raise OptionError(
-                f"the admission policy has version {old.policy_version}, {expected} was expected",
-                hint="read it again: it was changed",
-            )
+            text = f"the admission policy has version {old.policy_version}, {expected} was expected"
+            raise OptionError(text, hint="read it again: it was changed")
         profile = policies.with_baseline(old.profile, policy.baseline)
         policies.check_profile(device, profile)
         policies.check_policy(device, policy, profile)
@@ -163,10 +150,8 @@ class ReservationLedger:
         return self._reserved(device, policies.scale(self.terms(device)))
 
     def _reserved(self, device: str, scale: policies.UnitScale) -> policies.ReservedCapacity:
-        """Return the reserved capacity in this scale.
-
-        Reservations of the device itself count in the units of their grant.
-        """
+        """Return the reserved capacity in this scale. Reservations of the device itself count in
+        the units of their grant."""
         reservations = [
             reservation
             for reservation in self.all.values()
@@ -179,8 +164,6 @@ class ReservationLedger:
             sum(part[0] for part in parts), sum(part[1] for part in parts), live
         )
 
-    # --- requests -------------------------------------------------------------------------------
-
     def add(self, grant: Grant, wall_ns: int) -> None:
         """Add a granted reservation."""
         request = grant.ask
@@ -189,41 +172,33 @@ class ReservationLedger:
         self._changed(grant.id, urgent=True)
 
     def find_repeated(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
-        """Return the live reservation made for this request of its owner; None if there is none.
-
-        An expired reservation does not count, even if it is not closed yet.
-        """
+        """Return the live reservation made for this request of its owner; None if there is none. An
+        expired reservation does not count, even if it is not closed yet."""
         if not request_id:
             return None
         reservation = self.live.get(self._requests.get((owner, request_id), 0))
         return None if reservation is None or wall_ns >= reservation.expires_ns else reservation
 
-    # --- reservations ----------------------------------------------------------------------------
-
     def find(self, number: int, scope: str) -> ReservationEntry:
         """Return the reservation if `scope` may see it. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or scope not in ("", reservation.grant.owner):
-            raise NotReservedError(
-                f"there is no reservation {number}", hint="client.reservations() lists yours"
-            )
+            hint = "client.reservations() lists yours"
+            raise NotReservedError(f"there is no reservation {number}", hint=hint)
         return reservation
 
     def usable(self, number: int, owner: str, wall_ns: int) -> ReservationEntry:
         """Return the live reservation for a task of its owner. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or reservation.grant.owner != owner:
-            raise NotReservedError(
-                f"there is no reservation {number}", hint="client.reservations() lists yours"
-            )
+            hint = "client.reservations() lists yours"
+            raise NotReservedError(f"there is no reservation {number}", hint=hint)
         self._check_live(reservation, wall_ns)
         return reservation
 
     def renew(self, number: int, scope: str, ttl_ns: int, wall_ns: int) -> ReservationEntry:
-        """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
-
-        Raises NotReservedError, OptionError.
-        """
+        """Extend a reservation to `ttl_ns` from now; 0: by its original duration. Raises
+        NotReservedError, OptionError."""
         reservation = self.find(number, scope)
         self._check_live(reservation, wall_ns)
         ttl_ns = ttl_ns or self.default_ttl_ns(reservation)
@@ -260,8 +235,6 @@ class ReservationLedger:
         self._next_ns = min(self._next_ns, wall_ns + RETAINED_NS)
         self._changed(reservation.grant.id, urgent=True)
 
-    # --- expiry ---------------------------------------------------------------------------------
-
     def due(self, wall_ns: int) -> list[ReservationEntry]:
         """Return the reservations that have expired by now; remove those closed for RETAINED_NS."""
         if wall_ns < self._next_ns and len(self.all) - len(self.live) <= MAX_OVER:
@@ -288,13 +261,9 @@ class ReservationLedger:
         )
         return expired
 
-    # --- tasks ----------------------------------------------------------------------------------
-
     def settle(self, task: int, ran_ns: int, *, done: bool = False) -> None:
-        """Return the units that an ended task held, if it is under a reservation.
-
-        `ran_ns` 0: the task never ran; `done`: it has its result.
-        """
+        """Return the units that an ended task held, if it is under a reservation. `ran_ns` 0: the
+        task never ran; `done`: it has its result."""
         reservation = self.by_task.pop(task, None)
         if reservation is None:
             return
@@ -312,8 +281,6 @@ class ReservationLedger:
         if reservation.is_over and reservation.parked:
             self.emptying[reservation.grant.id] = None
         self.changes.units[task] = (reservation.grant.id, units)
-
-    # --- storage --------------------------------------------------------------------------------
 
     def restore(self, grant: Grant, progress: Progress) -> ReservationEntry:
         """Add a reservation, new or stored."""
@@ -402,9 +369,8 @@ def decide(
             ledger.next_id, owner, request, wall_ns, one_ns, cost.total_ns, *granted, parts
         )
         return _decision(verdict, cost, capacity, wall_ns, 0, grant), grant
-    wait_ns = (
-        _until_free(ledger, device, verdict, wall_ns) if verdict.status == policies.DELAYED else 0
-    )
+    is_delayed = verdict.status == policies.DELAYED
+    wait_ns = _until_free(ledger, device, verdict, wall_ns) if is_delayed else 0
     return _decision(verdict, cost, capacity, wall_ns, wait_ns, None), None
 
 
@@ -433,10 +399,8 @@ def _evaluate_all_devices(
     request: model.ReservationRequest,
     one_ns: int,
 ) -> tuple[policies.DeviceTerms, policies.PolicyVerdict]:
-    """Return the terms and the verdict of all devices together, in their unit.
-
-    The figures of the verdict are converted to units of `one_ns`, except `missing`.
-    """
+    """Return the terms and the verdict of all devices together, in their unit. The figures of the
+    verdict are converted to units of `one_ns`, except `missing`."""
     terms = ledger.terms("")
     device_unit_ns = terms.unit_ns
     estimate = policies.CostEstimate(

@@ -15,9 +15,7 @@ import msgspec
 
 from simenv import model
 from simenv.errors import OptionError
-from simenv.model.program import check_printable
-from simenv.model.reservations import MAX_LABEL_CHARS
-from simenv.model.task_rules import MAX_SECONDS, MAX_WORKERS
+from simenv.model import program, reservations, task_rules
 
 BOUND_NS = 100_000_000  # default bound of reservations with workers
 
@@ -85,10 +83,8 @@ class PolicyVerdict(msgspec.Struct, frozen=True):
 
 
 def circuits_ns(work: model.Workload, profile: model.DeviceProfile) -> int:
-    """Return the expected time of `work.count` equal circuits in ns.
-
-    Gates and measurements count for each shot; transfer, compilation and overheads once a circuit.
-    """
+    """Return the expected time of `work.count` equal circuits in ns. Gates and measurements count
+    for each shot; transfer, compilation and overheads once a circuit."""
     gates_1q, gates_2q, measured = work.gates_1q, work.gates_2q, work.measurements
     shot_ns = (
         gates_1q * profile.one_q_gate_ns
@@ -140,11 +136,8 @@ def scale(terms: DeviceTerms) -> UnitScale:
 def budget_ns(request: model.ReservationRequest) -> int:
     """Return the time in ns for quantum work within the requested walltime; 0: none was
     requested."""
-    return (
-        request.walltime_ns - request.classical_ns - request.overhead_ns
-        if request.walltime_ns
-        else 0
-    )
+    used_ns = request.classical_ns + request.overhead_ns
+    return request.walltime_ns - used_ns if request.walltime_ns else 0
 
 
 def rate_of(units: int, time_span_ns: int, budget: int) -> int:
@@ -245,7 +238,7 @@ def evaluate(
 
 
 MOST = 2**62  # bound of any figure, given or derived
-MAX_TTL_NS = MAX_SECONDS * 10**9
+MAX_TTL_NS = task_rules.MAX_SECONDS * 10**9
 MAX_METADATA = 64
 MAX_METADATA_BYTES = 2_048
 KINDS = ("quantum", "hybrid")
@@ -260,26 +253,20 @@ def check_profile(device: str, profile: model.DeviceProfile) -> None:
             _check_figure(f"{_device_label(device)}: {name}", value)
     _check_text(f"{_device_label(device)}: external_device_id", profile.external_device_id)
     if profile.default_ttl_ns < 1 or profile.default_ttl_ns > MAX_TTL_NS:
-        raise OptionError(
-            f"{_device_label(device)}: default_ttl_ns = {profile.default_ttl_ns}",
-            hint=f"1 to {MAX_TTL_NS} ns",
-        )
+        text = f"{_device_label(device)}: default_ttl_ns = {profile.default_ttl_ns}"
+        raise OptionError(text, hint=f"1 to {MAX_TTL_NS} ns")
     _check_workload(f"{_device_label(device)}: baseline", profile.baseline)
     one_ns = unit_ns(profile)
     if not 0 < one_ns <= MOST:
-        raise OptionError(
-            f"{_device_label(device)}: its baseline circuit would take {one_ns} ns",
-            hint=f"times and counts that give 1 to {MOST} ns",
-        )
+        text = f"{_device_label(device)}: its baseline circuit would take {one_ns} ns"
+        raise OptionError(text, hint=f"times and counts that give 1 to {MOST} ns")
 
 
 def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.DeviceProfile) -> None:
     """Raise OptionError if the policy is unknown, or its capacity or time span is not set."""
     if policy.name not in POLICIES:
-        raise OptionError(
-            f"{_device_label(device)}: admission policy {policy.name[:64]!r} is not known",
-            hint=f"one of: {', '.join(POLICIES)}",
-        )
+        text = f"{_device_label(device)}: admission policy {policy.name[:64]!r} is not known"
+        raise OptionError(text, hint=f"one of: {', '.join(POLICIES)}")
     values = ("total_credits", "device_rate", "time_span_ns")
     for name in values:
         _check_figure(f"{_device_label(device)}: {name}", getattr(policy, name))
@@ -296,10 +283,8 @@ def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.Devi
         message = f"{_device_label(device)}: no credits are set"
         raise OptionError(message, hint="total_credits above 0, here or in the profile")
     if policy.name == "rate" and (rate_capacity(terms) < 1 or span_ns(terms) < 1):
-        raise OptionError(
-            f"{_device_label(device)}: a rate needs units and a time",
-            hint="device_rate and time_span_ns above 0, here or in the profile",
-        )
+        hint = "device_rate and time_span_ns above 0, here or in the profile"
+        raise OptionError(f"{_device_label(device)}: a rate needs units and a time", hint=hint)
 
 
 def with_baseline(profile: model.DeviceProfile, baseline: model.Workload) -> model.DeviceProfile:
@@ -312,22 +297,19 @@ def check_request(request: model.ReservationRequest) -> None:
     for name in ("request_id", "device", "scope", "user", "job"):
         _check_text(name, getattr(request, name))
     if request.workload_kind not in KINDS:
-        raise OptionError(
-            f"workload_kind {request.workload_kind[:64]!r} is not known", hint="quantum or hybrid"
-        )
+        hint = "quantum or hybrid"
+        raise OptionError(f"workload_kind {request.workload_kind[:64]!r} is not known", hint=hint)
     for name in ("ttl_ns", "walltime_ns", "classical_ns", "overhead_ns", "bound_ns"):
         value = getattr(request, name)
         if not 0 <= value <= MAX_TTL_NS:
             raise OptionError(f"{name} = {value}", hint=f"0 to {MAX_TTL_NS} ns")
-    if not 0 <= request.workers <= MAX_WORKERS:
-        raise OptionError(f"workers = {request.workers}", hint=f"0 to {MAX_WORKERS}")
+    if not 0 <= request.workers <= task_rules.MAX_WORKERS:
+        raise OptionError(f"workers = {request.workers}", hint=f"0 to {task_rules.MAX_WORKERS}")
     _check_workload("workload", request.workload)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in request.metadata)
     if len(request.metadata) > MAX_METADATA or size > MAX_METADATA_BYTES:
-        raise OptionError(
-            f"{len(request.metadata)} entries of metadata with {size} bytes",
-            hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}",
-        )
+        text = f"{len(request.metadata)} entries of metadata with {size} bytes"
+        raise OptionError(text, hint=f"at most {MAX_METADATA} with {MAX_METADATA_BYTES}")
 
 
 def _check_workload(label: str, work: model.Workload) -> None:
@@ -343,11 +325,10 @@ def _check_figure(label: str, value: int) -> None:
 
 
 def _check_text(label: str, text: str) -> None:
-    if len(text) > MAX_LABEL_CHARS:
-        raise OptionError(
-            f"{label} has {len(text)} characters", hint=f"at most {MAX_LABEL_CHARS} of them"
-        )
-    check_printable(label, text)
+    if len(text) > reservations.MAX_LABEL_CHARS:
+        hint = f"at most {reservations.MAX_LABEL_CHARS} of them"
+        raise OptionError(f"{label} has {len(text)} characters", hint=hint)
+    program.check_printable(label, text)
 
 
 def _device_label(device: str) -> str:

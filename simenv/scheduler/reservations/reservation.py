@@ -94,15 +94,8 @@ class ReservationEntry:
     @property
     def progress(self) -> Progress:
         """The changing part, as it is stored."""
-        return Progress(
-            self.state,
-            self.expires_ns,
-            self.over_ns,
-            self.why,
-            self.spent,
-            self.returned,
-            self.actual_ns,
-        )
+        counted = self.spent, self.returned, self.actual_ns
+        return Progress(self.state, self.expires_ns, self.over_ns, self.why, *counted)
 
     @property
     def is_over(self) -> bool:
@@ -114,41 +107,27 @@ class ReservationEntry:
         return NO_LIMIT if self.units < 0 else self.units - self.spent - self.held
 
     def covers(self, pool: str, base: str) -> bool:
-        """Return whether the reservation holds for tasks of this pool.
-
-        `base`: the pool for which it was made on demand.
-        """
+        """Return whether the reservation holds for tasks of this pool. `base`: the pool for which
+        it was made on demand."""
         return self.grant.ask.device in ("", pool, base)
 
-    # --- units --------------------------------------------------------------------------------
-
     def can_never_fit(self, units: int) -> tuple[int, str] | None:
-        """Return why the task can never have its units, as code and text; None if it can.
-
-        The answer assumes that all held units are returned unspent.
-        """
+        """Return why the task can never have its units, as code and text; None if it can. The
+        answer assumes that all held units are returned unspent."""
         if self.units < 0 or units <= self.units - self.spent:
             return None
-        code = (
-            model.AdmissionReason.INSUFFICIENT_CREDITS
-            if self.grant.credits
-            else model.AdmissionReason.INSUFFICIENT_RATE
-        )
+        code = model.AdmissionReason.INSUFFICIENT_RATE
+        if self.grant.credits:
+            code = model.AdmissionReason.INSUFFICIENT_CREDITS
         if units > self.units:
             code = model.AdmissionReason.TOO_LARGE
         has, spent, needs = (self._as_text(each) for each in (self.units, self.spent, units))
-        message = (
-            f"reservation {self.grant.id} has {has} units, {spent} of them spent; "
-            f"this takes {needs}"
-        )
-        return code, message
+        units_text = f"has {has} units, {spent} of them spent"
+        return code, f"reservation {self.grant.id} {units_text}; this takes {needs}"
 
     def take(self, record: TaskRecord, units: int) -> bool:
-        """Let a new task hold its units, or park it and return False.
-
-        At a replay the reservation may be over: a task that had not started is then parked, to be
-        ended.
-        """
+        """Let a new task hold its units, or park it and return False. At a replay the reservation
+        may be over: a task that had not started is then parked, to be ended."""
         if self.is_over:
             parked = not record.attempts
         else:
@@ -180,10 +159,8 @@ class ReservationEntry:
         return units - spent
 
     def release_parked(self, max_count: int) -> tuple[list[TaskRecord], list[TaskRecord]]:
-        """Return parked tasks whose units are free now, and those that can never have theirs.
-
-        At most `max_count` tasks are checked.
-        """
+        """Return parked tasks whose units are free now, and those that can never have theirs. At
+        most `max_count` tasks are checked."""
         ready: list[TaskRecord] = []
         infeasible: list[TaskRecord] = []
         for number, (record, units) in itertools.islice(self.parked.items(), max_count):
@@ -214,14 +191,10 @@ class ReservationEntry:
         self.holds[task] = units
         self.held += units
 
-    # --- figures ------------------------------------------------------------------------------
-
     def reserved(self, device: str, scale: policies.UnitScale) -> tuple[int, int]:
-        """Return the credits and the rate that it has of a device with that scale.
-
-        Once the reservation is over, only the units of tasks that still run count. For its own
-        device the units of the grant are used.
-        """
+        """Return the credits and the rate that it has of a device with that scale. Once the
+        reservation is over, only the units of tasks that still run count. For its own device the
+        units of the grant are used."""
         grant, total_ns = self.grant, self.grant.total_ns
         one_ns = self._unit_ns(device, scale)
         if self.is_over:
@@ -302,11 +275,8 @@ def units_for(
     modelled_ns: int | None = None,
 ) -> tuple[int, str]:
     """Return the parts of units of its reservation that a task takes, and "" or the reason why the
-    device cannot run it.
-
-    `work`: sizes of all its circuits. `modelled_ns`: its time if that does not follow from the
-    profile.
-    """
+    device cannot run it. `work`: sizes of all its circuits. `modelled_ns`: its time if that does
+    not follow from the profile."""
     profile, shots = terms.profile, work.shots
     if profile.max_qubits and work.qubits > profile.max_qubits:
         return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"

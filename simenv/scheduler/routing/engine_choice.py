@@ -18,7 +18,6 @@ from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, Route, nodes_of
 from simenv.scheduler.routing import engine_support, ranks
-from simenv.scheduler.routing.ranks import RankFit
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
@@ -88,11 +87,8 @@ def _first_route(request: RoutingRequest) -> Route | None:
 
 def _noisy_route(request: RoutingRequest) -> Route | None:
     """Return the first route of `candidates` for a circuit with noise; None if its noise is of no
-    kind, and if no engine can run it.
-
-    Facts that circuits of one shape share are computed once and cached: their noise changes only
-    the times.
-    """
+    kind, and if no engine can run it. Facts that circuits of one shape share are computed once and
+    cached: their noise changes only the times."""
     profile, terms, limits = request.profile, request.terms, request.limits
     if profile.noise is None or not profile.noise.kinds:
         return None
@@ -124,7 +120,9 @@ def _noisy_route(request: RoutingRequest) -> Route | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _runnable(shape: RoutingRequest) -> tuple[tuple[EngineCard, RankFit, str, CostQuery], ...]:
+def _runnable(
+    shape: RoutingRequest,
+) -> tuple[tuple[EngineCard, ranks.RankFit, str, CostQuery], ...]:
     """Return the engines of `auto` that can run circuits with noise of this shape, in their order,
     with ranks, reasons and the queries for their costs."""
     _check_options(shape.terms)
@@ -134,7 +132,7 @@ def _runnable(shape: RoutingRequest) -> tuple[tuple[EngineCard, RankFit, str, Co
     return tuple(
         (card, fit, text, query_on(card, fit, shape.terms, shots))
         for card, (fit, text) in results
-        if isinstance(fit, RankFit)
+        if isinstance(fit, ranks.RankFit)
     )
 
 
@@ -170,10 +168,8 @@ def candidates(
     limits: ClusterLimits,
     snapshot: engine_support.RoutingSnapshot = engine_support.EMPTY_SNAPSHOT,
 ) -> list[EngineCandidate]:
-    """Return the engines that `terms` allows, the chosen one first.
-
-    If none can run the program, the most likely one is first.
-    """
+    """Return the engines that `terms` allows, the chosen one first. If none can run the program,
+    the most likely one is first."""
     request = RoutingRequest(profile, terms, _allowed_pools(terms, pools), limits, snapshot)
     bound = [
         pool
@@ -251,10 +247,8 @@ def _allowed_pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[Poo
         )
     named = tuple(pool for pool in pools if pool.name == terms.pool)
     if not named:
-        raise OptionError(
-            f"there is no pool {terms.pool[:64]!r}",
-            hint=f"pools: {', '.join(p.name for p in pools)}",
-        )
+        hint = f"pools: {', '.join(p.name for p in pools)}"
+        raise OptionError(f"there is no pool {terms.pool[:64]!r}", hint=hint)
     return named
 
 
@@ -272,9 +266,8 @@ def _named(terms: TaskOptions) -> EngineCard:
             for entry in catalog.engine_cards()
             if entry.in_default_pool and not entry.calls
         ]
-        raise OptionError(
-            f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {', '.join(names)}"
-        )
+        hint = f"one of: auto, {', '.join(names)}"
+        raise OptionError(f"engine {terms.engine[:64]!r} is not known", hint=hint)
     return card
 
 
@@ -283,10 +276,8 @@ def _check_options(terms: TaskOptions) -> None:
     cards = [card for card in catalog.engine_cards() if card.auto is not None]
     for name, _ in terms.options:
         if not any(option.name == name for card in cards for option in card.options):
-            raise OptionError(
-                f"no engine has an option {name[:64]!r}",
-                hint="; ".join(engine_support.option_hint(card) for card in cards if card.options),
-            )
+            hint = "; ".join(engine_support.option_hint(card) for card in cards if card.options)
+            raise OptionError(f"no engine has an option {name[:64]!r}", hint=hint)
 
 
 def _lacks_options(engine: str, terms: TaskOptions) -> bool:
@@ -301,12 +292,12 @@ def _lacks_options(engine: str, terms: TaskOptions) -> bool:
 def evaluate(card: EngineCard, request: RoutingRequest) -> EngineCandidate:
     """Return the route on one engine, or the objection to it."""
     fit, reason = find_fit(card, request)
-    if not isinstance(fit, RankFit):
+    if not isinstance(fit, ranks.RankFit):
         return EngineCandidate(card.name, None, fit, _short(card, fit))
     return EngineCandidate(card.name, route_on(card, fit, request, reason), None, reason)
 
 
-def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | SimenvError, str]:
+def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[ranks.RankFit | SimenvError, str]:
     """Return the ranks and pool with which one engine can run the program, or the objection; and
     the reason for the engine."""
     terms, total_qubits = request.terms, request.profile.used_qubits
@@ -315,7 +306,7 @@ def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | Simen
     if error is None and card.pool == "device":
         error = _hardware_refusal(profile, request)
     fit = error or _fit_in_pools(card, profile, request)
-    if not isinstance(fit, RankFit):
+    if not isinstance(fit, ranks.RankFit):
         return fit, ""
     if request.is_auto and (text := _against_auto(card, profile)):
         hint = f"engine={card.name!r}"
@@ -332,7 +323,7 @@ def find_fit(card: EngineCard, request: RoutingRequest) -> tuple[RankFit | Simen
 
 def _fit_in_pools(
     card: EngineCard, profile: Profile, request: RoutingRequest
-) -> RankFit | SimenvError:
+) -> ranks.RankFit | SimenvError:
     """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
     demand. `profile`: as the engine runs it."""
     usable = [pool for pool in request.pools if runs(pool, card)]
@@ -349,11 +340,11 @@ def _fit_in_pools(
     fits = [
         msgspec.structs.replace(fit, paced=pool.pace)
         for fit, pool in zip(results, usable, strict=True)
-        if isinstance(fit, RankFit)
+        if isinstance(fit, ranks.RankFit)
     ]
     if fits:
         return min(fits, key=lambda fit: (fit.ranks > 1, fit.on_demand))
-    return next(result for result in results if not isinstance(result, RankFit))
+    return next(result for result in results if not isinstance(result, ranks.RankFit))
 
 
 def runs(pool: PoolSpec, card: EngineCard) -> bool:
@@ -380,10 +371,8 @@ def _hardware_refusal(profile: Profile, request: RoutingRequest) -> SimenvError 
     hardware = (pool.name for pool in request.pools if engine_support.holds_hardware(pool))
     pool = next(hardware, "")
     if not pool:
-        return OptionError(
-            "engine='hardware' cannot be selected directly",
-            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
-        )
+        hint = "name the hardware pool: pool='NAME', or prefer=['hardware']"
+        return OptionError("engine='hardware' cannot be selected directly", hint=hint)
     device = snapshot.device(pool)
     if device is None:
         return None
@@ -430,7 +419,7 @@ def _short(card: EngineCard, error: SimenvError) -> str:
 # --- route on an engine, and its times ------------------------------------------------------------
 
 
-def route_on(card: EngineCard, fit: RankFit, request: RoutingRequest, reason: str) -> Route:
+def route_on(card: EngineCard, fit: ranks.RankFit, request: RoutingRequest, reason: str) -> Route:
     """Return the route on one engine, with its times for the program."""
     terms, limits = request.terms, request.limits
     profile = card.effective_profile(request.profile, terms.outputs)
@@ -446,7 +435,7 @@ def route_on(card: EngineCard, fit: RankFit, request: RoutingRequest, reason: st
 
 def placed_route(
     card: EngineCard,
-    fit: RankFit,
+    fit: ranks.RankFit,
     profile: Profile,
     limits: ClusterLimits,
     reason: str,
@@ -473,7 +462,7 @@ def placed_route(
     )
 
 
-def query_on(card: EngineCard, fit: RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
+def query_on(card: EngineCard, fit: ranks.RankFit, terms: TaskOptions, shots: int = 0) -> CostQuery:
     """Return the query for the cost of `shots` shots on the ranks of a fit."""
     query = engine_support.cost_query(card, terms, shots, fit.used)
     return msgspec.structs.replace(query, bandwidth=fit.bandwidth)
@@ -517,10 +506,7 @@ def _noisy_times(times_us: Iterable[tuple[str, float]]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _about(value: float) -> float:
-    """Return the nearest of 1, 2 and 5 times a power of ten.
-
-    Tasks share a chunk only if their reasons are equal, so circuits of one kind should have equal
-    texts.
-    """
+    """Return the nearest of 1, 2 and 5 times a power of ten. Tasks share a chunk only if their
+    reasons are equal, so circuits of one kind should have equal texts."""
     unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
     return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))

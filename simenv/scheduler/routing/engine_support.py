@@ -15,8 +15,7 @@ import msgspec
 from launcher.base import Gpu
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import InfeasibleError, OptionError, SimenvError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model import DeviceInfo, DeviceKind, PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
 from simulators import catalog
@@ -39,23 +38,17 @@ def unsupported_reason(
         return OptionError(problem, hint=option_hint(card))
     missing = [output for output in terms.outputs if output not in card.outputs]
     if missing:
-        return InfeasibleError(
-            f"engine {card.name!r} has no output {missing[0]!r}",
-            hint=f"it has: {', '.join(card.outputs)}",
-        )
+        hint = f"it has: {', '.join(card.outputs)}"
+        return InfeasibleError(f"engine {card.name!r} has no output {missing[0]!r}", hint=hint)
     if terms.parts is not None and not card.control.parts:
-        return InfeasibleError(
-            f"engine {card.name!r} keeps no state between the parts of a circuit",
-            hint="engine='statevector' does, in a pool of simulators",
-        )
+        text = f"engine {card.name!r} keeps no state between the parts of a circuit"
+        return InfeasibleError(text, hint="engine='statevector' does, in a pool of simulators")
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
     if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
-        return InfeasibleError(
-            f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}",
-            hint=ELSEWHERE,
-        )
+        text = f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}"
+        return InfeasibleError(text, hint=ELSEWHERE)
     return None
 
 
@@ -127,11 +120,9 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
 
 
 def _non_clifford(profile: Profile) -> str:
-    """Return the number of non-Clifford gates and their cost, as text.
-
-    A sum over stabilizer states has about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum
-    3, 181, 2019), without the error of its sampling.
-    """
+    """Return the number of non-Clifford gates and their cost, as text. A sum over stabilizer states
+    has about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum 3, 181, 2019), without the
+    error of its sampling."""
     count = profile.non_clifford
     if not count:
         return "other gates or angles"

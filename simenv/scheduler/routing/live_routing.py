@@ -20,11 +20,9 @@ import msgspec
 
 from launcher.placement import NodeResources, Placement, ResourceRequest, place
 from simenv.errors import ConfigError, InfeasibleError, OptionError, SimenvError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.views import DeviceKind, base_of
+from simenv.model import DeviceKind, PoolSpec, TaskOptions, views
 from simenv.scheduler.core import ClusterLimits, Route, gang_name, rank_gpus, slot_memory
 from simenv.scheduler.routing import engine_choice, ranks as sizing
-from simenv.scheduler.routing.engine_choice import EngineCandidate, runs
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, kind_of, power
 from simenv.text import size
 from simulators import catalog
@@ -65,11 +63,9 @@ def route_now(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> Route:
-    """Return the route of `route_with_preference` on the nodes that are up.
-
-    A program with a `queue_timeout_s` that fits only with all nodes gets that route. Otherwise
-    InfeasibleError names the missing nodes.
-    """
+    """Return the route of `route_with_preference` on the nodes that are up. A program with a
+    `queue_timeout_s` that fits only with all nodes gets that route. Otherwise InfeasibleError names
+    the missing nodes."""
     try:
         return route_with_preference(profile, terms, pools, capacity.limits, snapshot)
     except SimenvError as error:
@@ -89,11 +85,9 @@ def candidates_now(
     pools: tuple[PoolSpec, ...],
     capacity: Capacity,
     snapshot: RoutingSnapshot,
-) -> list[EngineCandidate]:
-    """Return the candidates of `candidates_with_preference` on the nodes that are up.
-
-    An objection names the missing nodes if the program would fit with all nodes.
-    """
+) -> list[engine_choice.EngineCandidate]:
+    """Return the candidates of `candidates_with_preference` on the nodes that are up. An objection
+    names the missing nodes if the program would fit with all nodes."""
     candidates = candidates_with_preference(profile, terms, pools, capacity.limits, snapshot)
     first = candidates[0]
     if (
@@ -131,7 +125,7 @@ def unplaceable_reason(capacity: Capacity, spec: PoolSpec, route: Route) -> str:
     """Return why a route of this pool fits none of the nodes that are up; "" if it fits."""
     limits = capacity.limits
     rank_bytes = max(route.memory_bytes, spec.memory_bytes)
-    each = route.memory_bytes if base_of(route.pool) else 0
+    each = route.memory_bytes if views.base_of(route.pool) else 0
     nodes = [node for node in limits.nodes if slot_memory(node, limits) >= each]
     need = ResourceRequest(
         route.ranks, memory_bytes=rank_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
@@ -170,7 +164,7 @@ def candidates_with_preference(
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
-) -> list[EngineCandidate]:
+) -> list[engine_choice.EngineCandidate]:
     """Return the candidates of `engine_choice.candidates`, with or without a preference."""
     if not terms.prefer:
         return engine_choice.candidates(profile, terms, pools, limits, snapshot)
@@ -194,12 +188,11 @@ def _preferred(
     pools: tuple[PoolSpec, ...],
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
-) -> tuple[EngineCandidate | None, list[str]]:
+) -> tuple[engine_choice.EngineCandidate | None, list[str]]:
     """Return the first candidate that can run it now, and why those before it were skipped."""
     if terms.pool:
-        raise OptionError(
-            f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint="use one of them"
-        )
+        hint = "use one of them"
+        raise OptionError(f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint=hint)
     _check_preferences(terms.prefer, pools)
     skipped: list[str] = []
     for word in terms.prefer:
@@ -249,10 +242,8 @@ def _check_preferences(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]
 def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
     """Raise InfeasibleError if requested noise would be left out."""
     if terms.noise and ("all", 0.0) not in terms.noise:
-        raise InfeasibleError(
-            f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}",
-            hint="leave noise out, or wait for the pool of the device",
-        )
+        text = f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}"
+        raise InfeasibleError(text, hint="leave noise out, or wait for the pool of the device")
 
 
 def _not_emulated(pool: PoolSpec, profile: Profile, terms: TaskOptions) -> str:
@@ -270,16 +261,16 @@ def _without_preference(terms: TaskOptions) -> TaskOptions:
 def _with_preference(
     word: str,
     pool: PoolSpec,
-    candidate: EngineCandidate,
+    candidate: engine_choice.EngineCandidate,
     route: Route,
     skipped: list[str],
     snapshot: RoutingSnapshot,
-) -> EngineCandidate:
+) -> engine_choice.EngineCandidate:
     text = f"preferred {word}: {engine_choice.describe_pool(pool.name, snapshot)}"
     if kind_of(pool) is not DeviceKind.HARDWARE:
         text += f"; {route.reason}"
     reason = "; ".join([*skipped, text])
-    return EngineCandidate(
+    return engine_choice.EngineCandidate(
         candidate.engine, msgspec.structs.replace(route, reason=reason), None, reason
     )
 
@@ -295,24 +286,23 @@ def reroute_after_restart(
     route: Route, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route:
     """Return the route itself, or one through another of the configured `pools` if its own is gone.
-
-    Raises ConfigError if the task can run nowhere now.
-    """
+    Raises ConfigError if the task can run nowhere now."""
     card = catalog.card(route.engine)
     usable: list[PoolSpec] = []
     if card is not None and card.pool != "device":  # a task never moves to other hardware
-        usable = [pool for pool in pools if runs(pool, card)]
-    own_pools = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
+        usable = [pool for pool in pools if engine_choice.runs(pool, card)]
+    own_pools = [p for p in pools if p.name in (route.pool, views.base_of(route.pool))]
     for pool in (*own_pools, *usable):
         name = _pool_for(pool, route, limits)
         if name:
             ranks = route.ranks if name == pool.name else power(route.ranks)
             return msgspec.structs.replace(route, pool=name, ranks=ranks, paced=pool.pace)
     if not own_pools and not usable:
+        own_name = views.base_of(route.pool) or route.pool
         raise ConfigError(
             f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there "
             "now",
-            hint=f"start with --pool {base_of(route.pool) or route.pool}:engine={route.engine}",
+            hint=f"start with --pool {own_name}:engine={route.engine}",
         )
     pool = (*own_pools, *usable)[0]
     if route.ranks == 1:

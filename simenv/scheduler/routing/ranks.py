@@ -21,7 +21,6 @@ from simenv.scheduler.routing import engine_support
 from simenv.scheduler.routing.engine_support import ELSEWHERE, RankQuery, power
 from simenv.text import size
 from simulators import catalog
-from simulators.catalog import EngineCard
 from simulators.catalog.costs import StatevectorCost
 from simulators.circuit.analysis.profile import Profile
 
@@ -43,10 +42,9 @@ def fit(query: RankQuery) -> RankFit | SimenvError:
     """Return the ranks of a program in a pool, or on demand for it; or the objection."""
     card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
     if not _nodes(pool.nodes, limits):
-        return InfeasibleError(
-            f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
-            hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
-        )
+        text = f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be"
+        hint = f"nodes: {', '.join(node.name for node in nodes_of(limits))}"
+        return InfeasibleError(text, hint=hint)
     if card.pool == "gpu" and (refused := engine_support.device_refusal(query)):
         return refused
     if card.pool == "gpu" and pool.ranks == 1 and terms.ranks > 1:
@@ -90,10 +88,8 @@ def _in_gang(query: RankQuery) -> RankFit | SimenvError:
     card, pool, wanted = query.card, query.pool, query.terms.ranks
     used = power(pool.ranks)
     if wanted and power(wanted) != used:
-        return InfeasibleError(
-            f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}",
-            hint="ask for no pool, or for no number of ranks",
-        )
+        text = f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}"
+        return InfeasibleError(text, hint="ask for no pool, or for no number of ranks")
     max_bytes = pool.memory_bytes or slot_bytes(pool, query.limits, pool.ranks)
     if _min_bytes(query, used) > max_bytes or query.profile.num_qubits > card.max_qubits:
         return _too_wide_error(query)
@@ -188,10 +184,8 @@ def nodes_for(route: Route, limits: ClusterLimits) -> int:
 
 def _too_many_ranks_error(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleError:
     if limits.max_ranks == 1:
-        return InfeasibleError(
-            f"{ranks} ranks were asked for, and a worker here has one: there is no MPI",
-            hint=limits.launcher,
-        )
+        text = f"{ranks} ranks were asked for, and a worker here has one: there is no MPI"
+        return InfeasibleError(text, hint=limits.launcher)
     max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
     return InfeasibleError(
         f"{ranks} ranks were asked for, and a worker of pool {pool.name!r} may have {max_ranks} "
@@ -204,15 +198,12 @@ def _too_wide_error(query: RankQuery) -> InfeasibleError:
     """Return the error with the figure that is too large, its limit, and the widest circuit within
     it."""
     card, terms, pool, limits = query.card, query.terms, query.pool, query.limits
-    required_text = (
-        f"{size(_min_bytes(query, 1))} ({query.profile.num_qubits} qubits, {terms.precision}"
-        " precision)"
-    )
+    program_text = f"{query.profile.num_qubits} qubits, {terms.precision} precision"
+    required_text = f"{size(_min_bytes(query, 1))} ({program_text})"
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.method == "clifford" or card.dense_qubits:
-        return InfeasibleError(
-            f"engine {card.name!r} needs {required_text}; {limit}", hint=ELSEWHERE
-        )
+        hint = ELSEWHERE
+        return InfeasibleError(f"engine {card.name!r} needs {required_text}; {limit}", hint=hint)
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
     if card.parallel.ranks and pool.ranks > 1:
         used, bound = power(pool.ranks), pool.memory_bytes or slot_bytes(pool, limits, pool.ranks)
@@ -277,14 +268,11 @@ _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 @functools.lru_cache(maxsize=64)
 def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the qubits of the widest program with all amplitudes in double precision that can run
-    here.
-
-    The program may use as many ranks as it needs; 0 if no pool holds amplitudes.
-    """
+    here. The program may use as many ranks as it needs; 0 if no pool holds amplitudes."""
     return max(widest_on(card, pools, limits) for card in catalog.engine_cards() if is_dense(card))
 
 
-def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
+def widest_on(card: catalog.EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the value of `widest` for one engine that holds all amplitudes."""
     usable = [pool for pool in pools if pool.engine in ("any", card.name)]
     queries = (RankQuery(card, _PLAIN, TaskOptions(), pool, limits) for pool in usable)
@@ -293,10 +281,8 @@ def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimi
 
 @functools.lru_cache(maxsize=1024)
 def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
-    """Return the value of `widest` for a pool's own workers, without pools on demand.
-
-    If the width alone does not give the memory, the engine's limit is returned; 0 for hardware.
-    """
+    """Return the value of `widest` for a pool's own workers, without pools on demand. If the width
+    alone does not give the memory, the engine's limit is returned; 0 for hardware."""
     card = catalog.card(catalog.DEFAULT_ENGINE if pool.engine == "any" else pool.engine)
     if card is not None and card.pool == "device":
         return 0  # the hardware describes its width itself
@@ -308,6 +294,6 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     return _widest(RankQuery(card, _PLAIN, terms, pool, limits))
 
 
-def is_dense(card: EngineCard) -> bool:
+def is_dense(card: catalog.EngineCard) -> bool:
     """Return whether the engine holds all amplitudes, so that the width gives the memory."""
     return isinstance(card.costs, StatevectorCost)

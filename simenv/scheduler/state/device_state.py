@@ -42,11 +42,9 @@ class DeviceRun(msgspec.Struct, eq=False):
 
 
 class StoredRun(msgspec.Struct, frozen=True):
-    """Stored run, so that a restart keeps its place.
-
-    `place` grows along the runs of a device. `earliest_ns`: earliest begin by the wall clock; the
-    begin itself once the device has begun the run.
-    """
+    """Stored run, so that a restart keeps its place. `place` grows along the runs of a device.
+    `earliest_ns`: earliest begin by the wall clock; the begin itself once the device has begun the
+    run."""
 
     device: str
     place: int
@@ -58,10 +56,8 @@ class PacedDevice:
 
     def __init__(self, lookahead_ns: int = LOOKAHEAD_NS) -> None:
         """Create an idle device. `lookahead_ns`: the next task is sent this long before the device
-        is free.
-
-        0 for a device whose runs must begin when they are sent: one task is sent at a time.
-        """
+        is free. 0 for a device whose runs must begin when they are sent: one task is sent at a
+        time."""
         self.lookahead_ns = lookahead_ns
         self.runs: dict[int, DeviceRun] = {}  # by task
         self.waiting: set[int] = set()  # tasks of runs that must be sent again
@@ -224,10 +220,8 @@ _DEFAULT = DeviceControl()
 
 
 class DeviceControls:
-    """Controls of all devices; "" stands for all devices together.
-
-    `is_restricting` is False while no control can keep a task from being assigned.
-    """
+    """Controls of all devices; "" stands for all devices together. `is_restricting` is False while
+    no control can keep a task from being assigned."""
 
     def __init__(self) -> None:
         self.all: dict[str, DeviceControl] = {}
@@ -264,8 +258,6 @@ class DeviceControls:
         if not control.policy:
             return QueuePolicy()
         return parse_queue_policy(control.policy, control.options)
-
-    # --- while tasks are assigned ---------------------------------------------------------------
 
     def starts_nothing(self, device: str) -> bool:
         """Return whether the device starts no task, however few its workers hold."""

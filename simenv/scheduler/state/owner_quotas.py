@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from simenv import model
 from simenv.errors import InfeasibleError, LimitExceededError, QueueFullError, SimenvError
-from simenv.model import CLIENT_LIMITS, UNLIMITED
 from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.text import size
@@ -24,7 +23,7 @@ class Quotas:
 
     def __init__(self) -> None:
         self._of: Mapping[str, model.OwnerLimits] = {}
-        self._default = CLIENT_LIMITS
+        self._default = model.CLIENT_LIMITS
         self.caps_slots = False  # True if any owner has a limit of running slots
         self.changed = False  # since the last assignment of tasks
 
@@ -34,7 +33,7 @@ class Quotas:
         self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
 
     def of(self, owner: str) -> model.OwnerLimits:
-        return self._of.get(owner, self._default) if owner else UNLIMITED
+        return self._of.get(owner, self._default) if owner else model.UNLIMITED
 
 
 def raise_limit(key: str, owner: str) -> str:

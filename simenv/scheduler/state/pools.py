@@ -69,10 +69,8 @@ class NodeState(msgspec.Struct, eq=False):
 
     def available_resources(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
         """Return the node as placement sees it, with this memory and these slots available.
-
         Placement spreads a pool by its own workers (`own`) and by gangs, which will need slots;
-        other workers only break ties.
-        """
+        other workers only break ties."""
         return NodeResources(
             self.node.name,
             slots,
@@ -145,12 +143,10 @@ class NodeTable:
 
 
 def most_resident(node: Node, rank_bytes: int = 0) -> int:
-    """Return the most ranks of resident workers on a node.
-
-    The bound is WORKERS_PER_SLOT for each slot, as far as the memory holds idle workers, and at
-    least one for each slot. `rank_bytes`: reservation of each rank; it counts only if it is less
-    than the memory of an idle rank, as placement bounds reserved memory.
-    """
+    """Return the most ranks of resident workers on a node. The bound is WORKERS_PER_SLOT for each
+    slot, as far as the memory holds idle workers, and at least one for each slot. `rank_bytes`:
+    reservation of each rank; it counts only if it is less than the memory of an idle rank, as
+    placement bounds reserved memory."""
     by_memory = node.memory_bytes // min(rank_bytes or WORKER_BYTES, WORKER_BYTES)
     return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 
@@ -290,28 +286,22 @@ class Worker(msgspec.Struct, eq=False):
 
 
 def memory_for(worker: Worker, record: TaskRecord) -> int:
-    """Return the bytes that a worker could have for a task now.
-
-    They are the memory that it reserves and the memory that is free on its node and not claimed.
-    """
+    """Return the bytes that a worker could have for a task now. They are the memory that it
+    reserves and the memory that is free on its node and not claimed."""
     host = worker.host
     free = host.free_memory - host.claimed_memory + worker.reserved
     return free - host.backfill_memory if record.cost_us > LONG_US else free
 
 
 def speedup_slots(worker: Worker) -> int:
-    """Return the slots by which to divide a task's one-slot cost.
-
-    1 for workers of several ranks: their cost estimate already counts the ranks.
-    """
+    """Return the slots by which to divide a task's one-slot cost. 1 for workers of several ranks:
+    their cost estimate already counts the ranks."""
     return max(1, worker.slots) if worker.ranks == 1 else 1
 
 
 class WorkerEfficiency(msgspec.Struct):
-    """Share of a busy worker's time in which its tasks run; the rest is overhead and transport.
-
-    The share is learned from the tasks that ended last.
-    """
+    """Share of a busy worker's time in which its tasks run; the rest is overhead and transport. The
+    share is learned from the tasks that ended last."""
 
     work_us: float = 20_000.0  # initial guess of small weight: as fast as expected
     busy_us: float = 20_000.0
@@ -424,10 +414,8 @@ class Pool:
         )
 
     def back_off(self, now_ns: int) -> None:
-        """Delay the next start, because a worker was lost for a reason outside its pool.
-
-        Workers lost together count once.
-        """
+        """Delay the next start, because a worker was lost for a reason outside its pool. Workers
+        lost together count once."""
         if now_ns >= self.next_start_ns:
             self.pauses += 1
         wait_ns = min(PAUSE_MAX_NS, BACKOFF_FIRST_NS << max(0, self.pauses - 1))

@@ -14,8 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import NotFoundError
-from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState
-from simenv.model.views import base_of
+from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
@@ -25,11 +24,9 @@ KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and th
 
 
 class SchedulerState:
-    """All tasks, workers, pools, nodes and reservations of one environment.
-
-    `epoch` is the high part of every fence, `next_task` the number of the next task to be accepted,
-    `next_start` that of the next worker start.
-    """
+    """All tasks, workers, pools, nodes and reservations of one environment. `epoch` is the high
+    part of every fence, `next_task` the number of the next task to be accepted, `next_start` that
+    of the next worker start."""
 
     def __init__(
         self,
@@ -103,8 +100,6 @@ class SchedulerState:
         end_ns = self.limits.end_ns
         return bool(end_ns) and now_ns >= end_ns - core.END_MARGIN_NS
 
-    # --- nodes ---------------------------------------------------------------------------------
-
     def nodes_changed(self) -> None:
         """Compute the capacity again, because a node came into use or went out of use."""
         limits, hosts = self.limits, list(self.nodes.hosts.values())
@@ -125,7 +120,7 @@ class SchedulerState:
         """Return why a route fits none of the nodes that are up; "" if it fits, or if no node is
         up."""
         capacity = self.capacity
-        pool = self.pools.get(base_of(route.pool) or route.pool)
+        pool = self.pools.get(views.base_of(route.pool) or route.pool)
         if capacity.is_whole or pool is None or pool.is_exclusive:
             return ""
         return live_routing.unplaceable_reason(capacity, pool.spec, route)
@@ -141,13 +136,11 @@ class SchedulerState:
             )
         return cached
 
-    # --- pools ---------------------------------------------------------------------------------
-
     def pool_of(self, route: core.Route) -> state_pools.Pool:
         """Return the pool in which a task waits; a pool of several ranks is made on demand."""
         pool = self.pools.get(route.pool)
         if pool is None:
-            base = self.pools[base_of(route.pool)]
+            base = self.pools[views.base_of(route.pool)]
             pool = state_pools.Pool(
                 state_pools.gang_spec(base.spec, route.ranks, self.limits), base.spec.name
             )
@@ -168,8 +161,6 @@ class SchedulerState:
         del self.pools[pool.spec.name]
         self.gangs.remove(pool)
         self.nodes.forget_slot_claims()  # waiting tasks claim again
-
-    # --- tasks and workers ---------------------------------------------------------------------
 
     def finalize(self, record: core.TaskRecord, state: TaskState) -> None:
         """Record that a task became final in this state."""
@@ -346,7 +337,7 @@ def parked(state: SchedulerState, device: str) -> int:
         count
         for by_pool in counts
         for name, count in by_pool.items()
-        if device in ("", base_of(name) or name)
+        if device in ("", views.base_of(name) or name)
     )
 
 

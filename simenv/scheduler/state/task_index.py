@@ -24,8 +24,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 
 import msgspec
 
-from simenv.model import TaskState, Timing
-from simenv.model.views import base_of
+from simenv.model import TaskState, Timing, views
 from simenv.scheduler import core
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not stopped by then is ended with its worker
@@ -147,9 +146,7 @@ class Dependencies:
 
     def add(self, records: list[core.TaskRecord], parents: set[int], failed_parent: int) -> None:
         """Let new tasks, which are in no queue yet, wait for their unfinished `parents`.
-
-        `failed_parent`: a parent that did not end as DONE, 0 if there is none.
-        """
+        `failed_parent`: a parent that did not end as DONE, 0 if there is none."""
         group = DependentTasks({record.number: record for record in records}, parents)
         for record in records:
             self.by_task[record.number] = group
@@ -196,9 +193,8 @@ class Dependencies:
 
     def count(self, device: str) -> int:
         """Return the number of a device's tasks in the table; of all devices for ""."""
-        return sum(
-            count for name, count in self._pools.items() if device in ("", base_of(name) or name)
-        )
+        pools = self._pools.items()
+        return sum(count for name, count in pools if device in ("", views.base_of(name) or name))
 
     def first_parent(self, record: core.TaskRecord) -> tuple[int, int]:
         """Return the first unfinished parent of a task and the number of such parents; (0, 0) if
@@ -271,12 +267,10 @@ class CrashIncidents:
 def attribute_crash(
     held: list[core.TaskRecord], reason: str, log: str, host: str, charged: bool
 ) -> CrashVerdict:
-    """Return the verdict on a crashed worker that held these tasks, in their order.
-
-    A RUNNING task that was announced (its worker sent Started) is the one that ran; for others a
-    heartbeat may be outdated. `charged`: False if no task can be the cause, as when the service
-    killed the worker.
-    """
+    """Return the verdict on a crashed worker that held these tasks, in their order. A RUNNING task
+    that was announced (its worker sent Started) is the one that ran; for others a heartbeat may be
+    outdated. `charged`: False if no task can be the cause, as when the service killed the
+    worker."""
     endings = [_stopped(record, host) for record in held if record.stopping]
     remaining = [record for record in held if not record.stopping]
     if not charged or not remaining:

@@ -6,18 +6,15 @@ import msgspec
 
 from simenv import model, text
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
-from simenv.model import task_name
 from simenv.model.views import base_of
 from simenv.scheduler.core import RUNS, Phase, Route, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
-from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
 from simenv.scheduler.routing import ranks
 from simenv.scheduler.state import device_state, owner_quotas, pools, scheduler_state
-from simenv.text import duration, size as text_size
 from simulators import catalog
 
 MIN_BOUND_NS = 20_000_000
@@ -64,10 +61,8 @@ def availability_veto(
         return PolicyVerdict(DELAYED, model.AdmissionReason.DEVICE_UNAVAILABLE, message)
     widest = _widest(state, request.device)
     if 0 < widest < request.workload.qubits:
-        message = (
-            f"{request.workload.qubits} qubits are asked for; "
-            f"{request.device or 'the widest pool'} has {widest}"
-        )
+        subject = request.device or "the widest pool"
+        message = f"{request.workload.qubits} qubits are asked for; {subject} has {widest}"
         return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
     if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
@@ -129,10 +124,7 @@ def reservation_units(
     terms: model.TaskOptions,
 ) -> tuple[list[int], list[SimenvError]]:
     """Return the units of a reservation that each task takes, and an error for each task that
-    cannot have them.
-
-    `sizes`: of each task's program; `terms`: the options of all.
-    """
+    cannot have them. `sizes`: of each task's program; `terms`: the options of all."""
     units: list[int] = []
     errors: list[SimenvError] = []
     number, device = reservation.grant.id, reservation.grant.ask.device
@@ -190,7 +182,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         return "the service is shutting down"
     if state.limits.end_ns and gang_scheduling.too_late(state, record, now_ns):
         left_s = max(0, state.limits.end_ns - now_ns) / 1e9
-        return f"the allocation ends in {duration(left_s)}, before it would"
+        return f"the allocation ends in {text.duration(left_s)}, before it would"
     pool = state.pools[record.route.pool]
     unplaceable = state.unplaceable_reason(record.route)
     if unplaceable:
@@ -227,10 +219,11 @@ def _dependency_reason(state: scheduler_state.SchedulerState, record: TaskRecord
     parent, count = state.dependencies.first_parent(record)
     if not parent:
         failed = state.dependencies.by_task[record.number].failed_parent
-        return f"ends: {task_name(failed)} did not end as DONE" if failed else "next in its queue"
+        ending = f"ends: {model.task_name(failed)} did not end as DONE"
+        return ending if failed else "next in its queue"
     runs = state.tasks[parent].phase in RUNS
     more = f" and {count - 1} more" if count > 1 else ""
-    return f"waits for {task_name(parent)} ({'RUNNING' if runs else 'QUEUED'}){more}"
+    return f"waits for {model.task_name(parent)} ({'RUNNING' if runs else 'QUEUED'}){more}"
 
 
 def _on_device(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> str:
@@ -285,7 +278,7 @@ def _gang_reason(
     """Return the reason of a task of several ranks whose worker is ready."""
     worker = min(idle, key=_missing_slots)
     if not gang_scheduling.may_use_last_slots(state, worker.ranks, record, now_ns):
-        return LAST_SLOTS
+        return gang_scheduling.LAST_SLOTS
     if _missing_slots(worker):
         free = sum(min(ranks, host.free_slots) for host, ranks in worker.host_ranks)
         nodes = len(worker.host_ranks)
@@ -294,7 +287,7 @@ def _gang_reason(
         return f"waiting for {worker.ranks} slots{where}: {free} {verb} free"
     if gang_scheduling.missing_slots(worker):
         return "free slots are kept for another task of several ranks, which came before"
-    return f"waiting for {text_size(record.route.memory_bytes)} in each rank"
+    return f"waiting for {text.size(record.route.memory_bytes)} in each rank"
 
 
 def _missing_slots(worker: pools.Worker) -> int:
@@ -309,9 +302,9 @@ def _single_rank_reason(record: TaskRecord, idle: list[pools.Worker]) -> str:
     hosts = {w.host.node.name: w.host for w in idle}.values()
     reserved = max(w.reserved for w in idle)
     if all(need > max(h.node.memory_bytes, reserved) for h in hosts):
-        return f"waiting for a worker on a node with {text_size(need)}"
+        return f"waiting for a worker on a node with {text.size(need)}"
     if all(need > h.free_memory + reserved for h in hosts):
-        return f"waiting for {text_size(need)} of memory"
+        return f"waiting for {text.size(need)} of memory"
     is_long = record.cost_us > LONG_US
     free = [h for h in hosts if h.free_slots > 0]
     if free and all(h.free_slots <= h.claimed_slots + is_long * h.backfill_slots for h in free):

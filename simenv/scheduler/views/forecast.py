@@ -22,18 +22,9 @@ from simenv.scheduler.core import START_NS, Phase, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.queueing.lanes import SMALL_US, Backlog
 from simenv.scheduler.reservations import policies
-from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.state import device_state, pools as state_pools
-from simenv.scheduler.state.scheduler_state import (
-    SchedulerState,
-    check_device,
-    inflight,
-    inflight_limit,
-    parked,
-    pools_of,
-)
+from simenv.scheduler.state import device_state, pools as state_pools, scheduler_state
 
 UNKNOWN = -1.0
 EXACT = 256  # tasks from the front that are placed one by one,
@@ -53,7 +44,7 @@ class PoolAvailability(msgspec.Struct, frozen=True):
 class Forecast:
     """Snapshot of waiting times; `count`: number of tasks for which it will be used."""
 
-    def __init__(self, state: SchedulerState, now_ns: int, count: int = 1) -> None:
+    def __init__(self, state: scheduler_state.SchedulerState, now_ns: int, count: int = 1) -> None:
         self._state = state
         self._now_ns = now_ns
         self._exact = min(MAX_EXACT, max(EXACT, count))
@@ -129,11 +120,9 @@ class Forecast:
         slots_us = self._lanes.get(key)
         if slots_us is None:
             slots_us = self._free_us(pool, reservation)
-            if pool.spec.pace:  # one task at a time
+            if pool.spec.pace and slots_us:  # one task at a time
                 free_ns = self._state.paced.all[pool.device].free_ns
-                slots_us = (
-                    [max(slots_us[0], (free_ns - self._now_ns) / 1e3)] if slots_us else slots_us
-                )
+                slots_us = [max(slots_us[0], (free_ns - self._now_ns) / 1e3)]
             self._lanes[key] = slots_us
         return slots_us
 
@@ -196,12 +185,9 @@ class Forecast:
             wait_us = max(0.0, (pool.next_start_ns - self._now_ns) / 1e3)
             starts_us = [wait_us + START_NS / 1e3]
         max_slots = len(starts_us) if reservation or pool.is_exclusive else max(1, slots)
-        bounds = [
-            n
-            for n in (inflight_limit(self._state, pool.device), inflight_limit(self._state, ""))
-            if n
-        ]
-        return sorted(starts_us)[: min([max_slots, *bounds])]
+        devices = (pool.device, "")
+        limits = (scheduler_state.inflight_limit(self._state, device) for device in devices)
+        return sorted(starts_us)[: min([max_slots, *filter(None, limits)])]
 
     def _gang_us(self, pool: state_pools.Pool) -> list[float]:
         """Return the time until each worker of several ranks can start a task, with all its slots
@@ -234,7 +220,7 @@ class Forecast:
         return (self._now_ns - worker.working_since_ns) / 1e3 if worker.working_since_ns else 0.0
 
 
-def device_ns(state: SchedulerState, device: str, now_ns: int) -> int:
+def device_ns(state: scheduler_state.SchedulerState, device: str, now_ns: int) -> int:
     """Return the time in ns until a task accepted now for a device would start, the least of all
     its pools; -1 if unknown."""
     forecast = Forecast(state, now_ns)
@@ -246,7 +232,7 @@ def device_ns(state: SchedulerState, device: str, now_ns: int) -> int:
     return round(min(waits_us) * 1e3) if waits_us else -1
 
 
-def _starts_tasks(state: SchedulerState, pool: state_pools.Pool) -> bool:
+def _starts_tasks(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
     """Return whether the pool starts tasks: not draining, quarantined, scaled to zero, paused or in
     an outage."""
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
@@ -254,7 +240,7 @@ def _starts_tasks(state: SchedulerState, pool: state_pools.Pool) -> bool:
     return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)
 
 
-def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
+def closed_pools(state: scheduler_state.SchedulerState) -> tuple[tuple[str, str], ...]:
     """Return the pools that accept no program now, with the reasons."""
     closed = []
     for pool in state.pools.values():
@@ -265,12 +251,12 @@ def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
     return tuple(closed)
 
 
-def target_info(state: SchedulerState, device: str) -> TargetInfo:
+def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInfo:
     """Return the controls of a device and the counts of its tasks. Raises NotFoundError."""
-    check_device(state, device)
+    scheduler_state.check_device(state, device)
     control, order = state.controls.of(device), state.controls.queue_policy(device)
-    pools = pools_of(state, device)
-    sent, running = inflight(state, device)
+    pools = scheduler_state.pools_of(state, device)
+    sent, running = scheduler_state.inflight(state, device)
     live, held, in_flight = device_usage(state, device)
     options = control.options if control.policy else state.controls.of("").options
     return TargetInfo(
@@ -285,7 +271,7 @@ def target_info(state: SchedulerState, device: str) -> TargetInfo:
         drain_timeout_s=control.timeout_s,
         drain_started_ns=control.started_ns,
         queued=sum(len(pool.queue) for pool in pools),
-        parked=parked(state, device),
+        parked=scheduler_state.parked(state, device),
         sent=sent,
         running=running,
         queued_ns=round(sum(pool.queue.backlog_us for pool in pools) * 1e3),
@@ -295,7 +281,7 @@ def target_info(state: SchedulerState, device: str) -> TargetInfo:
     )
 
 
-def pool_infos(state: SchedulerState, now_ns: int = 0) -> list[PoolInfo]:
+def pool_infos(state: scheduler_state.SchedulerState, now_ns: int = 0) -> list[PoolInfo]:
     """Return all pools; `now_ns` 0: without forecasts of their waits."""
     listed = [pool_info(state, pool) for pool in state.pools.values()]
     if not now_ns:
@@ -308,7 +294,7 @@ def pool_infos(state: SchedulerState, now_ns: int = 0) -> list[PoolInfo]:
     ]
 
 
-def pool_info(state: SchedulerState, pool: state_pools.Pool) -> PoolInfo:
+def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> PoolInfo:
     """Return one pool, without a forecast."""
     spec, workers = pool.spec, list(pool.workers.values())
     ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in workers)
@@ -341,12 +327,12 @@ def pool_info(state: SchedulerState, pool: state_pools.Pool) -> PoolInfo:
     )
 
 
-def node_infos(state: SchedulerState) -> list[NodeInfo]:
+def node_infos(state: scheduler_state.SchedulerState) -> list[NodeInfo]:
     """Return all nodes."""
     return [node_info(state, host) for host in state.nodes.hosts.values()]
 
 
-def node_info(state: SchedulerState, host: state_pools.NodeState) -> NodeInfo:
+def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> NodeInfo:
     """Return one node and the workers on it."""
     node = host.node
     return NodeInfo(
@@ -364,12 +350,11 @@ def node_info(state: SchedulerState, host: state_pools.NodeState) -> NodeInfo:
     )
 
 
-def device_usage(state: SchedulerState, device: str) -> tuple[int, HeldCapacity, HeldCapacity]:
+def device_usage(
+    state: scheduler_state.SchedulerState, device: str
+) -> tuple[int, HeldCapacity, HeldCapacity]:
     """Return (active reservations, capacity held by tasks without a worker, capacity held by tasks
-    with one).
-
-    The values are of one device, or of all devices for "".
-    """
+    with one). The values are of one device, or of all devices for ""."""
     ledger = state.reservations
     reservations = [r for r in ledger.all.values() if device in ("", r.grant.ask.device)]
     assigned: dict[int, int] = {}  # units by reservation
@@ -394,10 +379,12 @@ def _total_capacity(parts: Iterable[HeldCapacity]) -> HeldCapacity:
     units = price = rate = 0
     for part in parts:
         units, price, rate = units + part.units, price + part.credits, rate + part.rate
-    return HeldCapacity(min(MOST, units), min(MOST, price), min(MOST, rate))
+    return HeldCapacity(*(min(policies.MOST, each) for each in (units, price, rate)))
 
 
-def running_tasks(state: SchedulerState, reservation: ReservationEntry) -> list[int]:
+def running_tasks(
+    state: scheduler_state.SchedulerState, reservation: ReservationEntry
+) -> list[int]:
     """Return a reservation's tasks that a worker holds; for a closed one, all that are yet to
     end."""
     if reservation.is_over:
@@ -407,7 +394,7 @@ def running_tasks(state: SchedulerState, reservation: ReservationEntry) -> list[
     return sorted(task for task in held if by_task.get(task) is reservation)
 
 
-def running_counts(state: SchedulerState) -> Counter[int]:
+def running_counts(state: scheduler_state.SchedulerState) -> Counter[int]:
     """Return how many tasks of each live reservation workers hold, by reservation number."""
     by_task = state.reservations.by_task
     held = (by_task.get(task) for worker in state.workers.values() for task in worker.held)
@@ -415,7 +402,9 @@ def running_counts(state: SchedulerState) -> Counter[int]:
 
 
 def reservation_info(
-    state: SchedulerState, reservation: ReservationEntry, counts: Mapping[int, int] | None = None
+    state: scheduler_state.SchedulerState,
+    reservation: ReservationEntry,
+    counts: Mapping[int, int] | None = None,
 ) -> ReservationInfo:
     """Return one reservation. `counts`: result of `running_counts`, for a caller that lists
     many."""

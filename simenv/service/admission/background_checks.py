@@ -17,8 +17,7 @@ import msgspec
 from simenv import model
 from simenv.errors import ProgramError, VersionMismatchError
 from simenv.model.calls import is_call
-from simenv.scheduler.routing.engine_choice import AUTO
-from simenv.scheduler.routing.engine_support import takes_clifford_alone
+from simenv.scheduler.routing import engine_choice, engine_support
 from simenv.service.admission import rules
 from simenv.service.fairness import CHECKS
 from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
@@ -85,7 +84,7 @@ def _takes_long(packed: bytes, terms: model.TaskOptions) -> bool:
     engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
-    if profiler.is_loaded() and terms.engine != AUTO:
+    if profiler.is_loaded() and terms.engine != engine_choice.AUTO:
         return False
     try:
         declared, used = model.qubits_of(packed)
@@ -106,12 +105,13 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
-    looked = choice_profile if terms.engine == AUTO else profile
+    looked = choice_profile if terms.engine == engine_choice.AUTO else profile
     result = looked(circuit, terms.outputs, rules.labels(terms))
-    if terms.engine == AUTO:  # beyond the width of statevectors it may be refused, with this cost
+    if terms.engine == engine_choice.AUTO:
+        # Beyond the width of statevectors it may be refused, with this cost.
         is_counted = circuit.num_qubits > DENSE_QUBITS
     else:
-        is_counted = takes_clifford_alone(terms.engine)
+        is_counted = engine_support.takes_clifford_alone(terms.engine)
     if is_counted and not result.may_be_clifford:
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:
@@ -129,8 +129,6 @@ def open_program(packed: bytes) -> model.Program:
         raise ProgramError(f"the program cannot be read: {error}") from error
     if program.format not in model.READ_FORMATS:
         read = " and ".join(map(str, model.READ_FORMATS))
-        raise VersionMismatchError(
-            f"the program has format {program.format}, this service reads {read}",
-            hint="client and service should be of one version",
-        )
+        text = f"the program has format {program.format}, this service reads {read}"
+        raise VersionMismatchError(text, hint="client and service should be of one version")
     return program

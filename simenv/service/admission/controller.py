@@ -21,9 +21,8 @@ import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest
+from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest, views
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
-from simenv.model.views import LONGEST_NS
 from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
@@ -217,13 +216,12 @@ class AdmissionController:
         if kind == self._checked and is_keyed(spec):
             return
         if admitted.route.paced and not spec.shots:
+            text = f"an exact result of the paced device {terms.device}: a machine samples"
+            hint = "shots=1024, or pool='NAME' of a pool that is not paced"
+            raise InfeasibleError(text, hint=hint)
+        if device_ns(admitted.route, spec.shots, spec.count) >= views.LONGEST_NS:
             raise InfeasibleError(
-                f"an exact result of the paced device {terms.device}: a machine samples",
-                hint="shots=1024, or pool='NAME' of a pool that is not paced",
-            )
-        if device_ns(admitted.route, spec.shots, spec.count) >= LONGEST_NS:
-            raise InfeasibleError(
-                f"the task would take more than {LONGEST_NS / 3.156e16:.0f} years on device"
+                f"the task would take more than {views.LONGEST_NS / 3.156e16:.0f} years on device"
                 f" {terms.device}",
                 hint="shorter delays, fewer shots or fewer bindings",
             )
@@ -302,10 +300,9 @@ def is_keyed(spec: TaskSpec) -> bool:
 
 def _internal(error: Exception) -> SimenvError:
     """Return the refusal of a program whose check failed by an error of the service itself."""
-    return SimenvError(
-        f"the service failed to check the program ({type(error).__name__}: {error})",
-        hint="service.log of the environment has the traceback; please report it",
-    )
+    text = f"the service failed to check the program ({type(error).__name__}: {error})"
+    hint = "service.log of the environment has the traceback; please report it"
+    return SimenvError(text, hint=hint)
 
 
 def _rounded(shots: int) -> int:
@@ -372,9 +369,7 @@ class StructureCache:
     def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
         """Return the index after the last consecutive task before `stop` that has the structure,
         shots and bindings of `tasks[first]`, with finite angles and a valid random key.
-
-        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful.
-        """
+        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful."""
         last, like = self._last, tasks[first]
         assert last is not None
         size, head, tail, at, end = last.size_bytes, last.head, last.tail, last.at, last.end
@@ -449,12 +444,8 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     """
     params = program.params
     after = (
-        program.num_slots,
-        program.slots,
-        program.conditions,
-        program.constants,
-        program.variables,
-        program.matrices,
+        *(program.num_slots, program.slots, program.conditions, program.constants),
+        *(program.variables, program.matrices),
     )
     end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
     at = end - len(params)

@@ -39,14 +39,11 @@ def check_gradient_terms(terms: model.TaskOptions) -> None:
             raise OptionError("a chain rule came without the output 'gradient'")
         return
     if "expectation" not in terms.outputs:
-        raise OptionError(
-            "the output 'gradient' is of expectation values, and none were asked for",
-            hint='outputs=("expectation", "gradient")',
-        )
+        text = "the output 'gradient' is of expectation values, and none were asked for"
+        raise OptionError(text, hint='outputs=("expectation", "gradient")')
     if terms.ranks != 1:
-        raise OptionError(
-            f"a gradient was asked for over ranks = {terms.ranks}", hint="ranks=1: of one rank"
-        )
+        hint = "ranks=1: of one rank"
+        raise OptionError(f"a gradient was asked for over ranks = {terms.ranks}", hint=hint)
     chain = terms.chain
     if chain is None:
         return
@@ -54,9 +51,8 @@ def check_gradient_terms(terms: model.TaskOptions) -> None:
     if len(entries) > 1 or not entries.pop().is_integer():
         raise OptionError("the parts of a chain rule have different lengths")
     if not 0 < chain.parameters <= MAX_PARAMETERS:
-        raise errors.LimitExceededError(
-            f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
-        )
+        text = f"a gradient by {chain.parameters} parameters; the limit is {MAX_PARAMETERS}"
+        raise errors.LimitExceededError(text)
     columns = np.frombuffer(chain.columns, "<i4")
     if columns.size and not (columns.min() >= 0 and columns.max() < chain.parameters):
         raise OptionError("a chain rule names a parameter that does not exist")
@@ -69,15 +65,11 @@ def check_gradient_task(
 ) -> None:
     """Check a task with the output gradient and a program of `num_slots` slots."""
     if spec.shots:
-        raise OptionError(
-            f"a gradient was asked for with {spec.shots} shots",
-            hint="shots=None: gradients are exact",
-        )
+        hint = "shots=None: gradients are exact"
+        raise OptionError(f"a gradient was asked for with {spec.shots} shots", hint=hint)
     if not num_slots:
-        raise OptionError(
-            "a gradient was asked of a program without free parameters",
-            hint="leave parameters free, and give parameter_values",
-        )
+        hint = "leave parameters free, and give parameter_values"
+        raise OptionError("a gradient was asked of a program without free parameters", hint=hint)
     chain = terms.chain or model.Chain(num_slots, b"", b"", b"")
     slots = np.frombuffer(chain.slots, "<i4")
     if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
@@ -133,10 +125,8 @@ def check_app(terms: model.TaskOptions) -> None:
 def check_device_shots(shots: int, device: str, max_shots: int) -> None:
     """Check the shots against those that a device takes; `max_shots` 0: any. Raises OptionError."""
     if max_shots and shots > max_shots:
-        raise OptionError(
-            f"{shots} shots; device {device} takes {max_shots} of one circuit",
-            hint="several tasks with other seeds",
-        )
+        text = f"{shots} shots; device {device} takes {max_shots} of one circuit"
+        raise OptionError(text, hint="several tasks with other seeds")
 
 
 def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedProgram) -> None:
@@ -146,10 +136,9 @@ def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedPr
     task_rules.checked_integer("seed", spec.seed, 0, task_rules.MAX_SEED)
     task_rules.checked_integer("binding_index", spec.binding, 0, task_rules.MAX_BINDING)
     if not 1 <= spec.count <= model.MAX_BINDINGS:
-        raise errors.LimitExceededError(
-            f"{spec.count} bindings in one task; 1 to {model.MAX_BINDINGS} are allowed",
-            hint="submit_many((circuit, bindings)) splits a longer sweep",
-        )
+        text = f"{spec.count} bindings in one task; 1 to {model.MAX_BINDINGS} are allowed"
+        hint = "submit_many((circuit, bindings)) splits a longer sweep"
+        raise errors.LimitExceededError(text, hint=hint)
     if len(spec.bindings) != 8 * facts.num_slots * spec.count or (
         spec.count > 1 and not facts.num_slots
     ):
@@ -241,16 +230,11 @@ def admitted_by_route(
         gates_2q=profile.gates_2q + profile.gates_many,
         measurements=profile.measurements,
     )
+    slots, measures = program.num_slots, profile.measurements > 0
+    program_size = ProgramSize(work, is_dynamic=profile.mid_circuit or not program.ops)
+    shot = shot_bytes(profile.num_clbits)
     return AdmittedProgram(
-        program.num_slots,
-        profile.measurements > 0,
-        bits,
-        width,
-        distribution,
-        route,
-        ProgramSize(work, is_dynamic=profile.mid_circuit or not program.ops),
-        max_shots,
-        shot_bytes(profile.num_clbits),
+        slots, measures, bits, width, distribution, route, program_size, max_shots, shot
     )
 
 
@@ -277,16 +261,13 @@ def check_final_state(terms: model.TaskOptions, circuit: Circuit, profile: Profi
     """Check that the requested outputs of the final state are defined for this circuit."""
     for output in terms.outputs:
         if output in PURE and (profile.measurements or profile.mid_circuit):
-            raise OptionError(
-                f"output {output!r} was asked of a circuit that measures, resets or branches",
-                hint="remove that, or ask for probabilities or expectation values",
-            )
+            text = f"output {output!r} was asked of a circuit that measures, resets or branches"
+            hint = "remove that, or ask for probabilities or expectation values"
+            raise OptionError(text, hint=hint)
     task_rules.check_widths(terms.bit_strings, circuit.num_qubits)
     if "gradient" in terms.outputs and profile.mid_circuit:
-        raise OptionError(
-            "a gradient was asked of a circuit that measures, resets or branches before its end",
-            hint="shift each parameter and ask for expectation values",
-        )
+        text = "a gradient was asked of a circuit that measures, resets or branches before its end"
+        raise OptionError(text, hint="shift each parameter and ask for expectation values")
     labels = [label for observable in terms.pauli_sums for label in observable.labels]
     for label in labels:
         if len(label) != circuit.num_qubits:
@@ -308,15 +289,11 @@ def check_part_terms(terms: model.TaskOptions) -> None:
     if parts is None:
         return
     if terms.ranks != 1:
-        raise OptionError(
-            f"a circuit in parts, over ranks = {terms.ranks}",
-            hint="ranks=1: its state is kept by one",
-        )
+        hint = "ranks=1: its state is kept by one"
+        raise OptionError(f"a circuit in parts, over ranks = {terms.ranks}", hint=hint)
     if terms.device or terms.noise or terms.snapshot:
-        raise OptionError(
-            "a circuit in parts, on an emulated device or with noise",
-            hint="leave the noise out: the state after a part is one pure state",
-        )
+        hint = "leave the noise out: the state after a part is one pure state"
+        raise OptionError("a circuit in parts, on an emulated device or with noise", hint=hint)
     task_rules.checked_keep(parts.keep_s)
 
 

@@ -37,10 +37,8 @@ from simenv.wire.messages import client as messages
 def check_parents(terms: TaskOptions) -> None:
     """Check the number of parents. Raises OptionError."""
     if len(terms.after) > MAX_PARENTS:
-        raise errors.OptionError(
-            f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
-            hint="let one task come after a part of them",
-        )
+        text = f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed"
+        raise errors.OptionError(text, hint="let one task come after a part of them")
 
 
 def refusal_of_parents(
@@ -58,24 +56,20 @@ def refusal_of_parents(
         end = None if record is not None else completions.end_of(number, owner)
         name = task_name(number) if number >= 0 else str(number)
         if end is None:
-            return errors.NotFoundError(
-                f"after: there is no task {name} of yours here (any longer)",
-                hint="simenv queue lists unfinished tasks, simenv history those that have ended",
-            )
+            text = f"after: there is no task {name} of yours here (any longer)"
+            hint = "simenv queue lists unfinished tasks, simenv history those that have ended"
+            return errors.NotFoundError(text, hint=hint)
         if end.state is not TaskState.DONE:
-            return errors.OptionError(
-                f"after: task {name} has ended as {end.state}: {end.message}",
-                hint=f"submit what {name} was again and name the new task, or leave it out",
-            )
+            text = f"after: task {name} has ended as {end.state}: {end.message}"
+            hint = f"submit what {name} was again and name the new task, or leave it out"
+            return errors.OptionError(text, hint=hint)
     return None
 
 
 def failed_parent(completions: Completions, after: Iterable[int]) -> int:
-    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none.
-
-    A task whose end is no longer kept counts as DONE: a failure ends the children right after it is
-    stored, long before retention may remove it.
-    """
+    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none. A task
+    whose end is no longer kept counts as DONE: a failure ends the children right after it is
+    stored, long before retention may remove it."""
     for number in after:
         end = completions.end_of(number)
         if end is not None and end.state is not TaskState.DONE:
@@ -208,11 +202,9 @@ class SubmitQueue:
     def process(
         self, deadline_ns: int
     ) -> list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]]:
-        """Admit tasks until the deadline. Returns the completed Submits with their answers.
-
-        Owners take turns, and so do the connections of each, so that a flood of one owner does not
-        delay the others; the messages of one connection stay in order.
-        """
+        """Admit tasks until the deadline. Returns the completed Submits with their answers. Owners
+        take turns, and so do the connections of each, so that a flood of one owner does not delay
+        the others; the messages of one connection stay in order."""
         processed: list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]] = []
         admission = self.admission
         examined: set[int] = set()  # Submits found waiting for the thread since the last progress
@@ -254,14 +246,15 @@ class SubmitQueue:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message, owner = pending.message, pending.owner
         count, terms = len(message.tasks), message.terms
-        has_own_key, content = message.key.startswith(OWN_KEY), b""
+        key, offset = message.key, message.offset
+        has_own_key, content = key.startswith(OWN_KEY), b""
         if not has_own_key:
             content = digest(codec.encode((_submitted_options(pending), message.tasks)))
-        entry = self._idempotency_entry(owner, message.key, message.offset)
+        entry = self._idempotency_entry(owner, key, offset)
         if entry is not None:
             is_same = has_own_key or entry.digest == content
             if not is_same and entry.digest not in _earlier_formats(pending):
-                text = f"the key {message.key!r} was used before with other content"
+                text = f"the key {key!r} was used before with other content"
                 return [codec.refusal(errors.KeyConflictError(text, hint="choose another key"))]
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
         if pending.refusals:
@@ -281,32 +274,18 @@ class SubmitQueue:
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
         first = self._state.next_task
+        share_bytes = bytes_per_task(pending.body, count)
         batch = SubmitBatch(
-            pending.peer,
-            terms,
-            message.key,
-            message.offset,
-            first,
-            pending.received_ns,
-            bytes_per_task(pending.body, count),
-            owner,
+            pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
         )
         self._scheduler.submit(batch, message.tasks, pending.routes, units)
-        self.remember(owner, message.key, message.offset, IdempotencyEntry(first, count, content))
-        self._journal.accept(
-            reader.AcceptedRow(
-                first,
-                count,
-                time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9,
-                message.key,
-                message.offset,
-                content,
-                reader.pack_routes(pending.routes),
-                pending.resolved_body or pending.body,
-                owner,
-                terms.app,
-            )
+        self.remember(owner, key, offset, IdempotencyEntry(first, count, content))
+        accepted_s = time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9
+        routes, body = reader.pack_routes(pending.routes), pending.resolved_body or pending.body
+        row = reader.AcceptedRow(
+            first, count, accepted_s, key, offset, content, routes, body, owner, terms.app
         )
+        self._journal.accept(row)
         return messages.Accepted(message.request, first, count)
 
     def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:
@@ -318,15 +297,11 @@ class SubmitQueue:
             text = "the service is shutting down and accepts nothing new"
             return errors.InsufficientError(text, hint="submit again when it is up: simenv up")
         if len(state.tasks) + count > limits.max_queued_tasks:
-            full = (
-                f"{len(state.tasks)} tasks are queued, {count} more would pass the limit of "
-                f"{limits.max_queued_tasks}"
-            )
+            present = f"{len(state.tasks)} tasks are queued"
+            full = f"{present}, {count} more would pass the limit of {limits.max_queued_tasks}"
         elif state.queued_bytes + size_bytes > limits.max_queued_bytes:
-            full = (
-                f"queued programs hold {size(state.queued_bytes)}; the limit is "
-                f"{size(limits.max_queued_bytes)}"
-            )
+            present, limit = size(state.queued_bytes), size(limits.max_queued_bytes)
+            full = f"queued programs hold {present}; the limit is {limit}"
         if full:
             hint = "wait for results, then go on"
             return errors.QueueFullError(full, hint=hint, retry_after_s=RETRY_AFTER_S)
@@ -335,12 +310,11 @@ class SubmitQueue:
             error = self.disk_refusal(owner)
         if owner and error is None:
             of_owner = state.quotas.of(owner)
+            use = scheduler_state.of_queue(state, owner)
             error = (
                 owner_quotas.check_terms(of_owner, owner, pending.message.terms)
                 or owner_quotas.check_routes(of_owner, owner, pending.routes)
-                or owner_quotas.check_queue(
-                    of_owner, owner, scheduler_state.of_queue(state, owner), count, size_bytes
-                )
+                or owner_quotas.check_queue(of_owner, owner, use, count, size_bytes)
             )
         if error is None and state.controls.is_restricting:
             reason = draining_refusal(state, pending.routes)
@@ -427,13 +401,11 @@ def _check_shape(message: messages.Submit, size_bytes: int) -> None:
         text = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"
         raise errors.LimitExceededError(text, hint="fewer tasks in a message, smaller programs")
     if not 0 < count <= messages.MAX_MESSAGE_TASKS:
-        raise errors.LimitExceededError(
-            f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
-        )
+        text = f"{count} tasks in one message; 1 to {messages.MAX_MESSAGE_TASKS} are allowed"
+        raise errors.LimitExceededError(text)
     if not 0 < len(message.key) <= MAX_KEY_CHARS or message.offset < 0:
-        raise errors.OptionError(
-            f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
-        )
+        text = f"a key has 1 to {MAX_KEY_CHARS} characters, this has {len(message.key)}"
+        raise errors.OptionError(text)
     if not message.key.isprintable():
         check_printable("a key", message.key)
 
@@ -443,11 +415,9 @@ _HOLD_NS = round(HOLD_S * 1e9)
 
 
 class AcceptAnswers:
-    """Answers to accepted Submits. Used from the loop's thread.
-
-    The answer to a client that waits for the result anyway is held until that result is sent, at
-    most about HOLD_S: the client is woken once. Its tasks are on disk like all others.
-    """
+    """Answers to accepted Submits. Used from the loop's thread. The answer to a client that waits
+    for the result anyway is held until that result is sent, at most about HOLD_S: the client is
+    woken once. Its tasks are on disk like all others."""
 
     def __init__(
         self, state: scheduler_state.SchedulerState, send: Callable[[bytes, bytes], object]

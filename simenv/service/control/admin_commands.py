@@ -22,20 +22,15 @@ import msgspec
 from simenv import errors
 from simenv.config import Config, Limits, Policies, check_name
 from simenv.config.model import ALL
-from simenv.errors import ConfigError, NotFoundError, OptionError
 from simenv.model import UNLIMITED, AdmissionPolicy, OwnerLimits, OwnerReport, PoolSpec
 from simenv.model.task_rules import merged
 from simenv.scheduler.core import Action
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.state.owner_quotas import MessageRates, too_fast
-from simenv.service.journal import tables
-from simenv.service.journal.writer import Journal
+from simenv.scheduler.state import owner_quotas, scheduler_state
+from simenv.service.journal import tables, writer
 from simenv.service.workers import processes
 from simenv.wire import codec, keyfiles
-from simenv.wire.keyfiles import LOCAL, added, changing, identities, read_keys, removed, write_keys
 from simenv.wire.messages import admin, client as m
-from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
 from simenv.wire.transport.zmq_transport import Listener
 
 REFUSED_MESSAGES = 10  # as many messages as a refused Submit counts
@@ -54,10 +49,10 @@ def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list
             try:
                 _apply(scheduler, "" if name == ALL else name, policies)
             except errors.OptionError as error:
-                raise ConfigError(f"policies.{name}: {error.message}", hint=error.hint) from error
-            except (
-                errors.InsufficientError
-            ) as error:  # live reservations hold more than the new policy
+                message = f"policies.{name}: {error.message}"
+                raise errors.ConfigError(message, hint=error.hint) from error
+            except errors.InsufficientError as error:
+                # Live reservations hold more than the new policy.
                 log.warning("policies.%s is not applied: %s", name, error)
                 continue
             results.append(("insert or replace into policy_told values(?,?)", (name, body)))
@@ -72,13 +67,9 @@ def _apply(scheduler: Scheduler, device: str, policies: Policies) -> None:
         options = (("keys", ",".join(policies.keys)),) if policies.keys else ()
         scheduler.set_queue_policy(device, policies.queue, options)
     if policies.admission:
-        policy = AdmissionPolicy(
-            policies.admission,
-            scheduler.state.reservations.terms(device).profile.baseline,
-            policies.credits,
-            policies.rate,
-            round(policies.span_s * 1e9),
-        )
+        baseline = scheduler.state.reservations.terms(device).profile.baseline
+        name, span_ns = policies.admission, round(policies.span_s * 1e9)
+        policy = AdmissionPolicy(name, baseline, policies.credits, policies.rate, span_ns)
         scheduler.set_admission_policy(device, policy, -1)
 
 
@@ -89,7 +80,7 @@ class PoolCommands:
         self,
         config: Config,
         scheduler: Scheduler,
-        journal: Journal,
+        journal: writer.Journal,
         recheck_node: Callable[[str], bool],
     ) -> None:
         """`recheck_node`: returns whether a lost node can be used again."""
@@ -100,24 +91,21 @@ class PoolCommands:
         self._journal = journal
         self._recheck_node = recheck_node
 
-    def apply(self, message: Scale | DrainNode | ResumeNode) -> list[Action]:
+    def apply(self, message: admin.Scale | admin.DrainNode | admin.ResumeNode) -> list[Action]:
         """Apply a change, which the next commit stores. Raises OptionError, NotFoundError,
         LimitExceededError."""
         now_ns = time.monotonic_ns()
         match message:
-            case Scale():
+            case admin.Scale():
                 forced = self._check_capacity(message)
-                actions = self._scheduler.scale(
-                    message.pool, message.least, message.most, overcommit=forced
-                )
+                size = message.pool, message.least, message.most
+                actions = self._scheduler.scale(*size, overcommit=forced)
                 configured = self._configured[message.pool]
-                self._journal.scaled(
-                    message.pool, message.least, message.most, configured.min, configured.max
-                )
-            case DrainNode():
+                self._journal.scaled(*size, configured.min, configured.max)
+            case admin.DrainNode():
                 actions = self._scheduler.drain_node(message.node, message.reason, now_ns)
                 self._journal.drained(message.node, message.reason)
-            case ResumeNode():
+            case admin.ResumeNode():
                 actions = self._scheduler.resume(message.name, self._recheck_node(message.name))
                 self._journal.resumed(message.name)
         return actions
@@ -125,12 +113,9 @@ class PoolCommands:
     def restore(self) -> None:
         """Apply the stored changes of earlier services again. Called before the first tick."""
         now_ns = time.monotonic_ns()
-        for name, lower, upper, configured_min, configured_max in self._journal.records.scaled():
+        for name, lower, upper, *bounds in self._journal.records.scaled():
             configured = self._configured.get(name)
-            if configured is not None and (configured.min, configured.max) == (
-                configured_min,
-                configured_max,
-            ):
+            if configured is not None and [configured.min, configured.max] == bounds:
                 # A size that was forced then does not fit: it is forced again.
                 fitting = processes.workers_that_fit(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
@@ -142,23 +127,22 @@ class PoolCommands:
                 self._scheduler.drain_node(name, reason, now_ns)
                 log.info("node %s is drained: %s", name, reason)
 
-    def _check_capacity(self, message: Scale) -> bool:
+    def _check_capacity(self, message: admin.Scale) -> bool:
         """Return whether the requested size exceeds the nodes and is forced. Raises
         LimitExceededError if it exceeds them and is not forced, OptionError for hardware."""
         spec = self._configured.get(message.pool)
         if spec is None or message.least > message.most:
             return False  # the scheduler raises the error
         if spec.provider and (message.least, message.most) != (1, 1):
-            raise errors.OptionError(
-                f"pool {message.pool!r} holds a machine: it has one worker",
-                hint="simenv down, and up without it; others are not touched by a pool that waits",
-            )
+            text = f"pool {message.pool!r} holds a machine: it has one worker"
+            hint = "simenv down, and up without it; others are not touched by a pool that waits"
+            raise errors.OptionError(text, hint=hint)
         others = [
             p.spec for name, p in self._state.pools.items() if name != message.pool and not p.base
         ]
         return self._is_forced(spec, message, others)
 
-    def _is_forced(self, spec: PoolSpec, message: Scale, others: list[PoolSpec]) -> bool:
+    def _is_forced(self, spec: PoolSpec, message: admin.Scale, others: list[PoolSpec]) -> bool:
         limits = self._state.limits
         fitting = processes.workers_that_fit(spec, limits, message.most)
         besides = processes.workers_that_fit_besides(spec, others, limits, message.least)
@@ -189,7 +173,7 @@ _REVOKED = errors.KeyRefusedError(
 REVOKED_NOTICE = codec.encode(m.Refused(0, [codec.refusal(_REVOKED)]))
 
 
-def _hint(error: ConfigError) -> str:
+def _hint(error: errors.ConfigError) -> str:
     return error.hint or "free space on that disk"
 
 
@@ -200,16 +184,16 @@ class KeyCommands:
         """`own_key`: the public key of the environment's own user, which is not in the file."""
         self._path = path
         self._listener = listener
-        self._own_identity = {own_key: LOCAL} if own_key else {}
+        self._own_identity = {own_key: keyfiles.LOCAL} if own_key else {}
         if path.exists():  # create the lock file now, because a full disk may prevent it later
-            with suppress(ConfigError), changing(path, LOCK_PATIENCE_S):
+            with suppress(errors.ConfigError), keyfiles.changing(path, LOCK_PATIENCE_S):
                 pass
-        self._keys = read_keys(path)
+        self._keys = keyfiles.read_keys(path)
         self._unwritten: set[str] = set()  # revoked keys that may still be in the file
         self._admit()
 
     @property
-    def keys(self) -> list[KeyInfo]:
+    def keys(self) -> list[admin.KeyInfo]:
         """All accepted keys."""
         return self._keys
 
@@ -218,23 +202,21 @@ class KeyCommands:
         """The names of the owners of all accepted keys."""
         return {key.name for key in self._keys}
 
-    def answer(self, message: AddKey | GetKeys) -> Keys:
+    def answer(self, message: admin.AddKey | admin.GetKeys) -> admin.Keys:
         """Add a key, or only list the keys; returns all keys. Raises KeyConflictError, OptionError,
         ConfigError."""
-        if isinstance(message, AddKey):
+        if isinstance(message, admin.AddKey):
             check_name(message.name, "key")
-            with changing(self._path, LOCK_PATIENCE_S):
-                keys = added(
-                    self._stored(),
-                    KeyInfo(message.name, message.role, message.public_key, time.time()),
-                )
-                write_keys(self._path, keys)
+            with keyfiles.changing(self._path, LOCK_PATIENCE_S):
+                info = admin.KeyInfo(message.name, message.role, message.public_key, time.time())
+                keys = keyfiles.added(self._stored(), info)
+                keyfiles.write_keys(self._path, keys)
             self._keys = keys
             self._unwritten.clear()
             self._admit()
-        return Keys(message.request, self._keys)
+        return admin.Keys(message.request, self._keys)
 
-    def revoke(self, name: str) -> ConfigError | None:
+    def revoke(self, name: str) -> errors.ConfigError | None:
         """Revoke a key at once. Returns an error if the file could not be written. Raises
         NotFoundError."""
         remaining = [key for key in self._keys if key.name != name]
@@ -243,15 +225,15 @@ class KeyCommands:
             self._unwritten.add(name)
             self._admit()
         try:
-            with changing(self._path, LOCK_PATIENCE_S):
+            with keyfiles.changing(self._path, LOCK_PATIENCE_S):
                 keys = self._stored()
                 if name not in self._unwritten:
-                    keys = removed(keys, name)  # another process has added it
-                write_keys(self._path, keys)
-        except ConfigError as error:
+                    keys = keyfiles.removed(keys, name)  # another process has added it
+                keyfiles.write_keys(self._path, keys)
+        except errors.ConfigError as error:
             if name not in self._unwritten:
                 raise
-            return ConfigError(
+            return errors.ConfigError(
                 f"key {name!r} is revoked until the service ends; after that it would be "
                 f"accepted again: {error.message}",
                 hint=f"{_hint(error)}, then again: simenv keys revoke {name}",
@@ -261,28 +243,27 @@ class KeyCommands:
         self._admit()
         return None
 
-    def _stored(self) -> list[KeyInfo]:
+    def _stored(self) -> list[admin.KeyInfo]:
         """Read the list in the file, which a command of the CLI may have changed, without the keys
         that were revoked here. The caller holds the lock. Raises ConfigError."""
-        return [key for key in read_keys(self._path) if key.name not in self._unwritten]
+        return [key for key in keyfiles.read_keys(self._path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:
-        self._listener.admit({**identities(self._keys), **self._own_identity}, REVOKED_NOTICE)
+        keys = {**keyfiles.identities(self._keys), **self._own_identity}
+        self._listener.admit(keys, REVOKED_NOTICE)
 
 
 class Owners:
     """Limits of the owners of all keys: configured values and those set by an administrator.
-
     Invariant: the scheduler's table has one entry for each key and is rebuilt whenever a key or a
     limit changes. A limit set by an administrator survives restarts until it is reset or its key is
-    revoked. Used from the loop's thread.
-    """
+    revoked. Used from the loop's thread."""
 
     def __init__(
         self,
         limits: Limits,
         scheduler: Scheduler,
-        journal: Journal,
+        journal: writer.Journal,
         kept_bytes: Callable[[str], int],
     ) -> None:
         """`kept_bytes`: returns the bytes of the stored results of an owner."""
@@ -293,9 +274,9 @@ class Owners:
         self._journal = journal
         self._set = tables.OWNER_LIMITS.read(journal.records)
         self._roles: dict[str, str] = {}
-        self._rates = MessageRates()
+        self._rates = owner_quotas.MessageRates()
 
-    def refresh(self, keys: list[KeyInfo]) -> None:
+    def refresh(self, keys: list[admin.KeyInfo]) -> None:
         """Replace the keys whose owners have limits."""
         self._roles = {key.name: key.role for key in keys}
         for name in [name for name in self._set if name not in self._roles]:
@@ -308,7 +289,7 @@ class Owners:
         limits = self._state.quotas.of(owner)
         wait_s = self._rates.take(owner, limits, now_ns)
         if wait_s:
-            raise too_fast(owner, limits, wait_s)
+            raise owner_quotas.too_fast(owner, limits, wait_s)
 
     def count_refusal(self, owner: str) -> None:
         """Count a refused Submit, which took more time than its message."""
@@ -319,9 +300,11 @@ class Owners:
         Raises NotFoundError, OptionError."""
         if message.owner not in self._roles:
             names = ", ".join(sorted(self._roles)[:10]) or "none"
-            raise NotFoundError(f"no key named {message.owner!r:.80}", hint=f"there are: {names}")
+            text = f"no key named {message.owner!r:.80}"
+            raise errors.NotFoundError(text, hint=f"there are: {names}")
         if not (message.values or message.reset):
-            raise OptionError("no limit is named", hint="KEY=VALUE, such as max_queued_tasks=1000")
+            hint = "KEY=VALUE, such as max_queued_tasks=1000"
+            raise errors.OptionError("no limit is named", hint=hint)
         values = {**({} if message.reset else self._set.get(message.owner, {})), **message.values}
         merged(UNLIMITED, values)
         if values:

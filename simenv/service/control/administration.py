@@ -115,14 +115,10 @@ class Administration:
                 tasks_by_owner.setdefault(record.batch.owner, []).append(record.number)
         for owner, task_numbers in tasks_by_owner.items():
             names = ", ".join(map(task_name, task_numbers[:SHOWN_TASKS]))
-            more = (
-                f" and {len(task_numbers) - SHOWN_TASKS} more"
-                if len(task_numbers) > SHOWN_TASKS
-                else ""
-            )
-            self._service.audit.write(
-                identity, "cancel", owner or "own user", f"tasks {names}{more}"
-            )
+            count = len(task_numbers) - SHOWN_TASKS
+            more = f" and {count} more" if count > 0 else ""
+            detail = f"tasks {names}{more}"
+            self._service.audit.write(identity, "cancel", owner or "own user", detail)
 
 
 # The handler of each change, by the kind of its message.

@@ -94,9 +94,8 @@ class ReservationCommands:
             *(message.reservation, identity.scope, identity.owner),
             *(message.ttl_ns, time.time_ns()),
         )
-        return admin.Reservations(
-            message.request, [forecast.reservation_info(self._state, reservation)]
-        )
+        info = forecast.reservation_info(self._state, reservation)
+        return admin.Reservations(message.request, [info])
 
     def _set_profile(self, identity: Identity, message: admin.SetProfile) -> admin.ProfileReply:
         changed = self._scheduler.set_profile(message.device, message.profile)
@@ -195,16 +194,13 @@ class ReservationCommands:
         )
         self._executor.execute(actions)
         running = forecast.running_tasks(self._state, reservation)
-        return admin.Released(
-            message.request, forecast.reservation_info(self._state, reservation), running
-        )
+        info = forecast.reservation_info(self._state, reservation)
+        return admin.Released(message.request, info, running)
 
     def _note(self, identity: Identity, changed: bool, device: str, detail: str) -> None:
         if changed:
             self._audit.write(identity, "device.changed", device or "all", detail)
             self._executor.record_event("device.changed", device or "all", detail)
-
-    # --- queries --------------------------------------------------------------------------------
 
     def answer(self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget) -> m.ToClient:
         """Return the answer to a query about one device. Raises NotFoundError."""
@@ -228,8 +224,6 @@ class ReservationCommands:
                 yield None
             infos.append(forecast.reservation_info(self._state, reservation, counted))
         yield codec.encode(admin.Reservations(message.request, infos))
-
-    # --- calls of the event loop ----------------------------------------------------------------
 
     @property
     def busy(self) -> bool:

@@ -25,7 +25,6 @@ from simenv.service.results.retention import DiskReserve, Retention, Sweep, remo
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m, queries
-from simenv.wire.messages.queries import CHUNK_BYTES
 
 log = logging.getLogger("simenv.service")
 
@@ -85,10 +84,8 @@ class ResultRequests:
         return has_requeued or self.file_worker.busy or self._retention.is_urgent
 
     def process_completed(self, now_ns: int, *, idle: bool) -> None:
-        """Handle the completed jobs of the threads, and do a slice of retention.
-
-        Raises JournalError.
-        """
+        """Handle the completed jobs of the threads, and do a slice of retention. Raises
+        JournalError."""
         self.file_worker.run_callbacks()
         if now_ns >= self._next_poll_ns:
             self._next_poll_ns = now_ns + CHECKPOINT_SCAN_NS
@@ -120,8 +117,6 @@ class ResultRequests:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
         return self.reserve.refusal(owner, self.bytes_of(owner))
 
-    # --- requests -------------------------------------------------------------------------------
-
     def can_read(self, owner: str) -> bool:
         """Return whether more bytes may be read for this owner now."""
         return self._reading.get(owner, 0) < READING_BYTES
@@ -148,9 +143,8 @@ class ResultRequests:
 
     def _collect(self, peer: bytes, message: queries.CollectGarbage) -> None:
         if not math.isfinite(message.older_s):
-            raise OptionError(
-                f"older_s = {message.older_s}", hint="seconds; below 0: as configured"
-            )
+            hint = "seconds; below 0: as configured"
+            raise OptionError(f"older_s = {message.older_s}", hint=hint)
 
         def finish(sweep: Sweep | JournalError) -> None:
             if isinstance(sweep, JournalError):
@@ -178,8 +172,9 @@ class ResultRequests:
             raise NotFoundError(f"task {task_name(message.task)} has no file {message.file[:80]!r}")
         if not entry[1]:
             raise StoreError(f"{message.file} was removed to stay within results.keep_gib")
-        if message.size_bytes > CHUNK_BYTES:
-            raise StoreError(f"{message.size_bytes} bytes at once; the limit is {CHUNK_BYTES}")
+        if message.size_bytes > queries.CHUNK_BYTES:
+            limit = queries.CHUNK_BYTES
+            raise StoreError(f"{message.size_bytes} bytes at once; the limit is {limit}")
 
         def finish(result: object) -> None:
             self._count(identity.owner, -message.size_bytes)
@@ -245,8 +240,6 @@ class ResultRequests:
         result = self._completions.find(task)
         return result is not None and result[0].first_seq == seq
 
-    # --- damaged results ------------------------------------------------------------------------
-
     def _rerun(self, seq: int, completion: m.Completion, reason: str) -> None:
         self._repair.task(seq, completion)
         self._has_requeued = True
@@ -277,8 +270,6 @@ class ResultRequests:
             names = [name for k, name in files if k not in retained]
             if names:
                 self.file_worker.remove(names)
-
-    # ------------------------------------------------------------------------------------------
 
     def _answer(self, peer: bytes, message: m.ToClient) -> None:
         self._send(peer, codec.encode(message))

@@ -13,8 +13,7 @@ import msgspec
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import TaskOptions
-from simenv.model.views import DeviceInfo
+from simenv.model import DeviceInfo, TaskOptions
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
@@ -112,7 +111,5 @@ class DeviceContext:
         max_qubits = self._attachment.model.num_qubits
         if not max_qubits or circuit.num_qubits <= max_qubits:
             return None
-        return InfeasibleError(
-            f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}",
-            hint="a noise model for so many qubits",
-        )
+        text = f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}"
+        return InfeasibleError(text, hint="a noise model for so many qubits")

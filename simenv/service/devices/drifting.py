@@ -22,9 +22,7 @@ import msgspec
 
 from simenv.config.pools import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
-from simenv.model import PoolSpec, TaskOptions
-from simenv.model.task import REFUSE, REFUSED, STALE
-from simenv.model.views import base_of
+from simenv.model import PoolSpec, TaskOptions, task, views
 from simenv.scheduler.core import Action, RecordEvent, TaskRecord
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -122,8 +120,6 @@ class DriftingDevice:
         times = [self._wall_ns(drift.begin_s(drift.step(self._device_s(wall_ns)) + 1))]
         times += [time_ns for pair in self._outages() for time_ns in pair]
         return min((time_ns for time_ns in times if time_ns > wall_ns), default=NEVER_NS)
-
-    # ------------------------------------------------------------------------------------------
 
     @property
     def _drift(self) -> Drift:
@@ -250,10 +246,8 @@ class DriftingDevices:
         the pool does not drift, InsufficientError while its snapshots are being read."""
         device = self.of(pool)
         if device is None:
-            raise OptionError(
-                f"pool {pool[:64]!r} does not drift",
-                hint=f"pools that do: {', '.join(self.all) or 'none'}",
-            )
+            hint = f"pools that do: {', '.join(self.all) or 'none'}"
+            raise OptionError(f"pool {pool[:64]!r} does not drift", hint=hint)
         result, event = device.calibrated(wall_ns)
         self._journal.put(tables.DRIFT.statements({pool: device.state}), forced=True)
         return result, event
@@ -275,7 +269,7 @@ class DriftingDevices:
                 self._bodies[noise] = result.body
         stale = ""
         if terms.compiled_for not in ("", published):
-            stale = REFUSED if terms.stale == REFUSE else STALE
+            stale = task.REFUSED if terms.stale == task.REFUSE else task.STALE
         if (noise, stale) == (terms.snapshot, terms.stale):
             return terms
         return msgspec.structs.replace(terms, snapshot=noise, stale=stale)
@@ -298,7 +292,7 @@ class DriftingDevices:
 
 def _base(record: TaskRecord) -> str:
     """Return the configured pool of a task."""
-    return base_of(record.route.pool) or record.route.pool
+    return views.base_of(record.route.pool) or record.route.pool
 
 
 def _text(time_s: float) -> str:

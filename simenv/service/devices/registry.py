@@ -20,8 +20,7 @@ import msgspec
 from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
-from simenv.model import MAX_SHOTS, GateInfo, views
-from simenv.model.views import OperationInfo
+from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, views
 from simenv.service.fairness import CHECKS
 from simenv.text import size
 
@@ -36,33 +35,21 @@ PROVIDER = "simenv"
 
 def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.DeviceInfo:
     """Return the device `name` with the figures of a snapshot; `digest`: that of the snapshot, in
-    hexadecimal.
-
-    An operation without qubits applies to every set of qubits without an operation of its own.
-    """
+    hexadecimal. An operation without qubits applies to every set of qubits without an operation of
+    its own."""
     operations = [
-        OperationInfo(
-            gate.name,
-            gate.qubits,
-            _value_or_unknown(gate.error),
-            _value_or_unknown(gate.duration_ns),
-        )
+        OperationInfo(gate.name, gate.qubits, _figure(gate.error), _figure(gate.duration_ns))
         for gate in snapshot.gates
     ]
     measured = {each.name for each in operations}
     for number, qubit in enumerate(snapshot.qubits):
         if "measure" not in measured:
             error = _readout_error(qubit)
-            operations.append(
-                OperationInfo("measure", (number,), error, _value_or_unknown(qubit.readout_ns))
-            )
+            operations.append(OperationInfo("measure", (number,), error, _figure(qubit.readout_ns)))
         if snapshot.dynamic and "reset" not in measured:
             operations.append(
                 OperationInfo(
-                    "reset",
-                    (number,),
-                    _value_or_unknown(qubit.reset_error),
-                    _value_or_unknown(qubit.reset_ns),
+                    "reset", (number,), _figure(qubit.reset_error), _figure(qubit.reset_ns)
                 )
             )
     return views.DeviceInfo(
@@ -92,22 +79,22 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
 
 def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
     return views.QubitInfo(
-        t1_us=_value_or_unknown(qubit.t1_us),
-        t2_us=_value_or_unknown(qubit.t2_us),
-        frequency_ghz=_value_or_unknown(qubit.frequency_ghz),
+        t1_us=_figure(qubit.t1_us),
+        t2_us=_figure(qubit.t2_us),
+        frequency_ghz=_figure(qubit.frequency_ghz),
         readout_error=_readout_error(qubit),
-        readout_ns=_value_or_unknown(qubit.readout_ns),
+        readout_ns=_figure(qubit.readout_ns),
     )
 
 
 def _readout_error(qubit: QubitCalibration) -> float:
     """Return the readout error, or the mean of p01 and p10 if only these were measured."""
     if qubit.readout_error is not None or qubit.p01 is None or qubit.p10 is None:
-        return _value_or_unknown(qubit.readout_error)
+        return _figure(qubit.readout_error)
     return (qubit.p01 + qubit.p10) / 2.0
 
 
-def _value_or_unknown(value: float | None) -> float:
+def _figure(value: float | None) -> float:
     return views.UNKNOWN if value is None else value
 
 
@@ -238,9 +225,8 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
         names = _names(folder)
         similar = get_close_matches(name, names, n=1)
         suggestion = f"did you mean {similar[0]!r}? " if similar else ""
-        raise NotFoundError(
-            f"there is no device {name[:64]!r}", hint=f"{suggestion}devices: {_listed(names)}"
-        )
+        hint = f"{suggestion}devices: {_listed(names)}"
+        raise NotFoundError(f"there is no device {name[:64]!r}", hint=hint)
     return emulated(name, noise_api.from_library(name))
 
 
@@ -283,10 +269,9 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     if isinstance(result, CalibrationSnapshot):
         info = device_info(name or result.name, result, digest)
     elif name:
-        raise OptionError(
-            f"device {name!r} is a noise model, not a calibration snapshot",
-            hint="give it as noise=; a device needs native gates and a coupling",
-        )
+        text = f"device {name!r} is a noise model, not a calibration snapshot"
+        hint = "give it as noise=; a device needs native gates and a coupling"
+        raise OptionError(text, hint=hint)
     return EmulatedDevice(digest, canonical, result, info)
 
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import NoiseFactors, PoolSpec, TaskOptions
-from simenv.model.views import DeviceInfo
+from simenv.model import DeviceInfo, NoiseFactors, PoolSpec, TaskOptions
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 from simenv.service.journal import tables, writer
@@ -65,22 +64,17 @@ class EmulatedDevices:
         of the noise document, which is then in the store. Raises OptionError, NotFoundError,
         LimitExceededError, DocumentPending."""
         if terms.prefer and terms.device:
-            raise OptionError(
-                f"prefer cannot be combined with device {terms.device!r}",
-                hint="a device leaves no choice of devices",
-            )
+            hint = "a device leaves no choice of devices"
+            raise OptionError(f"prefer cannot be combined with device {terms.device!r}", hint=hint)
         device = self._device_of(terms)
         if not device and not terms.snapshot:
             if terms.noise:
-                raise OptionError(
-                    "noise without a device", hint="device='NAME'; simenv devices lists them"
-                )
+                hint = "device='NAME'; simenv devices lists them"
+                raise OptionError("noise without a device", hint=hint)
             return terms
         if "gradient" in terms.outputs:
-            raise OptionError(
-                "a gradient was asked of a circuit with noise",
-                hint="shift each parameter and ask for expectation values",
-            )
+            hint = "shift each parameter and ask for expectation values"
+            raise OptionError("a gradient was asked of a circuit with noise", hint=hint)
         for output in ("statevector", "amplitudes"):
             if output in terms.outputs:
                 raise OptionError(
@@ -91,10 +85,8 @@ class EmulatedDevices:
         if drifting is None:
             result = _done(self.registry.get(device)) if device else None
         elif terms.snapshot:
-            raise OptionError(
-                f"a noise model of your own in pool {terms.pool!r}, whose device drifts",
-                hint="a pool whose device does not drift, or none",
-            )
+            text = f"a noise model of your own in pool {terms.pool!r}, whose device drifts"
+            raise OptionError(text, hint="a pool whose device does not drift, or none")
         else:
             result = _accepted(drifting)
         digest = terms.snapshot
@@ -102,16 +94,10 @@ class EmulatedDevices:
             digest = result.digest
             self.documents.add(digest, result.body, "")
         elif digest not in self.documents:
-            raise OptionError(
-                f"there is no noise document {digest[:16]!r} here",
-                hint="the client stores it before it submits",
-            )
+            hint = "the client stores it before it submits"
+            raise OptionError(f"there is no noise document {digest[:16]!r} here", hint=hint)
         return msgspec.structs.replace(
-            terms,
-            device=device,
-            noise=self._canonical(terms),
-            snapshot=digest,
-            pool=terms.pool,
+            terms, device=device, noise=self._canonical(terms), snapshot=digest, pool=terms.pool
         )
 
     def context(self, terms: TaskOptions) -> DeviceContext | None:
@@ -163,10 +149,8 @@ class EmulatedDevices:
             return self._preferred(terms.prefer)
         device = self._by_pool.get(terms.pool, "")
         if device and terms.device not in ("", device, terms.pool):
-            raise OptionError(
-                f"pool {terms.pool!r} holds device {device!r}, not {terms.device[:64]!r}",
-                hint="leave out one of pool and device",
-            )
+            text = f"pool {terms.pool!r} holds device {device!r}, not {terms.device[:64]!r}"
+            raise OptionError(text, hint="leave out one of pool and device")
         return device or terms.device
 
     def _preferred(self, preferences: tuple[str, ...]) -> str:

@@ -79,8 +79,6 @@ class JournalPruner:
     def _number(self, query: str, *values: object) -> int:
         return self._rows(query, *values)[0][0] or 0
 
-    # --- sizes ----------------------------------------------------------------------------------
-
     def total_bytes(self) -> int:
         """Bytes of result files, and used bytes of the journal's file."""
         return self._number("select sum(bytes) from file") + self.journal_bytes()
@@ -105,8 +103,6 @@ class JournalPruner:
         return queries.RetainedData(
             tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0
         )
-
-    # --- the oldest -----------------------------------------------------------------------------
 
     def bytes_by_owner(self) -> dict[str, int]:
         """Bytes of submits and results by owner, in files and rows of the journal."""
@@ -197,8 +193,6 @@ class JournalPruner:
         return queries.RetainedData(
             len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at
         )
-
-    # --- removal --------------------------------------------------------------------------------
 
     def forget_files(self, files: list[ResultsFileEntry]) -> None:
         """Mark files as removed, and with them the results of their tasks. Raises JournalError if
@@ -386,11 +380,9 @@ POLL_S = 0.5
 
 class WalCheckpointer:
     """Thread that checkpoints the WAL, from `start` to `stop`. `error`: the last error, or "",
-    which the loop reports.
-
-    `extends`: extend a new WAL to the size that it has at a checkpoint. A commit that overwrites
-    blocks needs half the time of one that appends them, because its fsync changes no metadata.
-    """
+    which the loop reports. `extends`: extend a new WAL to the size that it has at a checkpoint. A
+    commit that overwrites blocks needs half the time of one that appends them, because its fsync
+    changes no metadata."""
 
     def __init__(self, journal: Path, *, extends: bool = False) -> None:
         self._extends = extends

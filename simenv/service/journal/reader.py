@@ -16,10 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
-from simenv.model import (
-    Event,
-    TaskState,
-)
+from simenv.model import Event, TaskState
 from simenv.scheduler.core import Route
 
 _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
@@ -90,8 +87,7 @@ class Records:
             yield from self._db.execute(query, values)
         except (sqlite3.Error, OverflowError) as error:
             raise JournalError(
-                f"the journal {self._path} cannot be read: {error}",
-                hint=WAY_OUT,
+                f"the journal {self._path} cannot be read: {error}", hint=WAY_OUT
             ) from error
 
     def decoded(
@@ -364,10 +360,8 @@ class Records:
         return body
 
     def _damaged(self) -> JournalError:
-        return JournalError(
-            f"a record in the journal {self._path} is damaged: its checksum does not fit",
-            hint=WAY_OUT,
-        )
+        text = f"a record in the journal {self._path} is damaged: its checksum does not fit"
+        return JournalError(text, hint=WAY_OUT)
 
 
 def checksum(row: AcceptedRow) -> int:

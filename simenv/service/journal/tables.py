@@ -18,13 +18,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.scheduler.core import LearnedEstimate
-from simenv.scheduler.reservations.ledger import (
-    ReservationLedger,
-    StoredReservations,
-    UnstoredChanges,
-)
-from simenv.scheduler.reservations.policies import DeviceTerms
-from simenv.scheduler.reservations.reservation import Grant, Progress
+from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
 from simenv.service.journal.reader import WAY_OUT, Records
 
@@ -88,11 +82,12 @@ class DriftState(msgspec.Struct, frozen=True):
     calibrated_ns: tuple[int, ...] = ()  # times at which the noise was published as calibration
 
 
-RESERVATION = JournalTable[int, tuple[Grant, Progress]](
-    "reservation", "id integer primary key", tuple[Grant, Progress], "a reservation"
+StoredReservation = tuple[reservation.Grant, reservation.Progress]
+RESERVATION = JournalTable[int, StoredReservation](
+    "reservation", "id integer primary key", StoredReservation, "a reservation"
 )
-DEVICE = JournalTable[str, DeviceTerms](
-    "device", "name text primary key", DeviceTerms, "a reservation"
+DEVICE = JournalTable[str, policies.DeviceTerms](
+    "device", "name text primary key", policies.DeviceTerms, "a reservation"
 )
 CONTROL = JournalTable[str, DeviceControl](
     "steered", "device text primary key", DeviceControl, "a device's steering"
@@ -117,7 +112,9 @@ TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 
-def reservation_statements(ledger: ReservationLedger, changes: UnstoredChanges) -> list[Statement]:
+def reservation_statements(
+    ledger: ledgers.ReservationLedger, changes: ledgers.UnstoredChanges
+) -> list[Statement]:
     """Return the statements that store these changes."""
     entries = {number: ledger.all[number] for number in changes.reservations}
     results = RESERVATION.statements(
@@ -134,12 +131,13 @@ def reservation_statements(ledger: ReservationLedger, changes: UnstoredChanges) 
 
 def read_reservations(
     records: Records,
-) -> tuple[StoredReservations, dict[int, tuple[int, int]]]:
+) -> tuple[ledgers.StoredReservations, dict[int, tuple[int, int]]]:
     """Read the stored reservations and devices, and the reservation and units of each unfinished
     task with a reservation. Raises JournalError if a row cannot be read."""
     reservations = [pair for _, pair in sorted(RESERVATION.read(records).items())]
     units = {task: (reservation, count) for task, reservation, count in records.rows(UNITS.query)}
-    return StoredReservations(DEVICE.read(records), reservations, records.meta(NEXT_ID)), units
+    stored = DEVICE.read(records), reservations, records.meta(NEXT_ID)
+    return ledgers.StoredReservations(*stored), units
 
 
 def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:

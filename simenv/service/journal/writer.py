@@ -66,17 +66,14 @@ class Journal:
         self._durability = durability
         if path.exists() and not path.stat().st_size:
             raise JournalError(
-                f"the journal {path} is there and has no content: it was cut",
-                hint=reader.WAY_OUT,
+                f"the journal {path} is there and has no content: it was cut", hint=reader.WAY_OUT
             )
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
             self._open()
         except sqlite3.Error as error:
-            raise JournalError(
-                f"the journal {path} cannot be opened: {error}",
-                hint=f"is it damaged? {reader.WAY_OUT}",
-            ) from error
+            text = f"the journal {path} cannot be opened: {error}"
+            raise JournalError(text, hint=f"is it damaged? {reader.WAY_OUT}") from error
         self.records = reader.Records(self._db, path)
         self.epoch = self._next_epoch()
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
@@ -102,10 +99,9 @@ class Journal:
         self._synchronous("FULL" if self._durability != "process" else "NORMAL")
         result = run("pragma user_version").fetchone()[0]
         if result not in (0, JOURNAL_FORMAT):
-            raise JournalError(
-                f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}",
-                hint="use the simenv version that wrote it, or move it and its copy away",
-            )
+            text = f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}"
+            hint = "use the simenv version that wrote it, or move it and its copy away"
+            raise JournalError(text, hint=hint)
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
@@ -121,8 +117,6 @@ class Journal:
         if level != self._level:
             self._db.execute(f"pragma synchronous={level}")
             self._level = level
-
-    # --- writing -------------------------------------------------------------------------------
 
     def accept(self, row: reader.AcceptedRow) -> None:
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
@@ -144,11 +138,8 @@ class Journal:
         repeatable: bool = True,
     ) -> None:
         """Record a packed Completed, whose completions are numbered from `first_seq`, and their
-        states. All of its tasks are of one owner.
-
-        `repeatable`: the engine returns the same results again. Other results, and ends other than
-        DONE, force the commit to disk.
-        """
+        states. All of its tasks are of one owner. `repeatable`: the engine returns the same results
+        again. Other results, and ends other than DONE, force the commit to disk."""
         unsuccessful = [states.count(state) for state in reader.UNSUCCESSFUL]
         crc, now_s = zlib.crc32(body), time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
@@ -218,11 +209,9 @@ class Journal:
         return bool(self._finished)
 
     def commit(self) -> None:
-        """Store all pending rows in one transaction.
-
-        If that fails, raises JournalError and drops the accepted submits, which were not
-        acknowledged yet; all other rows stay pending for the next commit.
-        """
+        """Store all pending rows in one transaction. If that fails, raises JournalError and drops
+        the accepted submits, which were not acknowledged yet; all other rows stay pending for the
+        next commit."""
         if not self.pending:
             return
         force = self._durability == "power" or bool(self._accepted) or self._force
@@ -331,10 +320,8 @@ class Journal:
     def _failed(self, error: Exception) -> JournalError:
         if self._db.in_transaction:
             self._db.execute("rollback")
-        return JournalError(
-            f"the journal {self.path} cannot be written: {error}",
-            hint="free space on its disk; tasks accepted before are safe, new ones are refused",
-        )
+        hint = "free space on its disk; tasks accepted before are safe, new ones are refused"
+        return JournalError(f"the journal {self.path} cannot be written: {error}", hint=hint)
 
     def close(self) -> None:
         """Commit pending rows, and checkpoint the WAL into the file."""

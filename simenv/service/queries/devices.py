@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from simenv.errors import NotFoundError, OptionError
-from simenv.model import PoolSpec
-from simenv.model.views import DeviceInfo, DeviceKind
+from simenv.model import DeviceInfo, DeviceKind, PoolSpec
 from simenv.scheduler.core import Action, ClusterLimits
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, figures_of
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_calls
@@ -29,7 +28,6 @@ from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
 from simenv.wire.messages import queries
-from simenv.wire.messages.queries import Devices as DevicesReply
 
 
 class DeviceRecords:
@@ -182,7 +180,7 @@ def described(
             if names_future is None
             else [(name, str(at)) for name, at in names_future.result().items()]
         )
-        yield codec.encode(DevicesReply(message.request, [], names))
+        yield codec.encode(queries.Devices(message.request, [], names))
         return
     while True:
         try:
@@ -190,7 +188,7 @@ def described(
         except DocumentPending as waiting:
             yield waiting.future
             continue
-        yield codec.encode(DevicesReply(message.request, result))
+        yield codec.encode(queries.Devices(message.request, result))
         return
 
 

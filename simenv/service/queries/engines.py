@@ -19,9 +19,7 @@ from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.scheduler.core import ClusterLimits, Estimator, Route, device_ns
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
-from simenv.scheduler.routing.engine_choice import EngineCandidate
 from simenv.scheduler.routing.engine_support import ANOTHER, RoutingSnapshot, expected_truncation
-from simenv.scheduler.routing.live_routing import Capacity
 from simenv.service.admission import rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
@@ -29,7 +27,6 @@ from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.codec import refusal
 from simenv.wire.messages import client as messages, queries
 from simulators import catalog
-from simulators.catalog import EngineCard
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.gates import GATES
 
@@ -40,7 +37,7 @@ def explain(
     message: queries.Explain,
     owner: str,
     pools: tuple[PoolSpec, ...],
-    present: Capacity,
+    present: live_routing.Capacity,
     snapshot: RoutingSnapshot,
     devices: EmulatedDevices | None = None,
     estimator: Estimator | None = None,
@@ -80,9 +77,9 @@ def _only_named(
     profile: Profile,
     terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
-    present: Capacity,
+    present: live_routing.Capacity,
     snapshot: RoutingSnapshot,
-) -> list[EngineCandidate]:
+) -> list[engine_choice.EngineCandidate]:
     """Return the candidates that `auto` does not consider for this program, and that some pool
     runs."""
     if terms.engine != engine_choice.AUTO or terms.pool or terms.prefer:
@@ -103,7 +100,7 @@ def _only_named(
 
 
 def _choice(
-    candidate: EngineCandidate,
+    candidate: engine_choice.EngineCandidate,
     message: queries.Explain,
     profile: Profile,
     limits: ClusterLimits,
@@ -204,7 +201,7 @@ def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
     )
 
 
-def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
+def width(card: catalog.EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Return the qubits of the widest program in double precision; for engines whose memory does
     not depend on the width alone, the limit in their card."""
     if card.pool == "gpu":
@@ -215,7 +212,7 @@ def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) 
     return ranks.widest_on(card, pools, limits) if dense else card.max_qubits
 
 
-def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
+def gates_of(card: catalog.EngineCard) -> tuple[GateInfo, ...]:
     """Return the gates that an engine runs without decomposition."""
     return tuple(
         GateInfo(gate.name, gate.qubits, gate.params)
@@ -236,7 +233,9 @@ def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[Eng
     ]
 
 
-def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> EngineInfo:
+def _view(
+    card: catalog.EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits
+) -> EngineInfo:
     return EngineInfo(
         name=card.name,
         summary=card.summary,

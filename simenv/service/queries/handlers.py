@@ -285,11 +285,8 @@ class QueryHandlers:
 
     def newest(self, scope: str) -> int:
         """Return the number of the newest completion in a scope."""
-        return (
-            self._service.journal.records.newest_of(scope)
-            if scope
-            else self._service.completions.newest
-        )
+        records = self._service.journal.records
+        return records.newest_of(scope) if scope else self._service.completions.newest
 
     def cancel(self, message: Cancelling, scope: str) -> list[Action]:
         """Cancel unfinished tasks; returns the actions. Tasks out of scope count as unknown."""

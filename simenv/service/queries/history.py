@@ -28,7 +28,6 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import writer
 from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
 from simenv.service.queries import task_views
-from simenv.service.queries.task_views import task_view
 from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
@@ -234,7 +233,7 @@ class Log:
 
     def _unfinished_end(self, record: TaskRecord) -> End:
         now_ns = time.monotonic_ns()
-        info = task_view(self._state, record, now_ns)
+        info = task_views.task_view(self._state, record, now_ns)
         until_ns = now_ns if record.phase in UNSENT else record.sent_ns
         timing = model.Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
@@ -285,14 +284,11 @@ class StoredJournal(writer.Journal):
             )
             result = self._db.execute("pragma user_version").fetchone()[0]
         except sqlite3.Error as error:
-            raise JournalError(
-                f"the journal {path} cannot be opened: {error}", hint=f"is it damaged? {WAY_OUT}"
-            ) from error
+            text = f"the journal {path} cannot be opened: {error}"
+            raise JournalError(text, hint=f"is it damaged? {WAY_OUT}") from error
         if result != writer.JOURNAL_FORMAT:
-            raise JournalError(
-                f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}",
-                hint="use the simenv version that wrote it",
-            )
+            text = f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}"
+            raise JournalError(text, hint="use the simenv version that wrote it")
         self.records = Records(self._db, path)
 
     def close(self) -> None:
@@ -313,10 +309,8 @@ class Archive:
     """Answers about an environment from its journal alone."""
 
     def __init__(self, name: str, paths: EnvironmentPaths) -> None:
-        """Open the live journal or, if it is not on this machine, its copy.
-
-        Raises NotFoundError if there is neither, JournalError.
-        """
+        """Open the live journal or, if it is not on this machine, its copy. Raises NotFoundError if
+        there is neither, JournalError."""
         existing = [path for path in (paths.journal, paths.copy) if path.exists()]
         if not existing:
             raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")

@@ -45,11 +45,9 @@ class PendingQuery(msgspec.Struct, eq=False):
 
 
 class QueryQueue:
-    """Queries whose answers are incomplete. Used from the loop's thread.
-
-    `answer` returns the steps of an answer. `on_damaged_record` is called for a journal record that
-    cannot be read; then the query starts again.
-    """
+    """Queries whose answers are incomplete. Used from the loop's thread. `answer` returns the steps
+    of an answer. `on_damaged_record` is called for a journal record that cannot be read; then the
+    query starts again."""
 
     def __init__(
         self,

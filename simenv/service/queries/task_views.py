@@ -25,10 +25,8 @@ def listed(
 ) -> tuple[int, list[tuple[TaskRecord, int]]]:
     """Return the number of unfinished tasks, and the first of them with their turns (0: not
     stated): running, prefetched, waiting in order, then those that wait for units or other tasks.
-
     `scope`: the only owner whose tasks may be seen, see Identity. Such a listing has no turns,
-    because they would require a search through the whole queue.
-    """
+    because they would require a search through the whole queue."""
     running = [r for w in state.workers.values() for r in w.held.values()]
     running += [state.tasks[number] for number in state.paced.held]
     running = [r for r in running if scope in ("", r.batch.owner)]

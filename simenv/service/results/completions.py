@@ -16,19 +16,17 @@ from types import MappingProxyType
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import DEPENDENCY, Origin, TaskState, task_name
-from simenv.model.program import check_printable
+from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
 from simenv.scheduler.core import TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import reader, writer
 from simenv.wire import codec
-from simenv.wire.messages import client as messages_client
-from simenv.wire.messages.client import Completed
+from simenv.wire.messages import client as m
 from simulators import catalog
 
-_Shares = dict[tuple[bytes, str], list[messages_client.Completion]]  # by (peer, owner)
+_Shares = dict[tuple[bytes, str], list[m.Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
-_STATE_INDEX = {state: index for index, state in enumerate(messages_client.STATES)}
+_STATE_INDEX = {state: index for index, state in enumerate(m.STATES)}
 MAX_UNINDEXED = 20_000
 MAX_WATCHERS = 8  # of a task; waiting clients repeat their request every few seconds
 MAX_CAUSE_CHARS = 1_000  # of the message of a failed parent
@@ -74,13 +72,13 @@ class Completions:
         return self.next_seq - 1
 
     def from_worker(
-        self, done: messages_client.AttemptResults, endings: list[TaskEnded]
+        self, done: m.AttemptResults, endings: list[TaskEnded]
     ) -> list[tuple[bytes, bytes]]:
         """Journal the results of a worker. Returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
-        files: dict[int, messages_client.AttemptResult] = {}
+        files: dict[int, m.AttemptResult] = {}
         results, last = done.results, None
-        group: list[messages_client.Completion] = []
+        group: list[m.Completion] = []
         for ending in endings:
             result, record = results[ending.index], ending.record
             payload, checksum = result.payload, result.checksum
@@ -95,9 +93,7 @@ class Completions:
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
             group.append(
-                messages_client.Completion(
-                    number, state, attempts, slots, payload, checksum, ending.timing
-                )
+                m.Completion(number, state, attempts, slots, payload, checksum, ending.timing)
             )
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
@@ -114,15 +110,10 @@ class Completions:
                     ends[ending.parent] = self.end_of(ending.parent)
                 ending = _with_cause(ending, ends[ending.parent])
             ends[record.number] = TaskEnd(ending.state, ending.reason, *_end_message(ending))
-            payload = _failure(ending, ending.host)
-            completion = messages_client.Completion(
-                record.number,
-                _STATE_INDEX[ending.state],
-                record.attempts,
-                ending.slots,
-                payload,
-                zlib.crc32(payload),
-                ending.timing,
+            payload, state = _failure(ending, ending.host), _STATE_INDEX[ending.state]
+            number, attempts, crc = record.number, record.attempts, zlib.crc32(payload)
+            completion = m.Completion(
+                number, state, attempts, ending.slots, payload, crc, ending.timing
             )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
         messages = []
@@ -141,9 +132,7 @@ class Completions:
         """Return the `first_seq` of the Completed with the end of a task; None if there is none."""
         return self._unindexed.get(task) or self._journal.records.seq_of(task)
 
-    def find(
-        self, task: int, scope: str = ""
-    ) -> tuple[Completed, messages_client.Completion] | None:
+    def find(self, task: int, scope: str = "") -> tuple[m.Completed, m.Completion] | None:
         """Return the stored end of a task; None if there is none in `scope` (see Identity)."""
         first_seq = self.first_seq_of(task)
         entry = None if first_seq is None else self._journal.records.finished_at(first_seq)
@@ -167,15 +156,13 @@ class Completions:
         counted = None if stored is None else self._completion(stored, task)
         if counted is None:
             return None
-        state = messages_client.STATES[counted[1].state]
+        state = m.STATES[counted[1].state]
         if state is TaskState.DONE:
             return TaskEnd(state)
         failure = codec.failure(counted[1].payload)
         return TaskEnd(state, failure.reason, failure.message, failure.hint)
 
-    def _completion(
-        self, body: bytes, task: int
-    ) -> tuple[Completed, messages_client.Completion] | None:
+    def _completion(self, body: bytes, task: int) -> tuple[m.Completed, m.Completion] | None:
         """Return the completion of a task in a packed Completed, alone in its message; None if
         there is none that counts."""
         completed = codec.completed(body)
@@ -184,14 +171,14 @@ class Completions:
                 return only(completed, completion, seq), completion
         return None
 
-    def ends(self, first_seq: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
+    def ends(self, first_seq: int, tasks: Collection[int], scope: str = "") -> list[m.Completed]:
         """Return the stored ends of these tasks in the record at `first_seq`, in runs of
         neighbours. Ends that are out of `scope`, withdrawn or no longer kept are left out."""
         stored = self._journal.records.finished_at(first_seq)
         if stored is None or scope not in ("", stored[1]):
             return []
         completed = codec.completed(stored[0])
-        runs: list[tuple[int, list[messages_client.Completion]]] = []
+        runs: list[tuple[int, list[m.Completion]]] = []
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task not in tasks or seq in self._replaced:
                 continue
@@ -214,7 +201,7 @@ class Completions:
         self._unindexed.pop(task, None)
         self._replaced.add(seq)
 
-    def without_withdrawn(self, completed: Completed) -> list[Completed]:
+    def without_withdrawn(self, completed: m.Completed) -> list[m.Completed]:
         """Return a message without its withdrawn completions, split at the gaps."""
         seqs = range(completed.first_seq, completed.first_seq + len(completed.results))
         if self._replaced.isdisjoint(seqs):
@@ -231,11 +218,9 @@ class Completions:
             pass
 
     def index_slice(self) -> bool:
-        """Write a slice of the index. Returns True if there is more to do.
-
-        While an end is not committed, nothing is written: after a crash the index would contain an
-        end that does not exist, and its task would be lost. Raises JournalError.
-        """
+        """Write a slice of the index. Returns True if there is more to do. While an end is not
+        committed, nothing is written: after a crash the index would contain an end that does not
+        exist, and its task would be lost. Raises JournalError."""
         if not self._unindexed or self._journal.has_pending_ends:
             return False
         pairs = list(itertools.islice(self._unindexed.items(), INDEX_SLICE))
@@ -253,15 +238,15 @@ class Completions:
         origin: Origin,
         engine: str,
         route: str,
-        files: Mapping[int, messages_client.AttemptResult] = MappingProxyType({}),
+        files: Mapping[int, m.AttemptResult] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
         messages = []
         for (client, owner), completions in by_client.items():
             first = self.next_seq
             self.next_seq += len(completions)
-            completed = Completed(origin, engine, route, completions, first)
+            completed = m.Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
-            states = [messages_client.STATES[completion.state] for completion in completions]
+            states = [m.STATES[completion.state] for completion in completions]
             self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
             self._unindexed.update(dict.fromkeys([c.task for c in completions], first))
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
@@ -283,14 +268,14 @@ def _is_repeatable(engine: str) -> bool:
     return card is not None and card.reproducible
 
 
-def only(completed: Completed, completion: messages_client.Completion, seq: int) -> Completed:
+def only(completed: m.Completed, completion: m.Completion, seq: int) -> m.Completed:
     """Return a message with only one of its completions."""
     return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
 
 
-def end_reason(completion: messages_client.Completion) -> str:
+def end_reason(completion: m.Completion) -> str:
     """Return the reason and the message of an end that is not DONE; "" for one that is."""
-    if messages_client.STATES[completion.state] is TaskState.DONE:
+    if m.STATES[completion.state] is TaskState.DONE:
         return ""
     failure = codec.failure(completion.payload)
     return f"{failure.reason}: {failure.message}"
@@ -298,9 +283,7 @@ def end_reason(completion: messages_client.Completion) -> str:
 
 def _failure(ending: TaskEnded, host: str) -> bytes:
     message, hint = _end_message(ending)
-    return codec.encode(
-        messages_client.Failure(ending.reason, message, hint, ending.host or host, ending.log)
-    )
+    return codec.encode(m.Failure(ending.reason, message, hint, ending.host or host, ending.log))
 
 
 def _with_cause(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
@@ -343,19 +326,14 @@ MAX_CURSOR_CHARS = 64
 MAX_CURSORS = 1_000  # of one owner; they are kept for ever
 
 
-def acknowledge(
-    journal: writer.Journal, newest: int, owner: str, message: messages_client.Ack
-) -> None:
+def acknowledge(journal: writer.Journal, newest: int, owner: str, message: m.Ack) -> None:
     """Set a cursor with the next commit. `newest`: the last completion that its owner may see.
-
-    Raises OptionError, LimitExceededError.
-    """
+    Raises OptionError, LimitExceededError."""
     if not (0 <= message.seq <= newest and 0 < len(message.cursor) <= MAX_CURSOR_CHARS):
-        raise OptionError(
-            f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}",
-            hint=f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters",
-        )
-    check_printable("a cursor's name", message.cursor)
+        text = f"completion {message.seq} cannot be acknowledged by {message.cursor[:64]!r}"
+        hint = f"0 to {newest}; a cursor's name has 1 to {MAX_CURSOR_CHARS} characters"
+        raise OptionError(text, hint=hint)
+    program.check_printable("a cursor's name", message.cursor)
     records = journal.records
     is_new = not records.cursor_at(owner, message.cursor)
     if is_new and records.cursors_of(owner) >= MAX_CURSORS:
@@ -364,19 +342,14 @@ def acknowledge(
 
 
 class HeldResults:
-    """Held results, by task. Used from the loop's thread.
-
-    They are in memory only: a task whose result is held has not ended, and runs again after a
-    restart.
-    """
+    """Held results, by task. Used from the loop's thread. They are in memory only: a task whose
+    result is held has not ended, and runs again after a restart."""
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
-        self._held: dict[int, messages_client.AttemptResults] = {}
+        self._held: dict[int, m.AttemptResults] = {}
 
-    def hold(
-        self, message: messages_client.AttemptResults, endings: Sequence[TaskEnded]
-    ) -> set[int]:
+    def hold(self, message: m.AttemptResults, endings: Sequence[TaskEnded]) -> set[int]:
         """Store the results of a message that the scheduler holds. Returns their indices in the
         message."""
         held = self._state.paced.held
@@ -396,7 +369,7 @@ class HeldResults:
             self._held[result.task] = msgspec.structs.replace(message, results=[result])
         return indices
 
-    def take(self, ending: TaskEnded) -> messages_client.AttemptResults:
+    def take(self, ending: TaskEnded) -> m.AttemptResults:
         """Remove and return the result of a task that has ended."""
         return self._held.pop(ending.record.number)
 

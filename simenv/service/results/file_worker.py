@@ -84,9 +84,7 @@ class FileWorker:
 
     def sweep(self, referenced: set[str], epoch_fence: int) -> None:
         """Remove unfinished and unreferenced files of earlier starts; called at a start.
-
-        `epoch_fence`: the lowest fencing token of this start, whose files stay.
-        """
+        `epoch_fence`: the lowest fencing token of this start, whose files stay."""
         self._long.put((lambda: _sweep(self._root, referenced, epoch_fence), _no_callback))
 
     def list_checkpoints(self, callback: Callable[[object], None]) -> None:

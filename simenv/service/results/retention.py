@@ -180,10 +180,9 @@ class DiskReserve:
         """Return the error if no Submit is accepted of an owner who stores `kept_bytes` of results;
         else None. `owner` "": the environment's own user."""
         if self.spent:
-            return InsufficientError(
-                f"the disk of {self._folder} is full: accepted tasks run, new ones are refused",
-                hint="free space on it, or remove old results: simenv prune --older-than 1d",
-            )
+            text = f"the disk of {self._folder} is full: accepted tasks run, new ones are refused"
+            hint = "free space on it, or remove old results: simenv prune --older-than 1d"
+            return InsufficientError(text, hint=hint)
         lacking = self.lacking_bytes() if owner else 0
         if not lacking:
             return None

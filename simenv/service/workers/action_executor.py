@@ -24,12 +24,11 @@ from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import client as m
-from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport import sockets, zmq_transport
 
 log = logging.getLogger("simenv.service")
 # Grants no memory to kept states, so that the worker drops those that it has by a grant.
-WITHOUT_TASKS = codec.encode(AssignChunk(1, 0, False, "", "", [], []))
+WITHOUT_TASKS = codec.encode(m.AssignChunk(1, 0, False, "", "", [], []))
 
 
 def _remove_nothing(_names: list[str]) -> None:
@@ -222,7 +221,7 @@ def packed(
                 if options.snapshot:
                     needed.append(options.snapshot)
         tasks.append(
-            AssignedTask(  # type: ignore[call-arg]  # the fields of a TaskSpec are in its middle
+            m.AssignedTask(  # type: ignore[call-arg]  # the fields of a TaskSpec are in its middle
                 *(record.number, record.fence, index),
                 *msgspec.structs.astuple(spec),
                 not record.batch.owner,
@@ -230,7 +229,7 @@ def packed(
         )
     route = send.records[0].route
     return codec.encode(
-        AssignChunk(
+        m.AssignChunk(
             send.slots,
             send.memory_bytes,
             send.announce,

@@ -101,10 +101,8 @@ def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
 
 def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyfiles.ServerFile]:
     """Bind the listener for remote clients, with the keys in `path`, which the first call creates.
-
     Port 0 takes the port of the last start if it is free, so that the key files of users stay
-    valid. Raises ConfigError.
-    """
+    valid. Raises ConfigError."""
     host, port = listen_parts(listen)
     settings = keyfiles.server_file(path)
     address = resolved(host)
@@ -147,10 +145,8 @@ def resolved(host: str, setting: str = "listen") -> str:
         return "0.0.0.0"
     result = _lookup(host, setting)
     if is_any_address(result):
-        raise ConfigError(
-            f"{setting}: {host!r} is {result}, which would open every interface of this machine",
-            hint=f"name one interface; to open all of them: {EVERYWHERE}",
-        )
+        text = f"{setting}: {host!r} is {result}, which would open every interface of this machine"
+        raise ConfigError(text, hint=f"name one interface; to open all of them: {EVERYWHERE}")
     return result
 
 
@@ -166,10 +162,9 @@ def _lookup(host: str, setting: str) -> str:
         result = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         names = ", ".join(sorted(psutil.net_if_addrs()))
-        raise ConfigError(
-            f"{setting}: {host!r} is neither an interface nor a host: {error.strerror}",
-            hint=f"interfaces here: {names}; or an IP address of this machine",
-        ) from error
+        text = f"{setting}: {host!r} is neither an interface nor a host: {error.strerror}"
+        hint = f"interfaces here: {names}; or an IP address of this machine"
+        raise ConfigError(text, hint=hint) from error
     return str(result[0][4][0])
 
 
@@ -259,18 +254,13 @@ class WorkerEndpoint:
 
 
 def address_for(other: str, interface: str) -> str:
-    """Return the address of this machine at which another node can reach it.
-
-    `interface`: an interface, a name or an address from the configuration; "": the address of this
-    node's name or, if that is loopback, the source address of the route to the other node. Raises
-    ConfigError.
-    """
+    """Return the address of this machine at which another node can reach it. `interface`: an
+    interface, a name or an address from the configuration; "": the address of this node's name or,
+    if that is loopback, the source address of the route to the other node. Raises ConfigError."""
     if interface:
         if is_any_address(interface):
-            raise ConfigError(
-                f"launcher.interface = {interface!r} would open every interface of this machine",
-                hint="name the one by which the other nodes reach this one",
-            )
+            text = f"launcher.interface = {interface!r} would open every interface of this machine"
+            raise ConfigError(text, hint="name the one by which the other nodes reach this one")
         return resolved(interface, "launcher.interface")
     hostname = os.uname().nodename
     with suppress(ConfigError):
@@ -296,10 +286,9 @@ def _route_address(other: str) -> str:
             "resolves, or an IP address",
         ) from error
     except OSError as error:
-        raise ConfigError(
-            f"no route to node {other!r} from this machine: {error.strerror}",
-            hint='set interface in the table [launcher]: "eth0", or an address of this machine',
-        ) from error
+        text = f"no route to node {other!r} from this machine: {error.strerror}"
+        hint = 'set interface in the table [launcher]: "eth0", or an address of this machine'
+        raise ConfigError(text, hint=hint) from error
 
 
 class RateLimitedLog:

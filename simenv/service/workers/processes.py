@@ -25,12 +25,8 @@ from pathlib import Path
 import msgspec
 
 from launcher import base, placement
+from launcher.allocation import this_node
 from launcher.allocation.discover import discover
-from launcher.allocation.this_node import (
-    is_this_node,
-    memory_bytes as this_machine_bytes,
-    this_node,
-)
 from launcher.base import AllocationError, Command, LaunchError
 from launcher.selection import INSTALL_COMMAND
 from simenv.config import Config, EnvironmentPaths
@@ -260,11 +256,10 @@ LEAST_SERVICE_BYTES = 2**30
 def allocate(config: Config, environ: Mapping[str, str]) -> base.Allocation:
     """Return the nodes of the environment. Raises ConfigError if settings contradict the nodes or
     one another."""
-    local_node = this_node()
+    local_node = this_node.this_node()
     if config.memory_bytes and config.memory_per_slot:
-        raise ConfigError(
-            "memory_bytes and memory_per_slot both bound a node's memory", hint="give one of them"
-        )
+        hint = "give one of them"
+        raise ConfigError("memory_bytes and memory_per_slot both bound a node's memory", hint=hint)
     try:
         result = discover(
             environ,
@@ -285,7 +280,7 @@ def allocate(config: Config, environ: Mapping[str, str]) -> base.Allocation:
 def _with_local_gpus(node: base.Node, local_node: base.Node) -> base.Node:
     """Return the node with the details of this machine's GPUs, if the node is this machine and the
     site does not grant another number of GPUs."""
-    if not is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
+    if not this_node.is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
         return node
     return replace(node, gpus=local_node.gpus, gpu_details=local_node.gpu_details)
 
@@ -293,16 +288,14 @@ def _with_local_gpus(node: base.Node, local_node: base.Node) -> base.Node:
 def _check(node: base.Node, config: Config, local_node: base.Node) -> None:
     if config.slots and node.slots != config.slots:
         source = "hosts" if config.hosts else "hostfile"
-        raise ConfigError(
-            f"slots = {config.slots}, and {source} gives node {node.name} {node.slots}",
-            hint="leave slots out, or the number of that host",
-        )
+        text = f"slots = {config.slots}, and {source} gives node {node.name} {node.slots}"
+        raise ConfigError(text, hint="leave slots out, or the number of that host")
     if config.memory_bytes > node.memory_bytes:
         raise ConfigError(
             f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
             f" on node {node.name}"
         )
-    if is_this_node(node.name) and node.memory_bytes > local_node.memory_bytes:
+    if this_node.is_this_node(node.name) and node.memory_bytes > local_node.memory_bytes:
         raise ConfigError(
             f"memory_per_slot = {size(config.memory_per_slot)} for {node.slots} slots is "
             f"{size(node.memory_bytes)}; node {node.name} has {size(local_node.memory_bytes)}",
@@ -330,7 +323,7 @@ def limits_of(
         launcher=f"{launcher.name}: {launcher.description}",
         overcommit=config.overcommit,
         service_bytes=config.max_service_bytes
-        or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_machine_bytes())),
+        or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_node.memory_bytes())),
     )
 
 
@@ -365,10 +358,8 @@ def with_workers_of_gpus(
     pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> tuple[PoolSpec, ...]:
     """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes,
-    or for as many GPUs as a worker has ranks.
-
-    Raises ConfigError for `workers=auto` of an engine without GPUs.
-    """
+    or for as many GPUs as a worker has ranks. Raises ConfigError for `workers=auto` of an engine
+    without GPUs."""
     results = []
     for spec in pools:
         if spec.auto_workers:
@@ -398,10 +389,8 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
             )
         placed = placement.place(_worker_request(spec), _free_resources(limits))
         if isinstance(placed, placement.Infeasible):
-            raise ConfigError(
-                f"pool {spec.name!r} could never have a worker: {placed.message}",
-                hint=_NO_GPU if placed.resource == "gpus" else _TOO_LARGE,
-            )
+            text = f"pool {spec.name!r} could never have a worker: {placed.message}"
+            raise ConfigError(text, hint=_NO_GPU if placed.resource == "gpus" else _TOO_LARGE)
         others = [other for other in pools if other is not spec]
         fitting = workers_that_fit(spec, limits, spec.min)
         available = workers_that_fit_besides(spec, others, limits, fitting)

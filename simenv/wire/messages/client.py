@@ -183,11 +183,9 @@ class Hello(ClientMessage, frozen=True, tag=0):
 
 
 class Submit(queries.ClientRequest, frozen=True, tag=1):
-    """Submit tasks, which are accepted or refused as a whole.
-
-    Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
-    ids; with other content it is refused with `key_conflict`.
-    """
+    """Submit tasks, which are accepted or refused as a whole. Item k has the idempotency key (key,
+    offset + k). A repeat with the same content gets the same ids; with other content it is refused
+    with `key_conflict`."""
 
     key: Text
     offset: queries.Number

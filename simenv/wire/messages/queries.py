@@ -292,11 +292,8 @@ class VerifyResult(ClientRequest, frozen=True, tag=18):
 
 class CollectGarbage(AdminRequest, frozen=True, tag=19):
     """Remove stored data of tasks that ended more than `older_s` seconds ago, and data beyond the
-    limits of size.
-
-    `older_s` < 0: the age is that of retention, `history.keep_days`. `dry`: only report the amount.
-    Answered by GarbageCollected when it is done.
-    """
+    limits of size. `older_s` < 0: the age is that of retention, `history.keep_days`. `dry`: only
+    report the amount. Answered by GarbageCollected when it is done."""
 
     older_s: float = -1.0
     dry: bool = False

@@ -132,10 +132,8 @@ class TcpListener:
         try:
             router.bind(url.replace(f":{port}", ":*") if not port else url)
         except zmq.ZMQError as error:
-            raise ConfigError(
-                f"cannot listen on {url}: {error.strerror}",
-                hint="an address of this machine, and a port that is free; port 0 takes any",
-            ) from error
+            hint = "an address of this machine, and a port that is free; port 0 takes any"
+            raise ConfigError(f"cannot listen on {url}: {error.strerror}", hint=hint) from error
         return router
 
     @property
@@ -145,8 +143,6 @@ class TcpListener:
     @property
     def has_pending_events(self) -> bool:
         return bool(self._leaving) or self._outgoing.waits
-
-    # --- keys and connections ------------------------------------------------------------------
 
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
         """Replace the table of accepted keys; see `Listener.admit`."""
@@ -257,8 +253,6 @@ class TcpListener:
             finally:
                 if copy >= 0:
                     os.close(copy)
-
-    # --- messages ------------------------------------------------------------------------------
 
     def receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         """Return the next message; None if the key of its sender is no longer accepted, or if the

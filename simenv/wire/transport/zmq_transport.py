@@ -105,10 +105,8 @@ def endpoint(path: Path, *, must_exist: bool = False) -> str:
     """Return the ZeroMQ address of a socket file. Raises LimitExceededError if the path is too long
     for one; with `must_exist`, NoServiceError if there is no such file."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES:
-        raise LimitExceededError(
-            f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes",
-            hint="set XDG_RUNTIME_DIR to a shorter folder",
-        )
+        text = f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes"
+        raise LimitExceededError(text, hint="set XDG_RUNTIME_DIR to a shorter folder")
     if must_exist and not path.exists():
         raise NoServiceError(f"no service at {path} (there is no such socket)")
     return f"ipc://{path}"
@@ -126,11 +124,9 @@ def check_size(body: bytes, limit: int) -> None:
 
 class ZmqListener:
     """Two ROUTER sockets in one folder, one for clients and one for workers, and optional remote
-    listeners: one for clients on other machines, one for workers on other nodes.
-
-    `keys` prove the service to its peers. Any peer that can open a local socket is accepted: the
-    mode of the folder decides who can.
-    """
+    listeners: one for clients on other machines, one for workers on other nodes. `keys` prove the
+    service to its peers. Any peer that can open a local socket is accepted: the mode of the folder
+    decides who can."""
 
     def __init__(
         self,
@@ -311,10 +307,8 @@ class ZmqConnection:
         try:
             self._send(body, _NOBLOCK)
         except zmq.Again as error:
-            raise NoServiceError(
-                f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may have ended",
-                hint="see `simenv status` and `simenv logs`",
-            ) from error
+            text = f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may have ended"
+            raise NoServiceError(text, hint="see `simenv status` and `simenv logs`") from error
 
     def receive(self, timeout_s: float) -> bytes | None:
         results: list[tuple[Any, int]] = zmq_poll(
@@ -422,10 +416,9 @@ def connect_worker(service: keyfiles.WorkerBootstrap, identity: bytes) -> ZmqCon
             hint="it was started for one node; start it again inside the allocation",
         )
     if not service.secret_key:
-        raise NoServiceError(
-            f"{node} cannot reach the service on {service.node}: this worker has no key",
-            hint="was it started by that service? its keys are in worker-keys next to worker.json",
-        )
+        text = f"{node} cannot reach the service on {service.node}: this worker has no key"
+        hint = "was it started by that service? its keys are in worker-keys next to worker.json"
+        raise NoServiceError(text, hint=hint)
     return WorkerTcpConnection(service.address, service.server_key, service.keys, identity)
 
 

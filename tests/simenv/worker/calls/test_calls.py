@@ -17,6 +17,7 @@ from simenv.model import TaskOptions, TaskState
 from simenv.model.calls import (
     CALL_FORMAT,
     FUNCTIONS,
+    PYTHON,
     TRANSPILER,
     VALUE,
     FunctionAnswer,
@@ -28,7 +29,7 @@ from simenv.transpiler import qpy
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult
 from simenv.worker import calls
-from simenv.worker.calls import PYTHON, FunctionEngine, TranspilerEngine
+from simenv.worker.calls import FunctionEngine, TranspilerEngine
 from simenv.worker.runner import Runner
 from simulators.engine import RunControl
 from simulators.errors import Stopped
