@@ -132,11 +132,9 @@ def written_clbits(loaded: PackedCircuit) -> int:
 
 
 def body_of(loaded: PackedCircuit) -> str:
-    """Hash of a circuit without the gates on single qubits that end it.
-
-    Circuits that differ in the basis of their measurements have the same body: a split that
-    separated them would train a model on its own test circuits.
-    """
+    """Hash of a circuit without the gates on single qubits that end it. Circuits that differ in the
+    basis of their measurements have the same body: a split that separated them would train a model
+    on its own test circuits."""
     program = loaded.program
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3).astype(np.int64)
     ops = np.frombuffer(program.ops, np.uint16)
@@ -471,10 +469,8 @@ def rows_from_qiskit(
     circuits: Sequence[Any], result: Any, *, date: str = "", job: str = ""
 ) -> list[dict[str, Any]]:
     """Rows of QuantumCircuits and of their `qiskit.result.Result`, or of the PrimitiveResult of a
-    SamplerV2 without parameters. A transpiled circuit has the device's qubits.
-
-    Raises OptionError if their numbers differ.
-    """
+    SamplerV2 without parameters. A transpiled circuit has the device's qubits. Raises OptionError
+    if their numbers differ."""
     if hasattr(result, "get_counts"):
         counts = [result.get_counts(k) for k in range(len(result.results))]
         job = job or str(result.job_id or "")
@@ -493,10 +489,8 @@ def rows_from_qiskit(
 
 def rows_from_history(client: Client, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Rows of finished tasks of an environment, by their ids. Circuits are as they ran: those of an
-    emulated device have its qubits.
-
-    Raises NotFoundError for a task that is no longer kept, OptionError for one without counts.
-    """
+    emulated device have its qubits. Raises NotFoundError for a task that is no longer kept,
+    OptionError for one without counts."""
     from simenv.client.circuits import to_qiskit
     from simenv.model import decode_program
 

@@ -109,11 +109,8 @@ class ErrorLedger(msgspec.Struct, frozen=True):
 def error_ledger(
     circuit: Circuit, document: documents.Document, options: NoiseOptions
 ) -> ErrorLedger:
-    """Ledger of a circuit on the qubits of a device.
-
-    `document`: its calibration, or a custom noise model, which has one component. Raises
-    Unsupported, NoiseError.
-    """
+    """Ledger of a circuit on the qubits of a device. `document`: its calibration, or a custom noise
+    model, which has one component. Raises Unsupported, NoiseError."""
     ideal = IdealStates(circuit)
     programs = {
         name: _acting(circuit, attach_noise(circuit, documents.model(document, alone)))

@@ -356,10 +356,8 @@ class Result:
 
     def plot(self, axes: Any = None) -> Any:
         """Draw a histogram of the counts, else of the exact probabilities; at most the 64 most
-        likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes.
-
-        Raises OptionError without matplotlib (`simenv[plots]`), or if the result has neither.
-        """
+        likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes. Raises
+        OptionError without matplotlib (`simenv[plots]`), or if the result has neither."""
         return result_display.histogram(self, axes)
 
     def _repr_html_(self) -> str:

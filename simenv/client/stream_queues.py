@@ -22,10 +22,8 @@ FAILED = "failed"  # type of a completion without a result; other types are outp
 
 class StreamTask:
     """One circuit of a stream: one task of the environment, or several if a stage split it.
-
     `number`: in the stream, from 0. `target`: its device or pool, "" if the environment chose; of a
-    split circuit the target of its first part.
-    """
+    split circuit the target of its first part."""
 
     __slots__ = ("_open", "_split", "number", "target", "tasks")
 
@@ -176,10 +174,8 @@ class _StreamQueue(Generic[Item]):
 
 class StreamCompletions(_StreamQueue[StreamTask]):
     """Queue of the completions of some types: outputs of a task such as "counts", and "failed" for
-    every task that ended without a result. Without types: all.
-
-    A task with several outputs is put once into every bound queue that takes one of them.
-    """
+    every task that ended without a result. Without types: all. A task with several outputs is put
+    once into every bound queue that takes one of them."""
 
     def __init__(self, *types: str) -> None:
         for name in types:

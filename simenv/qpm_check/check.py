@@ -276,10 +276,7 @@ def differing_paths(
     first: Mapping[str, str], second: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
     """Return (path, first type, second type) for each difference on which a caller's code would
-    fail.
-
-    A null stands for "unknown" and fits every type; an empty list fits any list.
-    """
+    fail. A null stands for "unknown" and fits every type; an empty list fits any list."""
     differences = []
     for path in sorted({*first, *second}):
         left, right = first.get(path), second.get(path)

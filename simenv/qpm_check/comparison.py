@@ -48,11 +48,8 @@ class CircuitSource(msgspec.Struct, frozen=True):
 
 
 class CallOutcome(msgspec.Struct, frozen=True):
-    """Outcome of one call.
-
-    `outcome`: outcome of the envelope, or class and reason of the error as a host of the transport
-    sees them. `shape`: see `shape`. `words`: message for users.
-    """
+    """Outcome of one call. `outcome`: outcome of the envelope, or class and reason of the error as
+    a host of the transport sees them. `shape`: see `shape`. `words`: message for users."""
 
     call: str
     outcome: str
@@ -276,10 +273,8 @@ def observe(
     announce: Callable[[str], None],
 ) -> PoolObservations:
     """Observe the pool of a target of both revisions, named like its pool. `facts`: of its device;
-    `announce`: called with the name of each circuit.
-
-    Raises TimedOutError if a circuit has no end after `timeout_s`; it is cancelled.
-    """
+    `announce`: called with the name of each circuit. Raises TimedOutError if a circuit has no end
+    after `timeout_s`; it is cancelled."""
     infos = [source.info(shots, seed) for source in sources]
     observed = []
     with target.open(2) as instance:

@@ -123,10 +123,7 @@ class PoolRunner:
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
         """Run circuits as `CircuitRunner.run`. A circuit with more shots than the device takes is
-        submitted several times.
-
-        Raises SimenvError of a refused or failed task.
-        """
+        submitted several times. Raises SimenvError of a refused or failed task."""
         groups: dict[int, list[PlannedCircuit]] = defaultdict(list)
         for circuit in circuits:
             left = circuit.shots

@@ -217,9 +217,7 @@ def choose(
     info: DeviceInfo, qubits: Sequence[int] | None, *, with_pairs: bool = True
 ) -> plans.TestLayout:
     """Qubits and pairs under test: coupled pairs of these qubits; of an all-to-all device, a ring.
-
-    Raises OptionError for a qubit that the device does not have.
-    """
+    Raises OptionError for a qubit that the device does not have."""
     chosen = list(range(info.num_qubits)) if qubits is None else sorted(set(qubits))
     wrong = [qubit for qubit in chosen if not 0 <= qubit < info.num_qubits]
     if wrong or not chosen:

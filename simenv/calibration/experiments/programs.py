@@ -222,9 +222,8 @@ def sequence(
     interleaved: bool = False,
 ) -> CircuitPiece:
     """`length` random elements and their inverse, from the basis state `flips` back to it.
-
-    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random element.
-    """
+    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random
+    element."""
     elements = rng.integers(len(group.sequences), size=length, dtype=np.int32)
     images = group.images[elements]
     if interleaved:
@@ -319,11 +318,9 @@ def ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPie
 
 
 def conditional_ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
-    """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7).
-
-    The difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
-    180501, supplement).
-    """
+    """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7). The
+    difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
+    180501, supplement)."""
     prepared = [alphabet.half(1)] if arm >= 4 else []
     return joined(
         [

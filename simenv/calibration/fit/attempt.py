@@ -126,11 +126,9 @@ def score_of(
     snapshot: NDArray[np.float64],
     windows: Prior | None = None,
 ) -> CandidateScore:
-    """Score of a candidate; `snapshot`: losses of the unchanged calibration.
-
-    Candidates are compared by the ratio of mean Hellinger distances. The mean loss, its square,
-    follows the few circuits that are predicted worst; the median loss does not see what they gain.
-    """
+    """Score of a candidate; `snapshot`: losses of the unchanged calibration. Candidates are
+    compared by the ratio of mean Hellinger distances. The mean loss, its square, follows the few
+    circuits that are predicted worst; the median loss does not see what they gain."""
     mean, median = float(losses.mean()), float(np.median(losses))
     ratio = float(np.sqrt(losses).mean() / np.sqrt(snapshot).mean())
     return CandidateScore(prior, windows, mean, median, ratio)
@@ -150,11 +148,9 @@ class JudgedPrior(msgspec.Struct, frozen=True, eq=False):
 
 
 class CrossValidation:
-    """Judge of candidates on the folds of one problem; `scores` holds those of all candidates.
-
-    A candidate is fitted by one Gauss-Newton step from a fit of all observations, with the fold
-    left out of the normal equations, and judged by its exact distributions on the fold.
-    """
+    """Judge of candidates on the folds of one problem; `scores` holds those of all candidates. A
+    candidate is fitted by one Gauss-Newton step from a fit of all observations, with the fold left
+    out of the normal equations, and judged by its exact distributions on the fold."""
 
     def __init__(
         self, problem: FitProblem, folds: NDArray[np.int64], reference: Mapping[object, float]

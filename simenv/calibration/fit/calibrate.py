@@ -108,10 +108,8 @@ def calibrate(
     narrow: bool = False,
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
-    to fewer than LEAST_BODIES different circuits as well.
-
-    Raises DataError if no circuit can be fitted, and FitRefusedError.
-    """
+    to fewer than LEAST_BODIES different circuits as well. Raises DataError if no circuit can be
+    fitted, and FitRefusedError."""
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')

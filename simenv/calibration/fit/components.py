@@ -75,11 +75,9 @@ class ChannelKey(msgspec.Struct, frozen=True):
 
 
 class DeviceChannels:
-    """Channels of a device as functions of its components.
-
-    `coherent`: gates get rotations (`rotations_of`) in addition to the calibrated ones. Gates that
-    are calibrated for all qubits at once have an entry for each set of qubits in `snapshot`.
-    """
+    """Channels of a device as functions of its components. `coherent`: gates get rotations
+    (`rotations_of`) in addition to the calibrated ones. Gates that are calibrated for all qubits at
+    once have an entry for each set of qubits in `snapshot`."""
 
     def __init__(
         self, snapshot: noise_models_calibration.CalibrationSnapshot, *, coherent: bool = False
@@ -478,11 +476,9 @@ def _is_broken(gate: noise_models_calibration.GateCalibration) -> bool:
 def homogeneous(
     snapshot: noise_models_calibration.CalibrationSnapshot,
 ) -> noise_models_calibration.CalibrationSnapshot:
-    """Device with the median of each calibrated value at all qubits and gates.
-
-    For circuits whose qubits are unknown, no qubit differs from another. Gates that do not work
-    stay so, and no circuit is compiled onto the qubits of one-qubit gates that do not work.
-    """
+    """Device with the median of each calibrated value at all qubits and gates. For circuits whose
+    qubits are unknown, no qubit differs from another. Gates that do not work stay so, and no
+    circuit is compiled onto the qubits of one-qubit gates that do not work."""
     dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
     fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
     medians = {

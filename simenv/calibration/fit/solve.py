@@ -295,10 +295,8 @@ def linear_solution(
 
 
 class Solution(msgspec.Struct, frozen=True, eq=False):
-    """Values of the components at the least cost, and the normal equations there.
-
-    `weights` [observations]: weights of this fit.
-    """
+    """Values of the components at the least cost, and the normal equations there. `weights`
+    [observations]: weights of this fit."""
 
     values: NDArray[np.float64]
     latent: NDArray[np.float64]
@@ -392,11 +390,9 @@ SEED = 7
 
 
 def intervals(problem: FitProblem, solution: Solution, prior: PriorMatrix) -> NDArray[np.float64]:
-    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns].
-
-    Bodies of circuits are drawn with replacement, and each draw is fitted by one Gauss-Newton step
-    from the fit of all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)
-    """
+    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns]. Bodies of circuits
+    are drawn with replacement, and each draw is fitted by one Gauss-Newton step from the fit of
+    all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)"""
     bodies = np.array([each.body for each in problem.observations])
     names, number = np.unique(bodies, return_inverse=True)
     rng = np.random.default_rng(SEED)

@@ -281,10 +281,8 @@ def device_of(request: Mapping[str, Any]) -> Any:
 
 def read_reservation(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
     """Parse a request; all keys are optional. `device`: the service's name of the device; `app`:
-    the application run that asks.
-
-    Raises ExecutionError with the field, its value and the expected value.
-    """
+    the application run that asks. Raises ExecutionError with the field, its value and the expected
+    value."""
     for name in ("policy", "run_context"):
         requests.optional_table(name, request.get(name))
     if request.get("priority") is not None:

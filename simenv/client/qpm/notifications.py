@@ -72,11 +72,9 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
 
 
 class CompletionNotifier:
-    """Pushes the completions of a registry; an `event_delivery.CompletionSource`.
-
-    `alone`: the last registration is the only one, and a pushed completion is not queued (revision
-    1); else all registrations count, and a pushed completion is queued too.
-    """
+    """Pushes the completions of a registry; an `event_delivery.CompletionSource`. `alone`: the last
+    registration is the only one, and a pushed completion is not queued (revision 1); else all
+    registrations count, and a pushed completion is queued too."""
 
     def __init__(
         self,

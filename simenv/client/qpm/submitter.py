@@ -195,10 +195,8 @@ class CircuitSubmitter:
     def start(
         self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED
     ) -> circuit_run.CircuitRun:
-        """Submit a circuit; the run of a refused circuit has ended already.
-
-        Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
-        """
+        """Submit a circuit; the run of a refused circuit has ended already. Raises ExecutionError
+        (invalid request or reservation), OutOfResourcesError, NotReadyError."""
         if self.leaving is not None:
             raise contract.ExecutionError(
                 f"the QPM takes nothing new: {self.leaving}", hint="connect anew",

@@ -153,10 +153,7 @@ class TelemetryBinding(QpmBinding):
         self, token: str | None = None, filters: Plain | None = None
     ) -> Plain:
         """Allocations of batch schedulers with live reservations that the caller may see, one entry
-        each. A QPM of a pool lists reservations of that pool.
-
-        `filters`: values of entry fields.
-        """
+        each. A QPM of a pool lists reservations of that pool. `filters`: values of entry fields."""
         wanted = requests.optional_table("filters", filters)
         infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         entries = devices.allocations(
@@ -351,11 +348,10 @@ class ControlBinding(QpmBinding):
         return summary
 
     def reconcile_runtime_state(self, token: str | None = None, reason: str | None = None) -> Plain:
-        """Compare the open circuits of this QPM with the service's tasks. `reason` is required.
-
-        The lists of qtask ids are: circuits that ended in the service without notice here (their
-        results are fetched now), circuits that the service does not know, and unfinished circuits.
-        """
+        """Compare the open circuits of this QPM with the service's tasks. `reason` is required. The
+        lists of qtask ids are: circuits that ended in the service without notice here (their
+        results are fetched now), circuits that the service does not know, and unfinished
+        circuits."""
         if reason is None:
             raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
         self._audit.note("reconcile_runtime_state", requests.text("reason", reason))
@@ -382,11 +378,9 @@ class ControlBinding(QpmBinding):
         timeout_s: float | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Accept no more circuits and stop when all have ended; returns at once.
-
-        `graceful`: accepted circuits may finish within `timeout_s` and are cancelled after it;
-        `cancel`: they are cancelled now. A repeated call returns the first request with `repeated`.
-        """
+        """Accept no more circuits and stop when all have ended; returns at once. `graceful`:
+        accepted circuits may finish within `timeout_s` and are cancelled after it; `cancel`: they
+        are cancelled now. A repeated call returns the first request with `repeated`."""
         requests.optional_text("reason", reason)
         patience_s = requests.seconds("timeout_s", timeout_s)
         if mode not in MODES:

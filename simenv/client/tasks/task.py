@@ -243,10 +243,8 @@ class Task(TaskFuture):
 
     def circuit(self) -> Any:
         """Ask the service for the `QuantumCircuit` of this task, as it was sent: for a device, the
-        compiled one. Parameters of a task with several bindings are p0, p1 ...
-
-        Raises ProgramError, and NotFoundError if the service has removed the task.
-        """
+        compiled one. Parameters of a task with several bindings are p0, p1 ... Raises ProgramError,
+        and NotFoundError if the service has removed the task."""
         return result_display.circuit_of(self.session.submitted(self.handle.number).spec)
 
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:

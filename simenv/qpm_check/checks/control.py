@@ -297,11 +297,8 @@ def _all_not_ready(session: CheckSession, running: list[Poller]) -> None:
 
 
 class Poller:
-    """Client that calls only `read_cq` until it has its record.
-
-    `cid`: None asks for the oldest. `met`: answers until then. `odd`: an answer that contradicts
-    itself.
-    """
+    """Client that calls only `read_cq` until it has its record. `cid`: None asks for the oldest.
+    `met`: answers until then. `odd`: an answer that contradicts itself."""
 
     def __init__(
         self, revision: int, client: CheckedClient, cid: str | None, under: dict[str, Any]
