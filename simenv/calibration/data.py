@@ -435,11 +435,7 @@ def _joined(errors: list[DataError]) -> DataError:
 
 
 def row(
-    qasm: str,
-    counts: Mapping[str, int],
-    *,
-    layout: Sequence[int] = (),
-    **texts: str,
+    qasm: str, counts: Mapping[str, int], *, layout: Sequence[int] = (), **texts: str
 ) -> dict[str, Any]:
     """Make one row of a file; `texts`: date, name, body, job, split, family.
     Empty fields are left out."""

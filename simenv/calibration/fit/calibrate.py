@@ -257,8 +257,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
     if not may_be_used:
         best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
         return _kept(
-            best,
-            f"fewer than {accept.LEAST_BODIES} different circuits say little about others",
+            best, f"fewer than {accept.LEAST_BODIES} different circuits say little about others"
         )
     if not judged:
         return choices[0]
@@ -303,11 +302,7 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
 
 
 def _fitted_device(
-    best: _Choice,
-    data: CountsData,
-    kept: _Kept,
-    name: str,
-    scope: FitScope,
+    best: _Choice, data: CountsData, kept: _Kept, name: str, scope: FitScope
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share
     problem, prior, columns = built.base.problem, built.score.prior, built.columns

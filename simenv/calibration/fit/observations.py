@@ -80,8 +80,7 @@ class DeviceCompiler:
             built = compiler.compiled(record.source.loaded, "auto", record.layout)
         except SimenvError as error:
             raise DataError(
-                f"{record.label} on device {self.snapshot.name}: {error.message}",
-                hint=error.hint,
+                f"{record.label} on device {self.snapshot.name}: {error.message}", hint=error.hint
             ) from error
         circuit = Circuit.from_program(built.loaded.program)
         if text := validation_error(circuit):

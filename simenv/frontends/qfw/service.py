@@ -276,8 +276,7 @@ class Plugin:
             raise contract.QPMError(self.trouble)
         if not self.deployed.serves:
             raise contract.QPMError(
-                "this process is not a DEFw service",
-                hint="DEFW_AGENT_TYPE=service",
+                "this process is not a DEFw service", hint="DEFW_AGENT_TYPE=service"
             )
         self.hub.begin()
 
