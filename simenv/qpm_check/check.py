@@ -16,6 +16,7 @@ leaves to the provider, are not part of a shape.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,6 @@ from simenv.qpm_check.target import CheckFailed, expect, short_repr
 if TYPE_CHECKING:
     from simenv.qpm_check.session import CheckSession
 
-if TYPE_CHECKING:
     CheckFunction = Callable[[CheckSession], None]
 
 BOTH = (1, 2)
@@ -99,6 +99,10 @@ def row(
         return Check(id, title, revisions, frozenset(needs), alone, opens, check)
 
     return decorate
+
+
+both = functools.partial(row, revisions=BOTH)
+alone = functools.partial(row, alone=True)
 
 
 def expect_equal(what: str, actual: Any, expected: Any) -> None:
@@ -183,6 +187,11 @@ def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -
         if name in answer:
             _is(f"{what}[{name!r}]", answer[name], kind)
     return answer
+
+
+def asked(session: CheckSession, method: str, expected: Fields, **arguments: Any) -> dict[str, Any]:
+    """Return the answer of a method to these arguments; see `has`."""
+    return has(method, getattr(session.q, method)(**arguments), expected)
 
 
 def envelope(what: str, answer: Any, expected: Fields = OF_A_TASK) -> dict[str, Any]:
