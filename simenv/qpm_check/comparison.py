@@ -325,17 +325,10 @@ def _run(
             engine, route, remark = provenance(task)
         except SimenvError as error:  # it failed
             words = words or str(error)
+    outcome = str(record.get("outcome", last.get("outcome", "")))
+    reached = tuple(sorted(times, key=lambda each: float(record[each])))  # equal ones as listed
     run = RunOutcome(
-        name,
-        str(record.get("outcome", last.get("outcome", ""))),
-        states,
-        tuple(sorted(times, key=lambda each: float(record[each]))),  # equal ones as listed
-        counts,
-        form(counts),
-        engine,
-        route,
-        remark,
-        words,
+        name, outcome, states, reached, counts, form(counts), engine, route, remark, words
     )
     return run, answers
 
@@ -354,11 +347,10 @@ def _follow(qpm: Any, cid: str, state: str, timeout_s: float) -> tuple[tuple[str
             return tuple(states), envelope
         if time.monotonic() >= deadline_s:
             qpm.cancel_task(cid)
-            raise TimedOutError(
-                f"{qpm.query().service_description}: no end after {timeout_s:g} s, the circuit is"
-                f" {state}",
-                hint="simenv status says what the pool does; --timeout SECONDS waits longer",
-            )
+            service = qpm.query().service_description
+            message = f"{service}: no end after {timeout_s:g} s, the circuit is {state}"
+            hint = "simenv status says what the pool does; --timeout SECONDS waits longer"
+            raise TimedOutError(message, hint=hint)
         time.sleep(LOOK_S)
 
 

@@ -196,16 +196,14 @@ class _Subject:
             link.die()
 
     def exit_reason(self) -> str:
-        settings: str = self.control.exit_reason()
-        return settings
+        return str(self.control.exit_reason())
 
     def other_owner(self) -> None:
         """None: DEFw's transport does not identify the caller."""
         return None
 
     def card(self) -> target.Card:
-        result = self.control.host("query")["card"]
-        return msgspec.convert(result, target.Card)
+        return msgspec.convert(self.control.host("query")["card"], target.Card)
 
     def signatures(self) -> dict[str, inspect.Signature]:
         return {
@@ -320,9 +318,8 @@ def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: 
             return kind(str(path), ANSWER_S)
         time.sleep(LOOK_S)
     log_tail = (folder / "log").read_text(errors="replace")[-1_000:]
-    raise SimenvError(
-        f"the process of the plugin does not start: {log_tail}", hint="see its log above"
-    )
+    message = f"the process of the plugin does not start: {log_tail}"
+    raise SimenvError(message, hint="see its log above")
 
 
 def _exit_report(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
@@ -347,8 +344,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _parameter(name: str, kind: str, has_default: bool, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name,
-        getattr(inspect.Parameter, kind),
-        default=default if has_default else inspect.Parameter.empty,
-    )
+    given = default if has_default else inspect.Parameter.empty
+    return inspect.Parameter(name, getattr(inspect.Parameter, kind), default=given)

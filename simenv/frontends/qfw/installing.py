@@ -151,12 +151,8 @@ def uninstall(root: Path) -> list[Path]:
             path.unlink()
             gone.append(path)
     if is_sourced(places):
-        kept = [
-            line
-            for line in places.sourced.read_text(encoding="utf-8").splitlines(keepends=True)
-            if MARK not in line
-        ]
-        _write(places.sourced, "".join(kept))
+        lines = places.sourced.read_text(encoding="utf-8").splitlines(keepends=True)
+        _write(places.sourced, "".join(line for line in lines if MARK not in line))
         gone.append(places.sourced)
     own = command()
     if own.interpreter.is_symlink() or own.interpreter.exists():

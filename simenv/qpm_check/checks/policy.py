@@ -336,10 +336,10 @@ def policy(session: CheckSession) -> None:
     check.has("scheduler_policy", before["scheduler_policy"], {"policy_name": str, "options": dict})
     try:
         for name in POLICIES:
-            asked = {"policy_name": name, "options": {}}
-            session.q.configure_scheduler_policy(configuration=asked)
+            rule = {"policy_name": name, "options": {}}
+            session.q.configure_scheduler_policy(configuration=rule)
             expected = {"status": str, "version": int, "scheduler_policy": dict}
-            again = check.asked(session, "configure_scheduler_policy", expected, configuration=asked)
+            again = check.asked(session, "configure_scheduler_policy", expected, configuration=rule)
             expect_equal("status of what is so already", again["status"], "unchanged")
             result = session.q.get_scheduler_policy()
             expect_equal("policy_name", result["scheduler_policy"]["policy_name"], name)

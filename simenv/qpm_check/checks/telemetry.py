@@ -122,7 +122,7 @@ def _allocations(session: CheckSession, filters: dict[str, Any] | None) -> list[
 
 
 def of_the_newest(session: CheckSession, name: str) -> None:
-    """Raise CheckNotApplicable for a method that the plugin lacks and only the newest hosts call."""
+    """Raise CheckNotApplicable if the plugin lacks a method that only the newest hosts call."""
     if name not in session.subject.signatures():
         raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
 
