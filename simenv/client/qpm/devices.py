@@ -256,12 +256,8 @@ def _summary(values: Iterable[float]) -> dict[str, float]:
     there = list(values)
     if not there:
         return {}
-    return {
-        "count": len(there),
-        "min": min(there),
-        "median": statistics.median(there),
-        "max": max(there),
-    }
+    middle = statistics.median(there)
+    return {"count": len(there), "min": min(there), "median": middle, "max": max(there)}
 
 
 ACTIVE = "active"

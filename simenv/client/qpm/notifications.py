@@ -273,8 +273,9 @@ class DeviceEventNotifier:
         events are delivered. Raises ServiceLostError, and OutOfResourcesError for too many."""
         newest = self._events(0, 0).newest
         with self._session.channel.lock:
+            queue = (registration.endpoint, registration.class_id, registration.evtype)
             for existing, _ in list(self._registered):
-                if _same_subscription(existing, registration):
+                if (existing.endpoint, existing.class_id, existing.evtype) == queue:
                     self.lost(existing)
             check_registrations(len(self._registered))
             outlet = self._delivery.join(self, registration.endpoint)
@@ -377,11 +378,3 @@ def payload(event: Event) -> Plain:
     if event.kind != "outage":
         entries["calibration_set_id"] = event.message.partition(" ")[0]
     return entries
-
-
-def _same_subscription(subscription: EventSubscription, other: EventSubscription) -> bool:
-    return (subscription.endpoint, subscription.class_id, subscription.evtype) == (
-        other.endpoint,
-        other.class_id,
-        other.evtype,
-    )

@@ -302,9 +302,8 @@ def _source(inputs: dict[str, Any]) -> Any:
     circuit = inputs.get("circuit")
     if circuit is None:
         if "qasm" not in inputs:
-            raise ExecutionError(
-                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
-            )
+            hint = "qasm: OpenQASM 2 as a text"
+            raise ExecutionError("info has neither qasm nor circuit", hint=hint)
         return _qasm("qasm", inputs["qasm"])
     if isinstance(circuit, Program) or is_circuit(circuit):
         return circuit
@@ -312,9 +311,8 @@ def _source(inputs: dict[str, Any]) -> Any:
         raise wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
     kind, data = circuit.get("format"), circuit.get("data")
     if kind not in FORMATS:
-        raise ExecutionError(
-            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
-        )
+        message = f"circuit format {short_repr(kind)} cannot be read"
+        raise ExecutionError(message, hint=f"of: {', '.join(FORMATS)}")
     return _qpy(data) if kind == "qpy" else _qasm("circuit.data", data)
 
 

@@ -22,7 +22,7 @@ from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
-from simenv.client.qpm.identity import as_qpm_error
+from simenv.client.qpm.identity import as_qpm_error, asked
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
@@ -154,10 +154,7 @@ class ReservationChecks:
 
     def active(self) -> list[ReservationInfo]:
         """Active reservations that the caller may see."""
-        try:
-            result = self._session.request(Reservations, GetReservations).reservations
-        except errors.SimenvError as error:
-            raise as_qpm_error(error) from error
+        result = asked(self._session, Reservations, GetReservations).reservations
         return [info for info in result if info.state in LIVE]
 
 
@@ -263,9 +260,8 @@ class CircuitSubmitter:
         }
         if pool:
             del options["prefer"]
-        submit = partial(
-            self._client.post if waits and is_single else self._client.submit, **options
-        )
+        post_or_submit = self._client.post if waits and is_single else self._client.submit
+        submit = partial(post_or_submit, **options)
         if prepared.counts is not None:
             tasks.append(submit(prepared.counts, shots=asked.shots, seed=asked.seed))
         if prepared.amplitudes is not None:

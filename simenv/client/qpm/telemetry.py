@@ -36,26 +36,19 @@ ACCESS = {
     "manager-aggregate": "sums over all callers",
     "operator": "the service's own life",
 }
+_BY_LIBRARY = (
+    "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
+    "get_coupling_graph",
+)  # fmt: skip
 _CALLS = {
-    "get_backend_info": "basic-discovery",
-    "get_device_info": "basic-discovery",
-    "get_dynamic_backend_info": "basic-discovery",
-    "get_calibration_snapshot": "basic-discovery",
-    "get_coupling_graph": "basic-discovery",
-    "capability_map": "basic-discovery",
+    **dict.fromkeys((*_BY_LIBRARY, "capability_map"), "basic-discovery"),
     "get_telemetry_access_model": "basic-discovery",
-    "task_status": "caller-owned",
-    "get_task_timing": "caller-owned",
-    "get_task_metadata": "caller-owned",
+    **dict.fromkeys(("task_status", "get_task_timing", "get_task_metadata"), "caller-owned"),
     "list_scheduler_allocations": "manager-aggregate",
     "get_capacity_snapshot": "manager-aggregate",
     "get_queue_metrics": "manager-aggregate",
     "get_service_lifecycle_telemetry": "operator",
 }
-_BY_LIBRARY = (
-    "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
-    "get_coupling_graph",
-)  # fmt: skip
 
 Plain = dict[str, Any]
 
@@ -127,10 +120,8 @@ class TelemetryBinding(QpmBinding):
     ) -> Plain:
         """`qhw-calibration-v1` record; of an ideal device: no observations."""
         subject = self._subject(lib, calibration_set_id)
-        return {
-            **_simple(subject),
-            **envelopes.plain(devices.calibration(subject.name, subject.info)),
-        }
+        record = envelopes.plain(devices.calibration(subject.name, subject.info))
+        return {**_simple(subject), **record}
 
     def get_coupling_graph(
         self,
@@ -161,15 +152,12 @@ class TelemetryBinding(QpmBinding):
             for info in infos
             if info.state in LIVE and self._identity.device in (WHOLE, info.device)
         )
-        return envelopes.plain(
-            answers.SchedulerAllocations(
-                [
-                    entry
-                    for entry in entries
-                    if all(getattr(entry, name, None) == value for name, value in wanted.items())
-                ]
-            )
-        )
+        chosen = [
+            entry
+            for entry in entries
+            if all(getattr(entry, name, None) == value for name, value in wanted.items())
+        ]
+        return envelopes.plain(answers.SchedulerAllocations(chosen))
 
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
         """Access class of each call, with the intended readers of each class."""
@@ -244,7 +232,7 @@ class TelemetryBinding(QpmBinding):
                 f"no calibration set {wanted!r:.80} here",
                 hint=f"{there}; without calibration_set_id the present one is meant",
             )
-        return QuerySubject(device, self._targets.contract_name(device), info)
+        return QuerySubject(device, self._identity.contract_name(device), info)
 
     def _device_record(self, subject: QuerySubject) -> Plain:
         pools = pools_of(self._identity.status(), subject.device)
@@ -257,7 +245,7 @@ class TelemetryBinding(QpmBinding):
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
         return devices.DeviceSnapshot(
             target_id=self._identity.target_id,
-            device_id=self._targets.contract_name(device),
+            device_id=self._identity.contract_name(device),
             access_class=access,
             now_ns=_now_ns(),
             service=info,
@@ -305,9 +293,8 @@ class ControlBinding(QpmBinding):
     def test(self, token: str | None = None) -> Plain:
         """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
         status = self._service_status()
-        return envelopes.plain(
-            answers.SelfTest("ok" if status.ready else "not-ready", True, status)
-        )
+        word = "ok" if status.ready else "not-ready"
+        return envelopes.plain(answers.SelfTest(word, True, status))
 
     def is_ready(self, token: str | None = None) -> Plain:
         """Return the service status; hosts wait for its field `ready`."""
@@ -358,18 +345,17 @@ class ControlBinding(QpmBinding):
         stale, lost, unfinished = self._compare(self._registry.unfinished())
         for number in lost:
             self._audit.fault("provider-handle", number)
-        return envelopes.plain(
-            answers.Reconciliation(
-                target_id=self._identity.target_id,
-                timestamp_ns=round(time() * 1e9),
-                pending_removed=[],
-                stale_runtime_tasks=stale,
-                capacity_hold_faults=[],
-                unfinished_scheduler_tasks=unfinished,
-                provider_handle_faults=lost,
-                directory_generation_faults=[],
-            )
+        answer = answers.Reconciliation(
+            target_id=self._identity.target_id,
+            timestamp_ns=round(time() * 1e9),
+            pending_removed=[],
+            stale_runtime_tasks=stale,
+            capacity_hold_faults=[],
+            unfinished_scheduler_tasks=unfinished,
+            provider_handle_faults=lost,
+            directory_generation_faults=[],
         )
+        return envelopes.plain(answer)
 
     def shutdown(
         self,
@@ -387,13 +373,10 @@ class ControlBinding(QpmBinding):
             raise requests.wrong("mode", mode, f"one of: {', '.join(MODES)}")
         with self._session.channel.lock:
             if self._shutdown_request is not None:
-                return envelopes.plain(
-                    msgspec.structs.replace(self._shutdown_request, repeated=True)
-                )
-            draining = mode == "graceful"
-            self._state = (
-                envelopes.ServiceState.DRAINING if draining else envelopes.ServiceState.STOPPING
-            )
+                repeated = msgspec.structs.replace(self._shutdown_request, repeated=True)
+                return envelopes.plain(repeated)
+            draining, states = mode == "graceful", envelopes.ServiceState
+            self._state = states.DRAINING if draining else states.STOPPING
             self._submitter.leaving = "it was asked to shut down"
             self._shutdown_request = answers.ShutdownRequest(
                 "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
