@@ -297,9 +297,8 @@ def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, 
         return pool, {"pool": name}
     if pool.kind is DeviceKind.EMULATED:
         return pool, {"pool": name, "compile": "never"}
-    raise OptionError(
-        f"pool {name!r} is an ideal simulator", hint="name a device: simenv devices lists them"
-    )
+    message = f"pool {name!r} is an ideal simulator"
+    raise OptionError(message, hint="name a device: simenv devices lists them")
 
 
 def certify(

@@ -474,9 +474,8 @@ def rows_from_qiskit(
     else:
         counts = [each.join_data().get_counts() for each in result]
     if len(counts) != len(circuits):
-        raise OptionError(
-            f"{len(circuits)} circuits and {len(counts)} results", hint="one result for each"
-        )
+        message = f"{len(circuits)} circuits and {len(counts)} results"
+        raise OptionError(message, hint="one result for each")
     return [
         row(qasm_of(circuit), entry, date=date, name=circuit.name or "", job=job)
         for circuit, entry in zip(circuits, counts, strict=True)

@@ -329,7 +329,6 @@ def circuit_ledger(
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error
     limits.examined(packed, profile(packed, terms.outputs, ()))
     if not result.components:
-        raise OptionError(
-            "no noise acts on this circuit", hint="turn the noise on, or name another device"
-        )
+        message = "no noise acts on this circuit"
+        raise OptionError(message, hint="turn the noise on, or name another device")
     return result

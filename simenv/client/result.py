@@ -410,7 +410,6 @@ def fetch_again(
 
 def damaged(name: str, reason: str) -> StoreError:
     """Return the error for a result that is still damaged after its task has run again."""
-    return StoreError(
-        f"the result of task {name} is damaged: {reason}",
-        hint="submit it again with its seed; if that happens again, look at disk and memory",
-    )
+    message = f"the result of task {name} is damaged: {reason}"
+    hint = "submit it again with its seed; if that happens again, look at disk and memory"
+    return StoreError(message, hint=hint)

@@ -176,10 +176,9 @@ class Stream:
         """Deliver into this queue from now on; several streams may share one. A queue that is bound
         already stays so. Raises OptionError for an object of another type."""
         if not isinstance(queue, StreamCompletions | StreamEvents):
-            raise OptionError(
-                f"bind({queue!r}): {type(queue).__name__} is no queue of a stream",
-                hint="a StreamCompletions or StreamEvents of simenv.client.stream_queues",
-            )
+            message = f"bind({queue!r}): {type(queue).__name__} is no queue of a stream"
+            hint = "a StreamCompletions or StreamEvents of simenv.client.stream_queues"
+            raise OptionError(message, hint=hint)
         with self._lock:
             if any(queue is each for each in (*self._queues, *(e for e, _ in self._events))):
                 return

@@ -60,14 +60,13 @@ class PluginTarget:
         self.name = name
         result = candidates(folder)
         if not result:
-            raise target.NothingToCheckError(
-                f"{folder} has no plugin", hint="one is PLUGIN/services/svc_NAME/__init__.py"
-            )
+            message = f"{folder} has no plugin"
+            hint = "one is PLUGIN/services/svc_NAME/__init__.py"
+            raise target.NothingToCheckError(message, hint=hint)
         if len(result) > 1:
             names = ", ".join(path.name for path in result)
-            raise target.NothingToCheckError(
-                f"{folder} has {len(result)} services: {names}", hint="one QPM a plugin folder"
-            )
+            message = f"{folder} has {len(result)} services: {names}"
+            raise target.NothingToCheckError(message, hint="one QPM a plugin folder")
         self.service = result[0]
         self.environ = dict(environ or {})
         self.token = token

@@ -221,10 +221,8 @@ def choose(
     chosen = list(range(info.num_qubits)) if qubits is None else sorted(set(qubits))
     wrong = [qubit for qubit in chosen if not 0 <= qubit < info.num_qubits]
     if wrong or not chosen:
-        raise OptionError(
-            f"--qubits: {wrong[0] if wrong else 'none'}",
-            hint=f"device {info.name} has qubits 0-{info.num_qubits - 1}",
-        )
+        message = f"--qubits: {wrong[0] if wrong else 'none'}"
+        raise OptionError(message, hint=f"device {info.name} has qubits 0-{info.num_qubits - 1}")
     couplings = sorted({(min(pair), max(pair)) for pair in info.coupling})
     if info.all_to_all:
         ring = [(a, b) for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True) if a != b]

@@ -79,9 +79,8 @@ class DeviceCompiler:
                 compiler = self._compilers[record.level] = Compiler(self._info, level)
             built = compiler.compiled(record.source.loaded, "auto", record.layout)
         except SimenvError as error:
-            raise DataError(
-                f"{record.label} on device {self.snapshot.name}: {error.message}", hint=error.hint
-            ) from error
+            message = f"{record.label} on device {self.snapshot.name}: {error.message}"
+            raise DataError(message, hint=error.hint) from error
         circuit = Circuit.from_program(built.loaded.program)
         if text := validation_error(circuit):
             raise DataError(f"{record.label}: {text}")

@@ -257,10 +257,8 @@ def rerun(
     """Submit the task of a bundle; print its id, or its result."""
     for name in app.given(context):
         if name not in _FREE:
-            raise OptionError(
-                f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
-                hint=f"simenv submit {path} --wait",
-            )
+            message = f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it"
+            raise OptionError(message, hint=f"simenv submit {path} --wait")
     bundle = load(path)
     with contextlib.ExitStack() as stack:
         client = execute.client_of(common, stack)

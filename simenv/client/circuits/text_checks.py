@@ -87,10 +87,8 @@ def inspect(text: str, name: str = "") -> SourceText:
 
 
 def too_large(size_bytes: int, name: str) -> LimitExceededError:
-    return LimitExceededError(
-        f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}",
-        hint="split the circuit, or give it as a QuantumCircuit",
-    )
+    message = f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}"
+    return LimitExceededError(message, hint="split the circuit, or give it as a QuantumCircuit")
 
 
 def location(name: str, line: int, column: int) -> str:
@@ -115,10 +113,9 @@ def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvErr
 
 def too_many_operands(prefix: str = "") -> LimitExceededError:
     """Return the error for a circuit whose operations name too many qubits."""
-    return LimitExceededError(
-        f"{prefix}the operations name more than {MAX_OPERANDS} qubits in all",
-        hint="split the circuit; barriers on all qubits are the usual cause",
-    )
+    message = f"{prefix}the operations name more than {MAX_OPERANDS} qubits in all"
+    hint = "split the circuit; barriers on all qubits are the usual cause"
+    return LimitExceededError(message, hint=hint)
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

@@ -81,10 +81,9 @@ def _uint16(values: list[int]) -> bytes:
 
 
 def _in_the_middle(where: str) -> ProgramError:
-    return ProgramError(
-        f"a statevector was asked of a circuit that measures {where}",
-        hint="only final measurements can be left out; or ask for counts alone",
-    )
+    message = f"a statevector was asked of a circuit that measures {where}"
+    hint = "only final measurements can be left out; or ask for counts alone"
+    return ProgramError(message, hint=hint)
 
 
 class PreparedPrograms(msgspec.Struct, frozen=True):

@@ -381,6 +381,5 @@ class Targets:
 
 
 def _unknown(name: str, pools: list[str]) -> contract.UnknownObjectError:
-    return contract.UnknownObjectError(
-        f"no device {name} here", hint=f"there are: {', '.join(pools)}"
-    )
+    message = f"no device {name} here"
+    return contract.UnknownObjectError(message, hint=f"there are: {', '.join(pools)}")

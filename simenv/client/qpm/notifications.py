@@ -227,10 +227,9 @@ class _Parcel:
 def check_registrations(count: int) -> None:
     """Raise OutOfResourcesError if no registration may be added to this number of them."""
     if count >= MAX_REGISTRATIONS:
-        raise contract.OutOfResourcesError(
-            f"{count} registrations for events; the limit is {MAX_REGISTRATIONS}",
-            hint="one registration for each queue, with filters",
-        )
+        message = f"{count} registrations for events; the limit is {MAX_REGISTRATIONS}"
+        hint = "one registration for each queue, with filters"
+        raise contract.OutOfResourcesError(message, hint=hint)
 
 
 def _alike(subscription: EventSubscription, other: EventSubscription) -> bool:

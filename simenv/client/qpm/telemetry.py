@@ -228,10 +228,9 @@ class TelemetryBinding(QpmBinding):
         info = self._identity.device_info(device)
         if wanted not in (None, info.calibration_id):
             there = f"there is {info.calibration_id!r}" if info.calibration_id else "it has none"
-            raise UnknownObjectError(
-                f"no calibration set {wanted!r:.80} here",
-                hint=f"{there}; without calibration_set_id the present one is meant",
-            )
+            message = f"no calibration set {wanted!r:.80} here"
+            hint = f"{there}; without calibration_set_id the present one is meant"
+            raise UnknownObjectError(message, hint=hint)
         return QuerySubject(device, self._identity.contract_name(device), info)
 
     def _device_record(self, subject: QuerySubject) -> Plain:

@@ -131,10 +131,9 @@ def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
         raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
     circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
     if not circuit.measures and stores_bits(program):
-        raise ProgramError(
-            "a part stores classical bits, and measures nothing; nor did a part before",
-            hint="bits are read where a part has measured: store them in that part or a later one",
-        )
+        message = "a part stores classical bits, and measures nothing; nor did a part before"
+        hint = "bits are read where a part has measured: store them in that part or a later one"
+        raise ProgramError(message, hint=hint)
     requested: dict[str, Any] = {"outputs": "memory", "shots": 1}
     if not circuit.measures:  # every task has an output: the norm
         requested = {"observables": "I" * circuit.num_qubits, "shots": None}

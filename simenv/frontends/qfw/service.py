@@ -270,9 +270,8 @@ class Plugin:
         if self.trouble:
             raise contract.QPMError(self.trouble)
         if not self.deployed.serves:
-            raise contract.QPMError(
-                "this process is not a DEFw service", hint="DEFW_AGENT_TYPE=service"
-            )
+            message = "this process is not a DEFw service"
+            raise contract.QPMError(message, hint="DEFW_AGENT_TYPE=service")
         self.hub.begin()
 
     def _to_register(self) -> contract.ServiceRecord | None:
