@@ -346,7 +346,6 @@ def compared(
 
 
 def _half_turn(info: DeviceInfo) -> tuple[str, ...]:
-    """Names of the gates of a half turn."""
     gates = native_set(info)
     return (gates.half.name,) if gates.half else (gates.quarter.name,) * 2
 

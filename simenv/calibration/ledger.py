@@ -142,7 +142,6 @@ def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, 
 
 
 def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
-    """Noise that affects outcomes."""
     support = output_support(("counts",), (), circuit)
     if support is None:
         return program

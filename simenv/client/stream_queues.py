@@ -128,9 +128,8 @@ class _StreamQueue(Generic[Item]):
                     raise EOFError("the streams of this queue have ended")
                 left_s = None if deadline is None else deadline - monotonic()
                 if left_s is not None and left_s <= 0:
-                    raise TimedOutError(
-                        f"no item was delivered into the queue within {timeout_s:g} s"
-                    )
+                    message = f"no item was delivered into the queue within {timeout_s:g} s"
+                    raise TimedOutError(message)
                 self._changed.wait(left_s)
             if self._items:
                 return self._items.popleft()

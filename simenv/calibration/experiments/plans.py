@@ -295,7 +295,6 @@ class Planner:
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(self, settings: Mapping[tuple[int, ...], object]) -> Iterator[Places]:
-        """Sets of the places that have settings."""
         single = len(next(iter(settings), (0,))) == 1
         every: Sequence[Places] = self._tested.qubit_sets if single else self._tested.pair_sets
         for places in every:

@@ -114,7 +114,6 @@ class NativeGateRows:
         return self._groups[key].piece(elements)
 
     def _steps(self) -> dict[clifford.Step, CircuitPiece]:
-        """Piece of each step that a word may have."""
         entries = {
             ("z", qubit, turns): self.z(turns * math.pi / 2.0, qubit)
             for qubit in range(2)

@@ -230,9 +230,8 @@ def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> b
     except (ValueError, OSError, EOFError) as error:
         raise ProgramError(f"{path}: {BINDINGS} cannot be read: {error}") from error
     if values.ndim != 2 or len(values) != meta.bindings:
-        raise ProgramError(
-            f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
-        )
+        message = f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
+        raise ProgramError(message)
     return np.ascontiguousarray(values, np.float64).tobytes()
 
 

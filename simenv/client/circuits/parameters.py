@@ -124,9 +124,8 @@ def _columns_of(key: Any, value: Any) -> list[tuple[str, NDArray[np.float64]]]:
         values = _floats(value, key.name)
         elements: Sequence[Any] = key.params
         if values.ndim not in (1, 2) or values.shape[-1] != len(elements):
-            raise OptionError(
-                f"{key.name!r} has {len(elements)} elements; its values have {values.shape}"
-            )
+            message = f"{key.name!r} has {len(elements)} elements; its values have {values.shape}"
+            raise OptionError(message)
         return [(element.name, values[..., k]) for k, element in enumerate(elements)]
     name = key if isinstance(key, str) else getattr(key, "name", None)
     if not isinstance(name, str):

@@ -353,9 +353,8 @@ class _Template:
 
     def __call__(self, *values: Any) -> Any:
         if len(values) != len(self.order):
-            raise ConversionError(
-                f"{self.name!r} takes {len(self.order)} parameters, but got {len(values)}"
-            )
+            message = f"{self.name!r} takes {len(self.order)} parameters, but got {len(values)}"
+            raise ConversionError(message)
         return _DefinedGate(self, values)
 
 
@@ -471,9 +470,8 @@ class _Converter(FlowVisitor):
         parameters = getattr(gate.type, "n_classical", None) if gate else None
         count = len(parameters) if isinstance(parameters, list) else parameters
         if count is not None and count != len(node.arguments):
-            raise ProgramError(
-                f"{node.name.name!r} takes {count} parameters, but got {len(node.arguments)}"
-            )
+            message = f"{node.name.name!r} takes {count} parameters, but got {len(node.arguments)}"
+            raise ProgramError(message)
         return super().visit_QuantumGate(node, context)
 
     def visit_QuantumPhase(self, node: Any, context: Any) -> Any:  # noqa: N802

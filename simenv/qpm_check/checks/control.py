@@ -340,9 +340,8 @@ _CALLS: dict[str, dict[str, Any]] = {
 def refused(session: CheckSession) -> None:
     right = _own_token(session)
     if not right:
-        raise CheckNotApplicable(
-            "no token was told: this QPM asks for none, or --token-file names it"
-        )
+        message = "no token was told: this QPM asks for none, or --token-file names it"
+        raise CheckNotApplicable(message)
     calls = {**_CALLS, "async_run": {"info": session.info(), **session.under}}
     for wrong in (f"{right}x", right[:-1], secrets.token_hex(8), None):
         for name, values in calls.items():
