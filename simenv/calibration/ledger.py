@@ -48,13 +48,7 @@ from simulators.errors import EngineError
 if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
 
-__all__ = [
-    "MAX_QUBITS",
-    "EdgeLoss",
-    "ErrorLedger",
-    "GateLoss",
-    "error_ledger",
-]
+__all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"

@@ -122,22 +122,13 @@ TIMES = (
 )  # fmt: skip
 NOT_REACHED = -1
 OUTCOMES = {
-    "created": "ACCEPTED",
-    "capacity-held": "ACCEPTED",
-    "pending-capacity": "DELAYED",
-    "queued": "ACCEPTED",
-    "selected": "ACCEPTED",
-    "resources-consumed": "ACCEPTED",
-    "submitted": "ACCEPTED",
-    "completed": "COMPLETED",
-    "failed": "FAILED",
-    "cancelled": "CANCELLED",
-    "unknown": "UNKNOWN",
-    "invalid-reservation": "INVALID_RESERVATION",
-    "missing-reservation": "MISSING_RESERVATION",
-    "no-ready-completion": "IN_PROGRESS",
+    "created": "ACCEPTED", "capacity-held": "ACCEPTED", "pending-capacity": "DELAYED",
+    "queued": "ACCEPTED", "selected": "ACCEPTED", "resources-consumed": "ACCEPTED",
+    "submitted": "ACCEPTED", "completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED",
+    "unknown": "UNKNOWN", "invalid-reservation": "INVALID_RESERVATION",
+    "missing-reservation": "MISSING_RESERVATION", "no-ready-completion": "IN_PROGRESS",
     "no-longer-retained": "NO_LONGER_RETAINED",
-}
+}  # fmt: skip
 ORDER = (
     "created", "pending-capacity", "capacity-held", "queued", "selected", "resources-consumed",
     "submitted", "completed",
@@ -145,34 +136,18 @@ ORDER = (
 ENDS = ("completed", "failed", "cancelled")
 RECORD: Fields = {"cid": str, "result": (dict, str), "rc": int, **dict.fromkeys(TIMES, float)}
 COMPLETION: Fields = {
-    **RECORD,
-    "qtask_id": int,
-    "completion_ready": bool,
-    "qpm_cq_enqueue_time_ns": int,
+    **RECORD, "qtask_id": int, "completion_ready": bool, "qpm_cq_enqueue_time_ns": int,
     "qpm_cq_dequeue_time_ns": int,
-}
+}  # fmt: skip
 ENVELOPE: Fields = {"outcome": str, "lifecycle_state": str, "state": str}
 OF_A_TASK: Fields = {**ENVELOPE, "cid": str, "qtask_id": int, "telemetry": dict}
 MAYBE: Fields = {
-    "cid": str,
-    "qtask_id": int,
-    "reservation_id": int,
-    "scheduler_task_id": (str, int),
-    "provider_handle": ANY,
-    "scheduler_state": (str, int),
-    "wait_estimate": dict,
-    "pending_queue_position": int,
-    "reason": str,
-    "message": str,
-    "result": dict,
-    "timeout": dict,
-    "telemetry": dict,
-    "completion_ready": bool,
-    "poll_operation": str,
-    "evicted_at_ns": int,
-    "retention_reason": str,
-    "provider_cancel_status": ANY,
-}
+    "cid": str, "qtask_id": int, "reservation_id": int, "scheduler_task_id": (str, int),
+    "provider_handle": ANY, "scheduler_state": (str, int), "wait_estimate": dict,
+    "pending_queue_position": int, "reason": str, "message": str, "result": dict, "timeout": dict,
+    "telemetry": dict, "completion_ready": bool, "poll_operation": str, "evicted_at_ns": int,
+    "retention_reason": str, "provider_cancel_status": ANY,
+}  # fmt: skip
 
 
 def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -> dict[str, Any]:

@@ -188,17 +188,14 @@ Probe = tuple[str, Callable[[], Any]]
 
 # Invalid requests by their error: values that replace fields of a valid request; ...: no field.
 _MISTAKES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("num_shots=0", {"num_shots": 0}),
-    ("num_shots=text", {"num_shots": "many"}),
-    ("num_shots missing", {"num_shots": ...}),
-    ("seed=-1", {"seed": -1}),
-    ("priority=text", {"priority": "first"}),
-    ("no circuit", {"qasm": ..., "circuit": ...}),
+    ("num_shots=0", {"num_shots": 0}), ("num_shots=text", {"num_shots": "many"}),
+    ("num_shots missing", {"num_shots": ...}), ("seed=-1", {"seed": -1}),
+    ("priority=text", {"priority": "first"}), ("no circuit", {"qasm": ..., "circuit": ...}),
     ("circuit is no QASM", {"qasm": "OPENQASM 2.0;\nqreg q[2]\nthis is none;", "circuit": ...}),
     ("gate that is none", {"qasm": "OPENQASM 2.0;\nqreg q[1];\nnosuch q[0];", "circuit": ...}),
     ("circuit format unknown", {"qasm": ..., "circuit": {"format": "other", "data": "x;"}}),
     ("num_qubits=0", {"num_qubits": 0}),
-)
+)  # fmt: skip
 
 
 def revision2(qpm: Any, info: dict[str, Any], pool: str) -> Iterator[Probe]:

@@ -147,12 +147,9 @@ CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller l
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
 _ARMS: dict[str, tuple[programs.Arm, int]] = {
-    T1: (programs.relaxation, 2),
-    ECHO: (programs.echo, 2),
-    RAMSEY: (programs.ramsey, 4),
-    READOUT: (programs.readout, 2),
-    ZZ: (programs.conditional_ramsey, 8),
-}
+    T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
+    READOUT: (programs.readout, 2), ZZ: (programs.conditional_ramsey, 8),
+}  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",

@@ -208,19 +208,13 @@ def _short(value: float) -> str:
 
 
 TITLES = {
-    "t1_us": "T1",
-    "t2_us": "T2 (echo)",
-    "t2_ramsey_us": "T2 (Ramsey)",
-    "p01": "readout of 0 as 1",
-    "p10": "readout of 1 as 0",
-    "error_1q": "one-qubit gate error",
+    "t1_us": "T1", "t2_us": "T2 (echo)", "t2_ramsey_us": "T2 (Ramsey)", "p01": "readout of 0 as 1",
+    "p10": "readout of 1 as 0", "error_1q": "one-qubit gate error",
     "error_half": "half-turn gate error",
     "error_1q_simultaneous": "one-qubit gate error next to a driven neighbour",
-    "error_2q": "two-qubit gate error",
-    "zz_khz": "ZZ interaction",
-    "detuning_khz": "detuning",
+    "error_2q": "two-qubit gate error", "zz_khz": "ZZ interaction", "detuning_khz": "detuning",
     "error_per_clifford": "error of a two-qubit Clifford",
-}
+}  # fmt: skip
 _SUMMARY_HEADERS = (
     *("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT"),
 )

@@ -16,6 +16,7 @@ import msgspec
 
 from simenv.client.qpm import requests
 from simenv.client.qpm.identity import as_qpm_error
+from simenv.client.qpm.scheduler import BASELINE
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
@@ -250,15 +251,7 @@ MAX_WORDS = 32  # kept of a request, with so many characters each
 MAX_WORD_CHARS = 256
 MAX_VALUES = 1_000  # of one table that is kept as text
 _OWNER = ("user_id", "user", "username", "account")
-_SIZES = {
-    "count": "count",
-    "qubits": "qubit_count",
-    "depth": "depth",
-    "gates_1q": "one_q_gate_count",
-    "gates_2q": "two_q_gate_count",
-    "measurements": "measurement_count",
-    "shots": "shots",
-}
+_SIZES = {"count": "count", **{ours: theirs for theirs, ours in BASELINE.items()}}
 _CLASS_ID = "class_id"  # the host's own name of the class
 _READ = frozenset(
     {

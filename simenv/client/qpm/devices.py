@@ -456,29 +456,18 @@ def _available_capacity(seen: DeviceSnapshot) -> answers.AvailableCapacity:
 
 OTHER_EVENT = "service-state-change"
 _NAMES = {
-    "service.started": "service-restart",
-    "service.listens": "service-registration",
-    "service.resumed": "service-recovered",
-    "service.draining": "service-shutdown-requested",
-    "service.stopped": "service-deregistration",
-    "allocation.ends": "service-shutdown-requested",
-    "device.described": "binding-attached",
-    "device.paused": "scheduler-paused",
-    "device.resumed": "scheduler-resumed",
-    "device.draining": "scheduler-draining",
+    "service.started": "service-restart", "service.listens": "service-registration",
+    "service.resumed": "service-recovered", "service.draining": "service-shutdown-requested",
+    "service.stopped": "service-deregistration", "allocation.ends": "service-shutdown-requested",
+    "device.described": "binding-attached", "device.paused": "scheduler-paused",
+    "device.resumed": "scheduler-resumed", "device.draining": "scheduler-draining",
     "device.ordered": "scheduler-policy-change",
-    "device.bounded": "scheduler-dispatch-limits-change",
-    "worker.lost": "peer-lost",
-    "worker.killed": "service-timeout",
-    "worker.ready": "service-recovered",
-    "node.lost": "peer-lost",
-    "node.back": "service-recovered",
-    "pool.resumed": "service-recovered",
-    "task.requeued": "reconciliation",
-    "journal.damaged": "reconciliation-fault",
-    "result.damaged": "reconciliation-fault",
-    "history.removed": "retention-purge",
-}
+    "device.bounded": "scheduler-dispatch-limits-change", "worker.lost": "peer-lost",
+    "worker.killed": "service-timeout", "worker.ready": "service-recovered",
+    "node.lost": "peer-lost", "node.back": "service-recovered", "pool.resumed": "service-recovered",
+    "task.requeued": "reconciliation", "journal.damaged": "reconciliation-fault",
+    "result.damaged": "reconciliation-fault", "history.removed": "retention-purge",
+}  # fmt: skip
 
 
 def lifecycle(target_id: str, event: model.Event) -> answers.LifecycleEvent:

@@ -361,13 +361,9 @@ CAPACITY: dict[str, tuple[str, ...]] = {
     "rate": ("device_rate", "time_span_ns"),
 }
 BASELINE = {
-    "qubit_count": "qubits",
-    "depth": "depth",
-    "one_q_gate_count": "gates_1q",
-    "two_q_gate_count": "gates_2q",
-    "measurement_count": "measurements",
-    "shots": "shots",
-}
+    "qubit_count": "qubits", "depth": "depth", "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q", "measurement_count": "measurements", "shots": "shots",
+}  # fmt: skip
 _CONFIGURATION = frozenset(
     {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
 )

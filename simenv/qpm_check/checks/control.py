@@ -327,13 +327,9 @@ class Poller:
 EVENT = "completion"
 # One call of each binding without side effects, and a further one of `execution` that has one.
 _CALLS: dict[str, dict[str, Any]] = {
-    "task_status": {"cid": "a-cid"},
-    "evaluate": {"request": {}},
-    "get_admission_policy": {},
-    "get_scheduler_status": {},
-    "get_device_info": {},
-    "is_ready": {},
-}
+    "task_status": {"cid": "a-cid"}, "evaluate": {"request": {}}, "get_admission_policy": {},
+    "get_scheduler_status": {}, "get_device_info": {}, "is_ready": {},
+}  # fmt: skip
 
 
 @row("token.refused", "where a token is asked for, a wrong one and none are refused")
