@@ -265,14 +265,12 @@ class _Reader:
             result = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             problem = f"no JSON: {error}" if text.strip() else "is empty"
-            raise self._wrong(
-                "", problem, f'the first line is a header with "kind": "{KIND}"'
-            ) from error
+            hint = f'the first line is a header with "kind": "{KIND}"'
+            raise self._wrong("", problem, hint) from error
         rows = result.get("circuits") if isinstance(result, dict) else None
         if not isinstance(rows, list):
-            raise self._wrong(
-                "circuits", "is missing", f'a list of rows, or JSON lines with "kind": "{KIND}"'
-            )
+            hint = f'a list of rows, or JSON lines with "kind": "{KIND}"'
+            raise self._wrong("circuits", "is missing", hint)
         self._device = str(result.get("device", ""))
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
@@ -331,9 +329,8 @@ class _Reader:
             except SimenvError as error:
                 raise self._wrong("qasm", error.message, error.hint) from error
             if not loaded.measures:
-                raise self._wrong(
-                    "qasm", "the circuit measures nothing", "counts need measurements"
-                )
+                problem = "the circuit measures nothing"
+                raise self._wrong("qasm", problem, "counts need measurements")
             clbits = loaded.program.num_clbits
             result = self._sources[text] = MeasuredCircuit(
                 text, loaded, clbits, body_of(loaded), written_clbits(loaded)
@@ -351,11 +348,10 @@ class _Reader:
             outcome = self._outcome(key, source.num_clbits)
             if count:
                 if extra := outcome & ~source.written_clbits:
-                    raise self._wrong(
-                        f"counts[{key!r:.40}]",
-                        f"is 1 at clbit {extra.bit_length() - 1}, which the circuit never writes",
-                        "the last clbit comes first in a bit string",
-                    )
+                    hint = "the last clbit comes first in a bit string"
+                    clbit = extra.bit_length() - 1
+                    problem = f"is 1 at clbit {clbit}, which the circuit never writes"
+                    raise self._wrong(f"counts[{key!r:.40}]", problem, hint)
                 entries[outcome] = entries.get(outcome, 0) + count
         return entries
 
@@ -366,9 +362,8 @@ class _Reader:
             raise self._wrong(f"counts[{key!r:.40}]", "is no bit string", _COUNTS)
         value = int(bits, 16 if is_hex else 2)
         if value >> width or (len(bits) != width and not is_hex):
-            raise self._wrong(
-                f"counts[{key!r:.40}]", f"is not {width} bits wide", "one bit for each clbit"
-            )
+            problem = f"is not {width} bits wide"
+            raise self._wrong(f"counts[{key!r:.40}]", problem, "one bit for each clbit")
         return value
 
     def _layout(self, row: dict[str, Any], source: MeasuredCircuit) -> tuple[int, ...]:
@@ -382,9 +377,8 @@ class _Reader:
             and all(type(qubit) is int and 0 <= qubit < 65_535 for qubit in values)
         )
         if not right:
-            raise self._wrong(
-                "layout", f"{values!r:.80}", f"the device's qubit of each of {size} qubits"
-            )
+            hint = f"the device's qubit of each of {size} qubits"
+            raise self._wrong("layout", f"{values!r:.80}", hint)
         return tuple(values)
 
     def _level(self, row: dict[str, Any]) -> int:

@@ -96,9 +96,8 @@ class PlannedCircuit(msgspec.Struct, frozen=True):
     points: tuple[ExperimentSetting, ...]
 
 
-Counts = dict[
-    ExperimentSetting, NDArray[np.int64]
-]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
+# Counts of outcomes [2^qubits]; bit 0 is the first qubit.
+Counts = dict[ExperimentSetting, NDArray[np.int64]]
 
 
 class CircuitRunner(Protocol):

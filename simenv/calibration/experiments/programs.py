@@ -284,9 +284,8 @@ def simultaneous(
     return alphabet.sequences(group, second * np.int32(24) + first, sync=False)
 
 
-Arm = Callable[
-    [NativeGateRows, float, int], CircuitPiece
-]  # by duration in ns and number of the arm
+# By duration in ns and number of the arm.
+Arm = Callable[[NativeGateRows, float, int], CircuitPiece]
 
 
 def relaxation(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:

@@ -170,16 +170,12 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
             device = accept.blended(snapshot, reduced(snapshot, symmetric=True), share)
             rank = _rank(_gain(circuits, predicted(device), before, aer))
             candidates.append((rank, _Kept(AER, snapshot, device)))
-        return _Unfitted(before, aer, max(candidates, key=_first)[1])
+        return _Unfitted(before, aer, max(candidates, key=lambda pair: pair[0])[1])
 
 
 def _rank(gained: accept.HeldOutGain) -> tuple[float, float]:
     """Order of devices by what they lack to Aer's recipe, then by their mean fidelity."""
     return -max(gained.shortfall, accept.LEAST_GAIN), gained.fitted_mean
-
-
-def _first(pair: tuple[tuple[float, float], _Kept]) -> tuple[float, float]:
-    return pair[0]
 
 
 def _choices(

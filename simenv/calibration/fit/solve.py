@@ -139,11 +139,8 @@ class PriorMatrix:
             results = [((fit_components.ASYMMETRY, ()), self.prior.asymmetry)]
         elif not qubits:
             results = [((kind, ()), common)]
-            results += (
-                [((fit_components.RELAXATION, ()), common)]
-                if kind == fit_components.DEPHASING
-                else []
-            )
+            if kind == fit_components.DEPHASING:
+                results.append(((fit_components.RELAXATION, ()), common))
         elif component.is_angle:
             results = [((f"{kind} {component.gate}", qubits), angle)]
         elif kind in (fit_components.RELAXATION, fit_components.DEPHASING):
@@ -171,9 +168,8 @@ def _own_kind(component: fit_components.Component) -> str:
         return ""
     if component.kind == fit_components.ERROR:
         return f"{fit_components.ERROR} 2" if len(component.qubits) == 2 else ""
-    return (
-        fit_components.RELAXATION if component.kind == fit_components.DEPHASING else component.kind
-    )
+    is_dephasing = component.kind == fit_components.DEPHASING
+    return fit_components.RELAXATION if is_dephasing else component.kind
 
 
 def _shrunk_median(values: Sequence[float], width2: float) -> float:
