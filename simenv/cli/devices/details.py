@@ -231,19 +231,14 @@ def progress(stage: str) -> None:
 
 def as_json(report: Certificate) -> None:
     """Print one object with the totals, then one for each quantity."""
+    totals = ("device", "claims", "confidence", "passed", "circuits", "shots")
+    lists = ("culprits", "contradicted", "unresolved")
     terminal.json_line(
         {
-            "device": report.device,
-            "claims": report.claims,
-            "confidence": report.confidence,
-            "passed": report.passed,
-            "circuits": report.circuits,
-            "shots": report.shots,
+            **{name: getattr(report, name) for name in totals},
             "seconds": round(report.seconds, 3),
             "device_time_s": round(report.device_s, 3),
-            "culprits": [name_of(each) for each in report.culprits],
-            "contradicted": [name_of(each) for each in report.contradicted],
-            "unresolved": [name_of(each) for each in report.unresolved],
+            **{name: [name_of(each) for each in getattr(report, name)] for name in lists},
         }
     )
     for each in report.comparisons:

@@ -134,21 +134,13 @@ class RunFacts(msgspec.Struct, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         """Facts as a host reads them."""
-        where = self.where
+        where, origin = self.where, self.where.origin
         return {
             "available": True,
-            "task": where.task,
-            "engine": where.engine,
-            "route": where.route,
-            "precision": self.precision,
-            "seed": self.seed,
-            "shots": self.shots,
-            "node": where.origin.node,
-            "worker": where.origin.worker,
-            "version": where.origin.version,
-            "ranks": where.origin.ranks,
-            "slots": where.slots,
-            "attempts": where.attempts,
+            **{name: getattr(where, name) for name in ("task", "engine", "route")},
+            **{name: getattr(self, name) for name in ("precision", "seed", "shots")},
+            **{name: getattr(origin, name) for name in ("node", "worker", "version", "ranks")},
+            **{name: getattr(where, name) for name in ("slots", "attempts")},
             **self.metadata,
         }
 

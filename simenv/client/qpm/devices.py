@@ -316,15 +316,8 @@ def hosts(info: model.ServiceInfo) -> list[str]:
 
 def pool(info: model.PoolInfo) -> dict[str, Any]:
     """Summary of one pool."""
-    return {
-        "name": info.name,
-        "engine": info.engine,
-        "state": info.state,
-        "reason": info.reason,
-        "workers": info.workers,
-        "busy": info.busy,
-        "waiting": info.waiting,
-    }
+    names = ("name", "engine", "state", "reason", "workers", "busy", "waiting")
+    return {name: getattr(info, name) for name in names}
 
 
 _AllocationNames = tuple[str, str, str, str, str]

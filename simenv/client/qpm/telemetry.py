@@ -319,18 +319,10 @@ class ControlBinding(QpmBinding):
             "timestamp_ns": round(time() * 1e9),
         }
         if info is not None:
-            summary |= {
-                "version": info.version,
-                "node": info.node,
-                "epoch": info.epoch,
-                "up_s": info.up_s,
-                "done": info.done,
-                "failed": info.failed,
-                "cancelled": info.cancelled,
-                "expired": info.expired,
-                "pools": [devices.pool(pool) for pool in info.pools],
-                "warnings": list(info.warnings),
-            }
+            names = ("version", "node", "epoch", "up_s", "done", "failed", "cancelled", "expired")
+            summary |= {name: getattr(info, name) for name in names}
+            summary["pools"] = [devices.pool(pool) for pool in info.pools]
+            summary["warnings"] = list(info.warnings)
         return summary
 
     def reconcile_runtime_state(self, token: str | None = None, reason: str | None = None) -> Plain:
