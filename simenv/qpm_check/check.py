@@ -101,8 +101,12 @@ def row(
     return decorate
 
 
-both = functools.partial(row, revisions=BOTH)
-alone = functools.partial(row, alone=True)
+def row_with(**settings: Any) -> Callable[..., Callable[[CheckFunction], Check]]:
+    """Return `row` with these settings by default."""
+    return functools.partial(row, **settings)
+
+
+both, alone = row_with(revisions=BOTH), row_with(alone=True)
 
 
 def expect_equal(what: str, actual: Any, expected: Any) -> None:

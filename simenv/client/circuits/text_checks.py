@@ -14,13 +14,11 @@ from typing import NoReturn
 
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
-from simenv.transpiler.qiskit_runtime import (
-    MAX_OPERATIONS as MAX_OPERATIONS,
-    label as label,
-    too_many_bits as too_many_bits,
-    too_many_operations as too_many_operations,
-)
+from simenv.transpiler import qiskit_runtime
 
+MAX_OPERATIONS, label = qiskit_runtime.MAX_OPERATIONS, qiskit_runtime.label
+too_many_bits = qiskit_runtime.too_many_bits
+too_many_operations = qiskit_runtime.too_many_operations
 MAX_TEXT_BYTES = 16 * 2**20
 MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads about 40 kB/s
 MAX_NESTING = 200  # brackets in text; definitions within definitions

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ STARTS_S = 5.0
 LOOK_S = 0.05
 OWN_FILES = 4  # connections of the DEFw double
 _PACKAGE = (TargetProperty.PACKAGE,)
-_load = partial(row, revisions=BOTH, needs=_PACKAGE, opens=False)
+_load = check.row_with(revisions=BOTH, needs=_PACKAGE, opens=False)
 
 
 @_load("load.import", "it imports while the host is half built")
@@ -258,7 +257,7 @@ TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0
 _TRANSPORT = (TargetProperty.TRANSPORT,)
-_remote = partial(row, needs=_TRANSPORT)
+_remote = check.row_with(needs=_TRANSPORT)
 
 
 @row("query.record", "query: one service record, by the class that answers", revisions=BOTH)

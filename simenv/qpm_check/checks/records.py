@@ -10,7 +10,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from simenv.qpm_check import check, circuits
@@ -210,7 +209,7 @@ def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
 
 
 R1 = (1,)
-_single = partial(row, revisions=R1)
+_single = check.row_with(revisions=R1)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT
 QUIET_S = 0.3
 ASKED, READY_S = 100, 0.0005  # hosts poll in a loop: calls, and limit of the fastest of them
