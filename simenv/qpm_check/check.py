@@ -109,6 +109,12 @@ def row_with(**settings: Any) -> Callable[..., Callable[[CheckFunction], Check]]
 both, alone = row_with(revisions=BOTH), row_with(alone=True)
 
 
+def of_the_newest(session: CheckSession, name: str) -> None:
+    """Raise CheckNotApplicable if the plugin lacks a method that only the newest hosts call."""
+    if name not in session.subject.signatures():
+        raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
+
+
 def expect_equal(what: str, actual: Any, expected: Any) -> None:
     """Raise CheckFailed if the two differ in value, or if only one is a bool."""
     if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):

@@ -16,7 +16,6 @@ import msgspec
 
 from simenv.client.qpm import requests
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.scheduler import BASELINE
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
@@ -251,7 +250,7 @@ MAX_WORDS = 32  # kept of a request, with so many characters each
 MAX_WORD_CHARS = 256
 MAX_VALUES = 1_000  # of one table that is kept as text
 _OWNER = ("user_id", "user", "username", "account")
-_SIZES = {"count": "count", **{ours: theirs for theirs, ours in BASELINE.items()}}
+_SIZES = {"count": "count", **{ours: theirs for theirs, ours in requests.BASELINE.items()}}
 _CLASS_ID = "class_id"  # the host's own name of the class
 _READ = frozenset(
     {

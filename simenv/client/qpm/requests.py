@@ -38,6 +38,10 @@ MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
 MOST = 2**62  # of any size or time
 ALLOCATION = ("scheduler", "cluster_name", "allocation_id")  # identity of a batch allocation
+BASELINE = {  # sizes of a workload: the contract's names and the service's
+    "qubit_count": "qubits", "depth": "depth", "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q", "measurement_count": "measurements", "shots": "shots",
+}  # fmt: skip
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:

@@ -360,10 +360,6 @@ CAPACITY: dict[str, tuple[str, ...]] = {
     "credit": ("total_credits",),
     "rate": ("device_rate", "time_span_ns"),
 }
-BASELINE = {
-    "qubit_count": "qubits", "depth": "depth", "one_q_gate_count": "gates_1q",
-    "two_q_gate_count": "gates_2q", "measurement_count": "measurements", "shots": "shots",
-}  # fmt: skip
 _CONFIGURATION = frozenset(
     {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
 )
@@ -429,20 +425,20 @@ def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
 
 
 def baseline_table(work: Workload) -> dict[str, int]:
-    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
+    return {theirs: getattr(work, ours) for theirs, ours in requests.BASELINE.items()}
 
 
 def read_baseline(raw: Any) -> Workload:
     """Read the baseline circuit; all six fields are required."""
     table = requests.table_argument("baseline", raw)
-    _check_fields("baseline", table, BASELINE)
-    missing = [name for name in BASELINE if name not in table]
+    _check_fields("baseline", table, requests.BASELINE)
+    missing = [name for name in requests.BASELINE if name not in table]
     if missing:
         message = f"baseline lacks {', '.join(missing)}"
-        raise contract.ExecutionError(message, hint=f"all of: {', '.join(BASELINE)}")
+        raise contract.ExecutionError(message, hint=f"all of: {', '.join(requests.BASELINE)}")
     sizes = {
         ours: requests.integer(f"baseline.{theirs}", table[theirs], 0, requests.MOST)
-        for theirs, ours in BASELINE.items()
+        for theirs, ours in requests.BASELINE.items()
     }
     return Workload(**sizes)
 

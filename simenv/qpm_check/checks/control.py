@@ -17,7 +17,6 @@ from typing import Any
 
 from simenv.qpm_check import check
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
-from simenv.qpm_check.checks.telemetry import of_the_newest
 from simenv.qpm_check.session import CheckedClient, CheckSession
 from simenv.qpm_check.target import CheckFailed, expect, named, short_repr
 
@@ -54,7 +53,7 @@ def status(session: CheckSession) -> None:
 
 @row("control.summary", "get_service_summary: qfw-qpm-service-summary-v1, IDLE, BUSY or MAINT")
 def summary(session: CheckSession) -> None:
-    of_the_newest(session, "get_service_summary")
+    check.of_the_newest(session, "get_service_summary")
     if session.q.get_service_status()["active_reservation_count"] == 0:
         _summarized(session, "IDLE")
     number = session.reserve()

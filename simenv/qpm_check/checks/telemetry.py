@@ -13,7 +13,7 @@ from typing import Any
 
 from simenv.qpm.contract import REVISION2
 from simenv.qpm_check import check, circuits
-from simenv.qpm_check.check import ANY, CheckNotApplicable, both, expect_equal, has, row
+from simenv.qpm_check.check import ANY, both, expect_equal, has, row
 from simenv.qpm_check.checks.admission import SLURM_REQUEST
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
 from simenv.qpm_check.session import SHOTS, CheckSession
@@ -87,7 +87,7 @@ def device(session: CheckSession) -> None:
 
 @row("telemetry.capability-map", "capability_map: calls and the libraries each of them knows")
 def capability_map(session: CheckSession) -> None:
-    of_the_newest(session, "capability_map")
+    check.of_the_newest(session, "capability_map")
     result = session.q.capability_map()
     expect(isinstance(result, dict) and result, f"capability_map answered {short_repr(result)}")
     for call, libraries in result.items():
@@ -98,7 +98,7 @@ def capability_map(session: CheckSession) -> None:
 
 @row("telemetry.allocations", "list_scheduler_allocations: live reservations by scheduler and job")
 def allocations(session: CheckSession) -> None:
-    of_the_newest(session, "list_scheduler_allocations")
+    check.of_the_newest(session, "list_scheduler_allocations")
     number = session.reserve(**SLURM_REQUEST)
     session.reserve()  # of no scheduler
     for filters in (None, {"scheduler": "slurm"}, {"job_id": SLURM_REQUEST["job_id"]}):
@@ -119,12 +119,6 @@ def _allocations(session: CheckSession, filters: dict[str, Any] | None) -> list[
     has("list_scheduler_allocations", result, {"schema": str, "allocations": list})
     expect_equal("schema", result["schema"], "qfw-scheduler-allocation-list-v1")
     return [has("an allocation", entry, ALLOCATION) for entry in result["allocations"]]
-
-
-def of_the_newest(session: CheckSession, name: str) -> None:
-    """Raise CheckNotApplicable if the plugin lacks a method that only the newest hosts call."""
-    if name not in session.subject.signatures():
-        raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
 
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
