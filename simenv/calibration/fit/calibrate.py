@@ -25,7 +25,6 @@ from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.model import NoiseOptions
 from simenv import result_files
 from simenv.calibration import accept
-from simenv.calibration.accept import fidelities
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
@@ -155,7 +154,8 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
 
         def predicted(device: CalibrationSnapshot, recipe: str = "simenv") -> NDArray[np.float64]:
             options = NoiseOptions(recipe=recipe)
-            return fidelities(circuits, [Predictor(device, options, compiler, MOST_CHECK_WORK)])
+            predictor = Predictor(device, options, compiler, MOST_CHECK_WORK)
+            return accept.fidelities(circuits, [predictor])
 
         before = predicted(snapshot)
         aer = tuple(predicted(snapshot, recipe) for recipe in AER_RECIPES)
@@ -194,7 +194,8 @@ def _choices(
     folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
     results = []
     for share in SHARES:
-        after = [fidelities(circuits, devices) for devices in _devices(snapshot, folds, share)]
+        devices = _devices(snapshot, folds, share)
+        after = [accept.fidelities(circuits, each) for each in devices]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share

@@ -20,8 +20,7 @@ from simenv.client.result_data import Provenance, Stages, keys
 from simenv.client.tasks.task import Task
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import OWNERS, Program, TaskState
-from simenv.qpm import envelopes
-from simenv.qpm.contract import ExecutionError
+from simenv.qpm import contract, envelopes
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 _PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
@@ -112,7 +111,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     if not request.statevector:
         return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
     if width > widest:
-        raise ExecutionError(
+        raise contract.ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
             hint=f"at most {widest} qubits here; or Client.submit with "
             'outputs=("statevector",), which hands out an array',
