@@ -20,7 +20,7 @@ import msgspec
 from simenv.errors import SimenvError
 from simenv.qpm.contract import REVISION2
 from simenv.qpm_check import RPC_TIMEOUT_S, target
-from simenv.qpm_check.fake_defw.fakes import PluginFacts
+from simenv.qpm_check.fake_defw import fakes, host, loader
 
 START_S = 60.0
 READY_S = 40.0  # patience of a host
@@ -55,10 +55,8 @@ class PluginTarget:
         rpc_timeout_s: float = RPC_TIMEOUT_S,
         outage: target.Outage | None = None,
     ) -> None:
-        from simenv.qpm_check.fake_defw.loader import candidates
-
         self.name = name
-        result = candidates(folder)
+        result = loader.candidates(folder)
         if not result:
             message = f"{folder} has no plugin"
             hint = "one is PLUGIN/services/svc_NAME/__init__.py"
@@ -114,8 +112,6 @@ class PluginTarget:
     ) -> Iterator[Any]:
         """Start the plugin's process and yield the connection that keeps it alive. `bare`: without
         variables that the checking user has set."""
-        from simenv.qpm_check.fake_defw.host import Connection
-
         folder = Path(tempfile.mkdtemp(prefix="qpm-check-"))
         path, record = folder / "socket", folder / "started"
         try:
@@ -131,7 +127,7 @@ class PluginTarget:
                     env={**_environ(folder, revision, bare), **ours, **(environ or {})},
                 )  # fmt: skip
             try:
-                control = _connected(Connection, path, process, folder)
+                control = _connected(host.Connection, path, process, folder)
                 control.socket_path = str(path)
                 control.started = partial(_lines, record)
                 control.exit_reason = partial(_exit_report, control, process, folder)
@@ -161,10 +157,8 @@ class _Subject:
             while not self.control.host("registered") and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
             self._plugin.registers = bool(self.control.host("registered"))
-        from simenv.qpm_check.fake_defw.host import Connection
-
         deadline = time.monotonic() + READY_S
-        link = self._linked(Connection(self.control.socket_path, ANSWER_S))
+        link = self._linked(host.Connection(self.control.socket_path, ANSWER_S))
         try:
             while not _is_ready(link, self._revision):
                 if time.monotonic() > deadline:
@@ -174,9 +168,7 @@ class _Subject:
             link.die()
 
     def connect(self) -> _Link:
-        from simenv.qpm_check.fake_defw.host import Connection
-
-        return self._linked(Connection(self.control.socket_path))
+        return self._linked(host.Connection(self.control.socket_path))
 
     def connect_same_process(self, other: _Link) -> _Link:
         """Connect another client in the same process: separate proxies over one connection."""
@@ -215,10 +207,8 @@ class _Link:
     """One client, with the contract's methods."""
 
     def __init__(self, connection: Any, token: str, *, bindings: bool) -> None:
-        from simenv.qpm_check.fake_defw.host import Proxy
-
         self.connection = connection
-        self._proxy = Proxy(connection, bindings=bindings)
+        self._proxy = host.Proxy(connection, bindings=bindings)
         self.methods = _Methods(self._proxy, token)
 
     def sink(self) -> target.ClientEventSink:
@@ -306,7 +296,8 @@ def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
         entries: dict[str, Any] = control.host("facts")
     except Exception as error:  # noqa: BLE001 - checks report the error
         message = f"it has not been loaded within the time: {target.named(error)}: {error}"
-        entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=message))
+        facts = fakes.PluginFacts(str(service), service.name, import_error=message)
+        entries = msgspec.to_builtins(facts)
     return entries
 
 
