@@ -54,11 +54,9 @@ class Claims:
         self._zz = snapshot.acting_zz_khz
 
     def value(self, estimate: Estimate) -> float | None:
-        """Claimed value of the estimated quantity; None: the snapshot has none.
-
-        Readout probabilities contain the claimed errors of preparation, those of the half turn
-        included, because counts of one measurement cannot separate the two.
-        """
+        """Claimed value of the estimated quantity; None: the snapshot has none. Readout
+        probabilities contain the claimed errors of preparation, those of the half turn included,
+        because counts of one measurement cannot separate the two."""
         quantity, qubit = estimate.quantity, self._qubits[estimate.qubits[0]]
         if quantity in _TIMES:
             result = getattr(qubit, _TIMES[quantity])
@@ -193,9 +191,7 @@ def compare(
     longest_us: float = LONGEST_US,
 ) -> list[ClaimComparison]:
     """Comparisons of all estimates; the intervals hold simultaneously at the confidence.
-
-    `longest_us`: the longest delay of the experiments.
-    """
+    `longest_us`: the longest delay of the experiments."""
     claims = [None if each.quantity in UNCLAIMED else claim(each) for each in estimates]
     z = simultaneous_z(sum(value is not None for value in claims), confidence)
     return [
@@ -293,9 +289,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, Any]]:
     """Device or pool of a name, and the options of a submit that run circuits on it verbatim.
-
-    Raises NotFoundError, and OptionError for a pool without a device.
-    """
+    Raises NotFoundError, and OptionError for a pool without a device."""
     pool = client.devices().get(name)
     if pool is None or pool.problem:
         return client.device(name), {"device": name, "compile": "never"}
@@ -303,9 +297,8 @@ def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, 
         return pool, {"pool": name}
     if pool.kind is DeviceKind.EMULATED:
         return pool, {"pool": name, "compile": "never"}
-    raise OptionError(
-        f"pool {name!r} is an ideal simulator", hint="name a device: simenv devices lists them"
-    )
+    message = f"pool {name!r} is an ideal simulator"
+    raise OptionError(message, hint="name a device: simenv devices lists them")
 
 
 def certify(
@@ -318,10 +311,8 @@ def certify(
     effort: experiments_procedure.ExperimentShots | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
-    """Measure a device and compare it with the claims; None: no comparison.
-
-    Raises NotFoundError, OptionError, InfeasibleError, and SimenvError of failed tasks.
-    """
+    """Measure a device and compare it with the claims; None: no comparison. Raises NotFoundError,
+    OptionError, InfeasibleError, and SimenvError of failed tasks."""
     begun = time.perf_counter()
     effort = effort or experiments_procedure.ExperimentShots()
     info, where = device_under_test(client, name)
@@ -355,7 +346,6 @@ def compared(
 
 
 def _half_turn(info: DeviceInfo) -> tuple[str, ...]:
-    """Names of the gates of a half turn."""
     gates = native_set(info)
     return (gates.half.name,) if gates.half else (gates.quarter.name,) * 2
 

@@ -132,11 +132,9 @@ def written_clbits(loaded: PackedCircuit) -> int:
 
 
 def body_of(loaded: PackedCircuit) -> str:
-    """Hash of a circuit without the gates on single qubits that end it.
-
-    Circuits that differ in the basis of their measurements have the same body: a split that
-    separated them would train a model on its own test circuits.
-    """
+    """Hash of a circuit without the gates on single qubits that end it. Circuits that differ in the
+    basis of their measurements have the same body: a split that separated them would train a model
+    on its own test circuits."""
     program = loaded.program
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3).astype(np.int64)
     ops = np.frombuffer(program.ops, np.uint16)
@@ -267,14 +265,12 @@ class _Reader:
             result = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             problem = f"no JSON: {error}" if text.strip() else "is empty"
-            raise self._wrong(
-                "", problem, f'the first line is a header with "kind": "{KIND}"'
-            ) from error
+            hint = f'the first line is a header with "kind": "{KIND}"'
+            raise self._wrong("", problem, hint) from error
         rows = result.get("circuits") if isinstance(result, dict) else None
         if not isinstance(rows, list):
-            raise self._wrong(
-                "circuits", "is missing", f'a list of rows, or JSON lines with "kind": "{KIND}"'
-            )
+            hint = f'a list of rows, or JSON lines with "kind": "{KIND}"'
+            raise self._wrong("circuits", "is missing", hint)
         self._device = str(result.get("device", ""))
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
@@ -333,9 +329,8 @@ class _Reader:
             except SimenvError as error:
                 raise self._wrong("qasm", error.message, error.hint) from error
             if not loaded.measures:
-                raise self._wrong(
-                    "qasm", "the circuit measures nothing", "counts need measurements"
-                )
+                problem = "the circuit measures nothing"
+                raise self._wrong("qasm", problem, "counts need measurements")
             clbits = loaded.program.num_clbits
             result = self._sources[text] = MeasuredCircuit(
                 text, loaded, clbits, body_of(loaded), written_clbits(loaded)
@@ -353,11 +348,10 @@ class _Reader:
             outcome = self._outcome(key, source.num_clbits)
             if count:
                 if extra := outcome & ~source.written_clbits:
-                    raise self._wrong(
-                        f"counts[{key!r:.40}]",
-                        f"is 1 at clbit {extra.bit_length() - 1}, which the circuit never writes",
-                        "the last clbit comes first in a bit string",
-                    )
+                    hint = "the last clbit comes first in a bit string"
+                    clbit = extra.bit_length() - 1
+                    problem = f"is 1 at clbit {clbit}, which the circuit never writes"
+                    raise self._wrong(f"counts[{key!r:.40}]", problem, hint)
                 entries[outcome] = entries.get(outcome, 0) + count
         return entries
 
@@ -368,9 +362,8 @@ class _Reader:
             raise self._wrong(f"counts[{key!r:.40}]", "is no bit string", _COUNTS)
         value = int(bits, 16 if is_hex else 2)
         if value >> width or (len(bits) != width and not is_hex):
-            raise self._wrong(
-                f"counts[{key!r:.40}]", f"is not {width} bits wide", "one bit for each clbit"
-            )
+            problem = f"is not {width} bits wide"
+            raise self._wrong(f"counts[{key!r:.40}]", problem, "one bit for each clbit")
         return value
 
     def _layout(self, row: dict[str, Any], source: MeasuredCircuit) -> tuple[int, ...]:
@@ -384,9 +377,8 @@ class _Reader:
             and all(type(qubit) is int and 0 <= qubit < 65_535 for qubit in values)
         )
         if not right:
-            raise self._wrong(
-                "layout", f"{values!r:.80}", f"the device's qubit of each of {size} qubits"
-            )
+            hint = f"the device's qubit of each of {size} qubits"
+            raise self._wrong("layout", f"{values!r:.80}", hint)
         return tuple(values)
 
     def _level(self, row: dict[str, Any]) -> int:
@@ -437,11 +429,7 @@ def _joined(errors: list[DataError]) -> DataError:
 
 
 def row(
-    qasm: str,
-    counts: Mapping[str, int],
-    *,
-    layout: Sequence[int] = (),
-    **texts: str,
+    qasm: str, counts: Mapping[str, int], *, layout: Sequence[int] = (), **texts: str
 ) -> dict[str, Any]:
     """Make one row of a file; `texts`: date, name, body, job, split, family.
     Empty fields are left out."""
@@ -471,10 +459,8 @@ def rows_from_qiskit(
     circuits: Sequence[Any], result: Any, *, date: str = "", job: str = ""
 ) -> list[dict[str, Any]]:
     """Rows of QuantumCircuits and of their `qiskit.result.Result`, or of the PrimitiveResult of a
-    SamplerV2 without parameters. A transpiled circuit has the device's qubits.
-
-    Raises OptionError if their numbers differ.
-    """
+    SamplerV2 without parameters. A transpiled circuit has the device's qubits. Raises OptionError
+    if their numbers differ."""
     if hasattr(result, "get_counts"):
         counts = [result.get_counts(k) for k in range(len(result.results))]
         job = job or str(result.job_id or "")
@@ -482,9 +468,8 @@ def rows_from_qiskit(
     else:
         counts = [each.join_data().get_counts() for each in result]
     if len(counts) != len(circuits):
-        raise OptionError(
-            f"{len(circuits)} circuits and {len(counts)} results", hint="one result for each"
-        )
+        message = f"{len(circuits)} circuits and {len(counts)} results"
+        raise OptionError(message, hint="one result for each")
     return [
         row(qasm_of(circuit), entry, date=date, name=circuit.name or "", job=job)
         for circuit, entry in zip(circuits, counts, strict=True)
@@ -493,10 +478,8 @@ def rows_from_qiskit(
 
 def rows_from_history(client: Client, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Rows of finished tasks of an environment, by their ids. Circuits are as they ran: those of an
-    emulated device have its qubits.
-
-    Raises NotFoundError for a task that is no longer kept, OptionError for one without counts.
-    """
+    emulated device have its qubits. Raises NotFoundError for a task that is no longer kept,
+    OptionError for one without counts."""
     from simenv.client.circuits import to_qiskit
     from simenv.model import decode_program
 

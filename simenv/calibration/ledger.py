@@ -48,13 +48,7 @@ from simulators.errors import EngineError
 if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
 
-__all__ = [
-    "MAX_QUBITS",
-    "EdgeLoss",
-    "ErrorLedger",
-    "GateLoss",
-    "error_ledger",
-]
+__all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]
 
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
@@ -109,11 +103,8 @@ class ErrorLedger(msgspec.Struct, frozen=True):
 def error_ledger(
     circuit: Circuit, document: documents.Document, options: NoiseOptions
 ) -> ErrorLedger:
-    """Ledger of a circuit on the qubits of a device.
-
-    `document`: its calibration, or a custom noise model, which has one component. Raises
-    Unsupported, NoiseError.
-    """
+    """Ledger of a circuit on the qubits of a device. `document`: its calibration, or a custom noise
+    model, which has one component. Raises Unsupported, NoiseError."""
     ideal = IdealStates(circuit)
     programs = {
         name: _acting(circuit, attach_noise(circuit, documents.model(document, alone)))
@@ -145,7 +136,6 @@ def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, 
 
 
 def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
-    """Noise that affects outcomes."""
     support = output_support(("counts",), (), circuit)
     if support is None:
         return program
@@ -332,7 +322,6 @@ def circuit_ledger(
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error
     limits.examined(packed, profile(packed, terms.outputs, ()))
     if not result.components:
-        raise OptionError(
-            "no noise acts on this circuit", hint="turn the noise on, or name another device"
-        )
+        message = "no noise acts on this circuit"
+        raise OptionError(message, hint="turn the noise on, or name another device")
     return result

@@ -326,7 +326,10 @@ def score(
             ceilings[key] = ceiling(first.probabilities, record.shots, rng)
         hf[CEILING] = ceilings[key]
         hf[UNIFORM], tvd[UNIFORM] = _uniform(measured, first.num_bits)
-        rows.append(_row(record, first, hf, tvd))
+        rows.append(ScoreRow(
+            record.name, record.body, record.is_test, record.time_s, record.shots, first.num_bits,
+            first.num_qubits, first.two_qubit_gates, first.depth, first.how, hf, tvd,
+        ))  # fmt: skip
     note(f"{len(rows)} runs judged, {skipped} too wide")
     points = {
         name: np.concatenate(entries) if entries else np.zeros((0, 2))
@@ -346,25 +349,6 @@ def fidelity(prediction: Prediction, record: CountsRecord) -> float:
     measured = {x: count / record.shots for x, count in record.counts.items()}
     pairs = aligned(_table(prediction), measured)
     return hellinger_fidelity(pairs[:, 0], pairs[:, 1])
-
-
-def _row(
-    record: CountsRecord, first: Prediction, hf: dict[str, float], tvd: dict[str, float]
-) -> ScoreRow:
-    return ScoreRow(
-        name=record.name,
-        body=record.body,
-        is_test=record.is_test,
-        time_s=record.time_s,
-        shots=record.shots,
-        bits=first.num_bits,
-        qubits=first.num_qubits,
-        two_qubit_gates=first.two_qubit_gates,
-        depth=first.depth,
-        how=first.how,
-        hf=hf,
-        tvd=tvd,
-    )
 
 
 def _references(
@@ -459,7 +443,8 @@ class SeriesPredictor(Predictor):
     ) -> None:
         """Set up; each snapshot of `series` has a date. Raises ValueError for an invalid date."""
         super().__init__(default, most_work=most_work)
-        dated = sorted(((moment_s(each.calibrated), each) for each in series), key=_date)
+        pairs = ((moment_s(each.calibrated), each) for each in series)
+        dated = sorted(pairs, key=lambda pair: pair[0])
         self._begins = [begin_s for begin_s, _ in dated]
         self._members = [Predictor(each, most_work=most_work) for _, each in dated]
 
@@ -469,7 +454,3 @@ class SeriesPredictor(Predictor):
             return super().prediction(record)
         place = max(bisect_right(self._begins, record.time_s) - 1, 0)
         return self._members[place].prediction(record)
-
-
-def _date(pair: tuple[float, CalibrationSnapshot]) -> float:
-    return pair[0]

@@ -74,10 +74,7 @@ class PolicySettings:
 
     def set_queue(self, pool: str, policy: str, keys: Sequence[str] = ()) -> PoolPolicies:
         """Set the queue policy, for waiting tasks too: priority, fifo, round_robin, or ordered by
-        `keys`.
-
-        Raises NotFoundError, OptionError, NotAllowedError.
-        """
+        `keys`. Raises NotFoundError, OptionError, NotAllowedError."""
         options = (("keys", ",".join(keys)),) if keys else ()
         settings = {"device": _device(pool), "policy": policy, "options": options}
         self._session.request(admin.TargetReply, admin.SetOrder, **settings)
@@ -93,9 +90,8 @@ class PolicySettings:
         reservations exceed the new limit.
         """
         if min(total_credits, rate, span_s) < 0:
-            raise OptionError(
-                f"total_credits={total_credits}, rate={rate}, span_s={span_s}", hint="0 or more"
-            )
+            message = f"total_credits={total_credits}, rate={rate}, span_s={span_s}"
+            raise OptionError(message, hint="0 or more")
         device = _device(pool)
         old = self._session.request(admin.PolicyReply, admin.GetPolicy, device=device).policy
         new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))

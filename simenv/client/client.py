@@ -139,9 +139,8 @@ class Client(Environment):
     @with_options_of(SubmitOptions)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
         """Ask which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
-
-        `engine` of the answer is "" if no engine here can run it. Raises ProgramError, OptionError.
-        """
+        `engine` of the answer is "" if no engine here can run it. Raises ProgramError,
+        OptionError."""
         return explain(self._session, circuit, options, self._devices)
 
     def task(self, task: str | int) -> Task:

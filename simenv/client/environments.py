@@ -121,10 +121,8 @@ def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
     """Remove the files of a service that has ended; InsufficientError if it may still run."""
     if file.node == os.uname().nodename:
         if not ended(file):
-            raise InsufficientError(
-                f"environment {file.name!r} is up already: process {file.pid} on {file.node}",
-                hint=f"simenv down --name {file.name} ends it",
-            )
+            message = f"environment {file.name!r} is up already: process {file.pid} on {file.node}"
+            raise InsufficientError(message, hint=f"simenv down --name {file.name} ends it")
         launch.clear(Path(file.sockets), path)
         return
     age_s = _age_s(path)
@@ -168,10 +166,8 @@ def down(
             launch.force(file.pid, FORCE_S, file.start_ticks)
         _clear(file, workers, below, path)
     elif forced or not _wait_for_removal(path, end_timeout_s):
-        raise NoServiceError(
-            f"the service of {file.name!r} on {file.node} does not answer",
-            hint=f"it can only be ended there: process {file.pid}",
-        )
+        message = f"the service of {file.name!r} on {file.node} does not answer"
+        raise NoServiceError(message, hint=f"it can only be ended there: process {file.pid}")
     return ShutdownReport(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 

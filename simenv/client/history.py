@@ -140,10 +140,8 @@ class TaskHistory:
             raise NotFoundError(f"no task {task_name(number)} here", hint=hint)
         row, binding = result[0], task.row if isinstance(task, Task) else row_of(task)
         if binding is not None and binding >= row.bindings:
-            raise NotFoundError(
-                f"task {row.id} carries {row.bindings} bindings; there is no number {binding}",
-                hint=f"the first is {row.id}.0",
-            )
+            message = f"task {row.id} carries {row.bindings} bindings; there is no number {binding}"
+            raise NotFoundError(message, hint=f"the first is {row.id}.0")
         return row
 
     def submitted(self, task: Task | str | int) -> Submitted:
@@ -159,10 +157,8 @@ class TaskHistory:
         file of another user, and a function has all rights of this user.
         """
         if is_call(asked.terms):
-            raise OptionError(
-                f"a call of engine {asked.terms.engine} is not submitted again",
-                hint="call the function, or transpile the circuits, again",
-            )
+            message = f"a call of engine {asked.terms.engine} is not submitted again"
+            raise OptionError(message, hint="call the function, or transpile the circuits, again")
         terms = msgspec.structs.replace(asked.terms, after=())
         return send(self._session, PreparedSubmit(terms, [asked.spec], single=True), None)
 

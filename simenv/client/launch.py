@@ -260,9 +260,8 @@ def _await(
             continue
         now_s = time.monotonic() - begun
         if now_s >= timeout_s:
-            raise StartFailedError(
-                f"the service did not become ready within {timeout_s:g} s", hint=_quote(paths)
-            )
+            message = f"the service did not become ready within {timeout_s:g} s"
+            raise StartFailedError(message, hint=_quote(paths))
         if progress is not None:
             progress(stage, now_s)
         wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)

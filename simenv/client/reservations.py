@@ -149,10 +149,9 @@ def request_decision(
             raise NotReservedError(f"{decision.message} ({AdmissionReason(decision.code).text})")
         left_s = POLL_S if end_s is None else end_s - monotonic()
         if left_s <= 0:
-            raise TimedOutError(
-                f"nothing could be reserved within {timeout_s:g} s: {decision.message}",
-                hint="a longer timeout; client.reservations() shows what is reserved",
-            )
+            message = f"nothing could be reserved within {timeout_s:g} s: {decision.message}"
+            hint = "a longer timeout; client.reservations() shows what is reserved"
+            raise TimedOutError(message, hint=hint)
         waiting.wait(min(POLL_S, left_s, decision.retry_after_ns / 1e9))
 
 

@@ -356,10 +356,8 @@ class Result:
 
     def plot(self, axes: Any = None) -> Any:
         """Draw a histogram of the counts, else of the exact probabilities; at most the 64 most
-        likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes.
-
-        Raises OptionError without matplotlib (`simenv[plots]`), or if the result has neither.
-        """
+        likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes. Raises
+        OptionError without matplotlib (`simenv[plots]`), or if the result has neither."""
         return result_display.histogram(self, axes)
 
     def _repr_html_(self) -> str:
@@ -412,7 +410,6 @@ def fetch_again(
 
 def damaged(name: str, reason: str) -> StoreError:
     """Return the error for a result that is still damaged after its task has run again."""
-    return StoreError(
-        f"the result of task {name} is damaged: {reason}",
-        hint="submit it again with its seed; if that happens again, look at disk and memory",
-    )
+    message = f"the result of task {name} is damaged: {reason}"
+    hint = "submit it again with its seed; if that happens again, look at disk and memory"
+    return StoreError(message, hint=hint)

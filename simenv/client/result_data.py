@@ -345,9 +345,8 @@ class DecodedResult:
             )
         for name, size in sized:
             if size % (8 * data.count):
-                raise ProtocolError(
-                    f"result of task {task} has {size} bytes of {name} for {data.count} rows"
-                )
+                message = f"result of task {task} has {size} bytes of {name} for {data.count} rows"
+                raise ProtocolError(message)
 
     @classmethod
     def read(cls, payload: bytes, task: object) -> DecodedResult:

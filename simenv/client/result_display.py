@@ -268,10 +268,8 @@ def save(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> No
     of the result cannot be read."""
     write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
     if write is None:
-        raise OptionError(
-            f"cannot save {path}: {path.suffix or 'no ending'!r} is no known kind of file",
-            hint=f"end it with one of: {', '.join(KINDS)}",
-        )
+        message = f"cannot save {path}: {path.suffix or 'no ending'!r} is no known kind of file"
+        raise OptionError(message, hint=f"end it with one of: {', '.join(KINDS)}")
     if not path.parent.is_dir():
         raise OptionError(f"cannot save {path}: there is no folder {path.parent}")
     try:
@@ -344,10 +342,8 @@ def _npz(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> No
 
 def _json(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     if decoded.has("statevector") and result.num_qubits > JSON_AMPLITUDES.bit_length() - 1:
-        raise OptionError(
-            f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",
-            hint=f"save {path.with_suffix('.h5')}",
-        )
+        message = f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text"
+        raise OptionError(message, hint=f"save {path.with_suffix('.h5')}")
     settings = result.to_dict()
     if settings["statevector"] is not None:  # to_dict gives a reference to a file for large ones
         settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]

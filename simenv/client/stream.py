@@ -174,15 +174,11 @@ class Stream:
 
     def bind(self, queue: StreamCompletions | StreamEvents) -> None:
         """Deliver into this queue from now on; several streams may share one. A queue that is bound
-        already stays so.
-
-        Raises OptionError for an object of another type.
-        """
+        already stays so. Raises OptionError for an object of another type."""
         if not isinstance(queue, StreamCompletions | StreamEvents):
-            raise OptionError(
-                f"bind({queue!r}): {type(queue).__name__} is no queue of a stream",
-                hint="a StreamCompletions or StreamEvents of simenv.client.stream_queues",
-            )
+            message = f"bind({queue!r}): {type(queue).__name__} is no queue of a stream"
+            hint = "a StreamCompletions or StreamEvents of simenv.client.stream_queues"
+            raise OptionError(message, hint=hint)
         with self._lock:
             if any(queue is each for each in (*self._queues, *(e for e, _ in self._events))):
                 return
@@ -199,11 +195,9 @@ class Stream:
                 self._listener.start()
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
-        """Run the pipeline on a circuit and submit it; `device` or `pool` name its target.
-
-        Raises the errors of `Client.post`, and ProgramError for a stage that fails. A refusal by
-        the service is a completion of type "failed".
-        """
+        """Run the pipeline on a circuit and submit it; `device` or `pool` name its target. Raises
+        the errors of `Client.post`, and ProgramError for a stage that fails. A refusal by the
+        service is a completion of type "failed"."""
         return self._submit(None, circuit, options)
 
     @contextmanager

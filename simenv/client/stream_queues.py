@@ -22,10 +22,8 @@ FAILED = "failed"  # type of a completion without a result; other types are outp
 
 class StreamTask:
     """One circuit of a stream: one task of the environment, or several if a stage split it.
-
     `number`: in the stream, from 0. `target`: its device or pool, "" if the environment chose; of a
-    split circuit the target of its first part.
-    """
+    split circuit the target of its first part."""
 
     __slots__ = ("_open", "_split", "number", "target", "tasks")
 
@@ -130,9 +128,8 @@ class _StreamQueue(Generic[Item]):
                     raise EOFError("the streams of this queue have ended")
                 left_s = None if deadline is None else deadline - monotonic()
                 if left_s is not None and left_s <= 0:
-                    raise TimedOutError(
-                        f"no item was delivered into the queue within {timeout_s:g} s"
-                    )
+                    message = f"no item was delivered into the queue within {timeout_s:g} s"
+                    raise TimedOutError(message)
                 self._changed.wait(left_s)
             if self._items:
                 return self._items.popleft()
@@ -176,10 +173,8 @@ class _StreamQueue(Generic[Item]):
 
 class StreamCompletions(_StreamQueue[StreamTask]):
     """Queue of the completions of some types: outputs of a task such as "counts", and "failed" for
-    every task that ended without a result. Without types: all.
-
-    A task with several outputs is put once into every bound queue that takes one of them.
-    """
+    every task that ended without a result. Without types: all. A task with several outputs is put
+    once into every bound queue that takes one of them."""
 
     def __init__(self, *types: str) -> None:
         for name in types:

@@ -308,16 +308,12 @@ class Cutting:
 
     def _with_automatic_cuts(self, circuit: Any, observables: Any) -> tuple[Any, Any]:
         addon = _addon()
-        from qiskit_addon_cutting.automated_cut_finding import (
-            DeviceConstraints,
-            OptimizationParameters,
-            find_cuts,
-        )
+        from qiskit_addon_cutting import automated_cut_finding as finding
 
         assert self._max_qubits is not None
-        marked, _ = find_cuts(
-            circuit, OptimizationParameters(seed=self._seed), DeviceConstraints(self._max_qubits)
-        )
+        parameters = finding.OptimizationParameters(seed=self._seed)
+        limits = finding.DeviceConstraints(self._max_qubits)
+        marked, _ = finding.find_cuts(circuit, parameters, limits)
         cut = addon.cut_wires(marked)
         return cut, addon.expand_observables(observables, circuit, cut)
 

@@ -16,6 +16,7 @@ leaves to the provider, are not part of a shape.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,6 @@ from simenv.qpm_check.target import CheckFailed, expect, short_repr
 if TYPE_CHECKING:
     from simenv.qpm_check.session import CheckSession
 
-if TYPE_CHECKING:
     CheckFunction = Callable[[CheckSession], None]
 
 BOTH = (1, 2)
@@ -101,6 +101,20 @@ def row(
     return decorate
 
 
+def row_with(**settings: Any) -> Callable[..., Callable[[CheckFunction], Check]]:
+    """Return `row` with these settings by default."""
+    return functools.partial(row, **settings)
+
+
+both, alone = row_with(revisions=BOTH), row_with(alone=True)
+
+
+def of_the_newest(session: CheckSession, name: str) -> None:
+    """Raise CheckNotApplicable if the plugin lacks a method that only the newest hosts call."""
+    if name not in session.subject.signatures():
+        raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
+
+
 def expect_equal(what: str, actual: Any, expected: Any) -> None:
     """Raise CheckFailed if the two differ in value, or if only one is a bool."""
     if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):
@@ -118,22 +132,13 @@ TIMES = (
 )  # fmt: skip
 NOT_REACHED = -1
 OUTCOMES = {
-    "created": "ACCEPTED",
-    "capacity-held": "ACCEPTED",
-    "pending-capacity": "DELAYED",
-    "queued": "ACCEPTED",
-    "selected": "ACCEPTED",
-    "resources-consumed": "ACCEPTED",
-    "submitted": "ACCEPTED",
-    "completed": "COMPLETED",
-    "failed": "FAILED",
-    "cancelled": "CANCELLED",
-    "unknown": "UNKNOWN",
-    "invalid-reservation": "INVALID_RESERVATION",
-    "missing-reservation": "MISSING_RESERVATION",
-    "no-ready-completion": "IN_PROGRESS",
+    "created": "ACCEPTED", "capacity-held": "ACCEPTED", "pending-capacity": "DELAYED",
+    "queued": "ACCEPTED", "selected": "ACCEPTED", "resources-consumed": "ACCEPTED",
+    "submitted": "ACCEPTED", "completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED",
+    "unknown": "UNKNOWN", "invalid-reservation": "INVALID_RESERVATION",
+    "missing-reservation": "MISSING_RESERVATION", "no-ready-completion": "IN_PROGRESS",
     "no-longer-retained": "NO_LONGER_RETAINED",
-}
+}  # fmt: skip
 ORDER = (
     "created", "pending-capacity", "capacity-held", "queued", "selected", "resources-consumed",
     "submitted", "completed",
@@ -141,34 +146,18 @@ ORDER = (
 ENDS = ("completed", "failed", "cancelled")
 RECORD: Fields = {"cid": str, "result": (dict, str), "rc": int, **dict.fromkeys(TIMES, float)}
 COMPLETION: Fields = {
-    **RECORD,
-    "qtask_id": int,
-    "completion_ready": bool,
-    "qpm_cq_enqueue_time_ns": int,
+    **RECORD, "qtask_id": int, "completion_ready": bool, "qpm_cq_enqueue_time_ns": int,
     "qpm_cq_dequeue_time_ns": int,
-}
+}  # fmt: skip
 ENVELOPE: Fields = {"outcome": str, "lifecycle_state": str, "state": str}
 OF_A_TASK: Fields = {**ENVELOPE, "cid": str, "qtask_id": int, "telemetry": dict}
 MAYBE: Fields = {
-    "cid": str,
-    "qtask_id": int,
-    "reservation_id": int,
-    "scheduler_task_id": (str, int),
-    "provider_handle": ANY,
-    "scheduler_state": (str, int),
-    "wait_estimate": dict,
-    "pending_queue_position": int,
-    "reason": str,
-    "message": str,
-    "result": dict,
-    "timeout": dict,
-    "telemetry": dict,
-    "completion_ready": bool,
-    "poll_operation": str,
-    "evicted_at_ns": int,
-    "retention_reason": str,
-    "provider_cancel_status": ANY,
-}
+    "cid": str, "qtask_id": int, "reservation_id": int, "scheduler_task_id": (str, int),
+    "provider_handle": ANY, "scheduler_state": (str, int), "wait_estimate": dict,
+    "pending_queue_position": int, "reason": str, "message": str, "result": dict, "timeout": dict,
+    "telemetry": dict, "completion_ready": bool, "poll_operation": str, "evicted_at_ns": int,
+    "retention_reason": str, "provider_cancel_status": ANY,
+}  # fmt: skip
 
 
 def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -> dict[str, Any]:
@@ -183,6 +172,11 @@ def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -
         if name in answer:
             _is(f"{what}[{name!r}]", answer[name], kind)
     return answer
+
+
+def asked(session: CheckSession, method: str, expected: Fields, **arguments: Any) -> dict[str, Any]:
+    """Return the answer of a method to these arguments; see `has`."""
+    return has(method, getattr(session.q, method)(**arguments), expected)
 
 
 def envelope(what: str, answer: Any, expected: Fields = OF_A_TASK) -> dict[str, Any]:
@@ -276,10 +270,7 @@ def differing_paths(
     first: Mapping[str, str], second: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
     """Return (path, first type, second type) for each difference on which a caller's code would
-    fail.
-
-    A null stands for "unknown" and fits every type; an empty list fits any list.
-    """
+    fail. A null stands for "unknown" and fits every type; an empty list fits any list."""
     differences = []
     for path in sorted({*first, *second}):
         left, right = first.get(path), second.get(path)

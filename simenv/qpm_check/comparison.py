@@ -48,11 +48,8 @@ class CircuitSource(msgspec.Struct, frozen=True):
 
 
 class CallOutcome(msgspec.Struct, frozen=True):
-    """Outcome of one call.
-
-    `outcome`: outcome of the envelope, or class and reason of the error as a host of the transport
-    sees them. `shape`: see `shape`. `words`: message for users.
-    """
+    """Outcome of one call. `outcome`: outcome of the envelope, or class and reason of the error as
+    a host of the transport sees them. `shape`: see `shape`. `words`: message for users."""
 
     call: str
     outcome: str
@@ -191,17 +188,14 @@ Probe = tuple[str, Callable[[], Any]]
 
 # Invalid requests by their error: values that replace fields of a valid request; ...: no field.
 _MISTAKES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("num_shots=0", {"num_shots": 0}),
-    ("num_shots=text", {"num_shots": "many"}),
-    ("num_shots missing", {"num_shots": ...}),
-    ("seed=-1", {"seed": -1}),
-    ("priority=text", {"priority": "first"}),
-    ("no circuit", {"qasm": ..., "circuit": ...}),
+    ("num_shots=0", {"num_shots": 0}), ("num_shots=text", {"num_shots": "many"}),
+    ("num_shots missing", {"num_shots": ...}), ("seed=-1", {"seed": -1}),
+    ("priority=text", {"priority": "first"}), ("no circuit", {"qasm": ..., "circuit": ...}),
     ("circuit is no QASM", {"qasm": "OPENQASM 2.0;\nqreg q[2]\nthis is none;", "circuit": ...}),
     ("gate that is none", {"qasm": "OPENQASM 2.0;\nqreg q[1];\nnosuch q[0];", "circuit": ...}),
     ("circuit format unknown", {"qasm": ..., "circuit": {"format": "other", "data": "x;"}}),
     ("num_qubits=0", {"num_qubits": 0}),
-)
+)  # fmt: skip
 
 
 def revision2(qpm: Any, info: dict[str, Any], pool: str) -> Iterator[Probe]:
@@ -276,10 +270,8 @@ def observe(
     announce: Callable[[str], None],
 ) -> PoolObservations:
     """Observe the pool of a target of both revisions, named like its pool. `facts`: of its device;
-    `announce`: called with the name of each circuit.
-
-    Raises TimedOutError if a circuit has no end after `timeout_s`; it is cancelled.
-    """
+    `announce`: called with the name of each circuit. Raises TimedOutError if a circuit has no end
+    after `timeout_s`; it is cancelled."""
     infos = [source.info(shots, seed) for source in sources]
     observed = []
     with target.open(2) as instance:
@@ -330,17 +322,10 @@ def _run(
             engine, route, remark = provenance(task)
         except SimenvError as error:  # it failed
             words = words or str(error)
+    outcome = str(record.get("outcome", last.get("outcome", "")))
+    reached = tuple(sorted(times, key=lambda each: float(record[each])))  # equal ones as listed
     run = RunOutcome(
-        name,
-        str(record.get("outcome", last.get("outcome", ""))),
-        states,
-        tuple(sorted(times, key=lambda each: float(record[each]))),  # equal ones as listed
-        counts,
-        form(counts),
-        engine,
-        route,
-        remark,
-        words,
+        name, outcome, states, reached, counts, form(counts), engine, route, remark, words
     )
     return run, answers
 
@@ -359,11 +344,10 @@ def _follow(qpm: Any, cid: str, state: str, timeout_s: float) -> tuple[tuple[str
             return tuple(states), envelope
         if time.monotonic() >= deadline_s:
             qpm.cancel_task(cid)
-            raise TimedOutError(
-                f"{qpm.query().service_description}: no end after {timeout_s:g} s, the circuit is"
-                f" {state}",
-                hint="simenv status says what the pool does; --timeout SECONDS waits longer",
-            )
+            service = qpm.query().service_description
+            message = f"{service}: no end after {timeout_s:g} s, the circuit is {state}"
+            hint = "simenv status says what the pool does; --timeout SECONDS waits longer"
+            raise TimedOutError(message, hint=hint)
         time.sleep(LOOK_S)
 
 

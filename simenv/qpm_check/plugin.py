@@ -20,7 +20,7 @@ import msgspec
 from simenv.errors import SimenvError
 from simenv.qpm.contract import REVISION2
 from simenv.qpm_check import RPC_TIMEOUT_S, target
-from simenv.qpm_check.fake_defw.fakes import PluginFacts
+from simenv.qpm_check.fake_defw import fakes, host, loader
 
 START_S = 60.0
 READY_S = 40.0  # patience of a host
@@ -55,19 +55,16 @@ class PluginTarget:
         rpc_timeout_s: float = RPC_TIMEOUT_S,
         outage: target.Outage | None = None,
     ) -> None:
-        from simenv.qpm_check.fake_defw.loader import candidates
-
         self.name = name
-        result = candidates(folder)
+        result = loader.candidates(folder)
         if not result:
-            raise target.NothingToCheckError(
-                f"{folder} has no plugin", hint="one is PLUGIN/services/svc_NAME/__init__.py"
-            )
+            message = f"{folder} has no plugin"
+            hint = "one is PLUGIN/services/svc_NAME/__init__.py"
+            raise target.NothingToCheckError(message, hint=hint)
         if len(result) > 1:
             names = ", ".join(path.name for path in result)
-            raise target.NothingToCheckError(
-                f"{folder} has {len(result)} services: {names}", hint="one QPM a plugin folder"
-            )
+            message = f"{folder} has {len(result)} services: {names}"
+            raise target.NothingToCheckError(message, hint="one QPM a plugin folder")
         self.service = result[0]
         self.environ = dict(environ or {})
         self.token = token
@@ -115,8 +112,6 @@ class PluginTarget:
     ) -> Iterator[Any]:
         """Start the plugin's process and yield the connection that keeps it alive. `bare`: without
         variables that the checking user has set."""
-        from simenv.qpm_check.fake_defw.host import Connection
-
         folder = Path(tempfile.mkdtemp(prefix="qpm-check-"))
         path, record = folder / "socket", folder / "started"
         try:
@@ -132,7 +127,7 @@ class PluginTarget:
                     env={**_environ(folder, revision, bare), **ours, **(environ or {})},
                 )  # fmt: skip
             try:
-                control = _connected(Connection, path, process, folder)
+                control = _connected(host.Connection, path, process, folder)
                 control.socket_path = str(path)
                 control.started = partial(_lines, record)
                 control.exit_reason = partial(_exit_report, control, process, folder)
@@ -162,10 +157,8 @@ class _Subject:
             while not self.control.host("registered") and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
             self._plugin.registers = bool(self.control.host("registered"))
-        from simenv.qpm_check.fake_defw.host import Connection
-
         deadline = time.monotonic() + READY_S
-        link = self._linked(Connection(self.control.socket_path, ANSWER_S))
+        link = self._linked(host.Connection(self.control.socket_path, ANSWER_S))
         try:
             while not _is_ready(link, self._revision):
                 if time.monotonic() > deadline:
@@ -175,9 +168,7 @@ class _Subject:
             link.die()
 
     def connect(self) -> _Link:
-        from simenv.qpm_check.fake_defw.host import Connection
-
-        return self._linked(Connection(self.control.socket_path))
+        return self._linked(host.Connection(self.control.socket_path))
 
     def connect_same_process(self, other: _Link) -> _Link:
         """Connect another client in the same process: separate proxies over one connection."""
@@ -196,16 +187,14 @@ class _Subject:
             link.die()
 
     def exit_reason(self) -> str:
-        settings: str = self.control.exit_reason()
-        return settings
+        return str(self.control.exit_reason())
 
     def other_owner(self) -> None:
         """None: DEFw's transport does not identify the caller."""
         return None
 
     def card(self) -> target.Card:
-        result = self.control.host("query")["card"]
-        return msgspec.convert(result, target.Card)
+        return msgspec.convert(self.control.host("query")["card"], target.Card)
 
     def signatures(self) -> dict[str, inspect.Signature]:
         return {
@@ -218,10 +207,8 @@ class _Link:
     """One client, with the contract's methods."""
 
     def __init__(self, connection: Any, token: str, *, bindings: bool) -> None:
-        from simenv.qpm_check.fake_defw.host import Proxy
-
         self.connection = connection
-        self._proxy = Proxy(connection, bindings=bindings)
+        self._proxy = host.Proxy(connection, bindings=bindings)
         self.methods = _Methods(self._proxy, token)
 
     def sink(self) -> target.ClientEventSink:
@@ -309,7 +296,8 @@ def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
         entries: dict[str, Any] = control.host("facts")
     except Exception as error:  # noqa: BLE001 - checks report the error
         message = f"it has not been loaded within the time: {target.named(error)}: {error}"
-        entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=message))
+        facts = fakes.PluginFacts(str(service), service.name, import_error=message)
+        entries = msgspec.to_builtins(facts)
     return entries
 
 
@@ -320,9 +308,8 @@ def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: 
             return kind(str(path), ANSWER_S)
         time.sleep(LOOK_S)
     log_tail = (folder / "log").read_text(errors="replace")[-1_000:]
-    raise SimenvError(
-        f"the process of the plugin does not start: {log_tail}", hint="see its log above"
-    )
+    message = f"the process of the plugin does not start: {log_tail}"
+    raise SimenvError(message, hint="see its log above")
 
 
 def _exit_report(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
@@ -347,8 +334,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _parameter(name: str, kind: str, has_default: bool, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name,
-        getattr(inspect.Parameter, kind),
-        default=default if has_default else inspect.Parameter.empty,
-    )
+    given = default if has_default else inspect.Parameter.empty
+    return inspect.Parameter(name, getattr(inspect.Parameter, kind), default=given)

@@ -65,11 +65,11 @@ def check(
     """Run every check in each of its revisions; `on_verdict` is called with each verdict. Raises
     NothingToCheckError."""
     chosen = options or Options()
-    expected = [row for row in rows if _is_wanted(row, chosen.only)]
+    patterns = chosen.only or ("*",)
+    expected = [row for row in rows if any(fnmatchcase(row.id, each) for each in patterns)]
     if not expected:
-        raise targets.NothingToCheckError(
-            f"no row is called {', '.join(chosen.only)}", hint="--list shows all"
-        )
+        message = f"no row is called {', '.join(chosen.only)}"
+        raise targets.NothingToCheckError(message, hint="--list shows all")
     begun = time.monotonic()
     served = {revision: target.serves(revision) for revision in chosen.revisions}
     if all(served.values()):  # then the checks report the faults
@@ -118,9 +118,8 @@ class _Series:
     def _judge(self, row: Check) -> Verdict:
         for need in row.needs:
             if not _has(self._target, need):
-                return row.verdict(
-                    self._revision, VerdictState.NOT_APPLICABLE, f"this is not {need}"
-                )
+                why = f"this is not {need}"
+                return row.verdict(self._revision, VerdictState.NOT_APPLICABLE, why)
         if row.alone:
             self._close()
         begun = time.monotonic()
@@ -140,7 +139,12 @@ class _Series:
         if not outcome:
             self._abandon()
             return VerdictState.FAILED, f"it has not come to an end in {self._limit_s:g} s"
-        return self._after_life(*outcome[0])
+        state, why = outcome[0]
+        fate = "" if self._bench is None else self._bench.exit_reason()
+        if fate:  # the check ended the plugin's process: the next one gets another process
+            self._close()
+            state, why = VerdictState.FAILED, f"{fate}\n{why}".strip()
+        return state, why
 
     def _run_check(self, row: Check) -> tuple[VerdictState, str]:
         if self._closed_to_us and row.opens:
@@ -164,14 +168,6 @@ class _Series:
         finally:
             session.clean_up()
         return VerdictState.PASSED, ""
-
-    def _after_life(self, state: VerdictState, why: str) -> tuple[VerdictState, str]:
-        """Fail a check that ended the plugin's process; the next check gets another process."""
-        fate = "" if self._bench is None else self._bench.exit_reason()
-        if not fate:
-            return state, why
-        self._close()
-        return VerdictState.FAILED, f"{fate}\n{why}".strip()
 
     def _open(self, row: Check) -> CheckSession:
         if not row.opens:
@@ -198,9 +194,8 @@ class _Series:
         thread.start()
         thread.join(self._probe_s)
         if thread.is_alive():
-            raise targets.CheckFailed(
-                f"sync_run of a Bell pair was not answered within {self._probe_s:g} s"
-            )
+            message = f"sync_run of a Bell pair was not answered within {self._probe_s:g} s"
+            raise targets.CheckFailed(message)
 
     def _close(self) -> None:
         stack, self._stack, self._bench = self._stack, ExitStack(), None
@@ -213,10 +208,6 @@ class _Series:
         thread = threading.Thread(target=stack.close, name="closing", daemon=True)
         thread.start()
         thread.join(CLOSING_S)
-
-
-def _is_wanted(row: Check, only: tuple[str, ...]) -> bool:
-    return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
 
 
 def _has(target: targets.CheckTarget, need: TargetProperty) -> bool:

@@ -165,9 +165,8 @@ class CheckSession:
         if not self._reservation_requested:
             self._reservation_requested = True
             with suppress(Exception):
-                self._shared_reservation = int(
-                    self.q.reserve(request={"num_shots": SHOTS})["reservation_id"]
-                )
+                decision = self.q.reserve(request={"num_shots": SHOTS})
+                self._shared_reservation = int(decision["reservation_id"])
         return self._shared_reservation
 
     def reserve(self, **request: Any) -> int:
@@ -235,9 +234,8 @@ class CheckSession:
         named_ones: Plain = {}
         client = self.q if by is None else by
         if self.revision == 1:
-            answer: Any = client.async_run(info)
-            cid = answer
-            answer = {"cid": cid}
+            cid: Any = client.async_run(info)
+            answer: Any = {"cid": cid}
         else:
             named_ones = self.under if under is None else under
             answer = client.async_run(info, **named_ones)
@@ -268,10 +266,9 @@ class CheckSession:
             return result
         under = {"reservation_id": reservation_id} if reservation_id else self.under
         answer: Plain = client.read_cq(cid, **under)
-        ready = answer.get("completion_ready")
         if answer.get("outcome") in ("INVALID_RESERVATION", "NO_LONGER_RETAINED"):
             raise CheckFailed(f"read_cq of a task under way answered {short_repr(answer)}")
-        return answer if ready else None
+        return answer if answer.get("completion_ready") else None
 
     def status(self, cid: str) -> Plain:
         result: Plain = self.q.task_status(cid, **self.under)
@@ -371,9 +368,8 @@ class CheckSession:
             result = named(error)
             if result in expected:
                 return error
-            raise CheckFailed(
-                f"{what} raised {result}: {error}; not {' or '.join(expected)}"
-            ) from error
+            message = f"{what} raised {result}: {error}; not {' or '.join(expected)}"
+            raise CheckFailed(message) from error
         raise CheckFailed(f"{what} was not refused; it answered {short_repr(answer)}")
 
     def answers(self, what: str, call: Callable[[], Any]) -> Any:

@@ -61,14 +61,10 @@ _HALVES = (
     NativeOperation("u", (math.pi, -_HALF_PI, _HALF_PI)),
 )
 _ENTANGLERS = (
-    NativeOperation("cz"),
-    NativeOperation("ecr"),
-    NativeOperation("cx"),
-    NativeOperation("rzz", (_HALF_PI,)),
-    NativeOperation("rxx", (_HALF_PI,)),
-    NativeOperation("cp", (math.pi,)),
-    NativeOperation("iswap"),
-)
+    NativeOperation("cz"), NativeOperation("ecr"), NativeOperation("cx"),
+    NativeOperation("rzz", (_HALF_PI,)), NativeOperation("rxx", (_HALF_PI,)),
+    NativeOperation("cp", (math.pi,)), NativeOperation("iswap"),
+)  # fmt: skip
 
 
 def native_set(info: DeviceInfo) -> NativeSet:

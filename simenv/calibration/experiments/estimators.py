@@ -44,10 +44,8 @@ class DecayFit(msgspec.Struct, frozen=True, eq=False):
 
 
 def fit_decay(x: Array, signal: Array, variance: Array) -> DecayFit:
-    """Gauss-Newton fit of A exp(-k x) to points [sets, points] of known variance.
-
-    Rates may be negative if a signal does not decay within its error.
-    """
+    """Gauss-Newton fit of A exp(-k x) to points [sets, points] of known variance. Rates may be
+    negative if a signal does not decay within its error."""
     scale = np.maximum(x.max(axis=1, keepdims=True), 1e-300)
     u = x / scale
     log_a, k = _start(u, signal, variance)
@@ -284,10 +282,8 @@ def _signals(
     first: int,
     weights: Sequence[float] = (1.0,),
 ) -> _Signals:
-    """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2.
-
-    `weights`: of shots in which the second qubit of a pair is read as 0, and as 1.
-    """
+    """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2. `weights`:
+    of shots in which the second qubit of a pair is read as 0, and as 1."""
     times_ns = sorted(arms)
     rows = []
     for x in times_ns:
@@ -339,11 +335,8 @@ def ramsey(counts: Counts, name: str) -> list[Estimate]:
 
 
 def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
-    """ZZ rates in kHz from conditional Ramsey sequences.
-
-    Only shots count in which the second qubit has not relaxed. Its readout errors, from the
-    experiment `readout_name`, are inverted.
-    """
+    """ZZ rates in kHz from conditional Ramsey sequences. Only shots count in which the second qubit
+    has not relaxed. Its readout errors, from the experiment `readout_name`, are inverted."""
     estimates = []
     misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
     for place, arms in sorted(tallies(counts, name).items()):

@@ -96,9 +96,8 @@ class PlannedCircuit(msgspec.Struct, frozen=True):
     points: tuple[ExperimentSetting, ...]
 
 
-Counts = dict[
-    ExperimentSetting, NDArray[np.int64]
-]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
+# Counts of outcomes [2^qubits]; bit 0 is the first qubit.
+Counts = dict[ExperimentSetting, NDArray[np.int64]]
 
 
 class CircuitRunner(Protocol):
@@ -123,10 +122,7 @@ class PoolRunner:
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
         """Run circuits as `CircuitRunner.run`. A circuit with more shots than the device takes is
-        submitted several times.
-
-        Raises SimenvError of a refused or failed task.
-        """
+        submitted several times. Raises SimenvError of a refused or failed task."""
         groups: dict[int, list[PlannedCircuit]] = defaultdict(list)
         for circuit in circuits:
             left = circuit.shots
@@ -298,7 +294,6 @@ class Planner:
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(self, settings: Mapping[tuple[int, ...], object]) -> Iterator[Places]:
-        """Sets of the places that have settings."""
         single = len(next(iter(settings), (0,))) == 1
         every: Sequence[Places] = self._tested.qubit_sets if single else self._tested.pair_sets
         for places in every:

@@ -147,12 +147,9 @@ CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller l
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
 _ARMS: dict[str, tuple[programs.Arm, int]] = {
-    T1: (programs.relaxation, 2),
-    ECHO: (programs.echo, 2),
-    RAMSEY: (programs.ramsey, 4),
-    READOUT: (programs.readout, 2),
-    ZZ: (programs.conditional_ramsey, 8),
-}
+    T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
+    READOUT: (programs.readout, 2), ZZ: (programs.conditional_ramsey, 8),
+}  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
@@ -217,16 +214,12 @@ def choose(
     info: DeviceInfo, qubits: Sequence[int] | None, *, with_pairs: bool = True
 ) -> plans.TestLayout:
     """Qubits and pairs under test: coupled pairs of these qubits; of an all-to-all device, a ring.
-
-    Raises OptionError for a qubit that the device does not have.
-    """
+    Raises OptionError for a qubit that the device does not have."""
     chosen = list(range(info.num_qubits)) if qubits is None else sorted(set(qubits))
     wrong = [qubit for qubit in chosen if not 0 <= qubit < info.num_qubits]
     if wrong or not chosen:
-        raise OptionError(
-            f"--qubits: {wrong[0] if wrong else 'none'}",
-            hint=f"device {info.name} has qubits 0-{info.num_qubits - 1}",
-        )
+        message = f"--qubits: {wrong[0] if wrong else 'none'}"
+        raise OptionError(message, hint=f"device {info.name} has qubits 0-{info.num_qubits - 1}")
     couplings = sorted({(min(pair), max(pair)) for pair in info.coupling})
     if info.all_to_all:
         ring = [(a, b) for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True) if a != b]

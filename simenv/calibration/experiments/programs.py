@@ -114,7 +114,6 @@ class NativeGateRows:
         return self._groups[key].piece(elements)
 
     def _steps(self) -> dict[clifford.Step, CircuitPiece]:
-        """Piece of each step that a word may have."""
         entries = {
             ("z", qubit, turns): self.z(turns * math.pi / 2.0, qubit)
             for qubit in range(2)
@@ -222,9 +221,8 @@ def sequence(
     interleaved: bool = False,
 ) -> CircuitPiece:
     """`length` random elements and their inverse, from the basis state `flips` back to it.
-
-    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random element.
-    """
+    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random
+    element."""
     elements = rng.integers(len(group.sequences), size=length, dtype=np.int32)
     images = group.images[elements]
     if interleaved:
@@ -286,9 +284,8 @@ def simultaneous(
     return alphabet.sequences(group, second * np.int32(24) + first, sync=False)
 
 
-Arm = Callable[
-    [NativeGateRows, float, int], CircuitPiece
-]  # by duration in ns and number of the arm
+# By duration in ns and number of the arm.
+Arm = Callable[[NativeGateRows, float, int], CircuitPiece]
 
 
 def relaxation(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
@@ -319,11 +316,9 @@ def ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPie
 
 
 def conditional_ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
-    """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7).
-
-    The difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
-    180501, supplement).
-    """
+    """Ramsey sequence on qubit 0 while qubit 1 is in |0> (arms 0-3) or |1> (arms 4-7). The
+    difference of both frequencies is the ZZ interaction (Takita et al., Phys. Rev. Lett. 119,
+    180501, supplement)."""
     prepared = [alphabet.half(1)] if arm >= 4 else []
     return joined(
         [

@@ -20,11 +20,7 @@ from numpy.typing import NDArray
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.data import CountsData, DataError
-from simenv.calibration.fit import (
-    components as fit_components,
-    observations as fit_observations,
-    solve as fit_solve,
-)
+from simenv.calibration.fit import components as fit_parts, observations as fit_runs, solve
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
 
 MANY_BODIES = 100  # least number of different circuits for fits with angles
@@ -35,7 +31,7 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
 
     name: str
     problem: FitProblem
-    observed: fit_observations.ObservedCircuits
+    observed: fit_runs.ObservedCircuits
     starts: tuple[float, ...]  # begins of the date windows
     windows: tuple[int, ...]  # date window of each record
 
@@ -44,23 +40,22 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
         """Observations with components of each qubit and gate, or with pooled ones if most rows are
         of circuits that are too wide for that. Raises DataError."""
         coherent = len({each.body for each in data.records}) >= MANY_BODIES
-        distributions = fit_observations.Distributions(
-            fit_components.DeviceChannels(snapshot, coherent=coherent),
-            fit_observations.DeviceCompiler(snapshot),
+        distributions = fit_runs.Distributions(
+            fit_parts.DeviceChannels(snapshot, coherent=coherent), fit_runs.DeviceCompiler(snapshot)
         )
-        starts = fit_observations.window_starts(data.records)
-        windows = fit_observations.windows_of(data.records, starts)
-        observed = fit_observations.observe(data, distributions, windows, pooled=False)
+        starts = fit_runs.window_starts(data.records)
+        windows = fit_runs.windows_of(data.records, starts)
+        observed = fit_runs.observe(data, distributions, windows, pooled=False)
         pooled = False
         if 2 * sum(rows for _, rows in observed.left_out) > len(data.records):
-            wider = fit_observations.observe(data, distributions, windows, pooled=True)
+            wider = fit_runs.observe(data, distributions, windows, pooled=True)
             pooled = len(wider.observations) > len(observed.observations)
             observed = wider if pooled else observed
         if not observed.observations:
             reasons = "; ".join(f"rows {count}: {text}" for text, count in observed.left_out)
             raise DataError(
                 f"no circuit can be fitted: {reasons}",
-                hint=f"circuits of at most {fit_observations.MAX_QUBITS} qubits that are measured"
+                hint=f"circuits of at most {fit_runs.MAX_QUBITS} qubits that are measured"
                 " at their ends",
             )
         places = [each.place for each in observed.observations]
@@ -69,7 +64,7 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
         return FitBase(name, problem, observed, tuple(starts), tuple(windows))
 
     @property
-    def device(self) -> fit_components.DeviceChannels:
+    def device(self) -> fit_parts.DeviceChannels:
         """Channels of the device as functions of its components."""
         return self.problem.distributions.device
 
@@ -82,7 +77,7 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
     def folds(self) -> NDArray[np.int64]:
         """Fold of each observation."""
         programs, observations = self.problem.distributions.programs, self.problem.observations
-        return fit_observations.folds_of(
+        return fit_runs.folds_of(
             observations, [programs[each.place].qubits for each in observations]
         )
 
@@ -126,11 +121,9 @@ def score_of(
     snapshot: NDArray[np.float64],
     windows: Prior | None = None,
 ) -> CandidateScore:
-    """Score of a candidate; `snapshot`: losses of the unchanged calibration.
-
-    Candidates are compared by the ratio of mean Hellinger distances. The mean loss, its square,
-    follows the few circuits that are predicted worst; the median loss does not see what they gain.
-    """
+    """Score of a candidate; `snapshot`: losses of the unchanged calibration. Candidates are
+    compared by the ratio of mean Hellinger distances. The mean loss, its square, follows the few
+    circuits that are predicted worst; the median loss does not see what they gain."""
     mean, median = float(losses.mean()), float(np.median(losses))
     ratio = float(np.sqrt(losses).mean() / np.sqrt(snapshot).mean())
     return CandidateScore(prior, windows, mean, median, ratio)
@@ -150,11 +143,9 @@ class JudgedPrior(msgspec.Struct, frozen=True, eq=False):
 
 
 class CrossValidation:
-    """Judge of candidates on the folds of one problem; `scores` holds those of all candidates.
-
-    A candidate is fitted by one Gauss-Newton step from a fit of all observations, with the fold
-    left out of the normal equations, and judged by its exact distributions on the fold.
-    """
+    """Judge of candidates on the folds of one problem; `scores` holds those of all candidates. A
+    candidate is fitted by one Gauss-Newton step from a fit of all observations, with the fold left
+    out of the normal equations, and judged by its exact distributions on the fold."""
 
     def __init__(
         self, problem: FitProblem, folds: NDArray[np.int64], reference: Mapping[object, float]
@@ -223,10 +214,10 @@ class CrossValidation:
     ) -> NDArray[np.float64]:
         """Latent values after one step to the observations that are `seen`."""
         weights = np.where(seen, start.weights, 0.0)
-        hessian, gradient = fit_solve.normal_equations(
+        hessian, gradient = solve.normal_equations(
             start.blocks, weights, len(self.problem.components)
         )
-        return fit_solve.linear_solution(hessian, gradient, columns, start.values, offset)
+        return solve.linear_solution(hessian, gradient, columns, start.values, offset)
 
 
 _START_COMMON, _START_NARROW, _START_WIDE = 0.3, 0.1, 0.5  # widths of their priors
@@ -251,7 +242,7 @@ class _StartFits:
         result = self._known.get(around)
         if result is None:
             latent = self._latent_near(around)
-            result = self._known[around] = fit_solve.fit(self._problem, around, latent)
+            result = self._known[around] = solve.fit(self._problem, around, latent)
         return result
 
     def _latent_near(self, prior: Prior) -> NDArray[np.float64] | None:
@@ -313,8 +304,8 @@ def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     rates; of the asymmetry of readout, for at least LEAST_BODIES bodies; of angles."""
     kinds = {each.kind for each in problem.components}
     bodies = {each.body for each in problem.observations}
-    results = [("zz", ZZ_WIDTH)] if fit_components.ZZ in kinds else []
-    if fit_components.ASYMMETRY in kinds and len(bodies) >= LEAST_BODIES:
+    results = [("zz", ZZ_WIDTH)] if fit_parts.ZZ in kinds else []
+    if fit_parts.ASYMMETRY in kinds and len(bodies) >= LEAST_BODIES:
         results.append(("asymmetry", ASYMMETRY_WIDTH))
     if problem.distributions.device.coherent:
         results += [("angle", angle) for angle in ANGLES]
@@ -364,12 +355,12 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
 
     def fit(self) -> Solution:
         """Fit to all observations."""
-        return fit_solve.fit(self.base.problem, self.score.prior)
+        return solve.fit(self.base.problem, self.score.prior)
 
     def without(self, fold: int, start: Solution) -> FittedSnapshots:
         """Fit to the other folds, started from the fit to all."""
         places = np.flatnonzero(self.folds != fold)
-        result = fit_solve.solve(
+        result = solve.solve(
             self.base.problem.part(places.tolist()),
             self.columns,
             start.weights[places],
@@ -404,11 +395,11 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     ) -> Solution:
         """Fit one window, then again with weights by its own residuals: the residuals of the common
         fit contain drift."""
-        first = fit_solve.solve(part, shift, weights, offset=offset, max_steps=_WINDOW_STEPS)
-        weights = fit_solve.weights_of(
+        first = solve.solve(part, shift, weights, offset=offset, max_steps=_WINDOW_STEPS)
+        weights = solve.weights_of(
             part.observations, first.blocks, robust=self.score.prior.robust
         )
-        return fit_solve.solve(
+        return solve.solve(
             part, shift, weights, first.latent, offset, max_steps=_WINDOW_STEPS, blocks=first.blocks
         )
 
@@ -425,18 +416,18 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
     ) -> FittedSnapshots:
         """Snapshots of a solution, for all qubits and gates of the device."""
         device, problem, columns = attempt.base.device, attempt.base.problem, attempt.columns
-        every = fit_components.all_components(device)
+        every = fit_parts.all_components(device)
         values = columns.extended(every) @ solution.latent
         values += columns.carried_over(every, problem.components, solution.latent)
         shift = problem.columns(attempt.score.windows or attempt.score.prior).extended(every)
 
         def dated(window: FittedWindow) -> CalibrationSnapshot:
-            result = fit_components.fitted_snapshot(device, every, values + shift @ window.latent)
+            result = fit_parts.fitted_snapshot(device, every, values + shift @ window.latent)
             begin = datetime.fromtimestamp(window.begin_s, UTC).isoformat()
             return msgspec.structs.replace(result, calibrated=begin)
 
         return FittedSnapshots(
-            fit_components.fitted_snapshot(device, every, values), tuple(map(dated, windows))
+            fit_parts.fitted_snapshot(device, every, values), tuple(map(dated, windows))
         )
 
 

@@ -25,7 +25,6 @@ from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.model import NoiseOptions
 from simenv import result_files
 from simenv.calibration import accept
-from simenv.calibration.accept import fidelities
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
@@ -108,10 +107,8 @@ def calibrate(
     narrow: bool = False,
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
-    to fewer than LEAST_BODIES different circuits as well.
-
-    Raises DataError if no circuit can be fitted, and FitRefusedError.
-    """
+    to fewer than LEAST_BODIES different circuits as well. Raises DataError if no circuit can be
+    fitted, and FitRefusedError."""
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
@@ -157,7 +154,8 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
 
         def predicted(device: CalibrationSnapshot, recipe: str = "simenv") -> NDArray[np.float64]:
             options = NoiseOptions(recipe=recipe)
-            return fidelities(circuits, [Predictor(device, options, compiler, MOST_CHECK_WORK)])
+            predictor = Predictor(device, options, compiler, MOST_CHECK_WORK)
+            return accept.fidelities(circuits, [predictor])
 
         before = predicted(snapshot)
         aer = tuple(predicted(snapshot, recipe) for recipe in AER_RECIPES)
@@ -172,16 +170,12 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
             device = accept.blended(snapshot, reduced(snapshot, symmetric=True), share)
             rank = _rank(_gain(circuits, predicted(device), before, aer))
             candidates.append((rank, _Kept(AER, snapshot, device)))
-        return _Unfitted(before, aer, max(candidates, key=_first)[1])
+        return _Unfitted(before, aer, max(candidates, key=lambda pair: pair[0])[1])
 
 
 def _rank(gained: accept.HeldOutGain) -> tuple[float, float]:
     """Order of devices by what they lack to Aer's recipe, then by their mean fidelity."""
     return -max(gained.shortfall, accept.LEAST_GAIN), gained.fitted_mean
-
-
-def _first(pair: tuple[tuple[float, float], _Kept]) -> tuple[float, float]:
-    return pair[0]
 
 
 def _choices(
@@ -200,7 +194,8 @@ def _choices(
     folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
     results = []
     for share in SHARES:
-        after = [fidelities(circuits, devices) for devices in _devices(snapshot, folds, share)]
+        devices = _devices(snapshot, folds, share)
+        after = [accept.fidelities(circuits, each) for each in devices]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share
@@ -259,8 +254,7 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
     if not may_be_used:
         best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
         return _kept(
-            best,
-            f"fewer than {accept.LEAST_BODIES} different circuits say little about others",
+            best, f"fewer than {accept.LEAST_BODIES} different circuits say little about others"
         )
     if not judged:
         return choices[0]
@@ -305,11 +299,7 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
 
 
 def _fitted_device(
-    best: _Choice,
-    data: CountsData,
-    kept: _Kept,
-    name: str,
-    scope: FitScope,
+    best: _Choice, data: CountsData, kept: _Kept, name: str, scope: FitScope
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share
     problem, prior, columns = built.base.problem, built.score.prior, built.columns

@@ -36,7 +36,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import build, calibration as noise_models_calibration
+from noise_models import build, calibration as snapshots
 from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simulators.transfer.evolution import DualMatrix, constant
@@ -75,20 +75,14 @@ class ChannelKey(msgspec.Struct, frozen=True):
 
 
 class DeviceChannels:
-    """Channels of a device as functions of its components.
+    """Channels of a device as functions of its components. `coherent`: gates get rotations
+    (`rotations_of`) in addition to the calibrated ones. Gates that are calibrated for all qubits at
+    once have an entry for each set of qubits in `snapshot`."""
 
-    `coherent`: gates get rotations (`rotations_of`) in addition to the calibrated ones. Gates that
-    are calibrated for all qubits at once have an entry for each set of qubits in `snapshot`.
-    """
-
-    def __init__(
-        self, snapshot: noise_models_calibration.CalibrationSnapshot, *, coherent: bool = False
-    ) -> None:
+    def __init__(self, snapshot: snapshots.CalibrationSnapshot, *, coherent: bool = False) -> None:
         self.snapshot = snapshot = with_gates_of_each_set(snapshot)
         self.coherent = coherent
-        self.zz_khz = noise_models_calibration.acting_zz_khz(
-            snapshot.zz
-        )  # without the factor, which may be 0
+        self.zz_khz = snapshots.acting_zz_khz(snapshot.zz)  # without the factor, which may be 0
         full = msgspec.structs.replace(snapshot, zz_strength=1.0)
         self.model = build.DeviceModel(full, NoiseOptions())  # with all pairs
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
@@ -130,7 +124,7 @@ class DeviceChannels:
                 return ChannelKey(name, result, 0.0, is_reversed)
         return None
 
-    def gate(self, key: ChannelKey) -> noise_models_calibration.GateCalibration:
+    def gate(self, key: ChannelKey) -> snapshots.GateCalibration:
         """Calibration of a gate."""
         return self._gates[key.gate, key.qubits]
 
@@ -146,10 +140,7 @@ class Setting:
     """Channels for one set of values of the components."""
 
     def __init__(
-        self,
-        device: DeviceChannels,
-        components: Sequence[Component],
-        values: NDArray[np.float64],
+        self, device: DeviceChannels, components: Sequence[Component], values: NDArray[np.float64]
     ) -> None:
         self._device = device
         self._number = {component: k for k, component in enumerate(components)}
@@ -179,10 +170,8 @@ class Setting:
         values.append([[-up_slope, 0.0], [up_slope, 0.0]])
         values.append([[0.0, down_slope], [0.0, -down_slope]])
         values.append([[-up_shift, down_shift], [up_shift, -down_shift]])
-        return _sorted(
-            np.array(values),
-            [self._at(P01, (qubit,)), self._at(P10, (qubit,)), self._at(ASYMMETRY, ())],
-        )
+        places = [self._at(P01, (qubit,)), self._at(P10, (qubit,)), self._at(ASYMMETRY, ())]
+        return _sorted(np.array(values), places)
 
     def flips(self, qubit: int) -> tuple[float, float] | None:
         """(p01, p10) of a qubit."""
@@ -235,10 +224,8 @@ class Setting:
         decay, dephasing = base_rates(self._device.snapshot, qubit)
         changes = self._at(RELAXATION, (qubit,)) >= 0
         least = _LEAST * decay if changes else 0.0
-        return (
-            decay * self.factor(RELAXATION, (qubit,)),
-            max(dephasing, least) * self.factor(DEPHASING, (qubit,)),
-        )
+        dephasing = max(dephasing, least) * self.factor(DEPHASING, (qubit,))
+        return decay * self.factor(RELAXATION, (qubit,)), dephasing
 
     def relaxation(self, qubit: int, duration_ns: float) -> DualMatrix:
         """Relaxation of one qubit over a time."""
@@ -306,8 +293,8 @@ class Setting:
 
 
 def with_gates_of_each_set(
-    snapshot: noise_models_calibration.CalibrationSnapshot,
-) -> noise_models_calibration.CalibrationSnapshot:
+    snapshot: snapshots.CalibrationSnapshot,
+) -> snapshots.CalibrationSnapshot:
     """Copy of the device with one entry for each qubit or pair, in both orders, in place of the
     native gates that are calibrated for all qubits at once."""
     if all(gate.qubits for gate in snapshot.gates):
@@ -320,7 +307,7 @@ def with_gates_of_each_set(
     own = {
         (gate.name, order) for gate in snapshot.gates for order in (gate.qubits, gate.qubits[::-1])
     }
-    gates: list[noise_models_calibration.GateCalibration] = []
+    gates: list[snapshots.GateCalibration] = []
     for gate in snapshot.gates:
         sets = [] if gate.qubits else places.get(sizes.get(gate.name, 0), [])
         built = [
@@ -332,9 +319,7 @@ def with_gates_of_each_set(
     return msgspec.structs.replace(snapshot, gates=tuple(gates))
 
 
-def base_rates(
-    snapshot: noise_models_calibration.CalibrationSnapshot, qubit: int
-) -> tuple[float, float]:
+def base_rates(snapshot: snapshots.CalibrationSnapshot, qubit: int) -> tuple[float, float]:
     """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 if not measured."""
     calibration = snapshot.qubits[qubit]
     decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
@@ -403,7 +388,7 @@ def all_components(device: DeviceChannels) -> tuple[Component, ...]:
 
 def fitted_snapshot(
     device: DeviceChannels, components: Sequence[Component], values: NDArray[np.float64]
-) -> noise_models_calibration.CalibrationSnapshot:
+) -> snapshots.CalibrationSnapshot:
     """Snapshot whose noise model has these components, by the recipe `simenv`."""
     setting = Setting(device, components, values)
     snapshot = device.snapshot
@@ -416,25 +401,22 @@ def fitted_snapshot(
 
 
 def _with_interactions(
-    snapshot: noise_models_calibration.CalibrationSnapshot, factors: Mapping[tuple[int, int], float]
-) -> noise_models_calibration.CalibrationSnapshot:
+    snapshot: snapshots.CalibrationSnapshot, factors: Mapping[tuple[int, int], float]
+) -> snapshots.CalibrationSnapshot:
     """Snapshot with these factors of its ZZ rates: a common one is stored beside the rates."""
     if not factors:
         return snapshot
     common = set(factors.values())
     if len(common) == 1:
         return msgspec.structs.replace(snapshot, zz_strength=common.pop())
-    rates = noise_models_calibration.acting_zz_khz(snapshot.zz)
-    zz = tuple(
-        noise_models_calibration.ZZCoupling(pair, rates[pair] * factor)
-        for pair, factor in factors.items()
-    )
+    rates = snapshots.acting_zz_khz(snapshot.zz)
+    zz = tuple(snapshots.ZZCoupling(pair, rates[pair] * factor) for pair, factor in factors.items())
     return msgspec.structs.replace(snapshot, zz=zz, zz_strength=1.0)
 
 
 def _qubit(
-    calibration: noise_models_calibration.QubitCalibration, qubit: int, setting: Setting
-) -> noise_models_calibration.QubitCalibration:
+    calibration: snapshots.QubitCalibration, qubit: int, setting: Setting
+) -> snapshots.QubitCalibration:
     changes: dict[str, float] = {}
     if calibration.t1_us or calibration.t2_us:
         decay, dephasing = setting.rates(qubit)
@@ -449,15 +431,13 @@ def _qubit(
     return msgspec.structs.replace(calibration, **changes) if changes else calibration
 
 
-def _gate(
-    gate: noise_models_calibration.GateCalibration, setting: Setting
-) -> noise_models_calibration.GateCalibration:
+def _gate(gate: snapshots.GateCalibration, setting: Setting) -> snapshots.GateCalibration:
     if not _changes(gate):
         return gate
     key = ChannelKey(gate.name, gate.qubits)
     error = Channel(setting.channel(key).values[0]).infidelity
     rotations = tuple(
-        noise_models_calibration.PauliRotation(name, math.remainder(angle, 2.0 * math.pi))
+        snapshots.PauliRotation(name, math.remainder(angle, 2.0 * math.pi))
         for name, angle, _ in setting.rotations(key)
         if angle
     )
@@ -465,24 +445,20 @@ def _gate(
     return msgspec.structs.replace(gate, error=error, rotations=rotations)
 
 
-def _changes(gate: noise_models_calibration.GateCalibration) -> bool:
+def _changes(gate: snapshots.GateCalibration) -> bool:
     """Return whether a fit may change the gate's error."""
     works = gate.error is not None and 0.0 < gate.error < _BROKEN
     return bool(works) and 0 < len(gate.qubits) <= 2 and gate.name not in ("measure", "reset")
 
 
-def _is_broken(gate: noise_models_calibration.GateCalibration) -> bool:
+def _is_broken(gate: snapshots.GateCalibration) -> bool:
     return gate.error is not None and gate.error >= _BROKEN
 
 
-def homogeneous(
-    snapshot: noise_models_calibration.CalibrationSnapshot,
-) -> noise_models_calibration.CalibrationSnapshot:
-    """Device with the median of each calibrated value at all qubits and gates.
-
-    For circuits whose qubits are unknown, no qubit differs from another. Gates that do not work
-    stay so, and no circuit is compiled onto the qubits of one-qubit gates that do not work.
-    """
+def homogeneous(snapshot: snapshots.CalibrationSnapshot) -> snapshots.CalibrationSnapshot:
+    """Device with the median of each calibrated value at all qubits and gates. For circuits whose
+    qubits are unknown, no qubit differs from another. Gates that do not work stay so, and no
+    circuit is compiled onto the qubits of one-qubit gates that do not work."""
     dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
     fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
     medians = {
@@ -490,7 +466,7 @@ def homogeneous(
     }
     measured = {field: value for field, value in medians.items() if value is not None}
     qubits = tuple(msgspec.structs.replace(qubit, **measured) for qubit in snapshot.qubits)
-    named: dict[str, list[noise_models_calibration.GateCalibration]] = defaultdict(list)
+    named: dict[str, list[snapshots.GateCalibration]] = defaultdict(list)
     for gate in snapshot.gates:
         if not _is_broken(gate):
             named[gate.name].append(gate)

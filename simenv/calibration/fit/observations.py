@@ -79,10 +79,8 @@ class DeviceCompiler:
                 compiler = self._compilers[record.level] = Compiler(self._info, level)
             built = compiler.compiled(record.source.loaded, "auto", record.layout)
         except SimenvError as error:
-            raise DataError(
-                f"{record.label} on device {self.snapshot.name}: {error.message}",
-                hint=error.hint,
-            ) from error
+            message = f"{record.label} on device {self.snapshot.name}: {error.message}"
+            raise DataError(message, hint=error.hint) from error
         circuit = Circuit.from_program(built.loaded.program)
         if text := validation_error(circuit):
             raise DataError(f"{record.label}: {text}")
@@ -124,34 +122,30 @@ class _KeyedModel:
     def __getattr__(self, name: str) -> object:
         return getattr(self._model, name)
 
+    def _keep(self, channel: Channel | None, key: ChannelKey | None) -> Channel | None:
+        if channel is not None:
+            self._held.append(channel)
+            if key is not None:
+                self.keys[id(channel)] = key
+        return channel
+
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         result = self._model.after_gate(name, qubits)
         key = self._device.key_of(name, qubits)
         for each in result:
-            if key is not None:
-                self.keys[id(each.channel)] = key
-            self._held.append(each.channel)
+            self._keep(each.channel, key)
         return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        result = self._model.idle(qubit, duration_ns)
-        if result is not None:
-            self.keys[id(result)] = ChannelKey("", (qubit,), duration_ns)
-            self._held.append(result)
-        return result
+        key = ChannelKey("", (qubit,), duration_ns)
+        return self._keep(self._model.idle(qubit, duration_ns), key)
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
-        result = self._model.crosstalk(pair, duration_ns)
-        if result is not None:
-            self.keys[id(result)] = ChannelKey("", pair, duration_ns)
-            self._held.append(result)
-        return result
+        key = ChannelKey("", pair, duration_ns)
+        return self._keep(self._model.crosstalk(pair, duration_ns), key)
 
     def preparation(self, qubit: int) -> Channel | None:
-        result = self._model.preparation(qubit)
-        if result is not None:
-            self._held.append(result)
-        return result
+        return self._keep(self._model.preparation(qubit), None)
 
 
 class Distributions:

@@ -139,11 +139,8 @@ class PriorMatrix:
             results = [((fit_components.ASYMMETRY, ()), self.prior.asymmetry)]
         elif not qubits:
             results = [((kind, ()), common)]
-            results += (
-                [((fit_components.RELAXATION, ()), common)]
-                if kind == fit_components.DEPHASING
-                else []
-            )
+            if kind == fit_components.DEPHASING:
+                results.append(((fit_components.RELAXATION, ()), common))
         elif component.is_angle:
             results = [((f"{kind} {component.gate}", qubits), angle)]
         elif kind in (fit_components.RELAXATION, fit_components.DEPHASING):
@@ -171,9 +168,8 @@ def _own_kind(component: fit_components.Component) -> str:
         return ""
     if component.kind == fit_components.ERROR:
         return f"{fit_components.ERROR} 2" if len(component.qubits) == 2 else ""
-    return (
-        fit_components.RELAXATION if component.kind == fit_components.DEPHASING else component.kind
-    )
+    is_dephasing = component.kind == fit_components.DEPHASING
+    return fit_components.RELAXATION if is_dephasing else component.kind
 
 
 def _shrunk_median(values: Sequence[float], width2: float) -> float:
@@ -295,10 +291,8 @@ def linear_solution(
 
 
 class Solution(msgspec.Struct, frozen=True, eq=False):
-    """Values of the components at the least cost, and the normal equations there.
-
-    `weights` [observations]: weights of this fit.
-    """
+    """Values of the components at the least cost, and the normal equations there. `weights`
+    [observations]: weights of this fit."""
 
     values: NDArray[np.float64]
     latent: NDArray[np.float64]
@@ -392,11 +386,9 @@ SEED = 7
 
 
 def intervals(problem: FitProblem, solution: Solution, prior: PriorMatrix) -> NDArray[np.float64]:
-    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns].
-
-    Bodies of circuits are drawn with replacement, and each draw is fitted by one Gauss-Newton step
-    from the fit of all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)
-    """
+    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns]. Bodies of circuits
+    are drawn with replacement, and each draw is fitted by one Gauss-Newton step from the fit of
+    all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)"""
     bodies = np.array([each.body for each in problem.observations])
     names, number = np.unique(bodies, return_inverse=True)
     rng = np.random.default_rng(SEED)

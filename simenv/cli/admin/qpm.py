@@ -206,7 +206,6 @@ def _refuse_unused(context: typer.Context, target: str) -> None:
 
 @contextmanager
 def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
-    """Yield the target of a check."""
     from simenv.qpm_check.circuits import Commands
     from simenv.qpm_check.plugin import PluginTarget
     from simenv.qpm_check.target import Objects

@@ -208,19 +208,13 @@ def _short(value: float) -> str:
 
 
 TITLES = {
-    "t1_us": "T1",
-    "t2_us": "T2 (echo)",
-    "t2_ramsey_us": "T2 (Ramsey)",
-    "p01": "readout of 0 as 1",
-    "p10": "readout of 1 as 0",
-    "error_1q": "one-qubit gate error",
+    "t1_us": "T1", "t2_us": "T2 (echo)", "t2_ramsey_us": "T2 (Ramsey)", "p01": "readout of 0 as 1",
+    "p10": "readout of 1 as 0", "error_1q": "one-qubit gate error",
     "error_half": "half-turn gate error",
     "error_1q_simultaneous": "one-qubit gate error next to a driven neighbour",
-    "error_2q": "two-qubit gate error",
-    "zz_khz": "ZZ interaction",
-    "detuning_khz": "detuning",
+    "error_2q": "two-qubit gate error", "zz_khz": "ZZ interaction", "detuning_khz": "detuning",
     "error_per_clifford": "error of a two-qubit Clifford",
-}
+}  # fmt: skip
 _SUMMARY_HEADERS = (
     *("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT"),
 )
@@ -237,19 +231,14 @@ def progress(stage: str) -> None:
 
 def as_json(report: Certificate) -> None:
     """Print one object with the totals, then one for each quantity."""
+    totals = ("device", "claims", "confidence", "passed", "circuits", "shots")
+    lists = ("culprits", "contradicted", "unresolved")
     terminal.json_line(
         {
-            "device": report.device,
-            "claims": report.claims,
-            "confidence": report.confidence,
-            "passed": report.passed,
-            "circuits": report.circuits,
-            "shots": report.shots,
+            **{name: getattr(report, name) for name in totals},
             "seconds": round(report.seconds, 3),
             "device_time_s": round(report.device_s, 3),
-            "culprits": [name_of(each) for each in report.culprits],
-            "contradicted": [name_of(each) for each in report.contradicted],
-            "unresolved": [name_of(each) for each in report.unresolved],
+            **{name: [name_of(each) for each in getattr(report, name)] for name in lists},
         }
     )
     for each in report.comparisons:

@@ -230,9 +230,8 @@ def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> b
     except (ValueError, OSError, EOFError) as error:
         raise ProgramError(f"{path}: {BINDINGS} cannot be read: {error}") from error
     if values.ndim != 2 or len(values) != meta.bindings:
-        raise ProgramError(
-            f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
-        )
+        message = f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
+        raise ProgramError(message)
     return np.ascontiguousarray(values, np.float64).tobytes()
 
 
@@ -257,10 +256,8 @@ def rerun(
     """Submit the task of a bundle; print its id, or its result."""
     for name in app.given(context):
         if name not in _FREE:
-            raise OptionError(
-                f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
-                hint=f"simenv submit {path} --wait",
-            )
+            message = f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it"
+            raise OptionError(message, hint=f"simenv submit {path} --wait")
     bundle = load(path)
     with contextlib.ExitStack() as stack:
         client = execute.client_of(common, stack)

@@ -116,10 +116,9 @@ def noise_of(text: str) -> Any:
         try:
             entries[name] = value if name == "recipe" and value else float(value)
         except ValueError as error:
-            raise OptionError(
-                f"--noise: {word[:80]!r} is not COMPONENT=FACTOR",
-                hint="such as gate.depolarizing=0.5,qubit.relaxation=0",
-            ) from error
+            message = f"--noise: {word[:80]!r} is not COMPONENT=FACTOR"
+            hint = "such as gate.depolarizing=0.5,qubit.relaxation=0"
+            raise OptionError(message, hint=hint) from error
     return entries
 
 

@@ -122,10 +122,8 @@ def lines(
     result = partition(circuit, output_support(outputs, labels, circuit) if determined else None)
     engine, widest = card("statevector"), result.widest or circuit.num_qubits
     if engine is not None and widest > engine.max_qubits:
-        raise InfeasibleError(
-            f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
-            hint="explain without --plan shows which engine can run it",
-        )
+        message = f"{widest} qubits; the engine statevector takes {engine.max_qubits}"
+        raise InfeasibleError(message, hint="explain without --plan shows which engine can run it")
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
     narrow = _compiled_qubits(circuit, outputs) if len(result.parts) < 2 else SMALL_QUBITS
     if not result.parts:
@@ -164,10 +162,9 @@ def _compiled_qubits(circuit: Circuit, outputs: tuple[str, ...]) -> int:
 
 
 def _unplanned(circuit: Circuit, narrow: int) -> InfeasibleError:
-    return InfeasibleError(
-        f"{circuit.num_qubits} qubits need no plan",
-        hint=f"such circuits of up to {narrow} qubits run in one compiled call",
-    )
+    message = f"{circuit.num_qubits} qubits need no plan"
+    hint = f"such circuits of up to {narrow} qubits run in one compiled call"
+    return InfeasibleError(message, hint=hint)
 
 
 def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:

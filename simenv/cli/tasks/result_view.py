@@ -54,10 +54,9 @@ def present(
             terminal.json_line(ended)
         raise typer.Exit(error.exit_code) from error
     if save is not None and len(result) > 1:
-        raise errors.OptionError(
-            f"--save {save}: task {task.id} carries {len(result)} bindings",
-            hint=f"one by one: simenv result {task.id}.0 --save {save}",
-        )
+        message = f"--save {save}: task {task.id} carries {len(result)} bindings"
+        hint = f"one by one: simenv result {task.id}.0 --save {save}"
+        raise errors.OptionError(message, hint=hint)
     observables: Sequence[Observable] = ()
     if result[0].has("expectations") and not as_json:
         observables = client.history.submitted(task).terms.pauli_sums

@@ -114,10 +114,8 @@ def cancel(
     Give ids, or options that select tasks; tasks that match all options are cancelled.
     """
     if bool(tasks) == bool(every or run_name or state or user):
-        raise OptionError(
-            "cancel needs ids of tasks, or one of --all, --run-name, --state, --user",
-            hint="simenv cancel t-8k2f; simenv cancel --state QUEUED",
-        )
+        message = "cancel needs ids of tasks, or one of --all, --run-name, --state, --user"
+        raise OptionError(message, hint="simenv cancel t-8k2f; simenv cancel --state QUEUED")
     if state is not None and state not in OPEN_STATES:
         raise OptionError(f"--state {state}: tasks in it have ended", hint=" or ".join(OPEN_STATES))
     common = app.settings_of(context)

@@ -117,10 +117,8 @@ class ExpressionWriter:
         """Add a variable; return its number. Raises LimitExceededError."""
         widths = self._tape.variables
         if len(widths) == MAX_VARIABLES or sum(widths) + len(widths) + width > MAX_CLBITS:
-            raise LimitExceededError(
-                f"more than {MAX_VARIABLES} variables, or {MAX_CLBITS} bits of them",
-                hint="use fewer or narrower ones",
-            )
+            message = f"more than {MAX_VARIABLES} variables, or {MAX_CLBITS} bits of them"
+            raise LimitExceededError(message, hint="use fewer or narrower ones")
         widths.append(width)
         return len(widths) - 1
 

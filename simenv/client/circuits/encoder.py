@@ -118,10 +118,9 @@ def _blocks(operation: Any) -> Any:
 def check_depth(depth: int, name: str) -> None:
     """Raise ProgramError if definitions or blocks are nested too deeply."""
     if depth >= text_checks.MAX_NESTING:
-        raise ProgramError(
-            f"{name!r} is nested more than {text_checks.MAX_NESTING} definitions deep",
-            hint="define the gate from fewer layers (circuit.decompose() takes one away)",
-        )
+        message = f"{name!r} is nested more than {text_checks.MAX_NESTING} definitions deep"
+        hint = "define the gate from fewer layers (circuit.decompose() takes one away)"
+        raise ProgramError(message, hint=hint)
 
 
 def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -146,10 +145,9 @@ def _definition(operation: Any) -> Any:
         raise
     except Exception as error:
         text = getattr(error, "message", "") or str(error) or type(error).__name__
-        raise ProgramError(
-            f"the definition of {name!r} cannot be made: {text}",
-            hint="check its parameters, or give it a definition of standard gates",
-        ) from error
+        message = f"the definition of {name!r} cannot be made: {text}"
+        hint = "check its parameters, or give it a definition of standard gates"
+        raise ProgramError(message, hint=hint) from error
     if circuit is None:
         hint = "give it a definition of standard gates, or remove it"
         raise ProgramError(f"{name!r} is opaque: it has no definition to expand", hint=hint)
@@ -369,9 +367,8 @@ class CircuitEncoder:
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ProgramError(
-                f"the {name} is {str(value)[:60]}, which is no real number", hint="give a float"
-            ) from error
+            message = f"the {name} is {str(value)[:60]}, which is no real number"
+            raise ProgramError(message, hint="give a float") from error
         if number - number:
             hint = "angles and durations must be finite numbers"
             raise ProgramError(f"the {name} is {number}", hint=hint)

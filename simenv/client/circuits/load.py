@@ -47,19 +47,16 @@ def parse(source: text_checks.SourceText) -> ParsedQasm3:
         qiskit_runtime.qiskit()
         from simenv.client.circuits import qasm3_importer
     except ImportError as error:
-        raise ProgramError(
-            f"{label(source.name)}OpenQASM 3 needs the package qiskit-qasm3-import ({error})",
-            hint="pip install 'simenv[qasm3]'",
-        ) from error
+        message = f"{label(source.name)}OpenQASM 3 needs the package qiskit-qasm3-import ({error})"
+        raise ProgramError(message, hint="pip install 'simenv[qasm3]'") from error
     try:
         return qasm3_importer.convert(source, _tree(source))
     except SimenvError:
         raise
     except RecursionError as error:
-        raise ProgramError(
-            f"{label(source.name)}nested too deeply for the OpenQASM 3 parser",
-            hint="write long expressions and nested blocks in steps",
-        ) from error
+        message = f"{label(source.name)}nested too deeply for the OpenQASM 3 parser"
+        hint = "write long expressions and nested blocks in steps"
+        raise ProgramError(message, hint=hint) from error
     except MemoryError as error:
         raise LimitExceededError(f"{label(source.name)}no memory left to parse the text") from error
     except Exception as error:
@@ -127,17 +124,15 @@ def cirq_to_qasm(circuit: Any) -> str:
         raise ProgramError(f"the Cirq circuit has a qudit: {str(wide[0])[:_SHOWN_CHARS]}")
     free = sorted(circuit._parameter_names_()) if circuit._is_parameterized_() else []
     if free:
-        raise ProgramError(
-            f"the Cirq circuit has free parameters: {', '.join(free[:5])}",
-            hint="cirq.resolve_parameters(circuit, values); or parameters of a QuantumCircuit",
-        )
+        message = f"the Cirq circuit has free parameters: {', '.join(free[:5])}"
+        hint = "cirq.resolve_parameters(circuit, values); or parameters of a QuantumCircuit"
+        raise ProgramError(message, hint=hint)
     try:
         text: str = circuit.to_qasm(precision=_PRECISION)
     except (ValueError, TypeError) as error:
-        raise ProgramError(
-            f"OpenQASM 2 cannot carry the Cirq circuit: {str(error)[:_SHOWN_CHARS]}",
-            hint="noise is an option of the task (device=, noise=); conditions are on one bit",
-        ) from error
+        message = f"OpenQASM 2 cannot carry the Cirq circuit: {str(error)[:_SHOWN_CHARS]}"
+        hint = "noise is an option of the task (device=, noise=); conditions are on one bit"
+        raise ProgramError(message, hint=hint) from error
     return text
 
 
@@ -203,10 +198,9 @@ def qir_to_qasm(module: Any) -> str:
     qubits = pyqir.required_num_qubits(entries[0]) or 0
     results = pyqir.required_num_results(entries[0]) or 0
     if not 0 < qubits <= _RESULT_BITS or results > _RESULT_BITS:
-        raise ProgramError(
-            f"the QIR entry point requires {qubits} qubits and {results} results",
-            hint="the base profile states them as required_num_qubits, required_num_results",
-        )
+        message = f"the QIR entry point requires {qubits} qubits and {results} results"
+        hint = "the base profile states them as required_num_qubits, required_num_results"
+        raise ProgramError(message, hint=hint)
     head = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{qubits}];"]
     if results:
         head.append(f"creg result[{results}];")
@@ -271,10 +265,8 @@ def _number(call: Any, index: int, pyqir: Any, bound: int) -> int:
     """Return the number of a static qubit or result."""
     number = pyqir.ptr_id(call.args[index]) if index < len(call.args) else None
     if number is None:
-        raise ProgramError(
-            f"the QIR calls {call.callee.name} with a qubit or result that is not static",
-            hint="the base profile has numbers of qubits and results only",
-        )
+        message = f"the QIR calls {call.callee.name} with a qubit or result that is not static"
+        raise ProgramError(message, hint="the base profile has numbers of qubits and results only")
     if number >= bound:
         raise ProgramError(f"the QIR uses number {number} of {bound} in {call.callee.name}")
     return int(number)
@@ -423,10 +415,8 @@ def _pack_program(
 
 
 def _refuse_size(packed: bytes) -> NoReturn:
-    raise LimitExceededError(
-        f"the program is {len(packed)} bytes; the limit is {text_checks.MAX_PACKED_BYTES}",
-        hint="split the circuit",
-    )
+    message = f"the program is {len(packed)} bytes; the limit is {text_checks.MAX_PACKED_BYTES}"
+    raise LimitExceededError(message, hint="split the circuit")
 
 
 def _refuse(circuit: Any) -> NoReturn:

@@ -49,10 +49,8 @@ class ParameterSlots:
         finite = np.isfinite(table)
         if not finite.all():
             row, column = (int(k) for k in np.argwhere(~finite)[0])
-            raise OptionError(
-                f"binding {row}: parameter {self._names()[column]!r} is {table[row, column]}",
-                hint="parameter values must be finite numbers",
-            )
+            message = f"binding {row}: parameter {self._names()[column]!r} is {table[row, column]}"
+            raise OptionError(message, hint="parameter values must be finite numbers")
         if self.expressions is None:
             return table
         columns = {parameter: k for k, parameter in enumerate(self.parameters)}
@@ -126,9 +124,8 @@ def _columns_of(key: Any, value: Any) -> list[tuple[str, NDArray[np.float64]]]:
         values = _floats(value, key.name)
         elements: Sequence[Any] = key.params
         if values.ndim not in (1, 2) or values.shape[-1] != len(elements):
-            raise OptionError(
-                f"{key.name!r} has {len(elements)} elements; its values have {values.shape}"
-            )
+            message = f"{key.name!r} has {len(elements)} elements; its values have {values.shape}"
+            raise OptionError(message)
         return [(element.name, values[..., k]) for k, element in enumerate(elements)]
     name = key if isinstance(key, str) else getattr(key, "name", None)
     if not isinstance(name, str):
@@ -162,10 +159,9 @@ def _evaluated(
     used = [parameter for parameter in columns if parameter in expression.parameters]
     if len(used) != len(expression.parameters):
         hidden = [p.name for p in expression.parameters if p not in columns]
-        raise ProgramError(
-            f"{_listed(hidden)} in a gate's definition is no parameter of the circuit",
-            hint="give the gate the parameter (Gate.params), so that it can be bound",
-        )
+        message = f"{_listed(hidden)} in a gate's definition is no parameter of the circuit"
+        hint = "give the gate the parameter (Gate.params), so that it can be bound"
+        raise ProgramError(message, hint=hint)
     result = _as_sum(expression, table, used, columns)
     return _evaluate_rows(expression, table, used, columns) if result is None else result
 
@@ -373,20 +369,16 @@ def _term(text: str) -> tuple[str, float]:
     try:
         return label.strip(), float(coefficient)
     except ValueError as error:
-        raise OptionError(
-            f"the coefficient {coefficient.strip()!r} of {label.strip()!r} is no real number",
-            hint=_HINT,
-        ) from error
+        message = f"the coefficient {coefficient.strip()!r} of {label.strip()!r} is no real number"
+        raise OptionError(message, hint=_HINT) from error
 
 
 def _checked_label(label: Any, num_qubits: int) -> str:
     if not isinstance(label, str) or not label or label.strip("IXYZ"):
         raise OptionError(f"the label {str(label)[:80]!r} is not made of I, X, Y and Z", hint=_HINT)
     if len(label) != num_qubits:
-        raise OptionError(
-            f"the observable {label[:80]!r} has {len(label)} qubits, the circuit {num_qubits}",
-            hint="one character a qubit; qubit 0 is the last",
-        )
+        message = f"the observable {label[:80]!r} has {len(label)} qubits, the circuit {num_qubits}"
+        raise OptionError(message, hint="one character a qubit; qubit 0 is the last")
     return label
 
 
@@ -394,13 +386,10 @@ def _checked_coefficient(value: Any, label: str) -> float:
     try:
         number = complex(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise OptionError(
-            f"the coefficient {str(value)[:60]} of {label!r} is no number",
-            hint="bind its parameters first",
-        ) from error
+        message = f"the coefficient {str(value)[:60]} of {label!r} is no number"
+        raise OptionError(message, hint="bind its parameters first") from error
     if not math.isfinite(number.real) or not abs(number.imag) <= _NOISE * max(1.0, abs(number)):
-        raise OptionError(
-            f"the coefficient {value} of {label!r} is not a finite real number",
-            hint="expectation values are of Hermitian sums; split off the imaginary part",
-        )
+        message = f"the coefficient {value} of {label!r} is not a finite real number"
+        hint = "expectation values are of Hermitian sums; split off the imaginary part"
+        raise OptionError(message, hint=hint)
     return number.real

@@ -71,10 +71,8 @@ class ProgramBuilder:
         if number is None:
             self._matrix_bytes += len(matrix)
             if self._matrix_bytes > MAX_MATRIX_BYTES:
-                raise LimitExceededError(
-                    f"the unitary matrices have more than {MAX_MATRIX_BYTES} bytes in all",
-                    hint="split the circuit, or decompose the gates",
-                )
+                message = f"the unitary matrices have more than {MAX_MATRIX_BYTES} bytes in all"
+                raise LimitExceededError(message, hint="split the circuit, or decompose the gates")
             number = self._matrices[matrix] = len(self._matrices)
         return self.row("unitary", qubits, 0, 0, number)
 
@@ -113,10 +111,8 @@ class ProgramBuilder:
         if len(self.qubits) > text_checks.MAX_OPERANDS:
             raise text_checks.too_many_operands()
         if len(self.conditions) > 3 * text_checks.MAX_TOKENS:
-            raise LimitExceededError(
-                f"the expressions have more than {text_checks.MAX_TOKENS} terms in all",
-                hint="split the circuit",
-            )
+            message = f"the expressions have more than {text_checks.MAX_TOKENS} terms in all"
+            raise LimitExceededError(message, hint="split the circuit")
 
     def program(
         self, num_qubits: int, num_clbits: int, registers: tuple[tuple[str, int], ...]
@@ -221,10 +217,9 @@ def _joined_registers(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int
 
 def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:
     first = next(register for register in registers if bit in list(register))
-    raise ProgramError(
-        f"the classical registers {first.name!r} and {second.name!r} share a bit",
-        hint="give each register its own bits; an alias of a register can be left out",
-    )
+    message = f"the classical registers {first.name!r} and {second.name!r} share a bit"
+    hint = "give each register its own bits; an alias of a register can be left out"
+    raise ProgramError(message, hint=hint)
 
 
 _BITS = (Token.CLBIT, Token.SET_CLBIT)
@@ -239,10 +234,8 @@ def joined(first: Program, then: Program) -> Program:
     """Return the program that runs `first`, then `then`. Raises ProgramError if their qubits or
     registers differ, or `first` has free parameters; LimitExceededError."""
     if first.num_qubits != then.num_qubits:
-        raise ProgramError(
-            f"a part of {then.num_qubits} qubits, after one of {first.num_qubits}",
-            hint="all parts of a circuit have the same qubits",
-        )
+        message = f"a part of {then.num_qubits} qubits, after one of {first.num_qubits}"
+        raise ProgramError(message, hint="all parts of a circuit have the same qubits")
     if first.num_slots:
         hint = "circuit.assign_parameters(...)"
         raise ProgramError(f"a part with {first.num_slots} free parameters", hint=hint)
@@ -298,10 +291,8 @@ def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]
             )
         places.append(number)
     if any(not name for name, _ in result[:-1]):
-        raise ProgramError(
-            "a new register in a part, after one with classical bits outside registers",
-            hint="give all classical bits a ClassicalRegister",
-        )
+        message = "a new register in a part, after one with classical bits outside registers"
+        raise ProgramError(message, hint="give all classical bits a ClassicalRegister")
     if sum(size for _, size in result) > MAX_CLBITS:
         raise LimitExceededError(f"more than {MAX_CLBITS} classical bits in all parts")
     return tuple(result), places

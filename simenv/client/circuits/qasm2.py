@@ -227,17 +227,11 @@ MAX_BITS = 2**18  # qubits of all operations, summed
 # Gates of qelib1.inc by their numbers of qubits and angles.
 _SHAPES = {
     (1, 0): ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
-    (1, 1): ("u1", "p", "rx", "ry", "rz"),
-    (1, 2): ("u2",),
-    (1, 3): ("u3", "u"),
+    (1, 1): ("u1", "p", "rx", "ry", "rz"), (1, 2): ("u2",), (1, 3): ("u3", "u"),
     (2, 0): ("cx", "cz", "cy", "swap", "ch", "csx"),
-    (2, 1): ("crx", "cry", "crz", "cu1", "cp", "rxx", "rzz"),
-    (2, 3): ("cu3",),
-    (2, 4): ("cu",),
-    (3, 0): ("ccx", "cswap", "rccx"),
-    (4, 0): ("rc3x", "c3x", "c3sqrtx"),
-    (5, 0): ("c4x",),
-}
+    (2, 1): ("crx", "cry", "crz", "cu1", "cp", "rxx", "rzz"), (2, 3): ("cu3",), (2, 4): ("cu",),
+    (3, 0): ("ccx", "cswap", "rccx"), (4, 0): ("rc3x", "c3x", "c3sqrtx"), (5, 0): ("c4x",),
+}  # fmt: skip
 _PROGRAM_NAMES = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # other names
 _GATES = {
     name: (_PROGRAM_NAMES.get(name, name), *shape)

@@ -104,10 +104,9 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if node.io_identifier is not ast.IOKeyword.output:
             return super().visit_IODeclaration(node, context)
         if not isinstance(node.type, ast.BitType):
-            raise ProgramError(
-                f"an output of type {_type_name(node.type)!r} is not carried",
-                hint="store it in a bit register, which is an output anyway",
-            )
+            message = f"an output of type {_type_name(node.type)!r} is not carried"
+            hint = "store it in a bit register, which is an output anyway"
+            raise ProgramError(message, hint=hint)
         declared = ast.ClassicalDeclaration(node.type, node.identifier, None)
         declared.span = node.span
         result: State = self.visit_ClassicalDeclaration(declared, context)
@@ -234,10 +233,8 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if isinstance(declared, ast.DiscreteSet):
             return [self._constant_int(value, context) for value in declared.values]
         if not isinstance(declared, ast.RangeDefinition):
-            raise ProgramError(
-                "a loop over the elements of a register or an array is not carried",
-                hint="loop over its indices",
-            )
+            message = "a loop over the elements of a register or an array is not carried"
+            raise ProgramError(message, hint="loop over its indices")
         if declared.start is None or declared.end is None:
             raise ProgramError("a loop over a range needs its start and its end")
         start, end = (
@@ -248,10 +245,8 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             raise ProgramError("a range with step 0")
         entry = range(start, end + (1 if step > 0 else -1), step)
         if (end - start) // step >= 1 << 62:
-            raise LimitExceededError(
-                f"{self.counter.location(node)}a loop of more than 2**62 passes",
-                hint="use fewer passes",
-            )
+            message = f"{self.counter.location(node)}a loop of more than 2**62 passes"
+            raise LimitExceededError(message, hint="use fewer passes")
         return entry
 
     def _pass(self, node: Any, value: int, context: State) -> None:
@@ -358,9 +353,8 @@ class _Template:
 
     def __call__(self, *values: Any) -> Any:
         if len(values) != len(self.order):
-            raise ConversionError(
-                f"{self.name!r} takes {len(self.order)} parameters, but got {len(values)}"
-            )
+            message = f"{self.name!r} takes {len(self.order)} parameters, but got {len(values)}"
+            raise ConversionError(message)
         return _DefinedGate(self, values)
 
 
@@ -476,9 +470,8 @@ class _Converter(FlowVisitor):
         parameters = getattr(gate.type, "n_classical", None) if gate else None
         count = len(parameters) if isinstance(parameters, list) else parameters
         if count is not None and count != len(node.arguments):
-            raise ProgramError(
-                f"{node.name.name!r} takes {count} parameters, but got {len(node.arguments)}"
-            )
+            message = f"{node.name.name!r} takes {count} parameters, but got {len(node.arguments)}"
+            raise ProgramError(message)
         return super().visit_QuantumGate(node, context)
 
     def visit_QuantumPhase(self, node: Any, context: Any) -> Any:  # noqa: N802

@@ -14,13 +14,11 @@ from typing import NoReturn
 
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
-from simenv.transpiler.qiskit_runtime import (
-    MAX_OPERATIONS as MAX_OPERATIONS,
-    label as label,
-    too_many_bits as too_many_bits,
-    too_many_operations as too_many_operations,
-)
+from simenv.transpiler import qiskit_runtime
 
+MAX_OPERATIONS, label = qiskit_runtime.MAX_OPERATIONS, qiskit_runtime.label
+too_many_bits = qiskit_runtime.too_many_bits
+too_many_operations = qiskit_runtime.too_many_operations
 MAX_TEXT_BYTES = 16 * 2**20
 MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads about 40 kB/s
 MAX_NESTING = 200  # brackets in text; definitions within definitions
@@ -87,10 +85,8 @@ def inspect(text: str, name: str = "") -> SourceText:
 
 
 def too_large(size_bytes: int, name: str) -> LimitExceededError:
-    return LimitExceededError(
-        f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}",
-        hint="split the circuit, or give it as a QuantumCircuit",
-    )
+    message = f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}"
+    return LimitExceededError(message, hint="split the circuit, or give it as a QuantumCircuit")
 
 
 def location(name: str, line: int, column: int) -> str:
@@ -115,10 +111,9 @@ def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvErr
 
 def too_many_operands(prefix: str = "") -> LimitExceededError:
     """Return the error for a circuit whose operations name too many qubits."""
-    return LimitExceededError(
-        f"{prefix}the operations name more than {MAX_OPERANDS} qubits in all",
-        hint="split the circuit; barriers on all qubits are the usual cause",
-    )
+    message = f"{prefix}the operations name more than {MAX_OPERANDS} qubits in all"
+    hint = "split the circuit; barriers on all qubits are the usual cause"
+    return LimitExceededError(message, hint=hint)
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

@@ -174,10 +174,9 @@ class FileAddress:
             address = zmq_transport.endpoint(socket_path, must_exist=True)
             return zmq_transport.CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:
-            raise NoServiceError(
-                f"{socket_path} is not of this user, or others can write its folder: not used",
-                hint=f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --restore",
-            )
+            message = f"{socket_path} is not of this user, or others can write its folder: not used"
+            hint = f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --restore"
+            raise NoServiceError(message, hint=hint)
         if own is None:
             raise NoServiceError(
                 f"environment {file.name!r} runs on {file.node}, and listens for no other machine",
@@ -206,10 +205,9 @@ class FileAddress:
             or self.moved()
         ):
             return None
-        return KeyRefusedError(
-            f"the service at {connection.address} does not know the key in {self.path}",
-            hint="the file is not the one it wrote; simenv up names it as key",
-        )
+        message = f"the service at {connection.address} does not know the key in {self.path}"
+        hint = "the file is not the one it wrote; simenv up names it as key"
+        return KeyRefusedError(message, hint=hint)
 
     def remote_endpoint(self) -> tuple[str, str]:
         file = self._file or read(self.path)
@@ -257,17 +255,13 @@ def read(path: Path) -> ConnectionFile:
         if path != config.home_root() / name / "connection.json":
             hint = "its service has ended, or it is another file: simenv up names it as key"
             raise NoServiceError(f"there is no connection file {path}", hint=hint) from error
-        raise NoServiceError(
-            f"no environment {name!r} is up (there is no {path})",
-            hint=f"start one: simenv up{_option(name)}",
-        ) from error
+        message = f"no environment {name!r} is up (there is no {path})"
+        raise NoServiceError(message, hint=f"start one: simenv up{_option(name)}") from error
     except OSError as error:
         raise NoServiceError(f"cannot read {path}: {error.strerror}") from error
     if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise NoServiceError(
-            f"{path} belongs to someone else or can be written by others: not believed",
-            hint=f"chmod 600 {path}, or start your own: simenv up",
-        )
+        message = f"{path} belongs to someone else or can be written by others: not believed"
+        raise NoServiceError(message, hint=f"chmod 600 {path}, or start your own: simenv up")
     try:
         file = _READ(body)
     except msgspec.MsgspecError as error:
@@ -278,10 +272,9 @@ def read(path: Path) -> ConnectionFile:
             hint="use one version of simenv on both sides",
         )
     if file.own is not None and info.st_mode & 0o077:
-        raise NoServiceError(
-            f"{path} holds a secret key and can be opened by others: not used",
-            hint=f"chmod 600 {path}; if others may have read it: simenv down, simenv up --restore",
-        )
+        message = f"{path} holds a secret key and can be opened by others: not used"
+        hint = f"chmod 600 {path}; if others may have read it: simenv down, simenv up --restore"
+        raise NoServiceError(message, hint=hint)
     return file
 
 

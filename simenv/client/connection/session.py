@@ -305,10 +305,8 @@ class ServiceSession:
         self, request: task_handle.PendingRequest, timeout_s: float | None = None
     ) -> Sequence[task_handle.TaskHandle] | list[m.Refusal]:
         """Wait for the answer to a Submit; return its handles, or its refusals. Raises
-        TimedOutError after `timeout_s`; the Submit stays pending then.
-
-        A Submit from before a fork, or given up when the service was lost, is sent again.
-        """
+        TimedOutError after `timeout_s`; the Submit stays pending then. A Submit from before a fork,
+        or given up when the service was lost, is sent again."""
         begun = perf_counter()
         try:
             if request.answer is None:

@@ -99,15 +99,14 @@ class AdmissionBinding(QpmBinding):
     ) -> list[Plain]:
         """Records of the reservations that the caller may see. `filters`: values of record
         fields."""
-        wanted = {
-            k: v for k, v in requests.optional_table("filters", filters).items() if v is not None
-        }
+        given = requests.optional_table("filters", filters)
+        wanted = {k: v for k, v in given.items() if v is not None}
         if "device_id" in wanted:
             try:
                 device = self._targets.device(wanted["device_id"])
             except UnknownObjectError:
                 return []
-            wanted["device_id"] = self._targets.contract_name(device)
+            wanted["device_id"] = self._identity.contract_name(device)
         infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
@@ -143,7 +142,7 @@ class AdmissionBinding(QpmBinding):
             status=verdict.status,
             decision=answers.DECISIONS[verdict.status],
             request_id=_request_name(request.get("request_id")),
-            device_id=self._targets.contract_name(device),
+            device_id=self._identity.contract_name(device),
             scope_id=_request_name(request.get("scope_id")),
             reservation_id=None if dry else verdict.reservation or None,
             reason=answers.reason_text(verdict.code),
@@ -195,7 +194,7 @@ class AdmissionBinding(QpmBinding):
         return answers.ReservationRecord(
             reservation_id=info.id,
             request_id=info.request_id or None,
-            device_id=self._targets.contract_name(info.device),
+            device_id=self._identity.contract_name(info.device),
             scope_id=info.scope or None,
             user_id=info.user or info.owner or None,
             job_id=info.job or None,
@@ -227,9 +226,8 @@ def _number(reservation_id: Any) -> int:
     if number is None:
         raise ExecutionError("reservation_id is missing", reason=Reason.RESERVATION_REQUIRED)
     if number > MAX_ASKED:
-        raise UnknownObjectError(
-            f"there is no reservation {number}", hint="list_reservations() shows yours"
-        )
+        message = f"there is no reservation {number}"
+        raise UnknownObjectError(message, hint="list_reservations() shows yours")
     return number
 
 
@@ -252,15 +250,7 @@ MAX_WORDS = 32  # kept of a request, with so many characters each
 MAX_WORD_CHARS = 256
 MAX_VALUES = 1_000  # of one table that is kept as text
 _OWNER = ("user_id", "user", "username", "account")
-_SIZES = {
-    "count": "count",
-    "qubits": "qubit_count",
-    "depth": "depth",
-    "gates_1q": "one_q_gate_count",
-    "gates_2q": "two_q_gate_count",
-    "measurements": "measurement_count",
-    "shots": "shots",
-}
+_SIZES = {"count": "count", **{ours: theirs for theirs, ours in requests.BASELINE.items()}}
 _CLASS_ID = "class_id"  # the host's own name of the class
 _READ = frozenset(
     {
@@ -281,10 +271,8 @@ def device_of(request: Mapping[str, Any]) -> Any:
 
 def read_reservation(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
     """Parse a request; all keys are optional. `device`: the service's name of the device; `app`:
-    the application run that asks.
-
-    Raises ExecutionError with the field, its value and the expected value.
-    """
+    the application run that asks. Raises ExecutionError with the field, its value and the expected
+    value."""
     for name in ("policy", "run_context"):
         requests.optional_table(name, request.get(name))
     if request.get("priority") is not None:
@@ -326,10 +314,8 @@ def _workload(request: Mapping[str, Any]) -> Workload:
     size_keys = (_CLASS_ID, *_SIZES.values())
     unknown = [key for key in sizes if key not in size_keys]
     if unknown:
-        raise ExecutionError(
-            f"task_class has the key {unknown[0][:64]!r}, which is not known",
-            hint=f"one of: {', '.join(size_keys)}",
-        )
+        message = f"task_class has the key {unknown[0][:64]!r}, which is not known"
+        raise ExecutionError(message, hint=f"one of: {', '.join(size_keys)}")
     last = {"qubits": "num_qubits", "shots": "num_shots"}
     entries: dict[str, int] = {}
     for ours, theirs in _SIZES.items():

@@ -20,8 +20,7 @@ from simenv.client.result_data import Provenance, Stages, keys
 from simenv.client.tasks.task import Task
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import OWNERS, Program, TaskState
-from simenv.qpm import envelopes
-from simenv.qpm.contract import ExecutionError
+from simenv.qpm import contract, envelopes
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 _PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
@@ -81,10 +80,9 @@ def _uint16(values: list[int]) -> bytes:
 
 
 def _in_the_middle(where: str) -> ProgramError:
-    return ProgramError(
-        f"a statevector was asked of a circuit that measures {where}",
-        hint="only final measurements can be left out; or ask for counts alone",
-    )
+    message = f"a statevector was asked of a circuit that measures {where}"
+    hint = "only final measurements can be left out; or ask for counts alone"
+    return ProgramError(message, hint=hint)
 
 
 class PreparedPrograms(msgspec.Struct, frozen=True):
@@ -113,7 +111,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     if not request.statevector:
         return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
     if width > widest:
-        raise ExecutionError(
+        raise contract.ExecutionError(
             f"return_statevector of {width} qubits: 2**{width} amplitudes do not travel as numbers",
             hint=f"at most {widest} qubits here; or Client.submit with "
             'outputs=("statevector",), which hands out an array',
@@ -135,21 +133,13 @@ class RunFacts(msgspec.Struct, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         """Facts as a host reads them."""
-        where = self.where
+        where, origin = self.where, self.where.origin
         return {
             "available": True,
-            "task": where.task,
-            "engine": where.engine,
-            "route": where.route,
-            "precision": self.precision,
-            "seed": self.seed,
-            "shots": self.shots,
-            "node": where.origin.node,
-            "worker": where.origin.worker,
-            "version": where.origin.version,
-            "ranks": where.origin.ranks,
-            "slots": where.slots,
-            "attempts": where.attempts,
+            **{name: getattr(where, name) for name in ("task", "engine", "route")},
+            **{name: getattr(self, name) for name in ("precision", "seed", "shots")},
+            **{name: getattr(origin, name) for name in ("node", "worker", "version", "ranks")},
+            **{name: getattr(where, name) for name in ("slots", "attempts")},
             **self.metadata,
         }
 

@@ -51,54 +51,52 @@ class CompletionQueues:
         self._by_reservation: dict[int, CompletionQueue] = {}
 
     def __contains__(self, run: CircuitRun) -> bool:
-        completion_queue = self._by_reservation.get(run.reservation)
-        return completion_queue is not None and completion_queue.runs.get(run.cid) is run
+        queue = self._by_reservation.get(run.reservation)
+        return queue is not None and queue.runs.get(run.cid) is run
 
     def add(self, run: CircuitRun) -> None:
-        completion_queue = self._by_reservation.setdefault(run.reservation, CompletionQueue())
-        if run.cid not in completion_queue.runs:
-            completion_queue.runs[run.cid] = run
-            completion_queue.size_bytes += run.size_bytes
+        queue = self._by_reservation.setdefault(run.reservation, CompletionQueue())
+        if run.cid not in queue.runs:
+            queue.runs[run.cid] = run
+            queue.size_bytes += run.size_bytes
 
     def drop(self, run: CircuitRun) -> None:
         """Remove a circuit; no effect if it is not queued."""
-        completion_queue = self._by_reservation.get(run.reservation)
-        if completion_queue is not None and completion_queue.runs.pop(run.cid, None) is not None:
-            completion_queue.size_bytes -= run.size_bytes
-            if not completion_queue.runs:
+        queue = self._by_reservation.get(run.reservation)
+        if queue is not None and queue.runs.pop(run.cid, None) is not None:
+            queue.size_bytes -= run.size_bytes
+            if not queue.runs:
                 del self._by_reservation[run.reservation]
 
     def oldest(self, reservation: int) -> CircuitRun | None:
-        completion_queue = self._by_reservation.get(reservation)
-        return (
-            None if completion_queue is None else next(iter(completion_queue.runs.values()), None)
-        )
+        queue = self._by_reservation.get(reservation)
+        return None if queue is None else next(iter(queue.runs.values()), None)
 
     def too_much(
         self, reservation: int, kept: CompletionRetention
     ) -> tuple[CircuitRun, Reason] | None:
         """Next circuit to evict and the reason; None if the queue is within its bounds. The newest
         stays, whatever its size."""
-        completion_queue = self._by_reservation.get(reservation)
-        if completion_queue is None:
+        queue = self._by_reservation.get(reservation)
+        if queue is None:
             return None
-        oldest = next(iter(completion_queue.runs.values()))
-        if len(completion_queue.runs) > kept.count:
+        oldest = next(iter(queue.runs.values()))
+        if len(queue.runs) > kept.count:
             return oldest, Reason.TOO_MANY
-        if completion_queue.size_bytes > kept.size_bytes and len(completion_queue.runs) > 1:
+        if queue.size_bytes > kept.size_bytes and len(queue.runs) > 1:
             return oldest, Reason.TOO_LARGE
         return None
 
     def of(self, reservation: int) -> list[CircuitRun]:
         """Circuits in the queue of a reservation."""
-        completion_queue = self._by_reservation.get(reservation)
-        return [] if completion_queue is None else list(completion_queue.runs.values())
+        queue = self._by_reservation.get(reservation)
+        return [] if queue is None else list(queue.runs.values())
 
     def older_than(self, wall_s: float) -> list[CircuitRun]:
         """Circuits that ended before `wall_s`."""
         results: list[CircuitRun] = []
-        for completion_queue in self._by_reservation.values():
-            for run in completion_queue.runs.values():
+        for queue in self._by_reservation.values():
+            for run in queue.runs.values():
                 if run.ended_s >= wall_s:
                     break
                 results.append(run)
@@ -180,9 +178,8 @@ class CircuitRegistry:
         channel.enter()
         if self._connected_as != channel.client:  # a forked child: another connection
             self._connected_as = channel.client
-            self._session.subscribe(
-                [task.handle for run in self.unfinished() for task in run.tasks]
-            )
+            handles = [task.handle for run in self.unfinished() for task in run.tasks]
+            self._session.subscribe(handles)
         channel.poll(strict=True)
         now = monotonic()
         with channel.lock:

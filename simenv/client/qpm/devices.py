@@ -256,12 +256,8 @@ def _summary(values: Iterable[float]) -> dict[str, float]:
     there = list(values)
     if not there:
         return {}
-    return {
-        "count": len(there),
-        "min": min(there),
-        "median": statistics.median(there),
-        "max": max(there),
-    }
+    middle = statistics.median(there)
+    return {"count": len(there), "min": min(there), "median": middle, "max": max(there)}
 
 
 ACTIVE = "active"
@@ -320,15 +316,8 @@ def hosts(info: model.ServiceInfo) -> list[str]:
 
 def pool(info: model.PoolInfo) -> dict[str, Any]:
     """Summary of one pool."""
-    return {
-        "name": info.name,
-        "engine": info.engine,
-        "state": info.state,
-        "reason": info.reason,
-        "workers": info.workers,
-        "busy": info.busy,
-        "waiting": info.waiting,
-    }
+    names = ("name", "engine", "state", "reason", "workers", "busy", "waiting")
+    return {name: getattr(info, name) for name in names}
 
 
 _AllocationNames = tuple[str, str, str, str, str]
@@ -460,29 +449,18 @@ def _available_capacity(seen: DeviceSnapshot) -> answers.AvailableCapacity:
 
 OTHER_EVENT = "service-state-change"
 _NAMES = {
-    "service.started": "service-restart",
-    "service.listens": "service-registration",
-    "service.resumed": "service-recovered",
-    "service.draining": "service-shutdown-requested",
-    "service.stopped": "service-deregistration",
-    "allocation.ends": "service-shutdown-requested",
-    "device.described": "binding-attached",
-    "device.paused": "scheduler-paused",
-    "device.resumed": "scheduler-resumed",
-    "device.draining": "scheduler-draining",
+    "service.started": "service-restart", "service.listens": "service-registration",
+    "service.resumed": "service-recovered", "service.draining": "service-shutdown-requested",
+    "service.stopped": "service-deregistration", "allocation.ends": "service-shutdown-requested",
+    "device.described": "binding-attached", "device.paused": "scheduler-paused",
+    "device.resumed": "scheduler-resumed", "device.draining": "scheduler-draining",
     "device.ordered": "scheduler-policy-change",
-    "device.bounded": "scheduler-dispatch-limits-change",
-    "worker.lost": "peer-lost",
-    "worker.killed": "service-timeout",
-    "worker.ready": "service-recovered",
-    "node.lost": "peer-lost",
-    "node.back": "service-recovered",
-    "pool.resumed": "service-recovered",
-    "task.requeued": "reconciliation",
-    "journal.damaged": "reconciliation-fault",
-    "result.damaged": "reconciliation-fault",
-    "history.removed": "retention-purge",
-}
+    "device.bounded": "scheduler-dispatch-limits-change", "worker.lost": "peer-lost",
+    "worker.killed": "service-timeout", "worker.ready": "service-recovered",
+    "node.lost": "peer-lost", "node.back": "service-recovered", "pool.resumed": "service-recovered",
+    "task.requeued": "reconciliation", "journal.damaged": "reconciliation-fault",
+    "result.damaged": "reconciliation-fault", "history.removed": "retention-purge",
+}  # fmt: skip
 
 
 def lifecycle(target_id: str, event: model.Event) -> answers.LifecycleEvent:

@@ -145,17 +145,15 @@ class EndpointSender:
 
     def _next(self, wake: threading.Condition) -> EventDelivery | None:
         """Next event that is still wanted; None if this thread may end."""
+        channel = self._session.channel
         while True:
             if not self._queue and not self._retired:
-                wake.wait_for(self._is_wanted, IDLE_S)
-            if not self._queue or self._retired or self._session.channel.closed:
+                wake.wait_for(lambda: bool(self._queue) or self._retired or channel.closed, IDLE_S)
+            if not self._queue or self._retired or channel.closed:
                 return None
             parcel = self._queue.popleft()
             if parcel.claim():
                 return parcel
-
-    def _is_wanted(self) -> bool:
-        return bool(self._queue) or self._retired or self._session.channel.closed
 
 
 class Delivery:
@@ -176,9 +174,8 @@ class Delivery:
         self._sources[source] = None
         outlet = self._outlets.get(id(endpoint))
         if outlet is None:
-            outlet = self._outlets[id(endpoint)] = EndpointSender(
-                self._session, endpoint, self._watch
-            )
+            outlet = EndpointSender(self._session, endpoint, self._watch)
+            self._outlets[id(endpoint)] = outlet
         outlet.sources.add(source)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
@@ -226,7 +223,7 @@ class Delivery:
             waiting = self._is_waiting()
             self._timed = True
         if waiting:
-            channel.wait(self._is_idle, LOOK_S, self._repeat)
+            channel.wait(lambda: not self._is_waiting(), LOOK_S, self._repeat)
 
     def _pause(self) -> None:
         channel = self._session.channel
@@ -242,9 +239,6 @@ class Delivery:
 
     def _is_waiting(self) -> bool:
         return any(source.is_waiting for source in tuple(self._sources))  # also without the lock
-
-    def _is_idle(self) -> bool:
-        return not self._is_waiting()
 
     def _repeat(self, now: float) -> None:
         if now - self._requested_s >= LOOK_S:

@@ -71,10 +71,8 @@ class ExecutionBinding(status.QpmBinding):
         cancel_on_timeout: bool = False,
     ) -> Plain:
         """Submit a circuit and return: ACCEPTED, DELAYED if it waits for credits of its
-        reservation, or FAILED if it is refused; each has a completion. Raises as `sync_run`.
-
-        The call does not wait: `timeout` and `cancel_on_timeout` are checked and have no effect.
-        """
+        reservation, or FAILED if it is refused; each has a completion. Raises as `sync_run`. The
+        call does not wait: `timeout` and `cancel_on_timeout` are checked and have no effect."""
         requests.seconds("timeout", timeout)
         requests.truth("cancel_on_timeout", cancel_on_timeout)
         under = self._reservation_checks.claim(reservation_id)

@@ -68,15 +68,11 @@ def read_token(path: Path) -> str:
         message = f"token file {path}: {error}"
         raise errors.ConfigError(message, hint="a file with a token") from error
     if result.st_uid != os.geteuid() or stat.S_IMODE(result.st_mode) & 0o077:
-        raise errors.ConfigError(
-            f"token file {path} can be read by others",
-            hint=f"chmod 600 {path}, and it must be yours",
-        )
+        hint = f"chmod 600 {path}, and it must be yours"
+        raise errors.ConfigError(f"token file {path} can be read by others", hint=hint)
     if not 0 < len(text) <= requests.MAX_TEXT_CHARS:
-        raise errors.ConfigError(
-            f"token file {path} holds no token",
-            hint=f"1 to {requests.MAX_TEXT_CHARS} characters in its first line",
-        )
+        hint = f"1 to {requests.MAX_TEXT_CHARS} characters in its first line"
+        raise errors.ConfigError(f"token file {path} holds no token", hint=hint)
     return text
 
 
@@ -246,9 +242,8 @@ class QPMIdentity:
         order = [engine.name for engine in self.engines() if not engine.clifford]
         ranked = sorted(result.values(), key=lambda info: _rank(info, order))
         if not ranked:
-            raise contract.NotReadyError(
-                f"{self.target_id!r} has no pool", hint="simenv status says why"
-            )
+            message = f"{self.target_id!r} has no pool"
+            raise contract.NotReadyError(message, hint="simenv status says why")
         return ranked[0]
 
     def engines_of(self, device: DeviceInfo, pools: Sequence[PoolInfo]) -> list[EngineInfo]:
@@ -276,14 +271,11 @@ class QPMIdentity:
         )  # fmt: skip
         if not with_properties:
             return record
+        pools = self._answering(main, info)
         properties = {
             **contract.service_properties(record, self.target_id, self.target_id, main.num_qubits),
             "max_shots": main.max_shots or MAX_SHOTS,
-            "controller": {
-                "version": info.version,
-                "node": info.node,
-                "pools": self._answering(main, info),
-            },
+            "controller": {"version": info.version, "node": info.node, "pools": pools},
             "circuit_formats": devices.formats(main),
         }
         return msgspec.structs.replace(record, properties=properties)
@@ -291,20 +283,14 @@ class QPMIdentity:
     def _bits(
         self, main: DeviceInfo, info: ServiceInfo
     ) -> tuple[contract.QPMType, contract.QPMCapability]:
-        if main.kind is not DeviceKind.IDEAL:  # no amplitudes: its state is mixed
-            cold = main.technology == "superconducting"
-            types = (
-                contract.QPMType.HARDWARE
-                if main.kind is DeviceKind.HARDWARE
-                else contract.QPMType.SIMULATOR
-            )
-            return types, contract.QPMCapability(
-                contract.QPMCapability.SUPERCONDUCTING if cold else 0
-            )
+        hardware, simulator = contract.QPMType.HARDWARE, contract.QPMType.SIMULATOR
         capabilities = contract.QPMCapability(0)
-        for engine in self.engines_of(main, info.pools):
-            capabilities |= _capability(engine)
-        return contract.QPMType.SIMULATOR, capabilities
+        if main.kind is DeviceKind.IDEAL:
+            for engine in self.engines_of(main, info.pools):
+                capabilities |= _capability(engine)
+        elif main.technology == "superconducting":  # no amplitudes: its state is mixed
+            capabilities = contract.QPMCapability.SUPERCONDUCTING
+        return hardware if main.kind is DeviceKind.HARDWARE else simulator, capabilities
 
     def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
         """Pools that answer a request for a capability, by capability."""
@@ -376,10 +362,6 @@ class Targets:
                 return device
         raise _unknown(repr(name[:80]), pools)
 
-    def contract_name(self, device: str) -> str:
-        """Convert the service's name of a device to the contract's."""
-        return self._identity.contract_name(device)
-
     def _by_number(self, number: int) -> str:
         pools = self._pools()
         for device in self._devices(pools):
@@ -394,12 +376,10 @@ class Targets:
         return pools if self._identity.device else [WHOLE, *pools]
 
     def _profile(self, device: str) -> DeviceProfile:
-        return asked(
-            self._session, admin.ProfileReply, partial(admin.GetProfile, device=device)
-        ).profile
+        get = partial(admin.GetProfile, device=device)
+        return asked(self._session, admin.ProfileReply, get).profile
 
 
 def _unknown(name: str, pools: list[str]) -> contract.UnknownObjectError:
-    return contract.UnknownObjectError(
-        f"no device {name} here", hint=f"there are: {', '.join(pools)}"
-    )
+    message = f"no device {name} here"
+    return contract.UnknownObjectError(message, hint=f"there are: {', '.join(pools)}")

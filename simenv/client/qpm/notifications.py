@@ -72,11 +72,9 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
 
 
 class CompletionNotifier:
-    """Pushes the completions of a registry; an `event_delivery.CompletionSource`.
-
-    `alone`: the last registration is the only one, and a pushed completion is not queued (revision
-    1); else all registrations count, and a pushed completion is queued too.
-    """
+    """Pushes the completions of a registry; an `event_delivery.CompletionSource`. `alone`: the last
+    registration is the only one, and a pushed completion is not queued (revision 1); else all
+    registrations count, and a pushed completion is queued too."""
 
     def __init__(
         self,
@@ -229,10 +227,9 @@ class _Parcel:
 def check_registrations(count: int) -> None:
     """Raise OutOfResourcesError if no registration may be added to this number of them."""
     if count >= MAX_REGISTRATIONS:
-        raise contract.OutOfResourcesError(
-            f"{count} registrations for events; the limit is {MAX_REGISTRATIONS}",
-            hint="one registration for each queue, with filters",
-        )
+        message = f"{count} registrations for events; the limit is {MAX_REGISTRATIONS}"
+        hint = "one registration for each queue, with filters"
+        raise contract.OutOfResourcesError(message, hint=hint)
 
 
 def _alike(subscription: EventSubscription, other: EventSubscription) -> bool:
@@ -275,8 +272,9 @@ class DeviceEventNotifier:
         events are delivered. Raises ServiceLostError, and OutOfResourcesError for too many."""
         newest = self._events(0, 0).newest
         with self._session.channel.lock:
+            queue = (registration.endpoint, registration.class_id, registration.evtype)
             for existing, _ in list(self._registered):
-                if _same_subscription(existing, registration):
+                if (existing.endpoint, existing.class_id, existing.evtype) == queue:
                     self.lost(existing)
             check_registrations(len(self._registered))
             outlet = self._delivery.join(self, registration.endpoint)
@@ -379,11 +377,3 @@ def payload(event: Event) -> Plain:
     if event.kind != "outage":
         entries["calibration_set_id"] = event.message.partition(" ")[0]
     return entries
-
-
-def _same_subscription(subscription: EventSubscription, other: EventSubscription) -> bool:
-    return (subscription.endpoint, subscription.class_id, subscription.evtype) == (
-        other.endpoint,
-        other.class_id,
-        other.evtype,
-    )

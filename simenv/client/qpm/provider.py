@@ -70,10 +70,8 @@ class SingleQPM:
     def is_ready(self) -> bool:
         """Return True if a pool can run circuits. Raises NotReadyError."""
         if not self._identity.is_available():
-            raise contract.NotReadyError(
-                f"no pool of {self._identity.target_id!r} can run a circuit yet",
-                hint="simenv status says why",
-            )
+            message = f"no pool of {self._identity.target_id!r} can run a circuit yet"
+            raise contract.NotReadyError(message, hint="simenv status says why")
         return True
 
     def sync_run(self, info: Plain) -> Plain:
@@ -153,10 +151,9 @@ class SingleQPM:
         if run is None:
             gone = None if cid is None else self._registry.find(cid)
             if isinstance(gone, RetiredCircuit) and gone.reason in EVICTED:
-                raise contract.ExecutionError(
-                    f"the completion of circuit {cid} is no longer kept: {gone.reason}",
-                    hint="read completions sooner, or register for events",
-                )
+                message = f"the completion of circuit {cid} is no longer kept: {gone.reason}"
+                hint = "read completions sooner, or register for events"
+                raise contract.ExecutionError(message, hint=hint)
             raise _in_progress(cid)
         return run
 
@@ -168,9 +165,8 @@ def _in_progress(cid: str | None) -> contract.InProgressError:
 
 
 Q = TypeVar("Q", bound=QpmBinding)
-SINGLE_RETENTION = CompletionRetention(
-    count=65_536, size_bytes=2**30
-)  # reading an evicted completion is an error
+# Reading an evicted completion is an error.
+SINGLE_RETENTION = CompletionRetention(count=65_536, size_bytes=2**30)
 
 
 def _token_checked(kind: type[Q]) -> type[Q]:

@@ -38,6 +38,10 @@ MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
 MOST = 2**62  # of any size or time
 ALLOCATION = ("scheduler", "cluster_name", "allocation_id")  # identity of a batch allocation
+BASELINE = {  # sizes of a workload: the contract's names and the service's
+    "qubit_count": "qubits", "depth": "depth", "one_q_gate_count": "gates_1q",
+    "two_q_gate_count": "gates_2q", "measurement_count": "measurements", "shots": "shots",
+}  # fmt: skip
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
@@ -302,9 +306,8 @@ def _source(inputs: dict[str, Any]) -> Any:
     circuit = inputs.get("circuit")
     if circuit is None:
         if "qasm" not in inputs:
-            raise ExecutionError(
-                "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
-            )
+            hint = "qasm: OpenQASM 2 as a text"
+            raise ExecutionError("info has neither qasm nor circuit", hint=hint)
         return _qasm("qasm", inputs["qasm"])
     if isinstance(circuit, Program) or is_circuit(circuit):
         return circuit
@@ -312,9 +315,8 @@ def _source(inputs: dict[str, Any]) -> Any:
         raise wrong("circuit", circuit, 'a table {"format", "data"} or a circuit')
     kind, data = circuit.get("format"), circuit.get("data")
     if kind not in FORMATS:
-        raise ExecutionError(
-            f"circuit format {short_repr(kind)} cannot be read", hint=f"of: {', '.join(FORMATS)}"
-        )
+        message = f"circuit format {short_repr(kind)} cannot be read"
+        raise ExecutionError(message, hint=f"of: {', '.join(FORMATS)}")
     return _qpy(data) if kind == "qpy" else _qasm("circuit.data", data)
 
 

@@ -45,27 +45,26 @@ class SchedulerBinding(status.QpmBinding):
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device)
         profile = self._ask(admin.ProfileReply, admin.GetProfile, device=device)
         runtime = info.queued + info.sent + info.running
-        return envelopes.plain(
-            answers.SchedulerStatus(
-                target_id=self._targets.contract_name(device),
-                state=info.state,
-                scheduler_available=True,
-                threading_mode="service",
-                policy=policy_of(info),
-                control=control_of(info),
-                versions={
-                    "scheduler": info.version,
-                    "admission_policy": rules.version,
-                    "device_profile": profile.version,
-                },
-                task_count=runtime + info.parked,
-                pending_capacity_count=info.parked,
-                runtime_task_count=runtime,
-                selected_task_count=info.sent,
-                provider_inflight_count=info.running,
-                dispatch_limits=answers.DispatchLimits(info.max_inflight),
-            )
+        answer = answers.SchedulerStatus(
+            target_id=self._identity.contract_name(device),
+            state=info.state,
+            scheduler_available=True,
+            threading_mode="service",
+            policy=policy_of(info),
+            control=control_of(info),
+            versions={
+                "scheduler": info.version,
+                "admission_policy": rules.version,
+                "device_profile": profile.version,
+            },
+            task_count=runtime + info.parked,
+            pending_capacity_count=info.parked,
+            runtime_task_count=runtime,
+            selected_task_count=info.sent,
+            provider_inflight_count=info.running,
+            dispatch_limits=answers.DispatchLimits(info.max_inflight),
         )
+        return envelopes.plain(answer)
 
     def get_scheduler_policy(
         self, token: str | None = None, device_id: contract.Device | None = None
@@ -87,25 +86,19 @@ class SchedulerBinding(status.QpmBinding):
         info = self._identity.target(device)
         mine = self._own_tasks(device)
         shown = mine + (self._others(device) if restricted else [])
-        parked = [
-            envelope
-            for envelope in shown
-            if envelope.lifecycle_state is envelopes.Lifecycle.PENDING_CAPACITY
-        ]
-        return envelopes.plain(
-            answers.QueueState(
-                target_id=self._targets.contract_name(device),
-                include_restricted=restricted,
-                pending_capacity=[envelopes.plain(envelope) for envelope in parked],
-                scheduler_task_count=info.queued + info.sent + info.running,
-                selected_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SELECTED),
-                provider_inflight_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SUBMITTED),
-                dispatch_limits=answers.DispatchLimits(info.max_inflight),
-                runtime_tasks=[
-                    envelopes.plain(envelope) for envelope in shown if envelope not in parked
-                ],
-            )
+        pending = envelopes.Lifecycle.PENDING_CAPACITY
+        parked = [each for each in shown if each.lifecycle_state is pending]
+        answer = answers.QueueState(
+            target_id=self._identity.contract_name(device),
+            include_restricted=restricted,
+            pending_capacity=[envelopes.plain(each) for each in parked],
+            scheduler_task_count=info.queued + info.sent + info.running,
+            selected_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SELECTED),
+            provider_inflight_qtask_ids=_task_numbers(mine, envelopes.Lifecycle.SUBMITTED),
+            dispatch_limits=answers.DispatchLimits(info.max_inflight),
+            runtime_tasks=[envelopes.plain(each) for each in shown if each not in parked],
         )
+        return envelopes.plain(answer)
 
     def configure_scheduler_policy(
         self,
@@ -200,7 +193,7 @@ class SchedulerBinding(status.QpmBinding):
         request = partial(admin.SteerTarget, device=device, verb=verb)
         info = self._change(method, admin.TargetReply, request, **more).info
         self._audit.note(method, more.get("reason") or None)
-        target = self._targets.contract_name(device)
+        target = self._identity.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
 
     def _own_tasks(self, device: str) -> list[envelopes.StatusEnvelope]:
@@ -349,7 +342,7 @@ class PolicyBinding(status.QpmBinding):
         return self._policy(self._ask(admin.PolicyReply, admin.GetPolicy, device=device), device)
 
     def _policy(self, answer: admin.PolicyReply, device: str) -> Plain:
-        table = policy_table(answer.policy, self._targets.contract_name(device))
+        table = policy_table(answer.policy, self._identity.contract_name(device))
         return envelopes.plain(answers.Policy(answer.version, table))
 
 
@@ -366,14 +359,6 @@ CAPACITY: dict[str, tuple[str, ...]] = {
     "unlimited": (),
     "credit": ("total_credits",),
     "rate": ("device_rate", "time_span_ns"),
-}
-BASELINE = {
-    "qubit_count": "qubits",
-    "depth": "depth",
-    "one_q_gate_count": "gates_1q",
-    "two_q_gate_count": "gates_2q",
-    "measurement_count": "measurements",
-    "shots": "shots",
 }
 _CONFIGURATION = frozenset(
     {"device_id", "policy", "estimator", "baseline", "capacity", "expected_version"}
@@ -427,39 +412,35 @@ def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
     capacity = requests.optional_table("capacity", table.get("capacity"))
     wanted = CAPACITY[name]
     if set(capacity) != set(wanted):
-        raise contract.ExecutionError(
-            f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
-            hint=f"it takes {' and '.join(wanted) or 'nothing'}",
-        )
+        given = ", ".join(sorted(capacity))[:80] or "nothing"
+        message = f"capacity of the policy {name} has {given}"
+        raise contract.ExecutionError(message, hint=f"it takes {' and '.join(wanted) or 'nothing'}")
     figures = {
         key: requests.integer(f"capacity.{key}", capacity[key], 1, requests.MOST) for key in wanted
     }
-    expected = table.get("expected_version")
-    version = (
-        -1 if expected is None else requests.integer("expected_version", expected, 0, requests.MOST)
-    )
+    version = -1
+    if table.get("expected_version") is not None:
+        version = requests.integer("expected_version", table["expected_version"], 0, requests.MOST)
     return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
 
 
 def baseline_table(work: Workload) -> dict[str, int]:
-    return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
+    return {theirs: getattr(work, ours) for theirs, ours in requests.BASELINE.items()}
 
 
 def read_baseline(raw: Any) -> Workload:
     """Read the baseline circuit; all six fields are required."""
     table = requests.table_argument("baseline", raw)
-    _check_fields("baseline", table, BASELINE)
-    missing = [name for name in BASELINE if name not in table]
+    _check_fields("baseline", table, requests.BASELINE)
+    missing = [name for name in requests.BASELINE if name not in table]
     if missing:
-        raise contract.ExecutionError(
-            f"baseline lacks {', '.join(missing)}", hint=f"all of: {', '.join(BASELINE)}"
-        )
-    return Workload(
-        **{
-            ours: requests.integer(f"baseline.{theirs}", table[theirs], 0, requests.MOST)
-            for theirs, ours in BASELINE.items()
-        }
-    )
+        message = f"baseline lacks {', '.join(missing)}"
+        raise contract.ExecutionError(message, hint=f"all of: {', '.join(requests.BASELINE)}")
+    sizes = {
+        ours: requests.integer(f"baseline.{theirs}", table[theirs], 0, requests.MOST)
+        for theirs, ours in requests.BASELINE.items()
+    }
+    return Workload(**sizes)
 
 
 def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
@@ -477,6 +458,5 @@ def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
 def _check_fields(what: str, table: dict[str, Any], names: Any) -> None:
     unknown = sorted(set(table) - set(names))
     if unknown:
-        raise contract.ExecutionError(
-            f"{what} has no field {unknown[0][:80]!r}", hint=f"some of: {', '.join(sorted(names))}"
-        )
+        message = f"{what} has no field {unknown[0][:80]!r}"
+        raise contract.ExecutionError(message, hint=f"some of: {', '.join(sorted(names))}")

@@ -132,10 +132,7 @@ def unknown_status(cid: str | None, number: int | None) -> StatusEnvelope:
 def reservation_refusal(reservation_id: int | None, reason: Reason, message: str) -> StatusEnvelope:
     """Envelope of a query whose reservation is missing or may not be used."""
     return envelopes.status(
-        Lifecycle.INVALID_RESERVATION,
-        reservation_id=reservation_id,
-        reason=reason,
-        message=message,
+        Lifecycle.INVALID_RESERVATION, reservation_id=reservation_id, reason=reason, message=message
     )
 
 

@@ -22,7 +22,7 @@ from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm import circuit_run, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
-from simenv.client.qpm.identity import as_qpm_error
+from simenv.client.qpm.identity import as_qpm_error, asked
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
@@ -154,10 +154,7 @@ class ReservationChecks:
 
     def active(self) -> list[ReservationInfo]:
         """Active reservations that the caller may see."""
-        try:
-            result = self._session.request(Reservations, GetReservations).reservations
-        except errors.SimenvError as error:
-            raise as_qpm_error(error) from error
+        result = asked(self._session, Reservations, GetReservations).reservations
         return [info for info in result if info.state in LIVE]
 
 
@@ -195,10 +192,8 @@ class CircuitSubmitter:
     def start(
         self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED
     ) -> circuit_run.CircuitRun:
-        """Submit a circuit; the run of a refused circuit has ended already.
-
-        Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
-        """
+        """Submit a circuit; the run of a refused circuit has ended already. Raises ExecutionError
+        (invalid request or reservation), OutOfResourcesError, NotReadyError."""
         if self.leaving is not None:
             raise contract.ExecutionError(
                 f"the QPM takes nothing new: {self.leaving}", hint="connect anew",
@@ -265,9 +260,8 @@ class CircuitSubmitter:
         }
         if pool:
             del options["prefer"]
-        submit = partial(
-            self._client.post if waits and is_single else self._client.submit, **options
-        )
+        post_or_submit = self._client.post if waits and is_single else self._client.submit
+        submit = partial(post_or_submit, **options)
         if prepared.counts is not None:
             tasks.append(submit(prepared.counts, shots=asked.shots, seed=asked.seed))
         if prepared.amplitudes is not None:

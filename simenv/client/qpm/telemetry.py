@@ -36,26 +36,19 @@ ACCESS = {
     "manager-aggregate": "sums over all callers",
     "operator": "the service's own life",
 }
+_BY_LIBRARY = (
+    "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
+    "get_coupling_graph",
+)  # fmt: skip
 _CALLS = {
-    "get_backend_info": "basic-discovery",
-    "get_device_info": "basic-discovery",
-    "get_dynamic_backend_info": "basic-discovery",
-    "get_calibration_snapshot": "basic-discovery",
-    "get_coupling_graph": "basic-discovery",
-    "capability_map": "basic-discovery",
+    **dict.fromkeys((*_BY_LIBRARY, "capability_map"), "basic-discovery"),
     "get_telemetry_access_model": "basic-discovery",
-    "task_status": "caller-owned",
-    "get_task_timing": "caller-owned",
-    "get_task_metadata": "caller-owned",
+    **dict.fromkeys(("task_status", "get_task_timing", "get_task_metadata"), "caller-owned"),
     "list_scheduler_allocations": "manager-aggregate",
     "get_capacity_snapshot": "manager-aggregate",
     "get_queue_metrics": "manager-aggregate",
     "get_service_lifecycle_telemetry": "operator",
 }
-_BY_LIBRARY = (
-    "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
-    "get_coupling_graph",
-)  # fmt: skip
 
 Plain = dict[str, Any]
 
@@ -127,10 +120,8 @@ class TelemetryBinding(QpmBinding):
     ) -> Plain:
         """`qhw-calibration-v1` record; of an ideal device: no observations."""
         subject = self._subject(lib, calibration_set_id)
-        return {
-            **_simple(subject),
-            **envelopes.plain(devices.calibration(subject.name, subject.info)),
-        }
+        record = envelopes.plain(devices.calibration(subject.name, subject.info))
+        return {**_simple(subject), **record}
 
     def get_coupling_graph(
         self,
@@ -153,10 +144,7 @@ class TelemetryBinding(QpmBinding):
         self, token: str | None = None, filters: Plain | None = None
     ) -> Plain:
         """Allocations of batch schedulers with live reservations that the caller may see, one entry
-        each. A QPM of a pool lists reservations of that pool.
-
-        `filters`: values of entry fields.
-        """
+        each. A QPM of a pool lists reservations of that pool. `filters`: values of entry fields."""
         wanted = requests.optional_table("filters", filters)
         infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         entries = devices.allocations(
@@ -164,15 +152,12 @@ class TelemetryBinding(QpmBinding):
             for info in infos
             if info.state in LIVE and self._identity.device in (WHOLE, info.device)
         )
-        return envelopes.plain(
-            answers.SchedulerAllocations(
-                [
-                    entry
-                    for entry in entries
-                    if all(getattr(entry, name, None) == value for name, value in wanted.items())
-                ]
-            )
-        )
+        chosen = [
+            entry
+            for entry in entries
+            if all(getattr(entry, name, None) == value for name, value in wanted.items())
+        ]
+        return envelopes.plain(answers.SchedulerAllocations(chosen))
 
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
         """Access class of each call, with the intended readers of each class."""
@@ -243,11 +228,10 @@ class TelemetryBinding(QpmBinding):
         info = self._identity.device_info(device)
         if wanted not in (None, info.calibration_id):
             there = f"there is {info.calibration_id!r}" if info.calibration_id else "it has none"
-            raise UnknownObjectError(
-                f"no calibration set {wanted!r:.80} here",
-                hint=f"{there}; without calibration_set_id the present one is meant",
-            )
-        return QuerySubject(device, self._targets.contract_name(device), info)
+            message = f"no calibration set {wanted!r:.80} here"
+            hint = f"{there}; without calibration_set_id the present one is meant"
+            raise UnknownObjectError(message, hint=hint)
+        return QuerySubject(device, self._identity.contract_name(device), info)
 
     def _device_record(self, subject: QuerySubject) -> Plain:
         pools = pools_of(self._identity.status(), subject.device)
@@ -260,7 +244,7 @@ class TelemetryBinding(QpmBinding):
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
         return devices.DeviceSnapshot(
             target_id=self._identity.target_id,
-            device_id=self._targets.contract_name(device),
+            device_id=self._identity.contract_name(device),
             access_class=access,
             now_ns=_now_ns(),
             service=info,
@@ -308,9 +292,8 @@ class ControlBinding(QpmBinding):
     def test(self, token: str | None = None) -> Plain:
         """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
         status = self._service_status()
-        return envelopes.plain(
-            answers.SelfTest("ok" if status.ready else "not-ready", True, status)
-        )
+        word = "ok" if status.ready else "not-ready"
+        return envelopes.plain(answers.SelfTest(word, True, status))
 
     def is_ready(self, token: str | None = None) -> Plain:
         """Return the service status; hosts wait for its field `ready`."""
@@ -336,44 +319,34 @@ class ControlBinding(QpmBinding):
             "timestamp_ns": round(time() * 1e9),
         }
         if info is not None:
-            summary |= {
-                "version": info.version,
-                "node": info.node,
-                "epoch": info.epoch,
-                "up_s": info.up_s,
-                "done": info.done,
-                "failed": info.failed,
-                "cancelled": info.cancelled,
-                "expired": info.expired,
-                "pools": [devices.pool(pool) for pool in info.pools],
-                "warnings": list(info.warnings),
-            }
+            names = ("version", "node", "epoch", "up_s", "done", "failed", "cancelled", "expired")
+            summary |= {name: getattr(info, name) for name in names}
+            summary["pools"] = [devices.pool(pool) for pool in info.pools]
+            summary["warnings"] = list(info.warnings)
         return summary
 
     def reconcile_runtime_state(self, token: str | None = None, reason: str | None = None) -> Plain:
-        """Compare the open circuits of this QPM with the service's tasks. `reason` is required.
-
-        The lists of qtask ids are: circuits that ended in the service without notice here (their
-        results are fetched now), circuits that the service does not know, and unfinished circuits.
-        """
+        """Compare the open circuits of this QPM with the service's tasks. `reason` is required. The
+        lists of qtask ids are: circuits that ended in the service without notice here (their
+        results are fetched now), circuits that the service does not know, and unfinished
+        circuits."""
         if reason is None:
             raise ExecutionError("reconcile_runtime_state needs a reason", hint="reason='...'")
         self._audit.note("reconcile_runtime_state", requests.text("reason", reason))
         stale, lost, unfinished = self._compare(self._registry.unfinished())
         for number in lost:
             self._audit.fault("provider-handle", number)
-        return envelopes.plain(
-            answers.Reconciliation(
-                target_id=self._identity.target_id,
-                timestamp_ns=round(time() * 1e9),
-                pending_removed=[],
-                stale_runtime_tasks=stale,
-                capacity_hold_faults=[],
-                unfinished_scheduler_tasks=unfinished,
-                provider_handle_faults=lost,
-                directory_generation_faults=[],
-            )
+        answer = answers.Reconciliation(
+            target_id=self._identity.target_id,
+            timestamp_ns=round(time() * 1e9),
+            pending_removed=[],
+            stale_runtime_tasks=stale,
+            capacity_hold_faults=[],
+            unfinished_scheduler_tasks=unfinished,
+            provider_handle_faults=lost,
+            directory_generation_faults=[],
         )
+        return envelopes.plain(answer)
 
     def shutdown(
         self,
@@ -382,24 +355,19 @@ class ControlBinding(QpmBinding):
         timeout_s: float | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Accept no more circuits and stop when all have ended; returns at once.
-
-        `graceful`: accepted circuits may finish within `timeout_s` and are cancelled after it;
-        `cancel`: they are cancelled now. A repeated call returns the first request with `repeated`.
-        """
+        """Accept no more circuits and stop when all have ended; returns at once. `graceful`:
+        accepted circuits may finish within `timeout_s` and are cancelled after it; `cancel`: they
+        are cancelled now. A repeated call returns the first request with `repeated`."""
         requests.optional_text("reason", reason)
         patience_s = requests.seconds("timeout_s", timeout_s)
         if mode not in MODES:
             raise requests.wrong("mode", mode, f"one of: {', '.join(MODES)}")
         with self._session.channel.lock:
             if self._shutdown_request is not None:
-                return envelopes.plain(
-                    msgspec.structs.replace(self._shutdown_request, repeated=True)
-                )
-            draining = mode == "graceful"
-            self._state = (
-                envelopes.ServiceState.DRAINING if draining else envelopes.ServiceState.STOPPING
-            )
+                repeated = msgspec.structs.replace(self._shutdown_request, repeated=True)
+                return envelopes.plain(repeated)
+            draining, states = mode == "graceful", envelopes.ServiceState
+            self._state = states.DRAINING if draining else states.STOPPING
             self._submitter.leaving = "it was asked to shut down"
             self._shutdown_request = answers.ShutdownRequest(
                 "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)

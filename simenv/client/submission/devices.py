@@ -101,10 +101,9 @@ class SubmitDevices:
         outputs = checked.task.outputs
         for output in ("statevector", "amplitudes", "gradient"):
             if output in outputs:
-                raise OptionError(
-                    f"a device has no output {output!r}: noise makes its state mixed",
-                    hint="counts, probabilities or expectation values; or no device",
-                )
+                message = f"a device has no output {output!r}: noise makes its state mixed"
+                hint = "counts, probabilities or expectation values; or no device"
+                raise OptionError(message, hint=hint)
         if "probabilities" in outputs and not loaded.measures:
             hint = "add measurements, as measure_all() does: probabilities are those of clbits"
             raise OptionError("probabilities of a device need a circuit that measures", hint=hint)

@@ -106,11 +106,9 @@ def _is_finite(value: object) -> TypeGuard[Real]:
 
 
 def document_of(noise: Any) -> bytes:
-    """Return a noise document as it is stored; b"" if `noise` is not one.
-
-    `noise` may be JSON (bytes or a mapping), a struct of the package noise_models, or an Aer noise
-    model. Raises OptionError.
-    """
+    """Return a noise document as it is stored; b"" if `noise` is not one. `noise` may be JSON
+    (bytes or a mapping), a struct of the package noise_models, or an Aer noise model. Raises
+    OptionError."""
     if isinstance(noise, bytes | bytearray):
         if not noise:
             raise OptionError("noise: an empty document", hint="JSON of a noise model")

@@ -190,10 +190,9 @@ class CheckedOptions(msgspec.Struct, frozen=True):
 
     def outputs(self, measures: bool, observed: bool) -> tuple[str, ...]:
         """Return the outputs of circuits that measure something (`measures`) or nothing.
-
         Observables imply `expectation`; the default `counts` then stays only if counts are
-        possible, as with amplitudes. Raises OptionError when counts are requested of an exact run.
-        """
+        possible, as with amplitudes. Raises OptionError when counts are requested of an exact
+        run."""
         outputs = self.task.outputs
         if (observed or "amplitudes" in outputs) and not (measures and self.shots):
             outputs = tuple(output for output in outputs if output != "counts")

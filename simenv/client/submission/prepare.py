@@ -236,10 +236,9 @@ def prepare_many(
         circuit, values = work
         return _sweep(circuit, values, options, checked, devices)
     if isinstance(work, str | bytes) or not isinstance(work, Iterable) or hasattr(work, "qubits"):
-        raise OptionError(
-            f"submit_many wants several circuits, got one {type(work).__name__}",
-            hint="submit(circuit); or submit_many((circuit, parameter_values)) for a sweep",
-        )
+        message = f"submit_many wants several circuits, got one {type(work).__name__}"
+        hint = "submit(circuit); or submit_many((circuit, parameter_values)) for a sweep"
+        raise OptionError(message, hint=hint)
     return _prepare_batch(list(work), options, checked, devices)
 
 

@@ -230,7 +230,6 @@ class SubmitAnswers(msgspec.Struct, frozen=True):
 
 
 def _tasks(handles: Sequence[TaskHandle], specs: Sequence[TaskSpec]) -> list[Task]:
-    """Return one Task for each binding."""
     if sum([spec.count for spec in specs]) == len(specs):
         return [Task(handle) for handle in handles]
     tasks: list[Task] = []

@@ -187,20 +187,17 @@ def transpile(
 
 def _check_circuit(circuit: Any, number: int) -> None:
     if not qiskit_runtime.is_circuit(circuit):
-        raise OptionError(
-            f"circuit {number} to transpile is of type {type(circuit).__name__}",
-            hint="a QuantumCircuit",
-        )
+        message = f"circuit {number} to transpile is of type {type(circuit).__name__}"
+        raise OptionError(message, hint="a QuantumCircuit")
 
 
 def _pack(circuit: Any, number: int) -> bytes:
     try:
         return qpy.write_qpy(circuit)
     except Exception as error:  # QPY raises any type for an operation that it cannot store
-        raise simenv_errors.ProgramError(
-            f"circuit {number} cannot be written as QPY: {error}",
-            hint="replace its own operations by their definitions: circuit.decompose()",
-        ) from error
+        message = f"circuit {number} cannot be written as QPY: {error}"
+        hint = "replace its own operations by their definitions: circuit.decompose()"
+        raise simenv_errors.ProgramError(message, hint=hint) from error
 
 
 def _chunks(files: Iterable[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
@@ -445,10 +442,9 @@ def _pack_function(
     try:
         pickled = pickler.dumps((function, positional, named))
     except Exception as error:  # objects of the user may raise any type
-        raise OptionError(
-            f"function {name} with its arguments cannot be pickled: {error}",
-            hint="give files and connections by name, and open them in the function",
-        ) from error
+        message = f"function {name} with its arguments cannot be pickled: {error}"
+        hint = "give files and connections by name, and open them in the function"
+        raise OptionError(message, hint=hint) from error
     printable = "".join(char if char.isprintable() else "?" for char in name)
     kind = model_calls.CALL_FORMAT, model_calls.PYTHON
     name = printable[: model_calls.MAX_NAME_CHARS]
@@ -461,7 +457,6 @@ def _read_value(packed: bytes) -> Any:
     try:
         return _cloudpickle().loads(answer.pickled)
     except Exception as error:  # objects of the user may raise any type
-        raise OptionError(
-            f"the returned value cannot be unpickled: {type(error).__name__}: {error}",
-            hint="this process needs the modules of the classes that were returned",
-        ) from error
+        message = f"the returned value cannot be unpickled: {type(error).__name__}: {error}"
+        hint = "this process needs the modules of the classes that were returned"
+        raise OptionError(message, hint=hint) from error

@@ -59,10 +59,8 @@ class PartTask(Task):
     @property
     def measured(self) -> dict[str, str]:
         """Bits of each classical register after this part, bit 0 rightmost; waits for the part.
-
         Bits that no part has written are 0. Classical bits outside registers have the name "".
-        Raises like `result`.
-        """
+        Raises like `result`."""
         result = self.result()
         if not self._parts.circuit.measures:
             return {name: "0" * size for name, size in self._parts.circuit.program.registers}
@@ -74,10 +72,8 @@ class PartTask(Task):
         self, circuit: Any, *, keep_s: float | None = None, **options: Unpack[PartOptions]
     ) -> PartTask:
         """Submit the next part, which continues from the state of this one; see
-        `Client.submit_part`.
-
-        Options that are not given are inherited from this part. Waits for the end of this part.
-        """
+        `Client.submit_part`. Options that are not given are inherited from this part. Waits for the
+        end of this part."""
         _refuse(options, _OF_ALL_PARTS)
         parts = self._parts
         part_options: PartOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
@@ -135,10 +131,9 @@ def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
         raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
     circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
     if not circuit.measures and stores_bits(program):
-        raise ProgramError(
-            "a part stores classical bits, and measures nothing; nor did a part before",
-            hint="bits are read where a part has measured: store them in that part or a later one",
-        )
+        message = "a part stores classical bits, and measures nothing; nor did a part before"
+        hint = "bits are read where a part has measured: store them in that part or a later one"
+        raise ProgramError(message, hint=hint)
     requested: dict[str, Any] = {"outputs": "memory", "shots": 1}
     if not circuit.measures:  # every task has an output: the norm
         requested = {"observables": "I" * circuit.num_qubits, "shots": None}

@@ -243,10 +243,8 @@ class Task(TaskFuture):
 
     def circuit(self) -> Any:
         """Ask the service for the `QuantumCircuit` of this task, as it was sent: for a device, the
-        compiled one. Parameters of a task with several bindings are p0, p1 ...
-
-        Raises ProgramError, and NotFoundError if the service has removed the task.
-        """
+        compiled one. Parameters of a task with several bindings are p0, p1 ... Raises ProgramError,
+        and NotFoundError if the service has removed the task."""
         return result_display.circuit_of(self.session.submitted(self.handle.number).spec)
 
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
@@ -309,10 +307,9 @@ class Task(TaskFuture):
 
     def __reduce__(self) -> NoReturn:
         """Raise OptionError: a task waits with the connection of its client."""
-        raise OptionError(
-            f"task {self.id} cannot be pickled: it belongs to the connection of its client",
-            hint="pickle task.result(), or task.id, which Client.task takes in another process",
-        )
+        message = f"task {self.id} cannot be pickled: it belongs to the connection of its client"
+        hint = "pickle task.result(), or task.id, which Client.task takes in another process"
+        raise OptionError(message, hint=hint)
 
     def __repr__(self) -> str:
         # No request is sent: asyncio and debuggers call this where waiting is not allowed.
@@ -434,10 +431,8 @@ def _in_completion_order(
             if session.wait_any(waiting, ended_tasks, step):
                 continue
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimedOutError(
-                    f"{total - ended} of {total} tasks have no result after {timeout_s:g} s",
-                    hint="the tasks go on: wait again, or cancel them",
-                )
+                message = f"{total - ended} of {total} tasks have no result after {timeout_s:g} s"
+                raise TimedOutError(message, hint="the tasks go on: wait again, or cancel them")
             if progress:
                 first = next(iter(waiting))
                 text = describe(session.task_infos([first.number]), first.id)

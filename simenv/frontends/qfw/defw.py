@@ -89,23 +89,17 @@ def contract_error(name: str, message: str) -> BaseException | None:
     return built
 
 
-def capability(types: int, capabilities: int) -> Any:
-    """Bits and their names in DEFw's type."""
-    return _import_attribute("defw_agent_info", "Capability")(
-        types, capabilities, capability_names(types, capabilities)
-    )
-
-
 def service_info(record: ServiceRecord) -> Any:
     """Convert a record to DEFw's type; the record itself in a process without DEFw."""
     kind = getattr(module("defw_agent_info"), "DEFwServiceInfo", None)
     if kind is None:
         return record
-    bits = capability(record.qpm_type, record.qpm_capabilities)
+    names = capability_names(record.qpm_type, record.qpm_capabilities)
+    kind_of_bits = _import_attribute("defw_agent_info", "Capability")
     more = {} if record.properties is None else {"properties": record.properties}
     return kind(
         record.service_name, record.service_description, record.class_name, record.module_name,
-        bits, record.max_capacity, **more,
+        kind_of_bits(record.qpm_type, record.qpm_capabilities, names), record.max_capacity, **more,
     )  # fmt: skip
 
 
@@ -262,14 +256,11 @@ def install() -> bool:
         return False
     with _installing:
         if getattr(workers, MARK, None) is None:
-            _wrap(workers, Locks())
+            locks = Locks()
+            for name in SENDERS:
+                setattr(workers, name, _locked(getattr(workers, name), locks))
+            setattr(workers, MARK, locks)
     return True
-
-
-def _wrap(workers: ModuleType, locks: Locks) -> None:
-    for name in SENDERS:
-        setattr(workers, name, _locked(getattr(workers, name), locks))
-    setattr(workers, MARK, locks)
 
 
 def _locked(send: Callable[..., Any], locks: Locks) -> Callable[..., Any]:

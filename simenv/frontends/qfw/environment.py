@@ -51,8 +51,9 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> QPMConfig:
     pool = environ.get("SIMENV_QPM_POOL", "")
     token = environ.get("SIMENV_QPM_TOKEN_FILE", "")
     reservations = _choice(environ, "SIMENV_QPM_RESERVATIONS", ("required", "optional"))
+    private = _choice(environ, "SIMENV_QPM_PRIVATE", (*_YES, *_NO))
     return QPMConfig(
-        private=_boolean(environ, "SIMENV_QPM_PRIVATE"),
+        private=private in _YES if private else None,
         service_named=bool(environ.get("SIMENV_SERVICE")),
         pool=check_name(pool, "SIMENV_QPM_POOL: a pool's") if pool else "",
         role=_choice(environ, "SIMENV_QPM_ROLE", ("client", "admin")) or "client",
@@ -63,11 +64,6 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> QPMConfig:
             environ, "SIMENV_QPM_STATEVECTOR_QUBITS", STATEVECTOR_QUBITS, 0, _MOST_STATEVECTOR
         ),
     )
-
-
-def _boolean(environ: Mapping[str, str], name: str) -> bool | None:
-    text = _choice(environ, name, (*_YES, *_NO))
-    return None if not text else text in _YES
 
 
 def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
@@ -110,10 +106,8 @@ def retention(path: Path) -> CompletionRetention:
             continue
         field, least = _KEYS[key]
         if type(value) is not int or not least <= value <= _MOST:
-            raise ConfigError(
-                f"{path}: {'.'.join(PLACE)}.{key} = {value!r:.80}",
-                hint=f"a whole number from {least}",
-            )
+            message = f"{path}: {'.'.join(PLACE)}.{key} = {value!r:.80}"
+            raise ConfigError(message, hint=f"a whole number from {least}")
         settings[field] = value
     return msgspec.structs.replace(CompletionRetention(), **settings)
 
@@ -224,11 +218,18 @@ class EnvironmentConnection:
                 return
 
     def _open(self) -> None:
+        """Make the QPM. Raises NotFoundError if the pool does not exist (yet), ConfigError."""
         if self._client is None:
             self._connect()
-        client = self._client
+        client, config = self._client, self._config
         if client is not None:
-            qpm = _opened(client, self._config, self._site_config)
+            qpm = client.qpm_with(
+                pool=config.pool or None,
+                reservations="required" if config.reservations_required else "optional",
+                token_file=config.token_file,
+                statevector_qubits=config.statevector_qubits,
+                retention=_retention(self._site_config),
+            )
             with self._lock:
                 if not self._ended.is_set():
                     self.qpm, self.why = qpm, ""
@@ -249,9 +250,8 @@ class EnvironmentConnection:
         settings = self._config
         if settings.private is not True:
             try:
-                client = stack.enter_context(
-                    simenv.connect(role="client" if settings.role == "client" else None)
-                )
+                role = "client" if settings.role == "client" else None
+                client = stack.enter_context(simenv.connect(role=role))
                 info = client.status()
             except NoServiceError:
                 if settings.private is False or settings.service_named:
@@ -282,22 +282,10 @@ class EnvironmentConnection:
             raise
 
 
-def _opened(client: Client, config: QPMConfig, site_config: Path | None) -> QPM:
-    """Make the QPM. Raises NotFoundError if the pool does not exist (yet), ConfigError."""
-    return client.qpm_with(
-        pool=config.pool or None,
-        reservations="required" if config.reservations_required else "optional",
-        token_file=config.token_file,
-        statevector_qubits=config.statevector_qubits,
-        retention=_retention(site_config),
-    )
-
-
 def _retention(site_config: Path | None) -> CompletionRetention | None:
     """Read the site file. An invalid site file is QFw's to report; it is only logged here."""
     if site_config is None:
         return None
-
     try:
         return retention(site_config)
     except ConfigError as error:

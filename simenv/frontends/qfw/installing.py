@@ -107,10 +107,8 @@ def layout(root: Path) -> QfwLayout:
     needed = ("services", "service-apis/api_qpm", "setup", f"environment/{SOURCED}")
     missing = [name for name in needed if not (result.root / name).exists()]
     if missing:
-        raise ConfigError(
-            f"{result.root} is no QFw: it has no {', '.join(missing)}",
-            hint="the folder that QFW_PATH names, a checkout of openQSE/QFw",
-        )
+        message = f"{result.root} is no QFw: it has no {', '.join(missing)}"
+        raise ConfigError(message, hint="the folder that QFW_PATH names, a checkout of openQSE/QFw")
     return result
 
 
@@ -120,10 +118,9 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
     Idempotent; returns the installed paths."""
     places = layout(root)
     if is_editable():
-        raise ConfigError(
-            f"simenv is installed in editable form, from {package()}: DEFw cannot import it",
-            hint="pip install simenv, without -e, in the virtual environment that QFw uses",
-        )
+        message = f"simenv is installed in editable form, from {package()}: DEFw cannot import it"
+        hint = "pip install simenv, without -e, in the virtual environment that QFw uses"
+        raise ConfigError(message, hint=hint)
     _link(places.link)
     own = command()
     _copy_interpreter(own.interpreter)
@@ -151,12 +148,8 @@ def uninstall(root: Path) -> list[Path]:
             path.unlink()
             gone.append(path)
     if is_sourced(places):
-        kept = [
-            line
-            for line in places.sourced.read_text(encoding="utf-8").splitlines(keepends=True)
-            if MARK not in line
-        ]
-        _write(places.sourced, "".join(kept))
+        lines = places.sourced.read_text(encoding="utf-8").splitlines(keepends=True)
+        _write(places.sourced, "".join(line for line in lines if MARK not in line))
         gone.append(places.sourced)
     own = command()
     if own.interpreter.is_symlink() or own.interpreter.exists():
@@ -229,7 +222,5 @@ def _write(path: Path, text: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"{path} cannot be written: {error.strerror or error}",
-        hint="use a QFw and a virtual environment that you can write to",
-    )
+    message = f"{path} cannot be written: {error.strerror or error}"
+    return ConfigError(message, hint="use a QFw and a virtual environment that you can write to")

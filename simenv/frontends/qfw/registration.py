@@ -80,7 +80,10 @@ def completed(
 ) -> contract.ServiceRecord:
     """Complete the record for the class that DEFw loaded. `answer`: the environment's record; None
     before the connection: the record then has no width and no shots."""
-    record = answer or _unreached()
+    bits = int(contract.QPMType.SIMULATOR), int(contract.QPMCapability.STATEVECTOR)
+    record = answer or contract.ServiceRecord(
+        contract.SERVICE_NAME, UNREACHED, "", "", *bits, contract.UNLIMITED
+    )
     record = msgspec.structs.replace(
         record,
         class_name=kind.__name__,
@@ -90,27 +93,31 @@ def completed(
     )
     if revision == 1:
         return msgspec.structs.replace(record, service_description=_described(record, answer))
-    properties = answer.properties if answer is not None else None
-    return msgspec.structs.replace(
-        record, properties=_properties(properties or {}, record, config, deployed)
-    )
+    reported = (answer.properties if answer is not None else None) or {}
+    device = deployed.device_id or str(reported.get("device_id", config.pool or contract.PROVIDER))
+    target = deployed.target_id or device
+    width = int(reported.get("num_qubits", 0))
+    properties: dict[str, Any] = {
+        "max_shots": 0,
+        **reported,
+        **contract.service_properties(record, device, target, width, deployed.service_id),
+        "controller": reported.get("controller", {}),
+    }
+    return msgspec.structs.replace(record, properties=properties)
 
 
 def context(record: contract.ServiceRecord, bit_names: str) -> dict[str, Any]:
     """Entry of the QPM in a directory. `bit_names`: the bits, by their names."""
     properties = record.properties or {}
+    types, capabilities = record.qpm_type, record.qpm_capabilities
     copied = ("service_id", "service_type", "api_bindings", "selector")
     return {
         **{name: properties[name] for name in copied},
         "service_name": record.service_name,
         "properties": properties,
-        "capability": {
-            "type": record.qpm_type,
-            "caps": record.qpm_capabilities,
-            "description": bit_names,
-        },
-        "qpm_type": record.qpm_type,
-        "qpm_capabilities": record.qpm_capabilities,
+        "capability": {"type": types, "caps": capabilities, "description": bit_names},
+        "qpm_type": types,
+        "qpm_capabilities": capabilities,
     }
 
 
@@ -136,30 +143,6 @@ def _described(record: contract.ServiceRecord, answer: contract.ServiceRecord | 
         if record.qpm_type & name and answering:
             parts.append(f"{name.name} by pool {', '.join(answering)}")
     return "; ".join(parts)
-
-
-def _unreached() -> contract.ServiceRecord:
-    bits = int(contract.QPMType.SIMULATOR), int(contract.QPMCapability.STATEVECTOR)
-    return contract.ServiceRecord(
-        contract.SERVICE_NAME, UNREACHED, "", "", *bits, contract.UNLIMITED
-    )
-
-
-def _properties(
-    reported: dict[str, Any],
-    record: contract.ServiceRecord,
-    config: QPMConfig,
-    deployed: Deployment,
-) -> dict[str, Any]:
-    device = deployed.device_id or str(reported.get("device_id", config.pool or contract.PROVIDER))
-    target = deployed.target_id or device
-    width = int(reported.get("num_qubits", 0))
-    return {
-        "max_shots": 0,
-        **reported,
-        **contract.service_properties(record, device, target, width, deployed.service_id),
-        "controller": reported.get("controller", {}),
-    }
 
 
 def own_words(arguments: dict[str, Any], deployed: Deployment) -> dict[str, Any]:

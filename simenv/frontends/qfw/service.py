@@ -36,7 +36,7 @@ from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, r
 from simenv.qpm import answers, contract, envelopes
 
 if TYPE_CHECKING:
-    from simenv.client.qpm.provider import SingleQPM
+    from simenv.client.qpm.provider import QPM, SingleQPM
 
 MISSED = 3  # checks in a row that find the client disconnected: then it has gone
 _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
@@ -81,21 +81,18 @@ class ClientEventQueues:
         """Return the queue's object. Raises ExecutionError if the arguments are no endpoint or no
         queue name."""
         if endpoint is None or isinstance(endpoint, _PLAIN):
-            raise contract.ExecutionError(
-                f"ep is of type {type(endpoint).__name__}", hint="the endpoint of a client"
-            )
+            kind = type(endpoint).__name__
+            raise contract.ExecutionError(f"ep is of type {kind}", hint="the endpoint of a client")
         if not isinstance(class_id, str) or not class_id:
-            raise contract.ExecutionError(
-                f"class_id is of type {type(class_id).__name__}", hint="the name of a queue"
-            )
+            kind = type(class_id).__name__
+            raise contract.ExecutionError(f"class_id is of type {kind}", hint="the name of a queue")
         name = (class_id, *(str(getattr(endpoint, part, "")) for part in _PARTS))
         with self._lock:
             result = self._known.get(name)
-        built = (
-            ClientEventQueue(endpoint, class_id) if result is None else result
-        )  # may connect to the client
+        if result is None:
+            result = ClientEventQueue(endpoint, class_id)  # may connect to the client
         with self._lock:
-            return self._known.setdefault(name, built)
+            return self._known.setdefault(name, result)
 
 
 SWEEP_S = 5.0
@@ -188,19 +185,17 @@ class Plugin:
     def __init__(self, environ: Mapping[str, str], revision: int) -> None:
         self.revision = revision
         self.deployed = registration.read(environ)
+        self.trouble = ""
         try:
             self.settings = read_settings(environ)
         except ConfigError as error:
-            log.error("%s", error)
-            self.settings = QPMConfig(private=False, service_named=True)
-            self.trouble = str(error)
-        else:
-            self.trouble = ""
+            self.settings, self.trouble = QPMConfig(private=False, service_named=True), str(error)
         if self.settings.token_file is not None and revision == 1:
             self.trouble = (
                 "SIMENV_QPM_TOKEN_FILE is set, but calls of revision 1 carry no token: nothing is "
                 "served; unset it, or use a DEFw of revision 2"
             )
+        if self.trouble:
             log.error("%s", self.trouble)
         self.hub = EnvironmentConnection(self.settings, self.deployed.site_config)
         self.hub.why = self.trouble or self.hub.why
@@ -275,10 +270,8 @@ class Plugin:
         if self.trouble:
             raise contract.QPMError(self.trouble)
         if not self.deployed.serves:
-            raise contract.QPMError(
-                "this process is not a DEFw service",
-                hint="DEFW_AGENT_TYPE=service",
-            )
+            message = "this process is not a DEFw service"
+            raise contract.QPMError(message, hint="DEFW_AGENT_TYPE=service")
         self.hub.begin()
 
     def _to_register(self) -> contract.ServiceRecord | None:
@@ -434,7 +427,7 @@ class ServiceClassRevision1(ServiceClassBase):
 class ServiceClassRevision2(ServiceClassBase):
     """Class of revision 2: all bindings in one object."""
 
-    def _qpm(self) -> Any:
+    def _qpm(self) -> QPM:
         return the_plugin().hub.now()
 
     @carried
@@ -452,8 +445,7 @@ class ServiceClassRevision2(ServiceClassBase):
         """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
         if the_plugin().hub.qpm is None:
             return envelopes.plain(answers.SelfTest("not-ready", True, _unreached()))
-        result: Plain = self._qpm().test(token)
-        return result
+        return self._qpm().test(token)
 
     @carried
     def register_event_notification(
@@ -470,10 +462,9 @@ class ServiceClassRevision2(ServiceClassBase):
         qpm = mine.hub.wait(CLIENT_REACH_S)
         qpm.get_service_status(token)  # checks the token before any object is made
         ear = mine.ears.of(ep, class_id)
-        result: Plain = qpm.register_event_notification(
+        return qpm.register_event_notification(
             ear, evtype, class_id, token, reservation_id, filters
         )
-        return result
 
     @carried
     def reserve(self, token: Any = None, request: Plain | None = None) -> Plain | None:
@@ -482,8 +473,7 @@ class ServiceClassRevision2(ServiceClassBase):
         if defw.is_service_info(token):
             return None
         kwargs = registration.own_words({"request": request}, the_plugin().deployed)
-        result: Plain = self._qpm().reserve(token, **kwargs)
-        return result
+        return self._qpm().reserve(token, **kwargs)
 
     @carried
     def release(
@@ -492,8 +482,7 @@ class ServiceClassRevision2(ServiceClassBase):
         """Release a reservation; no effect for the service as a whole."""
         if token is not None and not isinstance(token, str) and reservation_id is None:
             return None
-        result: Plain = self._qpm().release(token, reservation_id, reason)
-        return result
+        return self._qpm().release(token, reservation_id, reason)
 
     @carried
     def shutdown(
@@ -504,7 +493,7 @@ class ServiceClassRevision2(ServiceClassBase):
         reason: str | None = None,
     ) -> Plain:
         """Accept no more circuits and leave the directory; the environment stays."""
-        result: Plain = self._qpm().shutdown(token, mode, timeout_s, reason)
+        result = self._qpm().shutdown(token, mode, timeout_s, reason)
         the_plugin().registration.leave()
         return result
 
@@ -512,7 +501,7 @@ class ServiceClassRevision2(ServiceClassBase):
         mine = the_plugin()
         if mine.hub.qpm is None:
             return envelopes.plain(_unreached())
-        result: Plain = self._qpm().get_service_status(token)
+        result = self._qpm().get_service_status(token)
         return result | {"ready": result["ready"] and mine.is_registered()}
 
 

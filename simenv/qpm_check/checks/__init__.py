@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import importlib
 
 from simenv.qpm_check.check import Check
-from simenv.qpm_check.checks import (
-    admission,
-    clients,
-    control,
-    execution,
-    loading,
-    policy,
-    records,
-    telemetry,
-)
 
-_MODULES: tuple[ModuleType, ...] = (
-    loading, records, execution, admission, policy,
-    telemetry, clients, control,
+_NAMES = (
+    "loading", "records", "execution", "admission", "policy", "telemetry", "clients", "control",
 )  # fmt: skip
 
 
 def rows() -> tuple[Check, ...]:
     """All checks of all modules, in the order of their definition."""
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in _NAMES]
     return tuple(
-        value for module in _MODULES for value in vars(module).values() if isinstance(value, Check)
+        value for module in modules for value in vars(module).values() if isinstance(value, Check)
     )

@@ -212,10 +212,8 @@ def release_running(session: CheckSession) -> None:
     if answer["status"] == "pending":
         expect_equal("reason", answer.get("reason"), "provider-cancel-pending")
         expect_equal("pending_qtask_ids", answer.get("pending_qtask_ids"), [qtask])
-    session.until(
-        lambda: session.q.get_reservation(reservation_id=number)["state"] == "released",
-        "its release",
-    )
+    record = partial(session.q.get_reservation, reservation_id=number)
+    session.until(lambda: record()["state"] == "released", "its release")
 
 
 @row("admission.cancel", "cancel: its tasks are stopped")
@@ -234,9 +232,8 @@ def expires(session: CheckSession) -> None:
     number = session.reserve(ttl_ns=SHORT_NS)
     deadline = time.monotonic() + session.wait_s
     while session.q.get_reservation(reservation_id=number)["state"] == "active":
-        expect(
-            time.monotonic() < deadline, f"still active {session.wait_s:g} s after 0.3 s were over"
-        )
+        is_early = time.monotonic() < deadline
+        expect(is_early, f"still active {session.wait_s:g} s after 0.3 s were over")
         time.sleep(0.05)
     stands(session, number, "expired")
     _refused(session, number, "that is over")
@@ -246,11 +243,9 @@ def expires(session: CheckSession) -> None:
 def required(session: CheckSession) -> None:
     try:
         session.q.delete_circuit(session.q.async_run(session.info())["cid"])
-    except Exception as error:  # noqa: BLE001 - the class of the error is tested below
-        first: Exception | None = error
+    except Exception:  # noqa: BLE001 - the class of the error is tested below
+        pass
     else:
-        first = None
-    if first is None:
         raise CheckNotApplicable("this QPM waives reservations")
     session.expect_refusal("async_run", lambda: session.q.async_run(session.info()))
     session.expect_refusal("sync_run", lambda: session.q.sync_run(session.info()))
@@ -317,9 +312,8 @@ def other_owner(session: CheckSession) -> None:
     for name in ("get_reservation", "release", "cancel", "renew"):
         call = getattr(other, name)
         session.expect_refusal(name, partial(call, reservation_id=number), *_REFUSED)
-    session.expect_refusal(
-        "async_run", lambda: other.async_run(session.info(), reservation_id=number)
-    )
+    call = partial(other.async_run, session.info(), reservation_id=number)
+    session.expect_refusal("async_run", call)
     stands(session, number, "active")
 
 

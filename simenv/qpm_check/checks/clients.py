@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from simenv.qpm_check import circuits
-from simenv.qpm_check.check import BOTH, TargetProperty, expect_equal, row
-from simenv.qpm_check.checks.records import EVENT, QUIET_S as SINGLE_QUIET_S
+from simenv.qpm_check.check import BOTH, TargetProperty, both, expect_equal, row
+from simenv.qpm_check.checks.records import EVENT, QUIET_S as SINGLE_QUIET_S, listening
 from simenv.qpm_check.session import SHOTS, CheckedClient, CheckSession, EventListener, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect
 
@@ -27,11 +27,7 @@ COMES_S = 60.0
 QUIET_S = 0.3
 
 
-@row(
-    "crowd.fifty",
-    "50 circuits at once arrive exactly once each, each with its own counts",
-    revisions=BOTH,
-)
+@both("crowd.fifty", "50 circuits at once arrive exactly once each, each with its own counts")
 def fifty(session: CheckSession) -> None:
     expected = {}
     with ThreadPoolExecutor(8) as pool:
@@ -44,9 +40,7 @@ def fifty(session: CheckSession) -> None:
         expect(_again(session, cid) is None, f"{cid} was handed out twice")
 
 
-@row(
-    "crowd.callers", "32 callers at once: each gets the answer to its own question", revisions=BOTH
-)
+@both("crowd.callers", "32 callers at once: each gets the answer to its own question")
 def callers(session: CheckSession) -> None:
     def ask(value: int) -> None:
         for turn in range(3):
@@ -71,9 +65,7 @@ def clients(session: CheckSession) -> None:
     _gave(record, "001")
 
 
-@row(
-    "crowd.order", "circuits of one caller are read in the order they were done in", revisions=BOTH
-)
+@both("crowd.order", "circuits of one caller are read in the order they were done in")
 def in_order(session: CheckSession) -> None:
     while session.poll() is not None:
         pass
@@ -105,10 +97,7 @@ def dead_waiting(session: CheckSession) -> None:
 @row("crowd.dead-listening", "a client that dies with a registration does not block others",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,), alone=True)  # fmt: skip
 def dead_listening(session: CheckSession) -> None:
-    more = session.under
-    dead, alive = session.listener(), session.listener()
-    for listener in (alive, dead):
-        listener.register(EVENT, **more)
+    alive, dead = listening(session), listening(session)
     cids = [_number(session, value, alive.q) for value in range(8)]
     for value in range(8):
         _number(session, value, dead.q)
@@ -125,8 +114,7 @@ def dead_listening(session: CheckSession) -> None:
 def send_lock(session: CheckSession) -> None:
     subject: Any = session.subject
     more = session.under
-    listener = session.listener()
-    listener.register(EVENT, **more)
+    listener = listening(session)
     subject.control.host("pause", 0.002)
     info = session.info()
     with ThreadPoolExecutor(4) as pool:
@@ -141,22 +129,17 @@ def send_lock(session: CheckSession) -> None:
 @row("transport.errors", "errors arrive by their own class, not as a traceback",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def errors(session: CheckSession) -> None:
-    more = session.under
-    session.expect_refusal(
-        "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **more)
-    )
+    more, info = session.under, session.info(circuits.UNREADABLE)
+    session.expect_refusal("sync_run", lambda: session.q.sync_run(info, **more))
 
 
 @row("transport.error-stack", "an error does not carry the stack of what caused it",
      revisions=BOTH, needs=(TargetProperty.TRANSPORT,))  # fmt: skip
 def error_stack(session: CheckSession) -> None:
     more = session.under
-    strange = {"format": "quil-9", "data": "X 0"}
-    wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
-    for info in (
-        session.info(circuits.UNREADABLE),
-        *(session.info(**overrides) for overrides in wrong),
-    ):
+    many: Any = "many"
+    strange = session.info(circuit={"format": "quil-9", "data": "X 0"})
+    for info in (session.info(circuits.UNREADABLE), session.info(num_shots=many), strange):
         error: Any = session.answers("sync_run", lambda i=info: session.q.sync_run(i, **more))  # type: ignore[misc]
         stack = str(getattr(error, "stacktrace", ""))
         message = "it was constructed while another exception was handled, and sends its stack: "
@@ -194,7 +177,7 @@ def count(session: CheckSession) -> None:
     expect_equal("kept and let go", kept + gone, len(cids))
 
 
-@row("values.plain", "nothing but plain data in any answer or event of all checks", revisions=BOTH)
+@both("values.plain", "nothing but plain data in any answer or event of all checks")
 def plain(session: CheckSession) -> None:
     session.completion(session.submit())
     result = session.impure
@@ -244,12 +227,11 @@ _TRANSPORT = (TargetProperty.TRANSPORT,)
 def leave_with_event(session: CheckSession) -> None:
     session.run()  # a plugin may load modules with its first circuit
     for number in range(CLIENTS):
-        listener = _listening(session)
+        listener = listening(session)
         sink: Any = listener.sink
         sink.mute = True  # its process ends before the host's call is answered
-        _hears(
-            session, listener, f"client {number + 1}, after {number} that left with their events"
-        )
+        what = f"client {number + 1}, after {number} that left with their events"
+        _hears(session, listener, what)
         listener.q.link.die()
 
 
@@ -257,7 +239,7 @@ def leave_with_event(session: CheckSession) -> None:
      revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
 def stopped(session: CheckSession) -> None:
     session.run()
-    other, alive = _listening(session), _listening(session)
+    other, alive = listening(session), listening(session)
     link: Any = other.q.link
     link.connection.hold_events()  # none of its events is answered before it is stopped
     cids = [session.submit(by=other.q) for _ in range(3)]
@@ -286,10 +268,9 @@ def stopped(session: CheckSession) -> None:
 @row("clients.own-events", "each client's events are of its own circuits, each once",
      revisions=(1,), needs=_TRANSPORT)  # fmt: skip
 def own_events(session: CheckSession) -> None:
-    first, second = _listening(session), _listening(session)
-    third = session.listener(
-        session.connect_same_process(first.q)
-    )  # two backends in one application
+    first, second = listening(session), listening(session)
+    # Two backends in one application.
+    third = session.listener(session.connect_same_process(first.q))
     third.register(EVENT)
     listeners = {"the first": first, "the second": second, "the first's other backend": third}
     cids: dict[str, list[str]] = {name: [] for name in listeners}
@@ -319,12 +300,6 @@ def own_queue(session: CheckSession) -> None:
 
 def _has_ended(session: CheckSession, client: CheckedClient, cid: str) -> bool:
     return isinstance(session.answers("peek_cq", lambda: client.peek_cq(cid)), dict)
-
-
-def _listening(session: CheckSession) -> EventListener:
-    listener = session.listener()
-    listener.register(EVENT, **session.under)
-    return listener
 
 
 def _hears(session: CheckSession, listener: EventListener, what: str) -> None:

@@ -53,10 +53,7 @@ def status(session: CheckSession) -> None:
 
 @row("control.summary", "get_service_summary: qfw-qpm-service-summary-v1, IDLE, BUSY or MAINT")
 def summary(session: CheckSession) -> None:
-    if "get_service_summary" not in session.subject.signatures():
-        raise CheckNotApplicable(
-            "there is no get_service_summary: the newest hosts alone ask for it"
-        )
+    check.of_the_newest(session, "get_service_summary")
     if session.q.get_service_status()["active_reservation_count"] == 0:
         _summarized(session, "IDLE")
     number = session.reserve()
@@ -80,9 +77,8 @@ def _summarized(session: CheckSession, state: str) -> None:
 @row("control.test", "test: ok, rpc_ready, the status; it submits nothing")
 def test(session: CheckSession) -> None:
     before = session.q.get_service_status()["active_task_count"]
-    result = check.has(
-        "test", session.q.test(), {"status": str, "rpc_ready": bool, "service": dict}
-    )
+    expected: check.Fields = {"status": str, "rpc_ready": bool, "service": dict}
+    result = check.has("test", session.q.test(), expected)
     expect_equal("status", result["status"], "ok")
     expect_equal("rpc_ready", result["rpc_ready"], True)
     check.has("service", result["service"], STATUS)
@@ -121,11 +117,7 @@ def shutdown_mode(session: CheckSession) -> None:
     expect_equal("ready after both", session.q.is_ready()["ready"], True)
 
 
-@row(
-    "control.shutdown",
-    "shutdown: answers before it ends; what was accepted is finished",
-    alone=True,
-)
+@check.alone("control.shutdown", "shutdown: answers before it ends; what was accepted is finished")
 def graceful(session: CheckSession) -> None:
     cid = session.submit_long()
     begun = time.time_ns()
@@ -162,9 +154,7 @@ def closed(session: CheckSession) -> None:
     expect(isinstance(result["shutdown"], dict), "the status does not show the request")
 
 
-@row(
-    "control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing", alone=True
-)
+@check.alone("control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing")
 def no_reservations(session: CheckSession) -> None:
     session.submit_long()
     session.q.shutdown()
@@ -183,11 +173,7 @@ def cancel(session: CheckSession) -> None:
     expect(any(record["rc"] != 0 for record in records), "all of 4 long circuits ran to their ends")
 
 
-@row(
-    "control.shutdown-timeout",
-    "a graceful shutdown turns into cancel after its timeout",
-    alone=True,
-)
+@check.alone("control.shutdown-timeout", "a graceful shutdown turns into cancel after its timeout")
 def timeout(session: CheckSession) -> None:
     cids = [session.submit_long() for _ in range(8)]
     session.q.shutdown(timeout_s=0.05)
@@ -205,14 +191,13 @@ ENDS_S = 4.0  # a circuit of about a second has ended by then
 NOTICED_S = 20.0
 CLIENTS = 3
 _NEEDS = (TargetProperty.TRANSPORT, TargetProperty.OUTAGE)
+_restart = partial(check.alone, needs=_NEEDS)
 
 
-@row(
+@_restart(
     "restart.pollers",
     "killed under pollers: NotReadyError while it is away; all records come by polling alone",
     revisions=BOTH,
-    needs=_NEEDS,
-    alone=True,
 )
 def pollers(session: CheckSession) -> None:
     running: list[Poller] = []
@@ -231,11 +216,9 @@ def pollers(session: CheckSession) -> None:
             poller.close()
 
 
-@row(
+@_restart(
     "restart.first-poll",
     "killed and restarted: the first read_cq of a cid does not say completed and not ready",
-    needs=_NEEDS,
-    alone=True,
 )
 def first_poll(session: CheckSession) -> None:
     under = {"reservation_id": session.reserve()}
@@ -278,10 +261,8 @@ def _all_over(session: CheckSession, running: list[Poller]) -> None:
     """Expect that each poller gets its record and met no contradictory answer."""
     session.until(lambda: all(poller.over for poller in running), "all records after its return")
     for poller in running:
-        if poller.error is not None:
-            raise CheckFailed(
-                f"read_cq raised {named(poller.error)}: {poller.error}"
-            ) from poller.error
+        if (error := poller.error) is not None:
+            raise CheckFailed(f"read_cq raised {named(error)}: {error}") from error
         expect(not poller.odd, poller.odd)
         assert poller.record is not None
         expect(poller.record["rc"] == 0, f"rc of a circuit that ran again is {poller.record['rc']}")
@@ -297,11 +278,8 @@ def _all_not_ready(session: CheckSession, running: list[Poller]) -> None:
 
 
 class Poller:
-    """Client that calls only `read_cq` until it has its record.
-
-    `cid`: None asks for the oldest. `met`: answers until then. `odd`: an answer that contradicts
-    itself.
-    """
+    """Client that calls only `read_cq` until it has its record. `cid`: None asks for the oldest.
+    `met`: answers until then. `odd`: an answer that contradicts itself."""
 
     def __init__(
         self, revision: int, client: CheckedClient, cid: str | None, under: dict[str, Any]
@@ -348,22 +326,17 @@ class Poller:
 EVENT = "completion"
 # One call of each binding without side effects, and a further one of `execution` that has one.
 _CALLS: dict[str, dict[str, Any]] = {
-    "task_status": {"cid": "a-cid"},
-    "evaluate": {"request": {}},
-    "get_admission_policy": {},
-    "get_scheduler_status": {},
-    "get_device_info": {},
-    "is_ready": {},
-}
+    "task_status": {"cid": "a-cid"}, "evaluate": {"request": {}}, "get_admission_policy": {},
+    "get_scheduler_status": {}, "get_device_info": {}, "is_ready": {},
+}  # fmt: skip
 
 
 @row("token.refused", "where a token is asked for, a wrong one and none are refused")
 def refused(session: CheckSession) -> None:
     right = _own_token(session)
     if not right:
-        raise CheckNotApplicable(
-            "no token was told: this QPM asks for none, or --token-file names it"
-        )
+        message = "no token was told: this QPM asks for none, or --token-file names it"
+        raise CheckNotApplicable(message)
     calls = {**_CALLS, "async_run": {"info": session.info(), **session.under}}
     for wrong in (f"{right}x", right[:-1], secrets.token_hex(8), None):
         for name, values in calls.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from simenv.qpm_check import check, circuits
 from simenv.qpm_check.check import expect_equal, row
-from simenv.qpm_check.checks.records import EVENT, QUIET_S
+from simenv.qpm_check.checks.records import EVENT, QUIET_S, listening
 from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect, short_repr
 
@@ -44,9 +44,8 @@ def at_once(session: CheckSession) -> None:
     _, answer = session.accept(info)
     elapsed_s = time.monotonic() - begun
     state = answer.get("lifecycle_state")
-    expect(
-        state not in check.ENDS, f"async_run answered {state!r} after {elapsed_s:.2f} s: it waited"
-    )
+    message = f"async_run answered {state!r} after {elapsed_s:.2f} s: it waited"
+    expect(state not in check.ENDS, message)
 
 
 @row("execution.envelope", "envelopes: the contract's fields, state said twice, None left out")
@@ -138,9 +137,8 @@ def _late(session: CheckSession, **how: bool) -> Any:
 def sync_timeout(session: CheckSession) -> None:
     answer = _late(session)
     envelope = check.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
-    late = check.has(
-        "timeout", envelope.get("timeout"), {"reason": str, "message": str, "timestamp_ns": int}
-    )
+    expected: check.Fields = {"reason": str, "message": str, "timestamp_ns": int}
+    late = check.has("timeout", envelope.get("timeout"), expected)
     expect_equal("reason of the timeout", late["reason"], "sync-timeout")
     record = session.completion(envelope["cid"])
     expect_equal("rc of the task that stayed", record["rc"], 0)
@@ -170,10 +168,8 @@ def cancel_running(session: CheckSession) -> None:
         message = envelope["outcome"]
         expect(message in _CANCELLING, f"cancel_task: outcome {message!r}")
         if message == "CANCEL_PENDING":
-            expect(
-                "provider_cancel_status" in envelope,
-                "CANCEL_PENDING without provider_cancel_status",
-            )
+            is_stated = "provider_cancel_status" in envelope
+            expect(is_stated, "CANCEL_PENDING without provider_cancel_status")
         record = _ended(session, cid)
         if record["rc"] != 0 or not session.lengthen():  # it may have ended just before
             break
@@ -215,9 +211,8 @@ def cancel_by_number(session: CheckSession) -> None:
 
 @row("execution.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError")
 def bad_sync(session: CheckSession) -> None:
-    session.expect_refusal(
-        "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE), **session.under)
-    )
+    info = session.info(circuits.UNREADABLE)
+    session.expect_refusal("sync_run", lambda: session.q.sync_run(info, **session.under))
 
 
 @row("execution.bad-async", "an unreadable circuit: a completion with rc not 0, no counts")
@@ -226,9 +221,8 @@ def bad_async(session: CheckSession) -> None:
         record = session.completion(session.submit(text))
         expect(record["rc"] != 0, "rc is 0, though nothing could be run")
         expect_equal("outcome", record.get("outcome"), "FAILED")
-        expect(
-            isinstance(record.get("reason"), str), f"reason is {short_repr(record.get('reason'))}"
-        )
+        reason = record.get("reason")
+        expect(isinstance(reason, str), f"reason is {short_repr(reason)}")
         expect_equal("counts of a failure", counts_of(record), {})
 
 
@@ -259,10 +253,9 @@ def scope(session: CheckSession) -> None:
 @row("execution.timing", "get_task_timing: the seven times of a qtask")
 def timing(session: CheckSession) -> None:
     envelope = session.completed()
-    answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.under)
-    result = check.has(
-        "get_task_timing", answer, {"task_id": int, "lifecycle_state": str, "timing": dict}
-    )
+    asked = {"task_id": envelope["qtask_id"], **session.under}
+    expected: check.Fields = {"task_id": int, "lifecycle_state": str, "timing": dict}
+    result = check.asked(session, "get_task_timing", expected, **asked)
     expect("reservation_id" in result, "get_task_timing has no 'reservation_id'")
     expect_equal("task_id", result["task_id"], envelope["qtask_id"])
     expect(bool(result["timing"]), "timing of what has run is empty")
@@ -400,9 +393,6 @@ def _drain(session: CheckSession) -> None:
         pass
 
 
-MANY = 8
-
-
 @row("events.register", "register_event_notification: accepted, and how many there are")
 def register(session: CheckSession) -> None:
     counts = []
@@ -420,8 +410,7 @@ def register(session: CheckSession) -> None:
 
 @row("events.pushed", "a completion is pushed and queued; the event carries the record")
 def pushed(session: CheckSession) -> None:
-    listener = session.listener()
-    listener.register(EVENT, **session.under)
+    listener = listening(session)
     cid = session.submit()
     event = listener.taken()
     expect_equal("event type", event.evtype, EVENT)
@@ -433,22 +422,19 @@ def pushed(session: CheckSession) -> None:
 
 @row("events.once", "each completion once to each registration")
 def once(session: CheckSession) -> None:
-    listeners = [session.listener(), session.listener()]
+    listeners = [listening(session), listening(session)]
+    cids = sorted(session.submit() for _ in range(_MANY))
     for listener in listeners:
-        listener.register(EVENT, **session.under)
-    cids = sorted(session.submit() for _ in range(MANY))
-    for listener in listeners:
-        seen = sorted(listener.taken().payload["cid"] for _ in range(MANY))
+        seen = sorted(listener.taken().payload["cid"] for _ in range(_MANY))
         expect_equal("cids that were pushed", seen, cids)
     time.sleep(QUIET_S)
     for listener in listeners:
-        expect_equal("events in all", listener.seen, MANY)
+        expect_equal("events in all", listener.seen, _MANY)
 
 
 @row("events.failed", "what failed or was cancelled has an event too")
 def of_failures(session: CheckSession) -> None:
-    listener = session.listener()
-    listener.register(EVENT, **session.under)
+    listener = listening(session)
     bad = session.submit(circuits.UNREADABLE)
     seen = {listener.taken().payload["cid"]}
     waits = session.waiting()
@@ -506,9 +492,7 @@ def by_reservation(session: CheckSession) -> None:
 
 @row("events.put-fails", "a put that raises ends that registration only")
 def put_fails(session: CheckSession) -> None:
-    broken, sound = session.listener(), session.listener()
-    for listener in (broken, sound):
-        listener.register(EVENT, **session.under)
+    broken, sound = listening(session), listening(session)
     broken.sink.fail()
     session.submit()
     sound.taken()

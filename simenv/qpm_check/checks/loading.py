@@ -35,15 +35,10 @@ STARTS_S = 5.0
 LOOK_S = 0.05
 OWN_FILES = 4  # connections of the DEFw double
 _PACKAGE = (TargetProperty.PACKAGE,)
+_load = check.row_with(revisions=BOTH, needs=_PACKAGE, opens=False)
 
 
-@row(
-    "load.import",
-    "it imports while the host is half built",
-    revisions=BOTH,
-    needs=_PACKAGE,
-    opens=False,
-)
+@_load("load.import", "it imports while the host is half built")
 def imports(session: CheckSession) -> None:
     expect(not _facts(session)["import_error"], _last(_facts(session)["import_error"]))
 
@@ -51,9 +46,7 @@ def imports(session: CheckSession) -> None:
 _IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])"
 
 
-@row(
-    "load.bare", "it imports where nothing of DEFw is", needs=_PACKAGE, revisions=BOTH, opens=False
-)
+@_load("load.bare", "it imports where nothing of DEFw is")
 def bare(session: CheckSession) -> None:
     folder = Path(_facts(session)["folder"])
     done = subprocess.run(
@@ -63,18 +56,11 @@ def bare(session: CheckSession) -> None:
     expect(done.returncode == 0, _last(done.stderr))
 
 
-@row(
-    "load.metadata",
-    "svc_info: name QPM, module, description, version",
-    revisions=BOTH,
-    needs=_PACKAGE,
-    opens=False,
-)
+@_load("load.metadata", "svc_info: name QPM, module, description, version")
 def metadata(session: CheckSession) -> None:
     facts = _loaded(session)
-    expect(
-        facts["svc_info_found"] == "dict", f"svc_info is {facts['svc_info_found'] or 'not there'}"
-    )
+    found = facts["svc_info_found"]
+    expect(found == "dict", f"svc_info is {found or 'not there'}")
     info = facts["svc_info"]
     expect_equal("svc_info['name']", info.get("name"), "QPM")
     expect_equal("svc_info['module']", info.get("module"), facts["module"])
@@ -86,8 +72,7 @@ def metadata(session: CheckSession) -> None:
     expect(mode in ("per_connection", "singleton"), f"svc_info['instance_mode'] is {mode!r}")
 
 
-@row("load.singleton", "one object for all clients: instance_mode singleton",
-     revisions=(2,), needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.singleton", "one object for all clients: instance_mode singleton", revisions=(2,))
 def singleton(session: CheckSession) -> None:
     mode = _loaded(session)["svc_info"].get("instance_mode", "per_connection")
     expect(mode == "singleton", f"instance_mode is {mode!r}: six clients would get six objects")
@@ -101,8 +86,7 @@ def per_connection(session: CheckSession) -> None:
     expect(mode == "per_connection", message)
 
 
-@row("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun",
-     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun")
 def launcher(session: CheckSession) -> None:
     disabled = "DEFW_DISABLE_RESMGR" if session.revision == 1 else "DEFW_DISABLE_DIRSVC"
     phase = {"DEFW_AGENT_TYPE": "agent", "DEFW_SHELL_TYPE": "cmdline", disabled: "yes"}
@@ -133,9 +117,7 @@ def executable(session: CheckSession) -> None:
     expect(not started, f"it was started {len(started)} times, as: python3 {started[:1]}")
 
 
-@row(
-    "load.classes", "service_classes lists a class QPM", revisions=BOTH, needs=_PACKAGE, opens=False
-)
+@_load("load.classes", "service_classes lists a class QPM")
 def classes(session: CheckSession) -> None:
     facts = _loaded(session)
     expect(facts["classes_found"] in ("list", "tuple"),
@@ -143,8 +125,7 @@ def classes(session: CheckSession) -> None:
     expect("QPM" in facts["classes"], f"service_classes has {facts['classes']}, and no QPM")
 
 
-@row("load.initialize", "initialize() returns at once and raises nothing",
-     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.initialize", "initialize() returns at once and raises nothing")
 def initialize(session: CheckSession) -> None:
     facts = _loaded(session)
     expect(facts["has_initialize"], "there is no function initialize")
@@ -183,22 +164,19 @@ def uninitialize(session: CheckSession) -> None:
     expect(not left(), f"{limit_s:g} s after it there is still: {', '.join(left()[:5])}")
 
 
-@row("load.start-false", "QPM(start=False) takes less than 1 ms",
-     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.start-false", "QPM(start=False) takes less than 1 ms")
 def start_false(session: CheckSession) -> None:
     elapsed_s = _started(session)["start_false_s"]
     expect(elapsed_s < MOST_S, f"the fastest of 20 took {1e3 * elapsed_s:.2f} ms")
 
 
-@row("load.start-false-idle", "QPM(start=False) starts and opens nothing",
-     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.start-false-idle", "QPM(start=False) starts and opens nothing")
 def start_false_idle(session: CheckSession) -> None:
     left = _started(session)["start_false_left"]
     expect(not left, f"20 of them left behind: {', '.join(left[:5])}")
 
 
-@row("load.start-false-anywhere", "QPM(start=False) needs no environment variable",
-     revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
+@_load("load.start-false-anywhere", "QPM(start=False) needs no environment variable")
 def start_false_anywhere(session: CheckSession) -> None:
     with _process(session, bare=True) as control:
         facts = control.host("facts")
@@ -279,6 +257,7 @@ TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0
 _TRANSPORT = (TargetProperty.TRANSPORT,)
+_remote = check.row_with(needs=_TRANSPORT)
 
 
 @row("query.record", "query: one service record, by the class that answers", revisions=BOTH)
@@ -287,13 +266,11 @@ def record(session: CheckSession) -> None:
     for name in ("service_name", "description"):
         value = getattr(card, name)
         expect(isinstance(value, str) and value, f"{name} is {short_repr(value)}")
-    expect_equal(
-        "class_name and module_name", (card.module_name, card.class_name), tuple(card.home)
-    )
+    home = (card.module_name, card.class_name)
+    expect_equal("class_name and module_name", home, tuple(card.home))
     limit = card.max_capacity
-    expect(
-        type(limit) is int and (limit == -1 or limit >= 1), f"max_capacity is {short_repr(limit)}"
-    )
+    is_limit = type(limit) is int and (limit == -1 or limit >= 1)
+    expect(is_limit, f"max_capacity is {short_repr(limit)}")
 
 
 @row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
@@ -303,15 +280,12 @@ def bits(session: CheckSession) -> None:
         ("type", card.types, TYPES[session.revision]),
         ("capability", card.capabilities, CAPABILITIES[session.revision]),
     ):
-        expect(
-            isinstance(value, int) and not isinstance(value, bool),
-            f"{what} bits: {short_repr(value)}",
-        )
+        is_mask = isinstance(value, int) and not isinstance(value, bool)
+        expect(is_mask, f"{what} bits: {short_repr(value)}")
         expect(value & ~valid_mask == 0, f"{what} bits {value} have some that nobody knows")
     expect(card.types & 3, f"type bits {card.types}: neither hardware (1) nor simulator (2)")
-    expect(
-        isinstance(card.text, str) and card.text, f"their description is {short_repr(card.text)}"
-    )
+    is_text = isinstance(card.text, str) and card.text
+    expect(is_text, f"their description is {short_repr(card.text)}")
 
 
 @row("query.properties", "properties: identity, widths, kinds")
@@ -338,17 +312,13 @@ def properties(session: CheckSession) -> None:
 @row("query.selector", "selector: name, resources with the device, aliases with QPM")
 def selector(session: CheckSession) -> None:
     reported = session.subject.card().properties
-    result = has(
-        "selector", reported.get("selector"), {"name": str, "resources": list, "aliases": list}
-    )
-    expect(
-        reported["device_id"] in result["resources"],
-        f"resources {result['resources']} lack the device {reported['device_id']!r}",
-    )
-    expect("QPM" in result["aliases"], f"aliases {result['aliases']} lack 'QPM'")
-    expect(
-        reported["provider"] in result["aliases"], f"aliases {result['aliases']} lack the provider"
-    )
+    expected: check.Fields = {"name": str, "resources": list, "aliases": list}
+    result = has("selector", reported.get("selector"), expected)
+    resources, aliases = result["resources"], result["aliases"]
+    device, provider = reported["device_id"], reported["provider"]
+    expect(device in resources, f"resources {resources} lack the device {device!r}")
+    expect("QPM" in aliases, f"aliases {aliases} lack 'QPM'")
+    expect(provider in aliases, f"aliases {aliases} lack the provider")
 
 
 @row("query.bindings", "api_bindings: all six, by the names of their clients")
@@ -408,7 +378,7 @@ def examples(session: CheckSession) -> None:
     expect(results, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 
 
-@row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)
+@_remote("register.directory", "it registers itself, with all a directory asks")
 def directory(session: CheckSession) -> None:
     records = session.control.host("registered")
     expect(len(records) == 1, f"{len(records)} registrations")
@@ -419,9 +389,7 @@ def directory(session: CheckSession) -> None:
         expect_equal(f"{key} of the registration", records[0][key], reported[key])
 
 
-@row(
-    "register.resolve", "every binding is found by kind, name, resource and alias", needs=_TRANSPORT
-)
+@_remote("register.resolve", "every binding is found by kind, name, resource and alias")
 def resolve(session: CheckSession) -> None:
     reported = session.subject.card().properties
     selector = reported["selector"]
@@ -436,16 +404,14 @@ def resolve(session: CheckSession) -> None:
             expect(len(result) == 1, f"{expected} finds {len(result)} entries of {binding}")
 
 
-@row(
-    "register.again", "it registers again when the directory was lost", needs=_TRANSPORT, alone=True
-)
+@_remote("register.again", "it registers again when the directory was lost", alone=True)
 def again(session: CheckSession) -> None:
     control = session.control
     control.host("lose_directory", 1.0)
     session.until(lambda: control.host("registered"), "a registration with the new one", AGAIN_S)
 
 
-@row("register.service-id", "QFW_QPM_SERVICE_ID is its id", needs=_TRANSPORT)
+@_remote("register.service-id", "QFW_QPM_SERVICE_ID is its id")
 def service_id(session: CheckSession) -> None:
     plugin: Any = session.target
     with plugin.process(2, {"QFW_QPM_SERVICE_ID": "qpm:checked:1"}) as control:
@@ -453,9 +419,7 @@ def service_id(session: CheckSession) -> None:
     expect_equal("service_id", reported["service_id"], "qpm:checked:1")
 
 
-@row(
-    "register.ready-file", "QFW_SERVICE_READY_FILE gets its line once it is ready", needs=_TRANSPORT
-)
+@_remote("register.ready-file", "QFW_SERVICE_READY_FILE gets its line once it is ready")
 def ready_file(session: CheckSession) -> None:
     plugin: Any = session.target
     with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:
@@ -518,17 +482,13 @@ def _misfits(method: str, signature: inspect.Signature | None, wanted: Arguments
             if not (takes_any and takes_named):
                 settings.append(f"{method} has no argument {name!r}")
             continue
-        by_name_only = parameter.kind is parameter.KEYWORD_ONLY
-        if not by_name_only and names.index(name) != place:
-            settings.append(
-                f"{method}: {name!r} is argument {names.index(name) + 1}, not {place + 1}"
-            )
-        if default is not NEEDED and parameter.default is NEEDED:
+        at, given = names.index(name), parameter.default
+        if parameter.kind is not parameter.KEYWORD_ONLY and at != place:
+            settings.append(f"{method}: {name!r} is argument {at + 1}, not {place + 1}")
+        if default is not NEEDED and given is NEEDED:
             settings.append(f"{method}: {name!r} must be given, but a host may leave it out")
-        elif default is not NEEDED and parameter.default != default:
-            settings.append(
-                f"{method}: {name!r} is {parameter.default!r} by default, not {default!r}"
-            )
+        elif default is not NEEDED and given != default:
+            settings.append(f"{method}: {name!r} is {given!r} by default, not {default!r}")
     wanted_names = {name for name, _ in wanted}
     settings += [
         f"{method} needs an argument {name!r} that no host gives"

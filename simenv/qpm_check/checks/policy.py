@@ -79,10 +79,8 @@ def ruled(
 
 @row("policy.profile", "a device profile: its fields, whole numbers")
 def profile(session: CheckSession) -> None:
-    result = check.has(
-        "get_device_profile", session.q.get_device_profile(),
-        {"version": int, "device_profile": dict},
-    )  # fmt: skip
+    expected: check.Fields = {"version": int, "device_profile": dict}
+    result = check.asked(session, "get_device_profile", expected)
     reported = check.has("device_profile", result["device_profile"], PROFILE)
     check.has("its baseline", reported["baseline"], dict.fromkeys(ONE_GATE, int))
 
@@ -108,10 +106,8 @@ def profile_set(session: CheckSession) -> None:
 
 @row("policy.unlimited", "by default admission is unlimited, with no capacity")
 def unlimited(session: CheckSession) -> None:
-    result = check.has(
-        "get_admission_policy", session.q.get_admission_policy(),
-        {"version": int, "configuration": dict},
-    )["configuration"]  # fmt: skip
+    expected: check.Fields = {"version": int, "configuration": dict}
+    result = check.asked(session, "get_admission_policy", expected)["configuration"]
     check.has("configuration", result, {"policy": dict, "estimator": dict, "baseline": dict})
     expect_equal("policy", result["policy"].get("name"), "unlimited")
     expect_equal("capacity", result.get("capacity", {}), {})
@@ -147,9 +143,8 @@ def refused(session: CheckSession) -> None:
         ),
     }
     for what, asked in wrong.items():
-        session.expect_refusal(
-            what, partial(session.q.set_admission_policy, configuration=asked), *_REFUSED
-        )
+        ask = partial(session.q.set_admission_policy, configuration=asked)
+        session.expect_refusal(what, ask, *_REFUSED)
         expect_equal(f"the policy after {what}", session.q.get_admission_policy(), before)
 
 
@@ -180,9 +175,8 @@ def credit(session: CheckSession) -> None:
         expect_equal("capacity_available", result["capacity_available"], 10)
         reservation_ids = [session.reserve(**size(4)) for _ in range(2)]
         for number in reservation_ids:
-            expect_equal(
-                "credits_reserved", stands(session, number, "active")["credits_reserved"], 4
-            )
+            record = stands(session, number, "active")
+            expect_equal("credits_reserved", record["credits_reserved"], 4)
         short = decided("a third of 4", session.q.reserve(request=size(4)))
         expect(short["status"] != "accepted", "12 of 10 credits were handed out")
         expect_equal("reason_code", short["reason_code"], 7)
@@ -216,7 +210,7 @@ def walltime(session: CheckSession) -> None:
 
 @row("credits.returned", "what a task did not use of its estimate comes back")
 def returned(session: CheckSession) -> None:
-    gates, _ = _long_estimates(session)
+    gates = session.long_gates
     with _held(session, gates):
         cost = _cost(session, gates)
         number = session.reserve(**size(cost * 3 // 2))
@@ -233,7 +227,7 @@ def returned(session: CheckSession) -> None:
 
 @row("credits.cancelled", "a task cancelled before it ran gives back all it held")
 def of_cancelled(session: CheckSession) -> None:
-    gates, _ = _long_estimates(session)
+    gates = session.long_gates
     with _held(session, gates):
         cost = _cost(session, gates)
         number = session.reserve(**size(cost * 10))
@@ -251,7 +245,7 @@ def of_cancelled(session: CheckSession) -> None:
 
 @row("credits.delayed", "a task that waits for credits: DELAYED, pending-capacity; then it runs")
 def delayed(session: CheckSession) -> None:
-    gates, _ = _long_estimates(session)
+    gates = session.long_gates
     with _held(session, gates):
         cost = _cost(session, gates)
         for _ in range(TURNS):
@@ -265,29 +259,20 @@ def delayed(session: CheckSession) -> None:
             expect_equal("pending_queue_position", result.get("pending_queue_position"), 1)
             expect_equal("pending_capacity of the queue", len(state["pending_capacity"]), 1)
             for cid in (first, second):
-                expect_equal(
-                    "rc", session.completion(cid, reservation_id=under["reservation_id"])["rc"], 0
-                )
+                record = session.completion(cid, reservation_id=under["reservation_id"])
+                expect_equal("rc", record["rc"], 0)
             return
     raise CheckSkipped(f"{TURNS} times a long circuit was done before another could wait for it")
 
 
 @row("credits.never", "a task its reservation can never pay is refused")
 def never(session: CheckSession) -> None:
-    gates, _ = _long_estimates(session)
+    gates = session.long_gates
     with _held(session, gates):
         under = {"reservation_id": session.reserve(**size(_cost(session, gates) * 3 // 2))}
         info = session.info(session.long, num_shots=2 * session.long_shots)
-        session.expect_refusal(
-            "async_run of twice the gates", lambda: session.q.async_run(info, **under)
-        )
-
-
-def _long_estimates(session: CheckSession) -> tuple[int, dict[str, int]]:
-    """One-qubit gates of a long circuit, and the profile under which their estimate is
-    ESTIMATED_S."""
-    gates = session.long_gates
-    return gates, {"one_q_gate_ns": math.ceil(ESTIMATED_S * 1e9 / gates)}
+        again = partial(session.q.async_run, info, **under)
+        session.expect_refusal("async_run of twice the gates", again)
 
 
 def _cost(session: CheckSession, gates: int) -> int:
@@ -307,8 +292,9 @@ def _cost(session: CheckSession, gates: int) -> int:
 
 
 def _held(session: CheckSession, gates: int) -> Any:
-    _, reported = _long_estimates(session)
-    return ruled(session, "credit", {"total_credits": gates * 100}, **reported)
+    """Credits for 100 long circuits, each of which is estimated to take ESTIMATED_S."""
+    gate_ns = math.ceil(ESTIMATED_S * 1e9 / gates)
+    return ruled(session, "credit", {"total_credits": gates * 100}, one_q_gate_ns=gate_ns)
 
 
 STATUS: check.Fields = {
@@ -345,20 +331,15 @@ def status(session: CheckSession) -> None:
 
 @row("scheduler.policy", "the four policies, each accepted, then unchanged")
 def policy(session: CheckSession) -> None:
-    before = check.has(
-        "get_scheduler_policy", session.q.get_scheduler_policy(),
-        {"version": int, "scheduler_policy": dict},
-    )  # fmt: skip
+    expected: check.Fields = {"version": int, "scheduler_policy": dict}
+    before = check.asked(session, "get_scheduler_policy", expected)
     check.has("scheduler_policy", before["scheduler_policy"], {"policy_name": str, "options": dict})
     try:
         for name in POLICIES:
-            asked = {"policy_name": name, "options": {}}
-            session.q.configure_scheduler_policy(configuration=asked)
-            again = check.has(
-                "configure_scheduler_policy",
-                session.q.configure_scheduler_policy(configuration=asked),
-                {"status": str, "version": int, "scheduler_policy": dict},
-            )  # fmt: skip
+            rule = {"policy_name": name, "options": {}}
+            session.q.configure_scheduler_policy(configuration=rule)
+            expected = {"status": str, "version": int, "scheduler_policy": dict}
+            again = check.asked(session, "configure_scheduler_policy", expected, configuration=rule)
             expect_equal("status of what is so already", again["status"], "unchanged")
             result = session.q.get_scheduler_policy()
             expect_equal("policy_name", result["scheduler_policy"]["policy_name"], name)
@@ -381,8 +362,7 @@ def policy_unknown(session: CheckSession) -> None:
 @row("scheduler.pause", "paused: nothing new begins; resumed: it does")
 def pause(session: CheckSession) -> None:
     with _as_before(session):
-        result = check.has("pause_execution_target",
-                           session.q.pause_execution_target(reason="checked"), STEERED)  # fmt: skip
+        result = check.asked(session, "pause_execution_target", STEERED, reason="checked")
         expect_equal("status", result["status"], "paused")
         expect_equal("paused", result["control"]["paused"], True)
         expect_equal("pause_reason", result["control"]["pause_reason"], "checked")
@@ -400,17 +380,13 @@ def pause(session: CheckSession) -> None:
 def drain(session: CheckSession) -> None:
     with _as_before(session):
         cid = session.submit_long()
-        result = check.has("drain_execution_target", session.q.drain_execution_target(), STEERED)
+        result = check.asked(session, "drain_execution_target", STEERED)
         expect_equal("status", result["status"], "draining")
         expect_equal("draining", result["control"]["draining"], True)
         expect_equal("drain_mode", result["control"]["drain_mode"], "graceful")
-        session.expect_refusal(
-            "async_run",
-            lambda: session.q.async_run(session.info(), **session.under),
-            "DEFwExecutionError",
-            "DEFwOutOfResources",
-            "DEFwNotReady",
-        )
+        call = partial(session.q.async_run, session.info(), **session.under)
+        refusals = ("DEFwExecutionError", "DEFwOutOfResources", "DEFwNotReady")
+        session.expect_refusal("async_run", call, *refusals)
         expect_equal("rc of what was accepted", session.completion(cid)["rc"], 0)
     expect_equal("rc after resuming", session.run()["rc"], 0)
 
@@ -420,11 +396,9 @@ def limits(session: CheckSession) -> None:
     before = session.q.get_scheduler_status()["dispatch_limits"]["max_inflight"]
     try:
         session.q.configure_dispatch_limits(limits={"max_inflight": 2})
-        result = check.has(
-            "configure_dispatch_limits",
-            session.q.configure_dispatch_limits(limits={"max_inflight": 1}),
-            {"status": str, "version": int, "dispatch_limits": dict},
-        )  # fmt: skip
+        expected: check.Fields = {"status": str, "version": int, "dispatch_limits": dict}
+        asked = {"max_inflight": 1}
+        result = check.asked(session, "configure_dispatch_limits", expected, limits=asked)
         expect_equal("status", result["status"], "dispatch-limits-updated")
         again = session.q.configure_dispatch_limits(limits={"max_inflight": 1})
         expect_equal("status of what is so already", again["status"], "unchanged")
@@ -450,9 +424,8 @@ def limits_refused(session: CheckSession) -> None:
             answer = session.q.configure_dispatch_limits(limits=asked)
         except Exception as error:  # noqa: BLE001 - the check tests the class
             text = f"{named(error)}: {error}"
-            expect(
-                "ValueError" in text or named(error) in _REFUSED, f"{asked} raised {text[-200:]}"
-            )
+            is_typed = "ValueError" in text or named(error) in _REFUSED
+            expect(is_typed, f"{asked} raised {text[-200:]}")
         else:
             expect(False, f"{asked} was not refused; it answered {answer}")
         result = session.q.get_scheduler_status()["dispatch_limits"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from simenv.qpm_check import check, circuits
 from simenv.qpm_check.check import BOTH, CheckNotApplicable, TargetProperty, expect_equal, row
-from simenv.qpm_check.session import SHOTS, CheckSession, counts_of
+from simenv.qpm_check.session import SHOTS, CheckSession, EventListener, counts_of
 from simenv.qpm_check.target import expect, named, short_repr
 
 STATEVECTOR = 2  # capability bit
@@ -69,10 +69,8 @@ def dequeued(session: CheckSession) -> None:
     peeked = session.until(lambda: _peek(session, cid), "peek_cq")
     expect_equal("cq_dequeue_time of peek_cq", float(peeked["cq_dequeue_time"]), -1.0)
     read = session.completion(cid)
-    expect(
-        read["cq_dequeue_time"] >= read["cq_enqueue_time"],
-        f"read_cq: cq_dequeue_time {read['cq_dequeue_time']} before cq_enqueue_time",
-    )
+    at = read["cq_dequeue_time"]
+    expect(at >= read["cq_enqueue_time"], f"read_cq: cq_dequeue_time {at} before cq_enqueue_time")
 
 
 @row("counts.plain", "counts are {str: int}, Python's own", revisions=BOTH)
@@ -144,10 +142,8 @@ def vector_order(session: CheckSession) -> None:
     for index, (real, imaginary) in enumerate(_vector(session)["data"]):
         size = math.hypot(real, imaginary)
         expected = math.sqrt(0.5) if index in (1, 5) else 0.0
-        expect(
-            abs(size - expected) < 1e-3,
-            f"amplitude {index} has size {size:.3f}, not {expected:.3f}",
-        )
+        message = f"amplitude {index} has size {size:.3f}, not {expected:.3f}"
+        expect(abs(size - expected) < 1e-3, message)
 
 
 @row("info.unknown", "unknown keys are ignored", revisions=BOTH)
@@ -158,15 +154,12 @@ def unknown_keys(session: CheckSession) -> None:
     expect_equal("the sum of the counts", sum(counts.values()), SHOTS)
 
 
-@row(
-    "info.width", "num_qubits below the circuit's own, 0 too: the circuit's counts", revisions=BOTH
-)
+@check.both("info.width", "num_qubits below the circuit's own, 0 too: the circuit's counts")
 def width(session: CheckSession) -> None:
     for reported in (0, 1):
         counts = _text_keys(session.counts(circuits.FIRST_BIT, num_qubits=reported), "001")
-        expect(
-            counts.get("001", 0) >= SHOTS // 2, f"with num_qubits={reported}: {counts}, not '001'"
-        )
+        message = f"with num_qubits={reported}: {counts}, not '001'"
+        expect(counts.get("001", 0) >= SHOTS // 2, message)
 
 
 @row("info.kept", "the caller's own info is left as it was", revisions=BOTH)
@@ -216,18 +209,19 @@ def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
 
 
 R1 = (1,)
+_single = check.row_with(revisions=R1)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT
 QUIET_S = 0.3
 ASKED, READY_S = 100, 0.0005  # hosts poll in a loop: calls, and limit of the fastest of them
 
 
-@row("single.ready", "is_ready: True", revisions=R1)
+@_single("single.ready", "is_ready: True")
 def ready(session: CheckSession) -> None:
     answer = session.q.is_ready()
     expect(answer is True, f"is_ready answered {short_repr(answer)}")
 
 
-@row("single.ready-cost", "is_ready costs hardly more than test", revisions=R1)
+@_single("single.ready-cost", "is_ready costs hardly more than test")
 def ready_cost(session: CheckSession) -> None:
     def best_s(call: Callable[[], Any]) -> float:
         best = float("inf")
@@ -242,13 +236,13 @@ def ready_cost(session: CheckSession) -> None:
     expect(more_s < READY_S, f"is_ready takes {1e3 * more_s:.2f} ms longer than test")
 
 
-@row("single.test", "test: a text", revisions=R1)
+@_single("single.test", "test: a text")
 def test(session: CheckSession) -> None:
     answer = session.q.test()
     expect(isinstance(answer, str), f"test answered {short_repr(answer)}")
 
 
-@row("single.release", "release: None, as often as it is called; circuits go on", revisions=R1)
+@_single("single.release", "release: None, as often as it is called; circuits go on")
 def release(session: CheckSession) -> None:
     ways: tuple[tuple[Any, ...], ...] = ((), (None,), ([],))
     for values in ways:
@@ -257,7 +251,7 @@ def release(session: CheckSession) -> None:
     expect_equal("rc after release", session.run()["rc"], 0)
 
 
-@row("single.async", "async_run: a cid, a text, at once", revisions=R1)
+@_single("single.async", "async_run: a cid, a text, at once")
 def cid(session: CheckSession) -> None:
     answer = session.q.async_run(session.info())
     expect(type(answer) is str and answer, f"async_run answered {short_repr(answer)}, not a cid")
@@ -266,34 +260,34 @@ def cid(session: CheckSession) -> None:
     expect_equal("cid of the record", session.completion(answer)["cid"], answer)
 
 
-@row("single.at-once", "async_run answers before a long circuit is done", revisions=R1)
+@_single("single.at-once", "async_run answers before a long circuit is done")
 def at_once(session: CheckSession) -> None:
     number = session.submit_long()
     expect(session.poll(number) is None, "async_run waited until the circuit was done")
 
 
-@row("single.in-progress", "what is not finished raises DEFwInProgress", revisions=R1)
+@_single("single.in-progress", "what is not finished raises DEFwInProgress")
 def in_progress(session: CheckSession) -> None:
     number = session.submit_long()
     session.expect_refusal("read_cq", lambda: session.q.read_cq(number), "DEFwInProgress")
     session.expect_refusal("peek_cq", lambda: session.q.peek_cq(number), "DEFwInProgress")
 
 
-@row("single.empty", "an empty queue raises DEFwInProgress", revisions=R1)
+@_single("single.empty", "an empty queue raises DEFwInProgress")
 def empty(session: CheckSession) -> None:
     while session.poll() is not None:
         pass
     session.expect_refusal("read_cq()", lambda: session.q.read_cq(), "DEFwInProgress")
 
 
-@row("single.read", "read_cq takes the record off the queue", revisions=R1)
+@_single("single.read", "read_cq takes the record off the queue")
 def read(session: CheckSession) -> None:
     number = session.submit()
     session.completion(number)
     session.expect_refusal("a second read_cq", lambda: session.q.read_cq(number), "DEFwInProgress")
 
 
-@row("single.peek", "peek_cq leaves it", revisions=R1)
+@_single("single.peek", "peek_cq leaves it")
 def peek(session: CheckSession) -> None:
     number = session.submit()
     session.until(lambda: _peek_once(session, number), "peek_cq")
@@ -301,7 +295,7 @@ def peek(session: CheckSession) -> None:
     session.completion(number)
 
 
-@row("single.by-cid", "read_cq gives the circuit asked for, else the oldest", revisions=R1)
+@_single("single.by-cid", "read_cq gives the circuit asked for, else the oldest")
 def by_cid(session: CheckSession) -> None:
     while session.poll() is not None:
         pass
@@ -312,7 +306,7 @@ def by_cid(session: CheckSession) -> None:
     expect(both[0]["cq_enqueue_time"] <= both[1]["cq_enqueue_time"], "not the oldest first")
 
 
-@row("single.delete", "delete_circuit: None, also of an unknown one", revisions=R1)
+@_single("single.delete", "delete_circuit: None, also of an unknown one")
 def delete(session: CheckSession) -> None:
     number = session.submit_long()
     for what in (number, "no-such-circuit"):
@@ -321,29 +315,22 @@ def delete(session: CheckSession) -> None:
     expect(session.poll(number) is None, "a deleted circuit has a record")
 
 
-@row("single.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError", revisions=R1)
+@_single("single.bad-sync", "an unreadable circuit: sync_run raises DEFwExecutionError")
 def bad_sync(session: CheckSession) -> None:
-    session.expect_refusal(
-        "sync_run", lambda: session.q.sync_run(session.info(circuits.UNREADABLE))
-    )
+    info = session.info(circuits.UNREADABLE)
+    session.expect_refusal("sync_run", lambda: session.q.sync_run(info))
 
 
-@row("single.bad-async", "an unreadable circuit: a record with rc not 0", revisions=R1)
+@_single("single.bad-async", "an unreadable circuit: a record with rc not 0")
 def bad_async(session: CheckSession) -> None:
     for text in (circuits.UNREADABLE, circuits.NO_QASM):
         record = session.completion(session.submit(text))
         expect(type(record["rc"]) is int and record["rc"] != 0, f"rc is {short_repr(record['rc'])}")
-        expect(
-            isinstance(record["result"], str), f"result is {short_repr(record['result'])}: no text"
-        )
+        reported = record["result"]
+        expect(isinstance(reported, str), f"result is {short_repr(reported)}: no text")
 
 
-@row(
-    "single.pushed",
-    "after a registration: pushed instead of queued, once",
-    revisions=R1,
-    alone=True,
-)
+@_single("single.pushed", "after a registration: pushed instead of queued, once", alone=True)
 def pushed(session: CheckSession) -> None:
     listener = session.listener()
     answer = listener.register(EVENT)
@@ -360,12 +347,7 @@ def pushed(session: CheckSession) -> None:
     expect(session.poll(by=listener.q) is None, "a record was pushed and queued")
 
 
-@row(
-    "single.push-fails",
-    "a put that raises: the record is kept, others go on",
-    revisions=R1,
-    alone=True,
-)
+@_single("single.push-fails", "a put that raises: the record is kept, others go on", alone=True)
 def push_fails(session: CheckSession) -> None:
     listener = session.listener()
     listener.register(EVENT)
@@ -376,7 +358,7 @@ def push_fails(session: CheckSession) -> None:
     expect_equal("rc of what came after", session.run()["rc"], 0)
 
 
-@row("single.push-last", "a client's last registration is its only one", revisions=R1, alone=True)
+@_single("single.push-last", "a client's last registration is its only one", alone=True)
 def push_last(session: CheckSession) -> None:
     first = session.listener()
     last = session.listener(first.q)
@@ -388,12 +370,7 @@ def push_last(session: CheckSession) -> None:
     expect_equal("events of the first", first.seen, 0)
 
 
-@row(
-    "single.shutdown",
-    "shutdown by one client does not stop the pool for others",
-    revisions=R1,
-    alone=True,
-)
+@_single("single.shutdown", "shutdown by one client does not stop the pool for others", alone=True)
 def shutdown(session: CheckSession) -> None:
     other = session.connect()
     number = session.submit_long()
@@ -409,6 +386,13 @@ def reserve(session: CheckSession) -> None:
     for values in (("svc", "ep"), ("svc", "ep", "more")):
         answer = session.q.reserve(*values)
         expect(answer is None, f"reserve answered {short_repr(answer)}")
+
+
+def listening(session: CheckSession) -> EventListener:
+    """Listener that is registered for completions."""
+    listener = session.listener()
+    listener.register(EVENT, **session.under)
+    return listener
 
 
 def _peek_once(session: CheckSession, number: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from simenv.qpm.contract import REVISION2
 from simenv.qpm_check import check, circuits
-from simenv.qpm_check.check import ANY, BOTH, CheckNotApplicable, expect_equal, has, row
+from simenv.qpm_check.check import ANY, both, expect_equal, has, row
 from simenv.qpm_check.checks.admission import SLURM_REQUEST
 from simenv.qpm_check.checks.policy import ONE_GATE, configuration
 from simenv.qpm_check.session import SHOTS, CheckSession
@@ -66,8 +66,8 @@ EVENTS = (
 
 @row("telemetry.backend", "get_backend_info: backend, target, whether there is more")
 def backend(session: CheckSession) -> None:
-    has("get_backend_info", session.q.get_backend_info(),
-        {"backend": str, "target_id": str, "metadata_supported": bool})  # fmt: skip
+    expected: check.Fields = {"backend": str, "target_id": str, "metadata_supported": bool}
+    check.asked(session, "get_backend_info", expected)
 
 
 @row("telemetry.device", "get_device_info: a qhw-device-v1 record, or the simple form")
@@ -87,21 +87,18 @@ def device(session: CheckSession) -> None:
 
 @row("telemetry.capability-map", "capability_map: calls and the libraries each of them knows")
 def capability_map(session: CheckSession) -> None:
-    _of_the_newest(session, "capability_map")
+    check.of_the_newest(session, "capability_map")
     result = session.q.capability_map()
     expect(isinstance(result, dict) and result, f"capability_map answered {short_repr(result)}")
     for call, libraries in result.items():
-        names = isinstance(libraries, list) and all(
-            isinstance(library, str) for library in libraries
-        )
-        expect(
-            isinstance(call, str) and names, f"capability_map[{call!r}] is {short_repr(libraries)}"
-        )
+        names = isinstance(libraries, list) and all(isinstance(each, str) for each in libraries)
+        is_right = isinstance(call, str) and names
+        expect(is_right, f"capability_map[{call!r}] is {short_repr(libraries)}")
 
 
 @row("telemetry.allocations", "list_scheduler_allocations: live reservations by scheduler and job")
 def allocations(session: CheckSession) -> None:
-    _of_the_newest(session, "list_scheduler_allocations")
+    check.of_the_newest(session, "list_scheduler_allocations")
     number = session.reserve(**SLURM_REQUEST)
     session.reserve()  # of no scheduler
     for filters in (None, {"scheduler": "slurm"}, {"job_id": SLURM_REQUEST["job_id"]}):
@@ -122,11 +119,6 @@ def _allocations(session: CheckSession, filters: dict[str, Any] | None) -> list[
     has("list_scheduler_allocations", result, {"schema": str, "allocations": list})
     expect_equal("schema", result["schema"], "qfw-scheduler-allocation-list-v1")
     return [has("an allocation", entry, ALLOCATION) for entry in result["allocations"]]
-
-
-def _of_the_newest(session: CheckSession, name: str) -> None:
-    if name not in session.subject.signatures():
-        raise CheckNotApplicable(f"there is no {name}: the newest hosts alone ask for it")
 
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
@@ -159,17 +151,15 @@ def calibration(session: CheckSession) -> None:
 
 @row("telemetry.dynamic", "get_dynamic_backend_info: the simple form, and its calibration set")
 def dynamic(session: CheckSession) -> None:
-    result = has("get_dynamic_backend_info", session.q.get_dynamic_backend_info(),
-                {"backend": str, "target_id": str})  # fmt: skip
+    expected: check.Fields = {"backend": str, "target_id": str}
+    result = check.asked(session, "get_dynamic_backend_info", expected)
     expect("calibration_set_id" in result, "there is no 'calibration_set_id'")
 
 
 @row("telemetry.access", "get_telemetry_access_model: classes and methods, recorded only")
 def access(session: CheckSession) -> None:
-    result = has(
-        "get_telemetry_access_model", session.q.get_telemetry_access_model(),
-        {"target_id": str, "enforcement": str, "access_classes": list, "methods": dict},
-    )  # fmt: skip
+    expected: check.Fields = {"target_id": str, "enforcement": str, "access_classes": list}
+    result = check.asked(session, "get_telemetry_access_model", {**expected, "methods": dict})
     expect_equal("enforcement", result["enforcement"], "record-only")
     there = {
         has("an access class", entry, {"name": str, "description": str})["name"]
@@ -221,8 +211,7 @@ def queue(session: CheckSession) -> None:
 @row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
 def lifecycle(session: CheckSession) -> None:
     session.q.reconcile_runtime_state(reason="checked")
-    result = has("get_service_lifecycle_telemetry", session.q.get_service_lifecycle_telemetry(),
-                LIFECYCLE)  # fmt: skip
+    result = check.asked(session, "get_service_lifecycle_telemetry", LIFECYCLE)
     _check_access(result, "service-lifecycle", "operator")
     expect(bool(result["lifecycle_events"]), "a service that is up has no lifecycle event")
     for event in result["lifecycle_events"]:
@@ -235,10 +224,8 @@ def now(session: CheckSession) -> None:
     for method in (session.q.get_capacity_snapshot, session.q.get_queue_metrics):
         before = time.time_ns()
         moment = method()["timestamp_ns"]
-        expect(
-            before - 10**9 <= moment <= time.time_ns() + 10**9,
-            f"timestamp_ns {moment} is not of now, {before}",
-        )
+        is_now = before - 10**9 <= moment <= time.time_ns() + 10**9
+        expect(is_now, f"timestamp_ns {moment} is not of now, {before}")
 
 
 def _qhw(document: Any, schema: str, more: check.Fields) -> None:
@@ -249,9 +236,8 @@ def _qhw(document: Any, schema: str, more: check.Fields) -> None:
 
 
 def _check_access(answer: dict[str, Any], kind: str, access_class: str) -> None:
-    reported = has(
-        "telemetry", answer["telemetry"], {"object": str, "access_class": str, "enforced": bool}
-    )
+    expected: check.Fields = {"object": str, "access_class": str, "enforced": bool}
+    reported = has("telemetry", answer["telemetry"], expected)
     expect_equal("object", reported["object"], kind)
     expect_equal("enforced", reported["enforced"], False)
     expect_equal("access_class", answer["access_class"], access_class)
@@ -292,11 +278,7 @@ def _answered(what: str, call: Call, value: Any, allowed: tuple[str, ...] = ()) 
     return True
 
 
-@row(
-    "input.info",
-    "each field of info mutated: a typed answer, and circuits still run",
-    revisions=BOTH,
-)
+@both("input.info", "each field of info mutated: a typed answer, and circuits still run")
 def info(session: CheckSession) -> None:
     right = session.info(
         circuits.BELL, return_statevector=False, backend="b", method="m", circuit=None,
@@ -314,7 +296,7 @@ def info(session: CheckSession) -> None:
         if taken:
             session.q.delete_circuit(taken[0], **session.under)
     for wrong_info in WRONG[:-4]:
-        submit = partial(_submit, session)
+        submit = partial(session.q.async_run, **session.under)
         _answered(f"async_run({short_repr(wrong_info)})", submit, wrong_info)
     _still_well(session)
 
@@ -331,7 +313,7 @@ def sync(session: CheckSession) -> None:
     _still_well(session)
 
 
-@row("input.ids", "unknown ids of every kind: a typed answer", revisions=BOTH)
+@both("input.ids", "unknown ids of every kind: a typed answer")
 def ids(session: CheckSession) -> None:
     names = ["read_cq", "peek_cq", "delete_circuit"]
     if session.revision == 2:
@@ -365,9 +347,8 @@ def reserve(session: CheckSession) -> None:
     for what, wrong in _mutations(right):
         _answered(f"evaluate with {what}", lambda value: session.q.evaluate(request=value), wrong)
     for what, wrong in _mutations(right)[:: max(1, len(WRONG) // 4)]:
-        decision = session.answers(
-            f"reserve with {what}", partial(session.q.reserve, request=wrong)
-        )
+        ask = partial(session.q.reserve, request=wrong)
+        decision = session.answers(f"reserve with {what}", ask)
         if isinstance(decision, dict) and decision.get("status") == "accepted":
             session.q.cancel(reservation_id=decision["reservation_id"])
             built += 1
@@ -442,7 +423,3 @@ def _still_well(session: CheckSession) -> None:
 
 def _of_task(method: Call, under: dict[str, Any], task_id: Any) -> None:
     method(task_id=task_id, **under)
-
-
-def _submit(session: CheckSession, circuit_info: Any) -> None:
-    session.q.async_run(circuit_info, **session.under)

@@ -111,11 +111,9 @@ def is_subset(wanted: int, offered: int) -> bool:
 
 
 class DEFwError(Exception):
-    """Base class; it and its subclasses are sent as objects of their own class.
-
-    `stacktrace`: the traceback of the exception that was being handled when this one was
-    constructed, "" if there was none. DEFw records it there and sends it to the client.
-    """
+    """Base class; it and its subclasses are sent as objects of their own class. `stacktrace`: the
+    traceback of the exception that was being handled when this one was constructed, "" if there was
+    none. DEFw records it there and sends it to the client."""
 
     def __init__(self, msg: object = "", arg: object = None, halt: bool = False, nname: object = "",
                  ) -> None:  # fmt: skip
@@ -186,10 +184,8 @@ def received(report: dict[str, str]) -> DEFwError:
 
 
 class Endpoint:
-    """Address of a process. `peer`: its connection in the DEFw double; None for this process.
-
-    Each call that carries an endpoint carries a new object; endpoints of one process are equal.
-    """
+    """Address of a process. `peer`: its connection in the DEFw double; None for this process. Each
+    call that carries an endpoint carries a new object; endpoints of one process are equal."""
 
     def __init__(self, name: str, peer: Any = None) -> None:
         self.name = name

@@ -30,11 +30,9 @@ ENDPOINT = "__endpoint__"  # stands for the client in an argument
 
 
 class Peer:
-    """A client, seen from the plugin's process.
-
-    A call to a client that does not answer ends after `rpc_timeout_s`. If the client leaves
-    meanwhile, revision 2 ends the call at once (`fails_pending`), revision 1 does not.
-    """
+    """A client, seen from the plugin's process. A call to a client that does not answer ends after
+    `rpc_timeout_s`. If the client leaves meanwhile, revision 2 ends the call at once
+    (`fails_pending`), revision 1 does not."""
 
     def __init__(
         self, connection: socket.socket, number: int, rpc_timeout_s: float, *, fails_pending: bool

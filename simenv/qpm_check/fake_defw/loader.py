@@ -143,11 +143,8 @@ class LoadedPlugin:
         self._found["before"] = msgspec.to_builtins(now())
 
     def load(self) -> None:
-        """Import, import again, read the metadata, initialize.
-
-        DEFw reloads the package right after its first import: `__init__` is executed twice, the
-        submodules once.
-        """
+        """Import, import again, read the metadata, initialize. DEFw reloads the package right after
+        its first import: `__init__` is executed twice, the submodules once."""
         sys.path.insert(0, str(self.folder.parent))
         try:
             self.module = importlib.reload(importlib.import_module(self.folder.name))

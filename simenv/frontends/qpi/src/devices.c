@@ -40,7 +40,6 @@ static void read_device(Reader *from, qpi_device *device)
 static int read_devices(const Buffer *answer, qpi_device **devices, size_t *count)
 {
     Reader from = qpi_reader(answer->data, answer->used);
-    qpi_skip(&from, 0);
     qpi_get_array(&from);
     qpi_get_uint(&from);
     qpi_get_uint(&from);
@@ -63,9 +62,7 @@ static int refresh(qpi_session *session, double timeout_s)
     qpi_device *devices = NULL;
     size_t count = 0;
     uint64_t number = qpi_next_number(session);
-    qpi_put_array(&body, 2);
-    qpi_put_uint(&body, TAG_GET_DEVICES);
-    qpi_put_uint(&body, number);
+    qpi_put_head(&body, 2, TAG_GET_DEVICES, number);
     int status = qpi_ask(session, TAG_DEVICES, number, &body, timeout_s, &answer);
     if (status == QPI_OK)
         status = read_devices(&answer, &devices, &count);

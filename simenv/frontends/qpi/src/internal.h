@@ -48,6 +48,8 @@ uint32_t qpi_crc32(const uint8_t *data, size_t bytes);
 /* --- msgpack.c ------------------------------------------------------------------------------ */
 
 void qpi_put_array(Buffer *to, size_t count);
+/* The begin of a message. */
+void qpi_put_head(Buffer *to, size_t fields, int tag, uint64_t number);
 void qpi_put_uint(Buffer *to, uint64_t value);
 void qpi_put_int(Buffer *to, int64_t value);
 void qpi_put_double(Buffer *to, double value);

@@ -116,9 +116,7 @@ static int fetch_chunk(qpi_session *session, uint64_t task, const Stored *stored
 {
     Buffer body = {0}, answer = {0};
     uint64_t number = qpi_next_number(session), left = stored->size - to->used;
-    qpi_put_array(&body, 6);
-    qpi_put_uint(&body, TAG_FETCH);
-    qpi_put_uint(&body, number);
+    qpi_put_head(&body, 6, TAG_FETCH, number);
     qpi_put_uint(&body, task);
     qpi_put_text(&body, stored->file);
     qpi_put_uint(&body, stored->offset + to->used);

@@ -78,9 +78,7 @@ static int put_message(const Order *order, qpi_job *job, size_t first, size_t co
     qpi_session *session = order->session;
     Buffer body = {0};
     uint64_t number = ++session->next_number;
-    qpi_put_array(&body, 6);
-    qpi_put_uint(&body, TAG_SUBMIT);
-    qpi_put_uint(&body, number);
+    qpi_put_head(&body, 6, TAG_SUBMIT, number);
     qpi_put_text(&body, order->key);
     qpi_put_uint(&body, order->offset + first);
     qpi_put_terms(&body, order->options, order->is_pool);

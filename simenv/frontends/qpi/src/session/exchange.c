@@ -232,9 +232,7 @@ int qpi_exchange_watch_message(qpi_session *session, Buffer *body)
                 qpi_put_uint(&tasks, part->task);
             }
     if (count > 0) {
-        qpi_put_array(body, 3);
-        qpi_put_uint(body, TAG_WATCH);
-        qpi_put_uint(body, 0);
+        qpi_put_head(body, 3, TAG_WATCH, 0);
         qpi_put_array(body, count);
         qpi_buffer_add(body, tasks.data, tasks.used);
         body->failed |= tasks.failed;

@@ -134,9 +134,7 @@ static void verify(qpi_session *session, Part *part)
                  "submit it again with its seed");
         return;
     }
-    qpi_put_array(&body, 3);
-    qpi_put_uint(&body, TAG_VERIFY);
-    qpi_put_uint(&body, number);
+    qpi_put_head(&body, 3, TAG_VERIFY, number);
     qpi_put_uint(&body, part->task);
     Request *request = qpi_request_add(session, KIND_VERIFY, number, &body);
     if (request)
@@ -212,9 +210,7 @@ static void cancel(qpi_session *session, uint64_t first, size_t count)
 {
     Buffer body = {0};
     uint64_t number = ++session->next_number;
-    qpi_put_array(&body, 3);
-    qpi_put_uint(&body, TAG_CANCEL);
-    qpi_put_uint(&body, number);
+    qpi_put_head(&body, 3, TAG_CANCEL, number);
     qpi_put_array(&body, count);
     while (count-- > 0)
         qpi_put_uint(&body, first++);

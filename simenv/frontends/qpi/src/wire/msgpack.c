@@ -39,6 +39,13 @@ void qpi_put_uint(Buffer *to, uint64_t value)
         put_head(to, 0xcf, value, 8);
 }
 
+void qpi_put_head(Buffer *to, size_t fields, int tag, uint64_t number)
+{
+    qpi_put_array(to, fields);
+    qpi_put_uint(to, (uint64_t)tag);
+    qpi_put_uint(to, number);
+}
+
 void qpi_put_int(Buffer *to, int64_t value)
 {
     if (value >= 0)
@@ -132,30 +139,26 @@ static size_t bounded(Reader *from, uint64_t length)
     return (size_t)length;
 }
 
+/* A number of values: in the head, or in the 2 or 4 bytes behind the head `wide` or `wide` + 1. */
+static size_t get_count(Reader *from, uint8_t fixed, uint8_t wide)
+{
+    uint8_t head = peek(from);
+    take(from, 1);
+    if ((head & 0xf0) == fixed)
+        return bounded(from, head & 0x0f);
+    if (head == wide || head == wide + 1)
+        return bounded(from, take(from, head == wide ? 2 : 4));
+    return (size_t)wrong(from);
+}
+
 size_t qpi_get_array(Reader *from)
 {
-    uint8_t head = (uint8_t)(peek(from));
-    take(from, 1);
-    if ((head & 0xf0) == 0x90)
-        return bounded(from, head & 0x0f);
-    if (head == 0xdc)
-        return bounded(from, take(from, 2));
-    if (head == 0xdd)
-        return bounded(from, take(from, 4));
-    return (size_t)wrong(from);
+    return get_count(from, 0x90, 0xdc);
 }
 
 size_t qpi_get_map(Reader *from)
 {
-    uint8_t head = peek(from);
-    take(from, 1);
-    if ((head & 0xf0) == 0x80)
-        return bounded(from, head & 0x0f);
-    if (head == 0xde)
-        return bounded(from, take(from, 2));
-    if (head == 0xdf)
-        return bounded(from, take(from, 4));
-    return (size_t)wrong(from);
+    return get_count(from, 0x80, 0xde);
 }
 
 uint64_t qpi_get_uint(Reader *from)
@@ -230,34 +233,27 @@ static Slice taken(Reader *from, uint64_t length)
     return slice;
 }
 
+/* Text or bytes whose length is in the 1, 2 or 4 bytes behind the head `first`, + 1 or + 2. */
+static Slice get_sized(Reader *from, uint8_t head, uint8_t first)
+{
+    if (head >= first && head <= first + 2)
+        return taken(from, take(from, (size_t)1 << (head - first)));
+    wrong(from);
+    return (Slice){NULL, 0};
+}
+
 Slice qpi_get_text(Reader *from)
 {
     uint8_t head = peek(from);
     take(from, 1);
-    if ((head & 0xe0) == 0xa0)
-        return taken(from, head & 0x1f);
-    if (head == 0xd9)
-        return taken(from, take(from, 1));
-    if (head == 0xda)
-        return taken(from, take(from, 2));
-    if (head == 0xdb)
-        return taken(from, take(from, 4));
-    wrong(from);
-    return (Slice){NULL, 0};
+    return (head & 0xe0) == 0xa0 ? taken(from, head & 0x1f) : get_sized(from, head, 0xd9);
 }
 
 Slice qpi_get_bytes(Reader *from)
 {
     uint8_t head = peek(from);
     take(from, 1);
-    if (head == 0xc4)
-        return taken(from, take(from, 1));
-    if (head == 0xc5)
-        return taken(from, take(from, 2));
-    if (head == 0xc6)
-        return taken(from, take(from, 4));
-    wrong(from);
-    return (Slice){NULL, 0};
+    return get_sized(from, head, 0xc4);
 }
 
 int qpi_skip_nil(Reader *from)
