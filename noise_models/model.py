@@ -94,12 +94,12 @@ COMPONENTS = (
 GROUPS = ("all", "gate", "qubit")
 # Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
-    **{"gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi},
-    **{"gate.zz_khz": 1e6, "gate.zz_strength": 10.0},
-    **{"qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.excited": 1.0},
-    **{"qubit.p01": 1.0, "qubit.p10": 1.0},
-    **{"qubit.preparation_error": 1.0, "qubit.reset_error": 1.0},
-}
+    "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,
+    "gate.zz_khz": 1e6, "gate.zz_strength": 10.0,
+    "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.excited": 1.0,
+    "qubit.p01": 1.0, "qubit.p10": 1.0,
+    "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
+}  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
 _POSITIVE = ("qubit.t1_us", "qubit.t2_us")
 RECIPES = ("simenv", "aer", "aer-properties")

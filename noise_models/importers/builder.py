@@ -309,8 +309,8 @@ _UNKNOWN = {
     "overhead_ns": "0",
 }
 _QUBIT_UNKNOWN = {
-    **{"t1_us": "no relaxation", "t2_us": "no dephasing"},
+    "t1_us": "no relaxation", "t2_us": "no dephasing",
     **dict.fromkeys(_READOUT, "0: no readout error"),
-    **{"readout_ns": "0", "excited": "0: ground state in equilibrium"},
+    "readout_ns": "0", "excited": "0: ground state in equilibrium",
     **dict.fromkeys(("reset_error", "reset_ns", "preparation_error"), "0"),
-}
+}  # fmt: skip

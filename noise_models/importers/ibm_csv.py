@@ -16,8 +16,8 @@ NAME = "ibm-csv"
 
 _GATES = {  # the part of a header before " error"
     **{name: name for name in ("id", "rz", "sx", "x", "rx", "cx", "ecr", "cz", "rzz")},
-    **{"z-axis rotation (rz)": "rz", "\u221ax (sx)": "sx", "pauli-x": "x", "cnot": "cx"},
-}
+    "z-axis rotation (rz)": "rz", "\u221ax (sx)": "sx", "pauli-x": "x", "cnot": "cx",
+}  # fmt: skip
 _FRACTIONAL = ("rx", "rzz")  # measured in addition to the basis gates, and not among them
 _PROBABILITIES = {
     "readout assignment error": "readout_error",

@@ -98,8 +98,8 @@ def _table(data: bytes, name: str) -> CsvTable:
 # Strict conversion of values in calibration files: each error names its place in the source.
 
 NS_PER_UNIT = {  # "\u00b5" is the micro sign, "\u03bc" the Greek letter
-    **{"s": 1e9, "ms": 1e6, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ns": 1.0, "ps": 1e-3},
-}
+    "s": 1e9, "ms": 1e6, "us": 1e3, "\u00b5s": 1e3, "\u03bcs": 1e3, "ns": 1.0, "ps": 1e-3,
+}  # fmt: skip
 GHZ_PER_UNIT = {"hz": 1e-9, "khz": 1e-6, "mhz": 1e-3, "ghz": 1.0}
 _MAX_TEXT = 10_000
 
@@ -313,11 +313,11 @@ SYMMETRIC = frozenset(("cz", "cp", "cu1", "cs", "csdg", "swap", "iswap", "rxx", 
 
 # Lower-case names of Amazon Braket, IQM, Quantinuum, IonQ, AQT and CUNQA.
 _ALIASES = {
-    **{"i": "id", "identity": "id", "pauli-x": "x", "v": "sx", "vi": "sxdg", "si": "sdg"},
-    **{"ti": "tdg", "phaseshift": "p", "prx": "r", "phased_rx": "r", "u1q": "r", "cnot": "cx"},
-    **{"cphaseshift": "cp", "cphase": "cp", "ccnot": "ccx", "xx": "rxx", "yy": "ryy"},
-    **{"zz": "rzz", "zzphase": "rzz", "xy": "xx_plus_yy"},
-}
+    "i": "id", "identity": "id", "pauli-x": "x", "v": "sx", "vi": "sxdg", "si": "sdg",
+    "ti": "tdg", "phaseshift": "p", "prx": "r", "phased_rx": "r", "u1q": "r", "cnot": "cx",
+    "cphaseshift": "cp", "cphase": "cp", "ccnot": "ccx", "xx": "rxx", "yy": "ryy",
+    "zz": "rzz", "zzphase": "rzz", "xy": "xx_plus_yy",
+}  # fmt: skip
 
 
 def qiskit_name(name: str) -> str:

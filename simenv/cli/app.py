@@ -252,12 +252,12 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
 _GROUPS = {
     "Environments": {
         **dict.fromkeys(("up", "down", "status"), "environment"),
-        **{"environments": "observe", "logs": "environment", "demo": "demo"},
+        "environments": "observe", "logs": "environment", "demo": "demo",
         "doctor": "admin.doctor",
     },
     "Tasks": {
         **dict.fromkeys(("submit", "result", "cancel"), "tasks.submit"),
-        **{"explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute"},
+        "explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute",
     },
     "Calibration": {
         "certify": "devices.certify",
@@ -265,15 +265,15 @@ _GROUPS = {
     },
     "Observation": {
         **dict.fromkeys(("queue", "pools", "workers", "nodes"), "observe"),
-        **{"devices": "devices.command", "history": "tasks.history", "trace": "tasks.history"},
-        **{"profile": "observe", "events": "tasks.history"},
+        "devices": "devices.command", "history": "tasks.history", "trace": "tasks.history",
+        "profile": "observe", "events": "tasks.history",
     },
     "Administration": {
         **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
-        **{"limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools"},
-        **{"qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations"},
+        "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
+        "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
     },
-}
+}  # fmt: skip
 _MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _IDEAL = DeviceRecord("", "")
 
+
 class Result:
     """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
     OptionError when an output is read that was not requested in `outputs`."""

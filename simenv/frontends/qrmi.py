@@ -502,10 +502,10 @@ class QuantumResource:
     ) -> str:
         """Submit one circuit or sweep; return the name of its task."""
         options: dict[str, Any] = {
-            **{"shots": pub.shots, "outputs": output, "pool": self._pool, **device_options},
+            "shots": pub.shots, "outputs": output, "pool": self._pool, **device_options,
             "run_timeout_s": self._settings.run_timeout_s,
             "reservation": self._reservation or None,
-        }
+        }  # fmt: skip
         if not pub.is_sweep:
             return client.submit(pub.text, parameter_values=pub.values, **options).id
         tasks = client.submit_many((pub.text, pub.values), **options)

@@ -21,7 +21,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayout, once_lay
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import content, parameter_range, parts_problem, sliced
-from simulators.engine import PURE, CircuitParts, EngineResult, Request, RunOptions
+from simulators.engine import PURE, CircuitParts, EngineResult, Request
 from simulators.errors import BadCircuit, OtherOutcome
 from simulators.execution import requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend

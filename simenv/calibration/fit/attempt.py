@@ -396,9 +396,7 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         """Fit one window, then again with weights by its own residuals: the residuals of the common
         fit contain drift."""
         first = solve.solve(part, shift, weights, offset=offset, max_steps=_WINDOW_STEPS)
-        weights = solve.weights_of(
-            part.observations, first.blocks, robust=self.score.prior.robust
-        )
+        weights = solve.weights_of(part.observations, first.blocks, robust=self.score.prior.robust)
         return solve.solve(
             part, shift, weights, first.latent, offset, max_steps=_WINDOW_STEPS, blocks=first.blocks
         )

@@ -18,7 +18,6 @@ import typer
 import simenv
 from simenv.cli import app, terminal
 
-
 Level = Literal["ok", "warn", "fail"]
 
 

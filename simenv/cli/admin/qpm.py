@@ -99,9 +99,9 @@ LOCALLY = "tcp://127.0.0.1:0"  # address for the connection of another owner
 EMULATED = "superconducting-lattice"
 MADE_UP = "simenv.cli.admin.qpm:machine"
 USED_WITH = {
-    **{"provider": ("hardware",), "device": ("emulated",), "token_file": ("a folder",)},
-    **{"rpc_timeout": ("defw", "a folder"), "restart": ("a folder",)},
-}
+    "provider": ("hardware",), "device": ("emulated",), "token_file": ("a folder",),
+    "rpc_timeout": ("defw", "a folder"), "restart": ("a folder",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

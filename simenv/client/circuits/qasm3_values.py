@@ -24,21 +24,21 @@ from simenv.model import MAX_QUBITS
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    **{"==": expr.equal, "!=": expr.not_equal, "<": expr.less, "<=": expr.less_equal},
-    **{">": expr.greater, ">=": expr.greater_equal},
-}
+    "==": expr.equal, "!=": expr.not_equal, "<": expr.less, "<=": expr.less_equal,
+    ">": expr.greater, ">=": expr.greater_equal,
+}  # fmt: skip
 _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
-    **{"&": expr.bit_and, "|": expr.bit_or, "^": expr.bit_xor},
-    **{"<<": expr.shift_left, ">>": expr.shift_right},
-    **{"+": expr.add, "-": expr.sub, "*": expr.mul, "/": expr.div},
-}
+    "&": expr.bit_and, "|": expr.bit_or, "^": expr.bit_xor,
+    "<<": expr.shift_left, ">>": expr.shift_right,
+    "+": expr.add, "-": expr.sub, "*": expr.mul, "/": expr.div,
+}  # fmt: skip
 
 
 _SHIFTS = ("<<", ">>")  # the operands may differ in width
 _FUNCTIONS: dict[str, Callable[..., float]] = {
-    **{"arccos": math.acos, "arcsin": math.asin, "arctan": math.atan, "ceiling": math.ceil},
+    "arccos": math.acos, "arcsin": math.asin, "arctan": math.atan, "ceiling": math.ceil,
     **{name: getattr(math, name) for name in ("cos", "exp", "floor", "log", "sin", "sqrt", "tan")},
-}
+}  # fmt: skip
 
 
 _REFUSED = {

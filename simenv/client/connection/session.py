@@ -144,8 +144,8 @@ A = TypeVar("A", bound=queries.Reply)
 
 
 class ServiceSession:
-    """Session of one Client with its service. Thread-safe. The channel calls the handlers of messages
-    with its lock held."""
+    """Session of one Client with its service. Thread-safe. The channel calls the handlers of
+    messages with its lock held."""
 
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False

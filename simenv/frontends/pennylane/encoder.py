@@ -60,23 +60,23 @@ _CONTROLLED_ZYZ = ("crz", "cry", "crz")
 # Gates whose inverse has the opposite angles, with all steps in reverse order.
 _TURNS: dict[str, GateSteps] = {
     **{name: _turn(name.lower(), 1) for name in ("RX", "RY", "RZ")},
-    **{"PhaseShift": _turn("p", 1), "U1": _turn("p", 1), "Rot": _rot(_ZYZ, (0,))},
+    "PhaseShift": _turn("p", 1), "U1": _turn("p", 1), "Rot": _rot(_ZYZ, (0,)),
     **{name: _turn(name.lower(), 2) for name in ("CRX", "CRY", "CRZ")},
-    **{"CRot": _rot(_CONTROLLED_ZYZ, (0, 1)), "ControlledPhaseShift": _turn("cp", 2)},
+    "CRot": _rot(_CONTROLLED_ZYZ, (0, 1)), "ControlledPhaseShift": _turn("cp", 2),
     **{f"Ising{pair}": _turn(f"r{pair.lower()}", 2) for pair in ("XX", "YY", "ZZ")},
     "IsingXY": (Step("xx_plus_yy", (0, 1), ((0, -1.0), (FIXED, 0.0))),),
     "SingleExcitation": (Step("xx_plus_yy", (0, 1), ((0, 1.0), (FIXED, -math.pi / 2))),),
     "GlobalPhase": (Step("global_phase", (), ((0, -1.0),)),),
-}
+}  # fmt: skip
 
 # Gates without parameters that are their own inverse.
 _INVOLUTIONS: dict[str, GateSteps] = {
     **dict.fromkeys(("Identity", "Barrier", "Snapshot"), ()),
-    **{"Hadamard": _plain("h", 1), "CNOT": _plain("cx", 2), "Toffoli": _plain("ccx", 3)},
+    "Hadamard": _plain("h", 1), "CNOT": _plain("cx", 2), "Toffoli": _plain("ccx", 3),
     **{f"Pauli{axis}": _plain(axis.lower(), 1) for axis in "XYZ"},
     **{name: _plain(name.lower(), 2) for name in ("CY", "CZ", "CH", "SWAP", "ECR")},
     **{name: _plain(name.lower(), 3) for name in ("CCZ", "CSWAP")},
-}
+}  # fmt: skip
 
 
 def _inverse(steps: GateSteps) -> GateSteps:

@@ -269,7 +269,10 @@ def scratch() -> NDArray[np.uint8]:
 
 
 OUTPUTS = {
-    "counts": COUNTS, "probabilities": PROBABILITIES, "expectation": EXPECTATION, "memory": MEMORY
+    "counts": COUNTS,
+    "probabilities": PROBABILITIES,
+    "expectation": EXPECTATION,
+    "memory": MEMORY,
 }
 
 _ROOM = 1 << 16  # outcomes of one call of the kernel; more rows need several calls
