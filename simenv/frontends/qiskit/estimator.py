@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +151,7 @@ def _paulis(observable: dict[str, float]) -> dict[str, float]:
 
 DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
 FINEST_PRECISION = MAX_SHOTS**-0.5
-_Results = primitives.PrimitiveResult[primitives.PubResult]
+_Results: TypeAlias = primitives.PrimitiveResult[primitives.PubResult]
 
 
 class _Group(NamedTuple):
