@@ -64,13 +64,17 @@ def main() -> int:
     try:
         _run(environment, compiler_launcher, arguments.ready_fd, arguments.lifeline_fd)
     finally:
-        try:
-            environment.loop.close()
-        finally:
-            environment.leave()  # its files go even if that fails
+        _end(environment)
         compiler_launcher.close()
     log.info("stopped")
     return 0
+
+
+def _end(environment: RunningService) -> None:
+    try:
+        environment.loop.close()
+    finally:
+        environment.leave()  # its files go even if that fails
 
 
 class LogFormatter(logging.Formatter):

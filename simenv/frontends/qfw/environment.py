@@ -223,13 +223,7 @@ class EnvironmentConnection:
             self._connect()
         client, config = self._client, self._config
         if client is not None:
-            qpm = client.qpm_with(
-                pool=config.pool or None,
-                reservations="required" if config.reservations_required else "optional",
-                token_file=config.token_file,
-                statevector_qubits=config.statevector_qubits,
-                retention=_retention(self._site_config),
-            )
+            qpm = _opened(client, config, self._site_config)
             with self._lock:
                 if not self._ended.is_set():
                     self.qpm, self.why = qpm, ""
@@ -280,6 +274,16 @@ class EnvironmentConnection:
                     raise GivenUpError(prefix + error.message, hint=error.hint) from error
                 raise GivenUpError(prefix + repr(error), hint="see the log") from error
             raise
+
+
+def _opened(client: Client, config: QPMConfig, site_config: Path | None) -> QPM:
+    return client.qpm_with(
+        pool=config.pool or None,
+        reservations="required" if config.reservations_required else "optional",
+        token_file=config.token_file,
+        statevector_qubits=config.statevector_qubits,
+        retention=_retention(site_config),
+    )
 
 
 def _retention(site_config: Path | None) -> CompletionRetention | None:

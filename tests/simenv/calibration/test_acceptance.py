@@ -87,7 +87,7 @@ def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.Monke
     def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
         return np.full(len(circuits), next(result))
 
-    monkeypatch.setattr(fitting, "fidelities", fidelities)
+    monkeypatch.setattr(fitting.accept, "fidelities", fidelities)
     fails(FitRefusedError, r"its snapshot on 10 circuits", calibrate, counts, snapshot, "fitted")
 
 
@@ -98,7 +98,7 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
     mixed = np.array([0.04] * 9 + [-0.15])
     fits = itertools.cycle([0.5 * even, even, 0.5 * mixed, mixed])
     gains = itertools.chain([np.zeros(10)] * 3, fits)
-    monkeypatch.setattr(fitting, "fidelities", lambda *_: 0.9 + next(gains))
+    monkeypatch.setattr(fitting.accept, "fidelities", lambda *_: 0.9 + next(gains))
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.5
     full = np.exp(result.latent * result.widths)
@@ -199,7 +199,7 @@ def test_what_is_kept_is_the_least_below_both_forms_of_the_recipe_of_aer(
     def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
         return np.full(len(circuits), next(levels))
 
-    monkeypatch.setattr(fitting, "fidelities", fidelities)
+    monkeypatch.setattr(fitting.accept, "fidelities", fidelities)
     result = calibrate(counts, snapshot, "fitted")
     assert (result.base, result.share, result.snapshot.qubits) == (SNAPSHOT, 0.0, snapshot.qubits)
 

@@ -7,7 +7,7 @@ from failing import fails
 from reservation_harness import ReservationHarness
 from service import spec
 
-from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model import CLIENT_LIMITS, UNLIMITED, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.state import owner_quotas
 from simenv.service.results.completions import _failure
@@ -79,10 +79,10 @@ def test_priorities_and_run_timeouts_are_limited(office: ReservationHarness) -> 
 
 
 def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
-    limits = owner_quotas.CLIENT_LIMITS
+    limits = CLIENT_LIMITS
     assert owner_quotas.run_limit_s(limits, TaskOptions()) == limits.max_run_s
     assert owner_quotas.run_limit_s(limits, TaskOptions(run_timeout_s=5.0)) == 5.0
-    assert owner_quotas.run_limit_s(owner_quotas.UNLIMITED, TaskOptions()) == 0.0
+    assert owner_quotas.run_limit_s(UNLIMITED, TaskOptions()) == 0.0
 
 
 def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: ReservationHarness) -> None:
@@ -178,7 +178,7 @@ def test_limits_set_by_admin_survive_crash_until_reset(office: ReservationHarnes
     office.get(admin.OwnerReports, admin.SetLimits(1, "ana", {}, reset=True), office.ops)
     office.begin_again()
     (value,) = office.get(admin.OwnerReports, admin.GetLimits(1), office.ana).owners
-    assert value.limits == owner_quotas.CLIENT_LIMITS
+    assert value.limits == CLIENT_LIMITS
 
 
 def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_configured_limits_apply_by_role_and_key(tmp_path: Path) -> None:
     }
     assert (list(reports), reports["ana"].limits.max_queued_tasks) == (["", "ana", "ben", "ops"], 5)
     assert (reports["ben"].limits.max_queued_tasks, reports["ben"].limits.max_priority) == (5, 9)
-    assert reports["ops"].limits == reports[""].limits == owner_quotas.UNLIMITED
+    assert reports["ops"].limits == reports[""].limits == UNLIMITED
 
 
 def test_a_client_sees_its_own_limits_and_sets_none(office: ReservationHarness) -> None:
@@ -224,7 +224,7 @@ def test_new_key_inherits_no_limits_of_revoked_key_of_same_name(office: Reservat
     reports = {
         r.owner: r for r in office.get(admin.OwnerReports, admin.GetLimits(1), office.ops).owners
     }
-    assert reports["ana"].limits == owner_quotas.CLIENT_LIMITS
+    assert reports["ana"].limits == CLIENT_LIMITS
 
 
 @pytest.mark.parametrize(
