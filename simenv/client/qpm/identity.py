@@ -192,7 +192,7 @@ class QPMIdentity:
     def status(self) -> ServiceInfo:
         """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
         service does not answer."""
-        info = self._ask(m.Status, m.GetStatus).info
+        info = asked(self._session, m.Status, m.GetStatus).info
         return msgspec.structs.replace(info, pools=pools_of(info, self.device))
 
     def is_available(self) -> bool:
@@ -217,20 +217,14 @@ class QPMIdentity:
         """Engines of the service, by preference."""
         epoch = self._session.channel.epoch
         if self._engines[0] != epoch or not epoch:
-            result = self._ask(queries.Engines, queries.GetEngines).engines
+            result = asked(self._session, queries.Engines, queries.GetEngines).engines
             self._engines = (self._session.channel.epoch, tuple(result))
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Devices of this QPM by the names of their pools."""
-        result = self._ask(queries.Devices, queries.GetDevices).devices
+        result = asked(self._session, queries.Devices, queries.GetDevices).devices
         return {info.name: info for info in result if self.device in (WHOLE, info.name)}
-
-    def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
-        try:
-            return self._session.request(kind, make)
-        except errors.NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
 
     def device_info(self, device: str) -> DeviceInfo:
         """Description of a pool as a device. For the environment: the widest simulator of the

@@ -25,7 +25,7 @@ from simenv.client.qpm.scheduler import PolicyBinding, SchedulerBinding
 from simenv.client.qpm.status import QpmBinding, StatusQueries
 from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
 from simenv.client.qpm.telemetry import ControlBinding, TelemetryBinding
-from simenv.errors import NoServiceError, NotFoundError, OptionError
+from simenv.errors import NotFoundError, OptionError
 from simenv.qpm import contract, envelopes
 
 if TYPE_CHECKING:
@@ -143,10 +143,7 @@ class SingleQPM:
     def _finished(self, cid: Any) -> circuit_run.CircuitRun:
         if cid is not None:
             requests.text("cid", cid)
-        try:
-            self._registry.look()
-        except NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
+        self._submitter.look()
         run = self._registry.first(cid)
         if run is None:
             gone = None if cid is None else self._registry.find(cid)

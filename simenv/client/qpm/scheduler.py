@@ -17,8 +17,6 @@ from typing import Any
 import msgspec
 
 from simenv.client.qpm import requests, status
-from simenv.client.qpm.identity import as_qpm_error
-from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
 from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
 from simenv.model.task_rules import MAX_OPTIONS
@@ -198,12 +196,7 @@ class SchedulerBinding(status.QpmBinding):
 
     def _own_tasks(self, device: str) -> list[envelopes.StatusEnvelope]:
         runs = self._registry.unfinished()
-        task_numbers = [task.handle.number for run in runs for task in run.tasks]
-        try:
-            infos = self._session.task_infos(task_numbers)
-        except SimenvError as error:
-            raise as_qpm_error(error) from error
-        by_number = {task_number(info.id): info for info in infos}
+        by_number = {task_number(i.id): i for i in self._status_queries.task_infos(*runs)}
         results = []
         for run in runs:
             seen = [by_number.get(task.handle.number) for task in run.tasks]

@@ -22,7 +22,7 @@ from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
-from simenv.errors import NoServiceError, SimenvError
+from simenv.errors import SimenvError
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
@@ -440,13 +440,7 @@ class ControlBinding(QpmBinding):
     def _compare(self, runs: list[CircuitRun]) -> tuple[list[int], list[int], list[int]]:
         """Lists of qtask ids: ended in the service without notice here, unknown there,
         unfinished."""
-        task_numbers = [task.handle.number for run in runs for task in run.tasks]
-        try:
-            infos = {
-                model.task_number(info.id): info for info in self._session.task_infos(task_numbers)
-            }
-        except NoServiceError as error:
-            raise NotReadyError(error.message, hint=error.hint) from error
+        infos = {model.task_number(i.id): i for i in self._status_queries.task_infos(*runs)}
         stale, lost, unfinished = [], [], []
         for run in runs:
             results = [infos.get(task.handle.number) for task in run.tasks]
