@@ -174,14 +174,10 @@ def _gate(name: str, arity: int, params: int) -> Plain:
 
 def _engine(engine: model.EngineInfo) -> Plain:
     return {
-        "name": engine.name,
-        "summary": engine.summary,
-        "num_qubits": engine.max_qubits,
-        "outputs": list(engine.outputs),
-        "precisions": list(engine.precisions),
-        "dynamic_circuits": engine.dynamic,
-        "clifford_only": engine.clifford,
-    }
+        "name": engine.name, "summary": engine.summary, "num_qubits": engine.max_qubits,
+        "outputs": list(engine.outputs), "precisions": list(engine.precisions),
+        "dynamic_circuits": engine.dynamic, "clifford_only": engine.clifford,
+    }  # fmt: skip
 
 
 def _operations(info: DeviceInfo) -> list[Plain]:
@@ -348,21 +344,12 @@ def _allocation(
 
 
 def capacity(seen: DeviceSnapshot, scope_id: str | None) -> answers.CapacitySnapshot:
-    target = seen.target
     return answers.CapacitySnapshot(
-        target_id=seen.target_id,
-        device_id=seen.device_id,
+        **_load(seen),
         scope_id=scope_id,
-        timestamp_ns=seen.now_ns,
-        access_class=seen.access_class,
-        pending_qtask_count=target.parked,
-        scheduler_queue_depth=target.queued,
-        scheduler_task_count=target.queued + target.sent + target.running,
-        active_reservation_count=target.reservations,
-        held_capacity=held(target),
-        in_flight_capacity=in_flight(seen),
+        scheduler_queue_depth=seen.target.queued,
+        active_reservation_count=seen.target.reservations,
         available_capacity=_available_capacity(seen),
-        estimated_queued_device_time=queued_time(seen),
         scheduler_policy=seen.scheduler,
         device_available=seen.is_available,
         confidence=CONFIDENCE,
@@ -373,25 +360,30 @@ def capacity(seen: DeviceSnapshot, scope_id: str | None) -> answers.CapacitySnap
 def queue(seen: DeviceSnapshot) -> answers.QueueMetrics:
     target = seen.target
     return answers.QueueMetrics(
-        target_id=seen.target_id,
-        device_id=seen.device_id,
-        timestamp_ns=seen.now_ns,
-        access_class=seen.access_class,
-        pending_qtask_count=target.parked,
+        **_load(seen),
         scheduler_depth=target.queued,
-        scheduler_task_count=target.queued + target.sent + target.running,
         active_task_count=target.running,
         selected_task_count=target.sent,
         provider_inflight_count=target.running,
         dispatch_limits={"max_inflight": target.max_inflight},
-        held_capacity=held(target),
-        in_flight_capacity=in_flight(seen),
         policy_state=seen.policies,
         wait_estimate=wait(seen),
         estimated_start=start(seen),
-        estimated_queued_device_time=queued_time(seen),
         telemetry=answers.Visibility("queue-metrics", seen.access_class),
     )
+
+
+def _load(seen: DeviceSnapshot) -> Plain:
+    """Fields that both snapshots have."""
+    target, names = seen.target, ("target_id", "device_id", "access_class")
+    return {name: getattr(seen, name) for name in names} | {
+        "timestamp_ns": seen.now_ns,
+        "pending_qtask_count": target.parked,
+        "scheduler_task_count": target.queued + target.sent + target.running,
+        "held_capacity": held(target),
+        "in_flight_capacity": in_flight(seen),
+        "estimated_queued_device_time": queued_time(seen),
+    }
 
 
 def held(target: model.TargetInfo) -> answers.WorkBlock:

@@ -274,11 +274,6 @@ def configured(
         raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
     token = None if token_file is None else read_token(Path(token_file))
     return QPM(
-        client,
-        session,
-        required=reservations == "required",
-        token=token,
-        pool=pool or "",
-        widest=statevector_qubits,
-        retention=retention,
-    )
+        client, session, required=reservations == "required", token=token, pool=pool or "",
+        widest=statevector_qubits, retention=retention,
+    )  # fmt: skip

@@ -11,7 +11,6 @@ that is read is complete and has known names only, else an error.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,24 +43,18 @@ class SchedulerBinding(status.QpmBinding):
         profile = self._ask(admin.ProfileReply, admin.GetProfile, device=device)
         runtime = info.queued + info.sent + info.running
         answer = answers.SchedulerStatus(
-            target_id=self._identity.contract_name(device),
-            state=info.state,
-            scheduler_available=True,
-            threading_mode="service",
-            policy=policy_of(info),
-            control=control_of(info),
+            target_id=self._identity.contract_name(device), state=info.state,
+            scheduler_available=True, threading_mode="service",
+            policy=policy_of(info), control=control_of(info),
             versions={
-                "scheduler": info.version,
-                "admission_policy": rules.version,
+                "scheduler": info.version, "admission_policy": rules.version,
                 "device_profile": profile.version,
             },
-            task_count=runtime + info.parked,
-            pending_capacity_count=info.parked,
-            runtime_task_count=runtime,
-            selected_task_count=info.sent,
+            task_count=runtime + info.parked, pending_capacity_count=info.parked,
+            runtime_task_count=runtime, selected_task_count=info.sent,
             provider_inflight_count=info.running,
             dispatch_limits=answers.DispatchLimits(info.max_inflight),
-        )
+        )  # fmt: skip
         return envelopes.plain(answer)
 
     def get_scheduler_policy(
@@ -188,8 +181,8 @@ class SchedulerBinding(status.QpmBinding):
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
-        request = partial(admin.SteerTarget, device=device, verb=verb)
-        info = self._change(method, admin.TargetReply, request, **more).info
+        fields = {"device": device, "verb": verb, **more}
+        info = self._change(method, admin.TargetReply, admin.SteerTarget, **fields).info
         self._audit.note(method, more.get("reason") or None)
         target = self._identity.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))

@@ -11,7 +11,6 @@ reservation must belong to the caller and to the circuit; it may have ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -331,10 +330,10 @@ class QpmBinding:
 
     def _ask(self, answer: type[A], request: Callable[..., m.FromClient], **fields: Any) -> A:
         """Send a request with these fields. Raises only QPMError."""
-        return identity.asked(self._session, answer, partial(request, **fields))
+        return identity.asked(self._session, answer, request, **fields)
 
     def _change(
         self, method: str, answer: type[A], request: Callable[..., m.FromClient], **fields: Any
     ) -> A:
         """Send a change that needs the role admin; errors name the contract's `method`."""
-        return identity.changed(self._session, method, answer, partial(request, **fields))
+        return identity.changed(self._session, method, answer, request, **fields)

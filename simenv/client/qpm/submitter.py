@@ -96,11 +96,9 @@ class ReservationChecks:
         """Raises ExecutionError with the reason if the reservation is not active."""
         info = self.find(number)
         if info is None:
-            raise contract.ExecutionError(
-                f"there is no reservation {number}",
-                hint="list_reservations() shows yours",
-                reason=envelopes.Reason.RESERVATION_NOT_FOUND,
-            )
+            message = f"there is no reservation {number}"
+            hint, reason = "list_reservations() shows yours", envelopes.Reason.RESERVATION_NOT_FOUND
+            raise contract.ExecutionError(message, hint=hint, reason=reason)
         if info.state not in LIVE:
             raise contract.ExecutionError(
                 f"reservation {number} is {info.state}",

@@ -243,22 +243,17 @@ class TelemetryBinding(QpmBinding):
         full = target if device == WHOLE else self._identity.target(WHOLE)
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
         return devices.DeviceSnapshot(
-            target_id=self._identity.target_id,
-            device_id=self._identity.contract_name(device),
-            access_class=access,
-            now_ns=_now_ns(),
-            service=info,
-            pools=pools_of(info, device),
-            target=target,
+            target_id=self._identity.target_id, device_id=self._identity.contract_name(device),
+            access_class=access, now_ns=_now_ns(),
+            service=info, pools=pools_of(info, device), target=target,
             admission={
                 "name": rules.name,
                 "options": {},
                 "capacity": scheduler.capacity_table(rules),
                 "baseline": scheduler.baseline_table(rules.baseline),
             },
-            room=self._available_units(device, rules),
-            begins=devices.begins(target, full),
-        )
+            room=self._available_units(device, rules), begins=devices.begins(target, full),
+        )  # fmt: skip
 
     def _available_units(self, device: str, rules: model.AdmissionPolicy) -> int | None:
         """Units of the next reservation that the service would grant to this caller; None if
@@ -316,7 +311,7 @@ class ControlBinding(QpmBinding):
             "state": str(self._summary_state(status)),
             "service_state": str(status.state),
             "assigned_hosts": [] if info is None else devices.hosts(info),
-            "timestamp_ns": round(time() * 1e9),
+            "timestamp_ns": _now_ns(),
         }
         if info is not None:
             names = ("version", "node", "epoch", "up_s", "done", "failed", "cancelled", "expired")
@@ -337,15 +332,11 @@ class ControlBinding(QpmBinding):
         for number in lost:
             self._audit.fault("provider-handle", number)
         answer = answers.Reconciliation(
-            target_id=self._identity.target_id,
-            timestamp_ns=round(time() * 1e9),
-            pending_removed=[],
-            stale_runtime_tasks=stale,
-            capacity_hold_faults=[],
-            unfinished_scheduler_tasks=unfinished,
-            provider_handle_faults=lost,
+            target_id=self._identity.target_id, timestamp_ns=_now_ns(),
+            pending_removed=[], stale_runtime_tasks=stale, capacity_hold_faults=[],
+            unfinished_scheduler_tasks=unfinished, provider_handle_faults=lost,
             directory_generation_faults=[],
-        )
+        )  # fmt: skip
         return envelopes.plain(answer)
 
     def shutdown(
@@ -370,7 +361,7 @@ class ControlBinding(QpmBinding):
             self._state = states.DRAINING if draining else states.STOPPING
             self._submitter.leaving = "it was asked to shut down"
             self._shutdown_request = answers.ShutdownRequest(
-                "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
+                "accepted", mode, patience_s, reason, self._state, _now_ns()
             )
         self._audit.note("shutdown", reason)
         threading.Thread(
