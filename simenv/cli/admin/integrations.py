@@ -36,11 +36,6 @@ Folder = Annotated[
 DEFAULT = Path("build/qpi")
 
 
-@qpi.callback()
-def nouns() -> None:
-    """Commands for the C library."""
-
-
 @qpi.command()
 def build(context: typer.Context, folder: Folder = DEFAULT) -> None:
     """Compile the library with CC, default cc, and install it in a folder."""
@@ -236,11 +231,6 @@ QfwFolder = Annotated[
     Path | None,
     typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH."),
 ]
-
-
-@qfw.callback()
-def qfw_nouns() -> None:
-    """Commands for the service of QFw."""
 
 
 @qfw.command()

@@ -153,9 +153,13 @@ def collect(client: Client, task: Task, path: Path) -> None:
         **_readable_program(submitted.spec),
     }
     if submitted.spec.bindings:
-        files[BINDINGS] = _npy(submitted.spec)
+        values = np.frombuffer(submitted.spec.bindings, np.float64)
+        text = io.BytesIO()
+        np.save(text, values.reshape(submitted.spec.count, -1), allow_pickle=False)
+        files[BINDINGS] = text.getvalue()
     if error is None:
-        files["result.json"] = _result_json(task)
+        results = [each.to_dict() for each in task.results(0.0)]
+        files["result.json"] = _json(results[0] if len(results) == 1 else results)
     log = getattr(error, "log", "") or _log(client, row)
     if log:
         files["worker.log"] = log.encode()
@@ -179,8 +183,7 @@ def _manifest(
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
         failure = BundleFailure(error.code, reason, error.message, error.hint, host)
     lost = tuple(each.reason for each in lost_attempts(client, row))
-    settings = manifest(submitted, row, task.id, failure, _versions(client), lost)
-    return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"
+    return _json(manifest(submitted, row, task.id, failure, _versions(client), lost))
 
 
 def _versions(client: Client) -> dict[str, str]:
@@ -214,11 +217,8 @@ def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
         return {"program.qpy": text.getvalue()}
 
 
-def _npy(spec: TaskSpec) -> bytes:
-    text = io.BytesIO()
-    values = np.frombuffer(spec.bindings, np.float64).reshape(spec.count, -1)
-    np.save(text, values, allow_pickle=False)
-    return text.getvalue()
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
 
 
 def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> bytes:
@@ -233,12 +233,6 @@ def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> b
         message = f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
         raise ProgramError(message)
     return np.ascontiguousarray(values, np.float64).tobytes()
-
-
-def _result_json(task: Task) -> bytes:
-    results = [each.to_dict() for each in task.results(0.0)]
-    shown = results[0] if len(results) == 1 else results
-    return msgspec.json.format(msgspec.json.encode(shown)) + b"\n"
 
 
 def _log(client: Client, row: LogRow) -> str:

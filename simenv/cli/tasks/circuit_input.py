@@ -122,31 +122,10 @@ def noise_of(text: str) -> Any:
     return entries
 
 
-class Output(StrEnum):
-    """Outputs that can be requested."""
-
-    counts = "counts"
-    probabilities = "probabilities"
-    statevector = "statevector"
-    expectation = "expectation"
-    gradient = "gradient"
-    memory = "memory"
-
-
-class Precision(StrEnum):
-    """Precision of the amplitudes: complex128 or complex64."""
-
-    double = "double"
-    single = "single"
-
-
-class Compile(StrEnum):
-    """Conditions under which a circuit is compiled for its device."""
-
-    auto = "auto"
-    never = "never"
-    always = "always"
-    fresh = "fresh"
+Output = StrEnum("Output", "counts probabilities statevector expectation gradient memory")
+Precision = StrEnum("Precision", "double single")  # of the amplitudes: complex128 or complex64
+# Conditions under which a circuit is compiled for its device.
+Compile = StrEnum("Compile", "auto never always fresh")
 
 
 def _parse_count(text: str | int) -> int:
