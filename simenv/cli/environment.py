@@ -247,8 +247,7 @@ class UpOptions:
         Path | None, typer.Option("--config", help="Path of simenv.toml.", dir_okay=False)
     ] = None
     launcher: Annotated[
-        str | None,
-        typer.Option(help="Launcher of workers: auto, prte, mpirun or local."),
+        str | None, typer.Option(help="Launcher of workers: auto, prte, mpirun or local.")
     ] = None
     hosts: Annotated[
         str | None,
@@ -258,8 +257,7 @@ class UpOptions:
         Path | None, typer.Option(help="File of nodes, one a line: n1 slots=2.", dir_okay=False)
     ] = None
     memory_per_slot: Annotated[
-        str | None,
-        typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks."),
+        str | None, typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks.")
     ] = None
     pool: Annotated[
         list[str] | None,

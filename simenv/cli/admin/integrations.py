@@ -228,8 +228,7 @@ VARIABLE = "DEFW_EXTERNAL_SERVICES_PATH"
 MODULE = "svc_simenv_qpm"
 qfw = typer.Typer(help="Install and check the simenv service of QFw.")
 QfwFolder = Annotated[
-    Path | None,
-    typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH."),
+    Path | None, typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH.")
 ]
 
 

@@ -191,18 +191,13 @@ class AdmissionBinding(QpmBinding):
 
     def _record(self, info: ReservationInfo) -> answers.ReservationRecord:
         return answers.ReservationRecord(
-            **{name: getattr(info, name) for name in _SAME_IN_RECORD},
-            reservation_id=info.id,
-            request_id=info.request_id or None,
-            device_id=self._identity.contract_name(info.device),
-            scope_id=info.scope or None,
-            user_id=info.user or info.owner or None,
-            job_id=info.job or None,
-            state_code=answers.STATE_CODES[info.state],
-            created_at_ns=info.created_ns,
-            expires_at_ns=info.expires_ns,
+            **{name: getattr(info, name) for name in _SAME_IN_RECORD}, reservation_id=info.id,
+            request_id=info.request_id or None, device_id=self._identity.contract_name(info.device),
+            scope_id=info.scope or None, user_id=info.user or info.owner or None,
+            job_id=info.job or None, state_code=answers.STATE_CODES[info.state],
+            created_at_ns=info.created_ns, expires_at_ns=info.expires_ns,
             request_metadata=dict(info.metadata),
-        )
+        )  # fmt: skip
 
 
 def _of_one(error: SimenvError) -> SimenvError:
@@ -271,21 +266,18 @@ def read_reservation(request: Mapping[str, Any], device: str, app: str) -> Reser
     ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
     kind = request.get("workload_kind")
     return ReservationRequest(
-        request_id=_name("request_id", request.get("request_id")),
-        device=device,
-        scope=_name("scope_id", request.get("scope_id")),
-        user=_user(request),
+        request_id=_name("request_id", request.get("request_id")), device=device,
+        scope=_name("scope_id", request.get("scope_id")), user=_user(request),
         job=_name("job_id", request.get("job_id")),
         workload_kind="quantum" if kind is None else _name("workload_kind", kind),
         ttl_ns=_figure(ttl, request.get(ttl)),
         walltime_ns=_figure("walltime_ns", request.get("walltime_ns")),
         classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
-        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
-        workload=_workload(request),
+        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")), workload=_workload(request),
         workers=_figure("workers", request.get("workers"), MAX_WORKERS),
         bound_ns=_figure("bound_ns", request.get("bound_ns")),
         metadata=_unknown_fields(request, app),
-    )
+    )  # fmt: skip
 
 
 def _user(request: Mapping[str, Any]) -> str:

@@ -46,9 +46,7 @@ def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> 
     """Build the `qhw-device-v1` record. `name`: the contract's name; `engines`: engines that may
     run a circuit there, the main one first."""
     return answers.QhwDevice(
-        schema="qhw-device-v1",
-        provider=info.provider,
-        device=_head(name, info),
+        schema="qhw-device-v1", provider=info.provider, device=_head(name, info),
         metadata={
             "basis_gates": basis(info),
             "dynamic_circuits": info.dynamic,
@@ -65,9 +63,8 @@ def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> 
                 **_without_nan({"dt": info.dt_ns * 1e-9}),
             }
         },
-        raw=_RAW,
-        qubits=[{"id": qubit} for qubit in qubits(info)],
-    )
+        raw=_RAW, qubits=[{"id": qubit} for qubit in qubits(info)],
+    )  # fmt: skip
 
 
 def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
@@ -78,12 +75,9 @@ def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
     topology = "all-to-all" if info.all_to_all else "graph"
     listed = not info.all_to_all or info.num_qubits <= MOST_EDGES_QUBITS
     return answers.QhwCoupling(
-        schema="qhw-coupling-v1",
-        provider=info.provider,
-        device=_head(name, info),
+        schema="qhw-coupling-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info),
-        extensions={EXTENSION: {"topology": topology, "edges_listed": listed}},
-        raw=_RAW,
+        extensions={EXTENSION: {"topology": topology, "edges_listed": listed}}, raw=_RAW,
         coupling={
             "nodes": qubits(info),
             "edges": [[str(a), str(b)] for a, b in pairs],
@@ -91,7 +85,7 @@ def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
             "source": [_SOURCES.get(info.kind, "simulator")],
         },
         operations=_operations(info),
-    )
+    )  # fmt: skip
 
 
 def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
@@ -107,12 +101,8 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
     if measured:
         extensions[EXTENSION] = {"qubit_metrics": qubits_told, "gate_metrics": gates_told, **UNITS}
     return answers.QhwCalibration(
-        schema="qhw-calibration-v1",
-        provider=info.provider,
-        device=_head(name, info),
-        metadata=_metadata(info),
-        extensions=extensions,
-        raw=_RAW,
+        schema="qhw-calibration-v1", provider=info.provider, device=_head(name, info),
+        metadata=_metadata(info), extensions=extensions, raw=_RAW,
         calibration={
             **_set_id(info),
             **({"timestamp": timestamp(info)} if info.calibrated_s else {}),
@@ -120,7 +110,7 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
             "quality_metric_count": sum(key in _QUALITIES for key in measured),
             "summaries": _summaries(qubits_told, gates_told),
         },
-    )
+    )  # fmt: skip
 
 
 def edges(info: DeviceInfo) -> list[tuple[int, int]]:
@@ -345,32 +335,23 @@ def _allocation(
 
 def capacity(seen: DeviceSnapshot, scope_id: str | None) -> answers.CapacitySnapshot:
     return answers.CapacitySnapshot(
-        **_load(seen),
-        scope_id=scope_id,
-        scheduler_queue_depth=seen.target.queued,
+        **_load(seen), scope_id=scope_id, scheduler_queue_depth=seen.target.queued,
         active_reservation_count=seen.target.reservations,
-        available_capacity=_available_capacity(seen),
-        scheduler_policy=seen.scheduler,
-        device_available=seen.is_available,
-        confidence=CONFIDENCE,
+        available_capacity=_available_capacity(seen), scheduler_policy=seen.scheduler,
+        device_available=seen.is_available, confidence=CONFIDENCE,
         telemetry=answers.Visibility("capacity-snapshot", seen.access_class),
-    )
+    )  # fmt: skip
 
 
 def queue(seen: DeviceSnapshot) -> answers.QueueMetrics:
     target = seen.target
     return answers.QueueMetrics(
-        **_load(seen),
-        scheduler_depth=target.queued,
-        active_task_count=target.running,
-        selected_task_count=target.sent,
-        provider_inflight_count=target.running,
-        dispatch_limits={"max_inflight": target.max_inflight},
-        policy_state=seen.policies,
-        wait_estimate=wait(seen),
-        estimated_start=start(seen),
+        **_load(seen), scheduler_depth=target.queued, active_task_count=target.running,
+        selected_task_count=target.sent, provider_inflight_count=target.running,
+        dispatch_limits={"max_inflight": target.max_inflight}, policy_state=seen.policies,
+        wait_estimate=wait(seen), estimated_start=start(seen),
         telemetry=answers.Visibility("queue-metrics", seen.access_class),
-    )
+    )  # fmt: skip
 
 
 def _load(seen: DeviceSnapshot) -> Plain:
@@ -458,10 +439,7 @@ _NAMES = {
 def lifecycle(target_id: str, event: model.Event) -> answers.LifecycleEvent:
     """Convert an event of the service into a lifecycle event of `target_id`."""
     return answers.LifecycleEvent(
-        event=_NAMES.get(event.kind, OTHER_EVENT),
-        target_id=target_id,
-        timestamp_ns=round(event.time_s * 1e9),
-        reason=event.message or None,
-        details={"kind": event.kind, "subject": event.subject, "seq": event.seq},
-        source="simenv",
-    )
+        event=_NAMES.get(event.kind, OTHER_EVENT), target_id=target_id,
+        timestamp_ns=round(event.time_s * 1e9), reason=event.message or None,
+        details={"kind": event.kind, "subject": event.subject, "seq": event.seq}, source="simenv",
+    )  # fmt: skip

@@ -213,14 +213,11 @@ def control_of(info: TargetInfo) -> answers.SchedulerControl:
     """Pause, drain and dispatch state of the device."""
     draining = info.state == "draining"
     return answers.SchedulerControl(
-        paused=info.state == "paused",
-        draining=draining,
-        drain_mode=info.drain_mode or None,
+        paused=info.state == "paused", draining=draining, drain_mode=info.drain_mode or None,
         drain_timeout_s=info.drain_timeout_s or None,
-        drain_started_at_ns=info.drain_started_ns or None,
-        pause_reason=info.pause_reason or None,
+        drain_started_at_ns=info.drain_started_ns or None, pause_reason=info.pause_reason or None,
         dispatch_depth=info.sent + info.running,
-    )
+    )  # fmt: skip
 
 
 def policy_of(info: TargetInfo) -> answers.SchedulerPolicy:

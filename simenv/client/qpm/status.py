@@ -39,12 +39,9 @@ def circuit_status(
 ) -> StatusEnvelope:
     """Envelope with the names of a circuit, and `fields` of a `StatusEnvelope`."""
     return envelopes.status(
-        lifecycle,
-        cid=circuit.cid,
-        qtask_id=circuit.number,
-        reservation_id=circuit.reservation_id,
+        lifecycle, cid=circuit.cid, qtask_id=circuit.number, reservation_id=circuit.reservation_id,
         **fields,
-    )
+    )  # fmt: skip
 
 
 def unfinished_status(run: CircuitRun, lifecycle: Lifecycle) -> StatusEnvelope:
@@ -91,14 +88,9 @@ def ended_status(
     if run.refusal is not None:
         reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
     return circuit_status(
-        run,
-        stand.lifecycle,
-        scheduler_task_id=run.task_id,
-        scheduler_state=str(state),
-        reason=reason,
-        result=result,
-        error=error,
-    )
+        run, stand.lifecycle, scheduler_task_id=run.task_id, scheduler_state=str(state),
+        reason=reason, result=result, error=error,
+    )  # fmt: skip
 
 
 def late_cancellation(circuit: CircuitRun | RetiredCircuit) -> StatusEnvelope:
@@ -113,13 +105,9 @@ def retired_status(retired: RetiredCircuit) -> StatusEnvelope:
     result."""
     stand = envelopes.STATE_MAP[retired.state]
     return circuit_status(
-        retired,
-        stand.lifecycle,
-        scheduler_state=str(retired.state),
-        reason=stand.reason,
-        evicted_at_ns=retired.at_ns,
-        retention_reason=retired.reason,
-    )
+        retired, stand.lifecycle, scheduler_state=str(retired.state), reason=stand.reason,
+        evicted_at_ns=retired.at_ns, retention_reason=retired.reason,
+    )  # fmt: skip
 
 
 def unknown_status(cid: str | None, number: int | None) -> StatusEnvelope:
@@ -275,12 +263,9 @@ class StatusQueries:
         self._registry.queue_from_now_on(run)
         if not cancels:
             return msgspec.structs.replace(
-                self.run_status(run),
-                outcome=envelopes.Outcome.TIMEOUT,
-                reason=Reason.SYNC_TIMEOUT,
-                result=None,
-                timeout=timeout,
-            )
+                self.run_status(run), outcome=envelopes.Outcome.TIMEOUT, reason=Reason.SYNC_TIMEOUT,
+                result=None, timeout=timeout,
+            )  # fmt: skip
         envelope = self.cancel(run)
         is_pending = envelope.outcome is envelopes.Outcome.CANCEL_PENDING
         if is_pending and self._submitter.wait(run, STOPPING_S):

@@ -96,21 +96,15 @@ class TelemetryBinding(QpmBinding):
         seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
         return {
-            **_simple(subject),
-            "calibration_set_id": subject.info.calibration_id or None,
-            "device_available": seen.is_available,
-            "timestamp_ns": seen.now_ns,
-            "state": target.state,
-            "pause_reason": target.pause_reason or None,
+            **_simple(subject), "calibration_set_id": subject.info.calibration_id or None,
+            "device_available": seen.is_available, "timestamp_ns": seen.now_ns,
+            "state": target.state, "pause_reason": target.pause_reason or None,
             "pools": [devices.pool(pool) for pool in seen.pools],
-            "pending_qtask_count": target.parked,
-            "scheduler_queue_depth": target.queued,
+            "pending_qtask_count": target.parked, "scheduler_queue_depth": target.queued,
             "active_task_count": target.running,
-            "wait_estimate": envelopes.plain(devices.wait(seen)),
-            "slots": info.slots,
-            "slots_granted": info.slots_granted,
-            "memory_bytes": info.memory_bytes,
-        }
+            "wait_estimate": envelopes.plain(devices.wait(seen)), "slots": info.slots,
+            "slots_granted": info.slots_granted, "memory_bytes": info.memory_bytes,
+        }  # fmt: skip
 
     def get_calibration_snapshot(
         self,
@@ -392,15 +386,12 @@ class ControlBinding(QpmBinding):
         provider = info is not None and devices.is_available(info.pools)
         accepting = self._state is envelopes.ServiceState.RUNNING and info is not None
         return answers.ServiceStatus(
-            state=self._state,
-            initialized=info is not None,
-            ready=accepting and provider,
-            accepting_requests=accepting,
-            provider_ready=provider,
+            state=self._state, initialized=info is not None, ready=accepting and provider,
+            accepting_requests=accepting, provider_ready=provider,
             active_task_count=len(self._registry.unfinished()),
             active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._shutdown_request,
-        )
+        )  # fmt: skip
 
     def _summary_state(self, status: answers.ServiceStatus) -> answers.SummaryState:
         if status.state in (envelopes.ServiceState.DRAINING, envelopes.ServiceState.QUIESCING):
