@@ -259,21 +259,21 @@ class CircuitRun:
         return envelopes.plain(envelopes.CompletionMetadata(warnings=list(self.warnings)))
 
 
+# Fields of a result that its metadata have as they are.
+_DEVICE_FIELDS = (
+    "device", "snapshot", "snapshot_age_s", "noise", "compiled", "gates", "device_time_s",
+)  # fmt: skip
+
+
 def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
     """Emulated device and warnings of a result as plain data; {} if there are none. `warnings`:
     additional warnings."""
     return envelopes.plain(
         envelopes.CompletionMetadata(
-            device=result.device,
-            snapshot=result.snapshot,
-            snapshot_age_s=result.snapshot_age_s,
-            noise=result.noise,
-            compiled=result.compiled,
+            **{name: getattr(result, name) for name in _DEVICE_FIELDS},
             initial_layout=_listed(result.initial_layout),
             layout=_listed(result.layout),
-            gates=result.gates,
             warnings=[*warnings, *result.warnings],
-            device_time_s=result.device_time_s,
         )
     )
 

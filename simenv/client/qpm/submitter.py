@@ -66,11 +66,9 @@ class ReservationChecks:
         number = requests.reservation(reservation_id)
         if number is None:
             if self.required:
-                raise contract.ExecutionError(
-                    "no reservation_id was given",
-                    hint="reserve(request={...}) gives one",
-                    reason=envelopes.Reason.RESERVATION_REQUIRED,
-                )
+                message, hint = "no reservation_id was given", "reserve(request={...}) gives one"
+                reason = envelopes.Reason.RESERVATION_REQUIRED
+                raise contract.ExecutionError(message, hint=hint, reason=reason)
             return UNCLAIMED
         existing = self._reservation_checks.get(number)
         if existing is not None:
