@@ -9,7 +9,6 @@ private, and killed and restarted by the kit; no process, socket or folder of it
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import secrets
@@ -21,7 +20,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -279,7 +277,7 @@ def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     from simenv.client.administration import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
-    with TemporaryDirectory(prefix="qpm-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:
         issue_key(client.keys, name, "client", Path(folder) / name)
         try:
             with simenv.connect(service=Path(folder) / name) as own:

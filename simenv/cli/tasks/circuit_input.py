@@ -10,11 +10,10 @@ checks of the service.
 from __future__ import annotations
 
 import ast
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -39,7 +38,7 @@ MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports
 
 
 def client_and_circuit(
-    common: app.Settings, file: str, stack: contextlib.ExitStack
+    common: app.Settings, file: str, stack: ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
     """Return a client, whether its environment is a private one, and the circuit. If an environment
     must be started, the circuit is read meanwhile."""
