@@ -357,7 +357,8 @@ def queue(seen: DeviceSnapshot) -> answers.QueueMetrics:
 def _load(seen: DeviceSnapshot) -> Plain:
     """Fields that both snapshots have."""
     target, names = seen.target, ("target_id", "device_id", "access_class")
-    return {name: getattr(seen, name) for name in names} | {
+    return {
+        **{name: getattr(seen, name) for name in names},
         "timestamp_ns": seen.now_ns,
         "pending_qtask_count": target.parked,
         "scheduler_task_count": target.queued + target.sent + target.running,
