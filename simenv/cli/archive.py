@@ -16,7 +16,6 @@ from simenv import config
 from simenv.cli import terminal
 from simenv.client.client import Client
 from simenv.client.connection import address
-from simenv.client.connection.address import KeyFileAddress
 from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, NotFoundError, SimenvError
 from simenv.text import elapsed
@@ -32,7 +31,7 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
     Raises `reason` if the service may be up elsewhere, or if there is no journal here; JournalError
     if the journal cannot be read."""
     location = address.find(name, service)
-    if isinstance(location, KeyFileAddress) or not _is_down(location):
+    if isinstance(location, address.KeyFileAddress) or not _is_down(location):
         raise reason
     home = location.path.parent
     try:

@@ -60,18 +60,13 @@ def perform(client: Client) -> Iterator[DemoRow]:
 
 
 def _row(each: library.Algorithm, task: str, result: Result) -> DemoRow:
+    timing = result.timing
     return DemoRow(
-        circuit=each.name,
-        task=task,
-        qubits=each.circuit.num_qubits,
-        engine=result.engine,
-        queue_ms=1e3 * (result.timing.queued_s + result.timing.sent_s),
-        run_ms=1e3 * result.timing.run_s,
-        total_ms=1e3 * result.timing.total_s,
-        counts=result.counts,
-        fault=each.fault(result.counts),
+        circuit=each.name, task=task, qubits=each.circuit.num_qubits, engine=result.engine,
+        queue_ms=1e3 * (timing.queued_s + timing.sent_s), run_ms=1e3 * timing.run_s,
+        total_ms=1e3 * timing.total_s, counts=result.counts, fault=each.fault(result.counts),
         remark=result.remark,
-    )
+    )  # fmt: skip
 
 
 def top(act: DemoRow) -> str:
@@ -135,23 +130,18 @@ def compare(tasks: list[tuple[library.Algorithm, Task, Task]]) -> list[EmulatedC
     for each, ideal, emulated in tasks:
         assert isinstance(each.expected, library.ExpectedOutcomes)
         noisy = emulated.result()
-        theory = each.expected
+        theory, gates = each.expected, noisy.gates or {}
         results.append(
             EmulatedComparison(
-                circuit=each.name,
-                qubits=each.circuit.num_qubits,
-                device=noisy.device or "",
+                circuit=each.name, qubits=each.circuit.num_qubits, device=noisy.device or "",
                 engine=noisy.engine,
-                gates_2q=sum(
-                    count for name, count in (noisy.gates or {}).items() if name in _TWO_QUBITS
-                ),
-                ideal=ideal.result().counts,
-                emulated=noisy.counts,
+                gates_2q=sum(count for name, count in gates.items() if name in _TWO_QUBITS),
+                ideal=ideal.result().counts, emulated=noisy.counts,
                 right_ideal=theory.success(ideal.result().counts),
                 right_emulated=theory.success(noisy.counts),
                 hellinger=theory.fidelity(noisy.counts),
             )
-        )
+        )  # fmt: skip
     return results
 
 
@@ -192,15 +182,10 @@ def minimise(client: Client, seed: int = 7, device: str | None = None) -> Variat
     energies, step_ms, run_ms = [], [], []
 
     def energy(step: int) -> float:
-        entry = client.run(
-            circuit,
-            parameter_values=angles[None],
-            observables=[observable],
-            shots=8 * LOOP_SHOTS,
-            seed=seed + step,
-            device=device,
-        )
-        return entry.expectation
+        return client.run(
+            circuit, parameter_values=angles[None], observables=[observable],
+            shots=8 * LOOP_SHOTS, seed=seed + step, device=device,
+        ).expectation  # fmt: skip
 
     begun = time.perf_counter()
     for step in range(STEPS):

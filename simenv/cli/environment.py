@@ -21,8 +21,8 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.listing import Watch
+from simenv.client import environments
 from simenv.client.connection import address
-from simenv.client.environments import environments
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
 from simenv.config import ConnectionFile
 from simenv.errors import NotFoundError, OptionError, SimenvError
@@ -146,9 +146,7 @@ def down(
     if common.name or common.service:
         hint = "--all stops all environments"
         raise OptionError("--all cannot be combined with --name or --service", hint=hint)
-    names = [
-        environment.name for environment in environments() if environment.state in ("up", "crashed")
-    ]
+    names = [each.name for each in environments.environments() if each.state in ("up", "crashed")]
     if not names and not common.as_json:
         terminal.line("no environment is up")
     failed: list[SimenvError] = []
@@ -163,8 +161,6 @@ def down(
 
 
 def _down(common: app.Settings, name: str | None, service: Path | None, now: bool) -> None:
-    from simenv.client import environments
-
     stopped = environments.down(name, now, service=service)
     stay = "task stays" if stopped.queued == 1 else "tasks stay"
     kept = f", {terminal.number(stopped.queued)} {stay} queued" if stopped.queued else ""
@@ -247,8 +243,7 @@ class UpOptions:
         Path | None, typer.Option("--config", help="Path of simenv.toml.", dir_okay=False)
     ] = None
     launcher: Annotated[
-        str | None,
-        typer.Option(help="Launcher of workers: auto, prte, mpirun or local."),
+        str | None, typer.Option(help="Launcher of workers: auto, prte, mpirun or local.")
     ] = None
     hosts: Annotated[
         str | None,
@@ -258,8 +253,7 @@ class UpOptions:
         Path | None, typer.Option(help="File of nodes, one a line: n1 slots=2.", dir_okay=False)
     ] = None
     memory_per_slot: Annotated[
-        str | None,
-        typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks."),
+        str | None, typer.Option(help="Memory of a rank: 512MiB; wider circuits get several ranks.")
     ] = None
     pool: Annotated[
         list[str] | None,
@@ -320,8 +314,6 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     name continue. Without --config, the settings of its last start are used again; options
     override them.
     """
-    from simenv.client import environments
-
     common = app.settings_of(context)
     if asked.pool and asked.workers:
         hint = "write workers=N in the pool"

@@ -9,7 +9,6 @@ child; this process ends only after the child.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import secrets
@@ -130,7 +129,7 @@ def execute(
         raise typer.Exit(NOT_FOUND)
     drawn = f"run-{secrets.token_hex(4)}"
     name = config.check_name(run_name, "--run-name") if run_name else drawn
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         client = client_of(common, stack)
         if client is None:
             client = stack.enter_context(started(workers))

@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from simenv.calibration.certify import ClaimComparison, ClaimVerdict
 from simenv.calibration.report import INK, figure_of
 from simenv.cli.devices import details, drawing
-from simenv.cli.devices.details import TITLES, qubits_label
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -228,16 +227,16 @@ def _deviations(axis: Any, quantity: str, claims: Sequence[ClaimComparison]) -> 
     axis.set_ylim(-limit, limit)
     axis.set_xlim(-0.7, len(claims) - 0.3)
     step = max(1, -(-len(claims) // _MOST_LABELS))
-    axis.set_xticks(x[::step], [qubits_label(each) for each in claims[::step]], fontsize=7)
+    axis.set_xticks(x[::step], [details.qubits_label(each) for each in claims[::step]], fontsize=7)
     axis.tick_params(labelsize=7, colors=INK)
     axis.set_ylabel("deviation / bound", fontsize=8, color=INK)
-    axis.set_title(TITLES.get(quantity, quantity), fontsize=9, color=INK, loc="left", pad=3)
+    axis.set_title(details.TITLES.get(quantity, quantity), fontsize=9, color=INK, loc="left", pad=3)
     for k, each in enumerate(claims):
         if each.verdict is ClaimVerdict.OUTSIDE:
             below = shown[k] > 0.0
             va, offset = ("top", (5, -3)) if below else ("bottom", (5, 3))
             style = {"textcoords": "offset points", "color": _BAD, "fontsize": 8, "va": va}
-            axis.annotate(qubits_label(each), (k, shown[k]), offset, **style)
+            axis.annotate(details.qubits_label(each), (k, shown[k]), offset, **style)
 
 
 GATE, QUBIT, WORST = "#3d6fa8", "#5a9a7f", BROKEN

@@ -103,35 +103,29 @@ def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "
     waits = merged([each.queue for each in spans])
     read = sum(row.spent.results for row in ended)
     return RunProfile(
-        app=app,
-        tasks=len(ended),
-        circuits=sum(row.bindings for row in ended),
+        app=app, tasks=len(ended), circuits=sum(row.bindings for row in ended),
         unfinished=len(every) - len(ended),
         failed=sum(row.state is not TaskState.DONE for row in ended),
-        retried=sum(row.attempts > 1 for row in ended),
-        messages=len(messages),
-        steps=len(steps),
+        retried=sum(row.attempts > 1 for row in ended), messages=len(messages), steps=len(steps),
         step_tasks=median(len(step) for step in steps) if steps else 0.0,
         step_circuits=median(sum(e.row.bindings for e in step) for step in steps) if steps else 0.0,
         alone=sum(count == 1 for count in messages.values()) / len(ended) if ended else 0.0,
         alike=sum(count for count in structures.values() if count >= ALIKE),
         structures=len({row.structure for row in ended}),
-        begun_s=inside[0][0] if inside else 0.0,
-        wall_s=wall_s,
-        workers=workers,
+        begun_s=inside[0][0] if inside else 0.0, wall_s=wall_s, workers=workers,
         busy=min(busy, workers),  # ends of transfers are estimates, so spans may overlap
         starting_s=_length(common(waits, merged(list(starts)))),
         packed_s=1e-6 * sum(row.spent.packed_us for row in ended),
         accepted_s=1e-6 * sum(row.spent.accepted_us for row in ended),
         late_s=1e-6 * sum(row.spent.late_us for row in ended) / read if read else 0.0,
         stages=_stages(spans, wall_s),
-    )
+    )  # fmt: skip
 
 
 class _Spans:
     """Time spans of one task; each span contains those before it."""
 
-    __slots__ = ("engine", "held", "inside", "planned", "queue", "row", "unpacked")
+    __slots__ = ("engine", "held", "inside", "planned", "queue", "returning", "row", "unpacked")
 
     def __init__(self, row: LogRow) -> None:
         timing = row.timing
@@ -150,19 +144,13 @@ class _Spans:
         self.held: Span = (begun, left)
         self.inside: Span = (accepted, stored)
         self.queue: Span = (accepted, sent)
+        self.returning: Span = (sent, stored)
 
 
 def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
     """Return the stages: nested spans in, the time that each adds to those before it out."""
-    returning = [(each.queue[1], each.inside[1]) for each in spans]
-    nested = (
-        [each.engine for each in spans],
-        [each.planned for each in spans],
-        [each.unpacked for each in spans],
-        [each.held for each in spans],
-        returning,
-        [each.inside for each in spans],
-    )
+    names = ("engine", "planned", "unpacked", "held", "returning", "inside")
+    nested = [[getattr(each, name) for each in spans] for name in names]
     lengths = [_length(merged(each)) for each in nested]
     walls = [now - before for before, now in zip([0.0, *lengths], lengths, strict=False)]
     walls.append(wall_s - lengths[-1])

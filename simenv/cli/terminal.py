@@ -14,7 +14,6 @@ Pictures are written with matplotlib, an optional dependency.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -22,7 +21,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -125,7 +124,7 @@ def flush() -> None:
 
 def abandon() -> None:
     """Redirect stdout to /dev/null, because it cannot be written any more."""
-    with contextlib.suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -125,21 +125,17 @@ def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
             raise InsufficientError(message, hint=f"simenv down --name {file.name} ends it")
         launch.clear(Path(file.sockets), path)
         return
-    age_s = _age_s(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:  # of the same clock
+        age_s = max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
     if age_s < LOST_AFTER_S and not force:
         wait_s = LOST_AFTER_S - age_s
-        raise InsufficientError(
-            f"environment {file.name!r} is up on {file.node}: process {file.pid}, last sign of "
-            f"life {age_s:.0f} s ago",
-            hint=f"if it is gone for sure: simenv up --force-lock, or wait {wait_s:.0f} s",
+        message = (
+            f"environment {file.name!r} is up on {file.node}: process {file.pid}, last sign of life"
+            f" {age_s:.0f} s ago"
         )
+        hint = f"if it is gone for sure: simenv up --force-lock, or wait {wait_s:.0f} s"
+        raise InsufficientError(message, hint=hint)
     path.unlink(missing_ok=True)
-
-
-def _age_s(path: Path) -> float:
-    """Return the seconds since a file was touched, by the clock of its file system."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:
-        return max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
 
 
 def down(

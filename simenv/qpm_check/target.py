@@ -13,6 +13,7 @@ or None.
 from __future__ import annotations
 
 import inspect
+import itertools
 import queue
 import uuid
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def short_repr(value: Any) -> str:
 
 
 class ReceivedEvent(msgspec.Struct, frozen=True):
-    """Event that reached a client. `impure`: places in it that are not plain data."""
+    """Event that reached a client."""
 
     evtype: Any
     payload: Any
@@ -292,25 +293,21 @@ _MOST = 5  # reported places of one value
 def impurities(value: Any, place: str = "answer") -> list[str]:
     """First _MOST places that are not plain data, with their types. Subclasses count as impure:
     they are sent as objects of their class."""
-    results: list[str] = []
-    _find_impure(value, place, results)
-    return results[:_MOST]
+    return list(itertools.islice(_impure(value, place), _MOST))
 
 
-def _find_impure(value: Any, place: str, problems: list[str]) -> None:
-    if len(problems) >= _MOST:
-        return
+def _impure(value: Any, place: str) -> Iterator[str]:
     kind = type(value)
     if kind is dict:
         for key, item in value.items():
             if type(key) not in _LEAVES:
-                problems.append(f"{place} has a key of type {_name(key)}")
-            _find_impure(item, f"{place}[{key!r}]", problems)
+                yield f"{place} has a key of type {_name(key)}"
+            yield from _impure(item, f"{place}[{key!r}]")
     elif kind is list:
         for number, item in enumerate(value):
-            _find_impure(item, f"{place}[{number}]", problems)
+            yield from _impure(item, f"{place}[{number}]")
     elif kind not in _LEAVES:
-        problems.append(f"{place} is of type {_name(value)}")
+        yield f"{place} is of type {_name(value)}"
 
 
 def _name(value: Any) -> str:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import typer
 
 from simenv.cli.admin import doctor_installation
-from simenv.cli.admin.doctor_installation import DoctorFinding
 
 
-def findings() -> Iterator[DoctorFinding]:
+def findings() -> Iterator[doctor_installation.DoctorFinding]:
     """Yield the findings of all checks; only those of the first if other files shadow our
     packages."""
     for finding in doctor_installation.names():

@@ -30,7 +30,6 @@ from simenv.cli import terminal
 from simenv.cli.admin.doctor_installation import DoctorFinding, found
 from simenv.client.connection import address
 from simenv.config import Config, paths
-from simenv.config.paths import worker_environ
 from simenv.errors import ConfigError, NoServiceError
 from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PREVIOUS_CLIENT_SOCKET, WORKER_SOCKET
 from simulators import catalog
@@ -136,7 +135,7 @@ def launchers() -> Iterator[DoctorFinding]:
     """Start two ranks by each launcher; report the MPI to which mpi4py is bound."""
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
-        environ = dict(worker_environ(os.environ))
+        environ = dict(paths.worker_environ(os.environ))
         outcomes = selection.probe_all(os.environ, folder, worker_environ=environ)
         working = [outcome for outcome in outcomes if outcome.works]
         for outcome in outcomes:

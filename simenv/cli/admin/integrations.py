@@ -26,7 +26,6 @@ from simenv.cli import app
 from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
 from simenv.errors import ConfigError, NotFoundError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
-from simenv.frontends.qfw.installing import QfwLayout
 
 qpi = typer.Typer(help="Build the C library for compiled programs.")
 Folder = Annotated[
@@ -34,11 +33,6 @@ Folder = Annotated[
     typer.Argument(metavar="[FOLDER]", help="Folder of the library: include and lib below it."),
 ]
 DEFAULT = Path("build/qpi")
-
-
-@qpi.callback()
-def nouns() -> None:
-    """Commands for the C library."""
 
 
 @qpi.command()
@@ -93,7 +87,7 @@ def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     yield from _environment_findings(paths, environ)
 
 
-def _install(paths: QfwLayout) -> str:
+def _install(paths: installing.QfwLayout) -> str:
     return f"simenv qfw install {paths.root}"
 
 
@@ -105,7 +99,7 @@ def _package() -> DoctorFinding:
     return verdict("package", f"simenv in {folder}", fault, "pip install simenv  # without -e")
 
 
-def _link(paths: QfwLayout) -> DoctorFinding:
+def _link(paths: installing.QfwLayout) -> DoctorFinding:
     link, fault = paths.link, ""
     if not link.is_dir():
         fault = f"{link} is not there"
@@ -114,14 +108,14 @@ def _link(paths: QfwLayout) -> DoctorFinding:
     return verdict("service", str(link), fault, _install(paths))
 
 
-def _activation(paths: QfwLayout) -> DoctorFinding:
+def _activation(paths: installing.QfwLayout) -> DoctorFinding:
     fault = ""
     if not installing.is_sourced(paths) or not paths.variables.exists():
         fault = "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
     return verdict("activation", str(paths.variables), fault, _install(paths))
 
 
-def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
+def _program(paths: installing.QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     """Check that DEFw's embedded Python has the version of this one, for which simenv is
     installed."""
     program = Path(environ.get("DEFW_PATH") or paths.root / "DEFw") / "src" / "defwp"
@@ -146,7 +140,7 @@ def _program(paths: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     return verdict("DEFw", f"{program}, Python {version}", fault, remedy)
 
 
-def _command(paths: QfwLayout) -> DoctorFinding:
+def _command(paths: installing.QfwLayout) -> DoctorFinding:
     own, fault = installing.command(), ""
     if not own.is_safe():
         fault = f"{own.script} does not run while QFw is active: QFw replaces its interpreter"
@@ -181,7 +175,9 @@ def _modules() -> DoctorFinding:
     return verdict("modules", ", ".join(name for name, _ in MODULES), fault, remedy)
 
 
-def _environment_findings(paths: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
+def _environment_findings(
+    paths: installing.QfwLayout, environ: Mapping[str, str]
+) -> Iterator[DoctorFinding]:
     """Check the settings that the service will read, and whether its environment is up."""
     from simenv.frontends.qfw.environment import read_settings
 
@@ -233,14 +229,8 @@ VARIABLE = "DEFW_EXTERNAL_SERVICES_PATH"
 MODULE = "svc_simenv_qpm"
 qfw = typer.Typer(help="Install and check the simenv service of QFw.")
 QfwFolder = Annotated[
-    Path | None,
-    typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH."),
+    Path | None, typer.Argument(metavar="[QFW_PATH]", help="Folder of QFw; default: QFW_PATH.")
 ]
-
-
-@qfw.callback()
-def qfw_nouns() -> None:
-    """Commands for the service of QFw."""
 
 
 @qfw.command()

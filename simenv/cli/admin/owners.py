@@ -20,7 +20,6 @@ from simenv import config, files
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listed, listing, printed
 from simenv.client.connection import address
-from simenv.client.connection.address import KeyFileAddress
 from simenv.config.load import limit_values
 from simenv.errors import ConfigError, OptionError
 from simenv.model import OwnerLimits, OwnerUse
@@ -223,7 +222,7 @@ def _default_file(context: typer.Context, name: str) -> Path:
     """
     common = app.settings_of(context)
     location = address.find(common.name, common.service)
-    if isinstance(location, KeyFileAddress) or not location.path.parent.is_dir():
+    if isinstance(location, address.KeyFileAddress) or not location.path.parent.is_dir():
         return Path(f"{name}.simenv")
     return files.private_folder(location.path.with_name("keys")) / f"{name}.simenv"
 

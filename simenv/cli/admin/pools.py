@@ -48,8 +48,7 @@ def scale(
         typer.Option("--max", min=1, help="Maximum number; the pool grows while tasks wait."),
     ] = None,
     force: Annotated[
-        bool,
-        typer.Option("--force", help="Allow more workers than the nodes hold; for tests."),
+        bool, typer.Option("--force", help="Allow more workers than the nodes hold; for tests.")
     ] = False,
 ) -> None:
     """Set the number of workers of a pool, persistently.

@@ -9,7 +9,6 @@ private, and killed and restarted by the kit; no process, socket or folder of it
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import secrets
@@ -21,7 +20,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -180,10 +178,14 @@ def check(
         raise OptionError(f"revision {revisions}", hint="the contract has 1 and 2")
     long = "" if asked.long is None else _text(asked.long)
     chosen = runner.Options(tuple(asked.only or ()), revisions, long, asked.qubits)
-    settings = _progress(as_json)
+
+    def show_verdict(verdict: Verdict) -> None:
+        if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
+            terminal.note(f"failed  {verdict.id} ({verdict.revision})")
+
     _refuse_unused(context, target)
     with _open_target(target, asked) as result:
-        done = runner.check(result, rows, chosen, settings)
+        done = runner.check(result, rows, chosen, show_verdict)
     if asked.junit is not None:
         asked.junit.write_text(report.junit(done), encoding="utf-8")
     if as_json:
@@ -275,7 +277,7 @@ def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     from simenv.client.administration import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
-    with TemporaryDirectory(prefix="qpm-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:
         issue_key(client.keys, name, "client", Path(folder) / name)
         try:
             with simenv.connect(service=Path(folder) / name) as own:
@@ -291,24 +293,11 @@ def _show(rows: Any, as_json: bool) -> None:
     for row in rows:
         revisions = ", ".join(map(str, row.revisions))
         if as_json:
-            terminal.json_line(
-                {
-                    "id": row.id, "revisions": row.revisions, "title": row.title,
-                    "needs": sorted(map(str, row.needs)),
-                }
-            )  # fmt: skip
+            needs = sorted(map(str, row.needs))
+            names = {"id": row.id, "revisions": row.revisions, "title": row.title}
+            terminal.json_line({**names, "needs": needs})
         else:
             terminal.line(f"| `{row.id}` | {revisions} | {row.title} |")
-
-
-def _progress(as_json: bool) -> Callable[[Verdict], None]:
-    """Return a callback that prints each failed row at once on a terminal."""
-
-    def show_verdict(verdict: Verdict) -> None:
-        if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
-            terminal.note(f"failed  {verdict.id} ({verdict.revision})")
-
-    return show_verdict
 
 
 def _text(path: Path) -> str:

@@ -114,31 +114,20 @@ def prepare() -> None:
 
 def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]:
     held = fitted.held_out
+    values = (fitted.latent.tolist(), *(side.tolist() for side in fitted.interval))
     return {
-        "name": name,
-        "file": str(path),
-        "digest": fitted.snapshot.digest.hex(),
-        "base": fitted.base,
-        "prior": fitted.prior,
-        "share": fitted.share,
-        "reason": fitted.reason,
+        "name": name, "file": str(path), "digest": fitted.snapshot.digest.hex(),
+        "base": fitted.base, "prior": fitted.prior, "share": fitted.share, "reason": fitted.reason,
         "calibration_below_aer": held is not None and held.is_snapshot_below_aer,
-        "implausible": fitted.implausible,
-        "scope": fitted.scope,
-        "held_out": held,
+        "implausible": fitted.implausible, "scope": fitted.scope, "held_out": held,
         "circuits": len(fitted.observed.observations),
         "left_out": dict(fitted.observed.left_out),
         "unknowns": [
             {"name": name, "value": value, "low": low, "high": high}
-            for name, value, low, high in zip(
-                fitted.columns,
-                fitted.latent.tolist(),
-                *(side.tolist() for side in fitted.interval),
-                strict=True,
-            )
+            for name, value, low, high in zip(fitted.columns, *values, strict=True)
         ],
         "windows": len(fitted.windows),
-    }
+    }  # fmt: skip
 
 
 def _show_broken_rules(fitted: FittedDevice, device: str) -> None:

@@ -74,15 +74,11 @@ def certify(
             client = stack.enter_context(execute.started(_WORKERS))
         info, _ = certify.device_under_test(client, device)
         claimed = _claims(claims, device, info)
+        shots = ExperimentShots(longest_delay_ns=1e9 * longest_delay).scaled(effort)
         result = certify.certify(
-            client,
-            device,
-            claimed,
-            qubits=_qubits(qubits),
-            seed=seed,
-            effort=ExperimentShots(longest_delay_ns=1e9 * longest_delay).scaled(effort),
+            client, device, claimed, qubits=_qubits(qubits), seed=seed, effort=shots,
             progress=details.progress,
-        )
+        )  # fmt: skip
         if out:
             _save(out, result, claimed, info)
         if plot is not None:
@@ -179,15 +175,12 @@ def show(
 def _record(ledger: ErrorLedger) -> dict[str, Any]:
     """Return the object that --json prints."""
     return {
-        "loss": ledger.loss,
-        "fidelity": ledger.fidelity,
-        "state": ledger.state,
-        "components": dict(ledger.components),
-        "gates": ledger.gates,
+        "loss": ledger.loss, "fidelity": ledger.fidelity, "state": ledger.state,
+        "components": dict(ledger.components), "gates": ledger.gates,
         "edges": [_edge(edge) for edge in ledger.edges],
         "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in ledger.qubits],
         "avoid": None if ledger.avoid is None else _edge(ledger.avoid),
-    }
+    }  # fmt: skip
 
 
 def _edge(edge: EdgeLoss) -> dict[str, Any]:

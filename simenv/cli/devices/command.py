@@ -50,32 +50,24 @@ def backend_of(provider: str) -> Any:
 
 def document(description: MachineDescription, target: Target) -> bytes:
     """Return the JSON of a backend's Target with the backend's description."""
+    qubits = [
+        {
+            "t1_s": _number(getattr(each, "t1", None)),
+            "t2_s": _number(getattr(each, "t2", None)),
+            "frequency_hz": _number(getattr(each, "frequency", None)),
+        }
+        for each in target.qubit_properties or ()
+    ]
+    operations = [each for name in target.operation_names for each in _operations(target, name)]
     return msgspec.json.encode(
         {
-            "kind": "qiskit-target",
-            "format": 1,
-            "name": description.model,
-            "provider": description.provider,
-            "version": description.version,
-            "technology": description.technology,
-            "max_shots": description.max_shots,
-            "calibrated": description.calibration_id,
-            "num_qubits": target.num_qubits or 0,
-            "dt_s": _number(target.dt),
-            "qubits": [_qubit(each) for each in target.qubit_properties or ()],
-            "operations": [
-                each for name in target.operation_names for each in _operations(target, name)
-            ],
+            "kind": "qiskit-target", "format": 1, "name": description.model,
+            "provider": description.provider, "version": description.version,
+            "technology": description.technology, "max_shots": description.max_shots,
+            "calibrated": description.calibration_id, "num_qubits": target.num_qubits or 0,
+            "dt_s": _number(target.dt), "qubits": qubits, "operations": operations,
         }
-    )
-
-
-def _qubit(properties: Any) -> dict[str, float | None]:
-    return {
-        "t1_s": _number(getattr(properties, "t1", None)),
-        "t2_s": _number(getattr(properties, "t2", None)),
-        "frequency_hz": _number(getattr(properties, "frequency", None)),
-    }
+    )  # fmt: skip
 
 
 def _operations(target: Target, name: str) -> list[dict[str, Any]]:
@@ -84,20 +76,17 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
 
     operation = target.operation_from_name(name)
     is_gate = isinstance(operation, Gate)
-    results = []
-    for qubits, properties in target[name].items():
-        results.append(
-            {
-                "name": name,
-                "gate": is_gate,
-                "num_qubits": operation.num_qubits if is_gate else len(qubits or ()),
-                "num_params": len(operation.params) if is_gate else 0,
-                "qubits": None if qubits is None else list(qubits),
-                "error": _number(getattr(properties, "error", None)),
-                "duration_s": _number(getattr(properties, "duration", None)),
-            }
-        )
-    return results
+    return [
+        {
+            "name": name, "gate": is_gate,
+            "num_qubits": operation.num_qubits if is_gate else len(qubits or ()),
+            "num_params": len(operation.params) if is_gate else 0,
+            "qubits": None if qubits is None else list(qubits),
+            "error": _number(getattr(properties, "error", None)),
+            "duration_s": _number(getattr(properties, "duration", None)),
+        }
+        for qubits, properties in target[name].items()
+    ]  # fmt: skip
 
 
 def _number(value: Any) -> float | None:
@@ -176,14 +165,10 @@ def import_device(
     if app.settings_of(context).as_json:
         terminal.json_line(
             {
-                "name": device,
-                "file": str(path),
-                "replaced": replaced,
-                "digest": result.digest.hex(),
-                "num_qubits": result.num_qubits,
-                "report": report,
+                "name": device, "file": str(path), "replaced": replaced,
+                "digest": result.digest.hex(), "num_qubits": result.num_qubits, "report": report,
             }
-        )
+        )  # fmt: skip
         return
     terminal.line(
         f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits} qubits,"

@@ -127,13 +127,9 @@ def as_object(
             "dates": _dates(snapshot, qubit),
         }
     return {
-        "name": name,
-        "source": source,
-        "digest": snapshot.digest.hex(),
-        "figures": figures(snapshot),
-        "broken": broken_summary(snapshot),
-        "snapshot": snapshot,
-    }
+        "name": name, "source": source, "digest": snapshot.digest.hex(),
+        "figures": figures(snapshot), "broken": broken_summary(snapshot), "snapshot": snapshot,
+    }  # fmt: skip
 
 
 def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
@@ -335,15 +331,11 @@ def value(quantity: str, number: float) -> str:
 def _row(each: ClaimComparison) -> tuple[str, ...]:
     quantity = each.quantity
     return (
-        TITLES.get(quantity, quantity),
-        qubits_label(each),
-        "-" if each.claimed is None else value(quantity, each.claimed),
-        recovered(each),
-        value(quantity, each.low),
-        value(quantity, each.high),
-        "-" if each.claimed is None else value(quantity, each.bound),
-        str(each.verdict),
-    )
+        TITLES.get(quantity, quantity), qubits_label(each),
+        "-" if each.claimed is None else value(quantity, each.claimed), recovered(each),
+        value(quantity, each.low), value(quantity, each.high),
+        "-" if each.claimed is None else value(quantity, each.bound), str(each.verdict),
+    )  # fmt: skip
 
 
 def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:

@@ -8,13 +8,12 @@ submit BUNDLE` runs again with the same settings.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ import typer
 
 from simenv.cli import app, execute
 from simenv.cli.tasks import bundle_manifest
-from simenv.cli.tasks.bundle_manifest import BundleFailure, manifest, one_row, read as manifest_read
 from simenv.cli.tasks.history import lost_attempts
 from simenv.cli.tasks.result_view import present
 from simenv.client.launch import last_lines
@@ -146,16 +144,20 @@ def collect(client: Client, task: Task, path: Path) -> None:
             hint="call the function again",
         )
     if task.row is not None and submitted.spec.count > 1:
-        submitted = one_row(submitted, task.row)
+        submitted = bundle_manifest.one_row(submitted, task.row)
     files = {
         MANIFEST: _manifest(client, task, row, submitted, error),
         PROGRAM: submitted.spec.program,
         **_readable_program(submitted.spec),
     }
     if submitted.spec.bindings:
-        files[BINDINGS] = _npy(submitted.spec)
+        values = np.frombuffer(submitted.spec.bindings, np.float64)
+        text = io.BytesIO()
+        np.save(text, values.reshape(submitted.spec.count, -1), allow_pickle=False)
+        files[BINDINGS] = text.getvalue()
     if error is None:
-        files["result.json"] = _result_json(task)
+        results = [each.to_dict() for each in task.results(0.0)]
+        files["result.json"] = _json(results[0] if len(results) == 1 else results)
     log = getattr(error, "log", "") or _log(client, row)
     if log:
         files["worker.log"] = log.encode()
@@ -166,7 +168,7 @@ def collect(client: Client, task: Task, path: Path) -> None:
 def load(path: Path) -> Submitted:
     """Return the task of a bundle; its engine is the one that ran it."""
     files = read(path)
-    settings = manifest_read(files[MANIFEST], str(path))
+    settings = bundle_manifest.read(files[MANIFEST], str(path))
     spec = settings.spec(files[PROGRAM], _values(files.get(BINDINGS), settings, path))
     return Submitted(0, settings.terms, spec, settings.route, settings.submitted_s)
 
@@ -177,10 +179,10 @@ def _manifest(
     failure = None
     if error is not None:
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
-        failure = BundleFailure(error.code, reason, error.message, error.hint, host)
+        failure = bundle_manifest.BundleFailure(error.code, reason, error.message, error.hint, host)
     lost = tuple(each.reason for each in lost_attempts(client, row))
-    settings = manifest(submitted, row, task.id, failure, _versions(client), lost)
-    return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"
+    versions = _versions(client)
+    return _json(bundle_manifest.manifest(submitted, row, task.id, failure, versions, lost))
 
 
 def _versions(client: Client) -> dict[str, str]:
@@ -214,11 +216,8 @@ def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
         return {"program.qpy": text.getvalue()}
 
 
-def _npy(spec: TaskSpec) -> bytes:
-    text = io.BytesIO()
-    values = np.frombuffer(spec.bindings, np.float64).reshape(spec.count, -1)
-    np.save(text, values, allow_pickle=False)
-    return text.getvalue()
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
 
 
 def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> bytes:
@@ -233,12 +232,6 @@ def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> b
         message = f"{path}: {BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
         raise ProgramError(message)
     return np.ascontiguousarray(values, np.float64).tobytes()
-
-
-def _result_json(task: Task) -> bytes:
-    results = [each.to_dict() for each in task.results(0.0)]
-    shown = results[0] if len(results) == 1 else results
-    return msgspec.json.format(msgspec.json.encode(shown)) + b"\n"
 
 
 def _log(client: Client, row: LogRow) -> str:
@@ -259,7 +252,7 @@ def rerun(
             message = f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it"
             raise OptionError(message, hint=f"simenv submit {path} --wait")
     bundle = load(path)
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         client = execute.client_of(common, stack)
         is_private = client is None
         if client is None:

@@ -80,13 +80,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
         """Return the task's specification; `bindings`: float64 [rows, slots], as bytes."""
         return TaskSpec(
-            program=program,
-            shots=self.shots,
-            seed=self.seed,
-            bindings=bindings,
-            binding=self.binding,
-            count=self.bindings,
-        )
+            program=program, shots=self.shots, seed=self.seed, bindings=bindings,
+            binding=self.binding, count=self.bindings,
+        )  # fmt: skip
 
 
 # Options that the manifest has as they are.
@@ -108,26 +104,14 @@ def manifest(
     binding's."""
     terms, spec = submitted.terms, submitted.spec
     return Manifest(
-        format=FORMAT,
-        task=task,
-        **{name: getattr(terms, name) for name in _TERMS},
-        state=str(row.state),
-        failure=failure,
-        shots=spec.shots,
-        seed=spec.seed,
-        observables=tuple(_readable(each) for each in terms.observables),
-        route=submitted.route,
-        bindings=spec.count,
-        binding=spec.binding,
-        submitted_s=submitted.at_s,
-        attempts=row.attempts,
-        worker=row.worker,
-        node=row.node,
-        slots=row.slots,
-        versions=versions,
-        lost=lost,
+        format=FORMAT, task=task, **{name: getattr(terms, name) for name in _TERMS},
+        state=str(row.state), failure=failure, shots=spec.shots, seed=spec.seed,
+        observables=tuple(_readable(each) for each in terms.observables), route=submitted.route,
+        bindings=spec.count, binding=spec.binding, submitted_s=submitted.at_s,
+        attempts=row.attempts, worker=row.worker, node=row.node, slots=row.slots,
+        versions=versions, lost=lost,
         ranks=terms.ranks if terms.chain or "gradient" in terms.outputs else 0,
-    )
+    )  # fmt: skip
 
 
 def one_row(submitted: Submitted, row: int) -> Submitted:

@@ -10,11 +10,10 @@ checks of the service.
 from __future__ import annotations
 
 import ast
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -39,7 +38,7 @@ MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports
 
 
 def client_and_circuit(
-    common: app.Settings, file: str, stack: contextlib.ExitStack
+    common: app.Settings, file: str, stack: ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
     """Return a client, whether its environment is a private one, and the circuit. If an environment
     must be started, the circuit is read meanwhile."""
@@ -122,31 +121,10 @@ def noise_of(text: str) -> Any:
     return entries
 
 
-class Output(StrEnum):
-    """Outputs that can be requested."""
-
-    counts = "counts"
-    probabilities = "probabilities"
-    statevector = "statevector"
-    expectation = "expectation"
-    gradient = "gradient"
-    memory = "memory"
-
-
-class Precision(StrEnum):
-    """Precision of the amplitudes: complex128 or complex64."""
-
-    double = "double"
-    single = "single"
-
-
-class Compile(StrEnum):
-    """Conditions under which a circuit is compiled for its device."""
-
-    auto = "auto"
-    never = "never"
-    always = "always"
-    fresh = "fresh"
+Output = StrEnum("Output", "counts probabilities statevector expectation gradient memory")
+Precision = StrEnum("Precision", "double single")  # of the amplitudes: complex128 or complex64
+# Conditions under which a circuit is compiled for its device.
+Compile = StrEnum("Compile", "auto never always fresh")
 
 
 def _parse_count(text: str | int) -> int:

@@ -30,8 +30,7 @@ Since = Annotated[
     str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
 ]
 RunName = Annotated[
-    str,
-    typer.Option(help="Only tasks of this run (`simenv exec`); last: the last run."),
+    str, typer.Option(help="Only tasks of this run (`simenv exec`); last: the last run.")
 ]
 
 _HISTORY: tuple[Column[LogRow], ...] = (
@@ -104,13 +103,9 @@ def history(
         def rows() -> Iterable[LogRow]:
             read = client.history.tasks if limit is None else partial(client.history.newest, limit)
             return read(
-                terminal.since(since),
-                run,
-                state or (),
-                owner="" if owner == OWN else owner,
-                pool=pool,
-                until_s=terminal.since(until) or math.inf,
-            )
+                terminal.since(since), run, state or (), owner="" if owner == OWN else owner,
+                pool=pool, until_s=terminal.since(until) or math.inf,
+            )  # fmt: skip
 
         listing(_HISTORY, style, rows)
 

@@ -85,19 +85,13 @@ def _threads(rank_infos: Sequence[RankInfo]) -> int:
     cores: dict[str, set[int]] = {}
     for rank_info in rank_infos:
         cores.setdefault(rank_info.node, set()).update(rank_info.cores)
-    least = min(
-        _slots(rank_info, cores[rank_info.node]) // count[rank_info.node]
-        for rank_info in rank_infos
-    )
-    return max(1, least)
-
-
-def _slots(rank_info: RankInfo, cores: set[int]) -> int:
-    """Return the usable slots of a rank's node. Its ranks may be bound to different cores (`cores`:
-    all of them) and share a quota of time."""
-    return (
-        len(cores) if rank_info.slots >= len(rank_info.cores) else min(len(cores), rank_info.slots)
-    )
+    slots = []
+    for each in rank_infos:  # may be bound to different cores of a node, and share a quota of time
+        usable = len(cores[each.node])
+        if each.slots < len(each.cores):
+            usable = min(usable, each.slots)
+        slots.append(usable // count[each.node])
+    return max(1, min(slots))
 
 
 def _too_wide_error(

@@ -17,7 +17,6 @@ import typer
 from simenv._version import __version__
 from simenv.cli import app
 from simenv.cli.tasks import circuit_input
-from simenv.cli.tasks.circuit_input import errors_for_command_line, kernel_progress, read_circuit
 from simenv.cli.tasks.result_view import Save, print_results
 from simenv.config import kernel_folder
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
@@ -65,14 +64,14 @@ def simulate(
         from simenv.client.submission.devices import SubmitDevices
         from simenv.client.submission.prepare import prepare_one
 
-        loaded = read_circuit(file)
+        loaded = circuit_input.read_circuit(file)
         order = prepare_one(loaded.program, asked.arguments(loaded), SubmitDevices(local))
         observables.extend(order.terms.pauli_sums)
         return order
 
-    with errors_for_command_line():
+    with circuit_input.errors_for_command_line():
         try:
-            with kernel_progress():
+            with circuit_input.kernel_progress():
                 result = _run_leading_rank(world, prepare, begin_s, local)
         except BaseException as error:
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,6 +28,15 @@ from simenv.qpm.envelopes import Reason, ServiceState, plain
 from simenv.wire.messages import admin
 
 REJECTED = "rejected"
+# Fields of the answers that the service's decisions and reservations have as they are.
+_SAME_IN_DECISION = (
+    *("status", "message", "credits_required", "rate_required", "capacity_available", "bound_ns"),
+    *("estimated_total_ns", "estimated_start_ns", "estimated_finish_ns", "retry_after_ns"),
+)
+_SAME_IN_RECORD = (
+    *("workload_kind", "state", "credits_reserved", "credits_consumed", "rate_reserved"),
+    *("rate_consumed", "quantum_budget_ns", "estimated_total_ns", "actual_total_ns"),
+)
 
 Plain = dict[str, Any]
 
@@ -60,9 +68,9 @@ class AdmissionBinding(QpmBinding):
         for name in ("ttl_ns", "now_ns"):
             if wishes.get(name) is not None:
                 requests.integer(name, wishes[name], 0, requests.MOST)
-        renew = partial(admin.Renew, reservation=number, ttl_ns=wishes.get("ttl_ns") or 0)
+        fields = {"reservation": number, "ttl_ns": wishes.get("ttl_ns") or 0}
         try:
-            self._session.request(admin.Reservations, renew)
+            self._session.request(admin.Reservations, admin.Renew, **fields)
         except NotReservedError as error:
             self._find(number)
             message = error.message
@@ -126,20 +134,19 @@ class AdmissionBinding(QpmBinding):
         except ExecutionError as error:
             return self._rejected(request, device, AdmissionReason.INVALID_REQUEST, str(error))
         try:
-            verdict = self._session.request(
-                admin.DecisionReply, partial(admin.Reserve, ask=ask, dry=dry)
-            ).decision
+            fields = {"ask": ask, "dry": dry}
+            answer = self._session.request(admin.DecisionReply, admin.Reserve, **fields)
         except InsufficientError:  # the service behind is going down
             return self._quiescing(request, ServiceState.DRAINING)
         except SimenvError as error:
             raise as_qpm_error(error) from error
-        return self._decision(request, device, verdict, dry=dry)
+        return self._decision(request, device, answer.decision, dry=dry)
 
     def _decision(
         self, request: Plain, device: str, verdict: Decision, *, dry: bool
     ) -> answers.AdmissionDecision:
         return answers.AdmissionDecision(
-            status=verdict.status,
+            **{name: getattr(verdict, name) for name in _SAME_IN_DECISION},
             decision=answers.DECISIONS[verdict.status],
             request_id=_request_name(request.get("request_id")),
             device_id=self._identity.contract_name(device),
@@ -147,15 +154,6 @@ class AdmissionBinding(QpmBinding):
             reservation_id=None if dry else verdict.reservation or None,
             reason=answers.reason_text(verdict.code),
             reason_code=verdict.code,
-            credits_required=verdict.credits_required,
-            rate_required=verdict.rate_required,
-            capacity_available=verdict.capacity_available,
-            estimated_total_ns=verdict.estimated_total_ns,
-            estimated_start_ns=verdict.estimated_start_ns,
-            estimated_finish_ns=verdict.estimated_finish_ns,
-            retry_after_ns=verdict.retry_after_ns,
-            message=verdict.message,
-            bound_ns=verdict.bound_ns,
         )
 
     def _rejected(
@@ -172,9 +170,9 @@ class AdmissionBinding(QpmBinding):
         number = _number(reservation_id)
         text = requests.reason_text(reason)
         self._reservation_checks.changed(number)
-        ask = partial(admin.Release, reservation=number, reason=text, cancel=cancel)
+        fields = {"reservation": number, "reason": text, "cancel": cancel}
         try:
-            running = self._session.request(admin.Released, ask).running
+            running = self._session.request(admin.Released, admin.Release, **fields).running
         except SimenvError as error:
             raise _of_one(error) from error
         self._reservation_checks.ended(number)
@@ -185,33 +183,21 @@ class AdmissionBinding(QpmBinding):
 
     def _find(self, number: int) -> ReservationInfo:
         try:
-            ask = partial(admin.GetReservations, reservation=number)
-            return self._session.request(admin.Reservations, ask).reservations[0]
+            fields = {"reservation": number}
+            answer = self._session.request(admin.Reservations, admin.GetReservations, **fields)
+            return answer.reservations[0]
         except SimenvError as error:
             raise _of_one(error) from error
 
     def _record(self, info: ReservationInfo) -> answers.ReservationRecord:
         return answers.ReservationRecord(
-            reservation_id=info.id,
-            request_id=info.request_id or None,
-            device_id=self._identity.contract_name(info.device),
-            scope_id=info.scope or None,
-            user_id=info.user or info.owner or None,
-            job_id=info.job or None,
-            workload_kind=info.workload_kind,
-            state=info.state,
-            state_code=answers.STATE_CODES[info.state],
-            credits_reserved=info.credits_reserved,
-            credits_consumed=info.credits_consumed,
-            rate_reserved=info.rate_reserved,
-            rate_consumed=info.rate_consumed,
-            quantum_budget_ns=info.quantum_budget_ns,
-            estimated_total_ns=info.estimated_total_ns,
-            actual_total_ns=info.actual_total_ns,
-            created_at_ns=info.created_ns,
-            expires_at_ns=info.expires_ns,
+            **{name: getattr(info, name) for name in _SAME_IN_RECORD}, reservation_id=info.id,
+            request_id=info.request_id or None, device_id=self._identity.contract_name(info.device),
+            scope_id=info.scope or None, user_id=info.user or info.owner or None,
+            job_id=info.job or None, state_code=answers.STATE_CODES[info.state],
+            created_at_ns=info.created_ns, expires_at_ns=info.expires_ns,
             request_metadata=dict(info.metadata),
-        )
+        )  # fmt: skip
 
 
 def _of_one(error: SimenvError) -> SimenvError:
@@ -280,21 +266,18 @@ def read_reservation(request: Mapping[str, Any], device: str, app: str) -> Reser
     ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
     kind = request.get("workload_kind")
     return ReservationRequest(
-        request_id=_name("request_id", request.get("request_id")),
-        device=device,
-        scope=_name("scope_id", request.get("scope_id")),
-        user=_user(request),
+        request_id=_name("request_id", request.get("request_id")), device=device,
+        scope=_name("scope_id", request.get("scope_id")), user=_user(request),
         job=_name("job_id", request.get("job_id")),
         workload_kind="quantum" if kind is None else _name("workload_kind", kind),
         ttl_ns=_figure(ttl, request.get(ttl)),
         walltime_ns=_figure("walltime_ns", request.get("walltime_ns")),
         classical_ns=_figure("classical_runtime_ns", request.get("classical_runtime_ns")),
-        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")),
-        workload=_workload(request),
+        overhead_ns=_figure("overhead_ns", request.get("overhead_ns")), workload=_workload(request),
         workers=_figure("workers", request.get("workers"), MAX_WORKERS),
         bound_ns=_figure("bound_ns", request.get("bound_ns")),
         metadata=_unknown_fields(request, app),
-    )
+    )  # fmt: skip
 
 
 def _user(request: Mapping[str, Any]) -> str:

@@ -226,14 +226,10 @@ class CircuitRun:
                 ended = max(begun, *(part.begun_s + part.device_s for part in stages))
         queued = max(self.ended_s, ended)
         return envelopes.Times(
-            creation_time=created,
-            resources_consumed_time=consumed,
-            launch_time=consumed,
-            exec_time=begun,
-            completion_time=ended if stages else queued,
-            cq_enqueue_time=queued,
+            creation_time=created, resources_consumed_time=consumed, launch_time=consumed,
+            exec_time=begun, completion_time=ended if stages else queued, cq_enqueue_time=queued,
             cq_dequeue_time=dequeued_s,
-        )
+        )  # fmt: skip
 
     def result(self) -> dict[str, Any]:
         """{"counts"} and, if requested, {"statevector"} as plain numbers; empty counts after a
@@ -263,21 +259,21 @@ class CircuitRun:
         return envelopes.plain(envelopes.CompletionMetadata(warnings=list(self.warnings)))
 
 
+# Fields of a result that its metadata have as they are.
+_DEVICE_FIELDS = (
+    "device", "snapshot", "snapshot_age_s", "noise", "compiled", "gates", "device_time_s",
+)  # fmt: skip
+
+
 def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
     """Emulated device and warnings of a result as plain data; {} if there are none. `warnings`:
     additional warnings."""
     return envelopes.plain(
         envelopes.CompletionMetadata(
-            device=result.device,
-            snapshot=result.snapshot,
-            snapshot_age_s=result.snapshot_age_s,
-            noise=result.noise,
-            compiled=result.compiled,
+            **{name: getattr(result, name) for name in _DEVICE_FIELDS},
             initial_layout=_listed(result.initial_layout),
             layout=_listed(result.layout),
-            gates=result.gates,
             warnings=[*warnings, *result.warnings],
-            device_time_s=result.device_time_s,
         )
     )
 
@@ -320,14 +316,10 @@ def _amplitudes(task: Task) -> dict[str, Any]:
     vector = entry.statevector.astype("<c16")
     pairs = vector.view("<f8").reshape(-1, 2).tolist()
     return {
-        "type": "statevector",
-        "format": "complex128",
-        "num_qubits": entry.num_qubits,
-        "num_amplitudes": len(pairs),
-        "data": pairs,
-        "source": "simenv",
+        "type": "statevector", "format": "complex128", "num_qubits": entry.num_qubits,
+        "num_amplitudes": len(pairs), "data": pairs, "source": "simenv",
         "metadata": {"engine": entry.engine, "precision": entry.precision},
-    }
+    }  # fmt: skip
 
 
 class CircuitOutcome(msgspec.Struct, frozen=True):
@@ -376,12 +368,9 @@ def revision1_record(
     elif not run.wants_amplitudes:
         result = outcome.result["counts"]
     record = envelopes.Record(
-        cid=run.cid,
-        result=result,
-        rc=outcome.rc,
-        metadata=outcome.metadata,
+        cid=run.cid, result=result, rc=outcome.rc, metadata=outcome.metadata,
         **msgspec.structs.asdict(run.times(dequeued_s)),
-    )
+    )  # fmt: skip
     return envelopes.plain(record)
 
 
@@ -397,22 +386,14 @@ def revision2_record(
     stand = envelopes.STATE_MAP[outcome.state]
     times = run.times(dequeued_s)
     record = envelopes.CompletionEnvelope(
-        cid=run.cid,
-        qtask_id=run.number,
-        reservation_id=run.reservation_id,
-        scheduler_task_id=run.task_id,
-        outcome=stand.outcome,
-        result=outcome.result,
-        rc=outcome.rc,
-        completion_ready=True,
-        poll_operation=poll,
+        cid=run.cid, qtask_id=run.number, reservation_id=run.reservation_id,
+        scheduler_task_id=run.task_id, outcome=stand.outcome, result=outcome.result, rc=outcome.rc,
+        completion_ready=True, poll_operation=poll,
         reason=stand.reason if run.refusal is None else envelopes.Reason.SUBMISSION_FAILED,
-        message=outcome.message,
-        metadata=outcome.metadata,
+        message=outcome.message, metadata=outcome.metadata,
         qpm_cq_enqueue_time_ns=_ns(times.cq_enqueue_time),
-        qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time),
-        **msgspec.structs.asdict(times),
-    )
+        qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time), **msgspec.structs.asdict(times),
+    )  # fmt: skip
     return envelopes.plain(record)
 
 

@@ -46,9 +46,7 @@ def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> 
     """Build the `qhw-device-v1` record. `name`: the contract's name; `engines`: engines that may
     run a circuit there, the main one first."""
     return answers.QhwDevice(
-        schema="qhw-device-v1",
-        provider=info.provider,
-        device=_head(name, info),
+        schema="qhw-device-v1", provider=info.provider, device=_head(name, info),
         metadata={
             "basis_gates": basis(info),
             "dynamic_circuits": info.dynamic,
@@ -65,9 +63,8 @@ def device(name: str, info: DeviceInfo, engines: Sequence[model.EngineInfo]) -> 
                 **_without_nan({"dt": info.dt_ns * 1e-9}),
             }
         },
-        raw=_RAW,
-        qubits=[{"id": qubit} for qubit in qubits(info)],
-    )
+        raw=_RAW, qubits=[{"id": qubit} for qubit in qubits(info)],
+    )  # fmt: skip
 
 
 def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
@@ -78,12 +75,9 @@ def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
     topology = "all-to-all" if info.all_to_all else "graph"
     listed = not info.all_to_all or info.num_qubits <= MOST_EDGES_QUBITS
     return answers.QhwCoupling(
-        schema="qhw-coupling-v1",
-        provider=info.provider,
-        device=_head(name, info),
+        schema="qhw-coupling-v1", provider=info.provider, device=_head(name, info),
         metadata=_metadata(info),
-        extensions={EXTENSION: {"topology": topology, "edges_listed": listed}},
-        raw=_RAW,
+        extensions={EXTENSION: {"topology": topology, "edges_listed": listed}}, raw=_RAW,
         coupling={
             "nodes": qubits(info),
             "edges": [[str(a), str(b)] for a, b in pairs],
@@ -91,7 +85,7 @@ def coupling(name: str, info: DeviceInfo) -> answers.QhwCoupling:
             "source": [_SOURCES.get(info.kind, "simulator")],
         },
         operations=_operations(info),
-    )
+    )  # fmt: skip
 
 
 def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
@@ -107,12 +101,8 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
     if measured:
         extensions[EXTENSION] = {"qubit_metrics": qubits_told, "gate_metrics": gates_told, **UNITS}
     return answers.QhwCalibration(
-        schema="qhw-calibration-v1",
-        provider=info.provider,
-        device=_head(name, info),
-        metadata=_metadata(info),
-        extensions=extensions,
-        raw=_RAW,
+        schema="qhw-calibration-v1", provider=info.provider, device=_head(name, info),
+        metadata=_metadata(info), extensions=extensions, raw=_RAW,
         calibration={
             **_set_id(info),
             **({"timestamp": timestamp(info)} if info.calibrated_s else {}),
@@ -120,7 +110,7 @@ def calibration(name: str, info: DeviceInfo) -> answers.QhwCalibration:
             "quality_metric_count": sum(key in _QUALITIES for key in measured),
             "summaries": _summaries(qubits_told, gates_told),
         },
-    )
+    )  # fmt: skip
 
 
 def edges(info: DeviceInfo) -> list[tuple[int, int]]:
@@ -174,14 +164,10 @@ def _gate(name: str, arity: int, params: int) -> Plain:
 
 def _engine(engine: model.EngineInfo) -> Plain:
     return {
-        "name": engine.name,
-        "summary": engine.summary,
-        "num_qubits": engine.max_qubits,
-        "outputs": list(engine.outputs),
-        "precisions": list(engine.precisions),
-        "dynamic_circuits": engine.dynamic,
-        "clifford_only": engine.clifford,
-    }
+        "name": engine.name, "summary": engine.summary, "num_qubits": engine.max_qubits,
+        "outputs": list(engine.outputs), "precisions": list(engine.precisions),
+        "dynamic_circuits": engine.dynamic, "clifford_only": engine.clifford,
+    }  # fmt: skip
 
 
 def _operations(info: DeviceInfo) -> list[Plain]:
@@ -348,50 +334,38 @@ def _allocation(
 
 
 def capacity(seen: DeviceSnapshot, scope_id: str | None) -> answers.CapacitySnapshot:
-    target = seen.target
     return answers.CapacitySnapshot(
-        target_id=seen.target_id,
-        device_id=seen.device_id,
-        scope_id=scope_id,
-        timestamp_ns=seen.now_ns,
-        access_class=seen.access_class,
-        pending_qtask_count=target.parked,
-        scheduler_queue_depth=target.queued,
-        scheduler_task_count=target.queued + target.sent + target.running,
-        active_reservation_count=target.reservations,
-        held_capacity=held(target),
-        in_flight_capacity=in_flight(seen),
-        available_capacity=_available_capacity(seen),
-        estimated_queued_device_time=queued_time(seen),
-        scheduler_policy=seen.scheduler,
-        device_available=seen.is_available,
-        confidence=CONFIDENCE,
+        **_load(seen), scope_id=scope_id, scheduler_queue_depth=seen.target.queued,
+        active_reservation_count=seen.target.reservations,
+        available_capacity=_available_capacity(seen), scheduler_policy=seen.scheduler,
+        device_available=seen.is_available, confidence=CONFIDENCE,
         telemetry=answers.Visibility("capacity-snapshot", seen.access_class),
-    )
+    )  # fmt: skip
 
 
 def queue(seen: DeviceSnapshot) -> answers.QueueMetrics:
     target = seen.target
     return answers.QueueMetrics(
-        target_id=seen.target_id,
-        device_id=seen.device_id,
-        timestamp_ns=seen.now_ns,
-        access_class=seen.access_class,
-        pending_qtask_count=target.parked,
-        scheduler_depth=target.queued,
-        scheduler_task_count=target.queued + target.sent + target.running,
-        active_task_count=target.running,
-        selected_task_count=target.sent,
-        provider_inflight_count=target.running,
-        dispatch_limits={"max_inflight": target.max_inflight},
-        held_capacity=held(target),
-        in_flight_capacity=in_flight(seen),
-        policy_state=seen.policies,
-        wait_estimate=wait(seen),
-        estimated_start=start(seen),
-        estimated_queued_device_time=queued_time(seen),
+        **_load(seen), scheduler_depth=target.queued, active_task_count=target.running,
+        selected_task_count=target.sent, provider_inflight_count=target.running,
+        dispatch_limits={"max_inflight": target.max_inflight}, policy_state=seen.policies,
+        wait_estimate=wait(seen), estimated_start=start(seen),
         telemetry=answers.Visibility("queue-metrics", seen.access_class),
-    )
+    )  # fmt: skip
+
+
+def _load(seen: DeviceSnapshot) -> Plain:
+    """Fields that both snapshots have."""
+    target, names = seen.target, ("target_id", "device_id", "access_class")
+    return {
+        **{name: getattr(seen, name) for name in names},
+        "timestamp_ns": seen.now_ns,
+        "pending_qtask_count": target.parked,
+        "scheduler_task_count": target.queued + target.sent + target.running,
+        "held_capacity": held(target),
+        "in_flight_capacity": in_flight(seen),
+        "estimated_queued_device_time": queued_time(seen),
+    }
 
 
 def held(target: model.TargetInfo) -> answers.WorkBlock:
@@ -466,10 +440,7 @@ _NAMES = {
 def lifecycle(target_id: str, event: model.Event) -> answers.LifecycleEvent:
     """Convert an event of the service into a lifecycle event of `target_id`."""
     return answers.LifecycleEvent(
-        event=_NAMES.get(event.kind, OTHER_EVENT),
-        target_id=target_id,
-        timestamp_ns=round(event.time_s * 1e9),
-        reason=event.message or None,
-        details={"kind": event.kind, "subject": event.subject, "seq": event.seq},
-        source="simenv",
-    )
+        event=_NAMES.get(event.kind, OTHER_EVENT), target_id=target_id,
+        timestamp_ns=round(event.time_s * 1e9), reason=event.message or None,
+        details={"kind": event.kind, "subject": event.subject, "seq": event.seq}, source="simenv",
+    )  # fmt: skip

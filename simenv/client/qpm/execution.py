@@ -219,7 +219,7 @@ class ExecutionBinding(status.QpmBinding):
         values = requests.reservation(reservation_id)
         if cid is not None:
             requests.text("cid", cid)
-        self._status_queries.look()
+        self._submitter.look()
         result = None if cid is None else self._registry.find(cid)
         invalid = self._status_queries.refusal(result, values)
         if invalid is not None:

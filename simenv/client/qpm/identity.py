@@ -22,7 +22,6 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -76,21 +75,28 @@ def read_token(path: Path) -> str:
     return text
 
 
-def asked(session: ServiceSession, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
+def asked(
+    session: ServiceSession, kind: type[A], make: Callable[..., m.FromClient], /, **fields: Any
+) -> A:
     """Send a request as `ServiceSession.request`. Raises only QPMError."""
     try:
-        return session.request(kind, make)
+        return session.request(kind, make, **fields)
     except errors.SimenvError as error:
         raise as_qpm_error(error) from error
 
 
 def changed(
-    session: ServiceSession, method: str, kind: type[A], make: Callable[[int], m.FromClient]
+    session: ServiceSession,
+    method: str,
+    kind: type[A],
+    make: Callable[..., m.FromClient],
+    /,
+    **fields: Any,
 ) -> A:
     """Send a change that needs the role admin. The error of another role names the contract's
     `method`."""
     try:
-        return session.request(kind, make)
+        return session.request(kind, make, **fields)
     except errors.NotAllowedError as error:
         message = f"{method} needs the role admin; this QPM has the role client"
         raise contract.ExecutionError(message, hint=error.hint, reason=error.code) from error
@@ -192,7 +198,7 @@ class QPMIdentity:
     def status(self) -> ServiceInfo:
         """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
         service does not answer."""
-        info = self._ask(m.Status, m.GetStatus).info
+        info = asked(self._session, m.Status, m.GetStatus).info
         return msgspec.structs.replace(info, pools=pools_of(info, self.device))
 
     def is_available(self) -> bool:
@@ -206,7 +212,7 @@ class QPMIdentity:
 
     def target(self, device: str) -> TargetInfo:
         """Control state of a device's queue."""
-        return asked(self._session, admin.TargetReply, partial(admin.GetTarget, device=device)).info
+        return asked(self._session, admin.TargetReply, admin.GetTarget, device=device).info
 
     def begins(self) -> bool:
         """Return whether the QPM's device is neither paused nor draining."""
@@ -217,20 +223,14 @@ class QPMIdentity:
         """Engines of the service, by preference."""
         epoch = self._session.channel.epoch
         if self._engines[0] != epoch or not epoch:
-            result = self._ask(queries.Engines, queries.GetEngines).engines
+            result = asked(self._session, queries.Engines, queries.GetEngines).engines
             self._engines = (self._session.channel.epoch, tuple(result))
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Devices of this QPM by the names of their pools."""
-        result = self._ask(queries.Devices, queries.GetDevices).devices
+        result = asked(self._session, queries.Devices, queries.GetDevices).devices
         return {info.name: info for info in result if self.device in (WHOLE, info.name)}
-
-    def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
-        try:
-            return self._session.request(kind, make)
-        except errors.NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
 
     def device_info(self, device: str) -> DeviceInfo:
         """Description of a pool as a device. For the environment: the widest simulator of the
@@ -376,8 +376,8 @@ class Targets:
         return pools if self._identity.device else [WHOLE, *pools]
 
     def _profile(self, device: str) -> DeviceProfile:
-        get = partial(admin.GetProfile, device=device)
-        return asked(self._session, admin.ProfileReply, get).profile
+        answer = asked(self._session, admin.ProfileReply, admin.GetProfile, device=device)
+        return answer.profile
 
 
 def _unknown(name: str, pools: list[str]) -> contract.UnknownObjectError:

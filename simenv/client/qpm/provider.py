@@ -25,7 +25,7 @@ from simenv.client.qpm.scheduler import PolicyBinding, SchedulerBinding
 from simenv.client.qpm.status import QpmBinding, StatusQueries
 from simenv.client.qpm.submitter import CircuitSubmitter, ReservationChecks, TaskClient, failure
 from simenv.client.qpm.telemetry import ControlBinding, TelemetryBinding
-from simenv.errors import NoServiceError, NotFoundError, OptionError
+from simenv.errors import NotFoundError, OptionError
 from simenv.qpm import contract, envelopes
 
 if TYPE_CHECKING:
@@ -143,10 +143,7 @@ class SingleQPM:
     def _finished(self, cid: Any) -> circuit_run.CircuitRun:
         if cid is not None:
             requests.text("cid", cid)
-        try:
-            self._registry.look()
-        except NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
+        self._submitter.look()
         run = self._registry.first(cid)
         if run is None:
             gone = None if cid is None else self._registry.find(cid)
@@ -277,11 +274,6 @@ def configured(
         raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
     token = None if token_file is None else read_token(Path(token_file))
     return QPM(
-        client,
-        session,
-        required=reservations == "required",
-        token=token,
-        pool=pool or "",
-        widest=statevector_qubits,
-        retention=retention,
-    )
+        client, session, required=reservations == "required", token=token, pool=pool or "",
+        widest=statevector_qubits, retention=retention,
+    )  # fmt: skip

@@ -11,14 +11,11 @@ that is read is complete and has known names only, else an error.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import msgspec
 
 from simenv.client.qpm import requests, status
-from simenv.client.qpm.identity import as_qpm_error
-from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
 from simenv.model.reservations import MAX_INFLIGHT, AdmissionPolicy, DeviceProfile, Workload
 from simenv.model.task_rules import MAX_OPTIONS
@@ -46,24 +43,18 @@ class SchedulerBinding(status.QpmBinding):
         profile = self._ask(admin.ProfileReply, admin.GetProfile, device=device)
         runtime = info.queued + info.sent + info.running
         answer = answers.SchedulerStatus(
-            target_id=self._identity.contract_name(device),
-            state=info.state,
-            scheduler_available=True,
-            threading_mode="service",
-            policy=policy_of(info),
-            control=control_of(info),
+            target_id=self._identity.contract_name(device), state=info.state,
+            scheduler_available=True, threading_mode="service",
+            policy=policy_of(info), control=control_of(info),
             versions={
-                "scheduler": info.version,
-                "admission_policy": rules.version,
+                "scheduler": info.version, "admission_policy": rules.version,
                 "device_profile": profile.version,
             },
-            task_count=runtime + info.parked,
-            pending_capacity_count=info.parked,
-            runtime_task_count=runtime,
-            selected_task_count=info.sent,
+            task_count=runtime + info.parked, pending_capacity_count=info.parked,
+            runtime_task_count=runtime, selected_task_count=info.sent,
             provider_inflight_count=info.running,
             dispatch_limits=answers.DispatchLimits(info.max_inflight),
-        )
+        )  # fmt: skip
         return envelopes.plain(answer)
 
     def get_scheduler_policy(
@@ -190,20 +181,15 @@ class SchedulerBinding(status.QpmBinding):
     def _steer(self, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._targets.device(device_id)
         method = f"{verb}_execution_target"
-        request = partial(admin.SteerTarget, device=device, verb=verb)
-        info = self._change(method, admin.TargetReply, request, **more).info
+        fields = {"device": device, "verb": verb, **more}
+        info = self._change(method, admin.TargetReply, admin.SteerTarget, **fields).info
         self._audit.note(method, more.get("reason") or None)
         target = self._identity.contract_name(device)
         return envelopes.plain(answers.Steered(word, info.version, target, control_of(info)))
 
     def _own_tasks(self, device: str) -> list[envelopes.StatusEnvelope]:
         runs = self._registry.unfinished()
-        task_numbers = [task.handle.number for run in runs for task in run.tasks]
-        try:
-            infos = self._session.task_infos(task_numbers)
-        except SimenvError as error:
-            raise as_qpm_error(error) from error
-        by_number = {task_number(info.id): info for info in infos}
+        by_number = {task_number(i.id): i for i in self._status_queries.task_infos(*runs)}
         results = []
         for run in runs:
             seen = [by_number.get(task.handle.number) for task in run.tasks]
@@ -227,14 +213,11 @@ def control_of(info: TargetInfo) -> answers.SchedulerControl:
     """Pause, drain and dispatch state of the device."""
     draining = info.state == "draining"
     return answers.SchedulerControl(
-        paused=info.state == "paused",
-        draining=draining,
-        drain_mode=info.drain_mode or None,
+        paused=info.state == "paused", draining=draining, drain_mode=info.drain_mode or None,
         drain_timeout_s=info.drain_timeout_s or None,
-        drain_started_at_ns=info.drain_started_ns or None,
-        pause_reason=info.pause_reason or None,
+        drain_started_at_ns=info.drain_started_ns or None, pause_reason=info.pause_reason or None,
         dispatch_depth=info.sent + info.running,
-    )
+    )  # fmt: skip
 
 
 def policy_of(info: TargetInfo) -> answers.SchedulerPolicy:

@@ -11,19 +11,17 @@ reservation must belong to the caller and to the circuit; it may have ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from simenv.client.connection.session import A, ServiceSession
-from simenv.client.qpm import requests
+from simenv.client.qpm import identity, requests
 from simenv.client.qpm.circuit_run import CircuitRun, outcome_of
 from simenv.client.qpm.completion_queues import CircuitRegistry, RetiredCircuit
-from simenv.client.qpm.identity import Audit, QPMIdentity, Targets, TokenGuard, asked, changed
 from simenv.client.qpm.submitter import LIVE, CircuitSubmitter, ReservationChecks
-from simenv.errors import NoServiceError
+from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TaskInfo
 from simenv.qpm import contract, envelopes
 from simenv.qpm.envelopes import Lifecycle, Reason, StatusEnvelope
@@ -41,12 +39,9 @@ def circuit_status(
 ) -> StatusEnvelope:
     """Envelope with the names of a circuit, and `fields` of a `StatusEnvelope`."""
     return envelopes.status(
-        lifecycle,
-        cid=circuit.cid,
-        qtask_id=circuit.number,
-        reservation_id=circuit.reservation_id,
+        lifecycle, cid=circuit.cid, qtask_id=circuit.number, reservation_id=circuit.reservation_id,
         **fields,
-    )
+    )  # fmt: skip
 
 
 def unfinished_status(run: CircuitRun, lifecycle: Lifecycle) -> StatusEnvelope:
@@ -93,14 +88,9 @@ def ended_status(
     if run.refusal is not None:
         reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)
     return circuit_status(
-        run,
-        stand.lifecycle,
-        scheduler_task_id=run.task_id,
-        scheduler_state=str(state),
-        reason=reason,
-        result=result,
-        error=error,
-    )
+        run, stand.lifecycle, scheduler_task_id=run.task_id, scheduler_state=str(state),
+        reason=reason, result=result, error=error,
+    )  # fmt: skip
 
 
 def late_cancellation(circuit: CircuitRun | RetiredCircuit) -> StatusEnvelope:
@@ -115,13 +105,9 @@ def retired_status(retired: RetiredCircuit) -> StatusEnvelope:
     result."""
     stand = envelopes.STATE_MAP[retired.state]
     return circuit_status(
-        retired,
-        stand.lifecycle,
-        scheduler_state=str(retired.state),
-        reason=stand.reason,
-        evicted_at_ns=retired.at_ns,
-        retention_reason=retired.reason,
-    )
+        retired, stand.lifecycle, scheduler_state=str(retired.state), reason=stand.reason,
+        evicted_at_ns=retired.at_ns, retention_reason=retired.reason,
+    )  # fmt: skip
 
 
 def unknown_status(cid: str | None, number: int | None) -> StatusEnvelope:
@@ -156,13 +142,6 @@ class StatusQueries:
         self._registry = submitter.registry
         self._reservation_checks = reservation_checks
 
-    def look(self) -> None:
-        """Process the messages that have arrived. Raises NotReadyError."""
-        try:
-            self._registry.look()
-        except NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
-
     def find(self, cid: Any, number: Any) -> CircuitEntry:
         """Find a circuit by cid or by qtask id; None if it is unknown. Raises ExecutionError if
         both are None."""
@@ -172,7 +151,7 @@ class StatusQueries:
             requests.text("cid", cid)
         if number is not None:
             requests.integer("qtask_id", number, 1, MAX_QTASK)
-        self.look()
+        self._submitter.look()
         return self._registry.find(cid, number)
 
     def find_allowed(
@@ -234,12 +213,12 @@ class StatusQueries:
             return unknown_status(run.cid, run.number)
         return unfinished_status(run, Lifecycle.SUBMITTED)
 
-    def task_infos(self, run: CircuitRun) -> list[TaskInfo]:
-        """The service's information on the circuit's tasks. Raises NotReadyError."""
+    def task_infos(self, *runs: CircuitRun) -> list[TaskInfo]:
+        """The service's information on the circuits' tasks. Raises only QPMError."""
         try:
-            return self._session.task_infos([task.handle.number for task in run.tasks])
-        except NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
+            return self._session.task_infos([t.handle.number for run in runs for t in run.tasks])
+        except SimenvError as error:
+            raise identity.as_qpm_error(error) from error
 
     def acceptance(self, run: CircuitRun, *, metered: bool) -> StatusEnvelope:
         """Answer to an accepted circuit. `metered`: it may have to wait for credits of its
@@ -284,12 +263,9 @@ class StatusQueries:
         self._registry.queue_from_now_on(run)
         if not cancels:
             return msgspec.structs.replace(
-                self.run_status(run),
-                outcome=envelopes.Outcome.TIMEOUT,
-                reason=Reason.SYNC_TIMEOUT,
-                result=None,
-                timeout=timeout,
-            )
+                self.run_status(run), outcome=envelopes.Outcome.TIMEOUT, reason=Reason.SYNC_TIMEOUT,
+                result=None, timeout=timeout,
+            )  # fmt: skip
         envelope = self.cancel(run)
         is_pending = envelope.outcome is envelopes.Outcome.CANCEL_PENDING
         if is_pending and self._submitter.wait(run, STOPPING_S):
@@ -324,10 +300,10 @@ class QpmBinding:
     them. The token of a call is checked before."""
 
     _session: ServiceSession
-    _identity: QPMIdentity
-    _targets: Targets
-    _token_guard: TokenGuard
-    _audit: Audit
+    _identity: identity.QPMIdentity
+    _targets: identity.Targets
+    _token_guard: identity.TokenGuard
+    _audit: identity.Audit
     _registry: CircuitRegistry
     _reservation_checks: ReservationChecks
     _submitter: CircuitSubmitter
@@ -339,10 +315,10 @@ class QpmBinding:
 
     def _ask(self, answer: type[A], request: Callable[..., m.FromClient], **fields: Any) -> A:
         """Send a request with these fields. Raises only QPMError."""
-        return asked(self._session, answer, partial(request, **fields))
+        return identity.asked(self._session, answer, request, **fields)
 
     def _change(
         self, method: str, answer: type[A], request: Callable[..., m.FromClient], **fields: Any
     ) -> A:
         """Send a change that needs the role admin; errors name the contract's `method`."""
-        return changed(self._session, method, answer, partial(request, **fields))
+        return identity.changed(self._session, method, answer, request, **fields)

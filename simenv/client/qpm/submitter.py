@@ -66,11 +66,9 @@ class ReservationChecks:
         number = requests.reservation(reservation_id)
         if number is None:
             if self.required:
-                raise contract.ExecutionError(
-                    "no reservation_id was given",
-                    hint="reserve(request={...}) gives one",
-                    reason=envelopes.Reason.RESERVATION_REQUIRED,
-                )
+                message, hint = "no reservation_id was given", "reserve(request={...}) gives one"
+                reason = envelopes.Reason.RESERVATION_REQUIRED
+                raise contract.ExecutionError(message, hint=hint, reason=reason)
             return UNCLAIMED
         existing = self._reservation_checks.get(number)
         if existing is not None:
@@ -96,11 +94,9 @@ class ReservationChecks:
         """Raises ExecutionError with the reason if the reservation is not active."""
         info = self.find(number)
         if info is None:
-            raise contract.ExecutionError(
-                f"there is no reservation {number}",
-                hint="list_reservations() shows yours",
-                reason=envelopes.Reason.RESERVATION_NOT_FOUND,
-            )
+            message = f"there is no reservation {number}"
+            hint, reason = "list_reservations() shows yours", envelopes.Reason.RESERVATION_NOT_FOUND
+            raise contract.ExecutionError(message, hint=hint, reason=reason)
         if info.state not in LIVE:
             raise contract.ExecutionError(
                 f"reservation {number} is {info.state}",
@@ -209,10 +205,8 @@ class CircuitSubmitter:
         try:
             prepared = circuit_run.prepare(asked, self._widest)
             tasks = self._submit(asked, prepared, under, waits=not queued)
-        except errors.NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
-        except errors.InsufficientError as error:
-            raise contract.OutOfResourcesError(error.message, hint=error.hint) from error
+        except (errors.NoServiceError, errors.InsufficientError) as error:
+            raise as_qpm_error(error) from error
         except errors.NoDeviceError as error:
             errors.rename_options(error, requests.NAMES)
             raise contract.ExecutionError(
@@ -274,12 +268,19 @@ class CircuitSubmitter:
             _ = task.handle  # raises the refusal of a posted task
         return tuple(tasks)
 
+    def look(self) -> None:
+        """Process the messages that have arrived. Raises NotReadyError."""
+        try:
+            self.registry.look()
+        except errors.NoServiceError as error:
+            raise as_qpm_error(error) from error
+
     def wait(self, run: circuit_run.CircuitRun, timeout_s: float | None) -> bool:
         """Wait as `CircuitRun.wait`. Raises NotReadyError if the service is lost."""
         try:
             return run.wait(timeout_s)
         except errors.NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
+            raise as_qpm_error(error) from error
 
     def cancel(self, run: circuit_run.CircuitRun) -> set[str]:
         """Cancel the tasks of a run; return the service's answers: cancelled, cancelling, final,
@@ -287,7 +288,7 @@ class CircuitSubmitter:
         try:
             return set(self._client.cancel(run.tasks))
         except errors.NoServiceError as error:
-            raise contract.NotReadyError(error.message, hint=error.hint) from error
+            raise as_qpm_error(error) from error
 
     def delete(self, cid: Any) -> None:
         """Cancel a circuit if it runs, and forget it; an unknown cid is no error."""

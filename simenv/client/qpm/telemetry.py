@@ -22,7 +22,7 @@ from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.identity import WHOLE, pools_of
 from simenv.client.qpm.status import QpmBinding
 from simenv.client.qpm.submitter import LIVE
-from simenv.errors import NoServiceError, SimenvError
+from simenv.errors import SimenvError
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
@@ -96,21 +96,15 @@ class TelemetryBinding(QpmBinding):
         seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
         return {
-            **_simple(subject),
-            "calibration_set_id": subject.info.calibration_id or None,
-            "device_available": seen.is_available,
-            "timestamp_ns": seen.now_ns,
-            "state": target.state,
-            "pause_reason": target.pause_reason or None,
+            **_simple(subject), "calibration_set_id": subject.info.calibration_id or None,
+            "device_available": seen.is_available, "timestamp_ns": seen.now_ns,
+            "state": target.state, "pause_reason": target.pause_reason or None,
             "pools": [devices.pool(pool) for pool in seen.pools],
-            "pending_qtask_count": target.parked,
-            "scheduler_queue_depth": target.queued,
+            "pending_qtask_count": target.parked, "scheduler_queue_depth": target.queued,
             "active_task_count": target.running,
-            "wait_estimate": envelopes.plain(devices.wait(seen)),
-            "slots": info.slots,
-            "slots_granted": info.slots_granted,
-            "memory_bytes": info.memory_bytes,
-        }
+            "wait_estimate": envelopes.plain(devices.wait(seen)), "slots": info.slots,
+            "slots_granted": info.slots_granted, "memory_bytes": info.memory_bytes,
+        }  # fmt: skip
 
     def get_calibration_snapshot(
         self,
@@ -243,22 +237,17 @@ class TelemetryBinding(QpmBinding):
         full = target if device == WHOLE else self._identity.target(WHOLE)
         rules = self._ask(admin.PolicyReply, admin.GetPolicy, device=device).policy
         return devices.DeviceSnapshot(
-            target_id=self._identity.target_id,
-            device_id=self._identity.contract_name(device),
-            access_class=access,
-            now_ns=_now_ns(),
-            service=info,
-            pools=pools_of(info, device),
-            target=target,
+            target_id=self._identity.target_id, device_id=self._identity.contract_name(device),
+            access_class=access, now_ns=_now_ns(),
+            service=info, pools=pools_of(info, device), target=target,
             admission={
                 "name": rules.name,
                 "options": {},
                 "capacity": scheduler.capacity_table(rules),
                 "baseline": scheduler.baseline_table(rules.baseline),
             },
-            room=self._available_units(device, rules),
-            begins=devices.begins(target, full),
-        )
+            room=self._available_units(device, rules), begins=devices.begins(target, full),
+        )  # fmt: skip
 
     def _available_units(self, device: str, rules: model.AdmissionPolicy) -> int | None:
         """Units of the next reservation that the service would grant to this caller; None if
@@ -316,7 +305,7 @@ class ControlBinding(QpmBinding):
             "state": str(self._summary_state(status)),
             "service_state": str(status.state),
             "assigned_hosts": [] if info is None else devices.hosts(info),
-            "timestamp_ns": round(time() * 1e9),
+            "timestamp_ns": _now_ns(),
         }
         if info is not None:
             names = ("version", "node", "epoch", "up_s", "done", "failed", "cancelled", "expired")
@@ -337,15 +326,11 @@ class ControlBinding(QpmBinding):
         for number in lost:
             self._audit.fault("provider-handle", number)
         answer = answers.Reconciliation(
-            target_id=self._identity.target_id,
-            timestamp_ns=round(time() * 1e9),
-            pending_removed=[],
-            stale_runtime_tasks=stale,
-            capacity_hold_faults=[],
-            unfinished_scheduler_tasks=unfinished,
-            provider_handle_faults=lost,
+            target_id=self._identity.target_id, timestamp_ns=_now_ns(),
+            pending_removed=[], stale_runtime_tasks=stale, capacity_hold_faults=[],
+            unfinished_scheduler_tasks=unfinished, provider_handle_faults=lost,
             directory_generation_faults=[],
-        )
+        )  # fmt: skip
         return envelopes.plain(answer)
 
     def shutdown(
@@ -370,7 +355,7 @@ class ControlBinding(QpmBinding):
             self._state = states.DRAINING if draining else states.STOPPING
             self._submitter.leaving = "it was asked to shut down"
             self._shutdown_request = answers.ShutdownRequest(
-                "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
+                "accepted", mode, patience_s, reason, self._state, _now_ns()
             )
         self._audit.note("shutdown", reason)
         threading.Thread(
@@ -401,15 +386,12 @@ class ControlBinding(QpmBinding):
         provider = info is not None and devices.is_available(info.pools)
         accepting = self._state is envelopes.ServiceState.RUNNING and info is not None
         return answers.ServiceStatus(
-            state=self._state,
-            initialized=info is not None,
-            ready=accepting and provider,
-            accepting_requests=accepting,
-            provider_ready=provider,
+            state=self._state, initialized=info is not None, ready=accepting and provider,
+            accepting_requests=accepting, provider_ready=provider,
             active_task_count=len(self._registry.unfinished()),
             active_reservation_count=0 if info is None else self._reserved(),
             shutdown=self._shutdown_request,
-        )
+        )  # fmt: skip
 
     def _summary_state(self, status: answers.ServiceStatus) -> answers.SummaryState:
         if status.state in (envelopes.ServiceState.DRAINING, envelopes.ServiceState.QUIESCING):
@@ -440,13 +422,7 @@ class ControlBinding(QpmBinding):
     def _compare(self, runs: list[CircuitRun]) -> tuple[list[int], list[int], list[int]]:
         """Lists of qtask ids: ended in the service without notice here, unknown there,
         unfinished."""
-        task_numbers = [task.handle.number for run in runs for task in run.tasks]
-        try:
-            infos = {
-                model.task_number(info.id): info for info in self._session.task_infos(task_numbers)
-            }
-        except NoServiceError as error:
-            raise NotReadyError(error.message, hint=error.hint) from error
+        infos = {model.task_number(i.id): i for i in self._status_queries.task_infos(*runs)}
         stale, lost, unfinished = [], [], []
         for run in runs:
             results = [infos.get(task.handle.number) for task in run.tasks]
