@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.qpm_check.check import Verdict
     from simenv.qpm_check.comparison import CircuitSource
+    from simenv.qpm_check.plugin import PluginTarget
     from simenv.qpm_check.target import CheckTarget
 
 
@@ -209,7 +210,6 @@ def _refuse_unused(context: typer.Context, target: str) -> None:
 @contextmanager
 def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
     from simenv.qpm_check.circuits import Commands
-    from simenv.qpm_check.plugin import PluginTarget
     from simenv.qpm_check.target import Objects
 
     if target == "inprocess":
@@ -225,30 +225,34 @@ def _open_target(target: str, asked: CheckOptions) -> Iterator[CheckTarget]:
                 target, partial(open_qpm, pool=MACHINE), partial(open_other_owner, MACHINE)
             )
     elif target == "defw":
-        _needs_yaml()
+        plugin_target = _plugin_target()
         from simenv.frontends.qfw import PLUGIN
 
         with closing(Restartable()) as environment:
-            yield PluginTarget(
+            yield plugin_target(
                 target, PLUGIN,
                 {"SIMENV_SERVICE": str(environment.service), "SIMENV_QPM_ROLE": "admin"},
                 rpc_timeout_s=asked.rpc_timeout, outage=environment,
             )  # fmt: skip
     else:
-        _needs_yaml()
+        plugin_target = _plugin_target()
         from simenv.client.qpm.identity import read_token
 
         token = "" if asked.token_file is None else read_token(asked.token_file)
         outage = None if asked.restart is None else Commands(*asked.restart)
-        yield PluginTarget(
+        yield plugin_target(
             target, Path(target), token=token, rpc_timeout_s=asked.rpc_timeout, outage=outage
         )
 
 
-def _needs_yaml() -> None:
+def _plugin_target() -> type[PluginTarget]:
+    """Return the target of a plugin, whose modules need PyYAML. Raises OptionError without it."""
     if importlib.util.find_spec("yaml") is None:
         hint = "pip install 'simenv[qpm]'"
         raise OptionError("calls to a plugin need PyYAML, which is not installed", hint=hint)
+    from simenv.qpm_check.plugin import PluginTarget
+
+    return PluginTarget
 
 
 @contextmanager
