@@ -110,7 +110,7 @@ def depolarize(parameter: float, num_qubits: int) -> channels.Channel | None:
 
 # Noise model of a calibration snapshot.
 
-_MOST_CROSSTALK = 4096  # cached channels, one for each pair and duration: 2 KiB each
+_MOST_CHANNELS = 4096  # cached channels, one for each qubit or pair and duration: 2 KiB each
 _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
 
@@ -160,6 +160,8 @@ class DocumentModel(ABC):
         """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
         if key not in self._idle:
+            if len(self._idle) >= _MOST_CHANNELS:
+                self._idle.clear()
             scaled_ns = duration_ns * self.options.factor("qubit.idle")
             self._idle[key] = self._relax(qubit, scaled_ns)
         return self._idle[key]
@@ -173,7 +175,7 @@ class DocumentModel(ABC):
             angle = 2e-6 * math.pi * self._zz_khz.get(pair, 0.0) * duration_ns
             if angle == 0.0:
                 return None
-            if len(self._crosstalk) >= _MOST_CROSSTALK:
+            if len(self._crosstalk) >= _MOST_CHANNELS:
                 self._crosstalk.clear()
             result = self._crosstalk[key] = channels.controlled_phase(-angle)
         return result

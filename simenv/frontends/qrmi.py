@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -351,6 +352,7 @@ class QuantumResource:
         self._pool = resource_id
         self._settings = read_settings(os.environ if environ is None else environ, resource_id)
         self._client: Client | None = None
+        self._lock = threading.Lock()  # of the first connection
         self._reservation = self._settings.reservation
         self._acquired = 0  # reservation of acquire() that is not released yet; 0: none
         self._works: dict[str, SamplerPayload] = {}  # payloads of the tasks of this process
@@ -371,7 +373,7 @@ class QuantumResource:
         except SimenvError:
             return False
         result = pool is not None and pool.state in ("up", "starting")
-        if not result:
+        if not (result or self._acquired):  # an acquired one stays renewed
             self.close()
         return result
 
@@ -483,12 +485,13 @@ class QuantumResource:
             client.close()
 
     def _connected(self) -> Client:
-        if self._client is None:
-            self._client = simenv.connect(service=self._settings.service)
-            if self._reservation:  # made by the launcher, or before `close`
-                with suppress(SimenvError):  # it has ended: submissions under it raise
-                    self._client.reservation(self._reservation).__enter__()
-        return self._client
+        with self._lock:
+            if self._client is None:
+                self._client = simenv.connect(service=self._settings.service)
+                if self._reservation:  # made by the launcher, or before `close`
+                    with suppress(SimenvError):  # it has ended: submissions under it raise
+                        self._client.reservation(self._reservation).__enter__()
+            return self._client
 
     def _device(self) -> Any:
         devices = self._connected().devices()

@@ -52,12 +52,12 @@ class ConnectionFileLease:
         self._touched_ns = now_ns
         if self._is_taken_over():
             return False
-        if self._path.exists():
-            self._path.touch()
         try:
+            if self._path.exists():
+                self._path.touch()
             self._keep_sockets()
         except (OSError, ConfigError, zmq.ZMQError) as error:
-            log.warning("removed sockets cannot be replaced: %s", error)
+            log.warning("the connection file or a removed socket cannot be renewed: %s", error)
         return True
 
     def leave(self) -> None:

@@ -1,7 +1,7 @@
 """Cost models of engines: peak memory, minimum memory and run time.
 
-Pure and light, like the catalog. Estimates serve forecasts and placement, never the choice of an
-engine; a task is refused by its number of qubits, bytes and operations.
+Pure and light, like the catalog. Estimates serve forecasts, placement, and the order of the engines
+that can run a circuit; a task is refused by its number of qubits, bytes and operations.
 """
 
 from __future__ import annotations

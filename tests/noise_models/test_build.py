@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from noise_models import channel
-from noise_models.build import build
+from noise_models.build import _MOST_CHANNELS, build
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
 from noise_models.model import COMPONENTS, NoiseOptions
@@ -237,6 +237,13 @@ def test_replaced_value_without_a_gate_is_refused() -> None:
     build(bare, NoiseOptions.parse({"gate.error_1q": 8e-4}))
     with pytest.raises(NoiseError, match=r"gate\.error_2q"):
         build(bare, NoiseOptions.parse({"gate.error_2q": 0.1}))
+
+
+def test_channels_of_idle_qubits_that_are_kept_are_bounded() -> None:
+    result = model()
+    for number in range(2 * _MOST_CHANNELS):
+        result.idle(0, 1.0 + number)
+    assert len(result._idle) <= _MOST_CHANNELS
 
 
 def test_idle_off_needs_no_schedule() -> None:

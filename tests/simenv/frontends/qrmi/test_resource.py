@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import live
 import pytest
@@ -62,6 +63,23 @@ def test_only_accessible_simenv_resources_are_listed(environ: dict[str, str]) ->
 )
 def test_invalid_variable_is_refused(environ: dict[str, str], wrong: dict[str, str]) -> None:
     fails(ConfigError, "", resources, {**environ, **wrong})
+
+
+def test_first_calls_of_several_threads_share_one_connection(
+    resource: QuantumResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource.close()
+    made, connect = [], simenv.connect
+
+    def slowly(service: str | None = None) -> simenv.Client:
+        made.append(service)
+        time.sleep(0.1)  # a window for another thread
+        return connect(service=service)
+
+    monkeypatch.setattr(simenv, "connect", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(lambda _: resource.is_accessible(), range(4)))
+    assert len(made) == 1
 
 
 def test_every_state_of_a_task_has_a_status_without_the_package() -> None:
