@@ -73,7 +73,7 @@ def test_priorities_and_run_timeouts_are_limited(office: ReservationHarness) -> 
     assert "priority 1000000" in result.message
     assert "limit of 100" in result.message
     assert isinstance(order(office, priority=100), m.Accepted)
-    result = refused(order(office, run_timeout_s=86_401.0), "limit")
+    result = refused(order(office, key="~t", run_timeout_s=86_401.0), "limit")
     assert "86401" in result.message
     assert "limit of 86400 s" in result.message
 
