@@ -22,11 +22,9 @@ LAYERS = 6
 def random_counts(
     circuits: int, num_qubits: int, seed: int = 1, snapshot: CalibrationSnapshot | None = None
 ) -> tuple[CountsData, CalibrationSnapshot]:
-    """Return measured counts of random circuits, and the snapshot they are to be compared with.
-
-    The circuits use native gates of DEVICE. The noise of the device that gave the counts differs
-    from the snapshot, which is by default that of DEVICE.
-    """
+    """Return measured counts of random circuits, and the snapshot they are to be compared with. The
+    circuits use native gates of DEVICE. The noise of the device that gave the counts differs from
+    the snapshot, which is by default that of DEVICE."""
     name = DEVICE if snapshot is None else snapshot.name
     snapshot = snapshot or library.load(name)
     truth = changed(snapshot, np.random.default_rng(seed))

@@ -36,10 +36,8 @@ _SPEED_UPS = "speed-up, logarithmic scale (bar: median of the cases; line: range
 
 
 def speed_ups(results: Sequence[Result]) -> list[tuple[Bar, float, float, float]]:
-    """Return each bar with the median, the smallest and the largest speed-up of its cases.
-
-    Raises SystemExit if the file lacks a bar's figures.
-    """
+    """Return each bar with the median, the smallest and the largest speed-up of its cases. Raises
+    SystemExit if the file lacks a bar's figures."""
     rows = []
     newest = latest(results)
     for bar in BARS:

@@ -103,9 +103,7 @@ def planned(
     all_goals: Mapping[str, Mapping[str, float]], given: Sequence[Sequence[str]]
 ) -> dict[str, list[list[str]]]:
     """Return the runs (benchmark and its options) of each table of goals, those of FIRST first.
-
-    `given`: runs that replace those of the benchmark they name. Raises SystemExit for others.
-    """
+    `given`: runs that replace those of the benchmark they name. Raises SystemExit for others."""
     order = [*FIRST, *(name for name in all_goals if name not in FIRST)]
     by_name = {name: [shlex.split(text) for text in RUNS.get(name, (name,))] for name in order}
     for name in {run[0] for run in given}:

@@ -108,11 +108,9 @@ def run(options: Namespace) -> Report:
 
 
 def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:
-    """Return the time on the chosen engine relative to the allowed time.
-
-    The result is infinite where another engine runs a circuit that the chosen one does not, and
-    None where no engine runs it.
-    """
+    """Return the time on the chosen engine relative to the allowed time. The result is infinite
+    where another engine runs a circuit that the chosen one does not, and None where no engine runs
+    it."""
     took, candidates = timed(lambda: _candidates(packed), time.process_time)
     if took < SHORT_S:
         again = repeated_s(lambda: _candidates(packed), RUNS - 1, time.process_time)
@@ -200,10 +198,8 @@ def generated(family: str, width: int, random: Random) -> QuantumCircuit:
 def layers(
     circuit: QuantumCircuit, depth: int, random: Random, gates: tuple[str, ...] = ()
 ) -> None:
-    """Add layers of one-qubit gates and cx on neighbours, even and odd pairs in turns.
-
-    `gates`: names of the one-qubit gates; empty: random u gates.
-    """
+    """Add layers of one-qubit gates and cx on neighbours, even and odd pairs in turns. `gates`:
+    names of the one-qubit gates; empty: random u gates."""
     for layer in range(depth):
         for qubit in range(circuit.num_qubits):
             if gates:

@@ -84,10 +84,8 @@ def main() -> None:
 
 
 def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Any:
-    """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all.
-
-    A layer is ry on each qubit and the ladder of cx.
-    """
+    """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all. A
+    layer is ry on each qubit and the ladder of cx."""
     gates = wide_circuit(name, num_qubits, seed)
     if layers and name == "ansatz":
         gates = gates[: layers * (2 * num_qubits - 1)]

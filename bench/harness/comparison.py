@@ -25,10 +25,8 @@ class Variant(NamedTuple):
 
 
 class Peers:
-    """The variants that run, each in a process of its own until the context ends.
-
-    `without`: libraries that are left out. `missing`: libraries that could not be started.
-    """
+    """The variants that run, each in a process of its own until the context ends. `without`:
+    libraries that are left out. `missing`: libraries that could not be started."""
 
     def __init__(
         self, variants: Iterable[Variant], threads: int, without: Sequence[str] = ()

@@ -42,10 +42,8 @@ def simenv(
 
 @contextmanager
 def home(*, cold: bool = False) -> Iterator[Path]:
-    """Give this process a new, empty SIMENV_HOME, with the kernels of the previous one.
-
-    `cold`: without them.
-    """
+    """Give this process a new, empty SIMENV_HOME, with the kernels of the previous one. `cold`:
+    without them."""
     before = dict(os.environ)
     if not cold:
         os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())

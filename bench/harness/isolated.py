@@ -21,11 +21,8 @@ _UNTIMED_LIMIT_S = 600.0  # limit of untimed calls: imports, compilation, conver
 
 
 class IsolatedPeer:
-    """A peer in its process.
-
-    `create`: a module-level function or class that makes the peer; it is called with the number of
-    threads and `args`. A problem is printed, unless `quiet`.
-    """
+    """A peer in its process. `create`: a module-level function or class that makes the peer; it is
+    called with the number of threads and `args`. A problem is printed, unless `quiet`."""
 
     def __init__(
         self, name: str, create: Callable[..., Any], *args: Any, threads: int, quiet: bool = False
@@ -59,9 +56,7 @@ class IsolatedPeer:
         self, calls: int, limit_s: float, method: str = "run", *, cpu: bool = False
     ) -> list[float]:
         """Return the seconds of so many calls, the circuits taken in turns; [] if a call failed.
-
-        `cpu`: CPU seconds of the process, summed over its threads, instead of wall time.
-        """
+        `cpu`: CPU seconds of the process, summed over its threads, instead of wall time."""
         return self.call("times", method, calls, cpu, limit_s=limit_s) or []
 
     def correlations(self) -> Any:

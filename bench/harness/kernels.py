@@ -12,10 +12,8 @@ FOLDER = Path(sys.prefix) / "var" / "simenv-kernels"
 
 
 def load_kernels(*, all_kernels: bool = False) -> None:
-    """Load the kernels of a worker's start.
-
-    `all_kernels`: also load those of wide states, which a worker loads later.
-    """
+    """Load the kernels of a worker's start. `all_kernels`: also load those of wide states, which a
+    worker loads later."""
     warmup.prepare(FOLDER)
     if all_kernels:
         warmup.compile_all(FOLDER)

@@ -9,11 +9,9 @@ from typing import Any
 
 
 class Option:
-    """One option of a benchmark, with the arguments of `ArgumentParser.add_argument`.
-
-    `quick`: the default with `--quick`; None: the usual default. A number as default, or one in its
-    list of defaults, gives the type.
-    """
+    """One option of a benchmark, with the arguments of `ArgumentParser.add_argument`. `quick`: the
+    default with `--quick`; None: the usual default. A number as default, or one in its list of
+    defaults, gives the type."""
 
     def __init__(self, *flags: str, quick: Any = None, **arguments: Any) -> None:
         self._flags, self._quick, self._arguments = flags, quick, arguments

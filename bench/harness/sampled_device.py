@@ -210,11 +210,9 @@ class SampledDevice:
 
 
 def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[float, float, int]:
-    """Return the coverage of confidence intervals over artificial devices.
-
-    The result is the share of intervals at this confidence that contain the truth, the share of
-    devices whose simultaneous 99 % intervals all contain it, and the number of intervals.
-    """
+    """Return the coverage of confidence intervals over artificial devices. The result is the share
+    of intervals at this confidence that contain the truth, the share of devices whose simultaneous
+    99 % intervals all contain it, and the number of intervals."""
     z = simultaneous_z(1, confidence)
     covered_count, total, joint_count = 0, 0, 0
     for number in range(devices):

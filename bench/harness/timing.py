@@ -15,10 +15,8 @@ Result = TypeVar("Result")
 
 
 def clock_of(*, cpu: bool) -> Clock:
-    """Return the clock in seconds: CPU time of this process, summed over threads, or wall time.
-
-    CPU seconds of one thread can be measured on a busy machine.
-    """
+    """Return the clock in seconds: CPU time of this process, summed over threads, or wall time. CPU
+    seconds of one thread can be measured on a busy machine."""
     return time.process_time if cpu else time.perf_counter
 
 
@@ -55,9 +53,7 @@ def probed(
     errors: tuple[type[Exception], ...] = (),
 ) -> Iterator[Times]:
     """Call each function repeatedly in a thread of its own; yield the seconds of the calls.
-
-    `errors`: exceptions that count as an answer; the call's time is recorded.
-    """
+    `errors`: exceptions that count as an answer; the call's time is recorded."""
     seconds: Times = {name: [] for name in calls}
     ending = threading.Event()
 
@@ -92,10 +88,8 @@ class Bandwidth:
         self._negate = lambda part: np.negative(part, out=part)
 
     def bytes_per_second(self, cpu: bool) -> float:
-        """Return the bytes per second, by the median of five sweeps.
-
-        `cpu`: measure CPU seconds instead of wall time, for one thread.
-        """
+        """Return the bytes per second, by the median of five sweeps. `cpu`: measure CPU seconds
+        instead of wall time, for one thread."""
         sweep = lambda: list(self._pool.map(self._negate, self._parts))  # noqa: E731
         seconds = repeated_s(sweep, 5, clock_of(cpu=cpu))
         return 2 * sum(part.nbytes for part in self._parts) / statistics.median(seconds)

@@ -35,10 +35,8 @@ class Peers:
         self._library = library
 
     def custatevec_seconds(self, kind: str, n: int) -> dict[int, float]:
-        """Seconds of all gates in double precision, by width of fused matrices.
-
-        Raises NotInstalled.
-        """
+        """Seconds of all gates in double precision, by width of fused matrices. Raises
+        NotInstalled."""
         peer = custatevec.CuStateVec(self._device, "double", self._library)
         gates = wide_circuit(kind, n, self._seed)
         state = custatevec.zero_state(self._device, n, "double")
@@ -69,11 +67,9 @@ def compare(
     gate_seconds: Callable[[str, int, str], float],
     run_seconds: Callable[[str, int], float],
 ) -> None:
-    """Judge the engine's times over those of the peers, where they are installed.
-
-    `gate_seconds`: the engine's, of all gates by kind, qubits and precision; `run_seconds`: of a
-    run with counts in single precision.
-    """
+    """Judge the engine's times over those of the peers, where they are installed. `gate_seconds`:
+    the engine's, of all gates by kind, qubits and precision; `run_seconds`: of a run with counts in
+    single precision."""
     for kind in KINDS:
         key, label = f"{kind}_custatevec", f"of cuStateVec's time, {kind} {n}"
         try:

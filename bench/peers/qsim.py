@@ -50,11 +50,9 @@ def converted(num_qubits: int, gates: list[Gate]) -> Any:
 
 
 class Qsim:
-    """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits.
-
-    `use_gpu`: run on the GPU; requires `has_cuda`. `memoized`: circuits of which the simulator
-    keeps its own form, so that their next run does not convert them again.
-    """
+    """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits. `use_gpu`: run on
+    the GPU; requires `has_cuda`. `memoized`: circuits of which the simulator keeps its own form, so
+    that their next run does not convert them again."""
 
     def __init__(
         self, threads: int, fused: int, *, use_gpu: bool = False, memoized: int = 1

@@ -52,11 +52,9 @@ def sample(num_qubits: int, circuit: Any, shots: int) -> Counts:
 
 
 class Qulacs:
-    """Peer (bench.peers.base) of qulacs.
-
-    `block`: 0: no optimiser; 1: the light one; above 1: gates are fused to at most this number of
-    qubits. An environment variable sets the number of threads.
-    """
+    """Peer (bench.peers.base) of qulacs. `block`: 0: no optimiser; 1: the light one; above 1: gates
+    are fused to at most this number of qubits. An environment variable sets the number of
+    threads."""
 
     def __init__(self, _threads: int, block: int = 0) -> None:
         self._block = block

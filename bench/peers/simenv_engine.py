@@ -23,10 +23,8 @@ def chunk(threads: int, engine: str = "statevector") -> AssignChunk:
 
 
 class WorkerTask:
-    """A worker's task. `run` plans it anew; `run_planned` uses the plan of the last run.
-
-    `prepare` makes packed Programs from gates; `shots` is the number of shots of every task.
-    """
+    """A worker's task. `run` plans it anew; `run_planned` uses the plan of the last run. `prepare`
+    makes packed Programs from gates; `shots` is the number of shots of every task."""
 
     def __init__(
         self,
@@ -96,11 +94,9 @@ class WorkerTask:
 
 
 class Environment:
-    """A running environment of one worker: the whole path, from a QuantumCircuit to counts.
-
-    The QuantumCircuit is built before the clock starts. `awake`: a bell state is run after it: the
-    conversion of a circuit wakes the process of a library, but not the service and the worker.
-    """
+    """A running environment of one worker: the whole path, from a QuantumCircuit to counts. The
+    QuantumCircuit is built before the clock starts. `awake`: a bell state is run after it: the
+    conversion of a circuit wakes the process of a library, but not the service and the worker."""
 
     def __init__(self, _threads: int, precision: str = "double", awake: bool = True) -> None:
         import simenv

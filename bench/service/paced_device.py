@@ -112,10 +112,8 @@ def _pace(report: Report, tasks: int) -> None:
 
 
 def _year(folder: Path, days: int) -> list[CalibrationSnapshot]:
-    """Write and return snapshots of successive days, which differ in readout and reset.
-
-    The first one is dated earlier, so that it is in force until the environment is ready.
-    """
+    """Write and return snapshots of successive days, which differ in readout and reset. The first
+    one is dated earlier, so that it is in force until the environment is ready."""
     (folder / "dated.json").write_bytes(dump(msgspec.structs.replace(CHIP, name="dated")))
     (folder / "dated.d").mkdir()
     results = []
@@ -170,11 +168,8 @@ def _drift(report: Report, year: list[CalibrationSnapshot]) -> None:
 
 
 def _origin_s(begun: Array, days: Array, count: int) -> float:
-    """Return the wall clock at the begin of the first day.
-
-    Each result is within its day for this value; if no value explains all results, one that
-    explains most is returned.
-    """
+    """Return the wall clock at the begin of the first day. Each result is within its day for this
+    value; if no value explains all results, one that explains most is returned."""
     inner = (days > 0) & (days < count - 1)
     begins, ends = (begun - days / DAYS_PER_S)[inner], (begun - (days + 1) / DAYS_PER_S)[inner]
     if ends.max() <= begins.min():

@@ -278,10 +278,8 @@ def backends(host: Host, report: Report, runs: int) -> None:
 
 
 def killed(host: Host, report: Report, _: int) -> None:
-    """The service gets SIGKILL while an application polls, and is started again.
-
-    The application makes no call but its polls.
-    """
+    """The service gets SIGKILL while an application polls, and is started again. The application
+    makes no call but its polls."""
     app = host.start_app("polling", "12")
     app.wait_for_line("submitted")
     host.kill_environment()
@@ -298,10 +296,8 @@ def killed(host: Host, report: Report, _: int) -> None:
 
 def stopped(host: Host, report: Report, _: int) -> None:
     """A registered client gets SIGSTOP before its events come, and receives all of them later.
-
     Another client is served meanwhile. It is connected before: QFw's resource manager asks every
-    client at each lookup, and would wait for the stopped one itself.
-    """
+    client at each lookup, and would wait for the stopped one itself."""
     other = host.start_app("second_client")
     other.wait_for_line("connected")
     app = host.start_app("stopping", "3")
@@ -333,11 +329,8 @@ def overhead(host: Host, report: Report, runs: int) -> None:
 def print_overhead(
     report: Report, revision: int, times: dict[str, list[float]], block: int
 ) -> None:
-    """Print the times of both plugins; add the verdict on the share.
-
-    Blocks of calls are compared with their neighbours, because the host's own time drifts by more
-    than the share.
-    """
+    """Print the times of both plugins; add the verdict on the share. Blocks of calls are compared
+    with their neighbours, because the host's own time drifts by more than the share."""
     p50s = []
     for name, values in times.items():
         low, middle, high = (1e3 * value for value in statistics.quantiles(values, n=4))

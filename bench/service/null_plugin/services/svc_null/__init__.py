@@ -44,10 +44,8 @@ class QPM:
         """Release a client."""
 
     def sync_run(self, info: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
-        """Return a record with the fields of the revision that `info` names.
-
-        Raises ValueError for a negative number of shots.
-        """
+        """Return a record with the fields of the revision that `info` names. Raises ValueError for
+        a negative number of shots."""
         record = {"cid": str(uuid.uuid4()), "rc": 0, **dict.fromkeys(TIMES, time.time())}
         if info["num_shots"] < 0:
             raise ValueError(info["num_shots"])
