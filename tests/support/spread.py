@@ -16,10 +16,13 @@ DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
     "tests/e2e/test_hostile_client.py",
+    "tests/e2e/test_qpm_docs.py",
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",
     "tests/faults/",
     "tests/launcher/mpi/test_mpirun.py",
+    "tests/simenv/qpm_check/test_broken.py",
+    "tests/simenv/qpm_check/test_reference.py",
     "tests/simulators/gpu/test_ranks.py::test_case_over_devices_passes_on_each_rank[4",
     "tests/simulators/statevector/distributed/test_distributed.py"
     "::test_distributed_case_passes_on_each_rank[4",
