@@ -9,13 +9,15 @@ import argparse
 import ast
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from bench import record
 from bench.chart import draw
 from bench.figures import STORED, write_readme_table
-from bench.harness import results
+from bench.harness import Report, results
+from bench.harness.report import Figure
 
 ROOT = Path(__file__).parent
 FOLDERS = ("engine", "service")
@@ -72,11 +74,14 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         )
         for option in module.OPTIONS:
             option.add_to(parser, quick=options.quick)
-        report = module.run(parser.parse_args(rest))
-        all_met &= report.close()
         if options.json is not None:
-            results.append(options.json, report.figures, quick=options.quick)
+            Report.on_figure = partial(_append, options.json, options.quick)
+        all_met &= module.run(parser.parse_args(rest)).close()
     return 0 if all_met else 1
+
+
+def _append(file: Path, quick: bool, figure: Figure) -> None:
+    results.append(file, (figure,), quick=quick)
 
 
 def _files() -> dict[str, Path]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -36,7 +36,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 # Figures of the README and of its chart come first: a recording may be interrupted.
 FIRST = ("throughput", "latency", "vqls", "cold_start", "queue", "small", "wide", "observables")
 QUIET_PERCENT = 15.0  # of all cores, by other processes
-QUIET_WAIT_S = 120.0
+QUIET_WAIT_S = 900.0
 LIMIT_S = 1_800.0  # of one run
 _TERM_S = 10.0
 
@@ -88,8 +88,17 @@ def record(options: Namespace) -> int:
             for figure in _measured(command, options.limit)
             if figure.benchmark == name
         ]
-        figures += missing(name, goals()[name], figures)
         results.append(options.file, figures, quick=False)
+        stored = results.read(options.file)
+        keys = {each.key for each in stored if each.benchmark == name and each.value is not None}
+        measured = [
+            each
+            for each in stored
+            if each.benchmark != name or each.value is not None or each.key not in keys
+        ]
+        results.write(options.file, measured)
+        keys |= {each.key for each in measured if each.benchmark == name}
+        results.append(options.file, missing(name, goals()[name], keys), quick=False)
     last = {each.identity: each for each in results.read(options.file)}
     missed = [each for each in last.values() if each.benchmark in names and not each.met]
     for each in missed:
@@ -113,9 +122,8 @@ def planned(
     return by_name
 
 
-def missing(name: str, keys: Mapping[str, float], figures: Sequence[Figure]) -> list[Figure]:
+def missing(name: str, keys: Mapping[str, float], measured: Collection[str]) -> list[Figure]:
     """Return a figure without a value for each goal that the runs gave no figure for."""
-    measured = {figure.key for figure in figures}
     return [
         Figure(name, key, "no figure of this run", None, goal)
         for key, goal in keys.items()

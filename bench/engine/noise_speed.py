@@ -33,11 +33,13 @@ ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0
 P01, P10 = 0.01, 0.02
 DENSITY_QUBITS, AER_DENSITY_QUBITS = 12, 10
-FEW_SHOTS = 8  # Aer's slope is measured from this number to three times as many
+# Aer's slope is measured from this number of shots to three times as many.
+FEW_SHOTS, FEW_WIDE_SHOTS, WIDE_QUBITS = 8, 2, 16
 BRANCHED_QUBITS = 12  # below this width branching is slower than Aer's default
 MANY_ERRORS, MANY_ERRORS_SHOTS = 10.0, 1_000
 CALLS = 5  # repetitions of each stage in `_stages`; the fastest counts
 CLOCK = time.process_time
+_SLOPES: dict[tuple[str, int, bool, float], tuple[float, float]] = {}
 OPTIONS = (
     Option("--qubits", nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
     Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"], quick=["ansatz"]),
@@ -102,6 +104,7 @@ class _Case:
         self.source = measured(num_qubits, wide_circuit(name, num_qubits, 1))
         self.circuit = engine_circuit(self.source)
         self.noise = noise_program(self.circuit, relax=relax, scale=scale)
+        self.few_shots = FEW_SHOTS if num_qubits < WIDE_QUBITS else FEW_WIDE_SHOTS
 
 
 def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
@@ -141,7 +144,7 @@ def _ours(case: _Case) -> tuple[float, str]:
         bound = timed_s(lambda call=call, few=few: call(few), CLOCK)
         if name == "statevector":
             bound *= case.shots / few
-        if bound <= 20 * case.most_s:
+        if bound <= 5 * case.most_s:
             results.append((timed_s(lambda call=call: call(case.shots), CLOCK), name))
     return min(results, default=(float("nan"), "(too long)"))
 
@@ -154,7 +157,7 @@ def _aer_seconds(case: _Case) -> dict[str, float]:
         density()
         entries["density"] = timed_s(density, CLOCK)
     slope, base = _aer_slope(case)
-    entries["vector"] = base + slope * (case.shots - FEW_SHOTS)
+    entries["vector"] = base + slope * (case.shots - case.few_shots)
     if case.num_qubits >= BRANCHED_QUBITS and entries["vector"] <= 10 * case.most_s:
         branching = {"shot_branching_enable": True, "shot_branching_sampling_enable": True}
         entries["br"] = timed_s(_aer_call(case, case.shots, **branching), CLOCK)
@@ -173,12 +176,15 @@ def _aer_call(
 
 
 def _aer_slope(case: _Case) -> tuple[float, float]:
-    """Return the seconds that one more shot takes Aer's state vector, and those of FEW_SHOTS."""
-    few = _aer_call(case, FEW_SHOTS)
-    few()
-    base = timed_s(few, CLOCK)
-    slope = (timed_s(_aer_call(case, 3 * FEW_SHOTS), CLOCK) - base) / (2 * FEW_SHOTS)
-    return max(slope, 0.0), base
+    """Return the seconds that one more shot takes Aer's state vector, and those of few shots."""
+    key = (case.name, case.num_qubits, case.relax, case.scale)
+    if key not in _SLOPES:
+        few = _aer_call(case, case.few_shots)
+        few()
+        base = timed_s(few, CLOCK)
+        more_s = timed_s(_aer_call(case, 3 * case.few_shots), CLOCK)
+        _SLOPES[key] = max((more_s - base) / (2 * case.few_shots), 0.0), base
+    return _SLOPES[key]
 
 
 def _aer_noise(*, relax: bool, scale: float) -> Any:

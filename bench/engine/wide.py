@@ -31,7 +31,7 @@ from bench.peers.simenv_engine import WorkerTask
 
 SMALL = 10  # qubits: up to this width many calls of many circuits are timed
 SMALL_CIRCUITS, SMALL_CALLS = 8, 64
-ONCE = 26  # qubits from which only one round is run
+ONCE = 24  # qubits from which only one round is run
 CAP_S, BUDGET_S = 300.0, 60.0  # of one run; of a library and circuit
 AUTO = "ours stabilizer"  # the engine that `auto` chooses for wide Clifford circuits
 CLIFFORD = ("ghz",)
@@ -43,7 +43,7 @@ VARIANTS = (
     *(each for each in LIBRARIES if each.name != "qulacs f64 fused 2"),
 )
 OPTIONS = (
-    Option("--qubits", default="10,16,20,24,26", quick="10,16,20"),
+    Option("--qubits", default="10,16,20,24", quick="10,16,20"),
     Option("--circuits", default=",".join(CIRCUITS)),
     Option("--without", default="", help="libraries to leave out: qulacs,lightning"),
     rounds(5, quick=3),
@@ -70,7 +70,7 @@ def run(options: Namespace) -> Report:
                 times, speeds = _case(peers, memory, name, width, options)
                 best = _print_medians(name, width, times)
                 _report_ratios(report, name, width, best)
-                if name in SWEPT and width in (24, ONCE):
+                if name in SWEPT and width == ONCE:
                     _report_sweeps(report, peers, name, width, best, statistics.median(speeds))
     return report
 

@@ -7,8 +7,9 @@ import importlib.util
 import os
 import platform
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
@@ -45,6 +46,9 @@ def installed(module: str) -> bool:
 
 class Report:
     """Figures of one benchmark, each printed with its goal when it is added."""
+
+    # Called with each figure when it is known: those of a run that is ended are not lost.
+    on_figure: ClassVar[Callable[[Figure], object]] = lambda _: None
 
     def __init__(self, benchmark: str, title: str) -> None:
         """`benchmark`: the table of its goals in goals.toml."""
@@ -87,7 +91,7 @@ class Report:
     def not_measured(self, key: str, label: str, reason: str) -> None:
         """Add a figure that could not be measured, which counts as a missed goal."""
         goal = self._goals.get(key, 0.0)
-        self.figures.append(Figure(self._benchmark, key, label, None, goal))
+        self._keep(Figure(self._benchmark, key, label, None, goal))
         print(f"NOT MEASURED {label}: {reason}")
 
     def close(self) -> bool:
@@ -106,5 +110,9 @@ class Report:
         self, key: str, value: float, label: str, text: str, *, at_least: bool = False
     ) -> None:
         figure = Figure(self._benchmark, key, label, float(value), self._goals[key], at_least)
-        self.figures.append(figure)
+        self._keep(figure)
         print(f"{'met   ' if figure.met else 'MISSED'} {label}: {text}")
+
+    def _keep(self, figure: Figure) -> None:
+        self.figures.append(figure)
+        type(self).on_figure(figure)
