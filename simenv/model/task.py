@@ -118,6 +118,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     # Numbers of tasks: each must be DONE before these tasks run.
     after: Annotated[tuple[int, ...], FEW] = ()
     parts: TaskParts | None = None
+    account: Text = ""  # "": the submitter's default one
+    qos: Text = ""  # class of service; "": the account's default one
 
     @property
     def bit_strings(self) -> tuple[str, ...]:
@@ -289,3 +291,5 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     compile_us: int = 0  # kernels compiled or loaded, once in a worker; not a part of `run_us`
     device_ns: int = 0  # on the emulated device, by its calibration; 0: on none, or not known
     begun_ns: int = 0  # on a paced device: wall clock of its begin there, since 1970; 0: not paced
+    # Why it waited, (WaitReason, microseconds): see `simenv.model.accounts.explained_waits`.
+    waits: tuple[tuple[int, int], ...] = ()

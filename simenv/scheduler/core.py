@@ -119,7 +119,11 @@ class SubmitBatch(msgspec.Struct, frozen=True):
     first: int
     accepted_ns: int
     share_bytes: int = 0  # message bytes per task; 0: the program's size counts
-    owner: str = ""  # name of the submitter's key; "": the environment's own user
+    owner: str = ""  # name of the submitter; "": the environment's own user
+    account: str = ""  # resolved at acceptance; "": there are no accounts
+    qos: str = ""
+    association: str = ""  # of owner and account, see `simenv.model.accounts`
+    usage_factor: float = 1.0  # of its class of service
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
@@ -141,6 +145,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     announced: bool = False  # its worker sends Started before it runs the task
     stopping: str = ""  # reason of a stop request: "cancelled", "queue_timeout", "run_timeout"
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
+    waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
 
     @property
     def size_bytes(self) -> int:

@@ -367,19 +367,23 @@ def _submitted_options(pending: PendingSubmit) -> TaskOptions:
     return msgspec.structs.replace(terms, snapshot=pending.asked_snapshot)
 
 
-# Fields in formats of a message: before devices were added, before `after` was, before `parts`.
+# Fields in formats of a message: before devices were added, before `after`, `parts`, `account`.
 _OPTIONS, _SPEC = 15, 6
 _OPTIONS_WITHOUT_AFTER = 22
 _OPTIONS_WITHOUT_PARTS = 23
+_OPTIONS_WITHOUT_ACCOUNT = 24
 
 
 def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
     """Return the digests under which earlier versions would have stored this message."""
     terms, tasks = _submitted_options(pending), pending.message.tasks
-    if terms.parts is not None:
+    if terms.account or terms.qos:
         return []
     fields = msgspec.structs.astuple(terms)
-    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_PARTS], tasks)))]
+    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_ACCOUNT], tasks)))]
+    if terms.parts is not None:
+        return digests
+    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_PARTS], tasks))))
     if terms.after:
         return digests
     digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_AFTER], tasks))))

@@ -14,7 +14,8 @@ from simenv import model
 from simenv.model import Origin, TaskInfo
 from simenv.model.program import Text
 from simenv.wire.messages import (
-    admin,  # noqa: F401 - kinds of messages
+    accounting,  # noqa: F401 - kinds of messages
+    admin,  # noqa: F401
     queries,
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds

@@ -1,0 +1,78 @@
+"""Messages about accounts, classes of service, shares, usage and receipts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from simenv.model import accounts
+from simenv.model.program import FEW, Text
+from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
+
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+MAX_RECEIPTS = 2_000  # of one request
+
+
+class GetAccounts(ClientRequest, frozen=True, tag=50):
+    """Request the accounts and classes: those of the sender, or all for an admin; answered by
+    Accounts."""
+
+
+class SetAccount(AdminRequest, frozen=True, tag=51):
+    """Add or replace an account; None removes it. Answered by Accounts, when stored."""
+
+    name: Name
+    account: accounts.Account | None
+
+
+class SetQos(AdminRequest, frozen=True, tag=52):
+    """Add or replace a class of service; None removes it. Answered by Accounts, when stored."""
+
+    name: Name
+    qos: accounts.Qos | None
+
+
+class GetShares(ClientRequest, frozen=True, tag=53):
+    """Request shares and usage: the rows of the sender's accounts, or all for an admin; answered by
+    Shares."""
+
+
+class GetUsage(ClientRequest, frozen=True, tag=54):
+    """Request sums over ended tasks, answered by Usage: those of the sender and of the accounts
+    that the sender coordinates, or all for an admin. `by`: some of USAGE_KEYS. Times of day in
+    seconds since 1970; 0: no bound."""
+
+    by: Annotated[tuple[Text, ...], FEW] = ()
+    since_s: float = 0.0
+    until_s: float = 0.0
+
+
+class GetReceipts(ClientRequest, frozen=True, tag=55):
+    """Request the receipts of ended tasks; answered by Receipts, without unknown ones and those
+    that the sender may not see."""
+
+    tasks: Annotated[list[Number], msgspec.Meta(max_length=MAX_RECEIPTS)]
+
+
+class Accounts(Reply, frozen=True, tag=50):
+    accounts: dict[str, accounts.Account]
+    qos: dict[str, accounts.Qos]
+    billing: accounts.Billing = accounts.Billing()
+
+
+class Shares(Reply, frozen=True, tag=53):
+    rows: list[accounts.ShareRow]
+
+
+class Usage(Reply, frozen=True, tag=54):
+    """`from_s`, `to_s`: the time that the sums cover, widened to whole hours, or whole days where
+    hours are no longer kept."""
+
+    rows: list[accounts.UsageRow]
+    from_s: float
+    to_s: float
+
+
+class Receipts(Reply, frozen=True, tag=55):
+    receipts: list[accounts.Receipt]
