@@ -14,6 +14,7 @@ import msgspec
 from simenv.config.pools import MAX_BYTES, check_name, check_pool, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
+from simenv.model.accounts import Account, Billing, Qos
 from simenv.model.task_rules import MAX_SECONDS
 
 CONFIG_FORMAT = 1
@@ -89,6 +90,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     results: Results = Results()
     limits: Limits = Limits()
     policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
+    accounts: dict[str, Account] = {}  # [accounts.NAME]; {}: no accounts
+    qos: dict[str, Qos] = {}  # [qos.NAME]
+    billing: Billing = Billing()
+    isolation: str = "none"  # account: a worker serves one account at a time
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages

@@ -15,6 +15,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model.accounts import Used
 from simenv.model.views import ON_DEMAND, device_time_ns
 from simulators import catalog
 
@@ -124,6 +125,7 @@ class SubmitBatch(msgspec.Struct, frozen=True):
     qos: str = ""
     association: str = ""  # of owner and account, see `simenv.model.accounts`
     usage_factor: float = 1.0  # of its class of service
+    class_priority: int = 0  # of its class of service, added to that of `terms`
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
@@ -203,6 +205,8 @@ class TaskEnded(msgspec.Struct, frozen=True, gc=False):
     log: str = ""
     run_limit_s: float = 0.0  # of run_timeout: limit by the task's terms or its owner
     parent: int = 0  # parent that did not end as DONE
+    used: Used = Used()
+    units: float = 0.0  # billing units
 
 
 class DropHeldResult(msgspec.Struct, frozen=True):
