@@ -63,6 +63,7 @@ class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_s: dict[str, float] = {}  # by pool: of one second on its emulated device or machine
     half_life_days: float = 7.0  # of usage (Slurm's PriorityDecayHalfLife)
     preempt_after_s: float = 300.0  # waiting of an account far below its share; 0: never
+    preempt_running_s: float = 0.0  # tasks of any class that run longer may be preempted; 0: none
 
     def units(self, used: Used, pool: str, usage_factor: float = 1.0) -> float:
         """Return the billing units of what a task used in a pool."""

@@ -15,7 +15,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
-from simenv.model.accounts import Used
+from simenv.model.accounts import Used, association
 from simenv.model.views import ON_DEMAND, device_time_ns
 from simulators import catalog
 
@@ -126,6 +126,13 @@ class SubmitBatch(msgspec.Struct, frozen=True):
     association: str = ""  # of owner and account, see `simenv.model.accounts`
     usage_factor: float = 1.0  # of its class of service
     class_priority: int = 0  # of its class of service, added to that of `terms`
+    priority: int = 0  # both together; set here
+
+    def __post_init__(self) -> None:
+        set_field = msgspec.structs.force_setattr
+        set_field(self, "priority", self.terms.priority + self.class_priority)
+        if not self.association:
+            set_field(self, "association", association(self.account, self.owner))
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
@@ -148,6 +155,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     stopping: str = ""  # reason of a stop request: "cancelled", "queue_timeout", "run_timeout"
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
+    preempted: bool = False  # this attempt is asked to end, and the task to wait again
 
     @property
     def size_bytes(self) -> int:

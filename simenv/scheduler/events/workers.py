@@ -14,6 +14,7 @@ import msgspec
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
+from simenv.model.accounts import WaitReason
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
@@ -211,6 +212,8 @@ def _requeue_or_end(
     ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == core.Phase.RUNNING}
     for record in held:
         state.running -= record.phase == core.Phase.RUNNING
+        record.waits += ((int(WaitReason.LOST), (now_ns - record.sent_ns) // 1000),)
+        record.preempted = False
         record.phase = core.Phase.WAITING
         record.worker = ""
         record.interrupted = False
@@ -219,6 +222,7 @@ def _requeue_or_end(
         state.tasks.pop(number)
         state.reservations.settle(number, ran_ns.get(number, 0))
         devices.withdraw_run(state, ending.record, now_ns)
+        state.release_units(ending.record)
         state.finalize(ending.record, ending.state)
         actions.append(ending)
     for record in held:
