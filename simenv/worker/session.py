@@ -123,6 +123,12 @@ class HeartbeatThread:
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._beat()
+        except Exception as error:  # without heartbeats the worker would be lost in silence
+            exit_process(m.EXIT_LEASE, f"the heartbeat failed: {error!r:.500}")
+
+    def _beat(self) -> None:
         received = time.monotonic()
         next_beat = 0.0
         while True:

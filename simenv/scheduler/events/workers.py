@@ -96,18 +96,19 @@ def heartbeat_received(
     if task:
         worker.idle_beats = 0
         if task in worker.skipped:
-            return True, _not_skipped(state, worker, task, fence, now_ns)
+            return True, actions + _not_skipped(state, worker, task, fence, now_ns)
         task_started(state, name, task, fence, now_ns)
         record = worker.held.get(task)
         if record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)
             if reason:
-                actions = kill_over_memory(worker, record, reason)
+                actions += kill_over_memory(worker, record, reason)
                 return True, actions + declare_worker_lost(state, worker, reason, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
-            return True, worker_unusable(state, name, "it holds tasks and runs none", now_ns)
+            reason = "it holds tasks and runs none"
+            return True, actions + worker_unusable(state, name, reason, now_ns)
     return True, actions
 
 
