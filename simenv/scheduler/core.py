@@ -132,7 +132,8 @@ class SubmitBatch(msgspec.Struct, frozen=True):
         set_field = msgspec.structs.force_setattr
         set_field(self, "priority", self.terms.priority + self.class_priority)
         if not self.association:
-            set_field(self, "association", association(self.account, self.owner))
+            leaf = association(self.account, self.owner) if self.account else self.owner
+            set_field(self, "association", leaf)
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):

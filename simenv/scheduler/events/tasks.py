@@ -63,7 +63,8 @@ def submit(
     if attempts is not None:
         for number, count in enumerate(attempts, batch.first):
             tasks[number].attempts = count
-    state.fair_share.name(batch.association, batch.account, batch.owner)
+    if batch.account:
+        state.fair_share.name(batch.association, batch.account, batch.owner)
     if batch.owner:
         state.tasks_by_owner.add(batch, tasks, len(specs))
     if units is not None:

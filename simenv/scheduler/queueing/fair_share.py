@@ -243,7 +243,8 @@ class FairShare:
         """Return account and user of all associations that exist or have used something."""
         members = self.tree.members.items()
         of_tree = {association(name, user): (name, user) for name, each in members for user in each}
-        return {**of_tree, **self._names}
+        unnamed = {leaf: ("", leaf) for leaf in self._settled}  # without accounts
+        return {**of_tree, **unnamed, **self._names}
 
     def _sort_key(self, leaf: str) -> tuple[float, ...]:
         return tuple(self.ratio(node) for node in self.path(leaf))

@@ -40,6 +40,7 @@ class PoolQueue:
         self._heads = LaneHeads(self._shares)  # of several lanes, where associations take turns
         self.held_back: Collection[str] = ()  # associations at their limit of slots
         self.clock = WaitClock()
+        self._waiting: dict[str, int] = {}  # tasks of each association
         self._dedicated: dict[int, queueing_lanes.Lanes] = {}  # by reservation
         self.count = 0  # live entries
         self._stale = 0  # entries of tasks that have ended
@@ -67,9 +68,22 @@ class PoolQueue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
-        self.clock.arrived(records[0].batch.association, len(records))
+        self._arrived(records[0].batch.association, len(records))
         if len(self._lanes) > 1:
             self._changed(records[0])
+
+    def _arrived(self, leaf: str, count: int) -> None:
+        waiting = self._waiting.get(leaf, 0)
+        self._waiting[leaf] = waiting + count
+        if not waiting and self.clock.runs:
+            self.clock.arrived(leaf)
+
+    def _left(self, leaf: str, count: int) -> None:
+        left = self._waiting.get(leaf, 0) - count
+        if left > 0:
+            self._waiting[leaf] = left
+        else:
+            self._waiting.pop(leaf, None)
 
     def _changed(self, record: TaskRecord) -> None:
         """Note that the first task of this task's lane may have changed."""
@@ -90,7 +104,7 @@ class PoolQueue:
             lanes.lane_of(record).appendleft(record)
             lanes.count_in(record.cost_us)
             self._changed(record)
-            self.clock.arrived(record.batch.association, 1)
+            self._arrived(record.batch.association, 1)
             if self._is_shared:
                 self.fair_share.ended(record.batch.association, 1, self.units(record))
         self.count += len(records)
@@ -159,7 +173,7 @@ class PoolQueue:
         _lane_with_head(lanes, record).popleft()
         self.count -= 1
         lanes.count_in(-record.cost_us)
-        self.clock.left(record.batch.association, 1)
+        self._left(record.batch.association, 1)
         if len(self._lanes) > 1:
             self._changed(record)
         self._charge_turn(record, 1, record.cost_us)
@@ -223,7 +237,7 @@ class PoolQueue:
         self.count -= count
         self._lanes_of(last).small_us -= cost_us
         self._changed(last)
-        self.clock.left(last.batch.association, count)
+        self._left(last.batch.association, count)
         self._charge_turn(last, count, cost_us)
 
     def _charge_turn(self, record: TaskRecord, count: int, cost_us: float) -> None:
@@ -250,7 +264,7 @@ class PoolQueue:
         self.count -= 1
         self._stale += 1
         self._lanes_of(record).count_in(-record.cost_us)
-        self.clock.left(record.batch.association, 1)
+        self._left(record.batch.association, 1)
         self._changed(record)
         if self._stale > self.count + MAX_STALE:
             self._sweep()

@@ -23,30 +23,23 @@ class WaitClock:
     """Times for which the tasks of one queue have waited, by reason and association."""
 
     def __init__(self) -> None:
-        self._at_ns = 0  # up to here time is counted; 0: the queue was empty
+        self._at_ns = 0  # up to here time is counted; 0: nothing waits
         self._reason = WaitReason.SLOTS  # since then
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
         self._of_all: _Times = {}
         self._capacity_ns = 0  # sum of the time in which somebody lacked slots
         self._of: dict[str, _Times] = {}  # by association
-        self._counts: dict[str, int] = {}  # waiting tasks
         self._read: dict[str, tuple[_Times, int, _Times]] = {}  # last reading by association
 
-    def arrived(self, leaf: str, count: int) -> None:
-        """Count waiting tasks of an association."""
-        waiting = self._counts.get(leaf, 0)
-        self._counts[leaf] = waiting + count
-        if not waiting:
-            self._read[leaf] = self._reading(leaf)
+    @property
+    def runs(self) -> bool:
+        """True while tasks wait."""
+        return bool(self._at_ns)
 
-    def left(self, leaf: str, count: int) -> None:
-        """Count tasks that wait no more."""
-        waiting = self._counts.get(leaf, 0) - count
-        if waiting > 0:
-            self._counts[leaf] = waiting
-        else:
-            self._counts.pop(leaf, None)
+    def arrived(self, leaf: str) -> None:
+        """Begin to read for an association that has waiting tasks now and had none."""
+        self._read[leaf] = self._reading(leaf)
 
     def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
         """Count the time since the last call, and note why the next task waits from now on."""
@@ -56,9 +49,10 @@ class WaitClock:
         self._reason, self._first, self._held = reason, first, held
 
     def stop(self) -> None:
-        """Count no time until the next `note`, because nothing waits."""
+        """Begin anew with the next `note`, because nothing waits."""
         if self._at_ns:
-            self._at_ns = 0
+            self._at_ns = self._capacity_ns = 0
+            self._of_all.clear()
             self._of.clear()
             self._read.clear()
 
