@@ -23,7 +23,8 @@ class WaitClock:
     """Times for which the tasks of one queue have waited, by reason and association."""
 
     def __init__(self) -> None:
-        self._at_ns = 0  # up to here time is counted; 0: nothing waits
+        self.runs = False  # True while tasks wait
+        self._at_ns = 0  # up to here time is counted
         self._reason = WaitReason.SLOTS  # since then
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
@@ -32,32 +33,29 @@ class WaitClock:
         self._of: dict[str, _Times] = {}  # by association
         self._read: dict[str, tuple[_Times, int, _Times]] = {}  # last reading by association
 
-    @property
-    def runs(self) -> bool:
-        """True while tasks wait."""
-        return bool(self._at_ns)
-
     def arrived(self, leaf: str) -> None:
         """Begin to read for an association that has waiting tasks now and had none."""
         self._read[leaf] = self._reading(leaf)
 
     def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
         """Count the time since the last call, and note why the next task waits from now on."""
-        if now_ns - self._at_ns < _STEP_NS and reason == self._reason:
+        if self.runs and now_ns - self._at_ns < _STEP_NS and reason == self._reason:
             return
         self._count(now_ns)
+        self.runs = True
         self._reason, self._first, self._held = reason, first, held
 
     def stop(self) -> None:
         """Begin anew with the next `note`, because nothing waits."""
-        if self._at_ns:
-            self._at_ns = self._capacity_ns = 0
+        if self.runs:
+            self.runs = False
+            self._capacity_ns = 0
             self._of_all.clear()
             self._of.clear()
             self._read.clear()
 
     def _count(self, now_ns: int) -> None:
-        passed_ns = now_ns - self._at_ns if self._at_ns else 0
+        passed_ns = now_ns - self._at_ns if self.runs else 0
         self._at_ns = now_ns
         if passed_ns <= 0:
             return
