@@ -10,6 +10,7 @@ from simenv.model import TaskOptions, TaskSpec, TaskState, accounts
 from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
 from simenv.scheduler import core
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
+from simenv.scheduler.views import admission
 
 LONG_US = 2_000_000.0
 SHARES = {"a": 1.0, "b": 1.0, "c": 2.0}
@@ -147,7 +148,6 @@ def test_expected_units_are_replaced_by_what_tasks_used(site: CheckedScheduler) 
     share = site.state.fair_share
     assert share.ratio("a") == pytest.approx(10.0)
     record = send.records[0]
-    record.cost_us = 10_000_000.0
     site.now_ns += SECOND
     site.finish([record], TaskState.CANCELLED)
     (ending,) = site.endings[-1:]
@@ -249,6 +249,15 @@ def test_task_of_another_class_is_not_preempted(site: CheckedScheduler) -> None:
         site.hear()
         site.tick(1.0)
     assert not any(isinstance(each, core.StopAttempt) for each in site.actions)
+
+
+def test_reason_of_a_waiting_task_names_the_account_that_goes_first(site: CheckedScheduler) -> None:
+    submit(site, "a", "ana", 10)
+    site.assign()
+    (own,) = submit(site, "a", "ana", 1)
+    submit(site, "b", "ben", 1)
+    reason = admission.pending_reason(site.state, site.state.tasks[own], site.now_ns)
+    assert reason == "b goes first: a has used more of its share"
 
 
 def _filled(machine: CheckedScheduler) -> list[core.AssignTasks]:
