@@ -97,9 +97,12 @@ def check_routes(limits: model.OwnerLimits, owner: str, routes: list[Route]) -> 
     )
 
 
-def run_limit_s(limits: model.OwnerLimits, terms: model.TaskOptions) -> float:
-    """Return the run timeout of a task in seconds; 0: none."""
-    limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
+def run_limit_s(
+    limits: model.OwnerLimits, terms: model.TaskOptions, account_s: float = 0.0
+) -> float:
+    """Return the run timeout of a task in seconds; 0: none. `account_s`: the limit of its account
+    and class of service; 0: none."""
+    limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s), account_s) if each]
     return min(limits_s, default=0.0)
 
 

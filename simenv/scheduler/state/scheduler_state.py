@@ -11,10 +11,13 @@ Pools, limits and task counts of one device: a pool with the pools made on deman
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
+from simenv.model.accounts import NO_ACCOUNTS, Billing, Qos
 from simenv.scheduler import core
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
@@ -46,6 +49,7 @@ class SchedulerState:
         # Tasks, their indexes and their numbers.
         self.tasks: dict[int, core.TaskRecord] = {}
         self.tasks_by_owner = task_index.TasksByOwner()
+        self.use_by_association = task_index.UseByAssociation()
         self.dependencies = task_index.Dependencies()
         self.deadlines = task_index.Deadlines()
         self.incidents = task_index.CrashIncidents()
@@ -78,6 +82,9 @@ class SchedulerState:
         self.reservations = ReservationLedger()
         self.dedicated = state_pools.DedicatedWorkers()
         self.quotas = owner_quotas.Quotas()
+        self.accounts = NO_ACCOUNTS
+        self.billing = Billing()
+        self.qos: Mapping[str, Qos] = {}
         for spec in pools:
             self._open(state_pools.Pool(spec))
 
@@ -179,7 +186,7 @@ class SchedulerState:
             record.phase = core.FINAL
             batch = record.batch
             freed += batch.share_bytes or len(record.spec.program)
-            if reserved or batch.owner or record.incident:
+            if reserved or batch.owner or batch.account or batch.qos or record.incident:
                 indexed.append(record)
         self.running -= running
         self.queued_bytes -= freed
@@ -201,8 +208,9 @@ class SchedulerState:
         self._drop_from_indexes(record)
 
     def _drop_from_indexes(self, record: core.TaskRecord) -> None:
-        """Remove a task from the indexes by owner, crash incident and reservation."""
+        """Remove a task from the indexes by owner, account, crash incident and reservation."""
         self.tasks_by_owner.drop(record)
+        self.use_by_association.drop(record)
         if record.incident:
             self.incidents.clear_suspect(record)
         if self.reservations.by_task:
