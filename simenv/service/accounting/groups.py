@@ -47,6 +47,7 @@ class GroupMembers:
         self._lookup = lookup
         self._found_ns: dict[str, int] = {}  # time at which a group was found last
         self._next_ns = 0
+        self._asked = frozenset[str]()  # groups of the last lookup
         self._thread: threading.Thread | None = None
         self._answer: Members | None = None
 
@@ -61,8 +62,9 @@ class GroupMembers:
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             changed = self._take_over(now_ns)
-        if groups and self._thread is None and (now_ns >= self._next_ns or self.lacks(groups)):
-            self._next_ns = now_ns + LOOKUP_NS
+        is_due = now_ns >= self._next_ns or not groups <= self._asked
+        if groups and self._thread is None and is_due:
+            self._next_ns, self._asked = now_ns + LOOKUP_NS, groups
             self._thread = threading.Thread(
                 target=self._run, args=(groups,), name="groups", daemon=True
             )
