@@ -343,6 +343,7 @@ class EventLoop(ServiceComponents):
     def _tick(self, now_ns: int) -> None:
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
+        self.executor.execute(self.accounts.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)

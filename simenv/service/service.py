@@ -84,6 +84,7 @@ class ServiceComponents:
             scheduler, journal, self.executor, self.audit, devices.reading
         )
         self.owners = Owners(self.config.limits, scheduler, journal, self.result_requests.bytes_of)
+        self.accounts = self.submit_queue.accounts
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

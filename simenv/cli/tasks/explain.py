@@ -264,6 +264,7 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 @app.with_options(
     circuit_input.CircuitOptions,
     *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
+    *("account", "qos"),
 )
 def explain(
     context: typer.Context,

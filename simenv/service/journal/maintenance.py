@@ -234,6 +234,7 @@ class JournalPruner:
                     query = "select owner, length(body) from accepted where first = ?"
                     submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))
+                    db.execute("delete from standing where first = ?", (first,))
         for record in records:
             self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
         for owner, size in submits:

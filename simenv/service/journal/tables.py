@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
+from simenv.model.accounts import Account, Qos
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
@@ -82,6 +83,16 @@ class DriftState(msgspec.Struct, frozen=True):
     calibrated_ns: tuple[int, ...] = ()  # times at which the noise was published as calibration
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Account, class, and place in the order of the fair share of a Submit at its acceptance."""
+
+    account: str = ""  # "": there were no accounts
+    qos: str = ""
+    share: float = 0.0  # of account and user among all
+    usage: float = 0.0  # decayed billing units of the account
+    rank: int = 0  # 1 went first
+
+
 StoredReservation = tuple[reservation.Grant, reservation.Progress]
 RESERVATION = JournalTable[int, StoredReservation](
     "reservation", "id integer primary key", StoredReservation, "a reservation"
@@ -98,6 +109,19 @@ DRIFT = JournalTable[str, DriftState](
 OWNER_LIMITS = JournalTable[str, dict[str, int]](
     "owner_limits", "owner text primary key", dict[str, int], "an owner's limits"
 )
+# The present value, None: removed by an admin; and that of the configuration, None: not in it.
+StoredAccount = tuple[Account | None, Account | None]
+StoredQos = tuple[Qos | None, Qos | None]
+ACCOUNT = JournalTable[str, StoredAccount](
+    "account", "name text primary key", StoredAccount, "an account"
+)
+QOS = JournalTable[str, StoredQos](
+    "qos", "name text primary key", StoredQos, "a class of service"
+)
+STANDING = Columns(
+    "standing",
+    "first integer primary key, account text, qos text, share real, usage real, rank int",
+)
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(
@@ -109,6 +133,7 @@ ESTIMATE = Columns(
     " without rowid",
 )
 TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE)
+TABLES += (ACCOUNT, QOS, STANDING)
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 
@@ -181,3 +206,9 @@ def read_estimates(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
             )
         results[kind, width] = LearnedEstimate(float(factor), float(deviation), int(count))
     return results
+
+
+def read_standing(records: Records, first: int) -> Standing:
+    """Read the standing of a Submit by its first task; empty if there were no accounts."""
+    rows = records.rows(f"{STANDING.query} where first = ?", first)
+    return next((Standing(*columns[1:]) for columns in rows), Standing())

@@ -26,7 +26,7 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, queries
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -130,6 +130,11 @@ class QueryHandlers:
         self, message: admin.GetLimits, identity: Identity, _peer: bytes
     ) -> admin.OwnerReports:
         return admin.OwnerReports(message.request, self._service.owners.reports(identity))
+
+    def _accounts(
+        self, message: accounting.GetAccounts, identity: Identity, _peer: bytes
+    ) -> accounting.Accounts:
+        return self._service.accounts.view(message.request, identity.scope)
 
     def _devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service
@@ -416,6 +421,7 @@ QUERIES: dict[type, Handler] = {
     admin.GetPools: _alone(QueryHandlers._pools),
     admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
+    accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,
     queries.GetDevices: _alone(QueryHandlers._devices),
