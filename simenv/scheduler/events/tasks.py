@@ -12,6 +12,7 @@ import itertools
 import msgspec
 
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
+from simenv.model.accounts import Billing, Used
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
@@ -23,6 +24,7 @@ _UNHELD = (*core.UNSENT, core.HELD)  # phases of tasks that no worker has
 TELLING_US = 5_000.0  # shorter busy times say little about efficiency
 OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are alike
 MAX_ENDED = 250  # tasks ended by one call, so that the event loop is not blocked
+_BILLING = Billing()
 
 
 # --- submission ----------------------------------------------------------------------------
@@ -180,8 +182,11 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
+        used = Used(slots * result.run_us, 0, 0, result.device_ns // 1000)
+        units = _BILLING.units(used, record.route.pool, record.batch.usage_factor)
+        ended_task = core.TaskEnded(record, final, slots, timing, index, reason)
         endings.append(
-            core.TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s)
+            msgspec.structs.replace(ended_task, run_limit_s=limit_s, used=used, units=units)
         )
         ended.append(record)
         states.append(final)
