@@ -36,6 +36,7 @@ from simenv.wire.messages import client as messages, queries
 if TYPE_CHECKING:
     import asyncio
 
+    from simenv.model.accounts import Receipt
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
 
@@ -70,12 +71,14 @@ class TaskSource(ResultSource, Protocol):
 
     def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
     def try_task_infos(self, number: int) -> list[TaskInfo]: ...
-    def submitted(self, number: int, timeout_s: float | None = None) -> Submitted: ...
+    def submitted(self, number: int, timeout_s: float     def receipt(self, number: int) -> Receipt | None: ...
+| None = None) -> Submitted: ...
     def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
     def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
     def poll(self, handle: TaskHandle) -> None: ...
     def gather(
         self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
+    _receipt: Receipt | None = None
     ) -> EndedTasks: ...
     def wait_any(
         self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
@@ -222,6 +225,12 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         if self._provenance is None:
             self._provenance = self._origin()
         return self._provenance
+
+    def receipt(self) -> Receipt | None:
+        """Return the receipt of the task; the service is asked until it has answered with one."""
+        if self._receipt is None:
+            self._receipt = self.session.receipt(self.number)
+        return self._receipt
 
     def _origin(self) -> Provenance:
         completion, ending, submission = self._completion, self._ending, self.submission
