@@ -339,8 +339,10 @@ class ResultRepair:
         return receipts.withdrawal(records, codec.completed(stored[0]), number)
 
     def _uncount(self, taken: receipts.Withdrawal) -> None:
-        for account, units in taken.units if self._completions.usage is not None else ():
-            self._completions.usage.charge(account, units, taken.at_s)
+        usage = self._completions.usage
+        if usage is not None:
+            for account, units in taken.units:
+                usage.charge(account, units, taken.at_s)
 
     def _parts(self, number: int, attempts: int) -> list[Part]:
         row = self._journal.records.accepted_of(number)

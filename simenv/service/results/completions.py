@@ -97,11 +97,8 @@ class Completions:
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
             timing, used, units = ending.timing, ending.used, ending.units
-            group.append(
-                m.Completion(
-                    number, state, attempts, slots, payload, checksum, timing, used, units
-                )
-            )
+            packed = payload, checksum, timing, used, units
+            group.append(m.Completion(number, state, attempts, slots, *packed))
         if self.usage is not None:
             self.usage.add(endings, at_s)
         return self._store(by_client, done.origin, done.engine, done.route, at_s, files)
@@ -113,7 +110,6 @@ class Completions:
         ends: dict[int, TaskEnd | None] = {}  # of these tasks and of their parents
         by_place: dict[tuple[str, str], list[TaskEnded]] = {}  # by pool and engine
         at_s = time.time()
-| None] = {}  # of these tasks and of their parents
         for ending in endings:
             record = ending.record
             engine, reason, pool = record.route.engine, record.route.reason, record.route.pool
@@ -131,8 +127,9 @@ class Completions:
                 number, state, attempts, ending.slots, payload, crc, timing, used, units
             )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
-        for endings_of_place in by_place.values() if self.usage is not None else ():
-            self.usage.add(endings_of_place, at_s)
+        if self.usage is not None:
+            for endings_of_place in by_place.values():
+                self.usage.add(endings_of_place, at_s)
         messages = []
         for (engine, reason), by_client in groups.items():
             messages += self._store(by_client, self._origin, engine, reason, at_s)
