@@ -97,8 +97,11 @@ class Completions:
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
             timing, used, units = ending.timing, ending.used, ending.units
-            packed = payload, checksum, timing, used, units
-            group.append(m.Completion(number, state, attempts, slots, *packed))
+            group.append(
+                m.Completion(
+                    number, state, attempts, slots, payload, checksum, timing, used, units
+                )
+            )
         if self.usage is not None:
             self.usage.add(endings, at_s)
         return self._store(by_client, done.origin, done.engine, done.route, at_s, files)
