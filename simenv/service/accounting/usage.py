@@ -70,8 +70,9 @@ class UsageLedger:
     @property
     def tree(self) -> AccountTree:
         """The present accounts."""
-        accounts: AccountTree = getattr(self._state, "accounts", NO_ACCOUNTS)
-        return accounts
+        fair_share: Any = getattr(self._state, "fair_share", None)
+        tree: AccountTree = NO_ACCOUNTS if fair_share is None else fair_share.tree
+        return tree
 
     def add(self, endings: Iterable[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""

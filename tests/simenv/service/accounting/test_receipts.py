@@ -1,6 +1,8 @@
 """Receipts: from stored data alone, the same at any later time, and shown to those who may."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -8,7 +10,8 @@ from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskState, Timing
-from simenv.model.accounts import Account, AccountTree, Receipt, Used, WaitReason
+from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, Used, WaitReason
+from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
@@ -94,10 +97,12 @@ def test_unknown_waiting_and_pruned_tasks_have_no_receipt(ready: ServiceHarness)
     assert [row.tasks for row in usage.rows] == [1], "usage outlives the history"
 
 
-def test_receipts_are_seen_by_users_coordinators_and_admins(tmp_path: Path) -> None:
+def test_receipts_are_seen_by_users_coordinators_and_admins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = MultiUserHarness(tmp_path)
     accounts = {"physics": Account(coordinators=("ben",)), "chem": Account(parent="physics")}
-    bench.state.accounts = AccountTree(accounts)  # type: ignore[attr-defined]
+    monkeypatch.setattr(UsageLedger, "tree", AccountTree(accounts))
     bench.join()
     first, second = bench.order(bench.ana, "~a"), bench.order(bench.ana, "~b")
     put_standing(bench, first, "chem")
@@ -120,9 +125,9 @@ def test_too_many_receipts_of_one_request_are_refused(bench: ServiceHarness) -> 
     assert answer.refusals[0].code == "protocol"
 
 
-def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(tmp_path: Path) -> None:
-    from simenv.model.accounts import ShareRow
-
+def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = MultiUserHarness(tmp_path)
     rows = [
         ShareRow("physics", "", 0, 1.0, 0.5, 9.0, 0.9, 0), ShareRow("chem", "", 1, 1.0, 0.5, 9.0, 0.9, 0),
@@ -135,9 +140,9 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(tmp_path
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip
-    share = type("FairShare", (), {"rows": lambda *_: rows, "take_changes": lambda *_: {}})()
-    bench.state.accounts, bench.state.fair_share = tree, share  # type: ignore[attr-defined]
-    bench.loop.usage.charge("chem", 600.0, __import__("time").time())
+    share = SimpleNamespace(tree=tree, rows=lambda _: rows, take_changes=lambda _: {})
+    monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
+    bench.loop.usage.charge("chem", 600.0, time.time())
 
     def seen(peer: object) -> list[tuple[str, str, float]]:
         answer = bench.get(accounting.Shares, accounting.GetShares(3), peer)  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -250,7 +252,8 @@ class Books:
 
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder / "j.db", "process")
-        self.state = type("State", (), {"accounts": TREE})()
+        share = SimpleNamespace(tree=TREE, take_changes=lambda _: {})
+        self.state: Any = SimpleNamespace(fair_share=share)
         self.ledger = UsageLedger(self.journal, self.state)
 
     def add(self, *endings: TaskEnded, at_s: float | None = None) -> None:
@@ -335,7 +338,7 @@ def test_month_units_are_of_the_account_and_all_below_in_this_month(
     assert (units("chem"), units("physics"), units("bio"), units("none")) == (1.5, 2.5, 4.0, 0.0)
     again = UsageLedger(books.journal, books.state)
     assert (again.month_units("chem"), again.month_units("physics")) == (1.5, 2.5)
-    books.state.accounts = AccountTree({"bio": Account(), "chem": Account(parent="bio")})
+    books.state.fair_share.tree = AccountTree({"bio": Account(), "chem": Account(parent="bio")})
     assert (units("physics"), units("bio")) == (1.0, 5.5)
     monkeypatch.setattr(time, "time", lambda: now_s + 31 * DAY_S)
     assert units("bio") == 0.0
@@ -359,16 +362,12 @@ def test_numbers_too_large_for_the_journal_do_not_stop_it(books: Books) -> None:
 
 
 def test_fair_usage_is_in_the_commit_of_the_ends(books: Books) -> None:
-    class FairShare:
-        def take_changes(self, _offset_ns: int) -> dict[str, tuple[str, str, float, int]]:
-            return {"chem/ana": ("chem", "ana", 7.5, 12_000_000_000)}
-
-    books.state.fair_share = FairShare()
+    changes = {"chem/ana": ("chem", "ana", 7.5, 12_000_000_000)}
+    books.state.fair_share.take_changes = lambda _: changes
     books.ledger.add([ending("chem", "ana", 1.0)], time.time())
     assert tables.read_fair_usage(books.journal.records) == {}
     books.journal.commit()
-    stored = {"chem/ana": ("chem", "ana", 7.5, 12_000_000_000)}
-    assert tables.read_fair_usage(books.journal.records) == stored
+    assert tables.read_fair_usage(books.journal.records) == changes
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -401,13 +400,15 @@ def test_answers_are_bounded(bench: ServiceHarness, monkeypatch: pytest.MonkeyPa
     assert usage(bench)[0].tasks == 2
 
 
-def test_coordinators_see_their_accounts_and_those_below(tmp_path: Path) -> None:
+def test_coordinators_see_their_accounts_and_those_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = MultiUserHarness(tmp_path)
     accounts = {
         "physics": Account(coordinators=("ben",)), "chem": Account(parent="physics"),
         "bio": Account(),
     }  # fmt: skip
-    bench.state.accounts = AccountTree(accounts)  # type: ignore[attr-defined]
+    monkeypatch.setattr(UsageLedger, "tree", AccountTree(accounts))
     for account in accounts:
         bench.loop.usage.add([ending(account, "carl", 1.0)], time.time())
     bench.loop.usage.add([ending("bio", "ben", 1.0)], time.time())
