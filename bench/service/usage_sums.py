@@ -21,6 +21,7 @@ import simenv
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
 from bench.harness.environments import wait_until
+from bench.testbed.usage_site import Site
 from simenv.client.client import Client
 from simenv.model import TaskState
 from simenv.service.journal import tables
@@ -33,9 +34,6 @@ CANCELLED = 100  # tasks of a batch
 SAMPLE = 2_000  # receipts
 FAILING = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
 POOLS = ({"name": "main", "min": 2, "max": 2}, {"name": "trap", "engine": "fault", "min": 1, "max": 1})
-HOURS = 365 * 24
-TASKS_AN_HOUR = round(10**7 / HOURS)
-USERS, ACCOUNTS, PLACES = 500, 40, 3
 MERGED_ROWS = 2_000  # in one transaction
 OPTIONS = (
     Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
@@ -90,38 +88,6 @@ def _summed(rows: list[LogRow]) -> tuple[int, ...]:
         for name in ("slot_us", "gpu_us", "gib_us", "device_us")
     )
     return len(rows), shots, *used, sum(row.timing.queued_us for row in rows)
-
-
-class Site:
-    """Usage of a synthetic site: each user has an account and runs tasks in some places."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        places = (("main", "", "statevector"), ("wide", "", "mps"), ("fez", "fez", "statevector"))
-        self._keys = [
-            tables.UsageKey(f"account-{user % ACCOUNTS}", f"user-{user}", "normal", *place)
-            for user in range(USERS)
-            for place in places[:PLACES]
-        ]
-        self._stored: set[int] = set()
-        self.combinations = len(self._keys)
-        self.rows = 0  # of hours
-
-    def write_hour(self, journal: Journal, hour: int) -> None:
-        """Store the usage of the tasks of one hour, in one commit."""
-        chance = self._random
-        tasks = Counter(chance.choices(range(len(self._keys)), k=TASKS_AN_HOUR))
-        statements = []
-        for number, count in tasks.items():
-            if number not in self._stored:
-                self._stored.add(number)
-                statements.append(tables.USAGE_KEY.put(number + 1, *self._keys[number]))
-            us = [chance.randrange(10**5, 10**9) for _ in range(5)]
-            ended = count - count // 20, count // 40, count // 40, 0, 1024 * count
-            statements.append(tables.add_usage(hour, number + 1, (*ended, *us, us[0] / 1e6)))
-        self.rows += len(tasks)
-        journal.put(statements, forced=False)
-        journal.commit()
 
 
 def _year(days: int, report: Report) -> None:
