@@ -57,7 +57,8 @@ def _work(client: Client, number: int) -> None:
         client.submit(FAILING, engine="fault", shots=1)
         if batch % EVERY == 0:
             client.cancel(tasks[-CANCELLED:])
-            psutil.Process(client.workers()[batch // EVERY % 2].pid).kill()
+            workers = [each for each in client.workers() if each.pool == "main" and each.pid]
+            psutil.Process(random.choice(workers).pid).kill()
         else:
             tasks[-1].wait()
     wait_until(lambda: client.status().queued + client.status().running == 0, 600, 0.1, "the end")

@@ -19,7 +19,7 @@ from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
 from simenv.scheduler.core import Route, SubmitBatch, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service.journal import reader, tables, writer
+from simenv.service.journal import tables, writer
 from simenv.service.journal.tables import UsageKey
 from simenv.wire.messages import accounting
 
@@ -174,7 +174,7 @@ def count_unsuccessful(sums: Sums, state: TaskState) -> None:
 
 
 def usage_report(
-    records: reader.Records,
+    journal: writer.Journal,
     names: dict[int, UsageKey],
     message: accounting.GetUsage,
     sees: Callable[[str, str], bool],
@@ -182,7 +182,7 @@ def usage_report(
     """Yield None after each step, and the answer at last. `names`: keys of usage by number; `sees`:
     whether the sender may see what an account and user used. Raises OptionError,
     LimitExceededError."""
-    places = _places(message.by)
+    places, merges = _places(message.by), journal.usage_merges
     for name, value in (("since", message.since_s), ("until", message.until_s)):
         if not 0.0 <= value <= MAX_TIME_S:
             raise OptionError(f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound")
@@ -194,7 +194,7 @@ def usage_report(
     for level in (tables.MONTH, tables.DAY, tables.HOUR):
         span = tables.period_start(level, first), last
         after = (-_EVER_H, 0)
-        while rows := tables.usage_page(records, level, span, after, PAGE_ROWS):
+        while rows := tables.usage_page(journal.records, level, span, after, PAGE_ROWS):
             for _, start, number, *sums in rows:
                 if number not in groups:
                     key = names.get(number)
@@ -210,6 +210,9 @@ def usage_report(
                 text = f"the sums have more than {MAX_ROWS} rows"
                 raise LimitExceededError(text, hint="fewer names in by=, or a shorter time")
             yield None
+    if journal.usage_merges != merges:  # some rows have moved between two levels
+        yield from usage_report(journal, names, message, sees)
+        return
     from_h = min(first, seen[0]) if message.since_s else seen[0]
     to_s = HOUR_S * max(last, seen[1]) if message.until_s else time.time()
     result = [_row(group, total) for group, total in sorted(totals.items()) if any(total)]

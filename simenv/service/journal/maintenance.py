@@ -277,6 +277,7 @@ class JournalPruner:
             with self._journal.transaction("NORMAL") as db:
                 for statement in statements:
                     db.execute(*statement)
+            self._journal.usage_merges += 1
         return bool(statements)
 
     def vacuum(self, pages: int, spare: int) -> bool:

@@ -295,8 +295,10 @@ def merge_usage(records: Records, hour: int, limit: int) -> list[Statement]:
 
 
 def find_usage_key(records: Records, key: UsageKey) -> int | None:
-    """Return the number of a key; None if nothing was counted for it."""
-    return next((row[0] for row in records.rows(_KEY_OF_USAGE, *key)), None)
+    """Return the number of a key, or of the one without names of places that stands for too many
+    keys; None if nothing was counted for either."""
+    keys = key, key._replace(pool="", device="", engine="")
+    return next((row[0] for each in keys for row in records.rows(_KEY_OF_USAGE, *each)), None)
 
 
 def read_usage_keys(records: Records) -> dict[UsageKey, int]:

@@ -61,6 +61,8 @@ _CURSOR = "insert or replace into cursor values(?,?,?)"
 class Journal:
     """The journal. Used from the loop's thread only. Nothing is stored until `commit`."""
 
+    usage_merges = 0  # number of times that rows of usage were merged
+
     def __init__(self, path: Path, durability: str) -> None:
         self.path = path
         self._durability = durability

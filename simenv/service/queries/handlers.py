@@ -163,8 +163,7 @@ class QueryHandlers:
 
     def _usage(self, message: accounting.GetUsage, identity: Identity, _peer: bytes) -> ReplySteps:
         service, sees = self._service, self._sees(identity)
-        records, names = service.journal.records, service.usage.names
-        for answer in usage_report(records, names, message, sees):
+        for answer in usage_report(service.journal, service.usage.names, message, sees):
             yield None if answer is None else codec.encode(answer)
 
     def _shares(

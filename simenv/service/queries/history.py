@@ -381,7 +381,7 @@ class Archive:
                 yield queries.App(message.request, records.last_app())
             case accounting.GetUsage() if records.has_table("usage"):
                 names = {n: key for key, n in tables.read_usage_keys(records).items()}
-                steps = usage_report(records, names, message, lambda *_: True)
+                steps = usage_report(self._journal, names, message, lambda *_: True)
                 yield from (answer for answer in steps if answer is not None)
             case accounting.GetReceipts():
                 stored = ReceiptReader(records, self._completions)

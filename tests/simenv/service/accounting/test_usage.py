@@ -265,8 +265,7 @@ class Books:
         self, by: tuple[str, ...] = (), since_s: float = 0.0, until_s: float = 0.0
     ) -> accounting.Usage:
         message = accounting.GetUsage(1, by, since_s, until_s)
-        records, names = self.journal.records, self.ledger.names
-        *_, answer = ledger.usage_report(records, names, message, lambda *_: True)
+        *_, answer = ledger.usage_report(self.journal, self.ledger.names, message, lambda *_: True)
         assert answer is not None
         return answer
 
@@ -309,6 +308,24 @@ def test_merging_while_tasks_end_keeps_all(books: Books) -> None:
         books.merge()
     assert books.report().rows[0].tasks == 3
     assert books.levels() == [tables.DAY]
+
+
+def test_merging_between_two_steps_of_an_answer_changes_no_sum(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PAGE_ROWS", 1)
+    for days in (40, 50, 60, 70):
+        books.add(ending("chem", "ana", 1.0), at_s=time.time() - days * DAY_S)
+    JournalPruner(books.journal, books.state).merge_usage()
+    books.add(ending("chem", "ana", 1.0), at_s=time.time() - 45 * DAY_S)
+    steps = ledger.usage_report(
+        books.journal, books.ledger.names, accounting.GetUsage(1), lambda *_: True
+    )
+    assert next(steps) is None  # some days were read
+    books.merge()  # hours become days meanwhile
+    *_, answer = steps
+    assert answer is not None
+    assert [row.tasks for row in answer.rows] == [5]
 
 
 def test_bounds_are_widened_to_what_is_kept(books: Books) -> None:
