@@ -11,6 +11,7 @@ import msgspec
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
@@ -85,6 +86,8 @@ class ServiceComponents:
         )
         self.owners = Owners(self.config.limits, scheduler, journal, self.result_requests.bytes_of)
         self.accounts = self.submit_queue.accounts
+        self.usage = self.completions.usage = UsageLedger(journal, self.state)
+        self.accounts.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

@@ -193,9 +193,8 @@ class AccountRegistry:
         if error is not None:
             raise error
         standing = Standing(account, qos)
-        fair_share = getattr(self._state, "fair_share", None)
-        if account and fair_share is not None:
-            place = fair_share.standing(batch.association, time.monotonic_ns())
+        if account:
+            place = self._state.fair_share.standing(batch.association, time.monotonic_ns())
             standing = Standing(account, qos, *place)
         return standing, batch
 
