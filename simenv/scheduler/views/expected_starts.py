@@ -21,7 +21,7 @@ from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.views.start_simulation import (
     MAX_TASKS,
     StartSimulation,
-    elapsed,
+    worked_us,
     starts_tasks,
     work_us,
 )
@@ -139,7 +139,7 @@ class ExpectedStarts:
                 break
             cost_us = self._state.estimator.cost_us(other.route, other.spec)
             ahead_us += work_us(self._state, pool, other, cost_us)
-        return max(0.0, ahead_us / pools.speedup_slots(worker) - elapsed(worker, now_ns))
+        return max(0.0, ahead_us / pools.speedup_slots(worker) - worked_us(worker, now_ns))
 
     def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
         """Return the time until a task of priority 0 that an owner submits now would start."""

@@ -264,7 +264,7 @@ class StartSimulation:
         """Return the expected time until a worker has completed the tasks that it holds."""
         each_us = [work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()]
         total_us = sum(each_us) / pools.speedup_slots(worker)
-        elapsed_us = elapsed(worker, self.now_ns)
+        elapsed_us = worked_us(worker, self.now_ns)
         if len(each_us) > 1:
             return max(0.0, total_us - elapsed_us)
         (record,) = worker.held.values()
@@ -580,7 +580,7 @@ def work_us(
     return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
 
 
-def elapsed(worker: pools.Worker, now_ns: int) -> float:
+def worked_us(worker: pools.Worker, now_ns: int) -> float:
     """Return the time in microseconds for which a worker has worked on the tasks that it holds."""
     return (now_ns - worker.working_since_ns) / 1e3 if worker.working_since_ns else 0.0
 

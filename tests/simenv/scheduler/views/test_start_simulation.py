@@ -283,19 +283,18 @@ def test_nothing_is_simulated_while_nothing_waits(
 def test_typical_error_is_learned_from_starts(machine: CheckedScheduler) -> None:
     starts = module.ExpectedStarts(machine.state)
     assert starts.off_by("main") == 0.0
-    for _ in range(40):
-        tasks = machine.submit(2, cost=2e6)
-        machine.assign()
-        for _ in range(20):
-            starts.watch(machine.now_ns)
-        machine.now_ns += 3 * SECOND  # the first takes half as long again as expected
-        machine.finish([machine.state.tasks[tasks[0]]])
+    first, second, third = machine.submit(3, cost=2e6)
+    machine.assign()
+    for _ in range(5):
+        starts.watch(machine.now_ns)
+    for number, seconds, off_by in ((first, 3, 1.5), (second, 7, 2.5 ** 0.5 * 1.5**0.5)):
+        machine.now_ns += seconds * SECOND  # instead of two each
+        machine.finish([machine.state.tasks[number]])
         machine.assign()
         starts.watch(machine.now_ns)
-        machine.now_ns += 2 * SECOND
-        machine.finish([machine.state.tasks[tasks[1]]])
-        starts.watch(machine.now_ns)
-    assert starts.off_by("main") == pytest.approx(1.5, rel=0.05)
+        assert starts.off_by("main") == pytest.approx(off_by, rel=0.01)
+    machine.keep(machine.scheduler.cancel([third], machine.now_ns)[1])
+    assert not starts._foretold
 
 
 def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedScheduler) -> None:
