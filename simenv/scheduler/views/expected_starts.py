@@ -18,13 +18,8 @@ import msgspec
 from simenv.scheduler import core
 from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.state import pools, scheduler_state
-from simenv.scheduler.views.start_simulation import (
-    MAX_TASKS,
-    StartSimulation,
-    worked_us,
-    starts_tasks,
-    work_us,
-)
+from simenv.scheduler.views import simulation_inputs as inputs
+from simenv.scheduler.views.start_simulation import StartSimulation
 
 UNKNOWN = -1.0
 REFRESH_NS = 1_000_000_000
@@ -120,7 +115,7 @@ class ExpectedStarts:
         if record.phase == Phase.SENT:
             return self._sent_us(pool, record, now_ns)
         last = self._last
-        if record.phase != Phase.WAITING or last is None or not starts_tasks(self._state, pool):
+        if record.phase != Phase.WAITING or last is None or not inputs.starts_tasks(self._state, pool):
             return UNKNOWN
         start_us = last.starts_us.get(record.number)
         if start_us is None:  # it may have come since then
@@ -138,19 +133,19 @@ class ExpectedStarts:
             if number == record.number:
                 break
             cost_us = self._state.estimator.cost_us(other.route, other.spec)
-            ahead_us += work_us(self._state, pool, other, cost_us)
-        return max(0.0, ahead_us / pools.speedup_slots(worker) - worked_us(worker, now_ns))
+            ahead_us += inputs.work_us(self._state, pool, other, cost_us)
+        return max(0.0, ahead_us / pools.speedup_slots(worker) - inputs.worked_us(worker, now_ns))
 
     def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
         """Return the time until a task of priority 0 that an owner submits now would start."""
         last = self._last
-        if last is None or not starts_tasks(self._state, pool):
+        if last is None or not inputs.starts_tasks(self._state, pool):
             return UNKNOWN
         name = pool.spec.name
         start_us = last.new_us.get((name, owner), last.new_us.get((name, ""), UNKNOWN))
         if start_us < 0:
             return UNKNOWN
-        if last.read[name] >= MAX_TASKS:  # more wait than were simulated
+        if last.read[name] >= inputs.MAX_TASKS:  # more wait than were simulated
             start_us *= max(1.0, len(pool.queue) / last.read[name])
         return _from(last, start_us, now_ns)
 

@@ -14,11 +14,9 @@ on in slices while they change; a task that has started since then is skipped.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
-from typing import Any
 
 import msgspec
 
@@ -26,16 +24,14 @@ from simenv.model import TaskOptions, TaskSpec, WorkerState
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import gang_scheduling
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
-from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US, STEP_NS
-from simenv.scheduler.queueing.queue import PoolQueue
+from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
 from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.views import simulation_inputs as inputs
 from simulators import catalog
 
-MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
 STEP = 128  # tasks or events between two yields: about 0.5 ms
 MIN_START_US = 50_000.0
 NEW = 2**62  # numbers of new tasks, whose starts are asked for; they take no slots
-_FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
 
 class _Host(msgspec.Struct, eq=False):
@@ -135,7 +131,7 @@ class StartSimulation:
             self._read_workers(line)
             yield
         for line in self._lines:
-            if starts_tasks(self._state, line.pool):
+            if inputs.starts_tasks(self._state, line.pool):
                 yield from self._read_queue(line)
                 self._add_workers(line)
             if self._short_until_us > 0:  # then long tasks may take last slots
@@ -218,13 +214,13 @@ class StartSimulation:
     def _read_queue(self, line: _Line) -> Iterator[None]:
         """Copy the queue of a pool, with a new task of each of `owners`, and read its order."""
         pool, has_own = line.pool, bool(self._state.dedicated)
-        queue, fifos = copied(line.pool.queue), line.fifos
+        queue, fifos = inputs.copied(line.pool.queue), line.fifos
         each_new = [self._new_task(pool, owner) for owner in self.owners]
         new = {record.number: record for record in each_new}
         for record in each_new:
             queue.append([record])
         place = 0
-        for place, record in enumerate(islice(queue, MAX_TASKS), 1):
+        for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
             reservation = queue.dedicated_to(record) if has_own else 0
             key = reservation, record.batch.owner if self._caps else "", record.cost_us > LONG_US
             fifo = fifos.get(key)
@@ -262,9 +258,9 @@ class StartSimulation:
 
     def _remaining_us(self, pool: pools.Pool, worker: pools.Worker) -> float:
         """Return the expected time until a worker has completed the tasks that it holds."""
-        each_us = [work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()]
+        each_us = [inputs.work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()]
         total_us = sum(each_us) / pools.speedup_slots(worker)
-        elapsed_us = worked_us(worker, self.now_ns)
+        elapsed_us = inputs.worked_us(worker, self.now_ns)
         if len(each_us) > 1:
             return max(0.0, total_us - elapsed_us)
         (record,) = worker.held.values()
@@ -272,7 +268,7 @@ class StartSimulation:
         if task == record.number and 0 < done <= total:
             return elapsed_us * (total - done) / done
         deviation = self._state.estimator.quality(record.route).deviation
-        return remaining_us(total_us, elapsed_us, deviation)
+        return inputs.remaining_us(total_us, elapsed_us, deviation)
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -369,7 +365,7 @@ class StartSimulation:
             return False
         if not self._takes_slots(line, fifo):
             return True
-        run_us, slots = work_us(self._state, pool, record, cost_us), 1
+        run_us, slots = inputs.work_us(self._state, pool, record, cost_us), 1
         if donor is not None:
             self._take_back_slot(donor)
         elif not pool.is_exclusive:
@@ -531,7 +527,7 @@ class StartSimulation:
             return False
         if self._takes_slots(line, fifo):
             line.gangs.remove(shares)
-            self._begin(line, record, work_us(self._state, line.pool, record, cost_us), shares)
+            self._begin(line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares)
         elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
             hosts = {host for host, _ in shares}
             runs = (event for *_, event in self._events if isinstance(event, _Run))
@@ -558,68 +554,3 @@ def _spread(hosts: list[_Host], ranks: int) -> _Shares:
             shares.append((host, min(left, host.slots)))
             left -= shares[-1][1]
     return tuple(shares)
-
-
-def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
-    """Return whether the pool starts tasks: not draining, quarantined, scaled to zero, paused or in
-    an outage."""
-    if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
-        return False
-    return not (state.controls.starts_nothing(pool.device) or pool.device in state.outages)
-
-
-def work_us(
-    state: scheduler_state.SchedulerState,
-    pool: pools.Pool,
-    record: core.TaskRecord,
-    cost_us: float,
-) -> float:
-    """Return the time that a worker needs for a task on one slot; `cost_us`: as expected now."""
-    if pool.spec.pace:
-        return state.estimator.simulation_us(record.route, record.spec)
-    return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
-
-
-def worked_us(worker: pools.Worker, now_ns: int) -> float:
-    """Return the time in microseconds for which a worker has worked on the tasks that it holds."""
-    return (now_ns - worker.working_since_ns) / 1e3 if worker.working_since_ns else 0.0
-
-
-def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:
-    """Return the mean of the rest of a log-normal time whose mean is `expected_us` and that has
-    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|."""
-    sigma = deviation * math.sqrt(math.pi / 2)
-    if elapsed_us <= 0 or sigma < 0.01 or expected_us <= 0:
-        return max(0.0, expected_us - elapsed_us)
-    z = math.log(elapsed_us / expected_us) / sigma + sigma / 2
-    if z > _FAR:
-        return elapsed_us * sigma / z
-    tail, weighted = math.erfc(z / math.sqrt(2)), math.erfc((z - sigma) / math.sqrt(2))
-    return max(0.0, expected_us * weighted / tail - elapsed_us)
-
-
-def copied(queue: PoolQueue) -> PoolQueue:
-    """Return a copy of a queue, with at least its first MAX_TASKS tasks. The objects of
-    `simenv.scheduler.queueing` and their containers are copied, not the tasks."""
-    result = _copied(queue, {})
-    assert isinstance(result, PoolQueue)
-    return result
-
-
-_PACKAGE = PoolQueue.__module__.rpartition(".")[0]
-
-
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    if isinstance(value, deque):
-        return value.copy() if len(value) <= MAX_TASKS else deque(islice(value, MAX_TASKS))
-    if isinstance(value, list | set):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: _copied(each, memo) for key, each in value.items()}
-    if not type(value).__module__.startswith(_PACKAGE) or not hasattr(value, "__dict__"):
-        return value
-    result = memo.get(id(value))
-    if result is None:
-        result = memo[id(value)] = object.__new__(type(value))
-        vars(result).update({name: _copied(each, memo) for name, each in vars(value).items()})
-    return result

@@ -21,12 +21,9 @@ from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import POLICIES
 from simenv.scheduler.views import expected_starts as module
-from simenv.scheduler.views.start_simulation import (
-    MAX_TASKS,
-    StartSimulation,
-    copied,
-    remaining_us,
-)
+from simenv.scheduler.views import simulation_inputs
+from simenv.scheduler.views.simulation_inputs import copied, remaining_us
+from simenv.scheduler.views.start_simulation import StartSimulation
 
 MS = 1_000_000
 
@@ -198,9 +195,8 @@ def test_state_may_change_between_the_steps() -> None:
 def test_wait_behind_more_tasks_than_are_simulated_is_extrapolated(
     monkeypatch: pytest.MonkeyPatch, machine: CheckedScheduler
 ) -> None:
-    assert MAX_TASKS >= 100_000
-    monkeypatch.setattr("simenv.scheduler.views.start_simulation.MAX_TASKS", 500)
-    monkeypatch.setattr(module, "MAX_TASKS", 500)
+    assert simulation_inputs.MAX_TASKS >= 100_000
+    monkeypatch.setattr(simulation_inputs, "MAX_TASKS", 500)
     tasks = machine.submit(2_000, cost=10_000.0)
     starts = expected_starts(machine)
     pool, now_ns = machine.state.pools["main"], machine.now_ns
