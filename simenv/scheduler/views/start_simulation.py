@@ -25,6 +25,7 @@ from simenv.scheduler import core
 from simenv.scheduler.dispatch import gang_scheduling
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
+from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.views import simulation_inputs as inputs
 from simulators import catalog
@@ -59,7 +60,8 @@ class _Line(msgspec.Struct, eq=False):
     # the tasks are long.
     fifos: dict[tuple[int, str, bool], _Fifo]
     waiting: int = 0  # tasks
-    new: int = 0  # new tasks, see NEW
+    new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
+    queue: PoolQueue | None = None  # copied from the pool
     idle: Counter[tuple[_Host, int]] = msgspec.field(default_factory=Counter)  # and reservation
     gangs: list[_Shares] = []  # idle workers of several ranks
     granted: int = 0  # slots
@@ -125,19 +127,22 @@ class StartSimulation:
 
     def steps(self) -> Iterator[None]:
         """Run the simulation; yields often, so that the caller can do other work."""
-        for pool in list(self._state.pools.values()):
-            line = _Line(pool, {})
-            self._lines.append(line)
+        self._lines = [_Line(pool, {}) for pool in self._state.pools.values()]
+        for line in self._lines:  # at once, so that all is of one time
             self._read_workers(line)
-            yield
+            self._copy_queue(line)
+        yield
         for line in self._lines:
-            if inputs.starts_tasks(self._state, line.pool):
+            if line.queue is not None:
                 yield from self._read_queue(line)
                 self._add_workers(line)
             if self._short_until_us > 0:  # then long tasks may take last slots
                 self._push(self._short_until_us, line)
             if line.pool.spec.pace:
                 self._push(max(0.0, self._opens_us(line)), line)
+            for host, reservation in list(line.idle):
+                while reservation and self._start_next(line, host, reservation):
+                    pass
         self._dispatch(self._hosts.values())
         events, steps = self._events, 0
         while events and self._left:
@@ -211,15 +216,20 @@ class StartSimulation:
                 live += 1
             ready_us += core.START_NS / 1e3
 
+    def _copy_queue(self, line: _Line) -> None:
+        """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
+        if inputs.starts_tasks(self._state, line.pool):
+            line.queue = inputs.copied(line.pool.queue)
+            for owner in self.owners:
+                record = self._new_task(line.pool, owner)
+                line.new[record.number] = record
+                line.queue.append([record])
+
     def _read_queue(self, line: _Line) -> Iterator[None]:
-        """Copy the queue of a pool, with a new task of each of `owners`, and read its order."""
-        pool, has_own = line.pool, bool(self._state.dedicated)
-        queue, fifos = inputs.copied(line.pool.queue), line.fifos
-        each_new = [self._new_task(pool, owner) for owner in self.owners]
-        new = {record.number: record for record in each_new}
-        for record in each_new:
-            queue.append([record])
-        place = 0
+        """Read the order of the copied queue."""
+        queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
+        assert queue is not None
+        place, new = 0, dict(line.new)
         for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
             reservation = queue.dedicated_to(record) if has_own else 0
             key = reservation, record.batch.owner if self._caps else "", record.cost_us > LONG_US
@@ -231,8 +241,8 @@ class StartSimulation:
                 del new[record.number]
             if not place % STEP:
                 yield
-        line.new = len(each_new)
-        self.read[pool.spec.name] = line.waiting = place - line.new + len(new)
+        self.read[line.pool.spec.name] = line.waiting = place - len(line.new) + len(new)
+        line.queue = None
         for place, record in enumerate(new.values(), place + 1):  # behind those that are simulated
             key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
             fifos.setdefault(key, deque()).append((place, 0.0, record))
@@ -384,7 +394,7 @@ class StartSimulation:
         record = fifo.popleft()[2]
         self._left -= 1
         if record.number >= NEW:
-            line.new -= 1
+            del line.new[record.number]
             device_us = self._device_us.get(line.pool.device, 0.0)
             self.new_us[self._new[record.number]] = max(self._now_us, device_us)
             return False
@@ -417,7 +427,7 @@ class StartSimulation:
     def _is_closed(self, line: _Line) -> bool:
         """Return whether nothing waits in a pool, or limits or the clock of its device let nothing
         start."""
-        if not line.waiting + line.new:
+        if not (line.waiting or line.new):
             return True
         if self._inflight and min(self._inflight.get(d, 1) for d in (line.pool.device, "")) <= 0:
             return True
