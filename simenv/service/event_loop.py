@@ -67,6 +67,8 @@ class Upkeep:
                 self._service.completions.index_slice()  # first, because retention needs the index
             self._service.result_requests.process_completed(now_ns, idle=due)
             self._store_estimates(now_ns)
+            if due:
+                self._service.starts.watch(now_ns)
             if now_ns >= self._memory_ns:
                 self._watch_memory(now_ns)
             if self._service.journal.unsynced or self._unsynced_ns:

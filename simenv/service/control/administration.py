@@ -102,7 +102,7 @@ class Administration:
         service = self._service
         service.executor.execute(service.pool_commands.apply(message))
         service.audit.write(identity, kind, subject, detail)
-        pools = forecast.pool_infos(service.state, time.monotonic_ns())
+        pools = forecast.pool_infos(service.state, service.starts, time.monotonic_ns())
         return admin.Pools(message.request, pools, forecast.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:
