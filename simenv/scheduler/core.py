@@ -161,6 +161,8 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
+    used: Used | None = None  # by preempted attempts
+    units: float = 0.0  # of them
 
     @property
     def size_bytes(self) -> int:

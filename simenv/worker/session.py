@@ -125,7 +125,7 @@ class HeartbeatThread:
     def _run(self) -> None:
         try:
             self._beat()
-        except Exception as error:  # without heartbeats the worker would be lost in silence
+        except Exception as error:  # noqa: BLE001 - without heartbeats the worker would be lost in silence
             exit_process(m.EXIT_LEASE, f"the heartbeat failed: {error!r:.500}")
 
     def _beat(self) -> None:

@@ -70,10 +70,10 @@ def _victim(
         if record.preempted or record.stopping:
             return None  # one at a time
         own, other = _ratios(state, head, record)
-        if record.phase == core.Phase.RUNNING and _is_preemptible(state, record, now_ns):
-            if own < FAR * other:
-                usage.append((other, record.number))
-                running[record.number] = record
+        may_end = record.phase == core.Phase.RUNNING and _is_preemptible(state, record, now_ns)
+        if may_end and own < FAR * other:
+            usage.append((other, record.number))
+            running[record.number] = record
     return running[max(usage)[1]] if usage else None
 
 

@@ -243,8 +243,6 @@ class LaneHeads:
         return bool(self._heaps[1])
 
 
-
-
 def merged(
     queues: Mapping[str, Iterator[TaskRecord]], shares: Shares, rate: float
 ) -> Iterator[TaskRecord]:
@@ -258,16 +256,16 @@ def merged(
     while heads:
         own = next((leaf for leaf in OWN_USER if leaf in heads), "")
         if own in heads and heads[own].batch.priority:
-            leaf = order.first_by_priority(own, heads[own], heads.values())
+            first = order.first_by_priority(own, heads[own], heads.values())
         else:
-            leaf = order.first()
-        assert leaf is not None
-        record = heads[leaf]
+            first = order.first()
+        assert first is not None
+        record = heads[first]
         yield record
-        tried.assigned(leaf, 1, record.cost_us * rate * record.batch.usage_factor)
-        following = next(queues[leaf], None)
+        tried.assigned(first, 1, record.cost_us * rate * record.batch.usage_factor)
+        following = next(queues[first], None)
         if following is None:
-            del heads[leaf]
-            order.remove(leaf)
+            del heads[first]
+            order.remove(first)
         else:
-            heads[leaf] = following
+            heads[first] = following

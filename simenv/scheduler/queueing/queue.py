@@ -181,8 +181,8 @@ class PoolQueue:
     def upcoming(self, reservation: int = 0, leaf: str = "") -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
         entries precede those of other lanes. The count is 0 if there is no such task. `leaf`:
-        association of the chunk that is being built. The caller reports to `remove_taken` the tasks that
-        it takes."""
+        association of the chunk that is being built. The caller reports to `remove_taken` the tasks
+        that it takes."""
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
         else:  # a chunk is of one association

@@ -462,7 +462,11 @@ def refresh_held_back(state: SchedulerState) -> None:
             *path, _ = state.fair_share.path(leaf)
             owner = state.fair_share.user(leaf)
             limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
-            limits |= {each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts}
-            if any(limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()):
+            limits |= {
+                each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
+            }
+            if any(
+                limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
+            ):
                 held.add(leaf)
         pool.queue.hold_back(frozenset(held))

@@ -91,7 +91,9 @@ class AccountRegistry:
         try:
             self._set(accounts, qos, "configuration and `simenv accounts`")
         except errors.ConfigError as error:
-            hint = f"{error.hint}; what `simenv accounts` and `simenv qos` set stays until they remove"
+            hint = (
+                f"{error.hint}; what `simenv accounts` and `simenv qos` set stays until they remove"
+            )
             hint += " it: start with the former file for that"
             raise errors.ConfigError(error.message, hint=hint) from error
         if self._groups:
@@ -339,9 +341,7 @@ class AccountRegistry:
             total += units
         return total
 
-    def _units(
-        self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0
-    ) -> float:
+    def _units(self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0) -> float:
         """Return the billing units of a run with `slots` slots on all ranks together."""
         pool = self._state.pools.get(base_of(route.pool) or route.pool)
         gpus = 0 if pool is None else core.rank_gpus(pool.spec)

@@ -14,7 +14,14 @@ from simenv.errors import ProtocolError
 from simenv.model import TaskOptions, TaskSpec, TaskState, task_name
 from simenv.model.accounts import Receipt, Used, explained_waits
 from simenv.scheduler.core import Route
-from simenv.service.accounting.usage import HOUR_S, MAX_SUM, Sums, count_unsuccessful, device_of, values_of
+from simenv.service.accounting.usage import (
+    HOUR_S,
+    MAX_SUM,
+    Sums,
+    count_unsuccessful,
+    device_of,
+    values_of,
+)
 from simenv.service.journal import reader, tables
 from simenv.service.journal.tables import Standing, UsageKey
 from simenv.service.results.completions import Completions
@@ -174,4 +181,6 @@ def withdrawal_of_damaged(records: reader.Records, first_seq: int) -> Withdrawal
 def _is_plausible(completion: m.Completion) -> bool:
     used = completion.used or Used()
     amounts = msgspec.structs.astuple(used)
-    return all(0 <= each < MAX_SUM for each in (*amounts, completion.units, completion.timing.queued_us))
+    return all(
+        0 <= each < MAX_SUM for each in (*amounts, completion.units, completion.timing.queued_us)
+    )

@@ -133,9 +133,7 @@ StoredQos = tuple[Qos | None, Qos | None]
 ACCOUNT = JournalTable[str, StoredAccount](
     "account", "name text primary key", StoredAccount, "an account"
 )
-QOS = JournalTable[str, StoredQos](
-    "qos", "name text primary key", StoredQos, "a class of service"
-)
+QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(

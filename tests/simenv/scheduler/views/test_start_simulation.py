@@ -20,8 +20,7 @@ from simenv.model import OwnerLimits, PoolSpec
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import POLICIES
-from simenv.scheduler.views import expected_starts as module
-from simenv.scheduler.views import simulation_inputs
+from simenv.scheduler.views import expected_starts as module, simulation_inputs
 from simenv.scheduler.views.simulation_inputs import copied, remaining_us
 from simenv.scheduler.views.start_simulation import StartSimulation
 
@@ -283,7 +282,7 @@ def test_typical_error_is_learned_from_starts(machine: CheckedScheduler) -> None
     machine.assign()
     for _ in range(5):
         starts.watch(machine.now_ns)
-    for number, seconds, off_by in ((first, 3, 1.5), (second, 7, 2.5 ** 0.5 * 1.5**0.5)):
+    for number, seconds, off_by in ((first, 3, 1.5), (second, 7, 2.5**0.5 * 1.5**0.5)):
         machine.now_ns += seconds * SECOND  # instead of two each
         machine.finish([machine.state.tasks[number]])
         machine.assign()

@@ -66,7 +66,9 @@ class AccountHarness(MultiUserHarness):
         assert isinstance(answer, m.Accepted), answer
         return self.state.tasks[answer.first].batch
 
-    def refused_by(self, code: str, peer: MemoryConnection | None = None, **order: Any) -> m.Refusal:
+    def refused_by(
+        self, code: str, peer: MemoryConnection | None = None, **order: Any
+    ) -> m.Refusal:
         """Submit; the refusal."""
         answer = self.sent(peer, **order)
         assert isinstance(answer, m.Refusal), answer

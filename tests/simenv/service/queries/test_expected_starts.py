@@ -74,7 +74,9 @@ def test_simulation_of_a_long_queue_is_spread_over_passes(
 def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:
     flood(ready, 500)
     decisions = [
-        ready.get(admin.DecisionReply, admin.Reserve(1, ReservationRequest(device=device), dry=True))
+        ready.get(
+            admin.DecisionReply, admin.Reserve(1, ReservationRequest(device=device), dry=True)
+        )
         for device in ("main", "")
     ]
     (pool,) = ready.get(admin.Pools, admin.GetPools(1)).pools
