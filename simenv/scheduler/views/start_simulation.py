@@ -243,7 +243,8 @@ class StartSimulation:
                 yield
         self.read[line.pool.spec.name] = line.waiting = place - len(line.new) + len(new)
         line.queue = None
-        for place, record in enumerate(new.values(), place + 1):  # behind those that are simulated
+        for record in new.values():  # behind the tasks that are simulated
+            place += 1
             key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
             fifos.setdefault(key, deque()).append((place, 0.0, record))
         self._left += place
