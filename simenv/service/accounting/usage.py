@@ -84,9 +84,7 @@ class UsageLedger:
             if record.batch is not last:
                 last, route = record.batch, record.route
                 device = device_of(last.terms, route)
-                key = UsageKey(
-                    last.account, last.owner, last.qos, route.pool, device, route.engine
-                )
+                key = UsageKey(last.account, last.owner, last.qos, route.pool, device, route.engine)
                 known = totals.get(key)
                 sums = totals[key] = Sums() if known is None else known
             if ending.state is _DONE:
@@ -185,7 +183,9 @@ def usage_report(
     places, merges = _places(message.by), journal.usage_merges
     for name, value in (("since", message.since_s), ("until", message.until_s)):
         if not 0.0 <= value <= MAX_TIME_S:
-            raise OptionError(f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound")
+            raise OptionError(
+                f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound"
+            )
     until_s = message.until_s or time.time() + HOUR_S
     first, last = int(message.since_s) // HOUR_S, -int(-until_s // HOUR_S)
     groups: dict[int, tuple[str, ...] | None] = {}  # of each key; None: it may not be seen

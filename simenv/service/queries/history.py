@@ -385,8 +385,8 @@ class Archive:
                 yield from (answer for answer in steps if answer is not None)
             case accounting.GetReceipts():
                 stored = ReceiptReader(records, self._completions)
-                result = [each for n in message.tasks if (each := stored.receipt(n)) is not None]
-                yield accounting.Receipts(message.request, result)
+                receipts = [each for n in message.tasks if (each := stored.receipt(n)) is not None]
+                yield accounting.Receipts(message.request, receipts)
             case _:
                 yield _refused(getattr(message, "request", 0), f"{DOWN}; only its journal was read")
 

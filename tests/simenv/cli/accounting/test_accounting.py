@@ -1,5 +1,6 @@
 """`usage`, `shares` and `receipt`: what a real environment says, and the text of receipts."""
 
+import copy
 import csv
 import io
 import json
@@ -131,13 +132,11 @@ def test_receipt_is_text_or_one_object(shell: Shell, ended: list[str]) -> None:
 def test_result_has_its_receipt_until_it_is_copied(
     environment: live.Live, ended: list[str]
 ) -> None:
-    import pickle
-
     with environment.client() as client:
         result = client.task(ended[0]).result()
         assert result.receipt == client.receipt(ended[0])
         assert result.receipt is result.receipt
-        assert pickle.loads(pickle.dumps(result)).receipt is None
+        assert copy.deepcopy(result).receipt is None
 
 
 def test_shares_are_empty_without_accounts(shell: Shell, ended: list[str]) -> None:
@@ -171,8 +170,10 @@ def receipt(*waits: tuple[WaitReason, int], **changes: object) -> Receipt:
 
 def test_wait_is_a_sum_of_reasons() -> None:
     stored = receipt(
-        (WaitReason.RESERVED, 3_104_000), (WaitReason.SHARE, 22_100_000), (WaitReason.RANKS, 6_000_000)
-    )  # fmt: skip
+        (WaitReason.RESERVED, 3_104_000),
+        (WaitReason.SHARE, 22_100_000),
+        (WaitReason.RANKS, 6_000_000),
+    )
     assert accounting.waited_text(stored) == (
         "31.204 s: 22.100 s chem above its share, 6.000 s no 4 free slots at once,"
         " 3.104 s slots reserved by others"
