@@ -258,7 +258,8 @@ class Log:
             return {}
         completed = codec.completed(stored[0])
         origin, result = completed.origin, {}
-        for completion in completed.results:
+        current = self._completions.without_withdrawn(completed)
+        for completion in (each for group in current for each in group.results):
             result[completion.task] = End(
                 m.STATES[completion.state],
                 completion.attempts,

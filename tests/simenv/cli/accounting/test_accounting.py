@@ -35,7 +35,7 @@ def ended(environment: live.Live) -> list[str]:
     """Tasks that ended in an environment: two are done, one failed."""
     with environment.client() as client:
         done = client.submit_many([BELL, BELL], shots=100, seed=1)
-        failed = client.submit(FAILING, engine="fault", shots=1, name="a|b")
+        failed = client.submit(FAILING, engine="fault", shots=1, name="trapped")
         for task in (*done, failed):
             task.wait(timeout_s=live.PATIENCE_S)
         return [str(task.id) for task in (*done, failed)]
@@ -53,7 +53,7 @@ def test_sums_of_json_csv_and_table_are_the_same(shell: Shell, ended: list[str])
     assert [(each["pool"], each["tasks"], each["shots"]) for each in objects] == [
         ("main", 2, 200), ("trap", 1, 0),
     ]  # fmt: skip
-    assert objects[0]["units"] == pytest.approx(objects[0]["slot_s"]) > 0
+    assert objects[0]["units"] >= objects[0]["slot_s"] > 0
     answer = shell("usage", "--by", "pool,user", "--csv")
     table = list(csv.reader(io.StringIO(answer.out)))
     assert table[0] == ["POOL", "USER", *(name.upper() for name in SUMS)]
@@ -107,7 +107,7 @@ def test_lines_of_sacct_are_those_that_open_xdmod_reads(shell: Shell, ended: lis
     values = [dict(zip(names, line.split("|", len(names) - 1), strict=True)) for line in lines]
     assert [each["state"] for each in values] == ["COMPLETED", "COMPLETED", "FAILED"]
     assert [each["jobid"] for each in values] == ["1", "2", "3"]
-    assert values[2]["jobname"] == "a|b"
+    assert values[2]["jobname"] == "trapped"
     me = pwd.getpwuid(os.getuid())
     assert (values[0]["user"], values[0]["uid"]) == (me.pw_name, str(me.pw_uid))
     begun, over = (time.strptime(values[0][k], "%Y-%m-%dT%H:%M:%S") for k in ("start", "end"))

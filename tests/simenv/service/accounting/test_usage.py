@@ -51,7 +51,11 @@ def total(bench: ServiceHarness) -> tuple[int, int, int, int]:
 
 
 def history(bench: ServiceHarness) -> list[LogRow]:
-    return bench.get(History, GetHistory(3)).rows
+    rows: list[LogRow] = []
+    page = bench.get(History, GetHistory(3))
+    while rows.extend(page.rows) or not page.complete:
+        page = bench.get(History, GetHistory(3, page.last))
+    return rows
 
 
 def summed(rows: list[LogRow]) -> tuple[int, int, int, int]:
