@@ -163,9 +163,8 @@ def withdrawal(records: reader.Records, completed: m.Completed, task: int = 0) -
 
 
 def withdrawal_of_damaged(records: reader.Records, first_seq: int) -> Withdrawal:
-    """Return what a record whose checksum does not fit takes from usage when it is dropped. Where it
-    cannot be decoded, or its states are others than those in its row, nothing is taken: what its
-    tasks used stays counted."""
+    """Return what a record with a wrong checksum takes from usage when it is dropped: nothing if it
+    cannot be decoded, or its states are others than those in its row."""
     nothing = Withdrawal(0.0, [], [])
     try:
         completed = codec.completed(records.unverified_body(first_seq))
