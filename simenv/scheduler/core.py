@@ -374,10 +374,10 @@ class Estimator:
         """Learn from a task that took `run_us` on `slots` slots."""
         key, before = _key(route), self.quality(route)
         observed = max(1, run_us) * max(1, slots) / max(0.1, model_us(route, spec))
-        low, high = HARDWARE_BOUNDS
+        factor, (low, high) = observed, HARDWARE_BOUNDS
         if route.engine != HARDWARE:  # the first run of a kind may include compilation
-            observed, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
-        factor = before.factor + LEARNING_RATE * (observed - before.factor)
+            factor, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
+        factor = before.factor + LEARNING_RATE * (factor - before.factor)
         count, off = before.count + 1, abs(math.log(observed / before.factor))
         deviation = before.deviation + max(LEARNING_RATE, 1.0 / count) * (off - before.deviation)
         self._learned[key] = LearnedEstimate(min(high, max(low, factor)), deviation, count)

@@ -142,11 +142,7 @@ def check(state: SchedulerState) -> None:
     assert state.running == running, f"{state.running} running, {running} found"
     owned = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
-    assigned = Counter(
-        r.batch.association
-        for r in state.tasks.values()
-        if r.phase not in UNSENT and state.pools[r.route.pool].queue.is_shared
-    )
+    assigned = Counter(r.batch.association for r in state.tasks.values() if r.phase not in UNSENT)
     assert state.fair_share._running == assigned, "expected units of tasks are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"

@@ -21,7 +21,7 @@ def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Count the time of running tasks beyond what was expected, while they run."""
     for worker in state.workers.values():
         queue = state.pools[worker.pool].queue
-        if not worker.held or not queue.is_shared:
+        if not worker.held:
             continue
         record = next(iter(worker.held.values()))
         ran_us = (now_ns - record.sent_ns) / 1e3 * pools.speedup_slots(worker)

@@ -160,7 +160,7 @@ def tasks_finished(
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
-    is_paced, is_shared = pool.spec.pace, pool.queue.is_shared
+    is_paced = pool.spec.pace
     charges: dict[str, tuple[int, float, float]] = {}  # tasks, expected and used units
     for index, result in enumerate(results):
         number = result.task
@@ -195,11 +195,9 @@ def tasks_finished(
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         used, units = state.used(record, slots, result.run_us, result.device_ns)
-        if is_shared:
-            leaf = record.batch.association
-            count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
-            expected += pool.queue.units(record)
-            charges[leaf] = count + 1, expected, charged + units
+        leaf = record.batch.association
+        count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
+        charges[leaf] = count + 1, expected + pool.queue.units(record), charged + units
         if record.used is not None:
             used, units = used + record.used, units + record.units
         endings.append(

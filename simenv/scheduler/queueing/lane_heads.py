@@ -71,6 +71,7 @@ class _Order:
         self._shares = shares
         self._children: dict[str, set[str]] = {}
         self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
+        self._numbers: dict[str, int] = {}
         self._seen = shares.forgotten + len(shares.fell)
 
     def add(self, leaf: str, number: int) -> None:
@@ -80,8 +81,17 @@ class _Order:
             children = self._children.setdefault(parent, set())
             if node not in children:
                 children.add(node)
-                self._push(parent, node, number)
+                self._numbers[node] = number
+                self._push(parent, node)
             parent = node
+
+    def set(self, leaf: str, number: int) -> None:
+        """Note the number of another first task."""
+        if leaf in self._numbers and number != self._numbers[leaf]:
+            is_less = number < self._numbers[leaf]
+            self._numbers[leaf] = number
+            if is_less:  # a larger one is noted when the old one is at the top
+                self._push((SITE, *self._shares.path(leaf))[-2], leaf)
 
     def remove(self, leaf: str) -> None:
         path = (SITE, *self._shares.path(leaf))
@@ -90,17 +100,17 @@ class _Order:
             if children is None:
                 return
             children.discard(node)
+            self._numbers.pop(node, None)
             if children:
                 return
             del self._children[parent], self._heaps[parent]
 
-    def _push(self, parent: str, node: str, number: int) -> None:
-        heap = self._heaps.setdefault(parent, [])
-        heapq.heappush(heap, (self._shares.ratio(node), number, node))
+    def _push(self, parent: str, node: str) -> None:
+        heap, ratio, numbers = self._heaps.setdefault(parent, []), self._shares.ratio, self._numbers
+        heapq.heappush(heap, (ratio(node), numbers[node], node))
         children = self._children[parent]
         if len(heap) > 2 * len(children) + _SLACK:
-            numbers = {child: number for _, number, child in sorted(heap, reverse=True)}
-            heap[:] = [(self._shares.ratio(each), numbers[each], each) for each in children]
+            heap[:] = [(ratio(each), numbers[each], each) for each in children]
             heapq.heapify(heap)
 
     def _renew(self) -> None:
@@ -123,7 +133,7 @@ class _Order:
             parent = SITE
             for node in shares.path(leaf):
                 if node in self._children.get(parent, ()):
-                    self._push(parent, node, 0)
+                    self._push(parent, node)
                 parent = node
 
     def first(self) -> str | None:
@@ -137,10 +147,10 @@ class _Order:
                 if child not in children:
                     heapq.heappop(heap)
                     continue
-                present = self._shares.ratio(child)
-                if present <= ratio:
+                present = self._shares.ratio(child), self._numbers[child]
+                if present <= (ratio, number):
                     break
-                heapq.heapreplace(heap, (present, number, child))
+                heapq.heapreplace(heap, (*present, child))
             node = child
         return None if node == SITE else node
 
@@ -196,10 +206,14 @@ class LaneHeads:
                     if leaf not in self._held:
                         order.add(leaf, head.number)
                 heap.set(priority, head)
-                if not heap.by_priority:
+                first = heap.first()
+                if first is None:
                     del heaps[leaf]
-                    if leaf not in self._held:
+                if leaf not in self._held:
+                    if first is None:
                         order.remove(leaf)
+                    else:
+                        order.set(leaf, first.number)
             if lanes is not None and not lanes.any():
                 del lanes_of[key]
         self.changed.clear()
@@ -269,3 +283,4 @@ def merged(
             order.remove(first)
         else:
             heads[first] = following
+            order.set(first, following.number)

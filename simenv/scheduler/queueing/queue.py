@@ -105,8 +105,7 @@ class PoolQueue:
             lanes.count_in(record.cost_us)
             self._changed(record)
             self._arrived(record.batch.association, 1)
-            if self._is_shared:
-                self.fair_share.ended(record.batch.association, 1, self.units(record))
+            self.fair_share.ended(record.batch.association, 1, self.units(record))
         self.count += len(records)
 
     @property
@@ -242,9 +241,10 @@ class PoolQueue:
 
     def _charge_turn(self, record: TaskRecord, count: int, cost_us: float) -> None:
         """Record that the lane of this task had its turn, with so many tasks."""
-        if self._is_shared or len(self._lanes) > 1:
-            batch = record.batch
-            units = cost_us * self.rate * batch.usage_factor
+        batch = record.batch
+        units = cost_us * self.rate * batch.usage_factor
+        self.fair_share.assigned(batch.association, count, units)
+        if not self._is_shared and len(self._lanes) > 1:
             self._shares.assigned(batch.association, count, units)
         if self.order.policy == "round_robin" and len(self._lanes) > 1:
             key = self.order.lane_key(record)

@@ -102,8 +102,9 @@ class UsageLedger:
             values = [min(value, MAX_SUM) for value in values_of(sums)]
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
-        changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
-        statements += tables.fair_usage_statements(changes)
+        if self._state.remembers_usage:
+            changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
+            statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
 
     def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
