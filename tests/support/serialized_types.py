@@ -53,6 +53,7 @@ from simenv.model.task import (
     TaskSpec,
     Timing,
 )
+from simenv.model import accounts
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import DeviceInfo, OperationInfo, QubitInfo
 from simenv.qpm import answers, contract, envelopes
@@ -61,6 +62,7 @@ from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
+from simenv.service.journal import tables
 from simenv.wire.keyfiles import (
     KeyPair,
     KeysFile,
@@ -95,6 +97,8 @@ JOURNAL: dict[str, Any] = {
     "device steering": DeviceControl,
     "pool policies of the configuration": Policies,
     "limits of an owner": dict[str, int],
+    "account": tables.StoredAccount,
+    "class of service": tables.StoredQos,
 }
 
 # What travels inside messages: msgpack.
@@ -145,6 +149,13 @@ NESTED: dict[str, Any] = {
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,
     "owner report": OwnerReport,
+    "account": accounts.Account,
+    "class of service": accounts.Qos,
+    "billing": accounts.Billing,
+    "share of an account": accounts.ShareRow,
+    "used by a task": accounts.Used,
+    "usage": accounts.UsageRow,
+    "receipt": accounts.Receipt,
     "admission policy": AdmissionPolicy,
     "device profile": DeviceProfile,
     "reservation decision": Decision,
