@@ -132,7 +132,13 @@ def test_wrong_commands_are_refused_by_name(
 def test_wrong_changes_in_python_are_refused_by_name(env: Client, ana: Client) -> None:
     fails(OptionError, "no setting 'shares'", env.accounts.set, "bio", shares=2)
     fails(OptionError, "Expected `float`", env.accounts.set, "bio", share="much")
-    fails(OptionError, "'2XB' is not a size", env.accounts.set, "x", limits={"max_queued_bytes": "2XB"})
+    fails(
+        OptionError,
+        "'2XB' is not a size",
+        env.accounts.set,
+        "x",
+        limits={"max_queued_bytes": "2XB"},
+    )
     fails(ConfigError, "account name 'X' is not allowed", env.accounts.set, "X")
     fails(NotAllowedError, "SetAccount", ana.accounts.set, "bio", share=2)
     fails(NotAllowedError, "SetQos", ana.qos.remove, "idle")
@@ -143,7 +149,9 @@ def test_user_runs_in_the_own_account_alone(ana: Client) -> None:
     assert ana.submit(bell(), shots=10).result(WAIT_S).counts
     task = ana.submit(bell(), account="bio", qos="urgent")
     assert account_of(ana, task) == ("bio", "urgent")
-    error = fails(NotAllowedError, "not in the account 'physics'", ana.submit, bell(), account="physics")
+    error = fails(
+        NotAllowedError, "not in the account 'physics'", ana.submit, bell(), account="physics"
+    )
     assert error.hint == "yours: bio"
     fails(NotFoundError, "no class of service 'fast'", ana.submit, bell(), qos="fast")
 
@@ -224,12 +232,14 @@ CALLS: dict[str, Callable[[Client, str], Any]] = {
     "functions": lambda env, name: env.functions(account=name).submit(abs, -1).result(WAIT_S),
     "stream": of_stream,
     "qiskit": lambda env, name: SimenvBackend(env=env, account=name).run(bell()).result(),
-    "sampler": lambda env, name: SimenvSampler(SimenvBackend(env=env), account=name)
-    .run([bell()])
-    .result(),
-    "estimator": lambda env, name: SimenvEstimator(SimenvBackend(env=env), account=name)
-    .run([(bell().remove_final_measurements(inplace=False), "ZZ")])
-    .result(),
+    "sampler": lambda env, name: (
+        SimenvSampler(SimenvBackend(env=env), account=name).run([bell()]).result()
+    ),
+    "estimator": lambda env, name: (
+        SimenvEstimator(SimenvBackend(env=env), account=name)
+        .run([(bell().remove_final_measurements(inplace=False), "ZZ")])
+        .result()
+    ),
     "pennylane": of_pennylane,
     "qpm": lambda env, name: env.qpm.sync_run(
         {"qasm": QASM, "num_shots": 10, "account": name, "qos": "urgent"}

@@ -21,7 +21,7 @@ from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, StartupMessage
-from simenv.model import Program, ResultData, views as info
+from simenv.model import Program, ResultData, accounts, views as info
 from simenv.model.calls import (
     DetectionAnswer,
     DetectionCall,
@@ -53,7 +53,6 @@ from simenv.model.task import (
     TaskSpec,
     Timing,
 )
-from simenv.model import accounts
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.views import DeviceInfo, OperationInfo, QubitInfo
 from simenv.qpm import answers, contract, envelopes

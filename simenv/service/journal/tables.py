@@ -115,9 +115,7 @@ StoredQos = tuple[Qos | None, Qos | None]
 ACCOUNT = JournalTable[str, StoredAccount](
     "account", "name text primary key", StoredAccount, "an account"
 )
-QOS = JournalTable[str, StoredQos](
-    "qos", "name text primary key", StoredQos, "a class of service"
-)
+QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
 STANDING = Columns(
     "standing",
     "first integer primary key, account text, qos text, share real, usage real, rank int",
@@ -132,8 +130,10 @@ ESTIMATE = Columns(
     "kind text, width int, factor real, deviation real, count int, primary key(kind, width)",
     " without rowid",
 )
-TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE)
-TABLES += (ACCOUNT, QOS, STANDING)
+TABLES = (
+    *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
+    *(ACCOUNT, QOS, STANDING),
+)
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.model import accounts
+from simenv.model.accounts import Account, Billing, Qos
 from simenv.model.program import FEW, Text
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
 
@@ -56,9 +57,9 @@ class GetReceipts(ClientRequest, frozen=True, tag=55):
 
 
 class Accounts(Reply, frozen=True, tag=50):
-    accounts: dict[str, accounts.Account]
-    qos: dict[str, accounts.Qos]
-    billing: accounts.Billing = accounts.Billing()
+    accounts: dict[str, Account]
+    qos: dict[str, Qos]
+    billing: Billing = Billing()
 
 
 class Shares(Reply, frozen=True, tag=53):
