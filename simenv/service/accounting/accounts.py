@@ -139,8 +139,8 @@ class AccountRegistry:
         return accounting.Accounts(request, accounts, qos, self.billing)
 
     def set_account(self, name: str, account: Account | None) -> None:
-        """Add, replace or remove (None) an account; the next commit stores it. Raises NotFoundError,
-        OptionError."""
+        """Add, replace or remove (None) an account; the next commit stores it. Raises
+        NotFoundError, OptionError."""
         accounts = _changed(self._accounts, name, account, "account")
         self._change(accounts, self.qos)
         self._store(tables.ACCOUNT, name, account, self._configured.get(name))
@@ -434,14 +434,17 @@ def _merged_with_stored(
     configuration since; these are stored with the next commit. Configured ones come first, in
     their order."""
     stored = table.read(journal.records)
-    changed = {
+    changed: dict[str, tuple[Value | None, Value | None]] = {
         name: (value, value)
         for name, value in configured.items()
         if stored.get(name, (None, None))[1] != value
     }
-    gone = [name for name, (_, then) in stored.items() if then and name not in configured]
+    gone: list[str] = [
+        name for name, (_, then) in stored.items() if then and name not in configured
+    ]
     journal.put([*table.statements(changed), *map(table.remove, gone)], forced=False)
-    present = {name: value for name, (value, _) in {**stored, **changed}.items()}
+    merged_rows: dict[str, tuple[Value | None, Value | None]] = {**stored, **changed}
+    present: dict[str, Value | None] = {name: row[0] for name, row in merged_rows.items()}
     names = (*configured, *sorted(present.keys() - configured.keys() - set(gone)))
     return {name: value for name in names if (value := present[name]) is not None}
 
