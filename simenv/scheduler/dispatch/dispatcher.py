@@ -306,7 +306,7 @@ def _prefetch_chunk(
     for worker in pool.workers.values():
         if worker.leaving or worker.reservation_id != reservation:
             continue
-        if first_waiting and not account_isolation.serves(state, worker, first_waiting):
+        if first_waiting is not None and not account_isolation.serves(state, worker, first_waiting):
             continue
         live += 1
         if (

@@ -324,6 +324,7 @@ def limits_of(
         overcommit=config.overcommit,
         service_bytes=config.max_service_bytes
         or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_node.memory_bytes())),
+        isolates_accounts=config.isolation == "account",
     )
 
 
