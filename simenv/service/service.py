@@ -166,6 +166,13 @@ class WorkerEvents:
             tail = self._service.workers.log_tail(end.name) if end.code else ""
             blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
             worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
+            isolation = self._service.workers.isolation
+            if isolation is not None:
+                if isolation.is_out_of_memory(end.name):
+                    message += ": it used more memory than it was granted"
+                folder = isolation.ended(end.name, end.start)
+                if folder is not None:
+                    self._service.result_requests.file_worker.remove_folder(folder)
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 # The only trace of the cause.
                 message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"

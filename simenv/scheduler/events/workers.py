@@ -419,13 +419,19 @@ def granted_bytes(worker: state_pools.Worker) -> int:
     return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
 
 
+def memory_bound(worker: state_pools.Worker) -> int:
+    """Return the resident memory above which a worker is ended: estimates are not exact."""
+    granted = granted_bytes(worker)
+    return max(round(GRANT_FACTOR * granted), granted + GRANT_MARGIN_BYTES)
+
+
 def over_memory_reason(
     state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
 ) -> str:
     """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
     none."""
-    granted, used = granted_bytes(worker), worker.rss_bytes
-    if used <= max(GRANT_FACTOR * granted, granted + GRANT_MARGIN_BYTES):
+    used = worker.rss_bytes
+    if used <= memory_bound(worker):
         worker.over_beats = 0
         return ""
     if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
@@ -434,7 +440,7 @@ def over_memory_reason(
     if worker.over_beats < OVER_BEATS:
         return ""
     name = task_name(record.number)
-    return f"{name} used {size(used)} of memory where {size(granted)} were granted"
+    return f"{name} used {size(used)} of memory where {size(granted_bytes(worker))} were granted"
 
 
 def kill_over_memory(

@@ -95,6 +95,10 @@ class FileWorker:
         """Remove the checkpoints of these tasks."""
         self._long.put((lambda: _remove_checkpoints(self._root, tasks), _no_callback))
 
+    def remove_folder(self, folder: Path) -> None:
+        """Remove the folder of an isolated worker that has ended."""
+        self._long.put((lambda: shutil.rmtree(folder, ignore_errors=True), _no_callback))
+
     def unfinished(self, mark: str) -> None:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""
         self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _no_callback))
