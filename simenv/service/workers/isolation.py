@@ -170,10 +170,10 @@ class WorkerIsolation:
         """Return whether the kernel ended processes of a worker at the bound of its memory."""
         return self._groups is not None and self._groups.is_out_of_memory(worker)
 
-    def kill_orphans(self) -> None:
+    def kill_orphans(self, *, at_once: bool = False) -> None:
         """Kill processes that outlive the worker that started them: children of the service with
-        the filter of system calls that only workers have."""
-        if time.monotonic() < self._next_look_s:
+        the filter of system calls that only workers have. Looks once in ORPHANS_S, or `at_once`."""
+        if time.monotonic() < self._next_look_s and not at_once:
             return
         self._next_look_s = time.monotonic() + ORPHANS_S
         known = {start.pid for start in self._starts.values()}
@@ -188,8 +188,7 @@ class WorkerIsolation:
         """Remove all folders and groups; all workers have ended."""
         for worker, start in list(self._starts.items()):
             self.ended(worker, start.number)
-        self._next_look_s = 0.0
-        self.kill_orphans()
+        self.kill_orphans(at_once=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._groups is not None:
             self._groups.close()

@@ -191,7 +191,7 @@ class WorkerProcesses:
         ended in time."""
         ends = self._launcher.poll_exits()
         if self.isolation is not None:
-            self.isolation.kill_orphans()
+            self.isolation.kill_orphans(at_once=bool(ends))
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
