@@ -35,6 +35,7 @@ from simenv.model import PoolSpec, task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, attempt_file
 from simenv.scheduler.core import TaskRecord
+from simenv.text import size
 from simenv.wire.keyfiles import TOKEN
 from simenv.wire.messages.client import AttemptResult
 
@@ -165,6 +166,22 @@ class WorkerIsolation:
         if self._groups is not None:
             self._groups.remove(worker)
         return own.folder
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the folders of all workers."""
+        return self._folder
+
+    def above_limit(self, sizes: object, max_bytes: int) -> dict[str, str]:
+        """Return the workers whose folders are larger, each with the reason to end it. `sizes`: by
+        the names of folders, as `FileWorker.list_sizes` measures them."""
+        by_name = sizes if isinstance(sizes, dict) else {}
+        return {
+            worker: f"its files took {size(taken)}; the limit of a worker is {size(max_bytes)}"
+            f" (results.keep_gib)"
+            for worker, start in self._starts.items()
+            if (taken := by_name.get(start.folder.name, 0)) > max_bytes
+        }
 
     def is_out_of_memory(self, worker: str) -> bool:
         """Return whether the kernel ended processes of a worker at the bound of its memory."""

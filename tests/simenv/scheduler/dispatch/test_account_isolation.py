@@ -263,3 +263,19 @@ def test_without_isolation_workers_have_no_account() -> None:
         machine.submit(1, cost=LONG, owner=owner)
         machine.finish(machine.assign()[0].records)
     assert accounts(machine) == {"main-0": None}
+
+
+def test_task_whose_worker_wrote_too_much_is_charged() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    for death in (1, 2, 3):
+        (send,) = machine.assign()
+        machine.begin(send.records[0])
+        machine.keep(machine.scheduler.worker_over_disk("main-0", "too much", machine.now_ns))
+        assert send.records[0].deaths == death
+        machine.state.unreaped_workers.clear()
+        machine.now_ns += SECOND
+        machine.hear()
+        machine.revive()
+    (ending,) = machine.endings
+    assert (ending.reason, machine.scheduler.worker_over_disk("no", "x", 0)) == ("poison", [])

@@ -20,6 +20,7 @@ from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, attempt_file
 from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
+from simenv.wire.messages import client as m
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -197,3 +198,23 @@ def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Pa
     bench.step()
     until(lambda: bench.step() is None and bench.paper.commands.get("main-0") is not None)
     assert bench.loop.workers.log_tail("main-0") == ""
+
+
+def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path, isolation="account", results={"keep_gib": 0.001})
+    folder = tmp_path / "results" / isolation.FOLDER / "main-0.1" / "tmp"
+    bench.loop.result_requests.file_worker.start()
+    try:
+        (folder / "large").write_bytes(bytes(2**20))
+        bench.loop._events._next_sizes_ns = 0
+        bench.step()
+        bench.loop.result_requests.file_worker.after(lambda _: None)
+        bench.step()
+        assert bench.paper.commands["main-0"].start == 1, "below the limit"
+        (folder / "large").write_bytes(bytes(2**21))
+        bench.loop._events._next_sizes_ns = 0
+        until(lambda: bench.step() is None and "main-0" not in bench.paper.commands)
+    finally:
+        bench.loop.result_requests.file_worker.stop()
+    events = bench.get(m.Events, m.GetEvents(1, since=0, limit=100)).events
+    assert any(event.message.startswith("its files took 2.0 MiB") for event in events)
