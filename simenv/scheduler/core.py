@@ -42,6 +42,7 @@ class ClusterLimits(msgspec.Struct, frozen=True):
     launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
     overcommit: bool = False  # no bound on resident workers, see `most_resident`
     service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
+    isolates_accounts: bool = False  # a worker serves one account, see `account_isolation`
 
 
 def nodes_of(limits: ClusterLimits) -> tuple[Node, ...]:

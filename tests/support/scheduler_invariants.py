@@ -4,6 +4,7 @@ from collections import Counter
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
+from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
@@ -122,6 +123,9 @@ def check(state: SchedulerState) -> None:
             fence = (state.epoch << ATTEMPT_BITS) + record.attempts
             assert record.fence == fence, f"task {number} has an old fence"
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
+        if state.limits.isolates_accounts and not state.pools[worker.pool].is_exclusive:
+            served = {account_of(record) for record in worker.held.values()}
+            assert served <= {worker.account}, f"{worker.name} serves {served}"
         needs = bool(worker.held) or worker.reservation_id != 0
         needs = needs and not state.pools[worker.pool].is_exclusive
         assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
