@@ -21,7 +21,7 @@ from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, StartupMessage
-from simenv.model import Program, ResultData, views as info
+from simenv.model import Program, ResultData, accounts, views as info
 from simenv.model.calls import (
     DetectionAnswer,
     DetectionCall,
@@ -145,6 +145,13 @@ NESTED: dict[str, Any] = {
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,
     "owner report": OwnerReport,
+    "account": accounts.Account,
+    "class of service": accounts.Qos,
+    "billing": accounts.Billing,
+    "share of an account": accounts.ShareRow,
+    "used by a task": accounts.Used,
+    "usage": accounts.UsageRow,
+    "receipt": accounts.Receipt,
     "admission policy": AdmissionPolicy,
     "device profile": DeviceProfile,
     "reservation decision": Decision,
