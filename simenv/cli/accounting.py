@@ -170,7 +170,8 @@ def receipt(
     with common.connect_or_read() as client:
         stored = client.receipt(task)
     if common.as_json:
-        waits = {WaitReason(reason).name.lower(): us for reason, us in stored.waits}
+        names = ((WaitReason(reason).name.lower(), us) for reason, us in stored.waits)
+        waits = [{"reason": name, "us": us} for name, us in names]
         fields: Any = keyed(stored)
         terminal.json_line({**fields, "waits": waits})
         return
