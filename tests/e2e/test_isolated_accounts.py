@@ -2,9 +2,7 @@
 can reach. Without configured accounts each owner of a key is an account."""
 
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,12 +14,12 @@ from failing import fails
 from live import Live, environment
 
 import simenv
+from launcher.process import confinement
 from simenv.client import environments
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
-from launcher.process import confinement
 
 pytestmark = pytest.mark.skipif(
     bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
@@ -82,7 +80,7 @@ def plant(first: str, second: str, kernels: str) -> dict[str, str]:
     def attempt(place: str, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it was refused
             refused[place] = type(error).__name__
 
     def write(path: str) -> None:
@@ -147,7 +145,7 @@ def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
         places.append("threads")
     for folder in {tempfile.gettempdir(), os.environ["HOME"], "/tmp", "/dev/shm", kernels}:
         try:
-            for parent, folders, files in os.walk(folder):
+            for _, folders, files in os.walk(folder):
                 for name in (*folders, *files):
                     if holds(name):
                         places.append(f"files in {folder}")
@@ -209,9 +207,7 @@ def test_a_worker_leaves_nothing_for_the_next_account(
 
 
 @by_value
-def reach(
-    files: list[str], port: int, sockets: list[str], pids: list[int]
-) -> dict[str, str]:
+def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> dict[str, str]:
     """What a function can reach: name -> "" or the error."""
     import os
     import socket
@@ -222,7 +218,7 @@ def reach(
         try:
             call()
             outcomes[name] = ""
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - its kind is the outcome
             outcomes[name] = type(error).__name__
 
     def read(path: str) -> None:
@@ -243,7 +239,7 @@ def reach(
         attempt(path, lambda path=path: connect(socket.AF_UNIX, path))
     for pid in pids:
         attempt(f"kill {pid}", lambda pid=pid: os.kill(pid, 0))
-        attempt(f"environ {pid}", lambda pid=pid: open(f"/proc/{pid}/environ").read())
+        attempt(f"environ {pid}", lambda pid=pid: read(f"/proc/{pid}/environ"))
     return outcomes
 
 
@@ -331,9 +327,7 @@ def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client
         assert keys[name].run(BELL, shots=100).shots == 100
 
 
-def test_value_of_another_account_is_not_unpickled(
-    owner: Client, keys: dict[str, Client]
-) -> None:
+def test_value_of_another_account_is_not_unpickled(owner: Client, keys: dict[str, Client]) -> None:
     """A pickle is code: the environment's own user must not run that of an account."""
     task = keys["ana"].call(pow, 2, 5)
     assert task.wait() is TaskState.DONE
@@ -345,16 +339,16 @@ def test_isolated_gang_runs_and_is_restarted_for_another_account(
     tmp_path: Path,
 ) -> None:
     pools = [{"name": "main", "min": 1, "max": 1, "ranks": 2}]
-    with environment(pools=pools, listen="tcp://127.0.0.1:0", isolation="account") as live:
-        with live.client() as own:
-            pids = []
-            issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
-            with simenv.connect(service=tmp_path / "ana.simenv") as ana:
-                for client in (own, ana):
-                    task = client.submit(BELL, shots=100, pool="main")
-                    assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
-                    pids.append(own.workers()[0].pid)
-            assert pids[0] != pids[1]
+    options = {"listen": "tcp://127.0.0.1:0", "isolation": "account"}
+    with environment(pools=pools, **options) as live, live.client() as own:
+        pids = []
+        issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
+        with simenv.connect(service=tmp_path / "ana.simenv") as ana:
+            for client in (own, ana):
+                task = client.submit(BELL, shots=100, pool="main")
+                assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
+                pids.append(own.workers()[0].pid)
+        assert pids[0] != pids[1]
 
 
 def test_status_and_doctor_tell_isolation(owner: Client) -> None:

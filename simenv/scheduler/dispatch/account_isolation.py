@@ -41,9 +41,7 @@ def account_of(record: TaskRecord) -> str:
     return f"{batch.account}/" if batch.account else batch.owner
 
 
-def serves(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord
-) -> bool:
+def serves(state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord) -> bool:
     """Return whether a worker may run a task without a restart."""
     if not state.limits.isolates_accounts or worker.account is None:
         return True
@@ -122,9 +120,7 @@ def _to_restart(
     return min(others, key=lambda worker: worker.held_us, default=None)
 
 
-def _is_kept(
-    worker: pools.Worker, counts: Mapping[str | None, int], own: int, now_ns: int
-) -> bool:
+def _is_kept(worker: pools.Worker, counts: Mapping[str | None, int], own: int, now_ns: int) -> bool:
     """Return whether the account of a worker keeps it, from one that has `own` workers."""
     if worker.state == WorkerState.IDLE and now_ns - worker.since_ns >= KEEP_NS:
         return False
