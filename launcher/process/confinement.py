@@ -197,7 +197,7 @@ def forbid_sockets(*, allow_tcp: bool = False) -> None:
     limits. Raises OSError."""
     machine, seccomp, socket, denied = _MACHINES[platform.machine()]
     rows = _filter(machine, socket, (*denied, _IO_URING_SETUP), allow_tcp=allow_tcp)
-    instructions = (_Instruction * len(rows))(*rows)
+    instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
     _no_new_privileges()
     if _call(seccomp, _SET_FILTER, _ALL_THREADS, ctypes.byref(program)) != 0:

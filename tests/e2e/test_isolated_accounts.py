@@ -15,9 +15,9 @@ from live import Live, environment
 
 import simenv
 from launcher.process import confinement
-from simenv.client import environments
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
+from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
 
@@ -74,6 +74,7 @@ def plant(first: str, second: str, kernels: str) -> dict[str, str]:
     import sys
     import tempfile
     import threading
+    from functools import partial
 
     secret, refused = first + second, {}
 
@@ -93,9 +94,9 @@ def plant(first: str, second: str, kernels: str) -> dict[str, str]:
             raise PermissionError(ctypes.get_errno())
 
     for place in (os.getcwd(), tempfile.gettempdir(), os.environ["HOME"]):
-        attempt(f"file in {place}", lambda place=place: write(f"{place}/{secret}"))
+        attempt(f"file in {place}", partial(write, f"{place}/{secret}"))
     for place in ("/tmp", "/var/tmp", "/dev/shm", kernels, os.path.dirname(kernels)):
-        attempt(f"shared {place}", lambda place=place: write(f"{place}/{secret}"))
+        attempt(f"shared {place}", partial(write, f"{place}/{secret}"))
     os.environ["PLANTED"] = secret
     builtins.planted = secret  # type: ignore[attr-defined]
     sys.modules["planted"] = sys
@@ -160,7 +161,7 @@ def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                with open(f"/proc/{entry}/cmdline") as file:
                     if holds(file.read()):
                         places.append("processes")
             except OSError:
@@ -211,6 +212,7 @@ def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> d
     """What a function can reach: name -> "" or the error."""
     import os
     import socket
+    from functools import partial
 
     outcomes = {}
 
@@ -232,14 +234,14 @@ def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> d
             peer.connect(address)
 
     for path in files:
-        attempt(path, lambda path=path: read(path))
+        attempt(path, partial(read, path))
     attempt("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", port)))
     attempt("udp", lambda: connect(socket.AF_INET, ("127.0.0.1", port), socket.SOCK_DGRAM))
     for path in sockets:
-        attempt(path, lambda path=path: connect(socket.AF_UNIX, path))
+        attempt(path, partial(connect, socket.AF_UNIX, path))
     for pid in pids:
-        attempt(f"kill {pid}", lambda pid=pid: os.kill(pid, 0))
-        attempt(f"environ {pid}", lambda pid=pid: read(f"/proc/{pid}/environ"))
+        attempt(f"kill {pid}", partial(os.kill, pid, 0))
+        attempt(f"environ {pid}", partial(read, f"/proc/{pid}/environ"))
     return outcomes
 
 
@@ -252,7 +254,7 @@ def targets(up: Live, tmp_path: Path) -> Iterator[tuple[list[str], int, list[str
     files = [str(secret), *(str(up.home / name) for name in names)]
     files += [str(up.home), str(up.home / "results"), str(up.home / "logs"), str(tmp_path)]
     assert all(os.path.exists(path) for path in files)
-    folder = Path(environments.read(up.home / "connection.json").sockets)
+    folder = Path(address.read(up.home / "connection.json").sockets)
     sockets = [str(path) for path in folder.glob("*.sock")]
     assert len(sockets) >= 2
     with socket.socket() as listener:
