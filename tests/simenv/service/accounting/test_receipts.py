@@ -10,7 +10,7 @@ from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskState, Timing
-from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, Used, WaitReason
+from simenv.model.accounts import Account, Billing, AccountTree, Receipt, ShareRow, Used, WaitReason
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
 from simenv.wire import codec
@@ -142,7 +142,13 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip
-    share = SimpleNamespace(tree=tree, rows=lambda _: rows, take_changes=lambda _: {})
+    share = SimpleNamespace(
+        tree=tree,
+        billing=Billing(),
+        rows=lambda _: rows,
+        take_changes=lambda _: {},
+        at=lambda _: None,
+    )
     monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
     bench.loop.usage.charge("chem", 600.0, time.time())
 

@@ -259,7 +259,7 @@ class Books:
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder / "j.db", "process")
         share = SimpleNamespace(tree=TREE, take_changes=lambda _: {})
-        self.state: Any = SimpleNamespace(fair_share=share)
+        self.state: Any = SimpleNamespace(fair_share=share, accounts=TREE, remembers_usage=True)
         self.ledger = UsageLedger(self.journal, self.state)
 
     def add(self, *endings: TaskEnded, at_s: float | None = None) -> None:
