@@ -110,7 +110,10 @@ def _table(struct: type[msgspec.Struct]) -> Iterator[str]:
         if (struct, field.name) in _INTERNAL or _is_table(hints[field.name]):
             continue
         kind = _type_name(hints[field.name])
-        default = f"`{_literal(field.default)}`"
+        value = field.default
+        if value is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            value = field.default_factory()
+        default = f"`{_literal(value)}`"
         yield f"| `{field.name}` | {kind} | {default} | {comments.get(field.name, '')} |"
 
 

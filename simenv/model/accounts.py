@@ -39,8 +39,8 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: Names = ()  # names of users, and "@group": all members of a group
     coordinators: Names = ()  # users who see what all users of the account used
     budget_slot_h: float = 0.0  # billing units of a calendar month / 3600; 0: no budget
-    cut: bool = False  # end running tasks when the budget is spent
-    qos: Names = ()  # the classes that it may use, the default first; (): all
+    cut: bool = False  # end its tasks when the budget is spent
+    qos: Names = ()  # the classes that it may use, the default first; empty: all
     limits: dict[str, int] = {}  # of all its users together, by name of `OwnerLimits`
 
 
@@ -57,8 +57,8 @@ class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights of billing units, and how usage is forgotten: the table [billing]."""
 
-    slot_s: float = 1.0
-    gpu_s: float = 20.0
+    slot_s: float = 1.0  # one slot, for one second
+    gpu_s: float = 20.0  # one GPU, for one second
     gib_s: float = 0.01  # GiB of memory granted, for one second
     device_s: dict[str, float] = {}  # by pool: of one second on its emulated device or machine
     half_life_days: float = 7.0  # of usage (Slurm's PriorityDecayHalfLife)
