@@ -223,7 +223,7 @@ class ReplayedSite:
 
     def _finish(self, record: core.TaskRecord) -> None:
         name = record.worker
-        if self._runs[name][:2] != (record, self._now_ns):
+        if self._runs.get(name, ())[:2] != (record, self._now_ns):
             return  # it was given another number of slots since then
         slots, device_ns = self._runs.pop(name)[2], 0
         if self._pace:
