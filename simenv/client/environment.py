@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
 from simenv.client.administration import PolicySettings
-from simenv.client.connection.address import Address, KeyFileAddress
+from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
@@ -164,7 +164,7 @@ class Environment:
         a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
-        return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
+        return FunctionExecutor(self._session, not isinstance(self._address, FileAddress), options)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""

@@ -83,7 +83,9 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
 
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
-MAX_OVERLAP_S = 30 * 86_400.0  # in which the former key of a name is accepted after its rotation
+# Time in which the former key of a name is accepted after its rotation. The least one lets the
+# answer reach a client that rotates its own key.
+MIN_OVERLAP_S, MAX_OVERLAP_S = 5.0, 30 * 86_400.0
 MAX_OVERLAPPING = 3  # such keys of one name
 MAX_FILE_BYTES = 2**20
 LOCK_POLL_S = 0.005  # between two attempts to take a lock that another process holds
@@ -251,11 +253,14 @@ def rotated(
     of them. `now_s`: seconds since 1970. Raises NotFoundError, KeyConflictError, OptionError."""
     others = removed(keys, name)
     last = [key for key in keys if key.name == name][-1]
+    if last.public_key == public_key:  # the request was repeated
+        return list(keys)
     if has_expired(last, now_s):
         hint = f"simenv keys revoke {name}, then simenv keys add {name}"
         raise OptionError(f"the key {name!r} has expired", hint=hint)
-    if not 0.0 <= overlap_s <= MAX_OVERLAP_S:
-        raise OptionError(f"overlap_s = {overlap_s} is outside 0 .. {MAX_OVERLAP_S:.0f}")
+    if not MIN_OVERLAP_S <= overlap_s <= MAX_OVERLAP_S:
+        text = f"overlap_s = {overlap_s} is outside {MIN_OVERLAP_S:.0f} .. {MAX_OVERLAP_S:.0f}"
+        raise OptionError(text, hint=f"to end a key at once: simenv keys revoke {name}")
     if any(key.public_key == public_key for key in keys):
         raise KeyConflictError("this key is known already", hint="make a new one")
     _check_room(keys)

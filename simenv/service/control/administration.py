@@ -99,7 +99,7 @@ class Administration:
         """Add a new key of a name: for a client, of its own."""
         name = message.name or identity.owner
         roles = {key.role for key in self._service.key_commands.keys if key.name == name}
-        if identity.scope and (name != identity.owner or roles - {identity.role}):
+        if identity.scope and (name != identity.owner or roles != {identity.role}):
             hint = "connect with that key; an admin can rotate all keys"
             raise NotAllowedError(f"the key {name!r} is not that of this connection", hint=hint)
         keys = self._service.key_commands.rotate(name, message.public_key, message.overlap_s)

@@ -8,7 +8,6 @@ never sent.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 import msgspec
@@ -93,7 +92,3 @@ line = msgspec.json.Encoder().encode
 request_of = msgspec.json.Decoder(CertificateRequest).decode
 reply_of = msgspec.json.Decoder(Certificate | Denial).decode
 
-
-def digest(credential: bytes) -> bytes:
-    """Return the key under which a credential that was used is remembered."""
-    return hashlib.blake2b(credential, digest_size=16).digest()
