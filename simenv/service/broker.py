@@ -35,7 +35,7 @@ import msgspec
 from simenv.errors import KeyRefusedError, OptionError, QueueFullError, SimenvError
 from simenv.wire import munge
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import MAX_REQUEST_BYTES, Member
+from simenv.wire.messages.identity import MAX_REQUEST_BYTES, UserAccount
 
 PATIENCE_S = 3.0  # from the acceptance of a connection to its end
 MAX_CONNECTIONS = 256  # of one listener; then the oldest is closed
@@ -85,15 +85,15 @@ class RequestRates:
         return tokens >= 1.0
 
 
-class Accounts:
-    """Accounts and groups of users, from the name service of this host."""
+class AccountLookup:
+    """AccountLookup and groups of users, from the name service of this host."""
 
     def __init__(self) -> None:
-        self._looked_up: Remembered[tuple[float, Member]] = Remembered(MAX_REMEMBERED)
+        self._looked_up: Remembered[tuple[float, UserAccount]] = Remembered(MAX_REMEMBERED)
         # The number of all users that this user namespace does not map.
         self._unmapped_uid = int(Path("/proc/sys/kernel/overflowuid").read_text())
 
-    def of(self, uid: int) -> Member:
+    def of(self, uid: int) -> UserAccount:
         """Return the account of a user, looked up at most LOOKUP_S ago."""
         now_s = time.monotonic()
         result = self._looked_up.get(uid)
@@ -102,20 +102,20 @@ class Accounts:
             self._looked_up.put(uid, result)
         return result[1]
 
-    def look_up(self, uid: int) -> Member:
+    def look_up(self, uid: int) -> UserAccount:
         """Look up the account of a user; its name is "" if there is none."""
         try:
             account = pwd.getpwuid(uid)
         except KeyError:
-            return Member(uid, "")
+            return UserAccount(uid, "")
         name = account.pw_name
         if uid == self._unmapped_uid or len(name) > NAME_CHARS or not name.isprintable():
-            return Member(uid, "")
+            return UserAccount(uid, "")
         groups = []
         for gid in os.getgrouplist(name, account.pw_gid)[:MAX_GROUPS]:
             with suppress(KeyError):
                 groups.append(grp.getgrgid(gid).gr_name)
-        return Member(uid, name, tuple(filter(str.isprintable, groups)))
+        return UserAccount(uid, name, tuple(filter(str.isprintable, groups)))
 
 
 @dataclass(eq=False, slots=True)
@@ -140,7 +140,7 @@ class Broker:
         self._environment = environment
         self._channel = channel
         self._selector = selectors.DefaultSelector()
-        self._accounts = Accounts()
+        self._accounts = AccountLookup()
         self._rates = RequestRates()
         self._nonces: Remembered[bool] = Remembered(MAX_NONCES)
         self._of_source: Counter[int | str] = Counter()
@@ -150,7 +150,7 @@ class Broker:
         self._checks: dict[int, None] = {}  # users to look up for the service
         self._is_over = False
         channel.setblocking(False)
-        self._selector.register(channel, selectors.EVENT_READ, self._hear)
+        self._selector.register(channel, selectors.EVENT_READ, self._receive_from_service)
 
     def listen(self, listener: socket.socket) -> None:
         """Accept the connections of a listener, of local users or over TCP."""
@@ -171,7 +171,7 @@ class Broker:
             self._close_late()
             for uid in list(self._checks)[:A_PASS]:
                 del self._checks[uid]
-                self._tell(self._accounts.look_up(uid))
+                self._send_to_service(self._accounts.look_up(uid))
 
     def _accept(self, listener: socket.socket, pool: dict[Connection, None]) -> None:
         for _ in range(A_PASS):
@@ -272,14 +272,14 @@ class Broker:
         self._number += 1
         self._waiting[self._number] = connection
         fields = (account.uid, account.user, account.groups)
-        self._tell(identity.Asked(self._number, *fields, connection.origin, request))
+        self._send_to_service(identity.UserRequest(self._number, *fields, connection.origin, request))
 
-    def _tell(self, message: identity.Asked | Member) -> None:
+    def _send_to_service(self, message: identity.UserRequest | UserAccount) -> None:
         """Send a message to the service, unless it has not read many: clients ask again."""
         with suppress(OSError):
             self._channel.send(identity.encode(message))
 
-    def _hear(self) -> None:
+    def _receive_from_service(self) -> None:
         """Handle messages of the service."""
         for _ in range(A_PASS):
             try:
@@ -292,7 +292,7 @@ class Broker:
                 self._is_over = True
                 return
             message = identity.from_service(body)
-            if isinstance(message, identity.Check):
+            if isinstance(message, identity.CheckUsers):
                 self._checks |= dict.fromkeys(message.uids)
                 continue
             connection = self._waiting.pop(message.number, None)
@@ -303,7 +303,7 @@ class Broker:
         self._answer(connection, identity.Denial(error.code, error.message, error.hint))
 
     def _answer(
-        self, connection: Connection, reply: identity.Certificate | identity.Denial
+        self, connection: Connection, reply: identity.UserCertificate | identity.Denial
     ) -> None:
         """Send the answer and close the connection. Over TCP it is a credential of the service's
         user, as soon as the client's user is known."""

@@ -31,7 +31,7 @@ from simenv.service.service import ServiceComponents
 from simenv.service.workers.endpoints import resolved
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import Asked, Certificate, Denial, Member
+from simenv.wire.messages.identity import UserRequest, UserCertificate, Denial, UserAccount
 
 TICK_S = 5.0  # between two looks at ends and memberships
 CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
@@ -49,11 +49,11 @@ LOOPBACK = "tcp://127.0.0.1:0"  # where the service listens for users of its hos
 log = logging.getLogger("simenv.service")
 
 
-class UserCertificates(msgspec.Struct, eq=False):
+class CertificateHolder(msgspec.Struct, eq=False):
     """Certificates of one user. `ends_s`: by public key, in the order of their renewal."""
 
     identity: Identity
-    member: Member
+    member: UserAccount
     confirmed_s: float
     ends_s: dict[str, float] = {}
 
@@ -63,11 +63,11 @@ class CertificateTable:
     no longer accepted go out."""
 
     def __init__(self, lifetime_s: float) -> None:
-        self.users: dict[int, UserCertificates] = {}
+        self.users: dict[int, CertificateHolder] = {}
         self._lifetime_s = lifetime_s
         self._former: OrderedDict[str, int] = OrderedDict()  # users of former public keys
 
-    def issue(self, member: Member, owner: Identity, public_key: str, now_s: float) -> list[str]:
+    def issue(self, member: UserAccount, owner: Identity, public_key: str, now_s: float) -> list[str]:
         """Issue or renew a certificate. Returns former public keys. Raises KeyConflictError if the
         public key is, or was, another user's."""
         holders = (uid for uid, user in self.users.items() if public_key in user.ends_s)
@@ -75,13 +75,13 @@ class CertificateTable:
             raise KeyConflictError("this public key is another user's", hint="make a new pair")
         user = self.users.get(member.uid)
         if user is None:
-            user = self.users[member.uid] = UserCertificates(owner, member, now_s)
+            user = self.users[member.uid] = CertificateHolder(owner, member, now_s)
         user.member, user.confirmed_s = member, now_s
         user.ends_s.pop(public_key, None)
         user.ends_s[public_key] = now_s + self._lifetime_s
         return self._remove(member.uid, list(user.ends_s)[:-MAX_OF_USER])
 
-    def confirm(self, member: Member, now_s: float) -> None:
+    def confirm(self, member: UserAccount, now_s: float) -> None:
         """Record the present account of a user."""
         user = self.users.get(member.uid)
         if user is not None:
@@ -116,7 +116,7 @@ class BrokerProcess:
 
     def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         """Bind the sockets. Raises ConfigError."""
-        self.handle: Callable[[Asked | Member], None] = lambda _: None
+        self.handle: Callable[[UserRequest | UserAccount], None] = lambda _: None
         self._name = config.name
         self._environ = {
             key: value
@@ -193,7 +193,7 @@ class BrokerProcess:
             else:
                 self.handle(message)
 
-    def send(self, message: identity.Answered | identity.Check) -> None:
+    def send(self, message: identity.UserAnswer | identity.CheckUsers) -> None:
         """Send a message to the process; dropped if it reads too slowly: it will be asked again."""
         with suppress(OSError):
             self._channel.send(identity.encode(message))
@@ -274,23 +274,23 @@ class Identities:
         self._ticked_s = self._checked_s = 0.0
         broker.handle = self._handle
 
-    def _handle(self, message: Asked | Member) -> None:
+    def _handle(self, message: UserRequest | UserAccount) -> None:
         now_s = time.monotonic()
-        if isinstance(message, Member):
+        if isinstance(message, UserAccount):
             self._table.confirm(message, now_s)
             self._review(message.uid)
             return
-        reply: Certificate | Denial
+        reply: UserCertificate | Denial
         try:
             reply = self._issue(message, now_s)
         except SimenvError as error:
             reply = Denial(error.code, error.message, error.hint)
-        self._broker.send(identity.Answered(message.number, reply))
+        self._broker.send(identity.UserAnswer(message.number, reply))
 
-    def _issue(self, asked: Asked, now_s: float) -> Certificate:
+    def _issue(self, asked: UserRequest, now_s: float) -> UserCertificate:
         """Issue or renew a certificate. Raises KeyRefusedError, KeyConflictError."""
         service, public_key = self._service, asked.request.public_key
-        member = Member(asked.uid, asked.user, asked.groups)
+        member = UserAccount(asked.uid, asked.user, asked.groups)
         owner = self._identity(member)
         known = self._table.users.get(asked.uid)
         if known is not None and known.identity != owner:  # the role has changed
@@ -307,7 +307,7 @@ class Identities:
         if known is None:
             self._record("admitted", asked.user, f"role {owner.role}, from {asked.origin}")
         server, settings = self._server, self._settings
-        return Certificate(
+        return UserCertificate(
             identity.IDENTITY_FORMAT,
             service.config.name,
             asked.request.nonce,
@@ -318,7 +318,7 @@ class Identities:
             settings.lifetime_s,
         )
 
-    def _identity(self, member: Member) -> Identity:
+    def _identity(self, member: UserAccount) -> Identity:
         """Return owner and role of a user. Raises KeyRefusedError for one who may not enter."""
         if member.uid == os.geteuid():
             return LOCAL
@@ -356,7 +356,7 @@ class Identities:
             self._checked_s = now_s
             uids = list(self._table.users)
             for begin in range(0, len(uids), CHECK_USERS):
-                self._broker.send(identity.Check(uids[begin : begin + CHECK_USERS]))
+                self._broker.send(identity.CheckUsers(uids[begin : begin + CHECK_USERS]))
 
     def _review(self, uid: int) -> None:
         """Withdraw the certificates of a user who may no longer enter, or has another role."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from simenv.config import convert
 from simenv.service.identities import BrokerProcess
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import Asked, Certificate, Member
+from simenv.wire.messages.identity import UserRequest, UserCertificate, UserAccount
 
 NAME = "shared"
 ADDRESS, SERVER_KEY = "tcp://127.0.0.1:1", "s" * 40
@@ -26,8 +26,8 @@ class PlayedService:
         config = convert({"name": NAME, "identity": table, **listen})
         self.broker = BrokerProcess(config, environ)
         self.broker.handle = self._handle
-        self.asked: list[Asked] = []
-        self.members: list[Member] = []
+        self.asked: list[UserRequest] = []
+        self.members: list[UserAccount] = []
         self.answers = True
         self.lifetime_s = 900.0
         self._ending = threading.Event()
@@ -40,16 +40,16 @@ class PlayedService:
             if select.select([self.broker], [], [], 0.05)[0]:
                 self.broker.receive()
 
-    def _handle(self, message: Asked | Member) -> None:
-        if isinstance(message, Member):
+    def _handle(self, message: UserRequest | UserAccount) -> None:
+        if isinstance(message, UserAccount):
             self.members.append(message)
             return
         self.asked.append(message)
         if self.answers:
             nonce, user = message.request.nonce, message.user
             ends = (ADDRESS, SERVER_KEY, self.lifetime_s)
-            reply = Certificate(1, NAME, nonce, user, "client", *ends)
-            self.broker.send(identity.Answered(message.number, reply))
+            reply = UserCertificate(1, NAME, nonce, user, "client", *ends)
+            self.broker.send(identity.UserAnswer(message.number, reply))
 
     def close(self) -> None:
         self._ending.set()

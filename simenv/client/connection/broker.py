@@ -29,7 +29,7 @@ from simenv.errors import KeyRefusedError, NoServiceError, OptionError, SimenvEr
 from simenv.wire import munge
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import Certificate, CertificateRequest
+from simenv.wire.messages.identity import UserCertificate, CertificateRequest
 from simenv.wire.transport.zmq_transport import Connection, CurveConnection, HandshakeState
 
 TIMEOUT_S = 3.0  # of one request
@@ -46,7 +46,7 @@ _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 class CertifiedConnection(CurveConnection):
     """A connection whose certificate is renewed until it is closed."""
 
-    def __init__(self, certificate: Certificate, keys: KeyPair, route: bytes) -> None:
+    def __init__(self, certificate: UserCertificate, keys: KeyPair, route: bytes) -> None:
         self.closed = threading.Event()
         super().__init__(certificate.address, certificate.server_key, keys, route)
 
@@ -69,7 +69,7 @@ class BrokerAddress:
         self._owner = parts["owner"]
         self._owner_uid = _uid_of(parts["owner"])
         self._remote = (parts["host"], int(parts["port"])) if text.startswith("munge:") else None
-        self._certificate: Certificate | None = None  # the last one
+        self._certificate: UserCertificate | None = None  # the last one
         self._connected: tuple[str, str] | None = None  # address and server key of the connection
         self._connection: CertifiedConnection | None = None
         self._public_key = ""
@@ -129,7 +129,7 @@ class BrokerAddress:
         certificate = self._certificate or self._request(new_pair().public)
         return certificate.address, certificate.server_key
 
-    def _request(self, public_key: str, tries: int = TRIES) -> Certificate:
+    def _request(self, public_key: str, tries: int = TRIES) -> UserCertificate:
         """Ask the broker for a certificate. Raises SimenvError."""
         for attempt in range(tries):
             try:
@@ -142,7 +142,7 @@ class BrokerAddress:
                 time.sleep(PAUSE_S * 2**attempt)
         raise AssertionError("tries is at least 1")
 
-    def _ask(self, public_key: str) -> Certificate:
+    def _ask(self, public_key: str) -> UserCertificate:
         """Send one request. Raises OSError if nothing answers, SimenvError."""
         nonce = secrets.token_hex(16)
         request = CertificateRequest(identity.IDENTITY_FORMAT, self.name, public_key, nonce)

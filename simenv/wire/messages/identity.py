@@ -1,6 +1,6 @@
 """Messages of the credential broker: with users who want a certificate, and with its service.
 
-A user sends one CertificateRequest and gets one Certificate or Denial, each as one line of JSON;
+A user sends one CertificateRequest and gets one UserCertificate or Denial, each as one line of JSON;
 between the nodes of a site both travel as the payloads of MUNGE credentials, of which the user's
 line is one. The broker and its service exchange MessagePack over a socket pair. Secret keys are
 never sent.
@@ -32,7 +32,7 @@ class CertificateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     nonce: Nonce
 
 
-class Certificate(msgspec.Struct, frozen=True, tag="certificate", tag_field="kind"):
+class UserCertificate(msgspec.Struct, frozen=True, tag="certificate", tag_field="kind"):
     """The service accepts the public key as that of a user for `lifetime_s` seconds from now."""
 
     format: int
@@ -53,8 +53,8 @@ class Denial(msgspec.Struct, frozen=True, tag="denial", tag_field="kind"):
     hint: str = ""
 
 
-class Asked(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """A user, named by the kernel or by MUNGE, requests a certificate; answered by Answered."""
+class UserRequest(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """A user, named by the kernel or by MUNGE, requests a certificate; answered by UserAnswer."""
 
     number: int
     uid: Uid
@@ -64,31 +64,31 @@ class Asked(msgspec.Struct, frozen=True, array_like=True, tag=0):
     request: CertificateRequest
 
 
-class Member(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The present account of a user, for Check. `user` "": there is no such account any more."""
+class UserAccount(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The present account of a user, for CheckUsers. `user` "": there is no such account any more."""
 
     uid: Uid
     user: Name
     groups: tuple[str, ...] = ()
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class UserAnswer(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """The answer to the request of this number, for its sender."""
 
     number: int
-    reply: Certificate | Denial
+    reply: UserCertificate | Denial
 
 
-class Check(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Request a Member for each of these users."""
+class CheckUsers(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Request a UserAccount for each of these users."""
 
     uids: list[Uid]
 
 
 encode = msgspec.msgpack.Encoder().encode
-from_broker = msgspec.msgpack.Decoder(Asked | Member).decode
-from_service = msgspec.msgpack.Decoder(Answered | Check).decode
+from_broker = msgspec.msgpack.Decoder(UserRequest | UserAccount).decode
+from_service = msgspec.msgpack.Decoder(UserAnswer | CheckUsers).decode
 line = msgspec.json.Encoder().encode
 request_of = msgspec.json.Decoder(CertificateRequest).decode
-reply_of = msgspec.json.Decoder(Certificate | Denial).decode
+reply_of = msgspec.json.Decoder(UserCertificate | Denial).decode
 

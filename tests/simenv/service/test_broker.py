@@ -21,7 +21,7 @@ from waiting import until
 from simenv.client.connection.broker import BrokerAddress, find_socket
 from simenv.errors import KeyRefusedError, NoServiceError, OptionError
 from simenv.service import broker
-from simenv.service.broker import MAX_OF_ONE, PATIENCE_S, Accounts, Remembered, RequestRates
+from simenv.service.broker import MAX_OF_ONE, PATIENCE_S, AccountLookup, Remembered, RequestRates
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import MAX_REQUEST_BYTES, CertificateRequest
@@ -174,13 +174,13 @@ def test_what_is_remembered_of_users_is_bounded() -> None:
 
 
 def test_account_of_unmapped_users_is_none() -> None:
-    accounts = Accounts()
+    accounts = AccountLookup()
     assert accounts.of(accounts._unmapped_uid).user == ""
     assert accounts.of(OWNER).user == pwd.getpwuid(OWNER).pw_name
 
 
 def test_present_accounts_are_told_on_request(service: PlayedService) -> None:
-    service.broker.send(identity.Check([OWNER, 2**31]))
+    service.broker.send(identity.CheckUsers([OWNER, 2**31]))
     until(lambda: len(service.members) == 2, 30.0)
     assert {each.uid: each.user for each in service.members} == {
         OWNER: pwd.getpwuid(OWNER).pw_name,

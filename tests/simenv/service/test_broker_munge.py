@@ -21,7 +21,7 @@ from simenv.service.broker import PATIENCE_S
 from simenv.wire import munge
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import Certificate, CertificateRequest, Denial
+from simenv.wire.messages.identity import UserCertificate, CertificateRequest, Denial
 
 OWNER = os.geteuid()
 KEY = bytes(range(128))
@@ -61,7 +61,7 @@ def credential(reader: int = OWNER, **changes: object) -> bytes:
     return munge.encode(identity.line(msgspec.structs.replace(request, **changes)), reader)
 
 
-def answer(service: PlayedService, line: bytes) -> Certificate | Denial:
+def answer(service: PlayedService, line: bytes) -> UserCertificate | Denial:
     with socket.create_connection(("127.0.0.1", port_of(service)), PATIENCE_S + 5.0) as peer:
         peer.sendall(line + b"\n")
         received = b""
@@ -83,7 +83,7 @@ def test_munge_names_the_user_to_the_service(service: PlayedService) -> None:
 
 def test_replayed_credential_is_refused(service: PlayedService) -> None:
     line = credential()
-    assert isinstance(answer(service, line), Certificate)
+    assert isinstance(answer(service, line), UserCertificate)
     reply = answer(service, line)
     assert isinstance(reply, Denial)
     assert reply.code == "key_refused"
@@ -101,7 +101,7 @@ def test_replay_is_refused_though_munged_has_forgotten_it(
     with munged(tmp_path, key=KEY), played(
         tmp_path, use="munge", listen=f"tcp://127.0.0.1:{free_port()}"
     ) as service:
-        assert isinstance(answer(service, line), Certificate)
+        assert isinstance(answer(service, line), UserCertificate)
         with munged(tmp_path, name="second", key=KEY) as second:
             (tmp_path / "munge.socket").unlink()
             (tmp_path / "munge.socket").symlink_to(second)
@@ -159,7 +159,7 @@ def test_answer_that_is_not_of_the_owner_is_not_believed(daemon: Path, is_sealed
         peer, _ = listener.accept()
         with peer:
             peer.recv(65_536)
-            reply = Certificate(1, NAME, "n", "ana", "client", ADDRESS, SERVER_KEY, 900.0)
+            reply = UserCertificate(1, NAME, "n", "ana", "client", ADDRESS, SERVER_KEY, 900.0)
             body = identity.line(reply)
             peer.sendall((munge.encode(body, OWNER) if is_sealed else body) + b"\n")
 

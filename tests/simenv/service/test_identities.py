@@ -20,7 +20,7 @@ from simenv.service import identities
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
 from simenv.wire.messages import admin, client as m, identity
-from simenv.wire.messages.identity import Asked, Certificate, CertificateRequest, Denial, Member
+from simenv.wire.messages.identity import UserRequest, UserCertificate, CertificateRequest, Denial, UserAccount
 from simenv.wire.messages.queries import GetHistory
 from simenv.wire.transport.sockets import PeerKind
 
@@ -34,10 +34,10 @@ class RecordingBroker:
     """A broker whose process is the test."""
 
     def __init__(self) -> None:
-        self.handle: Callable[[Asked | Member], None] = lambda _: None
-        self.sent: list[identity.Answered | identity.Check] = []
+        self.handle: Callable[[UserRequest | UserAccount], None] = lambda _: None
+        self.sent: list[identity.UserAnswer | identity.CheckUsers] = []
 
-    def send(self, message: identity.Answered | identity.Check) -> None:
+    def send(self, message: identity.UserAnswer | identity.CheckUsers) -> None:
         self.sent.append(message)
 
     def keep(self) -> None:
@@ -56,11 +56,11 @@ class Site(ServiceHarness):
         end = self.loop.administration.end_reservations
         self.users = Identities(self.loop, self.broker, SERVER, end)  # type: ignore[arg-type]
 
-    def ask(self, uid: int, key: str, groups: tuple[str, ...] = ()) -> Certificate | Denial:
+    def ask(self, uid: int, key: str, groups: tuple[str, ...] = ()) -> UserCertificate | Denial:
         request = CertificateRequest(1, "default", key, "n" * 32)
-        self.broker.handle(Asked(3, uid, NAMES[uid], groups, "a test", request))
+        self.broker.handle(UserRequest(3, uid, NAMES[uid], groups, "a test", request))
         answer = self.broker.sent.pop()
-        assert isinstance(answer, identity.Answered)
+        assert isinstance(answer, identity.UserAnswer)
         assert answer.number == 3
         return answer.reply
 
@@ -68,7 +68,7 @@ class Site(ServiceHarness):
         """A connection with a certificate."""
         key = new_pair().public
         reply = self.ask(uid, key, groups)
-        assert isinstance(reply, Certificate), reply
+        assert isinstance(reply, UserCertificate), reply
         return self.listener.connect(PeerKind.CLIENT, key.encode(), key)
 
     def tick(self, after_s: float) -> None:
@@ -97,7 +97,7 @@ def test_user_and_member_of_group_are_owners_of_their_tasks(site: Site) -> None:
 
 def test_certificate_names_service_and_lifetime(site: Site) -> None:
     reply = site.ask(ANA, new_pair().public)
-    assert reply == Certificate(
+    assert reply == UserCertificate(
         1, "default", "n" * 32, "ana", "client", SERVER.address, SERVER.public_key, 900.0
     )
 
@@ -141,7 +141,7 @@ def test_users_of_configured_accounts_may_enter(tmp_path: Path) -> None:
     assert site.enter(BEN, ("lab",)).sender.owner == "ben"
     site.users.is_member = lambda user: user == "ben"
     assert isinstance(site.ask(EVE, new_pair().public), Denial)
-    assert isinstance(site.ask(BEN, new_pair().public), Certificate)
+    assert isinstance(site.ask(BEN, new_pair().public), UserCertificate)
 
 
 def test_task_of_another_user_is_neither_seen_nor_cancelled(site: Site) -> None:
@@ -164,7 +164,7 @@ def test_public_key_of_another_user_is_refused(site: Site) -> None:
     site.tick(1_000.0)  # the certificate has ended, its key is still that of ana
     assert site.is_out(ana)
     assert isinstance(site.ask(BEN, ana.key, ("chem",)), Denial)
-    assert isinstance(site.ask(ANA, ana.key), Certificate)
+    assert isinstance(site.ask(ANA, ana.key), UserCertificate)
 
 
 def test_public_key_of_a_key_file_is_refused(site: Site) -> None:
@@ -180,7 +180,7 @@ def test_renewed_certificate_outlives_its_first_end_and_connection_stays(site: S
     site.tick(0.0)
     user = site.users._table.users[ANA]
     user.ends_s[ana.key] = time.monotonic() + 1.0
-    assert isinstance(site.ask(ANA, ana.key), Certificate)
+    assert isinstance(site.ask(ANA, ana.key), UserCertificate)
     site.tick(10.0)
     assert site.get(m.Pong, m.Ping(1), ana)
 
@@ -204,8 +204,8 @@ def test_user_who_leaves_is_out_at_the_next_check(
     ben = site.enter(BEN, ("chem",))
     reserve(site, ben)
     site.tick(identities.CHECK_S)
-    assert site.broker.sent == [identity.Check([BEN])]
-    site.broker.handle(Member(BEN, *now))
+    assert site.broker.sent == [identity.CheckUsers([BEN])]
+    site.broker.handle(UserAccount(BEN, *now))
     assert site.is_out(ben)
     if now[0] != "renamed":
         (refused,) = site.heard(ben)
@@ -219,7 +219,7 @@ def test_member_whom_the_broker_confirms_stays(site: Site) -> None:
     ben = site.enter(BEN, ("chem",))
     for after_s in (15.0, 30.0):
         site.tick(after_s)
-        site.broker.handle(Member(BEN, "ben", ("chem",)))
+        site.broker.handle(UserAccount(BEN, "ben", ("chem",)))
     assert not site.is_out(ben)
 
 
@@ -290,9 +290,9 @@ def test_bad_identity_settings_are_refused(settings: dict[str, object], text: st
 
 def test_messages_of_broker_and_service_are_decoded_as_sent() -> None:
     request = CertificateRequest(1, "default", "k" * 40, "n" * 16)
-    for message in (Asked(1, 2, "ana", ("chem",), "here", request), Member(2, "ana", ("chem",))):
+    for message in (UserRequest(1, 2, "ana", ("chem",), "here", request), UserAccount(2, "ana", ("chem",))):
         assert identity.from_broker(identity.encode(message)) == message
     denial = Denial("key_refused", "no", "yes")
-    for answer in (identity.Answered(1, denial), identity.Check([1, 2])):
+    for answer in (identity.UserAnswer(1, denial), identity.CheckUsers([1, 2])):
         assert identity.from_service(identity.encode(answer)) == answer
     fails(msgspec.ValidationError, "", identity.request_of, b'{"format": 1}')
