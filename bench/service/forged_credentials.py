@@ -1,9 +1,9 @@
 """Latency of users during 10,000 requests for certificates that are garbage or forged.
 
 Two processes, of another user where this one is root, send the credential broker lines that are no
-requests, requests for another environment and requests for the public key of a connected user, as
-fast as the broker takes them. Meanwhile a user with a certificate repeatedly asks the service for an
-answer, and new clients of that user get certificates and connect. The figures are 99th percentiles.
+requests, requests for another environment and requests of a user without an account, as fast as the
+broker takes them. Meanwhile a user with a certificate repeatedly asks the service for an answer,
+and new clients of that user get certificates and connect. The figures are 99th percentiles.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _connect_meanwhile(service: str, requests: int) -> tuple[list[float], float]
         attacker.start()
     ready.wait(GIVE_UP_S)
     begin = time.perf_counter()
-    connects = []
+    connects: list[float] = []
     while any(attacker.is_alive() for attacker in attackers) or not connects:
         start_s = time.perf_counter()
         with simenv.connect(service=service):

@@ -272,7 +272,9 @@ class Broker:
         self._number += 1
         self._waiting[self._number] = connection
         fields = (account.uid, account.user, account.groups)
-        self._send_to_service(identity.UserRequest(self._number, *fields, connection.origin, request))
+        self._send_to_service(
+            identity.UserRequest(self._number, *fields, connection.origin, request)
+        )
 
     def _send_to_service(self, message: identity.UserRequest | UserAccount) -> None:
         """Send a message to the service, unless it has not read many: clients ask again."""

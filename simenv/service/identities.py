@@ -31,7 +31,7 @@ from simenv.service.service import ServiceComponents
 from simenv.service.workers.endpoints import resolved
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import UserRequest, UserCertificate, Denial, UserAccount
+from simenv.wire.messages.identity import Denial, UserAccount, UserCertificate, UserRequest
 
 TICK_S = 5.0  # between two looks at ends and memberships
 CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
@@ -67,7 +67,9 @@ class CertificateTable:
         self._lifetime_s = lifetime_s
         self._former: OrderedDict[str, int] = OrderedDict()  # users of former public keys
 
-    def issue(self, member: UserAccount, owner: Identity, public_key: str, now_s: float) -> list[str]:
+    def issue(
+        self, member: UserAccount, owner: Identity, public_key: str, now_s: float
+    ) -> list[str]:
         """Issue or renew a certificate. Returns former public keys. Raises KeyConflictError if the
         public key is, or was, another user's."""
         holders = (uid for uid, user in self.users.items() if public_key in user.ends_s)
@@ -232,7 +234,9 @@ def _unix_listener(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         hint = "set SIMENV_BROKERS to a folder that all users may enter, also for the clients"
-        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}", hint=hint) from error
+        raise ConfigError(
+            f"cannot listen at {path}: {error.strerror or error}", hint=hint
+        ) from error
     return listener
 
 

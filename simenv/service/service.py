@@ -84,9 +84,7 @@ class ServiceComponents:
             scheduler, journal, self.executor, self.audit, devices.reading
         )
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
-        self.owners = Owners(
-            self.config.limits, scheduler, journal, kept, has_users=has_users
-        )
+        self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

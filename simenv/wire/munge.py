@@ -55,9 +55,14 @@ def _library() -> Any:
     library.munge_encode.argtypes = [pointer, pointer, ctypes.c_char_p, ctypes.c_int]
     library.munge_decode.argtypes = [ctypes.c_char_p, *[pointer] * 5]
     library.munge_strerror.restype = ctypes.c_char_p
-    library.free = ctypes.CDLL(None).free
-    library.free.argtypes, library.free.restype = [pointer], None
     return library
+
+
+def _free(pointer: ctypes.c_void_p) -> None:
+    """Free what the library has allocated."""
+    free = ctypes.CDLL(None).free
+    free.argtypes, free.restype = [ctypes.c_void_p], None
+    free(pointer)
 
 
 class _Context:
@@ -110,7 +115,7 @@ def encode(payload: bytes, reader_uid: int) -> bytes:
         try:
             return ctypes.string_at(text)
         finally:
-            library.free(text)
+            _free(text)
 
 
 def decode(credential: bytes) -> Credential:
@@ -128,7 +133,7 @@ def decode(credential: bytes) -> Credential:
             context.check(code)
             payload = ctypes.string_at(body, size.value) if size.value else b""
         finally:
-            library.free(body)
+            _free(body)
         age_s = context.seconds(_DECODED_S) - context.seconds(_ENCODED_S)
     if age_s > TTL_S:  # its sender chose a longer time
         raise KeyRefusedError(f"MUNGE: the credential is {age_s} s old, the limit is {TTL_S} s")

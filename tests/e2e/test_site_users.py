@@ -61,8 +61,8 @@ def site(folder: Path) -> Iterator[Site]:
         patch.setenv("SIMENV_PYTHON", str(accounts.python))
         patch.setenv("SIMENV_BROKERS", str(folder))
         patch.setenv("SIMENV_MUNGE_SOCKET", str(munge_socket))
-        identity = {"use": ["local", "munge"], "users": [f"@{GROUP}"]}
-        identity["listen"] = f"tcp://127.0.0.1:{free_port()}"
+        listen = f"tcp://127.0.0.1:{free_port()}"
+        identity = {"use": ["local", "munge"], "users": [f"@{GROUP}"], "listen": listen}
         options = {"identity": identity, "listen": "tcp://127.0.0.1:0", "launcher": "local"}
         live = Live(pools=WORKERS, **options)
         try:
@@ -141,9 +141,7 @@ def test_user_who_leaves_is_out_within_sixty_seconds(site: Site, ten: list[User]
     site.accounts.remove(f"user{COUNT - 1}")
     begun = time.monotonic()
     for user in (leaver, removed):
-        until(
-            lambda user=user: user.do("ping") == ["error", "key_refused"], OUT_S, look_s=0.5
-        )
+        until(lambda user=user: user.do("ping") == ["error", "key_refused"], OUT_S, look_s=0.5)
         assert user.do("again") == ["error", "key_refused"]
     assert time.monotonic() - begun < OUT_S
     assert [user.do("ping") for user in members] == [site.live.name] * len(members)

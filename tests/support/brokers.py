@@ -2,6 +2,8 @@
 
 import os
 import select
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from pathlib import Path
 from simenv.config import convert
 from simenv.service.identities import BrokerProcess
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import UserRequest, UserCertificate, UserAccount
+from simenv.wire.messages.identity import UserAccount, UserCertificate, UserRequest
 
 NAME = "shared"
 ADDRESS, SERVER_KEY = "tcp://127.0.0.1:1", "s" * 40
@@ -64,3 +66,14 @@ def played(folder: Path, **settings: object) -> Iterator[PlayedService]:
         yield service
     finally:
         service.close()
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, with a path that is short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="simenv-", dir="/tmp"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)

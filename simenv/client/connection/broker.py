@@ -9,7 +9,6 @@ certificate is renewed by a thread of the connection until that is closed.
 
 from __future__ import annotations
 
-import os
 import pwd
 import re
 import secrets
@@ -29,7 +28,7 @@ from simenv.errors import KeyRefusedError, NoServiceError, OptionError, SimenvEr
 from simenv.wire import munge
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import UserCertificate, CertificateRequest
+from simenv.wire.messages.identity import CertificateRequest, UserCertificate
 from simenv.wire.transport.zmq_transport import Connection, CurveConnection, HandshakeState
 
 TIMEOUT_S = 3.0  # of one request
@@ -160,7 +159,7 @@ class BrokerAddress:
         else:
             is_sealed = self._remote is None
         try:
-            reply = identity.reply_of(line)
+            reply: UserCertificate | identity.Denial = identity.reply_of(line)
         except msgspec.MsgspecError as error:
             text = f"{self.path} is not the address of a broker: {error}"
             raise NoServiceError(text, hint="use one version of simenv on both sides") from error
@@ -195,7 +194,9 @@ class BrokerAddress:
 
     def _check_sender(self, uid: int) -> None:
         if uid != self._owner_uid:
-            text = f"user {uid} answers at {self.path} in the place of {self._owner!r}: not believed"
+            text = (
+                f"user {uid} answers at {self.path} in the place of {self._owner!r}: not believed"
+            )
             raise NoServiceError(text, hint=f"ask {self._owner} for the address")
 
 

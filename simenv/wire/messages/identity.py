@@ -1,9 +1,8 @@
 """Messages of the credential broker: with users who want a certificate, and with its service.
 
-A user sends one CertificateRequest and gets one UserCertificate or Denial, each as one line of JSON;
-between the nodes of a site both travel as the payloads of MUNGE credentials, of which the user's
-line is one. The broker and its service exchange MessagePack over a socket pair. Secret keys are
-never sent.
+A user sends one CertificateRequest and gets one UserCertificate or Denial, each as one line of
+JSON; between the nodes of a site both travel as the payloads of MUNGE credentials. The broker and
+its service exchange MessagePack over a socket pair. Secret keys are never sent.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class UserRequest(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class UserAccount(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The present account of a user, for CheckUsers. `user` "": there is no such account any more."""
+    """The present account of a user, for CheckUsers. `user` "": there is none any more."""
 
     uid: Uid
     user: Name
@@ -91,4 +90,3 @@ from_service = msgspec.msgpack.Decoder(UserAnswer | CheckUsers).decode
 line = msgspec.json.Encoder().encode
 request_of = msgspec.json.Decoder(CertificateRequest).decode
 reply_of = msgspec.json.Decoder(UserCertificate | Denial).decode
-

@@ -161,7 +161,8 @@ class TcpListener:
         self._admitted[key] = identity
 
     def revoke_key(self, key: str, revocation_notice: bytes) -> None:
-        """Revoke one key; its peers get `revocation_notice`, if it is not empty, and are cut off."""
+        """Revoke one key; its peers get `revocation_notice`, unless that is empty, and are cut
+        off."""
         identity = self._admitted.pop(key, None)
         if identity is not None and self._limiter.has(identity.owner or key):
             for name, peer in list(self._peers.items()):

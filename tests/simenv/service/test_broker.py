@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played
+from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played, short_folder
 from failing import fails
 from other_user import UID, skip_without_second_user
 from waiting import until
@@ -41,9 +41,15 @@ input()
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedService]:
-    monkeypatch.setenv("SIMENV_BROKERS", str(tmp_path))
-    with played(tmp_path) as result:
+def short() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def service(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedService]:
+    monkeypatch.setenv("SIMENV_BROKERS", str(short))
+    with played(short) as result:
         yield result
 
 
@@ -93,10 +99,8 @@ def test_kernel_names_the_user_to_the_service(service: PlayedService) -> None:
     assert asked.origin == f"process {os.getpid()} of uid {OWNER}"
 
 
-def test_second_user_is_named_by_the_kernel(service: PlayedService, tmp_path: Path) -> None:
+def test_second_user_is_named_by_the_kernel(service: PlayedService, short: Path) -> None:
     skip_without_second_user()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     code = f"import os,socket,sys; s=socket.socket(socket.AF_UNIX); os.setresuid(*[{UID}]*3); "
     code += "s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode()); print(s.recv(9999))"
     arguments = [str(socket_path()), request().decode()]
@@ -135,12 +139,12 @@ def test_bad_request_is_refused_and_service_is_not_asked(
     assert isinstance(reply, identity.Denial)
     assert text in reply.message
     assert service.asked == []
-    assert address()._request(new_pair().public)
+    assert address()._request(new_pair().public).user
 
 
 def test_too_long_request_is_cut_off(service: PlayedService) -> None:
     assert answer(b"x" * (4 * MAX_REQUEST_BYTES)) == b""
-    assert address()._request(new_pair().public)
+    assert address()._request(new_pair().public).user
 
 
 def test_silent_connection_is_closed(service: PlayedService) -> None:
@@ -156,7 +160,7 @@ def test_connections_of_a_user_are_bounded(service: PlayedService) -> None:
         assert one_more.recv(1) == b""
     for peer in peers:
         peer.close()
-    assert address()._request(new_pair().public)
+    assert address()._request(new_pair().public).user
 
 
 def test_requests_of_a_user_have_a_rate_and_others_are_served() -> None:
@@ -195,7 +199,7 @@ def test_ended_broker_is_started_again(service: PlayedService) -> None:
     process.wait()
     service.broker._started_s = 0.0
     service.broker.keep()
-    assert address()._request(new_pair().public)
+    assert address()._request(new_pair().public).user
 
 
 def test_broker_ends_with_its_service(service: PlayedService) -> None:
@@ -224,11 +228,11 @@ def test_removed_socket_is_bound_again(service: PlayedService) -> None:
     fails(NoServiceError, "no environment 'shared'", address()._request, new_pair().public)
     service.broker._started_s = 0.0
     service.broker.keep()
-    assert address()._request(new_pair().public)
+    assert address()._request(new_pair().public).user
 
 
-def test_socket_of_ended_service_is_replaced(service: PlayedService, tmp_path: Path) -> None:
-    with played(tmp_path) as later:
+def test_socket_of_ended_service_is_replaced(service: PlayedService, short: Path) -> None:
+    with played(short) as later:
         address()._request(new_pair().public)
         assert (len(service.asked), len(later.asked)) == (0, 1)
 
@@ -242,28 +246,26 @@ def test_folder_that_others_can_write_is_passed_over(service: PlayedService) -> 
     fails(NoServiceError, "no environment 'shared'", address()._request, new_pair().public)
 
 
-def test_taken_name_of_folder_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_taken_name_of_folder_is_passed_over(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_without_second_user()
-    monkeypatch.setenv("SIMENV_BROKERS", str(tmp_path))
-    taken = tmp_path / f"simenv-broker-{OWNER}"
+    monkeypatch.setenv("SIMENV_BROKERS", str(short))
+    taken = short / f"simenv-broker-{OWNER}"
     taken.mkdir()
     (taken / f"{NAME}.sock").touch()
     os.chown(taken, UID, UID)
     assert find_socket(OWNER, NAME) is None
-    with played(tmp_path) as service:
-        assert address()._request(new_pair().public)
+    with played(short) as service:
+        assert address()._request(new_pair().public).user
         assert socket_path().parent.name.startswith(f"simenv-broker-{OWNER}.")
         assert len(service.asked) == 1
 
 
 def test_answer_of_another_user_in_the_place_of_the_owner_is_not_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_without_second_user()
-    monkeypatch.setenv("SIMENV_BROKERS", str(tmp_path))
-    folder = tmp_path / f"simenv-broker-{OWNER}"
+    monkeypatch.setenv("SIMENV_BROKERS", str(short))
+    folder = short / f"simenv-broker-{OWNER}"
     folder.mkdir(mode=0o711)
     argv = [sys.executable, "-I", "-c", LISTEN.format(uid=UID), str(folder / f"{NAME}.sock")]
     pipe = subprocess.PIPE

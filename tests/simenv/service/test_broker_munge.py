@@ -1,4 +1,4 @@
-"""The credential broker behind MUNGE: a real munged proves users, and no credential is used twice."""
+"""The credential broker with MUNGE: a real munged proves users, and credentials are used once."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played
+from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played, short_folder
 from failing import fails
 from munged import munged, skip_without_munge
 from other_user import UID
@@ -21,7 +21,7 @@ from simenv.service.broker import PATIENCE_S
 from simenv.wire import munge
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
-from simenv.wire.messages.identity import UserCertificate, CertificateRequest, Denial
+from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 
 OWNER = os.geteuid()
 KEY = bytes(range(128))
@@ -34,16 +34,22 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def short() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def daemon(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     skip_without_munge()
-    with munged(tmp_path, key=KEY) as path:
+    with munged(short, key=KEY) as path:
         monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(path))
         yield path
 
 
 @pytest.fixture
-def service(daemon: Path, tmp_path: Path) -> Iterator[PlayedService]:
-    with played(tmp_path, use="munge", listen=f"tcp://127.0.0.1:{free_port()}") as result:
+def service(daemon: Path, short: Path) -> Iterator[PlayedService]:
+    with played(short, use="munge", listen=f"tcp://127.0.0.1:{free_port()}") as result:
         yield result
 
 
@@ -70,7 +76,8 @@ def answer(service: PlayedService, line: bytes) -> UserCertificate | Denial:
     body = received[:-1]
     if body.startswith(munge.PREFIX):
         body = munge.decode(body).payload
-    return identity.reply_of(body)
+    reply: UserCertificate | Denial = identity.reply_of(body)
+    return reply
 
 
 def test_munge_names_the_user_to_the_service(service: PlayedService) -> None:
@@ -92,31 +99,32 @@ def test_replayed_credential_is_refused(service: PlayedService) -> None:
 
 
 def test_replay_is_refused_though_munged_has_forgotten_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_without_munge()
-    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(tmp_path / "munge.socket"))
-    with munged(tmp_path, key=KEY):
+    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(short / "munge.socket"))
+    with munged(short, key=KEY):
         line = credential()
-    with munged(tmp_path, key=KEY), played(
-        tmp_path, use="munge", listen=f"tcp://127.0.0.1:{free_port()}"
-    ) as service:
+    with (
+        munged(short, key=KEY),
+        played(short, use="munge", listen=f"tcp://127.0.0.1:{free_port()}") as service,
+    ):
         assert isinstance(answer(service, line), UserCertificate)
-        with munged(tmp_path, name="second", key=KEY) as second:
-            (tmp_path / "munge.socket").unlink()
-            (tmp_path / "munge.socket").symlink_to(second)
+        with munged(short, name="second", key=KEY) as second:
+            (short / "munge.socket").unlink()
+            (short / "munge.socket").symlink_to(second)
             reply = answer(service, line)
     assert isinstance(reply, Denial)
     assert "was used before" in reply.message
     assert len(service.asked) == 1
 
 
-def test_forged_credentials_are_refused(service: PlayedService, tmp_path: Path) -> None:
+def test_forged_credentials_are_refused(service: PlayedService, short: Path) -> None:
     line = credential()
     middle = len(line) // 2
     flipped = line[:middle] + (b"A" if line[middle : middle + 1] != b"A" else b"B")
     forged = [flipped + line[middle + 1 :], b"MUNGE:AwQFAAA=:", b"MUNGE:", b"x" * 300, b"{}"]
-    with munged(tmp_path, name="other") as other, pytest.MonkeyPatch.context() as patch:
+    with munged(short, name="other") as other, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMENV_MUNGE_SOCKET", str(other))
         forged.append(credential())  # of another site
     for each in forged:
@@ -124,7 +132,7 @@ def test_forged_credentials_are_refused(service: PlayedService, tmp_path: Path) 
         assert isinstance(reply, Denial), each
         assert reply.code == "key_refused"
     assert service.asked == []
-    assert address(service)._request(new_pair().public)
+    assert address(service)._request(new_pair().public).user
 
 
 def test_payload_that_is_no_request_is_refused(service: PlayedService) -> None:
@@ -145,8 +153,8 @@ def test_old_credential_is_refused_whatever_time_its_sender_chose(
     fails(KeyRefusedError, "the limit is -1 s", munge.decode, line)
 
 
-def test_missing_munged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(tmp_path / "none"))
+def test_missing_munged_is_named(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(short / "none"))
     error = fails(NoServiceError, "there is no socket of munged", munge.encode, b"x", OWNER)
     assert "SIMENV_MUNGE_SOCKET" in error.hint
 

@@ -1,5 +1,4 @@
-"""Who gets a certificate, whose it is, and when it ends; the service is real, and the test plays the
-broker."""
+"""Who gets a certificate, whose it is, and when it ends. The test plays the broker of a service."""
 
 import os
 import time
@@ -20,7 +19,13 @@ from simenv.service import identities
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
 from simenv.wire.messages import admin, client as m, identity
-from simenv.wire.messages.identity import UserRequest, UserCertificate, CertificateRequest, Denial, UserAccount
+from simenv.wire.messages.identity import (
+    CertificateRequest,
+    Denial,
+    UserAccount,
+    UserCertificate,
+    UserRequest,
+)
 from simenv.wire.messages.queries import GetHistory
 from simenv.wire.transport.sockets import PeerKind
 
@@ -290,7 +295,10 @@ def test_bad_identity_settings_are_refused(settings: dict[str, object], text: st
 
 def test_messages_of_broker_and_service_are_decoded_as_sent() -> None:
     request = CertificateRequest(1, "default", "k" * 40, "n" * 16)
-    for message in (UserRequest(1, 2, "ana", ("chem",), "here", request), UserAccount(2, "ana", ("chem",))):
+    for message in (
+        UserRequest(1, 2, "ana", ("chem",), "here", request),
+        UserAccount(2, "ana", ("chem",)),
+    ):
         assert identity.from_broker(identity.encode(message)) == message
     denial = Denial("key_refused", "no", "yes")
     for answer in (identity.UserAnswer(1, denial), identity.CheckUsers([1, 2])):
