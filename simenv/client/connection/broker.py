@@ -33,7 +33,6 @@ from simenv.wire.transport.zmq_transport import Connection, CurveConnection, Han
 
 TIMEOUT_S = 3.0  # of one request
 TRIES, PAUSE_S = 5, 0.1  # of a request that the broker did not answer; each pause is twice as long
-REFUSED_S = 1.0  # between two requests after a refused handshake
 RETRY_S = 5.0  # after a renewal that failed
 _LOCAL = re.compile(r"local:(?P<owner>[^/@:]+)(/(?P<name>[^/]+))?\Z")
 _MUNGE = re.compile(
@@ -48,6 +47,17 @@ class CertifiedConnection(CurveConnection):
     def __init__(self, certificate: UserCertificate, keys: KeyPair, route: bytes) -> None:
         self.closed = threading.Event()
         super().__init__(certificate.address, certificate.server_key, keys, route)
+
+    def is_refused(self) -> bool:
+        """Return whether the service has refused the certificate; then nothing can be sent."""
+        return self.handshake_state() is HandshakeState.REFUSED
+
+    def send(self, body: bytes) -> None:
+        try:
+            super().send(body)
+        except NoServiceError:
+            if not self.is_refused():
+                raise  # else the request is repeated by the connection that follows
 
     def close(self) -> None:
         self.closed.set()
@@ -73,7 +83,6 @@ class BrokerAddress:
         self._connection: CertifiedConnection | None = None
         self._public_key = ""
         self._denial: SimenvError | None = None
-        self._asked_s = 0.0
 
     def open(self, identity: bytes) -> Connection:
         """Return a new connection, with a certificate of its own. Raises KeyRefusedError if the
@@ -93,7 +102,6 @@ class BrokerAddress:
     def renew(self) -> bool:
         """Renew the certificate of the connection. Returns False if that failed; a refusal is
         kept for `refusal`."""
-        self._asked_s = time.monotonic()
         try:
             self._certificate = self._request(self._public_key, tries=1)
         except KeyRefusedError as error:
@@ -103,21 +111,15 @@ class BrokerAddress:
         return True
 
     def moved(self) -> bool:
-        """Return whether the broker has named another address since `open`."""
-        last = self._certificate
-        return last is not None and (last.address, last.server_key) != self._connected
+        """Return whether a new connection is needed: the broker has named another address since
+        `open`, or the service does not know the certificate, because it has started again or this
+        process was stopped for long."""
+        last, connection = self._certificate, self._connection
+        if last is None or connection is None:
+            return False
+        return connection.is_refused() or (last.address, last.server_key) != self._connected
 
     def refusal(self) -> SimenvError | None:
-        """Return the refusal of this user. A refused handshake is none: the service has started
-        again, or the certificate ended while this process was stopped; it is renewed."""
-        connection = self._connection
-        if (
-            self._denial is None
-            and connection is not None
-            and connection.handshake_state() is HandshakeState.REFUSED
-            and time.monotonic() - self._asked_s >= REFUSED_S
-        ):
-            self.renew()
         return self._denial
 
     def diagnose(self) -> tuple[str, str]:
