@@ -185,7 +185,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("results.keep_gib", 0.001, 2.0**30),
     ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
-    ("identity.lifetime_s", 10.0, 86_400.0),
+    ("identity.lifetime_s", 5.0, 86_400.0),
 )
 
 
