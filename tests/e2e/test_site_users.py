@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,10 @@ def test_connections_go_on_after_restart_of_the_service(site: Site, ten: list[Us
     assert [user.answer() for user in ten] == [site.live.name] * COUNT
 
 
+def is_out(user: User) -> bool:
+    return bool(user.do("ping") == ["error", "key_refused"])
+
+
 def test_user_who_leaves_is_out_within_sixty_seconds(site: Site, ten: list[User]) -> None:
     *members, leaver, removed = ten
     remaining = [f"user{number}" for number in range(COUNT) if number != COUNT - 2]
@@ -142,7 +147,7 @@ def test_user_who_leaves_is_out_within_sixty_seconds(site: Site, ten: list[User]
     site.accounts.remove(f"user{COUNT - 1}")
     begun = time.monotonic()
     for user in (leaver, removed):
-        until(lambda user=user: user.do("ping") == ["error", "key_refused"], OUT_S, look_s=0.5)
+        until(partial(is_out, user), OUT_S, look_s=0.5)
         assert user.do("again") == ["error", "key_refused"]
     assert time.monotonic() - begun < OUT_S
     assert [user.do("ping") for user in members] == [site.live.name] * len(members)
