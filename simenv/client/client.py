@@ -266,10 +266,11 @@ def connect(
 ) -> Client:
     """Connect to a running environment.
 
-    `service`: its connection file; else `name`; else the file that SIMENV_SERVICE names; else
-    `default`. `role`: "client" gives up the rights of an admin, whose requests then raise
-    NotAllowedError; None: the role of the key. Raises NoServiceError, VersionMismatchError,
-    OptionError.
+    `service`: its connection file, or the address of another user's environment,
+    "local:OWNER/NAME" on this host or "munge:OWNER@HOST:PORT/NAME" on another node of the site;
+    else `name`; else what SIMENV_SERVICE names; else `default`. `role`: "client" gives up the
+    rights of an admin, whose requests then raise NotAllowedError; None: the role of the key. Raises
+    NoServiceError, KeyRefusedError, VersionMismatchError, OptionError.
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")

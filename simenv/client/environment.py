@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
 from simenv.client.administration import AccountSettings, PolicySettings, QosSettings
-from simenv.client.connection.address import Address, KeyFileAddress
+from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
@@ -168,7 +168,8 @@ class Environment:
         NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
-        owner = self._address.owner if isinstance(self._address, KeyFileAddress) else ""
+        is_own = isinstance(self._address, FileAddress)
+        owner = "" if is_own else getattr(self._address, "owner", "") or "user"
         is_isolated = bool(owner) and self.status().isolation == "account"
         return FunctionExecutor(self._session, owner, options, is_isolated=is_isolated)
 

@@ -63,6 +63,7 @@ COMMANDS = {
     "perf": "profile --since 1h",
     "keys add": "keys add ana",
     "keys list": "keys list",
+    "keys rotate": "keys rotate ana",
     "limits set": "limits set ana max_queued_tasks=50",
     "limits": "limits",
     "limits reset": "limits reset ana",

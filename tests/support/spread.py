@@ -19,6 +19,7 @@ DRILLS = (
     "tests/e2e/test_qpm_docs.py",
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",
+    "tests/e2e/test_site_users.py",
     "tests/faults/",
     "tests/launcher/mpi/test_mpirun.py",
     "tests/simenv/qpm_check/test_broken.py",
