@@ -150,17 +150,26 @@ class RunControl:
     """Cancel flag that any thread may set; engines read it between passes (<= 1 s).
 
     `threads`: limit on the threads of a run from its next pass on, 0 for all of them; results do
-    not depend on it, and any thread may set it. `passes`: numbers of finished and of all passes
+    not depend on it, and any thread may set it. `has_checkpoints`: set by a run that can write a
+    checkpoint before it ends. `passes`: numbers of finished and of all passes
     over the states; any thread may read it, only the run's own thread changes it. (0, 0) if the
     engine does not report it.
     """
 
-    __slots__ = ("flag", "passes", "threads")
+    __slots__ = ("flag", "has_checkpoints", "is_preempted", "passes", "threads")
 
     def __init__(self) -> None:
         self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
         self.passes = (0, 0)
         self.threads = 0
+        self.has_checkpoints = self.is_preempted = False
+
+    def preempt(self) -> None:
+        """Ask the run to write a checkpoint after its present sweep and then to end, or to end
+        where it has none. Any thread may call it."""
+        self.is_preempted = True
+        if not self.has_checkpoints:
+            self.stop()
 
     def stop(self) -> None:
         """Ask the run to end. Any thread may call it at any time, repeatedly."""
@@ -170,6 +179,7 @@ class RunControl:
         self.flag[0] = 0
         self.passes = (0, 0)
         self.threads = 0
+        self.has_checkpoints = self.is_preempted = False
 
     def check(self) -> None:
         """Raise Stopped if `stop` was called."""

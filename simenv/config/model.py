@@ -103,7 +103,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 ALL = "all"  # the whole environment, in place of a pool
-QUEUE_POLICIES = ("priority", "fifo", "ordered", "round_robin")
+QUEUE_POLICIES = ("priority", "fair_share", "fifo", "ordered", "round_robin")
 QUEUE_KEYS = ("priority", "shortest", "longest", "fifo")
 ADMISSION_POLICIES = ("unlimited", "credit", "rate")
 _FIGURE_LIMITS = {"credits": 2**62, "rate": 2**62, "span_s": MAX_SECONDS}

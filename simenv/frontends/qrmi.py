@@ -322,6 +322,7 @@ LEASE_S = 3600.0  # duration of a reservation after its last renewal
 MAX_CIRCUITS = 1_000  # circuits of one payload
 MAX_MEMORY_BYTES = 16 * 2**20  # of one task's shots in order; above it, samples are sorted
 _TOKEN_DIGITS = 18  # a whole number of 64 bits
+MAX_WORKS = 1_000  # payloads kept for `task_result`; the oldest go first
 _JOIN = "+"  # between the names of the tasks of one payload
 
 
@@ -435,6 +436,8 @@ class QuantumResource:
             raise
         task_id = _JOIN.join(names)
         self._works[task_id] = work
+        while len(self._works) > MAX_WORKS:
+            del self._works[next(iter(self._works))]
         return task_id
 
     def task_status(self, task_id: str) -> Any:

@@ -63,6 +63,7 @@ class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_s: dict[str, float] = {}  # by pool: of one second on its emulated device or machine
     half_life_days: float = 7.0  # of usage (Slurm's PriorityDecayHalfLife)
     preempt_after_s: float = 300.0  # waiting of an account far below its share; 0: never
+    preempt_running_s: float = 0.0  # tasks of any class that run longer may be preempted; 0: none
 
     def units(self, used: Used, pool: str, usage_factor: float = 1.0) -> float:
         """Return the billing units of what a task used in a pool."""
@@ -95,6 +96,7 @@ class WaitReason(enum.IntEnum):
     LOST = 10  # an attempt that was lost with its worker or node, and ran again
     PREEMPTED = 11  # an attempt that was ended for an account below its share
     ALLOCATION = 12  # it would not have ended before the allocation
+    SERVICE = 13  # nothing: admission, the journal and the way to the worker
 
 
 Waits = tuple[tuple[int, int], ...]  # (WaitReason, microseconds)
@@ -102,15 +104,17 @@ Waits = tuple[tuple[int, int], ...]  # (WaitReason, microseconds)
 
 def explained_waits(waits: Waits, waited_us: int) -> dict[WaitReason, int]:
     """Return the parts of a wait in microseconds, which add up to `waited_us`. What `waits` does
-    not explain was spent behind the user's own earlier tasks; what it explains in excess (the
-    clocks run for the whole queue) is taken from the longest parts."""
+    not explain was spent behind the user's own earlier tasks, or in the service where there is
+    nothing to explain; what it explains in excess (the clocks run for the whole queue) is taken
+    from the longest parts."""
     parts: dict[WaitReason, int] = {}
     for reason, spent_us in waits:
         kind = WaitReason(reason)
         parts[kind] = parts.get(kind, 0) + spent_us
     excess = sum(parts.values()) - waited_us
     if excess < 0:
-        parts[WaitReason.OWN_TASKS] = parts.get(WaitReason.OWN_TASKS, 0) - excess
+        rest = WaitReason.OWN_TASKS if waits else WaitReason.SERVICE
+        parts[rest] = parts.get(rest, 0) - excess
     for kind in sorted(parts, key=parts.__getitem__, reverse=True):
         taken = min(max(excess, 0), parts[kind])
         parts[kind] -= taken

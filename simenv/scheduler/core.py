@@ -15,7 +15,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, Timing
-from simenv.model.accounts import Used
+from simenv.model.accounts import Used, association
 from simenv.model.views import ON_DEMAND, device_time_ns
 from simulators import catalog
 
@@ -126,6 +126,14 @@ class SubmitBatch(msgspec.Struct, frozen=True):
     association: str = ""  # of owner and account, see `simenv.model.accounts`
     usage_factor: float = 1.0  # of its class of service
     class_priority: int = 0  # of its class of service, added to that of `terms`
+    priority: int = 0  # both together; set here
+
+    def __post_init__(self) -> None:
+        set_field = msgspec.structs.force_setattr
+        set_field(self, "priority", self.terms.priority + self.class_priority)
+        if not self.association:
+            leaf = association(self.account, self.owner) if self.account else self.owner
+            set_field(self, "association", leaf)
 
 
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
@@ -148,6 +156,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     stopping: str = ""  # reason of a stop request: "cancelled", "queue_timeout", "run_timeout"
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
+    preempted: bool = False  # this attempt is asked to end, and the task to wait again
 
     @property
     def size_bytes(self) -> int:
@@ -359,10 +368,10 @@ class Estimator:
         """Learn from a task that took `run_us` on `slots` slots."""
         key, before = _key(route), self.quality(route)
         observed = max(1, run_us) * max(1, slots) / max(0.1, model_us(route, spec))
-        factor, (low, high) = observed, HARDWARE_BOUNDS
+        low, high = HARDWARE_BOUNDS
         if route.engine != HARDWARE:  # the first run of a kind may include compilation
-            factor, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
-        factor = before.factor + LEARNING_RATE * (factor - before.factor)
+            observed, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
+        factor = before.factor + LEARNING_RATE * (observed - before.factor)
         count, off = before.count + 1, abs(math.log(observed / before.factor))
         deviation = before.deviation + max(LEARNING_RATE, 1.0 / count) * (off - before.deviation)
         self._learned[key] = LearnedEstimate(min(high, max(low, factor)), deviation, count)

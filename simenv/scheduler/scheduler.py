@@ -14,7 +14,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from simenv import model
 from simenv.scheduler import scaling
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
-from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling
+from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling, preemption
 from simenv.scheduler.events import devices, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
@@ -160,10 +160,21 @@ class Scheduler:
         self.state.quotas.set(table, default)
         return []
 
+    def set_accounts(
+        self,
+        tree: model.accounts.AccountTree,
+        billing: model.accounts.Billing,
+        qos: Mapping[str, model.accounts.Qos],
+    ) -> list[Action]:
+        """Replace the accounts, the weights of billing units and the classes of service."""
+        self.state.set_accounts(tree, billing, qos)
+        return []
+
     def dispatch(self, now_ns: int) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
         workers."""
         state = self.state
+        state.fair_share.at(now_ns)
         actions: list[Action] = [*devices.end_due_runs(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:
@@ -174,6 +185,7 @@ class Scheduler:
             tasks.release_children(state, now_ns)
         if not state.draining:
             actions += dispatcher.assign(state, now_ns)
+            dispatcher.note_waits(state, now_ns)
         return actions
 
     def tick(self, now_ns: int) -> list[Action]:
@@ -193,6 +205,8 @@ class Scheduler:
         if not state.draining:
             actions += gang_scheduling.return_slots(state, now_ns)
             actions += batching.reclaim(state)
+            preemption.count_overruns(state, now_ns)
+            actions += preemption.preempt(state, now_ns)
             actions += scaling.resize(state, now_ns)
         return actions
 

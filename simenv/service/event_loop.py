@@ -392,5 +392,7 @@ class EventLoop(ServiceComponents):
         self.checkpointer.stop()
         if self.backup is not None:
             self.backup.stop()
-        self.journal.close()
-        self.listener.close()
+        try:
+            self.journal.close()
+        finally:  # on a full disk the journal raises
+            self.listener.close()

@@ -116,7 +116,9 @@ CODED_ERRORS = (
 )
 _DONE = messages.STATES.index(model.TaskState.DONE)
 FAILED = messages.STATES.index(model.TaskState.FAILED)
+PREEMPTED = "preempted"  # the task waits again: the service discards this end
 ENDED_EARLY = {  # final states by the reason of the stop
+    PREEMPTED: messages.STATES.index(model.TaskState.CANCELLED),
     "cancelled": messages.STATES.index(model.TaskState.CANCELLED),
     "queue_timeout": messages.STATES.index(model.TaskState.EXPIRED),
     "run_timeout": messages.STATES.index(model.TaskState.EXPIRED),

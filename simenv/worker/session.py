@@ -27,7 +27,7 @@ from simenv.wire.messages import client as m, queries
 from simenv.wire.transport import zmq_transport
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.ranks import Leader
-from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
+from simenv.worker.runner import ENDED_EARLY, FAILED, PREEMPTED, Runner
 from simulators.compiler.kernel_time import busy_ns
 
 MAX_STOPS = 4_096
@@ -73,7 +73,8 @@ class RunningTask:
         with self._lock:
             if self.running == (task, attempt):
                 self._runner.stop_reason = reason
-                self._runner.control.stop()
+                control = self._runner.control
+                (control.preempt if reason == PREEMPTED else control.stop)()
             else:
                 if len(self._stops) >= MAX_STOPS:  # they came too late: their tasks have ended
                     self._stops.clear()
@@ -122,6 +123,12 @@ class HeartbeatThread:
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._beat()
+        except Exception as error:  # without heartbeats the worker would be lost in silence
+            exit_process(m.EXIT_LEASE, f"the heartbeat failed: {error!r:.500}")
+
+    def _beat(self) -> None:
         received = time.monotonic()
         next_beat = 0.0
         while True:

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.engine import EngineResult, RunOptions
+from simulators.engine import EngineResult, RunControl, RunOptions
 
 FORMAT = 1
 _BLOCK = 1 << 18  # amplitudes written at a time: 4 MiB in double precision
@@ -143,8 +143,14 @@ class Checkpointer:
     """Checkpoints of one state at a time. `folder`: owned by this run; None: no checkpoints."""
 
     def __init__(
-        self, folder: Path | None = None, every_s: float = 0.0, place: RankContext | None = None
+        self,
+        folder: Path | None = None,
+        every_s: float = 0.0,
+        place: RankContext | None = None,
+        control: RunControl | None = None,
     ) -> None:
+        self._control = control or RunControl()
+        self._is_preempted = False
         self._folder = folder
         self._every_s = every_s
         self._place = place or RankContext()
@@ -155,12 +161,12 @@ class Checkpointer:
         self._begun = self._missed = ""  # remarks for the result
 
     @classmethod
-    def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
-        return cls(
-            Path(options.checkpoint_dir) if options.checkpoint_dir else None,
-            options.checkpoint_every_s,
-            place,
-        )
+    def of(
+        cls, options: RunOptions, control: RunControl, place: RankContext | None = None
+    ) -> Checkpointer:
+        """`control`: of the run; if it is preempted, it ends after a checkpoint."""
+        folder = Path(options.checkpoint_dir) if options.checkpoint_dir else None
+        return cls(folder, options.checkpoint_every_s, place, control)
 
     def __enter__(self) -> Checkpointer:
         return self
@@ -171,7 +177,10 @@ class Checkpointer:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the checkpoints at the end of the run."""
+        """Remove the checkpoints at the end of the run, but not of a preempted one."""
+        self._control.has_checkpoints = False
+        if self._is_preempted and kind is not None:
+            return
         self._forget(f"{self._place.rank}.*")
         if self._folder is not None:
             with suppress(OSError):  # other ranks have files in it, or it was never made
@@ -195,6 +204,7 @@ class Checkpointer:
             self._forget(f"{self._place.rank}.{self._way.digest[:_NAMED]}.*")
         self._way = new
         self._done = self._before = 0
+        self._control.has_checkpoints = self.is_kept
 
     def restore(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
         """Restore the amplitudes of an earlier attempt; return the positions of its wires. None:
@@ -227,8 +237,12 @@ class Checkpointer:
         """Count a finished sweep, and write a checkpoint if it is time."""
         kept = self.is_kept
         self._done += 1
-        if kept and not self._place.least(int(time.monotonic() < self._next_s)):
+        wanted = self._control.is_preempted
+        if kept and not self._place.least(int(time.monotonic() < self._next_s and not wanted)):
             self._keep(amplitudes, positions)
+            self._is_preempted = not self._place.least(int(not wanted))
+            if self._is_preempted:
+                self._control.stop()
 
     def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
         """Write a checkpoint in all ranks, or in none: then the previous one stays."""

@@ -293,7 +293,7 @@ def _in_states(job: RequestExecution) -> EngineResult:
 
     with (
         ThreadPool(job.options.threads, job.control) as thread_pool,
-        Checkpointer.of(job.options) as checkpointer,
+        Checkpointer.of(job.options, job.control) as checkpointer,
     ):
         states = LocalBackend(thread_pool, job.control, checkpointer)
         return checkpointer.annotate(run_rows(states, job))

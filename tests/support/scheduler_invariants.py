@@ -3,7 +3,7 @@
 from collections import Counter
 
 from simenv.model import WorkerState
-from simenv.scheduler.core import ATTEMPT_BITS, RUNS, Phase, TaskRecord
+from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
@@ -142,6 +142,12 @@ def check(state: SchedulerState) -> None:
     assert state.running == running, f"{state.running} running, {running} found"
     owned = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
+    assigned = Counter(
+        r.batch.association
+        for r in state.tasks.values()
+        if r.phase not in UNSENT and state.pools[r.route.pool].queue.is_shared
+    )
+    assert state.fair_share._running == assigned, "expected units of tasks are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"
 

@@ -23,7 +23,7 @@ from simenv.model.views import ON_DEMAND
 from simenv.qpm import answers, contract, envelopes
 from simenv.wire.messages import admin, client as m
 
-POLICIES = ("priority", "fifo", "ordered", "round_robin")
+POLICIES = ("priority", "fair_share", "fifo", "ordered", "round_robin")
 MAX_OPTION_CHARS = 255
 MOST_LISTED = 1_000  # of other callers' tasks
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simenv.model import WorkerState
+from simenv.model.accounts import Waits
 from simenv.scheduler import core
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
@@ -201,6 +202,7 @@ CHUNK_TASKS = 128
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
+WAITED_NS = 1_000_000  # the reasons of a shorter wait are not kept
 ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
 
 
@@ -245,6 +247,9 @@ def build_chunk(
     announce = head.cost_us > ANNOUNCE_US or bool(head.incident) or exclusive
     if pool.spec.pace:
         reserve(state, pool, chunk, now_ns)
+    waits: Waits = ()
+    if now_ns - head.batch.accepted_ns > WAITED_NS:
+        waits = queue.clock.read(head.batch.association, now_ns)
     fence, name, held = state.epoch << core.ATTEMPT_BITS, worker.name, worker.held
     for record in chunk:
         record.phase = core.SENT
@@ -253,6 +258,8 @@ def build_chunk(
         record.worker = name
         record.sent_ns = now_ns
         record.announced = announce
+        if waits:
+            record.waits += waits
         held[record.number] = record
     worker.held_us += total_us
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
@@ -278,7 +285,7 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        lane, ahead = queue.upcoming(reservation, batch.owner)
+        lane, ahead = queue.upcoming(reservation, batch.association)
         if not ahead:
             break
         old_count, old_us = len(chunk), total_us

@@ -9,6 +9,7 @@ gets the next free one.
 from __future__ import annotations
 
 from simenv.model import WorkerState
+from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.queueing.lanes import LONG_US
@@ -51,6 +52,31 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
                 break
             assignments.append(assignment)
     return assignments
+
+
+def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Note for each queue why its next task was not assigned."""
+    for pool in state.pools.values():
+        queue = pool.queue
+        if not queue.count:
+            queue.clock.stop()
+            continue
+        head = queue.head()
+        reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
+        first = "" if head is None else head.batch.association
+        queue.clock.note(reason, first, queue.held_back, now_ns)
+
+
+def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> WaitReason:
+    """Return why the next task of a pool was not assigned."""
+    if not _may_send(state, pool):
+        return WaitReason.DEVICE
+    ready = [w for w in pool.workers.values() if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
+    if not ready:
+        return WaitReason.STARTING
+    if any(worker.reservation_id and not worker.held for worker in ready):
+        return WaitReason.RESERVED
+    return WaitReason.RANKS if pool.spec.ranks > 1 else WaitReason.SLOTS
 
 
 def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:

@@ -261,7 +261,7 @@ def requeue_interrupted(
         state.running -= record.phase in (core.RUNNING, core.HELD)
         record.phase = core.WAITING
         record.worker = ""
-        record.interrupted = False
+        record.interrupted = record.preempted = False
     if records:
         state.pools[records[0].route.pool].queue.requeue_front(records)
 
@@ -316,7 +316,11 @@ def _end_run(
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
-    return core.TaskEnded(record, TaskState.DONE, slots, timing, core.HELD_RESULT)
+    used, units = state.used(record, slots, timing.run_us, timing.device_ns)
+    state.fair_share.charge(record.batch.association, units)
+    return core.TaskEnded(
+        *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
+    )
 
 
 def withdraw_run(

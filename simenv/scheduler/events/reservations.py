@@ -11,7 +11,7 @@ import itertools
 from simenv import model
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
-from simenv.scheduler.events.tasks import cancel, end_unrun
+from simenv.scheduler.events.tasks import cancel, end_unrun, unqueued_waits
 from simenv.scheduler.reservations.ledger import StoredReservations, decide, validate_request
 from simenv.scheduler.reservations.policies import DELAYED
 from simenv.scheduler.reservations.reservation import ReservationEntry
@@ -143,6 +143,7 @@ def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[A
             if record.number in state.dependencies.by_task:
                 record.phase = Phase.DEPENDENT
             else:
+                record.waits = unqueued_waits(record, now_ns)
                 state.pool_of(record.route).queue.append([record])
         for record in infeasible:
             refusal = reservation.can_never_fit(reservation.parked[record.number][1])

@@ -12,7 +12,9 @@ import itertools
 import msgspec
 
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
+from simenv.model.accounts import WaitReason, Waits
 from simenv.scheduler import core
+from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
 from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
@@ -61,6 +63,8 @@ def submit(
     if attempts is not None:
         for number, count in enumerate(attempts, batch.first):
             tasks[number].attempts = count
+    if batch.account:
+        state.fair_share.name(batch.association, batch.account, batch.owner)
     if batch.owner:
         state.tasks_by_owner.add(batch, tasks, len(specs))
     if units is not None:
@@ -153,7 +157,8 @@ def tasks_finished(
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
-    is_paced = pool.spec.pace
+    is_paced, is_shared = pool.spec.pace, pool.queue.is_shared
+    charges: dict[str, tuple[int, float, float]] = {}  # tasks, expected and used units
     for index, result in enumerate(results):
         number = result.task
         record = held.get(number)
@@ -167,7 +172,11 @@ def tasks_finished(
         is_telling = result.state == _DONE and not result.compile_us
         if is_telling and not (index % OBSERVED or worker.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
-        if record.interrupted and not record.stopping:
+        if not record.stopping and (
+            record.interrupted or (record.preempted and result.state != _DONE)
+        ):
+            why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
+            record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
             interrupted.append(record)
             continue
         timing = _timing_of(record, result, now_ns)
@@ -180,12 +189,25 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
+        used, units = state.used(record, slots, result.run_us, result.device_ns)
+        if is_shared:
+            leaf = record.batch.association
+            count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
+            expected += pool.queue.units(record)
+            charges[leaf] = count + 1, expected, charged + units
         endings.append(
-            core.TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s)
+            core.TaskEnded(
+                *(record, final, slots, timing, index, reason),
+                run_limit_s=limit_s,
+                used=used,
+                units=units,
+            )
         )
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
+    for leaf, (count, expected, units) in charges.items():
+        state.fair_share.ended(leaf, count, expected, units)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
@@ -215,6 +237,7 @@ def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> T
         transfer_us if transfer_us > 0 else 0,
         result.compile_us,
         result.device_ns,
+        waits=record.waits,
     )
 
 
@@ -284,13 +307,28 @@ def end_unrun(
     message: str = "",
 ) -> core.TaskEnded:
     """Finalize a task that no worker holds, without a result."""
+    waits = record.waits
     if record.phase == core.Phase.WAITING:
-        state.pools[record.route.pool].queue.drop(record)
+        queue = state.pools[record.route.pool].queue
+        if now_ns - record.batch.accepted_ns > WAITED_NS:
+            waits += queue.clock.read(record.batch.association, now_ns, assigned=False)
+        queue.drop(record)
+    elif record.phase in core.UNQUEUED:
+        waits = unqueued_waits(record, now_ns)
     devices.withdraw_run(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
-    waited_us = (now_ns - record.batch.accepted_ns) // 1000
-    return core.TaskEnded(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=message)
+    timing = Timing((now_ns - record.batch.accepted_ns) // 1000, 0, 0, waits=waits)
+    return core.TaskEnded(record, final, 0, timing, reason=reason, message=message)
+
+
+def unqueued_waits(record: core.TaskRecord, now_ns: int) -> Waits:
+    """Return the waits of a task that was in no queue until now."""
+    if record.waits:
+        return record.waits
+    parked = record.phase == core.Phase.PARKED
+    reason = WaitReason.UNITS if parked else WaitReason.PARENTS
+    return ((int(reason), (now_ns - record.batch.accepted_ns) // 1000),)
 
 
 # --- timeouts ------------------------------------------------------------------------------
@@ -344,6 +382,7 @@ def release_children(state: scheduler_state.SchedulerState, now_ns: int) -> None
     """Queue the tasks whose parents have all ended as DONE."""
     by_queue: dict[tuple[str, int], list[core.TaskRecord]] = {}
     for record in state.dependencies.take_ready():
+        record.waits = unqueued_waits(record, now_ns)
         by_queue.setdefault((record.route.pool, id(record.batch)), []).append(record)
         if record.route.ranks == 1 and record.cost_us <= LONG_US:
             state.last_short_ns = now_ns

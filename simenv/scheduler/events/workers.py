@@ -14,6 +14,7 @@ import msgspec
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
+from simenv.model.accounts import WaitReason
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
@@ -95,18 +96,19 @@ def heartbeat_received(
     if task:
         worker.idle_beats = 0
         if task in worker.skipped:
-            return True, _not_skipped(state, worker, task, fence, now_ns)
+            return True, actions + _not_skipped(state, worker, task, fence, now_ns)
         task_started(state, name, task, fence, now_ns)
         record = worker.held.get(task)
         if record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)
             if reason:
-                actions = kill_over_memory(worker, record, reason)
+                actions += kill_over_memory(worker, record, reason)
                 return True, actions + declare_worker_lost(state, worker, reason, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
-            return True, worker_unusable(state, name, "it holds tasks and runs none", now_ns)
+            reason = "it holds tasks and runs none"
+            return True, actions + worker_unusable(state, name, reason, now_ns)
     return True, actions
 
 
@@ -211,6 +213,8 @@ def _requeue_or_end(
     ran_ns = {r.number: now_ns - r.started_ns for r in held if r.phase == core.Phase.RUNNING}
     for record in held:
         state.running -= record.phase == core.Phase.RUNNING
+        record.waits += ((int(WaitReason.LOST), (now_ns - record.sent_ns) // 1000),)
+        record.preempted = False
         record.phase = core.Phase.WAITING
         record.worker = ""
         record.interrupted = False
@@ -219,6 +223,7 @@ def _requeue_or_end(
         state.tasks.pop(number)
         state.reservations.settle(number, ran_ns.get(number, 0))
         devices.withdraw_run(state, ending.record, now_ns)
+        state.release_units(ending.record)
         state.finalize(ending.record, ending.state)
         actions.append(ending)
     for record in held:

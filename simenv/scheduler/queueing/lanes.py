@@ -1,9 +1,10 @@
-"""Lanes of waiting tasks: policies, order, fairness between owners, and first tasks.
+"""Lanes of waiting tasks: policies and order.
 
 Queue policies: the order of waiting tasks, and the options of each policy.
 
 - priority: by priority within an owner. 60 s of waiting outweigh one step, and all steps together
-  are worth two hours at most, so no task starves (ageing). Between owners see `FairShares`.
+  are worth two hours at most, so no task starves (ageing). Owners take turns, see `fair_share`.
+- fair_share: the same within a user of an account; between these by usage, see `fair_share`.
 - fifo: by acceptance, across owners.
 - ordered: by `keys`; the first key that differs decides.
 - round_robin: owners and their reservations take turns.
@@ -14,21 +15,13 @@ A set of lanes has four: suspects (tasks that must travel alone), short tasks, l
 tasks, which would not end before the allocation does. Removal is lazy: a stale entry stays in its
 lane until it reaches the front. Estimates use the ends and the sums of lanes, so they cost the same
 for a million tasks as for one; exact positions need a pass through the queue.
-
-Fair queueing between owners: the next task is of the owner with the least work so far. Start-time
-fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Each owner with waiting tasks has a figure: the
-work of the owner that was assigned while others waited. The owner with the least goes first, so a
-flood of one owner delays another by one task at most. An owner who comes back starts from the least
-figure of those who wait, so nobody saves up turns. Priorities count within an owner. Priorities of
-the environment's own user (owner "") count between owners too: above 0 its tasks go first, below 0
-last, until waiting outweighs the priority.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -39,13 +32,13 @@ STEP_NS = 60_000_000_000  # waiting time that outweighs one step of priority
 FULL_STEPS = 60  # steps that are worth STEP_NS each; further steps are worth less and less,
 MORE_NS = 3_600_000_000_000  # together at most this much;
 MORE_STEPS = 1_000  # so many further steps are worth half of it
-POLICIES = ("priority", "fifo", "ordered", "round_robin")
+POLICIES = ("priority", "fair_share", "fifo", "ordered", "round_robin")
 DEFAULT_KEYS = ("priority", "fifo")
 
 SortKey = tuple[float, ...]
-LaneKey = tuple[str, int]  # owner, and the number that distinguishes the owner's lanes
+LaneKey = tuple[str, int]  # association, and the number that distinguishes its lanes
 _KEYS: dict[str, Callable[[TaskRecord], float]] = {
-    "priority": lambda record: -record.batch.terms.priority,
+    "priority": lambda record: -record.batch.priority,
     "shortest": lambda record: record.cost_us,
     "longest": lambda record: -record.cost_us,
     "fifo": lambda record: record.number,
@@ -59,14 +52,19 @@ class QueuePolicy(msgspec.Struct, frozen=True):
     keys: tuple[str, ...] = ()
 
     def lane_key(self, record: TaskRecord) -> LaneKey:
-        """Return the lane of a task: tasks of one lane have one owner and stay in order of
+        """Return the lane of a task: tasks of one lane have one association and stay in order of
         arrival."""
         batch = record.batch
-        if self.policy == "priority":
-            return batch.owner, batch.terms.priority
+        if self.takes_turns:
+            return batch.association, batch.priority
         if self.policy == "round_robin":
-            return batch.owner, batch.terms.reservation
-        return batch.owner, 0
+            return batch.association, batch.terms.reservation
+        return batch.association, 0
+
+    @property
+    def takes_turns(self) -> bool:
+        """True if associations take turns, and priority orders the tasks of each."""
+        return self.policy in ("priority", "fair_share")
 
     def sort_key(self, record: TaskRecord) -> SortKey:
         """Return the sort key within a lane."""
@@ -77,19 +75,19 @@ class QueuePolicy(msgspec.Struct, frozen=True):
     def age_key(self, record: TaskRecord) -> tuple[int, int]:
         """Return the sort key between lanes and pools: acceptance time minus the worth of the
         priority."""
-        if self.policy == "priority" or "priority" in self.keys:
+        if self.takes_turns or "priority" in self.keys:
             return aged_priority(record)
         return record.batch.accepted_ns, record.number
 
 
-PRIORITY = QueuePolicy()
+PRIORITY, FAIR_SHARE = QueuePolicy(), QueuePolicy("fair_share")
 
 
 def aged_priority(record: TaskRecord) -> tuple[int, int]:
     """Return the sort key between priorities. It is constant while a task waits, so nothing is
     sorted again."""
     batch = record.batch
-    priority = batch.terms.priority
+    priority = batch.priority
     if -FULL_STEPS <= priority <= FULL_STEPS:
         return batch.accepted_ns - priority * STEP_NS, record.number
     return batch.accepted_ns - priority_credit_ns(priority), record.number
@@ -250,7 +248,7 @@ def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_
     now."""
     if order.policy == "round_robin":
         return _sum([_work_of_tasks(lanes, 1) for lanes in all_lanes.values()])
-    if order.policy != "priority" or len(all_lanes) == 1:
+    if not order.takes_turns or len(all_lanes) == 1:
         return _sum([lanes.part(_ALL) for lanes in all_lanes.values()])
     owners = {key[0] for key in all_lanes}
     if len(owners) > 1:  # each of the other owners has one turn before
@@ -269,11 +267,11 @@ def work_before_task(
             _work_of_tasks(lanes, count) for lanes in all_lanes.values() if lanes is not own_lanes
         ]
         return _sum([work_before_in_lanes(own_lanes, record), *others])
-    if order.policy != "priority":
+    if not order.takes_turns:
         before = record.batch.accepted_ns
         others = [_older(lanes, before) for lanes in all_lanes.values() if lanes is not own_lanes]
         return _sum([work_before_in_lanes(own_lanes, record), *others])
-    owner = record.batch.owner
+    owner = record.batch.association
     older = [
         _older(lanes, aged_priority(record)[0])
         for key, lanes in all_lanes.items()
@@ -325,171 +323,3 @@ def _work_of_tasks(lanes: Lanes, count: int) -> Backlog:
 
 def _sum(parts: list[Backlog]) -> Backlog:
     return Backlog(sum(part.small_us for part in parts), sum(part.large_us for part in parts))
-
-
-_SLACK = 64  # outdated entries allowed in addition to one per valid entry
-
-
-class _Heap:
-    """The first tasks of one owner's lanes, by aged priority."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[int, int, int]] = []  # (aged, number, priority)
-        self.by_priority: dict[int, TaskRecord] = {}
-
-    def set(self, priority: int, head: TaskRecord | None) -> None:
-        current = self.by_priority.get(priority)
-        if current is head:
-            return
-        if head is None:
-            del self.by_priority[priority]
-            return
-        self.by_priority[priority] = head
-        heapq.heappush(self._entries, (*aged_priority(head), priority))
-        if len(self._entries) > 2 * len(self.by_priority) + _SLACK:
-            self._entries = [
-                (*aged_priority(each), priority) for priority, each in self.by_priority.items()
-            ]
-            heapq.heapify(self._entries)
-
-    def first(self) -> TaskRecord | None:
-        while self._entries:
-            _, number, priority = self._entries[0]
-            head = self.by_priority.get(priority)
-            if head is not None and head.number == number:
-                return head
-            heapq.heappop(self._entries)
-        return None
-
-    def second(self) -> TaskRecord | None:
-        """Return the task behind the first."""
-        first = self.first()
-        if first is None:
-            return None
-        entry = heapq.heappop(self._entries)
-        while self._entries and self._entries[0] == entry:  # duplicates of the first entry
-            heapq.heappop(self._entries)
-        second = self.first()
-        heapq.heappush(self._entries, entry)
-        return second
-
-
-class LaneHeads:
-    """The first tasks of all owners' lanes, with and without long tasks.
-
-    A query of every lane for its first task takes 1 ms for some hundred lanes, several times a
-    chunk. Here each owner has a heap of first tasks. A lane whose first task may have changed is
-    marked and queried at the next `refresh`, so a query takes O(log n) for each change since the
-    last one. Invariant: after `refresh`, each lane with a task has an entry for its first one;
-    outdated entries are dropped when they reach the top of the heap.
-    """
-
-    def __init__(self, keys: Iterable[LaneKey] = ()) -> None:
-        """Mark the existing lanes `keys` as changed."""
-        self.changed = set(keys)
-        self._all: dict[str, _Heap] = {}
-        self._short: dict[str, _Heap] = {}
-
-    def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
-        """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
-        owner who once used many priorities does not slow down all others."""
-        for key in self.changed:
-            owner, priority = key
-            lanes = lanes_of.get(key)
-            for heaps, allow_long in ((self._all, True), (self._short, False)):
-                head = None if lanes is None else lanes.head(allow_long)
-                heap = heaps.get(owner)
-                if heap is None:
-                    if head is None:
-                        continue
-                    heap = heaps[owner] = _Heap()
-                heap.set(priority, head)
-                if not heap.by_priority:
-                    del heaps[owner]
-            if lanes is not None and not lanes.any():
-                del lanes_of[key]
-        self.changed.clear()
-
-    def first_by_owner(
-        self, allow_long: bool, excluded: Collection[str] = ()
-    ) -> dict[str, TaskRecord]:
-        """Return the first task of each owner that is not in `excluded`."""
-        heaps = self._all if allow_long else self._short
-        firsts = {owner: heap.first() for owner, heap in heaps.items() if owner not in excluded}
-        return {owner: first for owner, first in firsts.items() if first is not None}
-
-    def short_of(self, owner: str) -> TaskRecord | None:
-        """Return the first of an owner's tasks that are not long."""
-        heap = self._short.get(owner)
-        return None if heap is None else heap.first()
-
-    def competing_head(self, owner: str) -> TaskRecord | None:
-        """Return the first short task of an owner in other lanes than that of `short_of`."""
-        heap = self._short.get(owner)
-        return None if heap is None else heap.second()
-
-    def any_short(self) -> bool:
-        """Return whether any task is not long."""
-        return bool(self._short)
-
-
-OWN_USER = ""
-
-
-class FairShares:
-    """Work of each owner that was assigned while others waited, in microseconds of expected
-    work."""
-
-    def __init__(self) -> None:
-        self._received_us: dict[str, float] = {}
-
-    def add_owner(self, owner: str, waiting: Iterable[str]) -> None:
-        """Note that an owner with no waiting tasks has some now; figures that no longer matter are
-        removed."""
-        waiting_us = {each: self._received_us.get(each, 0.0) for each in waiting if each != owner}
-        min_us = min(waiting_us.values(), default=0.0)
-        self._received_us = {
-            **{each: us for each, us in self._received_us.items() if us > min_us},
-            **waiting_us,
-            owner: max(min_us, self._received_us.get(owner, 0.0)),
-        }
-
-    def charge(self, owner: str, cost_us: float) -> None:
-        """Count work of an owner that was assigned while others waited."""
-        self._received_us[owner] = self._received_us.get(owner, 0.0) + cost_us
-
-    def choose(self, heads: Mapping[str, TaskRecord]) -> TaskRecord:
-        """Return the next of these tasks, which are the first of each owner."""
-        return choose(heads, self._received_us)
-
-    def merged(self, queues: Mapping[str, Iterator[TaskRecord]]) -> Iterator[TaskRecord]:
-        """Yield the tasks of all owners in the order in which they would be assigned one by one."""
-        received_us = dict(self._received_us)
-        heads = {owner: head for owner, each in queues.items() if (head := next(each, None))}
-        while heads:
-            record = choose(heads, received_us)
-            owner = record.batch.owner
-            yield record
-            received_us[owner] = received_us.get(owner, 0.0) + record.cost_us
-            following = next(queues[owner], None)
-            if following is None:
-                del heads[owner]
-            else:
-                heads[owner] = following
-
-
-def choose(heads: Mapping[str, TaskRecord], received_us: Mapping[str, float]) -> TaskRecord:
-    """Return the next of these tasks: the own user's if its priority says so, else that of the
-    owner with the least work; between equals, the one submitted first."""
-    own = heads.get(OWN_USER)
-    priority = 0 if own is None else own.batch.terms.priority
-    if own is not None and priority and len(heads) > 1:
-        others = {owner: head for owner, head in heads.items() if owner}
-        oldest_ns = min(head.batch.accepted_ns for head in others.values())
-        if priority > 0 and aged_priority(own)[0] <= oldest_ns:
-            return own
-        if priority < 0 and aged_priority(own)[0] > oldest_ns:
-            heads = others
-    return min(
-        heads.values(), key=lambda head: (received_us.get(head.batch.owner, 0.0), head.number)
-    )

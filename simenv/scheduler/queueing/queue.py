@@ -15,7 +15,10 @@ from itertools import chain, islice, zip_longest
 
 from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
+from simenv.scheduler.queueing.fair_share import FairShare, Shares, Turns
+from simenv.scheduler.queueing.lane_heads import LaneHeads, merged
 from simenv.scheduler.queueing.lanes import LONG_US
+from simenv.scheduler.queueing.waits import WaitClock
 
 MAX_STALE = 1_000
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
@@ -26,13 +29,18 @@ class PoolQueue:
 
     def __init__(self, order: queueing_lanes.QueuePolicy = queueing_lanes.PRIORITY) -> None:
         self.order = order
-        # Cached comparison: read often, nearly always True.
-        self._plain = order == queueing_lanes.PRIORITY
+        self.fair_share = FairShare()  # replaced by the one of all queues together
+        self.rate = 1e-6  # billing units of a microsecond of expected work
+        # Cached: read often, nearly always True.
+        self._plain = order.takes_turns
+        self._is_shared = order.policy == "fair_share"
         # With the policy round_robin in the order of turns.
         self._lanes: dict[queueing_lanes.LaneKey, queueing_lanes.Lanes] = {}
-        self._heads = queueing_lanes.LaneHeads()  # of several lanes, for the policy priority
-        self._fair_shares = queueing_lanes.FairShares()
-        self.held_back: Collection[str] = ()  # owners who have reached their limit of slots
+        self._shares: Shares = self.fair_share if self._is_shared else Turns()
+        self._heads = LaneHeads(self._shares)  # of several lanes, where associations take turns
+        self.held_back: Collection[str] = ()  # associations at their limit of slots
+        self.clock = WaitClock()
+        self._waiting: dict[str, int] = {}  # tasks of each association
         self._dedicated: dict[int, queueing_lanes.Lanes] = {}  # by reservation
         self.count = 0  # live entries
         self._stale = 0  # entries of tasks that have ended
@@ -49,7 +57,7 @@ class PoolQueue:
         """Add newly accepted tasks of one message, in order."""
         lanes, large_us, total_us = self._lanes_of(records[0]), 0.0, 0.0
         if len(self._lanes) > 1 and not lanes.any():
-            self._add_owner(records[0].batch.owner)
+            self._add_association(records[0].batch.association)
         suspects, short, long = lanes.suspects, lanes.short, lanes.long
         for record in records:
             cost_us = record.cost_us
@@ -60,19 +68,34 @@ class PoolQueue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
+        self._arrived(records[0].batch.association, len(records))
         if len(self._lanes) > 1:
             self._changed(records[0])
+
+    def _arrived(self, leaf: str, count: int) -> None:
+        waiting = self._waiting.get(leaf, 0)
+        self._waiting[leaf] = waiting + count
+        if not waiting and self.clock.runs:
+            self.clock.arrived(leaf)
+
+    def _left(self, leaf: str, count: int) -> None:
+        left = self._waiting.get(leaf, 0) - count
+        if left > 0:
+            self._waiting[leaf] = left
+        else:
+            self._waiting.pop(leaf, None)
 
     def _changed(self, record: TaskRecord) -> None:
         """Note that the first task of this task's lane may have changed."""
         if self._plain and len(self._lanes) > 1:
             batch = record.batch
-            self._heads.changed.add((batch.owner, batch.terms.priority))
+            self._heads.changed.add((batch.association, batch.priority))
 
-    def _add_owner(self, owner: str) -> None:
-        waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
-        if owner not in waiting:
-            self._fair_shares.add_owner(owner, waiting)
+    def _add_association(self, leaf: str) -> None:
+        if not self._is_shared:
+            waiting = {key[0] for key, lanes in self._lanes.items() if lanes.any()}
+            if leaf not in waiting:
+                self._shares.arrive(leaf, waiting)
 
     def requeue_front(self, records: list[TaskRecord]) -> None:
         """Put the tasks of a lost worker at the front, in their old order."""
@@ -81,7 +104,19 @@ class PoolQueue:
             lanes.lane_of(record).appendleft(record)
             lanes.count_in(record.cost_us)
             self._changed(record)
+            self._arrived(record.batch.association, 1)
+            if self._is_shared:
+                self.fair_share.ended(record.batch.association, 1, self.units(record))
         self.count += len(records)
+
+    @property
+    def is_shared(self) -> bool:
+        """True with the policy `fair_share`."""
+        return self._is_shared
+
+    def units(self, record: TaskRecord) -> float:
+        """Return the billing units that a task is expected to use."""
+        return record.cost_us * self.rate * record.batch.usage_factor
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
         """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes
@@ -116,10 +151,7 @@ class PoolQueue:
         """Return the next task of the shared lanes, if there are several lanes."""
         if self._plain:
             self._heads.refresh(self._lanes)
-            by_owner = self._heads.first_by_owner(allow_long, self.held_back)
-            if len(by_owner) > 1:
-                return self._fair_shares.choose(by_owner)
-            return next(iter(by_owner.values()), None)
+            return self._heads.first(allow_long)
         heads, empty = list[TaskRecord](), []
         for key, lanes in self._lanes.items():
             head = lanes.head(allow_long)
@@ -141,20 +173,21 @@ class PoolQueue:
         _lane_with_head(lanes, record).popleft()
         self.count -= 1
         lanes.count_in(-record.cost_us)
+        self._left(record.batch.association, 1)
         if len(self._lanes) > 1:
             self._changed(record)
-            self._charge_turn(record, record.cost_us)
+        self._charge_turn(record, 1, record.cost_us)
 
-    def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[queueing_lanes.Lane, int]:
+    def upcoming(self, reservation: int = 0, leaf: str = "") -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
-        entries precede those of other lanes. The count is 0 if there is no such task. `owner`:
-        owner of the chunk that is being built. The caller reports to `remove_taken` the tasks that
+        entries precede those of other lanes. The count is 0 if there is no such task. `leaf`:
+        association of the chunk that is being built. The caller reports to `remove_taken` the tasks that
         it takes."""
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
-        else:  # a chunk is of one owner
+        else:  # a chunk is of one association
             self._heads.refresh(self._lanes)
-            record = self._heads.short_of(owner)
+            record = self._heads.short_of(leaf)
         if record is None:
             return deque(), 0
         lanes = self._lanes_of(record)
@@ -187,7 +220,7 @@ class PoolQueue:
         """Return the tasks of other lanes that could precede later tasks of the lane with first
         task `head`."""
         if self._plain:  # owners take turns by chunk; an owner's tasks are ordered one by one
-            competitor = self._heads.competing_head(head.batch.owner)
+            competitor = self._heads.competing_head(head.batch.association)
             return [] if competitor is None else [competitor]
         others = (
             other.head(False)
@@ -204,13 +237,16 @@ class PoolQueue:
         self.count -= count
         self._lanes_of(last).small_us -= cost_us
         self._changed(last)
-        if len(self._lanes) > 1:
-            self._charge_turn(last, cost_us)
+        self._left(last.batch.association, count)
+        self._charge_turn(last, count, cost_us)
 
-    def _charge_turn(self, record: TaskRecord, cost_us: float) -> None:
-        """Record that the lane of this task had its turn."""
-        self._fair_shares.charge(record.batch.owner, cost_us)
-        if self.order.policy == "round_robin":
+    def _charge_turn(self, record: TaskRecord, count: int, cost_us: float) -> None:
+        """Record that the lane of this task had its turn, with so many tasks."""
+        if self._is_shared or len(self._lanes) > 1:
+            batch = record.batch
+            units = cost_us * self.rate * batch.usage_factor
+            self._shares.assigned(batch.association, count, units)
+        if self.order.policy == "round_robin" and len(self._lanes) > 1:
             key = self.order.lane_key(record)
             lanes = self._lanes.pop(key, None)
             if lanes is not None:
@@ -228,6 +264,7 @@ class PoolQueue:
         self.count -= 1
         self._stale += 1
         self._lanes_of(record).count_in(-record.cost_us)
+        self._left(record.batch.association, 1)
         self._changed(record)
         if self._stale > self.count + MAX_STALE:
             self._sweep()
@@ -237,11 +274,21 @@ class PoolQueue:
         for lanes in self._all():
             lanes.sweep()
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
-        self._heads = queueing_lanes.LaneHeads(self._lanes)
+        self._renew_heads()
         self._stale = 0
 
-    def owners(self) -> set[str]:
-        """Return the owners who may have waiting tasks in the shared lanes."""
+    def _renew_heads(self) -> None:
+        self._heads = LaneHeads(self._shares, self._lanes)
+        self._heads.hold(self.held_back)
+
+    def hold_back(self, leaves: frozenset[str]) -> None:
+        """Assign no tasks of these associations, and of all others, from now on."""
+        if leaves != self.held_back:
+            self.held_back = leaves
+            self._heads.hold(leaves)
+
+    def associations(self) -> set[str]:
+        """Return the associations that may have waiting tasks in the shared lanes."""
         return {key[0] for key in self._lanes}
 
     def has_short(self) -> bool:
@@ -259,7 +306,9 @@ class PoolQueue:
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
         if order != self.order:
-            self.order, self._plain = order, order == queueing_lanes.PRIORITY
+            self.order, self._plain = order, order.takes_turns
+            self._is_shared = order.policy == "fair_share"
+            self._shares = self.fair_share if self._is_shared else Turns()
             self._build(tuple(self._dedicated))
 
     def add_dedicated_lanes(self, reservation: int) -> None:
@@ -277,12 +326,12 @@ class PoolQueue:
         entries = [r for lanes in self._all() for lane in lanes.all() for r in lane]
         waiting = sorted((r for r in entries if r.phase == WAITING), key=_age)
         self._lanes, self._stale = {}, 0
-        self._heads = queueing_lanes.LaneHeads()
         self._dedicated = {number: queueing_lanes.Lanes(self.order) for number in reservations}
         for record in waiting:
             lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
             lanes.count_in(record.cost_us)
+        self._renew_heads()
 
     def __iter__(self) -> Iterator[TaskRecord]:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,
@@ -301,23 +350,22 @@ class PoolQueue:
         elif self.order.policy == "round_robin":
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
-        elif self.order.policy == "priority":
+        elif self._plain:
             iterators: dict[str, list[Iterator[TaskRecord]]] = {}
             for key, lane in zip(self._lanes, tried, strict=True):
                 iterators.setdefault(key[0], []).append(lane)
-            yield from self._fair_shares.merged(
-                {
-                    owner: heapq.merge(*each, key=queueing_lanes.aged_priority)
-                    for owner, each in iterators.items()
-                }
-            )
+            queues = {
+                leaf: heapq.merge(*each, key=queueing_lanes.aged_priority)
+                for leaf, each in iterators.items()
+            }
+            yield from merged(queues, self._shares, self.rate)
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
 
     @property
     def is_line(self) -> bool:
         """True if a new task of priority 0 certainly goes behind all others."""
-        is_single = len(self._lanes) <= 1 and self.order.policy == "priority"
+        is_single = len(self._lanes) <= 1 and self._plain
         return self.order.policy == "fifo" or (is_single and not any(key[1] for key in self._lanes))
 
     def is_late(self, record: TaskRecord) -> bool:
@@ -350,12 +398,12 @@ class PoolQueue:
             if lanes is not None:
                 return lanes
         batch = record.batch
-        key = (batch.owner, batch.terms.priority) if self._plain else self.order.lane_key(record)
+        key = (batch.association, batch.priority) if self._plain else self.order.lane_key(record)
         lanes = self._lanes.get(key)
         if lanes is None:
             lanes = self._lanes[key] = queueing_lanes.Lanes(self.order)
             if len(self._lanes) == 2:  # changes of the only lane were not marked
-                self._heads = queueing_lanes.LaneHeads(self._lanes)
+                self._renew_heads()
         return lanes
 
 

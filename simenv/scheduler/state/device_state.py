@@ -17,7 +17,12 @@ import msgspec
 
 from simenv.model import Timing
 from simenv.scheduler.core import UNLIMITED, TaskRecord
-from simenv.scheduler.queueing.lanes import QueuePolicy, parse_queue_policy
+from simenv.scheduler.queueing.lanes import (
+    FAIR_SHARE,
+    PRIORITY,
+    QueuePolicy,
+    parse_queue_policy,
+)
 from simenv.scheduler.state.pools import Pool
 
 LOOKAHEAD_NS = 200_000_000
@@ -227,6 +232,7 @@ class DeviceControls:
         self.all: dict[str, DeviceControl] = {}
         self.changes: dict[str, None] = {}  # devices whose controls are not stored yet
         self.is_restricting = False
+        self.has_accounts = False  # then `fair_share` is the default policy
         self.wall_ns = 0  # of the last tick
         self._assignable_tasks: dict[str, int] = {}  # tasks that may still be assigned, by device
 
@@ -256,7 +262,7 @@ class DeviceControls:
         """Return the queue policy of a device: its own, else that of all devices."""
         control = self.of(device) if self.of(device).policy else self.of("")
         if not control.policy:
-            return QueuePolicy()
+            return FAIR_SHARE if self.has_accounts else PRIORITY
         return parse_queue_policy(control.policy, control.options)
 
     def starts_nothing(self, device: str) -> bool:

@@ -24,7 +24,14 @@ import msgspec
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler.core import ClusterLimits, RecordEvent, TaskRecord, gang_name, nodes_of
+from simenv.scheduler.core import (
+    ClusterLimits,
+    RecordEvent,
+    TaskRecord,
+    gang_name,
+    nodes_of,
+    rank_gpus,
+)
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.queueing.queue import PoolQueue
 
@@ -269,6 +276,7 @@ class Worker(msgspec.Struct, eq=False):
     tasks: int = 0
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
+    overrun_us: float = 0.0  # that its running task takes longer than expected, on all its slots
     working_since_ns: int = 0  # begin of its work on the held tasks; 0: it does not work
     idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks
     # Tasks that ended before it began them and that it was asked to skip, until it answers: (fence,
@@ -324,6 +332,8 @@ class Pool:
 
     def __init__(self, spec: PoolSpec, base: str = "") -> None:
         self.spec = spec
+        self.rank_gpus = rank_gpus(spec)
+        self.preempted_ns = -(10**18)  # when the last of its tasks was preempted
         self.base = base  # the pool for which it was made on demand; "": none
         self.queue = PoolQueue()
         self.small = WorkerEfficiency()  # for tasks that travel with others

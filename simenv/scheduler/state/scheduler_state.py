@@ -11,15 +11,20 @@ Pools, limits and task counts of one device: a pool with the pools made on deman
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
+from simenv.model.accounts import AccountTree, Billing, Qos, Used
 from simenv.scheduler import core
+from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
 from simenv.scheduler.state import device_state, owner_quotas, pools as state_pools, task_index
 
+_SLOTS = "max_running_slots"
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
@@ -78,6 +83,8 @@ class SchedulerState:
         self.reservations = ReservationLedger()
         self.dedicated = state_pools.DedicatedWorkers()
         self.quotas = owner_quotas.Quotas()
+        self.fair_share = fair_share.FairShare()
+        self.qos: Mapping[str, Qos] = {}
         for spec in pools:
             self._open(state_pools.Pool(spec))
 
@@ -147,8 +154,28 @@ class SchedulerState:
             self._open(pool)
         return pool
 
+    def set_accounts(self, tree: AccountTree, billing: Billing, qos: Mapping[str, Qos]) -> None:
+        """Replace accounts, weights of billing units and classes of service. With accounts, pools
+        without a policy of their own have the policy `fair_share`."""
+        self.qos = qos
+        self.fair_share.set(tree, billing)
+        self.controls.has_accounts = bool(tree)
+        self.quotas.changed = True
+        for pool in self.pools.values():
+            self._bill(pool)
+            pool.queue.arrange(self.controls.queue_policy(pool.device))
+
+    def _bill(self, pool: state_pools.Pool) -> None:
+        """Set the billing units of a microsecond of expected work in a pool."""
+        weights, spec = self.fair_share.billing, pool.spec
+        each = weights.slot_s + weights.gpu_s * pool.rank_gpus
+        on_device = weights.device_s.get(pool.device, 0.0) if spec.pace or spec.provider else 0.0
+        pool.queue.rate = (each * max(1, spec.ranks) + on_device) / 1e6
+
     def _open(self, pool: state_pools.Pool) -> None:
         self.pools[pool.spec.name] = pool
+        pool.queue.fair_share = self.fair_share
+        self._bill(pool)
         if pool.spec.pace:
             lookahead_ns = 0 if pool.spec.drift else device_state.LOOKAHEAD_NS
             self.paced.all.setdefault(pool.device, device_state.PacedDevice(lookahead_ns))
@@ -194,6 +221,8 @@ class SchedulerState:
     def forget_task(self, record: core.TaskRecord) -> None:
         """Drop a task; its entries in lanes are stale from now on."""
         self.running -= record.phase in core.RUNS
+        if record.phase not in core.UNSENT:
+            self.release_units(record)
         record.phase = core.FINAL
         self.queued_bytes -= record.size_bytes
         if self.dependencies.by_task:
@@ -208,6 +237,23 @@ class SchedulerState:
         if self.reservations.by_task:
             self.reservations.settle(record.number, 0)  # tasks that ran have been settled before
 
+    def release_units(self, record: core.TaskRecord) -> None:
+        """Count the expected billing units of an assigned task no more."""
+        pool = self.pools.get(record.route.pool)
+        if pool is not None and pool.queue.is_shared:
+            self.fair_share.ended(record.batch.association, 1, pool.queue.units(record))
+
+    def used(
+        self, record: core.TaskRecord, slots: int, run_us: int, device_ns: int
+    ) -> tuple[Used, float]:
+        """Return what an attempt used, `slots` of each rank for `run_us`, and its billing units."""
+        route, pool = record.route, self.pools[record.route.pool]
+        gpu_us = run_us * route.ranks * pool.rank_gpus if pool.rank_gpus else 0
+        gib_us = run_us * route.ranks * route.memory_bytes >> 30
+        device_us = run_us if pool.spec.provider else device_ns // 1000
+        used = Used(run_us * slots * route.ranks, gpu_us, gib_us, device_us)
+        return used, self.fair_share.billing.units(used, pool.device, record.batch.usage_factor)
+
     def grace_ns(self, record: core.TaskRecord) -> int:
         """Return the time in ns within which a worker must stop a task after a stop request."""
         held = self.pools[record.route.pool].is_exclusive
@@ -216,6 +262,7 @@ class SchedulerState:
     def worker_became_idle(self, worker: state_pools.Worker, now_ns: int) -> None:
         """Release the resources granted to a worker that holds no task any more."""
         self.release_resources(worker)
+        worker.overrun_us = 0.0
         if worker.kept_bytes:
             end_ns = worker.kept_until_ns or now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
             worker.kept_until_ns = max(end_ns, now_ns + KEPT_MARGIN_NS)
@@ -389,13 +436,23 @@ def slots_left(state: SchedulerState, owner: str) -> int:
 
 
 def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the owners whose tasks would pass their limit of running slots."""
-    used = running_slots(state)
+    """Set, for each queue, the associations whose tasks would pass a limit of running slots: that
+    of their user, or of one of their accounts."""
+    used: dict[str, int] = {}
+    for worker in state.workers.values():
+        if worker.held and worker.slots:
+            batch = next(iter(worker.held.values())).batch
+            nodes = (f"@{batch.owner}", *state.fair_share.path(batch.association)[:-1])
+            for node in nodes:
+                used[node] = used.get(node, 0) + worker.slots
+    accounts = state.fair_share.tree.accounts
     for pool in state.pools.values():
-        ranks = pool.spec.ranks
-        pool.queue.held_back = frozenset(
-            owner
-            for owner in (*used, *pool.queue.owners())
-            if (limit := state.quotas.of(owner).max_running_slots)
-            if used.get(owner, 0) + ranks > limit
-        )
+        held: set[str] = set()
+        for leaf in pool.queue.associations():
+            *path, _ = state.fair_share.path(leaf)
+            owner = state.fair_share.user(leaf)
+            limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
+            limits |= {each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts}
+            if any(limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()):
+                held.add(leaf)
+        pool.queue.hold_back(frozenset(held))

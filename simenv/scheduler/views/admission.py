@@ -202,10 +202,23 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
         return f"waiting for device {pool.spec.device}"
     if not idle:
-        return "waiting for a worker"
+        return _behind_others(pool, record) or "waiting for a worker"
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
+
+
+def _behind_others(pool: pools.Pool, record: TaskRecord) -> str:
+    """Return who goes before this task because of its account's share or limit; "": nobody."""
+    batch = record.batch
+    if batch.association in pool.queue.held_back:
+        return f"{batch.account or batch.owner} has reached its limit of running slots"
+    head = pool.queue.head() if pool.queue.is_shared else None
+    if head is None or head.batch.association == batch.association:
+        return ""
+    first, own = head.batch, batch.account or batch.owner
+    other = first.owner if first.account == batch.account else first.account
+    return f"{other or 'another'} goes first: {own} has used more of its share"
 
 
 def outage_reason(pool: pools.Pool) -> str:

@@ -78,7 +78,7 @@ class Communicator:
             with ThreadPool(options.threads, control) as thread_pool:
                 local = LocalBackend(thread_pool, control)
                 place = RankContext(agreement.rank, agreement.size, agreement.allreduce_min)
-                with Checkpointer.of(options, place) as checkpointer:
+                with Checkpointer.of(options, control, place) as checkpointer:
                     states = DistributedBackend(agreement, local, neighbours, checkpointer)
                     result = checkpointer.annotate(work(states))
                 self.traffic = states.traffic

@@ -1,0 +1,273 @@
+"""The first tasks of lanes, and the choice between associations.
+
+A choice costs O(log n) at each level of the tree: usage divided by share mostly grows, so an
+outdated entry of a heap is found at its top and put back; those that fell are pushed anew.
+Priorities count within an association. Priorities of the environment's own user count between
+others too: above 0 its tasks go first, below 0 last, until waiting outweighs the priority.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from simenv.model.accounts import ROOT, association
+from simenv.scheduler.core import TaskRecord
+from simenv.scheduler.queueing.fair_share import SITE, Shares
+from simenv.scheduler.queueing.lanes import LaneKey, Lanes, aged_priority
+
+_SLACK = 64  # outdated entries allowed in addition to one per valid entry
+OWN_USER = ("", association(ROOT, ""))  # associations of the environment's own user
+
+
+class _Heap:
+    """The first tasks of one association's lanes, by aged priority."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, int, int]] = []  # (aged, number, priority)
+        self.by_priority: dict[int, TaskRecord] = {}
+
+    def set(self, priority: int, head: TaskRecord | None) -> None:
+        current = self.by_priority.get(priority)
+        if current is head:
+            return
+        if head is None:
+            del self.by_priority[priority]
+            return
+        self.by_priority[priority] = head
+        heapq.heappush(self._entries, (*aged_priority(head), priority))
+        if len(self._entries) > 2 * len(self.by_priority) + _SLACK:
+            self._entries = [
+                (*aged_priority(each), priority) for priority, each in self.by_priority.items()
+            ]
+            heapq.heapify(self._entries)
+
+    def first(self) -> TaskRecord | None:
+        while self._entries:
+            _, number, priority = self._entries[0]
+            head = self.by_priority.get(priority)
+            if head is not None and head.number == number:
+                return head
+            heapq.heappop(self._entries)
+        return None
+
+    def second(self) -> TaskRecord | None:
+        """Return the task behind the first."""
+        first = self.first()
+        if first is None:
+            return None
+        entry = heapq.heappop(self._entries)
+        while self._entries and self._entries[0] == entry:  # duplicates of the first entry
+            heapq.heappop(self._entries)
+        second = self.first()
+        heapq.heappush(self._entries, entry)
+        return second
+
+
+class _Order:
+    """The associations that have a first task, as the tree of their accounts orders them."""
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._children: dict[str, set[str]] = {}
+        self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
+        self._seen = shares.forgotten + len(shares.fell)
+
+    def add(self, leaf: str, number: int) -> None:
+        """Add an association; `number`: of its first task, which decides between equals."""
+        parent = SITE
+        for node in self._shares.path(leaf):
+            children = self._children.setdefault(parent, set())
+            if node not in children:
+                children.add(node)
+                self._push(parent, node, number)
+            parent = node
+
+    def remove(self, leaf: str) -> None:
+        path = (SITE, *self._shares.path(leaf))
+        for parent, node in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
+            children = self._children.get(parent)
+            if children is None:
+                return
+            children.discard(node)
+            if children:
+                return
+            del self._children[parent], self._heaps[parent]
+
+    def _push(self, parent: str, node: str, number: int) -> None:
+        heap = self._heaps.setdefault(parent, [])
+        heapq.heappush(heap, (self._shares.ratio(node), number, node))
+        children = self._children[parent]
+        if len(heap) > 2 * len(children) + _SLACK:
+            numbers = {child: number for _, number, child in sorted(heap, reverse=True)}
+            heap[:] = [(self._shares.ratio(each), numbers[each], each) for each in children]
+            heapq.heapify(heap)
+
+    def _renew(self) -> None:
+        """Push the nodes anew whose usage fell since the last choice."""
+        shares = self._shares
+        unseen = shares.forgotten + len(shares.fell) - self._seen
+        if not unseen:
+            return
+        self._seen += unseen
+        if unseen > len(shares.fell):  # some were forgotten
+            leaves: Iterable[str] = [
+                child
+                for children in self._children.values()
+                for child in children
+                if child not in self._children
+            ]
+        else:
+            leaves = shares.fell[-unseen:]
+        for leaf in dict.fromkeys(leaves):
+            parent = SITE
+            for node in shares.path(leaf):
+                if node in self._children.get(parent, ()):
+                    self._push(parent, node, 0)
+                parent = node
+
+    def first(self) -> str | None:
+        """Return the association that goes first; None if there is none."""
+        self._renew()
+        node = SITE
+        while (heap := self._heaps.get(node)) is not None:
+            children = self._children[node]
+            while True:
+                ratio, number, child = heap[0]
+                if child not in children:
+                    heapq.heappop(heap)
+                    continue
+                present = self._shares.ratio(child)
+                if present <= ratio:
+                    break
+                heapq.heapreplace(heap, (present, number, child))
+            node = child
+        return None if node == SITE else node
+
+    def first_by_priority(
+        self, own: str, head: TaskRecord, others: Iterable[TaskRecord | None]
+    ) -> str | None:
+        """Return the association that goes first. `own`: that of the environment's own user, whose
+        first task `head` has a priority; `others`: the first tasks of all."""
+        waiting = [each.batch.accepted_ns for each in others if each and each is not head]
+        is_older = not waiting or aged_priority(head)[0] <= min(waiting)
+        if head.batch.priority > 0:
+            return own if is_older else self.first()
+        if is_older:
+            return self.first()
+        self.remove(own)
+        leaf = self.first()
+        self.add(own, head.number)
+        return leaf
+
+
+class LaneHeads:
+    """The first tasks of all associations' lanes, with and without long tasks.
+
+    A query of every lane for its first task takes 1 ms for some hundred lanes, several times a
+    chunk. Here each association has a heap of first tasks. A lane whose first task may have changed
+    is marked and queried at the next `refresh`, so a query takes O(log n) for each change since the
+    last one. Invariant: after `refresh`, each lane with a task has an entry for its first one;
+    outdated entries are dropped when they reach the top of the heap.
+    """
+
+    def __init__(self, shares: Shares, keys: Iterable[LaneKey] = ()) -> None:
+        """Mark the existing lanes `keys` as changed."""
+        self.changed = set(keys)
+        self._heaps: tuple[dict[str, _Heap], dict[str, _Heap]] = ({}, {})  # all tasks; not long
+        self._orders = _Order(shares), _Order(shares)
+        self._held: Collection[str] = ()
+
+    def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
+        """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
+        owner who once used many priorities does not slow down all others."""
+        for key in self.changed:
+            leaf, priority = key
+            lanes = lanes_of.get(key)
+            for heaps, order, allow_long in zip(
+                self._heaps, self._orders, (True, False), strict=True
+            ):
+                head = None if lanes is None else lanes.head(allow_long)
+                heap = heaps.get(leaf)
+                if heap is None:
+                    if head is None:
+                        continue
+                    heap = heaps[leaf] = _Heap()
+                    if leaf not in self._held:
+                        order.add(leaf, head.number)
+                heap.set(priority, head)
+                if not heap.by_priority:
+                    del heaps[leaf]
+                    if leaf not in self._held:
+                        order.remove(leaf)
+            if lanes is not None and not lanes.any():
+                del lanes_of[key]
+        self.changed.clear()
+
+    def hold(self, leaves: Collection[str]) -> None:
+        """Leave out these associations, and no others, from now on."""
+        for heaps, order in zip(self._heaps, self._orders, strict=True):
+            for leaf in leaves:
+                if leaf not in self._held and leaf in heaps:
+                    order.remove(leaf)
+            for leaf in self._held:
+                head = heaps[leaf].first() if leaf not in leaves and leaf in heaps else None
+                if head is not None:
+                    order.add(leaf, head.number)
+        self._held = leaves
+
+    def first(self, allow_long: bool) -> TaskRecord | None:
+        """Return the task that goes first."""
+        heaps, order = self._heaps[not allow_long], self._orders[not allow_long]
+        own = next((leaf for leaf in OWN_USER if leaf in heaps and leaf not in self._held), None)
+        head = None if own is None else heaps[own].first()
+        if own is None or head is None or not head.batch.priority:
+            leaf = order.first()
+        else:
+            others = (heap.first() for leaf, heap in heaps.items() if leaf not in self._held)
+            leaf = order.first_by_priority(own, head, others)
+        return None if leaf is None else heaps[leaf].first()
+
+    def short_of(self, leaf: str) -> TaskRecord | None:
+        """Return the first of an association's tasks that are not long."""
+        heap = self._heaps[1].get(leaf)
+        return None if heap is None else heap.first()
+
+    def competing_head(self, leaf: str) -> TaskRecord | None:
+        """Return the first short task of an association in other lanes than that of `short_of`."""
+        heap = self._heaps[1].get(leaf)
+        return None if heap is None else heap.second()
+
+    def any_short(self) -> bool:
+        """Return whether any task is not long."""
+        return bool(self._heaps[1])
+
+
+
+
+def merged(
+    queues: Mapping[str, Iterator[TaskRecord]], shares: Shares, rate: float
+) -> Iterator[TaskRecord]:
+    """Yield the tasks of all associations in the order in which they would be assigned one by one.
+    `rate`: units of a microsecond of expected work."""
+    tried = shares.copy()
+    order = _Order(tried)
+    heads = {leaf: head for leaf, each in queues.items() if (head := next(each, None))}
+    for leaf, head in heads.items():
+        order.add(leaf, head.number)
+    while heads:
+        own = next((leaf for leaf in OWN_USER if leaf in heads), "")
+        if own in heads and heads[own].batch.priority:
+            leaf = order.first_by_priority(own, heads[own], heads.values())
+        else:
+            leaf = order.first()
+        assert leaf is not None
+        record = heads[leaf]
+        yield record
+        tried.assigned(leaf, 1, record.cost_us * rate * record.batch.usage_factor)
+        following = next(queues[leaf], None)
+        if following is None:
+            del heads[leaf]
+            order.remove(leaf)
+        else:
+            heads[leaf] = following

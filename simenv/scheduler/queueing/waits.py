@@ -1,0 +1,90 @@
+"""Why the tasks of a queue wait, integrated over time.
+
+After each assignment the queue has one reason why its next task was not assigned. That time counts
+for the association that goes first by this reason; for the others, who would need the same slot, it
+is time in which others went first (SHARE). A device that starts nothing, or workers that are being
+started, delay all alike. So a change costs constant time for any number of tasks, and a task's wait
+is the difference of two readings: when its association's tasks before it were assigned, and when it
+was itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from simenv.model.accounts import WaitReason, Waits
+
+_OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING)  # they delay all associations alike
+_STEP_NS = 1_000_000  # readings are that exact
+_Times = dict[int, int]  # reason -> ns
+
+
+class WaitClock:
+    """Times for which the tasks of one queue have waited, by reason and association."""
+
+    def __init__(self) -> None:
+        self.runs = False  # True while tasks wait
+        self._at_ns = 0  # up to here time is counted
+        self._reason = WaitReason.SLOTS  # since then
+        self._first = ""  # association that goes first since then
+        self._held: Collection[str] = ()  # associations at their limit of slots since then
+        self._of_all: _Times = {}
+        self._capacity_ns = 0  # sum of the time in which somebody lacked slots
+        self._of: dict[str, _Times] = {}  # by association
+        self._read: dict[str, tuple[_Times, int, _Times]] = {}  # last reading by association
+
+    def arrived(self, leaf: str) -> None:
+        """Begin to read for an association that has waiting tasks now and had none."""
+        self._read[leaf] = self._reading(leaf)
+
+    def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
+        """Count the time since the last call, and note why the next task waits from now on."""
+        if self.runs and now_ns - self._at_ns < _STEP_NS and reason == self._reason:
+            return
+        self._count(now_ns)
+        self.runs = True
+        self._reason, self._first, self._held = reason, first, held
+
+    def stop(self) -> None:
+        """Begin anew with the next `note`, because nothing waits."""
+        if self.runs:
+            self.runs = False
+            self._capacity_ns = 0
+            self._of_all.clear()
+            self._of.clear()
+            self._read.clear()
+
+    def _count(self, now_ns: int) -> None:
+        passed_ns = now_ns - self._at_ns if self.runs else 0
+        self._at_ns = now_ns
+        if passed_ns <= 0:
+            return
+        if self._reason in _OF_ALL:
+            self._of_all[self._reason] = self._of_all.get(self._reason, 0) + passed_ns
+            return
+        self._capacity_ns += passed_ns
+        for leaf in self._held:
+            self._add(leaf, WaitReason.LIMIT, passed_ns)
+        if self._first not in self._held:
+            self._add(self._first, self._reason, passed_ns)
+
+    def _add(self, leaf: str, reason: WaitReason, passed_ns: int) -> None:
+        times = self._of.setdefault(leaf, {})
+        times[reason] = times.get(reason, 0) + passed_ns
+
+    def _reading(self, leaf: str) -> tuple[_Times, int, _Times]:
+        return dict(self._of_all), self._capacity_ns, dict(self._of.get(leaf, {}))
+
+    def read(self, leaf: str, now_ns: int, *, assigned: bool = True) -> Waits:
+        """Return why the first tasks of an association have waited since those before them were
+        assigned. `assigned`: they are assigned now, so the next reading begins here."""
+        self._count(now_ns)
+        all_before, capacity_before, own_before = self._read.get(leaf) or ({}, 0, {})
+        waits = {r: ns - all_before.get(r, 0) for r, ns in self._of_all.items()}
+        own = {r: ns - own_before.get(r, 0) for r, ns in self._of.get(leaf, {}).items()}
+        waits |= own
+        share_ns = self._capacity_ns - capacity_before - sum(own.values())
+        waits[WaitReason.SHARE] = share_ns
+        if assigned:
+            self._read[leaf] = self._reading(leaf)
+        return tuple((int(r), ns // 1000) for r, ns in waits.items() if ns >= 1000)

@@ -1,0 +1,288 @@
+"""Fair share between accounts and users: shares, decay, restarts, reasons of waiting."""
+
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route, wide
+
+from simenv.model import TaskOptions, TaskSpec, TaskState, accounts
+from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
+from simenv.scheduler import core
+from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
+from simenv.scheduler.views import admission
+
+LONG_US = 2_000_000.0
+SHARES = {"a": 1.0, "b": 1.0, "c": 2.0}
+
+
+def tree(shares: Mapping[str, float] = SHARES, **more: Account) -> AccountTree:
+    return AccountTree({**{name: Account(share=share) for name, share in shares.items()}, **more})
+
+
+def submit(
+    machine: CheckedScheduler,
+    account: str,
+    user: str,
+    count: int = 1,
+    cost_us: float = LONG_US,
+    along: core.Route | None = None,
+    **batch_fields: object,
+) -> list[int]:
+    state = machine.state
+    batch = core.SubmitBatch(
+        *(b"c", TaskOptions(), "key", 0, state.next_task, machine.now_ns),
+        owner=user,
+        account=account,
+        **batch_fields,  # type: ignore[arg-type]
+    )
+    specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
+    machine.scheduler.submit(batch, specs, [along or route(cost_us)] * count)
+    return list(range(batch.first, batch.first + count))
+
+
+def run_for(machine: CheckedScheduler, seconds: float) -> dict[str, float]:
+    """Run assigned tasks for their time; return the slot-seconds of each account."""
+    used: dict[str, float] = {}
+    end_ns = machine.now_ns + round(seconds * SECOND)
+    ends: dict[int, int] = {}
+    while machine.now_ns < end_ns:
+        machine.hear()
+        for send in machine.assign():
+            for record in send.records:
+                ends[record.number] = machine.now_ns + round(record.cost_us * 1e3)
+        due = min(ends.values(), default=end_ns)
+        machine.now_ns = min(due, end_ns)
+        for number in [number for number, at in ends.items() if at <= machine.now_ns]:
+            del ends[number]
+            record = machine.state.tasks[number]
+            machine.finish([record])
+            account = record.batch.account
+            used[account] = used.get(account, 0.0) + record.cost_us * record.route.ranks / 1e6
+    return used
+
+
+@pytest.fixture
+def site() -> CheckedScheduler:
+    machine = CheckedScheduler(workers=4, limits=msgspec.structs.replace(LIMITS, slots=4))
+    machine.scheduler.set_accounts(tree(), Billing(), {})
+    return machine
+
+
+def shares_of(used: Mapping[str, float]) -> dict[str, float]:
+    return {account: used.get(account, 0.0) / sum(used.values()) for account in SHARES}
+
+
+def test_saturated_accounts_get_their_shares_whatever_their_users_and_tasks_are(
+    site: CheckedScheduler,
+) -> None:
+    submit(site, "a", "ana", 5_000, 100_000.0)
+    for user in range(20):
+        submit(site, "b", f"user{user}", 20, 3_000_000.0)
+    submit(site, "c", "cem", 1_000, 700_000.0)
+    submit(site, "c", "dan", 1_000, 200_000.0)
+    used = shares_of(run_for(site, 200.0))
+    assert used == pytest.approx({"a": 0.25, "b": 0.25, "c": 0.5}, rel=0.05)
+
+
+def test_tasks_of_several_ranks_count_for_all_their_slots() -> None:
+    machine = CheckedScheduler(workers=4, limits=cluster(2, 2))
+    machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}), Billing(), {})
+    submit(machine, "a", "ana", 200, along=wide(ranks=2, cost_us=LONG_US))
+    submit(machine, "a", "ana", 200, 500_000.0)
+    submit(machine, "b", "ben", 400, 500_000.0)
+    machine.revive()
+    used = run_for(machine, 60.0)
+    assert used["b"] >= 0.4 * sum(used.values())
+
+
+def test_shares_hold_at_each_level_of_the_tree() -> None:
+    machine = CheckedScheduler(workers=2)
+    of_physics = {"x": Account(parent="physics", share=3), "y": Account(parent="physics")}
+    machine.scheduler.set_accounts(
+        tree({"physics": 1.0, "chem": 1.0}, **of_physics), Billing(), {}
+    )
+    for account in ("x", "y", "chem"):
+        submit(machine, account, "ana", 1_000, 100_000.0)
+    used = run_for(machine, 40.0)
+    total = sum(used.values())
+    found = {name: used[name] / total for name in used}
+    assert found == pytest.approx({"x": 0.375, "y": 0.125, "chem": 0.5}, rel=0.05)
+
+
+def test_account_that_was_idle_is_paid_back_what_others_used_meanwhile(
+    site: CheckedScheduler,
+) -> None:
+    submit(site, "a", "ana", 4_000, 100_000.0)
+    run_for(site, 20.0)
+    submit(site, "b", "ben", 4_000, 100_000.0)
+    used = run_for(site, 15.0)  # 80 slot-seconds of a: b alone until it has as much
+    assert used.get("a", 0.0) <= 0.02 * used["b"]
+
+
+def test_usage_is_halved_every_half_life_and_not_by_a_restart() -> None:
+    before = FairShare(tree(), Billing(half_life_days=1.0))
+    before.at(SECOND)
+    before.name("a/ana", "a", "ana")
+    before.charge("a/ana", 1_000.0)
+    stored = before.take_changes(offset_ns=0)
+    assert before.take_changes() == {}
+    after = FairShare(tree(), Billing(half_life_days=1.0))
+    later_ns = SECOND + 2 * DAY_NS
+    after.restore(stored, offset_ns=later_ns - 5 * SECOND, now_ns=5 * SECOND)
+    assert after.usage("a", "ana", 5 * SECOND) == pytest.approx(250.0)
+    assert before.usage("a", now_ns=later_ns) == pytest.approx(250.0)
+
+
+def test_figures_stay_finite_over_a_year_of_short_half_lives() -> None:
+    share = FairShare(tree(), Billing(half_life_days=0.01))
+    for day in range(365):
+        share.at(1 + day * DAY_NS)
+        share.charge("a/ana", 1.0)
+    assert share.usage("a", "ana", 1 + 364 * DAY_NS) == pytest.approx(1.0)
+
+
+def test_expected_units_are_replaced_by_what_tasks_used(site: CheckedScheduler) -> None:
+    submit(site, "a", "ana", 1, 10_000_000.0)
+    (send,) = site.assign()
+    share = site.state.fair_share
+    assert share.ratio("a") == pytest.approx(10.0)
+    record = send.records[0]
+    site.now_ns += SECOND
+    site.finish([record], TaskState.CANCELLED)
+    (ending,) = site.endings[-1:]
+    assert ending.used.slot_us > 0
+    assert share.ratio("a") == pytest.approx(ending.units)
+    assert share.usage("a", "ana", site.now_ns) == pytest.approx(ending.units)
+
+
+def test_tasks_of_a_lost_worker_are_not_charged(site: CheckedScheduler) -> None:
+    submit(site, "a", "ana", 1)
+    (send,) = site.assign()
+    site.now_ns += 3 * SECOND
+    site.lose(send.worker)
+    assert site.state.fair_share.ratio("a") == 0.0
+    record = site.state.tasks[send.records[0].number]
+    assert dict(record.waits)[WaitReason.LOST] == 3_000_000
+
+
+def test_running_task_counts_beyond_what_was_expected(site: CheckedScheduler) -> None:
+    submit(site, "a", "ana", 1, 1_000_000.0)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    site.hear()
+    for _ in range(60):
+        site.hear()
+        site.tick(1.0)
+    assert site.state.fair_share.ratio("a") == pytest.approx(60.0, abs=2.0)
+
+
+def test_class_of_service_multiplies_units_and_adds_priority(site: CheckedScheduler) -> None:
+    (low,) = submit(site, "a", "ana", 1)
+    fields = {"qos": "urgent", "usage_factor": 2.0, "class_priority": 100}
+    (urgent,) = submit(site, "a", "ana", 1, **fields)
+    assert [record.number for record in site.state.pools["main"].queue] == [urgent, low]
+    site.assign()
+    assert site.state.fair_share.ratio("a") == pytest.approx(2.0 + 4.0)
+
+
+def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler) -> None:
+    limited = Account(limits={"max_running_slots": 1})
+    site.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
+    site.state.quotas.caps_slots = True
+    submit(site, "a", "ana", 4)
+    submit(site, "a", "amy", 4)
+    submit(site, "b", "ben", 8)
+    site.assign()
+    running = [next(iter(w.held.values())) for w in site.state.workers.values() if w.held]
+    assert sorted(record.batch.account for record in running) == ["a", "b", "b", "b"]
+
+
+def test_parts_of_a_wait_add_up_and_name_the_reasons(site: CheckedScheduler) -> None:
+    submit(site, "c", "cem", 400, 500_000.0)
+    run_for(site, 10.0)
+    submit(site, "a", "ana", 40, 500_000.0)
+    (later,) = submit(site, "c", "cem", 1, 500_000.0)
+    while later in site.state.tasks:
+        run_for(site, 0.5)
+    assert len(site.endings) > 100
+    kinds: set[WaitReason] = set()
+    for ending in site.endings:
+        timing = ending.timing
+        parts = explained_waits(timing.waits, timing.queued_us)
+        assert sum(parts.values()) == timing.queued_us
+        assert all(spent_us > 0 for spent_us in parts.values())
+        kinds |= parts.keys()
+    assert {WaitReason.SHARE, WaitReason.SLOTS, WaitReason.OWN_TASKS} <= kinds
+
+
+def test_task_that_may_be_preempted_ends_for_an_account_below_its_share() -> None:
+    machine = CheckedScheduler(workers=1, limits=msgspec.structs.replace(LIMITS, slots=1))
+    qos = {"low": Qos(preempt=True)}
+    machine.scheduler.set_accounts(tree(), Billing(preempt_after_s=30.0), qos)
+    (long,) = submit(machine, "a", "ana", 1, 600e6, qos="low")
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    (short,) = submit(machine, "b", "ben", 1)
+    for _ in range(40):
+        machine.hear()
+        machine.tick(1.0)
+        assert not machine.assign()
+    stops = [each for each in machine.actions if isinstance(each, core.StopAttempt)]
+    assert [(each.task, each.reason) for each in stops] == [(long, "preempted")]
+    machine.finish([machine.state.tasks[long]], TaskState.CANCELLED)
+    assert long in machine.state.tasks, "it waits again"
+    (send,) = machine.assign()
+    assert send.records[0].number == short
+    machine.finish(send.records)
+    (send,) = machine.assign()
+    assert send.records[0].number == long
+    assert dict(send.records[0].waits)[WaitReason.PREEMPTED] >= 40_000_000
+
+
+def test_task_of_another_class_is_not_preempted(site: CheckedScheduler) -> None:
+    site.scheduler.set_accounts(tree(), Billing(preempt_after_s=1.0), {})
+    for record in (r for send in _filled(site) for r in send.records):
+        site.begin(record)
+    submit(site, "b", "ben", 1)
+    for _ in range(10):
+        site.hear()
+        site.tick(1.0)
+    assert not any(isinstance(each, core.StopAttempt) for each in site.actions)
+
+
+def test_reason_of_a_waiting_task_names_the_account_that_goes_first(site: CheckedScheduler) -> None:
+    submit(site, "a", "ana", 10)
+    site.assign()
+    (own,) = submit(site, "a", "ana", 1)
+    submit(site, "b", "ben", 1)
+    reason = admission.pending_reason(site.state, site.state.tasks[own], site.now_ns)
+    assert reason == "b goes first: a has used more of its share"
+
+
+def _filled(machine: CheckedScheduler) -> list[core.AssignTasks]:
+    submit(machine, "a", "ana", 8, 600e6)
+    return machine.assign()
+
+
+def test_rows_show_shares_and_usage_of_accounts_and_their_users(site: CheckedScheduler) -> None:
+    table = tree({"a": 1.0}, c=Account(share=3.0, users=("cem", "dan")))
+    site.scheduler.set_accounts(table, Billing(), {})
+    submit(site, "c", "cem", 4)
+    run_for(site, 10.0)
+    rows = {(row.account, row.user): row for row in site.state.fair_share.rows(site.now_ns)}
+    assert rows["c", ""].norm_share == pytest.approx(0.75)
+    assert rows["c", "dan"].norm_share == pytest.approx(0.375)
+    assert rows["c", "cem"].usage == pytest.approx(8.0)
+    assert rows["c", "cem"].norm_usage == pytest.approx(1.0)
+    assert rows["c", "dan"].rank < rows["c", "cem"].rank
+
+
+def test_explained_waits_name_what_is_left_and_cut_what_is_too_much() -> None:
+    waits = ((int(WaitReason.SLOTS), 30), (int(WaitReason.SHARE), 50), (int(WaitReason.SLOTS), 5))
+    assert explained_waits(waits, 100) == {
+        WaitReason.SLOTS: 35, WaitReason.SHARE: 50, WaitReason.OWN_TASKS: 15,
+    }  # fmt: skip
+    assert explained_waits(waits, 40) == {WaitReason.SLOTS: 35, WaitReason.SHARE: 5}
+    assert explained_waits((), 7) == {WaitReason.SERVICE: 7}
+    assert accounts.WaitReason(1) is WaitReason.SHARE
