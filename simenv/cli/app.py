@@ -268,6 +268,7 @@ _GROUPS = {
         "devices": "devices.command", "history": "tasks.history", "trace": "tasks.history",
         "profile": "observe", "events": "tasks.history",
     },
+    "Accounting": dict.fromkeys(("usage", "shares", "receipt"), "accounting"),
     "Administration": {
         **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
         "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",

@@ -19,11 +19,13 @@ from simenv.client.history import TaskHistory
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
+from simenv.client.tasks.task import Task, number_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
+from simenv.model.accounts import Receipt, ShareRow
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, checked_integer
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, queries
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
@@ -205,6 +207,40 @@ class Environment:
         fields = {"owner": owner, "values": settings, "reset": reset}
         result = self._session.request(admin.OwnerReports, admin.SetLimits, **fields).owners
         return next(report for report in result if report.owner == owner)
+
+    def usage(
+        self,
+        by: Sequence[str] = ("account", "user"),
+        *,
+        since_s: float = 0.0,
+        until_s: float = 0.0,
+    ) -> accounting.Usage:
+        """Return sums over ended tasks: in `rows`, and in `from_s` and `to_s` the time that they
+        cover, which is widened to whole hours, days or months as far as they are kept.
+
+        Clients see their own tasks and those of accounts that they coordinate; admins see all.
+        `by`: some of account, user, qos, pool, device, engine; (): one sum. `since_s`, `until_s`:
+        only tasks that ended between these times (seconds since 1970); 0.0: no bound. Raises
+        OptionError, LimitExceededError.
+        """
+        fields = {"by": tuple(by), "since_s": since_s, "until_s": until_s}
+        return self._session.request(accounting.Usage, accounting.GetUsage, **fields)
+
+    def shares(self) -> list[ShareRow]:
+        """Return shares and decayed usage of the client's accounts, for admins of all, in the order
+        of the tree; [] if there are no accounts."""
+        return self._session.request(accounting.Shares, accounting.GetShares).rows
+
+    def receipt(self, task: Task | str | int) -> Receipt:
+        """Return the receipt of an ended task: what it used, and why it waited. It never changes.
+        Raises NotFoundError if the task has not ended, is unknown or no longer kept, or belongs to
+        others."""
+        receipt = self._session.receipt(number_of(task))
+        if receipt is None:
+            name = model.task_name(number_of(task))
+            hint = "simenv queue lists unfinished tasks, simenv history those that are kept"
+            raise NotFoundError(f"there is no receipt of task {name}", hint=hint)
+        return receipt
 
     def reserve(
         self,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from simenv.model.accounts import Receipt
     from simenv.wire.messages.client import Completion
 
 _IDEAL = DeviceRecord("", "")
@@ -324,6 +325,13 @@ class Result:
     def timing(self) -> Stages:
         """Seconds in each stage, from the submission to the counts."""
         return self._provenance.timing
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the task used, in billing units too, and why it waited; fetched from the service
+        when it is first read. None: the result was copied or unpickled, or the service no longer
+        keeps the task's end."""
+        return self._provenance_source.receipt()
 
     def has(self, output: str) -> bool:
         """Return whether the result has an output: counts, probabilities, statevector,

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from simenv.model.accounts import Receipt
+
 SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
@@ -285,11 +287,16 @@ class Provenance(msgspec.Struct, frozen=True):
         """Return itself; see `ProvenanceSource`."""
         return self
 
+    def receipt(self) -> Receipt | None:
+        """Return None: a copied result has no service."""
+        return None
+
 
 class ProvenanceSource(Protocol):
-    """Provider of a result's provenance, which is computed only when it is read."""
+    """Provider of a result's provenance and receipt, which are fetched only when they are read."""
 
     def provenance(self) -> Provenance: ...
+    def receipt(self) -> Receipt | None: ...
 
 
 _FIELDS = (

@@ -293,3 +293,9 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     begun_ns: int = 0  # on a paced device: wall clock of its begin there, since 1970; 0: not paced
     # Why it waited, (WaitReason, microseconds): see `simenv.model.accounts.explained_waits`.
     waits: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def total_us(self) -> int:
+        """From the acceptance of the task to its end."""
+        before_us = self.queued_us + self.sent_us + self.compile_us
+        return before_us + self.run_us + self.returned_us

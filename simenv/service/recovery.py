@@ -31,6 +31,7 @@ from simenv.scheduler.core import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service import fault_injection
+from simenv.service.accounting import receipts
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
@@ -62,6 +63,11 @@ def replay(
     stored, units = tables.read_reservations(journal.records)
     scheduler.restore_controls(stored, tables.CONTROL.read(journal.records))
     scheduler.state.estimator.restore(tables.read_estimates(journal.records))
+    fair_share = getattr(scheduler.state, "fair_share", None)
+    if fair_share is not None:
+        now_ns = time.monotonic_ns()
+        stored_usage = tables.read_fair_usage(journal.records)
+        fair_share.restore(stored_usage, time.time_ns() - now_ns, now_ns)
     total = journal.records.next_task()
     final = final_tasks(journal, total)
     attempts = _attempts(journal, final)
@@ -292,6 +298,7 @@ class ResultRepair:
         Raises JournalError, and ConfigError if the present environment cannot run the task."""
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
+        taken = self._withdrawal(number)
         fault_injection.hit("reopen.before")
         with self._journal.transaction("FULL") as db:
             db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
@@ -299,8 +306,11 @@ class ResultRepair:
             db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+            for statement in taken.statements:
+                db.execute(*statement)
         fault_injection.hit("reopen.after")
         self._completions.withdraw(number, seq)
+        self._uncount(taken)
         self._scheduler.reopen({state: 1})
         queue(self._scheduler, waiting, self._completions)
 
@@ -313,11 +323,26 @@ class ResultRepair:
         waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
         counts = self._journal.records.ended_in(first_seq)
         fault_injection.hit("reopen.before")
-        drop(self._journal, first_seq, tasks)
+        taken = drop(self._journal, first_seq, tasks)
         fault_injection.hit("reopen.after")
+        self._uncount(taken)
         self._scheduler.reopen(counts)
         queue(self._scheduler, waiting, self._completions)
         return tasks
+
+    def _withdrawal(self, number: int) -> receipts.Withdrawal:
+        """Return what the end of a task takes from usage when it is withdrawn."""
+        records, first_seq = self._journal.records, self._completions.first_seq_of(number)
+        stored = None if first_seq is None else records.finished_at(first_seq)
+        if stored is None:
+            raise JournalError(f"the end of {task_name(number)} is no longer stored")
+        return receipts.withdrawal(records, codec.completed(stored[0]), number)
+
+    def _uncount(self, taken: receipts.Withdrawal) -> None:
+        usage = self._completions.usage
+        if usage is not None:
+            for account, units in taken.units:
+                usage.charge(account, units, taken.at_s)
 
     def _parts(self, number: int, attempts: int) -> list[Part]:
         row = self._journal.records.accepted_of(number)
@@ -328,8 +353,10 @@ class ResultRepair:
         return parts(self._scheduler.state, row, span, [attempts] * row.count, time.monotonic_ns())
 
 
-def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> None:
-    """Delete a record that cannot be read, so that its tasks are unfinished again."""
+def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> receipts.Withdrawal:
+    """Delete a record that cannot be read, so that its tasks are unfinished again. Returns what it
+    took from usage."""
+    taken = receipts.withdrawal_of_damaged(journal.records, first_seq)
     last, count = journal.records.last_seq(), journal.records.count_at(first_seq)
     with journal.transaction("FULL") as db:
         db.execute("insert or replace into meta values(?,?)", (reader.LAST_SEQ, last))
@@ -339,6 +366,9 @@ def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> None:
         if tasks:
             sent = array("q", tasks * MIN_ATTEMPTS)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
+        for statement in taken.statements:
+            db.execute(*statement)
+    return taken
 
 
 def drop_damaged_records(journal: writer.Journal) -> int:

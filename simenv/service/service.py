@@ -11,6 +11,7 @@ import msgspec
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
@@ -84,6 +85,7 @@ class ServiceComponents:
             scheduler, journal, self.executor, self.audit, devices.reading
         )
         self.owners = Owners(self.config.limits, scheduler, journal, self.result_requests.bytes_of)
+        self.usage = self.completions.usage = UsageLedger(journal, self.state)
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

@@ -57,6 +57,8 @@ COMMANDS = {
     "queue --done": "queue --done",
     "log": "history",
     "trace": "trace TASK",
+    "usage": "usage",
+    "receipt": "receipt TASK",
     "events": "events",
     "perf": "profile --since 1h",
     "keys add": "keys add ana",

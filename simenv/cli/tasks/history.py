@@ -57,6 +57,10 @@ _HISTORY: tuple[Column[LogRow], ...] = (
     Column("NAME", lambda row: row.name or "-", optional=1),
     Column("APP", lambda row: row.app or "-", optional=3),
 )
+_ACCOUNTS: tuple[Column[LogRow], ...] = (  # shown where there are accounts
+    Column("ACCOUNT", lambda row: row.account or "-", optional=11),
+    Column("QOS", lambda row: row.qos or "-", optional=12),
+)
 _EVENTS: tuple[Column[Event], ...] = (
     Column("SEQ", lambda event: str(event.seq), right=True, width=5),
     Column("TIME", lambda event: terminal.format_time(event.time_s)),
@@ -107,7 +111,9 @@ def history(
                 pool=pool, until_s=terminal.since(until) or math.inf,
             )  # fmt: skip
 
-        listing(_HISTORY, style, rows)
+        # A column may be named without accounts, too; the newest task tells whether there are any.
+        has_accounts = columns or any(row.account for row in client.history.newest(1))
+        listing(_HISTORY + _ACCOUNTS if has_accounts else _HISTORY, style, rows)
 
 
 def events(

@@ -28,8 +28,9 @@ from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
+from simenv.model.accounts import Receipt
 from simenv.wire import codec
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import accounting, client as m, queries
 
 if TYPE_CHECKING:
     import asyncio
@@ -227,6 +228,12 @@ class ServiceSession:
     def submitted(self, number: int, timeout_s: float | None = None) -> queries.Submitted:
         """Return the submission of a task: its program and options."""
         return self.request(queries.Submitted, queries.GetSpec, timeout_s, task=number)
+
+    def receipt(self, number: int) -> Receipt | None:
+        """Return the receipt of an ended task; None if the service has none for this client."""
+        question = accounting.GetReceipts
+        result = self.request(accounting.Receipts, question, tasks=[number]).receipts
+        return result[0] if result else None
 
     @property
     def results_folder(self) -> Path | None:

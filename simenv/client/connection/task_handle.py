@@ -36,6 +36,7 @@ from simenv.wire.messages import client as messages, queries
 if TYPE_CHECKING:
     import asyncio
 
+    from simenv.model.accounts import Receipt
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
 
@@ -71,6 +72,7 @@ class TaskSource(ResultSource, Protocol):
     def task_infos(self, task_numbers: Sequence[int]) -> list[TaskInfo]: ...
     def try_task_infos(self, number: int) -> list[TaskInfo]: ...
     def submitted(self, number: int, timeout_s: float | None = None) -> Submitted: ...
+    def receipt(self, number: int) -> Receipt | None: ...
     def cancel(self, task_numbers: Sequence[int]) -> list[str]: ...
     def wait_ended(self, handle: TaskHandle, timeout_s: float | None) -> bool: ...
     def poll(self, handle: TaskHandle) -> None: ...
@@ -98,6 +100,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     _ending: ResultOrigin | None = None
     _error: errors.SimenvError | None = None
     _provenance: Provenance | None = None
+    _receipt: Receipt | None = None
     _hooks: list[Callable[[], None]] | None = None
 
     @property
@@ -222,6 +225,12 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         if self._provenance is None:
             self._provenance = self._origin()
         return self._provenance
+
+    def receipt(self) -> Receipt | None:
+        """Return the receipt of the task; the service is asked until it has answered with one."""
+        if self._receipt is None:
+            self._receipt = self.session.receipt(self.number)
+        return self._receipt
 
     def _origin(self) -> Provenance:
         completion, ending, submission = self._completion, self._ending, self.submission

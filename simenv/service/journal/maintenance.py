@@ -29,7 +29,7 @@ from simenv.errors import JournalError, ProtocolError
 from simenv.model import TaskState
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service import fault_injection
-from simenv.service.journal import reader as journal_reader, writer
+from simenv.service.journal import reader as journal_reader, tables, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as messages, queries
 
@@ -39,6 +39,7 @@ MAX_TASKS = 100
 MAX_FILES = 20
 FILES_PER_QUERY = 200  # examined in one query for the files of one owner
 ATTEMPT_ROWS = 200
+USAGE_ROWS = 200
 
 
 class EndedRecords(msgspec.Struct, frozen=True):
@@ -234,6 +235,7 @@ class JournalPruner:
                     query = "select owner, length(body) from accepted where first = ?"
                     submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))
+                    db.execute(*tables.STANDING.remove(first))
         for record in records:
             self._journal.kept_bytes[record.owner] -= record.body_bytes + record.file_bytes
         for owner, size in submits:
@@ -265,6 +267,18 @@ class JournalPruner:
         query = "delete from sent where row in (select row from sent order by row limit ?)"
         with self._journal.transaction("NORMAL") as db:
             return db.execute(query, (ATTEMPT_ROWS,)).rowcount == ATTEMPT_ROWS
+
+    def merge_usage(self) -> bool:
+        """Merge some sums of old hours into days, or of old days into months. Returns whether there
+        may be more."""
+        hour = int(time.time()) // 3_600
+        statements = tables.merge_usage(self._journal.records, hour, USAGE_ROWS)
+        if statements:
+            with self._journal.transaction("NORMAL") as db:
+                for statement in statements:
+                    db.execute(*statement)
+            self._journal.usage_merges += 1
+        return bool(statements)
 
     def vacuum(self, pages: int, spare: int) -> bool:
         """Return up to `pages` free pages to the file system if more than `spare` are free. Returns

@@ -80,6 +80,7 @@ class Records:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
+        self._tables: set[str] = set()  # some of those that there are
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query. Raises JournalError if the journal cannot be read."""
@@ -115,6 +116,13 @@ class Records:
     def accepted(self) -> Iterator[AcceptedRow]:
         for row in self.rows("select * from accepted order by first"):
             yield self._accepted_row(row)
+
+    def has_table(self, name: str) -> bool:
+        """Return whether there is such a table: journals that are only read may be older."""
+        if name not in self._tables:
+            query = "select name from sqlite_master where type = 'table' and name = ?"
+            self._tables.update(row[0] for row in self.rows(query, name))
+        return name in self._tables
 
     def count_accepted(self) -> int:
         return self._scalar("select count(*) from accepted") or 0
@@ -191,6 +199,16 @@ class Records:
         owner; None if there is none."""
         result = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
         return None if result is None else (self._verified_body(*result[:3]), result[3])
+
+    def ended_at(self, first_seq: int) -> float:
+        """Return the time of day at which a record was written; 0.0 if there is none."""
+        row = self._row("select at from finished where seq = ?", first_seq)
+        return 0.0 if row is None else float(row[0])
+
+    def unverified_body(self, first_seq: int) -> bytes:
+        """Return the body of a record that may be damaged; b"" if there is none."""
+        row = self._row("select body from finished where seq = ?", first_seq)
+        return b"" if row is None else bytes(row[0])
 
     def finished_after(self, seq: int, owner: str = "") -> bytes | None:
         """Return the packed Completed with the first completion numbered above `seq`; `owner`: of

@@ -11,8 +11,9 @@ empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -82,6 +83,33 @@ class DriftState(msgspec.Struct, frozen=True):
     calibrated_ns: tuple[int, ...] = ()  # times at which the noise was published as calibration
 
 
+class UsageKey(NamedTuple):
+    """Whose tasks were summed, and where they ran."""
+
+    account: str  # "": there were no accounts
+    user: str  # "": the environment's own user
+    qos: str
+    pool: str
+    device: str  # emulated; "": none
+    engine: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Account, class, and place in the order of the fair share of a Submit at its acceptance."""
+
+    account: str = ""  # "": there were no accounts
+    qos: str = ""
+    share: float = 0.0  # of account and user among all
+    usage: float = 0.0  # decayed billing units of the account
+    rank: int = 0  # 1 went first
+
+
+# Sums over ended tasks, next to `units`; shots are of tasks that are DONE.
+SUMS = ("done", "failed", "cancelled", "expired", "shots")
+SUMS += ("slot_us", "gpu_us", "gib_us", "device_us", "wait_us")
+HOURS_DAYS, DAYS_DAYS = 35, 400  # after which hours are merged into days, and days into months
+_EVER = 2**62
+
 StoredReservation = tuple[reservation.Grant, reservation.Progress]
 RESERVATION = JournalTable[int, StoredReservation](
     "reservation", "id integer primary key", StoredReservation, "a reservation"
@@ -108,7 +136,25 @@ ESTIMATE = Columns(
     "kind text, width int, factor real, deviation real, count int, primary key(kind, width)",
     " without rowid",
 )
+STANDING = Columns(
+    "standing",
+    "first integer primary key, account text, qos text, share real, usage real, rank int",
+)
+FAIR_USAGE = Columns(
+    "fair_usage",
+    "association text primary key, account text, user text, units real, at_s real",
+    " without rowid",
+)
+USAGE_KEY = Columns("usage_key", f"id integer primary key, {' text, '.join(UsageKey._fields)} text")
+# `start`: of the hour, day or month (`level`), in hours since 1970.
+USAGE = Columns(
+    "usage",
+    f"level int, start int, key int, {' int, '.join(SUMS)} int, units real,"
+    " primary key(level, start, key)",
+    " without rowid",
+)
 TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE)
+TABLES += (STANDING, FAIR_USAGE, USAGE_KEY, USAGE)
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 
@@ -181,3 +227,106 @@ def read_estimates(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
             )
         results[kind, width] = LearnedEstimate(float(factor), float(deviation), int(count))
     return results
+
+
+def read_standing(records: Records, first: int) -> Standing:
+    """Read the standing of a Submit by its first task; empty if there were no accounts."""
+    query = f"{STANDING.query} where first = ?"
+    rows = records.rows(query, first) if records.has_table("standing") else ()
+    return next((Standing(*columns[1:]) for columns in rows), Standing())
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+HOUR, DAY, MONTH = range(3)  # values of `level`
+_ADD_USAGE = (
+    f"insert into usage values({','.join('?' * (4 + len(SUMS)))})"
+    " on conflict(level, start, key) do update set "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in (*SUMS, "units"))
+)
+_USAGE_PAGE = (
+    f"{USAGE.query} where level = ? and start >= ? and start < ? and (start, key) > (?, ?)"
+    " order by start, key limit ?"
+)
+_DROP_USAGE = "delete from usage where level = ? and start = ? and key = ?"
+_KEY_OF_USAGE = f"{USAGE_KEY.query} where " + " and ".join(f"{n} = ?" for n in UsageKey._fields)
+
+
+def add_usage(start: int, key: int, sums: Sequence[float], level: int = HOUR) -> Statement:
+    """Return the statement that adds sums, in the order of SUMS and then units, to those of an
+    hour (or day, or month) and key."""
+    return _ADD_USAGE, (level, start, key, *sums)
+
+
+def period_start(level: int, hour: int) -> int:
+    """Return the first hour of the day or month of an hour, all in hours since 1970, UTC."""
+    if level == HOUR:
+        return hour
+    day = hour - hour % 24
+    return day if level == DAY else day - 24 * (time.gmtime(3_600 * day).tm_mday - 1)
+
+
+def period_end(level: int, start: int) -> int:
+    """Return the hour at which a period that begins at `start` is over."""
+    return period_start(MONTH, start + 24 * 31) if level == MONTH else start + (1, 24)[level]
+
+
+def usage_page(
+    records: Records, level: int, span: tuple[int, int], after: tuple[int, int], limit: int
+) -> list[tuple[Any, ...]]:
+    """Return the rows of some periods that begin in [span[0], span[1]), behind a row (start, key),
+    in order."""
+    return list(records.rows(_USAGE_PAGE, level, *span, *after, limit))
+
+
+def merge_usage(records: Records, hour: int, limit: int) -> list[Statement]:
+    """Return the statements that merge some rows of hours older than HOURS_DAYS into days, or of
+    days older than DAYS_DAYS into months; [] if there are none. `hour`: the present one."""
+    for level, days in ((HOUR, HOURS_DAYS), (DAY, DAYS_DAYS)):
+        before = period_start(level + 1, hour - 24 * days)  # whole days and months only
+        rows = usage_page(records, level, (-_EVER, before), (-_EVER, 0), limit)
+        if rows:
+            merged = [
+                add_usage(period_start(level + 1, start), key, sums, level + 1)
+                for _, start, key, *sums in rows
+            ]
+            return merged + [(_DROP_USAGE, row[:3]) for row in rows]
+    return []
+
+
+def find_usage_key(records: Records, key: UsageKey) -> int | None:
+    """Return the number of a key, or of the one without names of places that stands for too many
+    keys; None if nothing was counted for either."""
+    keys = key, key._replace(pool="", device="", engine="")
+    return next((row[0] for each in keys for row in records.rows(_KEY_OF_USAGE, *each)), None)
+
+
+def read_usage_keys(records: Records) -> dict[UsageKey, int]:
+    """Read the keys of usage, with their numbers."""
+    return {UsageKey(*names): number for number, *names in records.rows(USAGE_KEY.query)}
+
+
+def read_units(records: Records, since: int) -> dict[str, float]:
+    """Read the billing units of each account since an hour; hours are kept for HOURS_DAYS."""
+    query = (
+        "select account, sum(units) from usage join usage_key on id = key"
+        " where level = 0 and start >= ? group by account"
+    )
+    return dict(records.rows(query, since))
+
+
+def fair_usage_statements(changes: Mapping[str, tuple[str, str, float, int]]) -> list[Statement]:
+    """Return the statements that store the decayed usage of associations: account, user, units and
+    their time in ns, wall clock."""
+    return [
+        FAIR_USAGE.put(name, account, user, units, at_ns / 1e9)
+        for name, (account, user, units, at_ns) in changes.items()
+    ]
+
+
+def read_fair_usage(records: Records) -> dict[str, tuple[str, str, float, int]]:
+    """Read what `fair_usage_statements` stored."""
+    return {
+        name: (account, user, units, round(at_s * 1e9))
+        for name, account, user, units, at_s in records.rows(FAIR_USAGE.query)
+    }

@@ -61,6 +61,8 @@ _CURSOR = "insert or replace into cursor values(?,?,?)"
 class Journal:
     """The journal. Used from the loop's thread only. Nothing is stored until `commit`."""
 
+    usage_merges = 0  # number of times that rows of usage were merged
+
     def __init__(self, path: Path, durability: str) -> None:
         self.path = path
         self._durability = durability
@@ -136,14 +138,16 @@ class Journal:
         owner: str = "",
         *,
         repeatable: bool = True,
+        at_s: float = 0.0,
     ) -> None:
         """Record a packed Completed, whose completions are numbered from `first_seq`, and their
         states. All of its tasks are of one owner. `repeatable`: the engine returns the same results
-        again. Other results, and ends other than DONE, force the commit to disk."""
+        again. Other results, and ends other than DONE, force the commit to disk. `at_s`: time of
+        day of the end; 0.0: now."""
         unsuccessful = [states.count(state) for state in reader.UNSUCCESSFUL]
-        crc, now_s = zlib.crc32(body), time.time()
+        crc, at_s = zlib.crc32(body), at_s or time.time()
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + len(body)
-        self._finished.append((first_seq, len(states), *unsuccessful, now_s, body, crc, owner))
+        self._finished.append((first_seq, len(states), *unsuccessful, at_s, body, crc, owner))
         self._force = self._force or any(unsuccessful) or not repeatable
         self.pending = True
 

@@ -12,13 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
+import msgspec
+
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
 from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
+from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
 from simenv.scheduler.core import Action, Phase
 from simenv.scheduler.routing import ranks
 from simenv.scheduler.views.forecast import Forecast, node_infos, pool_infos
+from simenv.service.accounting.receipts import ReceiptReader
+from simenv.service.accounting.usage import usage_report
 from simenv.service.queries import task_views
 from simenv.service.queries.devices import described, routing_snapshot, store_noise
 from simenv.service.queries.history import Log
@@ -26,7 +31,7 @@ from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, queries
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -52,6 +57,7 @@ class QueryHandlers:
         self._next_others_ns = 0
         self._final_tasks = task_views.FinalTasks(service.journal, service.completions)
         self._log = Log(service.journal, service.completions, service.state)
+        self._receipts = ReceiptReader(service.journal.records, service.completions)
 
     def is_ready(self, message: m.FromClient) -> bool:
         """Return whether a query can be answered now; some need modules that are still loading."""
@@ -147,6 +153,48 @@ class QueryHandlers:
 
     def _app(self, message: queries.GetApp, scope: str) -> queries.App:
         return queries.App(message.request, self._service.journal.records.last_app(scope))
+
+    def _sees(self, identity: Identity) -> Callable[[str, str], bool]:
+        """Return whether the sender may see the usage of an account and user."""
+        if not identity.scope:
+            return lambda _account, _user: True
+        seen = self._service.usage.tree.sees(identity.owner)
+        return lambda account, user: user == identity.owner or account in seen
+
+    def _usage(self, message: accounting.GetUsage, identity: Identity, _peer: bytes) -> ReplySteps:
+        service, sees = self._service, self._sees(identity)
+        for answer in usage_report(service.journal, service.usage.names, message, sees):
+            yield None if answer is None else codec.encode(answer)
+
+    def _shares(
+        self, message: accounting.GetShares, identity: Identity, _peer: bytes
+    ) -> accounting.Shares:
+        usage, sees = self._service.usage, self._sees(identity)
+        fair_share = getattr(self._service.state, "fair_share", None)
+        rows = [] if fair_share is None else fair_share.rows(time.monotonic_ns())
+        accounts = usage.tree.accounts_of(identity.owner)
+        own = {name for each in accounts for name in usage.tree.path(each)}
+        result = []
+        for row in rows:
+            if sees(row.account, row.user) or (not row.user and row.account in own):
+                account = usage.tree.accounts.get(row.account)
+                if account is not None and account.budget_slot_h and not row.user:
+                    left = SLOT_HOUR * account.budget_slot_h - usage.month_units(row.account)
+                    row = msgspec.structs.replace(row, left_units=left)
+                result.append(row)
+        return accounting.Shares(message.request, result)
+
+    def _get_receipts(
+        self, message: accounting.GetReceipts, identity: Identity, _peer: bytes
+    ) -> ReplySteps:
+        sees, result = self._sees(identity), []
+        for count, number in enumerate(message.tasks, 1):
+            receipt = self._receipts.receipt(number)
+            if receipt is not None and sees(receipt.account, receipt.user):
+                result.append(receipt)
+            if not count % TASKS_PER_CLOCK_CHECK:
+                yield None
+        yield codec.encode(accounting.Receipts(message.request, result))
 
     def _reservations(
         self, message: admin.GetReservations, identity: Identity, _peer: bytes
@@ -423,6 +471,9 @@ QUERIES: dict[type, Handler] = {
     queries.GetHistory: _scoped(QueryHandlers._history),
     queries.GetSpec: _scoped(QueryHandlers._spec),
     queries.GetApp: _scoped(QueryHandlers._app),
+    accounting.GetUsage: QueryHandlers._usage,
+    accounting.GetShares: QueryHandlers._shares,
+    accounting.GetReceipts: QueryHandlers._get_receipts,
     admin.GetReservations: QueryHandlers._reservations,
     **dict.fromkeys(
         (admin.GetProfile, admin.GetPolicy, admin.GetTarget),

@@ -22,16 +22,19 @@ from simenv import model
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.errors import JournalError, NotFoundError
+from simenv.model.accounts import Used
 from simenv.model.calls import is_call
 from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.service.journal import writer
+from simenv.service.accounting.receipts import ReceiptReader, used_by
+from simenv.service.accounting.usage import usage_report
+from simenv.service.journal import tables, writer
 from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
 from simenv.service.queries import task_views
 from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import accounting, client as m, queries
 
 PAGE_ROWS = 1_000
 MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
@@ -50,6 +53,8 @@ class End(msgspec.Struct, frozen=True, gc=False):
     node: str
     reason: str
     ranks: int = 1
+    used: Used = Used()
+    units: float = 0.0
 
 
 class StoredSubmit(msgspec.Struct, frozen=True):
@@ -59,6 +64,7 @@ class StoredSubmit(msgspec.Struct, frozen=True):
     row: AcceptedRow
     submit: m.Submit
     routes: list[Route]
+    standing: tables.Standing
 
 
 class Log:
@@ -152,7 +158,11 @@ class Log:
     def _opened(self, row: AcceptedRow) -> StoredSubmit:
         submit = codec.submit(row.body)
         self._source = StoredSubmit(
-            model.task_name(row.first), row, submit, unpack_routes(row.routes)
+            model.task_name(row.first),
+            row,
+            submit,
+            unpack_routes(row.routes),
+            tables.read_standing(self._journal.records, row.first),
         )
         return self._source
 
@@ -178,8 +188,7 @@ class Log:
         end = self._end(task)
         if end is None:
             return None
-        timing = end.timing
-        gone_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
+        timing, standing = end.timing, source.standing
         final = end.state not in (model.TaskState.QUEUED, model.TaskState.RUNNING)
         return queries.LogRow(
             id=model.task_name(task),
@@ -187,7 +196,7 @@ class Log:
             app=terms.app,
             state=end.state,
             submitted_s=source.row.at,
-            ended_s=source.row.at + 1e-6 * gone_us if final else 0.0,
+            ended_s=source.row.at + 1e-6 * timing.total_us if final else 0.0,
             timing=timing,
             engine=route.engine,
             pool=route.pool,
@@ -208,6 +217,10 @@ class Log:
             ranks=end.ranks,
             owner=source.row.owner,
             spent=_NOTHING if index else source.submit.spent,
+            account=standing.account,
+            qos=standing.qos,
+            used=end.used,
+            units=end.units,
         )
 
     def _end(self, task: int) -> End | None:
@@ -255,6 +268,8 @@ class Log:
                 origin.node,
                 end_reason(completion),
                 origin.ranks,
+                used_by(completed, completion),
+                completion.units,
             )
         return result
 
@@ -364,6 +379,14 @@ class Archive:
                 yield self._log.submitted(message, "") or missing
             case queries.GetApp():
                 yield queries.App(message.request, records.last_app())
+            case accounting.GetUsage() if records.has_table("usage"):
+                names = {n: key for key, n in tables.read_usage_keys(records).items()}
+                steps = usage_report(self._journal, names, message, lambda *_: True)
+                yield from (answer for answer in steps if answer is not None)
+            case accounting.GetReceipts():
+                stored = ReceiptReader(records, self._completions)
+                result = [each for n in message.tasks if (each := stored.receipt(n)) is not None]
+                yield accounting.Receipts(message.request, result)
             case _:
                 yield _refused(getattr(message, "request", 0), f"{DOWN}; only its journal was read")
 

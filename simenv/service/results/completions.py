@@ -9,6 +9,7 @@ see, and the cursors of an owner are bounded.
 from __future__ import annotations
 
 import itertools
+import time
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
 from simenv.scheduler.core import TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import reader, writer
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -52,6 +54,7 @@ class Completions:
         self._unindexed: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
         self._replaced = set(journal.records.replaced())
+        self.usage: UsageLedger | None = None  # None: of a reader, which stores nothing
         for first_seq, body in journal.records.finished(journal.records.indexed()):
             completed = codec.completed(body)
             for seq, completion in enumerate(completed.results, first_seq):
@@ -78,6 +81,7 @@ class Completions:
         by_client: _Shares = {}
         files: dict[int, m.AttemptResult] = {}
         results, last = done.results, None
+        at_s = time.time()
         group: list[m.Completion] = []
         for ending in endings:
             result, record = results[ending.index], ending.record
@@ -92,19 +96,28 @@ class Completions:
                 group = by_client.setdefault((last.client, last.owner), [])
             attempts, slots = record.attempts, ending.slots
             number, state = record.number, result.state
+            timing, used, units = ending.timing, ending.used, ending.units
             group.append(
-                m.Completion(number, state, attempts, slots, payload, checksum, ending.timing)
+                m.Completion(
+                    number, state, attempts, slots, payload, checksum, timing, used, units
+                )
             )
-        return self._store(by_client, done.origin, done.engine, done.route, files)
+        if self.usage is not None:
+            self.usage.add(endings, at_s)
+        return self._store(by_client, done.origin, done.engine, done.route, at_s, files)
 
     def without_result(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
         """Journal ends without a worker's result: cancelled, expired, poison. Returns (peer,
         message) to send after the commit."""
         groups: dict[tuple[str, str], _Shares] = {}
         ends: dict[int, TaskEnd | None] = {}  # of these tasks and of their parents
+        by_place: dict[tuple[str, str], list[TaskEnded]] = {}  # by pool and engine
+        at_s = time.time()
         for ending in endings:
             record = ending.record
-            by_client = groups.setdefault((record.route.engine, record.route.reason), {})
+            engine, reason, pool = record.route.engine, record.route.reason, record.route.pool
+            by_client = groups.setdefault((engine, reason), {})
+            by_place.setdefault((pool, engine), []).append(ending)
             if ending.parent:
                 if ending.parent not in ends:
                     ends[ending.parent] = self.end_of(ending.parent)
@@ -112,13 +125,17 @@ class Completions:
             ends[record.number] = TaskEnd(ending.state, ending.reason, *_end_message(ending))
             payload, state = _failure(ending, ending.host), _STATE_INDEX[ending.state]
             number, attempts, crc = record.number, record.attempts, zlib.crc32(payload)
+            timing, used, units = ending.timing, ending.used, ending.units
             completion = m.Completion(
-                number, state, attempts, ending.slots, payload, crc, ending.timing
+                number, state, attempts, ending.slots, payload, crc, timing, used, units
             )
             by_client.setdefault((record.batch.client, record.batch.owner), []).append(completion)
+        if self.usage is not None:
+            for endings_of_place in by_place.values():
+                self.usage.add(endings_of_place, at_s)
         messages = []
         for (engine, reason), by_client in groups.items():
-            messages += self._store(by_client, self._origin, engine, reason)
+            messages += self._store(by_client, self._origin, engine, reason, at_s)
         return messages
 
     def watch(self, task: int, peer: bytes) -> None:
@@ -238,6 +255,7 @@ class Completions:
         origin: Origin,
         engine: str,
         route: str,
+        at_s: float,
         files: Mapping[int, m.AttemptResult] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
         messages = []
@@ -247,7 +265,8 @@ class Completions:
             completed = m.Completed(origin, engine, route, completions, first)
             body = codec.encode(completed)
             states = [m.STATES[completion.state] for completion in completions]
-            self._journal.finish(first, states, body, owner, repeatable=_is_repeatable(engine))
+            repeatable = _is_repeatable(engine)
+            self._journal.finish(first, states, body, owner, repeatable=repeatable, at_s=at_s)
             self._unindexed.update(dict.fromkeys([c.task for c in completions], first))
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
                 if completion.task in files:

@@ -493,7 +493,8 @@ class Retention:
         if self._vacuuming:
             self._vacuuming = self._old.vacuum(VACUUM_PAGES, SPARE_PAGES)
         elif self._forgetting:
-            self._forgetting = self._events.step() or self._old.forget_attempts()
+            step = self._events.step() or self._old.forget_attempts()
+            self._forgetting = step or self._old.merge_usage()
 
 
 def add(first: RetainedData, second: RetainedData) -> RetainedData:

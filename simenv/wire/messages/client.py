@@ -12,6 +12,7 @@ import msgspec
 
 from simenv import model
 from simenv.model import Origin, TaskInfo
+from simenv.model.accounts import Used
 from simenv.model.program import Text
 from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
@@ -312,6 +313,8 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: bytes
     checksum: int  # CRC-32 of the payload, computed by the process that packed it
     timing: model.Timing
+    used: Used | None = None  # None: it ended before usage was stored
+    units: float = 0.0  # billing units, as charged
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, TypeVar
 import msgspec
 
 from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model.accounts import Used
 from simenv.model.program import FEW, Text
 from simenv.model.views import DeviceInfo
 
@@ -108,6 +109,10 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ranks: int = 1
     owner: str = ""  # the name of the key it came with; "": the environment's own user
     spent: Spent = Spent()  # of its client; only in the row of the first task of a message
+    account: str = ""  # "": there were no accounts at its submission
+    qos: str = ""
+    used: Used = Used()
+    units: float = 0.0  # billing units
 
 
 class GetHistory(ClientRequest, frozen=True, tag=14):

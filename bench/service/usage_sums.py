@@ -1,0 +1,108 @@
+"""Sums of usage compared with the history, after kills, cancels and retries; bytes of a year.
+
+100,000 tasks run on two workers. Meanwhile workers are killed, whose tasks run again, tasks are
+cancelled, and some fail. Then the sums of `usage` are compared with those over the rows of the
+history, in microseconds, and the parts of waiting in receipts with the waits. At last the usage of
+a synthetic year of 10^7 tasks of 500 users in 40 accounts is written hour by hour, with the merging
+of old hours and days, and the file is measured.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+import simenv
+from bench.circuits import four_qubit_circuit
+from bench.harness import Option, Report
+from bench.harness.environments import wait_until
+from bench.testbed.usage_site import Site
+from simenv.client.client import Client
+from simenv.model import TaskState
+from simenv.service.journal import tables
+from simenv.service.journal.writer import Journal
+from simenv.wire.messages.queries import LogRow
+
+BATCH = 2_000
+EVERY = 5  # batches between two kills
+CANCELLED = 100  # tasks of a batch
+SAMPLE = 2_000  # receipts
+FAILING = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
+POOLS = ({"name": "main", "min": 2, "max": 2}, {"name": "trap", "engine": "fault", "min": 1, "max": 1})
+MERGED_ROWS = 2_000  # in one transaction
+OPTIONS = (
+    Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
+    Option("--days", default=365, quick=40, help="of the synthetic year; default: %(default)s"),
+)
+
+
+def run(options: Namespace) -> Report:
+    report = Report("usage_sums", f"usage_sums: {options.tasks} tasks, 2 workers, kills and cancels")
+    with simenv.local(pools=POOLS) as client:
+        _work(client, options.tasks)
+        _compare(client, report)
+    _year(options.days, report)
+    return report
+
+
+def _work(client: Client, number: int) -> None:
+    circuits = [four_qubit_circuit(seed) for seed in range(BATCH)]
+    for batch in range(number // BATCH):
+        tasks = client.submit_many(circuits, shots=256, seed=batch)
+        client.submit(FAILING, engine="fault", shots=1)
+        if batch % EVERY == 0:
+            client.cancel(tasks[-CANCELLED:])
+            workers = [each for each in client.workers() if each.pool == "main" and each.pid]
+            psutil.Process(random.choice(workers).pid).kill()
+        else:
+            tasks[-1].wait()
+    wait_until(lambda: client.status().queued + client.status().running == 0, 600, 0.1, "the end")
+
+
+def _compare(client: Client, report: Report) -> None:
+    rows = list(client.history.tasks())
+    retried = sum(row.attempts > 1 for row in rows)
+    states = Counter(str(row.state) for row in rows)
+    print(f"{len(rows)} tasks: {dict(states)}, {retried} ran more than once")
+    assert min(states["DONE"], states["FAILED"], states["CANCELLED"], retried) > 0, "all kinds"
+    (sums,) = client.usage(()).rows
+    used = sums.used.slot_us, sums.used.gpu_us, sums.used.gib_us, sums.used.device_us
+    counted = sums.tasks, sums.shots, *used, sums.wait_us
+    differences = [abs(a - b) for a, b in zip(counted, _summed(rows), strict=True)]
+    report.at_most("difference_us", max(differences), "largest difference of any sum")
+    sample = random.Random(1).sample(rows, min(SAMPLE, len(rows)))
+    receipts = [client.receipt(row.id) for row in sample]
+    unexplained = max(abs(each.waited_us - sum(us for _, us in each.waits)) for each in receipts)
+    report.at_most("unexplained_us", unexplained, f"largest unexplained wait of {len(receipts)}")
+
+
+def _summed(rows: list[LogRow]) -> tuple[int, ...]:
+    """Return tasks, shots, amounts used, and wait of all rows."""
+    shots = sum(row.shots * row.bindings for row in rows if row.state is TaskState.DONE)
+    used = (
+        sum(getattr(row.used, name) for row in rows)
+        for name in ("slot_us", "gpu_us", "gib_us", "device_us")
+    )
+    return len(rows), shots, *used, sum(row.timing.queued_us for row in rows)
+
+
+def _year(days: int, report: Report) -> None:
+    site, last = Site(seed=1), 500_000
+    with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
+        journal = Journal(Path(folder) / "journal.db", "process")
+        for hour in range(last - 24 * days, last):
+            site.write_hour(journal, hour)
+            if hour % 24 == 0:
+                while statements := tables.merge_usage(journal.records, hour, MERGED_ROWS):
+                    with journal.transaction("NORMAL") as db:
+                        for statement in statements:
+                            db.execute(*statement)
+        journal.close()
+        size = journal.path.stat().st_size
+    print(f"{site.rows} rows of hours written in {days} days")
+    report.at_most("year_mb", size / 1e6, f"usage of {days} days, 500 users, MB")

@@ -1,0 +1,288 @@
+"""`simenv usage`, `simenv shares` and `simenv receipt`: what tasks used, and why they waited.
+
+`usage` prints sums over ended tasks, or one line a task in the columns that `sacct --parsable2` of
+Slurm prints and Open XDMoD's shredder of Slurm reads. `shares` prints the tree of accounts with
+shares and usage, as `sshare` of Slurm does. `receipt` prints the account of one task.
+"""
+
+from __future__ import annotations
+
+import functools
+import grp
+import math
+import os
+import pwd
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, Columns, NoHeader, Style, keyed, listed, listing
+from simenv.errors import OptionError
+from simenv.model import FINAL_STATES, TaskState, task_number
+from simenv.model.accounts import Receipt, ShareRow, Used, WaitReason
+from simenv.wire.messages.queries import LogRow
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.model.accounts import UsageRow
+
+Since = Annotated[
+    str, typer.Option(help="Ended after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+]
+
+
+def _sum_column(name: str, optional: int) -> Column[dict[str, Any]]:
+    return Column(name.upper(), lambda row: f"{row[name]:.3f}", right=True, optional=optional)
+
+
+_SUMS: tuple[Column[dict[str, Any]], ...] = (
+    Column("TASKS", lambda row: str(row["tasks"]), right=True),
+    Column("SHOTS", lambda row: str(row["shots"]), right=True, optional=3),
+    _sum_column("slot_s", 0),
+    _sum_column("gpu_s", 1),
+    _sum_column("gib_s", 4),
+    _sum_column("device_s", 2),
+    _sum_column("wait_s", 5),
+    _sum_column("units", 0),
+)
+
+
+def usage(
+    context: typer.Context,
+    by: Annotated[
+        str,
+        typer.Option(help="Sum for each: some of account,user,qos,pool,device,engine."),
+    ] = "account,user",
+    since: Since = "",
+    until: Annotated[str, typer.Option(help="Ended before this; forms as for --since.")] = "",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    sacct: Annotated[
+        bool,
+        typer.Option(
+            "--sacct", help="One line a task, as `sacct --parsable2` prints it for Open XDMoD."
+        ),
+    ] = False,
+    columns: Columns = "",
+    no_header: NoHeader = False,
+) -> None:
+    """Sum what ended tasks used: slots, GPUs, memory, devices, and billing units.
+
+    You see your own tasks and those of accounts that you coordinate, an admin sees all. The sums
+    are kept by hour for 35 days, by day for 400 days, then by month; with --sacct, tasks are those
+    submitted in the time that the history keeps.
+    """
+    common = app.settings_of(context)
+    if as_csv + sacct + common.as_json > 1:
+        raise OptionError("--csv, --sacct and --json exclude each other", hint="give one of them")
+    since_s, until_s = terminal.since(since), terminal.since(until)
+    with common.connect_or_read() as client:
+        if sacct:
+            if not no_header:
+                terminal.line("|".join(_SACCT))
+            ended = client.history.tasks(since_s, "", FINAL_STATES, until_s=until_s or math.inf)
+            for task in ended:
+                terminal.line(sacct_line(task, client.name))
+            return
+        names = tuple(name.strip() for name in by.split(",") if name.strip())
+        sums = client.usage(names, since_s=since_s, until_s=until_s)
+        keys = tuple(map(_key_column, names))
+        style = Style(common.as_json, columns, no_header, as_csv=as_csv)
+        listing(keys + _SUMS, style, lambda: [_summed(names, row) for row in sums.rows])
+    if since or until:
+        span = f"{terminal.format_time(sums.from_s)} to {terminal.format_time(sums.to_s)}"
+        terminal.note(f"tasks that ended from {span}")
+
+
+def _key_column(name: str) -> Column[dict[str, Any]]:
+    return Column(name.upper(), lambda row: row[name] or "-")
+
+
+def _summed(names: tuple[str, ...], row: UsageRow) -> dict[str, Any]:
+    """Return the object that `--json` prints."""
+    used = row.used
+    return {
+        **dict(zip(names, row.key, strict=True)),
+        "tasks": row.tasks,
+        "shots": row.shots,
+        "slot_s": used.slot_us / 1e6,
+        "gpu_s": used.gpu_us / 1e6,
+        "gib_s": used.gib_us / 1e6,
+        "device_s": used.device_us / 1e6,
+        "wait_s": row.wait_us / 1e6,
+        "units": row.units,
+    }
+
+
+# --- shares -----------------------------------------------------------------------------------
+
+_SHARES: tuple[Column[ShareRow], ...] = (
+    Column("ACCOUNT", lambda row: "  " * row.level + (row.account or "-")),
+    Column("USER", lambda row: row.user or "-"),
+    Column("SHARE", lambda row: f"{row.share:g}", right=True),
+    Column("NORM_SHARE", lambda row: f"{row.norm_share:.4f}", right=True),
+    Column("USAGE", lambda row: f"{row.usage:.1f}", right=True),
+    Column("NORM_USAGE", lambda row: f"{row.norm_usage:.4f}", right=True),
+    Column("RANK", lambda row: str(row.rank or "-"), right=True),
+    Column("LEFT", lambda row: f"{row.left_units:.1f}" if row.left_units >= 0 else "-", right=True),
+)
+
+
+@listed(_SHARES)
+def shares(client: Client) -> Iterable[ShareRow]:
+    """List accounts and their users with shares and usage.
+
+    SHARE is relative to the siblings, NORM_SHARE to the whole site. USAGE has billing units, of
+    which half is forgotten after each half-life; of the users, RANK 1 goes first. LEFT are units
+    of the budget of this month.
+    """
+    return client.shares()
+
+
+# --- receipts ---------------------------------------------------------------------------------
+
+INDENT = 9  # column of a line's text, after its keyword
+_REASONS = {
+    WaitReason.OWN_TASKS: "after tasks of the same user",
+    WaitReason.SHARE: "{account} above its share",
+    WaitReason.SLOTS: "no free slot",
+    WaitReason.RANKS: "no {slots} free slots at once",
+    WaitReason.RESERVED: "slots reserved by others",
+    WaitReason.UNITS: "no units left in its reservation",
+    WaitReason.PARENTS: "for the tasks that it comes after",
+    WaitReason.LIMIT: "at a limit of running slots",
+    WaitReason.DEVICE: "its device took no task",
+    WaitReason.STARTING: "workers were starting",
+    WaitReason.LOST: "in an attempt that was lost",
+    WaitReason.PREEMPTED: "ended for an account below its share",
+    WaitReason.ALLOCATION: "too long for the rest of the allocation",
+}
+
+
+def receipt(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="Id of a task, as `submit` and `history` print it.")],
+) -> None:
+    """Show what an ended task used, and why it waited. A receipt never changes."""
+    common = app.settings_of(context)
+    with common.connect_or_read() as client:
+        stored = client.receipt(task)
+    if common.as_json:
+        waits = {WaitReason(reason).name.lower(): us for reason, us in stored.waits}
+        fields: Any = keyed(stored)
+        terminal.json_line({**fields, "waits": waits})
+        return
+    for line in receipt_lines(stored):
+        terminal.fitted(line, INDENT)
+
+
+def receipt_lines(stored: Receipt) -> Iterator[str]:
+    """Yield the text of a receipt."""
+    used = stored.used
+    yield f"TASK     {stored.task}  {terminal.paint(str(stored.state))}"
+    of_account = f", account {stored.account}" if stored.account else ""
+    of_class = f", class {stored.qos}" if stored.qos else ""
+    yield f"WHO      {stored.user or 'the own user'}{of_account}{of_class}"
+    slots = f"{stored.slots} slot{'s' * (stored.slots != 1)}"
+    yield f"WHERE    pool {stored.pool}, engine {stored.engine}, {slots}"
+    submitted, ended = map(terminal.format_time, (stored.submitted_s, stored.ended_s))
+    yield f"TIMES    submitted {submitted}, ended {ended}"
+    amounts = (("slots", used.slot_us), ("GPUs", used.gpu_us), ("GiB", used.gib_us))
+    parts = [f"{us / 1e6:.3f} s x {unit}" for unit, us in amounts if us or unit == "slots"]
+    parts += [f"{used.device_us / 1e6:.3f} s of its device"] if used.device_us else []
+    yield f"USED     {', '.join(parts)}"
+    yield f"UNITS    {stored.units:.6f}"
+    if stored.rank:
+        of_site = f"{100 * stored.share:.2f} % of the site, usage {stored.usage:.1f} units"
+        yield f"SHARE    {of_site}, rank {stored.rank} at the submission"
+    yield f"WAITED   {waited_text(stored)}"
+
+
+def waited_text(stored: Receipt) -> str:
+    """Return the wait of a task and its parts, the longest first, in milliseconds that add up."""
+    parts = sorted(stored.waits, key=lambda part: -part[1])
+    ms = rounded_parts([us for _, us in parts], stored.waited_us)
+    words = {"account": stored.account or "the user", "slots": stored.slots}
+    texts = [
+        f"{part_ms / 1000:.3f} s {_REASONS[WaitReason(reason)].format(**words)}"
+        for (reason, _), part_ms in zip(parts, ms, strict=True)
+        if part_ms
+    ]
+    total = f"{sum(ms) / 1000 if ms else 0.0:.3f} s"
+    return f"{total}: {', '.join(texts)}" if texts else total
+
+
+def rounded_parts(parts_us: list[int], total_us: int) -> list[int]:
+    """Round microseconds to milliseconds whose sum is the rounded total (largest remainders)."""
+    ms = [us // 1000 for us in parts_us]
+    left = round(total_us / 1000) - sum(ms)
+    for k in sorted(range(len(ms)), key=lambda k: -(parts_us[k] % 1000))[: max(0, left)]:
+        ms[k] += 1
+    return ms
+
+
+# --- lines of sacct ---------------------------------------------------------------------------
+
+_SACCT = (
+    "JobID", "JobIDRaw", "Cluster", "Partition", "QOS", "Account", "Group", "GID", "User", "UID",
+    "Submit", "Eligible", "Start", "End", "Elapsed", "ExitCode", "State", "NNodes", "NCPUS",
+    "ReqCPUS", "ReqMem", "ReqTRES", "AllocTRES", "Timelimit", "NodeList", "JobName",
+)  # fmt: skip
+_NOBODY = 65_534  # of users whom the system does not know
+_STATES = {  # state and exit code of Slurm
+    TaskState.DONE: ("COMPLETED", "0:0"),
+    TaskState.FAILED: ("FAILED", "1:0"),
+    TaskState.CANCELLED: ("CANCELLED", "0:15"),
+    TaskState.EXPIRED: ("TIMEOUT", "0:15"),
+}
+
+
+def sacct_line(task: LogRow, cluster: str) -> str:
+    """Return the line of an ended task. Times are UTC. A task that never ran has no nodes, and Open
+    XDMoD leaves it out."""
+    number, (state, code) = str(task_number(task.id)), _STATES[task.state]
+    user, uid, group, gid = _system_user(task.owner)
+    begin_s = task.submitted_s + 1e-6 * (task.timing.queued_us + task.timing.sent_us)
+    submitted, begun, ended = (_utc(each) for each in (task.submitted_s, begin_s, task.ended_s))
+    elapsed_s = max(0, int(task.ended_s) - int(begin_s))
+    nodes = task.node.split(",") if task.node and task.slots else []
+    cpus = task.slots * task.ranks
+    mib, gpus = _per_second(task.used, task.timing.run_us)
+    tres = f"cpu={cpus},mem={mib}M,node={len(nodes)}" + (f",gres/gpu={gpus}" if gpus else "")
+    fields = (
+        *(number, number, cluster, task.pool, task.qos, task.account, group, gid, user, uid),
+        *(submitted, submitted, begun if nodes else "Unknown", ended, _clock(elapsed_s)),
+        *(code, state, len(nodes), cpus, cpus, f"{mib}M", tres, tres, "UNLIMITED"),
+        *(",".join(nodes) or "None assigned", task.name or task.engine),
+    )
+    *others, name = (terminal.clean(str(field)) for field in fields)
+    return "|".join([*(field.replace("|", "_") for field in others), name])
+
+
+def _per_second(used: Used, run_us: int) -> tuple[int, int]:
+    """Return MiB of memory and number of GPUs, from their use over the time of the run."""
+    if run_us <= 0:
+        return 0, 0
+    return round(1024 * used.gib_us / run_us), round(used.gpu_us / run_us)
+
+
+@functools.lru_cache(1_024)
+def _system_user(owner: str) -> tuple[str, int, str, int]:
+    """Return name and number of a user, and of the user's group, as this system knows them."""
+    try:
+        entry = pwd.getpwnam(owner) if owner else pwd.getpwuid(os.getuid())
+        return entry.pw_name, entry.pw_uid, grp.getgrgid(entry.pw_gid).gr_name, entry.pw_gid
+    except KeyError:
+        return owner or str(os.getuid()), _NOBODY, "nogroup", _NOBODY
+
+
+def _utc(time_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s))
+
+
+def _clock(seconds: int) -> str:
+    """Return a span as sacct writes it: [days-]hours:minutes:seconds."""
+    days, rest = divmod(seconds, 86_400)
+    return f"{f'{days}-' if days else ''}{time.strftime('%H:%M:%S', time.gmtime(rest))}"

@@ -1,0 +1,1 @@
+"""Usage of ended tasks, and the receipts of single tasks."""

@@ -1,0 +1,233 @@
+"""Usage: sums over ended tasks by UTC hour, account, user, class of service, pool, device, engine.
+
+Invariant: what an end adds is in the commit that stores the end, and what a withdrawn end takes
+away is in the transaction that withdraws it; so a crash at any moment loses and doubles nothing.
+Sums are integers of microseconds (but billing units), so they equal those over the history. They
+outlive the history: `tables.merge_usage` merges old hours into days, and these into months.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+from simenv.errors import LimitExceededError, OptionError
+from simenv.model import TaskOptions, TaskState
+from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
+from simenv.scheduler.core import Route, SubmitBatch, TaskEnded
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.service.journal import tables, writer
+from simenv.service.journal.tables import UsageKey
+from simenv.wire.messages import accounting
+
+HOUR_S = 3_600
+MAX_KEYS = 100_000  # further users' pools, devices and engines are counted without their names
+MAX_ROWS = 20_000  # of one answer
+PAGE_ROWS = 500  # read in one step of an answer
+MAX_SUM = 2**62  # of one message: the journal keeps signed 64-bit numbers
+MAX_TIME_S = 1e11  # some thousand years
+_EVER_H = 2**40  # hours
+_DONE = TaskState.DONE
+
+
+class Sums:
+    """Sums over tasks, with the fields of `tables.SUMS` and `units`."""
+
+    __slots__ = (*tables.SUMS, "units")
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.cancelled = self.expired = 0
+        self.shots = self.slot_us = self.gpu_us = self.gib_us = self.device_us = self.wait_us = 0
+        self.units = 0.0
+
+
+values_of = attrgetter(*tables.SUMS, "units")
+
+
+def device_of(terms: TaskOptions, route: Route) -> str:
+    """Return the emulated device of a task; a device that was only preferred may have none."""
+    is_emulated = not terms.prefer or route.device_shot_ns or route.device_overhead_ns
+    return terms.device if is_emulated else ""
+
+
+class UsageLedger:
+    """Usage of all ended tasks. Used from the loop's thread."""
+
+    def __init__(self, journal: writer.Journal, state: SchedulerState) -> None:
+        self._journal = journal
+        self._state = state
+        self._keys = tables.read_usage_keys(journal.records)
+        self.names = {number: key for key, number in self._keys.items()}
+        self._month_s = (0.0, 0.0)  # begin and end of the calendar month of `_own`
+        self._own: dict[str, float] = {}  # units of each account in this month
+        self._below: dict[str, float] = {}  # the same with those of all accounts below
+        self._tree = NO_ACCOUNTS  # of `_below`
+        self._begin_month(time.time())
+
+    @property
+    def tree(self) -> AccountTree:
+        """The present accounts."""
+        fair_share: Any = getattr(self._state, "fair_share", None)
+        tree: AccountTree = NO_ACCOUNTS if fair_share is None else fair_share.tree
+        return tree
+
+    def add(self, endings: Iterable[TaskEnded], at_s: float) -> None:
+        """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
+        totals: dict[UsageKey, Sums] = {}
+        last: SubmitBatch | None = None
+        sums = Sums()
+        for ending in endings:
+            record, used = ending.record, ending.used
+            if record.batch is not last:
+                last, route = record.batch, record.route
+                device = device_of(last.terms, route)
+                key = UsageKey(
+                    last.account, last.owner, last.qos, route.pool, device, route.engine
+                )
+                known = totals.get(key)
+                sums = totals[key] = Sums() if known is None else known
+            if ending.state is _DONE:
+                sums.done += 1
+                sums.shots += record.spec.shots * record.spec.count
+            else:
+                count_unsuccessful(sums, ending.state)
+            sums.slot_us += used.slot_us
+            sums.gpu_us += used.gpu_us
+            sums.gib_us += used.gib_us
+            sums.device_us += used.device_us
+            sums.wait_us += ending.timing.queued_us
+            sums.units += ending.units
+        statements: list[tables.Statement] = []
+        for key, sums in totals.items():
+            number = self._keys.get(key) or self._new_key(key, statements)
+            values = [min(value, MAX_SUM) for value in values_of(sums)]
+            statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
+            self.charge(key.account, sums.units, at_s)
+        fair_share = getattr(self._state, "fair_share", None)
+        if fair_share is not None:
+            changes = fair_share.take_changes(time.time_ns() - time.monotonic_ns())
+            statements += tables.fair_usage_statements(changes)
+        self._journal.put(statements, forced=False)
+
+    def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
+        """Return the number of a key that is not stored yet."""
+        if len(self._keys) >= MAX_KEYS:
+            key = UsageKey(key.account, key.user, key.qos, "", "", "")
+            if key in self._keys:
+                return self._keys[key]
+        number = self._keys[key] = len(self._keys) + 1
+        self.names[number] = key
+        statements.append(tables.USAGE_KEY.put(number, *key))
+        return number
+
+    # --- budgets ---------------------------------------------------------------------------------
+
+    def month_units(self, account: str) -> float:
+        """Return the billing units of this calendar month (UTC) of an account and of all accounts
+        below it."""
+        self._begin_month(time.time())
+        if self._tree is not self.tree:  # accounts were changed
+            self._tree, self._below = self.tree, {}
+            for name, units in self._own.items():
+                self._charge_path(name, units)
+        return self._below.get(account, 0.0)
+
+    def charge(self, account: str, units: float, at_s: float) -> None:
+        """Count units of an account; negative ones of an end that was withdrawn."""
+        self._begin_month(at_s)
+        if units and self._month_s[0] <= at_s:
+            self._own[account] = self._own.get(account, 0.0) + units
+            self._charge_path(account, units)
+
+    def _charge_path(self, account: str, units: float) -> None:
+        for name in self._tree.path(account):
+            self._below[name] = self._below.get(name, 0.0) + units
+
+    def _begin_month(self, at_s: float) -> None:
+        """Begin the calendar month of this time, unless it has begun."""
+        if at_s < self._month_s[1]:
+            return
+        year, month = time.gmtime(at_s)[:2]
+        begin, end = (
+            calendar.timegm((y, m, 1, 0, 0, 0, 0, 0, 0))
+            for y, m in ((year, month), (year + month // 12, month % 12 + 1))
+        )
+        self._month_s = begin, end
+        self._own = tables.read_units(self._journal.records, begin // HOUR_S)
+        self._tree, self._below = NO_ACCOUNTS, dict(self._own)
+
+
+def count_unsuccessful(sums: Sums, state: TaskState) -> None:
+    """Count a task that did not end as DONE."""
+    if state is TaskState.FAILED:
+        sums.failed += 1
+    elif state is TaskState.CANCELLED:
+        sums.cancelled += 1
+    else:
+        sums.expired += 1
+
+
+# --- queries ----------------------------------------------------------------------------------
+
+
+def usage_report(
+    journal: writer.Journal,
+    names: dict[int, UsageKey],
+    message: accounting.GetUsage,
+    sees: Callable[[str, str], bool],
+) -> Iterator[accounting.Usage | None]:
+    """Yield None after each step, and the answer at last. `names`: keys of usage by number; `sees`:
+    whether the sender may see what an account and user used. Raises OptionError,
+    LimitExceededError."""
+    places, merges = _places(message.by), journal.usage_merges
+    for name, value in (("since", message.since_s), ("until", message.until_s)):
+        if not 0.0 <= value <= MAX_TIME_S:
+            raise OptionError(f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound")
+    until_s = message.until_s or time.time() + HOUR_S
+    first, last = int(message.since_s) // HOUR_S, -int(-until_s // HOUR_S)
+    groups: dict[int, tuple[str, ...] | None] = {}  # of each key; None: it may not be seen
+    totals: dict[tuple[str, ...], list[Any]] = {}  # integers, and the units
+    seen = [last, first]
+    for level in (tables.MONTH, tables.DAY, tables.HOUR):
+        span = tables.period_start(level, first), last
+        after = (-_EVER_H, 0)
+        while rows := tables.usage_page(journal.records, level, span, after, PAGE_ROWS):
+            for _, start, number, *sums in rows:
+                if number not in groups:
+                    key = names.get(number)
+                    is_seen = key is not None and sees(key.account, key.user)
+                    groups[number] = tuple(key[k] for k in places) if key and is_seen else None
+                group = groups[number]
+                if group is not None:
+                    total = totals.setdefault(group, [0] * len(sums))
+                    total[:] = map(sum, zip(total, sums, strict=True))
+                    seen = [min(seen[0], start), max(seen[1], tables.period_end(level, start))]
+            after = rows[-1][1:3]
+            if len(totals) > MAX_ROWS:
+                text = f"the sums have more than {MAX_ROWS} rows"
+                raise LimitExceededError(text, hint="fewer names in by=, or a shorter time")
+            yield None
+    if journal.usage_merges != merges:  # some rows have moved between two levels
+        yield from usage_report(journal, names, message, sees)
+        return
+    from_h = min(first, seen[0]) if message.since_s else seen[0]
+    to_s = HOUR_S * max(last, seen[1]) if message.until_s else time.time()
+    result = [_row(group, total) for group, total in sorted(totals.items()) if any(total)]
+    yield accounting.Usage(message.request, result, float(HOUR_S * from_h), float(to_s))
+
+
+def _places(by: Sequence[str]) -> list[int]:
+    for name in by:
+        if name not in USAGE_KEYS or by.count(name) > 1:
+            hint = f"each once, of: {', '.join(USAGE_KEYS)}"
+            raise OptionError(f"usage by {name[:64]!r}", hint=hint)
+    return [USAGE_KEYS.index(name) for name in by]
+
+
+def _row(group: tuple[str, ...], total: list[Any]) -> UsageRow:
+    *counts, shots, slot_us, gpu_us, gib_us, device_us, wait_us, units = total
+    used = Used(slot_us, gpu_us, gib_us, device_us)
+    return UsageRow(group, sum(counts), shots, used, wait_us, float(units))

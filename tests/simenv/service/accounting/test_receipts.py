@@ -1,0 +1,154 @@
+"""Receipts: from stored data alone, the same at any later time, and shown to those who may."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from multi_user_harness import MultiUserHarness
+from service import ServiceHarness, spec
+
+from simenv.model import TaskState, Timing
+from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, Used, WaitReason
+from simenv.service.accounting.usage import UsageLedger
+from simenv.service.journal import tables
+from simenv.wire import codec
+from simenv.wire.messages import accounting, client as m
+from simenv.wire.messages.queries import GetHistory, History
+
+OPTIONS = {"durability": "process"}
+WAITS = ((int(WaitReason.SHARE), 22_100_000), (int(WaitReason.RANKS), 6_000_000))
+
+
+def receipts(bench: ServiceHarness, *tasks: int, peer: object = None) -> list[Receipt]:
+    question = accounting.GetReceipts(3, list(tasks))
+    return bench.get(accounting.Receipts, question, peer).receipts  # type: ignore[arg-type]
+
+
+def put_standing(bench: ServiceHarness, first: int, account: str) -> None:
+    bench.journal.put(
+        [tables.STANDING.put(first, account, "normal", 0.25, 1234.5, 3)], forced=False
+    )
+    bench.step()
+
+
+def test_receipt_has_what_was_stored_at_acceptance_and_end(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    put_standing(ready, 1, "chem")
+    ready.finish(ready.assigned())
+    (stored,) = receipts(ready, 2)
+    (row,) = ready.get(History, GetHistory(3, 1)).rows
+    assert (stored.task, stored.user, stored.account, stored.qos) == ("t-2", "", "chem", "normal")
+    assert (stored.share, stored.usage, stored.rank) == (0.25, 1234.5, 3)
+    assert (stored.state, stored.pool, stored.engine) == (TaskState.DONE, "main", "statevector")
+    assert (stored.used, stored.units) == (row.used, row.units)
+    assert stored.used == Used(10, 0, 0, 0)
+    assert stored.units == pytest.approx(1e-5)
+    assert (stored.submitted_s, stored.ended_s) == (row.submitted_s, row.ended_s)
+    assert (row.account, row.qos) == ("chem", "normal")
+    assert stored.waited_us == row.timing.queued_us == sum(us for _, us in stored.waits)
+    ready.restart()
+    assert receipts(ready, 2) == [stored]
+
+
+def test_parts_of_a_wait_add_up_to_it(ready: ServiceHarness) -> None:
+    ready.submit(spec(1))
+    ready.finish(ready.assigned())
+    completed = codec.completed(ready.journal.records.unverified_body(1))
+    timing = Timing(31_204_000, 5, 10, waits=WAITS)
+    completion = msgspec.structs.replace(completed.results[0], timing=timing)
+    body = codec.encode(msgspec.structs.replace(completed, results=[completion]))
+    ready.journal.finish(1, [TaskState.DONE], body)
+    ready.journal._db.execute("delete from finished")
+    ready.step()
+    (stored,) = receipts(ready, 1)
+    assert dict(stored.waits) == {**dict(WAITS), int(WaitReason.OWN_TASKS): 3_104_000}
+    assert sum(us for _, us in stored.waits) == stored.waited_us == 31_204_000
+
+
+def test_ends_stored_without_usage_have_receipts(ready: ServiceHarness) -> None:
+    """As an earlier version wrote them: seven fields."""
+    ready.submit(spec(1))
+    ready.finish(ready.assigned())
+    record = msgspec.msgpack.decode(ready.journal.records.unverified_body(1))
+    record[4] = [each[:7] for each in record[4]]
+    record[4][0][6] = record[4][0][6][:11]  # timing without reasons of waiting
+    ready.journal._db.execute("delete from finished")
+    ready.journal.finish(1, [TaskState.DONE], msgspec.msgpack.encode(record))
+    ready.step()
+    (stored,) = receipts(ready, 1)
+    assert (stored.used, stored.units) == (Used(10, 0, 0, 0), 0.0)
+    assert stored.rank == 0
+
+
+def test_unknown_waiting_and_pruned_tasks_have_no_receipt(ready: ServiceHarness) -> None:
+    ready.submit(spec(1))
+    assert receipts(ready, 0, 1, 99, 2**63 - 1) == []
+    put_standing(ready, 1, "chem")
+    ready.finish(ready.assigned())
+    assert len(receipts(ready, 1)) == 1
+    ready.loop.result_requests.start()
+    ready.collected(older_s=0.0)
+    ready.loop.result_requests.stop()
+    assert receipts(ready, 1) == []
+    assert list(ready.journal.records.rows("select * from standing")) == []
+    usage = ready.get(accounting.Usage, accounting.GetUsage(3))
+    assert [row.tasks for row in usage.rows] == [1], "usage outlives the history"
+
+
+def test_receipts_are_seen_by_users_coordinators_and_admins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = MultiUserHarness(tmp_path)
+    accounts = {"physics": Account(coordinators=("ben",)), "chem": Account(parent="physics")}
+    monkeypatch.setattr(UsageLedger, "tree", AccountTree(accounts))
+    bench.join()
+    first, second = bench.order(bench.ana, "~a"), bench.order(bench.ana, "~b")
+    put_standing(bench, first, "chem")
+    put_standing(bench, second, "bio")
+    while tasks := bench.assigned():
+        bench.finish(tasks)
+    seen = {
+        name: [each.task for each in receipts(bench, first, second, peer=peer)]
+        for name, peer in (("ana", bench.ana), ("ben", bench.ben), ("ops", bench.ops))
+    }
+    assert seen == {"ana": ["t-1", "t-2"], "ben": ["t-1"], "ops": ["t-1", "t-2"]}
+
+
+def test_too_many_receipts_of_one_request_are_refused(bench: ServiceHarness) -> None:
+    question = accounting.GetReceipts(3, [1] * (accounting.MAX_RECEIPTS + 1))
+    bench.peer.send(codec.encode(question))
+    bench.step()
+    (answer,) = bench.heard()
+    assert isinstance(answer, m.Refused)
+    assert answer.refusals[0].code == "protocol"
+
+
+def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = MultiUserHarness(tmp_path)
+    rows = [
+        ShareRow("physics", "", 0, 1.0, 0.5, 9.0, 0.9, 0), ShareRow("chem", "", 1, 1.0, 0.5, 9.0, 0.9, 0),
+        ShareRow("chem", "ana", 2, 1.0, 0.5, 9.0, 0.9, 1), ShareRow("chem", "carl", 2, 1.0, 0.5, 0, 0, 2),
+        ShareRow("bio", "", 0, 1.0, 0.5, 1.0, 0.1, 0),
+    ]  # fmt: skip
+    tree = AccountTree(
+        {
+            "physics": Account(budget_slot_h=1.0), "chem": Account(parent="physics", users=("ana",)),
+            "bio": Account(coordinators=("ben",)),
+        }
+    )  # fmt: skip
+    share = SimpleNamespace(tree=tree, rows=lambda _: rows, take_changes=lambda _: {})
+    monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
+    bench.loop.usage.charge("chem", 600.0, time.time())
+
+    def seen(peer: object) -> list[tuple[str, str, float]]:
+        answer = bench.get(accounting.Shares, accounting.GetShares(3), peer)  # type: ignore[arg-type]
+        return [(row.account, row.user, row.left_units) for row in answer.rows]
+
+    own = [("physics", "", 3_000.0), ("chem", "", -1.0), ("chem", "ana", -1.0)]
+    assert seen(bench.ana) == own
+    assert seen(bench.ben) == [("bio", "", -1.0)]
+    assert len(seen(bench.ops)) == 5

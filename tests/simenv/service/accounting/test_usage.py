@@ -1,0 +1,499 @@
+"""Usage: each end is counted once, in the hour and under the key that it belongs to."""
+
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from failing import fails
+from multi_user_harness import MultiUserHarness
+from service import ServiceHarness, spec
+
+from simenv.errors import JournalError
+from simenv.model import Origin, TaskState, Timing
+from simenv.model.accounts import USAGE_KEYS, Account, AccountTree, UsageRow, Used
+from simenv.scheduler.core import Route, SubmitBatch, TaskEnded, TaskRecord
+from simenv.service.accounting import usage as ledger
+from simenv.service.accounting.usage import UsageLedger
+from simenv.service.journal import tables
+from simenv.service.journal.maintenance import JournalPruner
+from simenv.service.journal.writer import Journal
+from simenv.wire import codec
+from simenv.wire.messages import accounting, client as m
+from simenv.wire.messages.queries import GetHistory, History, LogRow
+
+OPTIONS = {"durability": "process"}
+HOUR_S, DAY_S = 3_600, 86_400
+RUN_US, WAIT_US = 1_000, 50
+TREE = AccountTree(
+    {
+        "physics": Account(coordinators=("boss",)),
+        "chem": Account(parent="physics", users=("ana",)),
+        "bio": Account(users=("ben",)),
+    }
+)
+
+
+def usage(bench: ServiceHarness, by: tuple[str, ...] = (), peer: object = None) -> list[UsageRow]:
+    return bench.get(accounting.Usage, accounting.GetUsage(3, by), peer).rows  # type: ignore[arg-type]
+
+
+def total(bench: ServiceHarness) -> tuple[int, int, int, int]:
+    """Tasks, shots, slot and waiting microseconds of all."""
+    rows = usage(bench)
+    assert len(rows) < 2
+    return next(((r.tasks, r.shots, r.used.slot_us, r.wait_us) for r in rows), (0, 0, 0, 0))
+
+
+def history(bench: ServiceHarness) -> list[LogRow]:
+    return bench.get(History, GetHistory(3)).rows
+
+
+def summed(rows: list[LogRow]) -> tuple[int, int, int, int]:
+    done = [row for row in rows if row.state is TaskState.DONE]
+    return (
+        len(rows),
+        sum(row.shots * row.bindings for row in done),
+        sum(row.used.slot_us for row in rows),
+        sum(row.timing.queued_us for row in rows),
+    )
+
+
+def finished(bench: ServiceHarness, tasks: list[m.AssignedTask], slots: int = 2) -> None:
+    """Let the worker end tasks, each after another time."""
+    assert bench.work is not None
+    crc = zlib.crc32(b"r")
+    results = [
+        m.AttemptResult(t.task, t.attempt, 2, b"r", crc, start_us=1, run_us=RUN_US + t.task)
+        for t in tasks
+    ]
+    done = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "", slots, results)
+    bench.work.send(codec.encode(done))
+    bench.step()
+
+
+def test_sums_equal_those_over_history_with_cancels_failures_and_lost_attempts(
+    ready: ServiceHarness,
+) -> None:
+    ready.submit(*(spec(seed, count=1 + seed % 3) for seed in range(6)), key="~a")
+    tasks = ready.assigned()
+    finished(ready, tasks[:2])
+    ready.finish(tasks[2:3], TaskState.FAILED, codec.encode(m.Failure("engine", "no")))
+    ready.paper.kill("main-0")  # the others are lost, and run again
+    ready.step(4)
+    ready.submit(*(spec(seed) for seed in range(6)), key="~b")
+    ready.say(m.Cancel(4, [8, 9, 10]))
+    ready.join()
+    while tasks := ready.assigned():
+        finished(ready, tasks)
+    rows = history(ready)
+    assert {row.state for row in rows} == {
+        TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED,
+    }  # fmt: skip
+    assert max(row.attempts for row in rows) == 2
+    assert total(ready) == summed(rows)
+    assert total(ready)[0] == 12
+    (row,) = usage(ready)
+    assert row.units == pytest.approx(sum(each.units for each in rows), rel=1e-12)
+    assert row.units > 0
+
+
+def test_sums_are_of_each_user_pool_and_engine(tmp_path: Path) -> None:
+    bench = MultiUserHarness(tmp_path)
+    bench.join()
+    for peer, count in ((bench.ana, 2), (bench.ben, 3), (bench.peer, 1)):
+        bench.order(peer, count=count)
+    while tasks := bench.assigned():
+        finished(bench, tasks)
+    rows = usage(bench, ("user", "pool", "engine"))
+    assert [(row.key, row.tasks) for row in rows] == [
+        (("", "main", "statevector"), 1),
+        (("ana", "main", "statevector"), 2),
+        (("ben", "main", "statevector"), 3),
+    ]
+    assert [row.key for row in usage(bench, ("engine", "user"), bench.ana)] == [
+        ("statevector", "ana")
+    ]
+    assert sum(row.tasks for row in usage(bench, USAGE_KEYS, bench.ops)) == 6
+
+
+def test_ends_are_counted_once_after_crash_at_any_moment(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2), spec(3))
+    tasks = ready.assigned()
+    finished(ready, tasks[:1])
+    counted = total(ready)
+    assert counted[0] == 1
+    assert ready.loop.workers.name_of(b"main-0.1")
+    crc = zlib.crc32(b"r")
+    lost = m.AttemptResult(tasks[1].task, tasks[1].attempt, 2, b"r", crc, run_us=RUN_US)
+    message = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "", 1, [lost])
+    endings = ready.scheduler.tasks_finished("main-0", [lost], 1, time.monotonic_ns())
+    ready.loop.executor.finish(message, endings)
+    assert len(endings) == 1
+    ready.restart()  # nothing of it was committed
+    assert (total(ready), ready.replayed.queued) == (counted, 2)
+    ready.join()
+    finished(ready, ready.assigned())
+    ready.restart()
+    assert total(ready) == summed(history(ready))
+    assert total(ready)[0] == 3
+
+
+def test_ends_that_could_not_be_stored_are_counted_once_later(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    ready.journal._db.execute("pragma query_only=on")
+    finished(ready, ready.assigned())
+    assert ready.loop.store_error
+    ready.journal._db.execute("pragma query_only=off")
+    ready.step(4)
+    assert total(ready) == summed(history(ready))
+    assert total(ready)[0] == 2
+
+
+def withdrawn_by_file(bench: ServiceHarness) -> None:
+    bench.loop.result_requests._repair.task(2, bench.loop.completions.find(2)[1])  # type: ignore[index]
+
+
+def withdrawn_by_record(bench: ServiceHarness) -> None:
+    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    (body,) = db.execute("select body from finished where seq = 1").fetchone()
+    place = body.index(b"payload-2")
+    db.execute("update finished set body = ?", (body[:place] + b"P" + body[place + 1 :],))
+    db.close()
+    bench.say(m.GetCompletions(3))  # it cannot be read: all of its tasks run again
+
+
+@pytest.mark.parametrize(
+    ("withdraw", "left"), [(withdrawn_by_file, [1, 3]), (withdrawn_by_record, [])]
+)
+def test_withdrawn_ends_are_taken_from_usage_and_counted_again(
+    ready: ServiceHarness, withdraw: Callable[[ServiceHarness], None], left: list[int]
+) -> None:
+    ready.submit(spec(1), spec(2), spec(3, count=2))
+    payloads = [b"payload-%d" % task.task for task in (tasks := ready.assigned())]
+    results = [
+        m.AttemptResult(t.task, t.attempt, 2, p, zlib.crc32(p), run_us=RUN_US)
+        for t, p in zip(tasks, payloads, strict=True)
+    ]
+    origin = Origin("main-0", "here", 1, "test")
+    ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "", 1, results)))  # type: ignore[union-attr]
+    ready.step()
+    before, units = total(ready), ready.loop.usage.month_units("")
+    withdraw(ready)
+    rows = [row for row in history(ready) if row.state is TaskState.DONE]
+    assert [int(row.id[2:]) for row in rows] == left
+    assert total(ready) == summed(rows)
+    assert ready.loop.usage.month_units("") == pytest.approx(sum(row.units for row in rows))
+    finished(ready, ready.assigned(), slots=1)
+    assert total(ready)[:2] == before[:2]
+    assert total(ready) == summed(history(ready))
+    assert ready.loop.usage.month_units("") != units
+    ready.restart()
+    assert total(ready) == summed(history(ready))
+
+
+def test_record_damaged_before_a_start_is_taken_from_usage(ready: ServiceHarness) -> None:
+    ready.submit(spec(1), spec(2))
+    payload = b"payload"
+    tasks = ready.assigned()
+    results = [
+        m.AttemptResult(t.task, t.attempt, 2, payload, zlib.crc32(payload), run_us=5) for t in tasks
+    ]
+    origin = Origin("main-0", "here", 1, "test")
+    ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "", 1, results)))  # type: ignore[union-attr]
+    ready.step(1)
+    ready.journal._db.execute("delete from result")
+    ready.journal._db.execute("delete from meta where key = 'indexed'")
+    ready.journal._db.execute("update finished set crc = crc + 1")
+    ready.restart()
+    assert (ready.mended, ready.replayed.queued) == (1, 2)
+    assert total(ready) == (0, 0, 0, 0)
+    assert usage(ready) == []
+
+
+def test_numbers_of_a_damaged_record_that_cannot_be_are_not_subtracted(
+    ready: ServiceHarness,
+) -> None:
+    ready.submit(spec(1))
+    finished(ready, ready.assigned())
+    before = total(ready)
+    completed = codec.completed(ready.journal.records.unverified_body(1))
+    wrong = msgspec.structs.replace(completed.results[0], units=float("nan"))
+    body = codec.encode(msgspec.structs.replace(completed, results=[wrong]))
+    ready.journal._db.execute("update finished set body = ?", (body,))
+    ready.say(m.GetCompletions(3))
+    ready.step()
+    assert ready.assigned(), "it runs again"
+    assert total(ready) == before
+
+
+# --- the ledger alone ----------------------------------------------------------------------------
+
+ROUTE = Route("statevector", "test", "main", 2, 0, 1.0, 0.0, 1)
+
+
+def ending(account: str, user: str, units: float, pool: str = "main", **more: object) -> TaskEnded:
+    terms = m.model.TaskOptions()
+    batch = SubmitBatch(b"", terms, "", 0, 1, 0, 0, user, account, "normal")
+    route = msgspec.structs.replace(ROUTE, pool=pool)
+    record = TaskRecord(1, spec(), batch, route, 1.0)
+    used = Used(round(1e6 * units), 3, 2, 1)
+    fields: dict[str, object] = {"used": used, "units": units, **more}
+    return TaskEnded(record, TaskState.DONE, 1, Timing(WAIT_US, 0, RUN_US), **fields)  # type: ignore[arg-type]
+
+
+class Books:
+    """A ledger over a journal of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = Journal(folder / "j.db", "process")
+        share = SimpleNamespace(tree=TREE, take_changes=lambda _: {})
+        self.state: Any = SimpleNamespace(fair_share=share)
+        self.ledger = UsageLedger(self.journal, self.state)
+
+    def add(self, *endings: TaskEnded, at_s: float | None = None) -> None:
+        for each in endings:
+            self.ledger.add([each], time.time() if at_s is None else at_s)
+        self.journal.commit()
+
+    def report(
+        self, by: tuple[str, ...] = (), since_s: float = 0.0, until_s: float = 0.0
+    ) -> accounting.Usage:
+        message = accounting.GetUsage(1, by, since_s, until_s)
+        *_, answer = ledger.usage_report(self.journal, self.ledger.names, message, lambda *_: True)
+        assert answer is not None
+        return answer
+
+    def merge(self) -> None:
+        while JournalPruner(self.journal, self.state).merge_usage():
+            pass
+
+    def levels(self) -> list[int]:
+        return [row[0] for row in self.journal.records.rows("select level from usage order by 1")]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Books:
+    return Books(tmp_path)
+
+
+def test_keys_of_usage_are_those_of_requests() -> None:
+    assert tables.UsageKey._fields == USAGE_KEYS
+
+
+def test_hours_become_days_then_months_and_no_sum_changes(books: Books) -> None:
+    now_s = time.time()
+    for days in (0, 10, 34, 36.1, 36.2, 50, 200, 399, 440, 441, 500, 800):
+        books.add(ending("chem", "ana", 1.5), ending("bio", "ben", 2.0), at_s=now_s - days * DAY_S)
+    before = books.report(("account",))
+    assert set(books.levels()) == {tables.HOUR}
+    books.merge()
+    levels = books.levels()
+    assert {tables.HOUR, tables.DAY, tables.MONTH} == set(levels)
+    assert levels.count(tables.HOUR) == 6
+    assert books.report(("account",)).rows == before.rows
+    assert [row.tasks for row in before.rows] == [12, 12]
+    assert JournalPruner(books.journal, books.state).merge_usage() is False
+
+
+def test_merging_while_tasks_end_keeps_all(books: Books) -> None:
+    old_s = time.time() - 60 * DAY_S
+    for _ in range(3):
+        books.add(ending("chem", "ana", 1.0), at_s=old_s)
+        books.merge()
+    assert books.report().rows[0].tasks == 3
+    assert books.levels() == [tables.DAY]
+
+
+def test_merging_between_two_steps_of_an_answer_changes_no_sum(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "PAGE_ROWS", 1)
+    for days in (40, 50, 60, 70):
+        books.add(ending("chem", "ana", 1.0), at_s=time.time() - days * DAY_S)
+    JournalPruner(books.journal, books.state).merge_usage()
+    books.add(ending("chem", "ana", 1.0), at_s=time.time() - 45 * DAY_S)
+    steps = ledger.usage_report(
+        books.journal, books.ledger.names, accounting.GetUsage(1), lambda *_: True
+    )
+    assert [next(steps) for _ in range(4)] == [None] * 4  # all days were read
+    books.merge()  # hours become days meanwhile
+    *_, answer = steps
+    assert answer is not None
+    assert [row.tasks for row in answer.rows] == [5]
+
+
+def test_bounds_are_widened_to_what_is_kept(books: Books) -> None:
+    now_s = time.time() // HOUR_S * HOUR_S + 600
+    books.add(ending("chem", "ana", 1.0), at_s=now_s - 2 * HOUR_S)
+    books.add(ending("chem", "ana", 1.0), at_s=now_s - 100 * DAY_S)
+    books.merge()
+    answer = books.report((), now_s - 2 * HOUR_S, now_s - HOUR_S)
+    assert (answer.from_s, answer.to_s) == (now_s - 600 - 2 * HOUR_S, now_s - 600)
+    assert [row.tasks for row in answer.rows] == [1]
+    assert books.report((), now_s - HOUR_S).rows == []
+    answer = books.report((), now_s - 100 * DAY_S, now_s - 100 * DAY_S + 1)
+    day_s = (now_s - 100 * DAY_S) // DAY_S * DAY_S
+    assert (answer.from_s, answer.to_s) == (day_s, day_s + DAY_S)
+    assert [row.tasks for row in answer.rows] == [1]
+
+
+def test_month_units_are_of_the_account_and_all_below_in_this_month(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1_800_000_000.0  # in January 2027
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    books = Books(books.journal.path.parent)
+    books.add(ending("chem", "ana", 1.5), ending("physics", "boss", 1.0), ending("bio", "ben", 4.0))
+    books.add(ending("chem", "ana", 99.0), at_s=now_s - 40 * DAY_S)  # in December
+    units = books.ledger.month_units
+    assert (units("chem"), units("physics"), units("bio"), units("none")) == (1.5, 2.5, 4.0, 0.0)
+    again = UsageLedger(books.journal, books.state)
+    assert (again.month_units("chem"), again.month_units("physics")) == (1.5, 2.5)
+    books.state.fair_share.tree = AccountTree({"bio": Account(), "chem": Account(parent="bio")})
+    assert (units("physics"), units("bio")) == (1.0, 5.5)
+    monkeypatch.setattr(time, "time", lambda: now_s + 31 * DAY_S)
+    assert units("bio") == 0.0
+    books.add(ending("chem", "ana", 0.5))
+    assert (units("chem"), units("bio")) == (0.5, 0.5)
+
+
+def test_names_of_pools_are_bounded(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MAX_KEYS", 3)
+    for k in range(20):
+        books.add(ending("chem", "ana", 1.0, pool=f"p{k}"))
+    rows = books.report(("account", "user", "pool")).rows
+    assert [(row.key, row.tasks) for row in rows] == [
+        (("chem", "ana", ""), 17), *((("chem", "ana", f"p{k}"), 1) for k in range(3)),
+    ]  # fmt: skip
+
+
+def test_numbers_too_large_for_the_journal_do_not_stop_it(books: Books) -> None:
+    books.add(ending("chem", "ana", 1.0, used=Used(2**63 - 1, 0, 2**70, 0)))
+    assert books.report().rows[0].used.slot_us == ledger.MAX_SUM
+
+
+def test_fair_usage_is_in_the_commit_of_the_ends(books: Books) -> None:
+    changes = {"chem/ana": ("chem", "ana", 7.5, 12_000_000_000)}
+    books.state.fair_share.take_changes = lambda _: changes
+    books.ledger.add([ending("chem", "ana", 1.0)], time.time())
+    assert tables.read_fair_usage(books.journal.records) == {}
+    books.journal.commit()
+    assert tables.read_fair_usage(books.journal.records) == changes
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"by": ("colour",)}, "usage by 'colour'"),
+        ({"by": ("user", "user")}, "usage by 'user'"),
+        ({"since_s": float("nan")}, "since = nan is no time"),
+        ({"until_s": 1e300}, "until = 1e"),
+        ({"since_s": -1.0}, "since = -1.0 is no time"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_value(
+    bench: ServiceHarness, fields: dict[str, object], message: str
+) -> None:
+    refusal = bench.refusal(accounting.GetUsage(3, **fields))  # type: ignore[arg-type]
+    assert message in refusal.message
+    assert refusal.hint
+
+
+def test_answers_are_bounded(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MAX_ROWS", 1)
+    bench.loop.usage.add([ending("chem", "ana", 1.0)], time.time())
+    bench.loop.usage.add([ending("bio", "ben", 1.0)], time.time())
+    bench.step()
+    assert bench.refusal(accounting.GetUsage(3, ("account",))).code == "limit"
+    assert usage(bench)[0].tasks == 2
+
+
+def test_coordinators_see_their_accounts_and_those_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = MultiUserHarness(tmp_path)
+    accounts = {
+        "physics": Account(coordinators=("ben",)), "chem": Account(parent="physics"),
+        "bio": Account(),
+    }  # fmt: skip
+    monkeypatch.setattr(UsageLedger, "tree", AccountTree(accounts))
+    for account in accounts:
+        bench.loop.usage.add([ending(account, "carl", 1.0)], time.time())
+    bench.loop.usage.add([ending("bio", "ben", 1.0)], time.time())
+    bench.step()
+    by = ("account", "user")
+    seen = [("bio", "ben"), ("chem", "carl"), ("physics", "carl")]
+    assert [row.key for row in usage(bench, by, bench.ben)] == seen
+    assert usage(bench, by, bench.ana) == []
+    assert len(usage(bench, by, bench.ops)) == 4
+
+
+def test_year_of_ten_million_tasks_needs_few_bytes_an_hour(tmp_path: Path) -> None:
+    """Two days of a site of 500 users and 40 accounts, at 1,142 tasks an hour; the benchmark
+    `usage_sums` writes a whole year."""
+    from bench.testbed.usage_site import Site
+
+    books = Books(tmp_path)
+    site = Site(seed=1)
+    hours = 48
+    for hour in range(hours):
+        site.write_hour(books.journal, 480_000 + hour)
+    books.journal.close()
+    rows, size = site.rows, (tmp_path / "j.db").stat().st_size
+    assert rows > 400 * hours, "fewer keys than users of a site have"
+    kept = 35 * 24 * rows / hours + 365 * site.combinations  # rows of hours, and of days
+    assert size / rows * kept < 100e6
+
+
+def test_journal_that_cannot_be_read_is_an_error_of_the_request(bench: ServiceHarness) -> None:
+    bench.journal._db.execute("drop table usage")
+    refusal = bench.refusal(accounting.GetUsage(3))
+    assert refusal.code == JournalError.code
+
+
+def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) -> None:
+    from simenv.config import EnvironmentPaths
+    from simenv.service.queries.history import Archive
+
+    bench = ServiceHarness(tmp_path)
+    bench.join()
+    bench.submit(spec(1))
+    bench.finish(bench.assigned())
+    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
+    assert isinstance(answer, accounting.Usage)
+    assert [row.tasks for row in answer.rows] == [1]
+    (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetReceipts(3, [1])))
+    assert isinstance(answer, accounting.Receipts)
+    assert len(answer.receipts) == 1
+    archive.close()
+    for table in ("usage", "standing"):
+        bench.journal._db.execute(f"drop table {table}")
+    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
+    assert isinstance(answer, m.Refused)
+    (answer,) = (codec.to_client(body) for body in archive.answer(GetHistory(3)))
+    assert isinstance(answer, History)
+    assert [row.account for row in answer.rows] == [""]
+    archive.close()
+
+
+def test_a_failed_repair_leaves_usage_as_it_was(ready: ServiceHarness) -> None:
+    ready.submit(spec(1))
+    finished(ready, ready.assigned())
+    before = total(ready), ready.loop.usage.month_units("")
+    found = ready.loop.completions.find(1)
+    assert found is not None
+    ready.journal._db.execute("pragma query_only=on")
+    fails(JournalError, "", ready.loop.result_requests._repair.task, 1, found[1])
+    ready.journal._db.execute("pragma query_only=off")
+    assert (total(ready), ready.loop.usage.month_units("")) == before
