@@ -251,7 +251,7 @@ class TaskCancelledError(SimenvError):
 
 
 class TaskExpiredError(SimenvError):
-    """The task passed its queue or run timeout."""
+    """The task passed its queue or run timeout, or the budget of its account was spent."""
 
     code = "task_expired"
 

@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[variable] = str(base / folder)
     tempfile.tempdir = None  # read TMPDIR again
     os.environ["SIMENV_KERNELS"] = str(KERNELS)
-    for variable in ("SIMENV_SERVICE", "XDG_RUNTIME_DIR"):
+    for variable in ("SIMENV_SERVICE", "SIMENV_ACCOUNT", "SIMENV_QOS", "XDG_RUNTIME_DIR"):
         os.environ.pop(variable, None)
     warmup.prepare(KERNELS)
     if one_of_several is not None:

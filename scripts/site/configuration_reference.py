@@ -11,6 +11,7 @@ import msgspec
 
 from simenv.config import model
 from simenv.model import OwnerLimits, PoolSpec
+from simenv.model.accounts import Account, Billing, Qos
 
 _INTRODUCTION = """# Configuration
 
@@ -46,18 +47,33 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("[results]", model.Results, "Retention of results."),
     ("[policies.POOL]", model.Policies, "Queue and admission policy of a pool, or of `all`."),
     (
+        "[accounts.NAME]",
+        Account,
+        "An account. Its `limits` are `max_queued_tasks`, `max_queued_bytes`, `max_running_slots`,"
+        " `max_priority` and `max_run_s`, of all its users and of the accounts below it together.",
+    ),
+    (
+        "[qos.NAME]",
+        Qos,
+        "A class of service. Its `limits` are `max_queued_tasks`, `max_queued_bytes` and"
+        " `max_priority`, of each user in it.",
+    ),
+    ("[billing]", Billing, "Weights of billing units: one unit is one slot for one second."),
+    (
         "[limits.client], [limits.admin], [limits.keys.NAME]",
         OwnerLimits,
         "Limits of the owners of keys; [Set limits](../guides/limits.md) has the roles' defaults.",
     ),
 )
 VARIABLES = {
+    "SIMENV_ACCOUNT": "Account of submissions that name none. Default: the user's first.",
     "SIMENV_APP": "Name of the run that submitted tasks carry. `simenv exec` sets it.",
     "SIMENV_HOME": "Folder of all environments, keys and compiled kernels. Default: `~/.simenv`.",
     "SIMENV_KERNELS": "Folder of compiled kernels. Default: below `SIMENV_HOME`.",
     "SIMENV_LAUNCH_AGENT": "Program that runs a command on another node: `AGENT HOST COMMAND...`.",
     "SIMENV_LOCK": "`0`: `scripts/setup.sh` installs the newest packages, not the locked ones.",
     "SIMENV_PYTHON": "Python that a private environment of the QFw plugin is started with.",
+    "SIMENV_QOS": "Class of service of submissions that name none. Default: the account's first.",
     "SIMENV_QPM_POOL": "Pool that the QFw plugin serves. Default: all pools as one device.",
     "SIMENV_QPM_PRIVATE": "`yes` or `no`: whether the QFw plugin starts its own environment.",
     "SIMENV_QPM_RESERVATIONS": "`required` or `optional`: whether circuits need a reservation.",
@@ -113,6 +129,8 @@ def _is_table(hint: Any) -> bool:
 
 def _type_name(hint: Any) -> str:
     names = {str: "text", int: "integer", float: "number", bool: "boolean"}
+    if getattr(hint, "__origin__", None) is dict:
+        return "table"
     return names.get(hint, "list of texts")
 
 

@@ -271,6 +271,7 @@ _GROUPS = {
     "Accounting": dict.fromkeys(("usage", "shares", "receipt"), "accounting"),
     "Administration": {
         **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
+        **dict.fromkeys(("accounts", "qos"), "admin.accounts"),
         "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
         "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
     },

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
     from simenv.cli.profile import ProfileStage
     from simenv.client.client import Client
 
+
+def _starts_in(row: PoolInfo | TaskInfo) -> str:
+    """Return the time until a task, or a new task of a pool, is expected to start."""
+    return elapsed(row.wait_us / 1e6) if row.wait_us >= 0 else "-"
+
+
+def _off_by(row: PoolInfo | TaskInfo) -> str:
+    """Return the typical factor between such times and real ones."""
+    return f"{row.wait_off_by:.2g}" if row.wait_off_by else "-"
+
+
 _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("POOL", lambda pool: pool.name),
     Column("ENGINE", lambda pool: pool.engine),
@@ -36,6 +47,8 @@ _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("RANKS", lambda pool: str(pool.ranks), right=True, optional=3),
     Column("BUSY", lambda pool: str(pool.busy), right=True),
     Column("WAITING", lambda pool: str(pool.waiting), right=True),
+    Column("STARTS_IN", lambda pool: _starts_in(pool), right=True),
+    Column("OFF_BY", lambda pool: _off_by(pool), right=True, optional=4),
     Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
     Column("NODES", lambda pool: folded(pool.nodes) or "-", optional=1),
     Column("STATE", lambda pool: pool.state),
@@ -62,6 +75,7 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("STATE", lambda task: str(task.state)),
     Column("TRY", lambda task: str(task.attempt), right=True, optional=3),
     Column("TIME", lambda task: elapsed(task.time_s), right=True),
+    Column("STARTS_IN", lambda task: _starts_in(task), right=True),
     Column("QUBITS", lambda task: str(task.num_qubits), right=True, optional=1),
     Column("SHOTS", lambda task: str(task.shots), right=True, optional=2),
     Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
@@ -140,8 +154,13 @@ def queue(
         age_s = time.time() - since_s
         return Rows([info for info in result if info.time_s <= age_s], "")
     way = "--limit shows more" if len(result) == limit else "no more are listed at once"
-    note = f"{len(result)} of {total} shown; {way}" if total > len(result) else ""
-    return Rows(result, note)
+    notes = [f"{len(result)} of {total} shown; {way}"] if total > len(result) else []
+    pools = {info.pool: info for info in result if info.wait_us >= 0 and info.wait_off_by}
+    notes += [
+        f"STARTS_IN of pool {name} is typically within a factor of {_off_by(info)}"
+        for name, info in pools.items()
+    ]
+    return Rows(result, "; ".join(notes))
 
 
 def _runs(task: TaskInfo) -> str:

@@ -1,6 +1,6 @@
-"""Administration of an environment: queue and admission policies of pools, and keys.
+"""Administration of an environment: policies of pools, accounts, classes of service, and keys.
 
-All clients can read the policies, admins set them. Keys are for access from other machines: an
+All clients can read the policies and their own accounts, admins set them. Keys are for access from other machines: an
 admin adds, lists and revokes them. Requests go to the service while it runs, else to the files of
 the environment. Invariant: the secret half of a key is generated here and stored only in one new
 file; the service gets the public half.
@@ -12,20 +12,22 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from simenv import config
 from simenv.client.connection.address import FileAddress, ended, find, read
 from simenv.client.connection.session import ServiceSession
-from simenv.config import EnvironmentPaths
+from simenv.config import EnvironmentPaths, check_name
+from simenv.config.load import limit_values
 from simenv.errors import ConfigError, NoServiceError, OptionError
 from simenv.model import AdmissionPolicy, OwnerReport
+from simenv.model.accounts import Account, Qos
 from simenv.model.views import base_of
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, UserKeyFile
-from simenv.wire.messages import admin
+from simenv.wire.messages import accounting, admin
 
 ALL = "all"  # the whole environment, in place of a pool
 
@@ -101,6 +103,77 @@ class PolicySettings:
 
 def _device(pool: str) -> str:
     return "" if pool == ALL else pool
+
+
+class AccountSettings:
+    """Requests for accounts. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def listed(self) -> dict[str, Account]:
+        """Return accounts by name: all for an admin, else those that the caller may use or
+        coordinates."""
+        return self._session.request(accounting.Accounts, accounting.GetAccounts).accounts
+
+    def set(self, name: str, **changes: Any) -> Account:
+        """Add an account, or change some fields of `simenv.model.accounts.Account`; sizes in
+        `limits` may be texts. It persists over restarts, until `simenv.toml` changes it. Raises
+        OptionError, ConfigError, NotAllowedError."""
+        account = _with_changes(self.listed().get(name, Account()), changes)
+        fields = {"name": check_name(name, "account"), "account": account}
+        result = self._session.request(accounting.Accounts, accounting.SetAccount, **fields)
+        return result.accounts[name]
+
+    def remove(self, name: str) -> None:
+        """Remove an account that has none below it; its tasks stay. Raises NotFoundError,
+        OptionError, NotAllowedError."""
+        fields = {"name": name, "account": None}
+        self._session.request(accounting.Accounts, accounting.SetAccount, **fields)
+
+
+class QosSettings:
+    """Requests for classes of service. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def listed(self) -> dict[str, Qos]:
+        """Return classes of service by name: all for an admin, else those that the caller may
+        use."""
+        return self._session.request(accounting.Accounts, accounting.GetAccounts).qos
+
+    def set(self, name: str, **changes: Any) -> Qos:
+        """Add a class of service, or change some fields of `simenv.model.accounts.Qos`. Persists
+        and raises as for accounts."""
+        qos = _with_changes(self.listed().get(name, Qos()), changes)
+        fields = {"name": check_name(name, "class of service"), "qos": qos}
+        return self._session.request(accounting.Accounts, accounting.SetQos, **fields).qos[name]
+
+    def remove(self, name: str) -> None:
+        """Remove a class of service that no account names; its tasks stay. Raises NotFoundError,
+        OptionError, NotAllowedError."""
+        fields = {"name": name, "qos": None}
+        self._session.request(accounting.Accounts, accounting.SetQos, **fields)
+
+
+S = TypeVar("S", Account, Qos)
+
+
+def _with_changes(value: S, changes: dict[str, Any]) -> S:
+    """Return an account or a class with some fields changed. Raises OptionError."""
+    fields = value.__struct_fields__
+    for name in changes:
+        if name not in fields:
+            raise OptionError(f"there is no setting {name!r:.80}", hint=f"of: {', '.join(fields)}")
+    try:
+        if "limits" in changes:
+            changes = {**changes, "limits": limit_values(changes["limits"], "limits")}
+        return msgspec.convert({**msgspec.structs.asdict(value), **changes}, type(value))
+    except msgspec.ValidationError as error:
+        raise OptionError(str(error)) from error
+    except ConfigError as error:
+        raise OptionError(error.message, hint=error.hint) from error
 
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"

@@ -73,7 +73,9 @@ class Client(Environment):
         ones start first. `queue_timeout_s`, `run_timeout_s`: seconds after which it ends as
         EXPIRED. `options`: of the engine: `{"bond": 64}`. `ranks`: MPI ranks of the worker, a power
         of two; None: as many as the memory needs. `reservation`: the result of `reserve`, or its
-        id; without `pool` the task goes to the reserved pool. `prefer`: pools, or kinds of devices
+        id; without `pool` the task goes to the reserved pool. `account`: the account that is charged;
+        `qos`: the class of service; None: SIMENV_ACCOUNT, SIMENV_QOS, else the defaults of user and
+        account. `prefer`: pools, or kinds of devices
         (hardware, emulator, simulator); the first that can take the task gets it, and
         `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
         `noise`: "auto" (that of the device, if any), "on", "off", a recipe ("aer"), factors of
@@ -85,7 +87,7 @@ class Client(Environment):
         task. A stim.Circuit gives a `DetectionResult`; `decoder`: "pymatching", or None.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
-        NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
+        NotReservedError, NotAllowedError, QueueFullError, KeyConflictError, ServiceLostError.
         """
         begun = perf_counter()
         if is_stim(circuit):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
-from simenv.client.administration import PolicySettings
+from simenv.client.administration import AccountSettings, PolicySettings, QosSettings
 from simenv.client.connection.address import Address, KeyFileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
@@ -134,8 +134,8 @@ class Environment:
         a pool with one. `level`: 0 to 3 gives the result of `qiskit.transpile` at that optimization
         level for the device's Target and `seed_transpiler=seed`; None: the circuit that `submit`
         would run. The result depends only on circuit, calibration, level, seed and the workers'
-        Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, after, name,
-        idempotency_key, as in `submit`.
+        Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, account, qos,
+        after, name, idempotency_key, as in `submit`.
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
@@ -188,6 +188,16 @@ class Environment:
     def policies(self) -> PolicySettings:
         """Queue policies and admission policies of the pools."""
         return PolicySettings(self._session)
+
+    @property
+    def accounts(self) -> AccountSettings:
+        """Accounts of the environment."""
+        return AccountSettings(self._session)
+
+    @property
+    def qos(self) -> QosSettings:
+        """Classes of service of the environment."""
+        return QosSettings(self._session)
 
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""

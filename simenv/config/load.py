@@ -168,8 +168,8 @@ def convert(values: Mapping[str, object], source: str = "options") -> Config:
 
 
 def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
-    """Parse values that users write as text or tables: sizes, pools, limits, the launcher, the path
-    of the hostfile."""
+    """Parse values that users write as text or tables: sizes, pools, limits, accounts, classes of
+    service, the launcher, the path of the hostfile."""
     plain = dict[str, Any](values)
     for key in _SIZES:
         if isinstance(plain.get(key), str):
@@ -182,11 +182,24 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
         ]
     if "limits" in plain:
         plain["limits"] = limits_of(plain["limits"], source)
+    for key in ("accounts", "qos"):
+        if key in plain:
+            plain[key] = _with_limits(plain[key], f"{source}: {key}")
     if "launcher" in plain:
         plain["launcher"] = _launcher_table(plain["launcher"])
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
         plain["hostfile"] = os.path.abspath(plain["hostfile"])
     return plain
+
+
+def _with_limits(raw: object, subject: str) -> dict[str, object]:
+    """Parse the limits inside the tables [accounts.NAME] or [qos.NAME]; sizes may have units."""
+    tables = _table(raw, subject)
+    for name, each in tables.items():
+        if isinstance(each, Mapping) and "limits" in each:
+            limits = limit_values(each["limits"], f"{subject}.{name[:64]}.limits")
+            tables[name] = {**each, "limits": limits}
+    return tables
 
 
 def read(path: Path) -> Config:

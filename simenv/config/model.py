@@ -11,6 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
+from simenv.config.accounts import check_accounts, check_billing
 from simenv.config.pools import MAX_BYTES, check_name, check_pool, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
@@ -93,7 +94,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[str, Account] = {}  # [accounts.NAME]; {}: no accounts
     qos: dict[str, Qos] = {}  # [qos.NAME]
     billing: Billing = Billing()
-    isolation: str = "none"  # account: a worker serves one account at a time
+    isolation: str = "none"  # none; account: a worker serves one account at a time
+    removed_users: str = "keep"  # keep or cancel: waiting tasks of users in no account any more
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
@@ -145,7 +147,11 @@ def _unknown(subject: str, value: str, choices: tuple[str, ...]) -> ConfigError:
 
 
 EVERYWHERE = "everywhere"  # the word for all interfaces
-DURABILITIES = ("accepted", "process", "power")
+_CHOICES = {
+    "durability": ("accepted", "process", "power"),
+    "isolation": ("none", "account"),
+    "removed_users": ("keep", "cancel"),
+}
 LAUNCHERS = ("auto", "prte", "mpirun", "local")
 MAX_NODES = 4_096
 MAX_LINE_CHARS = 65_536
@@ -214,9 +220,11 @@ def check(config: Config, source: str) -> None:
     """Check a configuration. Raises ConfigError, which names the key, the value and the allowed
     values."""
     check_name(config.name)
-    if config.durability not in DURABILITIES:
-        hint = f"one of: {', '.join(DURABILITIES)}"
-        raise ConfigError(f"{source}: durability {config.durability!r} is not known", hint=hint)
+    for key, choices in _CHOICES.items():
+        value = getattr(config, key)
+        if value not in choices:
+            hint = f"one of: {', '.join(choices)}"
+            raise ConfigError(f"{source}: {key} {value[:80]!r} is not known", hint=hint)
     for key, low, high in _BOUNDS:
         value = attrgetter(key)(config)
         if not low <= value <= high:
@@ -230,6 +238,8 @@ def check(config: Config, source: str) -> None:
         check_pool(pool, source)
     for name, policies in config.policies.items():
         check_policies(name, policies, names, source)
+    check_accounts(config.accounts, config.qos, source)
+    check_billing(config.billing, names, source)
     _check_launching(config, source)
 
 

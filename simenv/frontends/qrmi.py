@@ -45,7 +45,7 @@ Outcomes = Sequence[str]  # of each shot, with keys as in `Result.counts`
 
 
 _FIELDS = ("pubs", "shots", "options", "version", "support_qiskit")
-_DEVICE_OPTIONS = ("noise", "compile", "qubit_mapping")
+_DEVICE_OPTIONS = ("noise", "compile", "qubit_mapping", "account", "qos")
 
 
 class Pub(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class SamplerPayload(msgspec.Struct, frozen=True):
 
     pubs: tuple[Pub, ...]
     for_qiskit: bool
-    device_options: Mapping[str, Any] = {}  # noise, compile and qubit_mapping, as for a submit
+    device_options: Mapping[str, Any] = {}  # those of _DEVICE_OPTIONS, as for a submit
 
 
 def read(payload: Any) -> SamplerPayload:
@@ -285,6 +285,8 @@ class ResourceSettings(msgspec.Struct, frozen=True):
     service: Path | None
     reservation: int
     run_timeout_s: float | None
+    account: str | None = None
+    qos: str | None = None
 
 
 def names(environ: Mapping[str, str]) -> list[str]:
@@ -301,7 +303,10 @@ def read_settings(environ: Mapping[str, str], resource: str) -> ResourceSettings
     service = environ.get(f"{resource}_QRMI_SIMENV_SERVICE", "")
     reservation = _number(environ, f"{resource}_QRMI_JOB_ACQUISITION_TOKEN")
     timeout = _number(environ, f"{resource}_QRMI_JOB_TIMEOUT_SECONDS")
-    return ResourceSettings(Path(service) if service else None, reservation or 0, timeout or None)
+    account = environ.get(f"{resource}_QRMI_SIMENV_ACCOUNT") or None
+    qos = environ.get(f"{resource}_QRMI_SIMENV_QOS") or None
+    path = Path(service) if service else None
+    return ResourceSettings(path, reservation or 0, timeout or None, account, qos)
 
 
 def _listed(environ: Mapping[str, str], name: str) -> list[str]:
@@ -508,7 +513,8 @@ class QuantumResource:
     ) -> str:
         """Submit one circuit or sweep; return the name of its task."""
         options: dict[str, Any] = {
-            "shots": pub.shots, "outputs": output, "pool": self._pool, **device_options,
+            "shots": pub.shots, "outputs": output, "pool": self._pool,
+            "account": self._settings.account, "qos": self._settings.qos, **device_options,
             "run_timeout_s": self._settings.run_timeout_s,
             "reservation": self._reservation or None,
         }  # fmt: skip

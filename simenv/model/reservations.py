@@ -205,3 +205,4 @@ class TargetInfo(msgspec.Struct, frozen=True):
     reservations: int = 0  # active ones of it
     held: HeldCapacity = HeldCapacity()  # of those, for tasks that have no worker yet
     in_flight: HeldCapacity = HeldCapacity()  # and for tasks that have one
+    wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known

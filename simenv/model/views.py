@@ -111,6 +111,7 @@ class PoolInfo(msgspec.Struct, frozen=True):
     least: int = 0  # smallest number of workers
     kept: int = 0  # workers dedicated to reservations
     wait_us: float = -1.0  # until a task accepted now would begin; -1: not known
+    wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -170,6 +171,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     reservation: int = 0
     passes_done: int = 0  # by a run of more than a second, if its engine reports them
     passes: int = 0  # total number; 0: not known
+    wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):

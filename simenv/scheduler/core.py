@@ -126,6 +126,8 @@ class SubmitBatch(msgspec.Struct, frozen=True):
     association: str = ""  # of owner and account, see `simenv.model.accounts`
     usage_factor: float = 1.0  # of its class of service
     class_priority: int = 0  # of its class of service, added to that of `terms`
+    units: float = 0.0  # forecast billing units of each task, on average
+    run_limit_s: float = 0.0  # of its account and class of service; 0: none
     priority: int = 0  # both together; set here
 
     def __post_init__(self) -> None:
@@ -153,7 +155,9 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     sent_ns: int = 0
     started_ns: int = 0
     announced: bool = False  # its worker sends Started before it runs the task
-    stopping: str = ""  # reason of a stop request: "cancelled", "queue_timeout", "run_timeout"
+    # Reason of a stop request: "cancelled", "queue_timeout", "run_timeout", "limit".
+    stopping: str = ""
+    stop_message: str = ""  # explains a stop request; "": its reason is enough
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
     preempted: bool = False  # this attempt is asked to end, and the task to wait again

@@ -12,6 +12,7 @@ from types import MethodType
 from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from simenv import model
+from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler import scaling
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling, preemption
@@ -104,6 +105,7 @@ class Scheduler:
     rollback_submit = SchedulerEvent(tasks.rollback_submit)
     tasks_finished = SchedulerEvent(tasks.tasks_finished)
     cancel = SchedulerEvent(tasks.cancel)
+    end_early = SchedulerEvent(tasks.end_early)
 
     def reopen(self, ended: Mapping[model.TaskState, int]) -> list[Action]:
         """Count tasks, by their final state, as unfinished: their results are lost."""
@@ -161,10 +163,7 @@ class Scheduler:
         return []
 
     def set_accounts(
-        self,
-        tree: model.accounts.AccountTree,
-        billing: model.accounts.Billing,
-        qos: Mapping[str, model.accounts.Qos],
+        self, tree: AccountTree, billing: Billing, qos: Mapping[str, Qos]
     ) -> list[Action]:
         """Replace the accounts, the weights of billing units and the classes of service."""
         self.state.set_accounts(tree, billing, qos)

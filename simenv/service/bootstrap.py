@@ -30,6 +30,7 @@ from simenv.process import start_ticks
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
@@ -164,7 +165,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         damaged = drop_damaged_records(journal)
         node = os.uname().nodename
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
-        submit_queue = SubmitQueue(scheduler, journal, None, limits, completions)
+        accounts = AccountRegistry(config, scheduler, journal)
+        submit_queue = SubmitQueue(scheduler, journal, None, limits, completions, accounts)
         replayed = replay(journal, scheduler, submit_queue, completions)
         log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
         results = files.private_folder(results_folder(paths, allocation))
@@ -188,7 +190,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             maintenance.WalCheckpointer(paths.journal, extends=config.durability != "process"),
             None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy),
             KeyCommands(paths.keys, listener, endpoints.own_key),
-            ResultRequests(config, journal, scheduler, completions, results),
+            ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
         loop.pool_commands.restore()

@@ -67,6 +67,8 @@ class Upkeep:
                 self._service.completions.index_slice()  # first, because retention needs the index
             self._service.result_requests.process_completed(now_ns, idle=due)
             self._store_estimates(now_ns)
+            if due:
+                self._service.starts.watch(now_ns)
             if now_ns >= self._memory_ns:
                 self._watch_memory(now_ns)
             if self._service.journal.unsynced or self._unsynced_ns:
@@ -343,6 +345,7 @@ class EventLoop(ServiceComponents):
     def _tick(self, now_ns: int) -> None:
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
+        self.executor.execute(self.accounts.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)

@@ -32,6 +32,7 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service import fault_injection
 from simenv.service.accounting import receipts
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
@@ -63,11 +64,9 @@ def replay(
     stored, units = tables.read_reservations(journal.records)
     scheduler.restore_controls(stored, tables.CONTROL.read(journal.records))
     scheduler.state.estimator.restore(tables.read_estimates(journal.records))
-    fair_share = getattr(scheduler.state, "fair_share", None)
-    if fair_share is not None:
-        now_ns = time.monotonic_ns()
-        stored_usage = tables.read_fair_usage(journal.records)
-        fair_share.restore(stored_usage, time.time_ns() - now_ns, now_ns)
+    now_ns = time.monotonic_ns()
+    stored_usage = tables.read_fair_usage(journal.records)
+    scheduler.state.fair_share.restore(stored_usage, time.time_ns() - now_ns, now_ns)
     total = journal.records.next_task()
     final = final_tasks(journal, total)
     attempts = _attempts(journal, final)
@@ -82,9 +81,9 @@ def replay(
             continue
         age_ns = max(0, round((time.time() - row.at) * 1e9))
         task_attempts = attempts[row.first : row.first + row.count]
-        waiting = parts(
-            scheduler.state, row, span, task_attempts, time.monotonic_ns() - age_ns, units
-        )
+        accepted_ns, accounts = time.monotonic_ns() - age_ns, submit_queue.accounts
+        state = scheduler.state
+        waiting = parts(state, accounts, row, span, task_attempts, accepted_ns, units)
         queued += queue(scheduler, waiting, completions)
     scheduler.set_clock(time.time_ns(), time.monotonic_ns())
     scheduler.restore_paced(tables.read_paced(journal.records))
@@ -104,6 +103,7 @@ class Part(msgspec.Struct, frozen=True):
 
 def parts(
     state: SchedulerState,
+    accounts: AccountRegistry,
     row: reader.AcceptedRow,
     span: bytearray,
     attempts: Sequence[int],
@@ -117,15 +117,16 @@ def parts(
     terms = _limit_timeouts(submit.terms)
     routes = [state.reroute(route) for route in reader.unpack_routes(row.routes)]
     share_bytes = submissions.bytes_per_task(row.body, row.count)
+    account = accounts.of_stored(row.first, row.owner, routes, submit.tasks)
+    fields = {} if account is None else msgspec.structs.asdict(account)
     results = []
     position = 0
     while (position := span.find(0, position)) >= 0:
         end = span.find(1, position)
         end = len(span) if end < 0 else end
         first = row.first + position
-        batch = SubmitBatch(
-            b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner
-        )
+        values = b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner
+        batch = SubmitBatch(*values, **fields)
         counts = list(attempts[position:end])
         held_units = None
         if units and terms.reservation:
@@ -287,8 +288,13 @@ class ResultRepair:
     nothing has changed."""
 
     def __init__(
-        self, journal: writer.Journal, scheduler: Scheduler, completions: Completions
+        self,
+        journal: writer.Journal,
+        scheduler: Scheduler,
+        completions: Completions,
+        accounts: AccountRegistry,
     ) -> None:
+        self._accounts = accounts
         self._journal = journal
         self._scheduler = scheduler
         self._completions = completions
@@ -350,7 +356,8 @@ class ResultRepair:
             raise JournalError(f"the submission of {task_name(number)} is no longer stored")
         span = bytearray(b"\1") * row.count
         span[number - row.first] = 0
-        return parts(self._scheduler.state, row, span, [attempts] * row.count, time.monotonic_ns())
+        counts, now_ns = [attempts] * row.count, time.monotonic_ns()
+        return parts(self._scheduler.state, self._accounts, row, span, counts, now_ns)
 
 
 def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> receipts.Withdrawal:

@@ -11,6 +11,7 @@ import msgspec
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
@@ -65,6 +66,7 @@ class ServiceComponents:
     def __post_init__(self) -> None:
         scheduler, journal, devices = self.scheduler, self.journal, self.devices
         self.state = scheduler.state
+        self.starts = ExpectedStarts(self.state)
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.store_error = ""  # reason why the journal cannot be written; "": it can
@@ -82,10 +84,12 @@ class ServiceComponents:
             self.config, scheduler, journal, self.workers.recheck_node
         )
         self.reservation_commands = ReservationCommands(
-            scheduler, journal, self.executor, self.audit, devices.reading
+            *(scheduler, self.starts, journal, self.executor, self.audit), devices.reading
         )
         self.owners = Owners(self.config.limits, scheduler, journal, self.result_requests.bytes_of)
+        self.accounts = self.submit_queue.accounts
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
+        self.accounts.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

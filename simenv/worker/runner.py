@@ -122,6 +122,7 @@ ENDED_EARLY = {  # final states by the reason of the stop
     "cancelled": messages.STATES.index(model.TaskState.CANCELLED),
     "queue_timeout": messages.STATES.index(model.TaskState.EXPIRED),
     "run_timeout": messages.STATES.index(model.TaskState.EXPIRED),
+    "limit": messages.STATES.index(model.TaskState.EXPIRED),
 }
 
 

@@ -113,12 +113,15 @@ def test_wait_is_forecast_by_the_clock_of_the_device(env: Client) -> None:
         time.sleep(0.3)  # until the first one is on the device
         wait_s = env.tasks([tasks[2].id])[0].wait_us / 1e6
         assert wait_s == pytest.approx(2 * 400_000 * SHOT_NS * 1e-9 - 0.3, abs=1.9)
+        assert tasks[2].expected_start == pytest.approx(time.time() + wait_s, abs=0.5)
+        assert tasks[0].expected_start is None  # it is on the device
         (pool,) = [pool for pool in env.status().pools if pool.name == "lab"]
         assert pool.wait_us / 1e6 == pytest.approx(3 * 400_000 * SHOT_NS * 1e-9, abs=1.9)
     finally:
         env.cancel([task.id for task in tasks])
     with pytest.raises(TaskCancelledError):
         tasks[0].result()
+    assert tasks[2].expected_start is None
     begun = time.monotonic()
     assert env.run(flip(), pool="lab", shots=10).counts
     assert time.monotonic() - begun < 2.0

@@ -208,6 +208,51 @@ class Library:
         self._lib.qpi_finalize(session)
 
 
+class AllOptions(ctypes.Structure):
+    """`qpi_options` with the fields that were appended."""
+
+    _fields_ = (
+        *Options._fields_, ("noise", ctypes.c_void_p), ("num_noise", ctypes.c_size_t),
+        ("account", ctypes.c_char_p), ("qos", ctypes.c_char_p),
+    )  # fmt: skip
+
+
+def test_account_and_class_are_options(
+    service: str, library: InstalledLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qpi = Library(library)
+    session = qpi.made("qpi_init", None)
+    options = AllOptions()
+    with simenv.connect(service=service) as client:
+        client.qos.set("idle")
+        client.accounts.set("bio", users=["ana"])
+        for account, qos, variable, expected in (
+            (b"bio", b"idle", "", ("bio", "idle")),
+            (None, b"idle", "bio", ("bio", "idle")),
+            (b"root", None, "bio", ("root", "")),
+            (None, None, "", ("", "")),
+        ):
+            monkeypatch.setenv("SIMENV_ACCOUNT", variable)
+            qpi._lib.qpi_options_init_sized(
+                ctypes.byref(options), ctypes.c_size_t(ctypes.sizeof(options))
+            )
+            options.account, options.qos = account, qos
+            job = qpi.run(session, BELL, options)
+            *_, row = client.history.tasks()
+            terms = client.history.submitted(row.id).terms
+            assert (terms.account, terms.qos) == expected
+            qpi._lib.qpi_job_free(job)
+        options.account = b"geo"
+        with pytest.raises(RuntimeError, match="there is no account 'geo'"):
+            qpi.run(session, BELL, options)
+        options.account = b"Not a name"
+        with pytest.raises(RuntimeError, match="account is 'Not a name'"):
+            qpi.run(session, BELL, options)
+        client.accounts.remove("bio")
+        client.qos.remove("idle")
+    qpi.end(session)
+
+
 def test_states_of_a_sweep_are_the_python_clients(service: str, library: InstalledLibrary) -> None:
     text = (
         'OPENQASM 3.0; include "stdgates.inc"; input float a; input float b; qubit[3] q;'

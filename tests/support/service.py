@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,8 @@ from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
+from simenv.service.accounting.accounts import AccountRegistry
+from simenv.service.accounting.groups import GroupMembers
 from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
@@ -126,6 +129,8 @@ class ServiceHarness:
         self.config: Config = convert({"pools": pools, **options})
         self.folder = folder
         self.limits = limits
+        self.spent: dict[str, float] = {}  # billing units of this month, by account
+        self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()
 
     def _assemble(self) -> None:
@@ -134,6 +139,7 @@ class ServiceHarness:
         places.logs.mkdir(exist_ok=True)
         fault_injection.install(config.faults)
         self.paper = RecordingLauncher()
+        self.groups = GroupMembers(self.look_up)
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)
         self.journal = Journal(places.journal, config.durability)
@@ -147,8 +153,11 @@ class ServiceHarness:
             config.pools, self.state, partial(routing_snapshot, self.state, devices)
         )
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
+        self.accounts = AccountRegistry(
+            config, self.scheduler, self.journal, lambda name: self.spent.get(name, 0.0), self.groups
+        )
         submit_queue = SubmitQueue(
-            self.scheduler, self.journal, admission, self.limits, completions
+            self.scheduler, self.journal, admission, self.limits, completions, self.accounts
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
@@ -163,7 +172,10 @@ class ServiceHarness:
             WalCheckpointer(places.journal),
             None,
             self.key_commands,
-            ResultRequests(config, self.journal, self.scheduler, completions, places.results),
+            ResultRequests(
+                *(config, self.journal, self.scheduler, completions, places.results),
+                self.accounts,
+            ),
             ConnectionFileLease(places.connection),
             RuntimeFacts(NODE, self.journal.records.ended()),
             devices,
@@ -174,6 +186,12 @@ class ServiceHarness:
         self.peer = self.listener.connect(PeerKind.CLIENT, b"client")
         self.work: MemoryConnection | None = None
         self.step()
+
+    def look_up(self, names: Iterable[str]) -> dict[str, frozenset[str] | None]:
+        """What the operating system says about groups."""
+        return {
+            name: frozenset(self.members[name]) if name in self.members else None for name in names
+        }
 
     def restart(self) -> None:
         """A crash (nothing is closed), and a new start over the same files."""

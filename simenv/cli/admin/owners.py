@@ -84,7 +84,7 @@ def set_limits(
     ],
 ) -> None:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    settings = _parse_values(values)  # a wrong one is refused without an environment too
+    settings = parse_limits(values, "simenv limits set")  # a wrong one is refused without an environment too
     common = app.settings_of(context)
     with common.connect() as client:
         report = client.set_limits(owner, settings)
@@ -109,7 +109,8 @@ def _of(report: OwnerReport) -> Iterator[LimitRow]:
         yield LimitRow(report.owner, report.role, name, getattr(report.use, used, None), maximum)
 
 
-def _parse_values(assignments: list[str]) -> dict[str, int]:
+def parse_limits(assignments: Iterable[str], command: str) -> dict[str, int]:
+    """Parse KEY=VALUE texts of limits; sizes may have units. Raises OptionError."""
     entries: dict[str, object] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
@@ -117,7 +118,7 @@ def _parse_values(assignments: list[str]) -> dict[str, int]:
             raise OptionError(f"{assignment[:80]!r} is not understood", hint="KEY=VALUE")
         entries[key] = int(value) if value.isdecimal() else value
     try:
-        return limit_values(entries, "simenv limits set")
+        return limit_values(entries, command)
     except ConfigError as error:
         raise OptionError(error.message, hint=error.hint) from error
 

@@ -282,6 +282,13 @@ class CircuitOptions:
         Sent("options", lambda texts: settings_of(texts or [])),
     ] = None
     priority: Annotated[int, typer.Option(help="Priority; a higher number runs first.")] = 0
+    account: Annotated[
+        str | None,
+        typer.Option("--account", "-A", help="Account that is charged; default: SIMENV_ACCOUNT."),
+    ] = None
+    qos: Annotated[
+        str | None, typer.Option(help="Class of service; default: SIMENV_QOS.")
+    ] = None
     queue_timeout: Annotated[
         float | None,
         typer.Option(help="Seconds of waiting after which the task is EXPIRED."),

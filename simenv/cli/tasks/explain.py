@@ -19,6 +19,7 @@ from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.tasks import circuit_input
 from simenv.client.circuits import load_observables
 from simenv.config import kernel_folder
+from simenv import text
 from simenv.errors import InfeasibleError, OptionError, ProgramError, with_names
 from simenv.model import Program
 from simenv.wire.messages.queries import Choice, Explanation
@@ -249,6 +250,7 @@ _DEPENDS = {
     " and --precision",
     "--ledger": "the losses depend on the circuit, --device, --noise and --compile",
 }
+_AT_ONCE_S = 0.5
 _ONE_ANSWER = "--plan lists sweeps, --ledger losses: ask for one of them"
 
 CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
@@ -264,6 +266,7 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 @app.with_options(
     circuit_input.CircuitOptions,
     *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
+    *("account", "qos"),
 )
 def explain(
     context: typer.Context,
@@ -338,6 +341,8 @@ def explain(
     for each in result.engines:
         if each.runs:
             terminal.note(learned(each))
+        if each.chosen and each.wait_s >= 0:
+            terminal.note(starts(each))
     if not result.engine:
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
@@ -401,6 +406,15 @@ def learned(row: Choice) -> str:
     """Return the number of runs behind an expected time, and the typical error of such times."""
     runs = terminal.counted(row.runs, "run")
     return f"{row.engine}: TIME was learned from {runs}, and typically off by {row.off_by:.2g} x"
+
+
+def starts(row: Choice) -> str:
+    """Return when such a task would start if it was submitted now, and the typical error."""
+    if row.wait_s < _AT_ONCE_S:
+        return f"a new task in pool {row.pool} would start at once"
+    error = f", typically within a factor of {row.wait_off_by:.2g}" if row.wait_off_by else ""
+    wait = text.duration(row.wait_s)
+    return f"a new task in pool {row.pool} would start in about {wait}{error}"
 
 
 def duration(seconds: float) -> str:

@@ -37,6 +37,7 @@ _FAILED = 1
 @app.with_options(
     circuit_input.CircuitOptions,
     *("pool", "prefer", "ranks", "priority", "queue_timeout", "after", "task_name"),
+    *("account", "qos"),
 )
 def simulate(
     context: typer.Context,

@@ -223,6 +223,11 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
     return tuple(results)
 
 
+def _name_of(field: str) -> Callable[[Any], str | None]:
+    """Return the reader of a field with a name."""
+    return lambda value: optional_text(field, value)
+
+
 def _priority(value: Any) -> int:
     return 0 if value is None else integer("priority", value, -MAX_PRIORITY, MAX_PRIORITY)
 
@@ -292,6 +297,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "noise": ("noise", _noise),
     "verbatim": ("compile", _compile),
     "qubit_mapping": ("qubit_mapping", _mapping),
+    "account": ("account", _name_of("account")),
+    "qos": ("qos", _name_of("qos")),
 }
 
 

@@ -27,21 +27,26 @@ from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm import contract, envelopes
+from simenv.wire.messages.accounting import Accounts, GetAccounts
 from simenv.wire.messages.admin import GetReservations, Reservations
 
 NONE = 0  # the number of no reservation
 SEEN_S = 0.05
+ACCOUNTS_S = 30.0  # age at which the accounts are requested again
 KEPT = 1_024
 MAX_ASKED = 2**63 - 1  # largest number of the service
 LIVE = (ReservationState.PENDING, ReservationState.ACTIVE)
 
 
 class ReservationRef(msgspec.Struct, frozen=True):
-    """Constant part of a reservation. `metered`: its tasks may have to wait for credits."""
+    """Constant part of a reservation. `metered`: its tasks may have to wait for credits;
+    `account`, `qos`: named in its request, such as by a gateway of Slurm."""
 
     number: int
     device: str
     metered: bool
+    account: str = ""
+    qos: str = ""
 
 
 UNCLAIMED = ReservationRef(NONE, "", metered=False)
@@ -59,6 +64,8 @@ class ReservationChecks:
         self.required = required
         self._reservation_checks: dict[int, ReservationRef] = {}
         self._active_s: dict[int, float] = {}  # time of the last check that found it active
+        self._accounts: Accounts | None = None  # that the caller may use
+        self._accounts_s = 0.0  # time at which they were requested
 
     def claim(self, reservation_id: Any) -> ReservationRef:
         """Return the reservation of a circuit. Raises ExecutionError if one is required and
@@ -75,6 +82,28 @@ class ReservationChecks:
             return existing
         self.check_active(number)
         return self._reservation_checks[number]
+
+    def with_account(self, request: requests.Request, under: ReservationRef) -> requests.Request:
+        """Return the request with the account and the class of service of its circuit: those that
+        it names, else those of its reservation that the caller may use. An environment without
+        accounts or classes ignores them, with a warning."""
+        options, warnings = request.options, list(request.warnings)
+        if not (options.get("account") or options.get("qos") or under.account or under.qos):
+            return request
+        now_s = monotonic()
+        if self._accounts is None or now_s - self._accounts_s > ACCOUNTS_S:
+            self._accounts = asked(self._session, Accounts, GetAccounts)
+            self._accounts_s = now_s
+        for name, of_reservation, existing in (
+            ("account", under.account, self._accounts.accounts),
+            ("qos", under.qos, self._accounts.qos),
+        ):
+            value = options.get(name) or (of_reservation if of_reservation in existing else None)
+            if value and not existing:
+                warnings.append(f"info: {name} has no effect: the environment has none")
+                value = None
+            options = {**options, name: value}  # type: ignore[misc]
+        return msgspec.structs.replace(request, options=options, warnings=tuple(warnings))
 
     def check(self, reservation_id: Any) -> int:
         """Return the number of an active reservation, or NONE. Raises ExecutionError."""
@@ -131,7 +160,10 @@ class ReservationChecks:
             self._reservation_checks.clear()
             self._active_s.clear()
         metered = info.credits_reserved > 0 or info.rate_reserved > 0
-        self._reservation_checks[number] = ReservationRef(number, info.device, metered)
+        named = dict(info.metadata)
+        self._reservation_checks[number] = ReservationRef(
+            *(number, info.device, metered), named.get("account", ""), named.get("qos", "")
+        )
         if info.state in LIVE:
             self._active_s[number] = monotonic()
         else:
@@ -200,6 +232,7 @@ class CircuitSubmitter:
             owner = "QPM" if self._pool else "reservation"
             text = f"info: prefer has no effect: the pool is the {owner}'s"
             asked = msgspec.structs.replace(asked, warnings=(*asked.warnings, text))
+        asked = self._reservation_checks.with_account(asked, under)
         created_s = time()
         cid, number = str(uuid.uuid4()), self.registry.next_number()
         try:

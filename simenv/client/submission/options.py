@@ -18,7 +18,7 @@ import msgspec
 
 from simenv.client.submission.noise import OFF, document_of, factors_of
 from simenv.client.tasks.task import Task, number_of
-from simenv.config import NAME_RULE, application
+from simenv.config import NAME_RULE, application, check_name
 from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.task import REFUSE
@@ -46,6 +46,8 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
 
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
+# Variables with the values of options that are not given.
+VARIABLES = {"account": "SIMENV_ACCOUNT", "qos": "SIMENV_QOS"}
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 Seed = SupportsIndex
@@ -70,6 +72,8 @@ class CallOptions(TypedDict, total=False):
     queue_timeout_s: Annotated[float | None, None]
     run_timeout_s: Annotated[float | None, None]
     reservation: Annotated[ReservationLike | SupportsIndex | None, None]
+    account: Annotated[str | None, None]
+    qos: Annotated[str | None, None]
     after: Annotated[Parents, None]
     name: Annotated[str | None, None]
     idempotency_key: Annotated[str | None, None]
@@ -234,6 +238,9 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
     if reservation is not None:
         values["reservation"] = getattr(reservation, "id", reservation)
         values["pool"] = values["pool"] or (None if prefer else getattr(reservation, "pool", None))
+    for option, variable in VARIABLES.items():
+        if values[option] is None and (named := os.environ.get(variable)):
+            values[option] = check_name(named, f"{variable}: the {option}'s")
     noise = values["noise"]
     if not isinstance(noise, str) or noise != "auto":  # comparison with an array raises
         values["noise"] = document_of(noise) or factors_of(noise)
@@ -277,6 +284,8 @@ def _checked(*values: Any) -> CheckedOptions:
         engine=_name("engine", inputs["engine"]),
         pool=_name("pool", pool) if pool else "",
         name=_name("name", name) if name else "",
+        account="" if inputs["account"] is None else _name("account", inputs["account"]),
+        qos="" if inputs["qos"] is None else _name("qos", inputs["qos"]),
         reservation=0
         if reservation is None
         else checked_integer("reservation", reservation, 1, task_rules.MAX_RESERVATION),

@@ -192,6 +192,14 @@ class Task(TaskFuture):
         infos = self.session.task_infos([self.handle.number])
         return infos[0].state if infos else TaskState.QUEUED
 
+    @property
+    def expected_start(self) -> float | None:
+        """Expected start of a waiting task, in seconds since 1970; None: it has started, or the
+        start is not known. Asks the service unless the task is known to have ended."""
+        infos = [] if self.done() else self.session.task_infos([self.handle.number])
+        waits_us = [info.wait_us for info in infos if info.wait_us >= 0]
+        return time.time() + waits_us[0] / 1e6 if waits_us else None
+
     def done(self) -> bool:
         """Return whether the task is known to have ended; never waits."""
         if not self.handle.over:

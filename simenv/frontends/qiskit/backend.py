@@ -123,7 +123,8 @@ def _word(value: str | None) -> str | None:
 
 SHOTS = 1024
 IDEAL_NAME = "simenv"
-_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s")  # of `Client.submit`
+# Options of `Client.submit`.
+_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos")
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
@@ -134,7 +135,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
     once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
     `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
-    expired).
+    expired), `account` and `qos` (None; account and class of service: the defaults of the user).
     """
 
     def __init__(

@@ -147,8 +147,8 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     ) -> None:
         """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
         backend's, else one is drawn for each call. `options`: noise, precision, compile,
-        engine_options, priority and run_timeout_s, as for `SimenvBackend.run`; the backend's by
-        default. Raises TypeError for others."""
+        engine_options, priority, run_timeout_s, account and qos, as for `SimenvBackend.run`; the
+        backend's by default. Raises TypeError for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_shots is None:

@@ -59,7 +59,8 @@ def submit(
             has_short = has_short or (route.ranks == 1 and cost_us <= LONG_US)
         record = tasks[number] = core.TaskRecord(number, spec, batch, route, cost_us)
         records.append(record)
-    state.queued_bytes += batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
+    size_bytes = batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
+    state.queued_bytes += size_bytes
     if attempts is not None:
         for number, count in enumerate(attempts, batch.first):
             tasks[number].attempts = count
@@ -67,6 +68,8 @@ def submit(
         state.fair_share.name(batch.association, batch.account, batch.owner)
     if batch.owner:
         state.tasks_by_owner.add(batch, tasks, len(specs))
+    if batch.account or batch.qos:
+        state.use_by_association.add(batch, len(specs), size_bytes)
     if units is not None:
         _hold_units(state, batch, units, by_pool)
         queued = itertools.chain.from_iterable(by_pool.values())
@@ -197,7 +200,7 @@ def tasks_finished(
             charges[leaf] = count + 1, expected, charged + units
         endings.append(
             core.TaskEnded(
-                *(record, final, slots, timing, index, reason),
+                *(record, final, slots, timing, index, reason, record.stop_message),
                 run_limit_s=limit_s,
                 used=used,
                 units=units,
@@ -242,7 +245,9 @@ def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> T
 
 
 def _run_limit_s(state: scheduler_state.SchedulerState, record: core.TaskRecord) -> float:
-    return owner_quotas.run_limit_s(state.quotas.of(record.batch.owner), record.batch.terms)
+    batch = record.batch
+    limits = state.quotas.of(batch.owner)
+    return owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
 
 
 def _learn(pool: pools.Pool, worker: pools.Worker, ran_us: int, count: int, now_ns: int) -> None:
@@ -274,17 +279,33 @@ def cancel(
     return answers, actions
 
 
+def end_early(
+    state: scheduler_state.SchedulerState,
+    task_numbers: list[int],
+    reason: str,
+    message: str,
+    now_ns: int,
+) -> list[core.Action]:
+    """End unfinished tasks for a reason, which `message` explains."""
+    records = [record for record in map(state.tasks.get, task_numbers) if record is not None]
+    return [each for r in records for each in _stop(state, r, reason, now_ns, message)]
+
+
 def _stop(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, reason: str, now_ns: int
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    reason: str,
+    now_ns: int,
+    message: str = "",
 ) -> list[core.Action]:
     """End a task early: at once if it waits, else through its worker."""
     if record.phase in _UNHELD:
         index = core.HELD_RESULT if record.phase == core.Phase.HELD else -1
-        ended = end_unrun(state, record, core.early_end(reason), reason, now_ns)
+        ended = end_unrun(state, record, core.early_end(reason), reason, now_ns, message)
         return [msgspec.structs.replace(ended, index=index)]
     if record.stopping:
         return []
-    record.stopping = reason
+    record.stopping, record.stop_message = reason, message
     deadlines = state.deadlines
     set_deadline = deadlines.skip_by if _waits_behind(state, record) else deadlines.stop_by
     set_deadline(now_ns, record.number, record.fence, state.grace_ns(record))
@@ -372,7 +393,8 @@ def _unconfirmed(
     worker.held_us = max(0.0, worker.held_us - record.cost_us)
     worker.skipped[record.number] = record.fence, 0
     reason = record.stopping
-    return [end_unrun(state, record, core.early_end(reason), reason, now_ns)]
+    final, message = core.early_end(reason), record.stop_message
+    return [end_unrun(state, record, final, reason, now_ns, message)]
 
 
 # --- parents -------------------------------------------------------------------------------

@@ -66,8 +66,9 @@ def task_started(
         state.running += 1
         batch = record.batch
         limit_s = batch.terms.run_timeout_s
-        if batch.owner:
-            limit_s = owner_quotas.run_limit_s(state.quotas.of(batch.owner), batch.terms)
+        if batch.owner or batch.run_limit_s:
+            limits = state.quotas.of(batch.owner)
+            limit_s = owner_quotas.run_limit_s(limits, batch.terms, batch.run_limit_s)
         if limit_s:
             next_ns = now_ns + round(limit_s * 1e9)
             state.deadlines.run_until(next_ns, task, fence)

@@ -36,70 +36,94 @@ class Quotas:
         return self._of.get(owner, self._default) if owner else model.UNLIMITED
 
 
-def raise_limit(key: str, owner: str) -> str:
-    """Return the hint of a refusal by a limit: how an admin raises the limit."""
-    return f"an admin can raise it: simenv limits set {owner} {key}=..."
+# By what has a limit: its name in messages, and the command by which an admin sets it.
+_HOLDERS = {
+    "owner": ("", "limits"),
+    "account": ("account ", "accounts"),
+    "class": ("a user in class ", "qos"),
+}
+
+
+def raise_limit(key: str, owner: str, kind: str = "owner") -> str:
+    """Return the hint of a refusal by a limit: how an admin raises the limit. `kind`: owner,
+    account or class; `owner` is the name of any of them."""
+    return f"an admin can raise it: simenv {_HOLDERS[kind][1]} set {owner} {key}=..."
 
 
 def check_terms(
-    limits: model.OwnerLimits, owner: str, terms: model.TaskOptions
+    limits: model.OwnerLimits, owner: str, terms: model.TaskOptions, kind: str = "owner"
 ) -> SimenvError | None:
-    """Return the refusal of a priority or a run timeout above its limit; None if there is none."""
+    """Return the refusal of a priority or a run timeout above its limit; None if there is none.
+    `kind`: see `raise_limit`."""
+    holder = _HOLDERS[kind][0]
     if abs(terms.priority) > limits.max_priority:
         return LimitExceededError(
             f"priority {terms.priority} is above the limit of {limits.max_priority}, or below "
-            f"-{limits.max_priority}, for {owner!r} (max_priority)",
-            hint=f"a priority nearer to 0; {raise_limit('max_priority', owner)}",
+            f"-{limits.max_priority}, for {holder}{owner!r} (max_priority)",
+            hint=f"a priority nearer to 0; {raise_limit('max_priority', owner, kind)}",
         )
     if limits.max_run_s and terms.run_timeout_s > limits.max_run_s:
         return LimitExceededError(
             f"run_timeout_s = {terms.run_timeout_s:g} is above the limit of {limits.max_run_s} s "
-            f"for {owner!r} (max_run_s)",
-            hint=f"a shorter run_timeout_s; {raise_limit('max_run_s', owner)}",
+            f"for {holder}{owner!r} (max_run_s)",
+            hint=f"a shorter run_timeout_s; {raise_limit('max_run_s', owner, kind)}",
         )
     return None
 
 
 def check_queue(
-    limits: model.OwnerLimits, owner: str, use: model.OwnerUse, count: int, size_bytes: int
+    limits: model.OwnerLimits,
+    owner: str,
+    use: model.OwnerUse,
+    count: int,
+    size_bytes: int,
+    kind: str = "owner",
 ) -> SimenvError | None:
-    """Return the refusal of `count` more tasks that hold `size_bytes`; None if they are allowed."""
+    """Return the refusal of `count` more tasks that hold `size_bytes`; None if they are allowed.
+    `kind`: see `raise_limit`."""
+    holder = _HOLDERS[kind][0]
     if limits.max_queued_tasks and use.queued_tasks + count > limits.max_queued_tasks:
         key = "max_queued_tasks"
         message = (
-            f"{owner!r} has {use.queued_tasks} unfinished tasks; {count} more would pass the limit "
-            f"of {limits.max_queued_tasks} ({key})"
+            f"{holder}{owner!r} has {use.queued_tasks} unfinished tasks; {count} more would pass the "
+            f"limit of {limits.max_queued_tasks} ({key})"
         )
     elif limits.max_queued_bytes and use.queued_bytes + size_bytes > limits.max_queued_bytes:
         key = "max_queued_bytes"
         message = (
-            f"the unfinished tasks of {owner!r} hold {size(use.queued_bytes)}; "
+            f"the unfinished tasks of {holder}{owner!r} hold {size(use.queued_bytes)}; "
             f"{size(size_bytes)} more would pass the limit of {size(limits.max_queued_bytes)} "
             f"({key})"
         )
     else:
         return None
-    hint = f"wait for results, then submit again; {raise_limit(key, owner)}"
+    hint = f"wait for results, then submit again; {raise_limit(key, owner, kind)}"
     return QueueFullError(message, hint=hint, retry_after_s=RETRY_AFTER_S)
 
 
-def check_routes(limits: model.OwnerLimits, owner: str, routes: list[Route]) -> SimenvError | None:
-    """Return the refusal of tasks over more ranks than the owner may have slots; None if all
-    fit."""
+def check_routes(
+    limits: model.OwnerLimits, owner: str, routes: list[Route], kind: str = "owner"
+) -> SimenvError | None:
+    """Return the refusal of tasks over more ranks than the owner may have slots; None if all fit.
+    `kind`: see `raise_limit`."""
     max_count = limits.max_running_slots
     ranks = max((route.ranks for route in routes), default=1) if max_count else 0
     if ranks <= max_count:
         return None
     return InfeasibleError(
-        f"a task needs {ranks} ranks, one slot each; the limit for {owner!r} is {max_count} slots "
-        "(max_running_slots)",
-        hint=f"a smaller circuit or precision='single'; {raise_limit('max_running_slots', owner)}",
+        f"a task needs {ranks} ranks, one slot each; the limit for {_HOLDERS[kind][0]}{owner!r} is "
+        f"{max_count} slots (max_running_slots)",
+        hint="a smaller circuit or precision='single'; "
+        + raise_limit("max_running_slots", owner, kind),
     )
 
 
-def run_limit_s(limits: model.OwnerLimits, terms: model.TaskOptions) -> float:
-    """Return the run timeout of a task in seconds; 0: none."""
-    limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
+def run_limit_s(
+    limits: model.OwnerLimits, terms: model.TaskOptions, account_s: float = 0.0
+) -> float:
+    """Return the run timeout of a task in seconds; 0: none. `account_s`: the limit of its account
+    and class of service; 0: none."""
+    limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s), account_s) if each]
     return min(limits_s, default=0.0)
 
 

@@ -51,6 +51,7 @@ class SchedulerState:
         # Tasks, their indexes and their numbers.
         self.tasks: dict[int, core.TaskRecord] = {}
         self.tasks_by_owner = task_index.TasksByOwner()
+        self.use_by_association = task_index.UseByAssociation()
         self.dependencies = task_index.Dependencies()
         self.deadlines = task_index.Deadlines()
         self.incidents = task_index.CrashIncidents()
@@ -154,6 +155,14 @@ class SchedulerState:
             self._open(pool)
         return pool
 
+    @property
+    def accounts(self) -> AccountTree:
+        return self.fair_share.tree
+
+    @property
+    def billing(self) -> Billing:
+        return self.fair_share.billing
+
     def set_accounts(self, tree: AccountTree, billing: Billing, qos: Mapping[str, Qos]) -> None:
         """Replace accounts, weights of billing units and classes of service. With accounts, pools
         without a policy of their own have the policy `fair_share`."""
@@ -206,7 +215,7 @@ class SchedulerState:
             record.phase = core.FINAL
             batch = record.batch
             freed += batch.share_bytes or len(record.spec.program)
-            if reserved or batch.owner or record.incident:
+            if reserved or batch.owner or batch.account or batch.qos or record.incident:
                 indexed.append(record)
         self.running -= running
         self.queued_bytes -= freed
@@ -230,8 +239,9 @@ class SchedulerState:
         self._drop_from_indexes(record)
 
     def _drop_from_indexes(self, record: core.TaskRecord) -> None:
-        """Remove a task from the indexes by owner, crash incident and reservation."""
+        """Remove a task from the indexes by owner, account, crash incident and reservation."""
         self.tasks_by_owner.drop(record)
+        self.use_by_association.drop(record)
         if record.incident:
             self.incidents.clear_suspect(record)
         if self.reservations.by_task:

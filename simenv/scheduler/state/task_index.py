@@ -126,6 +126,49 @@ class TasksByOwner:
         return self._bytes.get(owner, 0)
 
 
+class AssociationUse(msgspec.Struct, eq=False):
+    """Unfinished tasks of one user in one account and class of service."""
+
+    account: str
+    owner: str
+    qos: str
+    tasks: int = 0
+    size_bytes: int = 0
+    units: float = 0.0  # forecast billing units
+
+
+class UseByAssociation:
+    """Unfinished tasks of users in accounts and classes of service. Tasks that have neither are not
+    in it."""
+
+    def __init__(self) -> None:
+        self._all: dict[tuple[str, str], AssociationUse] = {}
+
+    def __iter__(self) -> Iterator[AssociationUse]:
+        return iter(self._all.values())
+
+    def add(self, batch: core.SubmitBatch, count: int, size_bytes: int) -> None:
+        """Count the tasks of a batch, which hold `size_bytes` together."""
+        key = batch.association, batch.qos
+        use = self._all.get(key)
+        if use is None:
+            use = self._all[key] = AssociationUse(batch.account, batch.owner, batch.qos)
+        use.tasks += count
+        use.size_bytes += size_bytes
+        use.units += count * batch.units
+
+    def drop(self, record: core.TaskRecord) -> None:
+        """Remove a task that ended or was rolled back."""
+        batch = record.batch
+        if batch.account or batch.qos:
+            use = self._all[batch.association, batch.qos]
+            use.tasks -= 1
+            use.size_bytes -= record.size_bytes
+            use.units -= batch.units
+            if not use.tasks:  # rounding errors of the units end with it
+                del self._all[batch.association, batch.qos]
+
+
 class DependentTasks(msgspec.Struct, eq=False):
     """Tasks of one submission, and their parents that have not ended."""
 
@@ -292,7 +335,13 @@ def attribute_crash(
 def _stopped(record: core.TaskRecord, host: str) -> core.TaskEnded:
     timing = Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0)
     return core.TaskEnded(
-        record, core.early_end(record.stopping), 1, timing, reason=record.stopping, host=host
+        record,
+        core.early_end(record.stopping),
+        1,
+        timing,
+        reason=record.stopping,
+        message=record.stop_message,
+        host=host,
     )
 
 

@@ -1,1 +1,1 @@
-"""Usage of ended tasks, and the receipts of single tasks."""
+"""Accounts of users, usage of ended tasks, and the receipts of single tasks."""

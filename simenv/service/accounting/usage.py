@@ -70,9 +70,7 @@ class UsageLedger:
     @property
     def tree(self) -> AccountTree:
         """The present accounts."""
-        fair_share: Any = getattr(self._state, "fair_share", None)
-        tree: AccountTree = NO_ACCOUNTS if fair_share is None else fair_share.tree
-        return tree
+        return self._state.accounts
 
     def add(self, endings: Iterable[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
@@ -106,10 +104,8 @@ class UsageLedger:
             values = [min(value, MAX_SUM) for value in values_of(sums)]
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
-        fair_share = getattr(self._state, "fair_share", None)
-        if fair_share is not None:
-            changes = fair_share.take_changes(time.time_ns() - time.monotonic_ns())
-            statements += tables.fair_usage_statements(changes)
+        changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
+        statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
 
     def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:

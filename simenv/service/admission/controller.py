@@ -173,8 +173,10 @@ class AdmissionController:
         except SimenvError as error:
             pending.refusals.append(refusal(error))
             return False
-        # Programs are examined once, whatever tasks they come after.
-        content = msgspec.structs.replace(terms.content, after=()) if terms.after else terms.content
+        # Programs are examined once, whatever tasks they come after and whoever pays for them.
+        content = terms.content
+        if terms.after or terms.account or terms.qos:
+            content = msgspec.structs.replace(content, after=(), account="", qos="")
         terms_digest = digest(msgspec.msgpack.encode(content))
         try:
             rules.check_app(terms)

@@ -25,8 +25,9 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, reservation_units
 from simenv.service import fault_injection
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.fairness import FairQueue
-from simenv.service.journal import reader, writer
+from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
 from simenv.service.results.retention import DiskReserve
 from simenv.text import size
@@ -135,9 +136,11 @@ class SubmitQueue:
         admission: TaskAdmission | None,
         limits: ClusterLimits,
         completions: Completions,
+        accounts: AccountRegistry,
     ) -> None:
         """`admission`: None until it is loaded; earlier Submits wait for it."""
         self.admission = admission
+        self.accounts = accounts
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
@@ -271,13 +274,21 @@ class SubmitQueue:
             error = refusal_of_parents(self._state, self._completions, owner, terms.after)
             if error is not None:
                 return [codec.refusal(error)]
+        standing: tables.Standing | None = None
+        fields: dict[str, Any] = {}
+        if self.accounts.is_active or terms.account or terms.qos:
+            work = len(pending.body), pending.routes, message.tasks
+            try:
+                standing, account = self.accounts.admit(owner, terms, *work)
+            except errors.SimenvError as refusal:
+                return [codec.refusal(refusal)]
+            fields = msgspec.structs.asdict(account)
         if fault_injection.plan:
             fault_injection.hit("submit.admitted")
         first = self._state.next_task
         share_bytes = bytes_per_task(pending.body, count)
-        batch = SubmitBatch(
-            pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
-        )
+        values = pending.peer, terms, key, offset, first, pending.received_ns, share_bytes, owner
+        batch = SubmitBatch(*values, **fields)
         self._scheduler.submit(batch, message.tasks, pending.routes, units)
         self.remember(owner, key, offset, IdempotencyEntry(first, count, content))
         accepted_s = time.time() - (time.monotonic_ns() - pending.received_ns) / 1e9
@@ -285,7 +296,7 @@ class SubmitQueue:
         row = reader.AcceptedRow(
             first, count, accepted_s, key, offset, content, routes, body, owner, terms.app
         )
-        self._journal.accept(row)
+        self._journal.accept(row, standing)
         return messages.Accepted(message.request, first, count)
 
     def _limit_error(self, pending: PendingSubmit, count: int) -> errors.SimenvError | None:

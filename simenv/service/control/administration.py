@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from simenv.errors import JournalError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core import Action
 from simenv.scheduler.views import forecast
 from simenv.service.service import ServiceComponents
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import accounting, admin, client as m
 
 SHOWN_TASKS = 5
+DETAIL_CHARS = 2_000  # of an entry of the audit log
 
 
 class Administration:
@@ -66,6 +69,28 @@ class Administration:
     def _resume(self, identity: Identity, message: admin.ResumeNode) -> admin.Pools:
         return self._change_pools(identity, message, "resume", message.name, "used again")
 
+    def _set_account(
+        self, identity: Identity, message: accounting.SetAccount
+    ) -> accounting.Accounts:
+        service, account = self._service, message.account
+        service.accounts.set_account(message.name, account)
+        self._audit_entry(identity, "accounts", message.name, account)
+        return service.accounts.view(message.request, identity.scope)
+
+    def _set_qos(self, identity: Identity, message: accounting.SetQos) -> accounting.Accounts:
+        service = self._service
+        service.accounts.set_qos(message.name, message.qos)
+        self._audit_entry(identity, "qos", message.name, message.qos)
+        return service.accounts.view(message.request, identity.scope)
+
+    def _audit_entry(
+        self, identity: Identity, kind: str, name: str, value: msgspec.Struct | None
+    ) -> None:
+        """Audit that an account or a class was set or, if `value` is None, removed."""
+        verb = "remove" if value is None else "set"
+        detail = "removed" if value is None else msgspec.json.encode(value).decode()[:DETAIL_CHARS]
+        self._service.audit.write(identity, f"{kind}.{verb}", name, detail)
+
     def _change_pools(
         self,
         identity: Identity,
@@ -77,7 +102,7 @@ class Administration:
         service = self._service
         service.executor.execute(service.pool_commands.apply(message))
         service.audit.write(identity, kind, subject, detail)
-        pools = forecast.pool_infos(service.state, time.monotonic_ns())
+        pools = forecast.pool_infos(service.state, service.starts, time.monotonic_ns())
         return admin.Pools(message.request, pools, forecast.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:
@@ -129,4 +154,6 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.Scale: Administration._scale,
     admin.DrainNode: Administration._drain,
     admin.ResumeNode: Administration._resume,
+    accounting.SetAccount: Administration._set_account,
+    accounting.SetQos: Administration._set_qos,
 }

@@ -21,6 +21,7 @@ from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import forecast
+from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service import fault_injection
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
@@ -38,6 +39,7 @@ class ReservationCommands:
     def __init__(
         self,
         scheduler: Scheduler,
+        starts: ExpectedStarts,
         journal: writer.Journal,
         executor: ActionExecutor,
         audit: AuditLog,
@@ -49,6 +51,7 @@ class ReservationCommands:
         # Changes that wait for the calibration of their device, which gives the prices.
         self.deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
         self._scheduler = scheduler
+        self._starts = starts
         self._state = scheduler.state
         self._ledger = scheduler.state.reservations
         self._journal = journal
@@ -87,7 +90,8 @@ class ReservationCommands:
             message.ask, identity.owner, time.time_ns(), dry=message.dry
         )
         self._executor.execute(actions)
-        return admin.DecisionReply(message.request, self._after_queue(message.ask, decision))
+        decision = self._after_queue(message.ask, identity.owner, decision)
+        return admin.DecisionReply(message.request, decision)
 
     def _renew(self, identity: Identity, message: admin.Renew) -> admin.Reservations:
         reservation = self._scheduler.renew_reservation(
@@ -111,10 +115,12 @@ class ReservationCommands:
         terms = self._ledger.terms(message.device)
         return admin.PolicyReply(message.request, terms.policy_version, changed, terms.policy)
 
-    def _after_queue(self, request: ReservationRequest, decision: Decision) -> Decision:
+    def _after_queue(
+        self, request: ReservationRequest, owner: str, decision: Decision
+    ) -> Decision:
         """Return the decision with the time at which work would start behind the queue of its
         device; workers of one's own have no queue."""
-        wait_ns = 0 if request.workers else self._wait_ns(request.device)
+        wait_ns = 0 if request.workers else self._wait_ns(request.device, owner)
         if wait_ns <= decision.retry_after_ns or decision.status == "rejected":
             return decision
         later_ns = wait_ns - decision.retry_after_ns
@@ -124,8 +130,10 @@ class ReservationCommands:
             estimated_finish_ns=min(decision.estimated_finish_ns + later_ns, 2 * MOST),
         )
 
-    def _wait_ns(self, device: str) -> int:
-        return forecast.device_ns(self._state, device, time.monotonic_ns())
+    def _wait_ns(self, device: str, owner: str) -> int:
+        now_ns = time.monotonic_ns()
+        self._starts.refresh_at_once(now_ns, owner)
+        return self._starts.device_ns(device, now_ns, owner)
 
     def _steer(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
         if message.verb == "calibrate":
@@ -158,7 +166,7 @@ class ReservationCommands:
         if changed:
             self._executor.record_event(kind, message.device or "all", detail)
             self._audit.write(identity, kind, message.device or "all", detail)
-        return self._target(message, changed)
+        return self._target(identity, message, changed)
 
     def _calibrate(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
         """Publish the present noise as the calibration of a device that drifts."""
@@ -168,15 +176,18 @@ class ReservationCommands:
         result, event = self._executor.drifting.calibrate(message.device, time.time_ns())
         self._executor.execute([event])
         self._audit.write(identity, "device.calibrated", message.device, result.digest)
-        return self._target(message, True)
+        return self._target(identity, message, True)
 
     def _target(
         self,
+        identity: Identity,
         message: admin.SteerTarget | admin.SetDispatch | admin.SetOrder | admin.GetTarget,
         changed: bool,
     ) -> admin.TargetReply:
         info = forecast.target_info(self._state, message.device)
-        info = msgspec.structs.replace(info, wait_ns=self._wait_ns(message.device))
+        wait_ns = self._wait_ns(message.device, identity.owner)
+        off_by = self._starts.off_by(message.device)
+        info = msgspec.structs.replace(info, wait_ns=wait_ns, wait_off_by=off_by)
         return admin.TargetReply(message.request, changed, info)
 
     def _release(self, identity: Identity, message: admin.Release) -> m.ToClient:
@@ -202,10 +213,12 @@ class ReservationCommands:
             self._audit.write(identity, "device.changed", device or "all", detail)
             self._executor.record_event("device.changed", device or "all", detail)
 
-    def answer(self, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget) -> m.ToClient:
+    def answer(
+        self, identity: Identity, message: admin.GetProfile | admin.GetPolicy | admin.GetTarget
+    ) -> m.ToClient:
         """Return the answer to a query about one device. Raises NotFoundError."""
         if isinstance(message, admin.GetTarget):
-            return self._target(message, False)
+            return self._target(identity, message, False)
         check_device(self._state, message.device)
         terms = self._ledger.terms(message.device)
         if isinstance(message, admin.GetProfile):

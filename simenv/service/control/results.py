@@ -17,6 +17,7 @@ from simenv.errors import JournalError, NotFoundError, OptionError, SimenvError,
 from simenv.model import TaskState, task_name, task_number
 from simenv.scheduler.core import ATTEMPT_BITS, TaskEnded
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import reader, writer
 from simenv.service.recovery import ResultRepair
 from simenv.service.results.completions import Completions
@@ -45,6 +46,7 @@ class ResultRequests:
         scheduler: Scheduler,
         completions: Completions,
         root: Path,
+        accounts: AccountRegistry,
     ) -> None:
         self.root = root
         self.file_worker = FileWorker(root)
@@ -54,7 +56,7 @@ class ResultRequests:
         self._journal = journal
         self._state = scheduler.state
         self._completions = completions
-        self._repair = ResultRepair(journal, scheduler, completions)
+        self._repair = ResultRepair(journal, scheduler, completions, accounts)
         self._record_event: Callable[[str, str, str], None] = _log_event
         self._send: SendAnswer = _discard_answer
         self._has_requeued = False

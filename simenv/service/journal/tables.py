@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from simenv.errors import JournalError
+from simenv.model.accounts import Account, Qos
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
@@ -126,6 +127,15 @@ DRIFT = JournalTable[str, DriftState](
 OWNER_LIMITS = JournalTable[str, dict[str, int]](
     "owner_limits", "owner text primary key", dict[str, int], "an owner's limits"
 )
+# The present value, None: removed by an admin; and that of the configuration, None: not in it.
+StoredAccount = tuple[Account | None, Account | None]
+StoredQos = tuple[Qos | None, Qos | None]
+ACCOUNT = JournalTable[str, StoredAccount](
+    "account", "name text primary key", StoredAccount, "an account"
+)
+QOS = JournalTable[str, StoredQos](
+    "qos", "name text primary key", StoredQos, "a class of service"
+)
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(
@@ -154,7 +164,7 @@ USAGE = Columns(
     " without rowid",
 )
 TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE)
-TABLES += (STANDING, FAIR_USAGE, USAGE_KEY, USAGE)
+TABLES += (ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE)
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 

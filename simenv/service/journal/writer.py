@@ -82,6 +82,7 @@ class Journal:
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self._accepted: list[reader.AcceptedRow] = []
+        self._standings: list[tables.Statement] = []  # of accepted Submits
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
         self._files: list[tuple[str, int, int, int]] = []
         self._sent = array("q")
@@ -120,9 +121,13 @@ class Journal:
             self._db.execute(f"pragma synchronous={level}")
             self._level = level
 
-    def accept(self, row: reader.AcceptedRow) -> None:
+    def accept(self, row: reader.AcceptedRow, standing: tables.Standing | None = None) -> None:
+        """Record a Submit. `standing`: its account and class; None: it has neither."""
         self.kept_bytes[row.owner] = self.kept_bytes.get(row.owner, 0) + len(row.body)
         self._accepted.append(row)
+        if standing is not None and (standing.account or standing.qos):
+            values = msgspec.structs.astuple(standing)
+            self._standings.append(tables.STANDING.put(row.first, *values))
         self.pending = True
 
     def sent(self, task_numbers: list[int]) -> None:
@@ -236,6 +241,7 @@ class Journal:
             for row in self._accepted:
                 self.kept_bytes[row.owner] -= len(row.body)
             self._accepted.clear()
+            self._standings.clear()
             self.pending = any(self._waiting())
             raise self._failed(error) from error
         if fault_injection.plan:
@@ -251,6 +257,7 @@ class Journal:
         """Return the lists of pending rows."""
         return (
             self._accepted,
+            self._standings,
             self._sent,
             self._finished,
             self._files,
@@ -285,6 +292,7 @@ class Journal:
         ):
             if rows:
                 results += [(query, values) for values in rows]
+        results += self._standings
         results += self._settings
         return results
 

@@ -6,6 +6,7 @@ step requires that state stays unchanged until the next step.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -16,12 +17,12 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
-from simenv.model import ServiceInfo, TaskInfo, TaskState, task_name
+from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
-from simenv.scheduler.core import Action, Phase
+from simenv.scheduler.core import Action, Phase, TaskRecord
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.views.forecast import Forecast, node_infos, pool_infos
+from simenv.scheduler.views.forecast import node_infos, pool_infos
 from simenv.service.accounting.receipts import ReceiptReader
 from simenv.service.accounting.usage import usage_report
 from simenv.service.queries import task_views
@@ -39,6 +40,7 @@ PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
 MOST_EVENTS = 1_000
 OTHER_USERS_NS = 60 * 10**9  # age at which the list of other users is read again from /proc
 TASKS_PER_CLOCK_CHECK = 16  # entries of an answer between two checks of the clock
+START_STEPS = 16  # of a simulation of starts, about 8 ms, before an answer uses older starts
 
 
 class Cancelling(m.Cancel, frozen=True):
@@ -101,13 +103,48 @@ class QueryHandlers:
                 service.state.estimator,
             )
             if not isinstance(result, Future):
-                yield codec.encode(result)
-                return
+                break
             yield result
+        if isinstance(result, queries.Explained):
+            yield from self._refresh_starts(identity)
+            result = self._with_waits(result, identity)
+        yield codec.encode(result)
 
-    def _workers(self, message: m.GetWorkers, scope: str) -> m.Workers:
-        state, now_ns = self._service.state, time.monotonic_ns()
-        return m.Workers(message.request, *task_views.workers_view(state, scope, now_ns))
+    def _with_waits(self, result: queries.Explained, identity: Identity) -> queries.Explained:
+        """Return an explanation with the time for which the task would wait now."""
+        choices = []
+        for each in result.explanation.engines:
+            pool = self._service.state.pools.get(each.pool)
+            if pool is not None:
+                us = self._service.starts.new_us(pool, time.monotonic_ns(), identity.owner)
+                each = msgspec.structs.replace(
+                    each,
+                    wait_s=us / 1e6 if us >= 0 else us,
+                    wait_off_by=self._service.starts.off_by(each.pool),
+                )
+            choices.append(each)
+        explanation = queries.Explanation(result.explanation.sizes, choices)
+        return queries.Explained(result.request, explanation)
+
+    def _refresh_starts(self, identity: Identity, newest: int = 0) -> ReplySteps:
+        """Bring the expected starts up to date, also those of `newest` and earlier tasks."""
+        starts = self._service.starts
+        for step in itertools.count():
+            now_ns = time.monotonic_ns()
+            if starts.refresh(now_ns, identity.owner, newest):
+                return
+            if step >= START_STEPS and starts.is_usable(now_ns):
+                return
+            yield None
+
+    def _workers(self, message: m.GetWorkers, identity: Identity, _peer: bytes) -> ReplySteps:
+        yield from self._refresh_starts(identity)
+        workers = task_views.workers_view(self._service.state, identity.scope)
+        yield codec.encode(m.Workers(message.request, workers, self._pool_infos(identity)))
+
+    def _pool_infos(self, identity: Identity) -> list[PoolInfo]:
+        service = self._service
+        return pool_infos(service.state, service.starts, time.monotonic_ns(), identity.owner)
 
     def _events(self, message: m.GetEvents, scope: str) -> m.Events:
         service, limit = self._service, min(message.limit, MOST_EVENTS)
@@ -129,13 +166,19 @@ class QueryHandlers:
     def _pong(self, message: m.Ping) -> m.Pong:
         return m.Pong(message.request, self._service.state.epoch)
 
-    def _status(self, message: m.GetStatus) -> m.Status:
-        return m.Status(message.request, self.status())
+    def _status(self, message: m.GetStatus, identity: Identity, _peer: bytes) -> ReplySteps:
+        yield from self._refresh_starts(identity)
+        yield codec.encode(m.Status(message.request, self.status()))
 
     def _limits(
         self, message: admin.GetLimits, identity: Identity, _peer: bytes
     ) -> admin.OwnerReports:
         return admin.OwnerReports(message.request, self._service.owners.reports(identity))
+
+    def _accounts(
+        self, message: accounting.GetAccounts, identity: Identity, _peer: bytes
+    ) -> accounting.Accounts:
+        return self._service.accounts.view(message.request, identity.scope)
 
     def _devices(self, message: queries.GetDevices) -> ReplySteps:
         service = self._service
@@ -170,8 +213,7 @@ class QueryHandlers:
         self, message: accounting.GetShares, identity: Identity, _peer: bytes
     ) -> accounting.Shares:
         usage, sees = self._service.usage, self._sees(identity)
-        fair_share = getattr(self._service.state, "fair_share", None)
-        rows = [] if fair_share is None else fair_share.rows(time.monotonic_ns())
+        rows = self._service.state.fair_share.rows(time.monotonic_ns())
         accounts = usage.tree.accounts_of(identity.owner)
         own = {name for each in accounts for name in usage.tree.path(each)}
         result = []
@@ -205,10 +247,20 @@ class QueryHandlers:
         """Let the file worker answer."""
         self._service.result_requests.handle(peer, identity, message)
 
-    def _pools(self, message: admin.GetPools) -> admin.Pools:
-        state = self._service.state
-        pools = pool_infos(state, time.monotonic_ns())
-        return admin.Pools(message.request, pools, node_infos(state))
+    def _pools(self, message: admin.GetPools, identity: Identity, _peer: bytes) -> ReplySteps:
+        yield from self._refresh_starts(identity)
+        nodes = node_infos(self._service.state)
+        yield codec.encode(admin.Pools(message.request, self._pool_infos(identity), nodes))
+
+    def _device_terms(
+        self,
+        message: admin.GetProfile | admin.GetPolicy | admin.GetTarget,
+        identity: Identity,
+        _peer: bytes,
+    ) -> ReplySteps:
+        if isinstance(message, admin.GetTarget):
+            yield from self._refresh_starts(identity)
+        yield codec.encode(self._service.reservation_commands.answer(identity, message))
 
     def _shutdown(self, message: m.Shutdown) -> ReplySteps:
         """Answer, then drain, which may end the service at once."""
@@ -271,7 +323,8 @@ class QueryHandlers:
         owner = self._service.journal.records.owner_of(number)
         return owner is None or scope in ("", owner)
 
-    def _queue(self, message: m.GetQueue, scope: str) -> ReplySteps:
+    def _queue(self, message: m.GetQueue, identity: Identity, _peer: bytes) -> ReplySteps:
+        scope = identity.scope
         limit = min(message.limit, task_views.MAX_LISTED)
         infos: list[TaskInfo] = []
         if message.done:
@@ -283,36 +336,39 @@ class QueryHandlers:
             if scope:
                 total = self._service.journal.records.count_of(scope)
         else:
+            yield from self._refresh_starts(identity)
             total, listed = task_views.listed(self._service.state, scope, limit)
-            forecast = Forecast(self._service.state, time.monotonic_ns(), limit)
             for count, (record, turn) in enumerate(listed):
                 if record.phase != Phase.FINAL:
-                    now_ns = time.monotonic_ns()
-                    infos.append(
-                        task_views.task_view(self._service.state, record, now_ns, turn, forecast)
-                    )
+                    infos.append(self._view(record, turn))
                 if not count % TASKS_PER_CLOCK_CHECK:
                     yield None
         yield codec.encode(m.Queue(message.request, total, infos))
 
-    def _tasks(self, message: m.GetTasks, scope: str) -> ReplySteps:
+    def _tasks(self, message: m.GetTasks, identity: Identity, _peer: bytes) -> ReplySteps:
+        records = (self._service.state.tasks.get(number) for number in message.tasks)
+        waiting = [r.number for r in records if r is not None and r.phase == Phase.WAITING]
+        if waiting:
+            yield from self._refresh_starts(identity, max(waiting))
         infos = []
-        forecast = Forecast(self._service.state, time.monotonic_ns(), len(message.tasks))
         for number in message.tasks:
-            infos.append(self._task(number, scope, forecast))
+            infos.append(self._task(number, identity.scope))
             yield None
         entries = [info for info in infos if info is not None]
         yield codec.encode(m.Queue(message.request, len(entries), entries))
 
-    def _task(self, number: int, scope: str, forecast: Forecast) -> TaskInfo | None:
+    def _task(self, number: int, scope: str) -> TaskInfo | None:
         record = self._service.state.tasks.get(number)
         if record is None:
             return self._final_tasks.task(number, scope)
         if scope not in ("", record.batch.owner):
             return None
-        return task_views.task_view(
-            self._service.state, record, time.monotonic_ns(), forecast=forecast
-        )
+        return self._view(record)
+
+    def _view(self, record: TaskRecord, turn: int = 0) -> TaskInfo:
+        service = self._service
+        now_ns = time.monotonic_ns()
+        return task_views.task_view(service.state, record, now_ns, turn, service.starts)
 
     def _page(self, message: m.GetCompletions, scope: str) -> ReplySteps:
         """Answer GetCompletions; records are read one by one, since all may exceed a page."""
@@ -380,7 +436,7 @@ class QueryHandlers:
         waiting = [pool.queue.head() for pool in state.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = service.journal.records.slowest_cursor()
-        pools, nodes = pool_infos(state, now_ns), node_infos(state)
+        pools, nodes = pool_infos(state, service.starts, now_ns), node_infos(state)
         present = state.capacity.limits
         problems = [
             service.store_error,
@@ -450,10 +506,10 @@ def _scoped(method: Callable[[QueryHandlers, Any, str], Answer]) -> Handler:
 QUERIES: dict[type, Handler] = {
     m.Hello: QueryHandlers._hello,
     m.Ping: _alone(QueryHandlers._pong),
-    m.GetStatus: _alone(QueryHandlers._status),
-    m.GetQueue: _scoped(QueryHandlers._queue),
-    m.GetTasks: _scoped(QueryHandlers._tasks),
-    m.GetWorkers: _scoped(QueryHandlers._workers),
+    m.GetStatus: QueryHandlers._status,
+    m.GetQueue: QueryHandlers._queue,
+    m.GetTasks: QueryHandlers._tasks,
+    m.GetWorkers: QueryHandlers._workers,
     m.GetEvents: _scoped(QueryHandlers._events),
     m.GetCompletions: _scoped(QueryHandlers._page),
     m.GetCursor: QueryHandlers._cursor,
@@ -461,9 +517,10 @@ QUERIES: dict[type, Handler] = {
     m.WatchResults: QueryHandlers._watch,
     Cancelling: QueryHandlers._cancelled,
     m.Shutdown: _alone(QueryHandlers._shutdown),
-    admin.GetPools: _alone(QueryHandlers._pools),
+    admin.GetPools: QueryHandlers._pools,
     admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
+    accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,
     queries.GetDevices: _alone(QueryHandlers._devices),
@@ -476,8 +533,7 @@ QUERIES: dict[type, Handler] = {
     accounting.GetReceipts: QueryHandlers._get_receipts,
     admin.GetReservations: QueryHandlers._reservations,
     **dict.fromkeys(
-        (admin.GetProfile, admin.GetPolicy, admin.GetTarget),
-        _alone(lambda self, message: self._service.reservation_commands.answer(message)),
+        (admin.GetProfile, admin.GetPolicy, admin.GetTarget), QueryHandlers._device_terms
     ),
     queries.FetchResult: QueryHandlers._stored_results,
     queries.VerifyResult: QueryHandlers._stored_results,

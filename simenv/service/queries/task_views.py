@@ -10,7 +10,7 @@ from simenv import model
 from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.forecast import Forecast, pool_infos
+from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
@@ -67,7 +67,7 @@ def task_view(
     record: TaskRecord,
     now_ns: int,
     turn: int = 0,
-    forecast: Forecast | None = None,
+    starts: ExpectedStarts | None = None,
 ) -> model.TaskInfo:
     """Return the view of one unfinished task. `turn`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
@@ -87,11 +87,12 @@ def task_view(
         worker=record.worker,
         reason=_reason(state, record, now_ns, turn),
         owner=record.batch.owner,
-        wait_us=forecast.task_us(record) if forecast is not None else -1.0,
+        wait_us=starts.task_us(record, now_ns) if starts is not None else -1.0,
         parked=turn or _reservation_turn(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
         passes_done=done,
         passes=passes,
+        wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
     )
 
 
@@ -114,11 +115,9 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"
 
 
-def workers_view(
-    state: SchedulerState, scope: str, now_ns: int
-) -> tuple[list[model.WorkerInfo], list[model.PoolInfo]]:
-    """Return the views of all workers and pools. `scope`: the only owner whose tasks may be named,
-    see Identity."""
+def workers_view(state: SchedulerState, scope: str) -> list[model.WorkerInfo]:
+    """Return the views of all workers. `scope`: the only owner whose tasks may be named, see
+    Identity."""
     workers = []
     for worker in state.workers.values():
         running, record = next(iter(worker.held.items()), (0, None))
@@ -140,7 +139,7 @@ def workers_view(
                 nodes=tuple(share.node for share in worker.shares),
             )
         )
-    return workers, pool_infos(state, now_ns)
+    return workers
 
 
 def warnings(

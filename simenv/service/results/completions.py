@@ -336,7 +336,10 @@ def _end_message(ending: TaskEnded) -> tuple[str, str]:
         if terms.run_timeout_s and terms.run_timeout_s <= limit_s:
             message = f"it ran longer than its run_timeout_s of {terms.run_timeout_s:g} s"
             return message, "a longer run_timeout_s, or fewer shots or bindings a task"
-        message = f"it ran longer than the limit of its owner, {limit_s:g} s (max_run_s)"
+        of = "owner"
+        if limit_s == ending.record.batch.run_limit_s:
+            of = "account or class of service"
+        message = f"it ran longer than the limit of its {of}, {limit_s:g} s (max_run_s)"
         return message, "fewer shots or bindings a task, or ask an admin to raise the limit"
     return ending.reason, ending.hint
 

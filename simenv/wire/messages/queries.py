@@ -242,6 +242,8 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     sampling_error: float = 0.0  # largest standard error of a probability; 0.0: no shots
     runs: int = 0  # number of runs from which the expected time was learned
     off_by: float = 1.0  # typical factor between expected and actual times of such runs
+    wait_s: float = -1.0  # until such a task would start if it was accepted now; -1: not known
+    wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):

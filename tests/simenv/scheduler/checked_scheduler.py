@@ -1,5 +1,7 @@
 """A scheduler for tests: settable clock, short methods for events, checks of invariants."""
 
+from __future__ import annotations
+
 import msgspec
 from scheduler_invariants import check
 
@@ -7,6 +9,7 @@ from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
@@ -44,6 +47,14 @@ def wide(
         cost_us, pool=f"{pool}.x{ranks}", ranks=ranks, memory_bytes=memory, num_qubits=26,
         max_slots=1,
     )  # fmt: skip
+
+
+def expected_starts(machine: CheckedScheduler, owner: str = "") -> ExpectedStarts:
+    """The present ones, and of a new task of this owner."""
+    starts = ExpectedStarts(machine.state)
+    while not starts.refresh(machine.now_ns, owner):
+        pass
+    return starts
 
 
 class CheckedScheduler:

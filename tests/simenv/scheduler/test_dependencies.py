@@ -2,14 +2,14 @@
 ends otherwise ends its children."""
 
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, route
+from checked_scheduler import SECOND, CheckedScheduler, expected_starts, route
 from claimant import Claimant
 from hypothesis import given, settings, strategies as st
 
 from simenv.model import DEPENDENCY, PoolSpec, ReservationState, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core import Phase, SubmitBatch, TaskEnded, TaskRecord
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.forecast import UNKNOWN, Forecast
+from simenv.scheduler.views.expected_starts import UNKNOWN
 
 UNHAPPY = [TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED]
 
@@ -171,7 +171,7 @@ def test_reason_names_parent_and_state_and_wait_is_unknown(pair: CheckedSchedule
         return pending_reason(pair.state, record, pair.now_ns)
 
     assert reason() == "waits for t-1 (QUEUED) and 1 more"
-    assert Forecast(pair.state, pair.now_ns).task_us(record) == UNKNOWN
+    assert expected_starts(pair).task_us(record, pair.now_ns) == UNKNOWN
     records = {r.number: r for r in sent(pair)}
     pair.begin(records[first])
     assert reason() == "waits for t-1 (RUNNING) and 1 more"

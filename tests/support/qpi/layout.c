@@ -39,6 +39,8 @@ int main(void)
     AT(qpi_options, idempotency_key);
     AT(qpi_options, noise);
     AT(qpi_options, num_noise);
+    AT(qpi_options, account);
+    AT(qpi_options, qos);
     SIZE(qpi_noise_factor);
     AT(qpi_noise_factor, factor);
     VALUE(QPI_COUNTS);

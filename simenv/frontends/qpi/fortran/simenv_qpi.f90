@@ -49,6 +49,7 @@ module simenv_qpi
       real(c_double) :: queue_timeout_s, run_timeout_s
       type(c_ptr) :: name, idempotency_key, noise
       integer(c_size_t) :: num_noise
+      type(c_ptr) :: account, qos
    end type
 
    interface

@@ -206,6 +206,8 @@ typedef struct qpi_options {
     /* Of an emulated device, which `device` names; none: the device as it is calibrated. */
     const qpi_noise_factor *noise;
     size_t num_noise;
+    const char *account; /* that pays; NULL: SIMENV_ACCOUNT, else the default one of the user */
+    const char *qos;     /* class of service; NULL: SIMENV_QOS, else the first of the account */
 } qpi_options;
 
 /* Set the defaults, before any field is set. `struct_bytes`: size of the structure in the program,

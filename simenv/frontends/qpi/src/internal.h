@@ -384,6 +384,7 @@ double qpi_left_s(double timeout_s, double start_s);
 
 /* options.c */
 #define QPI_FIRST_OPTIONS_BYTES offsetof(qpi_options, noise) /* before `noise` was appended */
+#define QPI_NOISE_OPTIONS_BYTES offsetof(qpi_options, account) /* before `account` was */
 int qpi_check_options(const qpi_circuit *circuit, qpi_options *options);
 /* `is_pool`: options->device is a pool or NULL, else an emulated device. */
 void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool);

@@ -39,6 +39,13 @@ static int check_name(const char *what, const char *name)
                                     "%s is '%.80s'", what, name);
 }
 
+/* The value of a variable; NULL where it is not set, or empty. */
+static const char *from_environment(const char *variable)
+{
+    const char *value = getenv(variable);
+    return value && *value ? value : NULL;
+}
+
 static int check_observables(const qpi_circuit *circuit, const qpi_options *options)
 {
     for (size_t index = 0; index < options->num_observables; index++) {
@@ -134,6 +141,12 @@ int qpi_check_options(const qpi_circuit *circuit, qpi_options *options)
     TRY(check_name("device", options->device));
     TRY(check_name("engine", options->engine));
     TRY(check_name("name", options->name));
+    if (!options->account)
+        options->account = from_environment("SIMENV_ACCOUNT");
+    if (!options->qos)
+        options->qos = from_environment("SIMENV_QOS");
+    TRY(check_name("account", options->account));
+    TRY(check_name("qos", options->qos));
     TRY(check_timeout("queue_timeout_s", options->queue_timeout_s));
     TRY(check_timeout("run_timeout_s", options->run_timeout_s));
     TRY(check_noise(options));
@@ -160,14 +173,29 @@ static void put_noise(Buffer *to, const char *device, const qpi_options *options
     }
 }
 
-/* TaskOptions, up to its field `app`, or `noise` where that or an emulated device is named; the
- * rest has defaults. */
+/* The fields of TaskOptions from `snapshot` to `qos`. */
+static void put_account(Buffer *to, const qpi_options *options)
+{
+    qpi_put_text(to, ""); /* snapshot */
+    qpi_put_text(to, ""); /* compiled */
+    qpi_put_array(to, 0); /* replaced_gates */
+    qpi_put_text(to, ""); /* compiled_for */
+    qpi_put_text(to, ""); /* stale */
+    qpi_put_array(to, 0); /* after */
+    qpi_put_nil(to);      /* parts */
+    qpi_put_text(to, options->account ? options->account : "");
+    qpi_put_text(to, options->qos ? options->qos : "");
+}
+
+/* TaskOptions, up to its field `app`; `noise` where that or an emulated device is named; or `qos`
+ * where an account or a class of service is. The rest has defaults. */
 void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool)
 {
-    int has_noise = options->num_noise > 0 || !is_pool;
+    int has_account = options->account || options->qos;
+    int has_noise = options->num_noise > 0 || !is_pool || has_account;
     static const char *const OUTPUTS[] = {"counts", "probabilities", "statevector", "expectation"};
     const char *app = getenv("SIMENV_APP");
-    qpi_put_array(to, has_noise ? 17 : 10);
+    qpi_put_array(to, has_account ? 26 : has_noise ? 17 : 10);
     qpi_put_array(to, (size_t)__builtin_popcount(options->outputs));
     for (int bit = 0; bit < 4; bit++)
         if (options->outputs & 1u << bit)
@@ -191,4 +219,6 @@ void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool)
     qpi_put_text(to, is_name(app && *app ? app : NULL) ? app : "");
     if (has_noise)
         put_noise(to, is_pool ? "" : options->device, options);
+    if (has_account)
+        put_account(to, options);
 }

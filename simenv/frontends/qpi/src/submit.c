@@ -203,6 +203,7 @@ int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_optio
     int is_pool = 1;
     qpi_options_init_sized(&checked, sizeof checked);
     if (options && options->struct_bytes != sizeof checked
+        && options->struct_bytes != QPI_NOISE_OPTIONS_BYTES
         && options->struct_bytes != QPI_FIRST_OPTIONS_BYTES)
         return qpi_fail(QPI_OPTION, "begin with qpi_options_init",
                         "qpi_options.struct_bytes is %zu, not %zu", options->struct_bytes,

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from circuits import tangled
 from engines import present
 from qiskit import qasm2
 from shell import Shell
+
+from simenv.cli.tasks import explain
+from simenv.wire.messages import queries
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
 MPS = pytest.mark.skipif(not present("mps"), reason="numba is not installed")
@@ -41,6 +45,7 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert "runs Clifford circuits, and this program has 1 other gate" in rows[1]
     assert "2^0.2 terms" in rows[1]
     assert "the widest program that fits" in result.err
+    assert "a new task in pool main would start at once" in result.err
 
 
 @MPS
@@ -216,3 +221,13 @@ def test_plan_is_refused_for_small_circuits(shell: Shell, wide: str, tmp_path: P
     small.write_text(chain(14, ""))
     assert "up to 14 qubits" in shell("explain", str(small), "--plan").err
     assert shell("explain", str(small), "--plan", "--output", "probabilities").code == 0
+
+
+def test_explained_start_has_its_typical_error() -> None:
+    row = queries.Choice("mps", True, True, "", "", "main", 0, 1.0, True)
+    waits = {0.2: "at once", 40.0: "in about 40 s", 600.0: "in about 10 min"}
+    for wait_s, words in waits.items():
+        text = explain.starts(msgspec.structs.replace(row, wait_s=wait_s))
+        assert text == f"a new task in pool main would start {words}"
+    text = explain.starts(msgspec.structs.replace(row, wait_s=40.0, wait_off_by=1.6123))
+    assert text.endswith("in about 40 s, typically within a factor of 1.6")

@@ -3,13 +3,13 @@
 import itertools
 import random
 
-from checked_scheduler import SECOND, CheckedScheduler, route
+import pytest
+from checked_scheduler import SECOND, CheckedScheduler, expected_starts, route
 from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.state.device_state import LOOKAHEAD_NS, StoredRun
-from simenv.scheduler.views.forecast import Forecast
 
 MS = 1_000_000
 WALL_NS = 1_700_000_000 * SECOND
@@ -241,11 +241,12 @@ def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
     assert host.state.paced.take_changes() == {7: None, 1: None}
 
 
-def test_forecast_is_that_of_the_machine() -> None:
+def test_expected_starts_follow_the_clock_of_the_machine() -> None:
     machine = paced()
     task = machine.submit(4, **along(10 * SECOND))
     all_at_once(machine, 10 * SECOND)
     machine.tick(4.0)
-    forecast = Forecast(machine.state, machine.now_ns)
-    assert [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in task[1:]] == [6.0, 16.0, 26.0]
-    assert forecast.pool_us(machine.state.pools["lab"]) == 36e6
+    starts, now_ns = expected_starts(machine), machine.now_ns
+    waits_us = [starts.task_us(machine.state.tasks[number], now_ns) for number in task[1:]]
+    assert waits_us == pytest.approx([6e6, 16e6, 26e6])
+    assert starts.new_us(machine.state.pools["lab"], now_ns) == pytest.approx(36e6)

@@ -1,30 +1,39 @@
-"""Forecasts, holdings and pending reasons."""
+"""Expected starts, holdings and pending reasons."""
 
 import msgspec
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
+from checked_scheduler import (
+    SECOND,
+    CheckedScheduler,
+    cluster,
+    expected_starts,
+    route,
+    wide,
+)
 from claimant import Claimant
 
 from simenv.model import HeldCapacity, PoolSpec, TargetInfo, TaskSpec
 from simenv.scheduler.core import RecordEvent, RetireWorker, WorkerHeartbeat
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.views import forecast
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.forecast import EXACT, MAX_EXACT, UNKNOWN, Forecast, running_tasks
+from simenv.scheduler.views.expected_starts import UNKNOWN
+from simenv.scheduler.views.forecast import running_tasks
 
 MS = 1_000_000
 
 
-def _waits(machine: CheckedScheduler, *tasks: int, asked: int = 1) -> list[float]:
-    """In ms."""
-    outcome = Forecast(machine.state, machine.now_ns, asked)
-    return [outcome.task_us(machine.state.tasks[task]) / 1e3 for task in tasks]
+def _waits(machine: CheckedScheduler, *tasks: int) -> list[float]:
+    """In ms, or UNKNOWN."""
+    starts = expected_starts(machine)
+    each = (starts.task_us(machine.state.tasks[task], machine.now_ns) for task in tasks)
+    return [wait_us / 1e3 if wait_us >= 0 else wait_us for wait_us in each]
 
 
-def _new(machine: CheckedScheduler, pool: str = "main") -> float:
-    result = Forecast(machine.state, machine.now_ns).pool_us(machine.state.pools[pool])
+def _new(machine: CheckedScheduler, pool: str = "main", owner: str = "") -> float:
+    starts = expected_starts(machine, owner)
+    result = starts.new_us(machine.state.pools[pool], machine.now_ns, owner)
     return result / 1e3 if result >= 0 else result
 
 
@@ -92,11 +101,11 @@ def test_wait_of_paused_device_is_unknown(pair: CheckedScheduler) -> None:
         devices.set_device_state(pair.state, "main", verb, "", "", float(verb == "drain"), 5)
         expected = UNKNOWN if verb == "pause" else 0
         assert _new(pair) == pytest.approx(expected, abs=0.01)
-        told_ns = forecast.device_ns(pair.state, "main", pair.now_ns)
+        told_ns = expected_starts(pair).device_ns("main", pair.now_ns)
         assert told_ns == pytest.approx(expected, abs=10_000)
     devices.complete_drains(pair.state, 2 * SECOND)  # the drain's time is over
     assert _new(pair) == UNKNOWN
-    assert Forecast(pair.state, pair.now_ns).task_us(pair.state.tasks[task]) == UNKNOWN
+    assert _waits(pair, task) == [UNKNOWN]
 
 
 def test_forecast_follows_priorities_and_ageing(machine: CheckedScheduler) -> None:
@@ -111,24 +120,13 @@ def test_forecast_follows_priorities_and_ageing(machine: CheckedScheduler) -> No
 def test_round_robin_forecast_waits_for_one_task_of_other_owner(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "main", "round_robin", ())
     machine.submit(50, cost=10_000.0)
-    assert _new(machine) == pytest.approx(10)
+    assert _new(machine, owner="ana") == pytest.approx(10)
+    assert _new(machine) == pytest.approx(500)
 
 
-def test_forecast_of_tasks_far_back_is_within_one_percent(machine: CheckedScheduler) -> None:
-    tasks = machine.submit(20 * EXACT, cost=10_000.0)
-    for place in (0, EXACT - 1, EXACT, 10 * EXACT, 20 * EXACT - 1):
-        (value,) = _waits(machine, tasks[place])
-        assert value == pytest.approx(place * 10, rel=0.01)
-
-
-def test_forecasts_of_many_tasks_traverse_queue_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = CheckedScheduler(workers=1)
-    tasks = machine.submit(MAX_EXACT, cost=10_000.0)
-    looked: list[int] = []
-    shared = PoolQueue.shared
-    monkeypatch.setattr(PoolQueue, "shared", lambda queue: looked.append(1) or shared(queue))
-    waits = _waits(machine, *tasks, asked=10_000)
-    assert (waits, len(looked)) == (pytest.approx([place * 10 for place in range(MAX_EXACT)]), 1)
+def test_expected_starts_of_tasks_far_back_are_exact(machine: CheckedScheduler) -> None:
+    tasks = machine.submit(5_000, cost=10_000.0)
+    assert _waits(machine, *tasks) == pytest.approx([place * 10 for place in range(5_000)])
 
 
 def test_forecast_counts_dedicated_worker_only_for_its_reservation() -> None:
@@ -152,7 +150,7 @@ def test_waits_of_parked_tasks_and_of_starting_pools() -> None:
     number = host.reserve(2).reservation
     host.under(number, 1, shots=2_000)
     (parked,) = host.under(number)
-    assert Forecast(host.state, host.now_ns).task_us(host.state.tasks[parked]) == UNKNOWN
+    assert _waits(host, parked) == [UNKNOWN]
     machine = CheckedScheduler(min=0, max=1)
     assert _new(machine) == pytest.approx(1_000)
     machine.submit()
@@ -176,7 +174,7 @@ def test_forecast_of_prefetched_task_counts_task_before_it(machine: CheckedSched
     machine.now_ns += MS // 2
     assert _waits(machine, second) == pytest.approx([0.2])
     machine.begin(machine.state.tasks[first])
-    assert Forecast(machine.state, machine.now_ns).task_us(machine.state.tasks[first]) == UNKNOWN
+    assert _waits(machine, first) == [UNKNOWN]
     machine.submit(along=route(3_000.0))
     assert _new(machine) == pytest.approx(0.9 + 3.0)
 

@@ -1,0 +1,217 @@
+"""Expected starts of tasks for clients, and their typical error.
+
+The starts come from a `StartSimulation`, which is renewed while somebody asks, at most every
+REFRESH_NS; nothing is computed when nobody asks. Starts that were foretold for some tasks are
+compared with the real ones, and each pool keeps the mean of the logarithm of their ratio.
+
+A wait is in microseconds from now; UNKNOWN (-1): not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from simenv.scheduler import core
+from simenv.scheduler.core import Phase, TaskRecord
+from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.views import simulation_inputs as inputs
+from simenv.scheduler.views.start_simulation import StartSimulation
+
+UNKNOWN = -1.0
+REFRESH_NS = 1_000_000_000
+AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
+TASK_AGE_NS = 100_000  # and this for each simulated task, which takes some microseconds
+USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
+SYNC_STEPS = 6  # of a simulation, for an answer that cannot wait: 3 ms
+WATCH_STEPS = 4
+MAX_OWNERS = 8  # for whom new tasks are simulated
+OWNER_NS = 10_000_000_000  # after the last question of an owner, that is
+MAX_SAMPLES = 256  # tasks whose foretold start is kept
+NEW_SAMPLES = 4  # of them, tasks at a time that nobody asked about
+SAMPLE_NS = 1_000_000  # between two times for each waiting task: 1 % of the time to simulate it
+LOOKED_AT = 64  # newest tasks among which these are chosen
+LONG_WAIT_US = 1e6  # the errors of shorter waits are not counted
+MIN_WAIT_US = 50_000.0  # a shorter wait counts as this in a ratio
+MAX_OFF = math.log(20.0)  # larger errors count as this
+LEARNING_RATE = 0.05
+
+
+class ForetoldStart(msgspec.Struct, frozen=True):
+    """Wait that was foretold for a task at a time."""
+
+    record: TaskRecord
+    at_ns: int
+    wait_us: float
+
+
+class ExpectedStarts:
+    """Expected starts of the tasks of one state."""
+
+    def __init__(self, state: scheduler_state.SchedulerState) -> None:
+        self._state = state
+        self._asked_ns = {"": 0}  # last question of each owner for whom new tasks are simulated
+        self._last: StartSimulation | None = None
+        self._next: StartSimulation | None = None
+        self._steps: Iterator[None] = iter(())
+        self._foretold: dict[int, ForetoldStart] = {}
+        self._sampled_ns = 0
+        self._off: dict[str, tuple[float, int]] = {}  # by pool: mean of |ln(ratio)|, comparisons
+
+    def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> bool:
+        """Do one step of a simulation, unless the starts are recent and contain the task `newest`
+        and a new one of `owner`. Return False if another step is due."""
+        if owner:
+            self._add_owner(owner, now_ns)
+        if self._next is None or now_ns - self._next.now_ns > USABLE_NS:
+            if self._is_recent(now_ns, owner, newest):
+                return True
+            self._next = StartSimulation(self._state, now_ns, self._asked_ns)
+            self._steps = self._next.steps()
+        for _ in self._steps:
+            return False
+        self._last, self._next = self._next, None
+        return owner in self._last.owners and newest < self._last.next_task
+
+    def refresh_at_once(self, now_ns: int, owner: str = "", steps: int = SYNC_STEPS) -> bool:
+        """Do some steps, for an answer that cannot wait for more."""
+        return any(self.refresh(now_ns, owner) for _ in range(steps))
+
+    def is_usable(self, now_ns: int) -> bool:
+        """Return whether an answer may use the last starts, rather than wait for the next ones."""
+        return self._last is not None and now_ns - self._last.now_ns < USABLE_NS
+
+    def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
+        last = self._last
+        if last is None or owner not in last.owners:
+            return False
+        age_ns = sum(last.read.values()) * TASK_AGE_NS
+        if newest < last.next_task:
+            age_ns = max(age_ns, AGE_NS)
+        return now_ns - last.now_ns <= min(age_ns, REFRESH_NS)
+
+    def _add_owner(self, owner: str, now_ns: int) -> None:
+        recent = {
+            each: at_ns
+            for each, at_ns in self._asked_ns.items()
+            if each and each != owner and now_ns - at_ns < OWNER_NS
+        }
+        kept = list(recent.items())[2 - MAX_OWNERS :]
+        self._asked_ns = {"": 0, **dict(kept), owner: now_ns}
+
+    # --- waits ------------------------------------------------------------------------------------
+
+    def task_us(self, record: TaskRecord, now_ns: int) -> float:
+        """Return the time until a waiting or sent task starts; UNKNOWN for others."""
+        pool = self._state.pools.get(record.route.pool)
+        if pool is None or record.stopping or record.phase in core.UNQUEUED:
+            return UNKNOWN
+        if pool.spec.pace and (run := self._state.paced.all[pool.device].runs.get(record.number)):
+            wait_ns = run.begin_ns - now_ns
+            return wait_ns / 1e3 if wait_ns > 0 else UNKNOWN
+        if record.phase == Phase.SENT:
+            return self._sent_us(pool, record, now_ns)
+        last = self._last
+        if record.phase != Phase.WAITING or last is None or not inputs.starts_tasks(self._state, pool):
+            return UNKNOWN
+        start_us = last.starts_us.get(record.number)
+        if start_us is None:  # it may have come since then
+            is_new = record.number >= last.next_task
+            return self.new_us(pool, now_ns, record.batch.owner) if is_new else UNKNOWN
+        wait_us = _from(last, start_us, now_ns)
+        if wait_us > LONG_WAIT_US:
+            self._foretell(record, now_ns, wait_us)
+        return wait_us
+
+    def _sent_us(self, pool: pools.Pool, record: TaskRecord, now_ns: int) -> float:
+        """Return the time until a task that its worker holds starts."""
+        worker, ahead_us = self._state.workers[record.worker], 0.0
+        for number, other in worker.held.items():
+            if number == record.number:
+                break
+            cost_us = self._state.estimator.cost_us(other.route, other.spec)
+            ahead_us += inputs.work_us(self._state, pool, other, cost_us)
+        return max(0.0, ahead_us / pools.speedup_slots(worker) - inputs.worked_us(worker, now_ns))
+
+    def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
+        """Return the time until a task of priority 0 that an owner submits now would start."""
+        last = self._last
+        if last is None or not inputs.starts_tasks(self._state, pool):
+            return UNKNOWN
+        name = pool.spec.name
+        start_us = last.new_us.get((name, owner), last.new_us.get((name, ""), UNKNOWN))
+        if start_us < 0:
+            return UNKNOWN
+        if last.read[name] >= inputs.MAX_TASKS:  # more wait than were simulated
+            start_us *= max(1.0, len(pool.queue) / last.read[name])
+        return _from(last, start_us, now_ns)
+
+    def device_ns(self, device: str, now_ns: int, owner: str = "") -> int:
+        """Return the time in ns until a task accepted now for a device would start, the least of
+        all its pools; -1 if unknown."""
+        each = [pool for pool in self._state.pools.values() if not pool.base]
+        matching = [
+            pool for pool in each if pool.spec.name == device or not (device or pool.is_exclusive)
+        ]
+        waits_us = [us for pool in matching if (us := self.new_us(pool, now_ns, owner)) >= 0]
+        return round(min(waits_us) * 1e3) if waits_us else -1
+
+    # --- errors -----------------------------------------------------------------------------------
+
+    def off_by(self, pool: str) -> float:
+        """Return the typical factor between foretold and real waits above a second in a pool; 0.0:
+        none was compared."""
+        mean, count = self._off.get(pool, (0.0, 0))
+        return math.exp(mean) if count else 0.0
+
+    def watch(self, now_ns: int) -> None:
+        """Compare foretold starts with real ones, and foretell those of a few new tasks. Called
+        often: it does few steps of a simulation, and nothing while no task waits."""
+        for number, foretold in list(self._foretold.items()):
+            start_ns = self._started_ns(foretold.record, now_ns)
+            if start_ns is not None:
+                del self._foretold[number]
+                if start_ns:
+                    self._compare(foretold, start_ns)
+        waiting = sum(len(pool.queue) for pool in self._state.pools.values())
+        age_ns = max(REFRESH_NS, waiting * SAMPLE_NS)
+        if not waiting or now_ns - self._sampled_ns < age_ns:
+            return
+        if not self.refresh_at_once(now_ns, steps=WATCH_STEPS):
+            return
+        self._sampled_ns, left = now_ns, NEW_SAMPLES
+        for number in islice(reversed(self._state.tasks), LOOKED_AT):
+            if left and number not in self._foretold:
+                left -= self.task_us(self._state.tasks[number], now_ns) > LONG_WAIT_US
+
+    def _foretell(self, record: TaskRecord, now_ns: int, wait_us: float) -> None:
+        if len(self._foretold) < MAX_SAMPLES or record.number in self._foretold:
+            self._foretold[record.number] = ForetoldStart(record, now_ns, wait_us)
+
+    def _started_ns(self, record: TaskRecord, now_ns: int) -> int | None:
+        """Return when a task started; 0: it ended without a start; None: it has not started."""
+        if record.phase in (Phase.WAITING, Phase.SENT, *core.UNQUEUED):
+            return None
+        pool = self._state.pools.get(record.route.pool)
+        if pool is not None and pool.spec.pace:
+            run = self._state.paced.all[pool.device].runs.get(record.number)
+            if run is not None:
+                return run.begin_ns if run.begin_ns <= now_ns else None
+        return record.started_ns or record.sent_ns
+
+    def _compare(self, foretold: ForetoldStart, start_ns: int) -> None:
+        """Learn from one task, with larger weights for later ones."""
+        name = foretold.record.route.pool
+        waited_us = max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3)
+        off = min(MAX_OFF, abs(math.log(waited_us / foretold.wait_us)))
+        mean, count = self._off.get(name, (0.0, 0))
+        mean += max(LEARNING_RATE, 1 / (count + 1)) * (off - mean)
+        self._off[name] = mean, count + 1
+
+
+def _from(simulation: StartSimulation, time_us: float, now_ns: int) -> float:
+    """Return the time from now until a time of a simulation, at least 0."""
+    return max(0.0, time_us - (now_ns - simulation.now_ns) / 1e3)

@@ -1,0 +1,566 @@
+"""Simulation of the dispatcher from the present state on: the start of each waiting task.
+
+Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free. After
+each of them the tasks whose turn it is start on idle workers, by the rules of `dispatcher` and
+`gang_scheduling`: order of the queue, slots and memory of nodes, long tasks and last slots, slots
+of wide tasks, dedicated workers, limits of devices and owners. Runs last as long as the estimator
+expects. Tasks that are not submitted yet, and chunks, whose tasks start within some milliseconds,
+are left out.
+
+Invariant: the state is only read. Queues are copied at the beginning, so that the simulation can go
+on in slices while they change; a task that has started since then is skipped.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+
+import msgspec
+
+from simenv.model import TaskOptions, TaskSpec, WorkerState
+from simenv.scheduler import core
+from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
+from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
+from simenv.scheduler.queueing.queue import PoolQueue
+from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.views import simulation_inputs as inputs
+from simulators import catalog
+
+STEP = 128  # tasks or events between two yields: about 0.5 ms
+MIN_START_US = 50_000.0
+NEW = 2**62  # numbers of new tasks, whose starts are asked for; they take no slots
+
+
+class _Host(msgspec.Struct, eq=False):
+    """Node with the slots and the memory that are free at the time of the simulation."""
+
+    slots: int
+    free: int
+    memory: int
+    claimed: int = 0  # see `NodeState`
+    backfill: int = 0
+    long_slots: int = 0
+    lines: list[_Line] = []  # pools with workers here
+    wide: list[_Run] = []  # that may give slots back
+
+
+_Shares = tuple[tuple[_Host, int], ...]  # hosts with slots
+_Fifo = deque[tuple[int, float, core.TaskRecord]]  # (place in the queue, expected time, task)
+
+
+class _Line(msgspec.Struct, eq=False):
+    """Waiting tasks of a pool in their order, and its idle workers."""
+
+    pool: pools.Pool
+    # By reservation with dedicated workers, owner if the slots of owners are limited, and whether
+    # the tasks are long.
+    fifos: dict[tuple[int, str, bool], _Fifo]
+    waiting: int = 0  # tasks
+    new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
+    queue: PoolQueue | None = None  # copied from the pool
+    idle: Counter[tuple[_Host, int]] = msgspec.field(default_factory=Counter)  # and reservation
+    gangs: list[_Shares] = []  # idle workers of several ranks
+    granted: int = 0  # slots
+    more_workers: int = 0  # that could still be started
+
+
+class _Run(msgspec.Struct, eq=False):
+    """A worker that runs tasks, or starts, until `end_us`. `shares`: granted until then."""
+
+    line: _Line
+    end_us: float
+    shares: _Shares
+    reservation: int = 0
+    memory: int = 0
+    is_long: bool = False
+    owner: str = ""
+    tasks: int = 1
+    stays: bool = True  # it takes further tasks
+
+    @property
+    def host(self) -> _Host:
+        return self.shares[0][0]
+
+
+class StartSimulation:
+    """One simulation. Times are in microseconds after `now_ns`. `starts_us`: starts of the waiting
+    tasks by number; `new_us`: start of a new task of priority 0 by pool and owner; `read`: number
+    of simulated tasks of each pool."""
+
+    def __init__(
+        self, state: scheduler_state.SchedulerState, now_ns: int, owners: Iterable[str] = ("",)
+    ) -> None:
+        """`owners`: those for whom the start of a new task is determined."""
+        self.now_ns = now_ns
+        self.owners = tuple(owners)
+        self.next_task = state.next_task  # earlier ones are known
+        self.starts_us: dict[int, float] = {}
+        self.new_us: dict[tuple[str, str], float] = {}
+        self.read: dict[str, int] = {}
+        self._state = state
+        self._now_us = 0.0
+        self._left = 0  # tasks that have not started
+        self._order = count()
+        self._events: list[tuple[float, int, _Run | _Line]] = []
+        self._lines: list[_Line] = []
+        self._hosts = {
+            name: _Host(host.node.slots, host.free_slots if host.is_up else 0, host.free_memory)
+            for name, host in state.nodes.hosts.items()
+        }
+        self._costs_us: dict[tuple[int, int, int], float] = {}
+        self._new: dict[int, tuple[str, str]] = {}
+        self._device_us = {  # from when on each paced device is free
+            name: (device.free_ns - now_ns) / 1e3 for name, device in state.paced.all.items()
+        }
+        self._short_until_us = (state.last_short_ns + gang_scheduling.RECENT_NS - now_ns) / 1e3
+        self._inflight = {  # tasks that the workers of a device may still hold
+            device: limit - sum(scheduler_state.inflight(state, device))
+            for device in ("", *(pool.device for pool in state.pools.values()))
+            if (limit := scheduler_state.inflight_limit(state, device))
+        }
+        self._caps = state.quotas.caps_slots
+        self._used = Counter(scheduler_state.running_slots(state) if self._caps else {})
+
+    def steps(self) -> Iterator[None]:
+        """Run the simulation; yields often, so that the caller can do other work."""
+        self._lines = [_Line(pool, {}) for pool in self._state.pools.values()]
+        for line in self._lines:  # at once, so that all is of one time
+            self._read_workers(line)
+            self._copy_queue(line)
+        yield
+        for line in self._lines:
+            if line.queue is not None:
+                yield from self._read_queue(line)
+                self._add_workers(line)
+            if self._short_until_us > 0:  # then long tasks may take last slots
+                self._push(self._short_until_us, line)
+            if line.pool.spec.pace:
+                self._push(max(0.0, self._opens_us(line)), line)
+            for host, reservation in list(line.idle):
+                while reservation and self._start_next(line, host, reservation):
+                    pass
+        self._dispatch(self._hosts.values())
+        events, steps = self._events, 0
+        while events and self._left:
+            self._now_us, _, event = heapq.heappop(events)
+            if isinstance(event, _Line):
+                self._dispatch([host for host in self._hosts.values() if event in host.lines])
+            elif event.end_us == self._now_us:  # else it got fewer slots: a later event ends it
+                self._end(event)
+            steps += 1
+            if not steps % STEP:
+                yield
+
+    # --- the present state ------------------------------------------------------------------------
+
+    def _read_workers(self, line: _Line) -> None:
+        """Add the workers of a pool."""
+        for worker in line.pool.workers.values():
+            is_busy = bool(worker.held)
+            if not is_busy and worker.state not in (WorkerState.STARTING, WorkerState.IDLE):
+                continue
+            host = self._hosts[worker.host.node.name]
+            shares: _Shares = ((host, 0),)
+            if worker.ranks > 1:
+                shares = tuple((self._hosts[h.node.name], n) for h, n in worker.host_ranks)
+            elif is_busy and worker.slots:
+                shares = ((host, worker.slots - bool(worker.reservation_id)),)
+            run = _Run(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
+            run.stays, run.tasks = not worker.leaving, len(worker.held)
+            if line not in host.lines:
+                host.lines.append(line)
+            if worker.state == WorkerState.IDLE:
+                self._add_idle(run)
+            elif is_busy:
+                run.end_us = self._remaining_us(line.pool, worker)
+                run.is_long = worker.held_us > LONG_US
+                run.owner = next(iter(worker.held.values())).batch.owner
+                for place, slots in shares:
+                    line.granted += slots
+                    place.long_slots += slots * run.is_long
+                if worker.name in self._state.multi_slot_workers:
+                    host.wide.append(run)
+                self._push(run.end_us, run)
+            else:
+                age_us = (self.now_ns - worker.since_ns) / 1e3
+                run.end_us = max(MIN_START_US, core.START_NS / 1e3 - age_us)
+                self._push(run.end_us, run)
+
+    def _add_workers(self, line: _Line) -> None:
+        """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each
+        starts on the node with the most slots for each worker of the pool."""
+        pool, ranks, live = line.pool, line.pool.spec.ranks, line.pool.live()
+        line.more_workers = max(0, pool.spec.max - live)
+        names = [host.node.name for host in self._state.nodes.up()]
+        useful = max(1, int(pool.queue.backlog_us // pools.GROW_BACKLOG_US))
+        most = 1 if pool.spec.pace or not line.waiting else min(pool.spec.max, useful)
+        most = min(most, sum(self._hosts[name].slots for name in names) // ranks)
+        own = Counter(worker.host.node.name for worker in pool.workers.values())
+        ready_us = core.START_NS / 1e3
+        if not live:
+            ready_us += max(0.0, (pool.next_start_ns - self.now_ns) / 1e3)
+        while live < most:
+            for _ in range(min(most - live, max(1, live))):
+                name = max(names, key=lambda each: self._hosts[each].slots - own[each])
+                shares: _Shares = ((self._hosts[name], 0),)
+                if ranks > 1:
+                    shares = _spread([self._hosts[each] for each in names], ranks)
+                own[name] += 1
+                if line not in shares[0][0].lines:
+                    shares[0][0].lines.append(line)
+                self._push(ready_us, _Run(line, ready_us, shares, tasks=0))
+                live += 1
+            ready_us += core.START_NS / 1e3
+
+    def _copy_queue(self, line: _Line) -> None:
+        """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
+        if inputs.starts_tasks(self._state, line.pool):
+            line.queue = inputs.copied(line.pool.queue)
+            for owner in self.owners:
+                record = self._new_task(line.pool, owner)
+                line.new[record.number] = record
+                line.queue.append([record])
+
+    def _read_queue(self, line: _Line) -> Iterator[None]:
+        """Read the order of the copied queue."""
+        queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
+        assert queue is not None
+        place, new = 0, dict(line.new)
+        for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
+            reservation = queue.dedicated_to(record) if has_own else 0
+            key = reservation, record.batch.owner if self._caps else "", record.cost_us > LONG_US
+            fifo = fifos.get(key)
+            if fifo is None:
+                fifo = fifos[key] = deque()
+            fifo.append((place, self._cost_us(record), record))
+            if record.number >= NEW:
+                del new[record.number]
+            if not place % STEP:
+                yield
+        self.read[line.pool.spec.name] = line.waiting = place - len(line.new) + len(new)
+        line.queue = None
+        for place, record in enumerate(new.values(), place + 1):  # behind those that are simulated
+            key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
+            fifos.setdefault(key, deque()).append((place, 0.0, record))
+        self._left += place
+
+    def _new_task(self, pool: pools.Pool, owner: str) -> core.TaskRecord:
+        """Return a new task like those that wait, which would be accepted now."""
+        number, name = NEW + len(self._new), pool.spec.name
+        self._new[number] = name, owner
+        batch = core.SubmitBatch(b"", TaskOptions(), "", 0, number, self.now_ns, owner=owner)
+        batch = msgspec.structs.replace(batch, association=owner)
+        route = core.Route("", "", name, 0, 0, 0.0, 0.0, 1, pool.spec.ranks)
+        cost_us = pool.queue.backlog_us / max(1, len(pool.queue))
+        return core.TaskRecord(number, TaskSpec(b"", 0, 0), batch, route, cost_us)
+
+    def _cost_us(self, record: core.TaskRecord) -> float:
+        """Return the expected time of a task on one slot, by what was learned until now."""
+        key = (id(record.route), record.spec.shots, record.spec.count)
+        cost_us = self._costs_us.get(key)
+        if cost_us is None:
+            cost_us = self._costs_us[key] = self._state.estimator.cost_us(record.route, record.spec)
+        return cost_us
+
+    def _remaining_us(self, pool: pools.Pool, worker: pools.Worker) -> float:
+        """Return the expected time until a worker has completed the tasks that it holds."""
+        each_us = [inputs.work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()]
+        total_us = sum(each_us) / pools.speedup_slots(worker)
+        elapsed_us = inputs.worked_us(worker, self.now_ns)
+        if len(each_us) > 1:
+            return max(0.0, total_us - elapsed_us)
+        (record,) = worker.held.values()
+        task, done, total = worker.passes
+        if task == record.number and 0 < done <= total:
+            return elapsed_us * (total - done) / done
+        deviation = self._state.estimator.quality(record.route).deviation
+        return inputs.remaining_us(total_us, elapsed_us, deviation)
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _push(self, time_us: float, event: _Run | _Line) -> None:
+        heapq.heappush(self._events, (time_us, next(self._order), event))
+
+    def _add_idle(self, run: _Run) -> None:
+        if run.stays and run.line.pool.spec.ranks > 1:
+            run.line.gangs.append(run.shares)
+        elif run.stays:
+            run.line.idle[run.host, run.reservation] += 1
+
+    def _begin(
+        self,
+        line: _Line,
+        record: core.TaskRecord,
+        run_us: float,
+        shares: _Shares,
+        reservation: int = 0,
+        memory: int = 0,
+    ) -> _Run:
+        """Start a task: grant slots and memory until its end, and the time of a paced device."""
+        end_us = self._now_us + run_us
+        run = _Run(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
+        run.owner = record.batch.owner
+        self._count(run, 1)
+        self._push(end_us, run)
+        self.starts_us[record.number] = self._now_us
+        if line.pool.spec.pace:
+            self._begin_on_device(line, record)
+        return run
+
+    def _count(self, run: _Run, sign: int) -> None:
+        """Count what a run takes (`sign` 1), or returns (-1)."""
+        for host, slots in run.shares:
+            host.free -= sign * slots
+            host.long_slots += sign * slots * run.is_long
+            run.line.granted += sign * slots
+            if self._caps:
+                self._used[run.owner] += sign * slots
+        run.host.memory -= sign * run.memory
+        for device in {run.line.pool.device, ""} & self._inflight.keys():
+            self._inflight[device] -= sign * run.tasks
+
+    def _end(self, run: _Run) -> None:
+        """Return what a run had, and start what can start then."""
+        if run.tasks:
+            self._count(run, -1)
+            if run in run.host.wide:
+                run.host.wide.remove(run)
+        self._add_idle(run)
+        while run.reservation and self._start_next(run.line, run.host, run.reservation):
+            pass
+        is_bounded = self._inflight or self._caps
+        self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
+
+    def _dispatch(self, hosts: Iterable[_Host]) -> None:
+        """Start all tasks that can start on these hosts. Pools take turns: the one with the fewest
+        slots is next."""
+        self._start_gangs()
+        candidates = [
+            (line, host)
+            for host in hosts
+            for line in host.lines
+            if line.idle[host, 0] and not self._is_closed(line)
+            if host.free > host.claimed or host.wide or line.pool.is_exclusive
+        ]
+        while candidates:
+            pair = candidates[0] if len(candidates) == 1 else min(candidates, key=_turn)
+            if not self._start_next(*pair, 0):
+                candidates.remove(pair)
+
+    def _start_next(self, line: _Line, host: _Host, reservation: int) -> bool:
+        """Start the next task of a pool on an idle worker of a host; False if none can start.
+        `reservation`: on a dedicated worker, which retains a slot."""
+        pool = line.pool
+        if not line.idle[host, reservation] or self._is_closed(line):
+            return False
+        retained = int(bool(reservation) or pool.is_exclusive)
+        free, may_be_long, donor = host.free - host.claimed + retained, True, None
+        if not retained:
+            if free <= 0:  # a short task may take a slot of a wide one
+                wide = () if host.claimed else host.wide
+                donor = next((run for run in wide if run.shares[0][1] > 1), None)
+                if donor is None:
+                    return False
+            may_be_long = donor is None and self._may_be_long(line, host)
+        fifo = self._next_fifo(line, reservation, allow_long=may_be_long)
+        if fifo is None:
+            return False
+        _, cost_us, record = fifo[0]
+        memory = max(0, record.route.memory_bytes - pool.spec.memory_bytes)
+        if memory > host.memory:
+            return False
+        if not self._takes_slots(line, fifo):
+            return True
+        run_us, slots = inputs.work_us(self._state, pool, record, cost_us), 1
+        if donor is not None:
+            self._take_back_slot(donor)
+        elif not pool.is_exclusive:
+            slots = self._slots(line, host, record, run_us, free)
+        line.idle[host, reservation] -= 1
+        shares = ((host, slots - retained),)
+        run = self._begin(line, record, run_us / slots, shares, reservation, memory)
+        card = catalog.card(record.route.engine) if slots > 1 else None
+        if card is not None and card.parallel.resizable:
+            host.wide.append(run)
+        return True
+
+    def _takes_slots(self, line: _Line, fifo: _Fifo) -> bool:
+        """Take the next task from its queue. Return False if it takes no slots: it has left the
+        queue, would not end before the allocation, or is a new one, whose start is noted."""
+        record = fifo.popleft()[2]
+        self._left -= 1
+        if record.number >= NEW:
+            del line.new[record.number]
+            device_us = self._device_us.get(line.pool.device, 0.0)
+            self.new_us[self._new[record.number]] = max(self._now_us, device_us)
+            return False
+        line.waiting -= 1
+        if record.phase != core.WAITING:
+            return False
+        then_ns = self.now_ns + round(self._now_us * 1e3)
+        return not (
+            self._state.limits.end_ns and gang_scheduling.too_late(self._state, record, then_ns)
+        )
+
+    def _begin_on_device(self, line: _Line, record: core.TaskRecord) -> None:
+        """Give a task the next time of its paced device, unless it has one there."""
+        name = line.pool.device
+        run = self._state.paced.all[name].runs.get(record.number)
+        begin_us = self._device_us[name] if run is None else (run.begin_ns - self.now_ns) / 1e3
+        begin_us = self.starts_us[record.number] = max(self._now_us, begin_us)
+        if run is None:
+            length_us = core.expected_ns(record.route, record.spec) / 1e3
+            self._device_us[name] = begin_us + length_us
+            self._push(max(self._now_us, self._opens_us(line)), line)
+
+    # --- the next task, and its slots -------------------------------------------------------------
+
+    def _opens_us(self, line: _Line) -> float:
+        """Return when a paced device is so nearly free that the next task is sent."""
+        device = self._state.paced.all[line.pool.device]
+        return self._device_us[line.pool.device] - device.lookahead_ns / 1e3
+
+    def _is_closed(self, line: _Line) -> bool:
+        """Return whether nothing waits in a pool, or limits or the clock of its device let nothing
+        start."""
+        if not (line.waiting or line.new):
+            return True
+        if self._inflight and min(self._inflight.get(d, 1) for d in (line.pool.device, "")) <= 0:
+            return True
+        if not line.pool.spec.pace or self._opens_us(line) <= self._now_us:
+            return False
+        again = self._state.paced.all[line.pool.device].waiting  # they have a run there already
+        fifo = self._next_fifo(line, 0) if again else None
+        return fifo is None or fifo[0][2].number not in again
+
+    def _next_fifo(
+        self, line: _Line, reservation: int, *, allow_long: bool = True
+    ) -> _Fifo | None:
+        """Return the queue whose first task is next for a worker; None: none is. A worker without a
+        reservation also takes tasks that dedicated workers leave waiting, see `PoolQueue`."""
+        best = other = None
+        for (dedicated, owner, is_long), fifo in line.fifos.items():
+            if not fifo or (is_long and not allow_long):
+                continue
+            if self._caps and self._is_held_back(line, owner):
+                continue
+            if dedicated == reservation:
+                if best is None or fifo[0] < best[0]:
+                    best = fifo
+            elif not reservation and (other is None or fifo[0] < other[0]):
+                other = fifo
+        if best is None or other is None:
+            return best or other
+        age_key = line.pool.queue.order.age_key
+        return other if age_key(other[0][2])[0] + STEP_NS < age_key(best[0][2])[0] else best
+
+    def _is_held_back(self, line: _Line, owner: str) -> bool:
+        limit = self._state.quotas.of(owner).max_running_slots
+        return bool(limit) and self._used[owner] + line.pool.spec.ranks > limit
+
+    def _may_be_long(self, line: _Line, host: _Host) -> bool:
+        """Return whether a long task may start, see `dispatcher`."""
+        free = host.free - host.claimed - host.backfill
+        if line.pool.spec.pace or free != 1 or host.slots == 1:
+            return line.pool.spec.pace or free > 0
+        fifo = self._next_fifo(line, 0)
+        if fifo is None or fifo[0][2].cost_us <= LONG_US:
+            return True
+        waited_ns = self.now_ns + self._now_us * 1e3 - fifo[0][2].batch.accepted_ns
+        if waited_ns > gang_scheduling.PATIENCE_NS:
+            return True
+        has_short = any(fifo and not is_long for (*_, is_long), fifo in line.fifos.items())
+        return not has_short and self._now_us >= self._short_until_us
+
+    def _slots(
+        self, line: _Line, host: _Host, record: core.TaskRecord, run_us: float, free: int
+    ) -> int:
+        """Return the slots of a task that starts, of `free` ones on its host; see `dispatcher`."""
+        bound = min(record.route.max_slots, free)
+        if record.cost_us > LONG_US:
+            compiles = not self._state.estimator.kernels_compiled
+            keeps_one = host.slots > 1 and (self._now_us < self._short_until_us or compiles)
+            bound = min(bound, free - host.backfill - keeps_one)
+        if self._caps and (limit := self._state.quotas.of(record.batch.owner).max_running_slots):
+            bound = min(bound, limit - self._used[record.batch.owner])
+        if bound <= 1 or run_us < PARALLEL_FROM_US:
+            return 1
+        usable = {each: max(0, each.free - each.claimed) for each in self._hosts.values()}
+        idle = sum(line.idle[each, 0] for each, slots in usable.items() if slots)
+        sharers = min(line.waiting + 1, max(idle, line.more_workers + idle, 1))
+        return max(1, min(bound, sum(usable.values()) // sharers))
+
+    def _take_back_slot(self, run: _Run) -> None:
+        """Take a slot from a wide task, for a short one; see `gang_scheduling`."""
+        host, slots = run.shares[0]
+        host.free += 1
+        host.long_slots -= run.is_long
+        run.line.granted -= 1
+        run.shares = ((host, slots - 1),)
+        run.end_us = self._now_us + (run.end_us - self._now_us) * slots / (slots - 1)
+        self._push(run.end_us, run)
+
+    # --- tasks of several ranks -------------------------------------------------------------------
+
+    def _start_gangs(self) -> None:
+        """Start tasks of several ranks, the oldest first, and renew the claims of those that
+        wait."""
+        lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
+        for host in self._hosts.values() if lines else ():
+            host.claimed = host.backfill = 0
+        while lines:
+            line = min(lines, key=self._age)
+            if self._is_closed(line) or not self._start_gang(line):
+                lines.remove(line)
+
+    def _age(self, line: _Line) -> tuple[int, int]:
+        fifo = self._next_fifo(line, 0)
+        return (0, 0) if fifo is None else line.pool.queue.order.age_key(fifo[0][2])
+
+    def _start_gang(self, line: _Line) -> bool:
+        """Start the next task of a pool of workers of several ranks, or claim slots for it; False
+        if it must wait."""
+        fifo = self._next_fifo(line, 0)
+        if fifo is None or not line.gangs:
+            return False
+        _, cost_us, record = fifo[0]
+        shares = min(line.gangs, key=_missing)
+        if _missing(shares) and record.number < NEW:
+            is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
+            for host, ranks in shares:
+                host.claimed += 0 if is_long else ranks
+                host.backfill += ranks if is_long else 0
+            return False
+        if self._takes_slots(line, fifo):
+            line.gangs.remove(shares)
+            self._begin(line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares)
+        elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
+            hosts = {host for host, _ in shares}
+            runs = (event for *_, event in self._events if isinstance(event, _Run))
+            ends = (run.end_us for run in runs if any(host in hosts for host, _ in run.shares))
+            key = self._new[record.number]
+            self.new_us[key] = max([self.new_us[key], *ends])
+        return True
+
+
+def _turn(pair: tuple[_Line, _Host]) -> tuple[int, int]:
+    line, host = pair
+    return line.granted, host.claimed + host.backfill - host.free
+
+
+def _missing(shares: _Shares) -> int:
+    return sum(max(0, n - host.free + host.claimed + host.backfill) for host, n in shares)
+
+
+def _spread(hosts: list[_Host], ranks: int) -> _Shares:
+    """Return places for the ranks of a new worker, on the largest nodes."""
+    shares, left = [], ranks
+    for host in sorted(hosts, key=lambda each: -each.slots):
+        if left:
+            shares.append((host, min(left, host.slots)))
+            left -= shares[-1][1]
+    return tuple(shares)

@@ -1,0 +1,471 @@
+"""Accounts and classes of service of an environment: who may use which, and what they have left.
+
+Invariants: a change by an administrator is stored in the commit that precedes its answer. The
+tables of the configuration are applied once, and again only where the configuration changes, so
+that the settings of an administrator survive a restart. The account and the class of a task are
+those of its acceptance, also after a restart.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
+
+from simenv import errors
+from simenv.config import Config
+from simenv.config.accounts import check_accounts
+from simenv.model import UNLIMITED, OwnerLimits, OwnerUse, TaskOptions, TaskSpec
+from simenv.model.accounts import (
+    GROUP,
+    SLOT_HOUR,
+    Account,
+    AccountTree,
+    Qos,
+    Used,
+    association,
+)
+from simenv.model.task_rules import merged
+from simenv.model.views import base_of
+from simenv.scheduler import core
+from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state import owner_quotas
+from simenv.scheduler.state.task_index import AssociationUse
+from simenv.service.accounting.groups import GroupMembers
+from simenv.service.journal import tables, writer
+from simenv.service.journal.tables import Standing
+from simenv.wire.messages import accounting
+
+START_S = 5.0  # longest wait of a start for the members of groups
+CUT_NS = 1_000_000_000  # between two looks at the budgets that end tasks
+ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
+RETRY_AFTER_S = 2.0
+
+Value = TypeVar("Value", Account, Qos)
+
+
+class BatchAccount(msgspec.Struct, frozen=True):
+    """Fields of the `SubmitBatch` of tasks in an account or a class of service."""
+
+    account: str
+    qos: str
+    association: str
+    usage_factor: float
+    class_priority: int
+    units: float
+    run_limit_s: float
+
+
+class AccountRegistry:
+    """Configured accounts and classes of service, and those set by administrators. Used from the
+    loop's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        scheduler: Scheduler,
+        journal: writer.Journal,
+        spent_units: Callable[[str], float] = lambda _: 0.0,
+        members: GroupMembers | None = None,
+    ) -> None:
+        """`spent_units`: returns the billing units that an account and those below it spent in this
+        calendar month (UTC). `members`: of groups of the operating system. Raises ConfigError if
+        the configuration does not fit the accounts that administrators have added."""
+        self.spent_units = spent_units
+        self.billing = config.billing
+        self._scheduler = scheduler
+        self._state = scheduler.state
+        self._journal = journal
+        self._configured: dict[str, Account] = config.accounts
+        self._configured_qos: dict[str, Qos] = config.qos
+        self._cancels_removed = config.removed_users == "cancel"
+        self._members = members or GroupMembers()
+        self._next_cut_ns = 0
+        self._removed_unchecked = False  # tasks of removed users may have to be cancelled
+        accounts = _merged_with_stored(self._configured, tables.ACCOUNT, journal)
+        qos = _merged_with_stored(self._configured_qos, tables.QOS, journal)
+        try:
+            self._set(accounts, qos, "configuration and `simenv accounts`")
+        except errors.ConfigError as error:
+            hint = f"{error.hint}; what `simenv accounts` and `simenv qos` set stays until they remove"
+            hint += " it: start with the former file for that"
+            raise errors.ConfigError(error.message, hint=hint) from error
+        if self._groups:
+            self._members.wait(self._groups, START_S)
+            self._arrange()
+
+    def _set(self, accounts: dict[str, Account], qos: dict[str, Qos], source: str) -> None:
+        """Replace accounts and classes. Raises ConfigError, and then nothing has changed."""
+        check_accounts(accounts, qos, source)
+        self._accounts, self.qos = accounts, qos
+        names = (name for account in accounts.values() for name in account.users)
+        self._groups = frozenset(name[1:] for name in names if name.startswith(GROUP))
+        self._limits = {
+            name: merged(UNLIMITED, account.limits)
+            for name, account in accounts.items()
+            if account.limits
+        }
+        self._qos_limits = {
+            name: merged(UNLIMITED, {**each.limits, "max_run_s": each.max_run_s})
+            for name, each in qos.items()
+        }
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Build the tree of accounts with the present members of groups."""
+        self.tree = AccountTree(self._accounts, self._members.known)
+        self.is_active = bool(self.tree or self.qos)
+        self._paths = {name: self.tree.path(name) for name in self._accounts}
+        self._removed_unchecked = True
+        self._scheduler.set_accounts(self.tree, self.billing, self.qos)
+
+    # --- views and changes -----------------------------------------------------------------------
+
+    def view(self, request: int, scope: str) -> accounting.Accounts:
+        """Return the answer to a request: all, or what the user `scope` uses and coordinates."""
+        accounts, qos = self._accounts, self.qos
+        if scope:
+            seen = self.tree.sees(scope).union(self.tree.accounts_of(scope))
+            accounts = {name: each for name, each in accounts.items() if name in seen}
+            if all(each.qos for each in accounts.values()):
+                usable = {name for each in accounts.values() for name in each.qos}
+                qos = {name: each for name, each in qos.items() if name in usable or not self.tree}
+        return accounting.Accounts(request, accounts, qos, self.billing)
+
+    def set_account(self, name: str, account: Account | None) -> None:
+        """Add, replace or remove (None) an account; the next commit stores it. Raises NotFoundError,
+        OptionError."""
+        accounts = _changed(self._accounts, name, account, "account")
+        self._change(accounts, self.qos)
+        self._store(tables.ACCOUNT, name, account, self._configured.get(name))
+
+    def set_qos(self, name: str, qos: Qos | None) -> None:
+        """Add, replace or remove (None) a class of service; the next commit stores it. Raises
+        NotFoundError, OptionError."""
+        changed = _changed(self.qos, name, qos, "class of service")
+        self._change(self._accounts, changed)
+        self._store(tables.QOS, name, qos, self._configured_qos.get(name))
+
+    def _change(self, accounts: dict[str, Account], qos: dict[str, Qos]) -> None:
+        configured = [name for name in self._configured if name in accounts]
+        added = sorted(accounts.keys() - self._configured.keys())
+        try:
+            self._set({name: accounts[name] for name in (*configured, *added)}, qos, "this change")
+        except errors.ConfigError as error:
+            raise errors.OptionError(error.message, hint=error.hint) from error
+
+    def _store(
+        self,
+        table: tables.JournalTable[str, tuple[Value | None, Value | None]],
+        name: str,
+        present: Value | None,
+        configured: Value | None,
+    ) -> None:
+        if present is None and configured is None:
+            statements = [table.remove(name)]
+        else:
+            statements = table.statements({name: (present, configured)})
+        self._journal.put(statements, forced=True)
+
+    # --- admission -------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        owner: str,
+        terms: TaskOptions,
+        size_bytes: int,
+        routes: list[core.Route],
+        specs: list[TaskSpec],
+    ) -> tuple[Standing, BatchAccount]:
+        """Return account and class of a Submit of `size_bytes`, and what they mean for its tasks.
+        Raises NotFoundError, NotAllowedError, LimitExceededError, InfeasibleError,
+        QueueFullError."""
+        account = self._resolve(owner, terms.account)
+        qos = self._resolve_class(owner, account, terms.qos)
+        path = self._path(account)
+        error = self._limit_error(owner, qos, path, terms, size_bytes, routes)
+        batch = self.batch_account(Standing(account, qos), owner, routes, specs)
+        error = error or self._budget_error(path, batch.units * len(specs))
+        if error is not None:
+            raise error
+        standing = Standing(account, qos)
+        if account:
+            place = self._state.fair_share.standing(batch.association, time.monotonic_ns())
+            standing = Standing(account, qos, *place)
+        return standing, batch
+
+    def batch_account(
+        self, standing: Standing, owner: str, routes: list[core.Route], specs: list[TaskSpec]
+    ) -> BatchAccount:
+        """Return what the account and the class of accepted tasks mean for them now."""
+        qos, path = self.qos.get(standing.qos, Qos()), self._path(standing.account)
+        limits_s = [qos.max_run_s, *(each.max_run_s for _, each in self._limits_of(path))]
+        units = 0.0
+        if any(self._budget(name) for name in path):
+            units = self._forecast(routes, specs) * qos.usage_factor / len(specs)
+        return BatchAccount(
+            standing.account,
+            standing.qos,
+            association(standing.account, owner),
+            qos.usage_factor,
+            qos.priority,
+            units,
+            float(min(filter(None, limits_s), default=0)),
+        )
+
+    def of_stored(
+        self, first: int, owner: str, routes: list[core.Route], specs: list[TaskSpec]
+    ) -> BatchAccount | None:
+        """Return the same of a stored Submit, by its first task; None if it has neither account nor
+        class."""
+        standing = tables.read_standing(self._journal.records, first)
+        if not (standing.account or standing.qos):
+            return None
+        return self.batch_account(standing, owner, routes, specs)
+
+    def _resolve(self, owner: str, account: str) -> str:
+        try:
+            return self.tree.resolve(owner, account)
+        except errors.NotAllowedError as error:
+            if not self._members.lacks(self._groups):
+                raise
+            raise errors.InsufficientError(
+                f"{error.message}, unless by a group, whose members are being looked up",
+                hint="submit again in a few seconds",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+
+    def _resolve_class(self, owner: str, account: str, qos: str) -> str:
+        """Return the class of service: the one asked for, else the first of the account. The
+        environment's own user may use all."""
+        entry = self._accounts.get(account)
+        allowed = entry.qos if entry is not None else ()
+        if not qos:
+            return allowed[0] if allowed else ""
+        if qos not in self.qos:
+            there = ", ".join(list(self.qos)[:10]) or "none"
+            raise errors.NotFoundError(
+                f"there is no class of service {qos!r}", hint=f"there are: {there}"
+            )
+        if owner and allowed and qos not in allowed:
+            raise errors.NotAllowedError(
+                f"account {account!r} may not use the class of service {qos!r}",
+                hint=f"it may use: {', '.join(allowed)}",
+            )
+        return qos
+
+    def _path(self, account: str) -> tuple[str, ...]:
+        """Return an account and those above it."""
+        return self._paths.get(account, (account,) if account else ())
+
+    def _limits_of(self, path: tuple[str, ...]) -> Iterator[tuple[str, OwnerLimits]]:
+        return ((name, self._limits[name]) for name in path if name in self._limits)
+
+    def _limit_error(
+        self,
+        owner: str,
+        qos: str,
+        path: tuple[str, ...],
+        terms: TaskOptions,
+        size_bytes: int,
+        routes: list[core.Route],
+    ) -> errors.SimenvError | None:
+        """Return the refusal by the first limit of the class or an account that the tasks would
+        pass; None: they may be queued."""
+        count, check_queue = len(routes), owner_quotas.check_queue
+        if owner and qos:
+            limits = self._qos_limits[qos]
+            error = owner_quotas.check_terms(limits, qos, terms, "class")
+            if error is None and (limits.max_queued_tasks or limits.max_queued_bytes):
+                uses = [each for each in self._state.use_by_association if each.qos == qos]
+                use = _sum([each for each in uses if each.owner == owner])
+                error = check_queue(limits, qos, use, count, size_bytes, "class")
+            if error is not None:
+                return error
+        for name, limits in self._limits_of(path):
+            error = (
+                owner_quotas.check_terms(limits, name, terms, "account")
+                or owner_quotas.check_routes(limits, name, routes, "account")
+                or check_queue(limits, name, _sum(self._below(name)), count, size_bytes, "account")
+            )
+            if error is not None:
+                return error
+        return None
+
+    def _below(self, account: str) -> list[AssociationUse]:
+        """Return the use of an account and of the accounts below it."""
+        uses = self._state.use_by_association
+        return [each for each in uses if account in self._path(each.account)]
+
+    # --- budgets ---------------------------------------------------------------------------------
+
+    def _budget(self, account: str) -> float:
+        """Return the billing units of a month; 0: no budget."""
+        entry = self._accounts.get(account)
+        return 0.0 if entry is None else entry.budget_slot_h * SLOT_HOUR
+
+    def _budget_error(self, path: tuple[str, ...], needed: float) -> errors.SimenvError | None:
+        """Return the refusal of tasks that need more billing units than an account has left. The
+        forecasts of its unfinished tasks are not left."""
+        for name in reversed(path):
+            budget = self._budget(name)
+            if not budget:
+                continue
+            queued = sum(each.units for each in self._below(name))
+            left = budget - self.spent_units(name) - queued
+            if left <= 0.0 or needed > left:
+                text = f"{name}: {_hours(max(0.0, left))} slot-h left until {_next_month()}, this"
+                text += f" needs about {_hours(needed)}"
+                hint = "fewer shots or bindings, another account (account=), or ask an admin:"
+                hint += f" simenv accounts set {name} --budget-slot-h ..."
+                if queued > 0.0:
+                    hint = f"its unfinished tasks need about {_hours(queued)} more; {hint}"
+                return errors.LimitExceededError(text, hint=hint)
+        return None
+
+    def _forecast(self, routes: Sequence[core.Route], specs: Sequence[TaskSpec]) -> float:
+        """Return the billing units that tasks will need, without the factor of their class."""
+        total, units, last, key = 0.0, 0.0, None, (-1, -1)
+        for route, spec in zip(routes, specs, strict=True):
+            if route is not last or (spec.shots, spec.count) != key:
+                last, key = route, (spec.shots, spec.count)
+                run_us = self._state.estimator.cost_us(route, spec)
+                device_us = core.expected_ns(route, spec) / 1e3
+                units = self._units(route, run_us, route.ranks, device_us)
+            total += units
+        return total
+
+    def _units(
+        self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0
+    ) -> float:
+        """Return the billing units of a run with `slots` slots on all ranks together."""
+        pool = self._state.pools.get(base_of(route.pool) or route.pool)
+        gpus = 0 if pool is None else core.rank_gpus(pool.spec)
+        used = Used(
+            round(run_us * slots),
+            round(run_us * gpus * route.ranks),
+            round(run_us * route.memory_bytes * route.ranks / 2**30),
+            round(device_us),
+        )
+        return self.billing.units(used, base_of(route.pool) or route.pool)
+
+    # --- passage of time -------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> list[core.Action]:
+        """Take over changes of groups; end tasks of removed users and of spent budgets."""
+        if self._groups and self._members.poll(self._groups, now_ns):
+            self._arrange()
+        actions: list[core.Action] = []
+        if self._removed_unchecked:
+            actions += self._cancel_removed(now_ns)
+        if now_ns >= self._next_cut_ns:
+            self._next_cut_ns = now_ns + CUT_NS
+            for name, account in self._accounts.items():
+                if account.cut and account.budget_slot_h:
+                    actions += self._cut(name, now_ns)
+        return actions
+
+    def _cancel_removed(self, now_ns: int) -> list[core.Action]:
+        """Cancel waiting tasks of users who are in no account any more, some in each tick."""
+        if not (self._cancels_removed and self.tree) or self._members.lacks(self._groups):
+            self._removed_unchecked = self._members.lacks(self._groups)
+            return []
+        owners = {each.owner for each in self._state.use_by_association}
+        for owner in sorted(owners):
+            if not owner or self.tree.accounts_of(owner):
+                continue
+            records = self._state.tasks_by_owner.of(owner)
+            waiting = (record.number for record in records if record.phase in core.UNSENT)
+            if numbers := list(islice(waiting, ENDED_PER_TICK)):
+                text = f"{owner!r} is in no account of this environment any more"
+                return self._scheduler.end_early(numbers, "cancelled", text, now_ns)
+        self._removed_unchecked = False
+        return []
+
+    def _cut(self, name: str, now_ns: int) -> list[core.Action]:
+        """End the tasks of an account whose budget is spent, some in each call."""
+        uses = self._below(name)
+        budget = self._budget(name)
+        if not uses:
+            return []
+        spent = self.spent_units(name) + self._running_units(name, now_ns)
+        if spent < budget:
+            return []
+        text = f"{name}: the budget of {_hours(budget)} slot-h until {_next_month()} is spent:"
+        text += f" {_hours(spent)} slot-h are used"
+        accounts = {(each.account, each.owner) for each in uses}
+        owners = {each.owner for each in uses}
+        all_tasks = self._state.tasks.values()
+        records = (
+            record
+            for owner in sorted(owners)
+            for record in (self._state.tasks_by_owner.of(owner) if owner else all_tasks)
+            if (record.batch.account, owner) in accounts
+            and record.batch.owner == owner
+            and not record.stopping
+        )
+        numbers = [record.number for record in islice(records, ENDED_PER_TICK)]
+        return self._scheduler.end_early(numbers, "limit", text, now_ns)
+
+    def _running_units(self, name: str, now_ns: int) -> float:
+        """Return the billing units that running tasks of an account have used so far."""
+        total = 0.0
+        for worker in self._state.workers.values():
+            record = next(iter(worker.held.values()), None)
+            if record is None or record.phase != core.RUNNING:
+                continue
+            if name in self._path(record.batch.account):
+                run_us = (now_ns - record.started_ns) / 1e3
+                units = self._units(record.route, run_us, worker.slots)
+                total += units * record.batch.usage_factor
+        return total
+
+
+def _merged_with_stored(
+    configured: Mapping[str, Value],
+    table: tables.JournalTable[str, tuple[Value | None, Value | None]],
+    journal: writer.Journal,
+) -> dict[str, Value]:
+    """Return the present values: those that were stored, but for those that have changed in the
+    configuration since; these are stored with the next commit. Configured ones come first, in
+    their order."""
+    stored = table.read(journal.records)
+    changed = {
+        name: (value, value)
+        for name, value in configured.items()
+        if stored.get(name, (None, None))[1] != value
+    }
+    gone = [name for name, (_, then) in stored.items() if then and name not in configured]
+    journal.put([*table.statements(changed), *map(table.remove, gone)], forced=False)
+    present = {name: value for name, (value, _) in {**stored, **changed}.items()}
+    names = (*configured, *sorted(present.keys() - configured.keys() - set(gone)))
+    return {name: value for name in names if (value := present[name]) is not None}
+
+
+def _changed(
+    values: Mapping[str, Value], name: str, value: Value | None, what: str
+) -> dict[str, Value]:
+    """Return the values with one added, replaced, or removed (None). Raises NotFoundError."""
+    if value is not None:
+        return {**values, name: value}
+    if name not in values:
+        there = ", ".join(list(values)[:10]) or "none"
+        raise errors.NotFoundError(f"there is no {what} {name!r}", hint=f"there are: {there}")
+    return {each: kept for each, kept in values.items() if each != name}
+
+
+def _sum(uses: Sequence[AssociationUse]) -> OwnerUse:
+    return OwnerUse(sum(each.tasks for each in uses), sum(each.size_bytes for each in uses))
+
+
+def _hours(units: float) -> str:
+    return f"{units / SLOT_HOUR:.3g}"
+
+
+def _next_month() -> str:
+    """Return the first day of the next calendar month (UTC), as text."""
+    return f"1 {calendar.month_name[time.gmtime().tm_mon % 12 + 1]}"

@@ -1,0 +1,305 @@
+"""The simulation starts tasks when the scheduler does, and leaves its state as it is."""
+
+import itertools
+import random
+
+import pytest
+from checked_scheduler import (
+    LIMITS,
+    SECOND,
+    CheckedScheduler,
+    cluster,
+    expected_starts,
+    route,
+    wide,
+)
+from claimant import Claimant
+from simulation import Simulation
+
+from simenv.model import OwnerLimits, PoolSpec
+from simenv.scheduler import core
+from simenv.scheduler.events import devices
+from simenv.scheduler.queueing.lanes import POLICIES
+from simenv.scheduler.views import expected_starts as module
+from simenv.scheduler.views import simulation_inputs
+from simenv.scheduler.views.simulation_inputs import copied, remaining_us
+from simenv.scheduler.views.start_simulation import StartSimulation
+
+MS = 1_000_000
+
+
+def simulated(machine: CheckedScheduler) -> StartSimulation:
+    simulation = StartSimulation(machine.state, machine.now_ns)
+    for _ in simulation.steps():
+        pass
+    return simulation
+
+
+def compare(machine: Simulation) -> None:
+    """Let all waiting tasks run, and compare their starts with the simulated ones."""
+    machine.assign()
+    for worker in list(machine.state.workers):
+        machine._proceed(worker)
+    begin_ns, starts_us = machine.now_ns, simulated(machine).starts_us
+    waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
+    assert starts_us.keys() == set(waiting)
+    machine.run(10_000.0)
+    real_us = {number: (machine.began[number] - begin_ns) / 1e3 for number in waiting}
+    assert [starts_us[number] for number in waiting] == pytest.approx(
+        [real_us[number] for number in waiting], rel=1e-6, abs=1.0
+    )
+
+
+def ready(limits: core.ClusterLimits, *specs: PoolSpec) -> Simulation:
+    machine = Simulation(limits, *specs)
+    machine.run(5.0, until_idle=False)
+    return machine
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("slots", [1, 4])
+def test_starts_equal_those_of_the_dispatcher(policy: str, slots: int) -> None:
+    numbers = random.Random(f"{policy} {slots}")
+    machine = ready(cluster(slots), PoolSpec("main", min=slots, max=slots))
+    devices.set_queue_policy(machine.state, "main", policy, ())
+    for _ in range(40):
+        machine.submit(
+            numbers.randint(1, 6),
+            along=route(numbers.uniform(60e3, 900e3), max_slots=1),
+            owner=numbers.choice(("", "ana", "ben")),
+            priority=numbers.randint(-2, 2),
+        )
+        machine.now_ns += numbers.randint(0, 100) * MS
+        machine.hear()
+    compare(machine)
+
+
+def test_long_tasks_leave_the_last_slot_as_for_the_dispatcher() -> None:
+    numbers = random.Random(3)
+    machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
+    for _ in range(60):
+        cost_us = numbers.choice((80e3, 300e3, 2e6, 6e6))
+        machine.submit(along=route(cost_us, max_slots=1))
+    compare(machine)
+
+
+def test_wide_tasks_get_the_slots_that_the_dispatcher_grants() -> None:
+    machine = ready(cluster(8), PoolSpec("main", min=4, max=4))
+    machine.now_ns += 2 * SECOND  # no short task has come for long
+    machine.hear()
+    for cost_us in (4e6, 3e6, 5e6, 2e6, 7e6, 3e6, 2e6):
+        machine.submit(along=route(cost_us, engine="mps", max_slots=8))
+    compare(machine)
+
+
+def test_pools_share_the_slots_of_a_node_as_for_the_dispatcher() -> None:
+    numbers = random.Random(5)
+    specs = (PoolSpec("main", min=4, max=4), PoolSpec("side", min=4, max=4))
+    machine = ready(cluster(4), *specs)
+    for pool in ("main", "side"):
+        for _ in range(30):
+            cost_us = numbers.uniform(60e3, 900e3)
+            machine.submit(along=route(cost_us, pool=pool, max_slots=1))
+    compare(machine)
+
+
+def test_order_on_several_nodes_with_gangs_is_that_of_the_dispatcher() -> None:
+    machine = ready(cluster(2, 2), PoolSpec("main", min=4, max=4))
+    for cost_us in (3e6, 4e6, 5e6, 6e6):
+        machine.submit(along=route(cost_us, max_slots=1))
+    machine.run(0.2, until_idle=False)
+    (gang,) = machine.submit(along=wide(2, cost_us=2e6))
+    machine.run(2.0, until_idle=False)  # its worker is ready
+    assert machine.state.tasks[gang].phase == core.WAITING
+    (late,) = machine.submit(along=route(2e6, max_slots=1))
+    machine.run(0.1, until_idle=False)
+    compare(machine)
+    assert machine.began[gang] < machine.began[late]
+
+
+def test_owner_at_the_limit_of_slots_starts_later() -> None:
+    machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
+    machine.scheduler.set_owner_limits({"ana": OwnerLimits(max_running_slots=1)}, OwnerLimits())
+    first = machine.submit(6, along=route(500e3, max_slots=1), owner="ana")
+    machine.submit(8, along=route(500e3, max_slots=1), owner="ben")
+    compare(machine)
+    assert machine.began[first[5]] - machine.began[first[0]] == pytest.approx(2.5e9, rel=0.01)
+
+
+def test_limit_of_tasks_at_a_time_delays_starts() -> None:
+    machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
+    devices.set_max_inflight(machine.state, "main", 2)
+    machine.submit(10, along=route(500e3, max_slots=1))
+    compare(machine)
+
+
+def test_memory_of_the_node_delays_starts() -> None:
+    machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
+    half = machine.state.limits.memory_bytes // 2 + 1
+    machine.submit(4, along=route(500e3, max_slots=1, memory_bytes=half))
+    machine.submit(4, along=route(300e3, max_slots=1))
+    compare(machine)
+
+
+def test_workers_that_are_starting_count() -> None:
+    machine = Simulation(cluster(4), PoolSpec("main", min=0, max=4))
+    machine.submit(9, along=route(2e6, max_slots=1))
+    machine.run(0.1, until_idle=False)
+    starts_us = sorted(simulated(machine).starts_us.values())
+    assert len(starts_us) == 9
+    assert 0.5e6 < starts_us[0] < 1.1e6
+    begin_ns = machine.now_ns
+    machine.run(100.0)
+    assert starts_us[-1] * 1e3 == pytest.approx(max(machine.began.values()) - begin_ns, rel=0.5)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_simulation_changes_neither_state_nor_order(policy: str) -> None:
+    host = Claimant()
+    devices.set_queue_policy(host.state, "main", policy, ())
+    number = host.reserve(5, workers=1).reservation
+    host.assign()
+    host.under(number, 3, cost=20_000.0)
+    for owner, priority in itertools.product(("ana", "ben"), (0, 1)):
+        host.submit(4, cost=30_000.0, owner=owner, priority=priority)
+    host.assign()
+    queue = host.state.pools["main"].queue
+    before = [record.number for record in queue], host.digest()
+    starts = expected_starts(host, owner="eva")
+    assert starts.new_us(host.state.pools["main"], host.now_ns, "eva") > 0
+    assert ([record.number for record in queue], host.digest()) == before
+    assert [record.number for record in copied(queue)] == before[0]
+    for sent in iter(host.assign, []):
+        for assignment in sent:
+            host.finish(assignment.records)
+
+
+def test_state_may_change_between_the_steps() -> None:
+    machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
+    tasks = machine.submit(2_000, along=route(60e3, max_slots=1))
+    machine.submit(2_000, along=route(60e3, max_slots=1), owner="ana")
+    machine.assign()
+    simulation = StartSimulation(machine.state, machine.now_ns)
+    steps = 0
+    for steps, _ in enumerate(simulation.steps(), 1):
+        machine.keep(machine.scheduler.cancel(tasks[-2 * steps - 1 : -2 * steps + 1], 0)[1])
+        machine.submit(3, along=route(60e3, max_slots=1), owner=f"owner{steps % 7}")
+        for worker in machine.state.workers.values():
+            if worker.held:
+                machine.finish([next(iter(worker.held.values()))])
+        machine.assign()
+    assert steps > 2 * 4_000 / 128
+    assert len(simulation.starts_us) > 3_500
+
+
+def test_wait_behind_more_tasks_than_are_simulated_is_extrapolated(
+    monkeypatch: pytest.MonkeyPatch, machine: CheckedScheduler
+) -> None:
+    assert simulation_inputs.MAX_TASKS >= 100_000
+    monkeypatch.setattr(simulation_inputs, "MAX_TASKS", 500)
+    tasks = machine.submit(2_000, cost=10_000.0)
+    starts = expected_starts(machine)
+    pool, now_ns = machine.state.pools["main"], machine.now_ns
+    assert starts.new_us(pool, now_ns) == pytest.approx(2_000 * 10_000, rel=0.01)
+    assert starts.task_us(machine.state.tasks[tasks[-1]], now_ns) == module.UNKNOWN
+
+
+def test_rest_of_a_run_is_the_mean_of_the_tail() -> None:
+    assert remaining_us(100.0, 30.0, 0.0) == 70.0
+    assert remaining_us(100.0, 130.0, 0.0) == 0.0
+    numbers, sigma = random.Random(2), 0.4
+    deviation = sigma * (2 / 3.141592653589793) ** 0.5
+    mean = 2.718281828459045 ** (sigma**2 / 2)
+    times = [numbers.lognormvariate(0.0, sigma) for _ in range(200_000)]
+    for elapsed in (0.5, 1.0, 2.0):
+        rest = [time - elapsed for time in times if time > elapsed]
+        expected = remaining_us(mean, elapsed, deviation)
+        assert expected == pytest.approx(sum(rest) / len(rest), rel=0.03)
+    assert 0 < remaining_us(100.0, 1e6, 0.3) < 1e6
+
+
+# --- what is kept for clients ---------------------------------------------------------------------
+
+
+def test_simulations_are_cached_for_a_second_at_most() -> None:
+    machine = CheckedScheduler(workers=1, limits=LIMITS)
+    machine.submit(3_000, cost=60_000.0)
+    machine.assign()
+    starts = expected_starts(machine)
+    late = list(machine.state.tasks.values())[-1]
+    wait_us = starts.task_us(late, machine.now_ns)
+    machine.now_ns += SECOND // 4
+    assert starts.refresh(machine.now_ns)  # still recent
+    assert starts.task_us(late, machine.now_ns) == pytest.approx(wait_us - 0.25e6)
+    machine.now_ns += SECOND
+    assert not starts.refresh(machine.now_ns)
+    assert starts.task_us(late, machine.now_ns) == pytest.approx(wait_us - 1.25e6)
+    assert starts.is_usable(machine.now_ns)
+
+
+def test_new_task_is_known_after_the_next_refresh(machine: CheckedScheduler) -> None:
+    machine.submit(2_000, cost=60_000.0)
+    starts = expected_starts(machine)
+    (number,) = machine.submit(cost=60_000.0)
+    record = machine.state.tasks[number]
+    assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
+    machine.now_ns += SECOND // 2
+    while not starts.refresh(machine.now_ns, newest=number):
+        pass
+    assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
+
+
+def test_nothing_is_simulated_while_nothing_waits(
+    machine: CheckedScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    class Counted(StartSimulation):
+        def steps(self):  # type: ignore[no-untyped-def]
+            made.append(1)
+            return super().steps()
+
+    monkeypatch.setattr(module, "StartSimulation", Counted)
+    starts = module.ExpectedStarts(machine.state)
+    machine.submit(cost=60_000.0)
+    machine.assign()
+    for _ in range(5):
+        machine.now_ns += SECOND
+        starts.watch(machine.now_ns)
+    assert made == []
+    machine.submit(5, cost=60_000.0)
+    for _ in range(100):
+        starts.watch(machine.now_ns)
+    assert made == [1]
+    for _ in range(100):
+        starts.watch(machine.now_ns + SECOND // 2)
+    assert made == [1]
+
+
+def test_typical_error_is_learned_from_starts(machine: CheckedScheduler) -> None:
+    starts = module.ExpectedStarts(machine.state)
+    assert starts.off_by("main") == 0.0
+    first, second, third = machine.submit(3, cost=2e6)
+    machine.assign()
+    for _ in range(5):
+        starts.watch(machine.now_ns)
+    for number, seconds, off_by in ((first, 3, 1.5), (second, 7, 2.5 ** 0.5 * 1.5**0.5)):
+        machine.now_ns += seconds * SECOND  # instead of two each
+        machine.finish([machine.state.tasks[number]])
+        machine.assign()
+        starts.watch(machine.now_ns)
+        assert starts.off_by("main") == pytest.approx(off_by, rel=0.01)
+    machine.keep(machine.scheduler.cancel([third], machine.now_ns)[1])
+    assert not starts._foretold
+
+
+def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedScheduler) -> None:
+    machine.submit(10, cost=60_000.0)
+    starts = module.ExpectedStarts(machine.state)
+    pool = machine.state.pools["main"]
+    for number in range(50):
+        while not starts.refresh(machine.now_ns, f"owner{number}"):
+            pass
+        assert starts.new_us(pool, machine.now_ns, f"owner{number}") == pytest.approx(60_000)
+        assert starts.new_us(pool, machine.now_ns) == pytest.approx(600_000)
+    assert len(starts._asked_ns) <= module.MAX_OWNERS

@@ -1,0 +1,523 @@
+"""Accounts and classes of service at admission: resolution, limits, budgets, groups, restarts."""
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_transport import MemoryConnection
+from multi_user_harness import MultiUserHarness
+from service import completions, spec
+
+from simenv.model import TaskOptions, TaskState
+from simenv.model.accounts import SLOT_HOUR, Account, Qos
+from simenv.scheduler.core import SubmitBatch
+from simenv.service.accounting import accounts as module
+from simenv.service.accounting.groups import LOOKUP_NS, Members
+from simenv.service.journal import tables
+from simenv.wire import codec
+from simenv.wire.messages import accounting, client as m
+
+ACCOUNTS: dict[str, Any] = {
+    "physics": {"share": 3},
+    "chem": {"parent": "physics", "users": ["ana"], "qos": ["normal", "urgent"]},
+    "bio": {"users": ["ana", "@lab"]},
+}
+QOS: dict[str, Any] = {
+    "normal": {"usage_factor": 0.5},
+    "urgent": {"priority": 7, "max_run_s": 60, "limits": {"max_queued_tasks": 2}},
+    "idle": {"preempt": True},
+}
+
+
+class AccountHarness(MultiUserHarness):
+    """A service with accounts, the users ana and ben, and an admin."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder, **{"accounts": ACCOUNTS, "qos": QOS, **options})
+
+    def begin_again(self, **options: object) -> None:
+        """Start again, with other settings."""
+        if options:
+            self.config = module_config(self, **options)
+        self.restart()
+        self.arrive()
+
+    def sent(
+        self,
+        peer: MemoryConnection | None = None,
+        count: int = 1,
+        key: str = "~k",
+        shots: int = 100,
+        **terms: Any,
+    ) -> m.Accepted | m.Refusal:
+        """Submit; the acceptance, or the refusal."""
+        tasks = [spec(seed, shots=shots) for seed in range(count)]
+        answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)
+        answer = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
+
+    def batch(self, peer: MemoryConnection | None = None, **order: Any) -> SubmitBatch:
+        """Submit; the batch of the accepted tasks."""
+        answer = self.sent(peer, **order)
+        assert isinstance(answer, m.Accepted), answer
+        return self.state.tasks[answer.first].batch
+
+    def refused_by(self, code: str, peer: MemoryConnection | None = None, **order: Any) -> m.Refusal:
+        """Submit; the refusal."""
+        answer = self.sent(peer, **order)
+        assert isinstance(answer, m.Refusal), answer
+        assert answer.code == code, answer
+        return answer
+
+    def set_account(self, name: str, account: Account | None) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.SetAccount(1, name, account), self.ops)
+
+    def set_qos(self, name: str, qos: Qos | None) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.SetQos(1, name, qos), self.ops)
+
+    def listed(self, peer: MemoryConnection) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.GetAccounts(1), peer)
+
+    def look_up_groups(self) -> None:
+        """Let the next lookup be due, and take its answer over."""
+        self.groups._next_ns = 0
+        self.step()
+        if self.groups._thread is not None:
+            self.groups._thread.join(30.0)
+        self.step()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return list(self.journal.records.rows(query))
+
+
+def module_config(town: AccountHarness, **options: object) -> Any:
+    from simenv.config import convert
+
+    pools = [{"name": "main", "min": 1, "max": 1}]
+    settings = {"durability": "process", "accounts": ACCOUNTS, "qos": QOS, **options}
+    return convert({"pools": pools, **settings})
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> AccountHarness:
+    return AccountHarness(tmp_path)
+
+
+def hours(text: str) -> list[float]:
+    """The numbers of slot-hours in a text."""
+    return [float(each) for each in re.findall(r"\d[\d.e+-]*", text.partition(":")[2])]
+
+
+# --- resolution --------------------------------------------------------------------------------
+
+
+def test_task_gets_the_default_account_of_its_user_and_the_class_of_the_account(
+    town: AccountHarness,
+) -> None:
+    batch = town.batch()
+    assert (batch.account, batch.qos, batch.association) == ("chem", "normal", "chem/ana")
+    assert (batch.usage_factor, batch.class_priority) == (0.5, 0)
+
+
+def test_submission_names_account_and_class(town: AccountHarness) -> None:
+    batch = town.batch(account="chem", qos="urgent")
+    assert (batch.qos, batch.class_priority, batch.run_limit_s) == ("urgent", 7, 60.0)
+    assert town.batch(account="bio", key="~b").qos == ""  # it names no classes: none
+    assert town.batch(account="bio", qos="idle", key="~c").qos == "idle"
+
+
+def test_own_user_is_in_root_and_may_use_all(town: AccountHarness) -> None:
+    assert town.batch(town.peer).association == "root/"
+    batch = town.batch(town.peer, account="chem", qos="idle", key="~b")
+    assert (batch.association, batch.qos) == ("chem/", "idle")
+
+
+def test_accounts_and_classes_of_others_are_refused_by_name(town: AccountHarness) -> None:
+    refusal = town.refused_by("not_allowed", account="physics")
+    assert refusal.message == "'ana' is not in the account 'physics'"
+    assert refusal.hint == "yours: chem, bio"
+    refusal = town.refused_by("not_allowed", town.ben)
+    assert refusal.message == "'ben' is in no account of this environment"
+    refusal = town.refused_by("not_allowed", qos="idle")
+    assert refusal.message == "account 'chem' may not use the class of service 'idle'"
+    assert refusal.hint == "it may use: normal, urgent"
+    refusal = town.refused_by("not_found", qos="fast")
+    assert refusal.hint == "there are: normal, urgent, idle"
+    refusal = town.refused_by("not_found", town.peer, account="geo")
+    assert refusal.hint == "there are: physics, chem, bio"
+    assert not town.state.tasks
+
+
+def test_without_accounts_nothing_changes_and_names_are_refused(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={}, qos={})
+    batch = town.batch()
+    assert (batch.account, batch.qos, batch.units, batch.run_limit_s) == ("", "", 0.0, 0.0)
+    assert not list(town.state.use_by_association)
+    refusal = town.refused_by("not_found", account="chem", key="~b")
+    assert refusal.message == "account 'chem': this environment has no accounts"
+    town.refused_by("not_found", qos="normal", key="~c")
+    assert not town.rows(tables.STANDING.query)
+
+
+def test_refused_names_with_other_content_do_not_use_up_the_key(town: AccountHarness) -> None:
+    town.refused_by("not_allowed", account="physics", key="mine")
+    assert isinstance(town.sent(key="mine"), m.Accepted)
+    town.refused_by("key_conflict", account="bio", key="mine")
+
+
+# --- limits ------------------------------------------------------------------------------------
+
+
+def test_limit_of_an_account_counts_all_users_and_the_accounts_below(tmp_path: Path) -> None:
+    limits = {"max_queued_tasks": 3}
+    accounts = {
+        "physics": {"users": ["ben"], "limits": limits},
+        "chem": {"parent": "physics", "users": ["ana"]},
+    }
+    town = AccountHarness(tmp_path, accounts=accounts)
+    town.batch(count=2)
+    refusal = town.refused_by("queue_full", town.ben, count=2)
+    assert refusal.message == (
+        "account 'physics' has 2 unfinished tasks; 2 more would pass the limit of 3"
+        " (max_queued_tasks)"
+    )
+    assert refusal.hint.endswith("simenv accounts set physics max_queued_tasks=...")
+    town.batch(town.ben, key="~b")
+    town.refused_by("queue_full", key="~c")
+
+
+def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
+    accounts = {"chem": {"users": ["ana"], "limits": {"max_queued_tasks": 2}}}
+    town = AccountHarness(tmp_path, accounts=accounts)
+    town.join()
+    answer = town.sent(count=2)
+    assert isinstance(answer, m.Accepted)
+    (use,) = town.state.use_by_association
+    assert (use.account, use.owner, use.tasks) == ("chem", "ana", 2)
+    assert use.size_bytes > 0
+    town.finish(town.assigned())
+    town.say(m.Cancel(1, [answer.first, answer.first + 1]), town.ana)
+    assert not list(town.state.use_by_association)
+    assert isinstance(town.sent(count=2, key="~b"), m.Accepted)
+
+
+@pytest.mark.parametrize(
+    ("limits", "order", "code", "words"),
+    [
+        ({"max_queued_bytes": 100}, {}, "queue_full", "tasks of account 'chem' hold 0 B"),
+        ({"max_priority": 5}, {"priority": 6}, "limit", "for account 'chem' (max_priority)"),
+        ({"max_run_s": 5}, {"run_timeout_s": 6.0}, "limit", "for account 'chem' (max_run_s)"),
+    ],
+)
+def test_each_limit_of_an_account_is_refused_by_name(
+    tmp_path: Path, limits: dict[str, int], order: dict[str, Any], code: str, words: str
+) -> None:
+    accounts = {"chem": {"users": ["ana"], "limits": limits}}
+    town = AccountHarness(tmp_path, accounts=accounts)
+    assert words in town.refused_by(code, **order).message
+
+
+def test_limit_of_a_class_is_of_each_user(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={"chem": {"users": ["ana", "ben"]}})
+    town.batch(qos="urgent", count=2)
+    refusal = town.refused_by("queue_full", qos="urgent", key="~b")
+    assert "a user in class 'urgent' has 2 unfinished tasks" in refusal.message
+    assert refusal.hint.endswith("simenv qos set urgent max_queued_tasks=...")
+    town.batch(town.ben, qos="urgent", count=2)
+    town.batch(key="~c")  # without the class
+
+
+def test_running_task_is_stopped_at_the_limit_of_its_class(town: AccountHarness) -> None:
+    town.join()
+    town.batch(qos="urgent")
+    (task,) = town.assigned()
+    town.scheduler.task_started("main-0", task.task, task.attempt, 10**15)
+    timeouts = town.state.deadlines.run_timeouts(10**15 + 60 * 10**9)
+    assert list(timeouts) == [(task.task, task.attempt)]
+    refusal = town.refused_by("limit", qos="urgent", run_timeout_s=61.0, key="~b")
+    assert "limit of 60 s for a user in class 'urgent'" in refusal.message
+
+
+def test_end_at_the_limit_of_a_class_names_it(town: AccountHarness) -> None:
+    town.join()
+    answer = town.sent(qos="urgent")
+    (task,) = town.assigned()
+    town.scheduler.task_started("main-0", task.task, task.attempt, 1)
+    town.step()
+    town.finish([task], TaskState.EXPIRED)
+    assert isinstance(answer, m.Accepted)
+    failure = failure_of(town, answer.first)
+    assert "limit of its account or class of service, 60 s (max_run_s)" in failure.message
+
+
+def failure_of(town: AccountHarness, task: int) -> m.Failure:
+    """How a task ended."""
+    answers = town.say(m.WatchResults(9, [task]), town.ana)
+    ends = {each.task: each for each in completions(answers)}
+    return codec.failure(ends[task].payload)
+
+
+# --- budgets -----------------------------------------------------------------------------------
+
+
+def budgeted(folder: Path, units: float, **options: Any) -> AccountHarness:
+    """With a budget of so many units for physics, above chem."""
+    accounts = {
+        "physics": {"budget_slot_h": units / SLOT_HOUR, **options},
+        "chem": {"parent": "physics", "users": ["ana"]},
+    }
+    return AccountHarness(folder, accounts=accounts, billing={"gib_s": 0.0})
+
+
+def forecast(town: AccountHarness, shots: int) -> float:
+    """Billing units of one task, by the estimator."""
+    answer = town.sent(town.peer, shots=shots, key="~forecast")
+    assert isinstance(answer, m.Accepted)
+    record = town.state.tasks[answer.first]
+    town.say(m.Cancel(1, [answer.first]))
+    return record.cost_us / 1e6
+
+
+def test_submission_above_the_budget_of_an_account_above_is_refused_with_both_numbers(
+    tmp_path: Path,
+) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    each = forecast(town, 100)
+    town.spent["physics"] = 1_000.0 - 1.5 * each
+    assert town.batch().units == pytest.approx(each, rel=0.02)
+    refusal = town.refused_by("limit", key="~b")
+    left, needed = hours(refusal.message)[0], hours(refusal.message)[-1]
+    assert (left, needed) == pytest.approx((0.5 * each / SLOT_HOUR, each / SLOT_HOUR), rel=0.05)
+    text = r"physics: \S+ slot-h left until 1 [A-Z][a-z]+, this needs about \S+\Z"
+    assert re.match(text, refusal.message)
+    assert "its unfinished tasks need about" in refusal.hint
+    assert "simenv accounts set physics --budget-slot-h" in refusal.hint
+
+
+def test_usage_factor_counts_in_the_forecast(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    each = forecast(town, 100)
+    town.spent["physics"] = 1_000.0 - 0.6 * each
+    town.refused_by("limit")
+    assert town.batch(qos="normal").units == pytest.approx(0.5 * each, rel=0.02)
+
+
+def test_forecast_of_ended_tasks_is_left_again(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    town.join()
+    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town, 100)
+    town.batch()
+    town.refused_by("limit", key="~b")
+    town.finish(town.assigned())
+    town.batch(key="~c")
+
+
+def test_spent_budget_refuses_the_smallest_task(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    town.spent["physics"] = 2_000.0
+    assert "physics: 0 slot-h left until" in town.refused_by("limit", shots=1).message
+
+
+def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0, cut=True)
+    town.join()
+    answer = town.sent()
+    (task,) = town.assigned()
+    town.scheduler.task_started("main-0", task.task, task.attempt, time.monotonic_ns())
+    waiting = town.sent(key="~b", after=(task.task,))
+    assert isinstance(answer, m.Accepted)
+    assert isinstance(waiting, m.Accepted)
+    town.spent["physics"] = 1_000.0
+    town.accounts._next_cut_ns = 0
+    town.step()
+    assert town.work is not None
+    stop = codec.to_worker(town.work.receive(0.0) or b"")
+    assert isinstance(stop, m.StopTask)
+    assert (stop.task, stop.reason) == (answer.first, "limit")
+    town.finish([task], TaskState.EXPIRED)
+    for number in (answer.first, waiting.first):
+        failure = failure_of(town, number)
+        assert failure.reason == "limit"
+        budget, used = hours(failure.message)[0], hours(failure.message)[-1]
+        assert budget == pytest.approx(1_000.0 / SLOT_HOUR, rel=0.01)
+        assert used >= budget
+    assert not town.state.tasks
+
+
+def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    town.join()
+    town.batch()
+    town.batch(town.peer, key="~b")
+    town.spent["physics"] = 2_000.0
+    town.accounts._next_cut_ns = 0
+    town.step()
+    assert len(town.state.tasks) == 2
+    physics = Account(budget_slot_h=1_000.0 / SLOT_HOUR, cut=True)
+    town.set_account("physics", physics)
+    town.accounts._next_cut_ns = 0
+    town.step()
+    assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
+
+
+# --- groups ------------------------------------------------------------------------------------
+
+
+def test_member_of_a_group_may_submit_until_the_group_is_left(town: AccountHarness) -> None:
+    town.members["lab"] = {"ben"}
+    town.refused_by("not_allowed", town.ben)
+    town.look_up_groups()
+    assert town.batch(town.ben).association == "bio/ben"
+    town.members["lab"].clear()
+    town.look_up_groups()
+    town.refused_by("not_allowed", town.ben, key="~b")
+    assert LOOKUP_NS <= 30 * 10**9  # with a tick each second: out within 60 s
+    assert len(town.state.tasks) == 1  # removed_users = "keep"
+
+
+def test_waiting_tasks_of_removed_users_are_cancelled_by_policy(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, removed_users="cancel")
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    town.batch(town.ben, count=3)
+    town.batch()
+    town.heard(town.ben)
+    town.members["lab"].clear()
+    town.look_up_groups()
+    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+    ends = completions(town.heard(town.ben))
+    assert len(ends) == 3
+    failure = codec.failure(ends[0].payload)
+    assert failure.reason == "cancelled"
+    assert failure.message == "'ben' is in no account of this environment any more"
+
+
+def test_slow_name_service_delays_its_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def look_up(_self: object, names: Iterable[str]) -> Members:
+        assert answers.wait(30.0)
+        return {name: frozenset({"ben"}) for name in names}
+
+    monkeypatch.setattr(AccountHarness, "look_up", look_up)
+    monkeypatch.setattr(module, "START_S", 0.01)
+    town = AccountHarness(tmp_path)
+    assert town.batch().account == "chem"
+    refusal = town.refused_by("insufficient", town.ben)
+    assert "members are being looked up" in refusal.message
+    assert refusal.retry_after_s > 0
+    answers.set()
+    town.look_up_groups()
+    assert town.batch(town.ben, key="~b").account == "bio"
+
+
+# --- restarts ----------------------------------------------------------------------------------
+
+
+def test_account_after_a_restart_is_that_of_the_acceptance(town: AccountHarness) -> None:
+    town.batch(qos="urgent")
+    assert town.rows(tables.STANDING.query) == [(1, "chem", "urgent", 0.0, 0.0, 0)]
+    accounts = {"bio": {"users": ["ana"]}}
+    town.begin_again(accounts=accounts)
+    batch = town.state.tasks[1].batch
+    assert (batch.account, batch.qos, batch.association) == ("chem", "urgent", "chem/ana")
+    assert (batch.class_priority, batch.run_limit_s) == (7, 60.0)
+    (use,) = town.state.use_by_association
+    assert (use.account, use.tasks) == ("chem", 1)
+    assert town.batch(key="~b").account == "bio"
+
+
+def test_forecast_of_waiting_tasks_counts_again_after_a_restart(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 1_000.0)
+    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town, 100)
+    town.batch()
+    town.restart()
+    town.arrive()
+    town.refused_by("limit", key="~b")
+
+
+def test_tasks_from_before_accounts_belong_to_none(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={}, qos={})
+    town.batch()
+    town.begin_again()
+    assert town.state.tasks[1].batch.account == ""
+    assert town.batch(key="~b").account == "chem"
+
+
+# --- administration ----------------------------------------------------------------------------
+
+
+def test_change_by_an_admin_is_stored_audited_and_survives_a_restart(town: AccountHarness) -> None:
+    town.set_qos("night", Qos(priority=-5))
+    account = Account(users=("ben",), qos=("night",))
+    assert town.set_account("geo", account).accounts["geo"] == account
+    assert town.batch(town.ben).qos == "night"
+    events = town.get(m.Events, m.GetEvents(1), town.ops).events
+    audited = {event.kind: event for event in events if event.kind.startswith("audit.")}
+    assert audited["audit.accounts.set"].subject == "geo"
+    assert "by ops (admin)" in audited["audit.accounts.set"].message
+    assert audited["audit.qos.set"].subject == "night"
+    town.begin_again()
+    assert town.listed(town.ops).accounts["geo"] == account
+    assert town.listed(town.ops).qos["night"] == Qos(priority=-5)
+    town.set_account("geo", None)
+    town.begin_again()
+    assert "geo" not in town.listed(town.ops).accounts
+
+
+def test_file_wins_where_it_changes(town: AccountHarness) -> None:
+    town.set_account("bio", Account(users=("ben",)))
+    town.set_account("chem", None)
+    town.set_account("geo", Account(users=("ben",)))
+    town.begin_again()
+    assert set(town.listed(town.ops).accounts) == {"physics", "bio", "geo"}
+    assert town.listed(town.ops).accounts["bio"].users == ("ben",)
+    changed = {**ACCOUNTS, "bio": {"users": ["ana"], "share": 2}}
+    town.begin_again(accounts=changed)
+    assert town.listed(town.ops).accounts["bio"] == Account(users=("ana",), share=2.0)
+    assert "chem" not in town.listed(town.ops).accounts  # it is as before in the file
+    del changed["bio"]
+    town.begin_again(accounts=changed)
+    assert set(town.listed(town.ops).accounts) == {"physics", "geo"}
+
+
+def test_changes_that_cannot_be_are_refused_and_change_nothing(town: AccountHarness) -> None:
+    before = town.listed(town.ops)
+    for message, words in (
+        (accounting.SetAccount(1, "physics", None), "account 'chem': there is no parent 'physics'"),
+        (accounting.SetAccount(1, "physics", Account(parent="chem")), "below itself"),
+        (accounting.SetAccount(1, "Geo", Account()), "account name 'Geo' is not allowed"),
+        (accounting.SetAccount(1, "geo", Account(qos=("fast",))), "qos 'fast' is not known"),
+        (accounting.SetQos(1, "normal", None), "qos 'normal' is not known"),
+        (accounting.SetQos(1, "normal", Qos(usage_factor=-1.0)), "usage_factor = -1.0"),
+    ):
+        refusal = town.refusal(message, town.ops)
+        assert refusal.code == "option"
+        assert words in refusal.message
+    for absent in (accounting.SetAccount(1, "geo", None), accounting.SetQos(1, "fast", None)):
+        assert town.refusal(absent, town.ops).code == "not_found"
+    assert town.listed(town.ops) == before
+
+
+def test_clients_see_their_own_accounts_and_change_none(town: AccountHarness) -> None:
+    town.set_account("physics", Account(coordinators=("ben",)))
+    assert list(town.listed(town.ana).accounts) == ["chem", "bio"]
+    assert set(town.listed(town.ben).accounts) == {"physics", "chem"}
+    assert list(town.listed(town.ops).accounts) == ["physics", "chem", "bio"]
+    for message in (accounting.SetAccount(1, "chem", None), accounting.SetQos(1, "idle", None)):
+        assert town.refusal(message, town.ana).code == "not_allowed"
+
+
+def test_present_use_of_a_removed_account_is_released(town: AccountHarness) -> None:
+    town.join()
+    town.batch()
+    town.set_account("chem", None)
+    town.finish(town.assigned())
+    assert not list(town.state.use_by_association)
+    assert town.batch(key="~b").account == "bio"
