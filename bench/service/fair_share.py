@@ -85,7 +85,9 @@ def _day(report: Report, options: Namespace) -> None:
     extra_s = (late[site.LATE] / sum(late[name] for name in first_level) - part) * WINDOW_S
     half_life_s = site.HALF_LIFE_H * site.HOUR_S
     expected_s = (1.0 - part) * site.arrears_s(site.LATE_S, part, half_life_s)
-    print(f"account {site.LATE}: arrears of {extra_s:.0f} s of all slots, {expected_s:.0f} s by decay")
+    print(
+        f"account {site.LATE}: arrears of {extra_s:.0f} s of all slots, {expected_s:.0f} s by decay"
+    )
     error = 100.0 * abs(extra_s / expected_s - 1.0)
     report.at_most("arrears_percent", error, "arrears of a late account, from the decay, percent")
     decide_us = site.deciding_us(accounts, options.tasks, options.tasks // 5)

@@ -289,8 +289,9 @@ class SimulatedDay:
         memory, cost_us = 2**28 if ranks > 1 else 2**20, work.cost_s * 1e6
         route = core.Route("statevector", "", pool, 20, memory, cost_us, 0.0, 1, ranks)
         batch = core.SubmitBatch(
-            b"client", TaskOptions(), "key", 0, self.state.next_task, self.now_ns, len(SPEC.program),
-            work.user, work.account, association=association(work.account, work.user),
+            b"client", TaskOptions(), "key", 0, self.state.next_task, self.now_ns,
+            len(SPEC.program), work.user, work.account,
+            association=association(work.account, work.user),
         )  # fmt: skip
         self.scheduler.submit(batch, [SPEC] * work.tasks, [route] * work.tasks)
         self.submitted += work.tasks

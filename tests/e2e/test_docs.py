@@ -16,7 +16,9 @@ from simenv.cli.app import run
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NAMED = re.compile(r"# ([\w.-]+\.toml)\n")  # first line of a file that the page lets its reader save
+NAMED = re.compile(
+    r"# ([\w.-]+\.toml)\n"
+)  # first line of a file that the page lets its reader save
 STATUS = re.compile(r"# .*\bexit status (\d+)$")  # of a line that is refused
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
