@@ -14,7 +14,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count, groupby
-from time import perf_counter
+from time import process_time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,7 +36,6 @@ NODES, NODE_SLOTS = 4, 8
 RANKS, RANKS_SHARE = (1, 2, 4, 8), (0.96, 0.02, 0.015, 0.005)
 SHORTEST_S, LONGEST_S, GANG_S, TAIL = 15.0, 600.0, 120.0, 1.2  # sizes: a bounded Pareto law
 SWEEP, MEAN_SWEEP = 50, 3.3  # tasks of a submission: the most, and the mean
-HALF_LIFE_H = 6.0
 TICK_NS, START_NS, EXIT_NS = 5_000_000_000, 600_000_000, 50_000_000
 WALL_NS = 1_700_000_000_000_000_000
 DONE = STATES.index(TaskState.DONE)
@@ -163,12 +162,17 @@ class SimulatedDay:
     """A scheduler with its workers, and the submissions that come to it."""
 
     def __init__(
-        self, accounts: Mapping[str, Account], work: Iterable[Submission], nodes: int = NODES
+        self,
+        accounts: Mapping[str, Account],
+        work: Iterable[Submission],
+        nodes: int = NODES,
+        half_life_days: float = 7.0,
     ) -> None:
         self.accounts = accounts
+        self._billing = Billing(half_life_days=half_life_days, preempt_after_s=0.0)
         self.runs: list[Run] = []
         self.submitted = self.ended = 0  # tasks
-        self.decided_s = 0.0  # time of all decisions, by the clock of this machine
+        self.decided_s = 0.0  # CPU time of all decisions
         self.since: dict[str, float] = {}  # by account: seconds until its first task
         self.idle: set[str] = set()  # accounts without waiting tasks at some time after that
         self.now_ns, self._order = 0, count()
@@ -192,8 +196,7 @@ class SimulatedDay:
         self.scheduler = Scheduler(self._pools, self._limits, epoch, next_task)
         self.state = self.scheduler.state
         self.scheduler.set_clock(WALL_NS, 0)
-        billing = Billing(half_life_days=HALF_LIFE_H / 24.0, preempt_after_s=0.0)
-        self.scheduler.set_accounts(AccountTree(self.accounts), billing, {})
+        self.scheduler.set_accounts(AccountTree(self.accounts), self._billing, {})
         self.state.fair_share.restore(self._stored, WALL_NS, self.now_ns)
         self._at(0, self._tick)
 
@@ -214,9 +217,9 @@ class SimulatedDay:
 
     def decide(self) -> list[core.AssignTasks]:
         """Let the scheduler assign tasks; the workers begin them."""
-        begin = perf_counter()
+        begin = process_time()
         actions = self.scheduler.dispatch(self.now_ns)
-        self.decided_s += perf_counter() - begin
+        self.decided_s += process_time() - begin
         assignments = [each for each in actions if isinstance(each, core.AssignTasks)]
         for assignment in assignments:
             self._count(assignment.records[0].batch.account, -len(assignment.records))
@@ -351,7 +354,7 @@ def _consecutive(records: list[core.TaskRecord]) -> list[tuple[int, list[core.Ta
 
 
 def deciding_us(accounts: Mapping[str, Account], waiting: int, decisions: int) -> float:
-    """Return the mean time in microseconds in which the scheduler assigns one task, while `waiting`
+    """Return the mean CPU time in microseconds in which the scheduler assigns one task, while `waiting`
     tasks of all users wait for two nodes, each longer than a chunk."""
     work = [each._replace(time_s=0.0) for each in day(accounts, waiting + decisions)]
     site = SimulatedDay(accounts, [each for each in work if each.ranks == 1], nodes=2)
