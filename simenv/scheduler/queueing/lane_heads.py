@@ -71,6 +71,7 @@ class _Order:
         self._shares = shares
         self._children: dict[str, set[str]] = {}
         self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
+        self._valid: dict[str, float] = {}  # by node: ratio of its entry; its others are outdated
         self._seen = shares.forgotten + len(shares.fell)
 
     def add(self, leaf: str, number: int) -> None:
@@ -96,12 +97,14 @@ class _Order:
 
     def _push(self, parent: str, node: str, number: int) -> None:
         heap = self._heaps.setdefault(parent, [])
-        heapq.heappush(heap, (self._shares.ratio(node), number, node))
-        children = self._children[parent]
-        if len(heap) > 2 * len(children) + _SLACK:
-            numbers = {child: number for _, number, child in sorted(heap, reverse=True)}
-            heap[:] = [(self._shares.ratio(each), numbers[each], each) for each in children]
+        self._valid[node] = ratio = self._shares.ratio(node)
+        heapq.heappush(heap, (ratio, number, node))
+        if len(heap) > 2 * len(self._children[parent]) + _SLACK:
+            heap[:] = {each[2]: each for each in heap if self._is_valid(parent, *each)}.values()
             heapq.heapify(heap)
+
+    def _is_valid(self, parent: str, ratio: float, _: int, node: str) -> bool:
+        return node in self._children[parent] and self._valid[node] == ratio
 
     def _renew(self) -> None:
         """Push the nodes anew whose usage fell since the last choice."""
@@ -122,24 +125,26 @@ class _Order:
         for leaf in dict.fromkeys(leaves):
             parent = SITE
             for node in shares.path(leaf):
-                if node in self._children.get(parent, ()):
+                children = self._children.get(parent, ())
+                if node in children and shares.ratio(node) < self._valid[node]:
                     self._push(parent, node, 0)
                 parent = node
 
     def first(self) -> str | None:
         """Return the association that goes first; None if there is none."""
         self._renew()
-        node = SITE
+        node, valid = SITE, self._valid
         while (heap := self._heaps.get(node)) is not None:
             children = self._children[node]
             while True:
                 ratio, number, child = heap[0]
-                if child not in children:
+                if child not in children or valid[child] != ratio:
                     heapq.heappop(heap)
                     continue
                 present = self._shares.ratio(child)
                 if present <= ratio:
                     break
+                valid[child] = present
                 heapq.heapreplace(heap, (present, number, child))
             node = child
         return None if node == SITE else node
