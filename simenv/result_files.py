@@ -28,7 +28,7 @@ import msgspec
 
 from simenv.errors import StoreError
 from simenv.files import sync_folder
-from simenv.model import ResultFile, StoredArray
+from simenv.model import ResultFile, StoredArray, task_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -247,6 +247,14 @@ def _store_error(path: Path, size_bytes: int, error: OSError) -> StoreError:
 
 
 CHECKPOINTS = "kept"  # folder of the checkpoints of long runs, with one folder for each task
+WIDE_QUBITS = 20  # runs of narrower circuits are too short for checkpoints
+SHARD_BITS = 12  # 2**SHARD_BITS tasks share a folder
+
+
+def attempt_file(task: int, fence: int) -> str:
+    """Name of the result file of one attempt, relative to the results folder. `fence`: the fencing
+    token of the attempt."""
+    return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
 
 
 def below(root: Path, name: str) -> Path:

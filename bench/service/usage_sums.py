@@ -32,8 +32,13 @@ BATCH = 2_000
 EVERY = 5  # batches between two kills
 CANCELLED = 100  # tasks of a batch
 SAMPLE = 2_000  # receipts
-FAILING = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
-POOLS = ({"name": "main", "min": 2, "max": 2}, {"name": "trap", "engine": "fault", "min": 1, "max": 1})
+FAILING = (
+    'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
+)
+POOLS = (
+    {"name": "main", "min": 2, "max": 2},
+    {"name": "trap", "engine": "fault", "min": 1, "max": 1},
+)
 MERGED_ROWS = 2_000  # in one transaction
 OPTIONS = (
     Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
@@ -42,7 +47,9 @@ OPTIONS = (
 
 
 def run(options: Namespace) -> Report:
-    report = Report("usage_sums", f"usage_sums: {options.tasks} tasks, 2 workers, kills and cancels")
+    report = Report(
+        "usage_sums", f"usage_sums: {options.tasks} tasks, 2 workers, kills and cancels"
+    )
     with simenv.local(pools=POOLS) as client:
         _work(client, options.tasks)
         _compare(client, report)

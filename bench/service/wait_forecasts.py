@@ -63,9 +63,7 @@ def run(options: Namespace) -> Report:
             site = ReplayedSite(np.random.default_rng(seed), pace=pace)
             marks = site.replay(submissions(seed, options.hours * 3_600, pace=pace))
             off = site.starts.off_by("main")
-            print(
-                f"{key} {seed}: {100 * np.mean(marks):.1f} % of {len(marks)}, off by {off:.2f} x"
-            )
+            print(f"{key} {seed}: {100 * np.mean(marks):.1f} % of {len(marks)}, off by {off:.2f} x")
             right += marks
         name = "a paced device" if pace else f"{SLOTS} slots"
         label = f"foretold waits within a factor of two, {name}, percent"

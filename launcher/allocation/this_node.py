@@ -208,11 +208,11 @@ def is_this_node(name: str) -> bool:
 def _cores() -> int:
     allowed = getattr(os, "sched_getaffinity", None)
     cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-    for folder in _groups(""):
+    for folder in control_groups(""):
         quota_period = _read(folder / "cpu.max").split()
         if len(quota_period) == 2 and quota_period[0].isdigit():
             cores = min(cores, int(quota_period[0]) // int(quota_period[1]))
-    for folder in _groups("cpu"):
+    for folder in control_groups("cpu"):
         quota, period = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
         if quota and period:
             cores = min(cores, quota // period)
@@ -222,12 +222,12 @@ def _cores() -> int:
 def memory_bytes() -> int:
     """Memory of this machine that this process may use."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [_number(folder / "memory.max") for folder in _groups("")]
-    limits += [_number(folder / "memory.limit_in_bytes") for folder in _groups("memory")]
+    limits = [_number(folder / "memory.max") for folder in control_groups("")]
+    limits += [_number(folder / "memory.limit_in_bytes") for folder in control_groups("memory")]
     return min([memory, *(limit for limit in limits if limit)])
 
 
-def _groups(controller: str) -> list[Path]:
+def control_groups(controller: str) -> list[Path]:
     """Return this process's cgroup and its ancestors; `controller`: of version 1, "": version 2."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, names, group = line.split(":", 2)

@@ -1,9 +1,9 @@
 """Administration of an environment: policies of pools, accounts, classes of service, and keys.
 
-All clients can read the policies and their own accounts, admins set them. Keys are for access from other machines: an
-admin adds, lists and revokes them. Requests go to the service while it runs, else to the files of
-the environment. Invariant: the secret half of a key is generated here and stored only in one new
-file; the service gets the public half.
+All clients can read the policies and their own accounts, admins set them. Keys are for access from
+other machines: an admin adds, lists and revokes them. Requests go to the service while it runs,
+else to the files of the environment. Invariant: the secret half of a key is generated here and
+stored only in one new file; the service gets the public half.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class QosSettings:
         and raises as for accounts."""
         qos = _with_changes(self.listed().get(name, Qos()), changes)
         fields = {"name": check_name(name, "class of service"), "qos": qos}
-        return self._session.request(accounting.Accounts, accounting.SetQos, **fields).qos[name]
+        result = self._session.request(accounting.Accounts, accounting.SetQos, **fields)
+        return result.qos[name]
 
     def remove(self, name: str) -> None:
         """Remove a class of service that no account names; its tasks stay. Raises NotFoundError,

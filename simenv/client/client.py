@@ -73,11 +73,10 @@ class Client(Environment):
         ones start first. `queue_timeout_s`, `run_timeout_s`: seconds after which it ends as
         EXPIRED. `options`: of the engine: `{"bond": 64}`. `ranks`: MPI ranks of the worker, a power
         of two; None: as many as the memory needs. `reservation`: the result of `reserve`, or its
-        id; without `pool` the task goes to the reserved pool. `account`: the account that is charged;
-        `qos`: the class of service; None: SIMENV_ACCOUNT, SIMENV_QOS, else the defaults of user and
-        account. `prefer`: pools, or kinds of devices
-        (hardware, emulator, simulator); the first that can take the task gets it, and
-        `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
+        id; without `pool` the task goes to the reserved pool. `account`: the one that is charged,
+        and `qos`: the class of service; None: SIMENV_ACCOUNT and SIMENV_QOS, else the defaults of
+        user and account. `prefer`: pools, or kinds of devices (hardware, emulator, simulator); the
+        first that can take the task gets it, and `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
         `noise`: "auto" (that of the device, if any), "on", "off", a recipe ("aer"), factors of
         components ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto"
         compiles circuits that do not fit the device, "fresh" again after a change of calibration,

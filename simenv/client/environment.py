@@ -134,8 +134,8 @@ class Environment:
         a pool with one. `level`: 0 to 3 gives the result of `qiskit.transpile` at that optimization
         level for the device's Target and `seed_transpiler=seed`; None: the circuit that `submit`
         would run. The result depends only on circuit, calibration, level, seed and the workers'
-        Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, account, qos,
-        after, name, idempotency_key, as in `submit`.
+        Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, account,
+        qos, after, name, idempotency_key, as in `submit`.
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
@@ -161,12 +161,16 @@ class Environment:
         return submit_part(self._session, circuit, keep_s, options)
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
-        """Return an executor of Python functions in workers of a pool of engine `functions`. Only
-        the environment's own user may call functions, in an environment that was started with such
-        a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError."""
+        """Return an executor of Python functions in workers of a pool of engine `functions`. The
+        environment must have been started with such a pool. The environment's own user may call
+        functions, and with `isolation = "account"` the owners of keys, too: they trust the service
+        with what they unpickle. `options`: of every call, as for `transpile`. Raises
+        NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
-        return FunctionExecutor(self._session, isinstance(self._address, KeyFileAddress), options)
+        owner = self._address.owner if isinstance(self._address, KeyFileAddress) else ""
+        is_isolated = bool(owner) and self.status().isolation == "account"
+        return FunctionExecutor(self._session, owner, options, is_isolated=is_isolated)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""

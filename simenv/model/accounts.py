@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.errors import ConfigError, NotAllowedError, NotFoundError
-from simenv.model.program import FEW, Text
+from simenv.model.program import Text
 from simenv.model.task import TaskState
 
 ROOT = "root"  # the account of the environment's own user, a child of the site like the others
@@ -78,6 +78,14 @@ class Used(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gpu_us: int = 0
     gib_us: int = 0  # GiB of memory granted x microseconds, rounded
     device_us: int = 0  # on its emulated device or machine
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            self.slot_us + other.slot_us,
+            self.gpu_us + other.gpu_us,
+            self.gib_us + other.gib_us,
+            self.device_us + other.device_us,
+        )
 
 
 class WaitReason(enum.IntEnum):

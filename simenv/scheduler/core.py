@@ -42,6 +42,7 @@ class ClusterLimits(msgspec.Struct, frozen=True):
     launcher: str = ""  # for refusals: the launcher, and the install hint for more ranks
     overcommit: bool = False  # no bound on resident workers, see `most_resident`
     service_bytes: int = 0  # resident memory of the service above which it takes no tasks; 0: any
+    isolates_accounts: bool = False  # a worker serves one account, see `account_isolation`
 
 
 def nodes_of(limits: ClusterLimits) -> tuple[Node, ...]:
@@ -161,6 +162,8 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     interrupted: bool = False  # an outage of its device: this attempt's result is discarded
     waits: tuple[tuple[int, int], ...] = ()  # known reasons of its wait so far, see `Timing.waits`
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
+    used: Used | None = None  # by preempted attempts
+    units: float = 0.0  # of them
 
     @property
     def size_bytes(self) -> int:
@@ -372,10 +375,10 @@ class Estimator:
         """Learn from a task that took `run_us` on `slots` slots."""
         key, before = _key(route), self.quality(route)
         observed = max(1, run_us) * max(1, slots) / max(0.1, model_us(route, spec))
-        low, high = HARDWARE_BOUNDS
+        factor, (low, high) = observed, HARDWARE_BOUNDS
         if route.engine != HARDWARE:  # the first run of a kind may include compilation
-            observed, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
-        factor = before.factor + LEARNING_RATE * (observed - before.factor)
+            factor, (low, high) = min(observed, MAX_DEVIATION * before.factor), FACTOR_BOUNDS
+        factor = before.factor + LEARNING_RATE * (factor - before.factor)
         count, off = before.count + 1, abs(math.log(observed / before.factor))
         deviation = before.deviation + max(LEARNING_RATE, 1.0 / count) * (off - before.deviation)
         self._learned[key] = LearnedEstimate(min(high, max(low, factor)), deviation, count)

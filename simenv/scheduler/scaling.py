@@ -133,7 +133,9 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return []
     actions: list[Action] = []
-    missing = pool.target(dedicated_workers.missing_workers(state, pool)) - pool.live()
+    lacking = dedicated_workers.missing_workers(state, pool)
+    lacking += pool.awaited_accounts if len(pool.queue) else 0
+    missing = pool.target(lacking) - pool.live()
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()

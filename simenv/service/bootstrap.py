@@ -44,6 +44,7 @@ from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
 from simenv.service.workers import processes
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
+from simenv.service.workers.isolation import check_isolation
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import ZmqListener
@@ -142,6 +143,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     check_file_system(paths.state, config.network_state)
     fault_injection.install(config.faults)
     check_engines(config.pools)
+    check_isolation(config.isolation, config.pools)
     # `on_failure`: for a start that fails halfway.
     with ExitStack() as on_leave, ExitStack() as on_failure:
         lock = take_lock(paths.state / "journal.lock", config.force_lock)
@@ -206,6 +208,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ("service.meets", endpoints.workers.address),
             ("service.resumed", resumed),
             ("journal.damaged", f"{damaged} records; their tasks run again" if damaged else ""),
+            *(("isolation.partial", gap) for gap in workers.isolation_gaps),
         ):
             if message:
                 loop.executor.record_event(kind, config.name, message)

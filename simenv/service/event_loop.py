@@ -303,6 +303,8 @@ class EventLoop(ServiceComponents):
         if type(message) is m.AttemptResults:
             fault_injection.hit("finished.received")
             name = self.workers.name_of(peer)
+            if self.workers.isolation is not None:
+                self.workers.isolation.adopt(name, message.results)
             endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
             held = self.executor.finish(message, endings)
             self.result_requests.remove_unused_files(message, endings, held)

@@ -29,6 +29,7 @@ from simenv.wire.transport.zmq_transport import Listener
 SAMPLES = 4_096  # passes with messages
 # Not EXIT_RANK: the task may have killed the rank.
 INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
+SIZES_NS = 10_000_000_000  # between two looks at the folders of isolated workers
 LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
 
 
@@ -153,10 +154,16 @@ class WorkerEvents:
 
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service
+        self._next_sizes_ns = 0
 
     def report(self, now_ns: int) -> None:
         """Report the events since the last tick to the scheduler, and execute its actions."""
         self._report_exits(now_ns)
+        isolation = self._service.workers.isolation
+        if isolation is not None and now_ns >= self._next_sizes_ns:
+            self._next_sizes_ns = now_ns + SIZES_NS
+            file_worker = self._service.result_requests.file_worker
+            file_worker.list_sizes(isolation.folder, self._end_large)
         for event in self._service.workers.launcher_events():
             if event.kind == "node.lost":
                 actions = self._service.scheduler.node_lost(event.subject, event.message, now_ns)
@@ -166,12 +173,28 @@ class WorkerEvents:
             else:
                 self._service.executor.record_event(event.kind, event.subject, event.message)
 
+    def _end_large(self, sizes: object) -> None:
+        """End isolated workers whose files take more than all results may."""
+        service, isolation = self._service, self._service.workers.isolation
+        assert isolation is not None
+        max_bytes = int(service.config.results.keep_gib * 2**30)
+        for worker, reason in isolation.above_limit(sizes, max_bytes).items():
+            now_ns = time.monotonic_ns()
+            service.executor.execute(service.scheduler.worker_over_disk(worker, reason, now_ns))
+
     def _report_exits(self, now_ns: int) -> None:
         for end in self._service.workers.exited():
             self._service.result_requests.file_worker.unfinished(f"{end.name}.{end.start}")
             tail = self._service.workers.log_tail(end.name) if end.code else ""
             blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
             worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
+            isolation = self._service.workers.isolation
+            if isolation is not None:
+                if isolation.is_out_of_memory(end.name):
+                    message += ": it used more memory than it was granted"
+                folder = isolation.ended(end.name, end.start)
+                if folder is not None:
+                    self._service.result_requests.file_worker.remove_folder(folder)
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 # The only trace of the cause.
                 message += f": {tail.splitlines()[-1][:LOG_LINE_CHARS]}"

@@ -1,12 +1,13 @@
 """Calls of functions in workers: the engines that run no circuits.
 
-Engine `functions`: Python functions of the environment's own user. No other module of a worker
-unpickles bytes. A function runs in the main thread. A signal stops it: the handler raises
-`Interrupted` in that thread. The service kills a worker whose function does not end after that.
+Engine `functions`: Python functions of the environment's own user, and of the owners of keys in a
+process that is confined to one account. No other module of a worker unpickles bytes. A function
+runs in the main thread. A signal stops it: the handler raises `Interrupted` in that thread. The
+service kills a worker whose function does not end after that.
 
 Run the calls among assigned tasks, and pack the values that they return. Invariant: an engine that
 unpickles bytes is called only for tasks of the environment's own user, whatever the service has
-admitted.
+admitted, unless the process is confined.
 """
 
 from __future__ import annotations
@@ -77,14 +78,15 @@ class FunctionEngine:
 
     name = calls.FUNCTIONS
 
-    def __init__(self) -> None:
+    def __init__(self, *, confined: bool = False) -> None:
         self._interruption = _Interruption()
+        self._confined = confined
 
     def call(self, call: calls.Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`. Raises CallFailed with the traceback of the function's error,
         Unsupported for functions of other owners or another version of Python."""
         assert isinstance(call, calls.FunctionCall)
-        if not assigned.trusted:
+        if not (assigned.trusted or self._confined):
             hint = "connect without a key, as that user, where the environment runs"
             raise Unsupported("functions of the environment's own user alone are called", hint=hint)
         if call.python != calls.PYTHON:
@@ -107,7 +109,8 @@ def _call_function(call: calls.FunctionCall) -> bytes:
     """Call the function and return its pickled value. Raises CallFailed with the traceback."""
     step = "reading it"
     try:
-        # Bytes of the environment's own user: the service and `call` refuse those of other owners.
+        # Bytes of the environment's own user, or of the account to which this process is confined:
+        # the service and `call` refuse those of other owners.
         function, positional, named = cloudpickle.loads(call.pickled)
         step = "calling it"
         value = function(*positional, **named)
@@ -236,12 +239,13 @@ class TranspilerEngine:
         return result
 
 
-def call_engine(name: str) -> CallEngine | None:
-    """Create the engine of calls with that name; None if the name is that of a circuit engine."""
+def call_engine(name: str, *, confined: bool = False) -> CallEngine | None:
+    """Create the engine of calls with that name; None if the name is that of a circuit engine.
+    `confined`: as for `Runner`."""
     if name == calls.TRANSPILER:
         return TranspilerEngine()
     if name == calls.FUNCTIONS:
-        return FunctionEngine()
+        return FunctionEngine(confined=confined)
     if name == calls.DETECTORS:
         from simenv.worker.detecting import DetectorEngine  # and those few, stim
 
@@ -252,13 +256,14 @@ def call_engine(name: str) -> CallEngine | None:
 class CallRunner:
     """Runner of calls, one at a time. It creates each engine at its first use."""
 
-    def __init__(self, result_writer: ResultFileWriter | None) -> None:
+    def __init__(self, result_writer: ResultFileWriter | None, *, confined: bool = False) -> None:
         self._result_writer = result_writer
+        self._confined = confined
         self._engines: dict[str, CallEngine] = {}
 
     def engine(self, name: str) -> CallEngine | None:
         """Return the engine of calls with that name, warmed up; None for a circuit engine."""
-        result = self._engines.get(name) or call_engine(name)
+        result = self._engines.get(name) or call_engine(name, confined=self._confined)
         if result is not None and name not in self._engines:
             result.warm_up()
             self._engines[name] = result

@@ -1,17 +1,30 @@
-"""Life of a worker: load kernels, join the service, run chunks until stopped."""
+"""Life of a worker: load kernels, join the service, run chunks until stopped.
+
+Isolated, it first gives up what its tasks do not need (`launcher.process.confinement`): files of
+the environment and of users before it loads anything, sockets before its first task. It keeps the
+connections that it has. Where the kernel cannot do that, a worker that runs code of users ends.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import os
+import shlex
+import shutil
 import signal
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from launcher.process import confinement
 from simenv import files, process
-from simenv.errors import SimenvError
+from simenv.errors import ConfigError, SimenvError
+from simenv.model.calls import FUNCTIONS
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpirun, ranks
@@ -40,7 +53,10 @@ def main() -> int:
         service = keyfiles.read_bootstrap(arguments.service, arguments.name, arguments.start)
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
-        runner = Runner(_result_writer(arguments, service), checkpoints=_checkpoints(arguments))
+        if arguments.isolated:
+            _confine(arguments, partial(_restrict_files, arguments, service))
+        writer = _result_writer(arguments, service)
+        runner = Runner(writer, None, _checkpoints(arguments), confined=arguments.isolated)
         hardware = None
         if arguments.provider:
             hardware = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
@@ -49,6 +65,10 @@ def main() -> int:
         if arguments.command:
             runner.hold(_external(arguments))
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
+        if arguments.isolated:
+            is_remote = service.node != os.uname().nodename
+            forbid = partial(confinement.forbid_sockets, allow_tcp=is_remote)
+            session.before_tasks(partial(_confine, arguments, forbid))
         _load(arguments, runner)
         return _serve(arguments, session, parent)
     except mpirun.NoMpi as error:
@@ -69,6 +89,8 @@ def _run_rank(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap, 
     runner = Runner(result_writer, comm, _checkpoints(arguments))
     _load(arguments, runner)
     result = ranks.connect(comm, service)
+    if arguments.isolated:
+        _confine(arguments, partial(_restrict_files, arguments, service))
     other_ranks = (0,) if comm.rank else tuple(range(1, comm.size))
     silence_s = arguments.lease_s / SILENCE_LIMITS_PER_LEASE
     monitor = ranks.RankMonitor(result.watch, other_ranks, silence_s)
@@ -96,10 +118,56 @@ def _external(arguments: argparse.Namespace) -> Engine:
     from simenv.worker.external import ExternalProgram  # its engine loads Qiskit
 
     scratch = arguments.service.parent / "external" / arguments.name
+    if arguments.isolated:
+        scratch = Path(tempfile.gettempdir()) / "external"
     program = ExternalProgram(arguments.command, scratch)
     engine = registry.create("external", EngineContext(program=program))
     engine.warm_up()
     return engine
+
+
+def _confine(arguments: argparse.Namespace, restrict: Callable[[], None]) -> None:
+    """Call `restrict`. Raises ConfigError if it fails and this worker runs code of users."""
+    try:
+        restrict()
+    except OSError as error:
+        reason = confinement.unavailable_reason() or str(error)
+        text = f"it is not confined on {os.uname().nodename}: {reason}"
+        if arguments.engine == FUNCTIONS or arguments.command:
+            raise ConfigError(text, hint="a kernel with Landlock, or isolation = 'none'") from error
+        process.log_line(text)
+
+
+def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap) -> None:
+    """Allow this thread only files of the system and of packages, kernels and its own folder, and
+    no TCP but to the service. Ranks need MPI's files, shared memory and network too."""
+    confinement.forbid_core_dumps()
+    packages = Path(process.__file__).parents[1]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    program = shutil.which(shlex.split(arguments.command)[0]) if arguments.command else None
+    read = (
+        *(Path(sys.prefix), Path(sys.base_prefix), arguments.kernels),
+        *(packages / name for name in ("simenv", "simulators", "launcher", "noise_models")),
+        *(Path(path) for path in (*libraries, program) if path),
+    )
+    own, state = arguments.service.parent.resolve(), arguments.results.resolve().parents[2]
+    for folder in (*map(Path, confinement.SYSTEM), *read):
+        if own.is_relative_to(folder.resolve()) or state.is_relative_to(folder.resolve()):
+            text = f"the environment is in {own}, below {folder}, which all tasks may read"
+            raise ConfigError(text, hint="set SIMENV_HOME, and state_dir, to another folder")
+    write: tuple[Path, ...] = (arguments.results,)
+    if arguments.ranks > 1:
+        write += (Path("/dev/shm"), Path("/tmp"), Path(tempfile.gettempdir()))
+        write += (Path(service.sockets) / "launcher",)
+    listed = tuple(Path(folder) for folder in (*sys.path, str(packages)) if folder)
+    rules = confinement.FileRules(read, listed, write).with_system
+    if arguments.ranks > 1:
+        confinement.restrict_files(rules, None, scoped=False)
+        return
+    if len(os.listdir("/proc/self/task")) > 1:  # the others would stay as they are
+        raise OSError(0, "it has several threads already")
+    port = service.address.rpartition(":")[2]
+    confinement.restrict_files(rules, [int(port)] if port else [])
 
 
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
@@ -107,7 +175,9 @@ def _load(arguments: argparse.Namespace, runner: Runner) -> None:
     begin = time.monotonic()
     process.import_also_from(arguments.import_from)
     engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
-    warmup.compile_group(files.kernel_folder(arguments.kernels), engine, ranks=arguments.ranks > 1)
+    kernels = files.kernel_folder(arguments.kernels)
+    with suppress(PermissionError):  # of the mark of a loaded group, where the cache is read alone
+        warmup.compile_group(kernels, engine, ranks=arguments.ranks > 1)
     if runner.calls.engine(engine) is None:
         runner.engine(engine)
     process.log_line(
@@ -186,6 +256,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     parser.add_argument("--sync", action="store_true")
+    parser.add_argument("--isolated", action="store_true", help="--results is its own folder")
     parser.add_argument("--log", type=Path, help="the inherited ones where none is named")
     parser.add_argument("--parent", type=int, required=True, help="0: the parent process")
     return parser.parse_args()

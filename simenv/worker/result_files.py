@@ -24,7 +24,6 @@ from simulators.engine import EngineResult, RunOptions
 
 MESSAGE_BYTES = 2**20  # results above it go into a file
 ARRAY_BYTES = 64 * 2**10  # of a result in a file, only arrays of this size or more are in the file
-SHARD_BITS = 12  # 2**SHARD_BITS tasks share a folder
 
 
 class ResultFileWriter:
@@ -84,7 +83,7 @@ class ResultFileWriter:
         attributes: dict[str, str | int],
         assigned: AssignedTask,
     ) -> ResultFile:
-        name = file_name(assigned.task, assigned.attempt)
+        name = result_files.attempt_file(assigned.task, assigned.attempt)
         path = self._folder / name
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,12 +104,6 @@ def unavailable_reason(folder: Path, token: str) -> str:
     except OSError as error:
         return f"the results folder {folder} cannot be seen from {hostname}: {error.strerror}"
     return "" if result == token else f"{folder} on {hostname} is not the service's results folder"
-
-
-def file_name(task: int, fence: int) -> str:
-    """Name of the file of one attempt, relative to the results folder. `fence`: the fencing token
-    of the attempt."""
-    return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
 
 
 def _size(result: EngineResult) -> int:
@@ -181,9 +174,6 @@ def _common(assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> d
     }
 
 
-WIDE_QUBITS = 20  # runs of narrower circuits are too short for checkpoints
-
-
 class RunCheckpoints(msgspec.Struct, frozen=True):
     """Folder of the checkpoints of all tasks, and the interval of checkpoints in seconds."""
 
@@ -197,7 +187,7 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
 
     def run_options(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
         """Return the options of a run, with the checkpoint folder of its task if it may be long."""
-        if num_qubits < WIDE_QUBITS:
+        if num_qubits < result_files.WIDE_QUBITS:
             return options
         folder = os.path.join(self.folder, task_name(task))
         return msgspec.structs.replace(

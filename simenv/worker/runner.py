@@ -148,9 +148,12 @@ class Runner:
         result_writer: ResultFileWriter | None = None,
         comm: MPI.Intracomm | None = None,
         checkpoints: RunCheckpoints | None = None,
+        *,
+        confined: bool = False,
     ) -> None:
         """`result_writer`: writes large results; without it all results are sent in messages.
-        `comm`: the ranks that run each task together. `checkpoints`: those of long runs."""
+        `comm`: the ranks that run each task together. `checkpoints`: those of long runs.
+        `confined`: this process may call functions of the owners of keys."""
         self.control = engines.RunControl()
         self._result_writer = result_writer
         self._comm = comm
@@ -158,7 +161,7 @@ class Runner:
         # Called with each error of an engine; returns if all ranks raise it, else ends the process.
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # of the running task; "": it is not to stop
-        self.calls = CallRunner(result_writer)
+        self.calls = CallRunner(result_writer, confined=confined)
         self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
         self._kept_states: list[engines.StateCache] = []  # those of the engines that keep any

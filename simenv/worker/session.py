@@ -117,6 +117,7 @@ class HeartbeatThread:
         self._memory = memory
         self._end = end
         self._last_s = math.inf  # time at which the process ends, whatever the main thread does
+        self.answered = threading.Event()  # the control connection is open
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -125,7 +126,7 @@ class HeartbeatThread:
     def _run(self) -> None:
         try:
             self._beat()
-        except Exception as error:  # without heartbeats the worker would be lost in silence
+        except Exception as error:  # noqa: BLE001 - without heartbeats the worker would be lost in silence
             exit_process(m.EXIT_LEASE, f"the heartbeat failed: {error!r:.500}")
 
     def _beat(self) -> None:
@@ -149,6 +150,7 @@ class HeartbeatThread:
                 # not receive an answer: the lease begins anew
             if body is not None:
                 received = time.monotonic()
+                self.answered.set()
                 self._handle(body)
             if os.getppid() != self._parent:
                 exit_process(m.EXIT_ORPHAN, "the process that started this one has ended")
@@ -203,6 +205,8 @@ class Session:
         self._hardware = hardware
         self._ending = False
         self._call: Callable[[], None] = _no_idle_work
+        self._before_tasks: Callable[[], None] | None = None
+        self._heartbeat: HeartbeatThread | None = None
         self._poll_timeout_s = FOREVER_S
         self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
@@ -222,9 +226,10 @@ class Session:
         memory, end = resident_bytes, None
         if self._leader is not None:
             memory, end = self._leader.rss_bytes, self._end
-        HeartbeatThread(
+        self._heartbeat = HeartbeatThread(
             self._control, self._current, name, start, epoch, lease_s, parent, memory, end
-        ).start()
+        )
+        self._heartbeat.start()
 
     def _describe(self) -> None:
         """Send the description of the machine, if there is one and it is new or has changed."""
@@ -238,6 +243,10 @@ class Session:
         """Request the end of all ranks; called by the heartbeat thread."""
         self._ending = True
         self._work.wake()
+
+    def before_tasks(self, call: Callable[[], None]) -> None:
+        """Let `work` call this once, before the first chunk, when both connections are open."""
+        self._before_tasks = call
 
     def when_idle(self, call: Callable[[], None]) -> None:
         """Let `work` call this once, after IDLE_S without a message."""
@@ -266,6 +275,11 @@ class Session:
                 self._leader.forward(body)
             self._runner.receive_noise(message)
         elif isinstance(message, m.AssignChunk):
+            if self._before_tasks is not None:
+                assert self._heartbeat is not None
+                self._heartbeat.answered.wait()  # the heartbeat ends the process after its lease
+                self._before_tasks()
+                self._before_tasks = None
             if self._leader is not None:
                 self._leader.forward(body)
             self._run(message, time.perf_counter_ns())

@@ -246,7 +246,7 @@ def test_owners_of_keys_may_not_call_functions(env: Client, tmp_path: Path) -> N
             order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)], single=True)
             with pytest.raises(NotAllowedError, match=f"came with the key 'some-{role}'"):
                 send(far.session, order, None)
-            sneaked = FunctionExecutor(far.session, False, {})
+            sneaked = FunctionExecutor(far.session, "", {})
             for options in ({}, {"pool": "tools"}):
                 sneaked._options = options  # type: ignore[assignment]
                 with pytest.raises(NotAllowedError, match="'functions' runs tasks of the env"):

@@ -4,6 +4,7 @@ from collections import Counter
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
+from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
@@ -122,6 +123,9 @@ def check(state: SchedulerState) -> None:
             fence = (state.epoch << ATTEMPT_BITS) + record.attempts
             assert record.fence == fence, f"task {number} has an old fence"
         assert bool(worker.held) == (worker.state == WorkerState.BUSY), f"{worker.name} state"
+        if state.limits.isolates_accounts and not state.pools[worker.pool].is_exclusive:
+            served = {account_of(record) for record in worker.held.values()}
+            assert served <= {worker.account}, f"{worker.name} serves {served}"
         needs = bool(worker.held) or worker.reservation_id != 0
         needs = needs and not state.pools[worker.pool].is_exclusive
         assert needs == (worker.slots > 0), f"{worker.name} holds slots idly"
@@ -142,11 +146,7 @@ def check(state: SchedulerState) -> None:
     assert state.running == running, f"{state.running} running, {running} found"
     owned = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
-    assigned = Counter(
-        r.batch.association
-        for r in state.tasks.values()
-        if r.phase not in UNSENT and state.pools[r.route.pool].queue.is_shared
-    )
+    assigned = Counter(r.batch.association for r in state.tasks.values() if r.phase not in UNSENT)
     assert state.fair_share._running == assigned, "expected units of tasks are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"

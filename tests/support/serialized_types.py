@@ -21,7 +21,7 @@ from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, StartupMessage
-from simenv.model import Program, ResultData, views as info
+from simenv.model import Program, ResultData, accounts, views as info
 from simenv.model.calls import (
     DetectionAnswer,
     DetectionCall,
@@ -61,6 +61,7 @@ from simenv.scheduler.core import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
+from simenv.service.journal import tables
 from simenv.wire.keyfiles import (
     KeyPair,
     KeysFile,
@@ -95,6 +96,8 @@ JOURNAL: dict[str, Any] = {
     "device steering": DeviceControl,
     "pool policies of the configuration": Policies,
     "limits of an owner": dict[str, int],
+    "account": tables.StoredAccount,
+    "class of service": tables.StoredQos,
 }
 
 # What travels inside messages: msgpack.
@@ -145,6 +148,13 @@ NESTED: dict[str, Any] = {
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,
     "owner report": OwnerReport,
+    "account": accounts.Account,
+    "class of service": accounts.Qos,
+    "billing": accounts.Billing,
+    "share of an account": accounts.ShareRow,
+    "used by a task": accounts.Used,
+    "usage": accounts.UsageRow,
+    "receipt": accounts.Receipt,
     "admission policy": AdmissionPolicy,
     "device profile": DeviceProfile,
     "reservation decision": Decision,

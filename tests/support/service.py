@@ -154,7 +154,11 @@ class ServiceHarness:
         )
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         self.accounts = AccountRegistry(
-            config, self.scheduler, self.journal, lambda name: self.spent.get(name, 0.0), self.groups
+            config,
+            self.scheduler,
+            self.journal,
+            lambda name: self.spent.get(name, 0.0),
+            self.groups,
         )
         submit_queue = SubmitQueue(
             self.scheduler, self.journal, admission, self.limits, completions, self.accounts

@@ -29,7 +29,7 @@ def findings() -> Iterator[doctor_installation.DoctorFinding]:
         *(doctor_checks.home, doctor_checks.kernels, doctor_checks.sockets),
         *(doctor_checks.connections, doctor_checks.modes, doctor_checks.folder_security),
         *(doctor_checks.kernel_folder_security, doctor_checks.socket_security),
-        doctor_checks.launcher_security,
+        *(doctor_checks.launcher_security, doctor_checks.account_isolation),
     ):
         yield from check()
 

@@ -14,6 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from launcher import probe, selection
@@ -21,7 +22,7 @@ from launcher.allocation.discover import discover
 from launcher.allocation.this_node import is_this_node, this_node
 from launcher.base import AllocationError, Gpu
 from launcher.probe import mpi4py_version
-from launcher.process import network_namespace
+from launcher.process import cgroup, confinement, network_namespace
 from launcher.process.agent import remote_command
 from launcher.prte import installation
 from launcher.prte.dvm_supervisor import NodeProbe
@@ -36,6 +37,8 @@ from simulators import catalog
 from simulators.catalog import costs
 
 LEAST_FREE_BYTES = 2**30
+_ISOLATION_REMEDY = "simenv up with isolation = 'none', or on a kernel with Landlock"
+_DELEGATION = "systemd-run --user --scope -p Delegate=yes simenv up"
 
 
 def cores() -> Iterator[DoctorFinding]:
@@ -324,6 +327,27 @@ def launcher_security() -> Iterator[DoctorFinding]:
     else:
         detail = f"{present}; other users could reach the launcher of MPI: {exposure}"
         yield found("isolation", detail)
+
+
+def account_isolation() -> Iterator[DoctorFinding]:
+    """Check whether workers can be confined and their memory bounded; that is a warning if an
+    environment here isolates accounts."""
+    is_asked = False
+    for file in sorted(config.home_root().glob("*/config.json")):
+        with suppress(ConfigError):  # reported by `folder_security`
+            is_asked = is_asked or config.read(file).isolation == "account"
+    missing, abi = confinement.unavailable_reason(), confinement.landlock_abi()
+    detail = f"isolated workers can be confined: Landlock {abi}"
+    if missing:
+        detail = f"isolated workers cannot be confined: {missing}"
+    elif abi < confinement.SCOPED_ABI:
+        detail += "; signals are forbidden since Linux 6.12"
+    yield found("accounts", detail, _ISOLATION_REMEDY if missing and is_asked else "")
+    unbounded = cgroup.unavailable_reason()
+    detail = "memory of isolated workers can be bounded by control groups"
+    if unbounded:
+        detail = f"memory of isolated workers is watched, not bounded by the kernel: {unbounded}"
+    yield found("accounts", detail, _DELEGATION if unbounded and is_asked else "")
 
 
 def _folders() -> Iterator[Path]:

@@ -84,7 +84,8 @@ def set_limits(
     ],
 ) -> None:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    settings = parse_limits(values, "simenv limits set")  # a wrong one is refused without an environment too
+    # A wrong one is refused without an environment too.
+    settings = parse_limits(values, "simenv limits set")
     common = app.settings_of(context)
     with common.connect() as client:
         report = client.set_limits(owner, settings)

@@ -286,9 +286,7 @@ class CircuitOptions:
         str | None,
         typer.Option("--account", "-A", help="Account that is charged; default: SIMENV_ACCOUNT."),
     ] = None
-    qos: Annotated[
-        str | None, typer.Option(help="Class of service; default: SIMENV_QOS.")
-    ] = None
+    qos: Annotated[str | None, typer.Option(help="Class of service; default: SIMENV_QOS.")] = None
     queue_timeout: Annotated[
         float | None,
         typer.Option(help="Seconds of waiting after which the task is EXPIRED."),

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from simenv import text
 from simenv.cli import app, terminal
 from simenv.cli.devices import certify
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.tasks import circuit_input
 from simenv.client.circuits import load_observables
 from simenv.config import kernel_folder
-from simenv import text
 from simenv.errors import InfeasibleError, OptionError, ProgramError, with_names
 from simenv.model import Program
 from simenv.wire.messages.queries import Choice, Explanation

@@ -41,6 +41,11 @@ class KeyFileAddress:
         self._file: UserKeyFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
 
+    @property
+    def owner(self) -> str:
+        """Name of the key. Raises ConfigError if the file cannot be used."""
+        return read_private(self.path, UserKeyFile).owner
+
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""

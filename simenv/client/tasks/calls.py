@@ -7,7 +7,8 @@ caller's circuit shows that it is installed.
 
 Functions of the environment's own user run in workers of a pool of engine `functions`. This is the
 only module of a client that unpickles objects: return values of the user's own functions, from an
-environment of the same user. A client with a key neither sends nor reads pickles.
+environment of the same user. A client with a key sends and reads pickles only where the environment
+isolates accounts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of
 from simenv.config import application
 from simenv.errors import OptionError
-from simenv.model import TaskSpec, calls as model_calls
+from simenv.model import TaskSpec, calls as model_calls, task_name
 from simenv.model.calls import DECODERS, DETECTORS
 from simenv.model.task_rules import checked_integer, checked_key
 from simenv.model.views import DeviceInfo
@@ -368,16 +369,25 @@ class FunctionExecutor(TaskExecutor):
     function's value was stored. Thread-safe.
     """
 
-    def __init__(self, session: ServiceSession, with_key: bool, options: CallOptions) -> None:
-        """`with_key`: the client connected with a key. Raises NotAllowedError then, because an
-        environment calls functions of its own user only."""
-        if with_key:
+    def __init__(
+        self,
+        session: ServiceSession,
+        owner: str,
+        options: CallOptions,
+        *,
+        is_isolated: bool = False,
+    ) -> None:
+        """`owner`: name of the key with which the client connected; "": none. Raises
+        NotAllowedError with a key, because an environment calls functions of its own user only,
+        unless it isolates accounts (`is_isolated`)."""
+        if owner and not is_isolated:
             raise simenv_errors.NotAllowedError(
                 "functions are called for the environment's own user alone, and this client came"
                 " with a key",
                 hint="connect without a key, as that user, where the environment runs",
             )
         super().__init__(session)
+        self._owner = owner
         self._options = options
 
     def submit(  # type: ignore[override]
@@ -412,8 +422,15 @@ class FunctionExecutor(TaskExecutor):
         return self._in_order(self.submit_many(function, *iterables), deadline)
 
     def task(self, task: str | int) -> CallTask:
-        """Return a call that was submitted before, by any process of this user."""
-        handle = self._session.handle_for(number_of(task), Submission())
+        """Return a call that was submitted before, by any process of this user. Raises
+        NotAllowedError for one of another user, whose value must not be unpickled here."""
+        number = number_of(task)
+        if any(info.owner != self._owner for info in self._session.task_infos([number])):
+            raise simenv_errors.NotAllowedError(
+                f"task {task_name(number)} is a call of another user",
+                hint="client.task gives its state; its value is for that user alone",
+            )
+        handle = self._session.handle_for(number, Submission())
         return CallTask(handle, _read_value)
 
     def _send(self, calls: list[bytes]) -> list[CallTask]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from simenv.model import WorkerState
 from simenv.model.accounts import Waits
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import account_isolation
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
@@ -169,6 +170,8 @@ def worker_with_states(
         return None
     if worker.reservation_id != reservation or not _has_slot(worker):
         return None
+    if worker.account not in (None, account_isolation.account_of(record)):
+        return None
     return worker
 
 
@@ -229,6 +232,7 @@ def build_chunk(
     if worker.ranks == 1:
         max_bytes += max(0, host.free_memory - host.claimed_memory)
     queue.pop(head)
+    account_isolation.begin_account(state, worker, head, now_ns)
     chunk = [head]
     total_us = head.cost_us
     memory = head.route.memory_bytes
@@ -236,7 +240,10 @@ def build_chunk(
     if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
-        total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation)
+        account = worker.account
+        total_us, memory = _add_similar_tasks(
+            queue, chunk, count, max_bytes, reservation, account
+        )
     if state.controls.is_restricting:
         state.controls.count_assigned(pool, len(chunk))
     if memory > granted:
@@ -274,10 +281,16 @@ def build_chunk(
 
 
 def _add_similar_tasks(
-    queue: PoolQueue, chunk: list[core.TaskRecord], count: int, max_bytes: int, reservation: int
+    queue: PoolQueue,
+    chunk: list[core.TaskRecord],
+    count: int,
+    max_bytes: int,
+    reservation: int,
+    account: str | None,
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
-    in microseconds, and the memory of its largest task, which is at most `max_bytes`."""
+    in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
+    the only one whose tasks are added; None: any."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
@@ -302,6 +315,7 @@ def _add_similar_tasks(
             if (
                 total_us + record.cost_us > max_us
                 or record.incident
+                or (account is not None and account_isolation.account_of(record) != account)
                 or (
                     record.route is not route
                     and not _can_share_chunk(record.route, route, max_bytes)

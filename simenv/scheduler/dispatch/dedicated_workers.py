@@ -138,7 +138,7 @@ def _workers_of(pool: state_pools.Pool, number: int) -> list[state_pools.Worker]
 def _next_worker(pool: state_pools.Pool) -> state_pools.Worker | None:
     """Return the worker to dedicate next, the one that is free first; None if there is none."""
     workers = [worker for worker in pool.workers.values() if _can_dedicate(pool, worker)]
-    return min(workers, key=lambda worker: worker.held_us, default=None)
+    return min(workers, key=lambda each: (each.held_us, each.account is not None), default=None)
 
 
 def _can_dedicate(pool: state_pools.Pool, worker: state_pools.Worker) -> bool:

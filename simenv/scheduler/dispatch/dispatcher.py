@@ -11,7 +11,12 @@ from __future__ import annotations
 from simenv.model import WorkerState
 from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
-from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
+from simenv.scheduler.dispatch import (
+    account_isolation,
+    batching,
+    dedicated_workers,
+    gang_scheduling,
+)
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
 
@@ -94,14 +99,31 @@ def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
 def _next_assignment(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
-    return _with_slot(state, pool, now_ns) or _prefetch_chunk(state, pool, now_ns)
+    return _with_slot(state, pool, now_ns) or _prefetched(state, pool, now_ns)
 
 
 def _with_slot(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
+    if state.limits.isolates_accounts:
+        return account_isolation.assign_by_account(state, pool, now_ns, _to_worker)
+    return _to_worker(state, pool, now_ns)
+
+
+def _prefetched(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> AssignTasks | None:
+    if state.limits.isolates_accounts:
+        return account_isolation.assign_by_account(state, pool, now_ns, _prefetch_chunk)
+    return _prefetch_chunk(state, pool, now_ns)
+
+
+def _to_worker(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
-    worker, idle = _worker_with_most_slots(pool)
+    head = pool.queue.head() if state.limits.isolates_accounts else None
+    worker, idle = _worker_with_most_slots(state, pool, head, with_memory=False)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
         if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
@@ -153,6 +175,9 @@ def _to_dedicated(
             worker = preferred
     host = worker.host
     if record is None or record.route.memory_bytes > pools.memory_for(worker, record):
+        return None
+    if not account_isolation.serves(state, worker, record):
+        state.begin_retirement(worker, account_isolation.REASON, now_ns)
         return None
     if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:
         spare = host.free_slots - host.claimed_slots
@@ -211,7 +236,7 @@ def _assign_round_robin(
         if starved and slots >= fair_share:
             continue
         while _may_send(state, pool):
-            assignment = _prefetch_chunk(state, pool, now_ns)
+            assignment = _prefetched(state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
@@ -222,23 +247,31 @@ def _slots_granted(pool: pools.Pool) -> int:
 
 
 def _worker_with_most_slots(
-    pool: pools.Pool, record: TaskRecord | None = None
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    record: TaskRecord | None = None,
+    *,
+    with_memory: bool = True,
 ) -> tuple[pools.Worker | None, int]:
     """Return the idle worker on the node with the most free slots, and the number of idle workers
-    that could get a slot. With `record`, only workers with enough memory for this task are
-    returned."""
+    that could get a slot. With `record`, only workers that serve its account, those first that did
+    so before, and, `with_memory`, that have enough memory for this task."""
     best, max_free, idle = None, -UNLIMITED, 0
     for worker in pool.workers.values():
         if worker.state != WorkerState.IDLE or worker.leaving or worker.reservation_id:
             continue
         host = worker.host
         free = host.free_slots - host.claimed_slots
-        if free <= 0:
+        if free <= 0 or not (record is None or account_isolation.serves(state, worker, record)):
             continue
         idle += 1
         free -= host.backfill_slots
+        if worker.account is not None:
+            free += UNLIMITED
         if free > max_free and (
-            record is None or record.route.memory_bytes <= pools.memory_for(worker, record)
+            record is None
+            or not with_memory
+            or record.route.memory_bytes <= pools.memory_for(worker, record)
         ):
             best, max_free = worker, free
     return best, idle
@@ -257,13 +290,13 @@ def _to_idle(
     record = pool.queue.head(allow_long)
     if state.limits.end_ns:
         record = _postpone_late(state, pool, record, now_ns)
-    if record is None:
+    if record is None or not account_isolation.serves(state, worker, record):
         return None
     if record.batch.terms.parts is not None:
         worker = batching.worker_with_states(pool, record) or worker
         host = worker.host
     if record.route.memory_bytes > pools.memory_for(worker, record):
-        other, _ = _worker_with_most_slots(pool, record)
+        other, _ = _worker_with_most_slots(state, pool, record)
         if other is None:
             return None
         worker, host = other, other.host
@@ -294,8 +327,12 @@ def _prefetch_chunk(
     best, live = None, 0
     if pool.spec.pace:
         return None
+    isolates = state.limits.isolates_accounts
+    first_waiting = pool.queue.head(False, reservation) if isolates else None
     for worker in pool.workers.values():
         if worker.leaving or worker.reservation_id != reservation:
+            continue
+        if first_waiting is not None and not account_isolation.serves(state, worker, first_waiting):
             continue
         live += 1
         if (
@@ -320,6 +357,8 @@ def _prefetch_chunk(
     if state.limits.end_ns:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is None or record.incident or record.cost_us > PREFETCH_MAX_US:
+        return None
+    if not account_isolation.serves(state, best, record):  # the first ones were set aside
         return None
     host = best.host
     free = max(0, host.free_memory - host.claimed_memory)

@@ -17,7 +17,7 @@ never its last one.
 from __future__ import annotations
 
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import batching
+from simenv.scheduler.dispatch import account_isolation, batching
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 from simulators import catalog
@@ -75,6 +75,12 @@ def _next_assignment(
     record, idle = pool.queue.head(), pool.idle()
     if record is None or not idle or not may_use_last_slots(state, pool.spec.ranks, record, now_ns):
         return None
+    if state.limits.isolates_accounts:
+        pool.awaited_accounts = 0
+        idle = [w for w in idle if account_isolation.serves(state, w, record)]
+        if not idle:
+            account_isolation.make_room(state, pool, record, now_ns)
+            return None
     worker = min(
         idle, key=lambda w: (missing_slots(w), max(0, record.route.memory_bytes - w.reserved))
     )
@@ -227,6 +233,7 @@ def take_back_slot(
         worker
         for worker in pool.idle()
         if worker.host.free_slots <= 0
+        and account_isolation.serves(state, worker, record)
         and record.route.memory_bytes <= state_pools.memory_for(worker, record)
     ]
     for worker in state.multi_slot_workers.values():

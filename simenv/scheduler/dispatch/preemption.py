@@ -21,7 +21,7 @@ def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Count the time of running tasks beyond what was expected, while they run."""
     for worker in state.workers.values():
         queue = state.pools[worker.pool].queue
-        if not worker.held or not queue.is_shared:
+        if not worker.held:
             continue
         record = next(iter(worker.held.values()))
         ran_us = (now_ns - record.sent_ns) / 1e3 * pools.speedup_slots(worker)
@@ -70,10 +70,10 @@ def _victim(
         if record.preempted or record.stopping:
             return None  # one at a time
         own, other = _ratios(state, head, record)
-        if record.phase == core.Phase.RUNNING and _is_preemptible(state, record, now_ns):
-            if own < FAR * other:
-                usage.append((other, record.number))
-                running[record.number] = record
+        may_end = record.phase == core.Phase.RUNNING and _is_preemptible(state, record, now_ns)
+        if may_end and own < FAR * other:
+            usage.append((other, record.number))
+            running[record.number] = record
     return running[max(usage)[1]] if usage else None
 
 

@@ -12,7 +12,7 @@ import itertools
 import msgspec
 
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
-from simenv.model.accounts import WaitReason, Waits
+from simenv.model.accounts import Used, WaitReason, Waits
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
@@ -160,7 +160,7 @@ def tasks_finished(
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
-    is_paced, is_shared = pool.spec.pace, pool.queue.is_shared
+    is_paced = pool.spec.pace
     charges: dict[str, tuple[int, float, float]] = {}  # tasks, expected and used units
     for index, result in enumerate(results):
         number = result.task
@@ -180,6 +180,8 @@ def tasks_finished(
         ):
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
+            if record.preempted:
+                _charge_preempted(state, record, result, slots)
             interrupted.append(record)
             continue
         timing = _timing_of(record, result, now_ns)
@@ -193,11 +195,11 @@ def tasks_finished(
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         used, units = state.used(record, slots, result.run_us, result.device_ns)
-        if is_shared:
-            leaf = record.batch.association
-            count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
-            expected += pool.queue.units(record)
-            charges[leaf] = count + 1, expected, charged + units
+        leaf = record.batch.association
+        count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
+        charges[leaf] = count + 1, expected + pool.queue.units(record), charged + units
+        if record.used is not None:
+            used, units = used + record.used, units + record.units
         endings.append(
             core.TaskEnded(
                 *(record, final, slots, timing, index, reason, record.stop_message),
@@ -223,6 +225,19 @@ def tasks_finished(
     if not held:
         state.worker_became_idle(worker, now_ns)
     return endings
+
+
+def _charge_preempted(
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    result: AttemptResult,
+    slots: int,
+) -> None:
+    """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
+    used, units = state.used(record, slots, result.run_us, result.device_ns)
+    record.used = used if record.used is None else record.used + used
+    record.units += units
+    state.fair_share.charge(record.batch.association, units)
 
 
 def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
@@ -340,7 +355,10 @@ def end_unrun(
     del state.tasks[record.number]
     state.finalize(record, final)
     timing = Timing((now_ns - record.batch.accepted_ns) // 1000, 0, 0, waits=waits)
-    return core.TaskEnded(record, final, 0, timing, reason=reason, message=message)
+    used, units = record.used or Used(), record.units
+    return core.TaskEnded(
+        *(record, final, 0, timing), reason=reason, message=message, used=used, units=units
+    )
 
 
 def unqueued_waits(record: core.TaskRecord, now_ns: int) -> Waits:

@@ -103,8 +103,8 @@ def heartbeat_received(
         if record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)
             if reason:
-                actions += kill_over_memory(worker, record, reason)
-                return True, actions + declare_worker_lost(state, worker, reason, now_ns)
+                end = kill_above_limit(state, worker, record, "memory", reason, now_ns)
+                return True, actions + end
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
@@ -425,13 +425,19 @@ def granted_bytes(worker: state_pools.Worker) -> int:
     return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
 
 
+def memory_bound(worker: state_pools.Worker) -> int:
+    """Return the resident memory above which a worker is ended: estimates are not exact."""
+    granted = granted_bytes(worker)
+    return max(round(GRANT_FACTOR * granted), granted + GRANT_MARGIN_BYTES)
+
+
 def over_memory_reason(
     state: scheduler_state.SchedulerState, worker: state_pools.Worker, record: core.TaskRecord
 ) -> str:
     """Return the reason to end a worker that runs this task, by its last heartbeats; "" if there is
     none."""
-    granted, used = granted_bytes(worker), worker.rss_bytes
-    if used <= max(GRANT_FACTOR * granted, granted + GRANT_MARGIN_BYTES):
+    used = worker.rss_bytes
+    if used <= memory_bound(worker):
         worker.over_beats = 0
         return ""
     if state.pools[worker.pool].is_exclusive:  # a provider's library is granted no memory
@@ -440,18 +446,37 @@ def over_memory_reason(
     if worker.over_beats < OVER_BEATS:
         return ""
     name = task_name(record.number)
-    return f"{name} used {size(used)} of memory where {size(granted)} were granted"
+    return f"{name} used {size(used)} of memory where {size(granted_bytes(worker))} were granted"
 
 
-def kill_over_memory(
-    worker: state_pools.Worker, record: core.TaskRecord, reason: str
+def worker_over_disk(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
 ) -> list[core.Action]:
-    """Kill a worker whose running task took too much memory. The task is then charged with the
+    """End a worker that wrote too much; the task that it runs is charged."""
+    worker = state.workers.get(name)
+    if worker is None:
+        return []
+    record = next((r for r in worker.held.values() if r.phase == core.Phase.RUNNING), None)
+    if record is None:
+        return worker_unusable(state, name, reason, now_ns)
+    return kill_above_limit(state, worker, record, "disk", reason, now_ns)
+
+
+def kill_above_limit(
+    state: scheduler_state.SchedulerState,
+    worker: state_pools.Worker,
+    record: core.TaskRecord,
+    resource: str,
+    reason: str,
+    now_ns: int,
+) -> list[core.Action]:
+    """Kill a worker whose running task took too much of a resource. The task is charged with the
     loss of the worker."""
-    record.announced = True  # the heartbeat names it: no other task is a suspect
+    record.announced = True  # the task is known: no other one is a suspect
     return [
-        core.RecordEvent("worker.over_memory", worker.name, reason),
+        core.RecordEvent(f"worker.over_{resource}", worker.name, reason),
         core.KillWorker(worker.name, reason, worker.start),
+        *declare_worker_lost(state, worker, reason, now_ns),
     ]
 
 

@@ -15,6 +15,7 @@ Under both, a flood of one delays another by one task at most.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -74,7 +75,7 @@ class Turns:
             leaf: max(least, self._received.get(leaf, 0.0)),
         }
 
-    def assigned(self, leaf: str, count: int, units: float) -> None:
+    def assigned(self, leaf: str, count: int, units: float) -> None:  # noqa: ARG002
         self._received[leaf] = self._received.get(leaf, 0.0) + units
 
     def copy(self) -> Turns:
@@ -119,6 +120,8 @@ class FairShare:
     def at(self, now_ns: int) -> None:
         """Set the present time, up to which usage decays."""
         self._now_ns = now_ns
+        if not self._base_ns:
+            self._base_ns = now_ns
         if self._growth() > _REBASE:
             growth = self._growth()
             for figures in (self._settled, self._pending, self._sums):
@@ -128,7 +131,7 @@ class FairShare:
             self._fall(*self._paths)  # entries of heaps are of the old base
 
     def _growth(self) -> float:
-        return 2.0 ** ((self._now_ns - self._base_ns) / self._half_life_ns)
+        return math.exp2((self._now_ns - self._base_ns) / self._half_life_ns)
 
     def path(self, leaf: str) -> tuple[str, ...]:
         path = self._paths.get(leaf)
@@ -318,5 +321,5 @@ class FairShare:
         for leaf, (account, user, units, at_ns) in stored.items():
             age_ns = max(0, now_ns + offset_ns - at_ns)
             self._names[leaf] = account, user
-            self.charge(leaf, units * 2.0 ** (-age_ns / self._half_life_ns))
+            self.charge(leaf, units * math.exp2(-age_ns / self._half_life_ns))
         self._changed.clear()

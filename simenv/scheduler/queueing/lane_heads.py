@@ -71,7 +71,8 @@ class _Order:
         self._shares = shares
         self._children: dict[str, set[str]] = {}
         self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
-        self._valid: dict[str, float] = {}  # by node: ratio of its entry; its others are outdated
+        self._entries: dict[str, tuple[float, int, str]] = {}  # by child; others are outdated
+        self._numbers: dict[str, int] = {}
         self._seen = shares.forgotten + len(shares.fell)
 
     def add(self, leaf: str, number: int) -> None:
@@ -81,8 +82,17 @@ class _Order:
             children = self._children.setdefault(parent, set())
             if node not in children:
                 children.add(node)
-                self._push(parent, node, number)
+                self._numbers[node] = number
+                self._push(parent, node)
             parent = node
+
+    def set(self, leaf: str, number: int) -> None:
+        """Note the number of another first task."""
+        if leaf in self._numbers and number != self._numbers[leaf]:
+            is_less = number < self._numbers[leaf]
+            self._numbers[leaf] = number
+            if is_less:  # a larger one is noted when the old one is at the top
+                self._push((SITE, *self._shares.path(leaf))[-2], leaf)
 
     def remove(self, leaf: str) -> None:
         path = (SITE, *self._shares.path(leaf))
@@ -91,20 +101,20 @@ class _Order:
             if children is None:
                 return
             children.discard(node)
+            self._numbers.pop(node, None)
+            self._entries.pop(node, None)
             if children:
                 return
             del self._children[parent], self._heaps[parent]
 
-    def _push(self, parent: str, node: str, number: int) -> None:
+    def _push(self, parent: str, node: str) -> None:
         heap = self._heaps.setdefault(parent, [])
-        self._valid[node] = ratio = self._shares.ratio(node)
-        heapq.heappush(heap, (ratio, number, node))
-        if len(heap) > 2 * len(self._children[parent]) + _SLACK:
-            heap[:] = {each[2]: each for each in heap if self._is_valid(parent, *each)}.values()
+        self._entries[node] = entry = (self._shares.ratio(node), self._numbers[node], node)
+        heapq.heappush(heap, entry)
+        children = self._children[parent]
+        if len(heap) > 2 * len(children) + _SLACK:
+            heap[:] = [self._entries[each] for each in children]
             heapq.heapify(heap)
-
-    def _is_valid(self, parent: str, ratio: float, _: int, node: str) -> bool:
-        return node in self._children[parent] and self._valid[node] == ratio
 
     def _renew(self) -> None:
         """Push the nodes anew whose usage fell since the last choice."""
@@ -125,27 +135,27 @@ class _Order:
         for leaf in dict.fromkeys(leaves):
             parent = SITE
             for node in shares.path(leaf):
-                children = self._children.get(parent, ())
-                if node in children and shares.ratio(node) < self._valid[node]:
-                    self._push(parent, node, 0)
+                entry = self._entries.get(node)
+                if entry is not None and shares.ratio(node) < entry[0]:
+                    self._push(parent, node)
                 parent = node
 
     def first(self) -> str | None:
         """Return the association that goes first; None if there is none."""
         self._renew()
-        node, valid = SITE, self._valid
+        node = SITE
         while (heap := self._heaps.get(node)) is not None:
-            children = self._children[node]
             while True:
-                ratio, number, child = heap[0]
-                if child not in children or valid[child] != ratio:
+                entry = heap[0]
+                child = entry[2]
+                if self._entries.get(child) is not entry:
                     heapq.heappop(heap)
                     continue
-                present = self._shares.ratio(child)
-                if present <= ratio:
+                present = (self._shares.ratio(child), self._numbers[child], child)
+                if present <= entry:
                     break
-                valid[child] = present
-                heapq.heapreplace(heap, (present, number, child))
+                self._entries[child] = present
+                heapq.heapreplace(heap, present)
             node = child
         return None if node == SITE else node
 
@@ -201,10 +211,14 @@ class LaneHeads:
                     if leaf not in self._held:
                         order.add(leaf, head.number)
                 heap.set(priority, head)
-                if not heap.by_priority:
+                first = heap.first()
+                if first is None:
                     del heaps[leaf]
-                    if leaf not in self._held:
+                if leaf not in self._held:
+                    if first is None:
                         order.remove(leaf)
+                    else:
+                        order.set(leaf, first.number)
             if lanes is not None and not lanes.any():
                 del lanes_of[key]
         self.changed.clear()
@@ -248,8 +262,6 @@ class LaneHeads:
         return bool(self._heaps[1])
 
 
-
-
 def merged(
     queues: Mapping[str, Iterator[TaskRecord]], shares: Shares, rate: float
 ) -> Iterator[TaskRecord]:
@@ -263,16 +275,17 @@ def merged(
     while heads:
         own = next((leaf for leaf in OWN_USER if leaf in heads), "")
         if own in heads and heads[own].batch.priority:
-            leaf = order.first_by_priority(own, heads[own], heads.values())
+            first = order.first_by_priority(own, heads[own], heads.values())
         else:
-            leaf = order.first()
-        assert leaf is not None
-        record = heads[leaf]
+            first = order.first()
+        assert first is not None
+        record = heads[first]
         yield record
-        tried.assigned(leaf, 1, record.cost_us * rate * record.batch.usage_factor)
-        following = next(queues[leaf], None)
+        tried.assigned(first, 1, record.cost_us * rate * record.batch.usage_factor)
+        following = next(queues[first], None)
         if following is None:
-            del heads[leaf]
-            order.remove(leaf)
+            del heads[first]
+            order.remove(first)
         else:
-            heads[leaf] = following
+            heads[first] = following
+            order.set(first, following.number)

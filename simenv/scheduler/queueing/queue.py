@@ -105,8 +105,7 @@ class PoolQueue:
             lanes.count_in(record.cost_us)
             self._changed(record)
             self._arrived(record.batch.association, 1)
-            if self._is_shared:
-                self.fair_share.ended(record.batch.association, 1, self.units(record))
+            self.fair_share.ended(record.batch.association, 1, self.units(record))
         self.count += len(records)
 
     @property
@@ -181,8 +180,8 @@ class PoolQueue:
     def upcoming(self, reservation: int = 0, leaf: str = "") -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
         entries precede those of other lanes. The count is 0 if there is no such task. `leaf`:
-        association of the chunk that is being built. The caller reports to `remove_taken` the tasks that
-        it takes."""
+        association of the chunk that is being built. The caller reports to `remove_taken` the tasks
+        that it takes."""
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
         else:  # a chunk is of one association
@@ -242,9 +241,10 @@ class PoolQueue:
 
     def _charge_turn(self, record: TaskRecord, count: int, cost_us: float) -> None:
         """Record that the lane of this task had its turn, with so many tasks."""
-        if self._is_shared or len(self._lanes) > 1:
-            batch = record.batch
-            units = cost_us * self.rate * batch.usage_factor
+        batch = record.batch
+        units = cost_us * self.rate * batch.usage_factor
+        self.fair_share.assigned(batch.association, count, units)
+        if not self._is_shared and len(self._lanes) > 1:
             self._shares.assigned(batch.association, count, units)
         if self.order.policy == "round_robin" and len(self._lanes) > 1:
             key = self.order.lane_key(record)

@@ -85,8 +85,8 @@ def check_queue(
     if limits.max_queued_tasks and use.queued_tasks + count > limits.max_queued_tasks:
         key = "max_queued_tasks"
         message = (
-            f"{holder}{owner!r} has {use.queued_tasks} unfinished tasks; {count} more would pass the "
-            f"limit of {limits.max_queued_tasks} ({key})"
+            f"{holder}{owner!r} has {use.queued_tasks} unfinished tasks; {count} more would pass "
+            f"the limit of {limits.max_queued_tasks} ({key})"
         )
     elif limits.max_queued_bytes and use.queued_bytes + size_bytes > limits.max_queued_bytes:
         key = "max_queued_bytes"

@@ -286,6 +286,8 @@ class Worker(msgspec.Struct, eq=False):
     leaving: str = ""  # reason why it gets no more tasks; "": it may get some
     reservation_id: int = 0  # it runs only tasks of this one; REQUESTED; 0: any task
     reserved_since_ns: int = 0
+    account: str | None = None  # that it serves, see `account_isolation`; None: none yet
+    serving_since_ns: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -347,6 +349,7 @@ class Pool:
         self.hardware_qubits = 0  # of its worker's hardware, once described
         self.shortage = ""  # resource that is lacking to start a worker
         self.overcommit = False  # it may have more workers than its nodes hold
+        self.awaited_accounts = 0  # accounts whose first tasks wait for a worker of their own
 
     @property
     def device(self) -> str:

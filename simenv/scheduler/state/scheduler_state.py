@@ -163,6 +163,11 @@ class SchedulerState:
     def billing(self) -> Billing:
         return self.fair_share.billing
 
+    @property
+    def remembers_usage(self) -> bool:
+        """True if usage decides the order of tasks, and is to be stored."""
+        return bool(self.accounts) or any(pool.queue.is_shared for pool in self.pools.values())
+
     def set_accounts(self, tree: AccountTree, billing: Billing, qos: Mapping[str, Qos]) -> None:
         """Replace accounts, weights of billing units and classes of service. With accounts, pools
         without a policy of their own have the policy `fair_share`."""
@@ -250,7 +255,7 @@ class SchedulerState:
     def release_units(self, record: core.TaskRecord) -> None:
         """Count the expected billing units of an assigned task no more."""
         pool = self.pools.get(record.route.pool)
-        if pool is not None and pool.queue.is_shared:
+        if pool is not None:
             self.fair_share.ended(record.batch.association, 1, pool.queue.units(record))
 
     def used(
@@ -462,7 +467,11 @@ def refresh_held_back(state: SchedulerState) -> None:
             *path, _ = state.fair_share.path(leaf)
             owner = state.fair_share.user(leaf)
             limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
-            limits |= {each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts}
-            if any(limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()):
+            limits |= {
+                each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
+            }
+            if any(
+                limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
+            ):
                 held.add(leaf)
         pool.queue.hold_back(frozenset(held))

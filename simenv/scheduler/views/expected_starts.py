@@ -115,7 +115,11 @@ class ExpectedStarts:
         if record.phase == Phase.SENT:
             return self._sent_us(pool, record, now_ns)
         last = self._last
-        if record.phase != Phase.WAITING or last is None or not inputs.starts_tasks(self._state, pool):
+        if (
+            record.phase != Phase.WAITING
+            or last is None
+            or not inputs.starts_tasks(self._state, pool)
+        ):
             return UNKNOWN
         start_us = last.starts_us.get(record.number)
         if start_us is None:  # it may have come since then

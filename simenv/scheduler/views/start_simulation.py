@@ -243,7 +243,8 @@ class StartSimulation:
                 yield
         self.read[line.pool.spec.name] = line.waiting = place - len(line.new) + len(new)
         line.queue = None
-        for place, record in enumerate(new.values(), place + 1):  # behind those that are simulated
+        for record in new.values():  # behind the tasks that are simulated
+            place += 1
             key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
             fifos.setdefault(key, deque()).append((place, 0.0, record))
         self._left += place
@@ -268,7 +269,9 @@ class StartSimulation:
 
     def _remaining_us(self, pool: pools.Pool, worker: pools.Worker) -> float:
         """Return the expected time until a worker has completed the tasks that it holds."""
-        each_us = [inputs.work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()]
+        each_us = [
+            inputs.work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()
+        ]
         total_us = sum(each_us) / pools.speedup_slots(worker)
         elapsed_us = inputs.worked_us(worker, self.now_ns)
         if len(each_us) > 1:
@@ -437,9 +440,7 @@ class StartSimulation:
         fifo = self._next_fifo(line, 0) if again else None
         return fifo is None or fifo[0][2].number not in again
 
-    def _next_fifo(
-        self, line: _Line, reservation: int, *, allow_long: bool = True
-    ) -> _Fifo | None:
+    def _next_fifo(self, line: _Line, reservation: int, *, allow_long: bool = True) -> _Fifo | None:
         """Return the queue whose first task is next for a worker; None: none is. A worker without a
         reservation also takes tasks that dedicated workers leave waiting, see `PoolQueue`."""
         best = other = None
@@ -537,7 +538,9 @@ class StartSimulation:
             return False
         if self._takes_slots(line, fifo):
             line.gangs.remove(shares)
-            self._begin(line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares)
+            self._begin(
+                line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares
+            )
         elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
             hosts = {host for host, _ in shares}
             runs = (event for *_, event in self._events if isinstance(event, _Run))

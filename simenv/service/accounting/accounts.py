@@ -91,7 +91,9 @@ class AccountRegistry:
         try:
             self._set(accounts, qos, "configuration and `simenv accounts`")
         except errors.ConfigError as error:
-            hint = f"{error.hint}; what `simenv accounts` and `simenv qos` set stays until they remove"
+            hint = (
+                f"{error.hint}; what `simenv accounts` and `simenv qos` set stays until they remove"
+            )
             hint += " it: start with the former file for that"
             raise errors.ConfigError(error.message, hint=hint) from error
         if self._groups:
@@ -137,8 +139,8 @@ class AccountRegistry:
         return accounting.Accounts(request, accounts, qos, self.billing)
 
     def set_account(self, name: str, account: Account | None) -> None:
-        """Add, replace or remove (None) an account; the next commit stores it. Raises NotFoundError,
-        OptionError."""
+        """Add, replace or remove (None) an account; the next commit stores it. Raises
+        NotFoundError, OptionError."""
         accounts = _changed(self._accounts, name, account, "account")
         self._change(accounts, self.qos)
         self._store(tables.ACCOUNT, name, account, self._configured.get(name))
@@ -339,9 +341,7 @@ class AccountRegistry:
             total += units
         return total
 
-    def _units(
-        self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0
-    ) -> float:
+    def _units(self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0) -> float:
         """Return the billing units of a run with `slots` slots on all ranks together."""
         pool = self._state.pools.get(base_of(route.pool) or route.pool)
         gpus = 0 if pool is None else core.rank_gpus(pool.spec)
@@ -434,14 +434,17 @@ def _merged_with_stored(
     configuration since; these are stored with the next commit. Configured ones come first, in
     their order."""
     stored = table.read(journal.records)
-    changed = {
+    changed: dict[str, tuple[Value | None, Value | None]] = {
         name: (value, value)
         for name, value in configured.items()
         if stored.get(name, (None, None))[1] != value
     }
-    gone = [name for name, (_, then) in stored.items() if then and name not in configured]
+    gone: list[str] = [
+        name for name, (_, then) in stored.items() if then and name not in configured
+    ]
     journal.put([*table.statements(changed), *map(table.remove, gone)], forced=False)
-    present = {name: value for name, (value, _) in {**stored, **changed}.items()}
+    merged_rows: dict[str, tuple[Value | None, Value | None]] = {**stored, **changed}
+    present: dict[str, Value | None] = {name: row[0] for name, row in merged_rows.items()}
     names = (*configured, *sorted(present.keys() - configured.keys() - set(gone)))
     return {name: value for name in names if (value := present[name]) is not None}
 

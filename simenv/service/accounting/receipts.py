@@ -14,7 +14,14 @@ from simenv.errors import ProtocolError
 from simenv.model import TaskOptions, TaskSpec, TaskState, task_name
 from simenv.model.accounts import Receipt, Used, explained_waits
 from simenv.scheduler.core import Route
-from simenv.service.accounting.usage import HOUR_S, MAX_SUM, Sums, count_unsuccessful, device_of, values_of
+from simenv.service.accounting.usage import (
+    HOUR_S,
+    MAX_SUM,
+    Sums,
+    count_unsuccessful,
+    device_of,
+    values_of,
+)
 from simenv.service.journal import reader, tables
 from simenv.service.journal.tables import Standing, UsageKey
 from simenv.service.results.completions import Completions
@@ -156,9 +163,8 @@ def withdrawal(records: reader.Records, completed: m.Completed, task: int = 0) -
 
 
 def withdrawal_of_damaged(records: reader.Records, first_seq: int) -> Withdrawal:
-    """Return what a record whose checksum does not fit takes from usage when it is dropped. Where it
-    cannot be decoded, or its states are others than those in its row, nothing is taken: what its
-    tasks used stays counted."""
+    """Return what a record with a wrong checksum takes from usage when it is dropped: nothing if it
+    cannot be decoded, or its states are others than those in its row."""
     nothing = Withdrawal(0.0, [], [])
     try:
         completed = codec.completed(records.unverified_body(first_seq))
@@ -174,4 +180,6 @@ def withdrawal_of_damaged(records: reader.Records, first_seq: int) -> Withdrawal
 def _is_plausible(completion: m.Completion) -> bool:
     used = completion.used or Used()
     amounts = msgspec.structs.astuple(used)
-    return all(0 <= each < MAX_SUM for each in (*amounts, completion.units, completion.timing.queued_us))
+    return all(
+        0 <= each < MAX_SUM for each in (*amounts, completion.units, completion.timing.queued_us)
+    )

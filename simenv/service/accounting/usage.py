@@ -82,9 +82,7 @@ class UsageLedger:
             if record.batch is not last:
                 last, route = record.batch, record.route
                 device = device_of(last.terms, route)
-                key = UsageKey(
-                    last.account, last.owner, last.qos, route.pool, device, route.engine
-                )
+                key = UsageKey(last.account, last.owner, last.qos, route.pool, device, route.engine)
                 known = totals.get(key)
                 sums = totals[key] = Sums() if known is None else known
             if ending.state is _DONE:
@@ -104,8 +102,9 @@ class UsageLedger:
             values = [min(value, MAX_SUM) for value in values_of(sums)]
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
-        changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
-        statements += tables.fair_usage_statements(changes)
+        if self._state.remembers_usage:
+            changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
+            statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
 
     def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
@@ -181,7 +180,9 @@ def usage_report(
     places, merges = _places(message.by), journal.usage_merges
     for name, value in (("since", message.since_s), ("until", message.until_s)):
         if not 0.0 <= value <= MAX_TIME_S:
-            raise OptionError(f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound")
+            raise OptionError(
+                f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound"
+            )
     until_s = message.until_s or time.time() + HOUR_S
     first, last = int(message.since_s) // HOUR_S, -int(-until_s // HOUR_S)
     groups: dict[int, tuple[str, ...] | None] = {}  # of each key; None: it may not be seen

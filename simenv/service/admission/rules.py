@@ -319,13 +319,14 @@ _NO_SIZES = Profile(0, 0, 0, 0, 0, 0, 0, 0, mid_circuit=False, conditions=0)
 
 def check_owner(terms: model.TaskOptions, owner: str) -> None:
     """Check the owner of a task. Raises NotAllowedError if the owner of a key requests an engine
-    that is reserved for the environment's own user."""
+    that is reserved for the environment's own user. Not called where accounts are isolated."""
     card = catalog.card(terms.engine)
     if owner and card is not None and card.pool == "functions":
         raise errors.NotAllowedError(
             f"engine {card.name!r} runs tasks of the environment's own user alone, and this one"
             f" came with the key {owner!r}",
-            hint="connect without a key, as that user, where the environment runs",
+            hint="connect without a key, as that user, where the environment runs; or the environment"
+            " isolates accounts: isolation = 'account'",
         )
 
 

@@ -115,9 +115,7 @@ class ReservationCommands:
         terms = self._ledger.terms(message.device)
         return admin.PolicyReply(message.request, terms.policy_version, changed, terms.policy)
 
-    def _after_queue(
-        self, request: ReservationRequest, owner: str, decision: Decision
-    ) -> Decision:
+    def _after_queue(self, request: ReservationRequest, owner: str, decision: Decision) -> Decision:
         """Return the decision with the time at which work would start behind the queue of its
         device; workers of one's own have no queue."""
         wait_ns = 0 if request.workers else self._wait_ns(request.device, owner)

@@ -106,8 +106,10 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 # Sums over ended tasks, next to `units`; shots are of tasks that are DONE.
-SUMS = ("done", "failed", "cancelled", "expired", "shots")
-SUMS += ("slot_us", "gpu_us", "gib_us", "device_us", "wait_us")
+SUMS = (
+    *("done", "failed", "cancelled", "expired", "shots"),
+    *("slot_us", "gpu_us", "gib_us", "device_us", "wait_us"),
+)
 HOURS_DAYS, DAYS_DAYS = 35, 400  # after which hours are merged into days, and days into months
 _EVER = 2**62
 
@@ -133,9 +135,7 @@ StoredQos = tuple[Qos | None, Qos | None]
 ACCOUNT = JournalTable[str, StoredAccount](
     "account", "name text primary key", StoredAccount, "an account"
 )
-QOS = JournalTable[str, StoredQos](
-    "qos", "name text primary key", StoredQos, "a class of service"
-)
+QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(
@@ -163,8 +163,10 @@ USAGE = Columns(
     " primary key(level, start, key)",
     " without rowid",
 )
-TABLES = (RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE)
-TABLES += (ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE)
+TABLES: tuple[Columns, ...] = (
+    *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
+    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE),
+)
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 

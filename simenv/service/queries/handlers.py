@@ -480,6 +480,7 @@ class QueryHandlers:
             max_ranks=ranks.most_ranks_of_all(present),
             end_s=service.facts.end_s,
             longest_pass_ms=service.pass_times.longest_ms(),
+            isolation=service.config.isolation,
         )
 
 

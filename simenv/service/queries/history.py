@@ -258,7 +258,8 @@ class Log:
             return {}
         completed = codec.completed(stored[0])
         origin, result = completed.origin, {}
-        for completion in completed.results:
+        current = self._completions.without_withdrawn(completed)
+        for completion in (each for group in current for each in group.results):
             result[completion.task] = End(
                 m.STATES[completion.state],
                 completion.attempts,
@@ -385,8 +386,8 @@ class Archive:
                 yield from (answer for answer in steps if answer is not None)
             case accounting.GetReceipts():
                 stored = ReceiptReader(records, self._completions)
-                result = [each for n in message.tasks if (each := stored.receipt(n)) is not None]
-                yield accounting.Receipts(message.request, result)
+                receipts = [each for n in message.tasks if (each := stored.receipt(n)) is not None]
+                yield accounting.Receipts(message.request, receipts)
             case _:
                 yield _refused(getattr(message, "request", 0), f"{DOWN}; only its journal was read")
 

@@ -98,9 +98,7 @@ class Completions:
             number, state = record.number, result.state
             timing, used, units = ending.timing, ending.used, ending.units
             group.append(
-                m.Completion(
-                    number, state, attempts, slots, payload, checksum, timing, used, units
-                )
+                m.Completion(number, state, attempts, slots, payload, checksum, timing, used, units)
             )
         if self.usage is not None:
             self.usage.add(endings, at_s)

@@ -95,6 +95,14 @@ class FileWorker:
         """Remove the checkpoints of these tasks."""
         self._long.put((lambda: _remove_checkpoints(self._root, tasks), _no_callback))
 
+    def remove_folder(self, folder: Path) -> None:
+        """Remove the folder of an isolated worker that has ended."""
+        self._long.put((lambda: shutil.rmtree(folder, ignore_errors=True), _no_callback))
+
+    def list_sizes(self, folder: Path, callback: Callable[[object], None]) -> None:
+        """Measure the folders in a folder; `callback` gets a dict of names and bytes."""
+        self._do(self._short, lambda: {each.name: _size(each) for each in folder.glob("*")}, callback)
+
     def unfinished(self, mark: str) -> None:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""
         self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _no_callback))

@@ -37,6 +37,7 @@ from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker, nodes_of, rank_gpus
 from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
 from simenv.service.workers.endpoints import WorkerKeys
+from simenv.service.workers.isolation import WorkerIsolation
 from simenv.text import size
 
 LOG_TAIL_BYTES = 2_000
@@ -70,9 +71,13 @@ class WorkerProcesses:
     ) -> None:
         """`results`: the folder of large results, by its path on all nodes. `keys`: of workers on
         other nodes; None: there are no other nodes."""
+        self.isolation = None
+        if config.isolation == "account":
+            self.isolation = WorkerIsolation(results, config.name)
         self._launcher = launcher
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
+        self._results = results
         self._environ = worker_environ(environ)
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
@@ -83,7 +88,6 @@ class WorkerProcesses:
             *("--service", str(paths.joining.resolve())),
             *("--lease-s", str(config.worker_lease_s)),
             *("--kernels", str(kernels)),
-            *("--results", str(results)),
             *("--checkpoint-s", str(config.checkpoint_s)),
             *(("--sync",) if config.durability != "process" else ()),
         )
@@ -91,10 +95,19 @@ class WorkerProcesses:
     def start(self, action: StartWorker, pool: PoolSpec) -> str:
         """Start a worker of that pool. Returns the error, or ""."""
         log = self._log(action.worker)
-        _rotate(log)
+        # A machine is no code of users, and needs the network.
+        isolation = None if pool.provider else self.isolation
+        _rotate(log, LOG_MAX_BYTES if isolation is None else 0)
         ranks = sum(share.ranks for share in action.shares) or 1
+        results = self._results
+        if isolation is not None:
+            try:
+                results = isolation.make(action.worker, action.start)
+            except ConfigError as error:
+                return str(error)
         argv = (
             *self._argv,
+            *("--results", str(results)),
             *("--name", action.worker),
             *("--start", str(action.start)),
             *("--engine", pool.engine),
@@ -103,8 +116,9 @@ class WorkerProcesses:
             *("--log", str(log)),
             *("--parent", "0"),
             *(("--provider", pool.provider) if pool.provider else ()),
-            *(("--import-from", self._import_from) if _imports(pool) else ()),
+            *(("--import-from", self._import_from) if _imports(pool, isolation) else ()),
             *(("--command", pool.command) if pool.command else ()),
+            *(("--isolated",) if isolation is not None else ()),
         )
         command = Command(
             action.worker,
@@ -115,12 +129,18 @@ class WorkerProcesses:
             action.start,
             action.shares,
         )
+        if isolation is not None:
+            command = isolation.confined(command, results)
         try:
             self._keys.make(action.worker, action.start)
-            self._launcher.start(command)
+            pid = self._launcher.start(command)
         except (ConfigError, LaunchError) as error:
             self._keys.remove(action.worker, action.start)
+            if isolation is not None:
+                isolation.ended(action.worker, action.start)
             return str(error)
+        if isolation is not None:
+            isolation.started(action.worker, pid)
         self._forget(action.worker)
         self._peers[action.worker] = WorkerPeer(action.start, has_machine=bool(pool.provider))
         return ""
@@ -132,6 +152,8 @@ class WorkerProcesses:
         worker = self._peers.get(name)
         if worker is None or worker.start != start or worker.work not in (b"", peer):
             return False
+        if not worker.work and self._is_of_another(name, peer):
+            return False
         worker.work = peer
         self._names[peer] = name
         return True
@@ -142,8 +164,15 @@ class WorkerProcesses:
         worker = self._peers.get(name)
         if worker is None or worker.start != start or worker.control not in (b"", peer):
             return False
+        if not worker.control and self._is_of_another(name, peer):
+            return False
         worker.control = peer
         return True
+
+    def _is_of_another(self, name: str, peer: bytes) -> bool:
+        """Return whether a socket is that of another worker, which must not join as this one."""
+        others = (worker for other, worker in self._peers.items() if other != name)
+        return any(peer in (worker.work, worker.control) for worker in others)
 
     def work_peer(self, name: str) -> bytes:
         worker = self._peers.get(name)
@@ -161,6 +190,8 @@ class WorkerProcesses:
         """Return the ends of workers since the last call, and kill terminated workers that have not
         ended in time."""
         ends = self._launcher.poll_exits()
+        if self.isolation is not None:
+            self.isolation.kill_orphans(at_once=bool(ends))
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
             if now_s >= when_s:
@@ -190,12 +221,19 @@ class WorkerProcesses:
         else:
             self._launcher.kill(name)
 
+    @property
+    def isolation_gaps(self) -> list[str]:
+        """What the kernel here cannot do for the isolation of accounts."""
+        return [] if self.isolation is None else self.isolation.gaps
+
     def log_tail(self, name: str) -> str:
         """Return the last lines of a worker's log."""
         return tail(self._log(name))
 
     def close(self) -> None:
         self._launcher.close()
+        if self.isolation is not None:
+            self.isolation.close()
 
     def _forget(self, name: str) -> None:
         worker = self._peers.pop(name, None)
@@ -221,15 +259,16 @@ def start_compilers(
     return count
 
 
-def _imports(pool: PoolSpec) -> bool:
+def _imports(pool: PoolSpec, isolation: WorkerIsolation | None) -> bool:
     """Return whether the workers of a pool import modules of the environment's user."""
-    return bool(pool.provider) or pool.engine == FUNCTIONS
+    return bool(pool.provider) or (pool.engine == FUNCTIONS and isolation is None)
 
 
-def _rotate(log: Path) -> None:
-    """Rename logs that are too long, also those of further ranks."""
+def _rotate(log: Path, max_bytes: int) -> None:
+    """Rename logs of more bytes, also those of further ranks. The last lines of an account's log
+    must not be in the report on a task of another one."""
     for path in (log, *log.parent.glob(f"{log.stem}.r*.log")):
-        if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
+        if path.exists() and path.stat().st_size > max_bytes:
             path.replace(path.with_suffix(".log.old"))
 
 
@@ -324,6 +363,7 @@ def limits_of(
         overcommit=config.overcommit,
         service_bytes=config.max_service_bytes
         or max(LEAST_SERVICE_BYTES, int(SERVICE_SHARE * this_node.memory_bytes())),
+        isolates_accounts=config.isolation == "account",
     )
 
 

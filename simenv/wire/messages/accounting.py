@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model import accounts
+from simenv.model.accounts import Account, Billing, Qos, Receipt, ShareRow, UsageRow
 from simenv.model.program import FEW, Text
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
 
@@ -23,14 +23,14 @@ class SetAccount(AdminRequest, frozen=True, tag=51):
     """Add or replace an account; None removes it. Answered by Accounts, when stored."""
 
     name: Name
-    account: accounts.Account | None
+    account: Account | None
 
 
 class SetQos(AdminRequest, frozen=True, tag=52):
     """Add or replace a class of service; None removes it. Answered by Accounts, when stored."""
 
     name: Name
-    qos: accounts.Qos | None
+    qos: Qos | None
 
 
 class GetShares(ClientRequest, frozen=True, tag=53):
@@ -56,23 +56,23 @@ class GetReceipts(ClientRequest, frozen=True, tag=55):
 
 
 class Accounts(Reply, frozen=True, tag=50):
-    accounts: dict[str, accounts.Account]
-    qos: dict[str, accounts.Qos]
-    billing: accounts.Billing = accounts.Billing()
+    accounts: dict[str, Account]
+    qos: dict[str, Qos]
+    billing: Billing = Billing()
 
 
 class Shares(Reply, frozen=True, tag=53):
-    rows: list[accounts.ShareRow]
+    rows: list[ShareRow]
 
 
 class Usage(Reply, frozen=True, tag=54):
     """`from_s`, `to_s`: the time that the sums cover, widened to whole hours, or whole days where
     hours are no longer kept."""
 
-    rows: list[accounts.UsageRow]
+    rows: list[UsageRow]
     from_s: float
     to_s: float
 
 
 class Receipts(Reply, frozen=True, tag=55):
-    receipts: list[accounts.Receipt]
+    receipts: list[Receipt]

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import re
 import site
+import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -255,10 +256,16 @@ def cached_cubin(
         text = f"NVRTC is not installed, and {target} has not been compiled"
         hint = "pip install 'simenv[gpu-cu13]' (gpu-cu12 for a driver older than 580)"
         raise UnknownEngine(text, hint=hint)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with run_once(place / f"{module}.lock"):
-        if not target.exists():
-            temporary = target.with_suffix(".new")
-            temporary.write_bytes(nvrtc.compile(module, capability).cubin)
-            temporary.replace(target)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with run_once(place / f"{module}.lock"):
+            if not target.exists():
+                temporary = target.with_suffix(".new")
+                temporary.write_bytes(nvrtc.compile(module, capability).cubin)
+                temporary.replace(target)
+    except PermissionError:  # an isolated worker only reads the folder that all share
+        own = Path(tempfile.gettempdir())
+        if folder == own:
+            raise
+        return cached_cubin(own, module, capability, nvrtc)
     return target

@@ -13,7 +13,7 @@ from other_user import UID, skip_without_second_user
 
 from launcher import probe, selection
 from launcher.probe import ProbeResult
-from launcher.process import network_namespace
+from launcher.process import cgroup, confinement, network_namespace
 from simenv.cli.admin import doctor_checks
 from simenv.client.connection import address
 from simenv.config import Config, write
@@ -132,6 +132,20 @@ def test_working_network_isolation_is_ok() -> None:
         pytest.skip(why)
     (value,) = doctor_checks.launcher_security()
     assert value.level == "ok"
+
+
+def test_missing_confinement_warns_where_accounts_are_isolated(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
+    monkeypatch.setattr(cgroup, "unavailable_reason", lambda: "not delegated")
+    confined, bounded = doctor_checks.account_isolation()
+    assert (confined.level, bounded.level) == ("ok", "ok"), "nobody asked for it"
+    assert confined.detail.endswith("this kernel has no Landlock")
+    write(Config(isolation="account"), home / "default" / "config.json")
+    confined, bounded = doctor_checks.account_isolation()
+    assert (confined.level, bounded.level) == ("warn", "warn")
+    assert "Delegate=yes" in bounded.remedy
 
 
 def test_processes_of_other_users_are_detected() -> None:

@@ -44,7 +44,12 @@ def test_tables_of_a_file_are_read_and_survive_the_file_of_a_start(tmp_path: Pat
     settings = config.load({}, file, {"SIMENV_HOME": str(tmp_path)})
     assert list(settings.accounts) == ["chem", "physics"]  # in the order of the file
     chem = settings.accounts["chem"]
-    assert (chem.parent, chem.share, chem.users, chem.cut) == ("physics", 2.0, ("ana", "@chem"), True)
+    assert (chem.parent, chem.share, chem.users, chem.cut) == (
+        "physics",
+        2.0,
+        ("ana", "@chem"),
+        True,
+    )
     assert chem.limits == {"max_queued_tasks": 100, "max_queued_bytes": 2 * 2**30}
     assert settings.qos == {"normal": Qos(10, 0.5, limits={"max_queued_bytes": 2**20})}
     assert settings.billing == Billing(gpu_s=10.0, device_s={"main": 2.5})
@@ -70,7 +75,10 @@ def test_last_settings_are_taken_over_by_a_start(tmp_path: Path) -> None:
         ({"accounts": {"a": {"coordinators": ["x/y"]}}}, "user 'x/y' is not a name"),
         ({"accounts": {"a": {"qos": ["fast"]}}}, "accounts.a: qos 'fast' is not known"),
         ({"accounts": {"a": {"limits": {"max_tasks": 1}}}}, "'max_tasks' is not known"),
-        ({"accounts": {"a": {"limits": {"max_reservations": 1}}}}, "'max_reservations' is not known"),
+        (
+            {"accounts": {"a": {"limits": {"max_reservations": 1}}}},
+            "'max_reservations' is not known",
+        ),
         ({"accounts": {"a": {"limits": {"max_queued_tasks": -1}}}}, "max_queued_tasks = -1"),
         ({"accounts": {"a": {"limits": {"max_queued_bytes": "2XB"}}}}, "'2XB' is not a size"),
         ({"accounts": {"a": {"limits": 5}}}, "accounts.a.limits = '5' is not a table"),

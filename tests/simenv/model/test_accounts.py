@@ -38,7 +38,9 @@ def test_own_user_is_in_root_and_may_use_all_accounts() -> None:
 
 
 def test_account_of_others_and_users_without_account_are_refused() -> None:
-    error = fails(NotAllowedError, "'ben' is not in the account 'chem'", TREE.resolve, "ben", "chem")
+    error = fails(
+        NotAllowedError, "'ben' is not in the account 'chem'", TREE.resolve, "ben", "chem"
+    )
     assert error.hint == "yours: bio"
     fails(NotAllowedError, "'dan' is in no account", TREE.resolve, "dan", "")
 

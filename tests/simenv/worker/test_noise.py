@@ -15,10 +15,10 @@ from noise_models.calibration import FitScope
 from simenv.client.circuits import load
 from simenv.errors import StoreError
 from simenv.model import DeviceRecord, Program, ResultFile, TaskOptions
-from simenv.result_files import UNFINISHED
+from simenv.result_files import UNFINISHED, attempt_file
 from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
-from simenv.worker.result_files import ResultFileWriter, file_name
+from simenv.worker.result_files import ResultFileWriter
 from simulators.engine import EngineResult
 
 DEVICE = "superconducting-lattice"
@@ -135,7 +135,7 @@ def test_unfinished_file_names_its_worker(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "replace", replace)
     fails(StoreError, "", put, ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
-    name = file_name(5, 65_537).rpartition("/")[2]
+    name = attempt_file(5, 65_537).rpartition("/")[2]
     assert lines == [f".{name}.main.x4-0.17{UNFINISHED}"]
 
 

@@ -22,6 +22,7 @@ from simenv.scheduler.views.expected_starts import UNKNOWN
 from simenv.scheduler.views.forecast import running_tasks
 
 MS = 1_000_000
+NARROW = route(10_000.0, max_slots=1)  # it takes one slot
 
 
 def _waits(machine: CheckedScheduler, *tasks: int) -> list[float]:
@@ -109,8 +110,8 @@ def test_wait_of_paused_device_is_unknown(pair: CheckedScheduler) -> None:
 
 
 def test_forecast_follows_priorities_and_ageing(machine: CheckedScheduler) -> None:
-    low = machine.submit(10, cost=10_000.0, priority=-1)
-    high = machine.submit(10, cost=10_000.0, priority=1)
+    low = machine.submit(10, along=NARROW, priority=-1)
+    high = machine.submit(10, along=NARROW, priority=1)
     assert _waits(machine, high[0], high[9], low[0], low[9]) == pytest.approx([0, 90, 100, 190])
     assert _new(machine) == pytest.approx(100)
     machine.now_ns += 70 * SECOND  # what is old is now before a new one of a higher priority
@@ -119,13 +120,13 @@ def test_forecast_follows_priorities_and_ageing(machine: CheckedScheduler) -> No
 
 def test_round_robin_forecast_waits_for_one_task_of_other_owner(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "main", "round_robin", ())
-    machine.submit(50, cost=10_000.0)
+    machine.submit(50, along=NARROW)
     assert _new(machine, owner="ana") == pytest.approx(10)
     assert _new(machine) == pytest.approx(500)
 
 
 def test_expected_starts_of_tasks_far_back_are_exact(machine: CheckedScheduler) -> None:
-    tasks = machine.submit(5_000, cost=10_000.0)
+    tasks = machine.submit(5_000, along=NARROW)
     assert _waits(machine, *tasks) == pytest.approx([place * 10 for place in range(5_000)])
 
 

@@ -26,6 +26,7 @@ ACCOUNTS: dict[str, Any] = {
     "chem": {"parent": "physics", "users": ["ana"], "qos": ["normal", "urgent"]},
     "bio": {"users": ["ana", "@lab"]},
 }
+SHOTS = 100_000
 QOS: dict[str, Any] = {
     "normal": {"usage_factor": 0.5},
     "urgent": {"priority": 7, "max_run_s": 60, "limits": {"max_queued_tasks": 2}},
@@ -51,7 +52,7 @@ class AccountHarness(MultiUserHarness):
         peer: MemoryConnection | None = None,
         count: int = 1,
         key: str = "~k",
-        shots: int = 100,
+        shots: int = SHOTS,
         **terms: Any,
     ) -> m.Accepted | m.Refusal:
         """Submit; the acceptance, or the refusal."""
@@ -66,7 +67,9 @@ class AccountHarness(MultiUserHarness):
         assert isinstance(answer, m.Accepted), answer
         return self.state.tasks[answer.first].batch
 
-    def refused_by(self, code: str, peer: MemoryConnection | None = None, **order: Any) -> m.Refusal:
+    def refused_by(
+        self, code: str, peer: MemoryConnection | None = None, **order: Any
+    ) -> m.Refusal:
         """Submit; the refusal."""
         answer = self.sent(peer, **order)
         assert isinstance(answer, m.Refusal), answer
@@ -208,7 +211,7 @@ def test_use_of_an_account_is_released_when_tasks_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "order", "code", "words"),
     [
-        ({"max_queued_bytes": 100}, {}, "queue_full", "tasks of account 'chem' hold 0 B"),
+        ({"max_queued_bytes": 100}, {}, "queue_full", "tasks of account 'chem' hold 0 bytes"),
         ({"max_priority": 5}, {"priority": 6}, "limit", "for account 'chem' (max_priority)"),
         ({"max_run_s": 5}, {"run_timeout_s": 6.0}, "limit", "for account 'chem' (max_run_s)"),
     ],
@@ -246,7 +249,9 @@ def test_end_at_the_limit_of_a_class_names_it(town: AccountHarness) -> None:
     town.join()
     answer = town.sent(qos="urgent")
     (task,) = town.assigned()
-    town.scheduler.task_started("main-0", task.task, task.attempt, 1)
+    now_ns = time.monotonic_ns()
+    town.scheduler.task_started("main-0", task.task, task.attempt, now_ns - 61 * 10**9)
+    town.state.workers["main-0"].heard_ns = now_ns
     town.step()
     town.finish([task], TaskState.EXPIRED)
     assert isinstance(answer, m.Accepted)
@@ -273,9 +278,9 @@ def budgeted(folder: Path, units: float, **options: Any) -> AccountHarness:
     return AccountHarness(folder, accounts=accounts, billing={"gib_s": 0.0})
 
 
-def forecast(town: AccountHarness, shots: int) -> float:
+def forecast(town: AccountHarness) -> float:
     """Billing units of one task, by the estimator."""
-    answer = town.sent(town.peer, shots=shots, key="~forecast")
+    answer = town.sent(town.peer, key="~forecast")
     assert isinstance(answer, m.Accepted)
     record = town.state.tasks[answer.first]
     town.say(m.Cancel(1, [answer.first]))
@@ -286,7 +291,7 @@ def test_submission_above_the_budget_of_an_account_above_is_refused_with_both_nu
     tmp_path: Path,
 ) -> None:
     town = budgeted(tmp_path, 1_000.0)
-    each = forecast(town, 100)
+    each = forecast(town)
     town.spent["physics"] = 1_000.0 - 1.5 * each
     assert town.batch().units == pytest.approx(each, rel=0.02)
     refusal = town.refused_by("limit", key="~b")
@@ -300,7 +305,7 @@ def test_submission_above_the_budget_of_an_account_above_is_refused_with_both_nu
 
 def test_usage_factor_counts_in_the_forecast(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 1_000.0)
-    each = forecast(town, 100)
+    each = forecast(town)
     town.spent["physics"] = 1_000.0 - 0.6 * each
     town.refused_by("limit")
     assert town.batch(qos="normal").units == pytest.approx(0.5 * each, rel=0.02)
@@ -309,7 +314,7 @@ def test_usage_factor_counts_in_the_forecast(tmp_path: Path) -> None:
 def test_forecast_of_ended_tasks_is_left_again(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 1_000.0)
     town.join()
-    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town, 100)
+    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town)
     town.batch()
     town.refused_by("limit", key="~b")
     town.finish(town.assigned())
@@ -334,10 +339,7 @@ def test_tasks_of_an_account_that_cuts_end_when_its_budget_is_spent(tmp_path: Pa
     town.spent["physics"] = 1_000.0
     town.accounts._next_cut_ns = 0
     town.step()
-    assert town.work is not None
-    stop = codec.to_worker(town.work.receive(0.0) or b"")
-    assert isinstance(stop, m.StopTask)
-    assert (stop.task, stop.reason) == (answer.first, "limit")
+    assert town.state.tasks[answer.first].stopping == "limit"
     town.finish([task], TaskState.EXPIRED)
     for number in (answer.first, waiting.first):
         failure = failure_of(town, number)
@@ -435,7 +437,7 @@ def test_account_after_a_restart_is_that_of_the_acceptance(town: AccountHarness)
 
 def test_forecast_of_waiting_tasks_counts_again_after_a_restart(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 1_000.0)
-    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town, 100)
+    town.spent["physics"] = 1_000.0 - 1.5 * forecast(town)
     town.batch()
     town.restart()
     town.arrive()
@@ -445,7 +447,7 @@ def test_forecast_of_waiting_tasks_counts_again_after_a_restart(tmp_path: Path) 
 def test_tasks_from_before_accounts_belong_to_none(tmp_path: Path) -> None:
     town = AccountHarness(tmp_path, accounts={}, qos={})
     town.batch()
-    town.begin_again()
+    town.begin_again(accounts=ACCOUNTS)
     assert town.state.tasks[1].batch.account == ""
     assert town.batch(key="~b").account == "chem"
 

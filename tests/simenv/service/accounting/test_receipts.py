@@ -130,13 +130,15 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
 ) -> None:
     bench = MultiUserHarness(tmp_path)
     rows = [
-        ShareRow("physics", "", 0, 1.0, 0.5, 9.0, 0.9, 0), ShareRow("chem", "", 1, 1.0, 0.5, 9.0, 0.9, 0),
-        ShareRow("chem", "ana", 2, 1.0, 0.5, 9.0, 0.9, 1), ShareRow("chem", "carl", 2, 1.0, 0.5, 0, 0, 2),
-        ShareRow("bio", "", 0, 1.0, 0.5, 1.0, 0.1, 0),
+        ShareRow(account, user, 0, 1.0, 0.5, 9.0, 0.9, 0)
+        for account, user in (
+            ("physics", ""), ("chem", ""), ("chem", "ana"), ("chem", "carl"), ("bio", ""),
+        )
     ]  # fmt: skip
     tree = AccountTree(
         {
-            "physics": Account(budget_slot_h=1.0), "chem": Account(parent="physics", users=("ana",)),
+            "physics": Account(budget_slot_h=1.0),
+            "chem": Account(parent="physics", users=("ana",)),
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip

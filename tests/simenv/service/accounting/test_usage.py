@@ -51,7 +51,11 @@ def total(bench: ServiceHarness) -> tuple[int, int, int, int]:
 
 
 def history(bench: ServiceHarness) -> list[LogRow]:
-    return bench.get(History, GetHistory(3)).rows
+    rows: list[LogRow] = []
+    page = bench.get(History, GetHistory(3))
+    while rows.extend(page.rows) or not page.complete:
+        page = bench.get(History, GetHistory(3, page.last))
+    return rows
 
 
 def summed(rows: list[LogRow]) -> tuple[int, int, int, int]:
@@ -80,7 +84,7 @@ def finished(bench: ServiceHarness, tasks: list[m.AssignedTask], slots: int = 2)
 def test_sums_equal_those_over_history_with_cancels_failures_and_lost_attempts(
     ready: ServiceHarness,
 ) -> None:
-    ready.submit(*(spec(seed, count=1 + seed % 3) for seed in range(6)), key="~a")
+    ready.submit(*(spec(seed, shots=100 + seed) for seed in range(6)), key="~a")
     tasks = ready.assigned()
     finished(ready, tasks[:2])
     ready.finish(tasks[2:3], TaskState.FAILED, codec.encode(m.Failure("engine", "no")))
@@ -174,8 +178,9 @@ def withdrawn_by_record(bench: ServiceHarness) -> None:
 def test_withdrawn_ends_are_taken_from_usage_and_counted_again(
     ready: ServiceHarness, withdraw: Callable[[ServiceHarness], None], left: list[int]
 ) -> None:
-    ready.submit(spec(1), spec(2), spec(3, count=2))
-    payloads = [b"payload-%d" % task.task for task in (tasks := ready.assigned())]
+    ready.submit(spec(1), spec(2), spec(3, shots=7))
+    tasks = ready.assigned()
+    payloads = [b"payload-%d" % task.task for task in tasks]
     results = [
         m.AttemptResult(t.task, t.attempt, 2, p, zlib.crc32(p), run_us=RUN_US)
         for t, p in zip(tasks, payloads, strict=True)
@@ -183,16 +188,17 @@ def test_withdrawn_ends_are_taken_from_usage_and_counted_again(
     origin = Origin("main-0", "here", 1, "test")
     ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "", 1, results)))  # type: ignore[union-attr]
     ready.step()
-    before, units = total(ready), ready.loop.usage.month_units("")
+    before, units = total(ready), ready.loop.usage._own[""]
     withdraw(ready)
     rows = [row for row in history(ready) if row.state is TaskState.DONE]
     assert [int(row.id[2:]) for row in rows] == left
     assert total(ready) == summed(rows)
-    assert ready.loop.usage.month_units("") == pytest.approx(sum(row.units for row in rows))
+    assert ready.loop.usage._own[""] == pytest.approx(sum(row.units for row in rows))
     finished(ready, ready.assigned(), slots=1)
     assert total(ready)[:2] == before[:2]
     assert total(ready) == summed(history(ready))
-    assert ready.loop.usage.month_units("") != units
+    rows = history(ready)
+    assert ready.loop.usage._own[""] == pytest.approx(sum(row.units for row in rows)) != units
     ready.restart()
     assert total(ready) == summed(history(ready))
 
@@ -490,10 +496,10 @@ def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) 
 def test_a_failed_repair_leaves_usage_as_it_was(ready: ServiceHarness) -> None:
     ready.submit(spec(1))
     finished(ready, ready.assigned())
-    before = total(ready), ready.loop.usage.month_units("")
+    before = total(ready), ready.loop.usage._own[""]
     found = ready.loop.completions.find(1)
     assert found is not None
     ready.journal._db.execute("pragma query_only=on")
     fails(JournalError, "", ready.loop.result_requests._repair.task, 1, found[1])
     ready.journal._db.execute("pragma query_only=off")
-    assert (total(ready), ready.loop.usage.month_units("")) == before
+    assert (total(ready), ready.loop.usage._own[""]) == before

@@ -1,0 +1,227 @@
+"""Confinement of this process and of all that it starts, which none of them can undo.
+
+Landlock (landlock(7)) limits the files that are opened or made and the TCP ports; it also keeps a
+process from tracing, and since Linux 6.12 from signalling, processes outside. It applies to the
+calling thread and to the threads and processes that this thread starts. A seccomp filter
+(seccomp(2)), applied to all threads, lets them make no more sockets, Unix sockets included, and no
+objects of the kernel that outlive a process: System V shared memory, message queues, keys.
+
+Nothing here needs a privilege. Linux alone has these calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import stat
+import struct
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on all machines
+_VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2  # linux/landlock.h
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_REFER, _TRUNCATE = 1 << 13, 1 << 14
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+_ALL_FILES = (1 << 15) - 1  # of ABI 3; the calls of devices (ABI 5) stay allowed
+_NO_NODES = ~(1 << 6 | 1 << 11)  # devices cannot be made
+_OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+_BIND_TCP, _CONNECT_TCP = 1, 2
+_SCOPES = 3  # abstract Unix sockets and signals, since ABI 6
+LEAST_ABI = 4  # of Linux 6.7, the first that knows TCP
+SCOPED_ABI = 6  # of Linux 6.12
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+# For programs, libraries, time zones, names of users, and certificates.
+SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/sys"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf"),
+    *("/etc/alternatives", "/etc/ssl", "/etc/OpenCL", "/etc/os-release"),
+)
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_GPU_DEVICES = ("nvidia*", "kfd", "dri/render*")  # nodes of GPUs, in /dev
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """Files that a confined process may use, with all that is below a folder. Missing ones are
+    skipped."""
+
+    read: tuple[Path, ...] = ()  # read and execute
+    listed: tuple[Path, ...] = ()  # folders whose names may be read, and no content
+    write: tuple[Path, ...] = ()  # read, write, make and remove
+
+    @property
+    def with_system(self) -> FileRules:
+        """These files and those that any program needs, with the devices of GPUs."""
+        gpus = [path for pattern in _GPU_DEVICES for path in Path("/dev").glob(pattern)]
+        devices = (*map(Path, DEVICES), *gpus)
+        return FileRules((*map(Path, SYSTEM), *self.read), self.listed, (*devices, *self.write))
+
+
+def landlock_abi() -> int:
+    """Return the version of Landlock of this kernel; 0: it has none, or it is disabled."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    with suppress(OSError):
+        return _call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
+    return 0
+
+
+def unavailable_reason() -> str:
+    """Return why processes cannot be confined on this machine; "": they can."""
+    abi, machine = landlock_abi(), platform.machine()
+    if not abi:
+        return "this kernel has no Landlock, or it is disabled (lsm= of its command line)"
+    if abi < LEAST_ABI:
+        return f"Landlock of this kernel (version {abi}) knows no TCP: Linux 6.7 does"
+    if machine not in _MACHINES:
+        known = ", ".join(_MACHINES)
+        return f"there is no filter of system calls for {machine}, only for {known}"
+    return ""
+
+
+def forbid_core_dumps() -> None:
+    """Let no process from here on leave a core dump. A limit of 1 byte is too small for any file
+    and, unlike 0, also keeps the kernel from piping it to a program (core(5))."""
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+
+
+def restrict_files(
+    rules: FileRules, connect_ports: Iterable[int] | None = (), *, scoped: bool = True
+) -> None:
+    """Allow this thread only the files of the rules, and TCP connections to these ports; None: any
+    TCP. `scoped`: allow no signals to processes outside, and no abstract Unix sockets of theirs,
+    where the kernel can forbid them. Raises OSError where there is no Landlock."""
+    abi = landlock_abi()
+    network = _BIND_TCP | _CONNECT_TCP if connect_ports is not None and abi >= LEAST_ABI else 0
+    handled = _ALL_FILES if abi >= 3 else _ALL_FILES & ~_TRUNCATE
+    handled = handled if abi >= 2 else handled & ~_REFER
+    scopes = _SCOPES if scoped and abi >= SCOPED_ABI else 0
+    attributes = struct.pack("=QQQ", handled, network, scopes)  # an earlier kernel wants zeros
+    ruleset = _call(_CREATE_RULESET, attributes, len(attributes), 0)
+    try:
+        for paths, allowed in (
+            (rules.read, _READ),
+            (rules.listed, _READ_DIR),
+            (rules.write, _ALL_FILES & _NO_NODES),
+        ):
+            for path in paths:
+                _allow_path(ruleset, path, allowed & handled)
+        for port in (connect_ports or ()) if network else ():
+            _call(_ADD_RULE, ruleset, _NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
+        _no_new_privileges()
+        _call(_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _allow_path(ruleset: int, path: Path, allowed: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:  # there is no such file
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            allowed &= _OF_A_FILE
+        if allowed:
+            rule = struct.pack("=Qi", allowed, descriptor)
+            _call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _no_new_privileges() -> None:
+    """Give up the privileges of set-user-id programs, as both mechanisms require."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _call(number: int, *arguments: object) -> int:
+    """Make a system call. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    result = int(libc.syscall(ctypes.c_long(number), *words))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+# --- the filter of system calls -------------------------------------------------------------------
+
+# By machine: its number in linux/audit.h, the numbers of `seccomp` and `socket`, and those of
+# shmget, shmat, semget, msgget, mq_open, add_key, request_key and keyctl (asm/unistd.h).
+_MACHINES = {
+    "x86_64": (0xC000003E, 317, 41, (29, 30, 64, 68, 240, 248, 249, 250)),
+    "aarch64": (0xC00000B7, 277, 198, (194, 196, 190, 186, 180, 217, 218, 219)),
+}
+_IO_URING_SETUP = 425  # a ring makes sockets too
+_OTHER_ABI = 0x4000_0000  # from here on: calls of x86-64's other ABI (x32)
+_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06  # linux/bpf_common.h
+_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in seccomp_data
+_ALLOW, _DENY, _KILL = 0x7FFF_0000, 0x0005_0000 | 13, 0x8000_0000  # 13: EACCES
+_SET_FILTER, _ALL_THREADS = 1, 1
+_FAMILIES, _STREAM, _TYPE_BITS = (2, 10), 1, 0xF  # AF_INET, AF_INET6; SOCK_STREAM
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("if_true", ctypes.c_uint8),
+        ("if_false", ctypes.c_uint8),
+        ("value", ctypes.c_uint32),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("first", ctypes.POINTER(_Instruction)))
+
+
+def forbid_sockets(*, allow_tcp: bool = False) -> None:
+    """Let no thread of this process, and nothing that it starts, make a socket, or an object of the
+    kernel that outlives its processes; calls fail with EACCES. Pairs of connected sockets and open
+    sockets stay as they are. `allow_tcp`: TCP sockets may be made, whose ports `restrict_files`
+    limits. Raises OSError."""
+    machine, seccomp, socket, denied = _MACHINES[platform.machine()]
+    rows = _filter(machine, socket, (*denied, _IO_URING_SETUP), allow_tcp=allow_tcp)
+    instructions = (_Instruction * len(rows))(*rows)
+    program = _Program(len(rows), instructions)
+    _no_new_privileges()
+    if _call(seccomp, _SET_FILTER, _ALL_THREADS, ctypes.byref(program)) != 0:
+        raise OSError(0, "a thread has another filter of system calls")
+
+
+def _filter(
+    machine: int, socket: int, denied: tuple[int, ...], *, allow_tcp: bool
+) -> list[tuple[int, int, int, int]]:
+    """Return the instructions: (code, steps to skip if true, if false, value)."""
+    rows = [
+        (_LOAD, 0, 0, _MACHINE),
+        (_EQUAL, 1, 0, machine),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _OTHER_ABI),
+        (_RETURN, 0, 0, _DENY),
+    ]
+    for number in denied if allow_tcp else (*denied, socket):
+        rows += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY)]
+    if allow_tcp:
+        rows += [
+            (_EQUAL, 0, 7, socket),
+            (_LOAD, 0, 0, _FIRST),
+            (_EQUAL, 1, 0, _FAMILIES[0]),
+            (_EQUAL, 0, 3, _FAMILIES[1]),
+            (_LOAD, 0, 0, _SECOND),
+            (_AND, 0, 0, _TYPE_BITS),
+            (_EQUAL, 1, 0, _STREAM),
+            (_RETURN, 0, 0, _DENY),
+        ]
+    return [*rows, (_RETURN, 0, 0, _ALLOW)]

@@ -1,0 +1,361 @@
+"""Isolation of accounts in a real environment: what one leaves for the next, and what code of users
+can reach. Without configured accounts each owner of a key is an account."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failing import fails
+from live import Live, environment
+
+import simenv
+from simenv.client import environments
+from simenv.client.administration import issue_key
+from simenv.client.client import Client
+from simenv.errors import NotAllowedError, TaskFailedError
+from simenv.model import TaskState
+from launcher.process import confinement
+
+pytestmark = pytest.mark.skipif(
+    bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
+)
+PATIENCE_S = 120.0
+BELL = "OPENQASM 2.0; qreg q[2]; creg c[2]; U(1.5707963267948966,0,3.14159) q[0]; CX q[0],q[1];"
+BELL += "measure q -> c;"
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "tools", "engine": "functions", "min": 1, "max": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Live]:
+    with environment(pools=POOLS, listen="tcp://127.0.0.1:0", isolation="account") as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def owner(up: Live) -> Iterator[Client]:
+    with up.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def keys(owner: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Client]]:
+    """Clients of two accounts."""
+    folder = tmp_path_factory.mktemp("keys")
+    clients = {}
+    for name in ("ana", "ben"):
+        issue_key(owner.keys, name, "client", folder / f"{name}.simenv")
+        clients[name] = simenv.connect(service=folder / f"{name}.simenv")
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one of a script: this module is not on the workers' path."""
+    function.__module__ = "__main__"
+    return function
+
+
+@by_value
+def plant(first: str, second: str, kernels: str) -> dict[str, str]:
+    """Leave a secret wherever a function can; returns what was refused, by place."""
+    import builtins
+    import ctypes
+    import os
+    import subprocess
+    import sys
+    import tempfile
+    import threading
+
+    secret, refused = first + second, {}
+
+    def attempt(place: str, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as error:
+            refused[place] = type(error).__name__
+
+    def write(path: str) -> None:
+        with open(path, "w") as file:
+            file.write(secret)
+
+    def segment() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.shmget(0x51AE, 4096, 0o1600) == -1:
+            raise PermissionError(ctypes.get_errno())
+
+    for place in (os.getcwd(), tempfile.gettempdir(), os.environ["HOME"]):
+        attempt(f"file in {place}", lambda place=place: write(f"{place}/{secret}"))
+    for place in ("/tmp", "/var/tmp", "/dev/shm", kernels, os.path.dirname(kernels)):
+        attempt(f"shared {place}", lambda place=place: write(f"{place}/{secret}"))
+    os.environ["PLANTED"] = secret
+    builtins.planted = secret  # type: ignore[attr-defined]
+    sys.modules["planted"] = sys
+    os.mkdir(f"{tempfile.gettempdir()}/{secret}.folder")
+    os.chdir(f"{tempfile.gettempdir()}/{secret}.folder")
+    sys.stdout.write(f"log {secret}\n")
+    descriptor = os.open(f"{tempfile.gettempdir()}/{secret}.open", os.O_RDWR | os.O_CREAT)
+    os.write(descriptor, secret.encode())
+    threading.Thread(target=threading.Event().wait, name=secret[:15], daemon=True).start()
+    attempt("segment", segment)
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", secret]
+    attempt("process", lambda: subprocess.Popen(argv, start_new_session=True, env={}))
+    import simenv.worker.runner
+
+    simenv.worker.runner.planted = secret  # type: ignore[attr-defined]
+    return refused
+
+
+@by_value
+def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
+    """The pid, and the places where the secret can be found. The secret is given in two parts, so
+    that the search itself does not put it into memory."""
+    import builtins
+    import os
+    import sys
+    import tempfile
+    import threading
+
+    places = []
+
+    def holds(text: Any) -> bool:
+        value = text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")
+        at = value.find(first.encode())
+        while at >= 0:
+            if value[at + len(first) : at + len(first) + len(second)] == second.encode():
+                return True
+            at = value.find(first.encode(), at + 1)
+        return False
+
+    if any(holds(value) for value in os.environ.values()):
+        places.append("environment")
+    if hasattr(builtins, "planted") or "planted" in sys.modules:
+        places.append("modules")
+    if holds(os.getcwd()):
+        places.append("working directory")
+    if any(first[:15] in thread.name for thread in threading.enumerate()):
+        places.append("threads")
+    for folder in {tempfile.gettempdir(), os.environ["HOME"], "/tmp", "/dev/shm", kernels}:
+        try:
+            for parent, folders, files in os.walk(folder):
+                for name in (*folders, *files):
+                    if holds(name):
+                        places.append(f"files in {folder}")
+        except OSError:
+            continue
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if holds(os.readlink(f"/proc/self/fd/{name}")):
+                places.append("descriptors")
+        except OSError:
+            continue
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    if holds(file.read()):
+                        places.append("processes")
+            except OSError:
+                continue
+    with open("/proc/sysvipc/shm") as file:
+        if str(0x51AE) in file.read().split():
+            places.append("segments")
+    with open("/proc/self/maps") as file:
+        regions = [line.split() for line in file]
+    with open("/proc/self/mem", "rb", buffering=0) as memory:
+        for region in regions:
+            begin, end = (int(part, 16) for part in region[0].split("-"))
+            if not region[1].startswith("rw") or end - begin > 2**30:
+                continue
+            try:
+                memory.seek(begin)
+                if holds(memory.read(end - begin)):
+                    places.append("memory")
+            except (OSError, ValueError, OverflowError):
+                continue
+    return os.getpid(), sorted(set(places))
+
+
+def test_a_worker_leaves_nothing_for_the_next_account(
+    up: Live, owner: Client, keys: dict[str, Client]
+) -> None:
+    parts, kernels = (uuid.uuid4().hex, uuid.uuid4().hex), os.environ["SIMENV_KERNELS"]
+    refused = keys["ana"].call(plant, *parts, kernels).result(PATIENCE_S)
+    assert {place for place in refused if place.startswith("file")} == set()
+    shared = {"/tmp", "/var/tmp", "/dev/shm", kernels, os.path.dirname(kernels)}
+    assert {place.removeprefix("shared ") for place in refused} >= shared, refused
+    assert "segment" in refused
+    pid, places = keys["ana"].call(search, *parts, kernels).result(PATIENCE_S)
+    own = {"environment", "modules", "working directory", "descriptors", "memory", "processes"}
+    assert own <= set(places), "the search finds what is there, in the worker of its account"
+    other_pid, left = keys["ben"].call(search, *parts, kernels).result(PATIENCE_S)
+    assert left == []
+    assert other_pid != pid
+    events = [event.message for event in owner.events(kinds=["worker.retired"])]
+    assert "serves another account now" in events
+    folders = list((up.home / "results" / "workers").glob("tools-*"))
+    assert len(folders) <= 1, "the folder of the first worker is gone"
+    assert not [path for path in up.home.rglob("*") if parts[0] in path.name]
+
+
+@by_value
+def reach(
+    files: list[str], port: int, sockets: list[str], pids: list[int]
+) -> dict[str, str]:
+    """What a function can reach: name -> "" or the error."""
+    import os
+    import socket
+
+    outcomes = {}
+
+    def attempt(name: str, call: Callable[[], Any]) -> None:
+        try:
+            call()
+            outcomes[name] = ""
+        except Exception as error:
+            outcomes[name] = type(error).__name__
+
+    def read(path: str) -> None:
+        if os.path.isdir(path):
+            os.listdir(path)
+        else:
+            open(path, "rb").close()
+
+    def connect(family: int, address: Any, kind: int = socket.SOCK_STREAM) -> None:
+        with socket.socket(family, kind) as peer:
+            peer.connect(address)
+
+    for path in files:
+        attempt(path, lambda path=path: read(path))
+    attempt("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", port)))
+    attempt("udp", lambda: connect(socket.AF_INET, ("127.0.0.1", port), socket.SOCK_DGRAM))
+    for path in sockets:
+        attempt(path, lambda path=path: connect(socket.AF_UNIX, path))
+    for pid in pids:
+        attempt(f"kill {pid}", lambda pid=pid: os.kill(pid, 0))
+        attempt(f"environ {pid}", lambda pid=pid: open(f"/proc/{pid}/environ").read())
+    return outcomes
+
+
+@pytest.fixture
+def targets(up: Live, tmp_path: Path) -> Iterator[tuple[list[str], int, list[str], list[int]]]:
+    """Files, a port, sockets and processes that no function may reach."""
+    secret = tmp_path / "of-a-user"
+    secret.write_text("secret")
+    names = ("journal.db", "server-key.json", "keys.json", "connection.json", "worker.json")
+    files = [str(secret), *(str(up.home / name) for name in names)]
+    files += [str(up.home), str(up.home / "results"), str(up.home / "logs"), str(tmp_path)]
+    assert all(os.path.exists(path) for path in files)
+    folder = Path(environments.read(up.home / "connection.json").sockets)
+    sockets = [str(path) for path in folder.glob("*.sock")]
+    assert len(sockets) >= 2
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield files, listener.getsockname()[1], sockets, [up.service().pid]
+
+
+def test_function_reaches_no_port_no_files_and_no_process(
+    keys: dict[str, Client], targets: tuple[list[str], int, list[str], list[int]]
+) -> None:
+    assert set(reach(*targets).values()) == {""}, "the attempts themselves work"
+    outcomes = keys["ana"].call(reach, *targets).result(PATIENCE_S)
+    if confinement.landlock_abi() < confinement.SCOPED_ABI:
+        outcomes = {name: why for name, why in outcomes.items() if not name.startswith("kill")}
+    assert {name for name, why in outcomes.items() if why != "PermissionError"} == set()
+
+
+PROGRAM = """#!{python}
+import json, os, socket, sys
+port, files, shots = {port}, {files!r}, int(sys.argv[2])
+reached = []
+for path in files:
+    try:
+        open(path).close()
+        reached.append(path)
+    except IsADirectoryError:
+        reached.append(path)
+    except PermissionError:
+        pass
+try:
+    socket.create_connection(("127.0.0.1", port)).close()
+    reached.append("tcp")
+except PermissionError:
+    pass
+open("left", "w").close()
+if reached:
+    sys.exit("reached " + ", ".join(reached))
+print(json.dumps({{"00": shots}}))
+"""
+
+
+@pytest.mark.parametrize("isolation", ["account", "none"])
+def test_external_engine_reaches_no_port_and_no_files(tmp_path: Path, isolation: str) -> None:
+    """Without isolation the same program reaches all of it."""
+    secret, program = tmp_path / "of-a-user", tmp_path / "simulator"
+    secret.write_text("secret")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        files = [str(secret), str(tmp_path)]
+        program.write_text(PROGRAM.format(python=sys.executable, port=port, files=files))
+        program.chmod(0o700)
+        pool = {"name": "sim", "engine": "external", "command": f"{program} {{circuit}} {{shots}}"}
+        with simenv.local(pools=[pool], isolation=isolation) as client:
+            task = client.submit(BELL, shots=100, pool="sim")
+            if isolation == "account":
+                assert task.result(PATIENCE_S).counts == {"00": 100}
+            else:
+                with pytest.raises(TaskFailedError, match=f"reached {secret}, {tmp_path}, tcp"):
+                    task.result(PATIENCE_S)
+
+
+def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client]) -> None:
+    """All engines' paths that need files: a result of 4 MiB goes through the worker's folder."""
+    circuit = "OPENQASM 2.0; qreg q[18]; " + " ".join(f"U(0.3,0.1,0) q[{k}];" for k in range(18))
+    for name in ("ana", "ben", "ana"):
+        task = keys[name].submit(circuit, shots=None, outputs="statevector")
+        state = task.result(PATIENCE_S).statevector
+        assert abs(sum(abs(state) ** 2) - 1) < 1e-9
+        assert keys[name].run(BELL, shots=100).shots == 100
+
+
+def test_value_of_another_account_is_not_unpickled(
+    owner: Client, keys: dict[str, Client]
+) -> None:
+    """A pickle is code: the environment's own user must not run that of an account."""
+    task = keys["ana"].call(pow, 2, 5)
+    assert task.wait() is TaskState.DONE
+    fails(NotAllowedError, "is a call of another user", owner.functions().task, task.id)
+    assert keys["ana"].functions().task(task.id).result(PATIENCE_S) == 32
+
+
+def test_isolated_gang_runs_and_is_restarted_for_another_account(
+    tmp_path: Path,
+) -> None:
+    pools = [{"name": "main", "min": 1, "max": 1, "ranks": 2}]
+    with environment(pools=pools, listen="tcp://127.0.0.1:0", isolation="account") as live:
+        with live.client() as own:
+            pids = []
+            issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
+            with simenv.connect(service=tmp_path / "ana.simenv") as ana:
+                for client in (own, ana):
+                    task = client.submit(BELL, shots=100, pool="main")
+                    assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
+                    pids.append(own.workers()[0].pid)
+            assert pids[0] != pids[1]
+
+
+def test_status_and_doctor_tell_isolation(owner: Client) -> None:
+    assert owner.status().isolation == "account"

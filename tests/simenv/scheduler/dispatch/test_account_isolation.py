@@ -1,0 +1,281 @@
+"""Workers that serve one account at a time: choice, restarts, and their bounds."""
+
+import msgspec
+import pytest
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
+from simulation import Simulation
+
+from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec
+from simenv.scheduler import core
+from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
+from simenv.scheduler.queueing.lanes import QueuePolicy
+
+ISOLATED = msgspec.structs.replace(LIMITS, isolates_accounts=True)
+LONG = 900_000.0
+
+
+def accounts(machine: CheckedScheduler) -> dict[str, str | None]:
+    """The account of each worker."""
+    return {name: worker.account for name, worker in machine.state.workers.items()}
+
+
+def owners(sends: list[core.AssignTasks]) -> dict[str, str]:
+    """The owner of the tasks that each worker got."""
+    for send in sends:
+        assert len({record.batch.owner for record in send.records}) == 1
+    return {send.worker: send.records[0].batch.owner for send in sends}
+
+
+def retired(machine: CheckedScheduler) -> list[str]:
+    """The workers that are asked to end for another account, with the next tick."""
+    actions = machine.tick()
+    return [a.worker for a in actions if isinstance(a, core.RetireWorker) and a.reason == REASON]
+
+
+def restart(machine: CheckedScheduler, name: str) -> None:
+    """The worker ends, and what is missing is started and joins."""
+    machine.lose(name, "exit 0")
+    machine.revive()
+
+
+def test_each_account_has_a_worker_of_its_own() -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    machine.submit(1, cost=LONG, owner="ben")
+    sends = machine.assign()
+    assert sorted(owners(sends).values()) == ["ana", "ben"]
+    assert sorted(str(account) for account in accounts(machine).values()) == ["ana", "ben"]
+    for send in sends:
+        machine.finish(send.records)
+    by_owner = {owner: worker for worker, owner in owners(sends).items()}
+    for owner in ("ben", "ana", "ben"):
+        machine.submit(1, cost=LONG, owner=owner)
+        (send,) = machine.assign()
+        assert send.worker == by_owner[owner], "an idle worker of the account goes first"
+        machine.finish(send.records)
+    assert not retired(machine)
+
+
+@pytest.mark.parametrize("policy", ["priority", "fifo", "round_robin"])
+def test_chunks_and_prefetch_never_mix_accounts(policy: str) -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    for pool in machine.state.pools.values():
+        pool.queue.arrange(QueuePolicy(policy))
+    for number in range(60):
+        machine.submit(3, cost=20.0, owner=("ana", "ben")[number % 2])
+    for _ in range(200):
+        sends = machine.assign()
+        for send in sends:
+            assert len({record.batch.owner for record in send.records}) == 1
+        for worker in machine.state.workers.values():
+            assert len({record.batch.owner for record in worker.held.values()}) <= 1
+        for send in sends:
+            machine.finish(send.records)
+    assert not machine.state.tasks
+
+
+def test_a_full_pool_restarts_the_worker_that_was_idle_for_longest() -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    machine.submit(2, cost=LONG, owner="ana")
+    first, second = machine.assign()
+    machine.finish(second.records)
+    machine.now_ns += SECOND // 2
+    machine.finish(first.records)
+    machine.submit(1, cost=LONG, owner="ben")
+    assert not machine.assign(), "no worker of ana runs a task of ben"
+    assert not retired(machine), "ana keeps what was idle for less than KEEP_NS"
+    machine.now_ns += KEEP_NS
+    machine.hear()
+    assert not machine.assign()
+    assert retired(machine) == [second.worker]
+    machine.tick()
+    assert not machine.assign()
+    assert not retired(machine), "one restart is enough"
+    restart(machine, second.worker)
+    (send,) = machine.assign()
+    assert owners([send]) == {second.worker: "ben"}
+    assert accounts(machine)[first.worker] == "ana"
+
+
+def test_a_pool_that_may_grow_restarts_nobody() -> None:
+    machine = CheckedScheduler(limits=ISOLATED, min=1, max=2)
+    machine.submit(1, cost=LONG, owner="ana")
+    machine.finish(machine.assign()[0].records)
+    machine.now_ns += KEEP_NS
+    machine.submit(1, cost=LONG, owner="ben")
+    assert not machine.assign()
+    machine.hear()
+    started = [a for a in machine.tick() if isinstance(a, core.StartWorker)]
+    assert [action.worker for action in started] == ["main-1"]
+    machine.join("main-1")
+    assert owners(machine.assign()) == {"main-1": "ben"}
+    assert not retired(machine)
+
+
+def test_other_accounts_run_while_one_waits_for_its_worker() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    machine.finish(machine.assign()[0].records)
+    machine.submit(1, cost=LONG, owner="ben")
+    machine.submit(1, cost=LONG, owner="ana")
+    assert owners(machine.assign()) == {"main-0": "ana"}
+
+
+def test_busy_worker_is_taken_over_after_a_quantum_however_much_waits() -> None:
+    """An account that always has tasks keeps a worker for QUANTUM_NS, then one without any gets
+    it."""
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(400, cost=LONG / 10, owner="ana")
+    machine.assign()
+    begin_ns = machine.now_ns
+    machine.submit(1, cost=LONG, owner="ben")
+    while not retired(machine):
+        held = list(machine.state.workers["main-0"].held.values())
+        assert {record.batch.owner for record in held} == {"ana"}
+        machine.now_ns += round(LONG / 10 * 1e3)
+        machine.hear()
+        machine.finish(held[:1])
+        machine.assign()
+        assert machine.now_ns - begin_ns < QUANTUM_NS + 5 * SECOND
+    assert machine.now_ns - begin_ns >= QUANTUM_NS
+    restart(machine, "main-0")
+    assert owners(machine.assign()) == {"main-0": "ben"}
+
+
+def test_restarts_of_alternating_accounts_are_bounded_and_nobody_starves() -> None:
+    """Two accounts with tasks without end and one worker: at most one restart a quantum."""
+    run = Simulation(ISOLATED, PoolSpec("main", "any", min=1, max=1))
+    run.run(5, until_idle=False)
+    before = run.starts()
+    first = run.submit(3000, cost=20_000.0, owner="ana")
+    second = run.submit(3000, cost=20_000.0, owner="ben")
+    run.run(100, until_idle=False)
+    assert 5 <= run.starts() - before <= 11
+    done = [sum(number in run.ended for number in each) for each in (first, second)]
+    assert min(done) > 0.7 * max(done)
+    assert sum(done) > 0.8 * 100 / 0.020 * 0.9, "restarts take little of the time"
+
+
+def test_workers_of_busy_accounts_even_out_and_stay() -> None:
+    run = Simulation(
+        msgspec.structs.replace(ISOLATED, slots=4), PoolSpec("main", "any", min=4, max=4)
+    )
+    run.run(5, until_idle=False)
+    run.submit(10_000, cost=60_000.0, owner="ana")
+    run.run(15, until_idle=False)
+    assert set(accounts(run).values()) == {"ana"}
+    run.submit(10_000, cost=60_000.0, owner="ben")
+    run.run(60, until_idle=False)
+    shares = sorted(str(account) for account in accounts(run).values())
+    assert shares == ["ana", "ana", "ben", "ben"]
+    starts = run.starts()
+    run.run(60, until_idle=False)
+    assert run.starts() == starts, "nothing is restarted between accounts of equal shares"
+
+
+def test_short_tasks_wait_for_their_own_worker() -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    for owner in ("ana", "ben"):
+        machine.submit(1, cost=LONG, owner=owner)
+    for send in machine.assign():
+        machine.finish(send.records)
+    machine.now_ns += 60 * SECOND
+    machine.hear()
+    machine.submit(20, cost=10_000.0, owner="ana")
+    assert set(owners(machine.assign()).values()) == {"ana"}
+    assert not retired(machine)
+    machine.submit(1000, cost=10_000.0, owner="ana")
+    machine.assign()
+    assert len(retired(machine)) == 1, "10 s of work are worth a second worker"
+
+
+def test_a_task_that_lacks_memory_is_overtaken_by_no_other_account() -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    for owner in ("ana", "ben"):
+        machine.submit(1, cost=LONG, owner=owner)
+    sends = {owner: send for send in machine.assign() for owner in owners([send]).values()}
+    machine.finish(sends["ana"].records)
+    large = msgspec.structs.replace(
+        sends["ana"].records[0].route, memory_bytes=2**34 - 2**19
+    )
+    machine.submit(1, along=large, owner="ana")
+    machine.submit(1, cost=LONG, owner="ben")
+    assert not [send for send in machine.assign() if send.records[0].route is large]
+    machine.finish(sends["ben"].records)
+    assert machine.assign()[0].records[0].route is large
+
+
+def test_gangs_of_another_account_get_fresh_ranks() -> None:
+    machine = CheckedScheduler(workers=1, limits=cluster(2, 2, isolates_accounts=True))
+    machine.submit(1, along=wide(4), owner="ana")
+    machine.revive()
+    (send,) = machine.assign()
+    assert send.worker == "main.x4-0"
+    machine.finish(send.records)
+    machine.submit(1, along=wide(4), owner="ben")
+    machine.now_ns += KEEP_NS
+    machine.hear()
+    assert not machine.assign()
+    assert retired(machine) == ["main.x4-0"]
+    restart(machine, "main.x4-0")
+    machine.revive()
+    assert owners(machine.assign()) == {"main.x4-0": "ben"}
+
+
+def test_dedicated_worker_of_another_account_is_restarted_first() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    machine.finish(machine.assign()[0].records)
+    request = ReservationRequest(device="main", workers=1, ttl_ns=600 * SECOND)
+    wall_ns = 1_800_000_000 * SECOND + machine.now_ns
+    decision, _ = machine.scheduler.reserve(request, "ben", wall_ns)
+    number = decision.reservation
+    machine.submit(1, cost=LONG, owner="ben", reservation=number)
+    assert not machine.assign()
+    assert retired(machine) == ["main-0"]
+    restart(machine, "main-0")
+    assert owners(machine.assign()) == {"main-0": "ben"}
+
+
+def test_configured_account_decides_and_not_the_user() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+
+    def submit(owner: str, account: str) -> None:
+        batch = core.SubmitBatch(
+            b"c", TaskOptions(), "key", 0, machine.state.next_task, machine.now_ns, 0, owner, account
+        )
+        machine.scheduler.submit(batch, [TaskSpec(b"p", 100, 1)], [core.Route(
+            "statevector", "test", "main", 4, 2**20, LONG, 0.0, 64
+        )])  # fmt: skip
+
+    for owner in ("ana", "ben"):
+        submit(owner, "chem")
+        (send,) = machine.assign()
+        assert send.worker == "main-0"
+        machine.finish(send.records)
+    submit("chem", "")
+    assert not machine.assign(), "a user of the name of an account is not that account"
+
+
+def test_without_isolation_workers_have_no_account() -> None:
+    machine = CheckedScheduler(workers=1)
+    for owner in ("ana", "ben"):
+        machine.submit(1, cost=LONG, owner=owner)
+        machine.finish(machine.assign()[0].records)
+    assert accounts(machine) == {"main-0": None}
+
+
+def test_task_whose_worker_wrote_too_much_is_charged() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    for death in (1, 2, 3):
+        (send,) = machine.assign()
+        machine.begin(send.records[0])
+        machine.keep(machine.scheduler.worker_over_disk("main-0", "too much", machine.now_ns))
+        assert send.records[0].deaths == death
+        machine.state.unreaped_workers.clear()
+        machine.now_ns += SECOND
+        machine.hear()
+        machine.revive()
+    (ending,) = machine.endings
+    assert (ending.reason, machine.scheduler.worker_over_disk("no", "x", 0)) == ("poison", [])

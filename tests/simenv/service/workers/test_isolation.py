@@ -1,0 +1,220 @@
+"""Folders of isolated workers: whose files they are, where they go, and what ends with them."""
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from failing import fails
+from service import ServiceHarness
+from waiting import until
+
+from launcher.process import confinement
+from simenv.config import convert
+from simenv.errors import ConfigError, NotAllowedError
+from simenv.model import task_name
+from simenv.result_files import CHECKPOINTS, attempt_file
+from simenv.service.workers import isolation
+from simenv.service.workers.isolation import WorkerIsolation, check_isolation
+from simenv.wire.messages import client as m
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(autouse=True)
+def adopt_nothing_later() -> Iterator[None]:
+    """This process must not stay the parent of what other tests leave."""
+    yield
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> WorkerIsolation:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "token").write_text("token")
+    return WorkerIsolation(tmp_path / "results", "test")
+
+
+def result(task: int, fence: int, file: str) -> Any:
+    return SimpleNamespace(task=task, attempt=fence, file=file)
+
+
+def record(task: int, attempts: int = 1, num_qubits: int = 24) -> Any:
+    route = SimpleNamespace(num_qubits=num_qubits)
+    return SimpleNamespace(number=task, attempts=attempts, route=route)
+
+
+def test_each_start_has_a_private_folder_that_goes_with_it(workers: WorkerIsolation) -> None:
+    folder = workers.make("main-0", 3)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "tmp").is_dir()
+    other = workers.make("main-1", 4)
+    assert workers.ended("main-0", 2) is None, "an earlier start of that name"
+    assert workers.ended("main-0", 3) == folder
+    assert workers.ended("main-0", 3) is None
+    workers.close()
+    assert not other.exists()
+
+
+def test_folders_of_a_killed_service_are_removed(tmp_path: Path) -> None:
+    first = WorkerIsolation(tmp_path, "test").make("main-0", 1)
+    (first / "tmp" / "left").write_text("x")
+    WorkerIsolation(tmp_path, "test")
+    assert not first.exists()
+
+
+def test_result_file_is_moved_to_its_place(workers: WorkerIsolation, tmp_path: Path) -> None:
+    folder = workers.make("main-0", 1)
+    name = attempt_file(5000, 65_537)
+    (folder / name).parent.mkdir()
+    (folder / name).write_text("data")
+    workers.adopt("main-0", [result(5000, 65_537, name), result(5001, 65_537, "")])
+    assert (tmp_path / "results" / name).read_text() == "data"
+    assert not (folder / name).exists()
+
+
+def test_worker_cannot_name_the_file_of_another_attempt(
+    workers: WorkerIsolation, tmp_path: Path
+) -> None:
+    """Else it could hand out, or let remove, the result of another account."""
+    workers.make("main-0", 1)
+    other = attempt_file(7, 65_537)
+    (tmp_path / "results" / other).parent.mkdir()
+    (tmp_path / "results" / other).write_text("of another account")
+    for file in (other, "../journal.db", attempt_file(5000, 65_538)):
+        fails(NotAllowedError, "as the file of", workers.adopt, "main-0", [result(5000, 65_537, file)])
+    name = attempt_file(5000, 65_537)
+    link = tmp_path / "results" / isolation.FOLDER / "main-0.1" / name
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "results" / other)
+    workers.adopt("main-0", [result(5000, 65_537, name)])
+    assert not (tmp_path / "results" / name).exists(), "a link is no result"
+    assert (tmp_path / "results" / other).read_text() == "of another account"
+
+
+def test_checkpoints_follow_their_task_and_no_others_are_taken(
+    workers: WorkerIsolation, tmp_path: Path
+) -> None:
+    first, second = workers.make("main-0", 1), workers.make("main-1", 2)
+    workers.assign("main-0", [record(9), record(10, num_qubits=4)], 2**30)
+    for task in (9, 10, 11):
+        (first / CHECKPOINTS / task_name(task)).mkdir(parents=True)
+        (first / CHECKPOINTS / task_name(task) / "1.h5").write_text(f"state of {task}")
+    workers.ended("main-0", 1)
+    kept = tmp_path / "results" / CHECKPOINTS
+    assert [path.name for path in kept.iterdir()] == [task_name(9)], "11 was never its task"
+    workers.assign("main-1", [record(9, attempts=2)], 2**30)
+    assert (second / CHECKPOINTS / task_name(9) / "1.h5").read_text() == "state of 9"
+    assert not list(kept.iterdir())
+    third = workers.make("main-2", 3)
+    workers.assign("main-2", [record(9, attempts=3)], 2**30)
+    assert (third / CHECKPOINTS / task_name(9) / "1.h5").exists(), "its worker lives on"
+
+
+def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> None:
+    """They have the filter of system calls, and this process as their parent now."""
+    if why := confinement.unavailable_reason():
+        pytest.skip(why)
+    source = (
+        "import os, time\nfrom launcher.process.confinement import forbid_sockets\n"
+        "forbid_sockets()\n"
+        "if os.fork() == 0:\n os.setsid()\n"
+        " if os.fork() == 0:\n  time.sleep(600)\n os._exit(0)\n"
+        "os.wait()\nprint(open('/proc/self/status').read().count('Seccomp_filters'))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    if done.stdout.strip() != "1":
+        pytest.skip("this kernel does not count filters of system calls")
+    innocent = subprocess.Popen(["sleep", "600"])
+
+    def children() -> set[int]:
+        paths = Path("/proc/self/task").glob("*/children")
+        return {int(pid) for path in paths for pid in path.read_text().split()}
+
+    left = children() - {innocent.pid}
+    assert left, "nothing was left behind"
+
+    def is_over() -> bool:
+        workers.kill_orphans(at_once=True)
+        return not (children() & left)
+
+    until(is_over)
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+
+
+def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = convert({"pools": [{"name": "tools", "engine": "functions"}]}).pools
+    main = convert({"pools": [{"name": "main"}]}).pools
+    monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
+    check_isolation("none", tools)
+    check_isolation("account", main)
+    with pytest.raises(ConfigError, match="pool 'tools' runs code of users.*has no Landlock"):
+        check_isolation("account", tools)
+    command = "/bin/true {circuit} {shots}"
+    pool = {"name": "sim", "engine": "external", "command": command}
+    with pytest.raises(ConfigError, match="pool 'sim' runs code of users"):
+        check_isolation("account", convert({"pools": [pool]}).pools)
+
+
+def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
+    """On the service's node workers have no keys: a socket belongs to the first that joins."""
+    pools = [{"name": "main", "min": 2, "max": 2}]
+    bench = ServiceHarness(tmp_path, pools=pools, isolation="account")
+    workers = bench.loop.workers
+    assert workers.joined("main-0", 1, b"first")
+    assert workers.beats("main-0", 1, b"first!")
+    for peer in (b"first", b"first!"):
+        assert not workers.joined("main-1", 2, peer)
+        assert not workers.beats("main-1", 2, peer)
+    assert workers.name_of(b"first") == "main-0"
+    assert workers.joined("main-1", 2, b"second")
+
+
+def test_command_of_an_isolated_worker_names_nothing_of_the_service(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path, isolation="account")
+    command = bench.paper.commands["main-0"]
+    folder = tmp_path / "results" / isolation.FOLDER / "main-0.1"
+    environ = dict(command.environ)
+    assert environ["HOME"] == environ["TMPDIR"] == str(command.cwd) == str(folder / "tmp")
+    assert not {"USER", "XDG_RUNTIME_DIR", "SIMENV_HOME"} & environ.keys()
+    assert command.argv[command.argv.index("--results") + 1] == str(folder)
+    assert "--isolated" in command.argv
+    plain = ServiceHarness(tmp_path / "plain") if (tmp_path / "plain").mkdir() is None else None
+    assert plain is not None
+    assert "--isolated" not in plain.paper.commands["main-0"].argv
+
+
+def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path, isolation="account")
+    log = tmp_path / "logs" / "main-0.log"
+    log.write_text("a secret of the first account\n")
+    bench.paper.kill("main-0")
+    bench.step()
+    until(lambda: bench.step() is None and bench.paper.commands.get("main-0") is not None)
+    assert bench.loop.workers.log_tail("main-0") == ""
+
+
+def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Path) -> None:
+    bench = ServiceHarness(tmp_path, isolation="account", results={"keep_gib": 0.001})
+    folder = tmp_path / "results" / isolation.FOLDER / "main-0.1" / "tmp"
+    bench.loop.result_requests.file_worker.start()
+    try:
+        (folder / "large").write_bytes(bytes(2**20))
+        bench.loop._events._next_sizes_ns = 0
+        bench.step()
+        bench.loop.result_requests.file_worker.after(lambda _: None)
+        bench.step()
+        assert bench.paper.commands["main-0"].start == 1, "below the limit"
+        (folder / "large").write_bytes(bytes(2**21))
+        bench.loop._events._next_sizes_ns = 0
+        until(lambda: bench.step() is None and "main-0" not in bench.paper.commands)
+    finally:
+        bench.loop.result_requests.file_worker.stop()
+    events = bench.get(m.Events, m.GetEvents(1, since=0, limit=100)).events
+    assert any(event.message.startswith("its files took 2.0 MiB") for event in events)
