@@ -76,7 +76,8 @@ class Client(Environment):
         id; without `pool` the task goes to the reserved pool. `account`: the one that is charged,
         and `qos`: the class of service; None: SIMENV_ACCOUNT and SIMENV_QOS, else the defaults of
         user and account. `prefer`: pools, or kinds of devices (hardware, emulator, simulator); the
-        first that can take the task gets it, and `engine_reason` names it. `device`: the emulated device that runs the circuit, with noise;
+        first that can take the task gets it, and `engine_reason` names it. `device`: the emulated
+        device that runs the circuit, with noise;
         `noise`: "auto" (that of the device, if any), "on", "off", a recipe ("aer"), factors of
         components ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto"
         compiles circuits that do not fit the device, "fresh" again after a change of calibration,

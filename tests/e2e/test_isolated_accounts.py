@@ -209,9 +209,7 @@ def test_a_worker_leaves_nothing_for_the_next_account(
 
 
 @by_value
-def reach(
-    files: list[str], port: int, sockets: list[str], pids: list[int]
-) -> dict[str, str]:
+def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> dict[str, str]:
     """What a function can reach: name -> "" or the error."""
     import os
     import socket
@@ -331,9 +329,7 @@ def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client
         assert keys[name].run(BELL, shots=100).shots == 100
 
 
-def test_value_of_another_account_is_not_unpickled(
-    owner: Client, keys: dict[str, Client]
-) -> None:
+def test_value_of_another_account_is_not_unpickled(owner: Client, keys: dict[str, Client]) -> None:
     """A pickle is code: the environment's own user must not run that of an account."""
     task = keys["ana"].call(pow, 2, 5)
     assert task.wait() is TaskState.DONE

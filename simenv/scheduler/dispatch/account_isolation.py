@@ -41,9 +41,7 @@ def account_of(record: TaskRecord) -> str:
     return f"{batch.account}/" if batch.account else batch.owner
 
 
-def serves(
-    state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord
-) -> bool:
+def serves(state: scheduler_state.SchedulerState, worker: pools.Worker, record: TaskRecord) -> bool:
     """Return whether a worker may run a task without a restart."""
     if not state.limits.isolates_accounts or worker.account is None:
         return True
@@ -74,15 +72,10 @@ def assign_by_account(
         assignment = assign(state, pool, now_ns)
         if assignment is not None or not make_room(state, pool, record, now_ns):
             break
-        batch = record.batch
-        _hold_back(queue, frozenset((*queue.held_back, batch.association or batch.owner)))
+        queue.hold_back(frozenset((*queue.held_back, record.batch.association)))
     if assignment is None or not state.quotas.caps_slots:  # else they were computed anew
-        _hold_back(queue, held_back)
+        queue.hold_back(held_back)
     return assignment
-
-
-def _hold_back(queue: PoolQueue, associations: frozenset[str]) -> None:
-    queue.held_back = associations
 
 
 def make_room(
@@ -122,9 +115,7 @@ def _to_restart(
     return min(others, key=lambda worker: worker.held_us, default=None)
 
 
-def _is_kept(
-    worker: pools.Worker, counts: Mapping[str | None, int], own: int, now_ns: int
-) -> bool:
+def _is_kept(worker: pools.Worker, counts: Mapping[str | None, int], own: int, now_ns: int) -> bool:
     """Return whether the account of a worker keeps it, from one that has `own` workers."""
     if worker.state == WorkerState.IDLE and now_ns - worker.since_ns >= KEEP_NS:
         return False

@@ -241,9 +241,7 @@ def build_chunk(
         share = -(-(len(queue) + 1) // sharers)
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         account = worker.account
-        total_us, memory = _add_similar_tasks(
-            queue, chunk, count, max_bytes, reservation, account
-        )
+        total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation, account)
     if state.controls.is_restricting:
         state.controls.count_assigned(pool, len(chunk))
     if memory > granted:

@@ -101,7 +101,9 @@ class FileWorker:
 
     def list_sizes(self, folder: Path, callback: Callable[[object], None]) -> None:
         """Measure the folders in a folder; `callback` gets a dict of names and bytes."""
-        self._do(self._short, lambda: {each.name: _size(each) for each in folder.glob("*")}, callback)
+        self._do(
+            self._short, lambda: {each.name: _size(each) for each in folder.glob("*")}, callback
+        )
 
     def unfinished(self, mark: str) -> None:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""

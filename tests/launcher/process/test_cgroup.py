@@ -58,7 +58,9 @@ def test_limit_of_a_process_is_written_to_its_group_alone(tmp_path: Path) -> Non
     assert not (tmp_path / "main-1" / "memory.max").exists()
     assert not (tmp_path / "main-2").exists()
     assert not groups.is_out_of_memory("main-0")
-    (tmp_path / "main-0" / "memory.events").write_text("max 9\noom 1\noom_kill 1\noom_group_kill 1\n")
+    (tmp_path / "main-0" / "memory.events").write_text(
+        "max 9\noom 1\noom_kill 1\noom_group_kill 1\n"
+    )
     assert groups.is_out_of_memory("main-0")
     (tmp_path / "main-0" / "memory.events").write_text("max 9\noom 0\noom_kill 0\n")
     assert not groups.is_out_of_memory("main-0")
@@ -68,7 +70,10 @@ def test_limit_of_a_process_is_written_to_its_group_alone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("controllers", "mode", "reason"),
-    [("cpu pids", 0o755, "memory is not counted there"), ("memory", 0o500, "not delegated to this user")],
+    [
+        ("cpu pids", 0o755, "memory is not counted there"),
+        ("memory", 0o500, "not delegated to this user"),
+    ],
 )
 def test_unusable_group_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controllers: str, mode: int, reason: str

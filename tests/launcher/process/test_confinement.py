@@ -59,7 +59,9 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def run(own: Path, source: str, port: int = 1, unix: str = "", victim: int = 1) -> dict[str, object]:
+def run(
+    own: Path, source: str, port: int = 1, unix: str = "", victim: int = 1
+) -> dict[str, object]:
     """What a process printed; `source` ends with `answers = {...}`."""
     code = PRELUDE + textwrap.dedent(source) + "\nprint(json.dumps(answers))"
     arguments = [str(own), str(own.parent / "other"), str(port), unix, str(victim)]

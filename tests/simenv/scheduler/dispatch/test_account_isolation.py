@@ -195,9 +195,7 @@ def test_a_task_that_lacks_memory_is_overtaken_by_no_other_account() -> None:
         machine.submit(1, cost=LONG, owner=owner)
     sends = {owner: send for send in machine.assign() for owner in owners([send]).values()}
     machine.finish(sends["ana"].records)
-    large = msgspec.structs.replace(
-        sends["ana"].records[0].route, memory_bytes=2**34 - 2**19
-    )
+    large = msgspec.structs.replace(sends["ana"].records[0].route, memory_bytes=2**34 - 2**19)
     machine.submit(1, along=large, owner="ana")
     machine.submit(1, cost=LONG, owner="ben")
     assert not [send for send in machine.assign() if send.records[0].route is large]
@@ -242,7 +240,15 @@ def test_configured_account_decides_and_not_the_user() -> None:
 
     def submit(owner: str, account: str) -> None:
         batch = core.SubmitBatch(
-            b"c", TaskOptions(), "key", 0, machine.state.next_task, machine.now_ns, 0, owner, account
+            b"c",
+            TaskOptions(),
+            "key",
+            0,
+            machine.state.next_task,
+            machine.now_ns,
+            0,
+            owner,
+            account,
         )
         machine.scheduler.submit(batch, [TaskSpec(b"p", 100, 1)], [core.Route(
             "statevector", "test", "main", 4, 2**20, LONG, 0.0, 64

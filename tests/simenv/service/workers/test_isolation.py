@@ -86,7 +86,9 @@ def test_worker_cannot_name_the_file_of_another_attempt(
     (tmp_path / "results" / other).parent.mkdir()
     (tmp_path / "results" / other).write_text("of another account")
     for file in (other, "../journal.db", attempt_file(5000, 65_538)):
-        fails(NotAllowedError, "as the file of", workers.adopt, "main-0", [result(5000, 65_537, file)])
+        fails(
+            NotAllowedError, "as the file of", workers.adopt, "main-0", [result(5000, 65_537, file)]
+        )
     name = attempt_file(5000, 65_537)
     link = tmp_path / "results" / isolation.FOLDER / "main-0.1" / name
     link.parent.mkdir()
@@ -126,7 +128,9 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
         " if os.fork() == 0:\n  time.sleep(600)\n os._exit(0)\n"
         "os.wait()\nprint(open('/proc/self/status').read().count('Seccomp_filters'))"
     )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    )
     if done.stdout.strip() != "1":
         pytest.skip("this kernel does not count filters of system calls")
     innocent = subprocess.Popen(["sleep", "600"])
