@@ -16,7 +16,7 @@ import msgspec
 import simenv
 from bench.harness import Option, Report
 from bench.harness.environments import home
-from bench.harness.sampled_device import coverage
+from bench.testbed.sampled_device import coverage
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.certify import certify

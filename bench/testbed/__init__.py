@@ -1,1 +1,1 @@
-"""Stand-ins that benchmarks share with the tests: attackers, hosts of a cluster, and a GPU."""
+"""Stand-ins that benchmarks share with the tests: attackers, hosts, a GPU, a device, a site."""

@@ -16,6 +16,10 @@ from simenv.cli.app import run
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(
+    r"# ([\w.-]+\.toml)\n"
+)  # first line of a file that the page lets its reader save
+STATUS = re.compile(r"# .*\bexit status (\d+)$")  # of a line that is refused
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
 ELSEWHERE = ("qfw.md", "qpm.md")
@@ -95,9 +99,14 @@ def test_python_snippets_of_a_page_run_in_one_process(
 def test_shell_lines_of_a_page_succeed_in_their_order(
     page: Path, checkout: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    for body in blocks(page, "toml"):
+        if named := NAMED.match(body):
+            (checkout / named[1]).write_text(body)
     try:
         for line in shell_lines(page):
-            assert run(shlex.split(line, comments=True)[1:]) == 0, f"{line}\n{capfd.readouterr()}"
+            status = STATUS.search(line)
+            ended = run(shlex.split(line, comments=True)[1:])
+            assert ended == int(status[1] if status else 0), f"{line}\n{capfd.readouterr()}"
     finally:
         for folder in (checkout / "home").glob("*/"):
             run(["down", "--now", "--name", folder.name])

@@ -71,6 +71,7 @@ class _Order:
         self._shares = shares
         self._children: dict[str, set[str]] = {}
         self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
+        self._entries: dict[str, tuple[float, int, str]] = {}  # by child; others are outdated
         self._numbers: dict[str, int] = {}
         self._seen = shares.forgotten + len(shares.fell)
 
@@ -101,16 +102,18 @@ class _Order:
                 return
             children.discard(node)
             self._numbers.pop(node, None)
+            self._entries.pop(node, None)
             if children:
                 return
             del self._children[parent], self._heaps[parent]
 
     def _push(self, parent: str, node: str) -> None:
-        heap, ratio, numbers = self._heaps.setdefault(parent, []), self._shares.ratio, self._numbers
-        heapq.heappush(heap, (ratio(node), numbers[node], node))
+        heap = self._heaps.setdefault(parent, [])
+        self._entries[node] = entry = (self._shares.ratio(node), self._numbers[node], node)
+        heapq.heappush(heap, entry)
         children = self._children[parent]
         if len(heap) > 2 * len(children) + _SLACK:
-            heap[:] = [(ratio(each), numbers[each], each) for each in children]
+            heap[:] = [self._entries[each] for each in children]
             heapq.heapify(heap)
 
     def _renew(self) -> None:
@@ -132,7 +135,8 @@ class _Order:
         for leaf in dict.fromkeys(leaves):
             parent = SITE
             for node in shares.path(leaf):
-                if node in self._children.get(parent, ()):
+                entry = self._entries.get(node)
+                if entry is not None and shares.ratio(node) < entry[0]:
                     self._push(parent, node)
                 parent = node
 
@@ -141,16 +145,17 @@ class _Order:
         self._renew()
         node = SITE
         while (heap := self._heaps.get(node)) is not None:
-            children = self._children[node]
             while True:
-                ratio, number, child = heap[0]
-                if child not in children:
+                entry = heap[0]
+                child = entry[2]
+                if self._entries.get(child) is not entry:
                     heapq.heappop(heap)
                     continue
-                present = self._shares.ratio(child), self._numbers[child]
-                if present <= (ratio, number):
+                present = (self._shares.ratio(child), self._numbers[child], child)
+                if present <= entry:
                     break
-                heapq.heapreplace(heap, (*present, child))
+                self._entries[child] = present
+                heapq.heapreplace(heap, present)
             node = child
         return None if node == SITE else node
 

@@ -9,7 +9,7 @@ import pytest
 from failing import fails
 from qiskit.quantum_info import Statevector
 
-from bench.harness.sampled_device import chain, coverage
+from bench.testbed.sampled_device import chain, coverage
 from simenv.calibration.experiments import clifford, estimators, plans, procedure, programs
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import NativeGateRows, PlacedPiece

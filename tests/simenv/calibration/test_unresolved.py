@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from bench.harness.sampled_device import PointPlanner, SampledDevice, chain
+from bench.testbed.sampled_device import PointPlanner, SampledDevice, chain
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot
 from simenv import config

@@ -1,0 +1,212 @@
+"""Fair share: a simulated day of a site, three real accounts, and the rate with 500 users.
+
+day: 10^5 tasks of the site of `bench.testbed.site`, in simulated time, with a restart at noon. What
+saturated accounts got is compared with their shares; what an account got that begins 8 h late, with
+the decay of usage by its half-life. Then the scheduler's time for a task, while 10^5 tasks wait.
+
+real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
+sweeps of 4 qubits, three with circuits of 12 and six with circuits of 20. In the middle the service
+is killed with SIGKILL and started again.
+
+rate: small circuits of all users of the site, relative to as many of one user; in turns. They are
+queued while the pool is paused, and run while no client is connected.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import simenv
+from bench import small_circuits as shapes
+from bench.harness import Option, Report, rounds
+from bench.harness.environments import home, remote_key, service_process, wait_until
+from bench.testbed import site
+from simenv.client import environments
+from simenv.client.circuits import load
+from simenv.client.client import Client, connect
+from simenv.errors import SimenvError
+from simenv.model.accounts import Account
+from simenv.wire.messages import accounting, admin
+
+NAME, SHOTS = "bench-fair-share", 1_024
+SHARES = {"chem": (1.0, 1), "physics": (1.0, 3), "astro": (2.0, 6)}  # and number of users
+LISTEN = "tcp://127.0.0.1:0"
+POOL = {"name": "main", "min": 2, "max": 2}
+AHEAD = 4  # submissions of each user that wait
+LOST_S = 60.0  # for which a client waits for the service
+WINDOW_S = 4 * site.HOUR_S  # in which the late account gets its arrears
+EACH = 120  # circuits of a user
+PARTS = ("day", "real", "rate")
+OPTIONS = (
+    Option("--only", choices=PARTS, action="append"),
+    Option("--tasks", default=100_000, help="of the day", quick=4_000),
+    Option("--minutes", default=5.0, help="of the real accounts", quick=0.5),
+    rounds(5, quick=1),
+)
+
+
+def run(options: Namespace) -> Report:
+    report = Report("fair_share", "fair share: accounts of 2 workers, and of a simulated site")
+    for name in options.only or PARTS:
+        {"day": _day, "real": _real, "rate": _rate}[name](report, options)
+    return report
+
+
+def _day(report: Report, options: Namespace) -> None:
+    accounts = site.site_accounts()
+    replayed = site.SimulatedDay(accounts, site.day(accounts, options.tasks))
+    replayed.run(site.DAY_S / 2)
+    changed = replayed.restart()
+    replayed.run(site.DAY_S)
+    got = replayed.delivered(0.0, site.DAY_S)
+    compared = site.deviations(accounts, got, replayed.saturated)
+    first_level = [name for name, each in accounts.items() if not each.parent]
+    used = sum(got[name] for name in first_level) / (site.NODES * site.NODE_SLOTS * site.DAY_S)
+    print(f"{replayed.submitted} tasks, {replayed.ended} ended, {used:.1%} of all slots used")
+    worst = 100.0 * max(map(abs, compared.values()))
+    label = f"saturated accounts, {len(compared)} of {len(accounts)}: from their shares, percent"
+    report.at_most("day_percent", worst, label)
+    report.at_most("restart_percent", 100.0 * changed, "usage changed by a restart, percent")
+    part = accounts[site.LATE].share / sum(accounts[name].share for name in first_level)
+    late = replayed.delivered(site.LATE_S, site.LATE_S + WINDOW_S)
+    extra_s = (late[site.LATE] / sum(late[name] for name in first_level) - part) * WINDOW_S
+    half_life_s = site.HALF_LIFE_H * site.HOUR_S
+    expected_s = (1.0 - part) * site.arrears_s(site.LATE_S, part, half_life_s)
+    print(
+        f"account {site.LATE}: arrears of {extra_s:.0f} s of all slots, {expected_s:.0f} s by decay"
+    )
+    error = 100.0 * abs(extra_s / expected_s - 1.0)
+    report.at_most("arrears_percent", error, "arrears of a late account, from the decay, percent")
+    decide_us = site.deciding_us(accounts, options.tasks, options.tasks // 5)
+    report.at_most("decide_us", decide_us, f"decision on a task, {options.tasks} waiting, us")
+
+
+def _real(report: Report, options: Namespace) -> None:
+    users = {name: [f"{name}{k}" for k in range(count)] for name, (_, count) in SHARES.items()}
+    accounts = {name: Account(share=SHARES[name][0], users=tuple(users[name])) for name in SHARES}
+    settings = {
+        "name": NAME, "pools": [POOL], "slots": 2, "listen": LISTEN,
+        "accounts": msgspec.to_builtins(accounts),
+    }  # fmt: skip
+    with home() as folder:
+        environments.up(settings)
+        try:
+            with connect(NAME) as client:
+                files = [
+                    (name, remote_key(client, user, folder)[0])
+                    for name in SHARES
+                    for user in users[name]
+                ]
+                for name in SHARES:  # warm-up
+                    for task in client.submit_many(_work(name), shots=SHOTS):
+                        task.result()
+            with _users(files):
+                time.sleep(30.0 * options.minutes)
+                before = _used_slot_s()
+                with connect(NAME) as client:
+                    service = service_process(client)
+                service.kill()
+                wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
+                environments.up(settings)
+                time.sleep(30.0 * options.minutes)
+                after = _used_slot_s()
+        finally:
+            environments.down(NAME, now=True)
+    since = dict.fromkeys(SHARES, 0.0)
+    for key, label, used in (
+        ("real_percent", "before the service is killed", before),
+        ("killed_percent", "with a kill of the service in the middle", after),
+    ):
+        print(", ".join(f"{name} {used[name]:.1f}" for name in SHARES), "slot seconds")
+        worst = max(abs(each) for each in site.deviations(accounts, used, since).values())
+        report.at_most(key, 100.0 * worst, f"three accounts, {label}: from their shares, percent")
+
+
+def _work(account: str) -> Any:
+    """Return the work of one submission."""
+    if account == "chem":
+        values = np.random.default_rng(1).uniform(0, 6, (2_000, 12))
+        return [(shapes.ansatz(4, 12, 25), values)] * 8
+    return shapes.layered(12, 92, 200, 1) if account == "physics" else shapes.layered(20, 100, 4, 1)
+
+
+@contextmanager
+def _users(files: Sequence[tuple[str, Path]]) -> Iterator[None]:
+    """Let each user, given by account and key file, always have waiting tasks."""
+    ending = threading.Event()
+
+    def submit(account: str, file: Path) -> None:
+        work = _work(account)
+        while not ending.is_set():
+            with suppress(SimenvError), connect(service=file, timeout_s=LOST_S) as client:
+                waiting: deque[Any] = deque()
+                while not ending.is_set():
+                    waiting.append(client.submit_many(work, shots=SHOTS))
+                    if len(waiting) > AHEAD:
+                        waiting.popleft()[-1].wait(timeout_s=LOST_S)
+            ending.wait(0.1)
+
+    threads = [threading.Thread(target=submit, args=each) for each in files]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+
+
+def _used_slot_s() -> dict[str, float]:
+    """Return the slot seconds of ended tasks by account."""
+    with connect(NAME) as client:
+        answer = client.session.request(accounting.Usage, accounting.GetUsage, by=("account",))
+    return {row.key[0]: row.used.slot_us / 1e6 for row in answer.rows}
+
+
+def _rate(report: Report, options: Namespace) -> None:
+    accounts = site.site_accounts()
+    users = [user for each in accounts.values() for user in each.users]
+    programs = [load(circuit).program for circuit in shapes.layered(4, 30, EACH, 1)]
+    settings: dict[str, Any] = {"listen": LISTEN, "accounts": msgspec.to_builtins(accounts)}
+    shares: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        simenv.local(workers=2, durability="accepted", **settings) as client,
+    ):
+        files = [remote_key(client, user, folder)[0] for user in users]
+        for _ in range(options.rounds + 1):
+            one = _rate_of(client, [files[0]] * len(files), programs)
+            every = _rate_of(client, files, programs)
+            print(f"one user {one:,.0f}, {len(users)} users {every:,.0f} circuits a second")
+            shares.append(every / one)
+    share = statistics.median(shares[1:])  # the first round warms up
+    report.at_least("rate_share", share, f"rate of {len(users)} users, relative to one user's")
+
+
+def _rate_of(client: Client, files: Sequence[Path], programs: Sequence[Any]) -> float:
+    """Return the circuits per second of the users of these key files."""
+    steer: Callable[..., Any] = partial(
+        client.session.request, admin.TargetReply, admin.SteerTarget, device="main"
+    )
+    steer(verb="pause")
+    for seed, file in enumerate(files):
+        with simenv.connect(service=file) as user:
+            user.submit_many(programs, shots=SHOTS, seed=seed)
+    queued, begin = client.status().queued, time.perf_counter()
+    steer(verb="resume")
+    wait_until(lambda: not (info := client.status()).queued + info.running, 120.0, 0.005)
+    return queued / (time.perf_counter() - begin)
