@@ -267,8 +267,6 @@ class Identities:
     ) -> None:
         """`server`: where the service listens. `end_reservations`: ends those of an owner, for a
         reason."""
-        # Returns whether an account has a user; None: as the configuration says.
-        self.is_member: Callable[[str], bool] | None = None
         self._service = service
         self._broker = broker
         self._server = server
@@ -331,12 +329,10 @@ class Identities:
         if configs.USER_RULE.match(user):
             if not names.isdisjoint(settings.admins):
                 return Identity(user, Role.ADMIN)
-            accounts = self._service.config.accounts.values() if self.is_member is None else ()
+            accounts = self._service.state.accounts.accounts.values()
             if not names.isdisjoint(settings.users) or any(
                 not names.isdisjoint(account.users) for account in accounts
             ):
-                return Identity(user, Role.CLIENT)
-            if self.is_member is not None and self.is_member(user):
                 return Identity(user, Role.CLIENT)
         raise KeyRefusedError(
             f"{user or member.uid} may not use the environment {self._service.config.name!r}",

@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import AssignTasks, TaskRecord
-from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 
 REASON = "serves another account now"

@@ -14,6 +14,7 @@ from service import ServiceHarness, spec
 from simenv.config import convert
 from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError
 from simenv.model import TaskOptions
+from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.model.reservations import ReservationRequest
 from simenv.service import identities
 from simenv.service.identities import Identities
@@ -144,7 +145,7 @@ def test_users_of_configured_accounts_may_enter(tmp_path: Path) -> None:
     site = Site(tmp_path, accounts={"physics": {"users": ["eve", "@lab"]}})
     assert site.enter(EVE).sender.owner == "eve"
     assert site.enter(BEN, ("lab",)).sender.owner == "ben"
-    site.users.is_member = lambda user: user == "ben"
+    site.loop.scheduler.set_accounts(AccountTree({"lab": Account(users=("ben",))}), Billing(), {})
     assert isinstance(site.ask(EVE, new_pair().public), Denial)
     assert isinstance(site.ask(BEN, new_pair().public), UserCertificate)
 
@@ -239,10 +240,10 @@ def test_user_whom_nobody_confirms_is_out_within_sixty_seconds(site: Site) -> No
 
 
 def test_member_of_an_account_is_out_when_the_account_changes(site: Site) -> None:
-    members = {"eve"}
-    site.users.is_member = members.__contains__
+    set_accounts = site.loop.scheduler.set_accounts
+    set_accounts(AccountTree({"lab": Account(users=("eve",))}), Billing(), {})
     eve = site.enter(EVE)
-    members.clear()
+    set_accounts(AccountTree({"lab": Account()}), Billing(), {})
     site.tick(identities.TICK_S)
     assert site.is_out(eve)
 
