@@ -63,6 +63,7 @@ class Environment:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self._address = address
+        self._is_isolated = False  # whether accounts are, once it was asked
         self._session = ServiceSession(address, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
         self._renewer = client_reservations.LeaseRenewer()
@@ -167,8 +168,9 @@ class Environment:
         from simenv.client.tasks.calls import FunctionExecutor
 
         owner = self._address.owner if isinstance(self._address, KeyFileAddress) else ""
-        is_isolated = bool(owner) and self.status().isolation == "account"
-        return FunctionExecutor(self._session, owner, options, is_isolated=is_isolated)
+        if owner and not self._is_isolated:
+            self._is_isolated = self.status().isolation == "account"
+        return FunctionExecutor(self._session, owner, options, is_isolated=self._is_isolated)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""

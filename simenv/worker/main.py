@@ -131,7 +131,7 @@ def _confine(arguments: argparse.Namespace, restrict: Callable[[], None]) -> Non
     try:
         restrict()
     except OSError as error:
-        reason = confinement.unavailable_reason() or str(error)
+        reason = confinement.unavailable_reason() or error.strerror
         text = f"it is not confined on {os.uname().nodename}: {reason}"
         if arguments.engine == FUNCTIONS or arguments.command:
             raise ConfigError(text, hint="a kernel with Landlock, or isolation = 'none'") from error
