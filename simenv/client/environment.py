@@ -65,6 +65,7 @@ class Environment:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self._address = address
+        self._is_isolated = False  # whether accounts are, once it was asked
         self._session = ServiceSession(address, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
         self._renewer = client_reservations.LeaseRenewer()
@@ -170,8 +171,9 @@ class Environment:
 
         is_own = isinstance(self._address, FileAddress)
         owner = "" if is_own else getattr(self._address, "owner", "") or "user"
-        is_isolated = bool(owner) and self.status().isolation == "account"
-        return FunctionExecutor(self._session, owner, options, is_isolated=is_isolated)
+        if owner and not self._is_isolated:
+            self._is_isolated = self.status().isolation == "account"
+        return FunctionExecutor(self._session, owner, options, is_isolated=self._is_isolated)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""

@@ -330,6 +330,8 @@ class EventLoop(ServiceComponents):
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
         elif type(message) is queries.DeviceDescribed:
+            if self.workers.name_of(peer) not in ("", message.name):
+                return
             self.executor.execute(self.devices.update(self.scheduler, message))
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from failing import fails
 from live import Live, environment
+from qiskit import QuantumCircuit
 
 import simenv
 from launcher.process import confinement
@@ -56,6 +57,14 @@ def keys(owner: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     yield clients
     for client in clients.values():
         client.close()
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    return circuit
 
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -327,6 +336,9 @@ def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client
         state = task.result(PATIENCE_S).statevector
         assert abs(sum(abs(state) ** 2) - 1) < 1e-9
         assert keys[name].run(BELL, shots=100).shots == 100
+        assert keys[name].run(BELL, shots=100, device="fez").shots == 100, "with noise"
+        (circuit_of_qiskit,) = keys[name].transpile([bell()], "sherbrooke")
+        assert circuit_of_qiskit.num_qubits == 127, "QPY of others is read in a process of its own"
 
 
 def test_value_of_another_account_is_not_unpickled(owner: Client, keys: dict[str, Client]) -> None:
