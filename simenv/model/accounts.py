@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.errors import ConfigError, NotAllowedError, NotFoundError
-from simenv.model.program import Text
+from simenv.model.program import FEW, Text
 from simenv.model.task import TaskState
 
 ROOT = "root"  # the account of the environment's own user, a child of the site like the others

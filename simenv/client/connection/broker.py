@@ -136,7 +136,7 @@ class BrokerAddress:
             try:
                 return self._ask(public_key)
             except OSError as error:
-                if attempt == tries - 1:
+                if attempt == tries - 1 or isinstance(error, TimeoutError):
                     hint = "it has too much to do, or is starting: try again"
                     text = f"the broker of {self.path} does not answer: {error}"
                     raise NoServiceError(text, hint=hint) from error
