@@ -144,21 +144,20 @@ def shares(client: Client) -> Iterable[ShareRow]:
 # --- receipts ---------------------------------------------------------------------------------
 
 INDENT = 9  # column of a line's text, after its keyword
-_REASONS = {  # by name of the reason
-    "OWN_TASKS": "after tasks of the same user",
-    "SHARE": "{account} above its share",
-    "SLOTS": "no free slot",
-    "RANKS": "no {slots} free slots at once",
-    "RESERVED": "slots reserved by others",
-    "UNITS": "no units left in its reservation",
-    "PARENTS": "for the tasks that it comes after",
-    "LIMIT": "at a limit of running slots",
-    "DEVICE": "its device took no task",
-    "STARTING": "workers were starting",
-    "LOST": "in an attempt that was lost",
-    "PREEMPTED": "ended for an account below its share",
-    "ALLOCATION": "too long for the rest of the allocation",
-    "SERVICE": "in the service itself",
+_REASONS = {
+    WaitReason.OWN_TASKS: "after tasks of the same user",
+    WaitReason.SHARE: "{account} above its share",
+    WaitReason.SLOTS: "no free slot",
+    WaitReason.RANKS: "no {slots} free slots at once",
+    WaitReason.RESERVED: "slots reserved by others",
+    WaitReason.UNITS: "no units left in its reservation",
+    WaitReason.PARENTS: "for the tasks that it comes after",
+    WaitReason.LIMIT: "at a limit of running slots",
+    WaitReason.DEVICE: "its device took no task",
+    WaitReason.STARTING: "workers were starting",
+    WaitReason.LOST: "in an attempt that was lost",
+    WaitReason.PREEMPTED: "ended for an account below its share",
+    WaitReason.ALLOCATION: "too long for the rest of the allocation",
 }
 
 
@@ -208,7 +207,7 @@ def waited_text(stored: Receipt) -> str:
     ms = rounded_parts([us for _, us in parts], stored.waited_us)
     words = {"account": stored.account or "the user", "slots": stored.slots}
     texts = [
-        f"{part_ms / 1000:.3f} s {_REASONS[WaitReason(reason).name].format(**words)}"
+        f"{part_ms / 1000:.3f} s {_REASONS[WaitReason(reason)].format(**words)}"
         for (reason, _), part_ms in zip(parts, ms, strict=True)
         if part_ms
     ]
