@@ -245,7 +245,7 @@ class Environment:
 
     def shares(self) -> list[ShareRow]:
         """Return shares and decayed usage of the client's accounts, for admins of all, in the order
-        of the tree; [] if there are no accounts."""
+        of the tree."""
         return self._session.request(accounting.Shares, accounting.GetShares).rows
 
     def receipt(self, task: Task | str | int) -> Receipt:
