@@ -143,18 +143,8 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip
-<<<<<<< HEAD
-    share = SimpleNamespace(
-        tree=tree,
-        billing=Billing(),
-        rows=lambda _: rows,
-        take_changes=lambda _: {},
-        at=lambda _: None,
-    )
-=======
     share = getattr(bench.state, "fair_share", None) or SimpleNamespace(take_changes=lambda _: {})
     monkeypatch.setattr(share, "rows", lambda _: rows, raising=False)
->>>>>>> usage
     monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
     monkeypatch.setattr(UsageLedger, "tree", tree)
     bench.loop.usage.charge("chem", 600.0, time.time())
