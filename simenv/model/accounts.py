@@ -29,7 +29,7 @@ MAX_UNITS = 1e15
 GROUP = "@"  # begins the name of a group of the operating system in `Account.users`
 SLOT_HOUR = 3_600.0  # billing units
 Names = Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)]
-Limits = Annotated[dict[Text, int], FEW]
+LimitValues = Annotated[dict[Text, int], FEW]
 
 
 class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +42,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget_slot_h: float = 0.0  # billing units of a calendar month / 3600; 0: no budget
     cut: bool = False  # end its tasks when the budget is spent
     qos: Names = ()  # the classes that it may use, the default first; empty: all
-    limits: Limits = {}  # of all its users together, by name of `OwnerLimits`
+    limits: LimitValues = {}  # of all its users together, by name of `OwnerLimits`
 
 
 class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +52,7 @@ class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usage_factor: float = 1.0  # multiplies the billing units of its tasks
     preempt: bool = False  # its tasks may be checkpointed and queued again for other accounts
     max_run_s: int = 0  # of one task; 0: no limit
-    limits: Limits = {}  # of each user in it, by name of `OwnerLimits`
+    limits: LimitValues = {}  # of each user in it, by name of `OwnerLimits`
 
 
 class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
