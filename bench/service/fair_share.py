@@ -5,8 +5,8 @@ saturated accounts got is compared with their shares; what an account got that b
 the decay of usage by its half-life. Then the scheduler's time for a task, while 10^5 tasks wait.
 
 real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
-sweeps of 4 qubits, three with circuits of 12 and six with circuits of 20. In the middle the service
-is killed with SIGKILL and started again.
+sweeps of 12 qubits, three with circuits of 16 and six with circuits of 20. In the middle the
+service is killed with SIGKILL and started again.
 
 rate: small circuits of all users of the site, relative to as many of one user; in turns. They are
 queued while the pool is paused, and run while no client is connected.
@@ -45,7 +45,7 @@ NAME, SHOTS = "bench-fair-share", 1_024
 SHARES = {"chem": (1.0, 1), "physics": (1.0, 3), "astro": (2.0, 6)}  # and number of users
 LISTEN = "tcp://127.0.0.1:0"
 POOL = {"name": "main", "min": 2, "max": 2}
-AHEAD = 4  # submissions of each user that wait
+AHEAD = 8  # submissions of each user that wait
 LOST_S = 60.0  # for which a client waits for the service
 WINDOW_S = 4 * site.HOUR_S  # in which the late account gets its arrears
 EACH = 120  # circuits of a user
@@ -136,11 +136,13 @@ def _real(report: Report, options: Namespace) -> None:
 
 
 def _work(account: str) -> Any:
-    """Return the work of one submission."""
+    """Return the work of one submission, some tenths of a second."""
     if account == "chem":
-        values = np.random.default_rng(1).uniform(0, 6, (2_000, 12))
-        return [(shapes.ansatz(4, 12, 25), values)] * 8
-    return shapes.layered(12, 92, 200, 1) if account == "physics" else shapes.layered(20, 100, 4, 1)
+        return shapes.ansatz(12, 24, 60), np.random.default_rng(1).uniform(0, 6, (1_000, 24))
+    circuits = (
+        shapes.layered(16, 200, 100, 1) if account == "physics" else shapes.layered(20, 100, 40, 1)
+    )
+    return [load(circuit).program for circuit in circuits]
 
 
 @contextmanager
