@@ -1,12 +1,13 @@
 """Fair share: a simulated day of a site, three real accounts, and the rate with 500 users.
 
 day: 10^5 tasks of the site of `bench.testbed.site`, in simulated time, with a restart at noon. What
-saturated accounts got is compared with their shares; what an account got that begins 8 h late, with
-the decay of usage by its half-life. Then the scheduler's time for a task, while 10^5 tasks wait.
+saturated accounts got is compared with their shares. Then, with a half-life of 12 h, what an account
+got that begins 8 h late, compared with the decay of usage; and the scheduler's CPU time for a task
+while 10^5 tasks wait.
 
 real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
-sweeps of 4 qubits, three with circuits of 12 and six with circuits of 20. In the middle the service
-is killed with SIGKILL and started again.
+sweeps of 12 qubits, three with circuits of 16 and six with circuits of 20. In the middle the
+service is killed with SIGKILL and started again.
 
 rate: small circuits of all users of the site, relative to as many of one user; in turns. They are
 queued while the pool is paused, and run while no client is connected.
@@ -45,8 +46,11 @@ NAME, SHOTS = "bench-fair-share", 1_024
 SHARES = {"chem": (1.0, 1), "physics": (1.0, 3), "astro": (2.0, 6)}  # and number of users
 LISTEN = "tcp://127.0.0.1:0"
 POOL = {"name": "main", "min": 2, "max": 2}
-AHEAD = 4  # submissions of each user that wait
+AHEAD = 8  # submissions of each user that wait
 LOST_S = 60.0  # for which a client waits for the service
+HALF_LIFE_S = (
+    6 * site.HOUR_S
+)  # for the arrears: short, so that they differ from those without decay
 WINDOW_S = 4 * site.HOUR_S  # in which the late account gets its arrears
 EACH = 120  # circuits of a user
 PARTS = ("day", "real", "rate")
@@ -67,7 +71,8 @@ def run(options: Namespace) -> Report:
 
 def _day(report: Report, options: Namespace) -> None:
     accounts = site.site_accounts()
-    replayed = site.SimulatedDay(accounts, site.day(accounts, options.tasks))
+    work = site.day(accounts, options.tasks)
+    replayed = site.SimulatedDay(accounts, work)
     replayed.run(site.DAY_S / 2)
     changed = replayed.restart()
     replayed.run(site.DAY_S)
@@ -81,10 +86,11 @@ def _day(report: Report, options: Namespace) -> None:
     report.at_most("day_percent", worst, label)
     report.at_most("restart_percent", 100.0 * changed, "usage changed by a restart, percent")
     part = accounts[site.LATE].share / sum(accounts[name].share for name in first_level)
-    late = replayed.delivered(site.LATE_S, site.LATE_S + WINDOW_S)
+    forgetful = site.SimulatedDay(accounts, work, half_life_days=HALF_LIFE_S / site.DAY_S)
+    forgetful.run(site.LATE_S + WINDOW_S)
+    late = forgetful.delivered(site.LATE_S, site.LATE_S + WINDOW_S)
     extra_s = (late[site.LATE] / sum(late[name] for name in first_level) - part) * WINDOW_S
-    half_life_s = site.HALF_LIFE_H * site.HOUR_S
-    expected_s = (1.0 - part) * site.arrears_s(site.LATE_S, part, half_life_s)
+    expected_s = (1.0 - part) * site.arrears_s(site.LATE_S, part, HALF_LIFE_S)
     print(
         f"account {site.LATE}: arrears of {extra_s:.0f} s of all slots, {expected_s:.0f} s by decay"
     )
@@ -136,11 +142,13 @@ def _real(report: Report, options: Namespace) -> None:
 
 
 def _work(account: str) -> Any:
-    """Return the work of one submission."""
+    """Return the work of one submission, some tenths of a second."""
     if account == "chem":
-        values = np.random.default_rng(1).uniform(0, 6, (2_000, 12))
-        return [(shapes.ansatz(4, 12, 25), values)] * 8
-    return shapes.layered(12, 92, 200, 1) if account == "physics" else shapes.layered(20, 100, 4, 1)
+        return shapes.ansatz(12, 24, 60), np.random.default_rng(1).uniform(0, 6, (1_000, 24))
+    circuits = (
+        shapes.layered(16, 200, 100, 1) if account == "physics" else shapes.layered(20, 100, 40, 1)
+    )
+    return [load(circuit).program for circuit in circuits]
 
 
 @contextmanager
