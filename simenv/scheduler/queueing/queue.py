@@ -15,7 +15,7 @@ from itertools import chain, islice, zip_longest
 
 from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
-from simenv.scheduler.queueing.fair_share import FairShare, UsageOrder, Turns
+from simenv.scheduler.queueing.fair_share import FairShare, Turns, UsageOrder
 from simenv.scheduler.queueing.lane_heads import LaneHeads, merged
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.queueing.waits import WaitClock

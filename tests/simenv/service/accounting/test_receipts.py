@@ -10,7 +10,7 @@ from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskState, Timing
-from simenv.model.accounts import Account, AccountTree, Billing, Receipt, ShareRow, Used, WaitReason
+from simenv.model.accounts import Account, AccountTree, Receipt, ShareRow, Used, WaitReason
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import tables
 from simenv.wire import codec
