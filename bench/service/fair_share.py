@@ -1,9 +1,9 @@
 """Fair share: a simulated day of a site, three real accounts, and the rate with 500 users.
 
-day: 10^5 tasks of the site of `bench.testbed.site`, in simulated time, with a restart at noon. What
-saturated accounts got is compared with their shares. Then, with a half-life of 12 h, what an
-account got that begins 8 h late, compared with the decay of usage; and the scheduler's CPU time for
-a task while 10^5 tasks wait.
+day: 10^5 tasks of the site of `bench.testbed.site`, in simulated time, with a restart at noon.
+What saturated accounts got is compared with their shares. Then, with a half-life of 12 h, what an
+account got that begins 8 h late, compared with the decay of usage; and the scheduler's CPU time
+for a task while 10^5 tasks wait.
 
 real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
 sweeps of 12 qubits, three with circuits of 16 and six with circuits of 20. In the middle the

@@ -354,8 +354,8 @@ def _consecutive(records: list[core.TaskRecord]) -> list[tuple[int, list[core.Ta
 
 
 def deciding_us(accounts: Mapping[str, Account], waiting: int, decisions: int) -> float:
-    """Return the mean CPU time in microseconds of the assignment of a task, while `waiting` tasks
-    of all users, each longer than a chunk, wait for two nodes."""
+    """Return the mean CPU time in microseconds of an assignment, while `waiting` tasks of all
+    users, each longer than a chunk, wait for two nodes."""
     work = [each._replace(time_s=0.0) for each in day(accounts, waiting + decisions)]
     site = SimulatedDay(accounts, [each for each in work if each.ranks == 1], nodes=2)
     site.run(30.0)  # all workers have started

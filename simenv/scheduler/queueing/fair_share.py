@@ -33,6 +33,7 @@ class UsageOrder(Protocol):
 
     fell: list[str]  # associations whose usage fell, the oldest first
     forgotten: int  # number of entries dropped from the front of `fell`
+    changes: int  # of any ratio
 
     def path(self, leaf: str) -> tuple[str, ...]:
         """Return the nodes from a child of the site to this association."""
@@ -56,7 +57,7 @@ class Turns:
     def __init__(self, received: Mapping[str, float] | None = None) -> None:
         self._received = dict(received or {})
         self.fell: list[str] = []
-        self.forgotten = 0
+        self.forgotten = self.changes = 0
 
     def path(self, leaf: str) -> tuple[str, ...]:
         return (leaf,)
@@ -69,6 +70,7 @@ class Turns:
         are removed."""
         others = {each: self._received.get(each, 0.0) for each in waiting if each != leaf}
         least = min(others.values(), default=0.0)
+        self.changes += 1
         self._received = {
             **{each: units for each, units in self._received.items() if units > least},
             **others,
@@ -77,6 +79,7 @@ class Turns:
 
     def assigned(self, leaf: str, count: int, units: float) -> None:  # noqa: ARG002
         self._received[leaf] = self._received.get(leaf, 0.0) + units
+        self.changes += 1
 
     def copy(self) -> Turns:
         return Turns(self._received)
@@ -92,7 +95,7 @@ class FairShare:
 
     def __init__(self, tree: AccountTree = NO_ACCOUNTS, billing: Billing | None = None) -> None:
         self.fell: list[str] = []
-        self.forgotten = 0
+        self.forgotten = self.changes = 0
         self._now_ns = self._base_ns = 0
         self._settled: dict[str, float] = {}  # by association: grown units of ended tasks
         self._pending: dict[str, float] = {}  # by association: expected grown units
@@ -114,6 +117,7 @@ class FairShare:
         self._ranks.clear()
         self._level_shares.clear()
         self._sums = {}
+        self.changes += 1
         for leaf in {*self._settled, *self._pending}:
             self._add(leaf, self._settled.get(leaf, 0.0) + self._pending.get(leaf, 0.0))
 
@@ -128,6 +132,7 @@ class FairShare:
                 for key in figures:
                     figures[key] /= growth
             self._base_ns = now_ns
+            self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
     def _growth(self) -> float:
@@ -191,6 +196,7 @@ class FairShare:
 
     def _add(self, leaf: str, grown: float) -> None:
         sums = self._sums
+        self.changes += 1
         for node in self.path(leaf):
             sums[node] = max(0.0, sums.get(node, 0.0) + grown)
 

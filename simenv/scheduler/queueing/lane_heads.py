@@ -74,10 +74,11 @@ class _Order:
         self._entries: dict[str, tuple[float, int, str]] = {}  # by child; others are outdated
         self._numbers: dict[str, int] = {}
         self._seen = shares.forgotten + len(shares.fell)
+        self._first: tuple[int, str | None] = (-1, None)  # the choice, and `changes` at that time
 
     def add(self, leaf: str, number: int) -> None:
         """Add an association; `number`: of its first task, which decides between equals."""
-        parent = SITE
+        parent, self._first = SITE, (-1, None)
         for node in self._shares.path(leaf):
             children = self._children.setdefault(parent, set())
             if node not in children:
@@ -91,11 +92,13 @@ class _Order:
         if leaf in self._numbers and number != self._numbers[leaf]:
             is_less = number < self._numbers[leaf]
             self._numbers[leaf] = number
+            self._first = (-1, None)
             if is_less:  # a larger one is noted when the old one is at the top
                 self._push((SITE, *self._shares.path(leaf))[-2], leaf)
 
     def remove(self, leaf: str) -> None:
         path = (SITE, *self._shares.path(leaf))
+        self._first = (-1, None)
         for parent, node in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
             children = self._children.get(parent)
             if children is None:
@@ -142,6 +145,8 @@ class _Order:
 
     def first(self) -> str | None:
         """Return the association that goes first; None if there is none."""
+        if self._first[0] == self._shares.changes:
+            return self._first[1]
         self._renew()
         node = SITE
         while (heap := self._heaps.get(node)) is not None:
@@ -157,7 +162,8 @@ class _Order:
                 self._entries[child] = present
                 heapq.heapreplace(heap, present)
             node = child
-        return None if node == SITE else node
+        self._first = (self._shares.changes, None if node == SITE else node)
+        return self._first[1]
 
     def first_by_priority(
         self, own: str, head: TaskRecord, others: Iterable[TaskRecord | None]
