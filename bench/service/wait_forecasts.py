@@ -72,7 +72,7 @@ def run(options: Namespace) -> Report:
 
 
 def submissions(seed: int, seconds: float, *, pace: bool) -> list[Submission]:
-    """Return the submissions of a day, in order. Twice as many come at noon as on average."""
+    """Return the submissions of a day, in order. Half as many again come at noon as on average."""
     rng = np.random.default_rng(10_000 + seed)
     widths = rng.uniform(4, 26, USERS)
     left_us = LOAD * (1 if pace else SLOTS) * seconds * 1e6
@@ -81,11 +81,11 @@ def submissions(seed: int, seconds: float, *, pace: bool) -> list[Submission]:
         user = int(rng.integers(USERS))
         qubits = int(np.clip(rng.normal(widths[user], 3), 4, 26))
         count = min(300, 1 + int(rng.pareto(1.3)))
-        work_us = 0.05e6 * 2 ** (0.7 * (qubits - 10))
+        work_us = 0.2e6 * 2 ** (0.6 * (qubits - 10))
         if pace:
             work_us = 1e6 * 10 ** rng.uniform(-1, 1)
-        hour = 24 * rng.beta(3, 3)  # most at noon
-        at_ns = round(hour / 24 * seconds * 1e9)
+        part = rng.beta(3, 3) if rng.random() < 0.5 else rng.random()  # of the day
+        at_ns = round(part * seconds * 1e9)
         priority = int(rng.choice((-1, 0, 1), p=(0.1, 0.8, 0.1)))
         results.append(Submission(at_ns, f"user{user}", count, qubits, work_us, priority))
         left_us -= count * work_us
