@@ -460,8 +460,7 @@ class StartSimulation:
         return self._device_us[line.pool.device] - device.lookahead_ns / 1e3
 
     def _is_closed(self, line: _Line) -> bool:
-        """Return whether nothing waits in a pool, or limits or the clock of its device let nothing
-        start."""
+        """Return whether nothing waits in a pool, or its limits or its clock let nothing start."""
         if not (line.waiting or line.new):
             return True
         if self._inflight and min(self._inflight.get(d, 1) for d in (line.pool.device, "")) <= 0:
@@ -540,8 +539,7 @@ class StartSimulation:
     # --- tasks of several ranks -------------------------------------------------------------------
 
     def _start_gangs(self) -> None:
-        """Start tasks of several ranks, the oldest first, and renew the claims of those that
-        wait."""
+        """Start tasks of several ranks, the oldest first, and renew claims of those that wait."""
         lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
         for host in self._hosts.values() if lines else ():
             host.claimed = host.backfill = 0
