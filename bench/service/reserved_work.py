@@ -3,7 +3,7 @@
 Each reservation names the sizes of a few equal circuits as they are written: qubits, gates,
 measurements, shots. Then the circuits run under it. It holds its work if all of them are done and
 
-    charged <= reserved <= 3 charged
+    charged <= reserved <= 2 charged
 
 Pools: an ideal simulator, an emulated device, a paced one, and a machine that transpiles what it
 gets. Cold: a new environment without compiled kernels; all reservations are made before the first
@@ -32,7 +32,7 @@ from simenv.client.reservations import Reservation
 from simenv.errors import SimenvError
 from simenv.model import PoolSpec
 
-MOST_RATIO = 3.0
+MOST_RATIO = 2.0
 TIMEOUT_S = 900.0
 RESERVED_S = 7_200.0  # kernels compile meanwhile
 OPTIONS = (
