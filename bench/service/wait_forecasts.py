@@ -1,13 +1,14 @@
 """Accuracy of expected starts in a replayed day, in simulated time with the service's scheduler.
 
-Twelve users submit for a working day of 12 hours: batches with a heavy tail, widths of 4 to 26 qubits, three
-priorities, most at noon; on average 80 % of what the site can do. Run times differ
+Twelve users submit for a working day of 12 hours: batches with a heavy tail, widths of 4 to 26
+qubits, three priorities, most at noon; on average 80 % of what the site can do. Run times differ
 from the cost model by a log-normal factor of 1.5, which the estimator learns only on average; runs
-of wide circuits report their progress, as the engine statevector does. The site is a pool of 8 workers on 8 slots, or a paced device, whose times differ by the same factor. At
-each submission the start of some of its tasks is foretold. Of the tasks that waited for more than a
-second, those count as right whose wait was within a factor of two of the foretold one.
+of wide circuits report their progress, as the engine statevector does. The site is a pool of 8
+workers on 8 slots, or a paced device, whose times differ by the same factor. At each submission the
+start of some of its tasks is foretold. Of the tasks that waited for more than a second, those count
+as right whose wait was within a factor of two of the foretold one.
 
-Constants of the simulation were chosen with seed 1; the seeds below judge it.
+Constants were chosen with seed 1; the seeds below judge them.
 """
 
 from __future__ import annotations
