@@ -8,7 +8,7 @@ workers on 8 slots, or a paced device, whose times differ by the same factor. At
 start of some of its tasks is foretold. Of the tasks that waited for more than a second, those count
 as right whose wait was within a factor of two of the foretold one.
 
-Constants of the simulation were chosen with seed 1; the seeds below judge it.
+Constants were chosen with seed 1; the seeds below judge them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-from simenv.scheduler.core import TaskRecord
+from simenv.model import TaskOptions, TaskSpec
+from simenv.scheduler import core
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
@@ -27,7 +28,7 @@ def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> boo
 def work_us(
     state: scheduler_state.SchedulerState,
     pool: pools.Pool,
-    record: TaskRecord,
+    record: core.TaskRecord,
     cost_us: float,
 ) -> float:
     """Return the time that a worker needs for a task on one slot; `cost_us`: as expected now."""
@@ -52,6 +53,16 @@ def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> flo
         return elapsed_us * sigma / z
     tail, weighted = math.erfc(z / math.sqrt(2)), math.erfc((z - sigma) / math.sqrt(2))
     return max(0.0, expected_us * weighted / tail - elapsed_us)
+
+
+def new_task(pool: pools.Pool, owner: str, number: int, now_ns: int) -> core.TaskRecord:
+    """Return a new task like those that wait, of priority 0, which would be accepted now."""
+    batch = core.SubmitBatch(
+        b"", TaskOptions(), "", 0, number, now_ns, owner=owner, association=owner
+    )
+    route = core.Route("", "", pool.spec.name, 0, 0, 0.0, 0.0, 1, pool.spec.ranks)
+    cost_us = pool.queue.backlog_us / max(1, len(pool.queue))
+    return core.TaskRecord(number, TaskSpec(b"", 0, 0), batch, route, cost_us)
 
 
 def copied(queue: PoolQueue) -> PoolQueue:

@@ -20,7 +20,7 @@ from itertools import count, islice
 
 import msgspec
 
-from simenv.model import TaskOptions, TaskSpec, WorkerState
+from simenv.model import WorkerState
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import gang_scheduling
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
@@ -221,7 +221,9 @@ class StartSimulation:
         if inputs.starts_tasks(self._state, line.pool):
             line.queue = inputs.copied(line.pool.queue)
             for owner in self.owners:
-                record = self._new_task(line.pool, owner)
+                number = NEW + len(self._new)
+                self._new[number] = line.pool.spec.name, owner
+                record = inputs.new_task(line.pool, owner, number, self.now_ns)
                 line.new[record.number] = record
                 line.queue.append([record])
 
@@ -248,16 +250,6 @@ class StartSimulation:
             key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
             fifos.setdefault(key, deque()).append((place, 0.0, record))
         self._left += place
-
-    def _new_task(self, pool: pools.Pool, owner: str) -> core.TaskRecord:
-        """Return a new task like those that wait, which would be accepted now."""
-        number, name = NEW + len(self._new), pool.spec.name
-        self._new[number] = name, owner
-        batch = core.SubmitBatch(b"", TaskOptions(), "", 0, number, self.now_ns, owner=owner)
-        batch = msgspec.structs.replace(batch, association=owner)
-        route = core.Route("", "", name, 0, 0, 0.0, 0.0, 1, pool.spec.ranks)
-        cost_us = pool.queue.backlog_us / max(1, len(pool.queue))
-        return core.TaskRecord(number, TaskSpec(b"", 0, 0), batch, route, cost_us)
 
     def _cost_us(self, record: core.TaskRecord) -> float:
         """Return the expected time of a task on one slot, by what was learned until now."""

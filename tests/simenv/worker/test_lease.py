@@ -111,7 +111,7 @@ def test_suspended_worker_reads_before_giving_up_lease(monkeypatch: pytest.Monke
     monkeypatch.setattr(session, "exit_process", left)
     current, parent = RunningTask(Runner()), os.getppid()
     beats = HeartbeatThread(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._run)
+    fails(InterruptedError, "", beats._beat)
 
 
 class Recorded:
@@ -134,7 +134,7 @@ def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) ->
     connection, current = Recorded(), RunningTask(Runner())
     current.waiting = waiting
     beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, LEASE_S, os.getppid())  # type: ignore[arg-type]
-    fails(InterruptedError, "", beats._run)
+    fails(InterruptedError, "", beats._beat)
     assert [(beat.task, beat.waiting) for beat in connection.beats] == [(0, waiting)]
 
 

@@ -294,6 +294,18 @@ def test_typical_error_is_learned_from_starts(machine: CheckedScheduler) -> None
     assert not starts._foretold
 
 
+def test_waits_are_corrected_by_the_errors_of_waits_as_long(machine: CheckedScheduler) -> None:
+    (number,) = machine.submit()
+    errors = module.WaitErrors()
+    foretold = module.ForetoldStart(machine.state.tasks[number], 0, 100e6, 100e6)
+    for _ in range(200):
+        errors.learn(foretold, 150e6)
+    assert errors.corrected_us(100e6) == pytest.approx(150e6, rel=0.02)
+    assert errors.corrected_us(1e6) == pytest.approx(1e6)
+    assert errors.corrected_us(0.0) == 0.0
+    assert errors.off_by == pytest.approx(1.5)
+
+
 def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedScheduler) -> None:
     machine.submit(10, along=NARROW)
     starts = module.ExpectedStarts(machine.state)
