@@ -36,6 +36,7 @@ _SCOPES = 3  # abstract Unix sockets and signals, since ABI 6
 LEAST_ABI = 4  # of Linux 6.7, the first that knows TCP
 SCOPED_ABI = 6  # of Linux 6.12
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_CAPABILITIES_OF_THIS = struct.pack("=Ii", 0x2008_0522, 0)  # linux/capability.h, version 3
 # For programs, libraries, time zones, names of users, and certificates.
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/sys"),
@@ -96,7 +97,8 @@ def restrict_files(
 ) -> None:
     """Allow this thread only the files of the rules, and TCP connections to these ports; None: any
     TCP. `scoped`: allow no signals to processes outside, and no abstract Unix sockets of theirs,
-    where the kernel can forbid them. Raises OSError where there is no Landlock."""
+    where the kernel can forbid them, and give up the capabilities of root, who could read the
+    environment of other processes. Raises OSError where there is no Landlock."""
     abi = landlock_abi()
     network = _BIND_TCP | _CONNECT_TCP if connect_ports is not None and abi >= LEAST_ABI else 0
     handled = _ALL_FILES if abi >= 3 else _ALL_FILES & ~_TRUNCATE
@@ -118,6 +120,8 @@ def restrict_files(
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
+    if scoped:
+        _check(ctypes.CDLL(None, use_errno=True).capset(_CAPABILITIES_OF_THIS, bytes(24)))
 
 
 def _allow_path(ruleset: int, path: Path, allowed: int) -> None:
@@ -137,10 +141,15 @@ def _allow_path(ruleset: int, path: Path, allowed: int) -> None:
 
 def _no_new_privileges() -> None:
     """Give up the privileges of set-user-id programs, as both mechanisms require."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+    _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _check(result: int) -> int:
+    """Return the result of a call of the C library. Raises OSError if that is below 0."""
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return result
 
 
 def _call(number: int, *arguments: object) -> int:
@@ -148,11 +157,7 @@ def _call(number: int, *arguments: object) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    result = int(libc.syscall(ctypes.c_long(number), *words))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
+    return _check(int(libc.syscall(ctypes.c_long(number), *words)))
 
 
 # --- the filter of system calls -------------------------------------------------------------------
@@ -192,7 +197,7 @@ def forbid_sockets(*, allow_tcp: bool = False) -> None:
     limits. Raises OSError."""
     machine, seccomp, socket, denied = _MACHINES[platform.machine()]
     rows = _filter(machine, socket, (*denied, _IO_URING_SETUP), allow_tcp=allow_tcp)
-    instructions = (_Instruction * len(rows))(*rows)
+    instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
     _no_new_privileges()
     if _call(seccomp, _SET_FILTER, _ALL_THREADS, ctypes.byref(program)) != 0:

@@ -45,6 +45,11 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("[launcher]", model.Launching, "How workers are started."),
     ("[history]", model.HistorySettings, "Retention of the records of ended tasks."),
     ("[results]", model.Results, "Retention of results."),
+    (
+        "[identity]",
+        model.IdentitySettings,
+        "Users without key files; [Identify users](../guides/identity.md) explains them.",
+    ),
     ("[policies.POOL]", model.Policies, "Queue and admission policy of a pool, or of `all`."),
     (
         "[accounts.NAME]",
@@ -68,10 +73,12 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
 VARIABLES = {
     "SIMENV_ACCOUNT": "Account of submissions that name none. Default: the user's first.",
     "SIMENV_APP": "Name of the run that submitted tasks carry. `simenv exec` sets it.",
+    "SIMENV_BROKERS": "Folder of the sockets of credential brokers. Default: `/tmp`.",
     "SIMENV_HOME": "Folder of all environments, keys and compiled kernels. Default: `~/.simenv`.",
     "SIMENV_KERNELS": "Folder of compiled kernels. Default: below `SIMENV_HOME`.",
     "SIMENV_LAUNCH_AGENT": "Program that runs a command on another node: `AGENT HOST COMMAND...`.",
     "SIMENV_LOCK": "`0`: `scripts/setup.sh` installs the newest packages, not the locked ones.",
+    "SIMENV_MUNGE_SOCKET": "Socket of munged. Default: that of the package.",
     "SIMENV_PYTHON": "Python that a private environment of the QFw plugin is started with.",
     "SIMENV_QOS": "Class of service of submissions that name none. Default: the account's first.",
     "SIMENV_QPM_POOL": "Pool that the QFw plugin serves. Default: all pools as one device.",
@@ -82,7 +89,7 @@ VARIABLES = {
     "SIMENV_QPM_TOKEN_FILE": "File of mode 0600 with the token that each QPM call must carry.",
     "SIMENV_QPM_TYPE": "Type bits that the QFw plugin offers.",
     "SIMENV_SCRATCH": "Local disk for the journal and results where the home is on a network disk.",
-    "SIMENV_SERVICE": "Connection file of an environment, for `connect()` and the command line.",
+    "SIMENV_SERVICE": "Connection file of an environment, or address of its broker.",
     "SIMENV_SYSTEM_PACKAGES": "`0`: scripts install no Debian packages.",
 }
 
@@ -110,7 +117,10 @@ def _table(struct: type[msgspec.Struct]) -> Iterator[str]:
         if (struct, field.name) in _INTERNAL or _is_table(hints[field.name]):
             continue
         kind = _type_name(hints[field.name])
-        default = f"`{_literal(field.default)}`"
+        value = field.default
+        if value is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            value = field.default_factory()
+        default = f"`{_literal(value)}`"
         yield f"| `{field.name}` | {kind} | {default} | {comments.get(field.name, '')} |"
 
 

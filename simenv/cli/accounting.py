@@ -116,11 +116,12 @@ def _summed(names: tuple[str, ...], row: UsageRow) -> dict[str, Any]:
     }
 
 
+OWN_USER = "(own user)"  # of the environment, as `simenv limits` shows it
 # --- shares -----------------------------------------------------------------------------------
 
 _SHARES: tuple[Column[ShareRow], ...] = (
     Column("ACCOUNT", lambda row: "  " * row.level + (row.account or "-")),
-    Column("USER", lambda row: row.user or "-"),
+    Column("USER", lambda row: row.user or (OWN_USER if row.rank else "-")),
     Column("SHARE", lambda row: f"{row.share:g}", right=True),
     Column("NORM_SHARE", lambda row: f"{row.norm_share:.4f}", right=True),
     Column("USAGE", lambda row: f"{row.usage:.1f}", right=True),
@@ -171,7 +172,8 @@ def receipt(
     with common.connect_or_read() as client:
         stored = client.receipt(task)
     if common.as_json:
-        waits = {WaitReason(reason).name.lower(): us for reason, us in stored.waits}
+        names = ((WaitReason(reason).name.lower(), us) for reason, us in stored.waits)
+        waits = [{"reason": name, "us": us} for name, us in names]
         fields: Any = keyed(stored)
         terminal.json_line({**fields, "waits": waits})
         return
@@ -185,7 +187,7 @@ def receipt_lines(stored: Receipt) -> Iterator[str]:
     yield f"TASK     {stored.task}  {terminal.paint(str(stored.state))}"
     of_account = f", account {stored.account}" if stored.account else ""
     of_class = f", class {stored.qos}" if stored.qos else ""
-    yield f"WHO      {stored.user or 'the own user'}{of_account}{of_class}"
+    yield f"WHO      {stored.user or OWN_USER}{of_account}{of_class}"
     slots = f"{stored.slots} slot{'s' * (stored.slots != 1)}"
     yield f"WHERE    pool {stored.pool}, engine {stored.engine}, {slots}"
     submitted, ended = map(terminal.format_time, (stored.submitted_s, stored.ended_s))
@@ -245,12 +247,14 @@ def sacct_line(task: LogRow, cluster: str) -> str:
     XDMoD leaves it out."""
     number, (state, code) = str(task_number(task.id)), _STATES[task.state]
     user, uid, group, gid = _system_user(task.owner)
-    begin_s = task.submitted_s + 1e-6 * (task.timing.queued_us + task.timing.sent_us)
-    submitted, begun, ended = (_utc(each) for each in (task.submitted_s, begin_s, task.ended_s))
-    elapsed_s = max(0, int(task.ended_s) - int(begin_s))
-    nodes = task.node.split(",") if task.node and task.slots else []
+    nodes, timing = task.node.split(",") if task.node and task.slots else [], task.timing
+    before_us = timing.queued_us + timing.sent_us + timing.compile_us
+    begin_s = task.submitted_s + 1e-6 * before_us
+    end_s = begin_s + 1e-6 * timing.run_us if nodes else task.ended_s  # without transfers
+    submitted, begun, ended = (_utc(each) for each in (task.submitted_s, begin_s, end_s))
+    elapsed_s = int(end_s) - int(begin_s) if nodes else 0
     cpus = task.slots * task.ranks
-    mib, gpus = _per_second(task.used, task.timing.run_us)
+    mib, gpus = _per_second(task.used, timing.run_us)
     tres = f"cpu={cpus},mem={mib}M,node={len(nodes)}" + (f",gres/gpu={gpus}" if gpus else "")
     fields = (
         *(number, number, cluster, task.pool, task.qos, task.account, group, gid, user, uid),

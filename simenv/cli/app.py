@@ -328,7 +328,9 @@ def common(
     name: Annotated[str | None, typer.Option(help="Name of the environment.")] = None,
     service: Annotated[
         Path | None,
-        typer.Option(help="Connection file of the environment; overrides SIMENV_SERVICE."),
+        typer.Option(
+            help="Connection file, or local:OWNER/NAME of another user; overrides SIMENV_SERVICE."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

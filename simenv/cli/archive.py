@@ -31,7 +31,7 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
     Raises `reason` if the service may be up elsewhere, or if there is no journal here; JournalError
     if the journal cannot be read."""
     location = address.find(name, service)
-    if isinstance(location, address.KeyFileAddress) or not _is_down(location):
+    if not isinstance(location, address.FileAddress) or not _is_down(location):
         raise reason
     home = location.path.parent
     try:

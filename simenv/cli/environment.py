@@ -8,9 +8,11 @@ resources.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -375,8 +377,14 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
         source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
         terminal.line(f"nodes    {location}{source}")
     terminal.line(f"pools    {pools(info)}   ready in {ready_s:.1f} s")
-    if file.address:
+    settings = config.read(path.with_name("config.json"))
+    if file.address and "keys" in settings.identity.use:
         terminal.line(f"listens  {file.address}   simenv keys add NAME adds a user")
+    if "local" in settings.identity.use:
+        owner = str(os.getuid())
+        with suppress(KeyError):
+            owner = pwd.getpwuid(os.getuid()).pw_name
+        terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
     for warning in info.warnings:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 

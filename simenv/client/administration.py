@@ -21,7 +21,7 @@ from simenv.client.connection.address import FileAddress, ended, find, read
 from simenv.client.connection.session import ServiceSession
 from simenv.config import EnvironmentPaths, check_name
 from simenv.config.load import limit_values
-from simenv.errors import ConfigError, NoServiceError, OptionError
+from simenv.errors import ConfigError, NoServiceError, OptionError, SimenvError, TimedOutError
 from simenv.model import AdmissionPolicy, OwnerReport
 from simenv.model.accounts import Account, Qos
 from simenv.model.views import base_of
@@ -183,10 +183,15 @@ _LISTEN = "simenv up --listen tcp://HOST:PORT"
 class KeyStore(Protocol):
     """Operations on keys, with or without a running service."""
 
-    def add(self, name: str, role: str) -> UserKeyFile:
-        """Add a key; return the key file of its owner, the secret key included. Raises OptionError,
-        ConfigError (also if the environment does not listen for other machines), KeyConflictError,
-        NotAllowedError."""
+    def add(self, name: str, role: str, expires_s: float = 0.0) -> UserKeyFile:
+        """Add a key, which is accepted until `expires_s` (seconds since 1970; 0: for ever); return
+        the key file of its owner, the secret key included. Raises OptionError, ConfigError (also if
+        the environment does not listen for other machines), KeyConflictError, NotAllowedError."""
+
+    def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
+        """Add a new key of a name, "" for that of this connection; the former one is accepted for
+        `overlap_s` more seconds. Return the key file without the secret key. Raises NotFoundError,
+        OptionError, ConfigError, NotAllowedError."""
 
     def listed(self) -> list[admin.KeyInfo]:
         """Return all keys."""
@@ -204,13 +209,19 @@ class ServiceKeyStore:
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
 
-    def add(self, name: str, role: str) -> UserKeyFile:
+    def add(self, name: str, role: str, expires_s: float = 0.0) -> UserKeyFile:
         _check(name, role)
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
         fields = {"name": name, "role": role, "public_key": user_key.public_key}
-        self._session.request(admin.Keys, admin.AddKey, **fields)
+        self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
         return user_key
+
+    def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
+        channel = self._session.channel
+        fields = {"name": name, "public_key": public_key, "overlap_s": overlap_s}
+        new = self._session.request(admin.Keys, admin.RotateKey, **fields).keys[-1]
+        return _key_file(channel.name, *channel.address.remote_endpoint(), new)
 
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys
@@ -230,17 +241,28 @@ class OfflineKeyStore:
         self._paths = paths
         self._name = name
 
-    def add(self, name: str, role: str) -> UserKeyFile:
+    def add(self, name: str, role: str, expires_s: float = 0.0) -> UserKeyFile:
         _check(name, role)
-        paths, address, server_key = self._paths, "", ""
-        if paths.server_key.exists():
-            server = keyfiles.server_file(paths.server_key)
-            address, server_key = server.address, server.public_key
-        user_key = _new_key_file(self._name, address, server_key, name, role)
-        info = admin.KeyInfo(name, role, user_key.public_key, time.time())
-        with keyfiles.changing(paths.keys):
-            keyfiles.write_keys(paths.keys, keyfiles.added(self.listed(), info))
+        user_key = _new_key_file(self._name, *self._endpoint(), name, role)
+        info = admin.KeyInfo(name, role, user_key.public_key, time.time(), expires_s)
+        with keyfiles.changing(self._paths.keys):
+            keyfiles.write_keys(self._paths.keys, keyfiles.added(self.listed(), info))
         return user_key
+
+    def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
+        path = self._paths.keys
+        with keyfiles.changing(path):
+            keys = keyfiles.rotated(self.listed(), name, public_key, overlap_s, time.time())
+            keyfiles.write_keys(path, keys)
+        return _key_file(self._name, *self._endpoint(), keys[-1])
+
+    def _endpoint(self) -> tuple[str, str]:
+        """Return address and public key of the service at its last start; "" if it never
+        listened."""
+        if not self._paths.server_key.exists():
+            return "", ""
+        server = keyfiles.server_file(self._paths.server_key)
+        return server.address, server.public_key
 
     def listed(self) -> list[admin.KeyInfo]:
         return keyfiles.read_keys(self._paths.keys)
@@ -268,7 +290,9 @@ def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore
     return OfflineKeyStore(EnvironmentPaths(home, home), home.name)
 
 
-def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
+def issue_key(
+    store: KeyStore, name: str, role: str, file: Path, expires_s: float = 0.0
+) -> UserKeyFile:
     """Add a key and write the key file of its owner with mode 0600. If the file cannot be written,
     the key is revoked again."""
     if file.exists() or file.is_symlink():
@@ -277,12 +301,32 @@ def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
             " and can be opened by others" if is_readable_by_others else ""
         )
         raise ConfigError(f"{file} {problem}", hint="remove it, or name another file")
-    user_key = store.add(name, role)
+    user_key = store.add(name, role, expires_s)
     try:
         keyfiles.create_private(file, user_key)
     except BaseException:  # also an interrupt: no key without its file
         store.revoke(name)
         raise
+    return user_key
+
+
+def rotate_key(store: KeyStore, name: str, file: Path, overlap_s: float) -> UserKeyFile:
+    """Rotate a key and write the key file of its owner with mode 0600, in place of an older one.
+    The new secret key is on the disk before the service knows the public half, so that nothing
+    can leave the owner without a key."""
+    pair = keyfiles.new_pair()
+    new = file.with_name(f".{file.name}.rotating")
+    new.unlink(missing_ok=True)
+    keyfiles.create_private(new, pair)
+    try:
+        user_key = store.rotate(name, pair.public, overlap_s)
+    except SimenvError as error:
+        if not isinstance(error, NoServiceError | TimedOutError):
+            new.unlink(missing_ok=True)  # else the service may have accepted it
+        raise
+    user_key = msgspec.structs.replace(user_key, secret_key=pair.secret)
+    keyfiles.write_private(file, user_key)
+    new.unlink(missing_ok=True)
     return user_key
 
 
@@ -293,8 +337,15 @@ def _check(name: str, role: str) -> None:
 
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
+    pair = keyfiles.new_pair()
+    key_file = _key_file(env, address, server_key, admin.KeyInfo(name, role, pair.public, 0.0))
+    return msgspec.structs.replace(key_file, secret_key=pair.secret)
+
+
+def _key_file(env: str, address: str, server_key: str, key: admin.KeyInfo) -> UserKeyFile:
+    """Return the key file of a key, without its secret half."""
     if not address or not server_key:
         hint = f"{_LISTEN}; HOST is an interface or an address of its machine"
         raise ConfigError(f"environment {env!r} does not listen for other machines", hint=hint)
-    pair = keyfiles.new_pair()
-    return UserKeyFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)
+    fields = (env, address, server_key, key.name, key.role, key.public_key, "")
+    return UserKeyFile(KEYS_FORMAT, *fields)

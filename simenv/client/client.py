@@ -77,14 +77,14 @@ class Client(Environment):
         and `qos`: the class of service; None: SIMENV_ACCOUNT and SIMENV_QOS, else the defaults of
         user and account. `prefer`: pools, or kinds of devices (hardware, emulator, simulator); the
         first that can take the task gets it, and `engine_reason` names it. `device`: the emulated
-        device that runs the circuit, with noise;
-        `noise`: "auto" (that of the device, if any), "on", "off", a recipe ("aer"), factors of
-        components ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto"
-        compiles circuits that do not fit the device, "fresh" again after a change of calibration,
-        "always" all, "never" none; `qubit_mapping`: the device's qubits. `after`: tasks, or their
-        ids, at most 64; the task runs when all are DONE, and fails with the reason `dependency`
-        when one ends otherwise. `idempotency_key`: a repeat of the same content returns the same
-        task. A stim.Circuit gives a `DetectionResult`; `decoder`: "pymatching", or None.
+        device that runs the circuit, with noise; `noise`: "auto" (that of the device, if any),
+        "on", "off", a recipe ("aer"), factors of components ({"gate.depolarizing": 0.5}), or an
+        exported noise model; `compile`: "auto" compiles circuits that do not fit the device,
+        "fresh" again after a change of calibration, "always" all, "never" none; `qubit_mapping`:
+        the device's qubits. `after`: tasks, or their ids, at most 64; the task runs when all are
+        DONE, and fails with the reason `dependency` when one ends otherwise. `idempotency_key`: a
+        repeat of the same content returns the same task. A stim.Circuit gives a `DetectionResult`;
+        `decoder`: "pymatching", or None.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, NotAllowedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -266,10 +266,11 @@ def connect(
 ) -> Client:
     """Connect to a running environment.
 
-    `service`: its connection file; else `name`; else the file that SIMENV_SERVICE names; else
-    `default`. `role`: "client" gives up the rights of an admin, whose requests then raise
-    NotAllowedError; None: the role of the key. Raises NoServiceError, VersionMismatchError,
-    OptionError.
+    `service`: its connection file, or the address of another user's environment,
+    "local:OWNER/NAME" on this host or "munge:OWNER@HOST:PORT/NAME" on another node of the site;
+    else `name`; else what SIMENV_SERVICE names; else `default`. `role`: "client" gives up the
+    rights of an admin, whose requests then raise NotAllowedError; None: the role of the key. Raises
+    NoServiceError, KeyRefusedError, VersionMismatchError, OptionError.
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")

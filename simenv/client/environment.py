@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
 from simenv.client.administration import AccountSettings, PolicySettings, QosSettings
-from simenv.client.connection.address import Address, KeyFileAddress
+from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
@@ -65,6 +65,7 @@ class Environment:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self._address = address
+        self._is_isolated = False  # whether accounts are, once it was asked
         self._session = ServiceSession(address, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
         self._renewer = client_reservations.LeaseRenewer()
@@ -168,9 +169,11 @@ class Environment:
         NotAllowedError."""
         from simenv.client.tasks.calls import FunctionExecutor
 
-        owner = self._address.owner if isinstance(self._address, KeyFileAddress) else ""
-        is_isolated = bool(owner) and self.status().isolation == "account"
-        return FunctionExecutor(self._session, owner, options, is_isolated=is_isolated)
+        is_own = isinstance(self._address, FileAddress)
+        owner = "" if is_own else getattr(self._address, "owner", "") or "user"
+        if owner and not self._is_isolated:
+            self._is_isolated = self.status().isolation == "account"
+        return FunctionExecutor(self._session, owner, options, is_isolated=self._is_isolated)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
         """Call a function in a worker; return a future of its return value. See `functions`."""
@@ -242,7 +245,7 @@ class Environment:
 
     def shares(self) -> list[ShareRow]:
         """Return shares and decayed usage of the client's accounts, for admins of all, in the order
-        of the tree; [] if there are no accounts."""
+        of the tree."""
         return self._session.request(accounting.Shares, accounting.GetShares).rows
 
     def receipt(self, task: Task | str | int) -> Receipt:

@@ -26,7 +26,7 @@ import msgspec
 from simenv import config
 from simenv.client import launch
 from simenv.client.client import Client
-from simenv.client.connection.address import FileAddress, KeyFileAddress, ended, find, read
+from simenv.client.connection.address import Address, FileAddress, ended, find, read
 from simenv.config import ConnectionFile
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
 
@@ -146,7 +146,7 @@ def down(
     gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none."""
     begun = monotonic()
     address = find(name, Path(service) if service is not None else None)
-    if isinstance(address, KeyFileAddress):
+    if not isinstance(address, FileAddress):
         return _down_remote(address, now, begun)
     path = address.path
     file = read(path)
@@ -167,7 +167,7 @@ def down(
     return ShutdownReport(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 
-def _down_remote(address: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
+def _down_remote(address: Address, now: bool, begun: float) -> ShutdownReport:
     """End an environment on another machine with an admin's key; wait until it does not answer."""
     with Client(address, ANSWER_S) as client:
         info = client.status()

@@ -10,7 +10,9 @@ from simenv.config.load import (
 )
 from simenv.config.model import (
     EVERYWHERE as EVERYWHERE,
+    USER_RULE as USER_RULE,
     Config as Config,
+    IdentitySettings as IdentitySettings,
     Launching as Launching,
     Limits as Limits,
     Policies as Policies,
@@ -18,10 +20,14 @@ from simenv.config.model import (
     listen_parts as listen_parts,
 )
 from simenv.config.paths import (
+    BROKER_PREFIX as BROKER_PREFIX,
+    BROKERS as BROKERS,
     ConnectionFile as ConnectionFile,
     EnvironmentPaths as EnvironmentPaths,
     OwnerEndpoint as OwnerEndpoint,
     application as application,
+    broker_base as broker_base,
+    broker_folder as broker_folder,
     connection_file as connection_file,
     devices_folder as devices_folder,
     home_root as home_root,

@@ -187,6 +187,9 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
             plain[key] = _with_limits(plain[key], f"{source}: {key}")
     if "launcher" in plain:
         plain["launcher"] = _launcher_table(plain["launcher"])
+    identity = plain.get("identity")
+    if isinstance(identity, Mapping) and isinstance(identity.get("use"), str):
+        plain["identity"] = {**identity, "use": [identity["use"]]}
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
         plain["hostfile"] = os.path.abspath(plain["hostfile"])
     return plain

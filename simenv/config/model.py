@@ -63,6 +63,21 @@ class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interface: str = ""  # network interface for workers of other nodes; "": by host name
 
 
+class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Users of the site, who need no key file: the table [identity]."""
+
+    use: tuple[str, ...] = ("keys",)  # of keys, local (users of this host), munge (of all nodes)
+    users: tuple[str, ...] = ()  # names, and @group: the members of a group; besides [accounts]
+    admins: tuple[str, ...] = ()  # names and @groups with the role admin
+    lifetime_s: float = 900.0  # of a certificate; clients renew theirs
+    listen: str = ""  # tcp://HOST:PORT of the broker for other nodes, with munge
+
+    @property
+    def has_users(self) -> bool:
+        """True if users of the site may get certificates."""
+        return "local" in self.use or "munge" in self.use
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one start of the service."""
 
@@ -96,6 +111,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     billing: Billing = Billing()
     isolation: str = "none"  # none; account: a worker serves one account at a time
     removed_users: str = "keep"  # keep or cancel: waiting tasks of users in no account any more
+    identity: IdentitySettings = IdentitySettings()
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
@@ -175,12 +191,13 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("results.keep_gib", 0.001, 2.0**30),
     ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
+    ("identity.lifetime_s", 5.0, 86_400.0),
 )
 
 
-def listen_parts(listen: str) -> tuple[str, int]:
-    """Return the host and the port of `tcp://HOST:PORT`. Raises ConfigError if `listen` has another
-    form or means all interfaces."""
+def listen_parts(listen: str, setting: str = "listen") -> tuple[str, int]:
+    """Return the host and the port of `tcp://HOST:PORT`. Raises ConfigError, which names `setting`,
+    if `listen` has another form or means all interfaces."""
     scheme, _, rest = listen.partition("://")
     host, _, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -193,9 +210,9 @@ def listen_parts(listen: str) -> tuple[str, int]:
     ):
         hint = "tcp://HOST:PORT; HOST is an interface (eth0), a name or an IP address of this "
         hint += "machine, port 0 takes any"
-        raise ConfigError(f"listen = {listen[:80]!r} is not an address to listen on", hint=hint)
+        raise ConfigError(f"{setting} = {listen[:80]!r} is not an address to listen on", hint=hint)
     if is_any_address(host):
-        text = f"listen = {listen!r} would open every interface of this machine"
+        text = f"{setting} = {listen!r} would open every interface of this machine"
         hint = f"name one interface; to open all of them: tcp://{EVERYWHERE}:{port}"
         raise ConfigError(text, hint=hint)
     return host, int(port)
@@ -240,7 +257,36 @@ def check(config: Config, source: str) -> None:
         check_policies(name, policies, names, source)
     check_accounts(config.accounts, config.qos, source)
     check_billing(config.billing, names, source)
+    _check_identity(config, source)
     _check_launching(config, source)
+
+
+IDENTITIES = ("keys", "local", "munge")
+USER_RULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}\Z")  # names of accounts and groups
+
+
+def _check_identity(config: Config, source: str) -> None:
+    settings = config.identity
+    for value in settings.use:
+        if value not in IDENTITIES:
+            raise _unknown(f"{source}: identity.use", value, IDENTITIES)
+    for name in (*settings.users, *settings.admins):
+        if not USER_RULE.match(name.removeprefix("@")):
+            hint = "the name of an account, such as ana, or of a group, such as @chem"
+            raise ConfigError(f"{source}: identity: {name[:80]!r} is no user", hint=hint)
+    if not settings.has_users:
+        return
+    if not (settings.users or settings.admins or config.accounts):
+        hint = 'users = ["ana", "@chem"] in the table [identity], or accounts'
+        raise ConfigError(f"{source}: identity.use names users, and there are none", hint=hint)
+    if "munge" in settings.use and not (config.listen and settings.listen):
+        hint = "listen, and listen of the table [identity] with another port"
+        raise ConfigError(f"{source}: identity.use = munge needs two addresses", hint=hint)
+    if settings.listen and not listen_parts(settings.listen, "identity.listen")[1]:
+        raise ConfigError(
+            f"{source}: identity.listen = {settings.listen[:80]!r} has no fixed port",
+            hint="name one: users type it, munge:OWNER@HOST:PORT/NAME",
+        )
 
 
 def _check_launching(config: Config, source: str) -> None:

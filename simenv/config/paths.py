@@ -178,14 +178,32 @@ def connection_file(name: str = "default") -> Path:
 
 def service_file(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Path of the connection file that SIMENV_SERVICE names; None if it is not set. The name of an
-    environment, without a dot, stands for its file, unless there is a file of that name here."""
+    environment, without a dot, stands for its file, unless there is a file of that name here. The
+    address of a broker is returned as it is."""
     named = environ.get("SIMENV_SERVICE")
     if not named:
         return None
+    if named.startswith(BROKERS):
+        return Path(named)
     path = Path(named).expanduser().absolute()
     if "." not in named and NAME_RULE.match(named) and not path.exists():
         return home_root(environ) / named / "connection.json"
     return path
+
+
+BROKERS = ("local:", "munge:")  # beginnings of addresses of credential brokers
+
+
+def broker_base(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder that has a folder of brokers' sockets for each user: SIMENV_BROKERS, by
+    default /tmp, because all users of the host must see the same one."""
+    return Path(environ.get("SIMENV_BROKERS") or "/tmp")
+
+
+def broker_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of this user below `broker_base`, which others may enter and not list; see
+    `_lasting_folder`."""
+    return _lasting_folder(broker_base(environ), BROKER_PREFIX, 0o711, "SIMENV_BROKERS")
 
 
 def interpreter(environ: Mapping[str, str] = os.environ) -> str:
@@ -246,16 +264,24 @@ def socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def lasting_socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the 0700 folder of this user below `socket_base`; the first call creates it. It is
-    never removed. A client may outlive its service: in a folder that other users can write, one of
-    them could take the names of the service's sockets, and wait for that client. Another user may
-    have taken the folder's name before, then it has a random suffix. Raises ConfigError."""
-    base = socket_base(environ)
-    name = f"simenv-sockets-{os.geteuid()}"
+    """Return the 0700 folder of this user below `socket_base`; see `_lasting_folder`."""
+    return _lasting_folder(socket_base(environ), "simenv-sockets-", 0o700, "TMPDIR")
+
+
+BROKER_PREFIX = "simenv-broker-"
+
+
+def _lasting_folder(base: Path, prefix: str, mode: int, setting: str) -> Path:
+    """Return the folder of this user in `base`, whose name begins with `prefix`; the first call
+    creates it. It is never removed. A client may outlive its service: in a folder that other users
+    can write, one of them could take the names of the service's sockets, and wait for that client.
+    Another user may have taken the folder's name before, then it has a random suffix. Raises
+    ConfigError."""
+    name = f"{prefix}{os.geteuid()}"
     for path in (base / name, *base.glob(f"{name}.*")):
         is_new = not os.path.lexists(path)
         try:
-            files.private_folder(path, "TMPDIR").chmod(0o700)
+            files.private_folder(path, setting).chmod(mode)
         except (ConfigError, OSError):  # another user's
             if is_new:
                 with suppress(OSError):
@@ -264,7 +290,8 @@ def lasting_socket_folder(environ: Mapping[str, str] = os.environ) -> Path:
             return path
     built = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
     try:
-        files.check_private(built, "TMPDIR")
+        files.check_private(built, setting)
+        built.chmod(mode)
     except ConfigError:
         built.rmdir()
         raise

@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from simenv.errors import ConfigError, NotAllowedError, NotFoundError
-from simenv.model.program import Text
+from simenv.model.program import FEW, Text
 from simenv.model.task import TaskState
 
 ROOT = "root"  # the account of the environment's own user, a child of the site like the others
@@ -29,6 +29,7 @@ MAX_UNITS = 1e15
 GROUP = "@"  # begins the name of a group of the operating system in `Account.users`
 SLOT_HOUR = 3_600.0  # billing units
 Names = Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)]
+LimitValues = Annotated[dict[Text, int], FEW]
 
 
 class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,9 +40,9 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: Names = ()  # names of users, and "@group": all members of a group
     coordinators: Names = ()  # users who see what all users of the account used
     budget_slot_h: float = 0.0  # billing units of a calendar month / 3600; 0: no budget
-    cut: bool = False  # end running tasks when the budget is spent
-    qos: Names = ()  # the classes that it may use, the default first; (): all
-    limits: dict[str, int] = {}  # of all its users together, by name of `OwnerLimits`
+    cut: bool = False  # end its tasks when the budget is spent
+    qos: Names = ()  # the classes that it may use, the default first; empty: all
+    limits: LimitValues = {}  # of all its users together, by name of `OwnerLimits`
 
 
 class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,14 +52,14 @@ class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usage_factor: float = 1.0  # multiplies the billing units of its tasks
     preempt: bool = False  # its tasks may be checkpointed and queued again for other accounts
     max_run_s: int = 0  # of one task; 0: no limit
-    limits: dict[str, int] = {}  # of each user in it, by name of `OwnerLimits`
+    limits: LimitValues = {}  # of each user in it, by name of `OwnerLimits`
 
 
 class Billing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights of billing units, and how usage is forgotten: the table [billing]."""
 
-    slot_s: float = 1.0
-    gpu_s: float = 20.0
+    slot_s: float = 1.0  # one slot, for one second
+    gpu_s: float = 20.0  # one GPU, for one second
     gib_s: float = 0.01  # GiB of memory granted, for one second
     device_s: dict[str, float] = {}  # by pool: of one second on its emulated device or machine
     half_life_days: float = 7.0  # of usage (Slurm's PriorityDecayHalfLife)

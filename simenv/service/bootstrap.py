@@ -36,6 +36,7 @@ from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
 from simenv.service.event_loop import EventLoop
+from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
 from simenv.service.journal import maintenance, writer
 from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
@@ -184,6 +185,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s
+        has_keys = "keys" in config.identity.use
         facts = RuntimeFacts(
             node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
         )
@@ -191,11 +193,12 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             *(config, listener, journal, scheduler, submit_queue, completions, workers),
             maintenance.WalCheckpointer(paths.journal, extends=config.durability != "process"),
             None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy),
-            KeyCommands(paths.keys, listener, endpoints.own_key),
+            KeyCommands(paths.keys, listener, endpoints.own_key, enabled=has_keys),
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
         loop.pool_commands.restore()
+        _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
         lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
@@ -260,6 +263,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     server: ServerFile | None  # None: no clients of other machines
     owner: OwnerEndpoint | None  # of the environment's own user on other machines
     own_key: str  # public key of that user for remote clients' listener; "": there is none
+    broker: BrokerProcess | None = None  # None: no users without key files
 
     def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
         """Return the contents of the connection file. `name`: of the environment."""
@@ -282,13 +286,28 @@ def _endpoints(
     keys, interface = new_pair(), config.launcher.interface
     workers = WorkerEndpoint(paths, sockets, results, limits.nodes, interface, journal.epoch, keys)
     on_leave.callback(workers.leave)
+    broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
-    if config.listen:
-        remote, server = open_listener(config.listen, paths.server_key, os.uname().nodename)
+    has_users = config.identity.has_users
+    if config.listen or has_users:
+        listen = config.listen or LOOPBACK
+        remote, server = open_listener(listen, paths.server_key, os.uname().nodename)
         owner = owner_endpoint_of(server)
         own_key = owner.public
+    if has_users and remote is not None:
+        broker = BrokerProcess(config)
+        on_leave.callback(broker.close)
+        remote.watch(broker.fileno(), broker.receive)
     listener = ZmqListener(sockets, keys, remote, workers.listener)
-    return Endpoints(listener, workers, keys.public, server, owner, own_key)
+    return Endpoints(listener, workers, keys.public, server, owner, own_key, broker)
+
+
+def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
+    """Let users of the site enter without key files, if the configuration says so."""
+    if endpoints.broker is not None and endpoints.server is not None:
+        end = loop.administration.end_reservations
+        loop.identities = Identities(loop, endpoints.broker, endpoints.server, end)
+        endpoints.broker.start()
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:

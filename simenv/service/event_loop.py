@@ -22,6 +22,7 @@ from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
+from simenv.service.identities import Identities
 from simenv.service.journal import tables
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
@@ -140,6 +141,7 @@ class EventLoop(ServiceComponents):
         self._events = WorkerEvents(self)
         self._upkeep = Upkeep(self)
         self.administration = Administration(self)
+        self.identities: Identities | None = None  # None: there are no users without key files
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
@@ -328,6 +330,8 @@ class EventLoop(ServiceComponents):
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
         elif type(message) is queries.DeviceDescribed:
+            if self.workers.name_of(peer) not in ("", message.name):
+                return
             self.executor.execute(self.devices.update(self.scheduler, message))
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
@@ -351,6 +355,9 @@ class EventLoop(ServiceComponents):
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
+        self.key_commands.close_expired(time.time())
+        if self.identities is not None:
+            self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):
             log.error("another service has taken over this environment: stopping")
             self.drain(now=True)

@@ -87,7 +87,8 @@ class ServiceComponents:
         self.reservation_commands = ReservationCommands(
             *(scheduler, self.starts, journal, self.executor, self.audit), devices.reading
         )
-        self.owners = Owners(self.config.limits, scheduler, journal, self.result_requests.bytes_of)
+        kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
+        self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
         self.accounts = self.submit_queue.accounts
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
         self.accounts.spent_units = self.usage.month_units

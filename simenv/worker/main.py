@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +53,7 @@ def main() -> int:
         if arguments.ranks > 1:
             return _run_rank(arguments, service, parent)
         if arguments.isolated:
+            _compile(arguments)  # while the folder that all share can be written
             _confine(arguments, partial(_restrict_files, arguments, service))
         writer = _result_writer(arguments, service)
         runner = Runner(writer, None, _checkpoints(arguments), confined=arguments.isolated)
@@ -131,7 +131,7 @@ def _confine(arguments: argparse.Namespace, restrict: Callable[[], None]) -> Non
     try:
         restrict()
     except OSError as error:
-        reason = confinement.unavailable_reason() or str(error)
+        reason = confinement.unavailable_reason() or error.strerror
         text = f"it is not confined on {os.uname().nodename}: {reason}"
         if arguments.engine == FUNCTIONS or arguments.command:
             raise ConfigError(text, hint="a kernel with Landlock, or isolation = 'none'") from error
@@ -174,15 +174,20 @@ def _load(arguments: argparse.Namespace, runner: Runner) -> None:
     """Load the kernels and the engine that a first task needs."""
     begin = time.monotonic()
     process.import_also_from(arguments.import_from)
-    engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
-    kernels = files.kernel_folder(arguments.kernels)
-    with suppress(PermissionError):  # of the mark of a loaded group, where the cache is read alone
-        warmup.compile_group(kernels, engine, ranks=arguments.ranks > 1)
+    engine = _compile(arguments)
     if runner.calls.engine(engine) is None:
         runner.engine(engine)
     process.log_line(
         f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start"
     )
+
+
+def _compile(arguments: argparse.Namespace) -> str:
+    """Load the kernels that a first task needs, compiled if necessary; return the engine's name."""
+    engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
+    kernels = files.kernel_folder(arguments.kernels)
+    warmup.compile_group(kernels, engine, ranks=arguments.ranks > 1)
+    return str(engine)
 
 
 def _load_later(arguments: argparse.Namespace) -> None:

@@ -195,9 +195,9 @@ def test_variables_are_defaults_of_submissions(
     assert account_of(env, env.submit(bell())) == ("bio", "")
 
 
-def of_qrmi(env: Client, account: str, **options: str) -> Any:
+def of_qrmi(env: Client, name: str, **options: str) -> Any:
     """The result of a task of the QRMI resource, by a variable and by options of the payload."""
-    environ = {"main_QRMI_SIMENV_SERVICE": env.service, "main_QRMI_SIMENV_ACCOUNT": account}
+    environ = {"main_QRMI_SIMENV_SERVICE": env.service, "main_QRMI_SIMENV_ACCOUNT": name}
     resource = QuantumResource("main", environ=environ)
     pubs = {"pubs": [[QASM3, None, 10]], "options": {"simenv": options}}
     try:

@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from waiting import until
 
 import simenv
 from simenv import errors
+from simenv.cli.app import run
 from simenv.client import administration
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
@@ -105,6 +107,48 @@ def test_admin_by_tcp_adds_and_revokes_keys(key_file: Callable[..., Path], tmp_p
             assert eva.run(BELL).counts
         ops.keys.revoke("eva")
     assert isinstance(refused(tmp_path / "eva"), errors.KeyRefusedError)
+
+
+def test_key_with_an_end_is_refused_afterwards(env: Client, tmp_path: Path) -> None:
+    file = tmp_path / "eva"
+    issue_key(env.keys, "eva", "client", file, time.time() + 4.0)
+    try:
+        with simenv.connect(service=file) as eva:
+            assert eva.run(BELL).counts
+            error = until(lambda: error_of(eva.status), TYPED_S)
+        assert isinstance(error, errors.KeyRefusedError)
+        assert "expired" in error.message
+        assert isinstance(refused(file), errors.KeyRefusedError)
+    finally:
+        env.keys.revoke("eva")
+
+
+def error_of(call: Callable[[], object]) -> errors.SimenvError | None:
+    try:
+        call()
+    except errors.SimenvError as error:
+        return error
+    return None
+
+
+def test_holder_rotates_own_key(
+    env: Client, key_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = key_file("ana")
+    before = read_private(file, UserKeyFile)
+    with simenv.connect(service=file) as ana:
+        assert run(["--service", str(file), "keys", "rotate", "--overlap", "5m"]) == 0
+        assert "the former key is accepted until" in capsys.readouterr().out
+        after = read_private(file, UserKeyFile)
+        assert (after.owner, after.role, after.address) == ("ana", "client", before.address)
+        assert after.public_key != before.public_key
+        assert after.secret_key not in ("", before.secret_key)
+        assert ana.run(BELL).counts
+        with simenv.connect(service=file) as again:
+            assert {task.owner for task in again.queue(done=True)[1]} == {"ana"}
+    assert [key.name for key in env.keys.listed()].count("ana") == 2
+    assert run(["--service", str(file), "keys", "rotate", "ben"]) != 0
+    assert not list(file.parent.glob(".*rotating"))
 
 
 def test_revoked_key_is_refused_and_tasks_stay(env: Client, key_file: Callable[..., Path]) -> None:

@@ -2,9 +2,7 @@
 can reach. Without configured accounts each owner of a key is an account."""
 
 import os
-import shutil
 import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,14 +12,15 @@ from typing import Any
 import pytest
 from failing import fails
 from live import Live, environment
+from qiskit import QuantumCircuit
 
 import simenv
-from simenv.client import environments
+from launcher.process import confinement
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
+from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
-from launcher.process import confinement
 
 pytestmark = pytest.mark.skipif(
     bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
@@ -60,6 +59,14 @@ def keys(owner: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         client.close()
 
 
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    return circuit
+
+
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one of a script: this module is not on the workers' path."""
     function.__module__ = "__main__"
@@ -76,13 +83,14 @@ def plant(first: str, second: str, kernels: str) -> dict[str, str]:
     import sys
     import tempfile
     import threading
+    from functools import partial
 
     secret, refused = first + second, {}
 
     def attempt(place: str, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it was refused
             refused[place] = type(error).__name__
 
     def write(path: str) -> None:
@@ -95,9 +103,9 @@ def plant(first: str, second: str, kernels: str) -> dict[str, str]:
             raise PermissionError(ctypes.get_errno())
 
     for place in (os.getcwd(), tempfile.gettempdir(), os.environ["HOME"]):
-        attempt(f"file in {place}", lambda place=place: write(f"{place}/{secret}"))
+        attempt(f"file in {place}", partial(write, f"{place}/{secret}"))
     for place in ("/tmp", "/var/tmp", "/dev/shm", kernels, os.path.dirname(kernels)):
-        attempt(f"shared {place}", lambda place=place: write(f"{place}/{secret}"))
+        attempt(f"shared {place}", partial(write, f"{place}/{secret}"))
     os.environ["PLANTED"] = secret
     builtins.planted = secret  # type: ignore[attr-defined]
     sys.modules["planted"] = sys
@@ -147,7 +155,7 @@ def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
         places.append("threads")
     for folder in {tempfile.gettempdir(), os.environ["HOME"], "/tmp", "/dev/shm", kernels}:
         try:
-            for parent, folders, files in os.walk(folder):
+            for _, folders, files in os.walk(folder):
                 for name in (*folders, *files):
                     if holds(name):
                         places.append(f"files in {folder}")
@@ -162,7 +170,7 @@ def search(first: str, second: str, kernels: str) -> tuple[int, list[str]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                with open(f"/proc/{entry}/cmdline") as file:
                     if holds(file.read()):
                         places.append("processes")
             except OSError:
@@ -213,6 +221,7 @@ def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> d
     """What a function can reach: name -> "" or the error."""
     import os
     import socket
+    from functools import partial
 
     outcomes = {}
 
@@ -220,7 +229,7 @@ def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> d
         try:
             call()
             outcomes[name] = ""
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - its kind is the outcome
             outcomes[name] = type(error).__name__
 
     def read(path: str) -> None:
@@ -234,14 +243,14 @@ def reach(files: list[str], port: int, sockets: list[str], pids: list[int]) -> d
             peer.connect(address)
 
     for path in files:
-        attempt(path, lambda path=path: read(path))
+        attempt(path, partial(read, path))
     attempt("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", port)))
     attempt("udp", lambda: connect(socket.AF_INET, ("127.0.0.1", port), socket.SOCK_DGRAM))
     for path in sockets:
-        attempt(path, lambda path=path: connect(socket.AF_UNIX, path))
+        attempt(path, partial(connect, socket.AF_UNIX, path))
     for pid in pids:
-        attempt(f"kill {pid}", lambda pid=pid: os.kill(pid, 0))
-        attempt(f"environ {pid}", lambda pid=pid: open(f"/proc/{pid}/environ").read())
+        attempt(f"kill {pid}", partial(os.kill, pid, 0))
+        attempt(f"environ {pid}", partial(read, f"/proc/{pid}/environ"))
     return outcomes
 
 
@@ -254,7 +263,7 @@ def targets(up: Live, tmp_path: Path) -> Iterator[tuple[list[str], int, list[str
     files = [str(secret), *(str(up.home / name) for name in names)]
     files += [str(up.home), str(up.home / "results"), str(up.home / "logs"), str(tmp_path)]
     assert all(os.path.exists(path) for path in files)
-    folder = Path(environments.read(up.home / "connection.json").sockets)
+    folder = Path(address.read(up.home / "connection.json").sockets)
     sockets = [str(path) for path in folder.glob("*.sock")]
     assert len(sockets) >= 2
     with socket.socket() as listener:
@@ -327,6 +336,9 @@ def test_circuits_of_both_accounts_run_with_large_results(keys: dict[str, Client
         state = task.result(PATIENCE_S).statevector
         assert abs(sum(abs(state) ** 2) - 1) < 1e-9
         assert keys[name].run(BELL, shots=100).shots == 100
+        assert keys[name].run(BELL, shots=100, device="fez").shots == 100, "with noise"
+        (circuit_of_qiskit,) = keys[name].transpile([bell()], "sherbrooke")
+        assert circuit_of_qiskit.num_qubits == 127, "QPY of others is read in a process of its own"
 
 
 def test_value_of_another_account_is_not_unpickled(owner: Client, keys: dict[str, Client]) -> None:
@@ -341,16 +353,16 @@ def test_isolated_gang_runs_and_is_restarted_for_another_account(
     tmp_path: Path,
 ) -> None:
     pools = [{"name": "main", "min": 1, "max": 1, "ranks": 2}]
-    with environment(pools=pools, listen="tcp://127.0.0.1:0", isolation="account") as live:
-        with live.client() as own:
-            pids = []
-            issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
-            with simenv.connect(service=tmp_path / "ana.simenv") as ana:
-                for client in (own, ana):
-                    task = client.submit(BELL, shots=100, pool="main")
-                    assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
-                    pids.append(own.workers()[0].pid)
-            assert pids[0] != pids[1]
+    options = {"listen": "tcp://127.0.0.1:0", "isolation": "account"}
+    with environment(pools=pools, **options) as live, live.client() as own:
+        pids = []
+        issue_key(own.keys, "ana", "client", tmp_path / "ana.simenv")
+        with simenv.connect(service=tmp_path / "ana.simenv") as ana:
+            for client in (own, ana):
+                task = client.submit(BELL, shots=100, pool="main")
+                assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
+                pids.append(own.workers()[0].pid)
+        assert pids[0] != pids[1]
 
 
 def test_status_and_doctor_tell_isolation(owner: Client) -> None:

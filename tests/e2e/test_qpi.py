@@ -242,6 +242,11 @@ def test_account_and_class_are_options(
             terms = client.history.submitted(row.id).terms
             assert (terms.account, terms.qos) == expected
             qpi._lib.qpi_job_free(job)
+        earlier = AllOptions()  # of a program compiled before `account` was appended
+        qpi._lib.qpi_options_init_sized(
+            ctypes.byref(earlier), ctypes.c_size_t(AllOptions.account.offset)
+        )
+        qpi._lib.qpi_job_free(qpi.run(session, BELL, earlier))
         options.account = b"geo"
         with pytest.raises(RuntimeError, match="there is no account 'geo'"):
             qpi.run(session, BELL, options)

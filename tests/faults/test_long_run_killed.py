@@ -23,11 +23,10 @@ POOLS = [{"name": "pair", "engine": "statevector", "min": 1, "max": 1, "ranks": 
 
 
 def kept(live: Live, task: Task) -> list[str]:
-    """What there is of it on disk, without what is being written."""
+    """What there is of it on disk, without what is being written; of isolated workers too."""
     result = config.read(live.home / "config.json")
-    return sorted(
-        p.name for p in (config.places(result).results / CHECKPOINTS / task.id).glob("*.h5")
-    )
+    found = config.places(result).results.glob(f"**/{CHECKPOINTS}/{task.id}/*.h5")
+    return sorted(path.name for path in found)
 
 
 def under_way(env: Client, live: Live, task: Task, files: int) -> int:
@@ -51,9 +50,10 @@ def begun_at(remark: str, passes: int) -> int:
     return int(match[1])
 
 
-def test_long_run_resumes_from_checkpoint_after_worker_is_killed() -> None:
+@pytest.mark.parametrize("isolation", ["none", "account"])
+def test_long_run_resumes_from_checkpoint_after_worker_is_killed(isolation: str) -> None:
     circuit = layered(23, 80, 1)
-    with environment(checkpoint_s=0.2) as live, live.client() as env:
+    with environment(checkpoint_s=0.2, isolation=isolation) as live, live.client() as env:
         undisturbed = env.submit(circuit, shots=200, seed=3).result(timeout_s=PATIENCE_S)
         assert undisturbed.remark == ""
         task = env.submit(circuit, shots=200, seed=3)

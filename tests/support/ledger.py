@@ -2,10 +2,12 @@
 
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
+from simenv.model import FINAL_STATES, TaskState
 
 
 class Ledger:
-    """Every accepted task must end exactly once, with the counts of an undisturbed run."""
+    """Every accepted task must end exactly once, with the counts of an undisturbed run, and be
+    counted once in usage."""
 
     def __init__(self, oracle: dict[int, dict[str, int]]) -> None:
         self._oracle = oracle  # by seed
@@ -27,4 +29,23 @@ class Ledger:
                 expected = self._oracle[self._accepted[done.task.id]]
                 assert result.counts == expected, f"{done.task.id} has other counts"
         assert ended.keys() >= self._accepted.keys(), "accepted tasks are missing"
+        assert counted(client) == stored(client), "usage is not that of the history"
         return ended
+
+
+def counted(client: Client) -> tuple[int, ...]:
+    """Tasks, shots, and microseconds of slots, devices and waiting, by the sums of usage."""
+    (row,) = client.usage(()).rows
+    return row.tasks, row.shots, row.used.slot_us, row.used.device_us, row.wait_us
+
+
+def stored(client: Client) -> tuple[int, ...]:
+    """The same by the rows of the history."""
+    rows = [row for row in client.history.tasks() if row.state in FINAL_STATES]
+    return (
+        len(rows),
+        sum(row.shots * row.bindings for row in rows if row.state is TaskState.DONE),
+        sum(row.used.slot_us for row in rows),
+        sum(row.used.device_us for row in rows),
+        sum(row.timing.queued_us for row in rows),
+    )

@@ -42,12 +42,20 @@ class MemoryListener:
             self._keys = keys
             for key, connection in list(self._peers.items()):
                 if connection.key and keys.get(connection.key) != connection.sender:
-                    connection.deliver(revocation_notice)
+                    if revocation_notice:
+                        connection.deliver(revocation_notice)
                     del self._peers[key]
                     inbox = self._inbox[key[0]]
                     remaining = [entry for entry in inbox if entry[0] != key[1]]
                     inbox.clear()
                     inbox.extend(remaining)
+
+    def admit_key(self, key: str, identity: Identity) -> None:
+        self.admit({**self._keys, key: identity}, b"")
+
+    def revoke_key(self, key: str, revocation_notice: bytes) -> None:
+        remaining = {each: identity for each, identity in self._keys.items() if each != key}
+        self.admit(remaining, revocation_notice)
 
     def wait(self, timeout_s: float) -> bool:
         with self._changed:

@@ -148,6 +148,14 @@ def check(state: SchedulerState) -> None:
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     assigned = Counter(r.batch.association for r in state.tasks.values() if r.phase not in UNSENT)
     assert state.fair_share._running == assigned, "expected units of tasks are off"
+    use: dict[tuple[str, str], list[int]] = {}
+    for record in state.tasks.values():
+        if record.batch.account or record.batch.qos:
+            figures = use.setdefault((record.batch.association, record.batch.qos), [0, 0])
+            figures[0] += 1
+            figures[1] += record.size_bytes
+    counted = {key: [u.tasks, u.size_bytes] for key, u in state.use_by_association._all.items()}
+    assert counted == use, "the use of an account is off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"
 

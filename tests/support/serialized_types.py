@@ -73,6 +73,7 @@ from simenv.wire.keyfiles import (
 from simenv.wire.messages import client
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
+from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
 from simulators.statevector.checkpoint import CheckpointHeader
 
@@ -179,6 +180,9 @@ FILES: dict[str, Any] = {
     "bundle.json": Manifest,
     "checkpoint of a state": CheckpointHeader,
     "readiness": StartupMessage,
+    "request to the broker": CertificateRequest,
+    "certificate of the broker": UserCertificate,
+    "refusal of the broker": Denial,
 }
 
 # Objects that commands print with --json (tests/golden/listings has those of an environment).

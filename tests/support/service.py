@@ -157,8 +157,7 @@ class ServiceHarness:
             config,
             self.scheduler,
             self.journal,
-            lambda name: self.spent.get(name, 0.0),
-            self.groups,
+            members=self.groups,
         )
         submit_queue = SubmitQueue(
             self.scheduler, self.journal, admission, self.limits, completions, self.accounts
@@ -184,6 +183,8 @@ class ServiceHarness:
             RuntimeFacts(NODE, self.journal.records.ended()),
             devices,
         )
+        of_month = self.loop.usage.month_units
+        self.accounts.spent_units = lambda name: self.spent.get(name, 0.0) + of_month(name)
         self.loop.pool_commands.restore()
         say = partial(self.listener.send, PeerKind.CLIENT)
         self.loop.result_requests.listen(self.loop.executor.record_event, say)

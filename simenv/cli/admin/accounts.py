@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 SITE = "-"  # in place of the parent of an account
 Limits = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[LIMIT=VALUE]...", help="Limits, as max_queued_tasks=1000; 0: no limit."
-    ),
+    typer.Argument(metavar="LIMIT=VALUE", help="Limits, as max_queued_tasks=1000; 0: no limit."),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the account.")]
 Names = list[str] | None

@@ -143,12 +143,14 @@ class KeyRow:
     at_s: float
     limits: OwnerLimits | None = None
     use: OwnerUse | None = None
+    expires_s: float = 0.0  # 0: never
 
 
 _KEYS: tuple[Column[KeyRow], ...] = (
     Column("NAME", lambda key: key.name),
     Column("ROLE", lambda key: key.role),
     Column("ADDED", lambda key: time.strftime("%Y-%m-%d %H:%M", time.localtime(key.at_s))),
+    Column("EXPIRES", lambda key: _end_text(key.expires_s)),
     Column("KEY", lambda key: key.public_key[:_SHOWN_CHARS]),
     Column("TASKS", lambda key: str(key.use.queued_tasks) if key.use else "?", right=True),
     Column("MAX_TASKS", lambda key: _limit_text(key, "max_queued_tasks"), right=True),
@@ -175,22 +177,28 @@ def add(
             help="File to write; `-`: stdout. Default: keys/NAME.simenv of the environment.",
         ),
     ] = None,
+    expires: Annotated[
+        str, typer.Option(help="Time in which it is accepted: 12h, 30d; default: for ever.")
+    ] = "",
 ) -> None:
     """Create a key, and the connection file of its owner (give it to nobody else)."""
     to_stdout = str(file) == "-"
+    end_s = time.time() + _span(expires, "--expires") if expires else 0.0
     path = file or _default_file(context, config.check_name(name, "key"))
     with _key_store(context) as kept:
         if to_stdout:
-            terminal.json_line(kept.add(name, role))
+            terminal.json_line(kept.add(name, role, end_s))
             return
         from simenv.client.administration import issue_key
 
-        user_key = issue_key(kept, name, role, path)
+        user_key = issue_key(kept, name, role, path, end_s)
     absolute = path.absolute()
+    until = f", until {_end_text(end_s)}" if end_s else ""
+    value = {"name": name, "role": role, "file": str(absolute), "address": user_key.address}
     app.settings_of(context).answer(
-        {"name": name, "role": role, "file": str(absolute), "address": user_key.address},
+        {**value, "expires_s": end_s},
         (
-            f"key   {name}, role {role}, for {user_key.address}",
+            f"key   {name}, role {role}, for {user_key.address}{until}",
             f"file  {absolute} (0600: it holds the secret key)",
             f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}",
         ),
@@ -217,6 +225,61 @@ def revoke(
     app.settings_of(context).answer(value, [f"key {name} is revoked; its tasks stay"])
 
 
+@keys.command()
+def rotate(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the key; default: that of the file of --service.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; default: the present file of the key."),
+    ] = None,
+    overlap: Annotated[
+        str, typer.Option(help="Time in which the former key is still accepted: 10m, 2d.")
+    ] = "1h",
+) -> None:
+    """Replace a key by a new one with the same name, role and end; the holder may do it."""
+    overlap_s = _span(overlap, "--overlap")
+    common = app.settings_of(context)
+    if file is None:
+        location = address.find(common.name, common.service)
+        if name is not None:
+            file = _default_file(context, config.check_name(name, "key"))
+        elif isinstance(location, address.KeyFileAddress):
+            file = location.path
+        else:
+            hint = "simenv keys rotate NAME, or --service with the file of a key"
+            raise OptionError("no key is named", hint=hint)
+    from simenv.client.administration import rotate_key
+
+    with _key_store(context) as kept:
+        user_key = rotate_key(kept, name or "", file, overlap_s)
+    common.answer(
+        {"name": user_key.owner, "file": str(file.absolute()), "overlap_s": overlap_s},
+        (
+            f"key   {user_key.owner}, role {user_key.role}, is new",
+            f"file  {file.absolute()} (0600: it holds the secret key)",
+            f"the former key is accepted until {_end_text(time.time() + overlap_s)}",
+        ),
+    )
+
+
+def _span(text: str, option: str) -> float:
+    """Return a time span in seconds. Raises OptionError."""
+    span_s = terminal.span_s(text)
+    if not span_s:
+        raise OptionError(f"{option} {text[:80]!r} is no time span", hint="90s, 1h30m, 30d")
+    return span_s
+
+
+def _end_text(end_s: float) -> str:
+    if not end_s:
+        return "never"
+    text = time.strftime("%Y-%m-%d %H:%M", time.localtime(end_s))
+    return text if end_s > time.time() else f"expired {text}"
+
+
 def _default_file(context: typer.Context, name: str) -> Path:
     """Return the default file of a key: in the environment's folder if that is on this machine.
 
@@ -224,7 +287,7 @@ def _default_file(context: typer.Context, name: str) -> Path:
     """
     common = app.settings_of(context)
     location = address.find(common.name, common.service)
-    if isinstance(location, address.KeyFileAddress) or not location.path.parent.is_dir():
+    if not isinstance(location, address.FileAddress) or not location.path.parent.is_dir():
         return Path(f"{name}.simenv")
     return files.private_folder(location.path.with_name("keys")) / f"{name}.simenv"
 
@@ -235,7 +298,8 @@ def _rows(kept: KeyStore) -> list[KeyRow]:
     for key in kept.listed():
         report = reports.get(key.name)
         limits, use = (report.limits, report.use) if report is not None else (None, None)
-        results.append(KeyRow(key.name, key.role, key.public_key, key.at_s, limits, use))
+        fields = (key.name, key.role, key.public_key, key.at_s, limits, use, key.expires_s)
+        results.append(KeyRow(*fields))
     return results
 
 

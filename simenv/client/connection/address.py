@@ -239,11 +239,16 @@ class FileAddress:
         return f"process {file.pid} on {file.node} {state}{age}", hint
 
 
-def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyFileAddress:
-    """Return the address of `file`, else of `name`, else of SIMENV_SERVICE, else of `default`."""
+def find(name: str | None = None, file: Path | None = None) -> Address:
+    """Return the address of `file`, else of `name`, else of SIMENV_SERVICE, else of `default`. A
+    file may be the address of a broker. Raises ConfigError, OptionError."""
     path = file or (None if name else config.service_file())
     if path is None:
         path = config.connection_file(name or "default")
+    elif str(path).startswith(config.BROKERS):
+        from simenv.client.connection.broker import BrokerAddress
+
+        return BrokerAddress(str(path))
     elif is_personal(path):
         return KeyFileAddress(path)
     return FileAddress(path)

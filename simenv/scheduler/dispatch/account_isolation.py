@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import AssignTasks, TaskRecord
-from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 
 REASON = "serves another account now"
@@ -64,11 +63,12 @@ def assign_by_account(
     queue = pool.queue
     held_back = frozenset(queue.held_back)
     pool.awaited_accounts = 0
-    assignment = None
+    assignment = last = None
     for _ in range(MAX_ACCOUNTS):
         record = queue.head()
-        if record is None:
+        if record is None or record is last:  # lanes of reservations are not held back
             break
+        last = record
         assignment = assign(state, pool, now_ns)
         if assignment is not None or not make_room(state, pool, record, now_ns):
             break

@@ -57,7 +57,7 @@ def task_started(
     """Record that a worker runs a task; long tasks are announced at once, others by heartbeat."""
     record = state.tasks.get(task)
     worker = state.workers.get(name)
-    if worker is None or record is None or record.fence != fence:
+    if worker is None or record is None or record.fence != fence or record.worker != name:
         return []
     worker.heard_ns = now_ns
     if record.phase == core.Phase.SENT:

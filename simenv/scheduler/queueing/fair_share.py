@@ -28,7 +28,7 @@ _RANKED_NS = 10**9  # age of ranks
 _FELL = 4_096  # nodes remembered whose usage fell
 
 
-class Shares(Protocol):
+class UsageOrder(Protocol):
     """The order of associations."""
 
     fell: list[str]  # associations whose usage fell, the oldest first
@@ -47,7 +47,7 @@ class Shares(Protocol):
     def assigned(self, leaf: str, count: int, units: float) -> None:
         """Count assigned tasks with their expected units."""
 
-    def copy(self) -> Shares:
+    def copy(self) -> UsageOrder:
         """Return a copy, in which an order can be tried."""
 
 

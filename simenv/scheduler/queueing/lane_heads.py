@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from simenv.model.accounts import ROOT, association
 from simenv.scheduler.core import TaskRecord
-from simenv.scheduler.queueing.fair_share import SITE, Shares
+from simenv.scheduler.queueing.fair_share import SITE, UsageOrder
 from simenv.scheduler.queueing.lanes import LaneKey, Lanes, aged_priority
 
 _SLACK = 64  # outdated entries allowed in addition to one per valid entry
@@ -67,7 +67,7 @@ class _Heap:
 class _Order:
     """The associations that have a first task, as the tree of their accounts orders them."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: UsageOrder) -> None:
         self._shares = shares
         self._children: dict[str, set[str]] = {}
         self._heaps: dict[str, list[tuple[float, int, str]]] = {}  # (ratio, number, child)
@@ -192,7 +192,7 @@ class LaneHeads:
     outdated entries are dropped when they reach the top of the heap.
     """
 
-    def __init__(self, shares: Shares, keys: Iterable[LaneKey] = ()) -> None:
+    def __init__(self, shares: UsageOrder, keys: Iterable[LaneKey] = ()) -> None:
         """Mark the existing lanes `keys` as changed."""
         self.changed = set(keys)
         self._heaps: tuple[dict[str, _Heap], dict[str, _Heap]] = ({}, {})  # all tasks; not long
@@ -269,7 +269,7 @@ class LaneHeads:
 
 
 def merged(
-    queues: Mapping[str, Iterator[TaskRecord]], shares: Shares, rate: float
+    queues: Mapping[str, Iterator[TaskRecord]], shares: UsageOrder, rate: float
 ) -> Iterator[TaskRecord]:
     """Yield the tasks of all associations in the order in which they would be assigned one by one.
     `rate`: units of a microsecond of expected work."""

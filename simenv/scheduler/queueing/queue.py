@@ -15,7 +15,7 @@ from itertools import chain, islice, zip_longest
 
 from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
-from simenv.scheduler.queueing.fair_share import FairShare, Shares, Turns
+from simenv.scheduler.queueing.fair_share import FairShare, Turns, UsageOrder
 from simenv.scheduler.queueing.lane_heads import LaneHeads, merged
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.queueing.waits import WaitClock
@@ -36,7 +36,7 @@ class PoolQueue:
         self._is_shared = order.policy == "fair_share"
         # With the policy round_robin in the order of turns.
         self._lanes: dict[queueing_lanes.LaneKey, queueing_lanes.Lanes] = {}
-        self._shares: Shares = self.fair_share if self._is_shared else Turns()
+        self._shares: UsageOrder = self.fair_share if self._is_shared else Turns()
         self._heads = LaneHeads(self._shares)  # of several lanes, where associations take turns
         self.held_back: Collection[str] = ()  # associations at their limit of slots
         self.clock = WaitClock()

@@ -38,6 +38,9 @@ LONG_WAIT_US = 1e6  # the errors of shorter waits are not counted
 MIN_WAIT_US = 50_000.0  # a shorter wait counts as this in a ratio
 MAX_OFF = math.log(20.0)  # larger errors count as this
 LEARNING_RATE = 0.05
+PRIOR = 5.0  # weight of the assumption that waits are as simulated
+DECADE = 2  # classes of waits whose errors are learned apart; from one second
+CLASSES = 5 * DECADE + 1
 
 
 class ForetoldStart(msgspec.Struct, frozen=True):
@@ -45,7 +48,49 @@ class ForetoldStart(msgspec.Struct, frozen=True):
 
     record: TaskRecord
     at_ns: int
-    wait_us: float
+    simulated_us: float
+    wait_us: float  # corrected
+
+
+class WaitErrors:
+    """Errors of the waits of one pool. The mean of ln(real wait / simulated wait) is learned by the
+    length of the wait, and corrects later ones: while a task waits for long, others come that go
+    first, and of many runs one ends earlier than expected."""
+
+    def __init__(self) -> None:
+        self._bias = [0.0] * CLASSES
+        self._weights = [PRIOR] * CLASSES
+        self._off = 0.0  # mean of |ln(real wait / foretold wait)|
+        self._count = 0
+
+    @property
+    def off_by(self) -> float:
+        """Typical factor between foretold and real waits; 0.0: none was compared."""
+        return math.exp(self._off) if self._count else 0.0
+
+    def corrected_us(self, simulated_us: float) -> float:
+        parts = _classes(simulated_us)
+        return simulated_us * math.exp(sum(self._bias[index] * part for index, part in parts))
+
+    def learn(self, foretold: ForetoldStart, waited_us: float) -> None:
+        """Learn from one task, with larger weights for later ones."""
+        self._count += 1
+        off = min(MAX_OFF, abs(math.log(waited_us / foretold.wait_us)))
+        self._off += max(LEARNING_RATE, 1 / self._count) * (off - self._off)
+        error = math.log(waited_us / foretold.simulated_us)
+        for index, part in _classes(foretold.simulated_us):
+            self._weights[index] += part
+            rate = part * max(LEARNING_RATE, 1 / self._weights[index])
+            step = max(-MAX_OFF, min(MAX_OFF, error)) - self._bias[index]
+            self._bias[index] += rate * step
+
+
+def _classes(wait_us: float) -> tuple[tuple[int, float], ...]:
+    """Return the two classes nearest to a wait, with their parts of it."""
+    place = DECADE * math.log10(max(wait_us, LONG_WAIT_US) / LONG_WAIT_US)
+    low = min(int(place), CLASSES - 2)
+    part = min(1.0, place - low)
+    return (low, 1 - part), (low + 1, part)
 
 
 class ExpectedStarts:
@@ -59,7 +104,7 @@ class ExpectedStarts:
         self._steps: Iterator[None] = iter(())
         self._foretold: dict[int, ForetoldStart] = {}
         self._sampled_ns = 0
-        self._off: dict[str, tuple[float, int]] = {}  # by pool: mean of |ln(ratio)|, comparisons
+        self._errors: dict[str, WaitErrors] = {}  # by pool
 
     def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> bool:
         """Do one step of a simulation, unless the starts are recent and contain the task `newest`
@@ -125,9 +170,10 @@ class ExpectedStarts:
         if start_us is None:  # it may have come since then
             is_new = record.number >= last.next_task
             return self.new_us(pool, now_ns, record.batch.owner) if is_new else UNKNOWN
-        wait_us = _from(last, start_us, now_ns)
+        simulated_us = _from(last, start_us, now_ns)
+        wait_us = self._corrected_us(pool, simulated_us)
         if wait_us > LONG_WAIT_US:
-            self._foretell(record, now_ns, wait_us)
+            self._foretell(ForetoldStart(record, now_ns, simulated_us, wait_us))
         return wait_us
 
     def _sent_us(self, pool: pools.Pool, record: TaskRecord, now_ns: int) -> float:
@@ -151,7 +197,11 @@ class ExpectedStarts:
             return UNKNOWN
         if last.read[name] >= inputs.MAX_TASKS:  # more wait than were simulated
             start_us *= max(1.0, len(pool.queue) / last.read[name])
-        return _from(last, start_us, now_ns)
+        return self._corrected_us(pool, _from(last, start_us, now_ns))
+
+    def _corrected_us(self, pool: pools.Pool, simulated_us: float) -> float:
+        errors = self._errors.get(pool.spec.name)
+        return simulated_us if errors is None else errors.corrected_us(simulated_us)
 
     def device_ns(self, device: str, now_ns: int, owner: str = "") -> int:
         """Return the time in ns until a task accepted now for a device would start, the least of
@@ -168,8 +218,8 @@ class ExpectedStarts:
     def off_by(self, pool: str) -> float:
         """Return the typical factor between foretold and real waits above a second in a pool; 0.0:
         none was compared."""
-        mean, count = self._off.get(pool, (0.0, 0))
-        return math.exp(mean) if count else 0.0
+        errors = self._errors.get(pool)
+        return 0.0 if errors is None else errors.off_by
 
     def watch(self, now_ns: int) -> None:
         """Compare foretold starts with real ones, and foretell those of a few new tasks. Called
@@ -179,7 +229,8 @@ class ExpectedStarts:
             if start_ns is not None:
                 del self._foretold[number]
                 if start_ns:
-                    self._compare(foretold, start_ns)
+                    errors = self._errors.setdefault(foretold.record.route.pool, WaitErrors())
+                    errors.learn(foretold, max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3))
         waiting = sum(len(pool.queue) for pool in self._state.pools.values())
         age_ns = max(REFRESH_NS, waiting * SAMPLE_NS)
         if not waiting or now_ns - self._sampled_ns < age_ns:
@@ -191,9 +242,10 @@ class ExpectedStarts:
             if left and number not in self._foretold:
                 left -= self.task_us(self._state.tasks[number], now_ns) > LONG_WAIT_US
 
-    def _foretell(self, record: TaskRecord, now_ns: int, wait_us: float) -> None:
-        if len(self._foretold) < MAX_SAMPLES or record.number in self._foretold:
-            self._foretold[record.number] = ForetoldStart(record, now_ns, wait_us)
+    def _foretell(self, foretold: ForetoldStart) -> None:
+        number = foretold.record.number
+        if len(self._foretold) < MAX_SAMPLES or number in self._foretold:
+            self._foretold[number] = foretold
 
     def _started_ns(self, record: TaskRecord, now_ns: int) -> int | None:
         """Return when a task started; 0: it ended without a start; None: it has not started."""
@@ -205,15 +257,6 @@ class ExpectedStarts:
             if run is not None:
                 return run.begin_ns if run.begin_ns <= now_ns else None
         return record.started_ns or record.sent_ns
-
-    def _compare(self, foretold: ForetoldStart, start_ns: int) -> None:
-        """Learn from one task, with larger weights for later ones."""
-        name = foretold.record.route.pool
-        waited_us = max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3)
-        off = min(MAX_OFF, abs(math.log(waited_us / foretold.wait_us)))
-        mean, count = self._off.get(name, (0.0, 0))
-        mean += max(LEARNING_RATE, 1 / (count + 1)) * (off - mean)
-        self._off[name] = mean, count + 1
 
 
 def _from(simulation: StartSimulation, time_us: float, now_ns: int) -> float:

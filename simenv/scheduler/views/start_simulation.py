@@ -149,8 +149,8 @@ class StartSimulation:
             self._now_us, _, event = heapq.heappop(events)
             if isinstance(event, _Line):
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
-            elif event.end_us == self._now_us:  # else it got fewer slots: a later event ends it
-                self._end(event)
+            elif event.end_us == self._now_us and not self._goes_on(event):
+                self._end(event)  # at another time: it got fewer slots, a later event ends it
             steps += 1
             if not steps % STEP:
                 yield
@@ -323,8 +323,40 @@ class StartSimulation:
             if self._caps:
                 self._used[run.owner] += sign * slots
         run.host.memory -= sign * run.memory
-        for device in {run.line.pool.device, ""} & self._inflight.keys():
+        for device in self._inflight and {run.line.pool.device, ""} & self._inflight.keys():
             self._inflight[device] -= sign * run.tasks
+
+    def _goes_on(self, run: _Run) -> bool:
+        """Give the only free slot of a host to the next task, on the worker whose run has ended:
+        what the rules below give, in the usual case that they leave no choice."""
+        line, (host, slots) = run.line, run.shares[0]
+        if slots != 1 or host.free or len(host.lines) > 1 or not (run.tasks and run.stays):
+            return False
+        if self._inflight or self._caps or run.reservation or line.pool.spec.pace:
+            return False
+        if host.claimed or host.backfill or len(line.fifos) > 2:
+            return False
+        host.free, host.memory = 1, host.memory + run.memory
+        while (fifo := self._next_fifo(line, 0)) is not None:
+            if fifo[0][2].cost_us > LONG_US and not self._may_be_long(line, host):
+                fifo = self._next_fifo(line, 0, allow_long=False)
+                if fifo is None:
+                    break
+            _, cost_us, record = fifo[0]
+            memory = max(0, record.route.memory_bytes - line.pool.spec.memory_bytes)
+            if memory > host.memory:
+                break
+            if self._takes_slots(line, fifo):
+                host.free, host.memory, run.memory = 0, host.memory - memory, memory
+                run.end_us = self._now_us + inputs.work_us(self._state, line.pool, record, cost_us)
+                is_long = record.cost_us > LONG_US
+                host.long_slots += is_long - run.is_long
+                run.is_long = is_long
+                self.starts_us[record.number] = self._now_us
+                self._push(run.end_us, run)
+                return True
+        host.free, host.memory = 0, host.memory - run.memory
+        return False
 
     def _end(self, run: _Run) -> None:
         """Return what a run had, and start what can start then."""
@@ -428,8 +460,7 @@ class StartSimulation:
         return self._device_us[line.pool.device] - device.lookahead_ns / 1e3
 
     def _is_closed(self, line: _Line) -> bool:
-        """Return whether nothing waits in a pool, or limits or the clock of its device let nothing
-        start."""
+        """Return whether nothing waits in a pool, or its limits or its clock let nothing start."""
         if not (line.waiting or line.new):
             return True
         if self._inflight and min(self._inflight.get(d, 1) for d in (line.pool.device, "")) <= 0:
@@ -508,8 +539,7 @@ class StartSimulation:
     # --- tasks of several ranks -------------------------------------------------------------------
 
     def _start_gangs(self) -> None:
-        """Start tasks of several ranks, the oldest first, and renew the claims of those that
-        wait."""
+        """Start tasks of several ranks, the oldest first, and renew claims of those that wait."""
         lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
         for host in self._hosts.values() if lines else ():
             host.claimed = host.backfill = 0

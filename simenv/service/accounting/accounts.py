@@ -86,6 +86,8 @@ class AccountRegistry:
         self._members = members or GroupMembers()
         self._next_cut_ns = 0
         self._removed_unchecked = False  # tasks of removed users may have to be cancelled
+        query = f"{tables.STANDING.query} limit 1"
+        self._has_standings = any(True for _ in journal.records.rows(query))
         accounts = _merged_with_stored(self._configured, tables.ACCOUNT, journal)
         qos = _merged_with_stored(self._configured_qos, tables.QOS, journal)
         try:
@@ -121,6 +123,9 @@ class AccountRegistry:
         """Build the tree of accounts with the present members of groups."""
         self.tree = AccountTree(self._accounts, self._members.known)
         self.is_active = bool(self.tree or self.qos)
+        self._coordinators = {
+            user for account in self._accounts.values() for user in account.coordinators
+        }
         self._paths = {name: self.tree.path(name) for name in self._accounts}
         self._removed_unchecked = True
         self._scheduler.set_accounts(self.tree, self.billing, self.qos)
@@ -131,7 +136,9 @@ class AccountRegistry:
         """Return the answer to a request: all, or what the user `scope` uses and coordinates."""
         accounts, qos = self._accounts, self.qos
         if scope:
-            seen = self.tree.sees(scope).union(self.tree.accounts_of(scope))
+            seen = set(self.tree.accounts_of(scope))
+            if scope in self._coordinators:
+                seen |= self.tree.sees(scope)
             accounts = {name: each for name, each in accounts.items() if name in seen}
             if all(each.qos for each in accounts.values()):
                 usable = {name for each in accounts.values() for name in each.qos}
@@ -194,6 +201,7 @@ class AccountRegistry:
         error = error or self._budget_error(path, batch.units * len(specs))
         if error is not None:
             raise error
+        self._has_standings = True
         standing = Standing(account, qos)
         if account:
             place = self._state.fair_share.standing(batch.association, time.monotonic_ns())
@@ -224,6 +232,8 @@ class AccountRegistry:
     ) -> BatchAccount | None:
         """Return the same of a stored Submit, by its first task; None if it has neither account nor
         class."""
+        if not self._has_standings:
+            return None
         standing = tables.read_standing(self._journal.records, first)
         if not (standing.account or standing.qos):
             return None

@@ -325,8 +325,8 @@ def check_owner(terms: model.TaskOptions, owner: str) -> None:
         raise errors.NotAllowedError(
             f"engine {card.name!r} runs tasks of the environment's own user alone, and this one"
             f" came with the key {owner!r}",
-            hint="connect without a key, as that user, where the environment runs; or the environment"
-            " isolates accounts: isolation = 'account'",
+            hint="connect without a key, as that user, where the environment runs; or start it with"
+            " isolation = 'account'",
         )
 
 

@@ -165,12 +165,24 @@ class PoolCommands:
 
 
 LOCK_PATIENCE_S = 0.25  # longest wait of the loop while another process changes the list
-_REVOKED = errors.KeyRefusedError(
+EXPIRY_CHECK_S = 5.0  # between two looks at the ends of keys
+
+
+def refusal_notice(message: str, hint: str) -> bytes:
+    """Return the message with which a client hears that its key is no longer accepted."""
+    refused = errors.KeyRefusedError(message, hint=hint)
+    return codec.encode(m.Refused(0, [codec.refusal(refused)]))
+
+
+_NEW_KEY = "ask an administrator of the environment for a new key file (made there by: simenv keys "
+REVOKED_NOTICE = refusal_notice(
     "this key was revoked; tasks submitted with it continue",
-    hint="ask an administrator of the environment for a new key file "
-    "(made there by: simenv keys add NAME --role client)",
+    f"{_NEW_KEY}add NAME --role client)",
 )
-REVOKED_NOTICE = codec.encode(m.Refused(0, [codec.refusal(_REVOKED)]))
+EXPIRED_NOTICE = refusal_notice(
+    "this key has expired; tasks submitted with it continue",
+    f"{_NEW_KEY}revoke NAME, then simenv keys add NAME --expires 30d)",
+)
 
 
 def _hint(error: errors.ConfigError) -> str:
@@ -180,8 +192,11 @@ def _hint(error: errors.ConfigError) -> str:
 class KeyCommands:
     """Changes of the accepted keys, which are stored in one file. Used from the loop's thread."""
 
-    def __init__(self, path: Path, listener: Listener, own_key: str = "") -> None:
-        """`own_key`: the public key of the environment's own user, which is not in the file."""
+    def __init__(
+        self, path: Path, listener: Listener, own_key: str = "", *, enabled: bool = True
+    ) -> None:
+        """`own_key`: the public key of the environment's own user, which is not in the file.
+        `enabled`: whether keys of the file are accepted; see `IdentitySettings.use`."""
         self._path = path
         self._listener = listener
         self._own_identity = {own_key: keyfiles.LOCAL} if own_key else {}
@@ -190,6 +205,9 @@ class KeyCommands:
                 pass
         self._keys = keyfiles.read_keys(path)
         self._unwritten: set[str] = set()  # revoked keys that may still be in the file
+        self._enabled = enabled
+        self._certified: dict[str, keyfiles.Identity] = {}  # public keys of users' certificates
+        self._checked_s = 0.0  # time of the last look at the ends of keys
         self._admit()
 
     @property
@@ -207,14 +225,60 @@ class KeyCommands:
         ConfigError."""
         if isinstance(message, admin.AddKey):
             check_name(message.name, "key")
+            self._check_enabled()
             with keyfiles.changing(self._path, LOCK_PATIENCE_S):
-                info = admin.KeyInfo(message.name, message.role, message.public_key, time.time())
+                fields = (message.name, message.role, message.public_key)
+                info = admin.KeyInfo(*fields, time.time(), message.expires_s)
                 keys = keyfiles.added(self._stored(), info)
                 keyfiles.write_keys(self._path, keys)
             self._keys = keys
             self._unwritten.clear()
             self._admit()
         return admin.Keys(message.request, self._keys)
+
+    def rotate(self, name: str, public_key: str, overlap_s: float) -> list[admin.KeyInfo]:
+        """Add a new key of a name; return all keys of that name. Raises like `keyfiles.rotated`,
+        ConfigError."""
+        self._check_enabled()
+        with keyfiles.changing(self._path, LOCK_PATIENCE_S):
+            now_s = time.time()
+            keys = keyfiles.rotated(self._stored(), name, public_key, overlap_s, now_s)
+            keyfiles.write_keys(self._path, keys)
+        self._keys = keys
+        self._unwritten.clear()
+        self._admit()
+        return [key for key in keys if key.name == name]
+
+    def _check_enabled(self) -> None:
+        if not self._enabled:
+            hint = "use = ['keys', ...] in the table [identity]"
+            raise errors.OptionError("this environment accepts no keys of files", hint=hint)
+
+    def holder(self, public_key: str) -> keyfiles.Identity | None:
+        """Return whose key this is, expired or not; None if it is nobody's."""
+        tables = (self._in_files, self._own_identity, self._certified)
+        return next((table[public_key] for table in tables if public_key in table), None)
+
+    def certify(self, public_key: str, identity: keyfiles.Identity) -> None:
+        """Accept the public key of a certificate until `withdraw`."""
+        self._certified[public_key] = identity
+        self._listener.admit_key(public_key, identity)
+
+    def withdraw(self, public_key: str, notice: bytes = b"") -> None:
+        """Accept the public key of a certificate no longer; its connections get `notice`, if it is
+        not empty, and are closed."""
+        self._certified.pop(public_key, None)
+        self._listener.revoke_key(public_key, notice)
+
+    def close_expired(self, now_s: float) -> None:
+        """Close the connections of keys that have expired, every EXPIRY_CHECK_S. `now_s`: seconds
+        since 1970."""
+        if abs(now_s - self._checked_s) < EXPIRY_CHECK_S:
+            return
+        self._checked_s = now_s
+        for key in self._keys:
+            if keyfiles.has_expired(key, now_s):
+                self._listener.revoke_key(key.public_key, EXPIRED_NOTICE)
 
     def revoke(self, name: str) -> errors.ConfigError | None:
         """Revoke a key at once. Returns an error if the file could not be written. Raises
@@ -249,15 +313,22 @@ class KeyCommands:
         return [key for key in keyfiles.read_keys(self._path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:
-        keys = {**keyfiles.identities(self._keys), **self._own_identity}
-        self._listener.admit(keys, REVOKED_NOTICE)
+        self._in_files = keyfiles.identities(self._keys, 0.0)
+        self._listener.admit(
+            {
+                **self._certified,
+                **(keyfiles.identities(self._keys, time.time()) if self._enabled else {}),
+                **self._own_identity,
+            },
+            REVOKED_NOTICE,
+        )
 
 
 class Owners:
-    """Limits of the owners of all keys: configured values and those set by an administrator.
-    Invariant: the scheduler's table has one entry for each key and is rebuilt whenever a key or a
-    limit changes. A limit set by an administrator survives restarts until it is reset or its key is
-    revoked. Used from the loop's thread."""
+    """Limits of the owners of all keys and certificates: configured values and those set by an
+    administrator. Invariant: the scheduler's table has one entry for each owner and is rebuilt
+    whenever an owner or a limit changes. A limit set by an administrator survives restarts until it
+    is reset or its key is revoked. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -265,24 +336,40 @@ class Owners:
         scheduler: Scheduler,
         journal: writer.Journal,
         kept_bytes: Callable[[str], int],
+        *,
+        has_users: bool = False,
     ) -> None:
-        """`kept_bytes`: returns the bytes of the stored results of an owner."""
+        """`kept_bytes`: returns the bytes of the stored results of an owner. `has_users`: users get
+        certificates, so that an owner of limits may have no key."""
+        self._has_users = has_users
+        self._users: dict[str, str] = {}  # roles of those with certificates since the start
         self._kept_bytes = kept_bytes
         self._limits = limits
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
         self._set = tables.OWNER_LIMITS.read(journal.records)
-        self._roles: dict[str, str] = {}
+        self._keys: dict[str, str] = {}  # roles by name of key
         self._rates = owner_quotas.MessageRates()
 
     def refresh(self, keys: list[admin.KeyInfo]) -> None:
         """Replace the keys whose owners have limits."""
-        self._roles = {key.name: key.role for key in keys}
-        for name in [name for name in self._set if name not in self._roles]:
+        before, self._keys = self._keys, {key.name: key.role for key in keys}
+        gone = [name for name in self._set if name not in self._roles]
+        for name in [name for name in gone if name in before or not self._has_users]:
             del self._set[name]
             self._journal.put([tables.OWNER_LIMITS.remove(name)], forced=False)
         self._arrange()
+
+    def admit(self, user: str, role: str) -> None:
+        """Add a user who has a certificate now."""
+        if user and self._users.get(user) != role:
+            self._users[user] = role
+            self._arrange()
+
+    @property
+    def _roles(self) -> dict[str, str]:
+        return {**self._users, **self._keys}
 
     def check_rate(self, owner: str, now_ns: int) -> None:
         """Count one message of an owner. Raises QueueFullError above the owner's rate."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError
+from simenv.errors import JournalError, NotAllowedError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core import Action
 from simenv.scheduler.views import forecast
@@ -31,9 +31,10 @@ class Administration:
         self._service = service
         service.owners.refresh(service.key_commands.keys)
         live = service.state.reservations.live.values()
-        for name in {reservation.grant.owner for reservation in live}:
-            if name and name not in service.key_commands.names:  # revoked while it was down
-                self._end_reservations(name)
+        names = {reservation.grant.owner for reservation in live} - service.key_commands.names
+        for name in names if not service.config.identity.has_users else ():
+            if name:  # revoked while it was down
+                self.end_reservations(name, f"the key {name!r} was revoked")
 
     def apply(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         """Apply a change. Returns the answer, which must be sent after the commit. Raises
@@ -50,6 +51,9 @@ class Administration:
         answer = service.key_commands.answer(message)
         service.owners.refresh(service.key_commands.keys)
         detail = f"role {message.role}, key {message.public_key[:10]}..."
+        if message.expires_s:
+            end = time.strftime("%Y-%m-%d %H:%M", time.localtime(message.expires_s))
+            detail += f", until {end}"
         service.audit.write(identity, "keys.add", message.name, detail)
         return answer
 
@@ -109,20 +113,32 @@ class Administration:
         """Revoke the key in memory, end its reservations, then write the file."""
         failed = self._service.key_commands.revoke(message.name)
         self._service.owners.refresh(self._service.key_commands.keys)
-        self._end_reservations(message.name)
+        self.end_reservations(message.name, f"the key {message.name!r} was revoked")
         text = "revoked" if failed is None else f"revoked, but {failed.message}"
         self._service.audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
             raise failed
         return admin.Keys(message.request, self._service.key_commands.keys)
 
-    def _end_reservations(self, owner: str) -> None:
+    def _rotate(self, identity: Identity, message: admin.RotateKey) -> admin.Keys:
+        """Add a new key of a name: for a client, of its own."""
+        name = message.name or identity.owner
+        roles = {key.role for key in self._service.key_commands.keys if key.name == name}
+        if identity.scope and (name != identity.owner or roles != {identity.role}):
+            hint = "connect with that key; an admin can rotate all keys"
+            raise NotAllowedError(f"the key {name!r} is not that of this connection", hint=hint)
+        keys = self._service.key_commands.rotate(name, message.public_key, message.overlap_s)
+        self._service.owners.refresh(self._service.key_commands.keys)
+        detail = f"key {message.public_key[:10]}..., the former for {message.overlap_s:.0f} s"
+        self._service.audit.write(identity, "keys.rotate", name, detail)
+        return admin.Keys(message.request, keys)
+
+    def end_reservations(self, owner: str, reason: str) -> None:
         """End all reservations of an owner. Their tasks that were sent to a worker continue; the
         others are cancelled."""
         state, now_ns = self._service.state, time.monotonic_ns()
         actions: list[Action] = []
         for reservation in [o for o in state.reservations.live.values() if o.grant.owner == owner]:
-            reason = f"the key {owner!r} was revoked"
             final_state = ReservationState.RELEASED
             actions += self._service.scheduler.close_reservation(
                 reservation, final_state, reason, time.time_ns(), now_ns
@@ -150,6 +166,7 @@ class Administration:
 CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.AddKey: Administration._add_key,
     admin.RevokeKey: Administration._revoke,
+    admin.RotateKey: Administration._rotate,
     admin.SetLimits: Administration._set_limits,
     admin.Scale: Administration._scale,
     admin.DrainNode: Administration._drain,

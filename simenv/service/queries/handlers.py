@@ -218,11 +218,12 @@ class QueryHandlers:
         own = {name for each in accounts for name in usage.tree.path(each)}
         result = []
         for row in rows:
-            if sees(row.account, row.user) or (not row.user and row.account in own):
+            is_account = not (row.user or row.rank)  # the own user has no name, but a rank
+            if sees(row.account, row.user) or (is_account and row.account in own):
                 account = usage.tree.accounts.get(row.account)
-                if account is not None and account.budget_slot_h and not row.user:
+                if account is not None and account.budget_slot_h and is_account:
                     left = SLOT_HOUR * account.budget_slot_h - usage.month_units(row.account)
-                    row = msgspec.structs.replace(row, left_units=left)
+                    row = msgspec.structs.replace(row, left_units=max(0.0, left))
                 result.append(row)
         return accounting.Shares(message.request, result)
 

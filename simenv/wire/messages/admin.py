@@ -15,11 +15,13 @@ import msgspec
 from simenv.model import NodeInfo, OwnerReport, PoolInfo, reservations as model_reservations
 from simenv.model.program import FEW
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS
+from simenv.wire.messages.identity import PublicKey
 from simenv.wire.messages.queries import AdminRequest, ClientRequest, Number, Reply
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 Workers = Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
+Time = Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]  # seconds
 
 
 class GetPools(ClientRequest, frozen=True, tag=25):
@@ -57,32 +59,43 @@ class Pools(Reply, frozen=True, tag=25):
     nodes: list[NodeInfo]
 
 
-PUBLIC_KEY_CHARS = 40  # 32 bytes in ZeroMQ's base 85
 KeyName = Annotated[str, msgspec.Meta(max_length=64)]
-PublicKey = Annotated[str, msgspec.Meta(min_length=PUBLIC_KEY_CHARS, max_length=PUBLIC_KEY_CHARS)]
 
 
 class KeyInfo(msgspec.Struct, frozen=True):
-    """One accepted key. `at_s`: time at which it was added, seconds since 1970."""
+    """One key. `at_s`, `expires_s`: times at which it was added and will no longer be accepted, in
+    seconds since 1970; 0: it does not expire."""
 
     name: str  # of its owner
     role: str  # client, admin, worker
     public_key: PublicKey
     at_s: float
+    expires_s: float = 0.0
 
 
 class AddKey(AdminRequest, frozen=True, tag=20):
-    """Accept a key from now on; answered by Keys."""
+    """Accept a key from now on, until `expires_s` (see KeyInfo); answered by Keys."""
 
     name: KeyName
     role: KeyName
     public_key: PublicKey
+    expires_s: Time = 0.0
 
 
 class RevokeKey(AdminRequest, frozen=True, tag=21):
     """Revoke a key; its connections are closed at once. Answered by Keys."""
 
     name: KeyName
+
+
+class RotateKey(ClientRequest, frozen=True, tag=29):
+    """Accept a new key of a name, with the role and the end of the present one, which is accepted
+    for `overlap_s` more seconds. `name` "": that of the sender, who must be an admin for another
+    one. Answered by Keys: those of that name."""
+
+    name: KeyName
+    public_key: PublicKey
+    overlap_s: Time
 
 
 class GetKeys(AdminRequest, frozen=True, tag=22):

@@ -105,7 +105,8 @@ class TcpListener:
         except BaseException:
             self._context.destroy(linger=0)
             raise
-        self.sockets: tuple[zmq.Socket[bytes], ...] = (self._router, self._zap, self._monitor)
+        self.sockets: tuple[Any, ...] = (self._router, self._zap, self._monitor)
+        self._receivers: list[Callable[[], None]] = []
 
     def _bound(self, host: str, port: int, keys: KeyPair) -> zmq.Socket[bytes]:
         router = self._context.socket(zmq.ROUTER)
@@ -160,20 +161,30 @@ class TcpListener:
         self._admitted[key] = identity
 
     def revoke_key(self, key: str, revocation_notice: bytes) -> None:
-        """Revoke one key; its peers get `revocation_notice` and are cut off."""
-        self._admitted.pop(key, None)
-        if self._limiter.has(key):
+        """Revoke one key; its peers get `revocation_notice`, unless that is empty, and are cut
+        off."""
+        identity = self._admitted.pop(key, None)
+        if identity is not None and self._limiter.has(identity.owner or key):
             for name, peer in list(self._peers.items()):
                 if peer.key == key:
                     self._dismiss(name, peer, revocation_notice)
 
     def _dismiss(self, name: bytes, peer: _Peer, revocation_notice: bytes) -> None:
-        self._outgoing.send(peer.route, revocation_notice, peer.owner)
+        if revocation_notice:
+            self._outgoing.send(peer.route, revocation_notice, peer.owner)
         self._forget(name, peer)
         heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
 
+    def watch(self, fd: int, receive: Callable[[], None]) -> None:
+        """Call `receive`, which must not block, whenever `fd` can be read. Called before the
+        listener's sockets are polled."""
+        self.sockets += (fd,)
+        self._receivers.append(receive)
+
     def process_events(self) -> None:
         self._read_connection_events()
+        for receive in self._receivers:
+            receive()
         for _ in range(ZAP_A_PASS):
             if not sockets.readable(self._zap):
                 break
@@ -297,7 +308,8 @@ class TcpListener:
         """Register the sender of the first message of a connection, after all earlier events of its
         descriptor. Returns False if the connection is one too many."""
         self._read_connection_events(limit=1_000_000)
-        if not self._limiter.authenticate(peer.fd, peer.key):
+        counted = peer.owner or peer.key  # a user may have many keys, as certificates
+        if not self._limiter.authenticate(peer.fd, counted):
             if peer.fd not in self._rejected:
                 self._rejected.add(peer.fd)
                 self._outgoing.send(peer.route, self._limit_refusal)
@@ -305,7 +317,7 @@ class TcpListener:
                 heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
             return False
         if self._read_ahead is not None:
-            self._read_ahead.set_key(peer.fd, peer.key)
+            self._read_ahead.set_key(peer.fd, counted)
         old = self._peers.get(name)
         if old is not None:
             self._forget(name, old)

@@ -82,6 +82,13 @@ class Listener(Protocol):
         """Replace the table of accepted public keys. Peers with other keys get `revocation_notice`
         and are cut off."""
 
+    def admit_key(self, key: str, identity: Identity) -> None:
+        """Accept one more public key."""
+
+    def revoke_key(self, key: str, revocation_notice: bytes) -> None:
+        """Accept a public key no longer. Its peers get `revocation_notice`, if it is not empty, and
+        are cut off."""
+
     def close(self) -> None: ...
 
 
@@ -257,6 +264,14 @@ class ZmqListener:
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
         if self._clients is not None:
             self._clients.admit(keys, revocation_notice)
+
+    def admit_key(self, key: str, identity: Identity) -> None:
+        if self._clients is not None:
+            self._clients.admit_key(key, identity)
+
+    def revoke_key(self, key: str, revocation_notice: bytes) -> None:
+        if self._clients is not None:
+            self._clients.revoke_key(key, revocation_notice)
 
     def close(self) -> None:
         for socket in self._sockets:

@@ -85,7 +85,7 @@ def tried():
         "truncate other": attempt(lambda: os.truncate(Path(other, "secret"), 0)),
         "remove other": attempt(lambda: os.unlink(Path(other, "secret"))),
         "link other": attempt(lambda: os.link(Path(other, "secret"), Path(own, "linked"))),
-        "symlink": attempt(lambda: os.symlink(other, Path(own, "to")) or os.listdir(Path(own, "to"))),
+        "symlink": attempt(lambda: os.symlink(other, own + "/to") or os.listdir(own + "/to")),
         "shared memory": attempt(lambda: open("/dev/shm/simenv-test-left", "w").close()),
         "system": attempt(lambda: bool(os.listdir("/usr/bin"))),
         "null": attempt(lambda: open("/dev/null", "w").close()),

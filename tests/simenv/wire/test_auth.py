@@ -17,7 +17,7 @@ def test_each_role_sends_its_own_messages() -> None:
     assert names == {
         *("Shutdown", "CollectGarbage", "AddKey", "RevokeKey", "GetKeys", "SetLimits", "Scale"),
         *("DrainNode", "ResumeNode", "SetProfile", "SetPolicy", "SteerTarget", "SetDispatch"),
-        "SetOrder",
+        *("SetOrder", "SetAccount", "SetQos"),
     }
     assert not MAY_SEND[Role.WORKER] & FROM_CLIENT
     assert not MAY_SEND[Role.CLIENT] & FROM_WORKER

@@ -93,7 +93,8 @@ def test_a_full_pool_restarts_the_worker_that_was_idle_for_longest() -> None:
     assert not retired(machine), "one restart is enough"
     restart(machine, second.worker)
     (send,) = machine.assign()
-    assert owners([send]) == {second.worker: "ben"}
+    assert owners([send]) == {send.worker: "ben"}
+    assert send.worker != first.worker
     assert accounts(machine)[first.worker] == "ana"
 
 
@@ -139,7 +140,7 @@ def test_busy_worker_is_taken_over_after_a_quantum_however_much_waits() -> None:
         assert machine.now_ns - begin_ns < QUANTUM_NS + 5 * SECOND
     assert machine.now_ns - begin_ns >= QUANTUM_NS
     restart(machine, "main-0")
-    assert owners(machine.assign()) == {"main-0": "ben"}
+    assert list(owners(machine.assign()).values()) == ["ben"]
 
 
 def test_restarts_of_alternating_accounts_are_bounded_and_nobody_starves() -> None:
@@ -147,13 +148,13 @@ def test_restarts_of_alternating_accounts_are_bounded_and_nobody_starves() -> No
     run = Simulation(ISOLATED, PoolSpec("main", "any", min=1, max=1))
     run.run(5, until_idle=False)
     before = run.starts()
-    first = run.submit(3000, cost=20_000.0, owner="ana")
-    second = run.submit(3000, cost=20_000.0, owner="ben")
+    first = run.submit(150, cost=LONG / 2, owner="ana")
+    second = run.submit(150, cost=LONG / 2, owner="ben")
     run.run(100, until_idle=False)
     assert 5 <= run.starts() - before <= 11
     done = [sum(number in run.ended for number in each) for each in (first, second)]
     assert min(done) > 0.7 * max(done)
-    assert sum(done) > 0.8 * 100 / 0.020 * 0.9, "restarts take little of the time"
+    assert sum(done) > 0.8 * 100 / (LONG / 2 / 1e6), "restarts take little of the time"
 
 
 def test_workers_of_busy_accounts_even_out_and_stay() -> None:
@@ -161,15 +162,15 @@ def test_workers_of_busy_accounts_even_out_and_stay() -> None:
         msgspec.structs.replace(ISOLATED, slots=4), PoolSpec("main", "any", min=4, max=4)
     )
     run.run(5, until_idle=False)
-    run.submit(10_000, cost=60_000.0, owner="ana")
+    run.submit(300, cost=LONG, owner="ana")
     run.run(15, until_idle=False)
     assert set(accounts(run).values()) == {"ana"}
-    run.submit(10_000, cost=60_000.0, owner="ben")
+    run.submit(300, cost=LONG, owner="ben")
     run.run(60, until_idle=False)
     shares = sorted(str(account) for account in accounts(run).values())
     assert shares == ["ana", "ana", "ben", "ben"]
     starts = run.starts()
-    run.run(60, until_idle=False)
+    run.run(30, until_idle=False)
     assert run.starts() == starts, "nothing is restarted between accounts of equal shares"
 
 
@@ -226,13 +227,14 @@ def test_dedicated_worker_of_another_account_is_restarted_first() -> None:
     machine.finish(machine.assign()[0].records)
     request = ReservationRequest(device="main", workers=1, ttl_ns=600 * SECOND)
     wall_ns = 1_800_000_000 * SECOND + machine.now_ns
-    decision, _ = machine.scheduler.reserve(request, "ben", wall_ns)
+    decision, _ = machine.scheduler.reserve(request, "", wall_ns)
+    assert decision.reservation, decision
     number = decision.reservation
-    machine.submit(1, cost=LONG, owner="ben", reservation=number)
+    machine.submit(1, cost=LONG, reservation=number)
     assert not machine.assign()
     assert retired(machine) == ["main-0"]
     restart(machine, "main-0")
-    assert owners(machine.assign()) == {"main-0": "ben"}
+    assert list(owners(machine.assign()).values()) == [""]
 
 
 def test_configured_account_decides_and_not_the_user() -> None:

@@ -424,7 +424,7 @@ def test_slow_name_service_delays_its_users_alone(
 
 def test_account_after_a_restart_is_that_of_the_acceptance(town: AccountHarness) -> None:
     town.batch(qos="urgent")
-    assert town.rows(tables.STANDING.query) == [(1, "chem", "urgent", 0.0, 0.0, 0)]
+    assert [row[:3] for row in town.rows(tables.STANDING.query)] == [(1, "chem", "urgent")]
     accounts = {"bio": {"users": ["ana"]}}
     town.begin_again(accounts=accounts)
     batch = town.state.tasks[1].batch
@@ -523,3 +523,35 @@ def test_present_use_of_a_removed_account_is_released(town: AccountHarness) -> N
     town.finish(town.assigned())
     assert not list(town.state.use_by_association)
     assert town.batch(key="~b").account == "bio"
+
+
+def test_submission_that_cannot_be_stored_leaves_no_trace_in_its_account(
+    town: AccountHarness,
+) -> None:
+    town.journal._db.execute("pragma query_only = on")
+    assert "cannot be written" in town.refused_by("journal").message
+    assert not list(town.state.use_by_association)
+    town.journal._db.execute("pragma query_only = off")
+    town.batch(key="~b")
+    assert [row[0] for row in town.rows(tables.STANDING.query)] == [2]
+
+
+def test_user_whom_an_admin_removes_loses_waiting_tasks_by_policy(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, removed_users="cancel")
+    town.set_account("geo", Account(users=("ben",)))
+    town.batch(town.ben)
+    town.batch()
+    town.set_account("geo", Account())
+    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+
+
+def test_standing_is_removed_with_its_tasks(town: AccountHarness) -> None:
+    town.join()
+    town.batch()
+    town.finish(town.assigned())
+    town.loop.result_requests.start()
+    try:
+        assert town.collected(0.0).freed.tasks == 1
+    finally:
+        town.loop.result_requests.stop()
+    assert not town.rows(tables.STANDING.query)

@@ -135,6 +135,7 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
             ("physics", ""), ("chem", ""), ("chem", "ana"), ("chem", "carl"), ("bio", ""),
         )
     ]  # fmt: skip
+    rows.append(ShareRow("physics", "", 1, 1.0, 0.5, 9.0, 0.9, 1))  # the environment's own user
     tree = AccountTree(
         {
             "physics": Account(budget_slot_h=1.0),
@@ -142,8 +143,10 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
             "bio": Account(coordinators=("ben",)),
         }
     )  # fmt: skip
-    share = SimpleNamespace(tree=tree, rows=lambda _: rows, take_changes=lambda _: {})
+    share = getattr(bench.state, "fair_share", None) or SimpleNamespace(take_changes=lambda _: {})
+    monkeypatch.setattr(share, "rows", lambda _: rows, raising=False)
     monkeypatch.setattr(bench.state, "fair_share", share, raising=False)
+    monkeypatch.setattr(UsageLedger, "tree", tree)
     bench.loop.usage.charge("chem", 600.0, time.time())
 
     def seen(peer: object) -> list[tuple[str, str, float]]:
@@ -153,4 +156,7 @@ def test_shares_are_of_own_accounts_and_have_what_is_left_of_the_budget(
     own = [("physics", "", 3_000.0), ("chem", "", -1.0), ("chem", "ana", -1.0)]
     assert seen(bench.ana) == own
     assert seen(bench.ben) == [("bio", "", -1.0)]
-    assert len(seen(bench.ops)) == 5
+    assert seen(bench.ops)[-1] == ("physics", "", -1.0)
+    assert len(seen(bench.ops)) == 6
+    bench.loop.usage.charge("chem", 1e6, time.time())
+    assert seen(bench.ana)[0] == ("physics", "", 0.0)  # nothing is left

@@ -259,7 +259,7 @@ class Books:
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder / "j.db", "process")
         share = SimpleNamespace(tree=TREE, take_changes=lambda _: {})
-        self.state: Any = SimpleNamespace(fair_share=share)
+        self.state: Any = SimpleNamespace(fair_share=share, accounts=TREE, remembers_usage=True)
         self.ledger = UsageLedger(self.journal, self.state)
 
     def add(self, *endings: TaskEnded, at_s: float | None = None) -> None:
@@ -361,7 +361,9 @@ def test_month_units_are_of_the_account_and_all_below_in_this_month(
     assert (units("chem"), units("physics"), units("bio"), units("none")) == (1.5, 2.5, 4.0, 0.0)
     again = UsageLedger(books.journal, books.state)
     assert (again.month_units("chem"), again.month_units("physics")) == (1.5, 2.5)
-    books.state.fair_share.tree = AccountTree({"bio": Account(), "chem": Account(parent="bio")})
+    books.state.accounts = books.state.fair_share.tree = AccountTree(
+        {"bio": Account(), "chem": Account(parent="bio")}
+    )
     assert (units("physics"), units("bio")) == (1.0, 5.5)
     monkeypatch.setattr(time, "time", lambda: now_s + 31 * DAY_S)
     assert units("bio") == 0.0

@@ -3,7 +3,7 @@
 import ctypes
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +37,17 @@ def workers(tmp_path: Path) -> WorkerIsolation:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "token").write_text("token")
     return WorkerIsolation(tmp_path / "results", "test")
+
+
+def until_step(bench: ServiceHarness, holds: Callable[[], bool]) -> bool:
+    """Let the service work until something holds."""
+
+    def tried() -> bool:
+        bench.step()
+        return holds()
+
+    until(tried)
+    return True
 
 
 def result(task: int, fence: int, file: str) -> Any:
@@ -125,7 +136,7 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
         "import os, time\nfrom launcher.process.confinement import forbid_sockets\n"
         "forbid_sockets()\n"
         "if os.fork() == 0:\n os.setsid()\n"
-        " if os.fork() == 0:\n  time.sleep(600)\n os._exit(0)\n"
+        " if os.fork() == 0:\n  os.close(1)\n  os.close(2)\n  time.sleep(600)\n os._exit(0)\n"
         "os.wait()\nprint(open('/proc/self/status').read().count('Seccomp_filters'))"
     )
     done = subprocess.run(
@@ -158,7 +169,7 @@ def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.Monke
     monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
     check_isolation("none", tools)
     check_isolation("account", main)
-    with pytest.raises(ConfigError, match="pool 'tools' runs code of users.*has no Landlock"):
+    with pytest.raises(ConfigError, match=r"pool 'tools' runs code of users.*has no Landlock"):
         check_isolation("account", tools)
     command = "/bin/true {circuit} {shots}"
     pool = {"name": "sim", "engine": "external", "command": command}
@@ -189,8 +200,8 @@ def test_command_of_an_isolated_worker_names_nothing_of_the_service(tmp_path: Pa
     assert not {"USER", "XDG_RUNTIME_DIR", "SIMENV_HOME"} & environ.keys()
     assert command.argv[command.argv.index("--results") + 1] == str(folder)
     assert "--isolated" in command.argv
-    plain = ServiceHarness(tmp_path / "plain") if (tmp_path / "plain").mkdir() is None else None
-    assert plain is not None
+    (tmp_path / "plain").mkdir()
+    plain = ServiceHarness(tmp_path / "plain")
     assert "--isolated" not in plain.paper.commands["main-0"].argv
 
 
@@ -200,7 +211,7 @@ def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Pa
     log.write_text("a secret of the first account\n")
     bench.paper.kill("main-0")
     bench.step()
-    until(lambda: bench.step() is None and bench.paper.commands.get("main-0") is not None)
+    assert until_step(bench, lambda: "main-0" in bench.paper.commands)
     assert bench.loop.workers.log_tail("main-0") == ""
 
 
@@ -217,7 +228,7 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
         assert bench.paper.commands["main-0"].start == 1, "below the limit"
         (folder / "large").write_bytes(bytes(2**21))
         bench.loop._events._next_sizes_ns = 0
-        until(lambda: bench.step() is None and "main-0" not in bench.paper.commands)
+        assert until_step(bench, lambda: "main-0" not in bench.paper.commands)
     finally:
         bench.loop.result_requests.file_worker.stop()
     events = bench.get(m.Events, m.GetEvents(1, since=0, limit=100)).events

@@ -1,0 +1,385 @@
+"""Users of the site without key files: their certificates, and the process of the broker.
+
+A user whom the broker names gets the public key of a certificate accepted for a while, if the
+configuration or an account has the user. Invariants: a public key belongs to one user for ever; a
+user whose account or membership ends, or cannot be confirmed, has no accepted key and no open
+connection OUT_S later; the certificates of a user are bounded. Nothing of them is stored: clients
+ask again after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from simenv import config as configs, files
+from simenv.config import Config, IdentitySettings
+from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError, SimenvError
+from simenv.service.control.admin_commands import refusal_notice
+from simenv.service.journal import reader
+from simenv.service.service import ServiceComponents
+from simenv.service.workers.endpoints import resolved
+from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile
+from simenv.wire.messages import identity
+from simenv.wire.messages.identity import Denial, UserAccount, UserCertificate, UserRequest
+
+TICK_S = 5.0  # between two looks at ends and memberships
+CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
+STALE_S = 40.0  # a user whose account the broker has not confirmed for so long is out
+OUT_S = 60.0  # more than any of these together with TICK_S
+MAX_OF_USER = 256  # certificates; the one that was not renewed for longest goes
+MAX_FORMER = 10_000  # former public keys whose users are remembered
+CHECK_USERS = 1_000  # of one message
+RESTART_S = 1.0  # between two starts of the broker
+END_S = 5.0
+CHANNEL_BYTES = 2**17  # of a message of the broker
+A_PASS = 32  # messages of the broker
+LOOPBACK = "tcp://127.0.0.1:0"  # where the service listens for users of its host by default
+
+log = logging.getLogger("simenv.service")
+
+
+class CertificateHolder(msgspec.Struct, eq=False):
+    """Certificates of one user. `ends_s`: by public key, in the order of their renewal."""
+
+    identity: Identity
+    member: UserAccount
+    confirmed_s: float
+    ends_s: dict[str, float] = {}
+
+
+class CertificateTable:
+    """Certificates of all users by uid. Pure: monotonic times come in, and the public keys that are
+    no longer accepted go out."""
+
+    def __init__(self, lifetime_s: float) -> None:
+        self.users: dict[int, CertificateHolder] = {}
+        self._lifetime_s = lifetime_s
+        self._former: OrderedDict[str, int] = OrderedDict()  # users of former public keys
+
+    def issue(
+        self, member: UserAccount, owner: Identity, public_key: str, now_s: float
+    ) -> list[str]:
+        """Issue or renew a certificate. Returns former public keys. Raises KeyConflictError if the
+        public key is, or was, another user's."""
+        holders = (uid for uid, user in self.users.items() if public_key in user.ends_s)
+        if next(holders, self._former.get(public_key, member.uid)) != member.uid:
+            raise KeyConflictError("this public key is another user's", hint="make a new pair")
+        user = self.users.get(member.uid)
+        if user is None:
+            user = self.users[member.uid] = CertificateHolder(owner, member, now_s)
+        user.member, user.confirmed_s = member, now_s
+        user.ends_s.pop(public_key, None)
+        user.ends_s[public_key] = now_s + self._lifetime_s
+        return self._remove(member.uid, list(user.ends_s)[:-MAX_OF_USER])
+
+    def confirm(self, member: UserAccount, now_s: float) -> None:
+        """Record the present account of a user."""
+        user = self.users.get(member.uid)
+        if user is not None:
+            user.member, user.confirmed_s = member, now_s
+
+    def expire(self, now_s: float) -> list[str]:
+        """Remove the certificates that have ended. Returns their public keys."""
+        ended = []
+        for uid, user in list(self.users.items()):
+            keys = [key for key, end_s in user.ends_s.items() if end_s <= now_s]
+            ended += self._remove(uid, keys)
+        return ended
+
+    def withdraw(self, uid: int) -> list[str]:
+        """Remove all certificates of a user. Returns their public keys."""
+        return self._remove(uid, list(self.users[uid].ends_s))
+
+    def _remove(self, uid: int, keys: list[str]) -> list[str]:
+        user = self.users[uid]
+        for key in keys:
+            del user.ends_s[key]
+            self._former[key] = uid
+            if len(self._former) > MAX_FORMER:
+                self._former.popitem(last=False)
+        if not user.ends_s:
+            del self.users[uid]
+        return keys
+
+
+class BrokerProcess:
+    """The sockets of the broker, and its process, which is started again when it has ended."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        """Bind the sockets. Raises ConfigError."""
+        self.handle: Callable[[UserRequest | UserAccount], None] = lambda _: None
+        self._name = config.name
+        self._environ = {
+            key: value
+            for key, value in environ.items()
+            if key in ("PATH", "LANG", "SIMENV_MUNGE_SOCKET") or key.startswith("LC_")
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._unix: socket.socket | None = None
+        self._tcp: socket.socket | None = None
+        self._path: Path | None = None
+        # Both ends stay open here, so that messages survive a restart of the broker.
+        self._channel, self._inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        try:
+            if "munge" in config.identity.use:
+                self._tcp = _tcp_listener(config.identity.listen)
+            if "local" in config.identity.use:
+                self._path = configs.broker_folder(environ) / f"{config.name}.sock"
+                self._unix = _unix_listener(self._path)
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def start(self) -> None:
+        """Start the process."""
+        self._started_s = time.monotonic()
+        listeners = [each.fileno() if each else -1 for each in (self._unix, self._tcp)]
+        numbers = [self._inherited.fileno(), *listeners]
+        argv = [sys.executable, "-P", "-m", "simenv.service.broker", self._name]
+        try:
+            self._process = subprocess.Popen(
+                [*argv, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=self._environ,
+                pass_fds=[number for number in numbers if number >= 0],
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.error("the credential broker cannot be started: %s", error)
+
+    def keep(self) -> None:
+        """Renew the time of the socket's file, so that no cleaner of temporary folders removes it,
+        and bind it again if it was removed; start the process again if it has ended."""
+        if self._path is not None:
+            try:
+                os.utime(self._path)  # perhaps of a later service of that name, which is as good
+            except OSError:
+                with suppress(ConfigError):
+                    former, self._unix = self._unix, _unix_listener(self._path)
+                    self._end()
+                    if former is not None:
+                        former.close()
+        running = self._process is not None and self._process.poll() is None
+        if not running and time.monotonic() - self._started_s >= RESTART_S:
+            log.warning("the credential broker has ended; it is started again")
+            self.start()
+
+    def receive(self) -> None:
+        """Pass messages of the process on to `handle`; never waits."""
+        for _ in range(A_PASS):
+            try:
+                body = self._channel.recv(CHANNEL_BYTES)
+            except OSError:
+                return
+            try:
+                message = identity.from_broker(body)
+            except msgspec.MsgspecError as error:
+                log.error("a message of the credential broker is dropped: %s", error)
+            else:
+                self.handle(message)
+
+    def send(self, message: identity.UserAnswer | identity.CheckUsers) -> None:
+        """Send a message to the process; dropped if it reads too slowly: it will be asked again."""
+        with suppress(OSError):
+            self._channel.send(identity.encode(message))
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def close(self) -> None:
+        """End the process, and remove the socket's file."""
+        if self._path is not None and self._unix is not None:
+            with suppress(OSError):
+                self._path.unlink()
+        self._end()
+        for each in (self._channel, self._inherited, self._unix, self._tcp):
+            if each is not None:
+                each.close()
+
+
+def _unix_listener(path: Path) -> socket.socket:
+    """Listen at a socket that all users may connect to, in place of one of an earlier service."""
+    listener = socket.socket(socket.AF_UNIX)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        files.check_private(path.parent, "SIMENV_BROKERS")
+        temporary.unlink(missing_ok=True)
+        listener.bind(str(temporary))
+        temporary.chmod(0o666)
+        listener.listen(socket.SOMAXCONN)
+        temporary.rename(path)
+    except OSError as error:
+        listener.close()
+        hint = "set SIMENV_BROKERS to a folder that all users may enter, also for the clients"
+        raise ConfigError(
+            f"cannot listen at {path}: {error.strerror or error}", hint=hint
+        ) from error
+    return listener
+
+
+def _tcp_listener(listen: str) -> socket.socket:
+    host, port = configs.listen_parts(listen, "identity.listen")
+    address = resolved(host, "identity.listen")
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(socket.SOMAXCONN)
+    except OSError as error:
+        listener.close()
+        hint = "an address of this machine, and a port that is free"
+        raise ConfigError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
+    return listener
+
+
+class Identities:
+    """Decisions about users, whom the broker names. Used from the loop's thread."""
+
+    def __init__(
+        self,
+        service: ServiceComponents,
+        broker: BrokerProcess,
+        server: ServerFile,
+        end_reservations: Callable[[str, str], None],
+    ) -> None:
+        """`server`: where the service listens. `end_reservations`: ends those of an owner, for a
+        reason."""
+        self._service = service
+        self._broker = broker
+        self._server = server
+        self._end_reservations = end_reservations
+        self._settings: IdentitySettings = service.config.identity
+        self._table = CertificateTable(self._settings.lifetime_s)
+        self._ticked_s = self._checked_s = 0.0
+        broker.handle = self._handle
+
+    def _handle(self, message: UserRequest | UserAccount) -> None:
+        now_s = time.monotonic()
+        if isinstance(message, UserAccount):
+            self._table.confirm(message, now_s)
+            self._review(message.uid)
+            return
+        reply: UserCertificate | Denial
+        try:
+            reply = self._issue(message, now_s)
+        except SimenvError as error:
+            reply = Denial(error.code, error.message, error.hint)
+        self._broker.send(identity.UserAnswer(message.number, reply))
+
+    def _issue(self, asked: UserRequest, now_s: float) -> UserCertificate:
+        """Issue or renew a certificate. Raises KeyRefusedError, KeyConflictError."""
+        service, public_key = self._service, asked.request.public_key
+        member = UserAccount(asked.uid, asked.user, asked.groups)
+        owner = self._identity(member)
+        known = self._table.users.get(asked.uid)
+        if known is not None and known.identity != owner:  # the role has changed
+            self._withdraw(asked.uid, "has another role now")
+            known = None
+        is_renewal = known is not None and public_key in known.ends_s
+        if not is_renewal and service.key_commands.holder(public_key) is not None:
+            raise KeyConflictError("this public key is in use", hint="make a new pair")
+        for former in self._table.issue(member, owner, public_key, now_s):
+            service.key_commands.withdraw(former)
+        if not is_renewal:
+            service.key_commands.certify(public_key, owner)
+        service.owners.admit(owner.owner, owner.role)
+        if known is None:
+            self._record("admitted", asked.user, f"role {owner.role}, from {asked.origin}")
+        server, settings = self._server, self._settings
+        return UserCertificate(
+            identity.IDENTITY_FORMAT,
+            service.config.name,
+            asked.request.nonce,
+            owner.owner,
+            owner.role,
+            server.address,
+            server.public_key,
+            settings.lifetime_s,
+        )
+
+    def _identity(self, member: UserAccount) -> Identity:
+        """Return owner and role of a user. Raises KeyRefusedError for one who may not enter."""
+        if member.uid == os.geteuid():
+            return LOCAL
+        user, settings = member.user, self._settings
+        names = {user, *(f"@{group}" for group in member.groups)}
+        if configs.USER_RULE.match(user):
+            if not names.isdisjoint(settings.admins):
+                return Identity(user, Role.ADMIN)
+            accounts = self._service.state.accounts.accounts.values()
+            if not names.isdisjoint(settings.users) or any(
+                not names.isdisjoint(account.users) for account in accounts
+            ):
+                return Identity(user, Role.CLIENT)
+        raise KeyRefusedError(
+            f"{user or member.uid} may not use the environment {self._service.config.name!r}",
+            hint="ask its owner: users and groups are in its tables [identity] and [accounts]",
+        )
+
+    def tick(self, now_s: float) -> None:
+        """End what is due; called every second or more often. `now_s`: monotonic."""
+        if now_s - self._ticked_s < TICK_S:
+            return
+        self._ticked_s = now_s
+        self._broker.keep()
+        for key in self._table.expire(now_s):
+            self._service.key_commands.withdraw(key)
+        for uid, user in list(self._table.users.items()):
+            if now_s - user.confirmed_s > STALE_S:
+                self._withdraw(uid, "could not be looked up")
+            else:
+                self._review(uid)
+        if now_s - self._checked_s >= CHECK_S:
+            self._checked_s = now_s
+            uids = list(self._table.users)
+            for begin in range(0, len(uids), CHECK_USERS):
+                self._broker.send(identity.CheckUsers(uids[begin : begin + CHECK_USERS]))
+
+    def _review(self, uid: int) -> None:
+        """Withdraw the certificates of a user who may no longer enter, or has another role."""
+        user = self._table.users.get(uid)
+        if user is None:
+            return
+        try:
+            owner = self._identity(user.member)
+        except KeyRefusedError as error:
+            notice = refusal_notice(f"{error.message} any more", error.hint)
+            self._withdraw(uid, "is no user any more", notice)
+            self._end_reservations(user.identity.owner, error.message)
+        else:
+            if owner != user.identity:
+                self._withdraw(uid, "has another role or name now")
+
+    def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:
+        """Withdraw all certificates of a user. Without a `notice` clients ask for new ones."""
+        name = self._table.users[uid].identity.owner
+        for key in self._table.withdraw(uid):
+            self._service.key_commands.withdraw(key, notice)
+        self._record("withdrawn", name, reason)
+
+    def _record(self, kind: str, user: str, text: str) -> None:
+        executor = self._service.executor
+        executor.record_event(f"audit.identity.{kind}", user, text, reader.AUDIT)

@@ -1,0 +1,184 @@
+"""Keys that end: at a time, or some time after their rotation."""
+
+import json
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from failing import fails
+from multi_user_harness import MultiUserHarness
+
+from simenv.errors import KeyConflictError, KeyRefusedError, NotFoundError, OptionError
+from simenv.wire.keyfiles import (
+    MAX_OVERLAP_S,
+    MAX_OVERLAPPING,
+    has_expired,
+    identities,
+    new_pair,
+    read_keys,
+    rotated,
+    write_keys,
+)
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey, RotateKey
+from simenv.wire.transport.sockets import PeerKind
+
+NOW_S = 1_000_000.0
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> MultiUserHarness:
+    return MultiUserHarness(tmp_path)
+
+
+def key(name: str, expires_s: float = 0.0, role: str = "client") -> KeyInfo:
+    return KeyInfo(name, role, new_pair().public, NOW_S - 10.0, expires_s)
+
+
+def test_expired_key_is_refused_and_its_connection_closed(town: MultiUserHarness) -> None:
+    pair = new_pair()
+    end_s = time.time() + 100.0
+    town.say(AddKey(1, "eva", "client", pair.public, end_s))
+    eva = town.listener.connect(PeerKind.CLIENT, b"eva", pair.public)
+    town.loop.key_commands.close_expired(end_s - 1.0)
+    assert town.get(m.Pong, m.Ping(1), eva).epoch
+    town.loop.key_commands.close_expired(end_s + 5.0)
+    (refused,) = town.heard(eva)
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "key_refused"
+    assert "has expired" in refused.refusals[0].message
+    with pytest.raises(KeyRefusedError):
+        town.listener.connect(PeerKind.CLIENT, b"eva", pair.public)
+    assert town.get(m.Pong, m.Ping(1), town.ana).epoch
+
+
+def test_expired_key_stays_refused_after_restart_and_is_listed(town: MultiUserHarness) -> None:
+    path = town.folder / "keys.json"
+    old = key("eva", NOW_S)
+    write_keys(path, [*read_keys(path), old])
+    town.restart()
+    with pytest.raises(KeyRefusedError):
+        town.listener.connect(PeerKind.CLIENT, b"eva", old.public_key)
+    assert old in town.get(Keys, GetKeys(1)).keys
+
+
+@pytest.mark.parametrize("end_s", [1.0, float("nan"), -5.0])
+def test_end_in_the_past_is_refused(town: MultiUserHarness, end_s: float) -> None:
+    answers = town.say(AddKey(1, "eva", "client", new_pair().public, end_s))
+    assert isinstance(answers[0], m.Refused)
+    assert "eva" not in {each.name for each in town.get(Keys, GetKeys(1)).keys}
+
+
+def test_holder_rotates_own_key_and_both_are_accepted(town: MultiUserHarness) -> None:
+    new = new_pair()
+    answer = town.get(Keys, RotateKey(1, "", new.public, 600.0), town.ana)
+    assert [(each.name, each.role) for each in answer.keys] == [("ana", "client")] * 2
+    assert answer.keys[-1].public_key == new.public
+    assert answer.keys[-1].expires_s == 0.0
+    assert answer.keys[0].expires_s == pytest.approx(time.time() + 600.0, abs=60.0)
+    again = town.listener.connect(PeerKind.CLIENT, b"new", new.public)
+    assert town.get(m.Pong, m.Ping(1), town.ana).epoch
+    assert town.get(m.Pong, m.Ping(1), again).epoch
+    town.loop.key_commands.close_expired(time.time() + 700.0)
+    assert isinstance(town.heard(town.ana)[0], m.Refused)
+    assert town.get(m.Pong, m.Ping(1), again).epoch
+
+
+def test_repeated_rotation_is_answered_alike(town: MultiUserHarness) -> None:
+    message = RotateKey(1, "", new_pair().public, 600.0)
+    first = town.get(Keys, message, town.ana)
+    assert town.get(Keys, message, town.ana).keys == [
+        each for each in town.get(Keys, GetKeys(1)).keys if each.name == "ana"
+    ]
+    assert len(first.keys) == 2
+
+
+def test_client_cannot_rotate_key_of_another(town: MultiUserHarness) -> None:
+    before = town.get(Keys, GetKeys(1)).keys
+    for name in ("ben", "nobody"):
+        refusal = town.refusal(RotateKey(1, name, new_pair().public, 60.0), town.ana)
+        assert refusal.code == "not_allowed"
+        assert "ops" not in refusal.hint
+    assert town.get(Keys, GetKeys(1)).keys == before
+    assert town.get(Keys, RotateKey(1, "ben", new_pair().public, 60.0), town.ops).keys
+
+
+def test_revocation_ends_all_keys_of_a_name(town: MultiUserHarness) -> None:
+    new = new_pair()
+    town.say(RotateKey(1, "ana", new.public, 600.0))
+    town.say(RevokeKey(1, "ana"))
+    for public in (town.key["ana"], new.public):
+        with pytest.raises(KeyRefusedError):
+            town.listener.connect(PeerKind.CLIENT, b"x", public)
+
+
+def test_rotation_is_in_the_audit_log(town: MultiUserHarness) -> None:
+    town.say(RotateKey(1, "", new_pair().public, 600.0), town.ana)
+    answer = town.get(m.Events, m.GetEvents(1, 0))
+    (event,) = (each for each in answer.events if each.kind == "audit.keys.rotate")
+    assert event.subject == "ana"
+    assert "by ana (client)" in event.message
+
+
+# --- the list itself ---------------------------------------------------------------------------
+
+
+def test_rotation_keeps_role_and_end_of_the_newest_key() -> None:
+    keys = [key("ana", NOW_S + 500.0, "admin"), key("ben")]
+    new = new_pair().public
+    result = rotated(keys, "ana", new, 60.0, NOW_S)
+    assert [(each.name, each.role, each.expires_s) for each in result] == [
+        ("ben", "client", 0.0),
+        ("ana", "admin", NOW_S + 60.0),
+        ("ana", "admin", NOW_S + 500.0),
+    ]
+    later = rotated(result, "ana", new_pair().public, 1_000.0, NOW_S)
+    assert [each.expires_s for each in later if each.name == "ana"] == [
+        NOW_S + 60.0,
+        NOW_S + 500.0,
+        NOW_S + 500.0,
+    ]
+
+
+def test_former_keys_of_a_name_are_bounded() -> None:
+    keys = [key("ana")]
+    for _ in range(10):
+        keys = rotated(keys, "ana", new_pair().public, 60.0, NOW_S)
+    assert len(keys) == MAX_OVERLAPPING + 1
+
+
+def test_unsuitable_rotations_are_refused() -> None:
+    ana, ben = key("ana"), key("ben")
+    fails(NotFoundError, "", rotated, [ben], "ana", new_pair().public, 60.0, NOW_S)
+    fails(KeyConflictError, "", rotated, [ana, ben], "ana", ben.public_key, 60.0, NOW_S)
+    expired = [key("ana", NOW_S)]
+    fails(OptionError, "has expired", rotated, expired, "ana", new_pair().public, 60.0, NOW_S)
+    for overlap_s in (0.0, -1.0, MAX_OVERLAP_S + 1.0, float("nan")):
+        fails(OptionError, "overlap_s", rotated, [ana], "ana", new_pair().public, overlap_s, NOW_S)
+
+
+def test_expired_keys_have_no_identity() -> None:
+    keys = [key("ana", NOW_S), key("ben", NOW_S + 1.0), key("cleo")]
+    assert {each.owner for each in identities(keys, NOW_S).values()} == {"ben", "cleo"}
+    assert [has_expired(each, NOW_S) for each in keys] == [True, False, False]
+
+
+def test_key_list_of_earlier_version_is_read_and_earlier_version_reads_this_one(
+    tmp_path: Path,
+) -> None:
+    class FormerInfo(msgspec.Struct):
+        name: str
+        role: str
+        public_key: str
+        at_s: float
+
+    former = {"name": "ana", "role": "client", "public_key": "k" * 40, "at_s": 5.0}
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"format": 1, "keys": [former]}))
+    path.chmod(0o600)
+    assert read_keys(path) == [KeyInfo("ana", "client", "k" * 40, 5.0)]
+    write_keys(path, [key("ana", NOW_S)])
+    document = json.loads(path.read_text())
+    assert document["format"] == 1
+    assert msgspec.convert(document["keys"][0], FormerInfo).name == "ana"

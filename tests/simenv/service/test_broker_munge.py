@@ -1,0 +1,187 @@
+"""The credential broker with MUNGE: a real munged proves users, and credentials are used once."""
+
+import os
+import pwd
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played, short_folder
+from failing import fails
+from munged import munged, skip_without_munge
+from other_user import UID
+
+from simenv.client.connection.broker import BrokerAddress
+from simenv.config import listen_parts
+from simenv.errors import KeyRefusedError, NoServiceError
+from simenv.service.broker import PATIENCE_S
+from simenv.wire import munge
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages import identity
+from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
+
+OWNER = os.geteuid()
+KEY = bytes(range(128))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def daemon(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    skip_without_munge()
+    with munged(short, key=KEY) as path:
+        monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(path))
+        yield path
+
+
+@pytest.fixture
+def service(daemon: Path, short: Path) -> Iterator[PlayedService]:
+    with played(short, use="munge", listen=f"tcp://127.0.0.1:{free_port()}") as result:
+        yield result
+
+
+def port_of(service: PlayedService) -> int:
+    assert service.broker._tcp is not None
+    return int(service.broker._tcp.getsockname()[1])
+
+
+def address(service: PlayedService, owner: int = OWNER) -> BrokerAddress:
+    return BrokerAddress(f"munge:{owner}@127.0.0.1:{port_of(service)}/{NAME}")
+
+
+def credential(reader: int = OWNER, **changes: object) -> bytes:
+    request = CertificateRequest(1, NAME, "k" * 40, os.urandom(16).hex())
+    return munge.encode(identity.line(msgspec.structs.replace(request, **changes)), reader)
+
+
+def answer(service: PlayedService, line: bytes) -> UserCertificate | Denial:
+    with socket.create_connection(("127.0.0.1", port_of(service)), PATIENCE_S + 5.0) as peer:
+        peer.sendall(line + b"\n")
+        received = b""
+        while part := peer.recv(65_536):
+            received += part
+    body = received[:-1]
+    if body.startswith(munge.PREFIX):
+        body = munge.decode(body).payload
+    reply: UserCertificate | Denial = identity.reply_of(body)
+    return reply
+
+
+def test_munge_names_the_user_to_the_service(service: PlayedService) -> None:
+    certificate = address(service)._request(new_pair().public)
+    assert (certificate.address, certificate.server_key) == (ADDRESS, SERVER_KEY)
+    (asked,) = service.asked
+    assert (asked.uid, asked.user) == (OWNER, pwd.getpwuid(OWNER).pw_name)
+    assert asked.origin == "127.0.0.1"
+
+
+def test_replayed_credential_is_refused(service: PlayedService) -> None:
+    line = credential()
+    assert isinstance(answer(service, line), UserCertificate)
+    reply = answer(service, line)
+    assert isinstance(reply, Denial)
+    assert reply.code == "key_refused"
+    assert "replayed" in reply.message.lower()
+    assert len(service.asked) == 1
+
+
+def test_replay_is_refused_though_munged_has_forgotten_it(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without_munge()
+    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(short / "munge.socket"))
+    with munged(short, key=KEY):
+        line = credential()
+    with (
+        munged(short, key=KEY),
+        played(short, use="munge", listen=f"tcp://127.0.0.1:{free_port()}") as service,
+    ):
+        assert isinstance(answer(service, line), UserCertificate)
+        with munged(short, name="second", key=KEY) as second:
+            (short / "munge.socket").unlink()
+            (short / "munge.socket").symlink_to(second)
+            reply = answer(service, line)
+    assert isinstance(reply, Denial)
+    assert "was used before" in reply.message
+    assert len(service.asked) == 1
+
+
+def test_forged_credentials_are_refused(service: PlayedService, short: Path) -> None:
+    line = credential()
+    middle = len(line) // 2
+    flipped = line[:middle] + (b"A" if line[middle : middle + 1] != b"A" else b"B")
+    forged = [flipped + line[middle + 1 :], b"MUNGE:AwQFAAA=:", b"MUNGE:", b"x" * 300, b"{}"]
+    with munged(short, name="other") as other, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMENV_MUNGE_SOCKET", str(other))
+        forged.append(credential())  # of another site
+    for each in forged:
+        reply = answer(service, each)
+        assert isinstance(reply, Denial), each
+        assert reply.code == "key_refused"
+    assert service.asked == []
+    assert address(service)._request(new_pair().public).user
+
+
+def test_payload_that_is_no_request_is_refused(service: PlayedService) -> None:
+    for line in (credential(format=2), credential(environment="other"), munge.encode(b"", OWNER)):
+        assert isinstance(answer(service, line), Denial)
+    assert service.asked == []
+
+
+def test_credential_for_another_reader_cannot_be_decoded(daemon: Path) -> None:
+    fails(KeyRefusedError, "MUNGE refuses", munge.decode, credential(reader=UID))
+
+
+def test_old_credential_is_refused_whatever_time_its_sender_chose(
+    daemon: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = credential()
+    monkeypatch.setattr(munge, "TTL_S", -1)
+    fails(KeyRefusedError, "the limit is -1 s", munge.decode, line)
+
+
+def test_missing_munged_is_named(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(short / "none"))
+    error = fails(NoServiceError, "there is no socket of munged", munge.encode, b"x", OWNER)
+    assert "SIMENV_MUNGE_SOCKET" in error.hint
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_answer_that_is_not_of_the_owner_is_not_believed(daemon: Path, is_sealed: bool) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def play() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(65_536)
+            reply = UserCertificate(1, NAME, "n", "ana", "client", ADDRESS, SERVER_KEY, 900.0)
+            body = identity.line(reply)
+            peer.sendall((munge.encode(body, OWNER) if is_sealed else body) + b"\n")
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        port = listener.getsockname()[1]
+        target = BrokerAddress(f"munge:{OWNER + 1}@127.0.0.1:{port}/{NAME}")
+        text = "not believed"
+        fails(NoServiceError, text, target._request, new_pair().public, tries=1)
+    finally:
+        thread.join()
+        listener.close()
+
+
+def test_address_of_broker_must_name_one_interface() -> None:
+    assert listen_parts("tcp://10.0.0.1:7480", "identity.listen") == ("10.0.0.1", 7480)

@@ -1,0 +1,307 @@
+"""Who gets a certificate, whose it is, and when it ends. The test plays the broker of a service."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from failing import fails
+from memory_transport import MemoryConnection
+from service import ServiceHarness, spec
+
+from simenv.config import convert
+from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError
+from simenv.model import TaskOptions
+from simenv.model.accounts import Account, AccountTree, Billing
+from simenv.model.reservations import ReservationRequest
+from simenv.service import identities
+from simenv.service.identities import Identities
+from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
+from simenv.wire.messages import admin, client as m, identity
+from simenv.wire.messages.identity import (
+    CertificateRequest,
+    Denial,
+    UserAccount,
+    UserCertificate,
+    UserRequest,
+)
+from simenv.wire.messages.queries import GetHistory
+from simenv.wire.transport.sockets import PeerKind
+
+ANA, BEN, CLEO, EVE = 70_001, 70_002, 70_003, 70_004
+NAMES = {ANA: "ana", BEN: "ben", CLEO: "cleo", EVE: "eve", os.geteuid(): "owner"}
+SERVER = ServerFile(1, "s" * 40, "", "tcp://127.0.0.1:1")
+SETTINGS = {"use": ["keys", "local"], "users": ["ana", "@chem"], "admins": ["cleo"]}
+
+
+class RecordingBroker:
+    """A broker whose process is the test."""
+
+    def __init__(self) -> None:
+        self.handle: Callable[[UserRequest | UserAccount], None] = lambda _: None
+        self.sent: list[identity.UserAnswer | identity.CheckUsers] = []
+
+    def send(self, message: identity.UserAnswer | identity.CheckUsers) -> None:
+        self.sent.append(message)
+
+    def keep(self) -> None:
+        pass
+
+
+class Site(ServiceHarness):
+    """A service for users of a site."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder, **{"durability": "process", "identity": SETTINGS, **options})
+
+    def _assemble(self) -> None:
+        super()._assemble()
+        self.broker = RecordingBroker()
+        end = self.loop.administration.end_reservations
+        self.users = Identities(self.loop, self.broker, SERVER, end)  # type: ignore[arg-type]
+
+    def ask(self, uid: int, key: str, groups: tuple[str, ...] = ()) -> UserCertificate | Denial:
+        request = CertificateRequest(1, "default", key, "n" * 32)
+        self.broker.handle(UserRequest(3, uid, NAMES[uid], groups, "a test", request))
+        answer = self.broker.sent.pop()
+        assert isinstance(answer, identity.UserAnswer)
+        assert answer.number == 3
+        return answer.reply
+
+    def enter(self, uid: int, groups: tuple[str, ...] = ()) -> MemoryConnection:
+        """A connection with a certificate."""
+        key = new_pair().public
+        reply = self.ask(uid, key, groups)
+        assert isinstance(reply, UserCertificate), reply
+        return self.listener.connect(PeerKind.CLIENT, key.encode(), key)
+
+    def tick(self, after_s: float) -> None:
+        self.users.tick(time.monotonic() + after_s)
+
+    def is_out(self, peer: MemoryConnection) -> bool:
+        try:
+            self.listener.connect(PeerKind.CLIENT, b"again", peer.key)
+        except KeyRefusedError:
+            return True
+        return False
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_user_and_member_of_group_are_owners_of_their_tasks(site: Site) -> None:
+    for uid, groups in ((ANA, ()), (BEN, ("users", "chem"))):
+        peer = site.enter(uid, groups)
+        site.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()]), peer)
+    queue = site.get(m.Queue, m.GetQueue(1))
+    assert [task.owner for task in queue.tasks] == ["ana", "ben"]
+
+
+def test_certificate_names_service_and_lifetime(site: Site) -> None:
+    reply = site.ask(ANA, new_pair().public)
+    assert reply == UserCertificate(
+        1, "default", "n" * 32, "ana", "client", SERVER.address, SERVER.public_key, 900.0
+    )
+
+
+def test_others_get_no_certificate(site: Site) -> None:
+    reply = site.ask(EVE, new_pair().public, ("physics",))
+    assert isinstance(reply, Denial)
+    assert reply.code == "key_refused"
+    assert "eve may not use the environment 'default'" in reply.message
+    assert "[identity]" in reply.hint
+
+
+def test_group_is_no_user_and_user_is_no_group(site: Site) -> None:
+    NAMES[EVE] = "@chem"
+    try:
+        assert isinstance(site.ask(EVE, new_pair().public), Denial)
+        NAMES[EVE] = "eve"
+        assert isinstance(site.ask(EVE, new_pair().public, ("ana",)), Denial)
+        NAMES[EVE] = ""
+        assert isinstance(site.ask(EVE, new_pair().public, ("chem",)), Denial)
+    finally:
+        NAMES[EVE] = "eve"
+
+
+def test_role_follows_the_configuration(site: Site) -> None:
+    admin_peer, client = site.enter(CLEO), site.enter(ANA)
+    assert admin_peer.sender == Identity("cleo", Role.ADMIN)
+    assert client.sender == Identity("ana", Role.CLIENT)
+    assert site.refusal(admin.GetKeys(1), client).code == "not_allowed"
+    reports = {report.owner: report.role for report in site.loop.owners.reports(LOCAL)}
+    assert reports == {"": "admin", "ana": "client", "cleo": "admin"}
+
+
+def test_own_user_has_the_rights_of_the_owner(site: Site) -> None:
+    assert site.enter(os.geteuid()).sender is LOCAL
+
+
+def test_users_of_configured_accounts_may_enter(tmp_path: Path) -> None:
+    site = Site(tmp_path, accounts={"physics": {"users": ["eve", "@lab"]}})
+    assert site.enter(EVE).sender.owner == "eve"
+    assert site.enter(BEN, ("lab",)).sender.owner == "ben"
+    site.loop.scheduler.set_accounts(AccountTree({"lab": Account(users=("ben",))}), Billing(), {})
+    assert isinstance(site.ask(EVE, new_pair().public), Denial)
+    assert isinstance(site.ask(BEN, new_pair().public), UserCertificate)
+
+
+def test_task_of_another_user_is_neither_seen_nor_cancelled(site: Site) -> None:
+    ana, ben = site.enter(ANA), site.enter(BEN, ("chem",))
+    site.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()]), ana)
+    (task,) = site.get(m.Queue, m.GetQueue(1), ana).tasks
+    assert site.get(m.Queue, m.GetQueue(1), ben).tasks == []
+    assert site.get(m.Cancelled, m.Cancel(1, [1]), ben).words == ["unknown"]
+    assert site.get(m.Cancelled, m.Cancel(1, [1]), ana).words == ["cancelled"]
+    assert task.owner == "ana"
+    assert site.say(GetHistory(1), ben)
+
+
+def test_public_key_of_another_user_is_refused(site: Site) -> None:
+    ana = site.enter(ANA)
+    reply = site.ask(BEN, ana.key, ("chem",))
+    assert isinstance(reply, Denial)
+    assert reply.code == KeyConflictError.code
+    assert not site.is_out(ana)
+    site.tick(1_000.0)  # the certificate has ended, its key is still that of ana
+    assert site.is_out(ana)
+    assert isinstance(site.ask(BEN, ana.key, ("chem",)), Denial)
+    assert isinstance(site.ask(ANA, ana.key), UserCertificate)
+
+
+def test_public_key_of_a_key_file_is_refused(site: Site) -> None:
+    key = new_pair().public
+    site.say(admin.AddKey(1, "ana", "client", key))
+    assert isinstance(site.ask(ANA, key), Denial)
+    site.tick(1_000.0)
+    assert site.listener.connect(PeerKind.CLIENT, b"file", key).sender.owner == "ana"
+
+
+def test_renewed_certificate_outlives_its_first_end_and_connection_stays(site: Site) -> None:
+    ana = site.enter(ANA)
+    site.tick(0.0)
+    user = site.users._table.users[ANA]
+    user.ends_s[ana.key] = time.monotonic() + 1.0
+    assert isinstance(site.ask(ANA, ana.key), UserCertificate)
+    site.tick(10.0)
+    assert site.get(m.Pong, m.Ping(1), ana).epoch
+
+
+def test_connection_of_an_ended_certificate_is_closed_without_refusal(site: Site) -> None:
+    ana = site.enter(ANA)
+    site.tick(901.0)
+    assert site.is_out(ana)
+    assert site.heard(ana) == []  # the client asks for a new one
+
+
+def reserve(site: Site, peer: MemoryConnection) -> None:
+    site.say(admin.Reserve(1, ReservationRequest(device="main")), peer)
+    assert len(site.state.reservations.live) == 1
+
+
+@pytest.mark.parametrize("now", [("ben", ()), ("", ()), ("renamed", ("chem",))])
+def test_user_who_leaves_is_out_at_the_next_check(
+    site: Site, now: tuple[str, tuple[str, ...]]
+) -> None:
+    ben = site.enter(BEN, ("chem",))
+    reserve(site, ben)
+    site.tick(identities.CHECK_S)
+    assert site.broker.sent == [identity.CheckUsers([BEN])]
+    site.broker.handle(UserAccount(BEN, *now))
+    assert site.is_out(ben)
+    if now[0] != "renamed":
+        (refused,) = site.heard(ben)
+        assert isinstance(refused, m.Refused)
+        assert refused.refusals[0].code == "key_refused"
+        assert "any more" in refused.refusals[0].message
+        assert not site.state.reservations.live
+
+
+def test_member_whom_the_broker_confirms_stays(site: Site) -> None:
+    ben = site.enter(BEN, ("chem",))
+    for after_s in (15.0, 30.0):
+        site.tick(after_s)
+        site.broker.handle(UserAccount(BEN, "ben", ("chem",)))
+    assert not site.is_out(ben)
+
+
+def test_user_whom_nobody_confirms_is_out_within_sixty_seconds(site: Site) -> None:
+    ben = site.enter(BEN, ("chem",))
+    site.tick(identities.STALE_S - 1.0)
+    assert not site.is_out(ben)
+    site.tick(identities.STALE_S + identities.TICK_S)
+    assert site.is_out(ben)
+    assert identities.CHECK_S + identities.STALE_S + identities.TICK_S <= identities.OUT_S
+    site.enter(BEN, ("chem",))  # and comes back
+
+
+def test_member_of_an_account_is_out_when_the_account_changes(site: Site) -> None:
+    set_accounts = site.loop.scheduler.set_accounts
+    set_accounts(AccountTree({"lab": Account(users=("eve",))}), Billing(), {})
+    eve = site.enter(EVE)
+    set_accounts(AccountTree({"lab": Account()}), Billing(), {})
+    site.tick(identities.TICK_S)
+    assert site.is_out(eve)
+
+
+def test_certificates_of_a_user_are_bounded_and_the_oldest_goes(site: Site) -> None:
+    peers = [site.enter(ANA) for _ in range(identities.MAX_OF_USER + 1)]
+    assert site.is_out(peers[0])
+    assert not any(map(site.is_out, peers[1:]))
+    assert len(site.users._table.users[ANA].ends_s) == identities.MAX_OF_USER
+
+
+def test_change_of_keys_leaves_certificates_alone(site: Site) -> None:
+    ana = site.enter(ANA)
+    site.say(admin.AddKey(1, "dora", "client", new_pair().public))
+    site.say(admin.RevokeKey(1, "dora"))
+    assert site.get(m.Pong, m.Ping(1), ana).epoch
+
+
+def test_limits_of_a_user_without_key_survive_restart(site: Site) -> None:
+    site.enter(ANA)
+    site.say(admin.SetLimits(1, "ana", {"max_queued_tasks": 7}))
+    site.restart()
+    site.enter(ANA)
+    assert site.state.quotas.of("ana").max_queued_tasks == 7
+
+
+def test_holder_of_certificate_cannot_rotate_key_of_higher_role(site: Site) -> None:
+    site.say(admin.AddKey(1, "ana", "admin", new_pair().public))
+    refusal = site.refusal(admin.RotateKey(1, "", new_pair().public, 60.0), site.enter(ANA))
+    assert refusal.code == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"use": "ldap"}, "identity.use = 'ldap' is not known"),
+        ({"use": "local"}, "there are none"),
+        ({"use": "local", "users": ["a b"]}, "'a b' is no user"),
+        ({"use": "local", "users": ["ana"], "lifetime_s": 1.0}, "identity.lifetime_s"),
+        ({"use": "munge", "users": ["ana"]}, "two addresses"),
+        ({"use": "munge", "users": ["ana"], "listen": "tcp://lo:0"}, "no fixed port"),
+        ({"who": 1}, "unknown field"),
+    ],
+)
+def test_bad_identity_settings_are_refused(settings: dict[str, object], text: str) -> None:
+    listen = {"listen": "tcp://lo:0"} if "listen" in settings else {}
+    error = fails(ConfigError, "", convert, {"identity": settings, **listen})
+    assert text in error.message
+
+
+def test_messages_of_broker_and_service_are_decoded_as_sent() -> None:
+    request = CertificateRequest(1, "default", "k" * 40, "n" * 16)
+    for message in (
+        UserRequest(1, 2, "ana", ("chem",), "here", request),
+        UserAccount(2, "ana", ("chem",)),
+    ):
+        assert identity.from_broker(identity.encode(message)) == message
+    denial = Denial("key_refused", "no", "yes")
+    for answer in (identity.UserAnswer(1, denial), identity.CheckUsers([1, 2])):
+        assert identity.from_service(identity.encode(answer)) == answer
+    fails(msgspec.ValidationError, "", identity.request_of, b'{"format": 1}')
