@@ -48,9 +48,7 @@ LISTEN = "tcp://127.0.0.1:0"
 POOL = {"name": "main", "min": 2, "max": 2}
 AHEAD = 8  # submissions of each user that wait
 LOST_S = 60.0  # for which a client waits for the service
-HALF_LIFE_S = (
-    6 * site.HOUR_S
-)  # for the arrears: short, so that they differ from those without decay
+HALF_LIFE_S = 12 * site.HOUR_S  # for the arrears, which are 25 % less than without decay
 WINDOW_S = 4 * site.HOUR_S  # in which the late account gets its arrears
 EACH = 120  # circuits of a user
 PARTS = ("day", "real", "rate")
