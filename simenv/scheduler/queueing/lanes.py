@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -127,13 +127,6 @@ SMALL_US = 1_500.0  # a task up to this cost travels with others
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
 
 
-class Backlog(msgspec.Struct, frozen=True, gc=False):
-    """Expected slot time of tasks that are small enough to travel in chunks, and of the others."""
-
-    small_us: float = 0.0
-    large_us: float = 0.0
-
-
 class SortedLane:
     """A lane sorted by the policy's key, with the interface of a deque."""
 
@@ -203,15 +196,6 @@ class Lanes:
         else:
             self.large_us += cost_us
 
-    def part(self, share: float) -> Backlog:
-        """Return a share of the lanes' work."""
-        return Backlog(max(0.0, share * self.small_us), max(0.0, share * self.large_us))
-
-    def ends(self) -> tuple[TaskRecord, TaskRecord] | None:
-        """Return the first and last task of the longer lane; None if that is empty or sorted."""
-        lane = max(self.short, self.long, key=len)
-        return (lane[0], lane[-1]) if lane and not isinstance(lane, SortedLane) else None
-
     def size(self) -> int:
         """Return the number of entries, stale ones included."""
         return len(self.suspects) + len(self.short) + len(self.long)
@@ -238,88 +222,3 @@ class Lanes:
         """Return an iterator over waiting tasks in their order, without late ones."""
         merged = heapq.merge(self.suspects, self.short, self.long, key=self._sort_key)
         return (record for record in merged if record.phase == WAITING)
-
-
-_ALL = 1.0
-
-
-def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Backlog:
-    """Return the work ahead of a task of priority 0 that an owner with no waiting tasks submits
-    now."""
-    if order.policy == "round_robin":
-        return _sum([_work_of_tasks(lanes, 1) for lanes in all_lanes.values()])
-    if not order.takes_turns or len(all_lanes) == 1:
-        return _sum([lanes.part(_ALL) for lanes in all_lanes.values()])
-    owners = {key[0] for key in all_lanes}
-    if len(owners) > 1:  # each of the other owners has one turn before
-        return _sum([_at_most(lanes, SMALL_US) for lanes in all_lanes.values()])
-    return _sum([_older(lanes, now_ns) for lanes in all_lanes.values()])
-
-
-def work_before_task(
-    order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskRecord
-) -> Backlog:
-    """Return the work ahead of a waiting task."""
-    own_lanes = all_lanes[order.lane_key(record)]
-    if order.policy == "round_robin":
-        count = 1 + round(_share(own_lanes, record) * own_lanes.size())
-        others = [
-            _work_of_tasks(lanes, count) for lanes in all_lanes.values() if lanes is not own_lanes
-        ]
-        return _sum([work_before_in_lanes(own_lanes, record), *others])
-    if not order.takes_turns:
-        before = record.batch.accepted_ns
-        others = [_older(lanes, before) for lanes in all_lanes.values() if lanes is not own_lanes]
-        return _sum([work_before_in_lanes(own_lanes, record), *others])
-    owner = record.batch.association
-    older = [
-        _older(lanes, aged_priority(record)[0])
-        for key, lanes in all_lanes.items()
-        if key[0] == owner and lanes is not own_lanes
-    ]
-    own = _sum([work_before_in_lanes(own_lanes, record), *older])
-    # While that work is done, each other owner gets as much.
-    equal_us = own.small_us + own.large_us + SMALL_US
-    others = [_at_most(lanes, equal_us) for key, lanes in all_lanes.items() if key[0] != owner]
-    return _sum([own, *others])
-
-
-def work_before_in_lanes(lanes: Lanes, record: TaskRecord) -> Backlog:
-    """Return the work ahead of a waiting task in its own lanes."""
-    return lanes.part(_share(lanes, record))
-
-
-def _share(lanes: Lanes, record: TaskRecord) -> float:
-    """Return the share of a lane ahead of a task, estimated by its number: numbers grow evenly
-    enough."""
-    ends = lanes.ends()
-    if ends is None:
-        return _ALL  # sorted: the task may be the last
-    first, last = ends[0].number, ends[1].number
-    return min(1.0, max(0.0, (record.number - first) / max(1, last - first + 1)))
-
-
-def _older(lanes: Lanes, key_ns: int) -> Backlog:
-    """Return the work of a lane that precedes a task with this key."""
-    ends = lanes.ends()
-    if ends is None:
-        return lanes.part(_ALL)
-    first, last = aged_priority(ends[0])[0], aged_priority(ends[1])[0]
-    if key_ns >= last:
-        return lanes.part(_ALL)
-    return lanes.part(max(0.0, (key_ns - first) / max(1, last - first)))
-
-
-def _at_most(lanes: Lanes, work_us: float) -> Backlog:
-    """Return the work of a lane, at most `work_us`."""
-    total_us = lanes.small_us + lanes.large_us
-    return lanes.part(min(_ALL, work_us / total_us) if total_us > 0 else _ALL)
-
-
-def _work_of_tasks(lanes: Lanes, count: int) -> Backlog:
-    """Return the work of `count` tasks of a lane."""
-    return lanes.part(min(_ALL, count / max(1, lanes.size())))
-
-
-def _sum(parts: list[Backlog]) -> Backlog:
-    return Backlog(sum(part.small_us for part in parts), sum(part.large_us for part in parts))

@@ -362,32 +362,10 @@ class PoolQueue:
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
 
-    @property
-    def is_line(self) -> bool:
-        """True if a new task of priority 0 certainly goes behind all others."""
-        is_single = len(self._lanes) <= 1 and self._plain
-        return self.order.policy == "fifo" or (is_single and not any(key[1] for key in self._lanes))
-
-    def is_late(self, record: TaskRecord) -> bool:
-        """Return whether the task is set aside because it would not end before the allocation
-        does."""
-        late = self._lanes_of(record).late
-        return bool(late) and record in late
-
     def dedicated_to(self, record: TaskRecord) -> int:
         """Return the reservation whose dedicated workers a task waits for; 0: none."""
         number = record.batch.terms.reservation
         return number if number in self._dedicated else 0
-
-    def work_before_new(self, now_ns: int) -> queueing_lanes.Backlog:
-        """Return the work ahead of a task of priority 0 that is submitted now."""
-        return queueing_lanes.work_before_new(self.order, self._lanes, now_ns)
-
-    def work_before(self, record: TaskRecord) -> queueing_lanes.Backlog:
-        """Return an estimate of the work ahead of a waiting task, in constant time."""
-        if self.dedicated_to(record):
-            return queueing_lanes.work_before_in_lanes(self._lanes_of(record), record)
-        return queueing_lanes.work_before_task(self.order, self._lanes, record)
 
     def _all(self) -> list[queueing_lanes.Lanes]:
         return [*self._lanes.values(), *self._dedicated.values()]

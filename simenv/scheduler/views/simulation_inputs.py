@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from simenv.model import TaskOptions, TaskSpec
+from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import PoolQueue
@@ -57,8 +58,10 @@ def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> flo
 
 def new_task(pool: pools.Pool, owner: str, number: int, now_ns: int) -> core.TaskRecord:
     """Return a new task like those that wait, of priority 0, which would be accepted now."""
+    tree = pool.queue.fair_share.tree
+    account = next(iter(tree.accounts_of(owner)), ROOT if tree else "")
     batch = core.SubmitBatch(
-        b"", TaskOptions(), "", 0, number, now_ns, owner=owner, association=owner
+        b"", TaskOptions(), "", 0, number, now_ns, owner=owner, account=account
     )
     route = core.Route("", "", pool.spec.name, 0, 0, 0.0, 0.0, 1, pool.spec.ranks)
     cost_us = pool.queue.backlog_us / max(1, len(pool.queue))

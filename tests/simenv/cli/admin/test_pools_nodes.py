@@ -13,7 +13,7 @@ HERE = os.uname().nodename
 POOL_KEYS = [
     "name", "engine", "workers", "target", "busy", "waiting", "state", "reason", "backlog_us",
     "held_us", "ranks", "most", "max_qubits", "nodes", "on_demand", "least", "kept",
-    "wait_us",
+    "wait_us", "wait_off_by",
 ]  # fmt: skip
 NODE_KEYS = [
     "name", "state", "reason", "slots", "slots_granted", "memory_bytes", "memory_granted",
