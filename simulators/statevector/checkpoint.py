@@ -237,12 +237,15 @@ class Checkpointer:
         """Count a finished sweep, and write a checkpoint if it is time."""
         kept = self.is_kept
         self._done += 1
-        wanted = self._control.is_preempted
-        if kept and not self._place.least(int(time.monotonic() < self._next_s and not wanted)):
+        if not kept:
+            return
+        early = -1 if self._control.is_preempted else int(time.monotonic() < self._next_s)
+        early = self._place.least(early)  # -1: one rank is asked to end, so all are
+        if early <= 0:
             self._keep(amplitudes, positions)
-            self._is_preempted = not self._place.least(int(not wanted))
-            if self._is_preempted:
-                self._control.stop()
+        if early < 0:
+            self._is_preempted = True
+            self._control.stop()
 
     def _keep(self, amplitudes: Amplitudes, positions: Sequence[int]) -> None:
         """Write a checkpoint in all ranks, or in none: then the previous one stays."""

@@ -132,6 +132,12 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
     """They have the filter of system calls, and this process as their parent now."""
     if why := confinement.unavailable_reason():
         pytest.skip(why)
+
+    def children() -> set[int]:
+        paths = Path("/proc/self/task").glob("*/children")
+        return {int(pid) for path in paths for pid in path.read_text().split()}
+
+    before = children()
     source = (
         "import os, time\nfrom launcher.process.confinement import forbid_sockets\n"
         "forbid_sockets()\n"
@@ -146,11 +152,7 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
         pytest.skip("this kernel does not count filters of system calls")
     innocent = subprocess.Popen(["sleep", "600"])
 
-    def children() -> set[int]:
-        paths = Path("/proc/self/task").glob("*/children")
-        return {int(pid) for path in paths for pid in path.read_text().split()}
-
-    left = children() - {innocent.pid}
+    left = children() - {innocent.pid} - before
     assert left, "nothing was left behind"
 
     def is_over() -> bool:
