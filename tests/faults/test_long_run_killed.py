@@ -15,6 +15,7 @@ from live import PATIENCE_S, Live, environment
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
+from simenv.model.accounts import WaitReason
 from simenv.result_files import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -92,3 +93,26 @@ def test_gang_resumes_from_checkpoint_after_one_rank_is_killed(launcher: str) ->
         assert kept(live, task) == []
         lost = [event.subject for event in env.events() if event.kind == "worker.lost"]
         assert lost == [busy.name]
+
+
+def test_preempted_long_run_goes_on_from_its_checkpoint_after_the_others_task() -> None:
+    circuit, small = layered(23, 240, 1), layered(3, 2, 1)
+    options = {
+        "pools": [{"name": "main", "min": 1, "max": 1}], "accounts": {"a": {}, "b": {}},
+        "qos": {"low": {"preempt": True}}, "billing": {"preempt_after_s": 0.5},
+    }  # fmt: skip
+    with environment(**options) as live, live.client() as env:
+        undisturbed = env.submit(circuit, shots=200, seed=3, account="a").result(PATIENCE_S)
+        task = env.submit(circuit, shots=200, seed=3, account="a", qos="low")
+        passes = under_way(env, live, task, 0)
+        other = env.submit(small, account="b").result(PATIENCE_S)
+        assert not task.done()
+        result = task.result(timeout_s=PATIENCE_S)
+        assert (result.attempts, other.attempts) == (2, 1)
+        assert 0 < begun_at(result.remark, passes) < passes
+        assert result.counts == undisturbed.counts
+        assert kept(live, task) == []
+        receipt = env.receipt(task)
+        assert dict(receipt.waits)[WaitReason.PREEMPTED] > 0
+        assert receipt.used.slot_us > 0
+        assert [each.subject for each in env.events() if each.kind == "task.preempted"] == [task.id]

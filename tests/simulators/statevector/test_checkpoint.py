@@ -265,3 +265,31 @@ def test_checkpoint_of_second_state_survives_repeated_run_of_first(tmp_path: Pat
     with second:
         pass
     assert not (tmp_path / "t-5").exists()
+
+
+def test_preempted_run_ends_after_a_checkpoint_that_stays(tmp_path: Path) -> None:
+    folder, control = tmp_path / "t-5", RunControl()
+    first = Checkpointer(folder, 600.0, None, control)
+    first.begin(WAY)
+    states = [amplitudes(k) for k in range(3)]
+
+    def run() -> None:
+        with first:
+            first.sweep_done(states[0])
+            assert list(tmp_path.iterdir()) == [], "it is early"
+            control.preempt()
+            control.check()  # it goes on until its sweep is done
+            first.sweep_done(states[1])
+            control.check()
+
+    fails(Stopped, "", run)
+    second, found = attempt(folder), np.zeros_like(states[0])
+    assert second.restore(found) is not None
+    assert np.array_equal(found, states[1])
+
+
+def test_run_without_checkpoints_is_preempted_at_once() -> None:
+    control = RunControl()
+    control.preempt()
+    with pytest.raises(Stopped):
+        control.check()
