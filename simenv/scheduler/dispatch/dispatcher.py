@@ -66,6 +66,8 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         if not queue.count:
             queue.clock.stop()
             continue
+        if queue.clock.is_current(now_ns):
+            continue
         head = queue.head()
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association

@@ -24,7 +24,7 @@ class WaitClock:
 
     def __init__(self) -> None:
         self.runs = False  # True while tasks wait
-        self._at_ns = 0  # up to here time is counted
+        self._at_ns = self._noted_ns = 0  # up to here time is counted; time of the last `note`
         self._reason = WaitReason.SLOTS  # since then
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
@@ -37,12 +37,14 @@ class WaitClock:
         """Begin to read for an association that has waiting tasks now and had none."""
         self._read[leaf] = self._reading(leaf)
 
+    def is_current(self, now_ns: int) -> bool:
+        """Return whether a reason was noted so shortly before that another is not worth it."""
+        return self.runs and now_ns - self._noted_ns < _STEP_NS
+
     def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
         """Count the time since the last call, and note why the next task waits from now on."""
-        if self.runs and now_ns - self._at_ns < _STEP_NS and reason == self._reason:
-            return
         self._count(now_ns)
-        self.runs = True
+        self.runs, self._noted_ns = True, now_ns
         self._reason, self._first, self._held = reason, first, held
 
     def stop(self) -> None:
