@@ -107,17 +107,24 @@ def _next_assignment(
 def _with_slot(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
-    if state.limits.isolates_accounts:
-        return account_isolation.assign_by_account(state, pool, now_ns, _to_worker)
-    return _to_worker(state, pool, now_ns)
+    return _assigned_by(_to_worker, state, pool, now_ns)
 
 
 def _prefetched(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
+    return _assigned_by(_prefetch_chunk, state, pool, now_ns)
+
+
+def _assigned_by(
+    assign: account_isolation.Assign,
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    now_ns: int,
+) -> AssignTasks | None:
     if state.limits.isolates_accounts:
-        return account_isolation.assign_by_account(state, pool, now_ns, _prefetch_chunk)
-    return _prefetch_chunk(state, pool, now_ns)
+        return account_isolation.assign_by_account(state, pool, now_ns, assign)
+    return assign(state, pool, now_ns)
 
 
 def _to_worker(

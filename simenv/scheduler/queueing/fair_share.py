@@ -241,8 +241,7 @@ class FairShare:
         self.at(now_ns)
         if now_ns - self._ranked_ns > _RANKED_NS or leaf not in self._ranks:
             self._ranked_ns = now_ns
-            order = sorted({*self._users(), leaf}, key=self._sort_key)
-            self._ranks = {each: place for place, each in enumerate(order, 1)}
+            self._ranks = self._ranking({*self._users(), leaf})
         path = self.path(leaf)
         account = path[-2] if len(path) > 1 else leaf
         used = self._sums.get(account, 0.0) / self._growth()
@@ -255,8 +254,10 @@ class FairShare:
         unnamed = {leaf: ("", leaf) for leaf in self._settled}  # without accounts
         return {**of_tree, **unnamed, **self._names}
 
-    def _sort_key(self, leaf: str) -> tuple[float, ...]:
-        return tuple(self.ratio(node) for node in self.path(leaf))
+    def _ranking(self, leaves: Iterable[str]) -> dict[str, int]:
+        """Return the rank of each of these associations, in their order: 1 goes first."""
+        order = sorted(leaves, key=lambda leaf: tuple(map(self.ratio, self.path(leaf))))
+        return {leaf: place for place, leaf in enumerate(order, 1)}
 
     def _norm_share(self, path: tuple[str, ...]) -> float:
         """Return the share of the site of the last node of a path."""
@@ -285,8 +286,7 @@ class FairShare:
             for node in (SITE, *self.path(leaf)):
                 used[node] = used.get(node, 0.0) + units / growth
         users = self._users()
-        order = sorted(users, key=self._sort_key)
-        ranks = {leaf: place for place, leaf in enumerate(order, 1)}
+        ranks = self._ranking(users)
         rows: list[ShareRow] = []
 
         def add(path: tuple[str, ...], account: str, user: str) -> None:
@@ -297,7 +297,7 @@ class FairShare:
             rows.append(ShareRow(account, user, level, *figures))
 
         def below(parent: str) -> None:
-            for leaf in order:
+            for leaf in ranks:
                 account, user = users[leaf]
                 if account == parent or (account not in self.tree.accounts and not parent):
                     add(self.path(leaf), account, user)

@@ -263,10 +263,10 @@ class SchedulerState:
     ) -> tuple[Used, float]:
         """Return what an attempt used, `slots` of each rank for `run_us`, and its billing units."""
         route, pool = record.route, self.pools[record.route.pool]
-        gpu_us = run_us * route.ranks * pool.rank_gpus if pool.rank_gpus else 0
-        gib_us = run_us * route.ranks * route.memory_bytes >> 30
+        ranks_us = run_us * route.ranks
         device_us = run_us if pool.spec.provider else device_ns // 1000
-        used = Used(run_us * slots * route.ranks, gpu_us, gib_us, device_us)
+        gib_us = ranks_us * route.memory_bytes >> 30
+        used = Used(slots * ranks_us, pool.rank_gpus * ranks_us, gib_us, device_us)
         return used, self.fair_share.billing.units(used, pool.device, record.batch.usage_factor)
 
     def grace_ns(self, record: core.TaskRecord) -> int:
