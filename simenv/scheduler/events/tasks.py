@@ -161,7 +161,10 @@ def tasks_finished(
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
-    charges: dict[str, tuple[int, float, float]] = {}  # tasks, expected and used units
+    # Of the last tasks of one batch and route, which are counted together.
+    batch: core.SubmitBatch | None = None
+    route: core.Route | None = None
+    count, cost_us, charged = 0, 0.0, 0.0
     for index, result in enumerate(results):
         number = result.task
         record = held.get(number)
@@ -194,15 +197,26 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        used, units = state.used(record, slots, result.run_us, result.device_ns)
-        leaf = record.batch.association
-        count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
-        charges[leaf] = count + 1, expected + pool.queue.units(record), charged + units
+        if record.batch is not batch or record.route is not route:
+            if batch is not None:
+                state.charge_ended(pool, batch, count, cost_us, charged)
+            batch, route, count, cost_us, charged = record.batch, record.route, 0, 0.0, 0.0
+            meter = state.meter(record, slots)
+        used, units = meter[result.run_us, result.device_ns]
+        count += 1
+        cost_us += record.cost_us
+        charged += units
         if record.used is not None:
             used, units = used + record.used, units + record.units
         endings.append(
             core.TaskEnded(
-                *(record, final, slots, timing, index, reason, record.stop_message),
+                record,
+                final,
+                slots,
+                timing,
+                index,
+                reason,
+                record.stop_message,
                 run_limit_s=limit_s,
                 used=used,
                 units=units,
@@ -211,8 +225,8 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    for leaf, (count, expected, units) in charges.items():
-        state.fair_share.ended(leaf, count, expected, units)
+    if batch is not None:
+        state.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
@@ -234,7 +248,7 @@ def _charge_preempted(
     slots: int,
 ) -> None:
     """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
-    used, units = state.used(record, slots, result.run_us, result.device_ns)
+    used, units = state.meter(record, slots)[result.run_us, result.device_ns]
     record.used = used if record.used is None else record.used + used
     record.units += units
     state.fair_share.charge(record.batch.association, units)
@@ -255,7 +269,8 @@ def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> T
         transfer_us if transfer_us > 0 else 0,
         result.compile_us,
         result.device_ns,
-        waits=record.waits,
+        0,
+        record.waits,
     )
 
 

@@ -97,6 +97,7 @@ class FairShare:
         self.fell: list[str] = []
         self.forgotten = self.changes = 0
         self._now_ns = self._base_ns = 0
+        self._growth = 1.0  # of what is added now
         self._settled: dict[str, float] = {}  # by association: grown units of ended tasks
         self._pending: dict[str, float] = {}  # by association: expected grown units
         self._running: dict[str, int] = {}  # by association: assigned tasks
@@ -113,6 +114,7 @@ class FairShare:
         """Replace accounts and weights; usage stays."""
         self.tree, self.billing = tree, billing
         self._half_life_ns = max(billing.half_life_days, 1e-6) * DAY_NS
+        self._growth = self._growth_at(self._now_ns)
         self._paths.clear()
         self._ranks.clear()
         self._level_shares.clear()
@@ -126,17 +128,17 @@ class FairShare:
         self._now_ns = now_ns
         if not self._base_ns:
             self._base_ns = now_ns
-        if self._growth() > _REBASE:
-            growth = self._growth()
+        self._growth = growth = self._growth_at(now_ns)
+        if growth > _REBASE:
             for figures in (self._settled, self._pending, self._sums):
                 for key in figures:
                     figures[key] /= growth
-            self._base_ns = now_ns
+            self._base_ns, self._growth = now_ns, 1.0
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
-    def _growth(self) -> float:
-        return math.exp2((self._now_ns - self._base_ns) / self._half_life_ns)
+    def _growth_at(self, now_ns: int) -> float:
+        return math.exp2((now_ns - self._base_ns) / self._half_life_ns)
 
     def path(self, leaf: str) -> tuple[str, ...]:
         path = self._paths.get(leaf)
@@ -159,7 +161,7 @@ class FairShare:
         """Usage is remembered: nothing changes."""
 
     def assigned(self, leaf: str, count: int, units: float) -> None:
-        grown = units * self._growth()
+        grown = units * self._growth
         self._running[leaf] = self._running.get(leaf, 0) + count
         self._pending[leaf] = self._pending.get(leaf, 0.0) + grown
         self._add(leaf, grown)
@@ -167,7 +169,7 @@ class FairShare:
     def ended(self, leaf: str, count: int, expected: float, units: float = 0.0) -> None:
         """Replace the expected units of assigned tasks by what they used; 0: they go back to the
         queue, or did not run. The last task of an association takes all that was expected."""
-        growth, pending = self._growth(), self._pending.get(leaf, 0.0)
+        growth, pending = self._growth, self._pending.get(leaf, 0.0)
         left = self._running.get(leaf, 0) - count
         removed = min(expected * growth, pending) if left > 0 else pending
         if left > 0:
@@ -179,7 +181,7 @@ class FairShare:
 
     def charge(self, leaf: str, units: float, removed: float = 0.0) -> None:
         """Add used units; `removed`: grown units to take from what was expected."""
-        added = units * self._growth()
+        added = units * self._growth
         if added:
             self._settled[leaf] = self._settled.get(leaf, 0.0) + added
             self._changed.add(leaf)
@@ -190,7 +192,7 @@ class FairShare:
     def expect(self, leaf: str, units: float) -> None:
         """Add units of a task that runs longer than expected."""
         if leaf in self._running:
-            grown = units * self._growth()
+            grown = units * self._growth
             self._pending[leaf] = self._pending.get(leaf, 0.0) + grown
             self._add(leaf, grown)
 
@@ -229,7 +231,7 @@ class FairShare:
     def usage(self, account: str, user: str = "", now_ns: int = 0) -> float:
         """Return the decayed units of a user in an account; of all users with user ""."""
         self.at(max(now_ns, self._now_ns))
-        growth = self._growth()
+        growth = self._growth
         if user or not account:
             return self._settled.get(association(account, user), 0.0) / growth
         below = (leaf for leaf in self._settled if account in self.path(leaf))
@@ -244,7 +246,7 @@ class FairShare:
             self._ranks = self._ranking({*self._users(), leaf})
         path = self.path(leaf)
         account = path[-2] if len(path) > 1 else leaf
-        used = self._sums.get(account, 0.0) / self._growth()
+        used = self._sums.get(account, 0.0) / self._growth
         return self._norm_share(path), used, self._ranks[leaf]
 
     def _users(self) -> dict[str, tuple[str, str]]:
@@ -281,7 +283,7 @@ class FairShare:
     def rows(self, now_ns: int) -> list[ShareRow]:
         """Return all accounts, each with its users below it, in the order of the tree."""
         self.at(now_ns)
-        growth, used = self._growth(), dict[str, float]()
+        growth, used = self._growth, dict[str, float]()
         for leaf, units in self._settled.items():
             for node in (SITE, *self.path(leaf)):
                 used[node] = used.get(node, 0.0) + units / growth
@@ -312,7 +314,7 @@ class FairShare:
     def take_changes(self, offset_ns: int = 0) -> dict[str, tuple[str, str, float, int]]:
         """Return account, user, decayed units and time (wall clock, ns) of the associations whose
         usage changed since the last call. `offset_ns`: wall clock minus monotonic clock."""
-        growth, at_ns = self._growth(), self._now_ns + offset_ns
+        growth, at_ns = self._growth, self._now_ns + offset_ns
         changed, self._changed = self._changed, set()
         return {
             leaf: (*self._names.get(leaf, ("", leaf)), self._settled[leaf] / growth, at_ns)
