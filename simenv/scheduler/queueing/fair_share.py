@@ -34,12 +34,10 @@ class UsageOrder(Protocol):
     fell: list[str]  # associations whose usage fell, the oldest first
     forgotten: int  # number of entries dropped from the front of `fell`
     changes: int  # of any ratio
+    ratios: dict[str, float]  # usage of a node for its share, 0.0 if absent; the least goes first
 
     def path(self, leaf: str) -> tuple[str, ...]:
         """Return the nodes from a child of the site to this association."""
-
-    def ratio(self, node: str) -> float:
-        """Return the usage of a node for its share; the least goes first."""
 
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Note that an association with no waiting tasks has some now."""
@@ -55,34 +53,31 @@ class Turns:
     """Work of each owner in one queue that was assigned while others waited."""
 
     def __init__(self, received: Mapping[str, float] | None = None) -> None:
-        self._received = dict(received or {})
+        self.ratios = dict(received or {})
         self.fell: list[str] = []
         self.forgotten = self.changes = 0
 
     def path(self, leaf: str) -> tuple[str, ...]:
         return (leaf,)
 
-    def ratio(self, node: str) -> float:
-        return self._received.get(node, 0.0)
-
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Raise the figure of a new owner to the least of the others; figures that no longer matter
         are removed."""
-        others = {each: self._received.get(each, 0.0) for each in waiting if each != leaf}
+        others = {each: self.ratios.get(each, 0.0) for each in waiting if each != leaf}
         least = min(others.values(), default=0.0)
         self.changes += 1
-        self._received = {
-            **{each: units for each, units in self._received.items() if units > least},
+        self.ratios = {
+            **{each: units for each, units in self.ratios.items() if units > least},
             **others,
-            leaf: max(least, self._received.get(leaf, 0.0)),
+            leaf: max(least, self.ratios.get(leaf, 0.0)),
         }
 
     def assigned(self, leaf: str, count: int, units: float) -> None:  # noqa: ARG002
-        self._received[leaf] = self._received.get(leaf, 0.0) + units
+        self.ratios[leaf] = self.ratios.get(leaf, 0.0) + units
         self.changes += 1
 
     def copy(self) -> Turns:
-        return Turns(self._received)
+        return Turns(self.ratios)
 
 
 class FairShare:
@@ -106,6 +101,8 @@ class FairShare:
         self._ranked_ns = 0
         self._level_shares: dict[str, float] = {}  # by parent: sum of its children's shares
         self._sums: dict[str, float] = {}  # by node: settled and pending of all below
+        self._shares: dict[str, float] = {}  # of accounts; those of other nodes are 1
+        self.ratios: dict[str, float] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._changed: set[str] = set()
         self.set(tree, billing or Billing())
@@ -118,7 +115,8 @@ class FairShare:
         self._paths.clear()
         self._ranks.clear()
         self._level_shares.clear()
-        self._sums = {}
+        self._sums, self.ratios = {}, {}
+        self._shares = {name: each.share for name, each in tree.accounts.items()}
         self.changes += 1
         for leaf in {*self._settled, *self._pending}:
             self._add(leaf, self._settled.get(leaf, 0.0) + self._pending.get(leaf, 0.0))
@@ -133,6 +131,7 @@ class FairShare:
             for figures in (self._settled, self._pending, self._sums):
                 for key in figures:
                     figures[key] /= growth
+            self.ratios = {n: used / self._share(n) for n, used in self._sums.items()}
             self._base_ns, self._growth = now_ns, 1.0
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
@@ -149,13 +148,10 @@ class FairShare:
         return path
 
     def _share(self, node: str) -> float:
-        account = self.tree.accounts.get(node)
-        return 1.0 if account is None else account.share
+        return self._shares.get(node, 1.0)
 
     def ratio(self, node: str) -> float:
-        account = self.tree.accounts.get(node)
-        used = self._sums.get(node, 0.0)
-        return used if account is None else used / account.share
+        return self.ratios.get(node, 0.0)
 
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Usage is remembered: nothing changes."""
@@ -197,10 +193,12 @@ class FairShare:
             self._add(leaf, grown)
 
     def _add(self, leaf: str, grown: float) -> None:
-        sums = self._sums
+        sums, ratios, shares = self._sums, self.ratios, self._shares
         self.changes += 1
         for node in self.path(leaf):
-            sums[node] = max(0.0, sums.get(node, 0.0) + grown)
+            used = sums.get(node, 0.0) + grown
+            sums[node] = used = used if used > 0.0 else 0.0
+            ratios[node] = used / shares[node] if node in shares else used
 
     def _fall(self, *leaves: str) -> None:
         self.fell += leaves
@@ -213,7 +211,7 @@ class FairShare:
         copy = FairShare.__new__(FairShare)
         vars(copy).update(vars(self))
         copy._sums, copy._pending = dict(self._sums), dict(self._pending)
-        copy._running, copy.fell = dict(self._running), []
+        copy._running, copy.ratios, copy.fell = dict(self._running), dict(self.ratios), []
         return copy
 
     # --- what is shown and stored ----------------------------------------------------------------

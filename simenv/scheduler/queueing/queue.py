@@ -299,9 +299,10 @@ class PoolQueue:
             if self._heads.any_short():
                 return True
             shared = ()
-        return any(
-            lanes.head(False) is not None for lanes in chain(shared, self._dedicated.values())
-        )
+        for lanes in chain(shared, self._dedicated.values()):
+            if lanes.head(False) is not None:
+                return True
+        return False
 
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
