@@ -161,9 +161,10 @@ def tasks_finished(
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
-    # Of the last tasks of one batch and route, which are counted together.
+    # Of the last tasks of one batch and route that were sent together: they are counted together.
     batch: core.SubmitBatch | None = None
     route: core.Route | None = None
+    sent_ns = 0
     count, cost_us, charged = 0, 0.0, 0.0
     for index, result in enumerate(results):
         number = result.task
@@ -178,8 +179,8 @@ def tasks_finished(
         is_telling = result.state == _DONE and not result.compile_us
         if is_telling and not (index % OBSERVED or worker.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
-        if not record.stopping and (
-            record.interrupted or (record.preempted and result.state != _DONE)
+        if (record.interrupted or (record.preempted and result.state != _DONE)) and (
+            not record.stopping
         ):
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
@@ -187,7 +188,15 @@ def tasks_finished(
                 _charge_preempted(state, record, result, slots)
             interrupted.append(record)
             continue
-        timing = _timing_of(record, result, now_ns)
+        if record.batch is not batch or record.route is not route or record.sent_ns != sent_ns:
+            if batch is not None and count:
+                state.charge_ended(pool, batch, count, cost_us, charged)
+            batch, route, sent_ns = record.batch, record.route, record.sent_ns
+            count, cost_us, charged = 0, 0.0, 0.0
+            meter = state.meter(record, slots)
+            queued_us = (sent_ns - batch.accepted_ns) // 1000
+            since_sent_us = (now_ns - sent_ns) // 1000
+        timing = _timing_of(record, result, queued_us, since_sent_us)
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 continue
@@ -197,11 +206,6 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        if record.batch is not batch or record.route is not route:
-            if batch is not None:
-                state.charge_ended(pool, batch, count, cost_us, charged)
-            batch, route, count, cost_us, charged = record.batch, record.route, 0, 0.0, 0.0
-            meter = state.meter(record, slots)
         used, units = meter[result.run_us, result.device_ns]
         count += 1
         cost_us += record.cost_us
@@ -225,7 +229,7 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    if batch is not None:
+    if batch is not None and count:
         state.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
@@ -254,12 +258,14 @@ def _charge_preempted(
     state.fair_share.charge(record.batch.association, units)
 
 
-def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
+def _timing_of(
+    record: core.TaskRecord, result: AttemptResult, queued_us: int, since_sent_us: int
+) -> Timing:
     """Return the duration of each stage of a task whose result arrived now."""
-    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
-    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    start_us, run_us, compile_us = result.start_us, result.run_us, result.compile_us
+    transfer_us = since_sent_us - start_us - run_us - compile_us
     return Timing(
-        (sent_ns - record.batch.accepted_ns) // 1000,
+        queued_us,
         start_us,
         run_us,
         result.decode_us,
@@ -267,7 +273,7 @@ def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> T
         result.engine_us,
         result.encode_us,
         transfer_us if transfer_us > 0 else 0,
-        result.compile_us,
+        compile_us,
         result.device_ns,
         0,
         record.waits,

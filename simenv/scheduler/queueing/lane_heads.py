@@ -271,6 +271,12 @@ class LaneHeads:
         heap = self._heaps[1].get(leaf)
         return None if heap is None else heap.second()
 
+    def is_only_lane(self, key: LaneKey) -> bool:
+        """Return whether no other lane of its association has tasks."""
+        heap = self._heaps[0].get(key[0])
+        is_known = not self.changed or (len(self.changed) == 1 and key in self.changed)
+        return is_known and heap is not None and list(heap.by_priority) == [key[1]]
+
     def any_short(self) -> bool:
         """Return whether any task is not long."""
         return bool(self._heaps[1])

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -44,14 +44,19 @@ class Sums:
         self.shots = self.slot_us = self.gpu_us = self.gib_us = self.device_us = self.wait_us = 0
         self.units = 0.0
 
-    def add(self, endings: Sequence[TaskEnded]) -> None:
-        """Add ended tasks."""
+    def add(self, endings: Sequence[TaskEnded], first: int) -> int:
+        """Add ended tasks, from that at index `first` to the last of the same batch; return the
+        index behind it."""
+        batch, end = endings[first].record.batch, first
         done = shots = slot_us = gpu_us = gib_us = device_us = wait_us = 0
         units = self.units
-        for ending in endings:
-            used = ending.used
+        for ending in islice(endings, first, None):
+            record, used = ending.record, ending.used
+            if record.batch is not batch:
+                break
+            end += 1
             if ending.state is _DONE:
-                spec = ending.record.spec
+                spec = record.spec
                 done += 1
                 shots += spec.shots * spec.count
             else:
@@ -70,6 +75,7 @@ class Sums:
         self.device_us += device_us
         self.wait_us += wait_us
         self.units = units
+        return end
 
     def add_unsuccessful(self, state: TaskState) -> None:
         """Add a task that did not end as DONE."""
@@ -82,7 +88,6 @@ class Sums:
 
 
 values_of = attrgetter(*tables.SUMS, "units")
-_batch_of = attrgetter("record.batch")
 
 
 def device_of(terms: TaskOptions, route: Route) -> str:
@@ -110,19 +115,21 @@ class UsageLedger:
         """The present accounts."""
         return self._state.accounts
 
-    def add(self, endings: Iterable[TaskEnded], at_s: float) -> None:
+    def add(self, endings: Sequence[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
         totals: dict[UsageKey, Sums] = {}
-        for batch, group in groupby(endings, key=_batch_of):
-            of_batch = list(group)
-            route = of_batch[0].record.route
+        index = 0
+        while index < len(endings):
+            batch, route = endings[index].record.batch, endings[index].record.route
             device = device_of(batch.terms, route)
             key = UsageKey(batch.account, batch.owner, batch.qos, route.pool, device, route.engine)
-            totals.setdefault(key, Sums()).add(of_batch)
+            index = totals.setdefault(key, Sums()).add(endings, index)
         statements: list[tables.Statement] = []
         for key, sums in totals.items():
             number = self._keys.get(key) or self._new_key(key, statements)
-            values = [min(value, MAX_SUM) for value in values_of(sums)]
+            values = values_of(sums)
+            if max(values) > MAX_SUM:
+                values = tuple(min(value, MAX_SUM) for value in values)
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
         if self._state.remembers_usage:
