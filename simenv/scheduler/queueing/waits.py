@@ -86,7 +86,7 @@ class WaitClock:
         own = {r: ns - own_before.get(r, 0) for r, ns in self._of.get(leaf, {}).items()}
         waits |= own
         share_ns = self._capacity_ns - capacity_before - sum(own.values())
-        waits[WaitReason.SHARE] = share_ns
+        waits[WaitReason.SHARE] = share_ns + own.get(WaitReason.SHARE, 0)
         if assigned:
             self._read[leaf] = self._reading(leaf)
         return tuple((int(r), ns // 1000) for r, ns in waits.items() if ns >= 1000)

@@ -67,6 +67,7 @@ class SchedulerState:
         self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
+        self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
