@@ -306,7 +306,30 @@ class AccountRegistry:
             )
             if error is not None:
                 return error
-        return None
+        return self._room_error(owner, path, count, size_bytes)
+
+    def _room_error(
+        self, owner: str, path: tuple[str, ...], count: int, size_bytes: int
+    ) -> errors.SimenvError | None:
+        """Return the refusal of tasks that would leave too little room in the queue for other
+        accounts. The environment's own user has no limits."""
+        state, limits = self._state, self._state.limits
+        max_tasks, max_bytes = limits.max_queued_tasks, limits.max_queued_bytes
+        if any(each.max_queued_tasks for _, each in self._limits_of(path)):
+            max_tasks = 0
+        if any(each.max_queued_bytes for _, each in self._limits_of(path)):
+            max_bytes = 0
+        # All together have at most half of the queue, mostly.
+        fits_tasks = not max_tasks or 2 * (len(state.tasks) + count) <= max_tasks
+        fits_bytes = not max_bytes or 2 * (state.queued_bytes + size_bytes) <= max_bytes
+        if not (owner and path) or (fits_tasks and fits_bytes):
+            return None
+        use = _sum([each for each in state.use_by_association if each.account == path[-1]])
+        others = OwnerUse(
+            len(state.tasks) - use.queued_tasks, state.queued_bytes - use.queued_bytes
+        )
+        max_use = OwnerUse(max_tasks, max_bytes)
+        return owner_quotas.check_room(max_use, use, others, count, size_bytes, path[-1])
 
     def _below(self, account: str) -> list[AssociationUse]:
         """Return the use of an account and of the accounts below it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
@@ -364,6 +365,41 @@ def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path
     town.accounts._next_cut_ns = 0
     town.step()
     assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
+
+
+def test_account_of_many_users_leaves_room_in_the_queue_for_other_accounts(
+    town: AccountHarness,
+) -> None:
+    town.set_account("bio", Account(users=("ana", "ben")))
+    town.batch(account="bio", count=300)
+    town.batch(town.ben, account="bio", count=200)
+    refusal = town.refused_by("queue_full", town.ben, account="bio", key="~b")
+    assert refusal.message == (
+        "account 'bio' has 500 unfinished tasks, the others 0, and the queue takes 1000; 1 more "
+        "would pass 500, half of what the others leave (max_queued_tasks)"
+    )
+    assert "simenv accounts set bio max_queued_tasks=..." in refusal.hint
+    town.batch(account="chem", count=250, key="~c")
+    assert town.refused_by("queue_full", account="chem", key="~d").message.startswith(
+        "account 'chem' has 250 unfinished tasks, the others 500,"
+    )
+    limits = {"max_queued_tasks": 510}
+    town.set_account("bio", Account(users=("ana", "ben"), limits=limits))
+    town.batch(town.ben, account="bio", count=10, key="~e")
+    assert "the limit of 510" in town.refused_by("queue_full", town.ben, key="~f").message
+    own = town.say(m.Submit(5, "~g", 0, TaskOptions(), [spec(1)] * 200))
+    assert any(isinstance(each, m.Accepted) for each in own)  # the environment's own user
+
+
+def test_bytes_of_an_account_leave_room_for_other_accounts(town: AccountHarness) -> None:
+    limits = town.state.limits
+    town.state.limits = msgspec.structs.replace(limits, max_queued_bytes=2**15)
+    while isinstance(answer := town.sent(count=9, key=f"~{len(town.state.tasks)}"), m.Accepted):
+        assert town.state.queued_bytes <= 2**14
+    assert answer.code == "queue_full"
+    assert "account 'chem' holds " in answer.message
+    assert "(max_queued_bytes)" in answer.message
+    town.batch(account="bio", key="~b")
 
 
 # --- groups ------------------------------------------------------------------------------------
