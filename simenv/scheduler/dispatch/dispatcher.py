@@ -8,7 +8,7 @@ gets the next free one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from simenv.model import WorkerState
 from simenv.model.accounts import WaitReason
@@ -31,7 +31,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    if state.quotas.caps_slots or state.quotas.changed:
+    if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)
     if state.controls.is_restricting:
@@ -87,7 +87,11 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         head = queue.head()
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association
-        queue.clock.note(reason, first, queue.held_back, now_ns)
+        removed: Collection[str] = ()
+        if state.quotas.removed:
+            user_of, out = state.fair_share.user, state.quotas.removed
+            removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
+        queue.clock.note(reason, first, queue.held_back, now_ns, removed)
 
 
 def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> WaitReason:

@@ -25,6 +25,7 @@ class Quotas:
         self._of: Mapping[str, model.OwnerLimits] = {}
         self._default = model.CLIENT_LIMITS
         self.caps_slots = False  # True if any owner has a limit of running slots
+        self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
         self.changed = False  # since the last assignment of tasks
 
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:

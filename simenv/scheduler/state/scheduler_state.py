@@ -452,8 +452,8 @@ def slots_left(state: SchedulerState, owner: str) -> int:
 
 
 def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the associations whose tasks would pass a limit of running slots: that
-    of their user, or of one of their accounts."""
+    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
+    they would pass a limit of running slots of their user or of one of their accounts."""
     used: dict[str, int] = {}
     for worker in state.workers.values():
         if worker.held and worker.slots:
@@ -471,7 +471,7 @@ def refresh_held_back(state: SchedulerState) -> None:
             limits |= {
                 each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
             }
-            if any(
+            if owner in state.quotas.removed or any(
                 limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
             ):
                 held.add(leaf)

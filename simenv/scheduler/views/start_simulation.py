@@ -438,7 +438,7 @@ class StartSimulation:
             self.new_us[self._new[record.number]] = max(self._now_us, device_us)
             return False
         line.waiting -= 1
-        if record.phase != core.WAITING:
+        if record.phase != core.WAITING or record.batch.owner in self._state.quotas.removed:
             return False
         then_ns = self.now_ns + round(self._now_us * 1e3)
         return not (

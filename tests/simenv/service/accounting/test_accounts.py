@@ -14,8 +14,9 @@ from multi_user_harness import MultiUserHarness
 from service import completions, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.model.accounts import SLOT_HOUR, Account, Qos
-from simenv.scheduler.core import SubmitBatch
+from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
+from simenv.scheduler.core import WAITING, SubmitBatch
+from simenv.scheduler.views.admission import pending_reason
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables
@@ -432,6 +433,45 @@ def test_waiting_tasks_of_removed_users_are_cancelled_by_policy(tmp_path: Path) 
     failure = codec.failure(ends[0].payload)
     assert failure.reason == "cancelled"
     assert failure.message == "'ben' is in no account of this environment any more"
+
+
+def test_tasks_of_removed_users_are_held_until_they_come_back_or_time_is_over(
+    tmp_path: Path,
+) -> None:
+    town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    first = town.sent(town.ben, count=3)
+    assert isinstance(first, m.Accepted)
+    town.members["lab"].clear()
+    town.look_up_groups()
+    town.join()
+    town.step()
+    held = town.state.tasks[first.first]
+    assert {record.phase for record in town.state.tasks.values()} == {WAITING}
+    reason = pending_reason(town.state, held, time.monotonic_ns())
+    assert reason == "held: ben may not use the environment any more"
+    town.members["lab"].add("ben")
+    town.look_up_groups()
+    town.step()
+    assert held.phase != WAITING
+    assert WaitReason.REMOVED in dict(held.waits)
+
+
+def test_held_tasks_of_removed_users_are_cancelled_when_the_time_is_over(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    town.batch(town.ben, count=2)
+    town.batch()
+    town.members["lab"].clear()
+    town.look_up_groups()
+    assert len(town.state.tasks) == 3
+    town.accounts._removed_since_ns["ben"] -= 101 * 10**9
+    town.accounts._next_cut_ns = 0
+    town.loop._next_tick_ns = 0
+    town.step()
+    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
 
 
 def test_slow_name_service_delays_its_users_alone(
