@@ -72,6 +72,8 @@ class SchedulerState:
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
+        # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
+        self.uncharged: dict[str, core.TaskRecord] = {}
         self.next_start = 1
         self.starts_left = 0  # workers that may still be started in this tick
         self.lacks_workers = False  # since the last tick a task came to a pool without workers
