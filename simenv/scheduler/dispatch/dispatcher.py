@@ -99,6 +99,12 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     if not _may_send(state, pool):
         return WaitReason.DEVICE
     ready = [w for w in pool.workers.values() if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
+    restarts = pool.switches_account or any(
+        worker.leaving == account_isolation.REASON and not worker.held
+        for worker in pool.workers.values()
+    )
+    if restarts and pool.awaited_accounts:
+        return WaitReason.ISOLATION
     if not ready:
         return WaitReason.STARTING
     if any(worker.reservation_id and not worker.held for worker in ready):
