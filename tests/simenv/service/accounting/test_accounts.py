@@ -15,8 +15,9 @@ from service import completions, spec
 
 from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
-from simenv.scheduler.core import WAITING, SubmitBatch
+from simenv.scheduler.core import RUNNING, SENT, WAITING, SubmitBatch
 from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.expected_starts import ForetoldStart
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables
@@ -619,6 +620,23 @@ def test_user_whom_an_admin_removes_loses_waiting_tasks_by_policy(tmp_path: Path
     town.batch()
     town.set_account("geo", Account())
     assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+
+
+def test_learned_errors_of_expected_starts_survive_a_restart(town: AccountHarness) -> None:
+    town.join()
+    batch = town.batch()
+    record = town.state.tasks[batch.first]
+    foretold = ForetoldStart(record, record.sent_ns - 4 * 10**9, 2e6, 2e6)
+    town.loop.starts._foretell(foretold)
+    record.phase = RUNNING
+    town.loop.starts.watch(time.monotonic_ns())
+    record.phase = SENT
+    assert town.loop.starts.off_by("main") == pytest.approx(2.0)
+    town.step()
+    town.begin_again()
+    assert town.loop.starts.off_by("main") == pytest.approx(2.0)
+    corrected_us = town.loop.starts._errors["main"].corrected_us(2e6)
+    assert corrected_us > 2.05e6
 
 
 def test_standing_is_removed_with_its_tasks(town: AccountHarness) -> None:
