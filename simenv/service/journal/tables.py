@@ -20,9 +20,9 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model.accounts import Account, Qos
 from simenv.scheduler.core import LearnedEstimate
-from simenv.scheduler.views.expected_starts import StoredErrors
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
+from simenv.scheduler.views.expected_starts import StoredErrors
 from simenv.service.journal.reader import WAY_OUT, Records
 
 Statement = tuple[str, tuple[Any, ...]]

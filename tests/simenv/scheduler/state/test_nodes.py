@@ -9,7 +9,7 @@ from simulation import Simulation
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.scheduler import core
-from simenv.scheduler.views.forecast import node_infos
+from simenv.scheduler.views.cluster_info import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
 
 
