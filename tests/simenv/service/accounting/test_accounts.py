@@ -9,13 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from memory_transport import MemoryConnection
-from multi_user_harness import MultiUserHarness
+from account_harness import ACCOUNTS, AccountHarness
 from service import completions, spec
 
 from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
-from simenv.scheduler.core import RUNNING, SENT, WAITING, SubmitBatch
+from simenv.scheduler.core import RUNNING, SENT, WAITING
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.expected_starts import ForetoldStart
 from simenv.service.accounting import accounts as module
@@ -23,89 +22,6 @@ from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
-
-ACCOUNTS: dict[str, Any] = {
-    "physics": {"share": 3},
-    "chem": {"parent": "physics", "users": ["ana"], "qos": ["normal", "urgent"]},
-    "bio": {"users": ["ana", "@lab"]},
-}
-SHOTS = 100_000
-QOS: dict[str, Any] = {
-    "normal": {"usage_factor": 0.5},
-    "urgent": {"priority": 7, "max_run_s": 60, "limits": {"max_queued_tasks": 2}},
-    "idle": {"preempt": True},
-}
-
-
-class AccountHarness(MultiUserHarness):
-    """A service with accounts, the users ana and ben, and an admin."""
-
-    def __init__(self, folder: Path, **options: object) -> None:
-        super().__init__(folder, **{"accounts": ACCOUNTS, "qos": QOS, **options})
-
-    def begin_again(self, **options: object) -> None:
-        """Start again, with other settings."""
-        if options:
-            self.config = module_config(self, **options)
-        self.restart()
-        self.arrive()
-
-    def sent(
-        self,
-        peer: MemoryConnection | None = None,
-        count: int = 1,
-        key: str = "~k",
-        shots: int = SHOTS,
-        **terms: Any,
-    ) -> m.Accepted | m.Refusal:
-        """Submit; the acceptance, or the refusal."""
-        tasks = [spec(seed, shots=shots) for seed in range(count)]
-        answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)
-        answer = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-        return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
-
-    def batch(self, peer: MemoryConnection | None = None, **order: Any) -> SubmitBatch:
-        """Submit; the batch of the accepted tasks."""
-        answer = self.sent(peer, **order)
-        assert isinstance(answer, m.Accepted), answer
-        return self.state.tasks[answer.first].batch
-
-    def refused_by(
-        self, code: str, peer: MemoryConnection | None = None, **order: Any
-    ) -> m.Refusal:
-        """Submit; the refusal."""
-        answer = self.sent(peer, **order)
-        assert isinstance(answer, m.Refusal), answer
-        assert answer.code == code, answer
-        return answer
-
-    def set_account(self, name: str, account: Account | None) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.SetAccount(1, name, account), self.ops)
-
-    def set_qos(self, name: str, qos: Qos | None) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.SetQos(1, name, qos), self.ops)
-
-    def listed(self, peer: MemoryConnection) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.GetAccounts(1), peer)
-
-    def look_up_groups(self) -> None:
-        """Let the next lookup be due, and take its answer over."""
-        self.groups._next_ns = 0
-        self.step()
-        if self.groups._thread is not None:
-            self.groups._thread.join(30.0)
-        self.step()
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return list(self.journal.records.rows(query))
-
-
-def module_config(town: AccountHarness, **options: object) -> Any:
-    from simenv.config import convert
-
-    pools = [{"name": "main", "min": 1, "max": 1}]
-    settings = {"durability": "process", "accounts": ACCOUNTS, "qos": QOS, **options}
-    return convert({"pools": pools, **settings})
 
 
 @pytest.fixture
