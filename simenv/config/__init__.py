@@ -12,6 +12,7 @@ from simenv.config.model import (
     EVERYWHERE as EVERYWHERE,
     USER_RULE as USER_RULE,
     Config as Config,
+    GatewaySettings as GatewaySettings,
     IdentitySettings as IdentitySettings,
     Launching as Launching,
     Limits as Limits,

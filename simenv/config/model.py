@@ -78,6 +78,23 @@ class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "local" in self.use or "munge" in self.use
 
 
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The environment over HTTP: the table [gateway]."""
+
+    listen: str = ""  # HOST:PORT (port 0: any); "": started by `simenv up --gateway` alone
+    tls_certificate: str = ""  # PEM file; "": HTTP without TLS, for loopback or a proxy
+    tls_key: str = ""  # PEM file
+    proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* headers are used
+    metrics: str = ""  # HOST:PORT of /metrics alone; "": only below the gateway's address
+    max_request_bytes: int = 64 * 2**20  # of one body
+    max_connections: int = 1_000
+    max_processes: int = 4  # of users' jobs that a client of IBM's has sent
+    requests_per_s: float = 200.0  # of one caller, after a burst of ten seconds' worth; 0: no bound
+    keep_days: float = 30.0  # jobs of IBM's clients, and their results
+    issuer: str = ""  # of OpenID Connect: https://HOST/...; "": tokens of this environment alone
+    client_id: str = ""  # of this gateway at the issuer
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one start of the service."""
 
@@ -112,6 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     isolation: str = "none"  # none; account: a worker serves one account at a time
     removed_users: str = "keep"  # keep or cancel: waiting tasks of users in no account any more
     identity: IdentitySettings = IdentitySettings()
+    gateway: GatewaySettings = GatewaySettings()
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
