@@ -127,7 +127,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos: dict[str, Qos] = {}  # [qos.NAME]
     billing: Billing = Billing()
     isolation: str = "none"  # none; account: a worker serves one account at a time
-    removed_users: str = "keep"  # keep or cancel: waiting tasks of users in no account any more
+    # keep, hold or cancel: waiting tasks of users who are in no account or group any more.
+    removed_users: str = "keep"
+    removed_hold_s: float = 86_400.0  # after so long held tasks are cancelled
     identity: IdentitySettings = IdentitySettings()
     gateway: GatewaySettings = GatewaySettings()
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
@@ -184,7 +186,7 @@ EVERYWHERE = "everywhere"  # the word for all interfaces
 _CHOICES = {
     "durability": ("accepted", "process", "power"),
     "isolation": ("none", "account"),
-    "removed_users": ("keep", "cancel"),
+    "removed_users": ("keep", "hold", "cancel"),
 }
 LAUNCHERS = ("auto", "prte", "mpirun", "local")
 MAX_NODES = 4_096
@@ -209,6 +211,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("results.keep_gib", 0.001, 2.0**30),
     ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
+    ("removed_hold_s", 0.0, 1e8),
     ("identity.lifetime_s", 5.0, 86_400.0),
 )
 

@@ -17,7 +17,7 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
-from simenv.service.journal import maintenance, writer
+from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
@@ -68,6 +68,7 @@ class ServiceComponents:
         scheduler, journal, devices = self.scheduler, self.journal, self.devices
         self.state = scheduler.state
         self.starts = ExpectedStarts(self.state)
+        self.starts.restore(tables.WAIT_ERRORS.read(journal.records))
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.store_error = ""  # reason why the journal cannot be written; "": it can

@@ -8,6 +8,8 @@ gets the next free one.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from simenv.model import WorkerState
 from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
@@ -31,7 +33,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    if state.quotas.caps_slots or state.quotas.changed:
+    if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)
     if state.controls.is_restricting:
@@ -39,9 +41,10 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     if state.dedicated:
         dedicated_workers.find_workers(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
-    if state.gangs:
-        gang_scheduling.assign_gangs(state, assignments, now_ns)
     waiting = [p for p in state.pools.values() if p.spec.ranks == 1 and _may_send(state, p)]
+    if state.gangs:
+        singles = [pool for pool in waiting if not pool.is_exclusive]
+        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
     for pool in [pool for pool in waiting if pool.is_exclusive]:
         waiting.remove(pool)
         while _may_send(state, pool):
@@ -54,11 +57,24 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     elif waiting:
         pool = waiting[0]
         while _may_send(state, pool):
+            _assign_deferred(state, waiting, assignments, now_ns)
             assignment = _next_assignment(state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
+    _assign_deferred(state, (), assignments, now_ns)
     return assignments
+
+
+def _assign_deferred(
+    state: scheduler_state.SchedulerState,
+    singles: Iterable[pools.Pool],
+    assignments: list[AssignTasks],
+    now_ns: int,
+) -> None:
+    """Assign tasks of several ranks whose turn has come since they were deferred."""
+    if state.deferred_gangs:
+        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -73,22 +89,38 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         head = queue.head()
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association
-        queue.clock.note(reason, first, queue.held_back, now_ns)
+        removed: Collection[str] = ()
+        if state.quotas.removed:
+            user_of, out = state.fair_share.user, state.quotas.removed
+            removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
+        queue.clock.note(reason, first, queue.held_back, now_ns, removed)
 
 
 def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> WaitReason:
     """Return why the next task of a pool was not assigned."""
     if not _may_send(state, pool):
         return WaitReason.DEVICE
-    is_ready = False
+    is_ready = is_reserved = False
+    restarts = pool.switches_account
     for worker in pool.workers.values():
         if worker.state in _READY:
-            if worker.reservation_id and not worker.held:
-                return WaitReason.RESERVED
             is_ready = True
+            is_reserved |= bool(worker.reservation_id) and not worker.held
+        restarts |= worker.leaving == account_isolation.REASON and not worker.held
+    if restarts and pool.awaited_accounts:
+        return WaitReason.ISOLATION
     if not is_ready:
         return WaitReason.STARTING
-    return WaitReason.RANKS if pool.spec.ranks > 1 else WaitReason.SLOTS
+    if is_reserved:
+        return WaitReason.RESERVED
+    if pool.spec.ranks == 1:
+        return WaitReason.SLOTS
+    singles = [p for p in state.pools.values() if p.spec.ranks == 1 and not p.is_exclusive]
+    heads = gang_scheduling.first_tasks([pool, *singles])
+    is_behind = pool.queue.is_shared and gang_scheduling.is_behind(
+        state.fair_share, heads[0], heads[1:]
+    )
+    return WaitReason.SHARE if is_behind else WaitReason.RANKS
 
 
 def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
@@ -233,6 +265,7 @@ def _assign_round_robin(
     while candidates:
         index = min(candidates, key=slots_of_pools.__getitem__)
         pool = waiting[index]
+        _assign_deferred(state, waiting, assignments, now_ns)
         assignment = _with_slot(state, pool, now_ns) if _may_send(state, pool) else None
         if assignment is None:
             candidates.remove(index)

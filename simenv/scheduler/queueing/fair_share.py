@@ -254,9 +254,13 @@ class FairShare:
         unnamed = {leaf: ("", leaf) for leaf in self._settled}  # without accounts
         return {**of_tree, **unnamed, **self._names}
 
+    def sort_key(self, leaf: str) -> tuple[float, ...]:
+        """Return the sort key of an association: usage for its share at each level of the tree."""
+        return tuple(map(self.ratio, self.path(leaf)))
+
     def _ranking(self, leaves: Iterable[str]) -> dict[str, int]:
         """Return the rank of each of these associations, in their order: 1 goes first."""
-        order = sorted(leaves, key=lambda leaf: tuple(map(self.ratio, self.path(leaf))))
+        order = sorted(leaves, key=self.sort_key)
         return {leaf: place for place, leaf in enumerate(order, 1)}
 
     def _norm_share(self, path: tuple[str, ...]) -> float:

@@ -30,6 +30,7 @@ class WaitClock:
         self._reason = WaitReason.SLOTS  # since then
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
+        self._removed: Collection[str] = ()  # those of them whose users may not enter any more
         self._of_all: _Times = {}
         self._capacity_ns = 0  # sum of the time in which somebody lacked slots
         self._of: dict[str, _Times] = {}  # by association
@@ -43,11 +44,18 @@ class WaitClock:
         """Return whether a reason was noted so shortly before that another is not worth it."""
         return self.runs and now_ns - self._noted_ns < _STEP_NS
 
-    def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
+    def note(
+        self,
+        reason: WaitReason,
+        first: str,
+        held: Collection[str],
+        now_ns: int,
+        removed: Collection[str] = (),
+    ) -> None:
         """Count the time since the last call, and note why the next task waits from now on."""
         self._count(now_ns)
         self.runs, self._noted_ns = True, now_ns
-        self._reason, self._first, self._held = reason, first, held
+        self._reason, self._first, self._held, self._removed = reason, first, held, removed
 
     def stop(self) -> None:
         """Begin anew with the next `note`, because nothing waits."""
@@ -68,7 +76,8 @@ class WaitClock:
             return
         self._capacity_ns += passed_ns
         for leaf in self._held:
-            self._add(leaf, WaitReason.LIMIT, passed_ns)
+            is_removed = leaf in self._removed
+            self._add(leaf, WaitReason.REMOVED if is_removed else WaitReason.LIMIT, passed_ns)
         if self._first not in self._held:
             self._add(self._first, self._reason, passed_ns)
 
@@ -93,6 +102,8 @@ class WaitClock:
                 waits.append((int(reason), waited_ns // 1000))
         for reason, ns in self._of.get(leaf, _NO_TIMES).items():
             waited_ns = ns - own_before.get(reason, 0)
+            if reason is WaitReason.SHARE:
+                continue  # a part of what is left
             share_ns -= waited_ns
             if waited_ns >= 1000:
                 waits.append((int(reason), waited_ns // 1000))

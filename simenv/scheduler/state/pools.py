@@ -382,6 +382,7 @@ class Pool:
         self.hardware_qubits = 0  # of its worker's hardware, once described
         self.shortage = ""  # resource that is lacking to start a worker
         self.overcommit = False  # it may have more workers than its nodes hold
+        self.switches_account = False  # a worker is restarted, or will be, for another account
         self.awaited_accounts = 0  # accounts whose first tasks wait for a worker of their own
 
     @property
@@ -438,7 +439,7 @@ class Pool:
     def joined(self, worker: Worker, now_ns: int) -> None:
         worker.state = WorkerState.IDLE
         worker.since_ns = worker.heard_ns = now_ns
-        self.pauses = 0
+        self.pauses, self.switches_account = 0, False
 
     def record_success(self) -> None:
         """Forget earlier failures, because a worker did its work."""

@@ -68,10 +68,13 @@ class SchedulerState:
         self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
+        self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
+        # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
+        self.uncharged: dict[str, core.TaskRecord] = {}
         self.next_start = 1
         self.starts_left = 0  # workers that may still be started in this tick
         self.lacks_workers = False  # since the last tick a task came to a pool without workers
@@ -475,8 +478,8 @@ def slots_left(state: SchedulerState, owner: str) -> int:
 
 
 def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the associations whose tasks would pass a limit of running slots: that
-    of their user, or of one of their accounts."""
+    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
+    they would pass a limit of running slots of their user or of one of their accounts."""
     used: dict[str, int] = {}
     for worker in state.workers.values():
         if worker.held and worker.slots:
@@ -494,7 +497,7 @@ def refresh_held_back(state: SchedulerState) -> None:
             limits |= {
                 each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
             }
-            if any(
+            if owner in state.quotas.removed or any(
                 limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
             ):
                 held.add(leaf)

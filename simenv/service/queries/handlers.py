@@ -22,7 +22,7 @@ from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
 from simenv.scheduler.core import Action, Phase, TaskRecord
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.views.forecast import node_infos, pool_infos
+from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 from simenv.service.accounting.receipts import ReceiptReader
 from simenv.service.accounting.usage import usage_report
 from simenv.service.queries import task_views
