@@ -111,7 +111,7 @@ def _browser_token(client: Client, caller: Caller) -> TokenCreated:
     )
 
 
-class Session(msgspec.Struct, frozen=True):
+class CallerSession(msgspec.Struct, frozen=True):
     """The caller, as the service knows it."""
 
     environment: str
@@ -126,10 +126,10 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     """Return the routes of sessions."""
 
     @get("/session", operation_id="session", tags=["session"])
-    async def session(caller: Caller) -> Session:
+    async def session(caller: Caller) -> CallerSession:
         """Return the caller."""
         fields = (caller.user, caller.role, caller.account, caller.token)
-        return Session(gateway.environment, __version__, *fields)
+        return CallerSession(gateway.environment, __version__, *fields)
 
     @get("/login", include_in_schema=False)
     async def log_in(request: Request[Any, Any, Any], token: str) -> Redirect:

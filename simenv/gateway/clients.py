@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
-from simenv.client.connection.broker import TRIES, Certificate, CertificateAddress
+from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
@@ -159,7 +159,7 @@ class ClientPool:
     def open(self, secret: str) -> tuple[Caller, Client, TokenAddress]:
         """Exchange a token and connect as its user. Blocks. Raises SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
-        certificate: Certificate = endpoint.prepare()
+        certificate: ConnectionCertificate = endpoint.prepare()
         assert isinstance(certificate, TokenCertificate)
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
