@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, Router
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from simenv._version import __version__
@@ -32,7 +33,9 @@ Errors are problem documents (RFC 9457). Refusals that a later request may pass 
 def document(handlers: Sequence[Any]) -> dict[str, Any]:
     """Return the description of these routes."""
     config = OpenAPIConfig(title="simenv", version=__version__, description=_DESCRIPTION)
-    router = Router(PREFIX, route_handlers=list(handlers))
+    names = ("gateway", "parsers", "feeds", "caller")
+    provided = {name: Provide(lambda: None, sync_to_thread=False) for name in names}
+    router = Router(PREFIX, route_handlers=list(handlers), dependencies=provided)
     app = Litestar([router], openapi_config=config, logging_config=None)
     described: dict[str, Any] = app.openapi_schema.to_schema()
     types = [Problem, schemas.ResultRecord, schemas.ResultPage, *_REQUESTS.values()]

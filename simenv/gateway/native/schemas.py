@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from simenv.client.result_data import Stages
 from simenv.model import Event, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.views import DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
@@ -143,20 +144,6 @@ class TaskCircuit(msgspec.Struct, frozen=True):
     openqasm3: str
 
 
-class StageTimes(msgspec.Struct, frozen=True):
-    """Seconds of the stages of one task, from the submission on; see `Result.timing`."""
-
-    accepted_s: float
-    queued_s: float
-    sent_s: float
-    run_s: float
-    returned_s: float
-    total_s: float
-    compile_s: float
-    device_s: float
-    begun_s: float
-
-
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A result; an output that was not requested is null. Bit strings are in Qiskit's order,
     amplitudes are pairs of real and imaginary part."""
@@ -174,13 +161,14 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     amplitudes: dict[str, tuple[float, float]] | msgspec.UnsetType = msgspec.UNSET
     shots: int
     seed: int
-    binding_index: int
+    binding: int
     engine: str
-    engine_reason: str
+    route: str
     precision: str
     options: dict[str, float]
     device: str | None
     snapshot: str | None
+    snapshot_age_s: float | None
     noise: dict[str, float]
     compiled: str | None
     layout: list[int] | None
@@ -188,6 +176,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     gates: dict[str, int] | None
     calibration_stale: bool
     warnings: list[str]
+    device_time_s: float | None
     node: str
     worker: str
     version: str
@@ -197,7 +186,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_qubits: int
     truncation: float | None
     remark: str
-    timing: StageTimes
+    timing: Stages
 
 
 class ResultPage(msgspec.Struct, frozen=True):
