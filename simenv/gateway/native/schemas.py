@@ -7,7 +7,7 @@ is a new member of the object. Numbers that were not measured are null.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ from simenv.client.result_data import Stages
 from simenv.model import Event, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.views import DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
-from simenv.wire.messages.queries import Choice, LogRow, Sizes
+from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
@@ -111,12 +111,16 @@ class UsedRecord(Used, frozen=True, array_like=False):
     """What a task used, in microseconds times number."""
 
 
+class SpentRecord(Spent, frozen=True, array_like=False):
+    """Microseconds that the client spent between two submissions."""
+
+
 class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
     """A task. The members from `passes` on are of tasks that have not ended."""
 
     timing: TimingRecord
     used: UsedRecord = UsedRecord()
-    spent: Annotated[Any, msgspec.Meta(description="times of the client, for `profile`")] = None
+    spent: SpentRecord = SpentRecord()
     waits_us: dict[str, int] = {}  # by reason: OWN_TASKS, SLOTS ...
     passes: int = 0  # of a run of more than a second; 0: not known
     passes_done: int = 0
