@@ -109,7 +109,7 @@ def run_executor(params: dict[str, Any], backend: str, client: Client, key: str)
     circuit or samplex, LimitExceededError, and what `Client.submit_many` and `Task.result` raise.
     """
     version = params.get("schema_version")
-    if version not in VERSIONS:
+    if not isinstance(version, str) or version not in VERSIONS:
         raise OptionError(
             option="schema_version", value=version, expected=f"one of: {', '.join(VERSIONS)}"
         )
@@ -285,7 +285,7 @@ def _draw(samplex: Any, inputs: Any, shape: tuple[int, ...], rng: np.random.Gene
     result: Arrays = {}
     for place in np.ndindex(swept):
         own = inputs[place[len(shape) - len(inputs.shape) :]]
-        drawn = samplex.sample(own, num_randomizations=math.prod(free), rng=rng)
+        drawn = samplex.sample(own, math.prod(free), rng, max_workers=1)  # threads cost more
         target = tuple(k if n > 1 else slice(None) for k, n in zip(place, swept, strict=True))
         for name, array in drawn.items():
             if name not in result:
