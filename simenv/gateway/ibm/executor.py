@@ -1,9 +1,9 @@
-"""The program `executor` of IBM's service: quantum programs of circuits and randomized circuits.
+"""The program `executor` of IBM's service: quantum programs, which the client's primitives send.
 
-A quantum program is a list of items, each with one circuit. A circuit item has an array of values of
-the circuit's parameters; a samplex item has a samplex, which draws them (Pauli twirling, for
-example). Formats are those of ibm-quantum-schemas, of every version that the client has; samplomatic
-draws. One item is one sweep of the service, and all items are accepted or refused together.
+A quantum program is a list of items, each with one circuit. A circuit item has an array of values
+of the circuit's parameters. A samplex item has a samplex, which draws them, for Pauli twirling as
+an example. Formats are the models of ibm-quantum-schemas; samplomatic draws. An item is one sweep
+of the service, and all items are accepted or refused together.
 
 Invariant: what is drawn and sent is a function of the parameters and the key, so that a job that is
 run again after a restart finds its tasks by their idempotency key.
@@ -35,7 +35,7 @@ from samplomatic.utils import unbox
 
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.client import Client
-from simenv.client.submission.options import checked_seed, item_seeds
+from simenv.client.submission.options import BatchOptions, checked_seed, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import (
     BatchRefusedError,
@@ -87,7 +87,8 @@ class _Item:
 
     def bits(self, shots: int) -> int:
         """Return the number of bits of the result."""
-        return len(self.values) * shots * self.circuit.num_clbits
+        bits: int = len(self.values) * shots * self.circuit.num_clbits
+        return bits
 
     def sweeps(self, shots: int) -> list[tuple[NDArray[np.float64], int]]:
         """Return values and shots of each sweep. Elements without parameters are one run of all
@@ -172,24 +173,20 @@ def _about(subject: str) -> Iterator[None]:
 
 def _check_options(program: Any, options: Any, experimental: dict[str, Any]) -> None:
     """Raise OptionError for an option that an emulated device does not have."""
-    own_timing = "the device's own time between shots is used: leave it out"
-    refused = (
-        ("init_qubits", options.init_qubits, not options.init_qubits, "True: qubits begin in 0"),
-        ("rep_delay", options.rep_delay, options.rep_delay is not None, own_timing),
-        *(
-            (name, getattr(options, name, False), getattr(options, name, False), "False")
-            for name in ("scheduler_timing",)
-        ),
-    )
-    for name, value, is_refused, expected in refused:
-        if is_refused:
-            raise OptionError(option=f"options.{name}", value=value, expected=expected)
+    only_values = {
+        "init_qubits": (True, "True: every shot begins with all qubits in 0"),
+        "rep_delay": (None, "None: the time between shots is the device's own"),
+        "scheduler_timing": (False, "False: there is no schedule to return"),
+    }
+    for name, (only, hint) in only_values.items():
+        if (value := getattr(options, name, only)) != only:
+            raise OptionError(option=f"options.{name}", value=value, expected=hint)
     level = getattr(program, "meas_level", "classified")
     if level != "classified":
         raise OptionError(option="meas_level", value=level, expected="classified")
     if unknown := sorted(experimental.keys() - set(_EXPERIMENTAL)):
-        expected = f"there are {', '.join(_EXPERIMENTAL)}"
-        raise OptionError(f"options.experimental: {unknown[0]}", hint=expected)
+        hint = f"there are {', '.join(_EXPERIMENTAL)}"
+        raise OptionError(f"options.experimental: {unknown[0]:.80}", hint=hint)
 
 
 def _item_seeds(program: Any, experimental: dict[str, Any], key: str) -> list[int]:
@@ -300,34 +297,27 @@ def _submitted(
     """Submit all items in one call; return the tasks of each, one for each element, or one for all
     if they have no parameters. Raises the error of the first item that is refused."""
     info = client.devices().get(backend)
-    place = {"device": backend} if info is None else {"pool": backend}
-    is_emulated = info is None or info.kind is DeviceKind.EMULATED
+    options: BatchOptions = {"outputs": "memory", "idempotency_key": key, "name": "executor"}
+    options |= {"device": backend} if info is None else {"pool": backend}
+    if info is None or info.kind is DeviceKind.EMULATED:
+        options["compile"] = "never"
     sweeps: list[tuple[PackedCircuit, NDArray[np.float64]]] = []
-    sweep_shots: list[int] = []
-    sweep_seeds: list[int] = []
+    shots_each: list[int] = []
+    seeds_each: list[int] = []
     owners: list[int] = []
     for number, item in enumerate(items):
         parts = item.sweeps(shots) if item.is_sampled else []
+        seed, count = seeds[number], len(parts)
         sweeps += [(item.loaded, values) for values, _ in parts]
-        sweep_shots += [each for _, each in parts]
-        sweep_seeds += [seeds[number]] if len(parts) == 1 else item_seeds(seeds[number], len(parts), None)
-        owners += [number] * len(parts)
+        shots_each += [each for _, each in parts]
+        seeds_each += [seed] if count == 1 else item_seeds(seed, count, None)
+        owners += [number] * count
+    options |= {"shots": shots_each, "seed": seeds_each}
     tasks: list[list[Task]] = [[] for _ in items]
     if not sweeps:
         return tasks
     try:
-        every = iter(
-            client.submit_many(
-                sweeps,
-                shots=sweep_shots,
-                seed=sweep_seeds,
-                outputs="memory",
-                compile="never" if is_emulated else "auto",
-                idempotency_key=key,
-                name="executor",
-                **place,
-            )
-        )
+        every = iter(client.submit_many(sweeps, **options))
     except BatchRefusedError as error:
         first = error.errors[0]
         with _about(f"item {owners[first.index]}" if first.index >= 0 else "items"):

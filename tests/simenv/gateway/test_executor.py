@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,8 @@ def fez() -> FakeFez:
 
 
 @pytest.fixture
-def session(fez: FakeFez) -> Iterator[RecordingSession]:
-    yield RecordingSession(fez)
+def session(fez: FakeFez) -> RecordingSession:
+    return RecordingSession(fez)
 
 
 @pytest.fixture
@@ -481,7 +480,7 @@ def test_stretches_are_refused_by_name(env: simenv.Client, session: RecordingSes
     circuit = QuantumCircuit(1, 1)
     circuit.delay(circuit.add_stretch("pause"), 0)
     circuit.measure(0, 0)
-    with pytest.raises(ProgramError, match="item 0: .*stretch"):
+    with pytest.raises(ProgramError, match=r"item 0: .*stretch"):
         run_executor(executed(session, one(circuit)), IDEAL, env, "refused")
     params = executed(session, one(bell(session)), stretch_values=True)
     assert not run(env, params)[0].metadata.stretch_values
