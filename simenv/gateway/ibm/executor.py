@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from types import ModuleType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from ibm_quantum_schemas.common import CompressedTensorModel, PauliLindbladMapModel, TensorModel
@@ -30,12 +31,18 @@ from ibm_quantum_schemas.executor import (
 )
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, qpy
+from samplomatic.serialization import parameter_expression_serializer
 from samplomatic.utils import unbox
 
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.client import Client
-from simenv.client.submission.options import BatchOptions, checked_seed, item_seeds
+from simenv.client.submission.options import (
+    BatchOptions,
+    CallOptions,
+    checked_seed,
+    item_seeds,
+)
 from simenv.client.tasks.task import Task
 from simenv.errors import (
     BatchRefusedError,
@@ -46,6 +53,7 @@ from simenv.errors import (
 )
 from simenv.frontends.qiskit.job import disjoint, share_bits
 from simenv.model.views import DeviceKind
+from simenv.transpiler.qpy import OLDEST, check_header
 
 # Formats, and the form of their arrays.
 VERSIONS: dict[str, tuple[ModuleType, type[TensorModel]]] = {
@@ -64,6 +72,17 @@ _SEED_PATH = ("post_processor", "options", "simulator", "seed_simulator")
 _EXPERIMENTAL = ("seed_simulator", "execution")
 
 Arrays = dict[str, NDArray[Any]]
+
+
+def _load_formulas(file: BytesIO) -> list[QuantumCircuit]:
+    """Load the QPY file inside a samplex. Raises ProgramError for a version that may hold code."""
+    check_header(file.getvalue(), "formulas of a samplex")
+    circuits: list[QuantumCircuit] = qpy.load(file)
+    return circuits
+
+
+# A samplex may hold the file in any of its nodes, and has no other place where it can be checked.
+parameter_expression_serializer.load = _load_formulas
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +119,74 @@ class _Item:
         return [(self.values[first : first + step], shots) for first in range(0, count, step)]
 
 
+class ExecutorJob:
+    """A quantum program whose sweeps the service has accepted."""
+
+    def __init__(
+        self, client: Client, request: Any, items: Sequence[_Item], tasks: Sequence[Sequence[Task]]
+    ) -> None:
+        self._client, self._request = client, request
+        self._items, self._tasks = items, tasks
+        self._submitted = datetime.now(UTC)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Tasks of the environment: for each item, one for each element, or one for all elements
+        if they have no parameters."""
+        return [task for own in self._tasks for task in own]
+
+    def result(self) -> str:
+        """Wait for the result; return its text, of the version of the program. If a task fails,
+        the others are cancelled. Raises what `Task.result` raises."""
+        models, tensor = VERSIONS[self._request.schema_version]
+        program = self._request.quantum_program
+        spans: list[dict[str, Any]] = []
+        data = []
+        try:
+            for number, (item, own) in enumerate(zip(self._items, self._tasks, strict=True)):
+                with _about(f"item {number}"):
+                    arrays = item.drawn | _bits(item, program.shots, _memory(own))
+                results = {name: tensor.from_numpy(array) for name, array in arrays.items()}
+                data.append({"results": results, "metadata": _metadata(self._request)})
+                spans += _spans(number, item, own, self._submitted)
+        except BaseException:
+            self._client.cancel({task.handle.number for task in self.tasks})
+            raise
+        result = models.QuantumProgramResultModel(
+            data=data,
+            metadata={"chunk_timing": spans},
+            passthrough_data=getattr(program, "passthrough_data", None),
+            semantic_role=getattr(program, "semantic_role", None),
+        )
+        text: str = result.model_dump_json()
+        return text
+
+
 def run_executor(params: dict[str, Any], backend: str, client: Client, key: str) -> str:
-    """Run a quantum program; return the text of its result, of the same version.
+    """Run a quantum program; return the text of its result. Raises as `submit_executor` and
+    `ExecutorJob.result`."""
+    return submit_executor(params, backend, client, key).result()
+
+
+def submit_executor(
+    params: dict[str, Any], backend: str, client: Client, key: str, **options: Unpack[CallOptions]
+) -> ExecutorJob:
+    """Submit a quantum program.
 
     `params`: of the job, as they came; `backend`: an emulated device, or a pool; `key`: an
-    idempotency key. Circuits for a device must have its gates and couplings: they are not compiled.
+    idempotency key; `options`: of all tasks, such as `reservation`. Circuits for a device must have
+    its gates and couplings: they are not compiled.
 
     Raises OptionError for a version, option or shape that is not carried, ProgramError for a
-    circuit or samplex, LimitExceededError, and what `Client.submit_many` and `Task.result` raise.
+    circuit or samplex, LimitExceededError, and what `Client.submit_many` raises for an item.
     """
     version = params.get("schema_version")
     if not isinstance(version, str) or version not in VERSIONS:
         raise OptionError(
             option="schema_version", value=version, expected=f"one of: {', '.join(VERSIONS)}"
         )
-    models, tensor = VERSIONS[version]
     with _about("params"):
-        request = models.ParamsModel.model_validate(params)
+        request = VERSIONS[version][0].ParamsModel.model_validate(params)
     program, experimental = request.quantum_program, getattr(request.options, "experimental", {})
     _check_options(program, request.options, experimental)
     seeds = _item_seeds(program, experimental, key)
@@ -127,28 +197,9 @@ def run_executor(params: dict[str, Any], backend: str, client: Client, key: str)
         with _about(f"item {number}"):
             items.append(_item(model, circuits[number], seeds[number], program.shots))
     _check_bits(sum(item.bits(program.shots) for item in items))
-    begun = datetime.now(UTC)
-    tasks = _submitted(items, program.shots, seeds, backend, client, key)
-    spans: list[dict[str, Any]] = []
-    data = []
-    try:
-        for number, (item, own) in enumerate(zip(items, tasks, strict=True)):
-            with _about(f"item {number}"):
-                arrays = item.drawn | _bits(item, program.shots, _memory(own))
-            results = {name: tensor.from_numpy(array) for name, array in arrays.items()}
-            data.append({"results": results, "metadata": _metadata(version, request.options)})
-            spans += _spans(number, item, own, begun)
-    except BaseException:
-        client.cancel({task.handle.number for own in tasks for task in own})
-        raise
-    result = models.QuantumProgramResultModel(
-        data=data,
-        metadata={"chunk_timing": spans},
-        passthrough_data=getattr(program, "passthrough_data", None),
-        semantic_role=getattr(program, "semantic_role", None),
-    )
-    text: str = result.model_dump_json()
-    return text
+    batch: BatchOptions = {**options, "name": "executor", "idempotency_key": key}  # type: ignore[typeddict-item]
+    tasks = _submitted(items, program.shots, seeds, batch, backend, client)
+    return ExecutorJob(client, request, items, tasks)
 
 
 @contextmanager
@@ -202,6 +253,9 @@ def _item_seeds(program: Any, experimental: dict[str, Any], key: str) -> list[in
 
 def _circuits(program: Any) -> list[QuantumCircuit]:
     if hasattr(program, "circuits"):
+        version = getattr(program.circuits, "qpy_version", OLDEST)  # OpenQASM has none
+        if version < OLDEST:
+            raise ProgramError(f"QPY of version {version}", hint=f"{OLDEST} or later")
         found: list[QuantumCircuit] = program.circuits.to_python(use_cached=True)
     else:  # up to version 0.2, each item has its own
         found = [item.circuit.to_quantum_circuit(use_cached=True) for item in program.items]
@@ -292,12 +346,16 @@ def _draw(samplex: Any, inputs: Any, shape: tuple[int, ...], rng: np.random.Gene
 
 
 def _submitted(
-    items: Sequence[_Item], shots: int, seeds: Sequence[int], backend: str, client: Client, key: str
+    items: Sequence[_Item],
+    shots: int,
+    seeds: Sequence[int],
+    options: BatchOptions,
+    backend: str,
+    client: Client,
 ) -> list[list[Task]]:
-    """Submit all items in one call; return the tasks of each, one for each element, or one for all
-    if they have no parameters. Raises the error of the first item that is refused."""
+    """Submit all items in one call; return the tasks of each. Raises the error of the first item
+    that is refused."""
     info = client.devices().get(backend)
-    options: BatchOptions = {"outputs": "memory", "idempotency_key": key, "name": "executor"}
     options |= {"device": backend} if info is None else {"pool": backend}
     if info is None or info.kind is DeviceKind.EMULATED:
         options["compile"] = "never"
@@ -312,7 +370,7 @@ def _submitted(
         shots_each += [each for _, each in parts]
         seeds_each += [seed] if count == 1 else item_seeds(seed, count, None)
         owners += [number] * count
-    options |= {"shots": shots_each, "seed": seeds_each}
+    options |= {"shots": shots_each, "seed": seeds_each, "outputs": "memory"}
     tasks: list[list[Task]] = [[] for _ in items]
     if not sweeps:
         return tasks
@@ -363,23 +421,23 @@ def _bits(item: _Item, shots: int, memory: NDArray[np.uint8]) -> Arrays:
     return result
 
 
-def _metadata(version: str, options: Any) -> dict[str, Any] | None:
+def _metadata(request: Any) -> dict[str, Any] | None:
     """Return the metadata of an item. Circuits with a stretch are refused, so that none has
     values."""
-    if version == "v0.1":
+    if request.schema_version == "v0.1":
         return None
-    return {"stretch_values": [] if options.stretch_values else None}
+    return {"stretch_values": [] if request.options.stretch_values else None}
 
 
 def _spans(
-    number: int, item: _Item, tasks: Sequence[Task], begun: datetime
+    number: int, item: _Item, tasks: Sequence[Task], submitted: datetime
 ) -> list[dict[str, Any]]:
     """Return begin and end of each task of the service, and the elements that it ran."""
     spans = []
     first = 0
     for task in _first_bindings(tasks):
         timing = task.result().timing
-        start = begun + timedelta(seconds=timing.queued_s + timing.sent_s + timing.compile_s)
+        start = submitted + timedelta(seconds=timing.queued_s + timing.sent_s + timing.compile_s)
         count = len(item.values) if not item.values.shape[1] else task.handle.decode().data.count
         part = {
             "idx_item": number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Parameter
 from qiskit.primitives import PrimitiveResult
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import PauliLindbladMap, SparsePauliOp
 from qiskit_ibm_runtime import Executor, QuantumProgram, Session
 from qiskit_ibm_runtime.decoders.defaults import DEFAULT_DECODERS
 from qiskit_ibm_runtime.executor_estimator import Estimator
@@ -238,6 +239,29 @@ def test_errors_of_a_device_are_mitigated(
     assert (np.abs(mitigated.evs[correlated] - exact) < errors).all()
 
 
+def test_cancelled_noise_is_the_inverse_of_its_channel(
+    env: simenv.Client, manila: RecordingSession
+) -> None:
+    circuit = QuantumCircuit(2)
+    circuit.x(0)
+    circuit.cx(0, 1)
+    isa = transpile(circuit, manila._backend, initial_layout=[0, 1], optimization_level=0)
+    operators = [SparsePauliOp(label).apply_layout(isa.layout) for label in ("IZ", "ZI", "ZZ")]
+    estimator = Estimator(manila)
+    estimator.options.resilience_level = 0
+    estimator.options.default_shots = 20_000
+    (layer,) = estimator.find_unique_layers([(isa, operators)])
+    rate = 0.05
+    noise = PauliLindbladMap.from_sparse_list([("X", [1], rate)], num_qubits=2)
+    estimator.options.resilience.pec_mitigation = True
+    estimator.options.resilience.layer_noise_model = [(layer, noise)]
+    estimator.run([(isa, operators)])
+    data = run(env, manila.params)[0].data
+    # The pool is ideal: what anticommutes with the generator grows by exp(2 rate).
+    expected = np.array([-1, -np.exp(2 * rate), np.exp(2 * rate)])
+    assert (np.abs(data.evs - expected) <= 5 * np.maximum(data.stds, 0.005)).all(), data.evs
+
+
 def program_of(session: RecordingSession, shots: int = 100) -> QuantumProgram:
     """Both kinds of items: a sweep, a circuit without parameters, and a twirled box."""
     passthrough = {"note": "mine", "values": [1, 2.5, None, True], "array": np.arange(6) / 2}
@@ -462,6 +486,23 @@ def test_bad_params_are_refused_by_name(
     params = executed(session, program_of(session))
     with pytest.raises(error, match=named):
         run_executor(changed(params, **change), IDEAL, env, "refused")
+
+
+def test_formulas_of_a_samplex_are_refused_in_versions_that_may_hold_code(
+    env: simenv.Client, session: RecordingSession
+) -> None:
+    params = executed(session, program_of(session))
+    samplex = params["quantum_program"]["items"][2]["samplex"]
+    content = json.loads(samplex["samplex_json"])
+    table = json.loads(content["attrs"]["param_table"])
+    file = bytearray(base64.b64decode(table["circuit_base64"]))
+    assert file[:7] == b"QISKIT\x0f"
+    file[6] = 12
+    table["circuit_base64"] = base64.b64encode(file).decode()
+    content["attrs"]["param_table"] = json.dumps(table)
+    samplex["samplex_json"] = json.dumps(content, separators=(",", ":"))
+    with pytest.raises(ProgramError, match=r"item 2: .*QPY of version 12"):
+        run_executor(params, IDEAL, env, "refused")
 
 
 def test_circuits_that_a_device_does_not_have_are_refused(
