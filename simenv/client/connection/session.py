@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
+from simenv.client import tracing
 from simenv.client.connection import task_handle
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
@@ -292,6 +293,7 @@ class ServiceSession:
         result of the task."""
         channel = self.channel
         channel.enter()
+        terms, submission.span = tracing.begin(terms, len(specs))
         with channel.lock:
             request = self._new()
             request.submission, request.count = submission, len(specs)
@@ -365,6 +367,12 @@ class ServiceSession:
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
+        if request.submission is not None:
+            answer = request.answer
+            is_refusal = isinstance(answer, m.Refused) and answer.refusals
+            tracing.refused(
+                request.submission, answer.refusals[0].code if is_refusal else "unanswered"
+            )
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
@@ -462,6 +470,7 @@ class ServiceSession:
         submission = request.submission
         submission.accepted_s = perf_counter() - submission.sent_s
         request.handles = self._pending.accepted(self, message, submission)
+        tracing.accepted(request.handles, submission)
         if message.repeated:
             request.repeated = True
             self._watches.add([e.number for e in request.handles if not e.over])
