@@ -266,6 +266,7 @@ def test_failed_logins_of_an_address_are_bounded(
         with as_user(running, "simenv_" + "y" * 43) as guesser:
             refused = guesser.get("/session")
             assert refused.status_code == 429
+            assert guesser.get("/login", params={"token": "z" * 50}).status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
         assert ana.get("/session").status_code == 200  # who is known is served
 
@@ -282,6 +283,17 @@ def test_clients_of_a_gateway_are_bounded(
     assert users == ["ben", "eva"]
     with as_user(running, secrets[0]) as ana:
         assert ana.get("/tasks").status_code == 200
+
+
+def test_client_that_nobody_uses_is_closed(
+    live: Live, key: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IDLE_CHECK_S", 0.05)
+    monkeypatch.setattr(clients, "MAX_IDLE_S", 0.1)
+    with gateway(live, key, routes) as running, as_user(running, tokens["ana"]) as ana:
+        ana.get("/session").raise_for_status()
+        until(lambda: not running.pool._entries, 30.0)
+        assert ana.get("/session").status_code == 200
 
 
 def test_headers_of_security_are_on_every_answer(running: RunningGateway) -> None:
