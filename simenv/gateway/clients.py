@@ -16,14 +16,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
-from simenv.client.connection.broker import TRIES, Certificate, CertificateAddress
+from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
-from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate
+from simenv.gateway.limits import locked_s
+from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 MAX_CLIENTS = 256  # of presented tokens
 THREADS_OF_ONE = 4
@@ -47,14 +48,21 @@ class TokenAddress(CertificateAddress):
         self._observer = observer
         self._secret = secret
 
-    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:
+    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:  # noqa: ARG002
         return self._observer.session.request(
             TokenCertificate, ExchangeToken, EXCHANGE_S, secret=self._secret, public_key=public_key
         )
 
-    def check(self) -> None:
-        """Renew the certificate. Raises KeyRefusedError if the token has ended, SimenvError."""
-        self._certificate = self._request(self._public_key)
+    def certificate_for(self, public_key: str) -> TokenCertificate:
+        """Get a certificate for a public key, whose secret key another process has. Raises
+        KeyRefusedError if the token has ended, SimenvError."""
+        return self._request(public_key)
+
+    def check(self) -> TokenInfo:
+        """Renew the certificate, and return the token as it is now. Raises KeyRefusedError if it
+        has ended, SimenvError."""
+        certificate = self._certificate = self._request(self._public_key)
+        return certificate.token
 
     def diagnose(self) -> tuple[str, str]:
         return f"the service of {self.name!r} does not answer", "see: simenv status"
@@ -63,10 +71,10 @@ class TokenAddress(CertificateAddress):
 class Entry:
     """A client, and the threads that run its calls. Used from the event loop's thread."""
 
-    def __init__(self, caller: Caller, client: Client, check: Callable[[], None]) -> None:
+    def __init__(self, caller: Caller, client: Client, endpoint: TokenAddress) -> None:
         self.caller = caller
         self.client = client
-        self.check = check
+        self.endpoint = endpoint
         self.checked_s = time.monotonic()
         self.calls = 0
         self._threads = ThreadPoolExecutor(THREADS_OF_ONE, f"simenv-{caller.token}")
@@ -99,6 +107,7 @@ class ClientPool:
         self.observer = observer
         self._own = own
         self._entries: OrderedDict[str, Entry] = OrderedDict()  # by digest of the token
+        self._digests: dict[str, str] = {}  # by number of the token
         self._refused: OrderedDict[str, tuple[float, SimenvError]] = OrderedDict()
         self._pending: dict[str, asyncio.Task[Entry]] = {}
         self._admitting = ThreadPoolExecutor(ADMITTING_THREADS, "simenv-admit")
@@ -116,6 +125,10 @@ class ClientPool:
         refused_s, error = self._refused.get(digest, (-REFUSED_S, None))
         if error is not None and now_s - refused_s < REFUSED_S:
             raise type(error)(error.message, hint=error.hint)
+        if entry is None and locked_s.get():
+            raise QueueFullError(
+                "too many unknown credentials came from this address", retry_after_s=locked_s.get()
+            )
         task = self._pending.get(digest)
         if task is None:
             task = asyncio.create_task(self._admit(digest, secret))
@@ -128,46 +141,51 @@ class ClientPool:
         entry = self._entries.get(digest)
         try:
             if entry is not None:
-                await run(entry.check)
+                info = await run(entry.endpoint.check)
                 entry.checked_s = time.monotonic()
-            else:
+                if info.role != entry.caller.role:  # the client has the rights of the former one
+                    self.drop(info.number)
+                    entry = None
+            if entry is None:
                 entry = self._entries[digest] = Entry(*await run(self.open, secret))
+                self._digests[entry.caller.token] = digest
         except KeyRefusedError as error:
             self._refused[digest] = (time.monotonic(), error)
             if len(self._refused) > MAX_REFUSED:
                 self._refused.popitem(last=False)
-            self.drop(digest)
+            if entry is not None:
+                self.drop(entry.caller.token)
             raise
         self._entries.move_to_end(digest)
         while len(self._entries) > MAX_CLIENTS:
-            self.drop(next(iter(self._entries)))
+            self.drop(next(iter(self._entries.values())).caller.token)
         return entry
 
-    def open(self, secret: str) -> tuple[Caller, Client, Callable[[], None]]:
+    def open(self, secret: str) -> tuple[Caller, Client, TokenAddress]:
         """Exchange a token and connect as its user. Blocks. Raises SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
-        certificate: Certificate = endpoint.prepare()
+        certificate: ConnectionCertificate = endpoint.prepare()
         assert isinstance(certificate, TokenCertificate)
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
         if certificate.address:
-            return caller, Client(endpoint), endpoint.check
+            return caller, Client(endpoint), endpoint
         if self._own is None:
             text = "this gateway cannot act for the environment's own user"
             raise KeyRefusedError(text, hint="simenv up --gateway HOST:PORT starts one that can")
         own = address.FileAddress(self._own.path)
-        return caller, Client(own, as_client=not caller.is_admin), endpoint.check
+        return caller, Client(own, as_client=not caller.is_admin), endpoint
 
     def entry(self, caller: Caller) -> Entry:
         """Return the entry of a caller. Raises KeyRefusedError if it was closed."""
-        for entry in self._entries.values():
-            if entry.caller.token == caller.token:
-                return entry
+        entry = self._entries.get(self._digests.get(caller.token, ""))
+        if entry is not None:
+            return entry
         raise KeyRefusedError("the token has ended meanwhile", hint="send the request again")
 
-    def drop(self, digest: str) -> None:
-        """Close a client."""
-        entry = self._entries.pop(digest, None)
+    def drop(self, token: str) -> None:
+        """Close the client of a token, by its number."""
+        entry = self._entries.pop(self._digests.pop(token, ""), None)
         if entry is not None:
             self._admitting.submit(entry.close)
 
@@ -184,7 +202,7 @@ class ClientPool:
 
     def close(self) -> None:
         """Close all clients."""
-        for digest in list(self._entries):
-            self.drop(digest)
+        for token in list(self._digests):
+            self.drop(token)
         self._admitting.shutdown()
         self.observer.close()
