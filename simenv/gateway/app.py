@@ -18,8 +18,6 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromQuery
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
@@ -30,7 +28,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import KeyRefusedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
-from simenv.gateway.context import AccessToken, Caller
+from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
@@ -175,10 +173,10 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         [*session_routes(gateway), *routes],
         dependencies={"caller": Provide(provide_caller)},
         exception_handlers=EXCEPTION_HANDLERS,
-        compression_config=CompressionConfig("gzip", minimum_size=GZIP_BYTES),
-        openapi_config=OpenAPIConfig(
-            "simenv", __version__, path="/api/v1", render_plugins=[JsonRenderPlugin()]
+        compression_config=CompressionConfig(
+            "gzip", minimum_size=GZIP_BYTES, exclude_opt_key=UNCOMPRESSED
         ),
+        openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
         debug=False,
