@@ -236,7 +236,9 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
 def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(HEAD + PRIMITIVES, settings, SEED=SEED)
     circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
-    (own,) = env.submit_many([circuit], shots=500, seed=SEED, pool="emu", outputs="memory")
+    (own,) = env.submit_many(
+        [circuit], shots=500, seed=SEED, pool="emu", outputs=("counts", "memory")
+    )
     assert found["counts"] == dict(own.result().counts)
     assert found["strings"] == own.result().memory_strings()[:20]
     assert 1.5 < found["evs"] <= 2.0

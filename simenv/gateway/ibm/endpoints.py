@@ -16,6 +16,7 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from simenv.errors import OptionError, SimenvError
@@ -114,7 +115,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
 
     @get("/backends/{name:str}/configuration")
     async def configuration(
-        caller: NamedDependency[Caller], request: AnyRequest, name: str
+        caller: NamedDependency[Caller], request: AnyRequest, name: FromPath[str]
     ) -> Response[bytes]:
         number = request.query_params.get("calibration_id", "")
         info = await service.calibration(caller, name, number, "")
@@ -122,7 +123,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
 
     @get("/backends/{name:str}/properties")
     async def properties(
-        caller: NamedDependency[Caller], request: AnyRequest, name: str
+        caller: NamedDependency[Caller], request: AnyRequest, name: FromPath[str]
     ) -> Response[bytes]:
         given = request.query_params
         number, before = given.get("calibration_id", ""), given.get("updated_before", "")
@@ -130,12 +131,12 @@ def _backend_routes(service: ComputeService) -> list[Any]:
         return _answer(backends.properties(name, info) or {})
 
     @get("/backends/{name:str}/status")
-    async def status(caller: NamedDependency[Caller], name: str) -> Response[bytes]:
+    async def status(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:
         found = await service.backend(caller, name)
         return _answer(backends.status(found.info, found.pool, found.waiting))
 
     @get("/backends/{name:str}/defaults")
-    async def defaults(caller: NamedDependency[Caller], name: str) -> Response[bytes]:
+    async def defaults(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:
         await service.backend(caller, name)
         return _answer({})  # of pulses, which no backend here has
 
@@ -193,7 +194,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
 
     @get("/jobs/{number:str}")
     async def one(
-        caller: NamedDependency[Caller], request: AnyRequest, number: str
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
     ) -> Response[bytes]:
         service.arrived(caller)
         job = await service.job(caller, number)
@@ -203,16 +204,16 @@ def _job_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.job(job, params))
 
     @delete("/jobs/{number:str}", status_code=204)
-    async def remove(caller: NamedDependency[Caller], number: str) -> None:
+    async def remove(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.delete(caller, number)
 
     @post("/jobs/{number:str}/cancel", status_code=204)
-    async def cancel(caller: NamedDependency[Caller], number: str) -> None:
+    async def cancel(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.cancel(caller, number)
 
     @put("/jobs/{number:str}/tags")
     async def tags(
-        caller: NamedDependency[Caller], request: AnyRequest, number: str
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
     ) -> Response[None]:
         await service.job(caller, number)
         given = msgspec.json.decode(await request.body(), type=dict[str, Any])
@@ -225,7 +226,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
 
 def _job_part_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/results")
-    async def results(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def results(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         result = await asyncio.to_thread(service.store.blob, number, "result")
         if job.private and result:  # it is given once
@@ -235,22 +236,22 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
         return _text(result)
 
     @get("/jobs/{number:str}/interim_results")
-    async def interim(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def interim(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         await service.job(caller, number)
         return _text("")
 
     @get("/jobs/{number:str}/metrics")
-    async def metrics(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def metrics(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _answer(answers.metrics(job, *await service.forecast(caller, job)))
 
     @get("/jobs/{number:str}/logs")
-    async def logs(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def logs(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _text(answers.logs(job, await service.tasks(caller, job)))
 
     @get("/jobs/{number:str}/transpiled_circuits")
-    async def circuits(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def circuits(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _answer({"transpiled_circuits": await service.circuits(caller, job)})
 
@@ -264,12 +265,12 @@ def _session_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.session(session, time()))
 
     @get("/sessions/{number:str}")
-    async def one(caller: NamedDependency[Caller], number: str) -> Response[bytes]:
+    async def one(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         return _answer(answers.session(await service.session(caller, number), time()))
 
     @patch("/sessions/{number:str}")
     async def changed(
-        caller: NamedDependency[Caller], request: AnyRequest, number: str
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
     ) -> Response[bytes]:
         given = msgspec.json.decode(await request.body(), type=dict[str, Any])
         if given != {"accepting_jobs": False}:
@@ -278,7 +279,7 @@ def _session_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.session(await service.session(caller, number), time()))
 
     @delete("/sessions/{number:str}/close", status_code=204)
-    async def closed(caller: NamedDependency[Caller], number: str) -> None:
+    async def closed(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.close_session(caller, number)
 
     return [opened, one, changed, closed]

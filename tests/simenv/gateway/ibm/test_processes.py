@@ -4,6 +4,7 @@ others run once."""
 import base64
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ async def certificate(*_: object) -> TokenCertificate:
 
 @pytest.fixture
 def api(env: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # it runs processes in the main thread alone
     monkeypatch.setattr(GatewayStandIn, "certificate", certificate, raising=False)
     with gateway_of(env, tmp_path, ibm.routes) as gateway:
         opened = Api(gateway.url)
