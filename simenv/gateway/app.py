@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -75,6 +76,7 @@ class RunningGateway:
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
         entry = self.pool.entry(caller)
+        entry.used_s = monotonic()  # a client of a running process is not idle
         return await entry.call(partial(entry.endpoint.certificate_for, public_key))
 
     async def access_token(self, api_key: str) -> AccessToken:
