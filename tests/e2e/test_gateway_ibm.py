@@ -184,6 +184,58 @@ job = SamplerV2(mode=service.backend("main")).run([wide] * 40, shots=10)
 print(job.job_id(), flush=True)
 found["results"] = len(job.result())
 """
+EXECUTOR = """
+import numpy as np
+from qiskit.circuit import Parameter
+from qiskit_ibm_runtime import Executor, QuantumProgram
+from qiskit_ibm_runtime.executor_estimator import Estimator
+from qiskit_ibm_runtime.executor_sampler import Sampler
+from samplomatic import build
+from samplomatic.transpiler import generate_boxing_pass_manager
+
+found["circuit"] = packed(isa)
+sampler = Sampler(mode=backend)
+sampler.options.simulator.seed_simulator = SEED
+job = sampler.run([isa], shots=500)
+found["counts"] = job.result()[0].data.meas.get_counts()
+found["program"], found["usage"] = job.primitive_id, job.usage()
+found["metadata"] = len(job.result().metadata["executor"].chunk_timing)
+sampler.options.twirling.enable_gates = sampler.options.twirling.enable_measure = True
+sampler.options.dynamical_decoupling.enable = True
+twirled = sampler.run([isa], shots=640).result()[0]
+found["twirled"] = twirled.data.meas.get_counts()
+found["randomizations"] = twirled.metadata["num_randomizations"]
+estimator = Estimator(mode=backend)
+estimator.options.default_shots = 256
+estimator.options.twirling.num_randomizations = 4
+estimator.options.resilience.measure_noise_learning.num_randomizations = 4
+state = compiler.run(bell())
+observables = [SparsePauliOp(label).apply_layout(state.layout) for label in ("ZZ", "XX", "ZI")]
+found["evs"] = estimator.run([(state, observables)]).result()[0].data.evs.tolist()
+rotated = QuantumCircuit(2)
+rotated.ry(Parameter("a"), 0)
+rotated.cx(0, 1)
+rotated.measure_all()
+rotated = compiler.run(rotated)
+program = QuantumProgram(shots=100, passthrough_data={"mine": np.arange(3)})
+program.append_circuit_item(rotated, circuit_arguments=np.array([[0.0], [np.pi]]))
+boxed = generate_boxing_pass_manager().run(rotated)
+template, samplex = build(boxed)
+arguments = {"parameter_values": np.array([[0.0], [np.pi]])}
+program.append_samplex_item(template, samplex=samplex, samplex_arguments=arguments, shape=(3, 2))
+with Session(backend=backend) as session:
+    executor = Executor(session)
+    result = executor.run(program).result()
+    found["ones"] = result[0]["meas"].mean(axis=(1, 2)).tolist()
+    bits = result[1]["meas"] ^ result[1].get("measurement_flips.meas", False)
+    found["shape"], found["randomized"] = bits.shape, bits.mean(axis=(0, 2, 3)).tolist()
+    found["passed"] = result.passthrough_data["mine"].tolist()
+    executor.options.execution.init_qubits = False
+    try:
+        executor.run(program).result()
+    except Exception as error:
+        found["refused"] = str(error)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +327,25 @@ def test_a_cancelled_job_has_no_running_tasks(env: Client, settings: Mapping[str
     assert found["forecast"]["usage"]["status"] == "pending"
     name = f"sampler-{found['job'][:8]}"
     until(lambda: not any(task.name == name for task in env.queue()[1]))
+
+
+def test_quantum_programs_run_unchanged(env: Client, settings: Mapping[str, str]) -> None:
+    found = found_by(HEAD + EXECUTOR, settings, SEED=SEED)
+    circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
+    own = env.submit(circuit, shots=500, seed=SEED, pool="emu", compile="never")
+    assert found["counts"] == own.result().counts
+    assert found["program"] == "executor"
+    assert found["usage"] > 0
+    assert found["metadata"] == 1
+    assert found["randomizations"] == 10
+    assert sum(found["twirled"].values()) == 640
+    assert found["twirled"]["00"] + found["twirled"]["11"] > 560
+    assert found["evs"] == pytest.approx([1, 1, 0], abs=0.35)
+    assert found["ones"] == pytest.approx([0, 1], abs=0.15)
+    assert found["shape"] == [3, 2, 100, 2]
+    assert found["randomized"] == pytest.approx([0, 1], abs=0.15)
+    assert found["passed"] == [0, 1, 2]
+    assert "init_qubits=False" in found["refused"]
 
 
 def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str]) -> None:

@@ -197,7 +197,7 @@ def submit_executor(
         with _about(f"item {number}"):
             items.append(_item(model, circuits[number], seeds[number], program.shots))
     _check_bits(sum(item.bits(program.shots) for item in items))
-    batch: BatchOptions = {**options, "name": "executor", "idempotency_key": key}  # type: ignore[typeddict-item]
+    batch: BatchOptions = {"name": "executor", **options, "idempotency_key": key}  # type: ignore[typeddict-item]
     tasks = _submitted(items, program.shots, seeds, batch, backend, client)
     return ExecutorJob(client, request, items, tasks)
 

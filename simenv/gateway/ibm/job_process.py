@@ -25,7 +25,13 @@ import msgspec
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress
 from simenv.client.connection.broker import TRIES, CertificateAddress
-from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, TaskExpiredError
+from simenv.errors import (
+    KeyRefusedError,
+    NoServiceError,
+    SimenvError,
+    TaskExpiredError,
+    TaskFailedError,
+)
 from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
 from simenv.wire.messages.tokens import TokenCertificate
@@ -215,7 +221,7 @@ def _reason(error: BaseException) -> tuple[int, str]:
     text = str(error) or type(error).__name__
     if isinstance(cause, TaskExpiredError):
         return RAN_TOO_LONG, text
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | TaskFailedError):
         return FAILED, text
     if isinstance(error, SimenvError | QiskitError | ValueError | TypeError):
         return INVALID, text

@@ -139,6 +139,7 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
     own = _task_options(work)
     if work.reservation:
         own["reservation"] = work.reservation
+    own["name"] = f"executor-{work.job[:8]}"
     job = submit_executor(json.loads(work.params), work.backend, client, work.job, **own)
     return SubmittedJob(job.tasks, job.result, lambda text, _: text)
 
