@@ -109,6 +109,14 @@ def truth(what: str, value: Any) -> bool:
     return value
 
 
+def moment(what: str, value: Any) -> float:
+    """Read a time of day in seconds since 1970, or a time span; 0.0 for None."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0 <= value <= MAX_TIME_S):
+        raise wrong(what, value, f"seconds from 0 to {MAX_TIME_S:.0f}, or nothing")
+    return float(value or 0.0)
+
+
 def seconds(what: str, value: Any) -> float | None:
     """Check None or a time in 0 .. MAX_SECONDS."""
     if value is None:
