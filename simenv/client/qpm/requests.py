@@ -34,6 +34,7 @@ from simenv.transpiler.qiskit_runtime import is_circuit
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
+MAX_TIME_S = 1e11  # as in messages
 MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
 MOST = 2**62  # of any size or time

@@ -19,6 +19,7 @@ from simenv.wire.messages import (
     admin,  # noqa: F401
     metrics,  # noqa: F401
     queries,
+    tokens,  # noqa: F401
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 
