@@ -17,7 +17,6 @@ import prometheus
 import psutil
 import pytest
 import yaml
-from emulated import DEVICE
 from live import Live, environment
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from shell import Shell, shell_of
@@ -26,6 +25,7 @@ from waiting import until
 import simenv
 from simenv import library
 from simenv.gateway.metrics.collector import METRICS, UP
+from simenv.model import WorkerInfo
 from simenv.wire.messages.metrics import Series, SetDeviceFigure
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
@@ -35,8 +35,7 @@ RULES = {
 }
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
-    {"name": "empty", "min": 0, "max": 0},
-    {"name": "lattice", "device": DEVICE, "min": 0, "max": 1},
+    {"name": "lattice", "device": "manila", "min": 0, "max": 1},
 ]
 OPEN = "application/openmetrics-text; version=1.0.0"
 
@@ -76,6 +75,14 @@ def fetch(url: str, **headers: str) -> str:
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith(OPEN.partition(";")[0])
         return str(answer.read().decode())
+
+
+def refused(url: str, **headers: str) -> int:
+    """The status of a request that is refused."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(url, **headers)
+    with caught.value as answer:
+        return answer.code
 
 
 def value(url: str, name: str, **labels: str) -> float:
@@ -118,20 +125,30 @@ def test_ended_tasks_and_their_times_are_counted(url: str, env: simenv.Client) -
 
 
 def test_stalled_queue_is_seen(url: str, env: simenv.Client) -> None:
-    task = env.submit(library.ghz(2).circuit, pool="empty")
-    comes(url, 1, "simenv_queue_tasks", pool="empty")
-    first = value(url, "simenv_queue_oldest_seconds", pool="empty")
-    until(lambda: value(url, "simenv_queue_oldest_seconds", pool="empty") > first, look_s=0.5)
-    assert value(url, "simenv_tasks_total", pool="empty", state="done") == 0
+    (node,) = env.nodes()
+    env.drain(node, "a drill")
+    before = value(url, "simenv_tasks_total", pool="main", state="done")
+    task = env.submit(library.ghz(2).circuit, pool="main")
+    comes(url, 1, "simenv_queue_tasks", pool="main")
+    first = value(url, "simenv_queue_oldest_seconds", pool="main")
+    until(lambda: value(url, "simenv_queue_oldest_seconds", pool="main") > first, look_s=0.5)
+    assert value(url, "simenv_tasks_total", pool="main", state="done") == before
     env.cancel([task])
-    comes(url, 0, "simenv_queue_tasks", pool="empty")
-    assert value(url, "simenv_tasks_total", pool="empty", state="cancelled") == 1
-    assert value(url, "simenv_queue_oldest_seconds", pool="empty") == 0
+    comes(url, 0, "simenv_queue_tasks", pool="main")
+    assert value(url, "simenv_tasks_total", pool="main", state="cancelled") == 1
+    assert value(url, "simenv_queue_oldest_seconds", pool="main") == 0
+    env.undrain(node)
 
 
 def test_death_of_worker_is_counted(url: str, env: simenv.Client) -> None:
     before = value(url, "simenv_workers_lost_total", pool="main")
-    (worker,) = [each for each in env.workers() if each.pool == "main"]
+
+    def ready() -> WorkerInfo | None:
+        workers = env.workers()
+        return next((each for each in workers if (each.pool, each.state) == ("main", "IDLE")), None)
+
+    worker = until(ready)
+    assert worker is not None
     psutil.Process(worker.pid).send_signal(signal.SIGKILL)
     comes(url, before + 1, "simenv_workers_lost_total", pool="main")
     comes(url, 1, "simenv_workers", pool="main", state="idle")
@@ -139,7 +156,7 @@ def test_death_of_worker_is_counted(url: str, env: simenv.Client) -> None:
 
 def test_drained_node_is_not_up(url: str, env: simenv.Client) -> None:
     (node,) = env.nodes()
-    assert value(url, "simenv_node_up", node=node) == 1
+    comes(url, 1, "simenv_node_up", node=node)
     env.drain(node, "a drill")
     comes(url, 0, "simenv_node_up", node=node)
     env.undrain(node)
@@ -162,24 +179,21 @@ def test_figures_and_age_of_devices_are_reported(url: str, env: simenv.Client) -
 
 def test_other_hosts_pages_and_proxies_need_a_token(url: str) -> None:
     for headers in ({"X-Forwarded-For": "192.0.2.1"}, {"Host": "evil.example"}):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            fetch(url, **headers)
-        assert caught.value.code == 401
+        assert refused(url, **headers) == 401
 
 
 def test_nothing_else_is_served_without_a_gateway(url: str) -> None:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        fetch(url.removesuffix("metrics") + "session")
-    assert caught.value.code == 404
+    assert refused(url.removesuffix("metrics") + "session") == 404
 
 
 def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
     until(lambda: "pool/main/done_per_s" in env.history.series_names(), look_s=0.5)
-    names = [row.strip() for row in shell("history", "--series", "list", "--no-header").lines]
+    names = shell("history", "--series", "list", "--no-header").out.split()
     assert {"queue", "pool/main/queue", "device/lattice/t1_us"} <= set(names)
+    assert names == env.history.series_names()
     result = shell("history", "--series", "queue", "--since", "1h", "--json")
     assert result.code == 0, result.err
-    assert [set(row) for row in result.objects][0] == {"at_s", "mean", "least", "most", "unit"}
+    assert set(result.objects[0]) == {"at_s", "mean", "least", "most", "unit"}
     assert result.objects[-1]["at_s"] <= time.time()
     wrong = shell("history", "--series", "queue", "--pool", "main")
     assert "--pool cannot be combined with --series" in wrong.err
