@@ -17,7 +17,7 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
-from simenv.errors import NotFoundError
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
@@ -31,6 +31,7 @@ from simenv.service.queries.devices import described, routing_snapshot, store_no
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
+from simenv.service.telemetry.recorder import RECORDED
 from simenv.service.telemetry.snapshot import MetricsReader
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
@@ -261,6 +262,9 @@ class QueryHandlers:
         if message.device not in known or service.telemetry is None:
             hint = f"pools with a device: {', '.join(known) or 'none'}"
             raise NotFoundError(f"there is no device {message.device[:64]!r}", hint=hint)
+        if message.figure not in RECORDED or not 0.0 <= message.value <= 1.0:
+            text = f"figure {message.figure[:64]!r} = {message.value}"
+            raise OptionError(text, hint=f"{' or '.join(RECORDED)}, from 0 to 1")
         detail = f"{message.figure} = {message.value:.4f}"
         service.audit.write(identity, "device.figure", message.device, detail)
         future = service.telemetry.set_figure(message)
