@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 import threading
 from argparse import Namespace
@@ -39,9 +40,9 @@ WITHOUT = """
 import sys
 if "simenv.service" in sys.orig_argv:
     from simenv.service.accounting.usage import UsageLedger
-    from simenv.service.telemetry.counters import Durations, TaskCounters
+    from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
     from simenv.service.telemetry.recorder import TelemetryRecorder
-    Durations.add = TaskCounters.durations = UsageLedger._count = lambda *_: None
+    DurationBuckets.add = TaskCounters.durations = UsageLedger._count = lambda *_: None
     TelemetryRecorder.is_due = False
 """
 
@@ -83,15 +84,17 @@ def _work(client: Client, circuits: list[Any], seed: int) -> None:
 @contextmanager
 def _without() -> Iterator[Client]:
     """An environment whose service counts nothing."""
-    before = os.environ.get("PYTHONPATH", "")
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
         Path(folder, "sitecustomize.py").write_text(WITHOUT)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, before)))
+        program = Path(folder, "python")
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+        program.chmod(0o700)
+        os.environ["SIMENV_PYTHON"] = str(program)
         try:
             with simenv.local(workers=2) as client:
                 yield client
         finally:
-            os.environ["PYTHONPATH"] = before
+            del os.environ["SIMENV_PYTHON"]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from simenv.service.journal import maintenance, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
-from simenv.service.telemetry.counters import Durations
+from simenv.service.telemetry.counters import DurationBuckets
 from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers.action_executor import ActionExecutor, AuditLog
 from simenv.service.workers.processes import WorkerProcesses
@@ -121,7 +121,7 @@ class PassTimes:
         self._begin_ns = 0
         self.had_messages = False  # whether the present pass handles messages
         self.longest_ns = 0
-        self.histogram = Durations()  # of passes with messages
+        self.histogram = DurationBuckets()  # of passes with messages
 
     def wait_begins(self) -> None:
         """End the present pass; called before the loop waits."""
