@@ -290,6 +290,10 @@ class UpOptions:
             help="HOST:PORT at which it is served over HTTP too, port 0: any; '' stops that."
         ),
     ] = None
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of /metrics alone, for Prometheus; '' stops that."),
+    ] = None
     overcommit: Annotated[
         bool,
         typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
@@ -341,6 +345,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         args["pools"] = [config.pool_text(each) for each in asked.pool]
     elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
+    if asked.metrics is not None:
+        listen = {} if asked.gateway is None else {"listen": asked.gateway}
+        args["gateway"] = {**listen, "metrics": asked.metrics}
     settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}
     if asked.file is None:

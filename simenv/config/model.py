@@ -330,13 +330,15 @@ def check_gateway(settings: GatewaySettings, source: str) -> None:
             hint = "10.0.0.7, or 10.0.0.0/24"
             text = f"{source}: gateway.proxies: {proxy[:80]!r} is no IP address"
             raise ConfigError(text, hint=hint) from error
-    is_open = bool(settings.listen) and not is_loopback(web_address(settings.listen)[0])
-    if is_open and not (settings.tls_certificate or settings.proxies):
-        raise ConfigError(
-            f"{source}: gateway.listen = {settings.listen!r} would send tokens over the network "
-            "without TLS",
-            hint="tls_certificate and tls_key, or proxies: the addresses of those that end TLS",
-        )
+    for key in ("listen", "metrics"):
+        value = getattr(settings, key)
+        is_open = bool(value) and not is_loopback(web_address(value)[0])
+        if is_open and not (settings.tls_certificate or settings.proxies):
+            raise ConfigError(
+                f"{source}: gateway.{key} = {value!r} would send tokens over the network "
+                "without TLS",
+                hint="tls_certificate and tls_key, or proxies: the addresses of those that end TLS",
+            )
 
 
 def web_address(listen: str, setting: str = "gateway.listen") -> tuple[str, int]:

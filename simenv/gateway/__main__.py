@@ -14,8 +14,10 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
-from simenv.gateway import ibm, native
+from simenv.gateway import ibm, metrics, native
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
@@ -46,7 +48,7 @@ def main() -> int:
     arguments = _arguments()
     home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
     paths = EnvironmentPaths(home, home)
-    is_child = arguments.listen_fd >= 0
+    is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
     if is_child:
         die_with_parent(0, signal.SIGTERM)
     try:
@@ -66,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, help="its folder")
     parser.add_argument("--listen", default="", help="HOST:PORT")
     parser.add_argument("--listen-fd", type=int, default=-1, help="socket that listens")
+    parser.add_argument("--metrics-fd", type=int, default=-1, help="socket of /metrics alone")
     parser.add_argument("--service", type=Path, help="file of a key with the role gateway")
     return parser.parse_args()
 
@@ -95,34 +98,54 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
-    """Run the gateway until a signal. Raises SimenvError."""
+    """Run the gateway, or its metrics alone, until a signal. Raises SimenvError."""
     settings = configs.read(paths.config).gateway if paths.config.exists() else GatewaySettings()
     listen = arguments.listen or settings.listen or ANY_PORT
     settings = msgspec.structs.replace(settings, listen=listen)
     configs.check_gateway(settings, "simenv gateway")
-    is_child = arguments.listen_fd >= 0
-    listener = (
-        socket.socket(fileno=arguments.listen_fd)
-        if is_child
-        else open_socket(*configs.web_address(listen))
-    )
-    with listener:
+    monitored = _inherited(arguments.metrics_fd)
+    listener = _inherited(arguments.listen_fd)
+    is_child = monitored is not None or listener is not None
+    if not is_child:
+        listener = open_socket(*configs.web_address(listen))
+    # uvicorn ends on these signals, and sends them once more to the former handlers.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with ExitStack() as sockets:
+        for each in filter(None, (listener, monitored)):
+            sockets.enter_context(each)
+        if listener is None:
+            assert monitored is not None
+            gateway = _gateway(arguments, paths, settings, monitored)
+            log.info("metrics at %s/metrics", gateway.url)
+            _monitor(gateway, settings).run([monitored])
+            return
         gateway = _gateway(arguments, paths, settings, listener)
-        routes = [*native.routes(gateway), *ibm.routes(gateway)]
-        app = BoundedApplication(create_app(gateway, *routes), settings)
+        if monitored is not None:
+            serve = partial(_monitor(gateway, settings).run, [monitored])
+            threading.Thread(target=serve, name="metrics", daemon=True).start()
+        parts = (metrics, native, ibm)
+        app = create_app(gateway, *(route for part in parts for route in part.routes(gateway)))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
         files.write_atomic(file, msgspec.json.encode(content))
         if not is_child:
             log.info("listening at %s", gateway.url)
-        # uvicorn ends on these signals, and sends them once more to the former handlers.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: sys.exit(0))
         try:
-            uvicorn.Server(_uvicorn(app, settings)).run([listener])
+            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run([listener])
         finally:
             file.unlink(missing_ok=True)
+
+
+def _inherited(descriptor: int) -> socket.socket | None:
+    return socket.socket(fileno=descriptor) if descriptor >= 0 else None
+
+
+def _monitor(gateway: RunningGateway, settings: GatewaySettings) -> uvicorn.Server:
+    """Return the server of /metrics alone."""
+    app = BoundedApplication(metrics.application(gateway), settings)
+    return uvicorn.Server(_uvicorn(app, settings))
 
 
 def _gateway(
@@ -132,7 +155,8 @@ def _gateway(
     listener: socket.socket,
 ) -> RunningGateway:
     """Connect to the service: with the key of a gateway if there is one, else as its own user."""
-    key = paths.gateway / "key.json" if arguments.listen_fd >= 0 else arguments.service
+    is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
+    key = paths.gateway / "key.json" if is_child else arguments.service
     own = address.FileAddress(paths.connection)
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)

@@ -20,6 +20,7 @@ from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
+from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -180,6 +181,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         ),
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
+        middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
         debug=False,
         logging_config=None,

@@ -53,6 +53,7 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
+from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers import processes
 from simenv.service.workers.endpoints import (
@@ -221,6 +222,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
+        loop.telemetry = TelemetryRecorder(paths.telemetry)
+        on_failure.callback(loop.telemetry.close)
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
@@ -314,7 +317,7 @@ def _endpoints(
     broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
     has_users = config.identity.has_users
-    if config.listen or has_users or config.gateway.listen:
+    if config.listen or has_users or config.gateway.listen or config.gateway.metrics:
         listen = config.listen or LOOPBACK
         remote, server = open_listener(listen, paths.server_key, os.uname().nodename)
         owner = owner_endpoint_of(server)
@@ -340,20 +343,26 @@ def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
 def _start_gateway(
     loop: EventLoop, paths: EnvironmentPaths, server: ServerFile | None, on_leave: ExitStack
 ) -> None:
-    """Start the gateway, if the configuration says so, with a key that is new in each start. Its
-    socket is opened here, so that a start fails if it cannot be, and stays open while the gateway
-    is started again. Raises ConfigError."""
+    """Start the gateway, or its metrics alone, if the configuration says so, with a key that is new
+    in each start. Its sockets are opened here, so that a start fails if they cannot be, and stay
+    open while the gateway is started again. Raises ConfigError."""
     settings = loop.config.gateway
-    if not settings.listen or server is None:
+    addresses = [(key, getattr(settings, key)) for key in ("listen", "metrics")]
+    if server is None or not any(address for _, address in addresses):
         return
     if find_spec("litestar") is None:
         hint = "pip install 'simenv[gateway]'"
         raise ConfigError("the packages of the gateway are not installed", hint=hint)
     folder = files.private_folder(paths.gateway)
     (folder / GATEWAY_FILE).unlink(missing_ok=True)
-    host, port = configs.web_address(settings.listen)
-    listener = open_socket(resolved(host, "gateway.listen"), port)
-    on_leave.callback(listener.close)
+    arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
+    for key, address in addresses:
+        if address:
+            host, port = configs.web_address(address)
+            listener = open_socket(resolved(host, f"gateway.{key}"), port)
+            on_leave.callback(listener.close)
+            descriptors.append(listener.fileno())
+            arguments += [f"--{key}-fd", str(listener.fileno())]
     pair, name, role = new_pair(), OWN_GATEWAY, Role.GATEWAY
     loop.key_commands.certify(pair.public, Identity(name, role))
     fields = (
@@ -365,9 +374,8 @@ def _start_gateway(
         *structs.astuple(pair),
     )
     write_private(folder / "key.json", UserKeyFile(KEYS_FORMAT, *fields))
-    arguments = (loop.config.name, "--home", str(paths.home), "--listen-fd", str(listener.fileno()))
     loop.gateway = ChildProcess(
-        "gateway", "simenv.gateway", os.environ, lambda: (arguments, [listener.fileno()])
+        "gateway", "simenv.gateway", os.environ, lambda: (arguments, descriptors)
     )
     on_leave.callback(loop.gateway.end)
     loop.gateway.start()
