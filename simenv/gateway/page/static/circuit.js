@@ -87,6 +87,7 @@ export function draw(circuit) {
   const wires = used.length ? used.slice(0, MAX_WIRES) : [...Array(Math.min(circuit.num_qubits, MAX_WIRES)).keys()];
   const row = new Map(wires.map((qubit, index) => [qubit, index]));
   const inside = circuit.operations
+    .filter(([name]) => name !== "global_phase")
     .map(([name, qubits, clbits, params]) => ({ name, clbits, params, qubits, rows: qubits.filter((qubit) => row.has(qubit)).map((qubit) => row.get(qubit)) }))
     .filter((each) => each.name === "barrier" ? each.rows.length : each.rows.length === each.qubits.length);
   const { placed, columns, cut } = place(inside, wires.length);

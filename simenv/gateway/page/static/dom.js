@@ -17,6 +17,8 @@ function element(node, attributes, children) {
 }
 
 export const h = (tag, attributes, ...children) => element(document.createElement(tag), attributes, children);
+// An element that draws itself: `show` never changes it.
+export const own = (tag) => h(tag, { "data-keep": "" });
 export const s = (tag, attributes, ...children) => element(document.createElementNS(SVG, tag), attributes, children);
 
 // Makes the children of `node` those of `fresh`, changing as little as it can: focus, selection,
@@ -38,11 +40,12 @@ export function show(node, ...fresh) {
 
 function patch(old, next) {
   if (old === next) return;
-  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || old.dataset?.key !== next.dataset?.key) {
+  if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName || old.dataset?.key !== next.dataset?.key
+    || old.dataset?.keep !== undefined || next.dataset?.keep !== undefined) {
     old.replaceWith(next);
   } else if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== next.data) old.data = next.data;
-  } else if (old.dataset.keep === undefined) {
+  } else {
     for (const { name } of [...old.attributes]) {
       if (!next.hasAttribute(name) && !(old.nodeName === "DETAILS" && name === "open")) old.removeAttribute(name);
     }
@@ -68,8 +71,8 @@ export function figure(value, digits = 3) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || seconds < 0) return "–";
   if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
-  if (seconds < 1) return `${figure(seconds * 1e3)} ms`;
-  if (seconds < 60) return `${figure(seconds)} s`;
+  if (seconds < 1) return `${figure(seconds * 1e3, seconds < 0.01 ? 2 : 3)} ms`;
+  if (seconds < 60) return `${figure(seconds, 2)} s`;
   const total = Math.round(seconds), two = (value) => String(value).padStart(2, "0");
   const days = Math.floor(total / 86400), hours = Math.floor(total / 3600) % 24;
   const minutes = Math.floor(total / 60) % 60, rest = two(total % 60);
@@ -90,12 +93,17 @@ export function clock(seconds) {
   return today ? time : `${moment.toLocaleDateString("sv-SE")} ${time}`;
 }
 
-// "in 4 s, within a factor 1.5": what the scheduler expects, and how far such times were off.
+// "in 2 to 6 s": what the scheduler expects, by the factor that such times were off.
 export function expected(wait_us, off_by) {
   if (wait_us === null || wait_us === undefined || wait_us < 0) return "not known";
   if (wait_us < 1e4) return "at once";
-  return `in ${duration(wait_us / 1e6)}${off_by > 1.05 ? ` (×/÷ ${figure(off_by, 2)})` : ""}`;
+  const [low, high] = [duration(wait_us / off_by / 1e6), duration((wait_us * off_by) / 1e6)];
+  if (!(off_by > 1.05) || low === high) return `in ${duration(wait_us / 1e6)}`;
+  const unit = high.match(/ \D+$/)?.[0];
+  return `in ${unit && low.endsWith(unit) ? low.slice(0, -unit.length) : low} to ${high}`;
 }
+
+export const startOf = (task) => expected(task.expected_start_s === null ? -1 : (task.expected_start_s - Date.now() / 1000) * 1e6, task.wait_off_by);
 
 export const mark = (state) => h("span", { class: `mark ${String(state).toLowerCase()}` }, state);
 
@@ -114,7 +122,7 @@ export const facts = (pairs) => h("dl", { class: "facts" },
   pairs.filter((pair) => pair && pair[1] !== "" && pair[1] !== null && pair[1] !== undefined)
     .map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
 
-export const card = (title, ...content) => h("section", { class: "card" },
+export const card = (title, ...content) => h("section", { class: "card", "data-key": title },
   h("h2", null, title), ...content);
 
 export const taskLink = (id) => h("a", { href: `/ui/tasks/${encodeURIComponent(id)}` }, id);

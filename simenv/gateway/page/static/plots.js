@@ -11,7 +11,6 @@ const local = (seconds) => new Date(seconds * 1000 - new Date().getTimezoneOffse
 // The page's range, kept in its address: `last` seconds up to now, or fixed `from` and `to`.
 export class TimeRange extends HTMLElement {
   connectedCallback() {
-    this.setAttribute("data-keep", "");
     this.read();
     addEventListener("popstate", () => { this.read(); this.emit(); });
     this.draw();
@@ -69,13 +68,18 @@ const token = (name) => {
   probe.remove();
   return color;
 };
+// Text of ticks by their distance: the text, and in its place that at a change of the day.
+const TICKS = [
+  [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+];
 const COLORS = ["bar", "bar2", "bar3", "bad", "warn", "good", "accent", "muted"];
 
 // A plot of some series with one time axis. Its figures are also a table, for those who cannot see it.
 export class TimePlot extends HTMLElement {
   constructor() {
     super();
-    this.setAttribute("data-keep", "");
     this.onRepaint = () => this.data && this.build();
     this.sizes = new ResizeObserver(() => this.plot && this.clientWidth && this.plot.setSize({ width: this.clientWidth, height: this.height }));
   }
@@ -128,7 +132,7 @@ export class TimePlot extends HTMLElement {
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 70 }, { ...axis, size: 62, values: (_, ticks) => ticks.map((each) => format(each)) }],
+      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, values: (_, ticks) => ticks.map((each) => format(each)) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);

@@ -1,14 +1,15 @@
 // Pools, slots in use, the queue with expected starts, throughput over time, faults.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, expected, figure, h, mark, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, expected, figure, h, mark, own, table, taskLink } from "../dom.js";
 import { actions, live, refresh, render } from "../shell.js";
 import { history } from "../series.js";
 import "../plots.js";
 
-const FAULTS = ["worker.lost", "worker.failed", "node.*", "pool.*", "task.requeued", "task.poison", "service.*", "journal.*"];
-const range = h("time-range");
-const plots = { throughput: h("time-plot"), queue: h("time-plot"), slots: h("time-plot") };
+const FAULTS = ["worker.lost", "worker.killed", "node.lost", "node.drained", "pool.quarantined", "pool.backoff", "task.requeued",
+  "task.unplaceable", "task.preempted", "journal.damaged", "result.damaged"];
+const range = own("time-range");
+const plots = { throughput: own("time-plot"), queue: own("time-plot"), slots: own("time-plot") };
 let last = null, before = null, rate = null, faults = [];
 
 const tile = (name, value, note, kind) => h("div", { class: `tile ${kind ?? ""}` },
@@ -76,12 +77,12 @@ function draw() {
 async function series() {
   const [from, to] = range.bounds;
   const zoom = (begin, end) => range.choose(range.last, [begin, end]);
-  const { times, values } = await history(["throughput", "waiting", "running", "slots_granted", "slots"], from, to);
+  const { times, values } = await history(["done_per_s", "unsuccessful_per_s", "queue", "running", "slots_granted"], from, to);
   const integer = (value) => count(Math.round(value));
-  plots.throughput.set("Tasks ended a second", times, [{ label: "tasks/s", values: values.throughput, format: (value) => figure(value) }], [from, to], zoom);
-  plots.queue.set("Tasks", times, [{ label: "waiting", values: values.waiting, format: integer }, { label: "running", values: values.running, format: integer }], [from, to], zoom);
-  plots.slots.set("Slots", times, [{ label: "in use", values: values.slots_granted, format: integer }, { label: "all", values: values.slots, format: integer }], [from, to], zoom);
-  faults = (await get("/events", { kinds: FAULTS, since_s: from, until_s: to, limit: 20, newest: true })).events;
+  plots.throughput.set("Tasks ended a second", times, [{ label: "done", values: values.done_per_s, format: figure }, { label: "failed, cancelled, expired", values: values.unsuccessful_per_s, format: figure }], [from, to], zoom);
+  plots.queue.set("Tasks", times, [{ label: "waiting", values: values.queue, format: integer }, { label: "running", values: values.running, format: integer }], [from, to], zoom);
+  plots.slots.set("Slots", times, [{ label: "in use", values: values.slots_granted, format: figure }], [from, to], zoom);
+  faults = (await get("/events/range", { kind: FAULTS, since_s: from, until_s: range.isLive ? 0 : to, limit: 15 })).events;
   draw();
 }
 

@@ -2,13 +2,20 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
-import { card, clock, count, duration, expected, facts, figure, h, mark, s, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, facts, figure, h, mark, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
 const id = subject();
 const FINAL = ["DONE", "FAILED", "CANCELLED", "EXPIRED"];
 const MAX_OUTCOMES = 24;
-let row = null, circuit = null, result = null, ideal = null, idealState = "", lost = [], receipt = null;
+const WAITS = {
+  OWN_TASKS: "behind tasks of the same user", SHARE: "behind accounts with more share left", SLOTS: "for a worker with a free slot",
+  RANKS: "for slots for its ranks", RESERVED: "behind reservations of others", UNITS: "for units of its reservation",
+  PARENTS: "for the tasks that it comes after", LIMIT: "for a limit of its user or account", DEVICE: "for its device",
+  STARTING: "for workers to start", LOST: "an attempt that was lost", PREEMPTED: "an attempt that was preempted",
+  ALLOCATION: "for a longer allocation", SERVICE: "admission, journal and the way to the worker",
+};
+let row = null, circuit = null, result = null, ideal = null, idealState = "", lost = [];
 
 function stages(task) {
   const timing = task.timing;
@@ -108,18 +115,18 @@ function draw() {
         ["Program", `${row.num_qubits} qubits${circuit ? `, ${count(circuit.total)} operations` : ""}`],
         ["Sampled", row.shots ? `${count(row.shots)} shots, seed ${row.seed}` : "exact"],
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
-        ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", row.route],
+        ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
         ["Device", result?.device ?? circuit?.device], ["Snapshot", result?.snapshot?.slice(0, 16)],
         ["Worker", row.worker && `${row.worker} on ${row.node}`], ["Ranks and slots", row.worker && `${row.ranks} and ${row.slots}`],
         ["Submitted", clock(row.submitted_s)], ["Ended", row.ended_s ? clock(row.ended_s) : ""],
-        ["Expected start", row.state === "QUEUED" ? expected(row.wait_us, row.wait_off_by) : ""],
+        ["Expected start", row.state === "QUEUED" ? startOf(row) : ""],
         ["Billing units", row.units ? figure(row.units) : ""],
         ["Run of an application", row.app],
       ])),
     h("div", { class: "two" },
-      card("Stages", stages(row), receipt?.length ? [h("h3", null, "Why it waited"), table("Waits", [
-        { name: "Reason", of: ([why]) => why.replaceAll("_", " ") }, { name: "Time", of: ([, us]) => duration(us / 1e6), number: true },
-      ], receipt)] : null),
+      card("Stages", stages(row), row.timing.run_us ? [h("h3", null, "Why it waited"), table("Waits", [
+        { name: "Reason", of: ([why]) => WAITS[why] ?? why }, { name: "Time", of: ([, us]) => duration(us / 1e6), number: true },
+      ], Object.entries(row.waits_us).filter(([, us]) => us))] : null),
       card("Counts", outcomes(),
         result && circuit?.can_compare && !ideal ? h("button", { onclick: compare, disabled: idealState === "running" },
           idealState === "running" ? "Computing …" : "Compare with the ideal distribution") : null)),
@@ -137,10 +144,12 @@ async function load() {
   if (row && FINAL.includes(row.state)) return;
   const path = `/tasks/${encodeURIComponent(id)}`;
   row = await get(path);
-  circuit ??= await quiet(get(`${path}/circuit`));
-  if (row.state === "DONE") result = await quiet(get(`${path}/result`));
-  if (FINAL.includes(row.state)) receipt = (await quiet(get(`${path}/receipt`)))?.waits ?? null;
-  if (row.attempts > 1) lost = (await quiet(get("/events", { kinds: ["task.*"], subject: id, since_s: row.submitted_s, limit: 100 }), { events: [] })).events;
+  circuit ??= await quiet(get(`${path}/operations`));
+  if (row.state === "DONE") {
+    const found = await quiet(get(`${path}/result`));
+    result = found?.results ? found.results[0] : found;
+  }
+  if (row.attempts > 1) lost = await quiet(get(`${path}/events`), []);
   draw();
 }
 

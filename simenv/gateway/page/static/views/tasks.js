@@ -1,16 +1,16 @@
 // All tasks that the user may see: what waits and why, and the history, by filters of the address.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, expected, h, mark, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, h, mark, startOf, table, taskLink } from "../dom.js";
 import { actions, refresh, render, report } from "../shell.js";
 import "../plots.js";
 
 const STATES = ["QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "EXPIRED"];
 const PAGE = 50;
 const query = new URLSearchParams(location.search);
-let rows = [], cursor = "", pools = [], busy = false, waiting = new Map();
+let rows = [], cursor = "", pools = [], busy = false;
 
-const filters = () => ({ state: query.get("state") ?? "", pool: query.get("pool") ?? "", owner: query.get("owner") ?? "", run: query.get("run") ?? "" });
+const filters = () => ({ state: query.get("state") ?? "", pool: query.get("pool") ?? "", owner: query.get("owner") ?? "", run_name: query.get("run_name") ?? "" });
 
 function change(name, value) {
   if (value) query.set(name, value);
@@ -34,13 +34,12 @@ const form = h("form", { "data-keep": "", onsubmit: (event) => {
 function drawForm() {
   form.replaceChildren(
     choice("State", "state", STATES), choice("Pool", "pool", pools),
-    entry("User", "owner", "all"), entry("Run", "run", "all"),
+    entry("User", "owner", "all"), entry("Run of an application", "run_name", "all"),
     h("label", null, "Task", h("input", { name: "task", placeholder: "t-8k2f" })), h("button", null, "Open"));
 }
 
 const why = (row) => {
-  const info = waiting.get(row.id);
-  if (row.state === "QUEUED") return [info?.reason || row.reason || "", info ? ` (begins ${expected(info.wait_us, info.wait_off_by)})` : ""];
+  if (row.state === "QUEUED") return [row.reason, row.expected_start_s ? ` (begins ${startOf(row)})` : ""];
   return row.state === "RUNNING" ? row.worker : row.reason || row.worker;
 };
 
@@ -65,15 +64,14 @@ function draw() {
 }
 
 const page = (after) => {
-  const { state, pool, owner, run } = filters();
-  return get("/tasks", { states: state, pool, owner, run, cursor: after, limit: PAGE });
+  return get("/tasks", { ...filters(), cursor: after, limit: PAGE });
 };
 
 async function more() {
   busy = true;
   draw();
   try {
-    const { tasks, cursor: next } = await page(cursor);
+    const { tasks, next } = await page(cursor);
     rows = [...rows, ...tasks];
     cursor = next;
   } catch (error) { report(error); }
@@ -82,8 +80,7 @@ async function more() {
 }
 
 async function load() {
-  const [{ tasks, cursor: next }, queue] = await Promise.all([page(""), get("/queue", { limit: 1000 })]);
-  waiting = new Map(queue.tasks.map((task) => [task.id, task]));
+  const { tasks, next } = await page("");
   // Older pages that were opened stay.
   const shown = new Set(tasks.map((task) => task.id));
   const older = rows.slice(tasks.length).filter((row) => !shown.has(row.id));
@@ -94,5 +91,5 @@ async function load() {
 
 actions();
 drawForm();
-get("/pools").then((found) => { pools = Object.keys(found); drawForm(); }, report);
+get("/pools").then((found) => { pools = found.map((pool) => pool.name); drawForm(); }, report);
 refresh(load, 3);

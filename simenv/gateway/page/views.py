@@ -1,0 +1,304 @@
+"""What the page shows besides the native API: the live state, circuits, ideal distributions, events
+of a range of time.
+
+Invariant: the service is asked once for each user and period, however many pages the user has open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from litestar import Router, get, post
+from litestar.params import Parameter
+from litestar.response import Stream
+from litestar.types import ControllerRouterHandler
+
+from simenv.client.client import Client
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.errors import LimitExceededError, OptionError, QueueFullError, SimenvError
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.page import site
+from simenv.gateway.problems import problem_of
+from simenv.model import (
+    Event,
+    NodeInfo,
+    PoolInfo,
+    ServiceInfo,
+    TaskInfo,
+    TaskOptions,
+    TaskSpec,
+    decode_program,
+)
+from simenv.model.calls import is_call
+from simenv.wire.messages import client as m
+from simenv.wire.messages.queries import Submitted
+
+PERIOD_S = 1.0  # between two states that a page is sent
+MAX_PAGES = 200  # of one user that are sent the live state
+SHOWN_TASKS = 20  # of the queue, in the live state
+SHOWN_EVENTS = 100  # new ones, in one live state
+MAX_OPERATIONS = 4_000  # of a circuit that are sent to a page
+MAX_IDEAL_QUBITS = 20  # of a program whose ideal distribution a page may ask for
+MAX_EVENTS = 1_000  # of one answer
+MAX_SCANNED = 20_000  # events that are looked at for one answer
+_SCAN = 1_000  # events of one request
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """The user's tasks that wait or run, the first of them; `total`: how many there are."""
+
+    total: int
+    tasks: list[TaskInfo]
+
+
+class Live(msgspec.Struct, frozen=True):
+    """State of the environment at one time (seconds since 1970), and the events since the state
+    before: the last SHOWN_EVENTS of them."""
+
+    at_s: float
+    user: str
+    role: str
+    info: ServiceInfo
+    queue: Queue
+    events: list[Event]
+
+
+def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
+    """Return the present state, and the number of the newest event; `since`: that of the state
+    before, -1: there was none."""
+    total, tasks = client.queue(limit=SHOWN_TASKS)
+    newest = client.history.newest_event()
+    events: list[Event] = []
+    if 0 <= since < newest:
+        events = _events(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS)
+        newest = events[-1].seq if events else newest
+    queue = Queue(total, tasks)
+    return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
+
+
+def _events(client: Client, since: int, limit: int) -> list[Event]:
+    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit).events
+
+
+class LiveFeed:
+    """The states of one user, read while at least one page shows them."""
+
+    def __init__(self, gateway: Gateway, caller: Caller) -> None:
+        self._gateway = gateway
+        self._caller = caller
+        self._event = b""  # the last one
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self.pages = 0
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield server-sent events: `live` with a Live, `problem` with a Problem."""
+        self.pages += 1
+        try:
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read())
+            if self._event:
+                yield self._event
+            while True:
+                await self._changed.wait()
+                yield self._event
+        finally:
+            self.pages -= 1
+            if not self.pages and self._reader is not None:
+                self._reader.cancel()
+                self._reader, self._event = None, b""
+
+    async def _read(self) -> None:
+        since = -1
+        while True:
+            try:
+                state, since = await self._gateway.call(
+                    self._caller, live_state, self._caller, since
+                )
+                self._event = b"event: live\ndata: %b\n\n" % msgspec.json.encode(state)
+            except SimenvError as error:
+                problem = msgspec.json.encode(problem_of(error))
+                self._event = b"event: problem\ndata: %b\n\n" % problem
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            await asyncio.sleep(PERIOD_S)
+
+
+class TaskOperations(msgspec.Struct, frozen=True):
+    """The circuit of a task, to be drawn. `operations`: the first ones of `total`, each a name, qubits, clbits
+    and parameters, which are radians, or names of parameters of a sweep. `device`: that the task
+    runs on; `can_compare`: whether `ideal` takes the task."""
+
+    num_qubits: int
+    num_clbits: int
+    registers: tuple[tuple[str, int], ...]
+    total: int
+    operations: list[tuple[str, list[int], list[int], list[float | str]]]
+    device: str
+    can_compare: bool
+
+
+def operations_of(client: Client, task: str, limit: int) -> TaskOperations:
+    """Return the first `limit` operations of a task's program. Raises NotFoundError, and
+    OptionError for a call."""
+    submitted = client.history.submitted(task)
+    if is_call(submitted.terms):
+        raise OptionError(f"task {task} is a call of engine {submitted.terms.engine}: no circuit")
+    spec = submitted.spec
+    program = decode_program(spec.program)
+    words = [memoryview(part).cast("H") for part in (program.arities, program.ops)]
+    arities, ops = words[0].tolist(), words[1]
+    qubits, clbits = memoryview(program.qubits).cast("H"), memoryview(program.clbits).cast("H")
+    params = memoryview(program.params).cast("d")
+    slots = memoryview(program.slots).cast("i").tolist()
+    values = memoryview(spec.bindings).cast("d").tolist() if spec.count == 1 else []
+    free: dict[int, float | str] = {
+        at: values[slot] if slot < len(values) else f"p{slot}"
+        for at, slot in zip(slots[::2], slots[1::2], strict=True)
+    }
+    operations = []
+    q = c = p = 0
+    for op in ops[: min(limit, MAX_OPERATIONS)]:
+        in_q, in_c, in_p = arities[3 * op : 3 * op + 3]
+        chosen = [free.get(at, params[at]) for at in range(p, p + in_p)]
+        bits = clbits[c : c + in_c].tolist()
+        operations.append((program.names[op], qubits[q : q + in_q].tolist(), bits, chosen))
+        q, c, p = q + in_q, c + in_c, p + in_p
+    return TaskOperations(
+        program.num_qubits, program.num_clbits, program.registers, len(ops), operations,
+        submitted.terms.device, _is_comparable(submitted, qubits),
+    )  # fmt: skip
+
+
+def _is_comparable(submitted: Submitted, qubits: memoryview) -> bool:
+    spec = submitted.spec
+    is_narrow = len(set(qubits)) <= MAX_IDEAL_QUBITS
+    return spec.shots > 0 and spec.count == 1 and "counts" in submitted.terms.outputs and is_narrow
+
+
+class IdealTask(msgspec.Struct, frozen=True):
+    """The task whose probabilities are the ideal distribution."""
+
+    task: str
+
+
+def submit_ideal(client: Client, task: str) -> IdealTask:
+    """Submit the program of a task without noise and exact, as a task of the caller's own; the same
+    task again at a second call. Raises OptionError for a task without counts, LimitExceededError
+    for a program on too many qubits."""
+    submitted = client.history.submitted(task)
+    spec, terms = submitted.spec, submitted.terms
+    if is_call(terms) or "counts" not in terms.outputs or spec.count != 1:
+        message = f"task {task} has no counts of one circuit that an ideal distribution is for"
+        raise OptionError(message, hint="a task with the output counts and one binding")
+    qubits = memoryview(decode_program(spec.program).qubits).cast("H")
+    if not _is_comparable(submitted, qubits):
+        message = (
+            f"the program of task {task} acts on {len(set(qubits))} qubits; ideal distributions "
+            f"are computed for {MAX_IDEAL_QUBITS} at most"
+        )
+        raise LimitExceededError(message, hint="simenv submit FILE --shots 0 computes any")
+    ideal = TaskOptions(
+        outputs=("probabilities",), name=f"ideal-{task}", account=terms.account, qos=terms.qos
+    )
+    exact = TaskSpec(spec.program, 0, 0, spec.bindings)
+    prepared = PreparedSubmit(ideal, [exact], single=True)
+    return IdealTask(send(client.session, prepared, f"ideal-{task}")[0].id)
+
+
+class EventRange(msgspec.Struct, frozen=True):
+    """Events of a range of time, newest first. `complete`: whether these are all."""
+
+    events: list[Event]
+    complete: bool
+
+
+def events_of(
+    client: Client, since_s: float, until_s: float, kinds: list[str], limit: int
+) -> EventRange:
+    """Return the newest events of a range of time (seconds since 1970; `until_s` 0: up to now)."""
+    history = client.history
+    last = history.events_before(until_s) if until_s else history.newest_event()
+    oldest = max(0, last - MAX_SCANNED)
+    found: list[Event] = []
+    while last > oldest and len(found) < limit:
+        begin = max(oldest, last - _SCAN)
+        page = [event for event in _events(client, begin, last - begin) if event.seq <= last]
+        found += [
+            event
+            for event in reversed(page)
+            if event.time_s >= since_s and (not kinds or event.is_of(kinds))
+        ]
+        if page and page[0].time_s < since_s:
+            return EventRange(found[:limit], len(found) <= limit)
+        last = begin
+    return EventRange(found[:limit], last == 0 and len(found) <= limit)
+
+
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a node is drained, for other administrators."""
+
+    reason: str
+
+
+def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the handlers of the page."""
+    feeds: dict[Caller, LiveFeed] = {}
+
+    async def states(feed: LiveFeed) -> AsyncIterator[bytes]:
+        async for event in feed.events():
+            yield event
+
+    @get("/live", media_type="text/event-stream")
+    async def live(caller: Caller) -> Stream:
+        """Stream the state of the environment every second, as server-sent events `live`."""
+        for key in [key for key, feed in feeds.items() if not feed.pages]:
+            del feeds[key]
+        feed = feeds.setdefault(caller, LiveFeed(gateway, caller))
+        if feed.pages >= MAX_PAGES:
+            message = f"{feed.pages} pages of {caller.user!r} are open; the limit is {MAX_PAGES}"
+            raise QueueFullError(message, hint="close some")
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return Stream(states(feed), media_type="text/event-stream", headers=headers)
+
+    @get("/tasks/{task:str}/operations")
+    async def operations(
+        caller: Caller, task: str, limit: int = MAX_OPERATIONS
+    ) -> TaskOperations:
+        """Return the first operations of the program of a task."""
+        return await gateway.call(caller, operations_of, task, limit)
+
+    @post("/tasks/{task:str}/ideal", status_code=202)
+    async def ideal(caller: Caller, task: str) -> IdealTask:
+        """Compute the distribution of a task's program without noise and without sampling, by a
+        task that is charged to the caller."""
+        return await gateway.call(caller, submit_ideal, task)
+
+    @get("/events/range")
+    async def event_range(
+        caller: Caller,
+        since_s: float = 0.0,
+        until_s: float = 0.0,
+        kind: list[str] | None = None,
+        limit: Annotated[int, Parameter(ge=1, le=MAX_EVENTS)] = 100,
+    ) -> EventRange:
+        """Return the newest events of a range of time, of some kinds."""
+        return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
+
+    @post("/nodes/{node:str}/drain", status_code=200)
+    async def drain(caller: Caller, node: str, data: Reason) -> NodeInfo:
+        """Start nothing more on a node; its running tasks finish. For admins."""
+        return await gateway.call(caller, Client.drain, node, data.reason)
+
+    @post("/nodes/{node:str}/undrain", status_code=200)
+    async def undrain(caller: Caller, node: str) -> NodeInfo | PoolInfo:
+        """Use a drained or lost node again, or a quarantined pool. For admins."""
+        return await gateway.call(caller, Client.undrain, node)
+
+    handlers = [live, operations, ideal, event_range, drain, undrain]
+    return [*site.routes(gateway), Router("/api/v1", route_handlers=handlers)]
