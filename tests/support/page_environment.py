@@ -1,0 +1,69 @@
+"""An environment with something to see on each view of the web page, and a gateway in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import busy_circuits
+from gateway_stand_in import gateway_of
+from qiskit import QuantumCircuit
+
+import simenv
+from simenv import library
+from simenv.client.client import Client
+from simenv.config import convert
+from simenv.gateway import native, page
+
+DEVICE = "superconducting-lattice"
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
+]
+
+
+class Shown(NamedTuple):
+    """`noisy`: id of an ended task on the device; `waiting`: of one behind a long one."""
+
+    url: str
+    client: Client
+    noisy: str
+    waiting: str
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Path of one page of each view."""
+        return {
+            "overview": "/ui/",
+            "tasks": "/ui/tasks",
+            "task": f"/ui/tasks/{self.noisy}",
+            "waiting": f"/ui/tasks/{self.waiting}",
+            "devices": "/ui/devices",
+            "device": "/ui/devices/lattice",
+            "nodes": "/ui/nodes",
+            "usage": "/ui/usage",
+            "events": "/ui/events",
+        }
+
+
+def routes(gateway: object) -> list[object]:
+    return [*native.routes(gateway), *page.routes(gateway)]  # type: ignore[arg-type]
+
+
+def ghz(qubits: int = 3) -> QuantumCircuit:
+    return library.ghz(qubits).circuit
+
+
+@contextmanager
+def shown(folder: Path) -> Iterator[Shown]:
+    pools = convert({"pools": POOLS}, source="test").pools
+    with simenv.local(slots=2, pools=pools) as client:
+        noisy = client.submit(ghz(4), shots=4_000, seed=1, device=DEVICE, pool="lattice")
+        client.submit(ghz(), shots=100, seed=2, name="small").wait()
+        noisy.wait()
+        client.submit(busy_circuits.endless(), shots=10, pool="main", name="long")
+        waiting = client.submit(ghz(), shots=100, pool="main", name="behind")
+        with gateway_of(client, folder, routes) as gateway:
+            yield Shown(gateway.url, client, noisy.id, waiting.id)
