@@ -81,6 +81,7 @@ def app_of(routes: Sequence[Any], **settings: Any) -> Litestar:
         dependencies={"caller": Provide(caller_of, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,
+        logging_config=None,
         **settings,
     )
 
