@@ -23,8 +23,10 @@ from simenv.config.model import (
 from simenv.config.paths import (
     BROKER_PREFIX as BROKER_PREFIX,
     BROKERS as BROKERS,
+    GATEWAY_FORMAT as GATEWAY_FORMAT,
     ConnectionFile as ConnectionFile,
     EnvironmentPaths as EnvironmentPaths,
+    GatewayFile as GatewayFile,
     OwnerEndpoint as OwnerEndpoint,
     application as application,
     broker_base as broker_base,

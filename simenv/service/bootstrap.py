@@ -289,7 +289,7 @@ def _endpoints(
     broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
     has_users = config.identity.has_users
-    if config.listen or has_users:
+    if config.listen or has_users or config.gateway.listen:
         listen = config.listen or LOOPBACK
         remote, server = open_listener(listen, paths.server_key, os.uname().nodename)
         owner = owner_endpoint_of(server)
@@ -303,7 +303,9 @@ def _endpoints(
 
 
 def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
-    """Let users of the site enter without key files, if the configuration says so."""
+    """Let users enter by tokens, and users of the site without key files, if the configuration says
+    so."""
+    loop.tokens.server = endpoints.server
     if endpoints.broker is not None and endpoints.server is not None:
         end = loop.administration.end_reservations
         loop.identities = Identities(loop, endpoints.broker, endpoints.server, end)
