@@ -28,6 +28,7 @@ from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, 
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
+from simenv.wire.messages.metrics import GetMetrics, Metrics
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
@@ -96,6 +97,11 @@ class Environment:
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
+
+    def metrics(self) -> Metrics:
+        """Return what the service has counted since its start, and the state of pools, nodes,
+        devices and accounts: the source of `/metrics`. For administrators."""
+        return self._session.request(Metrics, GetMetrics)
 
     def workers(self) -> list[model.WorkerInfo]:
         """Return the resident workers."""

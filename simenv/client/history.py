@@ -31,6 +31,7 @@ from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
 from simenv.wire.messages import client as m
+from simenv.wire.messages.metrics import GetSeries, Series
 from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, History, LogRow, Submitted
 
 if TYPE_CHECKING:
@@ -199,6 +200,24 @@ class TaskHistory:
         """Return the run of an application (SIMENV_APP) that submitted last; "" if there was
         none."""
         return self._session.request(App, GetApp).app
+
+    def series(
+        self, name: str, since_s: float = 0.0, until_s: float = 0.0, step_s: float = 0.0
+    ) -> Series:
+        """Return a stored series of the environment, such as `queue` or `pool/main/wait`; see
+        `series_names`.
+
+        `since_s`, `until_s`: seconds since 1970, 0: no bound; `step_s`: distance of the points, 0:
+        up to about 1,000 points. Samples are kept for a day, means of minutes for 30 days and means
+        of hours for two years, figures of devices (`device/POOL/t1_us`) for ever. Raises
+        NotFoundError.
+        """
+        asked = {"name": name, "since_s": since_s, "until_s": until_s, "step_s": step_s}
+        return self._session.request(Series, GetSeries, **asked)
+
+    def series_names(self) -> list[str]:
+        """Return the names of all stored series."""
+        return self._session.request(Series, GetSeries).names
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """Iterate over events numbered above `since`, up to the newest at the first request;

@@ -129,6 +129,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "journal.copy.db"
 
     @property
+    def telemetry(self) -> Path:
+        """Store of telemetry series."""
+        return self.home / "telemetry.db"
+
+    @property
     def results(self) -> Path:
         """Folder of the files of large results."""
         return self.state / "results"

@@ -18,6 +18,7 @@ from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import SimenvError
+from simenv.gateway import metrics
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.process import start_ticks
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     observer = Client(endpoint)
     pool = ClientPool(observer, own)
     gateway = RunningGateway(arguments.name, settings, folder, url, pool)
-    server = uvicorn.Server(uvicorn.Config(create_app(gateway), log_config=None, access_log=False))
+    app = create_app(gateway, *metrics.routes(gateway))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     fields = (arguments.name, url, os.getpid(), start_ticks(), __version__)
     file = GatewayFile(configs.GATEWAY_FORMAT, *fields)
     files.write_atomic(folder / "gateway.json", msgspec.json.encode(file))

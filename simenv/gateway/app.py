@@ -18,6 +18,7 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -109,6 +110,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         compression_config=CompressionConfig("gzip", minimum_size=1_000),
         openapi_config=OpenAPIConfig("simenv", __version__, path="/api/v1/openapi"),
         lifespan=[lifespan],
+        middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
         request_max_body_size=gateway.settings.max_request_bytes,
         debug=False,
         logging_config=None,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
+from litestar import Request
 
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
@@ -53,6 +54,10 @@ class Gateway(Protocol):
         """Run `function(client, ...)` in one of the caller's threads, which are bounded, so that
         one caller does not stop the others. Raises what it raises; QueueFullError if too many of
         the caller's calls wait."""
+
+    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
+        """Return the caller of a request, for routes that need no credential from everybody. Raises
+        KeyRefusedError, NotAllowedError."""
 
     def observer(self) -> Client:
         """Return the gateway's own client, which may only read what has no owner: pools, nodes,

@@ -43,6 +43,7 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
+from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers import processes
 from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
 from simenv.service.workers.isolation import check_isolation
@@ -197,6 +198,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
+        loop.telemetry = TelemetryRecorder(paths.telemetry)
+        on_failure.callback(loop.telemetry.close)
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)

@@ -221,6 +221,7 @@ class EventLoop(ServiceComponents):
                 refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
                 self.owners.count_refusal(pending.owner)
+                self.usage.counters.refused += 1
         if self.state.lacks_workers:
             self._next_tick_ns = 0
 
@@ -322,6 +323,7 @@ class EventLoop(ServiceComponents):
                 beat = WorkerHeartbeat(
                     message.name, message.start, message.task, message.attempt, message.rss_bytes,
                     (message.passes_done, message.passes), message.waiting, message.compiling,
+                    (message.cpu_ms, message.node_cpu_ms, message.node_used_bytes),
                 )  # fmt: skip
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("unknown worker")
@@ -368,6 +370,8 @@ class EventLoop(ServiceComponents):
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.result_requests.reserve.restore()
+        if self.telemetry is not None and self.telemetry.is_due:
+            self.telemetry.record(self.query_handlers.metrics.read())
         wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
@@ -408,6 +412,8 @@ class EventLoop(ServiceComponents):
         self.checkpointer.stop()
         if self.backup is not None:
             self.backup.stop()
+        if self.telemetry is not None:
+            self.telemetry.close()
         try:
             self.journal.close()
         finally:  # on a full disk the journal raises

@@ -21,6 +21,8 @@ from simenv.service.journal import maintenance, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
+from simenv.service.telemetry.counters import Durations
+from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers.action_executor import ActionExecutor, AuditLog
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
@@ -70,6 +72,7 @@ class ServiceComponents:
         self.starts = ExpectedStarts(self.state)
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
+        self.telemetry: TelemetryRecorder | None = None  # None: nothing is sampled
         self.store_error = ""  # reason why the journal cannot be written; "": it can
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
@@ -118,6 +121,7 @@ class PassTimes:
         self._begin_ns = 0
         self.had_messages = False  # whether the present pass handles messages
         self.longest_ns = 0
+        self.histogram = Durations()  # of passes with messages
 
     def wait_begins(self) -> None:
         """End the present pass; called before the loop waits."""
@@ -128,6 +132,7 @@ class PassTimes:
             self.longest_ns = took_ns
         if self.had_messages:
             self._samples_ns.append(took_ns)
+            self.histogram.add(took_ns // 1000)
         self._begin_ns = 0
 
     def wait_ends(self) -> int:

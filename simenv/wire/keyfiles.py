@@ -25,7 +25,7 @@ import zmq
 
 from simenv import files
 from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
-from simenv.wire.messages import admin, client as m, queries, tokens
+from simenv.wire.messages import admin, client as m, metrics, queries, tokens
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
@@ -60,7 +60,10 @@ MAY_SEND: dict[Role, frozenset[type]] = {
     Role.ADMIN: frozenset(kinds(ClientMessage)),
     # Besides tokens, what has no owner: pools, nodes, devices, figures.
     Role.GATEWAY: frozenset(
-        (m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices, tokens.ExchangeToken)
+        (
+            *(m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices),
+            *(metrics.GetMetrics, metrics.GetSeries, tokens.ExchangeToken),
+        )
     ),
 }
 

@@ -89,6 +89,7 @@ def heartbeat_received(
     worker.heard_ns = now_ns
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
+    worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
     actions: list[core.Action] = []
     if beat.compiling and task and worker.compiling != task:
         text = f"{name} compiles kernels for it, once on this machine"
@@ -185,6 +186,8 @@ def declare_worker_lost(
     worker.state = WorkerState.GONE if retired else WorkerState.LOST
     if retired:
         return []
+    device = pool.device
+    state.lost_workers[device] = state.lost_workers.get(device, 0) + 1
     actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import TaskOptions, TaskState
+from simenv.model import TaskOptions, TaskState, views
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
 from simenv.scheduler.core import Route, SubmitBatch, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
 from simenv.service.journal.tables import UsageKey
+from simenv.service.telemetry.counters import TaskCounters
 from simenv.wire.messages import accounting
 
 HOUR_S = 3_600
@@ -59,6 +60,7 @@ class UsageLedger:
     def __init__(self, journal: writer.Journal, state: SchedulerState) -> None:
         self._journal = journal
         self._state = state
+        self.counters = TaskCounters()
         self._keys = tables.read_usage_keys(journal.records)
         self.names = {number: key for key, number in self._keys.items()}
         self._month_s = (0.0, 0.0)  # begin and end of the calendar month of `_own`
@@ -72,7 +74,7 @@ class UsageLedger:
         """The present accounts."""
         return self._state.accounts
 
-    def add(self, endings: Iterable[TaskEnded], at_s: float) -> None:
+    def add(self, endings: Sequence[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
         totals: dict[UsageKey, Sums] = {}
         last: SubmitBatch | None = None
@@ -102,10 +104,22 @@ class UsageLedger:
             values = [min(value, MAX_SUM) for value in values_of(sums)]
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
+            self._count(key, sums)
+        if endings and endings[0].slots:  # a worker ran them
+            pool = endings[0].record.route.pool
+            self.counters.durations(views.base_of(pool) or pool, endings)
         if self._state.remembers_usage:
             changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
             statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
+
+    def _count(self, key: UsageKey, sums: Sums) -> None:
+        counters = self.counters.pool(views.base_of(key.pool) or key.pool)
+        counters.done += sums.done
+        counters.failed += sums.failed
+        counters.cancelled += sums.cancelled
+        counters.expired += sums.expired
+        self.counters.account(key.account, sums.slot_us)
 
     def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
         """Return the number of a key that is not stored yet."""

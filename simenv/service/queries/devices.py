@@ -7,6 +7,7 @@ in memory only: a worker sends it at every start.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -88,6 +89,15 @@ class DeviceRecords:
         if cached is None or cached[0] is not source:
             cached = self._figures[pool] = source, _figures(source)
         return cached[1]
+
+    def measured(self) -> Iterator[tuple[str, DeviceInfo]]:
+        """Yield the machines and emulated devices whose figures are known now, with their pools.
+        The same object is yielded until the figures change."""
+        yield from self._descriptions.items()
+        for pool in sorted(self._emulating):
+            if self.emulated is not None:
+                with suppress(DocumentPending, NotFoundError, OptionError):
+                    yield pool, self.emulated.info(pool)
 
     def reading(self, pool: str) -> Future[Any] | None:
         """Return the Future of the calibration of a pool that is being read; None if none is."""

@@ -17,6 +17,7 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
+from simenv.errors import NotFoundError
 from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
@@ -30,10 +31,11 @@ from simenv.service.queries.devices import described, routing_snapshot, store_no
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
+from simenv.service.telemetry.snapshot import MetricsReader
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, queries, tokens
+from simenv.wire.messages import accounting, admin, client as m, metrics, queries, tokens
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -62,6 +64,7 @@ class QueryHandlers:
         self._final_tasks = task_views.FinalTasks(service.journal, service.completions)
         self._log = Log(service.journal, service.completions, service.state)
         self._receipts = ReceiptReader(service.journal.records, service.completions)
+        self.metrics = MetricsReader(service)
 
     def is_ready(self, message: m.FromClient) -> bool:
         """Return whether a query can be answered now; some need modules that are still loading."""
@@ -240,6 +243,30 @@ class QueryHandlers:
             if not count % TASKS_PER_CLOCK_CHECK:
                 yield None
         yield codec.encode(accounting.Receipts(message.request, result))
+
+    def _series(self, message: metrics.GetSeries) -> ReplySteps:
+        telemetry = self._service.telemetry
+        if telemetry is None:
+            raise NotFoundError("this environment stores no series")
+        future = telemetry.series(message)
+        while not future.done():
+            yield future
+        yield codec.encode(future.result())
+
+    def _figure(
+        self, message: metrics.SetDeviceFigure, identity: Identity, _peer: bytes
+    ) -> ReplySteps:
+        service = self._service
+        known = [pool.name for pool in service.config.pools if pool.device or pool.provider]
+        if message.device not in known or service.telemetry is None:
+            hint = f"pools with a device: {', '.join(known) or 'none'}"
+            raise NotFoundError(f"there is no device {message.device[:64]!r}", hint=hint)
+        detail = f"{message.figure} = {message.value:.4f}"
+        service.audit.write(identity, "device.figure", message.device, detail)
+        future = service.telemetry.set_figure(message)
+        while not future.done():
+            yield future
+        yield codec.encode(future.result())
 
     def _reservations(
         self, message: admin.GetReservations, identity: Identity, _peer: bytes
@@ -448,6 +475,7 @@ class QueryHandlers:
         ]
         emulated = service.devices.emulated
         problems += [] if emulated is None else emulated.problems()
+        problems.append(service.telemetry.error if service.telemetry else "")
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
@@ -540,6 +568,9 @@ QUERIES: dict[type, Handler] = {
     **dict.fromkeys(
         (admin.GetProfile, admin.GetPolicy, admin.GetTarget), QueryHandlers._device_terms
     ),
+    metrics.GetMetrics: _alone(lambda self, message: self.metrics.read(message.request)),
+    metrics.GetSeries: _alone(QueryHandlers._series),
+    metrics.SetDeviceFigure: QueryHandlers._figure,
     queries.FetchResult: QueryHandlers._stored_results,
     queries.VerifyResult: QueryHandlers._stored_results,
     queries.CollectGarbage: QueryHandlers._stored_results,

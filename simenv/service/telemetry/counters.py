@@ -1,0 +1,94 @@
+"""Counters that the event loop fills while it works.
+
+Invariant: they cost next to nothing. A chunk of tasks is counted by the sums that its accounting
+makes anyway; run times by one C loop over the chunk, and one step for each distinct time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import frexp
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from simenv.wire.messages.metrics import (
+    BUCKETS,
+    LEAST_EXPONENT,
+    MAX_LABELS,
+    OTHER,
+    DurationHistogram,
+)
+
+if TYPE_CHECKING:
+    from simenv.scheduler.core import TaskEnded
+
+_LAST = BUCKETS - 1
+_S_PER_US = 0.9999999e-6  # so that a power of 2 in seconds is in the bucket that it bounds
+_run_us = attrgetter("timing.run_us")
+_queued_us = attrgetter("timing.queued_us")
+
+
+class Durations:
+    """Histogram of durations with a bucket for each power of 2, as in `DurationHistogram`."""
+
+    __slots__ = ("counts", "sum_us")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.sum_us = 0
+
+    def add(self, us: int, count: int = 1) -> None:
+        """Count a duration in microseconds, `count` times."""
+        index = frexp(us * _S_PER_US)[1] - LEAST_EXPONENT if us > 0 else 0
+        self.counts[index if 0 <= index < _LAST else _LAST if index > 0 else 0] += count
+        self.sum_us += us * count
+
+    def histogram(self) -> DurationHistogram:
+        """Return the present counts."""
+        return DurationHistogram(tuple(self.counts), self.sum_us / 1e6)
+
+
+class PoolCounters:
+    """Ended tasks and lost workers of one configured pool."""
+
+    __slots__ = ("cancelled", "done", "expired", "failed", "run", "wait")
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.cancelled = self.expired = 0
+        self.wait, self.run = Durations(), Durations()
+
+
+class TaskCounters:
+    """Ended tasks by pool, and slot time by account. Used from the loop's thread."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolCounters] = {}
+        self.slot_us: dict[str, int] = {}  # by account
+        self.refused = 0  # submissions
+
+    def pool(self, name: str) -> PoolCounters:
+        """Return the counters of a configured pool."""
+        counters = self.pools.get(name)
+        if counters is None:
+            counters = self.pools[name] = PoolCounters()
+        return counters
+
+    def durations(self, pool: str, endings: Sequence[TaskEnded]) -> None:
+        """Count the waits and run times of tasks of one chunk that a worker ran."""
+        counters = self.pool(pool)
+        for us, count in Counter(map(_run_us, endings)).items():
+            counters.run.add(us, count)
+        first, last = endings[0], endings[-1]
+        # Tasks of one message that were sent together have waited equally long.
+        if first.record.batch is last.record.batch and _queued_us(first) == _queued_us(last):
+            counters.wait.add(_queued_us(first), len(endings))
+            return
+        for us, count in Counter(map(_queued_us, endings)).items():
+            counters.wait.add(us, count)
+
+    def account(self, name: str, slot_us: int) -> None:
+        """Count slot time of an account; those beyond MAX_LABELS are one."""
+        if name not in self.slot_us and len(self.slot_us) >= MAX_LABELS:
+            name = OTHER
+        self.slot_us[name] = self.slot_us.get(name, 0) + slot_us
