@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import busy_circuits
 from gateway_stand_in import gateway_of
 from qiskit import QuantumCircuit
 
@@ -17,11 +16,13 @@ from simenv.client.client import Client
 from simenv.config import convert
 from simenv.gateway import native, page
 
-DEVICE = "superconducting-lattice"
+DEVICE, SLOW = "superconducting-lattice", "trapped-ions"
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
+    {"name": "paced", "device": SLOW, "min": 1, "max": 1, "pace": True},
 ]
+LONG_SHOTS = 10_000  # minutes on a paced device, and next to nothing to compute
 
 
 class Shown(NamedTuple):
@@ -59,11 +60,12 @@ def ghz(qubits: int = 3) -> QuantumCircuit:
 @contextmanager
 def shown(folder: Path) -> Iterator[Shown]:
     pools = convert({"pools": POOLS}, source="test").pools
-    with simenv.local(slots=2, pools=pools) as client:
+    with simenv.local(slots=3, pools=pools) as client:
         noisy = client.submit(ghz(4), shots=4_000, seed=1, device=DEVICE, pool="lattice")
         client.submit(ghz(), shots=100, seed=2, name="small").wait()
         noisy.wait()
-        client.submit(busy_circuits.endless(), shots=10, pool="main", name="long")
-        waiting = client.submit(ghz(), shots=100, pool="main", name="behind")
+        paced = {"device": SLOW, "pool": "paced"}
+        client.submit(ghz(), shots=LONG_SHOTS, name="long", **paced)
+        waiting = client.submit(ghz(), shots=100, name="behind", **paced)
         with gateway_of(client, folder, routes) as gateway:
             yield Shown(gateway.url, client, noisy.id, waiting.id)
