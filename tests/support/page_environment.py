@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway_stand_in import gateway_of
+from litestar.types import ControllerRouterHandler
 from qiskit import QuantumCircuit
 
 import simenv
 from simenv import library
 from simenv.client.client import Client
 from simenv.config import convert
-from simenv.gateway import native, page
+from simenv.gateway import metrics, native, page
+from simenv.gateway.context import Gateway
 
 DEVICE, SLOW = "superconducting-lattice", "trapped-ions"
 POOLS = [
@@ -49,8 +51,8 @@ class Shown(NamedTuple):
         }
 
 
-def routes(gateway: object) -> list[object]:
-    return [*native.routes(gateway), *page.routes(gateway)]  # type: ignore[arg-type]
+def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    return [route for part in (native, metrics, page) for route in part.routes(gateway)]
 
 
 def ghz(qubits: int = 3) -> QuantumCircuit:

@@ -22,6 +22,7 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.errors import LimitExceededError, OptionError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.native import schemas
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
 from simenv.model import (
@@ -290,6 +291,12 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Return the newest events of a range of time, of some kinds."""
         return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
 
+    @get("/pools/devices")
+    async def pool_devices(caller: Caller) -> list[schemas.DeviceRecord]:
+        """List the pools as devices, also those without errors."""
+        found = (await gateway.call(caller, Client.devices)).values()
+        return [schemas.record(device, schemas.DeviceRecord) for device in found]
+
     @post("/nodes/{node:str}/drain", status_code=200)
     async def drain(caller: Caller, node: str, data: Reason) -> NodeInfo:
         """Start nothing more on a node; its running tasks finish. For admins."""
@@ -300,5 +307,5 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Use a drained or lost node again, or a quarantined pool. For admins."""
         return await gateway.call(caller, Client.undrain, node)
 
-    handlers = [live, operations, ideal, event_range, drain, undrain]
+    handlers = [live, operations, ideal, event_range, pool_devices, drain, undrain]
     return [*site.routes(gateway), Router("/api/v1", route_handlers=handlers)]

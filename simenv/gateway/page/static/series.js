@@ -2,14 +2,16 @@
 
 import { get } from "./api.js";
 
-// Returns {times, values: {name: array}}, all series on the same times: gaps are null.
+let known = [];
+
+// Returns {times, values: {name: array}}, all series on the same times: gaps, and series that
+// nothing was stored of, are null.
 export async function history(names, from, to) {
-  const found = await Promise.all(names.map((name) => get("/series", { name, since_s: from, until_s: to })
-    .catch((error) => { if (error.status === 404) return { at_s: [], mean: [] }; throw error; })));
+  if (names.some((name) => !known.includes(name))) known = (await get("/series")).names;
+  const found = await Promise.all(names.filter((name) => known.includes(name)).map((name) => get("/series", { name, since: from, until: to })));
   const times = [...new Set(found.flatMap((each) => each.at_s))].sort((a, b) => a - b);
-  const values = Object.fromEntries(found.map((each, index) => {
-    const at = new Map(each.at_s.map((time, place) => [time, each.mean[place]]));
-    return [names[index], times.map((time) => at.get(time) ?? null)];
-  }));
+  const values = Object.fromEntries(names.map((name) => [name, times.map(() => null)]));
+  const place = new Map(times.map((time, index) => [time, index]));
+  for (const each of found) each.at_s.forEach((time, index) => { values[each.name][place.get(time)] = each.mean[index]; });
   return { times, values };
 }

@@ -3,6 +3,7 @@
 import { follow, Problem } from "./api.js";
 import { h, show } from "./dom.js";
 
+let streams = false; // whether the page has a stream, whose state is shown
 const content = document.getElementById("content");
 const link = document.getElementById("link");
 const theme = document.getElementById("theme");
@@ -49,19 +50,31 @@ export function report(error) {
 // Runs `load` now and again every `every_s` seconds while the page is visible.
 export async function refresh(load, every_s) {
   const once = async () => {
-    try { await load(); report(null); } catch (error) { report(error); }
+    try {
+      await load();
+      report(null);
+      if (!streams) connection("live");
+    } catch (error) {
+      report(error);
+      if (!streams) connection("no answer");
+    }
   };
   await once();
   if (every_s) setInterval(() => { if (!document.hidden) once(); }, every_s * 1000);
 }
 
-export function live(handle, query) {
-  return follow("/live", query, {
+function connection(state) {
+  link.replaceChildren(state);
+  link.dataset.state = state;
+}
+
+export function live(handle) {
+  streams = true;
+  return follow("/live", {}, {
     live: (data) => { report(null); handle(data); },
     problem: (data) => report(new Problem(data.status, data)),
   }, (state) => {
-    link.replaceChildren(state);
-    link.dataset.state = state;
+    connection(state);
     if (state === "closed") report(new Problem(401, {}));
   });
 }

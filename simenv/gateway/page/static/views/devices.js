@@ -11,7 +11,6 @@ const name = subject();
 const range = own("time-range");
 const map = own("qubit-map");
 const plots = { times: own("time-plot"), errors: own("time-plot"), trust: own("time-plot") };
-const MAX_POOLS = 30; // described in the list
 const QUBIT_FIGURES = {
   readout_error: ["readout error", (value) => figure(value)],
   t1_us: ["T1", (value) => `${figure(value)} µs`],
@@ -38,7 +37,7 @@ function pairs() {
     const key = a < b ? `${a},${b}` : `${b},${a}`;
     const before = found.get(key);
     if (!before) found.set(key, { qubits: [Math.min(a, b), Math.max(a, b)], value: error, texts: [text] });
-    else if (error !== null) Object.assign(before, { value: before.value === null ? error : Math.min(before.value, error), texts: [...before.texts, text] });
+    else if (error !== null) Object.assign(before, { value: before.value === null ? error : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
   };
   for (const [a, b] of device.coupling) put(a, b, "", null);
   for (const { name: gate, qubits: [a, b], error, duration_ns: length } of errorsOf(2)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
@@ -67,7 +66,7 @@ function oneQubit() {
 
 const list = () => [
   card("Pools as devices", table("Pools as devices", [
-    { name: "Pool", of: (each) => h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name) },
+    { name: "Pool", of: (each) => (each.kind === "ideal" ? each.name : h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)) },
     { name: "Kind", of: (each) => mark(each.kind) },
     { name: "Model", of: (each) => each.model, wide: true },
     { name: "Qubits", of: (each) => count(each.num_qubits), number: true },
@@ -77,9 +76,9 @@ const list = () => [
     { name: "Calibrated", of: (each) => clock(each.calibrated_s) },
   ], pools, { key: (each) => each.name })),
   card("Names that `device=` accepts", table("Devices by name", [
-    { name: "Device", of: ([each]) => h("a", { href: `/ui/devices/${encodeURIComponent(each)}` }, each) },
-    { name: "Source", of: ([, source]) => source },
-  ], names, { key: ([each]) => each })),
+    { name: "Device", of: (each) => h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name) },
+    { name: "Source", of: (each) => each.source },
+  ], names, { key: (each) => each.name })),
 ];
 
 const lost = (text) => h("p", { class: "muted" }, text);
@@ -135,9 +134,7 @@ async function load() {
     draw();
     await trends();
   } else {
-    const [found, listed] = await Promise.all([get("/devices"), get("/pools")]);
-    names = found.map((each) => [each.name, each.source]);
-    pools = await Promise.all(listed.slice(0, MAX_POOLS).map((pool) => get(`/devices/${encodeURIComponent(pool.name)}`)));
+    [names, pools] = await Promise.all([get("/devices"), get("/pools/devices")]);
   }
   draw();
 }
