@@ -7,12 +7,14 @@ Invariant: the service is asked once for each user and period, however many page
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+import zipfile
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
-from litestar import Router, get, post
+from litestar import Response, Router, get, post
 from litestar.params import Parameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
@@ -20,12 +22,15 @@ from litestar.types import ControllerRouterHandler
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
+from simenv.client.tasks.bundle import files_of
+from simenv.client.tasks.task import number_of
 from simenv.errors import LimitExceededError, OptionError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.native import schemas
+from simenv.gateway.native import results, schemas
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
 from simenv.model import (
+    FINAL_STATES,
     Event,
     NodeInfo,
     PoolInfo,
@@ -33,12 +38,15 @@ from simenv.model import (
     TaskInfo,
     TaskOptions,
     TaskSpec,
+    TaskState,
     decode_program,
+    task_name,
 )
 from simenv.model.calls import is_call
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Submitted
 
+RESULT_S = 10.0  # to fetch the result of an ended task
 PERIOD_S = 1.0  # between two states that a page is sent
 MAX_PAGES = 200  # of one user that are sent the live state
 SHOWN_TASKS = 20  # of the queue, in the live state
@@ -131,9 +139,9 @@ class LiveFeed:
 
 
 class TaskOperations(msgspec.Struct, frozen=True):
-    """The circuit of a task, to be drawn. `operations`: the first ones of `total`, each a name, qubits, clbits
-    and parameters, which are radians, or names of parameters of a sweep. `device`: that the task
-    runs on; `can_compare`: whether `ideal` takes the task."""
+    """The circuit of a task, to be drawn. `operations`: the first ones of `total`, each a name,
+    qubits, clbits and parameters, which are radians, or names of parameters of a sweep. `device`:
+    that the task runs on; `can_compare`: whether `ideal` takes the task."""
 
     num_qubits: int
     num_clbits: int
@@ -212,6 +220,26 @@ def submit_ideal(client: Client, task: str) -> IdealTask:
     return IdealTask(send(client.session, prepared, f"ideal-{task}")[0].id)
 
 
+def bundle_of(client: Client, task_id: str) -> bytes:
+    """Return the bundle of an ended task as a .zip archive, without the result if that is too large
+    for JSON. Raises OptionError for a call and for a task that has not ended."""
+    task = client.task(task_id)
+    if task.state not in FINAL_STATES:
+        raise OptionError(f"task {task.id} has not ended", hint="its bundle is made at its end")
+    can_show = True
+    if task.state is TaskState.DONE:
+        try:
+            for result in task.results(RESULT_S):
+                results.to_json(result)
+        except LimitExceededError:
+            can_show = False
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files_of(client, task, f"{task.id}.zip", with_result=can_show).items():
+            archive.writestr(name, body)
+    return packed.getvalue()
+
+
 class EventRange(msgspec.Struct, frozen=True):
     """Events of a range of time, newest first. `complete`: whether these are all."""
 
@@ -268,9 +296,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return Stream(states(feed), media_type="text/event-stream", headers=headers)
 
     @get("/tasks/{task:str}/operations")
-    async def operations(
-        caller: Caller, task: str, limit: int = MAX_OPERATIONS
-    ) -> TaskOperations:
+    async def operations(caller: Caller, task: str, limit: int = MAX_OPERATIONS) -> TaskOperations:
         """Return the first operations of the program of a task."""
         return await gateway.call(caller, operations_of, task, limit)
 
@@ -279,6 +305,15 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Compute the distribution of a task's program without noise and without sampling, by a
         task that is charged to the caller."""
         return await gateway.call(caller, submit_ideal, task)
+
+    @get("/tasks/{task:str}/bundle")
+    async def bundle(caller: Caller, task: str) -> Response[bytes]:
+        """Return all that is needed to run a task again, as a .zip archive that `simenv submit`
+        takes."""
+        body = await gateway.call(caller, bundle_of, task)
+        name = task_name(number_of(task))
+        headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
+        return Response(body, media_type="application/zip", headers=headers)
 
     @get("/events/range")
     async def event_range(
@@ -307,5 +342,5 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Use a drained or lost node again, or a quarantined pool. For admins."""
         return await gateway.call(caller, Client.undrain, node)
 
-    handlers = [live, operations, ideal, event_range, pool_devices, drain, undrain]
+    handlers = [live, operations, ideal, bundle, event_range, pool_devices, drain, undrain]
     return [*site.routes(gateway), Router("/api/v1", route_handlers=handlers)]
