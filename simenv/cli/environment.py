@@ -284,6 +284,13 @@ class UpOptions:
             help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
         ),
     ] = None
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve /metrics for Prometheus there; '' stops it. A gateway serves it, too.",
+        ),
+    ] = None
     overcommit: Annotated[
         bool,
         typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
@@ -326,6 +333,8 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         args["pools"] = [config.pool_text(each) for each in asked.pool]
     elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
+    if asked.metrics is not None:
+        args["gateway"] = {"metrics": asked.metrics}
     settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}
     if asked.file is None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from simenv.scheduler.core import TaskEnded
 
 _LAST = BUCKETS - 1
-_S_PER_US = 0.9999999e-6  # so that a power of 2 in seconds is in the bucket that it bounds
 _run_us = attrgetter("timing.run_us")
 _queued_us = attrgetter("timing.queued_us")
 
@@ -40,7 +39,9 @@ class Durations:
 
     def add(self, us: int, count: int = 1) -> None:
         """Count a duration in microseconds, `count` times."""
-        index = frexp(us * _S_PER_US)[1] - LEAST_EXPONENT if us > 0 else 0
+        mantissa, exponent = frexp(us / 1e6)
+        # A bucket contains the power of 2 that bounds it.
+        index = exponent - LEAST_EXPONENT - (mantissa == 0.5) if us > 0 else 0
         self.counts[index if 0 <= index < _LAST else _LAST if index > 0 else 0] += count
         self.sum_us += us * count
 
