@@ -315,7 +315,7 @@ def main() -> int:
         except SimenvError as error:
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
-            wrong = ProgramError(f"the QPY file cannot be read: {type(error).__name__}")
+            wrong = ProgramError(f"the program cannot be read: {type(error).__name__}")
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
         answers.write(verdict + _LENGTH.pack(len(answer)) + answer)
         answers.flush()

@@ -48,10 +48,11 @@ def packed(data: bytes) -> bytes:
 
 
 class _Unbound(msgspec.Struct, frozen=True, array_like=True):
-    """A program and the values of its parameters, for the sandbox process. `source`: text, a QPY
-    file, or a packed Program."""
+    """A program and the values of its parameters, for the sandbox process. `data`: a QPY file, or a
+    packed Program; b"": there is `text`."""
 
-    source: bytes | str
+    text: str
+    data: bytes
     values: list[Any] | dict[str, Any] | None
 
 
@@ -84,7 +85,8 @@ def load_bound(source: bytes | str, values: Any, sandbox: SandboxProcess) -> Bou
     """Convert text, a QPY file or a packed Program, and evaluate the expressions of its parameters.
     `values`: as for `PackedCircuit.bind`, as builtins. Raises ProgramError, OptionError,
     LimitExceededError, ConfigError."""
-    answer = sandbox.convert(msgspec.msgpack.encode(_Unbound(source, values)))
+    text, data = (source, b"") if isinstance(source, str) else ("", source)
+    answer = sandbox.convert(msgspec.msgpack.encode(_Unbound(text, data, values)))
     result = msgspec.msgpack.decode(answer, type=_Bound)
     program = decode_program(result.packed)
     rows, names = None, result.parameters
@@ -101,7 +103,7 @@ def load_bound(source: bytes | str, values: Any, sandbox: SandboxProcess) -> Bou
 def bound(data: bytes) -> bytes:
     """Convert a program and its values; called in the sandbox process."""
     asked = msgspec.msgpack.decode(data, type=_Unbound)
-    loaded = load(_circuit(asked.source))
+    loaded = load(_circuit(asked.data) if asked.data else f"{asked.text}\n")  # never a path
     slots = loaded.slots
     rows = None if asked.values is None else slots.values(asked.values)
     is_plain = slots.expressions is None or slots.expressions == slots.parameters
@@ -110,15 +112,13 @@ def bound(data: bytes) -> bytes:
     return msgspec.msgpack.encode(answer)
 
 
-def _circuit(source: bytes | str) -> Any:
+def _circuit(data: bytes) -> Any:
     """Return what `load` takes. Raises ProgramError for a packed Program whose arrays do not agree,
     which `load` would believe."""
-    if isinstance(source, str):
-        return f"{source}\n"  # a newline marks it as text, not as a path
-    if source.startswith(qpy.MAGIC):
-        return qpy.parse(source)
+    if data.startswith(qpy.MAGIC):
+        return qpy.parse(data)
     try:
-        program = decode_program(source)
+        program = decode_program(data)
     except msgspec.MsgspecError as error:
         hint = "the bytes of simenv.model.Program.packed()"
         raise ProgramError(f"the bytes are no packed program: {error}", hint=hint) from error

@@ -9,40 +9,41 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import delete, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from simenv import model
 from simenv.client.client import Client
 from simenv.errors import TimedOutError
-from simenv.gateway.context import Caller
 from simenv.gateway.native import schemas
 from simenv.gateway.native.schemas import MAX_LIST, record
-from simenv.gateway.native.tasks import TheGateway
+from simenv.gateway.native.tasks import TheCaller, TheGateway
 from simenv.model.accounts import ShareRow
 from simenv.model.views import EngineInfo
 from simenv.wire.messages import accounting, queries
 
+Number = FromPath[int]
+
 
 @get("/status")
-async def get_status(gateway: TheGateway, caller: Caller) -> model.ServiceInfo:
+async def get_status(gateway: TheGateway, caller: TheCaller) -> model.ServiceInfo:
     """Return the figures of the service, its queue, pools and nodes."""
     return await gateway.call(caller, Client.status)
 
 
 @get("/pools")
-async def list_pools(gateway: TheGateway, caller: Caller) -> list[model.PoolInfo]:
+async def list_pools(gateway: TheGateway, caller: TheCaller) -> list[model.PoolInfo]:
     """List the pools, also those made for programs too large for one worker."""
     return list((await gateway.call(caller, Client.pools)).values())
 
 
 @get("/nodes")
-async def list_nodes(gateway: TheGateway, caller: Caller) -> list[model.NodeInfo]:
+async def list_nodes(gateway: TheGateway, caller: TheCaller) -> list[model.NodeInfo]:
     """List the nodes of the allocation."""
     return list((await gateway.call(caller, Client.nodes)).values())
 
 
 @get("/workers")
-async def list_workers(gateway: TheGateway, caller: Caller) -> list[model.WorkerInfo]:
+async def list_workers(gateway: TheGateway, caller: TheCaller) -> list[model.WorkerInfo]:
     """List the resident workers."""
     return await gateway.call(caller, Client.workers)
 
@@ -50,9 +51,9 @@ async def list_workers(gateway: TheGateway, caller: Caller) -> list[model.Worker
 @get("/queue")
 async def get_queue(
     gateway: TheGateway,
-    caller: Caller,
-    limit: Annotated[int, Parameter(ge=0, le=MAX_LIST)] = 100,
-    ended: bool = False,
+    caller: TheCaller,
+    limit: Annotated[int, QueryParameter(ge=0, le=MAX_LIST)] = 100,
+    ended: FromQuery[bool] = False,
 ) -> schemas.QueuePage:
     """Return the first tasks of the queue: running, then waiting in order, with expected start and
     pending reason. `ended`: the last tasks that ended instead, newest first."""
@@ -61,7 +62,7 @@ async def get_queue(
 
 
 @get("/engines")
-async def list_engines(gateway: TheGateway, caller: Caller) -> list[schemas.EngineRecord]:
+async def list_engines(gateway: TheGateway, caller: TheCaller) -> list[schemas.EngineRecord]:
     """List the engines in the order of preference."""
 
     def read(client: Client) -> list[EngineInfo]:
@@ -71,21 +72,21 @@ async def list_engines(gateway: TheGateway, caller: Caller) -> list[schemas.Engi
 
 
 @get("/devices")
-async def list_devices(gateway: TheGateway, caller: Caller) -> list[schemas.DeviceName]:
+async def list_devices(gateway: TheGateway, caller: TheCaller) -> list[schemas.DeviceName]:
     """List the devices that `device` of a task accepts, and the source of their calibration."""
     names = await gateway.call(caller, Client.device_names)
     return [schemas.DeviceName(name, str(source)) for name, source in names.items()]
 
 
 @get("/devices/{name:str}")
-async def get_device(gateway: TheGateway, caller: Caller, name: str) -> schemas.DeviceRecord:
+async def get_device(gateway: TheGateway, caller: TheCaller, name: FromPath[str]) -> schemas.DeviceRecord:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
     gates and readout, T1 and T2."""
     return record(await gateway.call(caller, Client.device, name), schemas.DeviceRecord)
 
 
 @get("/accounts")
-async def list_accounts(gateway: TheGateway, caller: Caller) -> schemas.AccountList:
+async def list_accounts(gateway: TheGateway, caller: TheCaller) -> schemas.AccountList:
     """List the accounts and classes of service that the caller may use, for an admin all."""
 
     def read(client: Client) -> accounting.Accounts:
@@ -96,7 +97,7 @@ async def list_accounts(gateway: TheGateway, caller: Caller) -> schemas.AccountL
 
 
 @get("/shares")
-async def list_shares(gateway: TheGateway, caller: Caller) -> list[ShareRow]:
+async def list_shares(gateway: TheGateway, caller: TheCaller) -> list[ShareRow]:
     """List shares and decayed usage of the caller's accounts, in the order of the tree."""
     return await gateway.call(caller, Client.shares)
 
@@ -104,10 +105,10 @@ async def list_shares(gateway: TheGateway, caller: Caller) -> list[ShareRow]:
 @get("/usage")
 async def get_usage(
     gateway: TheGateway,
-    caller: Caller,
-    by: list[str] | None = None,
-    since_s: float = 0.0,
-    until_s: float = 0.0,
+    caller: TheCaller,
+    by: FromQuery[list[str] | None] = None,
+    since_s: FromQuery[float] = 0.0,
+    until_s: FromQuery[float] = 0.0,
 ) -> schemas.UsageReport:
     """Return sums over ended tasks, by some of account, user, qos, pool, device and engine."""
     names = ["account", "user"] if by is None else by
@@ -117,14 +118,14 @@ async def get_usage(
 
 
 @get("/limits")
-async def list_limits(gateway: TheGateway, caller: Caller) -> list[model.OwnerReport]:
+async def list_limits(gateway: TheGateway, caller: TheCaller) -> list[model.OwnerReport]:
     """List limits and present use of the caller, for an admin of all owners of keys."""
     return list((await gateway.call(caller, Client.limits)).values())
 
 
 @get("/reservations")
 async def list_reservations(
-    gateway: TheGateway, caller: Caller
+    gateway: TheGateway, caller: TheCaller
 ) -> list[model.ReservationInfo]:
     """List the caller's reservations, with those of the last hour; for an admin all."""
     return await gateway.call(caller, Client.reservations)
@@ -132,7 +133,7 @@ async def list_reservations(
 
 @get("/reservations/{number:int}")
 async def get_reservation(
-    gateway: TheGateway, caller: Caller, number: int
+    gateway: TheGateway, caller: TheCaller, number: Number
 ) -> model.ReservationInfo:
     """Return one reservation."""
     return await gateway.call(caller, lambda client: client.reservation(number).info())
@@ -141,9 +142,9 @@ async def get_reservation(
 @post("/reservations", status_code=201)
 async def reserve(
     gateway: TheGateway,
-    caller: Caller,
-    data: schemas.ReservationBody,
-    wait: Annotated[float, Parameter(ge=0.0, le=schemas.MAX_WAIT_S)] = 0.0,
+    caller: TheCaller,
+    data: JSONBody[schemas.ReservationBody],
+    wait: Annotated[float, QueryParameter(ge=0.0, le=schemas.MAX_WAIT_S)] = 0.0,
 ) -> model.ReservationInfo:
     """Reserve a pool, or the whole environment. A request that cannot be granted now is repeated
     for `wait` seconds."""
@@ -161,7 +162,7 @@ async def reserve(
 
 @post("/reservations/{number:int}/renew", status_code=200)
 async def renew_reservation(
-    gateway: TheGateway, caller: Caller, number: int, data: schemas.Renewal
+    gateway: TheGateway, caller: TheCaller, number: Number, data: JSONBody[schemas.Renewal]
 ) -> model.ReservationInfo:
     """Set the expiry of a reservation to `for_s` seconds from now."""
     return await gateway.call(caller, lambda client: client.reservation(number).renew(data.for_s))
@@ -170,10 +171,10 @@ async def renew_reservation(
 @delete("/reservations/{number:int}", status_code=200)
 async def release_reservation(
     gateway: TheGateway,
-    caller: Caller,
-    number: int,
-    cancel: bool = False,
-    reason: Annotated[str, Parameter(max_length=200)] = "",
+    caller: TheCaller,
+    number: Number,
+    cancel: FromQuery[bool] = False,
+    reason: Annotated[str, QueryParameter(max_length=200)] = "",
 ) -> schemas.Ended:
     """End a reservation: its waiting tasks are cancelled; with `cancel` its running ones too."""
 

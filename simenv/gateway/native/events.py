@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get
-from litestar.params import Dependency, Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, QueryParameter, SkipValidation
 from litestar.response import Stream
 
 from simenv.client.client import Client
@@ -26,7 +27,7 @@ from simenv.errors import LimitExceededError, NoServiceError, OptionError, Queue
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.native import schemas
 from simenv.gateway.native.schemas import MAX_LIST
-from simenv.gateway.native.tasks import TheGateway
+from simenv.gateway.native.tasks import TheCaller, TheGateway
 from simenv.model import Event
 from simenv.wire.messages import client as m
 
@@ -174,18 +175,18 @@ class EventFeeds:
         return self._feeds.setdefault(key, EventFeed(self._gateway, caller))
 
 
-TheFeeds = Annotated[EventFeeds, Dependency(skip_validation=True)]
-Since = Annotated[int | None, Parameter(ge=0, le=MAX_SEQ)]
-Kinds = Annotated[list[str] | None, Parameter(description="patterns, such as worker.*")]
+TheFeeds = NamedDependency[SkipValidation[EventFeeds]]
+Since = Annotated[int | None, QueryParameter(ge=0, le=MAX_SEQ)]
+Kinds = Annotated[list[str] | None, QueryParameter(description="patterns, such as worker.*")]
 
 
 @get("/events")
 async def list_events(
     gateway: TheGateway,
-    caller: Caller,
-    since: Annotated[int, Parameter(ge=0, le=MAX_SEQ)] = 0,
+    caller: TheCaller,
+    since: Annotated[int, QueryParameter(ge=0, le=MAX_SEQ)] = 0,
     kind: Kinds = None,
-    limit: Annotated[int, Parameter(ge=0, le=MAX_LIST)] = 100,
+    limit: Annotated[int, QueryParameter(ge=0, le=MAX_LIST)] = 100,
 ) -> schemas.EventPage:
     """Return events numbered above `since`, oldest first. `limit=0`: only the newest number."""
     page = await gateway.call(caller, events_above, since, limit)
@@ -197,10 +198,10 @@ async def list_events(
 async def stream_events(
     request: Request[Any, Any, Any],
     feeds: TheFeeds,
-    caller: Caller,
+    caller: TheCaller,
     since: Since = None,
     kind: Kinds = None,
-    status: bool = False,
+    status: FromQuery[bool] = False,
 ) -> Stream:
     """Stream events as server-sent events, from now on, or above `since` or `Last-Event-ID`. The
     id of each is its number. `status`: also an event named `status` with the state of the service,

@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, Router
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
-from simenv._version import __version__
 from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.problems import MEDIA_TYPE, Problem
 
 PREFIX = "/api/v1"
+API_VERSION = "1.0"  # grows with each compatible addition
 _REFERENCE = "#/components/schemas/{name}"
 _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/tasks": schemas.TaskRequest,
@@ -31,12 +32,16 @@ Errors are problem documents (RFC 9457). Refusals that a later request may pass 
 
 def document(handlers: Sequence[Any]) -> dict[str, Any]:
     """Return the description of these routes."""
-    config = OpenAPIConfig(title="simenv", version=__version__, description=_DESCRIPTION)
-    router = Router(PREFIX, route_handlers=list(handlers))
+    config = OpenAPIConfig(
+        title="simenv", version=API_VERSION, description=_DESCRIPTION, use_handler_docstrings=True
+    )
+    names = ("gateway", "parsers", "feeds", "caller")
+    provided = {name: Provide(lambda: None, sync_to_thread=False) for name in names}
+    router = Router(PREFIX, route_handlers=list(handlers), dependencies=provided)
     app = Litestar([router], openapi_config=config, logging_config=None)
     described: dict[str, Any] = app.openapi_schema.to_schema()
-    types = [Problem, schemas.ResultRecord, schemas.ResultPage, *_REQUESTS.values()]
-    (*_, ), components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    types = [Problem, schemas.Accepted, schemas.ResultRecord, schemas.ResultPage, *_REQUESTS.values()]
+    _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     listed = described.setdefault("components", {}).setdefault("schemas", {})
     listed |= components
     listed |= _described(listed)
@@ -65,6 +70,15 @@ def _described(listed: dict[str, Any]) -> dict[str, Any]:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     """Add what the signature of a handler does not tell: bodies by media type, problems."""
     operation["operationId"] = f"{method} {path}".replace("{", "").replace("}", "")
+    operation["tags"] = [path.split("/")[1]]
+    text = " ".join(operation.pop("description").split())
+    operation["summary"], _, rest = text.partition(". ")
+    if rest:
+        operation["description"] = rest
+    operation.pop("deprecated", None)
+    for parameter in operation.get("parameters", ()):
+        for word in ("deprecated", "allowEmptyValue", "allowReserved"):
+            parameter.pop(word, None)
     kind = _REQUESTS.get(path) if method == "post" else None
     if kind is not None:
         operation["requestBody"] = {"required": True, "content": _request_content(kind)}

@@ -7,14 +7,15 @@ is a new member of the object. Numbers that were not measured are null.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from simenv.client.result_data import Stages
 from simenv.model import Event, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.views import DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
-from simenv.wire.messages.queries import Choice, LogRow, Sizes
+from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
@@ -110,12 +111,16 @@ class UsedRecord(Used, frozen=True, array_like=False):
     """What a task used, in microseconds times number."""
 
 
+class SpentRecord(Spent, frozen=True, array_like=False):
+    """Microseconds that the client spent between two submissions."""
+
+
 class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
     """A task. The members from `passes` on are of tasks that have not ended."""
 
     timing: TimingRecord
     used: UsedRecord = UsedRecord()
-    spent: Annotated[Any, msgspec.Meta(description="times of the client, for `profile`")] = None
+    spent: SpentRecord = SpentRecord()
     waits_us: dict[str, int] = {}  # by reason: OWN_TASKS, SLOTS ...
     passes: int = 0  # of a run of more than a second; 0: not known
     passes_done: int = 0
@@ -143,20 +148,6 @@ class TaskCircuit(msgspec.Struct, frozen=True):
     openqasm3: str
 
 
-class StageTimes(msgspec.Struct, frozen=True):
-    """Seconds of the stages of one task, from the submission on; see `Result.timing`."""
-
-    accepted_s: float
-    queued_s: float
-    sent_s: float
-    run_s: float
-    returned_s: float
-    total_s: float
-    compile_s: float
-    device_s: float
-    begun_s: float
-
-
 class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A result; an output that was not requested is null. Bit strings are in Qiskit's order,
     amplitudes are pairs of real and imaginary part."""
@@ -174,13 +165,14 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     amplitudes: dict[str, tuple[float, float]] | msgspec.UnsetType = msgspec.UNSET
     shots: int
     seed: int
-    binding_index: int
+    binding: int
     engine: str
-    engine_reason: str
+    route: str
     precision: str
     options: dict[str, float]
     device: str | None
     snapshot: str | None
+    snapshot_age_s: float | None
     noise: dict[str, float]
     compiled: str | None
     layout: list[int] | None
@@ -188,6 +180,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     gates: dict[str, int] | None
     calibration_stale: bool
     warnings: list[str]
+    device_time_s: float | None
     node: str
     worker: str
     version: str
@@ -197,7 +190,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_qubits: int
     truncation: float | None
     remark: str
-    timing: StageTimes
+    timing: Stages
 
 
 class ResultPage(msgspec.Struct, frozen=True):

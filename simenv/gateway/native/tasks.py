@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Dependency, Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter, SkipValidation
 
 from simenv.client import result_display
 from simenv.client.client import Client
@@ -29,11 +30,13 @@ from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
 from simenv.wire.messages.queries import NEWEST, LogRow
 
-TheGateway = Annotated[Gateway, Dependency(skip_validation=True)]
-TheParsers = Annotated[ProgramParsers, Dependency(skip_validation=True)]
-Wait = Annotated[float, Parameter(ge=0.0, le=MAX_WAIT_S, description="seconds for the result")]
-IdempotencyKey = Annotated[str | None, Parameter(header="Idempotency-Key", max_length=256)]
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIST)]
+TheGateway = NamedDependency[SkipValidation[Gateway]]
+TheCaller = NamedDependency[SkipValidation[Caller]]
+TheParsers = NamedDependency[SkipValidation[ProgramParsers]]
+TaskId = FromPath[str]
+Wait = Annotated[float, QueryParameter(ge=0.0, le=MAX_WAIT_S, description="seconds for the result")]
+IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", max_length=256)]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIST)]
 RESULT_S = 10.0  # until the service has sent the result of a task that has ended
 MAX_SCANNED_EVENTS = 10_000  # for those of one task
 
@@ -43,7 +46,7 @@ async def submit_task(
     request: Request[Any, Any, Any],
     gateway: TheGateway,
     parsers: TheParsers,
-    caller: Caller,
+    caller: TheCaller,
     wait: Wait = 0.0,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
@@ -84,7 +87,7 @@ async def submit_sweep(
     request: Request[Any, Any, Any],
     gateway: TheGateway,
     parsers: TheParsers,
-    caller: Caller,
+    caller: TheCaller,
     idempotency_key: IdempotencyKey = None,
 ) -> schemas.Sweep:
     """Submit a sweep: one program with many sets of parameter values."""
@@ -104,7 +107,7 @@ async def submit_sweep(
 
 @post("/explain", status_code=200)
 async def explain(
-    request: Request[Any, Any, Any], gateway: TheGateway, parsers: TheParsers, caller: Caller
+    request: Request[Any, Any, Any], gateway: TheGateway, parsers: TheParsers, caller: TheCaller
 ) -> schemas.ExplanationRecord:
     """Return which engine would run a program, and why no other. Nothing is run."""
     body = await programs.read_request(request, schemas.TaskRequest)
@@ -119,14 +122,14 @@ async def explain(
 @get("/tasks")
 async def list_tasks(
     gateway: TheGateway,
-    caller: Caller,
-    states: Annotated[list[TaskState] | None, Parameter(query="state")] = None,
-    owner: str | None = None,
-    pool: str = "",
-    run_name: str = "",
-    since_s: float = 0.0,
-    until_s: float | None = None,
-    cursor: Annotated[str, Parameter(max_length=200)] = "",
+    caller: TheCaller,
+    states: Annotated[list[TaskState] | None, QueryParameter(name="state")] = None,
+    owner: FromQuery[str | None] = None,
+    pool: FromQuery[str] = "",
+    run_name: FromQuery[str] = "",
+    since_s: FromQuery[float] = 0.0,
+    until_s: FromQuery[float | None] = None,
+    cursor: Annotated[str, QueryParameter(max_length=200)] = "",
     limit: Limit = 100,
 ) -> schemas.TaskPage:
     """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
@@ -180,7 +183,6 @@ def _position(cursor: str, filters: bytes) -> int:
 def _record(row: LogRow, info: Any) -> schemas.TaskRecord:
     """Return the record of a task; `info`: the TaskInfo of one that has not ended."""
     changes: dict[str, Any] = {
-        "spent": None,
         "waits_us": schemas.waits_of(row.timing.waits, row.timing.queued_us + row.timing.sent_us),
     }
     if info is not None:
@@ -192,7 +194,7 @@ def _record(row: LogRow, info: Any) -> schemas.TaskRecord:
 
 
 @get("/tasks/{task_id:str}")
-async def get_task(gateway: TheGateway, caller: Caller, task_id: str) -> schemas.TaskRecord:
+async def get_task(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> schemas.TaskRecord:
     """Return a task with its stages and, before its end, its expected start and pending reason."""
 
     def read(client: Client) -> schemas.TaskRecord:
@@ -207,10 +209,10 @@ async def get_task(gateway: TheGateway, caller: Caller, task_id: str) -> schemas
 async def get_result(
     request: Request[Any, Any, Any],
     gateway: TheGateway,
-    caller: Caller,
-    task_id: str,
+    caller: TheCaller,
+    task_id: TaskId,
     wait: Wait = 0.0,
-    first: Annotated[int, Parameter(ge=0)] = 0,
+    first: Annotated[int, QueryParameter(ge=0)] = 0,
     limit: Limit = 100,
 ) -> Response[Any]:
     """Return the result of a task: as JSON, .npz or HDF5, by `Accept`. A task with several bindings
@@ -251,7 +253,7 @@ async def _has_ended(task: Task, wait_s: float) -> bool:
 
 @post("/tasks/{task_id:str}/cancel", status_code=200)
 async def cancel_task(
-    gateway: TheGateway, caller: Caller, task_id: str
+    gateway: TheGateway, caller: TheCaller, task_id: TaskId
 ) -> schemas.Cancellation:
     """Cancel a task. The bindings of one task are cancelled together."""
     (outcome,) = await gateway.call(caller, Client.cancel, [task_id])
@@ -262,7 +264,7 @@ async def cancel_task(
 
 @get("/tasks/{task_id:str}/receipt")
 async def get_receipt(
-    gateway: TheGateway, caller: Caller, task_id: str
+    gateway: TheGateway, caller: TheCaller, task_id: TaskId
 ) -> schemas.ReceiptRecord:
     """Return the receipt of an ended task: what it used, and why it waited."""
     receipt = await gateway.call(caller, Client.receipt, task_id)
@@ -272,7 +274,7 @@ async def get_receipt(
 
 @get("/tasks/{task_id:str}/circuit")
 async def get_circuit(
-    gateway: TheGateway, caller: Caller, task_id: str
+    gateway: TheGateway, caller: TheCaller, task_id: TaskId
 ) -> schemas.TaskCircuit:
     """Return the circuit of a task, as it was sent: sizes, and for a small one its drawing and
     OpenQASM 3."""
@@ -300,7 +302,7 @@ def _circuit(client: Client, task_id: str) -> schemas.TaskCircuit:
 
 
 @get("/tasks/{task_id:str}/events")
-async def get_task_events(gateway: TheGateway, caller: Caller, task_id: str) -> list[Event]:
+async def get_task_events(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> list[Event]:
     """Return the events of one task, such as the loss of its worker, oldest first."""
 
     def read(client: Client) -> list[Event]:
