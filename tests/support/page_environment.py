@@ -24,7 +24,6 @@ POOLS = [
     {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
     {"name": "paced", "device": SLOW, "min": 1, "max": 1, "pace": True},
 ]
-LONG_SHOTS = 10_000  # minutes on a paced device, and next to nothing to compute
 
 
 class Shown(NamedTuple):
@@ -55,6 +54,14 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     return [route for part in (native, metrics, page) for route in part.routes(gateway)]
 
 
+def slow() -> QuantumCircuit:
+    """Hours on a paced device with 10,000 shots, and next to nothing to compute."""
+    circuit = QuantumCircuit(1)
+    circuit.delay(1, 0, "s")
+    circuit.measure_all()
+    return circuit
+
+
 def ghz(qubits: int = 3) -> QuantumCircuit:
     return library.ghz(qubits).circuit
 
@@ -67,7 +74,7 @@ def shown(folder: Path) -> Iterator[Shown]:
         client.submit(ghz(), shots=100, seed=2, name="small").wait()
         noisy.wait()
         paced = {"device": SLOW, "pool": "paced"}
-        client.submit(ghz(), shots=LONG_SHOTS, name="long", **paced)
+        client.submit(slow(), shots=10_000, name="long", **paced)
         waiting = client.submit(ghz(), shots=100, name="behind", **paced)
         with gateway_of(client, folder, routes) as gateway:
             yield Shown(gateway.url, client, noisy.id, waiting.id)

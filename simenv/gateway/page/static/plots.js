@@ -74,6 +74,7 @@ const TICKS = [
   [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
   [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
 ];
+const WHOLE = Array.from({ length: 30 }, (_, index) => [1, 2, 5][index % 3] * 10 ** Math.floor(index / 3)); // distances of ticks
 const COLORS = ["bar", "bar2", "bar3", "bad", "warn", "good", "accent", "muted"];
 
 // A plot of some series with one time axis. Its figures are also a table, for those who cannot see it.
@@ -132,7 +133,7 @@ export class TimePlot extends HTMLElement {
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, values: (_, ticks) => ticks.map((each) => format(each)) }],
+      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (_, ticks) => ticks.map((each) => format(each)) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);

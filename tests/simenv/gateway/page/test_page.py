@@ -123,10 +123,12 @@ def test_focus_and_selection_stay_while_the_live_state_changes(
 ) -> None:
     page = chromium.new_page()
     opened(page, environment, "overview")
-    page.evaluate("window.states = 0; new EventSource('/api/v1/live').addEventListener('live', () => window.states++)")
     link = page.locator(f'a[href="/ui/tasks/{environment.waiting}"]')
     link.focus()
-    page.wait_for_function("window.states >= 3")
+    page.evaluate("""() => new Promise((resolve) => {
+        let states = 0;
+        new EventSource('/api/v1/live').addEventListener('live', () => (states += 1) >= 3 && resolve());
+    })""")
     assert link.evaluate("each => each === document.activeElement")
     page.close()
 
@@ -290,7 +292,11 @@ def test_inline_script_and_foreign_content_are_refused(
 
 
 def test_documents_and_files_of_the_page(environment: Shown) -> None:
-    client = httpx.Client(base_url=environment.url)
+    with httpx.Client(base_url=environment.url) as client:
+        check_files(client)
+
+
+def check_files(client: httpx.Client) -> None:
     document = client.get("/ui/tasks/t-1")
     policy = document.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")

@@ -11,10 +11,11 @@ const name = subject();
 const range = own("time-range");
 const map = own("qubit-map");
 const plots = { times: own("time-plot"), errors: own("time-plot"), trust: own("time-plot") };
+const microseconds = (value) => duration(value / 1e6);
 const QUBIT_FIGURES = {
   readout_error: ["readout error", (value) => figure(value)],
-  t1_us: ["T1", (value) => `${figure(value)} µs`],
-  t2_us: ["T2", (value) => `${figure(value)} µs`],
+  t1_us: ["T1", microseconds],
+  t2_us: ["T2", microseconds],
   gate_error: ["one-qubit error", (value) => figure(value)],
 };
 let device = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
@@ -72,13 +73,13 @@ const list = () => [
     { name: "Qubits", of: (each) => count(each.num_qubits), number: true },
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
     { name: "Two-qubit error", of: (each) => figure(median(each.operations.filter((one) => one.qubits.length === 2).map((one) => one.error))), number: true },
-    { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : `${figure(value)} µs`; }, number: true },
+    { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); }, number: true },
     { name: "Calibrated", of: (each) => clock(each.calibrated_s) },
   ], pools, { key: (each) => each.name })),
-  card("Names that `device=` accepts", table("Devices by name", [
-    { name: "Device", of: (each) => h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name) },
-    { name: "Source", of: (each) => each.source },
-  ], names, { key: (each) => each.name })),
+  card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
+    h("h3", null, source),
+    h("ul", { class: "names" }, found.map((each) => h("li", null, h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)))),
+  ])),
 ];
 
 const lost = (text) => h("p", { class: "muted" }, text);
@@ -91,7 +92,7 @@ function one() {
     card("Snapshot in force", facts([
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
       ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
-      ["Median T1", device.qubits.length ? `${figure(median(device.qubits.map((qubit) => qubit.t1_us)))} µs` : ""],
+      ["Median T1", device.qubits.length ? microseconds(median(device.qubits.map((qubit) => qubit.t1_us))) : ""],
       ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${duration(Date.now() / 1000 - device.calibrated_s)} ago` : "never"],
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
@@ -121,7 +122,7 @@ async function trends() {
   const { times, values } = await series(["t1_us", "t2_us", "error_1q", "error_2q", "readout_error", "certified", "score"].map(key), from, to);
   const last = (figureName) => values[key(figureName)].findLast((value) => value !== null) ?? null;
   const line = (label, figureName, format) => ({ label, values: values[key(figureName)], format });
-  plots.times.set("T1 and T2", times, [line("T1", "t1_us", (value) => `${figure(value)} µs`), line("T2", "t2_us", (value) => `${figure(value)} µs`)], [from, to], zoom);
+  plots.times.set("T1 and T2", times, [line("T1", "t1_us", microseconds), line("T2", "t2_us", microseconds)], [from, to], zoom);
   plots.errors.set("Errors", times, [line("two-qubit", "error_2q", figure), line("one-qubit", "error_1q", figure), line("readout", "readout_error", figure)], [from, to], zoom);
   plots.trust.set("Certificate", times, [line("claims confirmed", "certified", figure), line("score", "score", figure)], [from, to], zoom);
   gaps = { certified: last("certified"), score: last("score") };

@@ -80,8 +80,8 @@ async function series() {
   const { times, values } = await history(["done_per_s", "unsuccessful_per_s", "queue", "running", "slots_granted"], from, to);
   const integer = (value) => count(Math.round(value));
   plots.throughput.set("Tasks ended a second", times, [{ label: "done", values: values.done_per_s, format: figure }, { label: "failed, cancelled, expired", values: values.unsuccessful_per_s, format: figure }], [from, to], zoom);
-  plots.queue.set("Tasks", times, [{ label: "waiting", values: values.queue, format: integer }, { label: "running", values: values.running, format: integer }], [from, to], zoom);
-  plots.slots.set("Slots", times, [{ label: "in use", values: values.slots_granted, format: figure }], [from, to], zoom);
+  plots.queue.set("Tasks", times, [{ label: "waiting", values: values.queue, format: integer, whole: true }, { label: "running", values: values.running, format: integer }], [from, to], zoom);
+  plots.slots.set("Slots", times, [{ label: "in use", values: values.slots_granted, format: figure, whole: true }], [from, to], zoom);
   faults = (await get("/events/range", { kind: FAULTS, since_s: from, until_s: range.isLive ? 0 : to, limit: 15 })).events;
   draw();
 }
