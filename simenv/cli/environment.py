@@ -284,12 +284,15 @@ class UpOptions:
             help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
         ),
     ] = None
-    metrics: Annotated[
+    gateway: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT",
-            help="Serve /metrics for Prometheus there; '' stops it. A gateway serves it, too.",
+            help="HOST:PORT at which it is served over HTTP too, port 0: any; '' stops that."
         ),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of /metrics alone, for Prometheus; '' stops that."),
     ] = None
     overcommit: Annotated[
         bool,
@@ -312,7 +315,16 @@ class UpOptions:
 
 
 # Options with the name and the value of a setting.
-_TAKEN = ("launcher", "hosts", "hostfile", "memory_per_slot", "slots", "durability", "listen")
+_TAKEN = (
+    "launcher",
+    "hosts",
+    "hostfile",
+    "memory_per_slot",
+    "slots",
+    "durability",
+    "listen",
+    "gateway",
+)
 
 
 @app.with_options(UpOptions)
@@ -334,7 +346,8 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
     if asked.metrics is not None:
-        args["gateway"] = {"metrics": asked.metrics}
+        listen = {} if asked.gateway is None else {"listen": asked.gateway}
+        args["gateway"] = {**listen, "metrics": asked.metrics}
     settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}
     if asked.file is None:
@@ -394,6 +407,12 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
         with suppress(KeyError):
             owner = pwd.getpwuid(os.getuid()).pw_name
         terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
+    if settings.gateway.listen:
+        found = environments.await_gateway(path.parent)
+        url = (
+            f"{found.url}   simenv web prints a link" if found else "not ready: simenv logs gateway"
+        )
+        terminal.line(f"gateway  {url}")
     for warning in info.warnings:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 

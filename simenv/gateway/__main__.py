@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -108,12 +108,16 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     is_child = monitored is not None or listener is not None
     if not is_child:
         listener = open_socket(*configs.web_address(listen))
+    # uvicorn ends on these signals, and sends them once more to the former handlers.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with ExitStack() as sockets:
         for each in filter(None, (listener, monitored)):
             sockets.enter_context(each)
         if listener is None:
             assert monitored is not None
             gateway = _gateway(arguments, paths, settings, monitored)
+            log.info("metrics at %s/metrics", gateway.url)
             _monitor(gateway, settings).run([monitored])
             return
         gateway = _gateway(arguments, paths, settings, listener)
@@ -131,8 +135,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         try:
             uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run([listener])
         finally:
-            with suppress(OSError):
-                file.unlink()
+            file.unlink(missing_ok=True)
 
 
 def _inherited(descriptor: int) -> socket.socket | None:

@@ -48,7 +48,7 @@ from simenv.wire.messages.tokens import (
     Tokens,
 )  # fmt: skip
 
-MAX_TOKENS = 2_000  # of all users
+MAX_TOKENS = 1_000  # of all users
 MAX_OF_USER = 64
 MAX_LIFETIME_S = 400 * 86_400.0
 PREFIX = "simenv_"  # of every token, by which scanners of source code find it
@@ -107,7 +107,7 @@ class TokenCommands:
         )
         self._ticked_s = 0.0
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
-        self._written_used_s = 0.0
+        self._written_s = 0.0
         stored = keyfiles.read_private(self._path, TokensFile).tokens if self._path.exists() else []
         self._tokens = {token.digest: token for token in stored}
         self._spent = set[str]()  # digests of one-time tokens whose certificates have not ended
@@ -136,9 +136,10 @@ class TokenCommands:
             raise ConfigError(_NO_GATEWAY, hint=_WITH_GATEWAY)
         membership = identity.role if user == identity.owner else self._role(user)
         most = membership or (Role.ADMIN if identity.role is Role.ADMIN else Role.CLIENT)
-        if asked.role not in USER_ROLES or (asked.role == Role.ADMIN and most is not Role.ADMIN):
+        role = asked.role or most.value
+        if role not in USER_ROLES or (role == Role.ADMIN and most is not Role.ADMIN):
             hint = Role.CLIENT.value if most is Role.CLIENT else " or ".join(USER_ROLES)
-            text = f"a token of {user or 'the own user'} cannot have the role {asked.role!r}"
+            text = f"a token of {user or 'the own user'} cannot have the role {role!r:.80}"
             raise OptionError(text, hint=hint)
         if not 0.0 < asked.lifetime_s <= MAX_LIFETIME_S:
             text = f"lifetime_s = {asked.lifetime_s:g} is outside 0 .. {MAX_LIFETIME_S:.0f}"
@@ -150,13 +151,13 @@ class TokenCommands:
         service.owners.count_refusal(identity.owner)  # it costs more than its message
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
-            secrets.token_hex(NUMBER_BYTES), user, asked.account, asked.role, asked.purpose,
+            secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
             now_s, now_s + asked.lifetime_s,
         )  # fmt: skip
         granted = bool(user) and self._role(user) is None
         token = StoredToken(info, digest_of(secret), asked.once, granted)
         self._write(self._with(token, now_s))
-        service.owners.admit(user, asked.role)
+        service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
         return TokenCreated(asked.request, secret, info)
@@ -316,7 +317,7 @@ class TokenCommands:
                     self._withdraw(number, "has an expired token", EXPIRED_NOTICE)
             elif number in self._table.users:
                 self._review(token, number)
-        if any(used_s - self._written_used_s > USED_S for used_s in self._used_s.values()):
+        if self._used_s and wall_s - self._written_s > USED_S:
             with suppress(ConfigError):  # a full disk: the next commit of tokens has it
                 self._write(self._tokens)
 
@@ -374,7 +375,7 @@ class TokenCommands:
     def _write(self, tokens: Mapping[str, StoredToken]) -> None:
         """Replace the file, then the table. A shorter list is also written on a full disk. Raises
         ConfigError."""
-        used, now_s = self._used_s, time.time()
+        used = self._used_s
         kept = {
             digest: msgspec.structs.replace(
                 each,
@@ -388,7 +389,7 @@ class TokenCommands:
         with keyfiles.changing(self._path, LOCK_PATIENCE_S):
             keyfiles.write_list(self._path, TokensFile(KEYS_FORMAT, stored))
         self._tokens = kept
-        self._written_used_s = now_s
+        self._written_s = time.time()
         self._used_s.clear()
 
 
