@@ -1,4 +1,4 @@
-"""Alert rules, configuration and dashboard of `examples/monitoring`, by Prometheus' own programs."""
+"""Alert rules, configuration and dashboard of `examples/monitoring`, by the real Prometheus."""
 
 import json
 import re
