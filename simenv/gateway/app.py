@@ -16,9 +16,10 @@ import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import FromQuery
 from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
@@ -127,18 +128,20 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     """Return the routes of sessions."""
 
     @get("/session", operation_id="session", tags=["session"])
-    async def session(caller: Caller) -> CallerSession:
+    async def session(caller: NamedDependency[Caller]) -> CallerSession:
         """Return the caller."""
         fields = (caller.user, caller.role, caller.account, caller.token)
         return CallerSession(gateway.environment, __version__, *fields)
 
     @get("/login", include_in_schema=False)
-    async def log_in(request: Request[Any, Any, Any], token: str) -> Redirect:
+    async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
         """Follow a one-time link of `simenv web`."""
         return Redirect("/ui/", cookies=[await gateway.log_in(request, token)])
 
     @post("/logout", status_code=204, include_in_schema=False)
-    async def log_out(request: Request[Any, Any, Any], caller: Caller) -> Response[None]:
+    async def log_out(
+        request: Request[Any, Any, Any], caller: NamedDependency[Caller]
+    ) -> Response[None]:
         """End the session of a browser."""
         with suppress(KeyRefusedError):  # the token ends before the answer
             await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))

@@ -24,7 +24,7 @@ from simenv.client.connection.broker import TRIES, CertificateAddress, Connectio
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
-from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate
+from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 MAX_CLIENTS = 256  # of presented tokens
 THREADS_OF_ONE = 4
@@ -58,9 +58,11 @@ class TokenAddress(CertificateAddress):
         KeyRefusedError if the token has ended, SimenvError."""
         return self._request(public_key)
 
-    def check(self) -> None:
-        """Renew the certificate. Raises KeyRefusedError if the token has ended, SimenvError."""
-        self._certificate = self._request(self._public_key)
+    def check(self) -> TokenInfo:
+        """Renew the certificate, and return the token as it is now. Raises KeyRefusedError if it
+        has ended, SimenvError."""
+        certificate = self._certificate = self._request(self._public_key)
+        return certificate.token
 
     def diagnose(self) -> tuple[str, str]:
         return f"the service of {self.name!r} does not answer", "see: simenv status"
@@ -139,9 +141,12 @@ class ClientPool:
         entry = self._entries.get(digest)
         try:
             if entry is not None:
-                await run(entry.endpoint.check)
+                info = await run(entry.endpoint.check)
                 entry.checked_s = time.monotonic()
-            else:
+                if info.role != entry.caller.role:  # the client has the rights of the former one
+                    self.drop(info.number)
+                    entry = None
+            if entry is None:
                 entry = self._entries[digest] = Entry(*await run(self.open, secret))
                 self._digests[entry.caller.token] = digest
         except KeyRefusedError as error:
