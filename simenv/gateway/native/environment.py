@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar import Request, delete, get, post
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from simenv import model
 from simenv.client.client import Client
 from simenv.errors import TimedOutError
 from simenv.gateway.native import schemas
+from simenv.gateway.native.programs import read_json
 from simenv.gateway.native.schemas import MAX_LIST, record
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 from simenv.model.accounts import ShareRow
@@ -142,12 +143,13 @@ async def get_reservation(
 @post("/reservations", status_code=201)
 async def reserve(
     gateway: TheGateway,
+    request: Request[Any, Any, Any],
     caller: TheCaller,
-    data: JSONBody[schemas.ReservationBody],
     wait: Annotated[float, QueryParameter(ge=0.0, le=schemas.MAX_WAIT_S)] = 0.0,
 ) -> model.ReservationInfo:
     """Reserve a pool, or the whole environment. A request that cannot be granted now is repeated
     for `wait` seconds."""
+    data = await read_json(request, schemas.ReservationBody)
     fields: dict[str, Any] = {name: getattr(data, name) for name in data.__struct_fields__}
 
     def ask(client: Client) -> model.ReservationInfo:
@@ -162,9 +164,10 @@ async def reserve(
 
 @post("/reservations/{number:int}/renew", status_code=200)
 async def renew_reservation(
-    gateway: TheGateway, caller: TheCaller, number: Number, data: JSONBody[schemas.Renewal]
+    request: Request[Any, Any, Any], gateway: TheGateway, caller: TheCaller, number: Number
 ) -> model.ReservationInfo:
     """Set the expiry of a reservation to `for_s` seconds from now."""
+    data = await read_json(request, schemas.Renewal)
     return await gateway.call(caller, lambda client: client.reservation(number).renew(data.for_s))
 
 

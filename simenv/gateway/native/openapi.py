@@ -25,6 +25,8 @@ _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/tasks": schemas.TaskRequest,
     "/sweeps": schemas.SweepRequest,
     "/explain": schemas.TaskRequest,
+    "/reservations": schemas.ReservationBody,
+    "/reservations/{number}/renew": schemas.Renewal,
 }
 _DESCRIPTION = """Circuits in, counts out. Every request carries `Authorization: Bearer TOKEN`.
 Errors are problem documents (RFC 9457). Refusals that a later request may pass have Retry-After."""
@@ -105,6 +107,8 @@ def _reference(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _request_content(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    if not issubclass(kind, schemas.ProgramRequest):
+        return {programs.JSON: {"schema": _reference(kind)}}
     options = {"contentMediaType": programs.JSON, **_reference(kind)}
     form = {"type": "object", "properties": {"program": {"type": "string"}, "options": options}}
     text = {"schema": {"type": "string"}}

@@ -43,6 +43,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 R = TypeVar("R", bound=ProgramRequest)
+S = TypeVar("S", bound=msgspec.Struct)
+_NOT_DECODED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class ProgramParsers:
@@ -152,9 +154,9 @@ async def read_request(request: Request[Any, Any, Any], kind: type[R]) -> R:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
     `options`; or the program itself, with its options in the query. Raises OptionError."""
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type == JSON:
+        return await read_json(request, kind)
     try:
-        if media_type == JSON:
-            return msgspec.json.decode(await request.body(), type=kind)
         if media_type == FORM:
             return await _of_form(request, kind)
         options: dict[str, Any] = {}
@@ -166,8 +168,20 @@ async def read_request(request: Request[Any, Any, Any], kind: type[R]) -> R:
         options.pop("wait", None)
         options |= _program(await request.body(), media_type)
         return msgspec.convert(options, kind, strict=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise OptionError(f"the request: {error}", hint="/api/v1/openapi.json") from error
+    except _NOT_DECODED as error:
+        raise _undecoded(error) from error
+
+
+async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
+    """Read a body of JSON. Raises OptionError."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except _NOT_DECODED as error:
+        raise _undecoded(error) from error
+
+
+def _undecoded(error: Exception) -> OptionError:
+    return OptionError(f"the request: {error}", hint="/api/v1/openapi.json describes all requests")
 
 
 async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:

@@ -13,7 +13,6 @@ from gateway_stand_in import GatewayStandIn
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-import simenv
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.submission.options import SubmitOptions
@@ -102,18 +101,18 @@ def test_parameters_are_bound_by_name_in_formulas(api: httpx.Client, env: Client
         assert answer.json()["counts"] == expected
     refused = api.post("/tasks", json={"program": TURNED})
     assert refused.status_code == 400
-    assert "'theta'" in refused.json()["detail"]
+    assert "theta" in refused.json()["detail"]
 
 
 def test_a_gradient_by_slots_is_refused_where_slots_are_formulas(api: httpx.Client) -> None:
-    program = "\n".join(line for line in TURNED.replace(" c = measure q;", "").splitlines())
-    fields = {"shots": None, "outputs": ["gradient"], "observables": "Z"}
-    for values, status in ({"theta": 0.5}, 400), (None, 400):
-        answer = api.post("/tasks", json={"program": program, **fields, "parameter_values": values})
-        assert answer.status_code == status
-    assert "formulas" in api.post(
-        "/tasks", json={"program": program, **fields, "parameter_values": [0.5]}
-    ).json()["detail"]
+    program = TURNED.replace("c = measure q;", "")
+    fields = {"shots": None, "outputs": ["gradient"], "observables": "Z", "parameter_values": [0.5]}
+    refused = api.post("/tasks", json={"program": program, **fields})
+    assert refused.status_code == 400
+    assert "formulas" in refused.json()["detail"]
+    plain = program.replace("theta / 2", "theta")
+    gradient = api.post("/tasks?wait=60", json={"program": plain, **fields}).json()["gradients"]
+    assert gradient == [[pytest.approx(-np.sin(0.5))]]
 
 
 def test_a_sweep_has_the_counts_of_the_clients(api: httpx.Client, env: Client) -> None:
@@ -325,8 +324,7 @@ def test_many_callers_wait_without_a_thread_each(api: httpx.Client) -> None:
         threads = [threading.Thread(target=wait) for _ in range(24)]
         for thread in threads:
             thread.start()
-        while other.get("/events", params={"limit": 0}).status_code != 200:
-            pass
+        assert other.get("/events", params={"limit": 0}).is_success
         assert threading.active_count() - before - len(threads) <= 8
         other.delete(f"/reservations/{reserved['id']}")
         for thread in threads:
@@ -342,7 +340,3 @@ def test_explain_names_the_engine_and_runs_nothing(api: httpx.Client, env: Clien
     unbound = api.post("/explain", json={"program": TURNED})
     assert unbound.json()["sizes"]["num_qubits"] == 1
     assert env.status().done == before
-
-
-def test_the_result_is_that_of_the_same_seed_in_python(api: httpx.Client) -> None:
-    assert simenv.__version__
