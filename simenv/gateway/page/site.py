@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 
 import msgspec
 from litestar import Request, Response, get
+from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -114,15 +115,15 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return Redirect(f"{ROOT}/")
 
     @get([ROOT, f"{ROOT}/{{path:path}}"], include_in_schema=False)
-    async def document(path: str = "") -> Response[str]:
+    async def document(path: FromPath[str] = "") -> Response[str]:
         headers = {**HEADERS, "Cache-Control": "no-cache"}
         return Response(site.document(path), media_type=_KINDS[".html"], headers=headers)
 
     @get(f"{ROOT}/static/{{digest:str}}/{{name:path}}", include_in_schema=False)
     async def static(
         request: Request[object, object, object],  # type: ignore[type-var]
-        digest: str,
-        name: str,
+        digest: FromPath[str],
+        name: FromPath[str],
     ) -> Response[bytes]:
         item = site.file(name.lstrip("/"))
         # A page of an earlier version of the gateway may ask for files of its own digest.

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
@@ -27,6 +27,7 @@ from simenv.client.tasks.task import number_of
 from simenv.errors import LimitExceededError, OptionError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.native import results, schemas
+from simenv.gateway.native.tasks import TheCaller
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
 from simenv.model import (
@@ -284,7 +285,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
             yield event
 
     @get("/live", media_type="text/event-stream")
-    async def live(caller: Caller) -> Stream:
+    async def live(caller: TheCaller) -> Stream:
         """Stream the state of the environment every second, as server-sent events `live`."""
         for key in [key for key, feed in feeds.items() if not feed.pages]:
             del feeds[key]
@@ -296,18 +297,20 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return Stream(states(feed), media_type="text/event-stream", headers=headers)
 
     @get("/tasks/{task:str}/operations")
-    async def operations(caller: Caller, task: str, limit: int = MAX_OPERATIONS) -> TaskOperations:
+    async def operations(
+        caller: TheCaller, task: FromPath[str], limit: FromQuery[int] = MAX_OPERATIONS
+    ) -> TaskOperations:
         """Return the first operations of the program of a task."""
         return await gateway.call(caller, operations_of, task, limit)
 
     @post("/tasks/{task:str}/ideal", status_code=202)
-    async def ideal(caller: Caller, task: str) -> IdealTask:
+    async def ideal(caller: TheCaller, task: FromPath[str]) -> IdealTask:
         """Compute the distribution of a task's program without noise and without sampling, by a
         task that is charged to the caller."""
         return await gateway.call(caller, submit_ideal, task)
 
     @get("/tasks/{task:str}/bundle")
-    async def bundle(caller: Caller, task: str) -> Response[bytes]:
+    async def bundle(caller: TheCaller, task: FromPath[str]) -> Response[bytes]:
         """Return all that is needed to run a task again, as a .zip archive that `simenv submit`
         takes."""
         body = await gateway.call(caller, bundle_of, task)
@@ -317,28 +320,28 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
 
     @get("/events/range")
     async def event_range(
-        caller: Caller,
-        since_s: float = 0.0,
-        until_s: float = 0.0,
-        kind: list[str] | None = None,
-        limit: Annotated[int, Parameter(ge=1, le=MAX_EVENTS)] = 100,
+        caller: TheCaller,
+        since_s: FromQuery[float] = 0.0,
+        until_s: FromQuery[float] = 0.0,
+        kind: FromQuery[list[str] | None] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)] = 100,
     ) -> EventRange:
         """Return the newest events of a range of time, of some kinds."""
         return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
 
     @get("/pools/devices")
-    async def pool_devices(caller: Caller) -> list[schemas.DeviceRecord]:
+    async def pool_devices(caller: TheCaller) -> list[schemas.DeviceRecord]:
         """List the pools as devices, also those without errors."""
         found = (await gateway.call(caller, Client.devices)).values()
         return [schemas.record(device, schemas.DeviceRecord) for device in found]
 
     @post("/nodes/{node:str}/drain", status_code=200)
-    async def drain(caller: Caller, node: str, data: Reason) -> NodeInfo:
+    async def drain(caller: TheCaller, node: FromPath[str], data: Reason) -> NodeInfo:
         """Start nothing more on a node; its running tasks finish. For admins."""
         return await gateway.call(caller, Client.drain, node, data.reason)
 
     @post("/nodes/{node:str}/undrain", status_code=200)
-    async def undrain(caller: Caller, node: str) -> NodeInfo | PoolInfo:
+    async def undrain(caller: TheCaller, node: FromPath[str]) -> NodeInfo | PoolInfo:
         """Use a drained or lost node again, or a quarantined pool. For admins."""
         return await gateway.call(caller, Client.undrain, node)
 

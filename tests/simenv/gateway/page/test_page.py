@@ -1,4 +1,4 @@
-"""Every view in a real browser: what it shows, by keyboard alone, without a fault on the console."""
+"""Every view in a real browser: what it shows, by keyboard alone, and no fault on the console."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ FOCUSED = """() => {
     const each = document.activeElement;
     const ring = each.closest('.map') ? each.querySelector('circle') : each;
     const style = getComputedStyle(ring);
-    const visible = ring === each ? style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
+    const visible = ring === each
+        ? style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
         : parseFloat(style.strokeWidth) >= 3;
     const box = each.getBoundingClientRect();
     return [each.outerHTML.slice(0, 200), visible, box.width > 0 && box.right > 0];
@@ -127,7 +128,8 @@ def test_focus_and_selection_stay_while_the_live_state_changes(
     link.focus()
     page.evaluate("""() => new Promise((resolve) => {
         let states = 0;
-        new EventSource('/api/v1/live').addEventListener('live', () => (states += 1) >= 3 && resolve());
+        const source = new EventSource('/api/v1/live');
+        source.addEventListener('live', () => (states += 1) >= 3 && resolve());
     })""")
     assert link.evaluate("each => each === document.activeElement")
     page.close()
