@@ -1,6 +1,6 @@
 """The web page with a long history, and what open pages cost the service.
 
-100,000 tasks are in the history. Each view is opened in chromium, through the gateway's own process:
+100,000 tasks are in the history. Each view is opened in chromium, through the gateway's process:
 the time until its first paint, and until it shows its data. Then 50 browsers show the overview; the
 processor time of the service and of the gateway is counted over 30 s, less that of an idle
 environment over as long.

@@ -17,8 +17,6 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromQuery
 from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
@@ -174,9 +172,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         dependencies={"caller": Provide(provide_caller)},
         exception_handlers=EXCEPTION_HANDLERS,
         compression_config=CompressionConfig("gzip", minimum_size=GZIP_BYTES),
-        openapi_config=OpenAPIConfig(
-            "simenv", __version__, path="/api/v1", render_plugins=[JsonRenderPlugin()]
-        ),
+        openapi_config=None,  # the native API describes itself
         lifespan=[lifespan],
         middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
