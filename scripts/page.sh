@@ -27,3 +27,8 @@ cp "$folder/uplot/dist/uPlot.min.css" "$static/uplot.css"
 
 get axe-core 4.14.1 e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 cp "$folder/axe-core/axe.min.js" tests/support/axe.min.js # MPL 2.0, as its first lines say
+sha256sum --check --quiet <<EOF
+8301d1a4fcc08355d4ff7e8c87cc4a4e13cc4da93ba50a20816005488c0c5f6e  $static/uplot.js
+df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04  $static/uplot.css
+29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c  tests/support/axe.min.js
+EOF

@@ -24,7 +24,13 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.bundle import files_of
 from simenv.client.tasks.task import number_of
-from simenv.errors import LimitExceededError, OptionError, QueueFullError, SimenvError
+from simenv.errors import (
+    KeyRefusedError,
+    LimitExceededError,
+    OptionError,
+    QueueFullError,
+    SimenvError,
+)
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.tasks import TheCaller
@@ -44,11 +50,13 @@ from simenv.model import (
     task_name,
 )
 from simenv.model.calls import is_call
+from simenv.model.program import qubits_of
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
 PERIOD_S = 1.0  # between two states that a page is sent
+STREAM_S = 900.0  # after which a page connects anew, so that its token is checked
 MAX_PAGES = 200  # of one user that are sent the live state
 SHOWN_TASKS = 20  # of the queue, in the live state
 SHOWN_EVENTS = 100  # new ones, in one live state
@@ -57,6 +65,8 @@ MAX_IDEAL_QUBITS = 20  # of a program whose ideal distribution a page may ask fo
 MAX_EVENTS = 1_000  # of one answer
 MAX_SCANNED = 20_000  # events that are looked at for one answer
 _SCAN = 1_000  # events of one request
+
+OperationLimit = Annotated[int, QueryParameter(ge=0, le=MAX_OPERATIONS)]
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -96,25 +106,27 @@ def _events(client: Client, since: int, limit: int) -> list[Event]:
 
 
 class LiveFeed:
-    """The states of one user, read while at least one page shows them."""
+    """The states of one user in one role, read while at least one page shows them. `caller`: the
+    one of the last page that was opened, whose token is used."""
 
     def __init__(self, gateway: Gateway, caller: Caller) -> None:
         self._gateway = gateway
-        self._caller = caller
+        self.caller = caller
         self._event = b""  # the last one
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self.pages = 0
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events: `live` with a Live, `problem` with a Problem."""
+        """Yield server-sent events for STREAM_S: `live` with a Live, `problem` with a Problem."""
+        end_s = time.monotonic() + STREAM_S
         self.pages += 1
         try:
-            if self._reader is None:
+            if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read())
-            if self._event:
+            elif self._event:
                 yield self._event
-            while True:
+            while time.monotonic() < end_s and not self._reader.done():
                 await self._changed.wait()
                 yield self._event
         finally:
@@ -127,16 +139,21 @@ class LiveFeed:
         since = -1
         while True:
             try:
-                state, since = await self._gateway.call(
-                    self._caller, live_state, self._caller, since
-                )
+                call = self._gateway.call
+                state, since = await call(self.caller, live_state, self.caller, since)
                 self._event = b"event: live\ndata: %b\n\n" % msgspec.json.encode(state)
             except SimenvError as error:
                 problem = msgspec.json.encode(problem_of(error))
                 self._event = b"event: problem\ndata: %b\n\n" % problem
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+                if isinstance(error, KeyRefusedError):
+                    break  # all pages connect anew, each with its own token
+            self._wake()
             await asyncio.sleep(PERIOD_S)
+        asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
 
 class TaskOperations(msgspec.Struct, frozen=True):
@@ -173,7 +190,7 @@ def operations_of(client: Client, task: str, limit: int) -> TaskOperations:
     }
     operations = []
     q = c = p = 0
-    for op in ops[: min(limit, MAX_OPERATIONS)]:
+    for op in ops[:limit]:
         in_q, in_c, in_p = arities[3 * op : 3 * op + 3]
         chosen = [free.get(at, params[at]) for at in range(p, p + in_p)]
         bits = clbits[c : c + in_c].tolist()
@@ -181,14 +198,14 @@ def operations_of(client: Client, task: str, limit: int) -> TaskOperations:
         q, c, p = q + in_q, c + in_c, p + in_p
     return TaskOperations(
         program.num_qubits, program.num_clbits, program.registers, len(ops), operations,
-        submitted.terms.device, _is_comparable(submitted, qubits),
+        submitted.terms.device, _is_comparable(submitted),
     )  # fmt: skip
 
 
-def _is_comparable(submitted: Submitted, qubits: memoryview) -> bool:
+def _is_comparable(submitted: Submitted) -> bool:
     spec = submitted.spec
-    is_narrow = len(set(qubits)) <= MAX_IDEAL_QUBITS
-    return spec.shots > 0 and spec.count == 1 and "counts" in submitted.terms.outputs and is_narrow
+    has_counts = spec.shots > 0 and spec.count == 1 and "counts" in submitted.terms.outputs
+    return has_counts and qubits_of(spec.program)[1] <= MAX_IDEAL_QUBITS
 
 
 class IdealTask(msgspec.Struct, frozen=True):
@@ -206,11 +223,11 @@ def submit_ideal(client: Client, task: str) -> IdealTask:
     if is_call(terms) or "counts" not in terms.outputs or spec.count != 1:
         message = f"task {task} has no counts of one circuit that an ideal distribution is for"
         raise OptionError(message, hint="a task with the output counts and one binding")
-    qubits = memoryview(decode_program(spec.program).qubits).cast("H")
-    if not _is_comparable(submitted, qubits):
+    used = qubits_of(spec.program)[1]
+    if used > MAX_IDEAL_QUBITS:
         message = (
-            f"the program of task {task} acts on {len(set(qubits))} qubits; ideal distributions "
-            f"are computed for {MAX_IDEAL_QUBITS} at most"
+            f"the program of task {task} acts on {used} qubits; ideal distributions are computed "
+            f"for {MAX_IDEAL_QUBITS} at most"
         )
         raise LimitExceededError(message, hint="simenv submit FILE --shots 0 computes any")
     ideal = TaskOptions(
@@ -278,7 +295,7 @@ class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
-    feeds: dict[Caller, LiveFeed] = {}
+    feeds: dict[tuple[str, str], LiveFeed] = {}
 
     async def states(feed: LiveFeed) -> AsyncIterator[bytes]:
         async for event in feed.events():
@@ -289,7 +306,8 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Stream the state of the environment every second, as server-sent events `live`."""
         for key in [key for key, feed in feeds.items() if not feed.pages]:
             del feeds[key]
-        feed = feeds.setdefault(caller, LiveFeed(gateway, caller))
+        feed = feeds.setdefault((caller.user, caller.role), LiveFeed(gateway, caller))
+        feed.caller = caller
         if feed.pages >= MAX_PAGES:
             message = f"{feed.pages} pages of {caller.user!r} are open; the limit is {MAX_PAGES}"
             raise QueueFullError(message, hint="close some")
@@ -298,7 +316,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
 
     @get("/tasks/{task:str}/operations")
     async def operations(
-        caller: TheCaller, task: FromPath[str], limit: FromQuery[int] = MAX_OPERATIONS
+        caller: TheCaller, task: FromPath[str], limit: OperationLimit = MAX_OPERATIONS
     ) -> TaskOperations:
         """Return the first operations of the program of a task."""
         return await gateway.call(caller, operations_of, task, limit)

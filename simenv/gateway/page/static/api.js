@@ -30,6 +30,8 @@ export async function send(method, path, body) {
   return answer(await fetch(address(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) }));
 }
 
+const RETRY_MS = 5000; // after a refused stream
+
 // Server-sent events while the page is visible; a hidden page costs nothing.
 export function follow(path, query, kinds, onState) {
   let source = null;
@@ -37,7 +39,12 @@ export function follow(path, query, kinds, onState) {
     if (source || document.hidden) return;
     source = new EventSource(address(path, query));
     source.onopen = () => onState("live");
-    source.onerror = () => onState(source?.readyState === EventSource.CLOSED ? "closed" : "reconnecting");
+    source.onerror = () => {
+      if (source?.readyState !== EventSource.CLOSED) return onState("reconnecting");
+      close(); // it was refused
+      setTimeout(open, RETRY_MS);
+      return onState("closed");
+    };
     for (const [kind, handle] of Object.entries(kinds)) {
       source.addEventListener(kind, (event) => handle(JSON.parse(event.data)));
     }

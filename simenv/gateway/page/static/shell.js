@@ -1,6 +1,6 @@
 // What every page has: navigation, theme, the live connection, problems in words.
 
-import { follow, Problem } from "./api.js";
+import { follow, get, Problem } from "./api.js";
 import { h, show } from "./dom.js";
 
 let streams = false; // whether the page has a stream, whose state is shown
@@ -75,6 +75,6 @@ export function live(handle) {
     problem: (data) => report(new Problem(data.status, data)),
   }, (state) => {
     connection(state);
-    if (state === "closed") report(new Problem(401, {}));
+    if (state === "closed") get("/queue", { limit: 0 }).catch(report); // why
   });
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import browser
 import httpx
@@ -316,3 +318,13 @@ def check_files(client: httpx.Client) -> None:
     for path in ("/ui/none", "/ui/tasks/a/b", "/ui/static/x/../site.py", "/ui/nodes/vm"):
         assert client.get(path).status_code == 404, path
     assert "<script>" not in document.text
+
+
+def test_vendored_files_are_those_of_the_script_that_makes_them() -> None:
+    root = Path(__file__).parents[4]
+    script = (root / "scripts/page.sh").read_text()
+    pinned = re.findall(r"^([0-9a-f]{64})  (\S+)$", script, re.MULTILINE)
+    assert len(pinned) == 3
+    for digest, path in pinned:
+        file = root / path.replace("$static", "simenv/gateway/page/static")
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == digest, path

@@ -10,7 +10,8 @@ const FAULTS = ["worker.lost", "worker.killed", "node.lost", "node.drained", "po
   "task.unplaceable", "task.preempted", "journal.damaged", "result.damaged"];
 const range = own("time-range");
 const plots = { throughput: own("time-plot"), queue: own("time-plot"), slots: own("time-plot") };
-let last = null, before = null, rate = null, faults = [];
+let last = null, rate = null, faults = [];
+const samples = []; // of the last ten seconds: time, number of ended tasks
 
 const tile = (name, value, note, kind) => h("div", { class: `tile ${kind ?? ""}` },
   h("div", { class: "name" }, name), h("div", { class: "value" }, value), h("div", { class: "note" }, note));
@@ -90,11 +91,10 @@ actions(range);
 range.addEventListener("range", () => refresh(series));
 live((data) => {
   const ended = data.info.done + data.info.failed;
-  if (before && data.at_s - before.at_s > 0.2) {
-    rate = Math.max(0, (ended - before.ended) / (data.at_s - before.at_s));
-    if (data.at_s - before.at_s > 10) before = { at_s: data.at_s, ended };
-  }
-  before ??= { at_s: data.at_s, ended };
+  samples.push([data.at_s, ended]);
+  while (samples[0][0] < data.at_s - 10) samples.shift();
+  const [[at_s, before]] = samples;
+  rate = data.at_s > at_s ? Math.max(0, ended - before) / (data.at_s - at_s) : null;
   last = data;
   draw();
 });
