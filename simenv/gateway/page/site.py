@@ -7,14 +7,12 @@ no script or style inside a document, no frame, nothing from elsewhere.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from html import escape
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
@@ -53,14 +51,6 @@ _KINDS = {
 _FOREVER = "public, max-age=31536000, immutable"
 
 
-class StaticFile(msgspec.Struct, frozen=True):
-    """A file, with its gzip form."""
-
-    kind: str
-    body: bytes
-    packed: bytes
-
-
 class Site:
     """The files in memory. `digest`: of all of them; it is in their paths, so that browsers may
     keep them."""
@@ -71,16 +61,13 @@ class Site:
         self.digest = hashlib.sha256(b"".join(found.values())).hexdigest()[:16]
         self._document = found.pop("index.html").decode()
         self._environment = environment
-        self._files = {
-            name: StaticFile(_KINDS["." + name.rpartition(".")[2]], body, gzip.compress(body, 9))
-            for name, body in found.items()
-        }
+        self._files = found
 
-    def file(self, name: str) -> StaticFile:
-        """Return a file. Raises NotFoundError."""
+    def file(self, name: str) -> tuple[str, bytes]:
+        """Return the media type and the content of a file. Raises NotFoundError."""
         if name not in self._files:
             raise NotFoundError(f"the page has no file {name[:80]!r}", hint=f"{ROOT}/ is the page")
-        return self._files[name]
+        return _KINDS["." + name.rpartition(".")[2]], self._files[name]
 
     def document(self, path: str) -> str:
         """Return the HTML document of a path below ROOT. Raises NotFoundError."""
@@ -120,18 +107,10 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return Response(site.document(path), media_type=_KINDS[".html"], headers=headers)
 
     @get(f"{ROOT}/static/{{digest:str}}/{{name:path}}", include_in_schema=False)
-    async def static(
-        request: Request[object, object, object],  # type: ignore[type-var]
-        digest: FromPath[str],
-        name: FromPath[str],
-    ) -> Response[bytes]:
-        item = site.file(name.lstrip("/"))
+    async def static(digest: FromPath[str], name: FromPath[str]) -> Response[bytes]:
+        kind, body = site.file(name.lstrip("/"))
         # A page of an earlier version of the gateway may ask for files of its own digest.
-        kept = _FOREVER if digest == site.digest else "no-store"
-        headers = {**HEADERS, "Cache-Control": kept, "Vary": "Accept-Encoding"}
-        body = item.body
-        if "gzip" in request.headers.get("Accept-Encoding", "") and len(item.packed) < len(body):
-            headers["Content-Encoding"], body = "gzip", item.packed
-        return Response(body, media_type=item.kind, headers=headers)
+        headers = {**HEADERS, "Cache-Control": _FOREVER if digest == site.digest else "no-store"}
+        return Response(body, media_type=kind, headers=headers)
 
     return [root, document, static]
