@@ -21,6 +21,7 @@ from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
+from simenv.client.launch import running_gateway
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
@@ -86,6 +87,15 @@ class Environment:
     def service(self) -> str:
         """Path of the connection file: the value of SIMENV_SERVICE for other processes."""
         return str(self._address.path)
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the web page of the environment; None if no gateway runs on this machine for
+        it. `simenv web` prints a link that signs a browser in."""
+        if not isinstance(self._address, FileAddress):
+            return None
+        gateway = running_gateway(self._address.path.absolute().parent)
+        return None if gateway is None else f"{gateway.url}/ui/"
 
     @property
     def session(self) -> ServiceSession:
@@ -398,13 +408,13 @@ class Environment:
         return self._session.request(queries.GarbageCollected, queries.CollectGarbage, **fields)
 
     def _repr_html_(self) -> str:
-        """HTML for notebooks: the pools and their queues; only the name if the service does not
-        answer."""
+        """HTML for notebooks: the pools, their queues and a link to the web page; only the name if
+        the service does not answer."""
         try:
             info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
         except SimenvError:
             return escape(repr(self))
-        return result_display.client_html(info)
+        return result_display.client_html(info, self.dashboard)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks

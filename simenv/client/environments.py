@@ -29,11 +29,7 @@ from simenv.client import launch
 from simenv.client.client import Client
 from simenv.client.connection.address import Address, FileAddress, ended, find, read
 from simenv.config import (
-    GATEWAY_FILE,
-    GATEWAY_FORMAT,
     ConnectionFile,
-    EnvironmentPaths,
-    GatewayFile,
 )
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
 
@@ -100,22 +96,10 @@ class ShutdownReport:
     nodes: tuple[str, ...] = ()  # nodes on which it reported processes
 
 
-def running_gateway(home: Path) -> GatewayFile | None:
-    """Return the gateway that runs on this machine for the environment with this home; None if
-    there is none."""
-    try:
-        body = (EnvironmentPaths(home, home).gateway / GATEWAY_FILE).read_bytes()
-        file = msgspec.json.decode(body, type=GatewayFile)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    runs = launch.runs(file.pid, launch.GATEWAY, start_ticks=file.start_ticks)
-    return file if runs and file.format == GATEWAY_FORMAT else None
-
-
 def _await_gateway(home: Path) -> None:
     """Wait until the gateway of an environment that has just started is ready, or GATEWAY_S."""
     deadline_s = time.monotonic() + GATEWAY_S
-    while running_gateway(home) is None and time.monotonic() < deadline_s:
+    while launch.running_gateway(home) is None and time.monotonic() < deadline_s:
         time.sleep(launch.POLL_S)  # of another process: nothing to wait on
 
 

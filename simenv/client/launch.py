@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from simenv import config, files
-from simenv.config import Config, EnvironmentPaths
+from simenv.config import Config, EnvironmentPaths, GatewayFile
 from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
 
@@ -299,3 +299,15 @@ def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def running_gateway(home: Path) -> GatewayFile | None:
+    """Return the gateway that runs on this machine for the environment with this home; None if
+    there is none."""
+    try:
+        body = (EnvironmentPaths(home, home).gateway / config.GATEWAY_FILE).read_bytes()
+        file = msgspec.json.decode(body, type=GatewayFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    is_running = runs(file.pid, GATEWAY, start_ticks=file.start_ticks)
+    return file if is_running and file.format == config.GATEWAY_FORMAT else None

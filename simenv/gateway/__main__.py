@@ -30,7 +30,7 @@ from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
-from simenv.gateway import ibm, metrics, native
+from simenv.gateway import ibm, metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if monitored is not None:
             serve = partial(_monitor(gateway, settings).run, [monitored])
             threading.Thread(target=serve, name="metrics", daemon=True).start()
-        parts = (metrics, native, ibm)
+        parts = (metrics, native, ibm, page)
         app = create_app(gateway, *(route for part in parts for route in part.routes(gateway)))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)

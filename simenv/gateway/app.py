@@ -137,7 +137,7 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     @get("/login", include_in_schema=False)
     async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
         """Follow a one-time link of `simenv web`."""
-        return Redirect("/", cookies=[await gateway.log_in(request, token)])
+        return Redirect("/ui/", cookies=[await gateway.log_in(request, token)])
 
     @post("/logout", status_code=204, include_in_schema=False)
     async def log_out(

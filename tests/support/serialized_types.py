@@ -11,7 +11,6 @@ from launcher import probe
 from simenv.cli.admin import doctor_installation
 from simenv.cli.demo_runs import DemoRow, VariationalRun as DemoRun
 from simenv.cli.observe import ProfileReport as PerformanceReport
-from simenv.cli.tasks.bundle_manifest import Manifest
 from simenv.cli.tasks.explain import Line as PlanLine
 from simenv.cli.tasks.history import Trace
 from simenv.cli.tasks.resource_fit import ResourceFit
@@ -19,6 +18,7 @@ from simenv.client.administration import PoolPolicies
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
+from simenv.client.tasks.bundle_manifest import Manifest
 from simenv.config.model import Config, Policies
 from simenv.config.paths import ConnectionFile, GatewayFile, StartupMessage
 from simenv.model import Program, ResultData, accounts, views as info

@@ -54,6 +54,7 @@ PARTS = 4
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
     "tests/e2e/test_docs.py",
+    "tests/simenv/gateway/page/test_page.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/faults/test_launchers_killed.py",
     "tests/faults/test_service_killed.py",

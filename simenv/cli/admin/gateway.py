@@ -20,7 +20,7 @@ from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
-from simenv.client.environments import running_gateway
+from simenv.client.launch import running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
+from simenv.client.tasks.bundle import LostAttempt, lost_attempts
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import LogRow
@@ -252,14 +253,6 @@ class TraceStage(msgspec.Struct, frozen=True):
     what: str
 
 
-class LostAttempt(msgspec.Struct, frozen=True):
-    """Attempt that ended without a message from its worker."""
-
-    event: int
-    time_s: float
-    reason: str
-
-
 class Trace(msgspec.Struct, frozen=True):
     """Object that `--json` prints."""
 
@@ -319,15 +312,6 @@ def stages(row: LogRow) -> list[TraceStage]:
         result.append(TraceStage(name, at_us / 1000, took_us / 1000, what))
         at_us += took_us
     return result
-
-
-def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
-    """Return the lost attempts of a task from the event log."""
-    if row.attempts < 2:
-        return []
-    before = client.history.events_before(row.submitted_s)
-    events = [each for each in client.events(before, ["task.*"]) if each.subject == row.id]
-    return [LostAttempt(each.seq, each.time_s, each.message) for each in events]
 
 
 def _show(row: LogRow, task_trace: Trace, task: str) -> None:
