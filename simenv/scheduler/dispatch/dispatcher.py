@@ -23,6 +23,8 @@ from simenv.scheduler.state import pools, scheduler_state
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 PREFETCH_MAX_US = 50_000.0
 PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
+_IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
+_READY = (_IDLE, _BUSY)
 
 
 def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTasks]:
@@ -78,11 +80,14 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     """Return why the next task of a pool was not assigned."""
     if not _may_send(state, pool):
         return WaitReason.DEVICE
-    ready = [w for w in pool.workers.values() if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
-    if not ready:
+    is_ready = False
+    for worker in pool.workers.values():
+        if worker.state in _READY:
+            if worker.reservation_id and not worker.held:
+                return WaitReason.RESERVED
+            is_ready = True
+    if not is_ready:
         return WaitReason.STARTING
-    if any(worker.reservation_id and not worker.held for worker in ready):
-        return WaitReason.RESERVED
     return WaitReason.RANKS if pool.spec.ranks > 1 else WaitReason.SLOTS
 
 
@@ -267,7 +272,7 @@ def _worker_with_most_slots(
     so before, and, `with_memory`, that have enough memory for this task."""
     best, max_free, idle = None, -UNLIMITED, 0
     for worker in pool.workers.values():
-        if worker.state != WorkerState.IDLE or worker.leaving or worker.reservation_id:
+        if worker.state is not _IDLE or worker.leaving or worker.reservation_id:
             continue
         host = worker.host
         free = host.free_slots - host.claimed_slots
@@ -313,7 +318,7 @@ def _to_idle(
     if pool.spec.pace or not state.estimator.kernels_compiled:
         # A simulation may be far shorter than the time on the device, or than its compilation.
         cost_us = state.estimator.simulation_us(record.route, record.spec)
-    if cost_us >= PARALLEL_FROM_US:  # a shorter task gets one slot
+    if cost_us >= PARALLEL_FROM_US and record.route.max_slots > 1:  # a shorter task gets one slot
         slots = _slots_for(
             cost_us,
             _slot_bound(state, record, host, now_ns),
@@ -334,7 +339,7 @@ def _prefetch_chunk(
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
     `reservation`: among its dedicated workers; 0: among workers without a reservation."""
     best, live = None, 0
-    if pool.spec.pace:
+    if pool.spec.pace or not pool.queue.has_short():
         return None
     isolates = state.limits.isolates_accounts
     first_waiting = pool.queue.head(False, reservation) if isolates else None
@@ -345,7 +350,7 @@ def _prefetch_chunk(
             continue
         live += 1
         if (
-            worker.state != WorkerState.BUSY
+            worker.state is not _BUSY
             or worker.slots > 1
             or worker.granted_slots  # it runs a wide task, whose slots will be returned
             or worker.held_us > PREFETCH_MAX_US

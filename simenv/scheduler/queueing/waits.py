@@ -17,6 +17,8 @@ from simenv.model.accounts import WaitReason, Waits
 _OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING)  # they delay all associations alike
 _STEP_NS = 1_000_000  # readings are that exact
 _Times = dict[int, int]  # reason -> ns
+_NO_TIMES: _Times = {}
+_NOTHING = (_NO_TIMES, 0, _NO_TIMES)
 
 
 class WaitClock:
@@ -75,18 +77,27 @@ class WaitClock:
         times[reason] = times.get(reason, 0) + passed_ns
 
     def _reading(self, leaf: str) -> tuple[_Times, int, _Times]:
-        return dict(self._of_all), self._capacity_ns, dict(self._of.get(leaf, {}))
+        of_all, own = self._of_all, self._of.get(leaf)
+        return dict(of_all), self._capacity_ns, dict(own) if own else _NO_TIMES
 
     def read(self, leaf: str, now_ns: int, *, assigned: bool = True) -> Waits:
         """Return why the first tasks of an association have waited since those before them were
         assigned. `assigned`: they are assigned now, so the next reading begins here."""
         self._count(now_ns)
-        all_before, capacity_before, own_before = self._read.get(leaf) or ({}, 0, {})
-        waits = {r: ns - all_before.get(r, 0) for r, ns in self._of_all.items()}
-        own = {r: ns - own_before.get(r, 0) for r, ns in self._of.get(leaf, {}).items()}
-        waits |= own
-        share_ns = self._capacity_ns - capacity_before - sum(own.values())
-        waits[WaitReason.SHARE] = share_ns
+        all_before, capacity_before, own_before = self._read.get(leaf) or _NOTHING
+        waits: list[tuple[int, int]] = []
+        share_ns = self._capacity_ns - capacity_before
+        for reason, ns in self._of_all.items():
+            waited_ns = ns - all_before.get(reason, 0)
+            if waited_ns >= 1000:
+                waits.append((int(reason), waited_ns // 1000))
+        for reason, ns in self._of.get(leaf, _NO_TIMES).items():
+            waited_ns = ns - own_before.get(reason, 0)
+            share_ns -= waited_ns
+            if waited_ns >= 1000:
+                waits.append((int(reason), waited_ns // 1000))
+        if share_ns >= 1000:
+            waits.append((int(WaitReason.SHARE), share_ns // 1000))
         if assigned:
             self._read[leaf] = self._reading(leaf)
-        return tuple((int(r), ns // 1000) for r, ns in waits.items() if ns >= 1000)
+        return tuple(waits)

@@ -167,6 +167,23 @@ def test_expected_units_are_replaced_by_what_tasks_used(site: CheckedScheduler) 
     assert share.usage("a", "ana", site.now_ns) == pytest.approx(ending.units, rel=1e-4)
 
 
+def test_equal_runs_are_charged_by_their_class_and_the_present_weights(
+    site: CheckedScheduler,
+) -> None:
+    for slot_s, factor in ((1.0, 1.0), (1.0, 0.5), (3.0, 0.5)):
+        billing = Billing(slot_s=slot_s)
+        site.scheduler.set_accounts(tree(), billing, {"low": Qos(usage_factor=factor)})
+        submit(site, "a", "ana", 2, 10_000.0, usage_factor=factor)
+        before = site.state.fair_share.usage("a", now_ns=site.now_ns)
+        run_for(site, 0.1)
+        ended = site.endings[-2:]
+        for ending in ended:
+            assert ending.used.slot_us == 10_000
+            assert ending.units == billing.units(ending.used, "main", factor) > 0.0
+        charged = site.state.fair_share.usage("a", now_ns=site.now_ns) - before
+        assert charged == pytest.approx(sum(each.units for each in ended), rel=1e-4)
+
+
 def test_tasks_of_a_lost_worker_are_not_charged(site: CheckedScheduler) -> None:
     submit(site, "a", "ana", 1)
     (send,) = site.assign()
