@@ -29,7 +29,12 @@ from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEY_ROLES, KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages import accounting, admin
 from simenv.wire.messages.tokens import (
-    CreateToken, GetTokens, RevokeToken, TokenCreated, TokenInfo, Tokens,
+    CreateToken,
+    GetTokens,
+    RevokeToken,
+    TokenCreated,
+    TokenInfo,
+    Tokens,
 )  # fmt: skip
 
 TOKEN_S = 30 * 86_400.0  # lifetime of a token by default

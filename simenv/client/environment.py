@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
 from simenv.client.administration import (
-    AccountSettings, PolicySettings, QosSettings, TokenSettings,
+    AccountSettings,
+    PolicySettings,
+    QosSettings,
+    TokenSettings,
 )  # fmt: skip
 from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S

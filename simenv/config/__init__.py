@@ -17,12 +17,15 @@ from simenv.config.model import (
     Launching as Launching,
     Limits as Limits,
     Policies as Policies,
+    check_gateway as check_gateway,
     is_any_address as is_any_address,
     listen_parts as listen_parts,
+    web_address as web_address,
 )
 from simenv.config.paths import (
     BROKER_PREFIX as BROKER_PREFIX,
     BROKERS as BROKERS,
+    GATEWAY_FILE as GATEWAY_FILE,
     GATEWAY_FORMAT as GATEWAY_FORMAT,
     ConnectionFile as ConnectionFile,
     EnvironmentPaths as EnvironmentPaths,

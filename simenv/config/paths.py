@@ -166,6 +166,7 @@ class ConnectionFile(msgspec.Struct, frozen=True):
 
 
 GATEWAY_FORMAT = 1
+GATEWAY_FILE = "gateway.json"  # in the folder of the gateway
 
 
 class GatewayFile(msgspec.Struct, frozen=True):

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.client.connection.broker import TRIES, Certificate, CertificateAddress
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
+from simenv.gateway.limits import locked_s
 from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate
 
 MAX_CLIENTS = 256  # of presented tokens
@@ -47,10 +48,15 @@ class TokenAddress(CertificateAddress):
         self._observer = observer
         self._secret = secret
 
-    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:
+    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:  # noqa: ARG002
         return self._observer.session.request(
             TokenCertificate, ExchangeToken, EXCHANGE_S, secret=self._secret, public_key=public_key
         )
+
+    def certificate_for(self, public_key: str) -> TokenCertificate:
+        """Get a certificate for a public key, whose secret key another process has. Raises
+        KeyRefusedError if the token has ended, SimenvError."""
+        return self._request(public_key)
 
     def check(self) -> None:
         """Renew the certificate. Raises KeyRefusedError if the token has ended, SimenvError."""
@@ -63,10 +69,10 @@ class TokenAddress(CertificateAddress):
 class Entry:
     """A client, and the threads that run its calls. Used from the event loop's thread."""
 
-    def __init__(self, caller: Caller, client: Client, check: Callable[[], None]) -> None:
+    def __init__(self, caller: Caller, client: Client, endpoint: TokenAddress) -> None:
         self.caller = caller
         self.client = client
-        self.check = check
+        self.endpoint = endpoint
         self.checked_s = time.monotonic()
         self.calls = 0
         self._threads = ThreadPoolExecutor(THREADS_OF_ONE, f"simenv-{caller.token}")
@@ -99,6 +105,7 @@ class ClientPool:
         self.observer = observer
         self._own = own
         self._entries: OrderedDict[str, Entry] = OrderedDict()  # by digest of the token
+        self._digests: dict[str, str] = {}  # by number of the token
         self._refused: OrderedDict[str, tuple[float, SimenvError]] = OrderedDict()
         self._pending: dict[str, asyncio.Task[Entry]] = {}
         self._admitting = ThreadPoolExecutor(ADMITTING_THREADS, "simenv-admit")
@@ -116,6 +123,10 @@ class ClientPool:
         refused_s, error = self._refused.get(digest, (-REFUSED_S, None))
         if error is not None and now_s - refused_s < REFUSED_S:
             raise type(error)(error.message, hint=error.hint)
+        if entry is None and locked_s.get():
+            raise QueueFullError(
+                "too many unknown credentials came from this address", retry_after_s=locked_s.get()
+            )
         task = self._pending.get(digest)
         if task is None:
             task = asyncio.create_task(self._admit(digest, secret))
@@ -128,10 +139,11 @@ class ClientPool:
         entry = self._entries.get(digest)
         try:
             if entry is not None:
-                await run(entry.check)
+                await run(entry.endpoint.check)
                 entry.checked_s = time.monotonic()
             else:
                 entry = self._entries[digest] = Entry(*await run(self.open, secret))
+                self._digests[entry.caller.token] = digest
         except KeyRefusedError as error:
             self._refused[digest] = (time.monotonic(), error)
             if len(self._refused) > MAX_REFUSED:
@@ -143,7 +155,7 @@ class ClientPool:
             self.drop(next(iter(self._entries)))
         return entry
 
-    def open(self, secret: str) -> tuple[Caller, Client, Callable[[], None]]:
+    def open(self, secret: str) -> tuple[Caller, Client, TokenAddress]:
         """Exchange a token and connect as its user. Blocks. Raises SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
         certificate: Certificate = endpoint.prepare()
@@ -151,24 +163,25 @@ class ClientPool:
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
         if certificate.address:
-            return caller, Client(endpoint), endpoint.check
+            return caller, Client(endpoint), endpoint
         if self._own is None:
             text = "this gateway cannot act for the environment's own user"
             raise KeyRefusedError(text, hint="simenv up --gateway HOST:PORT starts one that can")
         own = address.FileAddress(self._own.path)
-        return caller, Client(own, as_client=not caller.is_admin), endpoint.check
+        return caller, Client(own, as_client=not caller.is_admin), endpoint
 
     def entry(self, caller: Caller) -> Entry:
         """Return the entry of a caller. Raises KeyRefusedError if it was closed."""
-        for entry in self._entries.values():
-            if entry.caller.token == caller.token:
-                return entry
+        entry = self._entries.get(self._digests.get(caller.token, ""))
+        if entry is not None:
+            return entry
         raise KeyRefusedError("the token has ended meanwhile", hint="send the request again")
 
     def drop(self, digest: str) -> None:
         """Close a client."""
         entry = self._entries.pop(digest, None)
         if entry is not None:
+            self._digests.pop(entry.caller.token, None)
             self._admitting.submit(entry.close)
 
     async def once(self, secret: str, function: Callable[[Client, Caller], T]) -> T:

@@ -1,8 +1,8 @@
 """Credentials of HTTP requests.
 
 Every credential stands for a bearer token of the service: the token itself, a JWT of this gateway
-that holds it encrypted, or the cookie of a browser that followed a one-time link. The gateway stores
-none of them. Invariants: a request without a valid credential reaches no handler of an API; a
+that holds it encrypted, or the cookie of a browser that followed a one-time link. The gateway
+stores none of them. Invariants: a request without a valid credential reaches no handler of an API; a
 cookie alone changes nothing, unless the request comes from a page of this gateway.
 """
 
@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from joserfc import jwe, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
@@ -21,6 +20,7 @@ from litestar import Request
 
 from simenv import files
 from simenv.errors import ConfigError, KeyRefusedError, NotAllowedError
+from simenv.gateway.context import AccessToken
 
 SECRET_BYTES = 32
 JWT_S = 3_600.0  # lifetime of a JWT
@@ -29,14 +29,6 @@ LINK_S = 600.0  # lifetime of a one-time link
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _CLAIM = "token"  # of a JWT: the bearer token, encrypted
 _NO_CREDENTIALS = "send `Authorization: Bearer TOKEN`; simenv gateway tokens add makes a token"
-
-
-class AccessToken(msgspec.Struct, frozen=True):
-    """A JWT of this gateway, and its times in seconds since 1970."""
-
-    text: str
-    issued_s: int
-    expires_s: int
 
 
 class Signer:

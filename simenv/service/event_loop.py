@@ -19,6 +19,7 @@ from simenv.scheduler.core import Action, WorkerHeartbeat
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
+from simenv.service.child_process import ChildProcess
 from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
@@ -144,6 +145,7 @@ class EventLoop(ServiceComponents):
         self._upkeep = Upkeep(self)
         self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
+        self.gateway: ChildProcess | None = None  # None: none is started along
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
@@ -360,6 +362,8 @@ class EventLoop(ServiceComponents):
         self.executor.execute(drifted)
         self.key_commands.close_expired(time.time())
         self.tokens.tick(now_ns / 1e9)
+        if self.gateway is not None:
+            self.gateway.keep()
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):

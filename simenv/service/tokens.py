@@ -21,8 +21,13 @@ import msgspec
 
 from simenv import config as configs
 from simenv.errors import (
-    ConfigError, KeyConflictError, KeyRefusedError, LimitExceededError, NotAllowedError,
-    NotFoundError, OptionError,
+    ConfigError,
+    KeyConflictError,
+    KeyRefusedError,
+    LimitExceededError,
+    NotAllowedError,
+    NotFoundError,
+    OptionError,
 )  # fmt: skip
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.control.admin_commands import LOCK_PATIENCE_S, refusal_notice
@@ -33,7 +38,13 @@ from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, Identity, Role, ServerFile
 from simenv.wire.messages.identity import UserAccount
 from simenv.wire.messages.tokens import (
-    CreateToken, ExchangeToken, GetTokens, RevokeToken, TokenCertificate, TokenCreated, TokenInfo,
+    CreateToken,
+    ExchangeToken,
+    GetTokens,
+    RevokeToken,
+    TokenCertificate,
+    TokenCreated,
+    TokenInfo,
     Tokens,
 )  # fmt: skip
 
@@ -51,6 +62,8 @@ REVOKED_NOTICE = refusal_notice(
 EXPIRED_NOTICE = refusal_notice(
     "this token has expired; tasks submitted with it continue", "simenv gateway tokens add"
 )
+_NO_GATEWAY = "this environment was started without a gateway for other users"
+_WITH_GATEWAY = "simenv down, then simenv up --gateway HOST:PORT"
 _PURPOSE = re.compile(r"[^\x00-\x1f\x7f-\x9f]*\Z")
 
 
@@ -119,6 +132,8 @@ class TokenCommands:
             )
         if user:
             configs.check_name(user, "user")
+        if user and self.server is None:
+            raise ConfigError(_NO_GATEWAY, hint=_WITH_GATEWAY)
         membership = identity.role if user == identity.owner else self._role(user)
         most = membership or (Role.ADMIN if identity.role is Role.ADMIN else Role.CLIENT)
         if asked.role not in USER_ROLES or (asked.role == Role.ADMIN and most is not Role.ADMIN):
@@ -209,9 +224,7 @@ class TokenCommands:
         lifetime_s = min(left_s, service.config.identity.lifetime_s)
         if self.server is None:
             if info.user:
-                hint = "simenv down, then simenv up --gateway HOST:PORT"
-                text = "this environment was started without a gateway for other users"
-                raise ConfigError(text, hint=hint)
+                raise KeyRefusedError(_NO_GATEWAY, hint=_WITH_GATEWAY)
             address, server_key = "", ""
         else:
             address, server_key = self.server.address, self.server.public_key

@@ -12,16 +12,23 @@ decoded one after the other.
 from __future__ import annotations
 
 import os
+import queue
 import struct
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from simenv.errors import LimitExceededError, SimenvError, TaskExpiredError
+from simenv.client.client import Client
+from simenv.client.connection.address import Address, FileAddress
+from simenv.client.connection.broker import TRIES, CertificateAddress
+from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, TaskExpiredError
 from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
+from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 LENGTH = struct.Struct("!Q")
@@ -32,13 +39,30 @@ INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
 
 
 class Connect(msgspec.Struct, frozen=True, tag="connect"):
-    """First message of the gateway: where the service is, with the user's rights."""
+    """First message of the gateway. `own`: the user is the environment's own, and `service` its
+    connection file; else certificates come through the gateway."""
 
-    service: str  # path of a connection file
+    name: str  # of the environment
+    service: str
+    own: bool
+    is_admin: bool
+
+
+class Certified(msgspec.Struct, frozen=True, tag="certified"):
+    """Answer to CertificateRequest. `refusal`: reason why the token is not valid any more."""
+
+    certificate: TokenCertificate | None
+    refusal: str = ""
 
 
 class RunJob(msgspec.Struct, frozen=True, tag="run"):
     work: Work
+
+
+class CertificateRequest(msgspec.Struct, frozen=True, tag="certificate"):
+    """The process needs a certificate for its public key."""
+
+    public_key: str
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -70,8 +94,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
 
 
-ToProcess = Connect | RunJob
-FromProcess = Ready | Begun | Submitted | Ended | Failed
+class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
+    """The service does not answer, or does not accept the user any more: run the job later."""
+
+    job: str
+
+
+ToProcess = Connect | Certified | RunJob
+FromProcess = CertificateRequest | Ready | Begun | Submitted | Ended | Failed | Interrupted
 decode_request = msgspec.msgpack.Decoder(ToProcess).decode
 decode_report = msgspec.msgpack.Decoder(FromProcess).decode
 
@@ -82,6 +112,21 @@ def frame(message: ToProcess | FromProcess) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
+class GatewayAddress(CertificateAddress):
+    """Address of the service, by certificates that the gateway gets for this process."""
+
+    def __init__(self, first: Connect, request: Callable[[str], TokenCertificate]) -> None:
+        super().__init__()
+        self.name, self.path = first.name, Path(first.service)
+        self._ask = request
+
+    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:  # noqa: ARG002
+        return self._ask(public_key)
+
+    def diagnose(self) -> tuple[str, str]:
+        return f"the service of {self.name!r} does not answer", "see: simenv status"
+
+
 class JobProcess:
     """Jobs of this process."""
 
@@ -89,20 +134,43 @@ class JobProcess:
         self._source, self._answers = source, answers
         self._writing = threading.Lock()
         self._decoding = threading.Lock()
+        self._asking = threading.Lock()
+        self._certified: queue.Queue[Certified] = queue.Queue()
+        self._client: Client | None = None
 
     def run(self) -> int:
         """Run jobs until the gateway closes the stream."""
-        from simenv.client.client import connect
-
         first = self._read()
         if not isinstance(first, Connect):
             return 2
-        self._client = connect(service=first.service)
-        self._send(Ready())
+        threading.Thread(target=self._connect, args=(first,), daemon=True).start()
         while (message := self._read()) is not None:
             if isinstance(message, RunJob):
                 threading.Thread(target=self._job, args=(message.work,), daemon=True).start()
+            elif isinstance(message, Certified):
+                self._certified.put(message)
         return 0
+
+    def _connect(self, first: Connect) -> None:
+        """Connect and say so; without a connection the process ends."""
+        try:
+            if first.own:
+                address: Address = FileAddress(Path(first.service))
+            else:
+                address = GatewayAddress(first, self._certificate)
+            self._client = Client(address, as_client=first.own and not first.is_admin)
+            self._send(Ready())
+        except BaseException as error:
+            print(f"no connection: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _certificate(self, public_key: str) -> TokenCertificate:
+        with self._asking:
+            self._send(CertificateRequest(public_key))
+            answer = self._certified.get()
+        if answer.certificate is None:
+            raise KeyRefusedError(answer.refusal)
+        return answer.certificate
 
     def _read(self) -> ToProcess | None:
         head = self._source.read(LENGTH.size)
@@ -120,18 +188,22 @@ class JobProcess:
 
     def _job(self, work: Work) -> None:
         try:
-            self._send(Begun(work.job, threading.get_native_id()))
             self._send(Ended(work.job, self._result(work)))
         except MemoryError:
             reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
             self._send(Failed(work.job, INVALID, reason))
         except BaseException as error:
-            self._send(Failed(work.job, *_reason(error)))
+            lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
+            self._send(Interrupted(work.job) if lost else Failed(work.job, *_reason(error)))
 
     def _result(self, work: Work) -> JobResult:
+        assert self._client is not None
+        begun = Begun(work.job, threading.get_native_id())
         if work.program == "executor":
-            return _executed(work, self._client)
+            self._send(begun)
+            return programs.executed(work, self._client)
         with self._decoding:
+            self._send(begun)
             job = programs.submit(work, self._client)
         self._send(Submitted(work.job, job.accepted()))
         return job.result()
@@ -148,7 +220,7 @@ def _reason(error: BaseException) -> tuple[int, str]:
         return RAN_TOO_LONG, text
     if isinstance(error, JobError):
         return FAILED, text
-    if isinstance(error, LimitExceededError | SimenvError | QiskitError | ValueError | TypeError):
+    if isinstance(error, SimenvError | QiskitError | ValueError | TypeError):
         return INVALID, text
     return INTERNAL, f"{type(error).__name__}: {text}"
 

@@ -124,4 +124,6 @@ def _is_enabled(group: str, values: Mapping[str, Any]) -> bool:
 def _refuse(name: str, value: object) -> None:
     group = name.partition(".")[0]
     hint = _HINTS.get(name) or _HINTS.get(group) or "leave it out"
-    raise OptionError(f"options: {name}={value!r:.80} is not supported here", hint=hint, option=name)
+    raise OptionError(
+        f"options: {name}={value!r:.80} is not supported here", hint=hint, option=name
+    )

@@ -19,12 +19,23 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic, time
-from typing import Any
+from typing import Any, TypeVar
 
-from simenv.errors import NotFoundError
+from simenv.errors import NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import job_process, store
-from simenv.gateway.ibm.job_process import Begun, Connect, Ended, Failed, Ready, RunJob, Submitted
+from simenv.gateway.ibm.job_process import (
+    Begun,
+    CertificateRequest,
+    Certified,
+    Connect,
+    Ended,
+    Failed,
+    Interrupted,
+    Ready,
+    RunJob,
+    Submitted,
+)
 from simenv.gateway.ibm.programs import Work
 from simenv.gateway.ibm.store import Job, JobStore
 
@@ -36,6 +47,7 @@ START_S = 120.0  # until a process has loaded its libraries
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +64,7 @@ class UserJobs:
         self._reading: dict[str, int] = {}  # thread of each job that is being read
         self._threads: dict[str, int] = {}
         self._too_long: set[str] = set()
+        self._ready = asyncio.Event()
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
@@ -89,7 +102,6 @@ class UserJobs:
 
     async def _start(self) -> None:
         await self._owner.acquire(self)
-        service = await self._owner.service_of(self.caller)
         environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
         log = self._owner.folder / "jobs.log"
         with log.open("ab") as errors:
@@ -98,12 +110,14 @@ class UserJobs:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
                 env=environ, limit=2**20,
             )  # fmt: skip
-        await self._send(Connect(service))
-        if not isinstance(await asyncio.wait_for(self._report(), START_S), Ready):
-            raise OSError("its first message is not Ready")
+        self._ready.clear()
         self._owner.spawn(self._read(self.process))
+        await self._send(self._owner.connection_of(self.caller))
+        await asyncio.wait_for(self._ready.wait(), START_S)
+        if self.process is None:
+            raise OSError("it has ended; jobs.log in the gateway's folder says why")
 
-    async def _send(self, message: Connect | RunJob) -> None:
+    async def _send(self, message: job_process.ToProcess) -> None:
         assert self.process is not None and self.process.stdin is not None
         with contextlib.suppress(ConnectionError):  # `_read` sees the end of the process
             self.process.stdin.write(job_process.frame(message))
@@ -115,7 +129,8 @@ class UserJobs:
         (size,) = job_process.LENGTH.unpack(await stream.readexactly(job_process.LENGTH.size))
         if size > job_process.MAX_FRAME_BYTES:
             raise OSError(f"a message of {size} bytes")
-        return job_process.decode_report(await stream.readexactly(size))
+        report: job_process.FromProcess = job_process.decode_report(await stream.readexactly(size))
+        return report
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Read the reports of the process until it ends."""
@@ -129,18 +144,27 @@ class UserJobs:
         await self._lost()
 
     async def _handle(self, report: job_process.FromProcess) -> None:
-        if isinstance(report, Begun):
+        if isinstance(report, Ready):
+            self._ready.set()
+        elif isinstance(report, CertificateRequest):
+            await self._send(await self._owner.certified(self.caller, report.public_key))
+        elif isinstance(report, Interrupted):
+            self._forget(report.job)
+        elif isinstance(report, Begun):
             self._reading[report.job] = self._threads[report.job] = report.thread
         elif isinstance(report, Submitted):
             self._reading.pop(report.job, None)
-            await self._owner.accepted(report.job, tuple(map(tuple, report.tasks)), self.caller)
+            await self._owner.accepted(report.job, tuple(report.tasks), self.caller)
         elif isinstance(report, Ended | Failed):
-            self._reading.pop(report.job, None)
-            self._threads.pop(report.job, None)
             await self._owner.ended(report, self.caller)
-            self.active.discard(report.job)
-            self.used_s = monotonic()
+            self._forget(report.job)
             self.changed.set()
+
+    def _forget(self, job: str) -> None:
+        self._reading.pop(job, None)
+        self._threads.pop(job, None)
+        self.active.discard(job)
+        self.used_s = monotonic()
 
     async def _lost(self) -> None:
         """The process has ended: charge the job that it read, and run the others again."""
@@ -151,6 +175,7 @@ class UserJobs:
         self._too_long.clear()
         self.active.clear()
         self._owner.release(self)
+        self._ready.set()
         self.changed.set()
 
     def _check_times(self) -> None:
@@ -205,7 +230,7 @@ class JobProcesses:
         self._freed = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def stored(self, function: Callable[..., Any], *args: Any, **fields: Any) -> Any:
+    async def stored(self, function: Callable[..., T], *args: Any, **fields: Any) -> T:
         """Call the store in a thread."""
         return await asyncio.to_thread(function, *args, **fields)
 
@@ -256,9 +281,18 @@ class JobProcesses:
         async with self._freed:
             self._freed.notify_all()
 
-    async def service_of(self, caller: Caller) -> str:
-        """Connection file with the rights of a user."""
-        return self._gateway.client(caller).service
+    def connection_of(self, caller: Caller) -> Connect:
+        """First message to the process of a user."""
+        gateway = self._gateway
+        service = gateway.client(caller).service
+        return Connect(gateway.environment, service, not caller.user, caller.is_admin)
+
+    async def certified(self, caller: Caller, public_key: str) -> Certified:
+        """Certificate for the process of a user."""
+        try:
+            return Certified(await self._gateway.certificate(caller, public_key))
+        except SimenvError as error:
+            return Certified(None, str(error))
 
     async def work_of(self, job: Job) -> Work | None:
         """The job as its process gets it; None: it has ended meanwhile."""
@@ -274,7 +308,7 @@ class JobProcesses:
             list(job.tasks),
         )  # fmt: skip
 
-    async def accepted(self, job: str, tasks: tuple[Any, ...], caller: Caller) -> None:
+    async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:
         """The service has accepted a job's tasks; cancel them if the job was cancelled before."""
         if await self.stored(self.store.change, job, tasks=tasks) is None:
             names = [name for name, _ in tasks]
@@ -284,7 +318,7 @@ class JobProcesses:
         """Store the end of a job, unless it was cancelled."""
         if isinstance(report, Ended):
             result = report.result
-            fields = {
+            fields: dict[str, Any] = {
                 "status": store.COMPLETED, "started_s": result.started_s,
                 "ended_s": result.ended_s, "quantum_s": result.quantum_s,
             }  # fmt: skip

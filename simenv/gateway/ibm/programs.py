@@ -40,6 +40,7 @@ from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.frontends.qiskit.job import SimenvPrimitiveJob
 from simenv.gateway.ibm import backends, options
+from simenv.gateway.ibm.executor import run_executor
 from simenv.model.views import DeviceKind
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import NativeForm
@@ -153,7 +154,8 @@ def _decoded(params: bytes) -> list[Any]:
 
 def _object(value: dict[str, Any]) -> Any:
     """Objects that RuntimeEncoder writes. Others are refused: they may stand for any class."""
-    kind, inside = value.get("__type__"), value.get("__value__")
+    kind: Any = value.get("__type__")
+    inside: Any = value.get("__value__")
     if kind is None:
         return value
     if kind == "QuantumCircuit":
@@ -167,7 +169,9 @@ def _object(value: dict[str, Any]) -> Any:
     if kind == "ObservablesArray":
         return ObservablesArray(inside)
     if kind == "BindingsArray":
-        names = {tuple(json.loads(key, object_hook=_object)): v for key, v in inside["data"].items()}
+        names = {
+            tuple(json.loads(key, object_hook=_object)): v for key, v in inside["data"].items()
+        }
         return BindingsArray(names, tuple(inside["shape"]))
     if kind in ("settings", "NoiseModel"):
         return None  # of options, which were checked
@@ -199,7 +203,9 @@ def _circuit(number: int, given: Any, backend: SimenvBackend) -> QuantumCircuit:
     circuit = parse(source).circuit
     if _PHYSICAL.search(source.text) and backend.info.kind is not DeviceKind.IDEAL:
         if not NativeForm(backend.info).fits(load(circuit).program):
-            text = f"PUB {number} names qubits of {backend.name!r} and has a gate or a coupling that"
+            text = (
+                f"PUB {number} names qubits of {backend.name!r} and has a gate or a coupling that"
+            )
             raise ProgramError(f"{text} the backend lacks", hint="transpile it for the backend")
     return circuit
 
@@ -285,3 +291,11 @@ def _plain_estimates(result: PrimitiveResult[Any]) -> str:
         for data in [_with_ensemble(pub.data)]
     ]
     return json.dumps({"results": results, "metadata": result.metadata})
+
+
+def executed(work: Work, client: Client) -> JobResult:
+    """Run a job of the executor. Raises SimenvError."""
+    begun_s = datetime.now(UTC).timestamp()
+    text = run_executor(json.loads(work.params), work.backend, client, work.job)
+    now_s = datetime.now(UTC).timestamp()
+    return JobResult(text.encode(), now_s - begun_s, begun_s, now_s)

@@ -2,8 +2,8 @@
 
 Invariant: a job that was answered with its number is on the disk, with its parameters; its state
 only moves forward, and its result is written once. The file has a format number (`user_version`).
-It is bounded: ended jobs go after `keep_days`, and the oldest ones earlier when a user, or all users
-together, keep more bytes or jobs than the limits. Thread-safe.
+It is bounded: ended jobs go after `keep_days`, and the oldest ones earlier when a user, or all
+users together, keep more bytes or jobs than the limits. Thread-safe.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ CREATE TABLE calibrations (
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One job. Times in seconds since 1970; 0: not yet. `tasks`: ids of its tasks, once the service
-    has accepted them; `attempts`: processes that ended while they read it."""
+    """One job. Times in seconds since 1970; 0: not yet. `tasks`: its tasks, once the service has
+    accepted them; `attempts`: processes that ended while they read it."""
 
     id: str
     user: str
@@ -75,7 +75,7 @@ class Job(msgspec.Struct, frozen=True):
     started_s: float = 0.0
     ended_s: float = 0.0
     quantum_s: float = 0.0
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[tuple[str, int], ...] = ()  # with the sets of values of each; 0: a task of one
     attempts: int = 0
 
     @property
