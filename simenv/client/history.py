@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
+PAGE_REQUESTS = 10  # to the service, for one page of tasks that a filter leaves
 
 
 class _Chosen(msgspec.Struct, frozen=True):
@@ -129,11 +130,43 @@ class TaskHistory:
             before, complete = page.last, page.complete
         return rows[:limit][::-1]
 
-    def task(self, task: Task | str | int) -> LogRow:
+    def page(
+        self,
+        limit: int,
+        before: int = NEWEST,
+        since_s: float = 0.0,
+        run_name: str = "",
+        states: Collection[TaskState] = (),
+        *,
+        owner: str | None = None,
+        pool: str = "",
+        until_s: float = math.inf,
+    ) -> tuple[list[LogRow], int]:
+        """Return up to `limit` rows of `tasks` numbered below `before`, newest first, and the
+        `before` of the next page; 0: this is the last. A page may be short, or empty, and not the
+        last: no more than PAGE_REQUESTS x PAGE_ROWS tasks are examined for it."""
+        rows: list[LogRow] = []
+        chosen = _Chosen(tuple(states), owner, pool, until_s)
+        rows_of = partial(GetHistory, app=run_name, states=tuple(states))
+        for _ in range(PAGE_REQUESTS):
+            size = PAGE_ROWS if chosen.narrows else limit - len(rows)
+            part = {"limit": size, "since_s": since_s, "before": before}
+            page = self._session.request(History, rows_of, **part)
+            for row in filter(chosen, page.rows):
+                rows.append(row)
+                if len(rows) == limit:
+                    is_last = page.complete and row is page.rows[-1]
+                    return rows, 0 if is_last else number_of(row.id)
+            before = page.last
+            if page.complete:
+                return rows, 0
+        return rows, before
+
+    def task(self, task: Task | str | int, *, structure: bool = True) -> LogRow:
         """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
         binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
         number = number_of(task)
-        asked = {"after": number - 1, "limit": 1, "structure": True}
+        asked = {"after": number - 1, "limit": 1, "structure": structure}
         result = self._session.request(History, GetHistory, **asked).rows if number else []
         if not result or task_number(result[0].id) != number:
             hint = "simenv history lists them"

@@ -150,9 +150,12 @@ _READY, _DONE, _REFUSED = b"r", b"d", b"w"
 class SandboxProcess:
     """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
-    def __init__(self, module: str = __name__, function: str = "checked") -> None:
-        """`function` of `module`: converts the bytes of a file, and raises SimenvError."""
-        self._function = module, function
+    def __init__(
+        self, module: str = __name__, function: str = "checked", subject: str = "QPY file"
+    ) -> None:
+        """`function` of `module`: converts the bytes of a file, and raises SimenvError. `subject`:
+        a name of what is read, for messages."""
+        self._function, self._subject = (module, function), subject
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
@@ -163,7 +166,9 @@ class SandboxProcess:
         no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            text = f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s"
+            text = (
+                f"{prefix}another {self._subject} is being read, and has been for {QUEUE_SECONDS:g} s"
+            )
             raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)
@@ -176,7 +181,7 @@ class SandboxProcess:
             error.message = prefix + error.message
             raise error
         raise LimitExceededError(
-            f"{prefix}reading the QPY file of {len(data)} bytes takes more than "
+            f"{prefix}reading the {self._subject} of {len(data)} bytes takes more than "
             f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
             hint="a smaller circuit, or OpenQASM",
         )
@@ -310,7 +315,7 @@ def main() -> int:
         except SimenvError as error:
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
-            wrong = ProgramError(f"the QPY file cannot be read: {type(error).__name__}")
+            wrong = ProgramError(f"the program cannot be read: {type(error).__name__}")
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
         answers.write(verdict + _LENGTH.pack(len(answer)) + answer)
         answers.flush()

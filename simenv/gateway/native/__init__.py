@@ -1,0 +1,42 @@
+"""The native API of an environment, /api/v1: tasks, results, devices, events and accounts.
+
+Layers: `routes` (this module), `openapi`, `tasks` and `environment` and `events` (handlers),
+`programs` and `results` (bodies), `schemas`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar, Response, Router, get
+from litestar.di import Provide
+
+from simenv.gateway.context import Gateway
+from simenv.gateway.native import environment, events, openapi, tasks
+from simenv.gateway.native.programs import ProgramParsers
+
+
+@get("/openapi.json", include_in_schema=False)
+async def get_openapi() -> Response[bytes]:
+    """Return the description of this API."""
+    return Response(openapi.native_document(), media_type="application/json")
+
+
+HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
+
+
+def routes(gateway: Gateway) -> list[Router]:
+    """Return the router of the native API. It ends its processes with the application."""
+    parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
+    return [
+        Router(
+            openapi.PREFIX,
+            route_handlers=[*HANDLERS, get_openapi],
+            dependencies={
+                "gateway": Provide(lambda: gateway, sync_to_thread=False),
+                "parsers": Provide(lambda: parsers, sync_to_thread=False),
+                "feeds": Provide(lambda: feeds, sync_to_thread=False),
+            },
+            request_max_body_size=gateway.settings.max_request_bytes,
+        )
+    ]

@@ -1,0 +1,221 @@
+"""Routes of events: pages, and a stream of server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html. The id of each event is its number
+in the environment, so that a reader who names the last one (`Last-Event-ID`) misses none.
+
+Invariant: the service is asked once for all streams of a user, and memory does not grow with their
+number or slowness: a stream holds a number, the events are in one bounded buffer of the user, and
+what has left it is read from the service again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get
+from litestar.params import Dependency, Parameter
+from litestar.response import Stream
+
+from simenv.client.client import Client
+from simenv.errors import LimitExceededError, NoServiceError, OptionError, QueueFullError
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.native import schemas
+from simenv.gateway.native.schemas import MAX_LIST
+from simenv.gateway.native.tasks import TheGateway
+from simenv.model import Event
+from simenv.wire.messages import client as m
+
+MAX_STREAMS = 16  # of one user
+POLL_S = 0.5  # between two questions to the service
+STATUS_S = 1.0
+HEARTBEAT_S = 15.0
+BUFFER = 2_000  # events of one user that are in memory
+PAGE = 500  # events of one question
+MAX_SEQ = 2**63 - 1
+
+
+def events_above(client: Client, since: int, limit: int) -> m.Events:
+    """Return a page of events above number `since`."""
+    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit)
+
+
+class EventFeed:
+    """Events, and the state of the service, for all streams of one user. It asks while a stream is
+    open. Used in the event loop alone."""
+
+    def __init__(self, gateway: Gateway, caller: Caller) -> None:
+        self._gateway, self._caller = gateway, caller
+        self._buffer: deque[Event] = deque(maxlen=BUFFER)
+        self._from = -1  # all events above this number are in the buffer, -1: not known yet
+        self._newest = -1
+        self._changed = asyncio.Event()
+        self._status = b""
+        self._statuses = 0  # number of changes of the status
+        self._watchers = 0  # streams that want the status
+        self._task: asyncio.Task[None] | None = None
+        self.streams = 0
+
+    async def frames(
+        self, since: int | None, kinds: list[str], *, status: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield frames: events above number `since` (None: from now on), heartbeats and, with
+        `status`, each change of the service's state."""
+        self.streams += 1
+        self._watchers += status
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        try:
+            yield b"retry: 2000\n\n"  # also the sign that the stream is open
+            shown = 0
+            while self._task is not None and not self._task.done():
+                changed = self._changed
+                if status and shown != self._statuses:
+                    shown = self._statuses
+                    yield b"event: status\ndata: " + self._status + b"\n\n"
+                if self._newest >= 0:
+                    since = self._newest if since is None else since
+                    events = await self._above(since)
+                    for event in events:
+                        since = event.seq
+                        if not kinds or event.is_of(kinds):
+                            yield _frame(event)
+                    if events:
+                        continue
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await changed.wait()
+                except TimeoutError:
+                    yield b": heartbeat\n\n"
+        finally:
+            self._leave(status)
+
+    def _leave(self, status: bool) -> None:
+        self.streams -= 1
+        self._watchers -= status
+        if not self.streams and self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._buffer.clear()
+            self._from = self._newest = -1
+
+    async def _above(self, since: int) -> list[Event]:
+        """Return some events above a number, from the buffer or the service; [] if there are none
+        yet."""
+        if since >= self._newest:
+            return []
+        if since < self._from:
+            page = await self._gateway.call(self._caller, events_above, since, PAGE)
+            return page.events
+        return [event for event in self._buffer if event.seq > since][:PAGE]
+
+    async def _run(self) -> None:
+        """Ask the service until the last stream has ended, or the caller may not ask any more."""
+        loop = asyncio.get_running_loop()
+        asked_s = -STATUS_S
+        while True:
+            with suppress(NoServiceError, QueueFullError):  # the next question may succeed
+                call = self._gateway.call
+                if self._newest < 0:
+                    self._newest = (await call(self._caller, events_above, 0, 0)).newest
+                    self._from = self._newest
+                    self._wake()
+                page = await call(self._caller, events_above, self._newest, PAGE)
+                if page.events:
+                    self._add(page.events)
+                if self._watchers and loop.time() - asked_s >= STATUS_S:
+                    asked_s = loop.time()
+                    status = msgspec.json.encode(await call(self._caller, Client.status))
+                    if status != self._status:
+                        self._status = status
+                        self._statuses += 1
+                        self._wake()
+                if len(page.events) == PAGE:
+                    continue
+            await asyncio.sleep(POLL_S)
+
+    def _add(self, events: list[Event]) -> None:
+        self._buffer.extend(events)
+        if len(self._buffer) == BUFFER:
+            self._from = max(self._from, self._buffer[0].seq - 1)
+        self._newest = events[-1].seq
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _frame(event: Event) -> bytes:
+    return b"id: %d\ndata: %s\n\n" % (event.seq, msgspec.json.encode(event))
+
+
+class EventFeeds:
+    """The feeds of callers who have a stream open: one a token, so that a stream ends with it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._feeds: dict[tuple[str, str, str], EventFeed] = {}
+
+    def of(self, caller: Caller) -> EventFeed:
+        """Return the feed for one more stream. Raises QueueFullError."""
+        self._feeds = {key: feed for key, feed in self._feeds.items() if feed.streams}
+        open_streams = sum(
+            feed.streams for (user, _, _), feed in self._feeds.items() if user == caller.user
+        )
+        if open_streams >= MAX_STREAMS:
+            message = f"{open_streams} streams of events are open; the limit is {MAX_STREAMS}"
+            raise QueueFullError(message, hint="close one", retry_after_s=HEARTBEAT_S)
+        key = (caller.user, caller.role, caller.token)
+        return self._feeds.setdefault(key, EventFeed(self._gateway, caller))
+
+
+TheFeeds = Annotated[EventFeeds, Dependency(skip_validation=True)]
+Since = Annotated[int | None, Parameter(ge=0, le=MAX_SEQ)]
+Kinds = Annotated[list[str] | None, Parameter(description="patterns, such as worker.*")]
+
+
+@get("/events")
+async def list_events(
+    gateway: TheGateway,
+    caller: Caller,
+    since: Annotated[int, Parameter(ge=0, le=MAX_SEQ)] = 0,
+    kind: Kinds = None,
+    limit: Annotated[int, Parameter(ge=0, le=MAX_LIST)] = 100,
+) -> schemas.EventPage:
+    """Return events numbered above `since`, oldest first. `limit=0`: only the newest number."""
+    page = await gateway.call(caller, events_above, since, limit)
+    events = [event for event in page.events if not kind or event.is_of(kind)]
+    return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
+
+
+@get("/events/stream", media_type="text/event-stream")
+async def stream_events(
+    request: Request[Any, Any, Any],
+    feeds: TheFeeds,
+    caller: Caller,
+    since: Since = None,
+    kind: Kinds = None,
+    status: bool = False,
+) -> Stream:
+    """Stream events as server-sent events, from now on, or above `since` or `Last-Event-ID`. The
+    id of each is its number. `status`: also an event named `status` with the state of the service,
+    each time that it has changed."""
+    last = request.headers.get("last-event-id", "").strip()
+    if last:
+        if not last.isdecimal() or len(last) > 19 or int(last) > MAX_SEQ:
+            hint = "the id of the last event that was read"
+            raise OptionError(option="Last-Event-ID", value=last, expected=hint)
+        since = int(last)
+    if kind and (len(kind) > 64 or sum(map(len, kind)) > 4_096):
+        raise LimitExceededError(f"{len(kind)} kinds of events", hint="64 patterns at most")
+    frames = feeds.of(caller).frames(since, kind or [], status=status)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return Stream(frames, media_type="text/event-stream", headers=headers)
+
+
+ROUTES = [list_events, stream_events]
