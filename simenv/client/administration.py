@@ -207,8 +207,8 @@ class TokenSettings:
         once: bool = False,
     ) -> TokenCreated:
         """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
-        with its first use. The answer alone has its secret. Raises NotAllowedError, OptionError,
-        LimitExceededError."""
+        with its first use. `role`: client or admin, not above the caller's; "": that of the user.
+        The answer alone has its secret. Raises NotAllowedError, OptionError, LimitExceededError."""
         fields = {"user": user, "account": account, "role": role, "purpose": purpose}
         return self._session.request(
             TokenCreated, CreateToken, **fields, lifetime_s=lifetime_s, once=once

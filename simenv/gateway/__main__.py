@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -114,11 +114,13 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         files.write_atomic(file, msgspec.json.encode(content))
         if not is_child:
             log.info("listening at %s", gateway.url)
+        # uvicorn ends on these signals, and sends them once more to the former handlers.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
         try:
             uvicorn.Server(_uvicorn(app, settings)).run([listener])
         finally:
-            with suppress(OSError):
-                file.unlink()
+            file.unlink(missing_ok=True)
 
 
 def _gateway(

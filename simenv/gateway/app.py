@@ -7,7 +7,7 @@ confirmed, and with that caller's rights.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -25,6 +25,7 @@ from litestar.types import ControllerRouterHandler
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
+from simenv.errors import KeyRefusedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import AccessToken, Caller
@@ -59,7 +60,11 @@ class RunningGateway:
         /, *args: P.args, **kwargs: P.kwargs,
     ) -> T:  # fmt: skip
         entry = self.pool.entry(caller)
-        return await entry.call(partial(function, entry.client, *args, **kwargs))
+        try:
+            return await entry.call(partial(function, entry.client, *args, **kwargs))
+        except KeyRefusedError:  # the service has ended the certificate
+            self.pool.drop(caller.token)
+            raise
 
     async def caller(self, request: Request[Any, Any, Any]) -> Caller:
         secret = security.credential(request, self._cookie(request), self._signer)
@@ -106,7 +111,7 @@ def _browser_token(client: Client, caller: Caller) -> TokenCreated:
     )
 
 
-class Session(msgspec.Struct, frozen=True):
+class CallerSession(msgspec.Struct, frozen=True):
     """The caller, as the service knows it."""
 
     environment: str
@@ -121,10 +126,10 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     """Return the routes of sessions."""
 
     @get("/session", operation_id="session", tags=["session"])
-    async def session(caller: Caller) -> Session:
+    async def session(caller: Caller) -> CallerSession:
         """Return the caller."""
         fields = (caller.user, caller.role, caller.account, caller.token)
-        return Session(gateway.environment, __version__, *fields)
+        return CallerSession(gateway.environment, __version__, *fields)
 
     @get("/login", include_in_schema=False)
     async def log_in(request: Request[Any, Any, Any], token: str) -> Redirect:
@@ -134,12 +139,14 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     @post("/logout", status_code=204, include_in_schema=False)
     async def log_out(request: Request[Any, Any, Any], caller: Caller) -> Response[None]:
         """End the session of a browser."""
-        await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
+        with suppress(KeyRefusedError):  # the token ends before the answer
+            await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
+        gateway.pool.drop(caller.token)
         return Response(None, cookies=[gateway.log_out(request)])
 
     @get("/healthz", include_in_schema=False)
     async def health() -> dict[str, str]:
-        """Return that the gateway answers, and whether its service does; for load balancers."""
+        """Return that the gateway answers, for load balancers."""
         return {"status": "ok"}
 
     return [session, log_in, log_out, health]

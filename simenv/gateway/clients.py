@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
-from simenv.client.connection.broker import TRIES, Certificate, CertificateAddress
+from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
@@ -148,17 +148,18 @@ class ClientPool:
             self._refused[digest] = (time.monotonic(), error)
             if len(self._refused) > MAX_REFUSED:
                 self._refused.popitem(last=False)
-            self.drop(digest)
+            if entry is not None:
+                self.drop(entry.caller.token)
             raise
         self._entries.move_to_end(digest)
         while len(self._entries) > MAX_CLIENTS:
-            self.drop(next(iter(self._entries)))
+            self.drop(next(iter(self._entries.values())).caller.token)
         return entry
 
     def open(self, secret: str) -> tuple[Caller, Client, TokenAddress]:
         """Exchange a token and connect as its user. Blocks. Raises SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
-        certificate: Certificate = endpoint.prepare()
+        certificate: ConnectionCertificate = endpoint.prepare()
         assert isinstance(certificate, TokenCertificate)
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
@@ -177,11 +178,10 @@ class ClientPool:
             return entry
         raise KeyRefusedError("the token has ended meanwhile", hint="send the request again")
 
-    def drop(self, digest: str) -> None:
-        """Close a client."""
-        entry = self._entries.pop(digest, None)
+    def drop(self, token: str) -> None:
+        """Close the client of a token, by its number."""
+        entry = self._entries.pop(self._digests.pop(token, ""), None)
         if entry is not None:
-            self._digests.pop(entry.caller.token, None)
             self._admitting.submit(entry.close)
 
     async def once(self, secret: str, function: Callable[[Client, Caller], T]) -> T:
@@ -197,7 +197,7 @@ class ClientPool:
 
     def close(self) -> None:
         """Close all clients."""
-        for digest in list(self._entries):
-            self.drop(digest)
+        for token in list(self._digests):
+            self.drop(token)
         self._admitting.shutdown()
         self.observer.close()

@@ -136,9 +136,10 @@ class TokenCommands:
             raise ConfigError(_NO_GATEWAY, hint=_WITH_GATEWAY)
         membership = identity.role if user == identity.owner else self._role(user)
         most = membership or (Role.ADMIN if identity.role is Role.ADMIN else Role.CLIENT)
-        if asked.role not in USER_ROLES or (asked.role == Role.ADMIN and most is not Role.ADMIN):
+        role = asked.role or most.value
+        if role not in USER_ROLES or (role == Role.ADMIN and most is not Role.ADMIN):
             hint = Role.CLIENT.value if most is Role.CLIENT else " or ".join(USER_ROLES)
-            text = f"a token of {user or 'the own user'} cannot have the role {asked.role!r}"
+            text = f"a token of {user or 'the own user'} cannot have the role {role!r:.80}"
             raise OptionError(text, hint=hint)
         if not 0.0 < asked.lifetime_s <= MAX_LIFETIME_S:
             text = f"lifetime_s = {asked.lifetime_s:g} is outside 0 .. {MAX_LIFETIME_S:.0f}"
@@ -150,13 +151,13 @@ class TokenCommands:
         service.owners.count_refusal(identity.owner)  # it costs more than its message
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
-            secrets.token_hex(NUMBER_BYTES), user, asked.account, asked.role, asked.purpose,
+            secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
             now_s, now_s + asked.lifetime_s,
         )  # fmt: skip
         granted = bool(user) and self._role(user) is None
         token = StoredToken(info, digest_of(secret), asked.once, granted)
         self._write(self._with(token, now_s))
-        service.owners.admit(user, asked.role)
+        service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
         return TokenCreated(asked.request, secret, info)

@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +46,7 @@ _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 class CertifiedConnection(CurveConnection):
     """A connection whose certificate is renewed until it is closed."""
 
-    def __init__(self, certificate: Certificate, keys: KeyPair, route: bytes) -> None:
+    def __init__(self, certificate: ConnectionCertificate, keys: KeyPair, route: bytes) -> None:
         self.closed = threading.Event()
         super().__init__(certificate.address, certificate.server_key, keys, route)
 
@@ -65,7 +66,7 @@ class CertifiedConnection(CurveConnection):
         super().close()
 
 
-class Certificate(Protocol):
+class ConnectionCertificate(Protocol):
     """What a certificate says: the service accepts a public key for `lifetime_s` seconds from now.
     The service is at `address`, and proves `server_key`."""
 
@@ -77,29 +78,29 @@ class Certificate(Protocol):
     def lifetime_s(self) -> float: ...
 
 
-class CertificateAddress:
+class CertificateAddress(ABC):
     """Base of the addresses whose connections use certificates: `_request` gets one."""
 
     path: Path
 
     def __init__(self) -> None:
-        self._certificate: Certificate | None = None  # the last one
+        self._certificate: ConnectionCertificate | None = None  # the last one
         self._connected: tuple[str, str] | None = None  # address and server key of the connection
         self._connection: CertifiedConnection | None = None
         self._public_key = ""
         self._denial: SimenvError | None = None
-        self._prepared: tuple[KeyPair, Certificate] | None = None
+        self._prepared: tuple[KeyPair, ConnectionCertificate] | None = None
 
-    def prepare(self) -> Certificate:
+    def prepare(self) -> ConnectionCertificate:
         """Get the certificate of the next connection, and return it. Raises like `open`."""
         pair = new_pair()
         certificate = self._request(pair.public)
         self._prepared = pair, certificate
         return certificate
 
-    def _request(self, public_key: str, tries: int = TRIES) -> Certificate:
+    @abstractmethod
+    def _request(self, public_key: str, tries: int = TRIES) -> ConnectionCertificate:
         """Ask for a certificate. Raises SimenvError."""
-        raise NotImplementedError
 
     def open(self, identity: bytes) -> Connection:
         """Return a new connection, with a certificate of its own. Raises KeyRefusedError if the

@@ -36,8 +36,8 @@ class TokenInfo(msgspec.Struct, frozen=True):
 
 class CreateToken(ClientRequest, frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
-    above the sender's. `once`: it ends with its first exchange, as a link of `simenv web` does.
-    Answered by TokenCreated."""
+    above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
+    of `simenv web` does. Answered by TokenCreated."""
 
     user: Name
     account: Name
