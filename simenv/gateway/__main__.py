@@ -30,6 +30,9 @@ from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
+from simenv.gateway.ibm.routes import routes as ibm_routes
+from simenv.gateway.ibm.service import ComputeService
+from simenv.gateway.iqm.routes import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
 from simenv.process import die_with_parent, start_ticks
 from simenv.wire.transport.sockets import open_socket
@@ -107,7 +110,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     )
     with listener:
         gateway = _gateway(arguments, paths, settings, listener)
-        app = BoundedApplication(create_app(gateway), settings)
+        service = ComputeService(gateway)
+        routes = [*ibm_routes(gateway, service), *iqm_routes(service)]
+        app = BoundedApplication(create_app(gateway, *routes), settings)
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)

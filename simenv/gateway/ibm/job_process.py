@@ -28,6 +28,8 @@ from simenv.client.connection.broker import TRIES, CertificateAddress
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, TaskExpiredError
 from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
+from simenv.gateway.ibm.store import IQM_CIRCUITS
+from simenv.gateway.iqm import circuits
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
@@ -204,7 +206,8 @@ class JobProcess:
             return programs.executed(work, self._client)
         with self._decoding:
             self._send(begun)
-            job = programs.submit(work, self._client)
+            submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
+            job = submit(work, self._client)
         self._send(Submitted(work.job, job.accepted()))
         return job.result()
 

@@ -107,15 +107,8 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     ValueError, TypeError."""
     chosen = options.read(work.program, work.params)
     pubs = _decoded(work.params)
-    backend = SimenvBackend(work.backend, env=client)
-    if work.reservation:
-        backend = backend.reserved(client.reservation(work.reservation))
-    backend = backend.keyed(work.job, _tasks(client, work.accepted))
-    settings: dict[str, Any] = {
-        "seed": checked_seed(chosen.seed, work.job),
-        "account": work.account or None,
-        "run_timeout_s": work.run_timeout_s or None,
-    }
+    backend = backend_of(work, client)
+    settings = settings_of(work, checked_seed(chosen.seed, work.job))
     if work.program == "sampler":
         shots = chosen.shots or backends.DEFAULT_SHOTS
         sampled = [_sampler_pub(number, pub, backend) for number, pub in enumerate(pubs)]
@@ -128,6 +121,20 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     job = SimenvEstimator(backend, default_precision=precision, **settings).run(estimated)
     encode = _estimator_result if chosen.for_qiskit else _plain_estimates
     return SubmittedJob(job, lambda result, _: encode(result))
+
+
+def backend_of(work: Work, client: Client) -> SimenvBackend:
+    """Backend of a job, whose submissions have the job's idempotency keys."""
+    backend = SimenvBackend(work.backend, env=client)
+    if work.reservation:
+        backend = backend.reserved(client.reservation(work.reservation))
+    return backend.keyed(work.job, _tasks(client, work.accepted))
+
+
+def settings_of(work: Work, seed: int) -> dict[str, Any]:
+    """Options of a primitive that runs a job."""
+    limit_s = work.run_timeout_s or None
+    return {"seed": seed, "account": work.account or None, "run_timeout_s": limit_s}
 
 
 def _tasks(client: Client, accepted: AcceptedTasks) -> list[Task]:
