@@ -48,7 +48,7 @@ from simenv.wire.messages.tokens import (
     Tokens,
 )  # fmt: skip
 
-MAX_TOKENS = 2_000  # of all users
+MAX_TOKENS = 1_000  # of all users
 MAX_OF_USER = 64
 MAX_LIFETIME_S = 400 * 86_400.0
 PREFIX = "simenv_"  # of every token, by which scanners of source code find it
@@ -107,7 +107,7 @@ class TokenCommands:
         )
         self._ticked_s = 0.0
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
-        self._written_used_s = 0.0
+        self._written_s = 0.0
         stored = keyfiles.read_private(self._path, TokensFile).tokens if self._path.exists() else []
         self._tokens = {token.digest: token for token in stored}
         self._spent = set[str]()  # digests of one-time tokens whose certificates have not ended
@@ -317,7 +317,7 @@ class TokenCommands:
                     self._withdraw(number, "has an expired token", EXPIRED_NOTICE)
             elif number in self._table.users:
                 self._review(token, number)
-        if any(used_s - self._written_used_s > USED_S for used_s in self._used_s.values()):
+        if self._used_s and wall_s - self._written_s > USED_S:
             with suppress(ConfigError):  # a full disk: the next commit of tokens has it
                 self._write(self._tokens)
 
@@ -375,7 +375,7 @@ class TokenCommands:
     def _write(self, tokens: Mapping[str, StoredToken]) -> None:
         """Replace the file, then the table. A shorter list is also written on a full disk. Raises
         ConfigError."""
-        used, now_s = self._used_s, time.time()
+        used = self._used_s
         kept = {
             digest: msgspec.structs.replace(
                 each,
@@ -389,7 +389,7 @@ class TokenCommands:
         with keyfiles.changing(self._path, LOCK_PATIENCE_S):
             keyfiles.write_list(self._path, TokensFile(KEYS_FORMAT, stored))
         self._tokens = kept
-        self._written_used_s = now_s
+        self._written_s = time.time()
         self._used_s.clear()
 
 

@@ -283,10 +283,10 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return built
 
     def keyed(self, key: str, accepted: Iterable[Task] = ()) -> SimenvBackend:
-        """Copy of the backend for one call of a primitive, which may be repeated in any process: its
-        submissions have idempotency keys, and its job the number `key`. `accepted`: tasks of an
-        earlier call, in their order, which are not sent again. Without a seed of its own, the call
-        needs one that is the same each time."""
+        """Copy of the backend for one call of a primitive, which may be repeated in any process:
+        its submissions have idempotency keys, and its job the number `key`. `accepted`: tasks of an
+        earlier call, in their order, which are not sent again. The seed of the call must be the
+        same each time."""
         built = self.__copy__()
         built._key, built._accepted = key, deque(accepted)
         built._keys = (f"{key}/{number}" for number in itertools.count())

@@ -1,8 +1,8 @@
 """Devices and pools in the form of IBM's backends: configuration, properties, status.
 
-The forms are those of `QasmBackendConfiguration` and `BackendProperties` of qiskit-ibm-runtime. Pure:
-descriptions in, JSON values out. An unknown figure is left out. A device without a calibration (an
-ideal pool) has no properties; its gates name no qubits, which means any.
+The forms are those of `QasmBackendConfiguration` and `BackendProperties` of qiskit-ibm-runtime.
+Pure: descriptions in, JSON values out. An unknown figure is left out. A device without a
+calibration (an ideal pool) has no properties; its gates name no qubits, which means any.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 python -P -m simenv.gateway.ibm.job_process  # started by the gateway alone
 
-It decodes what a user sent, which may ask for any amount of memory or time: the process has a bound of
-memory, and the gateway ends it when one job takes too much time of the CPU. It holds the rights of
-its user and of nobody else. Messages come and go through its standard streams, each with its length;
-when the gateway ends, so does the process. Jobs run at the same time, one thread each; they are
-decoded one after the other.
+It decodes what a user sent, which may ask for any amount of memory or time: the process has a bound
+of memory, and the gateway ends it when one job takes too much time of the CPU. It holds the rights
+of its user and of nobody else. Messages come and go through its standard streams, each with its
+length; when the gateway ends, so does the process. Jobs run at the same time, one thread each; they
+are decoded one after the other.
 """
 
 from __future__ import annotations
@@ -162,8 +162,9 @@ class JobProcess:
                 address = GatewayAddress(first, self._certificate)
             self._client = Client(address, as_client=first.own and not first.is_admin)
             self._send(Ready())
-        except BaseException as error:
-            print(f"no connection: {error}", file=sys.stderr, flush=True)
+        except SimenvError as error:
+            sys.stderr.write(f"no connection: {error}\n")
+            sys.stderr.flush()
             os._exit(1)
 
     def _certificate(self, public_key: str) -> TokenCertificate:
@@ -194,16 +195,13 @@ class JobProcess:
         except MemoryError:
             reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
             self._send(Failed(work.job, INVALID, reason))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whatever reading it raises fails the job
             lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
             self._send(Interrupted(work.job) if lost else Failed(work.job, *_reason(error)))
 
     def _result(self, work: Work) -> JobResult:
         assert self._client is not None
         begun = Begun(work.job, threading.get_native_id())
-        if work.program == "executor":
-            self._send(begun)
-            return programs.executed(work, self._client)
         with self._decoding:
             self._send(begun)
             submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit

@@ -1,14 +1,16 @@
 """Options of the sampler and the estimator: read, honoured, or refused by name.
 
-The models are those of ibm-quantum-schemas. An option that this environment cannot honour is refused
-before the job is accepted, unless it has its default, or belongs to a method that is not enabled.
+The models are those of ibm-quantum-schemas. An option that this environment cannot honour is
+refused before the job is accepted, unless it has its default, or belongs to a method that is not
+enabled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from importlib import import_module
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -18,8 +20,8 @@ from simenv.errors import OptionError
 PROGRAMS = ("sampler", "estimator", "executor")
 _VERSION = 2
 _FIELDS = {
-    "sampler": ("pubs", "options", "version", "support_qiskit"),
-    "estimator": ("pubs", "options", "version", "support_qiskit", "resilience_level"),
+    "sampler": ("pubs", "options", "version", "support_qiskit", "shots"),
+    "estimator": ("pubs", "options", "version", "support_qiskit", "resilience_level", "precision"),
 }
 _HONOURED = (
     "default_shots", "default_precision", "seed_estimator", "simulator.seed_simulator",
@@ -49,6 +51,8 @@ class Parameters(msgspec.Struct):
     version: int = _VERSION
     support_qiskit: bool = True
     resilience_level: int | None = None
+    shots: Annotated[int, msgspec.Meta(ge=1)] | None = None  # of PUBs without: QRMI sends it here
+    precision: Annotated[float, msgspec.Meta(gt=0)] | None = None  # likewise
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -92,20 +96,17 @@ def read(program: str, params: bytes) -> RunOptions:
     seed = values.get("seed_estimator", simulator.get("seed_simulator"))
     if seed is not None and seed < 0:
         raise OptionError(option="seed_simulator", value=seed, expected="0 or more")
-    shots = getattr(checked, "default_shots", None)
+    shots = fields.shots or getattr(checked, "default_shots", None) or 0
     precision = 0.0 if shots else getattr(checked, "default_precision", 0.0)
-    return RunOptions(shots or 0, precision, seed, fields.support_qiskit)
+    return RunOptions(shots, fields.precision or precision, seed, fields.support_qiskit)
 
 
 @cache
 def _model(program: str) -> type[BaseModel]:
-    if program == "sampler":
-        from ibm_quantum_schemas.sampler import version_0_1 as sampler
-
-        return sampler.OptionsModel
-    from ibm_quantum_schemas.estimator import version_0_1 as estimator
-
-    return estimator.OptionsModel
+    """Model of a program's options; the import takes a second."""
+    models = import_module(f"ibm_quantum_schemas.{program}.version_0_1")
+    result: type[BaseModel] = models.OptionsModel
+    return result
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

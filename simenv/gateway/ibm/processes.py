@@ -5,8 +5,8 @@ end is stored; so a killed process or gateway loses none. What is run again has 
 keys, or the ids of its accepted tasks, so nothing runs twice. A process that ends while it reads a
 job is charged to that job alone: after MAX_ATTEMPTS such ends the job fails.
 
-The jobs of a user go on when the user is known to this gateway: at once, or after a restart with the
-next request that carries the user's token.
+The jobs of a user go on when the user is known to this gateway: at once, or after a restart with
+the next request that carries the user's token.
 """
 
 from __future__ import annotations
@@ -118,13 +118,15 @@ class UserJobs:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
 
     async def _send(self, message: job_process.ToProcess) -> None:
-        assert self.process is not None and self.process.stdin is not None
+        assert self.process is not None
+        assert self.process.stdin is not None
         with contextlib.suppress(ConnectionError):  # `_read` sees the end of the process
             self.process.stdin.write(job_process.frame(message))
             await self.process.stdin.drain()
 
     async def _report(self) -> job_process.FromProcess:
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         stream = self.process.stdout
         (size,) = job_process.LENGTH.unpack(await stream.readexactly(job_process.LENGTH.size))
         if size > job_process.MAX_FRAME_BYTES:
@@ -351,9 +353,9 @@ class JobProcesses:
         if not too_long:
             memory = job_process.MEMORY_BYTES >> 20
             reason = f"the process that read the job ended {attempts} times; it has {memory} MiB"
-        job = await self._failed(number, job_process.INVALID, reason)
-        if job is not None:
-            await self._on_end(job, caller)
+        ended = await self._failed(number, job_process.INVALID, reason)
+        if ended is not None:
+            await self._on_end(ended, caller)
 
     async def close(self) -> None:
         """End all processes; what they ran goes on when the gateway starts again."""

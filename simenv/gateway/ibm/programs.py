@@ -1,9 +1,9 @@
 """Sampler and estimator: parameters as IBM's clients send them, run by simenv's primitives.
 
-Runs in a job process. Circuits arrive as QPY (zlib, base64) or as OpenQASM 3, in which `$5` is qubit
-5 of the backend. Only types that hold plain data are decoded, within limits of size; QPY of versions
-that may hold code is refused. A job that is repeated, with the tasks that were accepted before or
-without, returns the same tasks.
+Runs in a job process. Circuits arrive as QPY (zlib, base64) or as OpenQASM 3, in which `$5` is
+qubit 5 of the backend. Only types that hold plain data are decoded, within limits of size; QPY of
+versions that may hold code is refused. A job that is repeated, with the tasks that were accepted
+before or without, returns the same tasks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ from simenv.client.submission.options import checked_seed
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
-from simenv.frontends.qiskit.job import SimenvPrimitiveJob
 from simenv.gateway.ibm import backends, options
-from simenv.gateway.ibm.executor import run_executor
+from simenv.gateway.ibm.executor import submit_executor
 from simenv.model.views import DeviceKind
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import NativeForm
@@ -77,22 +76,27 @@ class SubmittedJob:
     """A job whose tasks are accepted."""
 
     def __init__(
-        self, job: SimenvPrimitiveJob, encode: Callable[[PrimitiveResult[Any], Any], str]
+        self,
+        tasks: Sequence[Task],
+        wait: Callable[[], Any],
+        encode: Callable[[Any, tuple[float, float]], str],
     ) -> None:
-        self._job, self._encode = job, encode
+        """`wait`: returns the result; `encode`: writes it, given begin and end of the run in
+        seconds since 1970."""
+        self._tasks, self._wait, self._encode = tasks, wait, encode
 
     def accepted(self) -> AcceptedTasks:
         """Tasks of the job, in their order."""
         found: dict[int, tuple[str, int]] = {}
-        for task in self._job.tasks:
+        for task in self._tasks:
             identifier, rows = found.get(task.handle.number, (task.handle.id, 0))
             found[task.handle.number] = identifier, rows + (task.row is not None)
         return list(found.values())
 
     def result(self) -> JobResult:
-        """Wait for the result. Raises JobError."""
-        result = self._job.result()
-        unique = {task.handle.number: task for task in self._job.tasks}
+        """Wait for the result. Raises JobError, SimenvError."""
+        result = self._wait()
+        unique = {task.handle.number: task for task in self._tasks}
         timings = [task.results()[0].timing for task in unique.values()]
         now_s = datetime.now(UTC).timestamp()
         longest_s = max((timing.total_s - timing.queued_s for timing in timings), default=0.0)
@@ -103,24 +107,39 @@ class SubmittedJob:
 
 
 def submit(work: Work, client: Client) -> SubmittedJob:
-    """Decode a job of sampler or estimator and submit it. Raises SimenvError, QiskitError,
-    ValueError, TypeError."""
+    """Decode a job and submit it. Raises SimenvError, QiskitError, ValueError, TypeError."""
+    if work.program == "executor":
+        return _submit_executor(work, client)
     chosen = options.read(work.program, work.params)
     pubs = _decoded(work.params)
     backend = backend_of(work, client)
-    settings = settings_of(work, checked_seed(chosen.seed, work.job))
+    settings: dict[str, Any] = {"seed": checked_seed(chosen.seed, work.job), **task_options(work)}
     if work.program == "sampler":
         shots = chosen.shots or backends.DEFAULT_SHOTS
         sampled = [_sampler_pub(number, pub, backend) for number, pub in enumerate(pubs)]
         job = SimenvSampler(backend, default_shots=shots, **settings).run(sampled)
         write = _sampler_result if chosen.for_qiskit else _plain_samples
         read = [SamplerPub.coerce(pub, shots) for pub in sampled]
-        return SubmittedJob(job, lambda result, span: write(result, span, read))
-    precision = 1.0 / math.sqrt(chosen.shots) if chosen.shots else chosen.precision
+        return SubmittedJob(job.tasks, job.result, lambda result, span: write(result, span, read))
+    precision = chosen.precision or 1.0 / math.sqrt(chosen.shots)
     estimated = [_estimator_pub(number, pub, backend) for number, pub in enumerate(pubs)]
     job = SimenvEstimator(backend, default_precision=precision, **settings).run(estimated)
     encode = _estimator_result if chosen.for_qiskit else _plain_estimates
-    return SubmittedJob(job, lambda result, _: encode(result))
+    tasks = getattr(job, "tasks", [])  # a machine's are submitted by another thread
+    return SubmittedJob(tasks, job.result, lambda result, _: encode(result))
+
+
+def _submit_executor(work: Work, client: Client) -> SubmittedJob:
+    own = task_options(work)
+    if work.reservation:
+        own["reservation"] = work.reservation
+    job = submit_executor(json.loads(work.params), work.backend, client, work.job, **own)
+    return SubmittedJob(job.tasks, job.result, lambda text, _: text)
+
+
+def task_options(work: Work) -> dict[str, Any]:
+    """Options of a job's tasks."""
+    return {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
 
 
 def backend_of(work: Work, client: Client) -> SimenvBackend:
@@ -129,12 +148,6 @@ def backend_of(work: Work, client: Client) -> SimenvBackend:
     if work.reservation:
         backend = backend.reserved(client.reservation(work.reservation))
     return backend.keyed(work.job, _tasks(client, work.accepted))
-
-
-def settings_of(work: Work, seed: int) -> dict[str, Any]:
-    """Options of a primitive that runs a job."""
-    limit_s = work.run_timeout_s or None
-    return {"seed": seed, "account": work.account or None, "run_timeout_s": limit_s}
 
 
 def _tasks(client: Client, accepted: AcceptedTasks) -> list[Task]:
@@ -208,12 +221,10 @@ def _circuit(number: int, given: Any, backend: SimenvBackend) -> QuantumCircuit:
     if source.version != 3:
         raise ProgramError(f"PUB {number} is OpenQASM {source.version}", hint="OpenQASM 3")
     circuit = parse(source).circuit
-    if _PHYSICAL.search(source.text) and backend.info.kind is not DeviceKind.IDEAL:
-        if not NativeForm(backend.info).fits(load(circuit).program):
-            text = (
-                f"PUB {number} names qubits of {backend.name!r} and has a gate or a coupling that"
-            )
-            raise ProgramError(f"{text} the backend lacks", hint="transpile it for the backend")
+    is_placed = backend.info.kind is not DeviceKind.IDEAL and _PHYSICAL.search(source.text)
+    if is_placed and not NativeForm(backend.info).fits(load(circuit).program):
+        text = f"PUB {number} names qubits of {backend.name!r}, and has a gate or a coupling which"
+        raise ProgramError(f"{text} the backend lacks", hint="transpile it for the backend")
     return circuit
 
 
@@ -298,11 +309,3 @@ def _plain_estimates(result: PrimitiveResult[Any]) -> str:
         for data in [_with_ensemble(pub.data)]
     ]
     return json.dumps({"results": results, "metadata": result.metadata})
-
-
-def executed(work: Work, client: Client) -> JobResult:
-    """Run a job of the executor. Raises SimenvError."""
-    begun_s = datetime.now(UTC).timestamp()
-    text = run_executor(json.loads(work.params), work.backend, client, work.job)
-    now_s = datetime.now(UTC).timestamp()
-    return JobResult(text.encode(), now_s - begun_s, begun_s, now_s)

@@ -26,6 +26,7 @@ PREFIX = "/experimental/api/v1"
 VERSIONS = ("2026-04-15", "2026-03-15", "2026-02-15", "2025-05-01", "2025-01-01")
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 _FORM_BYTES = 4_096
+_LOG = logging.getLogger("simenv.gateway")
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -43,8 +44,10 @@ def _empty() -> Response[None]:
     return Response(None, status_code=204)
 
 
-def _of_simenv(_request: AnyRequest, error: SimenvError) -> Response[bytes]:
+def _of_simenv(request: AnyRequest, error: SimenvError) -> Response[bytes]:
     status, body = answers.error(error)
+    if status >= 500:
+        _LOG.warning("%s %s: %s", request.method, request.url.path, error)
     response = _answer(body, status)
     if status in (429, 503):
         response.headers["Retry-After"] = str(max(1, round(getattr(error, "retry_after_s", 1.0))))
@@ -56,8 +59,7 @@ def _of_http(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
 
 
 def _of_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
-    log = logging.getLogger("simenv.gateway")
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    _LOG.error("%s %s", request.method, request.url.path, exc_info=error)
     return _answer(answers.error_body(9999, "the gateway failed on this request"), 500)
 
 
@@ -75,13 +77,11 @@ def routes(
         *_backend_routes(service), *_instance_routes(service), *_job_routes(service),
         *_job_part_routes(service), *_session_routes(service),
     ]  # fmt: skip
+    settings: dict[str, Any] = {"exception_handlers": HANDLERS, "include_in_schema": False}
     return [
-        Router(PREFIX, route_handlers=handlers, exception_handlers=HANDLERS, include_in_schema=False),
-        Router(
-            "/identity", route_handlers=[_token_route(gateway)], exception_handlers=HANDLERS,
-            include_in_schema=False,
-        ),
-    ]  # fmt: skip
+        Router(PREFIX, route_handlers=handlers, **settings),
+        Router("/identity", route_handlers=[_token_route(gateway)], **settings),
+    ]
 
 
 def _token_route(gateway: Gateway) -> Any:

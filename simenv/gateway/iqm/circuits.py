@@ -22,7 +22,7 @@ from simenv.client.submission.options import checked_seed
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
 from simenv.gateway.ibm.backends import MAX_CIRCUITS
-from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, settings_of
+from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, task_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
 from simenv.model.views import DeviceInfo, DeviceKind
@@ -143,11 +143,11 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     if bits > MAX_OUTCOME_BITS:
         text = f"{bits} measured bits in all shots; the limit of a job is {MAX_OUTCOME_BITS}"
         raise LimitExceededError(text, hint="fewer circuits or shots in a job")
-    settings = settings_of(work, checked_seed(None, work.job))
-    sampler = SimenvSampler(backend, default_shots=asked.shots, **settings)
+    seed = checked_seed(None, work.job)
+    sampler = SimenvSampler(backend, default_shots=asked.shots, seed=seed, **task_options(work))
     keys = [list(each.keys) for each in builders]
     job = sampler.run([each.circuit for each in builders])
-    return SubmittedJob(job, lambda result, _: _artifacts(result, keys).decode())
+    return SubmittedJob(job.tasks, job.result, lambda result, _: _artifacts(result, keys).decode())
 
 
 class _Builder:
