@@ -378,6 +378,8 @@ def _submitted(
         every = iter(client.submit_many(sweeps, **options))
     except BatchRefusedError as error:
         first = error.errors[0]
+        if "compile=" in first.hint:  # no option of a job
+            first.hint = "transpile the circuit for this backend"
         with _about(f"item {owners[first.index]}" if first.index >= 0 else "items"):
             raise first from error
     for number, (_, values) in zip(owners, sweeps, strict=True):

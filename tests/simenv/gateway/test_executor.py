@@ -250,10 +250,10 @@ def test_cancelled_noise_is_the_inverse_of_its_channel(
     estimator = Estimator(manila)
     estimator.options.resilience_level = 0
     estimator.options.default_shots = 20_000
+    estimator.options.resilience.pec_mitigation = True
     (layer,) = estimator.find_unique_layers([(isa, operators)])
     rate = 0.05
     noise = PauliLindbladMap.from_sparse_list([("X", [1], rate)], num_qubits=2)
-    estimator.options.resilience.pec_mitigation = True
     estimator.options.resilience.layer_noise_model = [(layer, noise)]
     estimator.run([(isa, operators)])
     data = run(env, manila.params)[0].data
@@ -513,7 +513,7 @@ def test_circuits_that_a_device_does_not_have_are_refused(
     circuit.h(0)
     circuit.measure(0, 0)
     program.append_circuit_item(circuit)
-    with pytest.raises(SimenvError, match=r"item 1: operation 0 \(h on qubit 0\)"):
+    with pytest.raises(SimenvError, match=r"item 1: operation 0 \(h on qubit 0\).*\n.*transpile"):
         run_executor(executed(session, program), "fez", env, "refused")
 
 
