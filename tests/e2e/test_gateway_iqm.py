@@ -332,7 +332,8 @@ def test_older_forms_and_a_qubit_mapping_are_read(http: httpx.Client) -> None:
         for each in BELL["instructions"]
     ]  # type: ignore[index]
     mapping = [
-        {"logical_name": f"QB{number}", "physical_name": f"QB{6 - number}"} for number in range(1, 4)
+        {"logical_name": f"QB{number}", "physical_name": f"QB{6 - number}"}
+        for number in range(1, 4)
     ]
     body = {"circuits": [{"name": "b", "instructions": old}], "shots": 50, "qubit_mapping": mapping}
     job = submitted(http, body)

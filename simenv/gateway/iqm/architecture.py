@@ -1,8 +1,8 @@
 """Devices in the form of IQM's API: architectures, calibration sets and quality metrics.
 
 The forms are those of `StaticQuantumArchitecture`, `DynamicQuantumArchitecture` and
-`ObservationSetWithObservationData` of iqm-station-control-client. Pure: descriptions in, JSON values
-out. An unknown figure is left out, and so is a broken gate. Qubit 0 is QB1.
+`ObservationSetWithObservationData` of iqm-station-control-client. Pure: descriptions in, JSON
+values out. An unknown figure is left out, and so is a broken gate. Qubit 0 is QB1.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def loci(info: DeviceInfo) -> dict[str, list[Locus]]:
     broken = {(each.name, each.qubits) for each in info.operations if each.error >= _BROKEN}
     result = {
         "prx": [locus for locus in singles if ("r", locus) not in broken],
-        "cz": [
-            locus for locus in pairs if not {("cz", locus), ("cz", locus[::-1])} & broken
-        ],
+        "cz": [locus for locus in pairs if not {("cz", locus), ("cz", locus[::-1])} & broken],
         "measure": singles,
     }
     if info.dynamic:

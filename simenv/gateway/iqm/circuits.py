@@ -1,8 +1,9 @@
 """Jobs of circuits as IQM's clients send them, run by simenv's sampler.
 
-`read` checks the options of a job; circuits are decoded in a job process. Each measurement has a key
-and a register of its own. Gates act on the qubits that they name; nothing is compiled for a device,
-so a gate or a pair of qubits that it lacks is refused. A job that is repeated returns the same tasks.
+`read` checks the options of a job; circuits are decoded in a job process. Each measurement has a
+key and a register of its own. Gates act on the qubits that they name; nothing is compiled for a
+device, so a gate or a pair of qubits that it lacks is refused. A job that is repeated returns the
+same tasks.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     if not 1 <= len(given) <= MAX_CIRCUITS:
         raise LimitExceededError(f"{len(given)} circuits; a job has 1 to {MAX_CIRCUITS}")
     builders = [
-        _Builder(f"circuit {number}", each, backend.info, asked) for number, each in enumerate(given)
+        _Builder(f"circuit {number}", each, backend.info, asked)
+        for number, each in enumerate(given)
     ]
     bits = asked.shots * sum(each.circuit.num_clbits for each in builders)
     if bits > MAX_OUTCOME_BITS:
@@ -184,7 +186,9 @@ class _Builder:
             raise ProgramError(f"{at} is not run here", hint=f"there are {', '.join(_ARGUMENTS)}")
         wanted = IMPLEMENTATIONS.get(each.name)
         if each.implementation not in (None, wanted):
-            raise ProgramError(f"{at}: implementation {short_repr(each.implementation)}", hint=wanted or "")
+            raise ProgramError(
+                f"{at}: implementation {short_repr(each.implementation)}", hint=wanted or ""
+            )
         qubits = []
         for name in each.locus or each.qubits:
             physical = name if self._mapping is None else self._mapping.get(name, "")
@@ -208,7 +212,9 @@ class _Builder:
         else:
             missing = [] if tuple(sorted(locus)) in places else list(locus)
         if missing:
-            text = f"{at} on {', '.join(map(architecture.qubit_name, missing))}: the device lacks it"
+            text = (
+                f"{at} on {', '.join(map(architecture.qubit_name, missing))}: the device lacks it"
+            )
             raise ProgramError(text, hint="transpile the circuit for the quantum computer")
 
     def _append(self, at: str, each: Operation, locus: tuple[int, ...]) -> None:
@@ -234,9 +240,7 @@ class _Builder:
         else:
             circuit.barrier(places)
 
-    def _measure(
-        self, at: str, each: Operation, locus: tuple[int, ...], places: list[int]
-    ) -> None:
+    def _measure(self, at: str, each: Operation, locus: tuple[int, ...], places: list[int]) -> None:
         key = each.args["key"]
         if not isinstance(key, str) or key in self.keys:
             raise ProgramError(f"{at}: key {short_repr(key)}", hint="a text of its own each")

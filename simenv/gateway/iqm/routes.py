@@ -74,7 +74,9 @@ _CODES: tuple[tuple[type[SimenvError], HTTPStatus, str], ...] = (
 )
 
 
-def _answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+def _answer(
+    value: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response[bytes]:
     body = msgspec.json.encode(value)
     return Response(body, status_code=status, media_type="application/json", headers=headers or {})
 
@@ -116,7 +118,9 @@ def routes(service: ComputeService) -> list[ControllerRouterHandler]:
     """Return the routes. `service`: has the jobs of all clients of vendors."""
     handlers = [*_computer_routes(service), *_calibration_routes(service), *_job_routes(service)]
     return [
-        Router(PREFIX, route_handlers=handlers, exception_handlers=HANDLERS, include_in_schema=False)
+        Router(
+            PREFIX, route_handlers=handlers, exception_handlers=HANDLERS, include_in_schema=False
+        )
     ]
 
 
@@ -195,12 +199,17 @@ def _details(found: Backend) -> Plain:
         "backend_type": "simulator",
         "pulla_enabled": False,
         "limits": _limits(found.info),
-        "operational": healthy,
         "operational_status": "online" if healthy else "offline",
         "health": _health(found),
         "queue_length": found.waiting,
-        "pricing": None,
-        "additional_info": None,
+        "number_of_qubits": architecture.num_qubits(found.info),
+        "pricing": {"payg_price_per_second": "0"},
+        "additional_info": {
+            "academy_url": "",
+            "best_suited_for": [],
+            "documentation_url": "",
+            "mock_url": "",
+        },
     }
 
 
