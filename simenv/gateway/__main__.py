@@ -30,9 +30,12 @@ from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
-from simenv.gateway import ibm, metrics, native, page
+from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
+from simenv.gateway.ibm.routes import routes as ibm_routes
+from simenv.gateway.ibm.service import ComputeService
+from simenv.gateway.iqm.routes import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
 from simenv.process import die_with_parent, start_ticks
 from simenv.wire.transport.sockets import open_socket
@@ -124,8 +127,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if monitored is not None:
             serve = partial(_monitor(gateway, settings).run, [monitored])
             threading.Thread(target=serve, name="metrics", daemon=True).start()
-        parts = (metrics, native, ibm, page)
-        app = create_app(gateway, *(route for part in parts for route in part.routes(gateway)))
+        service = ComputeService(gateway)
+        routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
+        app = create_app(gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)

@@ -70,9 +70,11 @@ HANDLERS: dict[int | type[Exception], Any] = {
 }  # fmt: skip
 
 
-def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
-    """Return the routes."""
-    service = ComputeService(gateway)
+def routes(
+    gateway: Gateway, service: ComputeService | None = None
+) -> list[ControllerRouterHandler]:
+    """Return the routes. `service`: shared with another API; None: one of its own."""
+    service = service or ComputeService(gateway)
     handlers = [
         *_backend_routes(service), *_instance_routes(service), *_job_routes(service),
         *_job_part_routes(service), *_session_routes(service),

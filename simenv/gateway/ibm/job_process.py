@@ -34,6 +34,8 @@ from simenv.errors import (
 )
 from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
+from simenv.gateway.ibm.store import IQM_CIRCUITS
+from simenv.gateway.iqm import circuits
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
@@ -207,7 +209,8 @@ class JobProcess:
         begun = Begun(work.job, threading.get_native_id())
         with self._decoding:
             self._send(begun)
-            job = programs.submit(work, self._client)
+            submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
+            job = submit(work, self._client)
         self._send(Submitted(work.job, job.accepted()))
         return job.result()
 

@@ -112,14 +112,8 @@ def submit(work: Work, client: Client) -> SubmittedJob:
         return _submit_executor(work, client)
     chosen = options.read(work.program, work.params)
     pubs = _decoded(work.params)
-    backend = SimenvBackend(work.backend, env=client)
-    if work.reservation:
-        backend = backend.reserved(client.reservation(work.reservation))
-    backend = backend.keyed(work.job, _tasks(client, work.accepted))
-    settings: dict[str, Any] = {
-        "seed": checked_seed(chosen.seed, work.job),
-        **_task_options(work),
-    }
+    backend = backend_of(work, client)
+    settings: dict[str, Any] = {"seed": checked_seed(chosen.seed, work.job), **task_options(work)}
     if work.program == "sampler":
         shots = chosen.shots or backends.DEFAULT_SHOTS
         sampled = [_sampler_pub(number, pub, backend) for number, pub in enumerate(pubs)]
@@ -136,7 +130,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
 
 
 def _submit_executor(work: Work, client: Client) -> SubmittedJob:
-    own = _task_options(work)
+    own = task_options(work)
     if work.reservation:
         own["reservation"] = work.reservation
     own["name"] = f"executor-{work.job[:8]}"
@@ -144,8 +138,17 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
     return SubmittedJob(job.tasks, job.result, lambda text, _: text)
 
 
-def _task_options(work: Work) -> dict[str, Any]:
+def task_options(work: Work) -> dict[str, Any]:
+    """Options of a job's tasks."""
     return {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+
+
+def backend_of(work: Work, client: Client) -> SimenvBackend:
+    """Backend of a job, whose submissions have the job's idempotency keys."""
+    backend = SimenvBackend(work.backend, env=client)
+    if work.reservation:
+        backend = backend.reserved(client.reservation(work.reservation))
+    return backend.keyed(work.job, _tasks(client, work.accepted))
 
 
 def _tasks(client: Client, accepted: AcceptedTasks) -> list[Task]:

@@ -382,6 +382,7 @@ def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> J
         after_s=_time("created_after", given.get("created_after", "")),
         before_s=_time("created_before", given.get("created_before", "")),
         ascending=ordered == "ASC",
+        except_program=store.IQM_CIRCUITS,
     )
 
 

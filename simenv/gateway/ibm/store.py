@@ -31,6 +31,7 @@ ALL_BYTES = 8 * 2**30
 MAX_CALIBRATIONS = 2_000
 PRUNE_S = 600.0  # interval in which ended jobs are looked for that are too old
 
+IQM_CIRCUITS = "iqm-circuits"  # program of the jobs of IQM's clients
 QUEUED, RUNNING = "Queued", "Running"
 COMPLETED, CANCELLED, FAILED = "Completed", "Cancelled", "Failed"
 TOO_LONG = "Cancelled - Ran too long"
@@ -122,6 +123,7 @@ class JobQuery(msgspec.Struct, frozen=True):
     after_s: float = 0.0
     before_s: float = 0.0
     ascending: bool = False
+    except_program: str = ""
 
     def where(self) -> tuple[str, list[Any]]:
         """Condition of SQL, and its values."""
@@ -130,6 +132,9 @@ class JobQuery(msgspec.Struct, frozen=True):
             if value := getattr(self, column):
                 terms.append(f"{column} = ?")
                 values.append(value)
+        if self.except_program:
+            terms.append("program != ?")
+            values.append(self.except_program)
         if self.pending is not None:
             terms.append(f"status {'' if self.pending else 'NOT '}IN (?, ?)")
             values += PENDING
@@ -365,6 +370,11 @@ class JobStore:
                 "DELETE FROM calibrations WHERE (backend, calibration) IN"
                 f" ({oldest} LIMIT -1 OFFSET {MAX_CALIBRATIONS})"
             )
+
+    def calibration_ids(self, backend: str) -> list[str]:
+        """Return the ids of the stored calibrations of a backend."""
+        statement = "SELECT calibration FROM calibrations WHERE backend = ?"
+        return [number for (number,) in self._rows(statement, (backend,))]
 
     def calibration(self, backend: str, number: str, before_s: float) -> DeviceInfo | None:
         """Return a stored calibration of a backend: the one of this id; else the newest one that
