@@ -253,7 +253,7 @@ _GROUPS = {
     "Environments": {
         **dict.fromkeys(("up", "down", "status"), "environment"),
         "environments": "observe", "logs": "environment", "demo": "demo",
-        "doctor": "admin.doctor",
+        "doctor": "admin.doctor", **dict.fromkeys(("gateway", "web"), "admin.gateway"),
     },
     "Tasks": {
         **dict.fromkeys(("submit", "result", "cancel"), "tasks.submit"),

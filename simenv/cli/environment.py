@@ -284,6 +284,12 @@ class UpOptions:
             help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
         ),
     ] = None
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT at which it is served over HTTP too, port 0: any; '' stops that."
+        ),
+    ] = None
     overcommit: Annotated[
         bool,
         typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
@@ -305,7 +311,16 @@ class UpOptions:
 
 
 # Options with the name and the value of a setting.
-_TAKEN = ("launcher", "hosts", "hostfile", "memory_per_slot", "slots", "durability", "listen")
+_TAKEN = (
+    "launcher",
+    "hosts",
+    "hostfile",
+    "memory_per_slot",
+    "slots",
+    "durability",
+    "listen",
+    "gateway",
+)
 
 
 @app.with_options(UpOptions)
@@ -385,6 +400,12 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
         with suppress(KeyError):
             owner = pwd.getpwuid(os.getuid()).pw_name
         terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
+    if settings.gateway.listen:
+        found = environments.await_gateway(path.parent)
+        url = (
+            f"{found.url}   simenv web prints a link" if found else "not ready: simenv logs gateway"
+        )
+        terminal.line(f"gateway  {url}")
     for warning in info.warnings:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
-from simenv.client.administration import AccountSettings, PolicySettings, QosSettings
+from simenv.client.administration import (
+    AccountSettings,
+    PolicySettings,
+    QosSettings,
+    TokenSettings,
+)  # fmt: skip
 from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
@@ -205,6 +210,11 @@ class Environment:
     def qos(self) -> QosSettings:
         """Classes of service of the environment."""
         return QosSettings(self._session)
+
+    @property
+    def tokens(self) -> TokenSettings:
+        """Bearer tokens of HTTP clients, which a gateway accepts."""
+        return TokenSettings(self._session)
 
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""

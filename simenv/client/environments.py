@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +28,13 @@ from simenv import config
 from simenv.client import launch
 from simenv.client.client import Client
 from simenv.client.connection.address import Address, FileAddress, ended, find, read
-from simenv.config import ConnectionFile
+from simenv.config import (
+    GATEWAY_FILE,
+    GATEWAY_FORMAT,
+    ConnectionFile,
+    EnvironmentPaths,
+    GatewayFile,
+)
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
 
 if TYPE_CHECKING:
@@ -74,6 +81,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 ANSWER_S = 5.0
+GATEWAY_S = 20.0  # in which a gateway is ready, once its service is
 FORCE_S = 10.0  # from SIGTERM to SIGKILL
 LOST_AFTER_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
 WORKERS_S = 5.0  # time in which workers end by themselves after their service
@@ -90,6 +98,27 @@ class ShutdownReport:
     seconds: float
     forced: bool
     nodes: tuple[str, ...] = ()  # nodes on which it reported processes
+
+
+def running_gateway(home: Path) -> GatewayFile | None:
+    """Return the gateway that runs on this machine for the environment with this home; None if
+    there is none."""
+    try:
+        body = (EnvironmentPaths(home, home).gateway / GATEWAY_FILE).read_bytes()
+        file = msgspec.json.decode(body, type=GatewayFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    runs = launch.runs(file.pid, launch.GATEWAY, start_ticks=file.start_ticks)
+    return file if runs and file.format == GATEWAY_FORMAT else None
+
+
+def await_gateway(home: Path) -> GatewayFile | None:
+    """Wait until the gateway of an environment that has just started is ready. Returns None after
+    GATEWAY_S."""
+    deadline_s = time.monotonic() + GATEWAY_S
+    while (found := running_gateway(home)) is None and time.monotonic() < deadline_s:
+        time.sleep(launch.POLL_S)  # of another process: nothing to wait on
+    return found
 
 
 def up(

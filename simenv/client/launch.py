@@ -27,6 +27,7 @@ from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
 
 SERVICE = b"simenv.service"  # in the command line of every service
+GATEWAY = b"simenv.gateway"  # and of every gateway
 START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.config.model import CONFIG_FORMAT, Config, Launching, Limits, check
+from simenv.config.model import CONFIG_FORMAT, Config, Limits, check
 from simenv.config.paths import home_root, places
 from simenv.config.pools import check_name, nearest, pool_of, size
 from simenv.errors import ConfigError, OptionError
@@ -83,6 +83,7 @@ def _table(raw: object, subject: str) -> dict[str, object]:
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
 _NOT_RESTORED = ("name", "resume", "force_lock", "lifeline", "faults", "format")
+_SHORT = {"launcher": "use", "gateway": "listen"}  # tables, and the key that options name
 _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_bytes")
 
 
@@ -117,23 +118,25 @@ def import_folders(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 
 def _merged_layers(*layers: Mapping[str, object]) -> dict[str, object]:
-    """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] are
-    merged one by one; `hosts` and `hostfile` replace each other."""
+    """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] and
+    [gateway] are merged one by one; `hosts` and `hostfile` replace each other."""
     entries: dict[str, object] = {}
-    launcher: dict[str, object] = {}
+    tables: dict[str, dict[str, object]] = {}
     for layer in layers:
         if "hosts" in layer or "hostfile" in layer:
             entries.pop("hosts", None)
             entries.pop("hostfile", None)
         entries |= layer
-        launcher |= _launcher_table(layer.get("launcher", {}))
-    return {**entries, "launcher": launcher} if launcher else entries
+        for name in _SHORT.keys() & layer.keys():
+            tables[name] = tables.get(name, {}) | _table_of(name, layer[name])
+    return entries | tables
 
 
-def _launcher_table(launcher: object) -> dict[str, object]:
-    if isinstance(launcher, Launching):
-        return msgspec.structs.asdict(launcher)
-    return dict(launcher) if isinstance(launcher, Mapping) else {"use": launcher}
+def _table_of(name: str, value: object) -> dict[str, object]:
+    """Return a table of _SHORT; a value that is none is that of its first key."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else {_SHORT[name]: value}
 
 
 def last_config(
@@ -185,8 +188,8 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     for key in ("accounts", "qos"):
         if key in plain:
             plain[key] = _with_limits(plain[key], f"{source}: {key}")
-    if "launcher" in plain:
-        plain["launcher"] = _launcher_table(plain["launcher"])
+    for key in _SHORT.keys() & plain.keys():
+        plain[key] = _table_of(key, plain[key])
     identity = plain.get("identity")
     if isinstance(identity, Mapping) and isinstance(identity.get("use"), str):
         plain["identity"] = {**identity, "use": [identity["use"]]}

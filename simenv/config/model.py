@@ -91,8 +91,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_processes: int = 4  # of users' jobs that a client of IBM's has sent
     requests_per_s: float = 200.0  # of one caller, after a burst of ten seconds' worth; 0: no bound
     keep_days: float = 30.0  # jobs of IBM's clients, and their results
-    issuer: str = ""  # of OpenID Connect: https://HOST/...; "": tokens of this environment alone
-    client_id: str = ""  # of this gateway at the issuer
+    access_log: bool = False  # a line for each request, not for refusals alone
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,6 +212,11 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
     ("removed_hold_s", 0.0, 1e8),
     ("identity.lifetime_s", 5.0, 86_400.0),
+    ("gateway.max_request_bytes", 2**16, 2**32),
+    ("gateway.max_connections", 1, 65_536),
+    ("gateway.max_processes", 0, 1_024),
+    ("gateway.requests_per_s", 0.0, 1e6),
+    ("gateway.keep_days", 0.0, 36_500.0),
 )
 
 
@@ -279,6 +283,7 @@ def check(config: Config, source: str) -> None:
     check_accounts(config.accounts, config.qos, source)
     check_billing(config.billing, names, source)
     _check_identity(config, source)
+    check_gateway(config.gateway, source)
     _check_launching(config, source)
 
 
@@ -308,6 +313,43 @@ def _check_identity(config: Config, source: str) -> None:
             f"{source}: identity.listen = {settings.listen[:80]!r} has no fixed port",
             hint="name one: users type it, munge:OWNER@HOST:PORT/NAME",
         )
+
+
+def check_gateway(settings: GatewaySettings, source: str) -> None:
+    """Check the table [gateway]. Raises ConfigError."""
+    for key in ("listen", "metrics"):
+        if getattr(settings, key):
+            web_address(getattr(settings, key), f"{source}: gateway.{key}")
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        hint = "tls_certificate and tls_key, PEM files both"
+        raise ConfigError(f"{source}: gateway: TLS needs two files", hint=hint)
+    for proxy in settings.proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            hint = "10.0.0.7, or 10.0.0.0/24"
+            text = f"{source}: gateway.proxies: {proxy[:80]!r} is no IP address"
+            raise ConfigError(text, hint=hint) from error
+    is_open = bool(settings.listen) and not is_loopback(web_address(settings.listen)[0])
+    if is_open and not (settings.tls_certificate or settings.proxies):
+        raise ConfigError(
+            f"{source}: gateway.listen = {settings.listen!r} would send tokens over the network "
+            "without TLS",
+            hint="tls_certificate and tls_key, or proxies: the addresses of those that end TLS",
+        )
+
+
+def web_address(listen: str, setting: str = "gateway.listen") -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`. Raises ConfigError like `listen_parts`."""
+    host, port = listen_parts(f"tcp://{listen}", setting)
+    return ("0.0.0.0" if host == EVERYWHERE else host), port
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address; names but localhost count as open."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _check_launching(config: Config, source: str) -> None:

@@ -97,6 +97,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "keys.json"
 
     @property
+    def gateway(self) -> Path:
+        """Folder of the gateway, which its process makes."""
+        return self.home / "gateway"
+
+    @property
     def config(self) -> Path:
         return self.home / "config.json"
 
@@ -158,6 +163,21 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
     socket_key: str = ""  # public key that the service proves on its node's sockets
+
+
+GATEWAY_FORMAT = 1
+GATEWAY_FILE = "gateway.json"  # in the folder of the gateway
+
+
+class GatewayFile(msgspec.Struct, frozen=True):
+    """Contents of `gateway/gateway.json` in the environment's home, while a gateway runs."""
+
+    format: int
+    environment: str
+    url: str  # without a slash at its end
+    pid: int
+    start_ticks: str  # of the process, see `simenv.process`
+    version: str
 
 
 def home_root(environ: Mapping[str, str] = os.environ) -> Path:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
+from litestar import Request
 
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
+from simenv.wire.messages.tokens import TokenCertificate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +34,14 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def is_admin(self) -> bool:
         return self.role == "admin"
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """A JWT of this gateway, and its times in seconds since 1970."""
+
+    text: str
+    issued_s: int
+    expires_s: int
 
 
 class Gateway(Protocol):
@@ -53,6 +63,17 @@ class Gateway(Protocol):
         """Run `function(client, ...)` in one of the caller's threads, which are bounded, so that
         one caller does not stop the others. Raises what it raises; QueueFullError if too many of
         the caller's calls wait."""
+
+    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
+        """Return the caller of a request, for routes that need no credential from everybody. Raises
+        KeyRefusedError, NotAllowedError."""
+
+    async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
+        """Return a certificate with the caller's rights for a process that has the secret key.
+        Raises SimenvError."""
+
+    async def access_token(self, api_key: str) -> AccessToken:
+        """Return a JWT for a bearer token. Raises KeyRefusedError."""
 
     def observer(self) -> Client:
         """Return the gateway's own client, which may only read what has no owner: pools, nodes,

@@ -19,7 +19,8 @@ from simenv.scheduler.core import Action, WorkerHeartbeat
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
-from simenv.service.control.administration import CHANGES, Administration
+from simenv.service.child_process import ChildProcess
+from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.identities import Identities
@@ -29,10 +30,11 @@ from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
+from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
 from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
 UPKEEP_PERIOD_NS = 50_000_000
@@ -134,7 +136,8 @@ class EventLoop(ServiceComponents):
     def __post_init__(self) -> None:
         super().__post_init__()
         send = partial(self.listener.send, PeerKind.CLIENT)
-        self.query_handlers = handlers = QueryHandlers(self)
+        self.tokens = TokenCommands(self)
+        self.query_handlers = handlers = QueryHandlers(self, self.tokens)
         self.query_queue = QueryQueue(
             handlers.answer,
             self.result_requests.requeue_damaged,
@@ -145,8 +148,9 @@ class EventLoop(ServiceComponents):
         self._decode = Decoding(CHECKS).of
         self._events = WorkerEvents(self)
         self._upkeep = Upkeep(self)
-        self.administration = Administration(self)
+        self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
+        self.gateway: ChildProcess | None = None  # None: none is started along
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
@@ -292,7 +296,8 @@ class EventLoop(ServiceComponents):
         elif type(message) in CHANGES:
             answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
-            after = self._answers if type(message) is admin.RevokeKey else self.executor.outbox
+            at_once = isinstance(message, WITHOUT_JOURNAL)
+            after = self._answers if at_once else self.executor.outbox
             after.append((peer, codec.encode(answer)))
         elif type(message) in RESERVATION_CHANGES:
             assert isinstance(message, queries.ClientRequest)
@@ -361,6 +366,9 @@ class EventLoop(ServiceComponents):
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
         self.key_commands.close_expired(time.time())
+        self.tokens.tick(now_ns / 1e9)
+        if self.gateway is not None:
+            self.gateway.keep()
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):

@@ -54,6 +54,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "contraction",
         "cutting",
         "functions",
+        "gateway",
         "gpu-cu12",
         "gpu-cu13",
         "ibm",

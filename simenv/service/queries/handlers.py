@@ -30,9 +30,10 @@ from simenv.service.queries.devices import described, routing_snapshot, store_no
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
+from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, queries, tokens
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -53,8 +54,9 @@ class QueryHandlers:
     """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
     and results, and the service's drain on a Shutdown."""
 
-    def __init__(self, service: ServiceComponents) -> None:
+    def __init__(self, service: ServiceComponents, tokens: TokenCommands) -> None:
         self._service = service
+        self._tokens = tokens
         self._other_users: tuple[int, ...] = ()
         self._next_others_ns = 0
         self._final_tasks = task_views.FinalTasks(service.journal, service.completions)
@@ -522,6 +524,7 @@ QUERIES: dict[type, Handler] = {
     admin.GetPools: QueryHandlers._pools,
     admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
+    tokens.GetTokens: lambda self, message, identity, _peer: self._tokens.listed(identity, message),
     accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,

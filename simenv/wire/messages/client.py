@@ -18,6 +18,7 @@ from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
     admin,  # noqa: F401
     queries,
+    tokens,  # noqa: F401
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 

@@ -32,6 +32,7 @@ class Role(enum.StrEnum):
     CLIENT = "client"  # submits, and sees its owner's tasks
     WORKER = "worker"  # runs the tasks that the service sends
     ADMIN = "admin"  # sees and controls all of the environment
+    GATEWAY = "gateway"  # exchanges tokens of users for certificates, and sees what has no owner
 
 
 class ClientMessage(msgspec.Struct, frozen=True, array_like=True):

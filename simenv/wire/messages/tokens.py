@@ -8,13 +8,13 @@ which the service then accepts as the user's for a while.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from simenv.wire.messages.admin import Time
 from simenv.wire.messages.identity import PublicKey
-from simenv.wire.messages.queries import ClientRequest, Reply
+from simenv.wire.messages.queries import ClientRequest, Reply, Role
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Secret = Annotated[str, msgspec.Meta(min_length=40, max_length=100)]
@@ -36,8 +36,8 @@ class TokenInfo(msgspec.Struct, frozen=True):
 
 class CreateToken(ClientRequest, frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
-    above the sender's. `once`: it ends with its first exchange, as a link of `simenv web` does.
-    Answered by TokenCreated."""
+    above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
+    of `simenv web` does. Answered by TokenCreated."""
 
     user: Name
     account: Name
@@ -74,13 +74,15 @@ class ExchangeToken(ClientRequest, frozen=True, tag=59):
     """Of a gateway: accept this public key as that of the token's user for `lifetime_s` seconds, or
     until the token ends. Sent again before that time has passed. Answered by TokenCertificate."""
 
+    sender: ClassVar[Role] = Role.GATEWAY
+
     secret: Secret
     public_key: PublicKey
 
 
 class TokenCertificate(Reply, frozen=True, tag=58):
-    """The service accepts the public key for `lifetime_s` seconds from now at `address` ("": the
-    user is the environment's own: the gateway's own connection file serves)."""
+    """The service accepts the public key for `lifetime_s` seconds from now at `address` ("": it
+    listens for its own user alone, who is the user of the token: the connection file serves)."""
 
     token: TokenInfo
     address: str

@@ -1,0 +1,171 @@
+"""Run the gateway of one environment: `python -P -m simenv.gateway NAME`.
+
+The service starts it with a socket that listens already, and it ends with the service; `simenv
+gateway` runs it in the foreground. Invariant: one gateway of an environment runs at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from simenv import config as configs, files
+from simenv._version import __version__
+from simenv.client.client import Client
+from simenv.client.connection import address
+from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
+from simenv.errors import ConfigError, SimenvError
+from simenv.gateway.app import RunningGateway, create_app
+from simenv.gateway.clients import ClientPool
+from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
+from simenv.process import die_with_parent, start_ticks
+from simenv.wire.transport.sockets import open_socket
+
+ANY_PORT = "127.0.0.1:0"  # where it listens by default
+LOG_BYTES, LOG_FILES = 8 * 2**20, 4
+START_S = 60.0  # in which the service has to answer
+END_S = 3  # of requests under way when it ends
+log = logging.getLogger("simenv.gateway")
+
+
+def main() -> int:
+    arguments = _arguments()
+    home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
+    paths = EnvironmentPaths(home, home)
+    is_child = arguments.listen_fd >= 0
+    if is_child:
+        die_with_parent(0, signal.SIGTERM)
+    try:
+        folder = files.private_folder(paths.gateway)
+        _log_to(files.private_folder(paths.logs) / "gateway.log" if is_child else None)
+        with _lock(folder / "lock"):
+            run(arguments, paths)
+    except SimenvError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="simenv.gateway", allow_abbrev=False)
+    parser.add_argument("name", help="name of the environment")
+    parser.add_argument("--home", type=Path, help="its folder")
+    parser.add_argument("--listen", default="", help="HOST:PORT")
+    parser.add_argument("--listen-fd", type=int, default=-1, help="socket that listens")
+    parser.add_argument("--service", type=Path, help="file of a key with the role gateway")
+    return parser.parse_args()
+
+
+def _log_to(path: Path | None) -> None:
+    """Log to a file, which is rotated, or to stderr."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path is not None:
+        handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the environment's gateway. Raises ConfigError if another one has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        hint = "simenv gateway status"
+        raise ConfigError("a gateway of this environment runs already", hint=hint) from error
+    finally:
+        os.close(descriptor)
+
+
+def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
+    """Run the gateway until a signal. Raises SimenvError."""
+    settings = configs.read(paths.config).gateway if paths.config.exists() else GatewaySettings()
+    listen = arguments.listen or settings.listen or ANY_PORT
+    settings = msgspec.structs.replace(settings, listen=listen)
+    configs.check_gateway(settings, "simenv gateway")
+    is_child = arguments.listen_fd >= 0
+    listener = (
+        socket.socket(fileno=arguments.listen_fd)
+        if is_child
+        else open_socket(*configs.web_address(listen))
+    )
+    with listener:
+        gateway = _gateway(arguments, paths, settings, listener)
+        app = BoundedApplication(create_app(gateway), settings)
+        file = paths.gateway / configs.GATEWAY_FILE
+        fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
+        content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
+        files.write_atomic(file, msgspec.json.encode(content))
+        if not is_child:
+            log.info("listening at %s", gateway.url)
+        # uvicorn ends on these signals, and sends them once more to the former handlers.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        try:
+            uvicorn.Server(_uvicorn(app, settings)).run([listener])
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _gateway(
+    arguments: argparse.Namespace,
+    paths: EnvironmentPaths,
+    settings: GatewaySettings,
+    listener: socket.socket,
+) -> RunningGateway:
+    """Connect to the service: with the key of a gateway if there is one, else as its own user."""
+    key = paths.gateway / "key.json" if arguments.listen_fd >= 0 else arguments.service
+    own = address.FileAddress(paths.connection)
+    endpoint = own if key is None else address.KeyFileAddress(key)
+    observer = Client(endpoint, START_S)
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls_certificate else "http"
+    url = f"{scheme}://{host}:{port}"
+    pool = ClientPool(observer, own if paths.connection.exists() else None)
+    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+
+
+def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        result = uvicorn.Config(
+            app,
+            http=bounded_protocol(settings),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=list(settings.proxies),
+            ssl_certfile=settings.tls_certificate or None,
+            ssl_keyfile=settings.tls_key or None,
+            timeout_keep_alive=int(IDLE_S),
+            timeout_graceful_shutdown=END_S,
+        )
+        result.load()
+    except OSError as error:
+        text = f"cannot use tls_certificate and tls_key: {error}"
+        raise ConfigError(text, hint="PEM files of the table [gateway]") from error
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
