@@ -28,6 +28,7 @@ from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
+from simenv.gateway import ibm
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     )
     with listener:
         gateway = _gateway(arguments, paths, settings, listener)
-        app = BoundedApplication(create_app(gateway), settings)
+        app = BoundedApplication(create_app(gateway, *ibm.routes(gateway)), settings)
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)

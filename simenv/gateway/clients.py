@@ -24,6 +24,7 @@ from simenv.client.connection.broker import TRIES, CertificateAddress, Connectio
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate
 
 MAX_CLIENTS = 256  # of presented tokens
@@ -60,7 +61,8 @@ class TokenAddress(CertificateAddress):
 
     def check(self) -> None:
         """Renew the certificate. Raises KeyRefusedError if the token has ended, SimenvError."""
-        self._certificate = self._request(self._public_key)
+        # The environment's own user has no connection with a certificate.
+        self._certificate = self._request(self._public_key or new_pair().public)
 
     def diagnose(self) -> tuple[str, str]:
         return f"the service of {self.name!r} does not answer", "see: simenv status"
