@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
-from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, RuntimeEncoder, SamplerV2, Session
+from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, RuntimeEncoder, SamplerV2
+from qiskit_ibm_runtime import Session
 
 def packed(circuit):
     return json.loads(json.dumps(circuit, cls=RuntimeEncoder))["__value__"]
@@ -233,9 +235,9 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
 
 def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(HEAD + PRIMITIVES, settings, SEED=SEED)
-    circuit = qpy.parse(__import__("zlib").decompress(base64.b64decode(found["circuit"])))
+    circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
     (own,) = env.submit_many([circuit], shots=500, seed=SEED, pool="emu", outputs="memory")
-    assert found["counts"] == {key: n for key, n in own.result().counts.items()}
+    assert found["counts"] == dict(own.result().counts)
     assert found["strings"] == own.result().memory_strings()[:20]
     assert 1.5 < found["evs"] <= 2.0
     assert 0 < found["stds"] < 0.1

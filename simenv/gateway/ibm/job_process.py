@@ -23,7 +23,7 @@ from typing import IO
 import msgspec
 
 from simenv.client.client import Client
-from simenv.client.connection.address import Address, FileAddress
+from simenv.client.connection.address import FileAddress
 from simenv.client.connection.broker import TRIES, CertificateAddress
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, TaskExpiredError
 from simenv.gateway.ibm import programs
@@ -39,12 +39,10 @@ INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
 
 
 class Connect(msgspec.Struct, frozen=True, tag="connect"):
-    """First message of the gateway. `own`: the user is the environment's own, and `service` its
-    connection file; else certificates come through the gateway."""
+    """First message of the gateway."""
 
     name: str  # of the environment
-    service: str
-    own: bool
+    service: str  # its connection file, for certificates without an address
     is_admin: bool
 
 
@@ -154,11 +152,12 @@ class JobProcess:
     def _connect(self, first: Connect) -> None:
         """Connect and say so; without a connection the process ends."""
         try:
-            if first.own:
-                address: Address = FileAddress(Path(first.service))
-            else:
-                address = GatewayAddress(first, self._certificate)
-            self._client = Client(address, as_client=first.own and not first.is_admin)
+            address = GatewayAddress(first, self._certificate)
+            if address.prepare().address:
+                self._client = Client(address)
+            else:  # the environment's own user
+                own = FileAddress(address.path)
+                self._client = Client(own, as_client=not first.is_admin)
             self._send(Ready())
         except SimenvError as error:
             sys.stderr.write(f"no connection: {error}\n")

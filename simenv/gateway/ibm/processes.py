@@ -44,6 +44,7 @@ MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
 MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
+RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -65,6 +66,12 @@ class UserJobs:
         self._threads: dict[str, int] = {}
         self._too_long: set[str] = set()
         self._ready = asyncio.Event()
+        self._failed_s = 0.0  # monotonic time of a start that failed
+
+    def is_asleep(self) -> bool:
+        """Return whether pending jobs wait for `serve`."""
+        ended = self.task is None or self.task.done()
+        return ended and bool(self._failed_s) and monotonic() - self._failed_s > RETRY_S
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
@@ -90,9 +97,10 @@ class UserJobs:
         if self.process is None:
             try:
                 await self._start()
-            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            except (OSError, TimeoutError, SimenvError) as error:
                 _LOG.warning("the process of a user's jobs did not start: %r", error)
-                return True  # again after _CHECK_S
+                self._failed_s = monotonic()
+                return False
         for job in ready:
             work = await owner.work_of(job)
             if work is not None:
@@ -253,9 +261,11 @@ class JobProcesses:
         if user.task is None or user.task.done():
             user.task = self.spawn(user.serve())
 
-    def knows(self, user: str) -> bool:
-        """Return whether the user's jobs are seen to."""
-        return user in self._users
+    def is_asleep(self, user: str) -> bool:
+        """Return whether nobody sees to the user's jobs, since the start of the gateway or because
+        their process could not be started some time ago."""
+        found = self._users.get(user)
+        return found is None or found.is_asleep()
 
     async def acquire(self, user: UserJobs) -> None:
         """Wait until the user may have a process; the one that was idle longest ends for it."""
@@ -286,8 +296,7 @@ class JobProcesses:
     def connection_of(self, caller: Caller) -> Connect:
         """First message to the process of a user."""
         gateway = self._gateway
-        service = gateway.client(caller).service
-        return Connect(gateway.environment, service, not caller.user, caller.is_admin)
+        return Connect(gateway.environment, gateway.client(caller).service, caller.is_admin)
 
     async def certified(self, caller: Caller, public_key: str) -> Certified:
         """Certificate for the process of a user."""
