@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,6 +208,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
+        for variable in chain.from_iterable(workers.passed.values()):
+            os.environ.pop(variable, None)
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s

@@ -150,7 +150,5 @@ def test_no_mutated_request_harms_the_gateway(gateway: GatewayStandIn, env: Clie
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_no_mutated_request_of_many_harms_the_gateway(
-    gateway: GatewayStandIn, env: Client
-) -> None:
+def test_no_mutated_request_of_many_harms_the_gateway(gateway: GatewayStandIn, env: Client) -> None:
     check(gateway, env, SLOW_REQUESTS, int(os.environ.get("SIMENV_FUZZ_SEED", "2")))
