@@ -26,6 +26,7 @@ import uvicorn
 
 from simenv import config as configs, files
 from simenv._version import __version__
+from simenv.client import tracing
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
@@ -106,6 +107,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     listen = arguments.listen or settings.listen or ANY_PORT
     settings = msgspec.structs.replace(settings, listen=listen)
     configs.check_gateway(settings, "simenv gateway")
+    tracing.configure("simenv-gateway")
     monitored = _inherited(arguments.metrics_fd)
     listener = _inherited(arguments.listen_fd)
     is_child = monitored is not None or listener is not None
