@@ -4,6 +4,7 @@ qiskit-ibm-runtime, and those of QRMI's compiled client."""
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -414,3 +415,24 @@ def test_examples_run(program: Path, settings: Mapping[str, str]) -> None:
     output, errors = process.communicate(timeout=PROGRAM_S)
     assert process.returncode == 0, errors
     assert output.splitlines()[-1].startswith("ok")
+
+
+def test_commands_of_the_guide_run(tmp_path: Path) -> None:
+    """In a checkout, whose packages are installed."""
+    text = (EXAMPLES.parents[1] / "docs" / "guides" / "runtime.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "pip install" not in line]
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "examples").symlink_to(EXAMPLES.parent)
+    environ = {**os.environ, "SIMENV_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        ["bash", "-ec", "\n".join(commands)],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "ok: " in ended.stdout

@@ -55,7 +55,7 @@ class Api:
 
 async def certificate(*_: object) -> TokenCertificate:
     """That of the environment's own user, whose processes connect without one."""
-    return TokenCertificate(TokenInfo("1", "", "", "admin", "", 0.0, 0.0), "", "", 3_600.0)
+    return TokenCertificate(0, TokenInfo("1", "", "", "admin", "", 0.0, 0.0), "", "", 3_600.0)
 
 
 @pytest.fixture
