@@ -34,7 +34,7 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
-from simenv.gateway.ibm.routes import routes as ibm_routes
+from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.routes import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol

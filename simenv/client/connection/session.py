@@ -368,11 +368,8 @@ class ServiceSession:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
         if request.submission is not None:
-            answer = request.answer
-            is_refusal = isinstance(answer, m.Refused) and answer.refusals
-            tracing.refused(
-                request.submission, answer.refusals[0].code if is_refusal else "unanswered"
-            )
+            refusals = request.answer.refusals if isinstance(request.answer, m.Refused) else []
+            tracing.refused(request.submission, refusals[0].code if refusals else "unanswered")
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""

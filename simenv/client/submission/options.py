@@ -228,13 +228,15 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self.task, outputs=outputs, observables=observables, **own)
 
 
-def checked_trace(trace: str | None) -> str:
+def checked_trace(trace: object) -> str:
     """Return the trace that a submission continues: the given one ("": none), else TRACEPARENT,
     which is ignored if it is malformed, as the standard demands. Raises OptionError."""
     if trace is None:
-        trace = os.environ.get("TRACEPARENT", "")
-        return trace if is_traceparent(trace) else ""
-    if trace and not (isinstance(trace, str) and is_traceparent(trace)):
+        named = os.environ.get("TRACEPARENT", "")
+        return named if is_traceparent(named) else ""
+    if trace == "":
+        return ""
+    if not (isinstance(trace, str) and is_traceparent(trace)):
         raise OptionError(
             option="trace", value=trace, expected="a W3C traceparent: 00-TRACE-SPAN-01"
         )
