@@ -135,7 +135,7 @@ async def list_tasks(
     """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
     submitted between these times (seconds since 1970). `cursor`: `next` of the page before, with
     the same filters."""
-    filters = {
+    filters: dict[str, Any] = {
         "states": tuple(states or ()),
         "owner": owner,
         "pool": pool,
@@ -308,7 +308,9 @@ async def get_task_events(gateway: TheGateway, caller: TheCaller, task_id: TaskI
     def read(client: Client) -> list[Event]:
         row = client.history.task(task_id, structure=False)
         found: list[Event] = []
-        for number, event in enumerate(client.events(client.history.events_before(row.submitted_s))):
+        for number, event in enumerate(
+            client.events(client.history.events_before(row.submitted_s))
+        ):
             if number >= MAX_SCANNED_EVENTS or (row.ended_s and event.time_s > row.ended_s + 60.0):
                 break
             if event.subject == row.id:
