@@ -42,7 +42,8 @@ BODIES: list[tuple[bytes, bytes]] = [
         FORM,
         b'--x\r\nContent-Disposition: form-data; name="program"; filename="a"\r\n\r\n'
         + BELL.encode()
-        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}\r\n--x--\r\n',
+        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}'
+        + b"\r\n--x--\r\n",
     ),
 ]
 PATHS = [

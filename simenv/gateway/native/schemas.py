@@ -123,7 +123,8 @@ class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
     timing: TimingRecord
     used: UsedRecord = UsedRecord()
     spent: SpentRecord = SpentRecord()
-    waits_us: dict[str, int] = {}  # by reason: OWN_TASKS, SLOTS ...
+    # By reason: OWN_TASKS, SLOTS ...
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
     passes: int = 0  # of a run of more than a second; 0: not known
     passes_done: int = 0
     expected_start_s: float | None = None  # seconds since 1970
@@ -280,7 +281,8 @@ class ReceiptRecord(Receipt, frozen=True):
     """The account of one ended task; it never changes."""
 
     used: UsedRecord
-    waits_us: dict[str, int] = {}  # by reason; they add up to `waited_us`
+    # By reason; they add up to `waited_us`.
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class ChoiceRecord(Choice, frozen=True, array_like=False):

@@ -101,7 +101,7 @@ async def submit_sweep(
     parts: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         parts.setdefault(task.id.partition(".")[0], []).append(index)
-    listed = [schemas.SweepPart(id, rows[0], len(rows)) for id, rows in parts.items()]
+    listed = [schemas.SweepPart(name, rows[0], len(rows)) for name, rows in parts.items()]
     return schemas.Sweep(len(tasks), listed)
 
 
