@@ -42,7 +42,8 @@ BODIES: list[tuple[bytes, bytes]] = [
         FORM,
         b'--x\r\nContent-Disposition: form-data; name="program"; filename="a"\r\n\r\n'
         + BELL.encode()
-        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}\r\n--x--\r\n',
+        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}'
+        + b"\r\n--x--\r\n",
     ),
 ]
 PATHS = [
@@ -57,8 +58,9 @@ HEADERS = [
     b"Accept-Encoding: gzip", b"Authorization: Bearer ana", b"Content-Encoding: gzip",
 ]  # fmt: skip
 WORDS = [
-    b"\x00", b"\xff" * 8, b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"{" * 300, b"[" * 300, b"%00",
-    b"../../etc/passwd", b"\xed\xa0\x80", b'"', b"\r\n", b"~", b"t-zzzzzzzzzzzzz", b"true", b"\\u0000",
+    b"\x00", b"\xff" * 8, b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"{" * 300, b"[" * 300,
+    b"%00", b"../../etc/passwd", b"\xed\xa0\x80", b'"', b"\r\n", b"~", b"t-zzzzzzzzzzzzz", b"true",
+    b"\\u0000",
 ]  # fmt: skip
 
 

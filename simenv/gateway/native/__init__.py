@@ -6,8 +6,6 @@ Layers: `routes` (here), `openapi`, `tasks` and `environment` and `events` (hand
 
 from __future__ import annotations
 
-from typing import Any
-
 from litestar import Response, Router, get
 from litestar.di import Provide
 

@@ -70,10 +70,11 @@ class EventFeed:
         self._watchers += status
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
+        task = self._task
         try:
             yield b"retry: 2000\n\n"  # also the sign that the stream is open
             shown = 0
-            while self._task is not None and not self._task.done():
+            while not task.done():
                 changed = self._changed
                 if status and shown != self._statuses:
                     shown = self._statuses

@@ -110,7 +110,7 @@ async def submit_sweep(
     parts: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         parts.setdefault(task.id.partition(".")[0], []).append(index)
-    listed = [schemas.SweepPart(id, rows[0], len(rows)) for id, rows in parts.items()]
+    listed = [schemas.SweepPart(name, rows[0], len(rows)) for name, rows in parts.items()]
     return schemas.Sweep(len(tasks), listed)
 
 
@@ -144,7 +144,7 @@ async def list_tasks(
     """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
     submitted between these times (seconds since 1970). `cursor`: `next` of the page before, with
     the same filters."""
-    filters = {
+    filters: dict[str, Any] = {
         "states": tuple(states or ()),
         "owner": owner,
         "pool": pool,

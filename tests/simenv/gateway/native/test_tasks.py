@@ -128,7 +128,7 @@ def test_a_sweep_has_the_counts_of_the_clients(api: httpx.Client, env: Client) -
     found: list[dict[str, int]] = []
     for part in sweep["tasks"]:
         page = api.get(f"/tasks/{part['id']}/result?wait=60&limit=1000").json()
-        results = page["results"] if "results" in page else [page]
+        results = page.get("results", [page])
         found += [result["counts"] for result in results]
     assert found == expected
     part = next(part for part in sweep["tasks"] if part["bindings"] > 1)
