@@ -6,6 +6,7 @@ confirmed, and with that caller's rights.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -159,9 +160,11 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        idle = asyncio.create_task(gateway.pool.close_idle())
         try:
             yield
         finally:
+            idle.cancel()
             gateway.pool.close()
 
     async def provide_caller(request: Request[Any, Any, Any]) -> Caller:

@@ -86,6 +86,7 @@ LONG = (
     "tests/simenv/cli/tasks/test_simulate.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simulators/tensornetwork/contraction/test_ranks.py",
+    "tests/e2e/test_gateway.py",
     "tests/e2e/test_functions.py",
     "tests/e2e/test_isolated_accounts.py",
     "tests/launcher/prte/test_launcher_with_fake_prte.py",

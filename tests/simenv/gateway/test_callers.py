@@ -1,8 +1,11 @@
 """Callers of a gateway over a real service: what a token, a JWT or a cookie opens, and for whom."""
 
 import base64
+import datetime
+import ipaddress
 import json
 import logging
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from circuits import bell
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from failing import fails
 from gateways import gateway, gateway_key
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -20,7 +28,10 @@ from live import Live, environment
 from waiting import until
 
 from simenv.client.client import Client
+from simenv.config import GatewaySettings
+from simenv.errors import ConfigError
 from simenv.gateway import clients, limits, security
+from simenv.gateway.__main__ import _uvicorn
 from simenv.gateway.app import RunningGateway
 from simenv.gateway.context import Caller
 
@@ -255,6 +266,7 @@ def test_failed_logins_of_an_address_are_bounded(
         with as_user(running, "simenv_" + "y" * 43) as guesser:
             refused = guesser.get("/session")
             assert refused.status_code == 429
+            assert guesser.get("/login", params={"token": "z" * 50}).status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
         assert ana.get("/session").status_code == 200  # who is known is served
 
@@ -271,6 +283,17 @@ def test_clients_of_a_gateway_are_bounded(
     assert users == ["ben", "eva"]
     with as_user(running, secrets[0]) as ana:
         assert ana.get("/tasks").status_code == 200
+
+
+def test_client_that_nobody_uses_is_closed(
+    live: Live, key: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IDLE_CHECK_S", 0.05)
+    monkeypatch.setattr(clients, "MAX_IDLE_S", 0.1)
+    with gateway(live, key, routes) as running, as_user(running, tokens["ana"]) as ana:
+        ana.get("/session").raise_for_status()
+        until(lambda: not running.pool._entries, 30.0)
+        assert ana.get("/session").status_code == 200
 
 
 def test_headers_of_security_are_on_every_answer(running: RunningGateway) -> None:
@@ -294,3 +317,48 @@ def test_forwarded_headers_count_from_named_proxies_alone(
             answer = httpx.get(f"{running.url}/session", headers=forwarded)
         assert json.loads(caplog.records[-1].message)["address"] == seen
         assert ("strict-transport-security" in answer.headers) == bool(proxies)
+
+
+def self_signed(folder: Path) -> tuple[str, str]:
+    """Write a certificate for 127.0.0.1 and its key; return their paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "web.pem", folder / "web.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(paths[0]), str(paths[1])
+
+
+def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path: Path) -> None:
+    certificate, secret_key = self_signed(tmp_path)
+    link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+    with gateway(live, key, tls_certificate=certificate, tls_key=secret_key) as running:
+        url = running.url.replace("http:", "https:")
+        context = ssl.create_default_context(cafile=certificate)
+        with httpx.Client(base_url=url, verify=context) as browser:
+            answer = browser.get("/login", params={"token": link})
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-")
+            assert "Secure" in cookie
+            assert "strict-transport-security" in answer.headers
+            assert browser.get("/session").json()["user"] == "ana"
+
+
+def test_missing_file_of_tls_is_named(tmp_path: Path) -> None:
+    files = {"tls_certificate": str(tmp_path / "no.pem"), "tls_key": str(tmp_path / "no.key")}
+    fails(ConfigError, "cannot use tls_certificate", _uvicorn, None, GatewaySettings(**files))

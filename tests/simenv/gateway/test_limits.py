@@ -36,6 +36,12 @@ async def size(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {"size": len(await request.body())}
 
 
+@get("/slow")
+async def slow() -> str:
+    await asyncio.sleep(1.0)
+    return "slow"
+
+
 @get("/large")
 async def large() -> bytes:
     return b"x" * (64 * 2**20)
@@ -46,7 +52,7 @@ def served(**settings: Any) -> Iterator[int]:
     """Serve an application behind the bounds; yield its port."""
     configured = GatewaySettings(**settings)
     app = Litestar(
-        [hello, size, large], exception_handlers=EXCEPTION_HANDLERS, openapi_config=None,
+        [hello, size, slow, large], exception_handlers=EXCEPTION_HANDLERS, openapi_config=None,
         logging_config=None, request_max_body_size=None,
     )  # fmt: skip
     config = _uvicorn(BoundedApplication(app, configured), configured)
@@ -128,6 +134,26 @@ def test_second_request_of_a_connection_has_its_time_too(
         assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
         slow.sendall(b"GET /hel")
         assert received(slow) == b""
+
+
+def test_slow_answer_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEAD_S", "BODY_S", "WRITE_S"):
+        monkeypatch.setattr(limits, name, 0.3)
+    with served() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        for _ in range(2):
+            assert client.get("/slow").text == "slow"
+
+
+def test_client_that_asks_and_never_reads_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WRITE_S", 0.5)
+    request = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n"
+    with served() as port, connections(port, 1, request) as (client,):
+        begun_s = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - begun_s < 10.0:
+                client.sendall(b"GET /hello HTTP/1.1\r\n")
+                time.sleep(0.05)  # the pace of the client
+        assert time.monotonic() - begun_s < 10.0
 
 
 def test_too_many_headers_are_refused() -> None:
