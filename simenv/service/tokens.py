@@ -159,7 +159,8 @@ class TokenCommands:
         )  # fmt: skip
         granted = self._is_granted(identity, user)
         token = StoredToken(info, digest_of(secret), asked.once, granted)
-        self._write(self._with(token, now_s))
+        self._expire(now_s)
+        self._write(self._with(token))
         service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
@@ -185,9 +186,9 @@ class TokenCommands:
             hint="ask its owner: a key, or the tables [identity] and [accounts]",
         )
 
-    def _with(self, token: StoredToken, now_s: float) -> dict[str, StoredToken]:
-        """Return the valid tokens and one more. Raises LimitExceededError."""
-        tokens = {key: each for key, each in self._tokens.items() if each.info.expires_s > now_s}
+    def _with(self, token: StoredToken) -> dict[str, StoredToken]:
+        """Return the tokens and one more. Raises LimitExceededError."""
+        tokens = dict(self._tokens)
         of_user = sum(each.info.user == token.info.user for each in tokens.values())
         if len(tokens) >= MAX_TOKENS or of_user >= MAX_OF_USER:
             count, whose = (of_user, _name(token.info.user)) if of_user >= MAX_OF_USER else (
@@ -332,8 +333,7 @@ class TokenCommands:
         wall_s = time.time()
         for key in self._table.expire(now_s):
             self._service.key_commands.withdraw(key)
-        for token in [each for each in self._tokens.values() if each.info.expires_s <= wall_s]:
-            self._remove(token, "expired", EXPIRED_NOTICE)
+        self._expire(wall_s)
         tokens = {token.info.number: token for token in self._tokens.values()}
         for (number, via), holder in list(self._holders.items()):
             if holder not in self._table.users:
@@ -343,6 +343,11 @@ class TokenCommands:
         if self._used_s and wall_s - self._written_s > USED_S:
             with suppress(ConfigError):  # a full disk: the next commit of tokens has it
                 self._write(self._tokens)
+
+    def _expire(self, wall_s: float) -> None:
+        """Remove the tokens whose time is over, with their certificates."""
+        for token in [each for each in self._tokens.values() if each.info.expires_s <= wall_s]:
+            self._remove(token, "expired", EXPIRED_NOTICE)
 
     def _review(self, token: StoredToken, via: str, holder: int) -> None:
         """Withdraw the certificates of a token whose user, or whose gateway, has no rights any

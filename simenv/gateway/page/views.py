@@ -69,7 +69,7 @@ _SCAN = 1_000  # events of one request
 OperationLimit = Annotated[int, QueryParameter(ge=0, le=MAX_OPERATIONS)]
 
 
-class Queue(msgspec.Struct, frozen=True):
+class LiveQueue(msgspec.Struct, frozen=True):
     """The user's tasks that wait or run, the first of them; `total`: how many there are."""
 
     total: int
@@ -84,7 +84,7 @@ class Live(msgspec.Struct, frozen=True):
     user: str
     role: str
     info: ServiceInfo
-    queue: Queue
+    queue: LiveQueue
     events: list[Event]
 
 
@@ -97,7 +97,7 @@ def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
     if 0 <= since < newest:
         events = _events(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS)
         newest = events[-1].seq if events else newest
-    queue = Queue(total, tasks)
+    queue = LiveQueue(total, tasks)
     return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
 
 
@@ -287,7 +287,7 @@ def events_of(
     return EventRange(found[:limit], last == 0 and len(found) <= limit)
 
 
-class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a node is drained, for other administrators."""
 
     reason: str
@@ -354,7 +354,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return [schemas.record(device, schemas.DeviceRecord) for device in found]
 
     @post("/nodes/{node:str}/drain", status_code=200)
-    async def drain(caller: TheCaller, node: FromPath[str], data: Reason) -> NodeInfo:
+    async def drain(caller: TheCaller, node: FromPath[str], data: DrainReason) -> NodeInfo:
         """Start nothing more on a node; its running tasks finish. For admins."""
         return await gateway.call(caller, Client.drain, node, data.reason)
 

@@ -265,6 +265,18 @@ def test_expired_token_ends_its_connections(
     assert infos(town) == []
 
 
+def test_new_token_removes_an_expired_one_with_its_certificates(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = town.create(town.ana, lifetime_s=100.0)
+    ana = town.enter(made.secret)
+    end_s = made.token.expires_s
+    monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
+    town.create(town.ana)
+    town.tick()
+    assert isinstance(town.heard(ana)[0], m.Refused)
+
+
 def test_certificate_lasts_no_longer_than_its_token(town: TokenHarness) -> None:
     made = town.create(town.ana, lifetime_s=100.0)
     assert 0.0 < town.exchange(made.secret).lifetime_s <= 100.0
