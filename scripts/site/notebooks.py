@@ -1,6 +1,6 @@
 """Notebooks of examples/notebooks: run, with outputs stored in them, and as pages of the site.
 
-    python scripts/site/notebooks.py FILE ...   # run them and store their outputs
+python scripts/site/notebooks.py FILE ...   # run them and store their outputs
 """
 
 from __future__ import annotations

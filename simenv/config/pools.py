@@ -289,7 +289,9 @@ def _check_environ(pool: PoolSpec, subject: str) -> None:
     """Check `environ`: names of variables, or beginnings of names, for the worker of a machine."""
     if pool.provider.startswith(f"{QRMI}:") and not pool.environ:
         name = pool.provider.removeprefix(f"{QRMI}:")
-        text = f"{subject} has a provider of QRMI, which reads environment variables, and no environ"
+        text = (
+            f"{subject} has a provider of QRMI, which reads environment variables, and no environ"
+        )
         raise ConfigError(text, hint=f"environ={name}_QRMI_*+QRMI_*")
     if pool.environ and not pool.provider:
         hint = "leave it out: only the provider of a machine reads variables of the site"
@@ -301,7 +303,9 @@ def check_variables(environ: str, subject: str) -> None:
     """Check names of environment variables, or beginnings of names. Raises ConfigError."""
     for pattern in environ.split(",") if environ else ():
         if not _VARIABLE.match(pattern):
-            text = f"{subject}: environ = {pattern[:80]!r} is not a variable's name or its beginning"
+            text = (
+                f"{subject}: environ = {pattern[:80]!r} is not a variable's name or its beginning"
+            )
             raise ConfigError(text, hint="LAB_TOKEN,LAB_URL, or LAB_*; after --pool joined by +")
 
 

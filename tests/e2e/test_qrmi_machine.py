@@ -72,7 +72,7 @@ def test_counts_come_from_the_device_behind_the_resource(env: Client, far: Clien
     result = env.run(bell(), pool="qpu", shots=400)
     assert sum(result.counts.values()) == 400
     assert result.counts["00"] + result.counts["11"] > 340
-    assert 0 < len(set(result.counts) - {"00", "11"})  # the errors of the emulated device
+    assert set(result.counts) - {"00", "11"}  # the errors of the emulated device
     assert result.remark.startswith("emu: transpiled")
     device, original = env.device("qpu"), far.device("fez")
     assert device.provider == "qrmi ibm-quantum-compute-service"

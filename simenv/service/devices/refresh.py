@@ -128,7 +128,9 @@ class DeviceRefreshes:
             reason = reason or (record.error if record is not None else "")
             if reason:
                 renewed_s = record.renewed_s if record is not None else 0.0
-                since = f"is from {duration(time.time() - renewed_s)} ago" if renewed_s else "is kept"
+                since = (
+                    f"is from {duration(time.time() - renewed_s)} ago" if renewed_s else "is kept"
+                )
                 results.append(f"device {name}: its calibration {since}: {reason}")
         return results
 

@@ -52,11 +52,12 @@ ERROR_CHARS = 500
 _POLL_S = 0.05
 _KILLS = 20  # passes over the descendants of a command, which may start others meanwhile
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_OF_PREFIX = ("bin", "lib", "lib64", "pyvenv.cfg")
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ca-certificates", "/etc/pki")
 
 
 def refresh(folder: Path, name: str, settings: DeviceSettings) -> Refresh:
-    """Refresh a device and record the outcome, which it returns. Raises InsufficientError if another
+    """Refresh a device, and record and return the outcome. Raises InsufficientError if another
     refresh runs in this folder, ConfigError if the folder cannot be used."""
     files.private_folder(folder)
     with _locked(folder):
@@ -154,7 +155,9 @@ def _end(process: subprocess.Popen[bytes], timeout_s: float, streams: Sequence[I
     is_full = any(os.fstat(each.fileno()).st_size >= OUTPUT_BYTES for each in streams)
     if code == -signal.SIGXFSZ or is_full:
         return f"printed more than {OUTPUT_BYTES} bytes"
-    return "" if not code else f"ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}"
+    return (
+        "" if not code else f"ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}"
+    )
 
 
 def _confine(parent: int, readable: Iterable[Path]) -> None:
@@ -168,13 +171,14 @@ def _confine(parent: int, readable: Iterable[Path]) -> None:
 
 
 def _readable(argv: Sequence[str]) -> list[Path]:
-    """Files beside those of the system: what the words of the command name, and the virtual
-    environment of its program."""
+    """Files beside those of the system: what the words of the command name, and the libraries next
+    to its program, or to the interpreter of its virtual environment."""
+    program = Path(argv[0])
+    programs = {each for path in (program, program.with_name("python")) for each in (path, path.resolve())}
+    prefixes = {each.parents[1] for each in programs if each.parent.name == "bin"}
+    libraries = [each / name for each in prefixes for name in _OF_PREFIX]
     named = [Path(word) for word in argv if word.startswith("/") and word.strip("/")]
-    programs = [Path(argv[0]), Path(argv[0]).resolve()]
-    environments = [each.parents[1] for each in programs if len(each.parents) > 2]
-    pythons = [each for each in environments if (each / "pyvenv.cfg").exists()]
-    return [*map(Path, _NETWORK_FILES), *named, *programs, *pythons]
+    return [*map(Path, _NETWORK_FILES), *named, *libraries]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

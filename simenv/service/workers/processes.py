@@ -81,7 +81,9 @@ class WorkerProcesses:
         self._environ = worker_environ(environ)
         # Variables that the provider of a pool reads, which no other process gets.
         self.passed = {
-            pool.name: passed_environ(environ, pool.environ) for pool in config.pools if pool.environ
+            pool.name: passed_environ(environ, pool.environ)
+            for pool in config.pools
+            if pool.environ
         }
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
