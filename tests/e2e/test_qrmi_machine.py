@@ -74,7 +74,7 @@ def test_counts_come_from_the_device_behind_the_resource(env: Client, far: Clien
     assert result.counts["00"] + result.counts["11"] > 340
     assert set(result.counts) - {"00", "11"}  # the errors of the emulated device
     assert result.remark.startswith("emu: transpiled")
-    device, original = env.device("qpu"), far.device("fez")
+    device, original = env.devices()["qpu"], far.device("fez")
     assert device.provider == "qrmi ibm-quantum-compute-service"
     assert device.num_qubits == original.num_qubits == 156
     assert device.qubits[3].t1_us == pytest.approx(original.qubits[3].t1_us)
@@ -89,11 +89,17 @@ def test_order_of_registers_and_placement_survive_the_way(env: Client) -> None:
     assert len(result.memory_strings()) == 200
 
 
+def await_start(far: Client, task: simenv.Task) -> None:
+    """Wait until the provider has the task of a pool without workers."""
+    until(lambda: far.queue()[1] or task.done(), PATIENCE_S, message=lambda: far.events())
+    assert not task.done(), task.exception()
+
+
 def test_time_limit_stops_the_task_at_the_provider(env: Client, far: Client) -> None:
     far.scale("emu", 0)
     try:
-        task = env.submit(bell(), pool="qpu", shots=10, run_timeout_s=2.0)
-        until(lambda: bool(far.queue()[1]), PATIENCE_S)
+        task = env.submit(bell(), pool="qpu", shots=10, run_timeout_s=15.0)
+        await_start(far, task)
         until(lambda: task.state is TaskState.EXPIRED, PATIENCE_S)
         until(lambda: not far.queue()[1], PATIENCE_S)
     finally:
@@ -105,7 +111,7 @@ def test_cancelled_task_is_stopped_at_the_provider(env: Client, far: Client) -> 
     far.scale("emu", 0)
     try:
         task = env.submit(bell(), pool="qpu", shots=10)
-        until(lambda: bool(far.queue()[1]), PATIENCE_S)
+        await_start(far, task)
         task.cancel()
         until(lambda: not far.queue()[1], PATIENCE_S)
     finally:
@@ -117,7 +123,7 @@ def test_task_runs_again_after_the_death_of_its_worker(env: Client, far: Client)
     far.scale("emu", 0)
     try:
         task = env.submit(bell(), pool="qpu", shots=30)
-        until(lambda: bool(far.queue()[1]), PATIENCE_S)
+        await_start(far, task)
         psutil.Process(worker_pid(env)).kill()
     finally:
         far.scale("emu", 1)
@@ -131,7 +137,7 @@ def test_lost_gateway_fails_the_task_with_a_typed_error(
     far.scale("emu", 0)
     try:
         task = env.submit(bell(), pool="qpu", shots=10)
-        until(lambda: bool(far.queue()[1]), PATIENCE_S)
+        await_start(far, task)
         psutil.Process(first.pid).kill()
         error = fails(errors.TaskFailedError, "machine 'emu'", task.result, PATIENCE_S)
     finally:
@@ -156,8 +162,11 @@ def test_credentials_are_in_the_worker_alone_and_in_no_file(env: Client, secret:
     assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
-def test_missing_variables_degrade_the_pool_with_their_name() -> None:
-    assert "QRMI_JOB_QPU_RESOURCES" not in os.environ
+def test_missing_variables_degrade_the_pool_with_their_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [each for each in os.environ if "QRMI_" in each]:
+        monkeypatch.delenv(name)
     with simenv.local(pools=[{"name": "main"}, QPU]) as client:
         until(lambda: state(client) in ("degraded", "quarantined"), PATIENCE_S)
         pool = next(each for each in client.status().pools if each.name == "qpu")

@@ -174,7 +174,9 @@ def _readable(argv: Sequence[str]) -> list[Path]:
     """Files beside those of the system: what the words of the command name, and the libraries next
     to its program, or to the interpreter of its virtual environment."""
     program = Path(argv[0])
-    programs = {each for path in (program, program.with_name("python")) for each in (path, path.resolve())}
+    programs = {
+        each for path in (program, program.with_name("python")) for each in (path, path.resolve())
+    }
     prefixes = {each.parents[1] for each in programs if each.parent.name == "bin"}
     libraries = [each / name for each in prefixes for name in _OF_PREFIX]
     named = [Path(word) for word in argv if word.startswith("/") and word.strip("/")]
