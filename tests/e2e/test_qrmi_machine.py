@@ -3,6 +3,7 @@ quantum compute API of the first."""
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -89,6 +90,17 @@ def test_order_of_registers_and_placement_survive_the_way(env: Client) -> None:
     assert len(result.memory_strings()) == 200
 
 
+@contextmanager
+def closed(far: Client) -> Iterator[None]:
+    """Leave the provider's device without a worker, so that its tasks wait."""
+    far.scale("emu", 0)
+    until(lambda: not far.workers(), PATIENCE_S)
+    try:
+        yield
+    finally:
+        far.scale("emu", 1)
+
+
 def await_start(far: Client, task: simenv.Task) -> None:
     """Wait until the provider has the task of a pool without workers."""
     until(lambda: far.queue()[1] or task.done(), PATIENCE_S, message=lambda: far.events())
@@ -96,37 +108,28 @@ def await_start(far: Client, task: simenv.Task) -> None:
 
 
 def test_time_limit_stops_the_task_at_the_provider(env: Client, far: Client) -> None:
-    far.scale("emu", 0)
-    try:
+    with closed(far):
         task = env.submit(bell(), pool="qpu", shots=10, run_timeout_s=15.0)
         await_start(far, task)
         until(lambda: task.state is TaskState.EXPIRED, PATIENCE_S)
         until(lambda: not far.queue()[1], PATIENCE_S)
-    finally:
-        far.scale("emu", 1)
     assert sum(env.run(bell(), pool="qpu", shots=20).counts.values()) == 20
 
 
 def test_cancelled_task_is_stopped_at_the_provider(env: Client, far: Client) -> None:
-    far.scale("emu", 0)
-    try:
+    with closed(far):
         task = env.submit(bell(), pool="qpu", shots=10)
         await_start(far, task)
         task.cancel()
         until(lambda: not far.queue()[1], PATIENCE_S)
-    finally:
-        far.scale("emu", 1)
     assert task.state is TaskState.CANCELLED
 
 
 def test_task_runs_again_after_the_death_of_its_worker(env: Client, far: Client) -> None:
-    far.scale("emu", 0)
-    try:
+    with closed(far):
         task = env.submit(bell(), pool="qpu", shots=30)
         await_start(far, task)
         psutil.Process(worker_pid(env)).kill()
-    finally:
-        far.scale("emu", 1)
     assert sum(task.result().counts.values()) == 30
 
 
@@ -134,14 +137,11 @@ def test_lost_gateway_fails_the_task_with_a_typed_error(
     env: Client, far: Client, provider: Live
 ) -> None:
     first = gateway_of(provider)
-    far.scale("emu", 0)
-    try:
+    with closed(far):
         task = env.submit(bell(), pool="qpu", shots=10)
         await_start(far, task)
         psutil.Process(first.pid).kill()
         error = fails(errors.TaskFailedError, "machine 'emu'", task.result, PATIENCE_S)
-    finally:
-        far.scale("emu", 1)
     assert error.reason == "machine_failed"
     until(lambda: gateway_of(provider).pid != first.pid, PATIENCE_S)
     assert sum(env.run(bell(), pool="qpu", shots=20).counts.values()) == 20
