@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import notebooks
 from cli_reference import cli_page
 from configuration_reference import configuration_page
 from http_reference import http_page
@@ -30,6 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/cli.md": cli_page(),
         "reference/configuration.md": configuration_page(),
         "reference/http.md": http_page(),
+        **notebooks.pages(),
     }
     for name in PROJECT_PAGES:
         generated[f"project/{name}"] = _project_page((ROOT / name).read_text())

@@ -125,7 +125,8 @@ def _start(
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        process = _spawn(paths, args, line, [pool.environ for pool in settings.pools])
+        readers = (*settings.pools, *settings.devices.values())
+        process = _spawn(paths, args, line, [each.environ for each in readers])
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
@@ -146,7 +147,7 @@ def _start(
 
 def environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
     """Return the variables of `environ` that a service inherits. `passed`: what `environ` of its
-    pools names."""
+    pools and devices names."""
     inherited = {
         key: value
         for key, value in environ.items()

@@ -296,12 +296,17 @@ def _check_environ(pool: PoolSpec, subject: str) -> None:
     if pool.environ and not pool.provider:
         hint = "leave it out: only the provider of a machine reads variables of the site"
         raise ConfigError(f"{subject} has environ and no provider", hint=hint)
-    for pattern in pool.environ.split(",") if pool.environ else ():
+    check_variables(pool.environ, subject)
+
+
+def check_variables(environ: str, subject: str) -> None:
+    """Check names of environment variables, or beginnings of names. Raises ConfigError."""
+    for pattern in environ.split(",") if environ else ():
         if not _VARIABLE.match(pattern):
             text = (
                 f"{subject}: environ = {pattern[:80]!r} is not a variable's name or its beginning"
             )
-            raise ConfigError(text, hint="several are joined by +: LAB_TOKEN+LAB_URL, or LAB_*")
+            raise ConfigError(text, hint="LAB_TOKEN,LAB_URL, or LAB_*; after --pool joined by +")
 
 
 def _check_program(pool: PoolSpec, subject: str) -> None:

@@ -371,6 +371,8 @@ class EventLoop(ServiceComponents):
         self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
             self.gateway.keep()
+        if self.refreshes is not None:
+            self.executor.execute(self.refreshes.tick(now_ns / 1e9))
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):

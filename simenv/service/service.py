@@ -17,6 +17,7 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
+from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
@@ -84,6 +85,7 @@ class ServiceComponents:
             self.result_requests.file_worker.remove,
             devices.drifting,
         )
+        self.refreshes: DeviceRefreshes | None = None  # None: no device has a command for that
         self.audit = AuditLog(self.executor, self.listener.origin)
         self.pool_commands = PoolCommands(
             self.config, scheduler, journal, self.workers.recheck_node

@@ -480,6 +480,7 @@ class QueryHandlers:
         emulated = service.devices.emulated
         problems += [] if emulated is None else emulated.problems()
         problems.append(service.telemetry.error if service.telemetry else "")
+        problems += [] if service.refreshes is None else service.refreshes.problems()
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
