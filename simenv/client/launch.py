@@ -125,8 +125,9 @@ def _start(
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        readers = (*settings.pools, *settings.devices.values())
-        process = _spawn(paths, args, line, [each.environ for each in readers])
+        named = [pool.environ for pool in settings.pools]
+        named += [device.environ for device in settings.devices.values()]
+        process = _spawn(paths, args, line, named)
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise

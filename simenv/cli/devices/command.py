@@ -192,7 +192,7 @@ def refresh(context: typer.Context, name: Name) -> None:
         raise NotFoundError(f"device {name!r} has no refresh in {path}", hint=hint)
     process = subprocess.run(
         command_line(name, overview.folder()), input=msgspec.json.encode(settings),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+        capture_output=True, check=False,
     )  # fmt: skip
     if process.returncode:
         reason = process.stderr.decode(errors="replace").strip() or "it said nothing"
