@@ -177,7 +177,10 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         dependencies={"caller": Provide(provide_caller)},
         exception_handlers=EXCEPTION_HANDLERS,
         compression_config=CompressionConfig(
-            "gzip", minimum_size=GZIP_BYTES, exclude_opt_key=UNCOMPRESSED
+            "gzip",
+            minimum_size=GZIP_BYTES,
+            gzip_compress_level=1,  # in the event loop: nobody else is served meanwhile
+            exclude_opt_key=UNCOMPRESSED,
         ),
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],

@@ -164,11 +164,16 @@ class ClientPool:
             self.drop(next(iter(self._entries.values())).caller.token)
         return entry
 
-    def open(self, secret: str) -> tuple[Caller, Client, TokenAddress]:
-        """Exchange a token and connect as its user. Blocks. Raises SimenvError."""
+    def open(self, secret: str, *, once: bool = False) -> tuple[Caller, Client, TokenAddress]:
+        """Exchange a token and connect as its user. `once`: whether it is that of a link; a link is
+        no bearer token, and a bearer token is no link, which would make others that outlive it.
+        Blocks. Raises KeyRefusedError, SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
         certificate: ConnectionCertificate = endpoint.prepare()
         assert isinstance(certificate, TokenCertificate)
+        if certificate.once is not once:
+            text = "a link needs a token that is good for one use, and a request one that is not"
+            raise KeyRefusedError(text, hint="simenv web prints a link")
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
         if certificate.address:
@@ -199,7 +204,7 @@ class ClientPool:
         _check_locked()
 
         def run() -> T:
-            caller, client, _ = self.open(secret)
+            caller, client, _ = self.open(secret, once=True)
             with client:
                 return function(client, caller)
 

@@ -37,6 +37,8 @@ LEAST_OF_ADDRESS = 16  # connections; else a quarter of all
 BURST_S = 10.0  # of the requests of a caller
 FAILURES, FAILURES_PER_S = 20.0, 0.2  # of unknown credentials from one address
 MAX_BUCKETS = 10_000
+UNKNOWN_BYTES = 16 * 2**10  # of a body without a credential: that of a login
+BODIES = 8  # bodies of the largest size that are held at once, or more smaller ones
 AUDITED = (401, 403, 404, 408, 413, 429, 431)
 CHARS = 200  # of a value in the audit log
 HEADERS = (
@@ -271,38 +273,67 @@ class BoundedApplication:
         self._app = app
         self._max_bytes = settings.max_request_bytes
         self._logs_all = settings.access_log
+        self._bodies = BodyBudget(BODIES * settings.max_request_bytes)
         self._failures = TokenBuckets(FAILURES_PER_S, FAILURES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._max_bytes)
+        exchange = _Exchange(scope, receive, send, self._max_bytes, self._bodies)
         address = network_of(exchange.address)
         locked_s.set(self._failures.wait_s(address, time.monotonic()))
         length = exchange.header(b"content-length")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            await exchange.refuse(_too_large(self._max_bytes))
-        else:
-            await self._app(scope, exchange.receive, exchange.send)
+        try:
+            if length.isdecimal() and int(length) > exchange.max_bytes:
+                await exchange.refuse(_too_large(exchange.max_bytes))
+            else:
+                await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.release()
         if exchange.status == HTTPStatus.UNAUTHORIZED:
             self._failures.take(address, time.monotonic())
         if self._logs_all or exchange.status in AUDITED:
             exchange.audit()
 
 
+class BodyBudget:
+    """Bytes of all bodies that are held at once. Used from the event loop's thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that have arrived. Raises QueueFullError above the bound."""
+        if self._held_bytes + size > self._max_bytes:
+            raise QueueFullError(
+                f"bodies of requests hold {self._held_bytes} bytes; the limit is {self._max_bytes}",
+                hint="wait for other requests",
+                retry_after_s=1.0,
+            )
+        self._held_bytes += size
+
+    def release(self, size: int) -> None:
+        self._held_bytes -= size
+
+
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, max_bytes: int, budget: BodyBudget
+    ) -> None:
         self.status = 0
         client = scope.get("client")
         self.address = client[0] if client else ""
         self._scope: Any = scope
         self._receive = receive
         self._send = send
-        self._max_bytes = max_bytes
-        self._read_bytes = 0
+        is_known = self.header(b"authorization") or self.header(b"cookie")
+        self.max_bytes = max_bytes if is_known else min(max_bytes, UNKNOWN_BYTES)
+        self._budget = budget
+        self._read_bytes = self._held_bytes = 0
         self._complete = False  # the body was read
         self._begun_s = time.monotonic()
 
@@ -323,11 +354,19 @@ class _Exchange:
         except TimeoutError as error:
             text = f"the body of the request did not arrive: {self._read_bytes} bytes until now"
             raise _SlowBody(text, hint=f"at least {BODY_BYTES_PER_S} bytes a second") from error
-        self._read_bytes += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._read_bytes += size
         self._complete = not message.get("more_body", False)
-        if self._read_bytes > self._max_bytes:
-            raise _too_large(self._max_bytes)
+        if self._read_bytes > self.max_bytes:
+            raise _too_large(self.max_bytes)
+        self._budget.take(size)
+        self._held_bytes += size
         return message
+
+    def release(self) -> None:
+        """Give back what the body of the request held."""
+        self._budget.release(self._held_bytes)
+        self._held_bytes = 0
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer; to its headers those of security are added."""

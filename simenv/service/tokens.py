@@ -260,7 +260,8 @@ class TokenCommands:
         self._used_s[info.number] = now_s
         service.owners.admit(info.user, owner.role)
         info = msgspec.structs.replace(info, role=owner.role.value)
-        return TokenCertificate(asked.request, info, address, server_key, lifetime_s)
+        certificate = info, address, server_key, lifetime_s, token.once
+        return TokenCertificate(asked.request, *certificate)
 
     def _certify(self, token: StoredToken, owner: Identity, public_key: str) -> None:
         """Accept a public key for the user of a token, until `tick` withdraws it."""

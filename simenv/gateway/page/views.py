@@ -11,10 +11,10 @@ import io
 import time
 import zipfile
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
-from litestar import Response, Router, get, post
+from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
@@ -31,7 +31,7 @@ from simenv.errors import (
     QueueFullError,
     SimenvError,
 )
-from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.tasks import TheCaller
 from simenv.gateway.page import site
@@ -106,12 +106,12 @@ def _events(client: Client, since: int, limit: int) -> list[Event]:
 
 
 class LiveFeed:
-    """The states of one user in one role, read while at least one page shows them. `caller`: the
-    one of the last page that was opened, whose token is used."""
+    """The states that one token may see, read while at least one page shows them; its pages end
+    with it."""
 
     def __init__(self, gateway: Gateway, caller: Caller) -> None:
         self._gateway = gateway
-        self.caller = caller
+        self._caller = caller
         self._event = b""  # the last one
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -140,13 +140,13 @@ class LiveFeed:
         while True:
             try:
                 call = self._gateway.call
-                state, since = await call(self.caller, live_state, self.caller, since)
+                state, since = await call(self._caller, live_state, self._caller, since)
                 self._event = b"event: live\ndata: %b\n\n" % msgspec.json.encode(state)
             except SimenvError as error:
                 problem = msgspec.json.encode(problem_of(error))
                 self._event = b"event: problem\ndata: %b\n\n" % problem
                 if isinstance(error, KeyRefusedError):
-                    break  # all pages connect anew, each with its own token
+                    break
             self._wake()
             await asyncio.sleep(PERIOD_S)
         asyncio.get_running_loop().call_soon(self._wake)
@@ -295,21 +295,22 @@ class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
-    feeds: dict[tuple[str, str], LiveFeed] = {}
+    feeds: dict[tuple[str, str, str], LiveFeed] = {}
 
     async def states(feed: LiveFeed) -> AsyncIterator[bytes]:
         async for event in feed.events():
             yield event
 
-    @get("/live", media_type="text/event-stream")
+    @get("/live", media_type="text/event-stream", opt={UNCOMPRESSED: True})
     async def live(caller: TheCaller) -> Stream:
         """Stream the state of the environment every second, as server-sent events `live`."""
         for key in [key for key, feed in feeds.items() if not feed.pages]:
             del feeds[key]
-        feed = feeds.setdefault((caller.user, caller.role), LiveFeed(gateway, caller))
-        feed.caller = caller
-        if feed.pages >= MAX_PAGES:
-            message = f"{feed.pages} pages of {caller.user!r} are open; the limit is {MAX_PAGES}"
+        key = caller.user, caller.role, caller.token
+        feed = feeds.setdefault(key, LiveFeed(gateway, caller))
+        pages = sum(each.pages for (user, *_), each in feeds.items() if user == caller.user)
+        if pages >= MAX_PAGES:
+            message = f"{pages} pages of {caller.user!r} are open; the limit is {MAX_PAGES}"
             raise QueueFullError(message, hint="close some")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return Stream(states(feed), media_type="text/event-stream", headers=headers)
@@ -354,9 +355,15 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return [schemas.record(device, schemas.DeviceRecord) for device in found]
 
     @post("/nodes/{node:str}/drain", status_code=200)
-    async def drain(caller: TheCaller, node: FromPath[str], data: DrainReason) -> NodeInfo:
+    async def drain(
+        caller: TheCaller, request: Request[Any, Any, Any], node: FromPath[str]
+    ) -> NodeInfo:
         """Start nothing more on a node; its running tasks finish. For admins."""
-        return await gateway.call(caller, Client.drain, node, data.reason)
+        try:  # read here: only a caller's body is read
+            asked = msgspec.json.decode(await request.body(), type=DrainReason)
+        except msgspec.MsgspecError as error:
+            raise OptionError(f"the request: {error}", hint='{"reason": "..."}') from error
+        return await gateway.call(caller, Client.drain, node, asked.reason)
 
     @post("/nodes/{node:str}/undrain", status_code=200)
     async def undrain(caller: TheCaller, node: FromPath[str]) -> NodeInfo | PoolInfo:

@@ -88,3 +88,4 @@ class TokenCertificate(Reply, frozen=True, tag=58):
     address: str
     server_key: str
     lifetime_s: float
+    once: bool = False  # the token was one for a link, and has ended now

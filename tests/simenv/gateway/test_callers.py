@@ -223,7 +223,7 @@ def test_one_time_link_opens_one_session_of_a_browser(running: RunningGateway, e
     link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
     with httpx.Client(base_url=running.url) as browser:
         answer = browser.get("/login", params={"token": link})
-        assert (answer.status_code, answer.headers["location"]) == (302, "/")
+        assert (answer.status_code, answer.headers["location"]) == (302, "/ui/")
         cookie = answer.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
@@ -240,6 +240,20 @@ def test_one_time_link_opens_one_session_of_a_browser(running: RunningGateway, e
         assert not browser.cookies
     with httpx.Client(base_url=running.url, cookies=session) as thief:
         assert thief.get("/session").status_code == 401
+
+
+def test_a_bearer_token_is_no_link_and_a_link_no_bearer_token(
+    running: RunningGateway, env: Client, tokens: dict[str, str]
+) -> None:
+    """Else whoever has a token for an hour would make himself others, for ever."""
+    count = len(env.tokens.listed())
+    with httpx.Client(base_url=running.url) as browser:
+        refused = browser.get("/login", params={"token": tokens["ana"]})
+        assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+    assert len(env.tokens.listed()) == count
+    link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+    with as_user(running, link) as ana:
+        assert ana.get("/session").status_code == 401
 
 
 def test_requests_above_the_rate_are_answered_429(

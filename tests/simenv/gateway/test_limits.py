@@ -167,7 +167,7 @@ def test_too_many_headers_are_refused() -> None:
 
 
 def test_large_body_is_refused_before_it_is_read() -> None:
-    head = b"POST /size HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n"
+    head = b"POST /size HTTP/1.1\r\nHost: here\r\nCookie: a=b\r\nContent-Length: %d\r\n"
     with served(max_request_bytes=100_000) as port:
         declared = head % 10**15 + b"Expect: 100-continue\r\n\r\n"
         with connections(port, 1, declared) as (client,):
@@ -176,12 +176,35 @@ def test_large_body_is_refused_before_it_is_read() -> None:
             assert b"100-continue" not in answer.lower()
             assert b"connection: close" in answer
             assert b"more than 100000 bytes" in answer
-        fits = httpx.post(f"http://127.0.0.1:{port}/size", content=b"x" * 100_000)
+        url, known = f"http://127.0.0.1:{port}/size", {"Authorization": "Bearer x"}
+        fits = httpx.post(url, content=b"x" * 100_000, headers=known)
         assert fits.json() == {"size": 100_000}
+        small = httpx.post(url, content=b"x" * limits.UNKNOWN_BYTES)
+        assert small.json() == {"size": limits.UNKNOWN_BYTES}
+        refused = httpx.post(url, content=b"x" * (limits.UNKNOWN_BYTES + 1))
+        assert refused.status_code == 413
+
+
+def test_bodies_of_all_requests_are_bounded_together() -> None:
+    budget = limits.BodyBudget(1_000)
+    budget.take(600)
+    with pytest.raises(QueueFullError, match="600 bytes"):
+        budget.take(401)
+    budget.take(400)
+    budget.release(1_000)
+    budget.take(1_000)
+
+
+def test_bodies_that_were_read_are_given_back() -> None:
+    with served(max_request_bytes=1_000) as port:
+        url, known = f"http://127.0.0.1:{port}/size", {"Authorization": "Bearer x"}
+        for _ in range(3 * limits.BODIES):
+            answer = httpx.post(url, content=b"x" * 1_000, headers=known)
+            assert answer.json() == {"size": 1_000}
 
 
 def test_body_of_unknown_length_is_read_up_to_its_bound() -> None:
-    head = b"POST /size HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /size HTTP/1.1\r\nHost: here\r\nCookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n"
     with served(max_request_bytes=100_000) as port, connections(port, 1, head) as (client,):
         sent, chunk = 0, b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000)
         with suppress(OSError):  # reset, or a broken pipe
