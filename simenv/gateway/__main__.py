@@ -14,15 +14,15 @@ import resource
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import msgspec
 import uvicorn
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from simenv import config as configs, files
 from simenv._version import __version__
@@ -123,15 +123,19 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             assert monitored is not None
             gateway = _gateway(arguments, paths, settings, monitored)
             log.info("metrics at %s/metrics", gateway.url)
-            _monitor(gateway, settings).run([monitored])
+            monitor = BoundedApplication(metrics.application(gateway), settings)
+            uvicorn.Server(_uvicorn(monitor, settings)).run([monitored])
             return
         gateway = _gateway(arguments, paths, settings, listener)
-        if monitored is not None:
-            serve = partial(_monitor(gateway, settings).run, [monitored])
-            threading.Thread(target=serve, name="metrics", daemon=True).start()
         service = ComputeService(gateway)
         routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
-        app = create_app(gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service))
+        app: ASGIApp = create_app(
+            gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service)
+        )
+        listeners = [listener]
+        if monitored is not None:  # in the same event loop, which the clients belong to
+            app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
+            listeners.append(monitored)
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
@@ -139,7 +143,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if not is_child:
             log.info("listening at %s", gateway.url)
         try:
-            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run([listener])
+            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
         finally:
             file.unlink(missing_ok=True)
 
@@ -148,10 +152,15 @@ def _inherited(descriptor: int) -> socket.socket | None:
     return socket.socket(fileno=descriptor) if descriptor >= 0 else None
 
 
-def _monitor(gateway: RunningGateway, settings: GatewaySettings) -> uvicorn.Server:
-    """Return the server of /metrics alone."""
-    app = BoundedApplication(metrics.application(gateway), settings)
-    return uvicorn.Server(_uvicorn(app, settings))
+def _by_port(app: ASGIApp, port: int, of_port: ASGIApp) -> ASGIApp:
+    """Return an application that passes requests to one port to another one."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        is_other = scope["type"] == ScopeType.HTTP and server is not None and server[1] == port
+        await (of_port if is_other else app)(scope, receive, send)
+
+    return dispatch
 
 
 def _gateway(
