@@ -370,7 +370,7 @@ class EventLoop(ServiceComponents):
         if self.gateway is not None:
             self.gateway.keep()
         if self.refreshes is not None:
-            self.executor.execute(self.refreshes.tick(now_ns / 1e9))
+            self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):
