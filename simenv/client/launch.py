@@ -23,12 +23,7 @@ import msgspec
 
 from simenv import config, files
 from simenv.config import Config, EnvironmentPaths, GatewayFile
-from simenv.config.paths import (
-    SERVICE_NAMES,
-    SERVICE_PREFIXES,
-    StartupMessage,
-    passed_environ,
-)
+from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage, passed_environ
 from simenv.errors import SimenvError, StartFailedError, by_code
 
 SERVICE = b"simenv.service"  # in the command line of every service
@@ -125,9 +120,9 @@ def _start(
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        named = [pool.environ for pool in settings.pools]
-        named += [device.environ for device in settings.devices.values()]
-        process = _spawn(paths, args, line, named)
+        passed = [pool.environ for pool in settings.pools]
+        passed += [device.environ for device in settings.devices.values()]
+        process = _spawn(paths, args, line, passed)
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
