@@ -20,7 +20,7 @@ compiled = generate_preset_pass_manager(optimization_level=2, backend=backend).r
 observable = SparsePauliOp("X" * QUBITS).apply_layout(compiled.layout)
 
 estimator = Estimator(mode=backend)
-estimator.options.default_shots = 4096
+estimator.options.default_shots = 1024
 values = {}
 for mitigated in (False, True):
     estimator.options.twirling.enable_gates = mitigated

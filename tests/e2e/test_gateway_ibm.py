@@ -4,8 +4,10 @@ qiskit-ibm-runtime, and those of QRMI's compiled client."""
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
-from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, RuntimeEncoder, SamplerV2, Session
+from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, RuntimeEncoder, SamplerV2
+from qiskit_ibm_runtime import Session
 
 def packed(circuit):
     return json.loads(json.dumps(circuit, cls=RuntimeEncoder))["__value__"]
@@ -233,9 +236,11 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
 
 def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(HEAD + PRIMITIVES, settings, SEED=SEED)
-    circuit = qpy.parse(__import__("zlib").decompress(base64.b64decode(found["circuit"])))
-    (own,) = env.submit_many([circuit], shots=500, seed=SEED, pool="emu", outputs="memory")
-    assert found["counts"] == {key: n for key, n in own.result().counts.items()}
+    circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
+    (own,) = env.submit_many(
+        [circuit], shots=500, seed=SEED, pool="emu", outputs=("counts", "memory")
+    )
+    assert found["counts"] == dict(own.result().counts)
     assert found["strings"] == own.result().memory_strings()[:20]
     assert 1.5 < found["evs"] <= 2.0
     assert 0 < found["stds"] < 0.1
@@ -339,3 +344,24 @@ def test_examples_run(program: Path, settings: Mapping[str, str]) -> None:
     output, errors = process.communicate(timeout=PROGRAM_S)
     assert process.returncode == 0, errors
     assert output.splitlines()[-1].startswith("ok")
+
+
+def test_commands_of_the_guide_run(tmp_path: Path) -> None:
+    """In a checkout, whose packages are installed."""
+    text = (EXAMPLES.parents[1] / "docs" / "guides" / "runtime.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "pip install" not in line]
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "examples").symlink_to(EXAMPLES.parent)
+    environ = {**os.environ, "SIMENV_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        ["bash", "-ec", "\n".join(commands)],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "ok: " in ended.stdout

@@ -27,7 +27,7 @@ from simenv.gateway.problems import EXCEPTION_HANDLERS
 
 P = ParamSpec("P")
 T = TypeVar("T")
-THREADS = 8
+THREADS = 4
 WAITING = 64  # calls of one caller that may wait
 
 

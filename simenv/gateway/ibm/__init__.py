@@ -1,7 +1,7 @@
 """IBM's quantum compute API over an environment: programs of qiskit-ibm-runtime and QRMI run here
 unchanged.
 
-`routes`: the endpoints; `service`: what they do; `backends`, `answers`: forms of that API, pure;
+`endpoints`: the routes; `service`: what they do; `backends`, `answers`: forms of that API, pure;
 `options`: options of the primitives; `store`: jobs and sessions on the disk; `processes`,
 `job_process`, `programs`, `executor`: where jobs are decoded and run.
 """
@@ -18,6 +18,6 @@ if TYPE_CHECKING:
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the routes. A job process, which imports this package too, does not load them."""
-    from simenv.gateway.ibm.routes import routes as of_gateway
+    from simenv.gateway.ibm.endpoints import routes as of_gateway
 
     return of_gateway(gateway)

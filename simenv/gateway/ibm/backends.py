@@ -121,13 +121,38 @@ def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
     return list(info.coupling)
 
 
-def _gates(info: DeviceInfo) -> list[Plain]:
-    """Gates that Qiskit knows, each with the qubits that have it; broken ones are left out."""
+Places = dict[tuple[int, ...], OperationInfo | None]
+
+
+def _natives(info: DeviceInfo) -> dict[str, Places]:
+    """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
+    are left out. A figure of a gate without qubits is that of all places."""
     standard = get_standard_gate_name_mapping()
-    measured: dict[str, dict[tuple[int, ...], OperationInfo]] = defaultdict(dict)
+    measured: dict[str, Places] = defaultdict(dict)
     for each in info.operations:
         measured[each.name][each.qubits] = each
     singles: list[tuple[int, ...]] = [(qubit,) for qubit in range(info.num_qubits)]
+    result: dict[str, Places] = {}
+    for gate in info.gates:
+        if gate.name not in standard or gate.name in _NOT_GATES:
+            continue
+        figures = measured[gate.name]
+        places: list[tuple[int, ...]] = [qubits for qubits in figures if qubits]
+        if gate.qubits == 1:
+            places = singles
+        elif gate.qubits == 2:
+            places = list(_pairs(info))
+        default = figures.get(())
+        found = {qubits: figures.get(qubits, default) for qubits in places}
+        result[gate.name] = {q: each for q, each in found.items() if not _broken(each)}
+    if "reset" in measured:
+        result["reset"] = {q: each for q, each in measured["reset"].items() if q}
+    return result
+
+
+def _gates(info: DeviceInfo) -> list[Plain]:
+    natives = {} if is_simulator(info) else _natives(info)
+    standard = get_standard_gate_name_mapping()
     gates = []
     for gate in info.gates:
         if gate.name not in standard or gate.name in _NOT_GATES:
@@ -135,14 +160,7 @@ def _gates(info: DeviceInfo) -> list[Plain]:
         parameters = [f"p{number}" for number in range(gate.params)]
         entry: Plain = {"name": gate.name, "parameters": parameters, "qasm_def": ""}
         if not is_simulator(info):
-            places: list[tuple[int, ...]] = [qubits for qubits in measured[gate.name] if qubits]
-            if gate.qubits == 1:
-                places = singles
-            elif gate.qubits == 2:
-                places = list(_pairs(info))
-            entry["coupling_map"] = [
-                list(qubits) for qubits in places if not _broken(measured[gate.name].get(qubits))
-            ]
+            entry["coupling_map"] = [list(qubits) for qubits in natives[gate.name]]
         gates.append(entry)
     return gates
 
@@ -174,18 +192,18 @@ def properties(name: str, info: DeviceInfo) -> Plain | None:
         )
         for qubit in info.qubits
     ]
-    natives = {gate.name for gate in info.gates} - {"measure"}
     gates = [
         {
-            "qubits": list(each.qubits),
-            "gate": each.name,
-            "name": each.name + "_".join(map(str, each.qubits)),
+            "qubits": list(places),
+            "gate": gate,
+            "name": gate + "_".join(map(str, places)),
             "parameters": values(
                 ("gate_error", "", each.error), ("gate_length", "ns", each.duration_ns)
             ),
         }
-        for each in info.operations
-        if each.qubits and each.name in natives | {"reset"} and not _broken(each)
+        for gate, found in _natives(info).items()
+        for places, each in found.items()
+        if each is not None
     ]
     return {
         "backend_name": name,

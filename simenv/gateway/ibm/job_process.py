@@ -23,7 +23,7 @@ from typing import IO
 import msgspec
 
 from simenv.client.client import Client
-from simenv.client.connection.address import Address, FileAddress
+from simenv.client.connection.address import FileAddress
 from simenv.client.connection.broker import TRIES, CertificateAddress
 from simenv.errors import KeyRefusedError, NoServiceError, SimenvError, TaskExpiredError
 from simenv.gateway.ibm import programs
@@ -33,6 +33,7 @@ from simenv.gateway.iqm import circuits
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
+FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
 LENGTH = struct.Struct("!Q")
 MAX_FRAME_BYTES = 2**30
 
@@ -41,12 +42,10 @@ INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
 
 
 class Connect(msgspec.Struct, frozen=True, tag="connect"):
-    """First message of the gateway. `own`: the user is the environment's own, and `service` its
-    connection file; else certificates come through the gateway."""
+    """First message of the gateway."""
 
     name: str  # of the environment
-    service: str
-    own: bool
+    service: str  # its connection file, for certificates without an address
     is_admin: bool
 
 
@@ -156,11 +155,12 @@ class JobProcess:
     def _connect(self, first: Connect) -> None:
         """Connect and say so; without a connection the process ends."""
         try:
-            if first.own:
-                address: Address = FileAddress(Path(first.service))
-            else:
-                address = GatewayAddress(first, self._certificate)
-            self._client = Client(address, as_client=first.own and not first.is_admin)
+            address = GatewayAddress(first, self._certificate)
+            if address.prepare().address:
+                self._client = Client(address)
+            else:  # the environment's own user
+                own = FileAddress(address.path)
+                self._client = Client(own, as_client=not first.is_admin)
             self._send(Ready())
         except SimenvError as error:
             sys.stderr.write(f"no connection: {error}\n")
@@ -237,6 +237,7 @@ def main() -> int:
     limit = used_bytes + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     status = JobProcess(source, answers).run()
     os._exit(status)  # without a wait for the threads of jobs
 

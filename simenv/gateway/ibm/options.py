@@ -111,7 +111,7 @@ def _model(program: str) -> type[BaseModel]:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if isinstance(value, Mapping) and "__type__" not in value:
+        if isinstance(value, Mapping) and value and "__type__" not in value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -44,6 +44,8 @@ MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
 MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
+LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
+RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -65,14 +67,21 @@ class UserJobs:
         self._threads: dict[str, int] = {}
         self._too_long: set[str] = set()
         self._ready = asyncio.Event()
+        self._failed_s = 0.0  # monotonic time of a start that failed
+
+    def is_asleep(self) -> bool:
+        """Return whether pending jobs wait for `serve`."""
+        ended = self.task is None or self.task.done()
+        return ended and bool(self._failed_s) and monotonic() - self._failed_s > RETRY_S
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
         try:
+            self.changed.clear()
             while await self._dispatched():
-                self.changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), _CHECK_S)
+                self.changed.clear()
                 self._check_times()
         finally:
             await self.end()
@@ -80,8 +89,12 @@ class UserJobs:
     async def _dispatched(self) -> bool:
         """Send pending jobs to the process; False when it may end."""
         owner, room = self._owner, MAX_ACTIVE - len(self.active)
-        if owner.waiting and owner.waiting[0] is not self:  # others' turn comes first
-            return bool(self.active)
+        if self.process is not None and owner.waiting:  # it is the turn of another user
+            if not self.active:
+                await self.end()
+            return True
+        if self._failed_s and monotonic() - self._failed_s < RETRY_S:
+            return True
         pending = await owner.stored(owner.store.pending, self.caller.user)
         ready = [job for job in pending if job.id not in self.active][:room]
         if not ready:
@@ -90,9 +103,10 @@ class UserJobs:
         if self.process is None:
             try:
                 await self._start()
-            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            except (OSError, TimeoutError, SimenvError) as error:
                 _LOG.warning("the process of a user's jobs did not start: %r", error)
-                return True  # again after _CHECK_S
+                self._failed_s = monotonic()
+                return False
         for job in ready:
             work = await owner.work_of(job)
             if work is not None:
@@ -104,6 +118,8 @@ class UserJobs:
         await self._owner.acquire(self)
         environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
         log = self._owner.folder / "jobs.log"
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.unlink()
         with log.open("ab") as errors:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", job_process.__name__,
@@ -139,10 +155,14 @@ class UserJobs:
         try:
             while True:
                 await self._handle(await self._report())
-        except (OSError, ValueError, asyncio.IncompleteReadError):
+        except asyncio.IncompleteReadError:
+            pass
+        except Exception:  # noqa: BLE001 - the process is ended, and its jobs run again
+            _LOG.exception("the process of a user's jobs is ended")
+        finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+        await process.wait()
         await self._lost()
 
     async def _handle(self, report: job_process.FromProcess) -> None:
@@ -151,6 +171,7 @@ class UserJobs:
         elif isinstance(report, CertificateRequest):
             await self._send(await self._owner.certified(self.caller, report.public_key))
         elif isinstance(report, Interrupted):
+            self._failed_s = monotonic()
             self._forget(report.job)
         elif isinstance(report, Begun):
             self._reading[report.job] = self._threads[report.job] = report.thread
@@ -253,21 +274,20 @@ class JobProcesses:
         if user.task is None or user.task.done():
             user.task = self.spawn(user.serve())
 
-    def knows(self, user: str) -> bool:
-        """Return whether the user's jobs are seen to."""
-        return user in self._users
+    def is_asleep(self, user: str) -> bool:
+        """Return whether nobody sees to the user's jobs, since the start of the gateway or because
+        their process could not be started some time ago."""
+        found = self._users.get(user)
+        return found is None or found.is_asleep()
 
     async def acquire(self, user: UserJobs) -> None:
-        """Wait until the user may have a process; the one that was idle longest ends for it."""
+        """Wait until the user may have a process; one without jobs ends for it."""
         self.waiting.append(user)
         try:
             async with self._freed:
                 while len(self._running) >= self._most or self.waiting[0] is not user:
-                    idle = [each for each in self._running if not each.active]
-                    if idle and self.waiting[0] is user:
-                        oldest = min(idle, key=lambda each: each.used_s)
-                        if oldest.task is not None:
-                            oldest.task.cancel()
+                    for idle in self._running:
+                        idle.changed.set()
                     await self._freed.wait()
                 self._running.append(user)
         finally:
@@ -286,8 +306,7 @@ class JobProcesses:
     def connection_of(self, caller: Caller) -> Connect:
         """First message to the process of a user."""
         gateway = self._gateway
-        service = gateway.client(caller).service
-        return Connect(gateway.environment, service, not caller.user, caller.is_admin)
+        return Connect(gateway.environment, gateway.client(caller).service, caller.is_admin)
 
     async def certified(self, caller: Caller, public_key: str) -> Certified:
         """Certificate for the process of a user."""

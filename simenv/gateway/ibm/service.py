@@ -88,7 +88,7 @@ class ComputeService:
 
     def arrived(self, caller: Caller) -> None:
         """See to the jobs of a user who was not seen since the gateway's start."""
-        if not self.processes.knows(caller.user):
+        if self.processes.is_asleep(caller.user):
             self.processes.wake(caller)
 
     # Backends.

@@ -14,7 +14,9 @@ from urllib.parse import parse_qs
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, patch, post, put
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from simenv.errors import OptionError, SimenvError
@@ -109,30 +111,34 @@ def _token_route(gateway: Gateway) -> Any:
 
 def _backend_routes(service: ComputeService) -> list[Any]:
     @get("/backends")
-    async def listing(caller: Caller) -> Response[bytes]:
+    async def listing(caller: NamedDependency[Caller]) -> Response[bytes]:
         service.arrived(caller)
         return _answer(await service.backends(caller))
 
     @get("/backends/{name:str}/configuration")
-    async def configuration(caller: Caller, request: AnyRequest, name: str) -> Response[bytes]:
+    async def configuration(
+        caller: NamedDependency[Caller], request: AnyRequest, name: FromPath[str]
+    ) -> Response[bytes]:
         number = request.query_params.get("calibration_id", "")
         info = await service.calibration(caller, name, number, "")
         return _answer(backends.configuration(name, info))
 
     @get("/backends/{name:str}/properties")
-    async def properties(caller: Caller, request: AnyRequest, name: str) -> Response[bytes]:
+    async def properties(
+        caller: NamedDependency[Caller], request: AnyRequest, name: FromPath[str]
+    ) -> Response[bytes]:
         given = request.query_params
         number, before = given.get("calibration_id", ""), given.get("updated_before", "")
         info = await service.calibration(caller, name, number, before)
         return _answer(backends.properties(name, info) or {})
 
     @get("/backends/{name:str}/status")
-    async def status(caller: Caller, name: str) -> Response[bytes]:
+    async def status(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:
         found = await service.backend(caller, name)
         return _answer(backends.status(found.info, found.pool, found.waiting))
 
     @get("/backends/{name:str}/defaults")
-    async def defaults(caller: Caller, name: str) -> Response[bytes]:
+    async def defaults(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:
         await service.backend(caller, name)
         return _answer({})  # of pulses, which no backend here has
 
@@ -141,13 +147,13 @@ def _backend_routes(service: ComputeService) -> list[Any]:
 
 def _instance_routes(service: ComputeService) -> list[Any]:
     @get(["/instances/usage", "/usage"])
-    async def usage(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def usage(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         service.arrived(caller)
         instance = request.headers.get("service-crn", "")
         return _answer({"instance_id": instance} | await service.usage(caller))
 
     @get(["/instance", "/instances/configuration"])
-    async def instance(caller: Caller) -> Response[bytes]:
+    async def instance(caller: NamedDependency[Caller]) -> Response[bytes]:
         account = caller.account or "default"
         return _answer({"plan": "simenv", "name": account, "instance": account})
 
@@ -156,12 +162,12 @@ def _instance_routes(service: ComputeService) -> list[Any]:
         return _answer({"versions": list(VERSIONS)})
 
     @get("/tags")
-    async def tags(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def tags(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         search = request.query_params.get("search", "")
         return _answer({"tags": await asyncio.to_thread(service.store.tags, caller.user, search)})
 
     @get("/workloads")
-    async def workloads(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def workloads(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         given = dict(request.query_params)
         ascending = given.pop("sort", "") in ("createdAt", "created_at")
         given["sort"] = "ASC" if ascending else "DESC"
@@ -175,12 +181,12 @@ def _instance_routes(service: ComputeService) -> list[Any]:
 
 def _job_routes(service: ComputeService) -> list[Any]:
     @post("/jobs", status_code=200)
-    async def submit(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def submit(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         job = await service.submit(caller, await request.body())
         return _answer({"id": job.id, "backend": job.backend, "session_id": job.session or None})
 
     @get("/jobs")
-    async def listing(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def listing(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         service.arrived(caller)
         tags = request.query_params.getall("tags", [])
         query = query_of(caller, dict(request.query_params), tags)
@@ -189,7 +195,9 @@ def _job_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.any_list("jobs", page, count, query.limit, query.offset))
 
     @get("/jobs/{number:str}")
-    async def one(caller: Caller, request: AnyRequest, number: str) -> Response[bytes]:
+    async def one(
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
+    ) -> Response[bytes]:
         service.arrived(caller)
         job = await service.job(caller, number)
         params = None
@@ -198,15 +206,17 @@ def _job_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.job(job, params))
 
     @delete("/jobs/{number:str}", status_code=204)
-    async def remove(caller: Caller, number: str) -> None:
+    async def remove(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.delete(caller, number)
 
     @post("/jobs/{number:str}/cancel", status_code=204)
-    async def cancel(caller: Caller, number: str) -> None:
+    async def cancel(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.cancel(caller, number)
 
     @put("/jobs/{number:str}/tags")
-    async def tags(caller: Caller, request: AnyRequest, number: str) -> Response[None]:
+    async def tags(
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
+    ) -> Response[None]:
         await service.job(caller, number)
         given = msgspec.json.decode(await request.body(), type=dict[str, Any])
         chosen = checked_tags(given.get("tags"))
@@ -218,7 +228,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
 
 def _job_part_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/results")
-    async def results(caller: Caller, number: str) -> Response[bytes]:
+    async def results(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         result = await asyncio.to_thread(service.store.blob, number, "result")
         if job.private and result:  # it is given once
@@ -228,22 +238,22 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
         return _text(result)
 
     @get("/jobs/{number:str}/interim_results")
-    async def interim(caller: Caller, number: str) -> Response[bytes]:
+    async def interim(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         await service.job(caller, number)
         return _text("")
 
     @get("/jobs/{number:str}/metrics")
-    async def metrics(caller: Caller, number: str) -> Response[bytes]:
+    async def metrics(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _answer(answers.metrics(job, *await service.forecast(caller, job)))
 
     @get("/jobs/{number:str}/logs")
-    async def logs(caller: Caller, number: str) -> Response[bytes]:
+    async def logs(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _text(answers.logs(job, await service.tasks(caller, job)))
 
     @get("/jobs/{number:str}/transpiled_circuits")
-    async def circuits(caller: Caller, number: str) -> Response[bytes]:
+    async def circuits(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         return _answer({"transpiled_circuits": await service.circuits(caller, job)})
 
@@ -252,16 +262,18 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
 
 def _session_routes(service: ComputeService) -> list[Any]:
     @post("/sessions", status_code=200)
-    async def opened(caller: Caller, request: AnyRequest) -> Response[bytes]:
+    async def opened(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         session = await service.open_session(caller, await request.body())
         return _answer(answers.session(session, time()))
 
     @get("/sessions/{number:str}")
-    async def one(caller: Caller, number: str) -> Response[bytes]:
+    async def one(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         return _answer(answers.session(await service.session(caller, number), time()))
 
     @patch("/sessions/{number:str}")
-    async def changed(caller: Caller, request: AnyRequest, number: str) -> Response[bytes]:
+    async def changed(
+        caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
+    ) -> Response[bytes]:
         given = msgspec.json.decode(await request.body(), type=dict[str, Any])
         if given != {"accepting_jobs": False}:
             raise OptionError(f"{given!s:.80}: a session can only be closed")
@@ -269,7 +281,7 @@ def _session_routes(service: ComputeService) -> list[Any]:
         return _answer(answers.session(await service.session(caller, number), time()))
 
     @delete("/sessions/{number:str}/close", status_code=204)
-    async def closed(caller: Caller, number: str) -> None:
+    async def closed(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.close_session(caller, number)
 
     return [opened, one, changed, closed]
