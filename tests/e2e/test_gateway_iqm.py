@@ -22,7 +22,7 @@ from simenv.client.client import Client
 from simenv.client.environments import await_gateway
 from simenv.client.submission.options import checked_seed
 
-PROGRAM_S = 240.0
+PROGRAM_S = 120.0
 SHOTS = 2_000
 EXAMPLE = iqm_clients.METRICS.with_name("bell.py")
 POOLS = [
@@ -150,7 +150,7 @@ def operation(name: str, *qubits: int, **args: object) -> dict[str, Any]:
     return {"name": name, "locus": [f"QB{qubit + 1}" for qubit in qubits], "args": args}
 
 
-BELL = {
+BELL: dict[str, Any] = {
     "name": "bell",
     "instructions": [
         operation("prx", 0, angle=pi / 2, phase=pi / 2),
@@ -299,7 +299,7 @@ def test_a_failed_job_names_the_instruction(http: httpx.Client) -> None:
         (operation("reset", 0), "'reset' on QB1: the device lacks it"),
         (operation("measure", 0, key="both"), "key 'both'"),
     ):
-        circuit = {"name": "x", "instructions": [*BELL["instructions"], change]}  # type: ignore[misc]
+        circuit = {"name": "x", "instructions": [*BELL["instructions"], change]}
         job = submitted(http, {"circuits": [circuit]})
         ended = ended_job(http, job["id"])
         (error,) = ended["errors"]
@@ -330,7 +330,7 @@ def test_older_forms_and_a_qubit_mapping_are_read(http: httpx.Client) -> None:
     old = [
         {"name": each["name"], "qubits": each["locus"], "args": each["args"]}
         for each in BELL["instructions"]
-    ]  # type: ignore[index]
+    ]
     mapping = [
         {"logical_name": f"QB{number}", "physical_name": f"QB{6 - number}"}
         for number in range(1, 4)
