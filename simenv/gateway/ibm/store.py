@@ -228,7 +228,8 @@ class JobStore:
             return
         self._pruned_s = now_s
         self._drop("ended > 0 AND ended < ?", (now_s - self._keep_s,))
-        self._db.execute("DELETE FROM sessions WHERE created < ?", (now_s - self._keep_s,))
+        for number in self._done_sessions("created < ?", now_s - self._keep_s):
+            self._db.execute("DELETE FROM sessions WHERE id = ?", (number,))
 
     def _drop(self, condition: str, values: Sequence[Any]) -> None:
         chosen = f"(SELECT id FROM jobs WHERE {condition})"
@@ -326,17 +327,30 @@ class JobStore:
         return sorted(tag for (tag,) in rows if search in tag)
 
     def put_session(self, session: SessionRecord) -> None:
-        """Store a new session; the user's oldest goes where there are too many."""
+        """Store a new session; the user's oldest closed one goes where there are too many. Raises
+        QueueFullError if they are all open or have jobs that have not ended."""
         with self._transaction():
             statement = "SELECT count(*) FROM sessions WHERE user = ?"
             if self._rows(statement, (session.user,))[0][0] >= USER_SESSIONS:
-                oldest = "SELECT id FROM sessions WHERE user = ? ORDER BY created LIMIT 1"
-                statement = f"DELETE FROM sessions WHERE id IN ({oldest})"
-                self._db.execute(statement, (session.user,))
+                done = next(self._done_sessions("user = ?", session.user), None)
+                if done is None:
+                    text = f"{USER_SESSIONS} sessions of this user are open, the limit"
+                    raise QueueFullError(text, hint="close some")
+                self._db.execute("DELETE FROM sessions WHERE id = ?", (done,))
             self._db.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?)",
                 (session.id, session.user, session.created_s, msgspec.msgpack.encode(session)),
             )
+
+    def _done_sessions(self, condition: str, value: object) -> Iterator[str]:
+        """Ids of closed sessions whose jobs have all ended, the oldest first."""
+        now_s = time()
+        rows = self._rows(f"SELECT head FROM sessions WHERE {condition} ORDER BY created", (value,))
+        for (head,) in rows:
+            session = msgspec.msgpack.decode(head, type=SessionRecord)
+            query = JobQuery(session.user, pending=True, session=session.id)
+            if session.is_closed(now_s) and not self.jobs(query)[0]:
+                yield session.id
 
     def session(self, number: str, user: str | None) -> SessionRecord:
         """Return a session of the user; None: of anybody. Raises NotFoundError."""

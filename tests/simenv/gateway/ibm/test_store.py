@@ -1,16 +1,21 @@
 """The store of jobs keeps what was accepted, forgets the oldest, and stays within its bounds."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
+from simenv.gateway.context import Caller
 from simenv.gateway.ibm import store
-from simenv.gateway.ibm.store import Job, JobQuery, JobStore
+from simenv.gateway.ibm.processes import JobProcesses
+from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model.views import DeviceInfo, DeviceKind
 
 
@@ -130,3 +135,39 @@ def test_calibrations_are_found_by_id_and_time(jobs: JobStore) -> None:
     assert jobs.calibration("emu", "", 50.0) is None
     assert jobs.calibration("emu", "one", 0.0) == info("one", 100.0)
     assert jobs.calibration("main", "one", 0.0) is None
+
+
+def session(number: str, **fields: Any) -> SessionRecord:
+    values = {"created_s": time(), "max_ttl_s": 3_600, **fields}
+    return SessionRecord(number, "ana", "", "emu", "batch", **values)
+
+
+def test_a_session_that_is_open_or_has_jobs_is_not_forgotten(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "USER_SESSIONS", 3)
+    jobs._pruned_s = time()
+    jobs.put_session(session("open", created_s=1.0, max_ttl_s=10**10))
+    jobs.put_session(session("waited for", created_s=2.0))
+    jobs.put_session(session("done", created_s=3.0))
+    jobs.add(job("a", session="waited for"), b"{}")
+    jobs.put_session(session("new"))
+    with pytest.raises(NotFoundError):
+        jobs.session("done", "ana")
+    with pytest.raises(QueueFullError, match="3 sessions"):
+        jobs.put_session(session("more"))
+    jobs._pruned_s = 0.0
+    jobs.add(job("b"), b"{}")
+    assert [jobs.session(each, "ana").id for each in ("open", "waited for")]
+
+
+def test_a_job_whose_session_is_gone_fails_alone(jobs: JobStore) -> None:
+    async def no_matter(*_: object) -> None: ...
+
+    gateway = cast("Any", SimpleNamespace(settings=GatewaySettings(), folder=Path()))
+    owner = JobProcesses(gateway, jobs, no_matter)
+    jobs.add(job("a", session="gone"), b"{}")
+    caller = Caller("ana", "", "client", "1")
+    assert asyncio.run(owner.work_of(jobs.job("a", "ana"), caller)) is None
+    assert jobs.job("a", "ana").status == store.FAILED
+    assert "Session not found" in jobs.job("a", "ana").reason
