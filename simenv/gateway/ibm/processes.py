@@ -45,6 +45,7 @@ MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
 LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
+MAX_REASON_CHARS = 10_000  # of a job that failed
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
@@ -373,6 +374,7 @@ class JobProcesses:
     async def _failed(self, number: str, code: int, reason: str) -> Job | None:
         too_long = code == job_process.RAN_TOO_LONG
         status = store.TOO_LONG if too_long else store.FAILED
+        reason = reason[:MAX_REASON_CHARS]
         return await self.stored(
             self.store.change, number, reason.encode(), status=status, reason=reason,
             reason_code=code, ended_s=time(),

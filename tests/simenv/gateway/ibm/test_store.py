@@ -171,3 +171,40 @@ def test_a_job_whose_session_is_gone_fails_alone(jobs: JobStore) -> None:
     assert asyncio.run(owner.work_of(jobs.job("a", "ana"), caller)) is None
     assert jobs.job("a", "ana").status == store.FAILED
     assert "Session not found" in jobs.job("a", "ana").reason
+
+
+def test_a_result_makes_room_or_fails_its_job(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "USER_BYTES", 100)
+    for number in ("old", "a", "b"):
+        jobs.add(job(number), b"x" * 30)
+    jobs.change("old", b"", status=store.COMPLETED, ended_s=1.0)
+    jobs.change("a", b"y" * 30, status=store.COMPLETED, ended_s=2.0)
+    with pytest.raises(NotFoundError):
+        jobs.job("old", "ana")
+    failed = jobs.change("b", b"z" * 80, status=store.COMPLETED, ended_s=3.0)
+    assert failed is not None
+    assert (failed.status, failed.ended_s) == (store.FAILED, 3.0)
+    assert "no room for its result" in failed.reason
+    assert jobs.blob("a", "result") == b"y" * 30
+
+
+def test_a_job_that_does_not_end_fails_after_the_days_that_jobs_are_kept(jobs: JobStore) -> None:
+    jobs.add(job("a", created_s=time() - 31 * 86_400), b"")
+    jobs._pruned_s = 0.0
+    jobs.add(job("b"), b"")
+    assert jobs.job("a", "ana").status == store.FAILED
+    assert "30 days" in jobs.job("a", "ana").reason
+    assert [each.id for each in jobs.pending("ana")] == ["b"]
+
+
+def test_the_file_gets_smaller_when_old_jobs_go(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    opened = JobStore(path, 30.0)
+    opened.add(job("a"), bytes(4 * 2**20))
+    opened.change("a", b"", status=store.COMPLETED, ended_s=time() - 31 * 86_400)
+    opened._pruned_s = 0.0
+    opened.add(job("b"), b"")
+    opened.close()
+    assert path.stat().st_size < 2**20
