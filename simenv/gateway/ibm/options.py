@@ -18,11 +18,10 @@ from pydantic import BaseModel, ValidationError
 from simenv.errors import OptionError
 
 PROGRAMS = ("sampler", "estimator", "executor")
+MAX_OPTION_BYTES = 64 * 2**10  # of JSON; those of the client have a few KiB
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding raises
 _VERSION = 2
-_FIELDS = {
-    "sampler": ("pubs", "options", "version", "support_qiskit", "shots"),
-    "estimator": ("pubs", "options", "version", "support_qiskit", "resilience_level", "precision"),
-}
+_OF_OTHERS = {"sampler": ("resilience_level", "precision"), "estimator": ("shots",)}
 _HONOURED = (
     "default_shots", "default_precision", "seed_estimator", "simulator.seed_simulator",
 )  # fmt: skip
@@ -43,11 +42,12 @@ _HINTS = {
 }
 
 
-class Parameters(msgspec.Struct):
-    """Parameters of a program, of which the PUBs are not parsed."""
+class Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    """Parameters of a program. The PUBs are not parsed, and the options only when their size is
+    known: what a user sends may have any size and number of names."""
 
     pubs: msgspec.Raw = msgspec.Raw(b"[]")
-    options: dict[str, Any] | None = None
+    options: msgspec.Raw = msgspec.Raw(b"null")
     version: int = _VERSION
     support_qiskit: bool = True
     resilience_level: int | None = None
@@ -66,15 +66,19 @@ class RunOptions(msgspec.Struct, frozen=True):
 
 def read(program: str, params: bytes) -> RunOptions:
     """Read the options among a program's parameters, JSON. Raises OptionError with the option, for
-    one that is unknown, has a value that is not allowed, or cannot be honoured here."""
+    one that is unknown, has a value that is not allowed, or cannot be honoured here. The first call
+    takes a second, to import the models."""
     try:
-        given = msgspec.json.decode(params, type=dict[str, msgspec.Raw])
-        if unknown := sorted(given.keys() - set(_FIELDS[program])):
-            hint = f"some of: {', '.join(_FIELDS[program])}"
-            raise OptionError(f"params: there is no {unknown[0]!r:.80}", hint=hint)
         fields = msgspec.json.decode(params, type=Parameters)
-    except msgspec.MsgspecError as error:
-        raise OptionError(f"params: {error}") from error
+        if (size := len(bytes(fields.options))) > MAX_OPTION_BYTES:
+            text = f"options: {size} bytes, and the limit is {MAX_OPTION_BYTES}"
+            raise OptionError(text, option="options", hint="the circuits belong into the PUBs")
+        given = msgspec.json.decode(fields.options, type=dict[str, Any] | None) or {}
+    except NOT_JSON as error:
+        raise OptionError(f"params: {error!s:.200}") from error
+    for name in _OF_OTHERS[program]:
+        if getattr(fields, name) is not None:
+            raise OptionError(f"params: there is no {name!r} of the {program}", hint="leave it out")
     if fields.version != _VERSION:
         hint = "SamplerV2 and EstimatorV2"
         raise OptionError(f"params: version={fields.version}, and {_VERSION} is here", hint=hint)
@@ -82,11 +86,11 @@ def read(program: str, params: bytes) -> RunOptions:
         _refuse("resilience_level", fields.resilience_level)
     model = _model(program)
     try:
-        checked = model.model_validate(fields.options or {})
+        checked = model.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
-        raise OptionError(f"options: {name}: {first['msg']}", option=name) from error
+        raise OptionError(f"options: {name}: {first['msg']}"[:500], option=name[:80]) from error
     values = checked.model_dump(exclude_defaults=True, by_alias=True)
     for name, value in _flat(values):
         group = name.partition(".")[0]

@@ -45,6 +45,7 @@ MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
 LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
+MAX_REASON_CHARS = 10_000  # of a job that failed
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
@@ -70,9 +71,9 @@ class UserJobs:
         self._failed_s = 0.0  # monotonic time of a start that failed
 
     def is_asleep(self) -> bool:
-        """Return whether pending jobs wait for `serve`."""
+        """Return whether `serve` is to be started again; soon after a failure it is not."""
         ended = self.task is None or self.task.done()
-        return ended and bool(self._failed_s) and monotonic() - self._failed_s > RETRY_S
+        return ended and (not self._failed_s or monotonic() - self._failed_s > RETRY_S)
 
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
@@ -83,6 +84,9 @@ class UserJobs:
                     await asyncio.wait_for(self.changed.wait(), _CHECK_S)
                 self.changed.clear()
                 self._check_times()
+        except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
+            self._failed_s = monotonic()
+            _LOG.exception("a user's jobs wait: they could not be looked at")
         finally:
             await self.end()
 
@@ -108,7 +112,9 @@ class UserJobs:
                 self._failed_s = monotonic()
                 return False
         for job in ready:
-            work = await owner.work_of(job)
+            work = await owner.work_of(job, self.caller)
+            if self.process is None:  # it has ended meanwhile
+                break
             if work is not None:
                 self.active.add(job.id)
                 await self._send(RunJob(work))
@@ -190,16 +196,25 @@ class UserJobs:
         self.used_s = monotonic()
 
     async def _lost(self) -> None:
-        """The process has ended: charge the job that it read, and run the others again."""
-        self.process = None
+        """The process has ended: charge the job that it read, and run the others again.
+
+        A store that fails costs no place for a process: the jobs are run again uncharged. The place
+        is given back last, so that no new process of this user has it before.
+        """
         reading, self._reading, self._threads = set(self._reading), {}, {}
-        for job in list(self.active):
-            await self._owner.charge(job, job in reading, job in self._too_long, self.caller)
-        self._too_long.clear()
-        self.active.clear()
-        self._owner.release(self)
-        self._ready.set()
-        self.changed.set()
+        try:
+            for job in list(self.active):
+                await self._owner.charge(job, job in reading, job in self._too_long, self.caller)
+        except Exception:  # noqa: BLE001 - such as a full disk
+            self._failed_s = monotonic()
+            _LOG.exception("the end of a process was not charged to its jobs")
+        finally:
+            self.process = None
+            self._too_long.clear()
+            self.active.clear()
+            self._owner.release(self)
+            self._ready.set()
+            self.changed.set()
 
     def _check_times(self) -> None:
         if self.process is None:
@@ -275,8 +290,8 @@ class JobProcesses:
             user.task = self.spawn(user.serve())
 
     def is_asleep(self, user: str) -> bool:
-        """Return whether nobody sees to the user's jobs, since the start of the gateway or because
-        their process could not be started some time ago."""
+        """Return whether nobody sees to the user's jobs: since the start of the gateway, after a
+        failure some time ago, or as there were none for a while."""
         found = self._users.get(user)
         return found is None or found.is_asleep()
 
@@ -315,14 +330,21 @@ class JobProcesses:
         except SimenvError as error:
             return Certified(None, str(error))
 
-    async def work_of(self, job: Job) -> Work | None:
-        """The job as its process gets it; None: it has ended meanwhile."""
+    async def work_of(self, job: Job, caller: Caller) -> Work | None:
+        """The job as its process gets it; None: it has ended meanwhile, or its session is gone,
+        which fails this job alone."""
         params = await self.stored(self.store.blob, job.id, "params")
         if not params:
             return None
         reservation = 0
         if job.session:
-            session = await self.stored(self.store.session, job.session, None)
+            try:
+                session = await self.stored(self.store.session, job.session, None)
+            except NotFoundError as error:
+                failed = await self._failed(job.id, job_process.INVALID, str(error))
+                if failed is not None:
+                    await self._on_end(failed, caller)
+                return None
             reservation = session.reservation
         return Work(
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
@@ -352,6 +374,7 @@ class JobProcesses:
     async def _failed(self, number: str, code: int, reason: str) -> Job | None:
         too_long = code == job_process.RAN_TOO_LONG
         status = store.TOO_LONG if too_long else store.FAILED
+        reason = reason[:MAX_REASON_CHARS]
         return await self.stored(
             self.store.change, number, reason.encode(), status=status, reason=reason,
             reason_code=code, ended_s=time(),

@@ -177,18 +177,8 @@ class ComputeService:
 
     async def submit(self, caller: Caller, body: bytes) -> Job:
         """Accept a job. Raises SimenvError; then nothing was stored."""
-        try:
-            asked = msgspec.json.decode(body, type=JobRequest)
-        except msgspec.MsgspecError as error:
-            raise OptionError(f"the body is no job: {error}") from error
-        if asked.program_id not in options.PROGRAMS:
-            text = f"Program not found: {asked.program_id[:80]!r} is not run here"
-            raise NotFoundError(text, hint=f"there are {', '.join(options.PROGRAMS)}")
-        if asked.start_session:
-            raise OptionError("start_session is not supported", hint="POST /sessions")
-        params = bytes(asked.params)
-        if asked.program_id != "executor":
-            options.read(asked.program_id, params)
+        # In a thread: a body may have many MiB.
+        asked, params = await self.gateway.call(caller, lambda _client: _asked(body))
         cost = asked.cost or 0
         if not 0 <= cost <= MAX_COST_S:
             expected = f"0 to {MAX_COST_S} seconds"
@@ -360,6 +350,23 @@ class ComputeService:
         if session.reservation:
             number = session.reservation
             await self.gateway.call(caller, lambda client: client.reservation(number).release())
+
+
+def _asked(body: bytes) -> tuple[JobRequest, bytes]:
+    """Decode a job and check its options; return it and its parameters. Raises SimenvError."""
+    try:
+        asked = msgspec.json.decode(body, type=JobRequest)
+    except options.NOT_JSON as error:
+        raise OptionError(f"the body is no job: {error!s:.200}") from error
+    if asked.program_id not in options.PROGRAMS:
+        text = f"Program not found: {asked.program_id[:80]!r} is not run here"
+        raise NotFoundError(text, hint=f"there are {', '.join(options.PROGRAMS)}")
+    if asked.start_session:
+        raise OptionError("start_session is not supported", hint="POST /sessions")
+    params = bytes(asked.params)
+    if asked.program_id != "executor":
+        options.read(asked.program_id, params)
+    return asked, params
 
 
 def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> JobQuery:

@@ -2,8 +2,9 @@
 
 Invariant: a job that was answered with its number is on the disk, with its parameters; its state
 only moves forward, and its result is written once. The file has a format number (`user_version`).
-It is bounded: ended jobs go after `keep_days`, and the oldest ones earlier when a user, or all
-users together, keep more bytes or jobs than the limits. Thread-safe.
+It is bounded: jobs that have not ended after `keep_days` fail, ended ones go after that time, and
+the oldest of them earlier when a user, or all users together, keep more bytes or jobs than the
+limits; a result beyond the limits fails its job. Thread-safe.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ USER_SESSIONS = 1_000
 USER_BYTES = 2**30  # parameters and results of one user's jobs
 ALL_BYTES = 8 * 2**30
 MAX_CALIBRATIONS = 2_000
+JOURNAL_BYTES = 64 * 2**20  # of the journal, once its changes are in the file
 PRUNE_S = 600.0  # interval in which ended jobs are looked for that are too old
 
 IQM_CIRCUITS = "iqm-circuits"  # program of the jobs of IQM's clients
 QUEUED, RUNNING = "Queued", "Running"
 COMPLETED, CANCELLED, FAILED = "Completed", "Cancelled", "Failed"
 TOO_LONG = "Cancelled - Ran too long"
+RUN_FAILED = 1010  # IBM's code of a job that failed while it ran
 PENDING = (QUEUED, RUNNING)
 
 _TABLES = """
@@ -163,9 +166,13 @@ class JobStore:
         self._lock = threading.RLock()
         self._keep_s = keep_days * 86_400.0
         self._pruned_s = 0.0
+        self._has_pruned = False
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
+        # Before the first table, else it has no effect: `_prune` makes the file smaller.
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
         self._db.execute("PRAGMA synchronous = FULL")
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
         if found > FORMAT:
@@ -177,6 +184,8 @@ class JobStore:
                 for statement in _TABLES.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        # `_make_room` reads this index alone, not the jobs.
+        self._db.execute("CREATE INDEX IF NOT EXISTS sizes ON jobs (user, ended, bytes)")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -188,6 +197,11 @@ class JobStore:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+            if self._has_pruned:
+                self._has_pruned = False
+                # `execute` would free one page alone, as the statement has rows without columns.
+                with contextlib.suppress(sqlite3.Error):  # what was changed is stored all the same
+                    self._db.executescript("PRAGMA incremental_vacuum")
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
@@ -227,8 +241,16 @@ class JobStore:
         if now_s - self._pruned_s < PRUNE_S:
             return
         self._pruned_s = now_s
+        old = "SELECT head FROM jobs WHERE ended = 0 AND created < ?"
+        for (head,) in self._rows(old, (now_s - self._keep_s,)):
+            job = msgspec.msgpack.decode(head, type=Job)
+            reason = f"it has not ended within {self._keep_s / 86_400:g} days"
+            fields = {"reason": reason, "reason_code": RUN_FAILED, "ended_s": now_s}
+            self._put(job, reason.encode(), status=FAILED, **fields)
         self._drop("ended > 0 AND ended < ?", (now_s - self._keep_s,))
-        self._db.execute("DELETE FROM sessions WHERE created < ?", (now_s - self._keep_s,))
+        for number in self._done_sessions("created < ?", now_s - self._keep_s):
+            self._db.execute("DELETE FROM sessions WHERE id = ?", (number,))
+        self._has_pruned = True
 
     def _drop(self, condition: str, values: Sequence[Any]) -> None:
         chosen = f"(SELECT id FROM jobs WHERE {condition})"
@@ -237,17 +259,20 @@ class JobStore:
 
     def _make_room(self, user: str | None, most: int, jobs: int | None, wanted: int) -> None:
         """Remove the oldest ended jobs until `wanted` more bytes and one more job are within the
-        limits."""
+        limits. Raises QueueFullError if that is not enough; then none is removed."""
         mine, values = ("user = ?", [user]) if user is not None else ("1", [])
         statement = f"SELECT count(*), coalesce(sum(bytes), 0) FROM jobs WHERE {mine}"
         ((count, size),) = self._rows(statement, values)
         if size + wanted <= most and (jobs is None or count < jobs):
             return
         statement = f"SELECT id, bytes FROM jobs WHERE {mine} AND ended > 0 ORDER BY ended"
+        dropped = []
         for number, kept in self._rows(statement, values):
-            self._drop("id = ?", (number,))
+            dropped.append(number)
             size, count = size - kept, count - 1
             if size + wanted <= most and (jobs is None or count < jobs):
+                for each in dropped:
+                    self._drop("id = ?", (each,))
                 return
         whose = "all users' jobs" if user is None else "this user's jobs"
         text = f"{whose} keep {size} bytes, and {wanted} more exceed the limit of {most}"
@@ -262,7 +287,8 @@ class JobStore:
 
     def change(self, number: str, result: bytes | None = None, **fields: Any) -> Job | None:
         """Change fields of a job, and store its result; return it. None: it was deleted, or has
-        ended, after which only its tags change."""
+        ended, after which only its tags change. A result for which there is no room fails the
+        job."""
         with self._transaction():
             try:
                 job = self.job(number, None)
@@ -270,20 +296,29 @@ class JobStore:
                 return None
             if not job.is_pending and fields.keys() != {"tags"}:
                 return None
-            job = msgspec.structs.replace(job, **fields)
-            head, size = msgspec.msgpack.encode(job), 0
-            if result is not None:
-                self._db.execute("INSERT INTO blobs VALUES (?, 'result', ?)", (number, result))
-                size = len(result)
-            statement = (
-                "UPDATE jobs SET status = ?, ended = ?, head = ?, bytes = bytes + ? WHERE id = ?"
-            )
-            self._db.execute(statement, (job.status, job.ended_s, head, size, number))
-            if job.private and not job.is_pending:
-                self._forget(number, "params")
-            if "tags" in fields:
-                self._tag(job)
-            return job
+            if result is not None and fields.get("status") == COMPLETED:
+                try:
+                    self._make_room(job.user, USER_BYTES, None, len(result))
+                    self._make_room(None, ALL_BYTES, None, len(result))
+                except QueueFullError as error:
+                    reason = f"there is no room for its result: {error.message}"
+                    fields |= {"status": FAILED, "reason": reason, "reason_code": RUN_FAILED}
+                    result = reason.encode()
+            return self._put(job, result, **fields)
+
+    def _put(self, job: Job, result: bytes | None, **fields: Any) -> Job:
+        job = msgspec.structs.replace(job, **fields)
+        if result is not None:
+            self._db.execute("INSERT INTO blobs VALUES (?, 'result', ?)", (job.id, result))
+        self._db.execute(
+            "UPDATE jobs SET status = ?, ended = ?, head = ?, bytes = bytes + ? WHERE id = ?",
+            (job.status, job.ended_s, msgspec.msgpack.encode(job), len(result or b""), job.id),
+        )
+        if job.private and not job.is_pending:
+            self._forget(job.id, "params")
+        if "tags" in fields:
+            self._tag(job)
+        return job
 
     def blob(self, number: str, kind: str) -> bytes:
         """Return the parameters or the result of a job; b"" without."""
@@ -299,6 +334,9 @@ class JobStore:
                 self._forget(number, kind)
 
     def _forget(self, number: str, kind: str) -> None:
+        size = "(SELECT length(data) FROM blobs WHERE id = ? AND kind = ?)"
+        statement = f"UPDATE jobs SET bytes = bytes - coalesce({size}, 0) WHERE id = ?"
+        self._db.execute(statement, (number, kind, number))
         self._db.execute("DELETE FROM blobs WHERE id = ? AND kind = ?", (number, kind))
 
     def jobs(self, query: JobQuery) -> tuple[int, list[Job]]:
@@ -326,17 +364,30 @@ class JobStore:
         return sorted(tag for (tag,) in rows if search in tag)
 
     def put_session(self, session: SessionRecord) -> None:
-        """Store a new session; the user's oldest goes where there are too many."""
+        """Store a new session; the user's oldest closed one goes where there are too many. Raises
+        QueueFullError if they are all open or have jobs that have not ended."""
         with self._transaction():
             statement = "SELECT count(*) FROM sessions WHERE user = ?"
             if self._rows(statement, (session.user,))[0][0] >= USER_SESSIONS:
-                oldest = "SELECT id FROM sessions WHERE user = ? ORDER BY created LIMIT 1"
-                statement = f"DELETE FROM sessions WHERE id IN ({oldest})"
-                self._db.execute(statement, (session.user,))
+                done = next(self._done_sessions("user = ?", session.user), None)
+                if done is None:
+                    text = f"{USER_SESSIONS} sessions of this user are open, the limit"
+                    raise QueueFullError(text, hint="close some")
+                self._db.execute("DELETE FROM sessions WHERE id = ?", (done,))
             self._db.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?)",
                 (session.id, session.user, session.created_s, msgspec.msgpack.encode(session)),
             )
+
+    def _done_sessions(self, condition: str, value: object) -> Iterator[str]:
+        """Ids of closed sessions whose jobs have all ended, the oldest first."""
+        now_s = time()
+        rows = self._rows(f"SELECT head FROM sessions WHERE {condition} ORDER BY created", (value,))
+        for (head,) in rows:
+            session = msgspec.msgpack.decode(head, type=SessionRecord)
+            query = JobQuery(session.user, pending=True, session=session.id)
+            if session.is_closed(now_s) and not self.jobs(query)[0]:
+                yield session.id
 
     def session(self, number: str, user: str | None) -> SessionRecord:
         """Return a session of the user; None: of anybody. Raises NotFoundError."""

@@ -86,3 +86,23 @@ def test_shots_of_the_call_come_before_those_of_the_options() -> None:
     """QRMI's sampler sends `shots` beside the options."""
     assert read("sampler", shots=5, options={"default_shots": 7}).shots == 5
     assert read("sampler", shots=None).shots == 4096
+
+
+def test_large_options_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "_model", None)
+    large = {"simulator": {"basis_gates": [0] * options.MAX_OPTION_BYTES}}
+    with pytest.raises(OptionError, match=r"options: .* the limit is 65536"):
+        read("sampler", options=large)
+
+
+@pytest.mark.parametrize(
+    "params", [b"{", b'{"options": ' + b"[" * 5_000, b'{"options": {"\xff": 1}}']
+)
+def test_parameters_that_are_no_json_are_refused(params: bytes) -> None:
+    with pytest.raises(OptionError, match="params"):
+        options.read("sampler", params)
+
+
+def test_parameters_of_the_other_program_are_refused_by_name() -> None:
+    with pytest.raises(OptionError, match="'shots' of the estimator"):
+        read("estimator", shots=5)

@@ -1,16 +1,21 @@
 """The store of jobs keeps what was accepted, forgets the oldest, and stays within its bounds."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
+from simenv.gateway.context import Caller
 from simenv.gateway.ibm import store
-from simenv.gateway.ibm.store import Job, JobQuery, JobStore
+from simenv.gateway.ibm.processes import JobProcesses
+from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model.views import DeviceInfo, DeviceKind
 
 
@@ -130,3 +135,76 @@ def test_calibrations_are_found_by_id_and_time(jobs: JobStore) -> None:
     assert jobs.calibration("emu", "", 50.0) is None
     assert jobs.calibration("emu", "one", 0.0) == info("one", 100.0)
     assert jobs.calibration("main", "one", 0.0) is None
+
+
+def session(number: str, **fields: Any) -> SessionRecord:
+    values = {"created_s": time(), "max_ttl_s": 3_600, **fields}
+    return SessionRecord(number, "ana", "", "emu", "batch", **values)
+
+
+def test_a_session_that_is_open_or_has_jobs_is_not_forgotten(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "USER_SESSIONS", 3)
+    jobs._pruned_s = time()
+    jobs.put_session(session("open", created_s=1.0, max_ttl_s=10**10))
+    jobs.put_session(session("waited for", created_s=2.0))
+    jobs.put_session(session("done", created_s=3.0))
+    jobs.add(job("a", session="waited for"), b"{}")
+    jobs.put_session(session("new"))
+    with pytest.raises(NotFoundError):
+        jobs.session("done", "ana")
+    with pytest.raises(QueueFullError, match="3 sessions"):
+        jobs.put_session(session("more"))
+    jobs._pruned_s = 0.0
+    jobs.add(job("b"), b"{}")
+    assert [jobs.session(each, "ana").id for each in ("open", "waited for")]
+
+
+def test_a_job_whose_session_is_gone_fails_alone(jobs: JobStore) -> None:
+    async def no_matter(*_: object) -> None: ...
+
+    gateway = cast("Any", SimpleNamespace(settings=GatewaySettings(), folder=Path()))
+    owner = JobProcesses(gateway, jobs, no_matter)
+    jobs.add(job("a", session="gone"), b"{}")
+    caller = Caller("ana", "", "client", "1")
+    assert asyncio.run(owner.work_of(jobs.job("a", "ana"), caller)) is None
+    assert jobs.job("a", "ana").status == store.FAILED
+    assert "Session not found" in jobs.job("a", "ana").reason
+
+
+def test_a_result_makes_room_or_fails_its_job(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "USER_BYTES", 100)
+    for number in ("old", "a", "b"):
+        jobs.add(job(number), b"x" * 30)
+    jobs.change("old", b"", status=store.COMPLETED, ended_s=1.0)
+    jobs.change("a", b"y" * 30, status=store.COMPLETED, ended_s=2.0)
+    with pytest.raises(NotFoundError):
+        jobs.job("old", "ana")
+    failed = jobs.change("b", b"z" * 80, status=store.COMPLETED, ended_s=3.0)
+    assert failed is not None
+    assert (failed.status, failed.ended_s) == (store.FAILED, 3.0)
+    assert "no room for its result" in failed.reason
+    assert jobs.blob("a", "result") == b"y" * 30
+
+
+def test_a_job_that_does_not_end_fails_after_the_days_that_jobs_are_kept(jobs: JobStore) -> None:
+    jobs.add(job("a", created_s=time() - 31 * 86_400), b"")
+    jobs._pruned_s = 0.0
+    jobs.add(job("b"), b"")
+    assert jobs.job("a", "ana").status == store.FAILED
+    assert "30 days" in jobs.job("a", "ana").reason
+    assert [each.id for each in jobs.pending("ana")] == ["b"]
+
+
+def test_the_file_gets_smaller_when_old_jobs_go(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    opened = JobStore(path, 30.0)
+    opened.add(job("a"), bytes(4 * 2**20))
+    opened.change("a", b"", status=store.COMPLETED, ended_s=time() - 31 * 86_400)
+    opened._pruned_s = 0.0
+    opened.add(job("b"), b"")
+    opened.close()
+    assert path.stat().st_size < 2**20
