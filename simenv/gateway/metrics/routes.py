@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, SkipValidation
 from litestar.types import ControllerRouterHandler
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -43,7 +45,11 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
 
     @get("/api/v1/series", operation_id="series", tags=["series"])
     async def series(
-        caller: Caller, name: str = "", since: float = 0.0, until: float = 0.0, step: float = 0.0
+        caller: NamedDependency[SkipValidation[Caller]],
+        name: FromQuery[str] = "",
+        since: FromQuery[float] = 0.0,
+        until: FromQuery[float] = 0.0,
+        step: FromQuery[float] = 0.0,
     ) -> SeriesColumns:
         """Return a stored series, such as `queue`; without `name` the names of all. Times in
         seconds since 1970, 0: no bound; `step` in seconds, 0: chosen by the service."""
