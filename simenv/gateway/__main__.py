@@ -26,7 +26,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from simenv import config as configs, files
 from simenv._version import __version__
-from simenv.client import tracing
+from simenv.client.connection import tracing
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings

@@ -70,6 +70,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     )
     optional = {module(line) for name in names for line in extras[name]}
     optional -= {"nvidia_cuda_nvrtc", "nvidia_cuda_nvrtc_cu12"}  # loaded as a library, by ctypes
+    optional -= {"httptools", "uvloop"}  # loaded by uvicorn
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
     assert core <= imported()
     assert optional <= imported()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
-from simenv.client import tracing
+from simenv.client.connection import tracing
 from simenv.client.connection import task_handle
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel

@@ -6,6 +6,9 @@ Layers: `routes` (here), `openapi`, `tasks` and `environment` and `events` (hand
 
 from __future__ import annotations
 
+import functools
+
+import msgspec
 from litestar import Response, Router, get
 from litestar.di import Provide
 
@@ -17,10 +20,16 @@ from simenv.gateway.native.programs import ProgramParsers
 @get("/openapi.json", include_in_schema=False)
 async def get_openapi() -> Response[bytes]:
     """Return the description of this API."""
-    return Response(openapi.native_document(), media_type="application/json")
+    return Response(native_document(), media_type="application/json")
 
 
 HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
+
+
+@functools.cache
+def native_document() -> bytes:
+    """Return the description of all routes of the native API, as JSON."""
+    return msgspec.json.encode(openapi.document(HANDLERS))
 
 
 class NativeRouter(Router):

@@ -6,7 +6,6 @@ describes them; bodies are those of `schemas`, as msgspec describes structs.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,10 +130,3 @@ def _result_content() -> dict[str, Any]:
     either = [_reference(schemas.ResultRecord), _reference(schemas.ResultPage)]
     return {results.JSON: {"schema": {"anyOf": either}}, results.NPZ: {}, results.HDF5: {}}
 
-
-@functools.cache
-def native_document() -> bytes:
-    """Return the description of all routes of the native API, as JSON."""
-    from simenv.gateway.native import HANDLERS
-
-    return msgspec.json.encode(document(HANDLERS))

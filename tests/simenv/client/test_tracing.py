@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 from qiskit import QuantumCircuit
 
 import simenv
-from simenv.client import tracing
+from simenv.client.connection import tracing
 from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskOptions
 
@@ -152,7 +152,7 @@ def test_a_malformed_variable_is_ignored(
 
 def test_nothing_is_imported_when_it_is_off() -> None:
     program = (
-        "import sys; from simenv.client import tracing\n"
+        "import sys; from simenv.client.connection import tracing\n"
         "assert not tracing.configure('x', {})\n"
         "import simenv.client.connection.session\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"

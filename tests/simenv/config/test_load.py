@@ -349,7 +349,7 @@ def test_refresh_command_of_a_device_is_split_into_words_and_checked() -> None:
         ("q:engine=hardware,provider=a", "no MODULE:FACTORY"),
         ("q:engine=hardware,provider=a:b:c", "no MODULE:FACTORY"),
         ("q:engine=hardware,provider=qrmi:fez", "reads environment variables, and no environ"),
-        ("q:engine=hardware,provider=a:b,environ=*", "environ = '*' is not a variable's name"),
+        ("q:engine=hardware,provider=a:b,environ=*", r"environ = '\*' is not a variable's name"),
         ("q:engine=hardware,provider=a:b,environ=A+B=1", "'B=1' is not a variable's name"),
         ("q:environ=LAB_TOKEN", "environ and no provider"),
         ("q:engine=hardware,provider=a.:b", "no MODULE:FACTORY"),
