@@ -159,6 +159,8 @@ _REASONS = {
     WaitReason.LOST: "in an attempt that was lost",
     WaitReason.PREEMPTED: "ended for an account below its share",
     WaitReason.ALLOCATION: "too long for the rest of the allocation",
+    WaitReason.ISOLATION: "restart of a worker that had served another account",
+    WaitReason.REMOVED: "held: its user may not use the environment any more",
     WaitReason.SERVICE: "in admission, the journal and the way to its worker",
 }
 

@@ -61,7 +61,9 @@ class Settings:
     def connect(self) -> Client:
         """Return a client of the environment that is up. Raises NoServiceError if none is."""
         import simenv
+        from simenv.client import tracing
 
+        tracing.configure("simenv")
         return simenv.connect(self.name, service=self.service)
 
     def connect_or_read(self) -> Client:

@@ -25,6 +25,7 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Watch
 from simenv.client import environments
 from simenv.client.connection import address
+from simenv.client.launch import running_gateway
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
 from simenv.config import ConnectionFile
 from simenv.errors import NotFoundError, OptionError, SimenvError
@@ -408,7 +409,7 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
             owner = pwd.getpwuid(os.getuid()).pw_name
         terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
     if settings.gateway.listen:
-        found = environments.running_gateway(path.parent)
+        found = running_gateway(path.parent)
         url = (
             f"{found.url}   simenv web prints a link" if found else "not ready: simenv logs gateway"
         )

@@ -23,7 +23,12 @@ import msgspec
 
 from simenv import config, files
 from simenv.config import Config, EnvironmentPaths, GatewayFile
-from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
+from simenv.config.paths import (
+    SERVICE_NAMES,
+    SERVICE_PREFIXES,
+    StartupMessage,
+    passed_environ,
+)
 from simenv.errors import SimenvError, StartFailedError, by_code
 
 SERVICE = b"simenv.service"  # in the command line of every service
@@ -120,7 +125,9 @@ def _start(
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        process = _spawn(paths, args, line)
+        named = [pool.environ for pool in settings.pools]
+        named += [device.environ for device in settings.devices.values()]
+        process = _spawn(paths, args, line, named)
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
@@ -139,13 +146,17 @@ def _start(
     return Service(process, lifeline)
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `environ` that a service inherits."""
-    return {
+def environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
+    """Return the variables of `environ` that a service inherits. `passed`: what `environ` of its
+    pools and devices names."""
+    inherited = {
         key: value
         for key, value in environ.items()
         if key in SERVICE_NAMES or key.startswith(SERVICE_PREFIXES)
     }
+    for names in passed:
+        inherited |= passed_environ(environ, names)
+    return inherited
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
@@ -217,7 +228,9 @@ def clear(sockets: Path, connection: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)  # follows no link
 
 
-def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    paths: EnvironmentPaths, ready_fd: int, line: int, passed: Iterable[str]
+) -> subprocess.Popen[bytes]:
     argv = [config.interpreter(), "-P", "-m", "simenv.service", str(paths.config)]
     argv += ["--ready-fd", str(ready_fd)]
     if line >= 0:
@@ -231,7 +244,7 @@ def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Pope
             stdout=log,
             stderr=log,
             cwd=paths.home,
-            env=environment(os.environ),
+            env=environment(os.environ, passed),
             pass_fds=[descriptor for descriptor in (ready_fd, line) if descriptor >= 0],
             start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
             umask=0o077,

@@ -9,6 +9,7 @@ only argument is that file.
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -193,6 +194,8 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     identity = plain.get("identity")
     if isinstance(identity, Mapping) and isinstance(identity.get("use"), str):
         plain["identity"] = {**identity, "use": [identity["use"]]}
+    if "devices" in plain:
+        plain["devices"] = _commands(plain["devices"], f"{source}: devices")
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
         plain["hostfile"] = os.path.abspath(plain["hostfile"])
     return plain
@@ -205,6 +208,21 @@ def _with_limits(raw: object, subject: str) -> dict[str, object]:
         if isinstance(each, Mapping) and "limits" in each:
             limits = limit_values(each["limits"], f"{subject}.{name[:64]}.limits")
             tables[name] = {**each, "limits": limits}
+    return tables
+
+
+def _commands(raw: object, subject: str) -> dict[str, object]:
+    """Split the commands inside the tables [devices.NAME] into words, as a shell does. Raises
+    ConfigError."""
+    tables = _table(raw, subject)
+    for name, each in tables.items():
+        if isinstance(each, Mapping) and isinstance(each.get("refresh"), str):
+            try:
+                words = shlex.split(each["refresh"])
+            except ValueError as error:
+                text = f"{subject}.{name[:64]}: refresh cannot be split into words: {error}"
+                raise ConfigError(text, hint='a list: refresh = ["PROGRAM", "ARGUMENT"]') from error
+            tables[name] = {**each, "refresh": words}
     return tables
 
 

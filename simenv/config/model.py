@@ -12,7 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from simenv.config.accounts import check_accounts, check_billing
-from simenv.config.pools import MAX_BYTES, check_name, check_pool, nearest
+from simenv.config.pools import MAX_BYTES, check_name, check_pool, check_variables, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
 from simenv.model.accounts import Account, Billing, Qos
@@ -94,6 +94,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     access_log: bool = False  # a line for each request, not for refusals alone
 
 
+class DeviceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calibration data of an emulated device, fetched by a command: the table [devices.NAME]."""
+
+    refresh: tuple[str, ...] = ()  # command that prints the data, as one text or as its words
+    every_h: float = 12.0  # hours between two refreshes
+    format: str = "auto"  # of the data, as `simenv devices import --format`
+    timeout_s: float = 300.0  # of the command
+    environ: str = ""  # variables of `simenv up` that the command reads: "LAB_TOKEN,LAB_URL"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one start of the service."""
 
@@ -126,9 +136,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos: dict[str, Qos] = {}  # [qos.NAME]
     billing: Billing = Billing()
     isolation: str = "none"  # none; account: a worker serves one account at a time
-    removed_users: str = "keep"  # keep or cancel: waiting tasks of users in no account any more
+    # keep, hold or cancel: waiting tasks of users who are in no account or group any more.
+    removed_users: str = "keep"
+    removed_hold_s: float = 86_400.0  # after so long held tasks are cancelled
     identity: IdentitySettings = IdentitySettings()
     gateway: GatewaySettings = GatewaySettings()
+    devices: dict[str, DeviceSettings] = {}  # [devices.NAME]
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
@@ -183,7 +196,7 @@ EVERYWHERE = "everywhere"  # the word for all interfaces
 _CHOICES = {
     "durability": ("accepted", "process", "power"),
     "isolation": ("none", "account"),
-    "removed_users": ("keep", "cancel"),
+    "removed_users": ("keep", "hold", "cancel"),
 }
 LAUNCHERS = ("auto", "prte", "mpirun", "local")
 MAX_NODES = 4_096
@@ -208,6 +221,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("results.keep_gib", 0.001, 2.0**30),
     ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
+    ("removed_hold_s", 0.0, 1e8),
     ("identity.lifetime_s", 5.0, 86_400.0),
     ("gateway.max_request_bytes", 2**16, 2**32),
     ("gateway.max_connections", 1, 65_536),
@@ -281,6 +295,8 @@ def check(config: Config, source: str) -> None:
     check_billing(config.billing, names, source)
     _check_identity(config, source)
     check_gateway(config.gateway, source)
+    for device, settings in config.devices.items():
+        check_device(device, settings, f"{source}: devices.{device[:64]}")
     _check_launching(config, source)
 
 
@@ -310,6 +326,25 @@ def _check_identity(config: Config, source: str) -> None:
             f"{source}: identity.listen = {settings.listen[:80]!r} has no fixed port",
             hint="name one: users type it, munge:OWNER@HOST:PORT/NAME",
         )
+
+
+_EVERY_H, _TIMEOUT_S = (0.01, 8_784.0), (1.0, 3_600.0)
+
+
+def check_device(name: str, settings: DeviceSettings, subject: str) -> None:
+    """Check a table [devices.NAME]. Raises ConfigError."""
+    check_name(name, "device")
+    words = settings.refresh
+    if not words or not words[0] or sum(map(len, words)) > MAX_LINE_CHARS:
+        hint = 'refresh = "PROGRAM ARGUMENT ..." prints the data; there is no shell'
+        raise ConfigError(f"{subject}: refresh is not a command", hint=hint)
+    if not all(map(str.isprintable, words)):
+        raise ConfigError(f"{subject}: refresh has a character that cannot be printed")
+    for key, (low, high) in (("every_h", _EVERY_H), ("timeout_s", _TIMEOUT_S)):
+        value = getattr(settings, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{subject}: {key} = {value} is outside {low} .. {high}")
+    check_variables(settings.environ, subject)
 
 
 def check_gateway(settings: GatewaySettings, source: str) -> None:

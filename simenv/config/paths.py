@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 import msgspec
@@ -416,6 +417,16 @@ def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         and not (is_rank and key.startswith(MPI_PREFIXES))
     }
     return tuple({**QUIET, **inherited}.items())
+
+
+def passed_environ(environ: Mapping[str, str], names: str) -> dict[str, str]:
+    """Return the variables that `environ` of a pool names, one by one or by `BEGINNING*`."""
+    patterns = names.split(",") if names else []
+    return {
+        key: value
+        for key, value in environ.items()
+        if any(fnmatchcase(key, pattern) for pattern in patterns)
+    }
 
 
 def gpu_environ(gpu: str) -> tuple[tuple[str, str], ...]:

@@ -26,6 +26,7 @@ import uvicorn
 
 from simenv import config as configs, files
 from simenv._version import __version__
+from simenv.client import tracing
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
@@ -33,6 +34,9 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
+from simenv.gateway.ibm.endpoints import routes as ibm_routes
+from simenv.gateway.ibm.service import ComputeService
+from simenv.gateway.iqm.routes import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
 from simenv.process import die_with_parent, start_ticks
 from simenv.wire.transport.sockets import open_socket
@@ -103,6 +107,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     listen = arguments.listen or settings.listen or ANY_PORT
     settings = msgspec.structs.replace(settings, listen=listen)
     configs.check_gateway(settings, "simenv gateway")
+    tracing.configure("simenv-gateway")
     monitored = _inherited(arguments.metrics_fd)
     listener = _inherited(arguments.listen_fd)
     is_child = monitored is not None or listener is not None
@@ -124,8 +129,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if monitored is not None:
             serve = partial(_monitor(gateway, settings).run, [monitored])
             threading.Thread(target=serve, name="metrics", daemon=True).start()
-        parts = (metrics, native, page)
-        app = create_app(gateway, *(route for part in parts for route in part.routes(gateway)))
+        service = ComputeService(gateway)
+        routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
+        app = create_app(gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import KeyRefusedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
-from simenv.gateway.context import AccessToken, Caller
+from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
@@ -76,6 +77,7 @@ class RunningGateway:
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
         entry = self.pool.entry(caller)
+        entry.used_s = monotonic()  # a client of a running process is not idle
         return await entry.call(partial(entry.endpoint.certificate_for, public_key))
 
     async def access_token(self, api_key: str) -> AccessToken:
@@ -174,8 +176,10 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         [*session_routes(gateway), *routes],
         dependencies={"caller": Provide(provide_caller)},
         exception_handlers=EXCEPTION_HANDLERS,
-        compression_config=CompressionConfig("gzip", minimum_size=GZIP_BYTES),
-        openapi_config=None,  # the native API describes itself
+        compression_config=CompressionConfig(
+            "gzip", minimum_size=GZIP_BYTES, exclude_opt_key=UNCOMPRESSED
+        ),
+        openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
         middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies

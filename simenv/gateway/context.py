@@ -17,6 +17,8 @@ from simenv.client.client import Client
 from simenv.config import GatewaySettings
 from simenv.wire.messages.tokens import TokenCertificate
 
+UNCOMPRESSED = "uncompressed"  # key in `opt` of a handler: its answer is not compressed
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -105,6 +105,8 @@ class WaitReason(enum.IntEnum):
     LOST = 10  # an attempt that was lost with its worker or node, and ran again
     PREEMPTED = 11  # an attempt that was ended for an account below its share
     ALLOCATION = 12  # it would not have ended before the allocation
+    REMOVED = 14  # its user is in no account or group of the site any more
+    ISOLATION = 15  # it was next: a worker of another account was restarted for its account
     SERVICE = 13  # nothing: admission, the journal and the way to the worker
 
 

@@ -82,12 +82,13 @@ class PoolSpec(msgspec.Struct, frozen=True):
     ranks: int = 1  # MPI ranks of each worker
     memory_bytes: int = 0  # memory of each rank; 0: by the memory of a slot or node
     nodes: str = ""  # nodes of its workers, names or patterns: "gpu*,node7"; "": all
-    provider: str = ""  # "module:factory" of the device that its worker holds
+    provider: str = ""  # "module:factory", or "qrmi:NAME", of the device that its worker holds
     device: str = ""  # the emulated device that its tasks run on
     pace: bool = False  # the device takes as long as the machine
     drift: str = ""  # how its calibration changes, see `simenv.config.pools`; "": it does not
     command: str = ""  # of an external simulator, see `simenv.config.pools`
     auto_workers: bool = False  # as many workers as its nodes have GPUs
+    environ: str = ""  # variables of `simenv up` that its provider reads: "fez_QRMI_*,QRMI_*"
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

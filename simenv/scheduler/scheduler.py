@@ -163,6 +163,12 @@ class Scheduler:
         self.state.quotas.set(table, default)
         return []
 
+    def hold_removed(self, owners: frozenset[str]) -> list[Action]:
+        """Start no waiting tasks of these users, and of all others, from now on."""
+        self.state.quotas.changed |= owners != self.state.quotas.removed
+        self.state.quotas.removed = owners
+        return []
+
     def set_accounts(
         self, tree: AccountTree, billing: Billing, qos: Mapping[str, Qos]
     ) -> list[Action]:

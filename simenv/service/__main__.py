@@ -25,7 +25,7 @@ from simenv.config.paths import StartupError, StartupMessage
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.process import freeze_gc
-from simenv.scheduler.views.forecast import pool_infos
+from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
 from simenv.service.queries.devices import routing_snapshot

@@ -45,6 +45,7 @@ from simenv.service.child_process import ChildProcess
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
+from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.event_loop import EventLoop
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
 from simenv.service.journal import maintenance, writer
@@ -207,6 +208,11 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
+        refreshes = DeviceRefreshes(config.devices, folder, environ)
+        on_leave.callback(refreshes.close)
+        for passed in (*workers.passed.values(), *refreshes.passed.values()):
+            for variable in passed:
+                os.environ.pop(variable, None)
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s
@@ -224,6 +230,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         )
         loop.telemetry = TelemetryRecorder(paths.telemetry)
         on_failure.callback(loop.telemetry.close)
+        loop.refreshes = refreshes if config.devices else None
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)

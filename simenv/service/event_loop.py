@@ -56,6 +56,7 @@ class Upkeep:
         self._collected_bytes = 0  # least resident memory since the last collection
         self._collected_ns = 0
         self._estimates_ns = 0  # time at which estimates are stored next
+        self._wait_errors_ns = 0  # the same of the errors of expected starts
         self._next_ns = 0  # monotonic time at which a slice is due though the loop is busy
         self._unsynced_ns = 0  # time of the oldest commit without fsync; 0: there is none
 
@@ -100,6 +101,10 @@ class Upkeep:
             self._estimates_ns = now_ns + ESTIMATES_NS
             changes = self._estimator.take_changes()
             self._service.journal.put(tables.estimate_statements(changes), forced=False)
+        if self._service.starts.changed and now_ns >= self._wait_errors_ns:
+            self._wait_errors_ns = now_ns + ESTIMATES_NS
+            errors = self._service.starts.take_changes()
+            self._service.journal.put(tables.WAIT_ERRORS.statements(errors), forced=False)
 
     def _sync(self, now_ns: int) -> None:
         """Force commits to disk that are older than SYNC_DELAY_S."""
@@ -366,6 +371,8 @@ class EventLoop(ServiceComponents):
         self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
             self.gateway.keep()
+        if self.refreshes is not None:
+            self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):

@@ -236,6 +236,7 @@ class Identities:
         self._end_reservations = end_reservations
         self._settings: IdentitySettings = service.config.identity
         self._table = CertificateTable(self._settings.lifetime_s)
+        self._owners: dict[int, str] = {}  # users who have entered, while they have tasks
         self._ticked_s = self._checked_s = 0.0
         broker.handle = self._handle
 
@@ -244,6 +245,7 @@ class Identities:
         if isinstance(message, UserAccount):
             self._table.confirm(message, now_s)
             self._review(message.uid)
+            self._review_tasks(message)
             return
         reply: UserCertificate | Denial
         try:
@@ -269,6 +271,9 @@ class Identities:
         if not is_renewal:
             service.key_commands.certify(public_key, owner)
         service.owners.admit(owner.owner, owner.role)
+        service.accounts.note_identity(owner.owner, "")
+        if owner.owner:
+            self._owners[asked.uid] = owner.owner
         if known is None:
             self._record("admitted", asked.user, f"role {owner.role}, from {asked.origin}")
         server, settings = self._server, self._settings
@@ -317,7 +322,13 @@ class Identities:
                 self._review(uid)
         if now_s - self._checked_s >= CHECK_S:
             self._checked_s = now_s
-            uids = list(self._table.users)
+            holders, has_tasks = self._table.users, self._service.state.tasks_by_owner.of
+            self._owners = {
+                uid: owner
+                for uid, owner in self._owners.items()
+                if uid in holders or has_tasks(owner)
+            }
+            uids = [*holders, *(uid for uid in self._owners if uid not in holders)]
             for begin in range(0, len(uids), CHECK_USERS):
                 self._broker.send(identity.CheckUsers(uids[begin : begin + CHECK_USERS]))
 
@@ -331,10 +342,23 @@ class Identities:
         except KeyRefusedError as error:
             notice = refusal_notice(f"{error.message} any more", error.hint)
             self._withdraw(uid, "is no user any more", notice)
+            self._review_tasks(user.member)
             self._end_reservations(user.identity.owner, error.message)
         else:
             if owner != user.identity:
                 self._withdraw(uid, "has another role or name now")
+
+    def _review_tasks(self, member: UserAccount) -> None:
+        """Note whether a user who has entered, and may have waiting tasks, may still enter."""
+        owner, refusal = self._owners.get(member.uid, ""), ""
+        try:
+            identity_now = self._identity(member)
+        except KeyRefusedError as error:
+            refusal = f"{error.message} any more"
+        else:
+            refusal = "" if identity_now.owner == owner else f"{owner!r} has another name now"
+        if owner:
+            self._service.accounts.note_identity(owner, refusal)
 
     def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:
         """Withdraw all certificates of a user. Without a `notice` clients ask for new ones."""

@@ -166,9 +166,7 @@ class SandboxProcess:
         no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            text = (
-                f"{prefix}another {self._subject} is being read, and has been for {QUEUE_SECONDS:g} s"
-            )
+            text = f"{prefix}another {self._subject} is being read, for {QUEUE_SECONDS:g} s by now"
             raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)

@@ -42,7 +42,8 @@ BODIES: list[tuple[bytes, bytes]] = [
         FORM,
         b'--x\r\nContent-Disposition: form-data; name="program"; filename="a"\r\n\r\n'
         + BELL.encode()
-        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}\r\n--x--\r\n',
+        + b'\r\n--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"shots": 5}'
+        + b"\r\n--x--\r\n",
     ),
 ]
 PATHS = [
@@ -57,8 +58,9 @@ HEADERS = [
     b"Accept-Encoding: gzip", b"Authorization: Bearer ana", b"Content-Encoding: gzip",
 ]  # fmt: skip
 WORDS = [
-    b"\x00", b"\xff" * 8, b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"{" * 300, b"[" * 300, b"%00",
-    b"../../etc/passwd", b"\xed\xa0\x80", b'"', b"\r\n", b"~", b"t-zzzzzzzzzzzzz", b"true", b"\\u0000",
+    b"\x00", b"\xff" * 8, b"-1", b"9" * 30, b"1e999", b"NaN", b"null", b"{" * 300, b"[" * 300,
+    b"%00", b"../../etc/passwd", b"\xed\xa0\x80", b'"', b"\r\n", b"~", b"t-zzzzzzzzzzzzz", b"true",
+    b"\\u0000",
 ]  # fmt: skip
 
 
@@ -150,7 +152,5 @@ def test_no_mutated_request_harms_the_gateway(gateway: GatewayStandIn, env: Clie
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_no_mutated_request_of_many_harms_the_gateway(
-    gateway: GatewayStandIn, env: Client
-) -> None:
+def test_no_mutated_request_of_many_harms_the_gateway(gateway: GatewayStandIn, env: Client) -> None:
     check(gateway, env, SLOW_REQUESTS, int(os.environ.get("SIMENV_FUZZ_SEED", "2")))

@@ -119,8 +119,12 @@ def gateway_of(
     """Serve the routes over a client; the stand-in's `url` is where. `settings`: of
     `GatewaySettings`."""
     gateway = GatewayStandIn(client, folder, GatewaySettings(**settings))
+    made = routes(gateway)
     try:
-        with served(app_of(routes(gateway))) as gateway.url:
+        with served(app_of(made)) as gateway.url:
             yield gateway
     finally:
+        for router in made:
+            if hasattr(router, "close"):
+                router.close()
         gateway.close()

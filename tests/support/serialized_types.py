@@ -71,7 +71,7 @@ from simenv.wire.keyfiles import (
     WorkerBootstrap,
     WorkerKey,
 )
-from simenv.wire.messages import client
+from simenv.wire.messages import client, metrics
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
@@ -148,6 +148,12 @@ NESTED: dict[str, Any] = {
     "operation info": OperationInfo,
     "key info": KeyInfo,
     "token info": TokenInfo,
+    "durations": metrics.DurationHistogram,
+    "metrics of a pool": metrics.PoolMetrics,
+    "metrics of a node": metrics.NodeMetrics,
+    "metrics of a device": metrics.DeviceMetrics,
+    "metrics of an account": metrics.AccountMetrics,
+    "metrics of the service": metrics.ServiceMetrics,
     "retained data": RetainedData,
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,

@@ -162,7 +162,8 @@ def environment(
     ] = "",
     expires: Annotated[str, typer.Option(help="Time in which the token is accepted.")] = ENV_TOKEN,
 ) -> None:
-    """Print `export NAME=value` lines for IBM's client and QRMI, with a new token.
+    """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
+    token.
 
     In a shell: eval "$(simenv gateway env)"."""
     url = url.rstrip("/") or _running(context).url
@@ -186,8 +187,8 @@ def _span(expires: str) -> float:
 def variables(
     url: str, environment: str, secret: str, backends: Iterable[str]
 ) -> Mapping[str, str]:
-    """Return the variables of IBM's client, and of QRMI for each backend. Backends whose names
-    cannot be a part of a variable's name have none for QRMI."""
+    """Return the variables of IBM's and IQM's clients, and of QRMI for each backend. Backends whose
+    names cannot be a part of a variable's name have none for QRMI."""
     crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
     result = {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -196,6 +197,8 @@ def variables(
         "QISKIT_IBM_TOKEN": secret,
         "IAM_URL": url,
         "QISKIT_FUNCTIONS_EXPERIMENTAL": "1",
+        "IQM_SERVER_URL": url,
+        "IQM_TOKEN": secret,
     }
     usable = [name for name in backends if name.isidentifier() and name.isascii()]
     for name in usable:
@@ -209,6 +212,7 @@ def variables(
                 "SESSION_MODE": "dedicated",
             }.items()
         }
+        result |= {f"{name}_QRMI_IQM_ISA_ENDPOINT": url, f"{name}_QRMI_IQM_ISA_TOKEN": secret}
     result["QRMI_JOB_QPU_RESOURCES"] = ",".join(usable)
     result["QRMI_JOB_QPU_TYPES"] = ",".join(["ibm-quantum-compute-service"] * len(usable))
     return result

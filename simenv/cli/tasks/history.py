@@ -260,6 +260,7 @@ class Trace(msgspec.Struct, frozen=True):
     route: str
     stages: list[TraceStage]
     lost: list[LostAttempt]
+    trace_id: str  # of OpenTelemetry; "": not traced
 
 
 INDENT = 9  # column of a line's text, after its keyword
@@ -279,9 +280,10 @@ def trace(
     common = app.settings_of(context)
     with common.connect_or_read() as client:
         row = client.history.task(task)
-        route = client.history.submitted(task).route
+        submission = client.history.submitted(task)
         lost = lost_attempts(client, row)
-    result = Trace(keyed(row), route, stages(row), lost)
+    trace_id = submission.terms.trace[3:35]
+    result = Trace(keyed(row), submission.route, stages(row), lost, trace_id)
     if common.as_json:
         terminal.json_line(result)
     else:
@@ -330,6 +332,8 @@ def _show(row: LogRow, task_trace: Trace, task: str) -> None:
     submitted, ended = terminal.format_time(row.submitted_s), terminal.format_time(row.ended_s)
     times = f"submitted {submitted}, ended {ended}"
     line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
+    if task_trace.trace_id:
+        line(f"TRACE    {task_trace.trace_id}")
     for lost in task_trace.lost:
         line(f"LOST     {terminal.format_time(lost.time_s)}  {terminal.clean(lost.reason)}")
     terminal.line()

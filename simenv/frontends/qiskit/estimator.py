@@ -9,7 +9,6 @@ groups, and computing all pairs costs little more, there is one group.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from itertools import product
@@ -206,7 +205,7 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
         shots = [shots_of(pub.precision) for pub in read]
         if self._backend.info.kind is DeviceKind.HARDWARE:
             return self._measured(read)
-        job_id = str(uuid.uuid4())
+        job_id = self._backend.new_job_id()
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
             plans = [plan_of(pub) for pub in read]

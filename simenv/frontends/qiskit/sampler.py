@@ -9,7 +9,6 @@ Sessions and batches: reservations of the environment, in the shape of qiskit-ib
 from __future__ import annotations
 
 import math
-import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -178,7 +177,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                     UserWarning,
                     stacklevel=2,
                 )
-        job_id = str(uuid.uuid4())
+        job_id = self._backend.new_job_id()
         with job.refusals():
             seeds = item_seeds(self.seed, len(read), None)
             circuits = [job.disjoint(pub.circuit) for pub in read]

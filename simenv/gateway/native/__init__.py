@@ -1,14 +1,12 @@
 """The native API of an environment, /api/v1: tasks, results, devices, events and accounts.
 
-Layers: `routes` (this module), `openapi`, `tasks` and `environment` and `events` (handlers),
+Layers: `routes` (here), `openapi`, `tasks` and `environment` and `events` (handlers),
 `programs` and `results` (bodies), `schemas`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Litestar, Response, Router, get
+from litestar import Response, Router, get
 from litestar.di import Provide
 
 from simenv.gateway.context import Gateway
@@ -25,11 +23,12 @@ async def get_openapi() -> Response[bytes]:
 HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
 
 
-def routes(gateway: Gateway) -> list[Router]:
-    """Return the router of the native API. It ends its processes with the application."""
-    parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
-    return [
-        Router(
+class NativeRouter(Router):
+    """The routes, and the processes that parse programs for them."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
+        super().__init__(
             openapi.PREFIX,
             route_handlers=[*HANDLERS, get_openapi],
             dependencies={
@@ -39,4 +38,10 @@ def routes(gateway: Gateway) -> list[Router]:
             },
             request_max_body_size=gateway.settings.max_request_bytes,
         )
-    ]
+        # A function, since Litestar copies routers. The processes also end with this one.
+        self.close = lambda: parsers.close()
+
+
+def routes(gateway: Gateway) -> list[NativeRouter]:
+    """Return the router of the native API."""
+    return [NativeRouter(gateway)]

@@ -80,7 +80,9 @@ async def list_devices(gateway: TheGateway, caller: TheCaller) -> list[schemas.D
 
 
 @get("/devices/{name:str}")
-async def get_device(gateway: TheGateway, caller: TheCaller, name: FromPath[str]) -> schemas.DeviceRecord:
+async def get_device(
+    gateway: TheGateway, caller: TheCaller, name: FromPath[str]
+) -> schemas.DeviceRecord:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
     gates and readout, T1 and T2."""
     return record(await gateway.call(caller, Client.device, name), schemas.DeviceRecord)
@@ -125,9 +127,7 @@ async def list_limits(gateway: TheGateway, caller: TheCaller) -> list[model.Owne
 
 
 @get("/reservations")
-async def list_reservations(
-    gateway: TheGateway, caller: TheCaller
-) -> list[model.ReservationInfo]:
+async def list_reservations(gateway: TheGateway, caller: TheCaller) -> list[model.ReservationInfo]:
     """List the caller's reservations, with those of the last hour; for an admin all."""
     return await gateway.call(caller, Client.reservations)
 

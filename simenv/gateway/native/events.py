@@ -24,7 +24,7 @@ from litestar.response import Stream
 
 from simenv.client.client import Client
 from simenv.errors import LimitExceededError, NoServiceError, OptionError, QueueFullError
-from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import schemas
 from simenv.gateway.native.schemas import MAX_LIST
 from simenv.gateway.native.tasks import TheCaller, TheGateway
@@ -70,10 +70,11 @@ class EventFeed:
         self._watchers += status
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
+        task = self._task
         try:
             yield b"retry: 2000\n\n"  # also the sign that the stream is open
             shown = 0
-            while self._task is not None and not self._task.done():
+            while not task.done():
                 changed = self._changed
                 if status and shown != self._statuses:
                     shown = self._statuses
@@ -194,7 +195,7 @@ async def list_events(
     return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
 
 
-@get("/events/stream", media_type="text/event-stream")
+@get("/events/stream", media_type="text/event-stream", opt={UNCOMPRESSED: True})
 async def stream_events(
     request: Request[Any, Any, Any],
     feeds: TheFeeds,

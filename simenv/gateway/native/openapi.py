@@ -42,7 +42,13 @@ def document(handlers: Sequence[Any]) -> dict[str, Any]:
     router = Router(PREFIX, route_handlers=list(handlers), dependencies=provided)
     app = Litestar([router], openapi_config=config, logging_config=None)
     described: dict[str, Any] = app.openapi_schema.to_schema()
-    types = [Problem, schemas.Accepted, schemas.ResultRecord, schemas.ResultPage, *_REQUESTS.values()]
+    types = [
+        Problem,
+        schemas.Accepted,
+        schemas.ResultRecord,
+        schemas.ResultPage,
+        *_REQUESTS.values(),
+    ]
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     listed = described.setdefault("components", {}).setdefault("schemas", {})
     listed |= components

@@ -120,22 +120,32 @@ def _check_gradient(request: ProgramRequest, bound: BoundCircuit) -> None:
 
 
 def submit(
-    client: Client, request: TaskRequest, bound: BoundCircuit, account: str, key: str | None
+    client: Client,
+    request: TaskRequest,
+    bound: BoundCircuit,
+    account: str,
+    key: str | None,
+    trace: str,
 ) -> Task:
     """Submit one task; see `Client.submit`."""
     _check_gradient(request, bound)
-    options = _options(request, account, key)
+    options = _options(request, account, key) | {"trace": trace}
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
     return client.submit(bound.circuit, **options)
 
 
 def submit_sweep(
-    client: Client, request: SweepRequest, bound: BoundCircuit, account: str, key: str | None
+    client: Client,
+    request: SweepRequest,
+    bound: BoundCircuit,
+    account: str,
+    key: str | None,
+    trace: str,
 ) -> list[Task]:
     """Submit a sweep; see `Client.submit_many`."""
     _check_gradient(request, bound)
-    options = _options(request, account, key)
+    options = _options(request, account, key) | {"trace": trace}
     return client.submit_many((bound.circuit, bound.rows), **options)
 
 

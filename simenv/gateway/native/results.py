@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 from litestar import Response
@@ -77,26 +78,33 @@ def to_json(result: Result) -> dict[str, Any]:
     return body
 
 
-def encoded(client: Client, result: Result, media_type: str, folder: Path) -> Response[Any]:
+def encoded(_client: Client, result: Result, media_type: str, folder: Path) -> Response[Any]:
     """Return the response with one result. Raises LimitExceededError, StoreError."""
     if media_type == JSON:
         return Response(msgspec.json.encode(to_json(result)), media_type=JSON)
     path = folder / f"{secrets.token_hex(8)}{_SUFFIXES[media_type]}"
     try:
         result.save(path)
-        file = path.open("rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     finally:
         path.unlink(missing_ok=True)  # the open file alone remains
     headers = {
-        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Length": str(os.fstat(descriptor).st_size),
         "Content-Disposition": f'attachment; filename="{result.task}{_SUFFIXES[media_type]}"',
     }
-    return Stream(_parts(file), media_type=media_type, headers=headers)
+    return Stream(_Parts(descriptor), media_type=media_type, headers=headers)
 
 
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while part := file.read(PART_BYTES):
+class _Parts:
+    """Iterator over the parts of an open file, which is closed with it: perhaps nobody reads the
+    answer."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while part := os.read(self._descriptor, PART_BYTES):
             yield part
 
 

@@ -7,19 +7,21 @@ is a new member of the object. Numbers that were not measured are null.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from simenv.client.result_data import Stages
 from simenv.model import Event, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
-from simenv.model.views import DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
+from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
 Names = list[str] | str
+# NaN, which JSON has as null.
+Measured = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
 
 
 class ProgramRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,7 +123,8 @@ class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
     timing: TimingRecord
     used: UsedRecord = UsedRecord()
     spent: SpentRecord = SpentRecord()
-    waits_us: dict[str, int] = {}  # by reason: OWN_TASKS, SLOTS ...
+    # By reason: OWN_TASKS, SLOTS ...
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
     passes: int = 0  # of a run of more than a second; 0: not known
     passes_done: int = 0
     expected_start_s: float | None = None  # seconds since 1970
@@ -205,18 +208,18 @@ class ResultPage(msgspec.Struct, frozen=True):
 class QubitRecord(QubitInfo, frozen=True, array_like=False):
     """Measured properties of one qubit; null: not measured."""
 
-    t1_us: float | None
-    t2_us: float | None
-    frequency_ghz: float | None
-    readout_error: float | None
-    readout_ns: float | None
+    t1_us: Measured = UNKNOWN
+    t2_us: Measured = UNKNOWN
+    frequency_ghz: Measured = UNKNOWN
+    readout_error: Measured = UNKNOWN
+    readout_ns: Measured = UNKNOWN
 
 
 class OperationRecord(OperationInfo, frozen=True, array_like=False):
     """One gate on an ordered tuple of qubits; null: not measured."""
 
-    error: float | None
-    duration_ns: float | None
+    error: Measured = UNKNOWN
+    duration_ns: Measured = UNKNOWN
 
 
 class GateRecord(GateInfo, frozen=True, array_like=False):
@@ -229,7 +232,7 @@ class DeviceRecord(DeviceInfo, frozen=True):
     gates: tuple[GateRecord, ...]
     operations: tuple[OperationRecord, ...] = ()
     qubits: tuple[QubitRecord, ...] = ()
-    dt_ns: float | None = None
+    dt_ns: Measured = UNKNOWN
 
 
 class EngineRecord(EngineInfo, frozen=True):
@@ -278,7 +281,8 @@ class ReceiptRecord(Receipt, frozen=True):
     """The account of one ended task; it never changes."""
 
     used: UsedRecord
-    waits_us: dict[str, int] = {}  # by reason; they add up to `waited_us`
+    # By reason; they add up to `waited_us`.
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class ChoiceRecord(Choice, frozen=True, array_like=False):

@@ -20,6 +20,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
 from simenv.client import result_display
 from simenv.client.client import Client
+from simenv.client.submission.options import is_traceparent
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.context import Caller, Gateway
@@ -57,7 +58,8 @@ async def submit_task(
 
     def submit(client: Client) -> Task:
         bound = parsers.read(caller.user, body, body.parameter_values)
-        return programs.submit(client, body, bound, caller.account, _key(idempotency_key))
+        key = _key(idempotency_key)
+        return programs.submit(client, body, bound, caller.account, key, _trace(request))
 
     task = await gateway.call(caller, submit)
     headers = {"Location": f"/api/v1/tasks/{task.id}"}
@@ -78,6 +80,12 @@ async def submit_task(
     return answer
 
 
+def _trace(request: Request[Any, Any, Any]) -> str:
+    """Return the traceparent of a request; "" without a valid one, as the standard demands."""
+    trace = request.headers.get("traceparent", "")
+    return trace if is_traceparent(trace) else ""
+
+
 def _key(key: str | None) -> str | None:
     return None if key is None else checked_key(key)
 
@@ -95,13 +103,14 @@ async def submit_sweep(
 
     def submit(client: Client) -> list[Task]:
         bound = parsers.read(caller.user, body, body.parameter_values)
-        return programs.submit_sweep(client, body, bound, caller.account, _key(idempotency_key))
+        key = _key(idempotency_key)
+        return programs.submit_sweep(client, body, bound, caller.account, key, _trace(request))
 
     tasks = await gateway.call(caller, submit)
     parts: dict[str, list[int]] = {}
     for index, task in enumerate(tasks):
         parts.setdefault(task.id.partition(".")[0], []).append(index)
-    listed = [schemas.SweepPart(id, rows[0], len(rows)) for id, rows in parts.items()]
+    listed = [schemas.SweepPart(name, rows[0], len(rows)) for name, rows in parts.items()]
     return schemas.Sweep(len(tasks), listed)
 
 
@@ -135,7 +144,7 @@ async def list_tasks(
     """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
     submitted between these times (seconds since 1970). `cursor`: `next` of the page before, with
     the same filters."""
-    filters = {
+    filters: dict[str, Any] = {
         "states": tuple(states or ()),
         "owner": owner,
         "pool": pool,
@@ -308,7 +317,9 @@ async def get_task_events(gateway: TheGateway, caller: TheCaller, task_id: TaskI
     def read(client: Client) -> list[Event]:
         row = client.history.task(task_id, structure=False)
         found: list[Event] = []
-        for number, event in enumerate(client.events(client.history.events_before(row.submitted_s))):
+        for number, event in enumerate(
+            client.events(client.history.events_before(row.submitted_s))
+        ):
             if number >= MAX_SCANNED_EVENTS or (row.ended_s and event.time_s > row.ended_s + 60.0):
                 break
             if event.subject == row.id:

@@ -97,6 +97,7 @@ def make_room(
     if pool.awaited_accounts > sum(w.state in awaited for w in pool.workers.values()):
         worker = _to_restart(workers, counts, counts[account], now_ns)
         if worker is not None and worker.state == WorkerState.IDLE:
+            pool.switches_account = True
             state.begin_retirement(worker, REASON, now_ns)
         elif worker is not None and not any(w.leaving for w in pool.workers.values() if w.held):
             worker.leaving = REASON  # it ends when it holds no task

@@ -296,7 +296,7 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        lane, ahead = queue.upcoming(reservation, batch.association)
+        lane, ahead = queue.upcoming(reservation, chunk[-1])
         if not ahead:
             break
         old_count, old_us = len(chunk), total_us

@@ -8,6 +8,8 @@ gets the next free one.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from simenv.model import WorkerState
 from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
@@ -23,13 +25,15 @@ from simenv.scheduler.state import pools, scheduler_state
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 PREFETCH_MAX_US = 50_000.0
 PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
+_IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
+_READY = (_IDLE, _BUSY)
 
 
 def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTasks]:
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    if state.quotas.caps_slots or state.quotas.changed:
+    if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)
     if state.controls.is_restricting:
@@ -37,9 +41,10 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     if state.dedicated:
         dedicated_workers.find_workers(state, now_ns)
         _to_all_dedicated(state, assignments, now_ns)
-    if state.gangs:
-        gang_scheduling.assign_gangs(state, assignments, now_ns)
     waiting = [p for p in state.pools.values() if p.spec.ranks == 1 and _may_send(state, p)]
+    if state.gangs:
+        singles = [pool for pool in waiting if not pool.is_exclusive]
+        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
     for pool in [pool for pool in waiting if pool.is_exclusive]:
         waiting.remove(pool)
         while _may_send(state, pool):
@@ -52,11 +57,24 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     elif waiting:
         pool = waiting[0]
         while _may_send(state, pool):
+            _assign_deferred(state, waiting, assignments, now_ns)
             assignment = _next_assignment(state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
+    _assign_deferred(state, (), assignments, now_ns)
     return assignments
+
+
+def _assign_deferred(
+    state: scheduler_state.SchedulerState,
+    singles: Iterable[pools.Pool],
+    assignments: list[AssignTasks],
+    now_ns: int,
+) -> None:
+    """Assign tasks of several ranks whose turn has come since they were deferred."""
+    if state.deferred_gangs:
+        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -71,19 +89,38 @@ def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
         head = queue.head()
         reason = WaitReason.LIMIT if head is None else _wait_reason(state, pool)
         first = "" if head is None else head.batch.association
-        queue.clock.note(reason, first, queue.held_back, now_ns)
+        removed: Collection[str] = ()
+        if state.quotas.removed:
+            user_of, out = state.fair_share.user, state.quotas.removed
+            removed = {leaf for leaf in queue.held_back if user_of(leaf) in out}
+        queue.clock.note(reason, first, queue.held_back, now_ns, removed)
 
 
 def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> WaitReason:
     """Return why the next task of a pool was not assigned."""
     if not _may_send(state, pool):
         return WaitReason.DEVICE
-    ready = [w for w in pool.workers.values() if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
-    if not ready:
+    is_ready = is_reserved = False
+    restarts = pool.switches_account
+    for worker in pool.workers.values():
+        if worker.state in _READY:
+            is_ready = True
+            is_reserved |= bool(worker.reservation_id) and not worker.held
+        restarts |= worker.leaving == account_isolation.REASON and not worker.held
+    if restarts and pool.awaited_accounts:
+        return WaitReason.ISOLATION
+    if not is_ready:
         return WaitReason.STARTING
-    if any(worker.reservation_id and not worker.held for worker in ready):
+    if is_reserved:
         return WaitReason.RESERVED
-    return WaitReason.RANKS if pool.spec.ranks > 1 else WaitReason.SLOTS
+    if pool.spec.ranks == 1:
+        return WaitReason.SLOTS
+    singles = [p for p in state.pools.values() if p.spec.ranks == 1 and not p.is_exclusive]
+    heads = gang_scheduling.first_tasks([pool, *singles])
+    is_behind = pool.queue.is_shared and gang_scheduling.is_behind(
+        state.fair_share, heads[0], heads[1:]
+    )
+    return WaitReason.SHARE if is_behind else WaitReason.RANKS
 
 
 def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
@@ -228,6 +265,7 @@ def _assign_round_robin(
     while candidates:
         index = min(candidates, key=slots_of_pools.__getitem__)
         pool = waiting[index]
+        _assign_deferred(state, waiting, assignments, now_ns)
         assignment = _with_slot(state, pool, now_ns) if _may_send(state, pool) else None
         if assignment is None:
             candidates.remove(index)
@@ -267,7 +305,7 @@ def _worker_with_most_slots(
     so before, and, `with_memory`, that have enough memory for this task."""
     best, max_free, idle = None, -UNLIMITED, 0
     for worker in pool.workers.values():
-        if worker.state != WorkerState.IDLE or worker.leaving or worker.reservation_id:
+        if worker.state is not _IDLE or worker.leaving or worker.reservation_id:
             continue
         host = worker.host
         free = host.free_slots - host.claimed_slots
@@ -313,7 +351,7 @@ def _to_idle(
     if pool.spec.pace or not state.estimator.kernels_compiled:
         # A simulation may be far shorter than the time on the device, or than its compilation.
         cost_us = state.estimator.simulation_us(record.route, record.spec)
-    if cost_us >= PARALLEL_FROM_US:  # a shorter task gets one slot
+    if cost_us >= PARALLEL_FROM_US and record.route.max_slots > 1:  # a shorter task gets one slot
         slots = _slots_for(
             cost_us,
             _slot_bound(state, record, host, now_ns),
@@ -334,7 +372,7 @@ def _prefetch_chunk(
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
     `reservation`: among its dedicated workers; 0: among workers without a reservation."""
     best, live = None, 0
-    if pool.spec.pace:
+    if pool.spec.pace or not pool.queue.has_short():
         return None
     isolates = state.limits.isolates_accounts
     first_waiting = pool.queue.head(False, reservation) if isolates else None
@@ -345,7 +383,7 @@ def _prefetch_chunk(
             continue
         live += 1
         if (
-            worker.state != WorkerState.BUSY
+            worker.state is not _BUSY
             or worker.slots > 1
             or worker.granted_slots  # it runs a wide task, whose slots will be returned
             or worker.held_us > PREFETCH_MAX_US

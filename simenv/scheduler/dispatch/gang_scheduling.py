@@ -7,6 +7,11 @@ takes the last slots of the environment only while no short tasks arrive, or aft
 since its submission and since the end of the last gang; so neither kind starves. The oldest gang
 chooses first, and a node has one claim at a time, so claims cannot deadlock.
 
+With the policy `fair_share` gangs are chosen in the order of accounts, as tasks of one rank are. A
+gang takes and claims nothing while a task of an account or user that goes before its own can start;
+each task that starts raises the usage of its account, so the gang's turn comes. It takes slots that
+nobody before it can use.
+
 A wide task of one rank, alone on a node, has all slots of the node. An engine whose card says
 `resizable` reads its number of threads between sweeps, so a slot can be taken back while the task
 runs, and returned later. The worker is told in the same tick; until its current sweep ends, the
@@ -16,9 +21,15 @@ never its last one.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
+
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import account_isolation, batching
-from simenv.scheduler.queueing.lanes import LONG_US
+from simenv.scheduler.queueing.fair_share import FairShare
+from simenv.scheduler.queueing.lane_heads import OWN_USER
+from simenv.scheduler.queueing.lanes import LONG_US, aged_priority
+from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 from simulators import catalog
 
@@ -26,34 +37,83 @@ LAST_SLOTS = "it would take the last slots: they are kept for short tasks for no
 PATIENCE_NS = 10_000_000_000  # wait after which a long task may take a node's last slot
 RECENT_NS = 1_000_000_000  # short tasks count as arriving for this long after the last one
 
+Head = tuple[PoolQueue, core.TaskRecord]  # the first task of a queue
+
 
 # --- gangs ----------------------------------------------------------------------------------
 
 
 def assign_gangs(
-    state: scheduler_state.SchedulerState, assignments: list[core.AssignTasks], now_ns: int
+    state: scheduler_state.SchedulerState,
+    singles: Iterable[state_pools.Pool],
+    assignments: list[core.AssignTasks],
+    now_ns: int,
 ) -> None:
-    """Assign tasks of several ranks, and renew the claims of those that wait."""
+    """Assign tasks of several ranks, and renew the claims of those that wait. `singles`: pools of
+    one rank whose tasks may go before them."""
     state.nodes.forget_slot_claims()
-    heads: dict[str, tuple[int, int]] = {}
+    state.deferred_gangs = False
+    heads, shares = dict[str, Head](), state.fair_share
     candidates = [pool for pool in state.gangs if _note_head(state, pool, heads, now_ns)]
     while candidates:
-        pool = min(candidates, key=lambda pool: heads[pool.spec.name])
-        assignment = _next_assignment(state, pool, now_ns)
+        first = first_gang(shares, (heads[pool.spec.name] for pool in candidates))
+        pool, assignment = state.pools[first[1].route.pool], None
+        if is_behind(shares, first, first_tasks(each for each in singles if each.idle())):
+            state.deferred_gangs = True
+        else:
+            assignment = _next_assignment(state, pool, now_ns)
         if assignment is not None:
             assignments.append(assignment)
         if assignment is None or not _note_head(state, pool, heads, now_ns):
             candidates.remove(pool)
 
 
+def is_behind(shares: FairShare, gang: Head, singles: Iterable[Head]) -> bool:
+    """Return whether one of the tasks of one rank goes before one of several ranks."""
+    return any(precedes(shares, single, gang) for single in singles)
+
+
+def first_gang(shares: FairShare, heads: Iterable[Head]) -> Head:
+    """Return the task of several ranks that chooses first: by accounts, else by waiting time."""
+
+    def compare(head: Head, other: Head) -> int:
+        is_before = precedes(shares, head, other)
+        if is_before is None:
+            is_before = head[0].order.age_key(head[1]) < other[0].order.age_key(other[1])
+        return -1 if is_before else 1
+
+    return min(heads, key=functools.cmp_to_key(compare))
+
+
+def precedes(shares: FairShare, head: Head, other: Head) -> bool | None:
+    """Return whether a task goes before one of another queue by the order of accounts, see
+    `lane_heads`; None if both are of one association, or a queue has another policy."""
+    (queue, record), (other_queue, rival) = head, other
+    leaf, rival_leaf = record.batch.association, rival.batch.association
+    if leaf == rival_leaf or not (queue.is_shared and other_queue.is_shared):
+        return None
+    for own, rest in ((record, rival), (rival, record)):
+        priority = own.batch.priority if own.batch.association in OWN_USER else 0
+        is_older = aged_priority(own)[0] <= rest.batch.accepted_ns
+        if priority and is_older == (priority > 0):
+            return is_older == (own is record)
+    key, rival_key = shares.sort_key(leaf), shares.sort_key(rival_leaf)
+    return record.number < rival.number if key == rival_key else key < rival_key
+
+
+def first_tasks(pools: Iterable[state_pools.Pool]) -> list[Head]:
+    """Return the first waiting tasks of pools of one rank whose tasks may go before a gang."""
+    heads = ((each.queue, each.queue.head()) for each in pools if each.queue.is_shared)
+    return [(queue, head) for queue, head in heads if head is not None]
+
+
 def _note_head(
     state: scheduler_state.SchedulerState,
     pool: state_pools.Pool,
-    heads: dict[str, tuple[int, int]],
+    heads: dict[str, Head],
     now_ns: int,
 ) -> bool:
-    """Note the sort key of the first task that waits in a pool; return False if no task can
-    start."""
+    """Note the first task that waits in a pool; return False if no task can start."""
     if state.controls.is_restricting and not state.controls.assignable_tasks(pool):
         return False
     if pool.device in state.outages:
@@ -62,7 +122,7 @@ def _note_head(
         return False
     while (record := pool.queue.head()) is not None:
         if not (state.limits.end_ns and too_late(state, record, now_ns)):
-            heads[pool.spec.name] = pool.queue.order.age_key(record)
+            heads[pool.spec.name] = pool.queue, record
             return True
         pool.queue.postpone(record)
     return False

@@ -316,7 +316,7 @@ def _end_run(
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
-    used, units = state.used(record, slots, timing.run_us, timing.device_ns)
+    used, units = state.meter(record, slots)[timing.run_us, timing.device_ns]
     state.fair_share.charge(record.batch.association, units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units

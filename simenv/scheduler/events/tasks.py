@@ -161,7 +161,11 @@ def tasks_finished(
     interrupted: list[core.TaskRecord] = []
     pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
-    charges: dict[str, tuple[int, float, float]] = {}  # tasks, expected and used units
+    # Of the last tasks of one batch and route that were sent together: they are counted together.
+    batch: core.SubmitBatch | None = None
+    route: core.Route | None = None
+    sent_ns = 0
+    count, cost_us, charged = 0, 0.0, 0.0
     for index, result in enumerate(results):
         number = result.task
         record = held.get(number)
@@ -175,8 +179,8 @@ def tasks_finished(
         is_telling = result.state == _DONE and not result.compile_us
         if is_telling and not (index % OBSERVED or worker.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
-        if not record.stopping and (
-            record.interrupted or (record.preempted and result.state != _DONE)
+        if (record.interrupted or (record.preempted and result.state != _DONE)) and (
+            not record.stopping
         ):
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
@@ -184,7 +188,15 @@ def tasks_finished(
                 _charge_preempted(state, record, result, slots)
             interrupted.append(record)
             continue
-        timing = _timing_of(record, result, now_ns)
+        if record.batch is not batch or record.route is not route or record.sent_ns != sent_ns:
+            if batch is not None and count:
+                state.charge_ended(pool, batch, count, cost_us, charged)
+            batch, route, sent_ns = record.batch, record.route, record.sent_ns
+            count, cost_us, charged = 0, 0.0, 0.0
+            meter = state.meter(record, slots)
+            queued_us = (sent_ns - batch.accepted_ns) // 1000
+            since_sent_us = (now_ns - sent_ns) // 1000
+        timing = _timing_of(record, result, queued_us, since_sent_us)
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 continue
@@ -194,15 +206,21 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        used, units = state.used(record, slots, result.run_us, result.device_ns)
-        leaf = record.batch.association
-        count, expected, charged = charges.get(leaf, (0, 0.0, 0.0))
-        charges[leaf] = count + 1, expected + pool.queue.units(record), charged + units
+        used, units = meter[result.run_us, result.device_ns]
+        count += 1
+        cost_us += record.cost_us
+        charged += units
         if record.used is not None:
             used, units = used + record.used, units + record.units
         endings.append(
             core.TaskEnded(
-                *(record, final, slots, timing, index, reason, record.stop_message),
+                record,
+                final,
+                slots,
+                timing,
+                index,
+                reason,
+                record.stop_message,
                 run_limit_s=limit_s,
                 used=used,
                 units=units,
@@ -211,8 +229,8 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    for leaf, (count, expected, units) in charges.items():
-        state.fair_share.ended(leaf, count, expected, units)
+    if batch is not None and count:
+        state.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
@@ -234,18 +252,20 @@ def _charge_preempted(
     slots: int,
 ) -> None:
     """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
-    used, units = state.used(record, slots, result.run_us, result.device_ns)
+    used, units = state.meter(record, slots)[result.run_us, result.device_ns]
     record.used = used if record.used is None else record.used + used
     record.units += units
     state.fair_share.charge(record.batch.association, units)
 
 
-def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
+def _timing_of(
+    record: core.TaskRecord, result: AttemptResult, queued_us: int, since_sent_us: int
+) -> Timing:
     """Return the duration of each stage of a task whose result arrived now."""
-    start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
-    transfer_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
+    start_us, run_us, compile_us = result.start_us, result.run_us, result.compile_us
+    transfer_us = since_sent_us - start_us - run_us - compile_us
     return Timing(
-        (sent_ns - record.batch.accepted_ns) // 1000,
+        queued_us,
         start_us,
         run_us,
         result.decode_us,
@@ -253,9 +273,10 @@ def _timing_of(record: core.TaskRecord, result: AttemptResult, now_ns: int) -> T
         result.engine_us,
         result.encode_us,
         transfer_us if transfer_us > 0 else 0,
-        result.compile_us,
+        compile_us,
         result.device_ns,
-        waits=record.waits,
+        0,
+        record.waits,
     )
 
 

@@ -159,6 +159,9 @@ def worker_lost(
     if worker is None or worker.start != start:
         if state.unreaped_workers.get(name) == start:
             del state.unreaped_workers[name]
+            record = state.uncharged.pop(name, None)
+            if record is not None and blame:  # its node is there: the worker was at fault
+                record.deaths += 1
         return []
     actions = declare_worker_lost(state, worker, reason, now_ns, log, blame=blame)
     del state.unreaped_workers[name]
@@ -261,8 +264,28 @@ def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) ->
             problem = "not ready" if starting else "silent"
             reason = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
             actions.append(core.KillWorker(worker.name, reason, worker.start))
-            actions += declare_worker_lost(state, worker, reason, now_ns)
+            record = None if starting else _uncharged_task(state, worker)
+            actions += declare_worker_lost(state, worker, reason, now_ns, blame=record is None)
+            if record is not None and record.phase != core.FINAL:
+                state.uncharged[worker.name] = record
     return actions
+
+
+def _uncharged_task(
+    state: scheduler_state.SchedulerState, worker: state_pools.Worker
+) -> core.TaskRecord | None:
+    """Return the task of a silent worker that is not charged yet, because the worker is the only
+    one on a node: the node may be lost. The last charge before `poison` is not postponed, so that
+    the attempts of a task that silences its workers are bounded."""
+    if len(state.nodes.hosts) == 1 or len(worker.held) != 1:
+        return None
+    (record,) = worker.held.values()
+    ready = (WorkerState.IDLE, WorkerState.BUSY)
+    is_alone = any(
+        all(each is worker or each.state not in ready for each in _workers_on(state, host))
+        for host, _ in worker.host_ranks
+    )
+    return record if is_alone and record.deaths < task_index.POISON_DEATHS - 1 else None
 
 
 # --- nodes and pools ------------------------------------------------------------------------

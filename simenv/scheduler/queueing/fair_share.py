@@ -25,7 +25,7 @@ SITE = "/"  # the root of the tree: no account can have this name
 DAY_NS = 86_400 * 10**9
 _REBASE = 2.0**40  # growth at which figures are divided by it
 _RANKED_NS = 10**9  # age of ranks
-_FELL = 4_096  # nodes remembered whose usage fell
+_FELL = 2_048  # nodes remembered whose usage fell; at times twice as many
 
 
 class UsageOrder(Protocol):
@@ -34,12 +34,10 @@ class UsageOrder(Protocol):
     fell: list[str]  # associations whose usage fell, the oldest first
     forgotten: int  # number of entries dropped from the front of `fell`
     changes: int  # of any ratio
+    ratios: dict[str, float]  # usage of a node for its share, 0.0 if absent; the least goes first
 
     def path(self, leaf: str) -> tuple[str, ...]:
         """Return the nodes from a child of the site to this association."""
-
-    def ratio(self, node: str) -> float:
-        """Return the usage of a node for its share; the least goes first."""
 
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Note that an association with no waiting tasks has some now."""
@@ -55,34 +53,31 @@ class Turns:
     """Work of each owner in one queue that was assigned while others waited."""
 
     def __init__(self, received: Mapping[str, float] | None = None) -> None:
-        self._received = dict(received or {})
+        self.ratios = dict(received or {})
         self.fell: list[str] = []
         self.forgotten = self.changes = 0
 
     def path(self, leaf: str) -> tuple[str, ...]:
         return (leaf,)
 
-    def ratio(self, node: str) -> float:
-        return self._received.get(node, 0.0)
-
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Raise the figure of a new owner to the least of the others; figures that no longer matter
         are removed."""
-        others = {each: self._received.get(each, 0.0) for each in waiting if each != leaf}
+        others = {each: self.ratios.get(each, 0.0) for each in waiting if each != leaf}
         least = min(others.values(), default=0.0)
         self.changes += 1
-        self._received = {
-            **{each: units for each, units in self._received.items() if units > least},
+        self.ratios = {
+            **{each: units for each, units in self.ratios.items() if units > least},
             **others,
-            leaf: max(least, self._received.get(leaf, 0.0)),
+            leaf: max(least, self.ratios.get(leaf, 0.0)),
         }
 
     def assigned(self, leaf: str, count: int, units: float) -> None:  # noqa: ARG002
-        self._received[leaf] = self._received.get(leaf, 0.0) + units
+        self.ratios[leaf] = self.ratios.get(leaf, 0.0) + units
         self.changes += 1
 
     def copy(self) -> Turns:
-        return Turns(self._received)
+        return Turns(self.ratios)
 
 
 class FairShare:
@@ -97,6 +92,7 @@ class FairShare:
         self.fell: list[str] = []
         self.forgotten = self.changes = 0
         self._now_ns = self._base_ns = 0
+        self._growth = 1.0  # of what is added now
         self._settled: dict[str, float] = {}  # by association: grown units of ended tasks
         self._pending: dict[str, float] = {}  # by association: expected grown units
         self._running: dict[str, int] = {}  # by association: assigned tasks
@@ -105,6 +101,8 @@ class FairShare:
         self._ranked_ns = 0
         self._level_shares: dict[str, float] = {}  # by parent: sum of its children's shares
         self._sums: dict[str, float] = {}  # by node: settled and pending of all below
+        self._shares: dict[str, float] = {}  # of accounts; those of other nodes are 1
+        self.ratios: dict[str, float] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._changed: set[str] = set()
         self.set(tree, billing or Billing())
@@ -113,10 +111,12 @@ class FairShare:
         """Replace accounts and weights; usage stays."""
         self.tree, self.billing = tree, billing
         self._half_life_ns = max(billing.half_life_days, 1e-6) * DAY_NS
+        self._growth = self._growth_at(self._now_ns)
         self._paths.clear()
         self._ranks.clear()
         self._level_shares.clear()
-        self._sums = {}
+        self._sums, self.ratios = {}, {}
+        self._shares = {name: each.share for name, each in tree.accounts.items()}
         self.changes += 1
         for leaf in {*self._settled, *self._pending}:
             self._add(leaf, self._settled.get(leaf, 0.0) + self._pending.get(leaf, 0.0))
@@ -126,17 +126,18 @@ class FairShare:
         self._now_ns = now_ns
         if not self._base_ns:
             self._base_ns = now_ns
-        if self._growth() > _REBASE:
-            growth = self._growth()
+        self._growth = growth = self._growth_at(now_ns)
+        if growth > _REBASE:
             for figures in (self._settled, self._pending, self._sums):
                 for key in figures:
                     figures[key] /= growth
-            self._base_ns = now_ns
+            self.ratios = {n: used / self._share(n) for n, used in self._sums.items()}
+            self._base_ns, self._growth = now_ns, 1.0
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
-    def _growth(self) -> float:
-        return math.exp2((self._now_ns - self._base_ns) / self._half_life_ns)
+    def _growth_at(self, now_ns: int) -> float:
+        return math.exp2((now_ns - self._base_ns) / self._half_life_ns)
 
     def path(self, leaf: str) -> tuple[str, ...]:
         path = self._paths.get(leaf)
@@ -147,19 +148,16 @@ class FairShare:
         return path
 
     def _share(self, node: str) -> float:
-        account = self.tree.accounts.get(node)
-        return 1.0 if account is None else account.share
+        return self._shares.get(node, 1.0)
 
     def ratio(self, node: str) -> float:
-        account = self.tree.accounts.get(node)
-        used = self._sums.get(node, 0.0)
-        return used if account is None else used / account.share
+        return self.ratios.get(node, 0.0)
 
     def arrive(self, leaf: str, waiting: Iterable[str]) -> None:
         """Usage is remembered: nothing changes."""
 
     def assigned(self, leaf: str, count: int, units: float) -> None:
-        grown = units * self._growth()
+        grown = units * self._growth
         self._running[leaf] = self._running.get(leaf, 0) + count
         self._pending[leaf] = self._pending.get(leaf, 0.0) + grown
         self._add(leaf, grown)
@@ -167,7 +165,7 @@ class FairShare:
     def ended(self, leaf: str, count: int, expected: float, units: float = 0.0) -> None:
         """Replace the expected units of assigned tasks by what they used; 0: they go back to the
         queue, or did not run. The last task of an association takes all that was expected."""
-        growth, pending = self._growth(), self._pending.get(leaf, 0.0)
+        growth, pending = self._growth, self._pending.get(leaf, 0.0)
         left = self._running.get(leaf, 0) - count
         removed = min(expected * growth, pending) if left > 0 else pending
         if left > 0:
@@ -179,7 +177,7 @@ class FairShare:
 
     def charge(self, leaf: str, units: float, removed: float = 0.0) -> None:
         """Add used units; `removed`: grown units to take from what was expected."""
-        added = units * self._growth()
+        added = units * self._growth
         if added:
             self._settled[leaf] = self._settled.get(leaf, 0.0) + added
             self._changed.add(leaf)
@@ -190,20 +188,22 @@ class FairShare:
     def expect(self, leaf: str, units: float) -> None:
         """Add units of a task that runs longer than expected."""
         if leaf in self._running:
-            grown = units * self._growth()
+            grown = units * self._growth
             self._pending[leaf] = self._pending.get(leaf, 0.0) + grown
             self._add(leaf, grown)
 
     def _add(self, leaf: str, grown: float) -> None:
-        sums = self._sums
+        sums, ratios, shares = self._sums, self.ratios, self._shares
         self.changes += 1
         for node in self.path(leaf):
-            sums[node] = max(0.0, sums.get(node, 0.0) + grown)
+            used = sums.get(node, 0.0) + grown
+            sums[node] = used = used if used > 0.0 else 0.0
+            ratios[node] = used / shares[node] if node in shares else used
 
     def _fall(self, *leaves: str) -> None:
         self.fell += leaves
         excess = len(self.fell) - _FELL
-        if excess > 0:
+        if excess > _FELL:  # rarely, because it moves the others
             self.forgotten += excess
             del self.fell[:excess]
 
@@ -211,7 +211,7 @@ class FairShare:
         copy = FairShare.__new__(FairShare)
         vars(copy).update(vars(self))
         copy._sums, copy._pending = dict(self._sums), dict(self._pending)
-        copy._running, copy.fell = dict(self._running), []
+        copy._running, copy.ratios, copy.fell = dict(self._running), dict(self.ratios), []
         return copy
 
     # --- what is shown and stored ----------------------------------------------------------------
@@ -229,7 +229,7 @@ class FairShare:
     def usage(self, account: str, user: str = "", now_ns: int = 0) -> float:
         """Return the decayed units of a user in an account; of all users with user ""."""
         self.at(max(now_ns, self._now_ns))
-        growth = self._growth()
+        growth = self._growth
         if user or not account:
             return self._settled.get(association(account, user), 0.0) / growth
         below = (leaf for leaf in self._settled if account in self.path(leaf))
@@ -244,7 +244,7 @@ class FairShare:
             self._ranks = self._ranking({*self._users(), leaf})
         path = self.path(leaf)
         account = path[-2] if len(path) > 1 else leaf
-        used = self._sums.get(account, 0.0) / self._growth()
+        used = self._sums.get(account, 0.0) / self._growth
         return self._norm_share(path), used, self._ranks[leaf]
 
     def _users(self) -> dict[str, tuple[str, str]]:
@@ -254,9 +254,13 @@ class FairShare:
         unnamed = {leaf: ("", leaf) for leaf in self._settled}  # without accounts
         return {**of_tree, **unnamed, **self._names}
 
+    def sort_key(self, leaf: str) -> tuple[float, ...]:
+        """Return the sort key of an association: usage for its share at each level of the tree."""
+        return tuple(map(self.ratio, self.path(leaf)))
+
     def _ranking(self, leaves: Iterable[str]) -> dict[str, int]:
         """Return the rank of each of these associations, in their order: 1 goes first."""
-        order = sorted(leaves, key=lambda leaf: tuple(map(self.ratio, self.path(leaf))))
+        order = sorted(leaves, key=self.sort_key)
         return {leaf: place for place, leaf in enumerate(order, 1)}
 
     def _norm_share(self, path: tuple[str, ...]) -> float:
@@ -281,7 +285,7 @@ class FairShare:
     def rows(self, now_ns: int) -> list[ShareRow]:
         """Return all accounts, each with its users below it, in the order of the tree."""
         self.at(now_ns)
-        growth, used = self._growth(), dict[str, float]()
+        growth, used = self._growth, dict[str, float]()
         for leaf, units in self._settled.items():
             for node in (SITE, *self.path(leaf)):
                 used[node] = used.get(node, 0.0) + units / growth
@@ -312,7 +316,7 @@ class FairShare:
     def take_changes(self, offset_ns: int = 0) -> dict[str, tuple[str, str, float, int]]:
         """Return account, user, decayed units and time (wall clock, ns) of the associations whose
         usage changed since the last call. `offset_ns`: wall clock minus monotonic clock."""
-        growth, at_ns = self._growth(), self._now_ns + offset_ns
+        growth, at_ns = self._growth, self._now_ns + offset_ns
         changed, self._changed = self._changed, set()
         return {
             leaf: (*self._names.get(leaf, ("", leaf)), self._settled[leaf] / growth, at_ns)

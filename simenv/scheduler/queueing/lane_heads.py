@@ -112,7 +112,8 @@ class _Order:
 
     def _push(self, parent: str, node: str) -> None:
         heap = self._heaps.setdefault(parent, [])
-        self._entries[node] = entry = (self._shares.ratio(node), self._numbers[node], node)
+        ratio = self._shares.ratios.get(node, 0.0)
+        self._entries[node] = entry = (ratio, self._numbers[node], node)
         heapq.heappush(heap, entry)
         children = self._children[parent]
         if len(heap) > 2 * len(children) + _SLACK:
@@ -139,7 +140,7 @@ class _Order:
             parent = SITE
             for node in shares.path(leaf):
                 entry = self._entries.get(node)
-                if entry is not None and shares.ratio(node) < entry[0]:
+                if entry is not None and shares.ratios.get(node, 0.0) < entry[0]:
                     self._push(parent, node)
                 parent = node
 
@@ -148,18 +149,19 @@ class _Order:
         if self._first[0] == self._shares.changes:
             return self._first[1]
         self._renew()
+        ratios, entries, numbers = self._shares.ratios, self._entries, self._numbers
         node = SITE
         while (heap := self._heaps.get(node)) is not None:
             while True:
                 entry = heap[0]
                 child = entry[2]
-                if self._entries.get(child) is not entry:
+                if entries.get(child) is not entry:
                     heapq.heappop(heap)
                     continue
-                present = (self._shares.ratio(child), self._numbers[child], child)
-                if present <= entry:
+                ratio, number = ratios.get(child, 0.0), numbers[child]
+                if ratio < entry[0] or (ratio == entry[0] and number <= entry[1]):
                     break
-                self._entries[child] = present
+                entries[child] = present = (ratio, number, child)
                 heapq.heapreplace(heap, present)
             node = child
         self._first = (self._shares.changes, None if node == SITE else node)
@@ -202,6 +204,8 @@ class LaneHeads:
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
         """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
         owner who once used many priorities does not slow down all others."""
+        if not self.changed:
+            return
         for key in self.changed:
             leaf, priority = key
             lanes = lanes_of.get(key)
@@ -244,13 +248,17 @@ class LaneHeads:
     def first(self, allow_long: bool) -> TaskRecord | None:
         """Return the task that goes first."""
         heaps, order = self._heaps[not allow_long], self._orders[not allow_long]
-        own = next((leaf for leaf in OWN_USER if leaf in heaps and leaf not in self._held), None)
-        head = None if own is None else heaps[own].first()
-        if own is None or head is None or not head.batch.priority:
-            leaf = order.first()
-        else:
-            others = (heap.first() for leaf, heap in heaps.items() if leaf not in self._held)
-            leaf = order.first_by_priority(own, head, others)
+        for own in OWN_USER:
+            if own in heaps and own not in self._held:
+                head = heaps[own].first()
+                if head is not None and head.batch.priority:
+                    others = (
+                        heap.first() for leaf, heap in heaps.items() if leaf not in self._held
+                    )
+                    leaf = order.first_by_priority(own, head, others)
+                    return None if leaf is None else heaps[leaf].first()
+                break
+        leaf = order.first()
         return None if leaf is None else heaps[leaf].first()
 
     def short_of(self, leaf: str) -> TaskRecord | None:
@@ -262,6 +270,12 @@ class LaneHeads:
         """Return the first short task of an association in other lanes than that of `short_of`."""
         heap = self._heaps[1].get(leaf)
         return None if heap is None else heap.second()
+
+    def is_only_lane(self, key: LaneKey) -> bool:
+        """Return whether no other lane of its association has tasks."""
+        heap = self._heaps[0].get(key[0])
+        is_known = not self.changed or (len(self.changed) == 1 and key in self.changed)
+        return is_known and heap is not None and list(heap.by_priority) == [key[1]]
 
     def any_short(self) -> bool:
         """Return whether any task is not long."""

@@ -157,7 +157,15 @@ class SortedLane:
         return len(self._heap)
 
     def __iter__(self) -> Iterator[TaskRecord]:
-        return (record for _, record in sorted(self._heap, key=lambda entry: entry[0]))
+        """Yield the tasks in order; the heap is walked from its root, so the first ones need no
+        sort of all. The lane must not change meanwhile."""
+        heap = self._heap
+        reached = [(heap[0][0], 0)] if heap else []
+        while reached:
+            _, place = heapq.heappop(reached)
+            yield heap[place][1]
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(reached, (heap[child][0], child))
 
 
 Lane = deque[TaskRecord] | SortedLane

@@ -172,21 +172,30 @@ class PoolQueue:
         _lane_with_head(lanes, record).popleft()
         self.count -= 1
         lanes.count_in(-record.cost_us)
-        self._left(record.batch.association, 1)
-        if len(self._lanes) > 1:
-            self._changed(record)
+        self._changed(record)
         self._charge_turn(record, 1, record.cost_us)
 
-    def upcoming(self, reservation: int = 0, leaf: str = "") -> tuple[queueing_lanes.Lane, int]:
+    def upcoming(
+        self, reservation: int = 0, last: TaskRecord | None = None
+    ) -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
-        entries precede those of other lanes. The count is 0 if there is no such task. `leaf`:
-        association of the chunk that is being built. The caller reports to `remove_taken` the tasks
-        that it takes."""
-        if reservation or len(self._lanes) <= 1 or not self._plain:
+        entries precede those of other lanes. The count is 0 if there is no such task. `last`: last
+        task of the chunk that is being built. The caller reports to `remove_taken` the tasks that
+        it takes."""
+        if reservation or last is None or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
         else:  # a chunk is of one association
+            batch = last.batch
+            key = batch.association, batch.priority
+            lanes = self._lanes.get(key)
+            if (
+                lanes is not None
+                and not (lanes.suspects or self._dedicated)
+                and self._heads.is_only_lane(key)
+            ):
+                return lanes.short, len(lanes.short)
             self._heads.refresh(self._lanes)
-            record = self._heads.short_of(leaf)
+            record = self._heads.short_of(batch.association)
         if record is None:
             return deque(), 0
         lanes = self._lanes_of(record)
@@ -236,12 +245,12 @@ class PoolQueue:
         self.count -= count
         self._lanes_of(last).small_us -= cost_us
         self._changed(last)
-        self._left(last.batch.association, count)
         self._charge_turn(last, count, cost_us)
 
     def _charge_turn(self, record: TaskRecord, count: int, cost_us: float) -> None:
         """Record that the lane of this task had its turn, with so many tasks."""
         batch = record.batch
+        self._left(batch.association, count)
         units = cost_us * self.rate * batch.usage_factor
         self.fair_share.assigned(batch.association, count, units)
         if not self._is_shared and len(self._lanes) > 1:
@@ -299,9 +308,10 @@ class PoolQueue:
             if self._heads.any_short():
                 return True
             shared = ()
-        return any(
-            lanes.head(False) is not None for lanes in chain(shared, self._dedicated.values())
-        )
+        for lanes in chain(shared, self._dedicated.values()):
+            if lanes.head(False) is not None:
+                return True
+        return False
 
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""

@@ -17,6 +17,8 @@ from simenv.model.accounts import WaitReason, Waits
 _OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING)  # they delay all associations alike
 _STEP_NS = 1_000_000  # readings are that exact
 _Times = dict[int, int]  # reason -> ns
+_NO_TIMES: _Times = {}
+_NOTHING = (_NO_TIMES, 0, _NO_TIMES)
 
 
 class WaitClock:
@@ -28,6 +30,7 @@ class WaitClock:
         self._reason = WaitReason.SLOTS  # since then
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
+        self._removed: Collection[str] = ()  # those of them whose users may not enter any more
         self._of_all: _Times = {}
         self._capacity_ns = 0  # sum of the time in which somebody lacked slots
         self._of: dict[str, _Times] = {}  # by association
@@ -41,11 +44,18 @@ class WaitClock:
         """Return whether a reason was noted so shortly before that another is not worth it."""
         return self.runs and now_ns - self._noted_ns < _STEP_NS
 
-    def note(self, reason: WaitReason, first: str, held: Collection[str], now_ns: int) -> None:
+    def note(
+        self,
+        reason: WaitReason,
+        first: str,
+        held: Collection[str],
+        now_ns: int,
+        removed: Collection[str] = (),
+    ) -> None:
         """Count the time since the last call, and note why the next task waits from now on."""
         self._count(now_ns)
         self.runs, self._noted_ns = True, now_ns
-        self._reason, self._first, self._held = reason, first, held
+        self._reason, self._first, self._held, self._removed = reason, first, held, removed
 
     def stop(self) -> None:
         """Begin anew with the next `note`, because nothing waits."""
@@ -66,7 +76,8 @@ class WaitClock:
             return
         self._capacity_ns += passed_ns
         for leaf in self._held:
-            self._add(leaf, WaitReason.LIMIT, passed_ns)
+            is_removed = leaf in self._removed
+            self._add(leaf, WaitReason.REMOVED if is_removed else WaitReason.LIMIT, passed_ns)
         if self._first not in self._held:
             self._add(self._first, self._reason, passed_ns)
 
@@ -75,18 +86,29 @@ class WaitClock:
         times[reason] = times.get(reason, 0) + passed_ns
 
     def _reading(self, leaf: str) -> tuple[_Times, int, _Times]:
-        return dict(self._of_all), self._capacity_ns, dict(self._of.get(leaf, {}))
+        of_all, own = self._of_all, self._of.get(leaf)
+        return dict(of_all), self._capacity_ns, dict(own) if own else _NO_TIMES
 
     def read(self, leaf: str, now_ns: int, *, assigned: bool = True) -> Waits:
         """Return why the first tasks of an association have waited since those before them were
         assigned. `assigned`: they are assigned now, so the next reading begins here."""
         self._count(now_ns)
-        all_before, capacity_before, own_before = self._read.get(leaf) or ({}, 0, {})
-        waits = {r: ns - all_before.get(r, 0) for r, ns in self._of_all.items()}
-        own = {r: ns - own_before.get(r, 0) for r, ns in self._of.get(leaf, {}).items()}
-        waits |= own
-        share_ns = self._capacity_ns - capacity_before - sum(own.values())
-        waits[WaitReason.SHARE] = share_ns
+        all_before, capacity_before, own_before = self._read.get(leaf) or _NOTHING
+        waits: list[tuple[int, int]] = []
+        share_ns = self._capacity_ns - capacity_before
+        for reason, ns in self._of_all.items():
+            waited_ns = ns - all_before.get(reason, 0)
+            if waited_ns >= 1000:
+                waits.append((int(reason), waited_ns // 1000))
+        for reason, ns in self._of.get(leaf, _NO_TIMES).items():
+            waited_ns = ns - own_before.get(reason, 0)
+            if reason is WaitReason.SHARE:
+                continue  # a part of what is left
+            share_ns -= waited_ns
+            if waited_ns >= 1000:
+                waits.append((int(reason), waited_ns // 1000))
+        if share_ns >= 1000:
+            waits.append((int(WaitReason.SHARE), share_ns // 1000))
         if assigned:
             self._read[leaf] = self._reading(leaf)
-        return tuple((int(r), ns // 1000) for r, ns in waits.items() if ns >= 1000)
+        return tuple(waits)

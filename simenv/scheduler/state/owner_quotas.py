@@ -25,6 +25,7 @@ class Quotas:
         self._of: Mapping[str, model.OwnerLimits] = {}
         self._default = model.CLIENT_LIMITS
         self.caps_slots = False  # True if any owner has a limit of running slots
+        self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
         self.changed = False  # since the last assignment of tasks
 
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
@@ -99,6 +100,38 @@ def check_queue(
         return None
     hint = f"wait for results, then submit again; {raise_limit(key, owner, kind)}"
     return QueueFullError(message, hint=hint, retry_after_s=RETRY_AFTER_S)
+
+
+def check_room(
+    max_use: model.OwnerUse,
+    use: model.OwnerUse,
+    others: model.OwnerUse,
+    count: int,
+    size_bytes: int,
+    account: str,
+) -> SimenvError | None:
+    """Return the refusal of `count` more tasks of an account that has no limit of its own; None if
+    they are allowed. An account may hold half of what the others leave of the queue, whatever
+    number of users it has, so that room for another account is left at any time (Choudhury, Hahne,
+    IEEE/ACM Trans. Netw. 1998). `max_use`: of the queue; 0 where the account has a limit."""
+    max_tasks = (max_use.queued_tasks - others.queued_tasks) // 2
+    max_bytes = (max_use.queued_bytes - others.queued_bytes) // 2
+    if max_use.queued_tasks and use.queued_tasks + count > max_tasks:
+        key, more, limit = "max_queued_tasks", str(count), str(max_tasks)
+        has, have = f"has {use.queued_tasks} unfinished tasks", str(others.queued_tasks)
+        full = str(max_use.queued_tasks)
+    elif max_use.queued_bytes and use.queued_bytes + size_bytes > max_bytes:
+        key, more, limit = "max_queued_bytes", size(size_bytes), size(max_bytes)
+        has, have = f"holds {size(use.queued_bytes)}", size(others.queued_bytes)
+        full = size(max_use.queued_bytes)
+    else:
+        return None
+    return QueueFullError(
+        f"account {account!r} {has}, the others {have}, and the queue takes {full}; {more} more "
+        f"would pass {limit}, half of what the others leave ({key})",
+        hint=f"wait for results, then submit again; {raise_limit(key, account, 'account')}",
+        retry_after_s=RETRY_AFTER_S,
+    )
 
 
 def check_routes(

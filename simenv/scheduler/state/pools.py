@@ -24,6 +24,7 @@ import msgspec
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
 from simenv.model import PoolSpec, WorkerState
+from simenv.model.accounts import Billing, Used
 from simenv.scheduler.core import (
     ClusterLimits,
     RecordEvent,
@@ -238,6 +239,7 @@ BACKOFF_FIRST_NS = 1_000_000_000
 BACKOFF_MAX_NS = 60_000_000_000
 PAUSE_MAX_NS = 15_000_000_000
 QUARANTINE_AFTER = 7
+MAX_METERED = 1_024  # attempts of one kind with different times
 _WORKING = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
 PACE_WINDOW_US = 1e6  # busy time after which earlier observations count half
 GROW_BACKLOG_US = 500_000.0  # waiting work per worker that is worth the start of one more
@@ -333,12 +335,43 @@ class WorkerEfficiency(msgspec.Struct):
             self.busy_us *= 0.5
 
 
+class Meter(dict[tuple[int, int], tuple[Used, float]]):
+    """What attempts of one kind used in a pool, and their billing units, by `run_us` and
+    `device_ns`. Kept, because small circuits mostly take one of few times."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        billing: Billing,
+        ranks: int,
+        memory_bytes: int,
+        slots: int,
+        usage_factor: float,
+    ) -> None:
+        super().__init__()
+        self._pool, self._billing, self._usage_factor = pool, billing, usage_factor
+        self._ranks, self._memory_bytes, self._slots = ranks, memory_bytes, slots
+
+    def __missing__(self, key: tuple[int, int]) -> tuple[Used, float]:
+        if len(self) >= MAX_METERED:
+            self.clear()
+        pool, (run_us, device_ns) = self._pool, key
+        ranks_us = run_us * self._ranks
+        device_us = run_us if pool.spec.provider else device_ns // 1000
+        gib_us = ranks_us * self._memory_bytes >> 30
+        used = Used(self._slots * ranks_us, pool.rank_gpus * ranks_us, gib_us, device_us)
+        result = self[key] = used, self._billing.units(used, pool.device, self._usage_factor)
+        return result
+
+
 class Pool:
     """Workers of one kind and the tasks that wait for them."""
 
     def __init__(self, spec: PoolSpec, base: str = "") -> None:
         self.spec = spec
         self.rank_gpus = rank_gpus(spec)
+        # By ranks, memory and slots of an attempt, and its usage factor.
+        self.meters: dict[tuple[int, int, int, float], Meter] = {}
         self.preempted_ns = -(10**18)  # when the last of its tasks was preempted
         self.base = base  # the pool for which it was made on demand; "": none
         self.queue = PoolQueue()
@@ -353,6 +386,7 @@ class Pool:
         self.hardware_qubits = 0  # of its worker's hardware, once described
         self.shortage = ""  # resource that is lacking to start a worker
         self.overcommit = False  # it may have more workers than its nodes hold
+        self.switches_account = False  # a worker is restarted, or will be, for another account
         self.awaited_accounts = 0  # accounts whose first tasks wait for a worker of their own
 
     @property
@@ -409,7 +443,7 @@ class Pool:
     def joined(self, worker: Worker, now_ns: int) -> None:
         worker.state = WorkerState.IDLE
         worker.since_ns = worker.heard_ns = now_ns
-        self.pauses = 0
+        self.pauses, self.switches_account = 0, False
 
     def record_success(self) -> None:
         """Forget earlier failures, because a worker did its work."""

@@ -17,7 +17,7 @@ import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
-from simenv.model.accounts import AccountTree, Billing, Qos, Used
+from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
@@ -25,6 +25,7 @@ from simenv.scheduler.routing import live_routing
 from simenv.scheduler.state import device_state, owner_quotas, pools as state_pools, task_index
 
 _SLOTS = "max_running_slots"
+MAX_METERS = 32  # of a pool
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
@@ -68,10 +69,13 @@ class SchedulerState:
         self.capacity = live_routing.all_nodes(limits)  # of the nodes that are up
         self.pools: dict[str, state_pools.Pool] = {}
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
+        self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
+        # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
+        self.uncharged: dict[str, core.TaskRecord] = {}
         self.next_start = 1
         self.starts_left = 0  # workers that may still be started in this tick
         self.lacks_workers = False  # since the last tick a task came to a pool without workers
@@ -185,6 +189,7 @@ class SchedulerState:
         weights, spec = self.fair_share.billing, pool.spec
         each = weights.slot_s + weights.gpu_s * pool.rank_gpus
         on_device = weights.device_s.get(pool.device, 0.0) if spec.pace or spec.provider else 0.0
+        pool.meters.clear()
         pool.queue.rate = (each * max(1, spec.ranks) + on_device) / 1e6
 
     def _open(self, pool: state_pools.Pool) -> None:
@@ -213,20 +218,16 @@ class SchedulerState:
 
     def finalize_many(self, records: list[core.TaskRecord], states: list[TaskState]) -> None:
         """Record that tasks became final, each in its state."""
-        running = freed = 0
-        indexed: list[core.TaskRecord] = []
-        reserved = bool(self.reservations.by_task)
-        for record in records:
+        first, batch = 0, None
+        running = 0
+        for index, record in enumerate(records):
             running += record.phase in core.RUNS
             record.phase = core.FINAL
-            batch = record.batch
-            freed += batch.share_bytes or len(record.spec.program)
-            if reserved or batch.owner or batch.account or batch.qos or record.incident:
-                indexed.append(record)
+            if record.batch is not batch:
+                self._drop_from_indexes(records[first:index])
+                first, batch = index, record.batch
+        self._drop_from_indexes(records[first:])
         self.running -= running
-        self.queued_bytes -= freed
-        for record in indexed:
-            self._drop_from_indexes(record)
         for state in set(states):
             self.ended[state] += states.count(state)
         if self.dependencies.by_parent:
@@ -239,19 +240,30 @@ class SchedulerState:
         if record.phase not in core.UNSENT:
             self.release_units(record)
         record.phase = core.FINAL
-        self.queued_bytes -= record.size_bytes
         if self.dependencies.by_task:
             self.dependencies.drop(record.number)
-        self._drop_from_indexes(record)
+        self._drop_from_indexes([record])
 
-    def _drop_from_indexes(self, record: core.TaskRecord) -> None:
-        """Remove a task from the indexes by owner, account, crash incident and reservation."""
-        self.tasks_by_owner.drop(record)
-        self.use_by_association.drop(record)
-        if record.incident:
-            self.incidents.clear_suspect(record)
-        if self.reservations.by_task:
-            self.reservations.settle(record.number, 0)  # tasks that ran have been settled before
+    def _drop_from_indexes(self, records: list[core.TaskRecord]) -> None:
+        """Remove tasks of one batch from the indexes by owner, account, crash incident and
+        reservation."""
+        if not records:
+            return
+        batch = records[0].batch
+        size_bytes = batch.share_bytes * len(records) or sum(r.size_bytes for r in records)
+        self.queued_bytes -= size_bytes
+        if batch.owner:
+            self.tasks_by_owner.drop(batch.owner, records, size_bytes)
+        if batch.account or batch.qos:
+            self.use_by_association.drop(batch, len(records), size_bytes)
+        reserved = bool(self.reservations.by_task)
+        if not (reserved or self.incidents.has_suspects):
+            return
+        for record in records:
+            if record.incident:
+                self.incidents.clear_suspect(record)
+            if reserved:
+                self.reservations.settle(record.number, 0)  # those that ran were settled before
 
     def release_units(self, record: core.TaskRecord) -> None:
         """Count the expected billing units of an assigned task no more."""
@@ -259,16 +271,31 @@ class SchedulerState:
         if pool is not None:
             self.fair_share.ended(record.batch.association, 1, pool.queue.units(record))
 
-    def used(
-        self, record: core.TaskRecord, slots: int, run_us: int, device_ns: int
-    ) -> tuple[Used, float]:
-        """Return what an attempt used, `slots` of each rank for `run_us`, and its billing units."""
-        route, pool = record.route, self.pools[record.route.pool]
-        ranks_us = run_us * route.ranks
-        device_us = run_us if pool.spec.provider else device_ns // 1000
-        gib_us = ranks_us * route.memory_bytes >> 30
-        used = Used(slots * ranks_us, pool.rank_gpus * ranks_us, gib_us, device_us)
-        return used, self.fair_share.billing.units(used, pool.device, record.batch.usage_factor)
+    def charge_ended(
+        self,
+        pool: state_pools.Pool,
+        batch: core.SubmitBatch,
+        count: int,
+        cost_us: float,
+        units: float,
+    ) -> None:
+        """Charge ended tasks of one batch. `cost_us`: their expected work; `units`: what they
+        used."""
+        expected = cost_us * pool.queue.rate * batch.usage_factor
+        self.fair_share.ended(batch.association, count, expected, units)
+
+    def meter(self, record: core.TaskRecord, slots: int) -> state_pools.Meter:
+        """Return what attempts like this one use on `slots` of each rank."""
+        route, factor = record.route, record.batch.usage_factor
+        meters = self.pools[route.pool].meters
+        key = route.ranks, route.memory_bytes, slots, factor
+        meter = meters.get(key)
+        if meter is None:
+            if len(meters) >= MAX_METERS:
+                meters.clear()
+            pool, billing = self.pools[route.pool], self.fair_share.billing
+            meter = meters[key] = state_pools.Meter(pool, billing, *key)
+        return meter
 
     def grace_ns(self, record: core.TaskRecord) -> int:
         """Return the time in ns within which a worker must stop a task after a stop request."""
@@ -452,8 +479,8 @@ def slots_left(state: SchedulerState, owner: str) -> int:
 
 
 def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the associations whose tasks would pass a limit of running slots: that
-    of their user, or of one of their accounts."""
+    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
+    they would pass a limit of running slots of their user or of one of their accounts."""
     used: dict[str, int] = {}
     for worker in state.workers.values():
         if worker.held and worker.slots:
@@ -471,7 +498,7 @@ def refresh_held_back(state: SchedulerState) -> None:
             limits |= {
                 each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
             }
-            if any(
+            if owner in state.quotas.removed or any(
                 limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
             ):
                 held.add(leaf)

@@ -98,15 +98,14 @@ class TasksByOwner:
         size = sum(record.size_bytes for record in new.values())
         self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
 
-    def drop(self, record: core.TaskRecord) -> None:
-        """Remove a task that ended or was rolled back."""
-        owner = record.batch.owner
-        if owner:
-            tasks_of_owner = self._records[owner]
+    def drop(self, owner: str, records: list[core.TaskRecord], size_bytes: int) -> None:
+        """Remove tasks of an owner that ended or were rolled back."""
+        tasks_of_owner = self._records[owner]
+        for record in records:
             del tasks_of_owner[record.number]
-            self._bytes[owner] -= record.size_bytes
-            if not tasks_of_owner:
-                del self._records[owner], self._bytes[owner]
+        self._bytes[owner] -= size_bytes
+        if not tasks_of_owner:
+            del self._records[owner], self._bytes[owner]
 
     def of(self, owner: str) -> Collection[core.TaskRecord]:
         return self._records.get(owner, {}).values()
@@ -157,16 +156,15 @@ class UseByAssociation:
         use.size_bytes += size_bytes
         use.units += count * batch.units
 
-    def drop(self, record: core.TaskRecord) -> None:
-        """Remove a task that ended or was rolled back."""
-        batch = record.batch
-        if batch.account or batch.qos:
-            use = self._all[batch.association, batch.qos]
-            use.tasks -= 1
-            use.size_bytes -= record.size_bytes
-            use.units -= batch.units
-            if not use.tasks:  # rounding errors of the units end with it
-                del self._all[batch.association, batch.qos]
+    def drop(self, batch: core.SubmitBatch, count: int, size_bytes: int) -> None:
+        """Remove tasks of a batch that ended or were rolled back."""
+        key = batch.association, batch.qos
+        use = self._all[key]
+        use.tasks -= count
+        use.size_bytes -= size_bytes
+        use.units -= count * batch.units
+        if not use.tasks:  # rounding errors of the units end with it
+            del self._all[key]
 
 
 class DependentTasks(msgspec.Struct, eq=False):
@@ -297,6 +295,10 @@ class CrashIncidents:
             self._open[self._last] = list(group)
             for record in group:
                 record.incident = self._last
+
+    @property
+    def has_suspects(self) -> bool:
+        return bool(self._open)
 
     def clear_suspect(self, record: core.TaskRecord) -> None:
         """Clear a suspect that finished normally."""

@@ -10,7 +10,7 @@ A wait is in microseconds from now; UNKNOWN (-1): not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import msgspec
@@ -52,16 +52,32 @@ class ForetoldStart(msgspec.Struct, frozen=True):
     wait_us: float  # corrected
 
 
+class StoredErrors(msgspec.Struct, frozen=True, array_like=True):
+    """Learned errors of the waits of one pool, see `WaitErrors`."""
+
+    bias: list[float]
+    weights: list[float]
+    off: float
+    count: int
+
+
 class WaitErrors:
     """Errors of the waits of one pool. The mean of ln(real wait / simulated wait) is learned by the
     length of the wait, and corrects later ones: while a task waits for long, others come that go
     first, and of many runs one ends earlier than expected."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: StoredErrors | None = None) -> None:
+        """`stored`: continue from these, unless they are of other classes of waits."""
         self._bias = [0.0] * CLASSES
         self._weights = [PRIOR] * CLASSES
         self._off = 0.0  # mean of |ln(real wait / foretold wait)|
         self._count = 0
+        if stored is not None and len(stored.bias) == len(stored.weights) == CLASSES:
+            self._bias, self._weights = list(stored.bias), list(stored.weights)
+            self._off, self._count = stored.off, stored.count
+
+    def stored(self) -> StoredErrors:
+        return StoredErrors(list(self._bias), list(self._weights), self._off, self._count)
 
     @property
     def off_by(self) -> float:
@@ -105,6 +121,7 @@ class ExpectedStarts:
         self._foretold: dict[int, ForetoldStart] = {}
         self._sampled_ns = 0
         self._errors: dict[str, WaitErrors] = {}  # by pool
+        self.changed: set[str] = set()  # pools whose errors changed since `take_changes`
 
     def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> bool:
         """Do one step of a simulation, unless the starts are recent and contain the task `newest`
@@ -215,6 +232,16 @@ class ExpectedStarts:
 
     # --- errors -----------------------------------------------------------------------------------
 
+    def restore(self, stored: Mapping[str, StoredErrors]) -> None:
+        """Continue from the stored errors of pools."""
+        self._errors = {pool: WaitErrors(each) for pool, each in stored.items()}
+
+    def take_changes(self) -> dict[str, StoredErrors]:
+        """Return the errors that changed since the last call, by pool."""
+        changes = {pool: self._errors[pool].stored() for pool in sorted(self.changed)}
+        self.changed.clear()
+        return changes
+
     def off_by(self, pool: str) -> float:
         """Return the typical factor between foretold and real waits above a second in a pool; 0.0:
         none was compared."""
@@ -230,6 +257,7 @@ class ExpectedStarts:
                 del self._foretold[number]
                 if start_ns:
                     errors = self._errors.setdefault(foretold.record.route.pool, WaitErrors())
+                    self.changed.add(foretold.record.route.pool)
                     errors.learn(foretold, max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3))
         waiting = sum(len(pool.queue) for pool in self._state.pools.values())
         age_ns = max(REFRESH_NS, waiting * SAMPLE_NS)

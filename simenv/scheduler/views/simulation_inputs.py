@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from simenv.model import TaskOptions, TaskSpec
 from simenv.model.accounts import ROOT
@@ -14,6 +15,7 @@ from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 
+T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
@@ -54,6 +56,16 @@ def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> flo
         return elapsed_us * sigma / z
     tail, weighted = math.erfc(z / math.sqrt(2)), math.erfc((z - sigma) / math.sqrt(2))
     return max(0.0, expected_us * weighted / tail - elapsed_us)
+
+
+def spread(slots: Mapping[T, int], ranks: int) -> tuple[tuple[T, int], ...]:
+    """Return places for the ranks of a new worker, on the largest nodes. `slots`: by node."""
+    shares, left = list[tuple[T, int]](), ranks
+    for host in sorted(slots, key=lambda each: -slots[each]):
+        if left:
+            shares.append((host, min(left, slots[host])))
+            left -= shares[-1][1]
+    return tuple(shares)
 
 
 def new_task(pool: pools.Pool, owner: str, number: int, now_ns: int) -> core.TaskRecord:

@@ -105,6 +105,8 @@ class StartSimulation:
         self._now_us = 0.0
         self._left = 0  # tasks that have not started
         self._order = count()
+        self._usage = state.fair_share.copy()
+        self._defers = False  # tasks of several ranks wait for accounts that go first
         self._events: list[tuple[float, int, _Run | _Line]] = []
         self._lines: list[_Line] = []
         self._hosts = {
@@ -208,7 +210,8 @@ class StartSimulation:
                 name = max(names, key=lambda each: self._hosts[each].slots - own[each])
                 shares: _Shares = ((self._hosts[name], 0),)
                 if ranks > 1:
-                    shares = _spread([self._hosts[each] for each in names], ranks)
+                    slots_of = {self._hosts[each]: self._hosts[each].slots for each in names}
+                    shares = inputs.spread(slots_of, ranks)
                 own[name] += 1
                 if line not in shares[0][0].lines:
                     shares[0][0].lines.append(line)
@@ -301,10 +304,15 @@ class StartSimulation:
         run.owner = record.batch.owner
         self._count(run, 1)
         self._push(end_us, run)
-        self.starts_us[record.number] = self._now_us
+        self._note_start(line, record)
         if line.pool.spec.pace:
             self._begin_on_device(line, record)
         return run
+
+    def _note_start(self, line: _Line, record: core.TaskRecord) -> None:
+        self.starts_us[record.number] = self._now_us
+        if self._state.gangs:
+            self._usage.assigned(record.batch.association, 1, line.pool.queue.units(record))
 
     def _count(self, run: _Run, sign: int) -> None:
         """Count what a run takes (`sign` 1), or returns (-1)."""
@@ -326,7 +334,7 @@ class StartSimulation:
             return False
         if self._inflight or self._caps or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or len(line.fifos) > 2:
+        if host.claimed or host.backfill or self._defers or len(line.fifos) > 2:
             return False
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
@@ -344,7 +352,7 @@ class StartSimulation:
                 is_long = record.cost_us > LONG_US
                 host.long_slots += is_long - run.is_long
                 run.is_long = is_long
-                self.starts_us[record.number] = self._now_us
+                self._note_start(line, record)
                 self._push(run.end_us, run)
                 return True
         host.free, host.memory = 0, host.memory - run.memory
@@ -359,7 +367,7 @@ class StartSimulation:
         self._add_idle(run)
         while run.reservation and self._start_next(run.line, run.host, run.reservation):
             pass
-        is_bounded = self._inflight or self._caps
+        is_bounded = self._inflight or self._caps or self._defers
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[_Host]) -> None:
@@ -374,9 +382,13 @@ class StartSimulation:
             if host.free > host.claimed or host.wide or line.pool.is_exclusive
         ]
         while candidates:
+            if self._defers:
+                self._start_gangs()
             pair = candidates[0] if len(candidates) == 1 else min(candidates, key=_turn)
             if not self._start_next(*pair, 0):
                 candidates.remove(pair)
+        if self._defers:
+            self._start_gangs(with_singles=False)
 
     def _start_next(self, line: _Line, host: _Host, reservation: int) -> bool:
         """Start the next task of a pool on an idle worker of a host; False if none can start.
@@ -426,7 +438,7 @@ class StartSimulation:
             self.new_us[self._new[record.number]] = max(self._now_us, device_us)
             return False
         line.waiting -= 1
-        if record.phase != core.WAITING:
+        if record.phase != core.WAITING or record.batch.owner in self._state.quotas.removed:
             return False
         then_ns = self.now_ns + round(self._now_us * 1e3)
         return not (
@@ -530,19 +542,26 @@ class StartSimulation:
 
     # --- tasks of several ranks -------------------------------------------------------------------
 
-    def _start_gangs(self) -> None:
-        """Start tasks of several ranks, the oldest first, and renew claims of those that wait."""
+    def _start_gangs(self, *, with_singles: bool = True) -> None:
+        """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`."""
         lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
         for host in self._hosts.values() if lines else ():
             host.claimed = host.backfill = 0
-        while lines:
-            line = min(lines, key=self._age)
-            if self._is_closed(line) or not self._start_gang(line):
-                lines.remove(line)
+        self._defers &= not with_singles
+        singles = [each for each in self._lines if with_singles and each.pool.spec.ranks == 1]
+        singles = [each for each in singles if any(each.idle.values())]
+        while heads := self._heads(lines):
+            first = gang_scheduling.first_gang(self._usage, heads)
+            line = next(line for line in lines if line.pool.queue is first[0])
+            if gang_scheduling.is_behind(self._usage, first, self._heads(singles)):
+                self._defers = True
+            elif self._start_gang(line):
+                continue
+            lines.remove(line)
 
-    def _age(self, line: _Line) -> tuple[int, int]:
-        fifo = self._next_fifo(line, 0)
-        return (0, 0) if fifo is None else line.pool.queue.order.age_key(fifo[0][2])
+    def _heads(self, lines: list[_Line]) -> list[gang_scheduling.Head]:
+        fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
+        return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
 
     def _start_gang(self, line: _Line) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
@@ -579,13 +598,3 @@ def _turn(pair: tuple[_Line, _Host]) -> tuple[int, int]:
 
 def _missing(shares: _Shares) -> int:
     return sum(max(0, n - host.free + host.claimed + host.backfill) for host, n in shares)
-
-
-def _spread(hosts: list[_Host], ranks: int) -> _Shares:
-    """Return places for the ranks of a new worker, on the largest nodes."""
-    shares, left = [], ranks
-    for host in sorted(hosts, key=lambda each: -each.slots):
-        if left:
-            shares.append((host, min(left, host.slots)))
-            left -= shares[-1][1]
-    return tuple(shares)

@@ -82,10 +82,13 @@ class AccountRegistry:
         self._journal = journal
         self._configured: dict[str, Account] = config.accounts
         self._configured_qos: dict[str, Qos] = config.qos
-        self._cancels_removed = config.removed_users == "cancel"
+        self._removed_policy = config.removed_users
+        self._hold_ns = round(config.removed_hold_s * 1e9)
+        self._refused: dict[str, str] = {}  # users whom the site's identity refuses, and why
+        self._removed_since_ns: dict[str, int] = {}  # by user whose waiting tasks are held
         self._members = members or GroupMembers()
         self._next_cut_ns = 0
-        self._removed_unchecked = False  # tasks of removed users may have to be cancelled
+        self._removed_unchecked = False  # users may have been removed, or have come back
         query = f"{tables.STANDING.query} limit 1"
         self._has_standings = any(True for _ in journal.records.rows(query))
         accounts = _merged_with_stored(self._configured, tables.ACCOUNT, journal)
@@ -306,7 +309,30 @@ class AccountRegistry:
             )
             if error is not None:
                 return error
-        return None
+        return self._room_error(owner, path, count, size_bytes)
+
+    def _room_error(
+        self, owner: str, path: tuple[str, ...], count: int, size_bytes: int
+    ) -> errors.SimenvError | None:
+        """Return the refusal of tasks that would leave too little room in the queue for other
+        accounts. The environment's own user has no limits."""
+        state, limits = self._state, self._state.limits
+        max_tasks, max_bytes = limits.max_queued_tasks, limits.max_queued_bytes
+        if any(each.max_queued_tasks for _, each in self._limits_of(path)):
+            max_tasks = 0
+        if any(each.max_queued_bytes for _, each in self._limits_of(path)):
+            max_bytes = 0
+        # All together have at most half of the queue, mostly.
+        fits_tasks = not max_tasks or 2 * (len(state.tasks) + count) <= max_tasks
+        fits_bytes = not max_bytes or 2 * (state.queued_bytes + size_bytes) <= max_bytes
+        if not (owner and path) or (fits_tasks and fits_bytes):
+            return None
+        use = _sum([each for each in state.use_by_association if each.account == path[-1]])
+        others = OwnerUse(
+            len(state.tasks) - use.queued_tasks, state.queued_bytes - use.queued_bytes
+        )
+        max_use = OwnerUse(max_tasks, max_bytes)
+        return owner_quotas.check_room(max_use, use, others, count, size_bytes, path[-1])
 
     def _below(self, account: str) -> list[AssociationUse]:
         """Return the use of an account and of the accounts below it."""
@@ -370,8 +396,9 @@ class AccountRegistry:
         if self._groups and self._members.poll(self._groups, now_ns):
             self._arrange()
         actions: list[core.Action] = []
-        if self._removed_unchecked:
-            actions += self._cancel_removed(now_ns)
+        is_due = now_ns >= self._next_cut_ns and self._removed_since_ns
+        if self._removed_unchecked or is_due:
+            actions += self._end_removed(now_ns)
         if now_ns >= self._next_cut_ns:
             self._next_cut_ns = now_ns + CUT_NS
             for name, account in self._accounts.items():
@@ -379,19 +406,39 @@ class AccountRegistry:
                     actions += self._cut(name, now_ns)
         return actions
 
-    def _cancel_removed(self, now_ns: int) -> list[core.Action]:
-        """Cancel waiting tasks of users who are in no account any more, some in each tick."""
-        if not (self._cancels_removed and self.tree) or self._members.lacks(self._groups):
+    def note_identity(self, owner: str, refusal: str) -> None:
+        """Note why the site's identity refuses a user who had entered; "": it accepts them."""
+        if refusal != self._refused.get(owner, ""):
+            self._refused[owner] = refusal
+            self._removed_unchecked = True
+
+    def _removed(self) -> dict[str, str]:
+        """Return the users with unfinished tasks who may not enter any more, each with a reason."""
+        removed: dict[str, str] = {}
+        if self.tree:
+            for owner in {each.owner for each in self._state.use_by_association}:
+                if owner and not self.tree.accounts_of(owner):
+                    removed[owner] = f"{owner!r} is in no account of this environment any more"
+        refused = {owner: text for owner, text in self._refused.items() if text}
+        with_tasks = self._state.tasks_by_owner.of
+        self._refused = {owner: text for owner, text in refused.items() if with_tasks(owner)}
+        return removed | self._refused
+
+    def _end_removed(self, now_ns: int) -> list[core.Action]:
+        """Hold or cancel waiting tasks of users who may not enter any more, some in each tick."""
+        if self._removed_policy == "keep" or self._members.lacks(self._groups):
             self._removed_unchecked = self._members.lacks(self._groups)
             return []
-        owners = {each.owner for each in self._state.use_by_association}
-        for owner in sorted(owners):
-            if not owner or self.tree.accounts_of(owner):
+        removed, since_ns = self._removed(), self._removed_since_ns
+        self._removed_since_ns = {owner: since_ns.get(owner, now_ns) for owner in removed}
+        self._scheduler.hold_removed(frozenset(removed))
+        hold_ns = self._hold_ns if self._removed_policy == "hold" else 0
+        for owner, text in sorted(removed.items()):
+            if now_ns - self._removed_since_ns[owner] < hold_ns:
                 continue
             records = self._state.tasks_by_owner.of(owner)
             waiting = (record.number for record in records if record.phase in core.UNSENT)
             if numbers := list(islice(waiting, ENDED_PER_TICK)):
-                text = f"{owner!r} is in no account of this environment any more"
                 return self._scheduler.end_early(numbers, "cancelled", text, now_ns)
         self._removed_unchecked = False
         return []

@@ -18,7 +18,6 @@ from simenv.service.accounting.usage import (
     HOUR_S,
     MAX_SUM,
     Sums,
-    count_unsuccessful,
     device_of,
     values_of,
 )
@@ -153,7 +152,7 @@ def withdrawal(records: reader.Records, completed: m.Completed, task: int = 0) -
         if state is TaskState.DONE:
             sums.done, sums.shots = 1, owner.spec.shots * owner.spec.count
         else:
-            count_unsuccessful(sums, state)
+            sums.add_unsuccessful(state)
         sums.slot_us, sums.gpu_us, sums.gib_us, sums.device_us = msgspec.structs.astuple(used)
         sums.wait_us, sums.units = completion.timing.queued_us, completion.units
         negative = [-value for value in values_of(sums)]

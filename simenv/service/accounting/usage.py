@@ -11,13 +11,14 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import TaskOptions, TaskState, views
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
-from simenv.scheduler.core import Route, SubmitBatch, TaskEnded
+from simenv.scheduler.core import Route, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
 from simenv.service.journal.tables import UsageKey
@@ -43,6 +44,48 @@ class Sums:
         self.done = self.failed = self.cancelled = self.expired = 0
         self.shots = self.slot_us = self.gpu_us = self.gib_us = self.device_us = self.wait_us = 0
         self.units = 0.0
+
+    def add(self, endings: Sequence[TaskEnded], first: int) -> int:
+        """Add ended tasks, from that at index `first` to the last of the same batch; return the
+        index behind it."""
+        batch, end = endings[first].record.batch, first
+        done = shots = slot_us = gpu_us = gib_us = device_us = wait_us = 0
+        units = self.units
+        for ending in islice(endings, first, None):
+            record, used = ending.record, ending.used
+            if record.batch is not batch:
+                break
+            end += 1
+            if ending.state is _DONE:
+                spec = record.spec
+                done += 1
+                shots += spec.shots * spec.count
+            else:
+                self.add_unsuccessful(ending.state)
+            slot_us += used.slot_us
+            gpu_us += used.gpu_us
+            gib_us += used.gib_us
+            device_us += used.device_us
+            wait_us += ending.timing.queued_us
+            units += ending.units
+        self.done += done
+        self.shots += shots
+        self.slot_us += slot_us
+        self.gpu_us += gpu_us
+        self.gib_us += gib_us
+        self.device_us += device_us
+        self.wait_us += wait_us
+        self.units = units
+        return end
+
+    def add_unsuccessful(self, state: TaskState) -> None:
+        """Add a task that did not end as DONE."""
+        if state is TaskState.FAILED:
+            self.failed += 1
+        elif state is TaskState.CANCELLED:
+            self.cancelled += 1
+        else:
+            self.expired += 1
 
 
 values_of = attrgetter(*tables.SUMS, "units")
@@ -77,31 +120,18 @@ class UsageLedger:
     def add(self, endings: Sequence[TaskEnded], at_s: float) -> None:
         """Add ended tasks of one pool and engine to the next commit, which stores their ends."""
         totals: dict[UsageKey, Sums] = {}
-        last: SubmitBatch | None = None
-        sums = Sums()
-        for ending in endings:
-            record, used = ending.record, ending.used
-            if record.batch is not last:
-                last, route = record.batch, record.route
-                device = device_of(last.terms, route)
-                key = UsageKey(last.account, last.owner, last.qos, route.pool, device, route.engine)
-                known = totals.get(key)
-                sums = totals[key] = Sums() if known is None else known
-            if ending.state is _DONE:
-                sums.done += 1
-                sums.shots += record.spec.shots * record.spec.count
-            else:
-                count_unsuccessful(sums, ending.state)
-            sums.slot_us += used.slot_us
-            sums.gpu_us += used.gpu_us
-            sums.gib_us += used.gib_us
-            sums.device_us += used.device_us
-            sums.wait_us += ending.timing.queued_us
-            sums.units += ending.units
+        index = 0
+        while index < len(endings):
+            batch, route = endings[index].record.batch, endings[index].record.route
+            device = device_of(batch.terms, route)
+            key = UsageKey(batch.account, batch.owner, batch.qos, route.pool, device, route.engine)
+            index = totals.setdefault(key, Sums()).add(endings, index)
         statements: list[tables.Statement] = []
         for key, sums in totals.items():
             number = self._keys.get(key) or self._new_key(key, statements)
-            values = [min(value, MAX_SUM) for value in values_of(sums)]
+            values = values_of(sums)
+            if max(values) > MAX_SUM:
+                values = tuple(min(value, MAX_SUM) for value in values)
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
             self._count(key, sums)
@@ -167,16 +197,6 @@ class UsageLedger:
         self._month_s = begin, end
         self._own = tables.read_units(self._journal.records, begin // HOUR_S)
         self._tree, self._below = NO_ACCOUNTS, dict(self._own)
-
-
-def count_unsuccessful(sums: Sums, state: TaskState) -> None:
-    """Count a task that did not end as DONE."""
-    if state is TaskState.FAILED:
-        sums.failed += 1
-    elif state is TaskState.CANCELLED:
-        sums.cancelled += 1
-    else:
-        sums.expired += 1
 
 
 # --- queries ----------------------------------------------------------------------------------

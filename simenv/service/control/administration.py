@@ -16,7 +16,7 @@ import msgspec
 from simenv.errors import ConfigError, JournalError, NotAllowedError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core import Action
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
 from simenv.wire.keyfiles import Identity
@@ -115,8 +115,8 @@ class Administration:
         service = self._service
         service.executor.execute(service.pool_commands.apply(message))
         service.audit.write(identity, kind, subject, detail)
-        pools = forecast.pool_infos(service.state, service.starts, time.monotonic_ns())
-        return admin.Pools(message.request, pools, forecast.node_infos(service.state))
+        pools = cluster_info.pool_infos(service.state, service.starts, time.monotonic_ns())
+        return admin.Pools(message.request, pools, cluster_info.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:
         """Revoke the key in memory, end its reservations, then write the file."""

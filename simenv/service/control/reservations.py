@@ -20,7 +20,7 @@ from simenv.model.program import check_printable
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service import fault_injection
 from simenv.service.journal import tables, writer
@@ -98,7 +98,7 @@ class ReservationCommands:
             *(message.reservation, identity.scope, identity.owner),
             *(message.ttl_ns, time.time_ns()),
         )
-        info = forecast.reservation_info(self._state, reservation)
+        info = cluster_info.reservation_info(self._state, reservation)
         return admin.Reservations(message.request, [info])
 
     def _set_profile(self, identity: Identity, message: admin.SetProfile) -> admin.ProfileReply:
@@ -182,7 +182,7 @@ class ReservationCommands:
         message: admin.SteerTarget | admin.SetDispatch | admin.SetOrder | admin.GetTarget,
         changed: bool,
     ) -> admin.TargetReply:
-        info = forecast.target_info(self._state, message.device)
+        info = cluster_info.target_info(self._state, message.device)
         wait_ns = self._wait_ns(message.device, identity.owner)
         off_by = self._starts.off_by(message.device)
         info = msgspec.structs.replace(info, wait_ns=wait_ns, wait_off_by=off_by)
@@ -202,8 +202,8 @@ class ReservationCommands:
             reservation, final_state, message.reason, time.time_ns(), now_ns
         )
         self._executor.execute(actions)
-        running = forecast.running_tasks(self._state, reservation)
-        info = forecast.reservation_info(self._state, reservation)
+        running = cluster_info.running_tasks(self._state, reservation)
+        info = cluster_info.reservation_info(self._state, reservation)
         return admin.Released(message.request, info, running)
 
     def _note(self, identity: Identity, changed: bool, device: str, detail: str) -> None:
@@ -229,11 +229,11 @@ class ReservationCommands:
             selected = [self._ledger.find(message.reservation, identity.scope)]
         else:
             selected = list(self._ledger.visible_to(identity.scope))
-        infos, counted = [], forecast.running_counts(self._state)
+        infos, counted = [], cluster_info.running_counts(self._state)
         for index, reservation in enumerate(selected):
             if not index % RESERVATIONS_PER_STEP:
                 yield None
-            infos.append(forecast.reservation_info(self._state, reservation, counted))
+            infos.append(cluster_info.reservation_info(self._state, reservation, counted))
         yield codec.encode(admin.Reservations(message.request, infos))
 
     @property

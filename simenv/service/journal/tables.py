@@ -22,6 +22,7 @@ from simenv.model.accounts import Account, Qos
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
+from simenv.scheduler.views.expected_starts import StoredErrors
 from simenv.service.journal.reader import WAY_OUT, Records
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -146,6 +147,9 @@ ESTIMATE = Columns(
     "kind text, width int, factor real, deviation real, count int, primary key(kind, width)",
     " without rowid",
 )
+WAIT_ERRORS = JournalTable[str, StoredErrors](
+    "wait_errors", "pool text primary key", StoredErrors, "errors of expected starts"
+)
 STANDING = Columns(
     "standing",
     "first integer primary key, account text, qos text, share real, usage real, rank int",
@@ -165,7 +169,7 @@ USAGE = Columns(
 )
 TABLES: tuple[Columns, ...] = (
     *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
-    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE),
+    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS),
 )
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 

@@ -23,7 +23,7 @@ from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
 from simenv.service.journal import reader, tables
-from simenv.service.telemetry.counters import Durations
+from simenv.service.telemetry.counters import DurationBuckets
 
 JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
@@ -82,7 +82,7 @@ class Journal:
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
-        self.commit_times = Durations()
+        self.commit_times = DurationBuckets()
         self._accepted: list[reader.AcceptedRow] = []
         self._standings: list[tables.Statement] = []  # of accepted Submits
         self._finished: list[tuple[int | float | bytes | str, ...]] = []

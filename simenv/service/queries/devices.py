@@ -21,7 +21,7 @@ from simenv.scheduler.reservations.circuit_times import DeviceFigures, figures_o
 from simenv.scheduler.routing.engine_support import RoutingSnapshot, runs_only_calls
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.scheduler.views.forecast import closed_pools
+from simenv.scheduler.views.cluster_info import closed_pools
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import EmulatedDevice
 from simenv.service.devices.resolve import DocumentPending, Documents, EmulatedDevices

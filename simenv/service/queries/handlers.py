@@ -17,13 +17,13 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
-from simenv.errors import NotFoundError
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
 from simenv.scheduler.core import Action, Phase, TaskRecord
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.views.forecast import node_infos, pool_infos
+from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 from simenv.service.accounting.receipts import ReceiptReader
 from simenv.service.accounting.usage import usage_report
 from simenv.service.queries import task_views
@@ -31,6 +31,7 @@ from simenv.service.queries.devices import described, routing_snapshot, store_no
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
+from simenv.service.telemetry.recorder import RECORDED
 from simenv.service.telemetry.snapshot import MetricsReader
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
@@ -261,6 +262,9 @@ class QueryHandlers:
         if message.device not in known or service.telemetry is None:
             hint = f"pools with a device: {', '.join(known) or 'none'}"
             raise NotFoundError(f"there is no device {message.device[:64]!r}", hint=hint)
+        if message.figure not in RECORDED or not 0.0 <= message.value <= 1.0:
+            text = f"figure {message.figure[:64]!r} = {message.value}"
+            raise OptionError(text, hint=f"{' or '.join(RECORDED)}, from 0 to 1")
         detail = f"{message.figure} = {message.value:.4f}"
         service.audit.write(identity, "device.figure", message.device, detail)
         future = service.telemetry.set_figure(message)
@@ -476,6 +480,7 @@ class QueryHandlers:
         emulated = service.devices.emulated
         problems += [] if emulated is None else emulated.problems()
         problems.append(service.telemetry.error if service.telemetry else "")
+        problems += [] if service.refreshes is None else service.refreshes.problems()
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(

@@ -30,11 +30,11 @@ from simenv.service.accounting.receipts import ReceiptReader, used_by
 from simenv.service.accounting.usage import usage_report
 from simenv.service.journal import tables, writer
 from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
+from simenv.service.journal.telemetry_store import TelemetryStore
 from simenv.service.queries import task_views
 from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions, end_reason
 from simenv.service.telemetry.recorder import read as read_series
-from simenv.service.telemetry.store import TelemetryStore
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m, metrics, queries
 

@@ -28,7 +28,7 @@ _run_us = attrgetter("timing.run_us")
 _queued_us = attrgetter("timing.queued_us")
 
 
-class Durations:
+class DurationBuckets:
     """Histogram of durations with a bucket for each power of 2, as in `DurationHistogram`."""
 
     __slots__ = ("counts", "sum_us")
@@ -57,7 +57,7 @@ class PoolCounters:
 
     def __init__(self) -> None:
         self.done = self.failed = self.cancelled = self.expired = 0
-        self.wait, self.run = Durations(), Durations()
+        self.wait, self.run = DurationBuckets(), DurationBuckets()
 
 
 class TaskCounters:

@@ -15,7 +15,7 @@ from math import nan
 from pathlib import Path
 
 from simenv.errors import JournalError, NotFoundError, SimenvError
-from simenv.service.telemetry.store import DEVICE, SAMPLE_S, TelemetryStore
+from simenv.service.journal.telemetry_store import DEVICE, SAMPLE_S, TelemetryStore
 from simenv.wire.messages.metrics import (
     DurationHistogram,
     GetSeries,
@@ -28,8 +28,8 @@ from simenv.wire.messages.metrics import (
 Sample = dict[str, tuple[float, str]]  # value and unit by name of the series
 _FIGURES = {
     "t1_us": "us", "t2_us": "us", "error_1q": "", "error_2q": "", "readout_error": "",
-    "certified": "", "score": "",
 }  # fmt: skip
+RECORDED = ("certified", "score")  # figures of devices that SetDeviceFigure records
 _ENDED = ("done", "failed", "cancelled", "expired")
 
 
@@ -67,8 +67,7 @@ def sample(now: Metrics, before: Metrics | None) -> Sample:
         values[f"node/{node.name}/memory_granted"] = node.memory_granted_bytes, "bytes"
     for device in now.devices:
         for name, unit in _FIGURES.items():
-            if name not in ("certified", "score"):  # stored when they were recorded
-                values[f"{DEVICE}{device.name}/{name}"] = getattr(device, name), unit
+            values[f"{DEVICE}{device.name}/{name}"] = getattr(device, name), unit
     return values
 
 
@@ -100,7 +99,7 @@ class TelemetryRecorder:
     def __init__(self, path: Path) -> None:
         """`path`: of the store; its file is made with the first sample."""
         self.error = ""
-        self.figures: dict[str, dict[str, float]] = {}  # recorded ones, by device
+        self.figures: dict[str, dict[str, float]] = {}  # RECORDED ones, by device
         self._path = path
         self._thread = ThreadPoolExecutor(1, "telemetry")
         self._store: TelemetryStore | None = None  # used by the thread
@@ -150,7 +149,11 @@ class TelemetryRecorder:
 
     def _load(self) -> None:
         try:
-            self.figures = self._opened().figures()
+            stored = self._opened().figures()
+            self.figures = {
+                device: {name: each[name] for name in RECORDED if name in each}
+                for device, each in stored.items()
+            }
         except SimenvError as error:
             self.error = error.message
 

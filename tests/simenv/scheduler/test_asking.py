@@ -24,9 +24,9 @@ from simenv.scheduler.core import Phase, RetireWorker, Route, SubmitBatch, TaskR
 from simenv.scheduler.queueing.lanes import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.reservations import ledger as ledgers
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.forecast import node_infos, pool_infos, reservation_info
+from simenv.scheduler.views.cluster_info import node_infos, pool_infos, reservation_info
 
 
 def test_credit_capacity_is_shared_by_all_reservations(host: Claimant) -> None:
@@ -124,7 +124,9 @@ def test_rates_of_different_time_spans_are_converted_before_addition() -> None:
     assert more.status == "accepted", more.message
     assert host.reserve(60, walltime_ns=60 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
     host.under(result.reservation, shots=30_000)
-    table = {device: forecast.target_info(host.state, device).held.rate for device in ("main", "")}
+    table = {
+        device: cluster_info.target_info(host.state, device).held.rate for device in ("main", "")
+    }
     assert table == {"main": 1, "": 1_800}
     for rate, value in ((5, 10), (6, 6)):  # each is rounded up
         narrower = AdmissionPolicy("rate", device_rate=rate, time_span_ns=SECOND // 2)

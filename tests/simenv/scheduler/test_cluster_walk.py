@@ -11,7 +11,7 @@ from scheduler_invariants import check
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.scheduler.core import Phase, StartWorker
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.forecast import pool_infos
+from simenv.scheduler.views.cluster_info import pool_infos
 
 MIB = 2**20
 PICK = st.integers(0, 10**6)

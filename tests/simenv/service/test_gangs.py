@@ -6,7 +6,7 @@ from service import LIMITS, ServiceHarness, program, spec
 
 from launcher.base import Node
 from simenv.model import TaskOptions
-from simenv.scheduler.views.forecast import pool_infos
+from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools, Release, Released
 from simenv.wire.messages.queries import Explain, Explained

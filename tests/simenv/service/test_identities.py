@@ -16,6 +16,7 @@ from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError
 from simenv.model import TaskOptions
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.model.reservations import ReservationRequest
+from simenv.scheduler.core import FINAL, SENT, WAITING
 from simenv.service import identities
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
@@ -219,6 +220,35 @@ def test_user_who_leaves_is_out_at_the_next_check(
         assert refused.refusals[0].code == "key_refused"
         assert "any more" in refused.refusals[0].message
         assert not site.state.reservations.live
+
+
+@pytest.mark.parametrize("policy", ["keep", "hold", "cancel"])
+def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
+    tmp_path: Path, policy: str
+) -> None:
+    site = Site(tmp_path, removed_users=policy)
+    site.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()]), site.enter(BEN, ("chem",)))
+    (task,) = site.state.tasks.values()
+
+    def confirm(*groups: str) -> None:
+        site.broker.handle(UserAccount(BEN, "ben", groups))
+        site.loop._next_tick_ns = 0
+        site.step()
+
+    confirm("chem")
+    assert not site.state.quotas.removed
+    site.users._table.withdraw(BEN)  # its certificate has ended, its task waits
+    site.tick(identities.CHECK_S)
+    assert site.broker.sent == [identity.CheckUsers([BEN])]
+    confirm("physics")
+    site.join()
+    site.step()
+    outcome = {"keep": SENT, "hold": WAITING, "cancel": FINAL}
+    assert task.phase == outcome[policy]
+    if policy == "hold":
+        assert site.state.quotas.removed == {"ben"}
+        confirm("chem")
+        assert task.phase == SENT
 
 
 def test_member_whom_the_broker_confirms_stays(site: Site) -> None:

@@ -11,7 +11,7 @@ from service import LIMITS, NODE, ServiceHarness, spec
 
 from launcher.base import Exit, LauncherEvent, Node, Share
 from simenv.model import WorkerState
-from simenv.scheduler.views.forecast import node_infos, pool_infos
+from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Pools, ResumeNode, Scale

@@ -11,9 +11,7 @@ from simenv.gateway.native import routes
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    env: Client, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayStandIn]:
+def gateway(env: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStandIn]:
     folder = tmp_path_factory.mktemp("gateway")
     with gateway_of(env, folder, routes, max_request_bytes=20 * 2**20) as served:
         yield served

@@ -55,7 +55,7 @@ def test_a_result_has_the_members_of_its_schema(api: httpx.Client) -> None:
 
 def test_options_have_the_names_of_the_client() -> None:
     ours = set(schemas.TaskRequest.__struct_fields__) - {"program", "qpy", "packed"}
-    header_only, of_stim = {"idempotency_key"}, {"decoder"}
+    header_only, of_stim = {"idempotency_key", "trace"}, {"decoder"}
     assert ours == SubmitOptions.__optional_keys__ - header_only - of_stim
 
 
@@ -128,7 +128,7 @@ def test_a_sweep_has_the_counts_of_the_clients(api: httpx.Client, env: Client) -
     found: list[dict[str, int]] = []
     for part in sweep["tasks"]:
         page = api.get(f"/tasks/{part['id']}/result?wait=60&limit=1000").json()
-        results = page["results"] if "results" in page else [page]
+        results = page.get("results", [page])
         found += [result["counts"] for result in results]
     assert found == expected
     part = next(part for part in sweep["tasks"] if part["bindings"] > 1)

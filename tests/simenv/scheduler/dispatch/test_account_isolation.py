@@ -6,6 +6,7 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
 from simulation import Simulation
 
 from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec
+from simenv.model.accounts import WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
 from simenv.scheduler.queueing.lanes import QueuePolicy
@@ -72,6 +73,29 @@ def test_chunks_and_prefetch_never_mix_accounts(policy: str) -> None:
         for send in sends:
             machine.finish(send.records)
     assert not machine.state.tasks
+
+
+def test_wait_for_the_restart_of_a_worker_of_another_account_has_its_own_reason() -> None:
+    machine = CheckedScheduler(workers=1, limits=ISOLATED)
+    machine.submit(1, cost=LONG, owner="ana")
+    (send,) = machine.assign()
+    machine.finish(send.records)
+    machine.now_ns += 2 * KEEP_NS
+    machine.hear()
+    machine.submit(1, cost=LONG, owner="ben")
+    assert not machine.assign()
+    assert retired(machine) == ["main-0"]
+    machine.now_ns += SECOND
+    assert not machine.assign()
+    machine.lose("main-0", "exit 0")
+    machine.tick()
+    machine.now_ns += SECOND
+    assert not machine.assign()
+    machine.now_ns += SECOND
+    machine.revive()
+    (send,) = machine.assign()
+    waits = dict(send.records[0].waits)
+    assert waits == {WaitReason.ISOLATION: 3_000_000}
 
 
 def test_a_full_pool_restarts_the_worker_that_was_idle_for_longest() -> None:

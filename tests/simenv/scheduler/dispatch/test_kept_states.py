@@ -20,7 +20,7 @@ from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.policies import BOUND_NS
 from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.state.pools import REQUESTED
-from simenv.scheduler.views.forecast import pool_infos, reservation_info
+from simenv.scheduler.views.cluster_info import pool_infos, reservation_info
 
 GIB = 2**30
 KEEP_S = 30.0

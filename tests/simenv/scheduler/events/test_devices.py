@@ -10,9 +10,9 @@ from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskStat
 from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
-from simenv.scheduler.views.forecast import closed_pools
+from simenv.scheduler.views.cluster_info import closed_pools
 
 TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, max=1))
 
@@ -29,7 +29,7 @@ def test_paused_device_sends_no_tasks_until_resumed(pair: CheckedScheduler) -> N
     record = pair.state.tasks[task]
     assert pending_reason(pair.state, record, pair.now_ns) == "pool main is paused: calibration"
     assert closed_pools(pair.state) == (("main", "paused"),)
-    assert forecast.target_info(pair.state, "main").pause_reason == "calibration"
+    assert cluster_info.target_info(pair.state, "main").pause_reason == "calibration"
     assert _say(pair, "resume")
     assert pair.assign()[0].records == [record]
     assert closed_pools(pair.state) == ()
@@ -82,7 +82,7 @@ def test_draining_device_refuses_tasks_and_finishes_accepted(pair: CheckedSchedu
     assert isinstance(note, core.RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
     assert devices.complete_drains(pair.state, 11) == []  # said once
-    assert forecast.target_info(pair.state, "main").state == "draining"
+    assert cluster_info.target_info(pair.state, "main").state == "draining"
 
 
 def test_drain_past_its_timeout_sends_no_tasks_until_resumed(pair: CheckedScheduler) -> None:
@@ -102,11 +102,11 @@ def test_sent_and_running_tasks_stay_within_max_inflight(pair: CheckedScheduler)
     assert pair.assign() == []
     pair.finish([record for record in sent if record.worker == sent[0].worker])
     pair.assign()
-    info = forecast.target_info(pair.state, "main")
+    info = cluster_info.target_info(pair.state, "main")
     assert (info.sent + info.running, info.max_inflight) == (3, 3)
     devices.set_max_inflight(pair.state, "main", 0)
     pair.assign()
-    assert forecast.target_info(pair.state, "main").queued == 0
+    assert cluster_info.target_info(pair.state, "main").queued == 0
 
 
 def test_max_inflight_of_all_devices_bounds_all_pools_together() -> None:
@@ -140,7 +140,7 @@ def test_invalid_device_commands_are_refused_without_changes(pair: CheckedSchedu
     ):
         fails(OptionError, "", wrong)
     fails(NotFoundError, "", _say, pair, "pause", device="nowhere")
-    assert forecast.target_info(pair.state, "main").version == 1
+    assert cluster_info.target_info(pair.state, "main").version == 1
     assert pair.state.controls.changes == {}
 
 
@@ -151,7 +151,7 @@ def test_device_version_grows_only_with_changes(pair: CheckedScheduler) -> None:
     assert not _say(pair, "pause")
     assert devices.set_max_inflight(pair.state, "main", 2)
     assert not devices.set_max_inflight(pair.state, "main", 2)
-    assert forecast.target_info(pair.state, "main").version == 3
+    assert cluster_info.target_info(pair.state, "main").version == 3
 
 
 def test_device_settings_survive_restart(pair: CheckedScheduler) -> None:
@@ -162,7 +162,9 @@ def test_device_settings_survive_restart(pair: CheckedScheduler) -> None:
     for device, value in pair.state.controls.all.items():
         devices.restore_control(new.state, device, value)
     for device in ("", "main"):
-        assert forecast.target_info(new.state, device) == forecast.target_info(pair.state, device)
+        assert cluster_info.target_info(new.state, device) == cluster_info.target_info(
+            pair.state, device
+        )
     new.submit()
     assert (new.assign(), new.state.controls.changes) == ([], {})
 

@@ -12,8 +12,8 @@ from simenv.errors import NotReservedError
 from simenv.model import AdmissionReason, ReservationState, TaskState
 from simenv.scheduler.core import Phase, StopAttempt, TaskEnded
 from simenv.scheduler.events import reservations
-from simenv.scheduler.views import forecast
-from simenv.scheduler.views.forecast import reservation_info, running_tasks
+from simenv.scheduler.views import cluster_info
+from simenv.scheduler.views.cluster_info import reservation_info, running_tasks
 from simenv.service.journal.tables import reservation_statements
 
 
@@ -309,7 +309,7 @@ def test_task_end_examines_only_next_two_parked_tasks(host: Claimant) -> None:
     host.scheduler.cancel([first], host.now_ns)
     host.scheduler.dispatch(host.now_ns)
     assert watched.seen == 2, "one that goes on, and one that does not"
-    entries = forecast.target_info(host.state, "main"), reservation_info(host.state, item)
+    entries = cluster_info.target_info(host.state, "main"), reservation_info(host.state, item)
     assert (entries[0].parked, entries[1].parked, watched.seen) == (997, 997, 2)
 
 

@@ -4,10 +4,18 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route, wide
+from checked_scheduler import (
+    LIMITS,
+    SECOND,
+    CheckedScheduler,
+    cluster,
+    expected_starts,
+    route,
+    wide,
+)
 from scheduler_invariants import check
 
-from simenv.model import TaskOptions, TaskSpec, TaskState, accounts
+from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, accounts
 from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
 from simenv.scheduler import core
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
@@ -109,6 +117,71 @@ def test_tasks_of_several_ranks_count_for_all_their_slots() -> None:
     assert used["b"] >= 0.4 * sum(used.values())
 
 
+@pytest.fixture
+def pair() -> CheckedScheduler:
+    """Four slots; account a has used something, b has not."""
+    machine = CheckedScheduler(workers=4, limits=cluster(2, 2))
+    machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}), Billing(), {})
+    machine.state.fair_share.charge(accounts.association("a", "ana"), 20.0)
+    return machine
+
+
+def test_gang_waits_while_accounts_with_less_usage_have_tasks(pair: CheckedScheduler) -> None:
+    (gang,) = submit(pair, "a", "ana", along=wide(ranks=4, cost_us=LONG_US))
+    pair.revive()
+    last = submit(pair, "b", "ben", 20)[-1]
+    expected_us = expected_starts(pair).task_us(pair.state.tasks[gang], pair.now_ns)
+    begin_ns = pair.now_ns
+    run_for(pair, 7.5)
+    record = pair.state.tasks[gang]
+    # Ten tasks of b have two units each: from the eleventh on a goes before b.
+    assert record.sent_ns - begin_ns == pytest.approx(6e9)
+    assert expected_us == pytest.approx(6e6)
+    assert pair.state.tasks[last].phase == core.WAITING
+    parts = explained_waits(record.waits, (record.sent_ns - begin_ns) // 1000)
+    assert parts[WaitReason.SHARE] >= 4_000_000
+
+
+def test_gang_of_the_account_that_goes_first_gets_its_room(pair: CheckedScheduler) -> None:
+    first = submit(pair, "a", "ana", 4)
+    (send, *_) = pair.assign()
+    pair.finish(send.records)
+    (gang,) = submit(pair, "b", "ben", along=wide(ranks=4, cost_us=LONG_US))
+    more = submit(pair, "a", "ana", 20)
+    pair.revive()
+    run_for(pair, 2.5)
+    assert [number for number in first if number in pair.state.tasks] == []
+    assert pair.state.tasks[gang].phase != core.WAITING
+    assert {pair.state.tasks[number].phase for number in more} == {core.WAITING}
+
+
+def test_gangs_of_different_widths_are_chosen_in_the_order_of_accounts() -> None:
+    specs = tuple(PoolSpec(f"x{n}", "any", min=1, max=1, ranks=n) for n in (2, 4))
+    machine = CheckedScheduler(limits=cluster(2, 2), specs=specs)
+    machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}), Billing(), {})
+    machine.state.fair_share.charge(accounts.association("a", "ana"), 20.0)
+    (older,) = submit(machine, "a", "ana", along=route(LONG_US, pool="x2", ranks=2))
+    (gang,) = submit(machine, "b", "ben", along=route(LONG_US, pool="x4", ranks=4))
+    assert [send.records[0].number for send in machine.assign()] == [gang]
+    assert machine.state.tasks[older].phase == core.WAITING
+
+
+def test_gang_takes_slots_that_tasks_of_other_accounts_cannot_use(pair: CheckedScheduler) -> None:
+    (gang,) = submit(pair, "a", "ana", along=wide(ranks=4, cost_us=LONG_US))
+    pair.revive()
+    submit(pair, "b", "ben", along=route(LONG_US, memory_bytes=2**34))
+    assert [send.records[0].number for send in pair.assign()] == [gang]
+
+
+def test_gang_and_tasks_of_one_rank_get_equal_shares(pair: CheckedScheduler) -> None:
+    submit(pair, "a", "ana", 500, along=wide(ranks=4, cost_us=500_000.0))
+    pair.revive()
+    submit(pair, "b", "ben", 1_000, 300_000.0)
+    run_for(pair, 10.0)
+    used = run_for(pair, 60.0)
+    assert used["a"] / sum(used.values()) == pytest.approx(0.5, abs=0.06)
+
+
 def test_shares_hold_at_each_level_of_the_tree() -> None:
     machine = CheckedScheduler(workers=2)
     of_physics = {"x": Account(parent="physics", share=3), "y": Account(parent="physics")}
@@ -165,6 +238,23 @@ def test_expected_units_are_replaced_by_what_tasks_used(site: CheckedScheduler) 
     assert ending.used.slot_us > 0
     assert share.ratio("a") == pytest.approx(ending.units, rel=1e-4)
     assert share.usage("a", "ana", site.now_ns) == pytest.approx(ending.units, rel=1e-4)
+
+
+def test_equal_runs_are_charged_by_their_class_and_the_present_weights(
+    site: CheckedScheduler,
+) -> None:
+    for slot_s, factor in ((1.0, 1.0), (1.0, 0.5), (3.0, 0.5)):
+        billing = Billing(slot_s=slot_s)
+        site.scheduler.set_accounts(tree(), billing, {"low": Qos(usage_factor=factor)})
+        submit(site, "a", "ana", 2, 10_000.0, usage_factor=factor)
+        before = site.state.fair_share.usage("a", now_ns=site.now_ns)
+        run_for(site, 0.1)
+        ended = site.endings[-2:]
+        for ending in ended:
+            assert ending.used.slot_us == 10_000
+            assert ending.units == billing.units(ending.used, "main", factor) > 0.0
+        charged = site.state.fair_share.usage("a", now_ns=site.now_ns) - before
+        assert charged == pytest.approx(sum(each.units for each in ended), rel=1e-4)
 
 
 def test_tasks_of_a_lost_worker_are_not_charged(site: CheckedScheduler) -> None:

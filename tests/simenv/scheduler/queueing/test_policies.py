@@ -1,6 +1,7 @@
 """Queueing policies, and the heads of lanes."""
 
 import random
+from itertools import islice
 
 import msgspec
 import pytest
@@ -9,9 +10,16 @@ from checked_scheduler import SECOND, CheckedScheduler, route
 from simenv.model import TaskOptions, TaskSpec
 from simenv.scheduler.core import FINAL, SENT, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.lanes import LONG_US, Lanes, aged_priority, priority_credit_ns
+from simenv.scheduler.queueing.lanes import (
+    LONG_US,
+    Lanes,
+    QueuePolicy,
+    SortedLane,
+    aged_priority,
+    priority_credit_ns,
+)
 from simenv.scheduler.queueing.queue import PoolQueue
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 
 ALONE = 1_500.0  # such a task travels alone
 
@@ -90,6 +98,29 @@ def test_tasks_of_mixed_priorities_run_in_order_of_aged_priority(machine: Checke
     assert _ran(machine) == by_age
 
 
+def test_first_tasks_of_a_sorted_lane_are_found_without_a_sort_of_all() -> None:
+    compared = 0
+
+    class Key(tuple[float, ...]):
+        def __lt__(self, other: tuple[float, ...]) -> bool:
+            nonlocal compared
+            compared += 1
+            return tuple(self) < tuple(other)
+
+    class Order(QueuePolicy, frozen=True):
+        def sort_key(self, record: TaskRecord) -> tuple[float, ...]:
+            return Key((record.cost_us, record.number))
+
+    lane = SortedLane(Order("ordered", ("shortest",)))
+    costs_us = [float(number * 7_919 % 1_000) for number in range(1_000)]
+    for number, cost_us in enumerate(costs_us):
+        lane.append(record(number, 0, cost_us=cost_us))
+    compared = 0
+    assert [each.cost_us for each in islice(lane, 5)] == sorted(costs_us)[:5]
+    assert compared < 100
+    assert [each.cost_us for each in lane] == sorted(costs_us)
+
+
 def test_fifo_ignores_priorities(machine: CheckedScheduler) -> None:
     _order(machine, "fifo")
     entries = [machine.submit(cost=ALONE, priority=p)[0] for p in (0, 5, 1, -3)]
@@ -159,10 +190,10 @@ def test_policy_changes_lose_no_tasks() -> None:
 
 def test_policy_of_pool_overrides_policy_of_all_devices(machine: CheckedScheduler) -> None:
     devices.set_queue_policy(machine.state, "", "fifo", ())
-    assert forecast.target_info(machine.state, "main").policy == "fifo"
+    assert cluster_info.target_info(machine.state, "main").policy == "fifo"
     _order(machine, "priority")
-    assert forecast.target_info(machine.state, "main").policy == "priority"
-    assert msgspec.structs.asdict(forecast.target_info(machine.state, ""))["policy"] == "fifo"
+    assert cluster_info.target_info(machine.state, "main").policy == "priority"
+    assert msgspec.structs.asdict(cluster_info.target_info(machine.state, ""))["policy"] == "fifo"
 
 
 PRIORITIES = 201

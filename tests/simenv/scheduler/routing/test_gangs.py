@@ -9,7 +9,7 @@ from launcher.base import Share
 from simenv.errors import OptionError
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core import RecordEvent, RetireWorker, StartWorker
-from simenv.scheduler.views.forecast import node_infos, pool_infos
+from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 
 MIB = 2**20
 

@@ -15,7 +15,7 @@ from simenv.scheduler.core import Route
 from simenv.scheduler.routing import live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.scheduler.routing.live_routing import reroute_after_restart
-from simenv.scheduler.views.forecast import closed_pools
+from simenv.scheduler.views.cluster_info import closed_pools
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, feed_forward
 

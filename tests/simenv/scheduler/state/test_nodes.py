@@ -9,7 +9,7 @@ from simulation import Simulation
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.scheduler import core
-from simenv.scheduler.views.forecast import node_infos
+from simenv.scheduler.views.cluster_info import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
 
 
@@ -206,6 +206,49 @@ def test_one_silent_worker_does_not_make_its_node_lost() -> None:
         machine.tick()
     assert all(info.state == "up" for info in node_infos(machine.state))
     assert "worker.lost" in notes(machine)
+
+
+def test_silent_lone_worker_charges_its_task_only_if_its_own_end_is_reported() -> None:
+    machine = CheckedScheduler(2, cluster(1, 1))
+    (number,) = machine.submit(1, cost=60e6)
+    for deaths in (0, 1, 2, 2):
+        (send,) = machine.assign()
+        machine.begin(send.records[0])
+        start = machine.start_of(send.worker)
+        for _ in range(6):
+            machine.now_ns += 2 * SECOND
+            for worker in machine.state.workers.values():
+                if worker.name != send.worker:
+                    worker.heard_ns = machine.now_ns
+            machine.tick()
+        assert send.worker not in machine.state.workers
+        if deaths == 2:  # the attempts of a task that silences its workers are bounded
+            break
+        record = machine.state.tasks[number]
+        assert record.deaths == deaths
+        report = send.worker, start, "signal 9", machine.now_ns
+        machine.keep(machine.scheduler.worker_lost(*report))
+        assert record.deaths == deaths + 1
+        machine.now_ns += 61 * SECOND
+        machine.hear()
+        machine.revive()
+    (ending,) = machine.endings
+    assert ending.reason == "poison"
+
+
+def test_task_of_a_lone_worker_on_a_lost_node_is_not_charged() -> None:
+    machine = CheckedScheduler(2, cluster(1, 1))
+    (number,) = machine.submit(1, cost=60e6)
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    start = machine.start_of(send.worker)
+    for worker in machine.state.workers.values():
+        worker.heard_ns += (11 * SECOND) * (worker.name != send.worker)
+    machine.tick(11.0)
+    report = send.worker, start, "its node is gone", machine.now_ns
+    machine.keep(machine.scheduler.worker_lost(*report, blame=False))
+    assert machine.state.tasks[number].deaths == 0
+    assert not machine.state.uncharged
 
 
 def test_starts_are_retried_on_other_configured_nodes() -> None:

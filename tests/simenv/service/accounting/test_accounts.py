@@ -7,102 +7,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from memory_transport import MemoryConnection
-from multi_user_harness import MultiUserHarness
+from account_harness import ACCOUNTS, AccountHarness
 from service import completions, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.model.accounts import SLOT_HOUR, Account, Qos
-from simenv.scheduler.core import SubmitBatch
+from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
+from simenv.scheduler.core import RUNNING, SENT, WAITING
+from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.expected_starts import ForetoldStart
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
-
-ACCOUNTS: dict[str, Any] = {
-    "physics": {"share": 3},
-    "chem": {"parent": "physics", "users": ["ana"], "qos": ["normal", "urgent"]},
-    "bio": {"users": ["ana", "@lab"]},
-}
-SHOTS = 100_000
-QOS: dict[str, Any] = {
-    "normal": {"usage_factor": 0.5},
-    "urgent": {"priority": 7, "max_run_s": 60, "limits": {"max_queued_tasks": 2}},
-    "idle": {"preempt": True},
-}
-
-
-class AccountHarness(MultiUserHarness):
-    """A service with accounts, the users ana and ben, and an admin."""
-
-    def __init__(self, folder: Path, **options: object) -> None:
-        super().__init__(folder, **{"accounts": ACCOUNTS, "qos": QOS, **options})
-
-    def begin_again(self, **options: object) -> None:
-        """Start again, with other settings."""
-        if options:
-            self.config = module_config(self, **options)
-        self.restart()
-        self.arrive()
-
-    def sent(
-        self,
-        peer: MemoryConnection | None = None,
-        count: int = 1,
-        key: str = "~k",
-        shots: int = SHOTS,
-        **terms: Any,
-    ) -> m.Accepted | m.Refusal:
-        """Submit; the acceptance, or the refusal."""
-        tasks = [spec(seed, shots=shots) for seed in range(count)]
-        answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)
-        answer = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-        return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
-
-    def batch(self, peer: MemoryConnection | None = None, **order: Any) -> SubmitBatch:
-        """Submit; the batch of the accepted tasks."""
-        answer = self.sent(peer, **order)
-        assert isinstance(answer, m.Accepted), answer
-        return self.state.tasks[answer.first].batch
-
-    def refused_by(
-        self, code: str, peer: MemoryConnection | None = None, **order: Any
-    ) -> m.Refusal:
-        """Submit; the refusal."""
-        answer = self.sent(peer, **order)
-        assert isinstance(answer, m.Refusal), answer
-        assert answer.code == code, answer
-        return answer
-
-    def set_account(self, name: str, account: Account | None) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.SetAccount(1, name, account), self.ops)
-
-    def set_qos(self, name: str, qos: Qos | None) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.SetQos(1, name, qos), self.ops)
-
-    def listed(self, peer: MemoryConnection) -> accounting.Accounts:
-        return self.get(accounting.Accounts, accounting.GetAccounts(1), peer)
-
-    def look_up_groups(self) -> None:
-        """Let the next lookup be due, and take its answer over."""
-        self.groups._next_ns = 0
-        self.step()
-        if self.groups._thread is not None:
-            self.groups._thread.join(30.0)
-        self.step()
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        return list(self.journal.records.rows(query))
-
-
-def module_config(town: AccountHarness, **options: object) -> Any:
-    from simenv.config import convert
-
-    pools = [{"name": "main", "min": 1, "max": 1}]
-    settings = {"durability": "process", "accounts": ACCOUNTS, "qos": QOS, **options}
-    return convert({"pools": pools, **settings})
 
 
 @pytest.fixture
@@ -366,6 +285,41 @@ def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path
     assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
 
 
+def test_account_of_many_users_leaves_room_in_the_queue_for_other_accounts(
+    town: AccountHarness,
+) -> None:
+    town.set_account("bio", Account(users=("ana", "ben")))
+    town.batch(account="bio", count=300)
+    town.batch(town.ben, account="bio", count=200)
+    refusal = town.refused_by("queue_full", town.ben, account="bio", key="~b")
+    assert refusal.message == (
+        "account 'bio' has 500 unfinished tasks, the others 0, and the queue takes 1000; 1 more "
+        "would pass 500, half of what the others leave (max_queued_tasks)"
+    )
+    assert "simenv accounts set bio max_queued_tasks=..." in refusal.hint
+    town.batch(account="chem", count=250, key="~c")
+    assert town.refused_by("queue_full", account="chem", key="~d").message.startswith(
+        "account 'chem' has 250 unfinished tasks, the others 500,"
+    )
+    limits = {"max_queued_tasks": 510}
+    town.set_account("bio", Account(users=("ana", "ben"), limits=limits))
+    town.batch(town.ben, account="bio", count=10, key="~e")
+    assert "the limit of 510" in town.refused_by("queue_full", town.ben, key="~f").message
+    own = town.say(m.Submit(5, "~g", 0, TaskOptions(), [spec(1)] * 200))
+    assert any(isinstance(each, m.Accepted) for each in own)  # the environment's own user
+
+
+def test_bytes_of_an_account_leave_room_for_other_accounts(town: AccountHarness) -> None:
+    limits = town.state.limits
+    town.state.limits = msgspec.structs.replace(limits, max_queued_bytes=2**15)
+    while isinstance(answer := town.sent(count=9, key=f"~{len(town.state.tasks)}"), m.Accepted):
+        assert town.state.queued_bytes <= 2**14
+    assert answer.code == "queue_full"
+    assert "account 'chem' holds " in answer.message
+    assert "(max_queued_bytes)" in answer.message
+    town.batch(account="bio", key="~b")
+
+
 # --- groups ------------------------------------------------------------------------------------
 
 
@@ -396,6 +350,45 @@ def test_waiting_tasks_of_removed_users_are_cancelled_by_policy(tmp_path: Path) 
     failure = codec.failure(ends[0].payload)
     assert failure.reason == "cancelled"
     assert failure.message == "'ben' is in no account of this environment any more"
+
+
+def test_tasks_of_removed_users_are_held_until_they_come_back_or_time_is_over(
+    tmp_path: Path,
+) -> None:
+    town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    first = town.sent(town.ben, count=3)
+    assert isinstance(first, m.Accepted)
+    town.members["lab"].clear()
+    town.look_up_groups()
+    town.join()
+    town.step()
+    held = town.state.tasks[first.first]
+    assert {record.phase for record in town.state.tasks.values()} == {WAITING}
+    reason = pending_reason(town.state, held, time.monotonic_ns())
+    assert reason == "held: ben may not use the environment any more"
+    town.members["lab"].add("ben")
+    town.look_up_groups()
+    town.step()
+    assert held.phase != WAITING
+    assert WaitReason.REMOVED in dict(held.waits)
+
+
+def test_held_tasks_of_removed_users_are_cancelled_when_the_time_is_over(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, removed_users="hold", removed_hold_s=100.0)
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    town.batch(town.ben, count=2)
+    town.batch()
+    town.members["lab"].clear()
+    town.look_up_groups()
+    assert len(town.state.tasks) == 3
+    town.accounts._removed_since_ns["ben"] -= 101 * 10**9
+    town.accounts._next_cut_ns = 0
+    town.loop._next_tick_ns = 0
+    town.step()
+    assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
 
 
 def test_slow_name_service_delays_its_users_alone(
@@ -543,6 +536,23 @@ def test_user_whom_an_admin_removes_loses_waiting_tasks_by_policy(tmp_path: Path
     town.batch()
     town.set_account("geo", Account())
     assert [record.batch.owner for record in town.state.tasks.values()] == ["ana"]
+
+
+def test_learned_errors_of_expected_starts_survive_a_restart(town: AccountHarness) -> None:
+    town.join()
+    batch = town.batch()
+    record = town.state.tasks[batch.first]
+    foretold = ForetoldStart(record, record.sent_ns - 4 * 10**9, 2e6, 2e6)
+    town.loop.starts._foretell(foretold)
+    record.phase = RUNNING
+    town.loop.starts.watch(time.monotonic_ns())
+    record.phase = SENT
+    assert town.loop.starts.off_by("main") == pytest.approx(2.0)
+    town.step()
+    town.begin_again()
+    assert town.loop.starts.off_by("main") == pytest.approx(2.0)
+    corrected_us = town.loop.starts._errors["main"].corrected_us(2e6)
+    assert corrected_us > 2.05e6
 
 
 def test_standing_is_removed_with_its_tasks(town: AccountHarness) -> None:

@@ -5,7 +5,7 @@ from reservation_harness import ReservationHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.service.telemetry.counters import Durations, TaskCounters
+from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import (
@@ -26,7 +26,7 @@ def read(service: ServiceHarness) -> Metrics:
 @pytest.mark.parametrize("exponent", range(LEAST_EXPONENT + 1, LEAST_EXPONENT + BUCKETS - 1))
 def test_bucket_of_power_of_two_ends_with_it(exponent: int) -> None:
     bound_us = int(2.0**exponent * 1e6)
-    durations = Durations()
+    durations = DurationBuckets()
     durations.add(bound_us)
     assert sum(durations.counts[: exponent - LEAST_EXPONENT + 1]) == 1
     durations.add(int(2.0**exponent * 1e6) + 1)
@@ -36,7 +36,7 @@ def test_bucket_of_power_of_two_ends_with_it(exponent: int) -> None:
 
 @pytest.mark.parametrize(("us", "index"), [(0, 0), (-5, 0), (1, 1), (10**18, BUCKETS - 1)])
 def test_durations_outside_range_are_in_outer_buckets(us: int, index: int) -> None:
-    durations = Durations()
+    durations = DurationBuckets()
     durations.add(us)
     assert durations.counts.index(1) == index
 

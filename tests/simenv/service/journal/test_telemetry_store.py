@@ -9,7 +9,7 @@ import pytest
 from failing import fails
 
 from simenv.errors import JournalError, NotFoundError
-from simenv.service.telemetry.store import (
+from simenv.service.journal.telemetry_store import (
     DAY_S,
     FIGURE_S,
     HOUR_S,

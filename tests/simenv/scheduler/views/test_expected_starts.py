@@ -16,10 +16,10 @@ from simenv.model import HeldCapacity, PoolSpec, TargetInfo, TaskSpec
 from simenv.scheduler.core import RecordEvent, RetireWorker, WorkerHeartbeat
 from simenv.scheduler.events import devices
 from simenv.scheduler.reservations import policies
-from simenv.scheduler.views import forecast
+from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import pending_reason
+from simenv.scheduler.views.cluster_info import running_tasks
 from simenv.scheduler.views.expected_starts import UNKNOWN
-from simenv.scheduler.views.forecast import running_tasks
 
 MS = 1_000_000
 NARROW = route(10_000.0, max_slots=1)  # it takes one slot
@@ -181,7 +181,7 @@ def test_forecast_of_prefetched_task_counts_task_before_it(machine: CheckedSched
 
 
 def _target(host: Claimant, device: str) -> TargetInfo:
-    return forecast.target_info(host.state, device)
+    return cluster_info.target_info(host.state, device)
 
 
 def test_units_of_tasks_are_counted_once_as_held_or_in_flight() -> None:

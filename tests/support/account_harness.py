@@ -1,0 +1,96 @@
+"""A service with accounts and classes of service."""
+
+from pathlib import Path
+from typing import Any
+
+from memory_transport import MemoryConnection
+from multi_user_harness import MultiUserHarness
+from service import spec
+
+from simenv.model import TaskOptions
+from simenv.model.accounts import Account, Qos
+from simenv.scheduler.core import SubmitBatch
+from simenv.wire.messages import accounting, client as m
+
+ACCOUNTS: dict[str, Any] = {
+    "physics": {"share": 3},
+    "chem": {"parent": "physics", "users": ["ana"], "qos": ["normal", "urgent"]},
+    "bio": {"users": ["ana", "@lab"]},
+}
+SHOTS = 100_000
+QOS: dict[str, Any] = {
+    "normal": {"usage_factor": 0.5},
+    "urgent": {"priority": 7, "max_run_s": 60, "limits": {"max_queued_tasks": 2}},
+    "idle": {"preempt": True},
+}
+
+
+class AccountHarness(MultiUserHarness):
+    """A service with accounts, the users ana and ben, and an admin."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder, **{"accounts": ACCOUNTS, "qos": QOS, **options})
+
+    def begin_again(self, **options: object) -> None:
+        """Start again, with other settings."""
+        if options:
+            self.config = module_config(self, **options)
+        self.restart()
+        self.arrive()
+
+    def sent(
+        self,
+        peer: MemoryConnection | None = None,
+        count: int = 1,
+        key: str = "~k",
+        shots: int = SHOTS,
+        **terms: Any,
+    ) -> m.Accepted | m.Refusal:
+        """Submit; the acceptance, or the refusal."""
+        tasks = [spec(seed, shots=shots) for seed in range(count)]
+        answers = self.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), peer or self.ana)
+        answer = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
+        return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
+
+    def batch(self, peer: MemoryConnection | None = None, **order: Any) -> SubmitBatch:
+        """Submit; the batch of the accepted tasks."""
+        answer = self.sent(peer, **order)
+        assert isinstance(answer, m.Accepted), answer
+        return self.state.tasks[answer.first].batch
+
+    def refused_by(
+        self, code: str, peer: MemoryConnection | None = None, **order: Any
+    ) -> m.Refusal:
+        """Submit; the refusal."""
+        answer = self.sent(peer, **order)
+        assert isinstance(answer, m.Refusal), answer
+        assert answer.code == code, answer
+        return answer
+
+    def set_account(self, name: str, account: Account | None) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.SetAccount(1, name, account), self.ops)
+
+    def set_qos(self, name: str, qos: Qos | None) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.SetQos(1, name, qos), self.ops)
+
+    def listed(self, peer: MemoryConnection) -> accounting.Accounts:
+        return self.get(accounting.Accounts, accounting.GetAccounts(1), peer)
+
+    def look_up_groups(self) -> None:
+        """Let the next lookup be due, and take its answer over."""
+        self.groups._next_ns = 0
+        self.step()
+        if self.groups._thread is not None:
+            self.groups._thread.join(30.0)
+        self.step()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return list(self.journal.records.rows(query))
+
+
+def module_config(town: AccountHarness, **options: object) -> Any:
+    from simenv.config import convert
+
+    pools = [{"name": "main", "min": 1, "max": 1}]
+    settings = {"durability": "process", "accounts": ACCOUNTS, "qos": QOS, **options}
+    return convert({"pools": pools, **settings})
