@@ -1,21 +1,24 @@
 """The web page with a long history, and what open pages cost the service.
 
 100,000 tasks are in the history. Each view is opened in chromium, through the gateway's process:
-the time until its first paint, and until it shows its data. Then 50 browsers show the overview; the
-processor time of the service and of the gateway is counted over 30 s, less that of an idle
-environment over as long.
+the time until its first paint, and until it shows its data. Then 50 clients ask what open
+overviews ask; the processor time of the service and of the gateway is counted over 30 s, less that
+of an idle environment over as long.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 
+import httpx
 import psutil
 from playwright.sync_api import Browser, Page, StorageState
 
@@ -37,6 +40,8 @@ SETTINGS = {
 }
 VIEWS = ("", "tasks", "tasks/t-1", "devices", "nodes", "usage", "events")
 PAGES, SECONDS = 50, 30.0
+SERIES = ("done_per_s", "unsuccessful_per_s", "queue", "running", "slots_granted")
+REFRESH_S = 10.0
 OPTIONS = (Option("--tasks", default=TASKS, quick=2_000, help="in the history"),)
 
 
@@ -48,7 +53,7 @@ def run(options: Namespace) -> Report:
         _fill(client, options.tasks)
         with browser.chromium() as chromium:
             _paints(chromium, client, report)
-            _open_pages(chromium, client, report)
+        _open_pages(client, report)
     return report
 
 
@@ -111,25 +116,56 @@ def _signed_in(chromium: Browser, client: Client) -> StorageState:
         return context.storage_state()
 
 
-def _open_pages(chromium: Browser, client: Client, report: Report) -> None:
-    """Open the overview in PAGES browsers: one has few connections, and a hidden page has none."""
+def _open_pages(client: Client, report: Report) -> None:
+    """Ask what PAGES open overviews ask. Browsers themselves would use all of this machine."""
     file = launch.running_gateway(config.home_root() / NAME)
     assert file is not None
     processes = psutil.Process(client.status().pid), psutil.Process(file.pid)
     idle = _cores(processes)
-    cookies, size = _signed_in(chromium, client), {"width": 800, "height": 600}
-    pages = [chromium.new_context(storage_state=cookies, viewport=size) for _ in range(PAGES)]
-    for context in pages:
-        context.new_page().goto(str(client.dashboard))
-    for context in pages:
-        context.pages[0].wait_for_selector("#link[data-state=live]")
-    busy = _cores(processes)
-    for context in pages:
-        context.close()
+    secret = client.tokens.add(purpose="bench", lifetime_s=600.0).secret
+    busy = asyncio.run(_pages(file.url, secret, processes))
     for name, before, after in zip(("service", "gateway"), idle, busy, strict=True):
         percent = max(0.0, 100 * (after - before))
         label = f"{PAGES} open pages, cost of the {name}, % of a core"
         report.at_most(f"{name}_percent", percent, label)
+
+
+async def _pages(url: str, secret: str, processes: tuple[psutil.Process, ...]) -> list[float]:
+    headers = {"Authorization": f"Bearer {secret}"}
+    limits = httpx.Limits(max_connections=2 * PAGES)
+    states = [0] * PAGES
+    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits) as http:
+        pages = [asyncio.create_task(_overview(http, states, number)) for number in range(PAGES)]
+        busy = await asyncio.to_thread(_cores, processes)
+        for page in pages:
+            page.cancel()
+        ends = await asyncio.gather(*pages, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+    assert min(states) > 0.8 * SECONDS, f"a page got {min(states)} states in {SECONDS:.0f} s"
+    return busy
+
+
+async def _overview(http: httpx.AsyncClient, states: list[int], number: int) -> None:
+    """Do what views/overview.js does: the live state, and every ten seconds the series."""
+
+    async def plots() -> None:
+        await asyncio.sleep(REFRESH_S * number / PAGES)
+        (await http.get("/api/v1/series")).raise_for_status()
+        while True:
+            since = time.time() - 3_600
+            for name in SERIES:
+                asked = {"name": name, "since": since}
+                (await http.get("/api/v1/series", params=asked)).raise_for_status()
+            asked = {"kind": "worker.lost", "since_s": since, "limit": 15}
+            (await http.get("/api/v1/events/range", params=asked)).raise_for_status()
+            await asyncio.sleep(REFRESH_S)
+
+    async def live() -> None:
+        async with http.stream("GET", "/api/v1/live", timeout=60.0) as answer:
+            async for line in answer.aiter_lines():
+                states[number] += line == "event: live"
+
+    await asyncio.gather(plots(), live())
 
 
 def _cores(processes: tuple[psutil.Process, ...]) -> list[float]:
