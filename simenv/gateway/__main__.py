@@ -7,6 +7,7 @@ gateway` runs it in the foreground. Invariant: one gateway of an environment run
 from __future__ import annotations
 
 import argparse
+import asyncio
 import fcntl
 import logging
 import os
@@ -14,15 +15,14 @@ import resource
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import msgspec
 import uvicorn
+from litestar.types import ASGIApp
 
 from simenv import config as configs, files
 from simenv._version import __version__
@@ -117,13 +117,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if listener is None:
             assert monitored is not None
             gateway = _gateway(arguments, paths, settings, monitored)
-            log.info("metrics at %s/metrics", gateway.url)
-            _monitor(gateway, settings).run([monitored])
+            _serve(settings, _monitor(gateway, settings, monitored))
             return
         gateway = _gateway(arguments, paths, settings, listener)
-        if monitored is not None:
-            serve = partial(_monitor(gateway, settings).run, [monitored])
-            threading.Thread(target=serve, name="metrics", daemon=True).start()
         app = create_app(gateway, *metrics.routes(gateway))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
@@ -132,7 +128,10 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if not is_child:
             log.info("listening at %s", gateway.url)
         try:
-            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run([listener])
+            served: list[tuple[ASGIApp, socket.socket]] = [(app, listener)]
+            if monitored is not None:
+                served += _monitor(gateway, settings, monitored)
+            _serve(settings, served)
         finally:
             file.unlink(missing_ok=True)
 
@@ -141,10 +140,31 @@ def _inherited(descriptor: int) -> socket.socket | None:
     return socket.socket(fileno=descriptor) if descriptor >= 0 else None
 
 
-def _monitor(gateway: RunningGateway, settings: GatewaySettings) -> uvicorn.Server:
-    """Return the server of /metrics alone."""
-    app = BoundedApplication(metrics.application(gateway), settings)
-    return uvicorn.Server(_uvicorn(app, settings))
+def _monitor(
+    gateway: RunningGateway, settings: GatewaySettings, listener: socket.socket
+) -> list[tuple[ASGIApp, socket.socket]]:
+    """Return the application of /metrics alone, with its socket."""
+    log.info("metrics at %s/metrics", _url(settings, listener))
+    return [(metrics.application(gateway), listener)]
+
+
+def _serve(settings: GatewaySettings, served: Sequence[tuple[ASGIApp, socket.socket]]) -> None:
+    """Serve applications, each at its socket, in one event loop until a signal."""
+    bounded = [BoundedApplication(app, settings) for app, _ in served]
+    servers = [uvicorn.Server(_uvicorn(app, settings)) for app in bounded]
+
+    async def serve() -> None:
+        pairs = zip(servers, served, strict=True)
+        await asyncio.gather(*(server.serve([listener]) for server, (_, listener) in pairs))
+
+    with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+def _url(settings: GatewaySettings, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
 
 
 def _gateway(
@@ -159,10 +179,7 @@ def _gateway(
     own = address.FileAddress(paths.connection)
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)
-    host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://{host}:{port}"
+    url = _url(settings, listener)
     pool = ClientPool(observer, own if paths.connection.exists() else None)
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
 
