@@ -43,7 +43,8 @@ if "simenv.service" in sys.orig_argv:
     from simenv.service.accounting.usage import UsageLedger
     from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
     from simenv.service.telemetry.recorder import TelemetryRecorder
-    DurationBuckets.add = TaskCounters.durations = UsageLedger._count = lambda *_: None
+    DurationBuckets.add = DurationBuckets.add_all = lambda *_: None
+    TaskCounters.durations = UsageLedger._count = lambda *_: None
     TelemetryRecorder.is_due = False
 """
 

@@ -32,7 +32,7 @@ from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, 
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
-from simenv.wire.messages.metrics import GetMetrics, Metrics
+from simenv.wire.messages.metrics import GetMetrics, Metrics, Series, SetDeviceFigure
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
@@ -115,6 +115,13 @@ class Environment:
         """Return what the service has counted since its start, and the state of pools, nodes,
         devices and accounts: the source of `/metrics`. For administrators."""
         return self._session.request(Metrics, GetMetrics)
+
+    def record_device_figure(self, device: str, figure: str, value: float) -> None:
+        """Record a figure of a pool's device for `metrics` and its stored series: `certified`, the
+        part of the claims that a certificate confirmed, or `score`; 0.0 to 1.0. For administrators.
+        Raises NotFoundError, OptionError."""
+        asked = {"device": device, "figure": figure, "value": value}
+        self._session.request(Series, SetDeviceFigure, **asked)
 
     def workers(self) -> list[model.WorkerInfo]:
         """Return the resident workers."""

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import prometheus
 import psutil
 import pytest
 import yaml
+from failing import fails
 from live import Live, environment
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from shell import Shell, shell_of
@@ -24,9 +26,10 @@ from waiting import until
 
 import simenv
 from simenv import library
+from simenv.client.environments import running_gateway
+from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.metrics.collector import METRICS, UP
 from simenv.model import WorkerInfo
-from simenv.wire.messages.metrics import Series, SetDeviceFigure
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 RULES = {
@@ -170,11 +173,11 @@ def test_figures_and_age_of_devices_are_reported(url: str, env: simenv.Client) -
     assert age == pytest.approx(time.time() - info.calibrated_s, abs=60)
     assert 1e-6 < value(url, "simenv_device_t1_seconds", device="lattice") < 1e-2
     assert value(url, "simenv_device_score_ratio", device="lattice") == -1, "not recorded yet"
-    asked = {"device": "lattice", "figure": "score", "value": 0.75}
-    stored = env.session.request(Series, SetDeviceFigure, **asked)
-    assert stored.mean == [0.75]
+    env.record_device_figure("lattice", "score", 0.75)
     comes(url, 0.75, "simenv_device_score_ratio", device="lattice")
     assert env.history.series("device/lattice/score").mean == [0.75]
+    fails(OptionError, "figure 'score' = 1.5", env.record_device_figure, "lattice", "score", 1.5)
+    fails(NotFoundError, "no device 'main'", env.record_device_figure, "main", "score", 0.5)
 
 
 def test_other_hosts_pages_and_proxies_need_a_token(url: str) -> None:
@@ -202,6 +205,37 @@ def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
     assert env.qpm.get_telemetry_history(series="queue")["points"]
 
 
+def test_gateway_serves_metrics_and_series_at_its_own_address() -> None:
+    settings = {"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
+    with environment(gateway=settings) as live, live.client() as client:
+        until(lambda: running_gateway(live.home) is not None)
+        file = running_gateway(live.home)
+        assert file is not None
+        assert value(f"{file.url}/metrics", *UP[:1]) == 1.0
+        alone = re.search(r"metrics at (\S+)", (live.home / "logs" / "gateway.log").read_text())
+        assert alone is not None
+        assert value(alone[1], *UP[:1]) == 1.0
+        tokens = {
+            role: {"Authorization": f"Bearer {client.tokens.add('', role=role).secret}"}
+            for role in ("client", "admin")
+        }
+        far = {"X-Forwarded-For": "192.0.2.1"}
+        for url in (f"{file.url}/metrics", alone[1]):
+            assert refused(url, **far) == 401
+            assert refused(url, **far, **tokens["client"]) == 403
+            assert "simenv_up 1.0" in fetch(url, **far, **tokens["admin"])
+        requests = "simenv_http_requests_total"
+        assert value(f"{file.url}/metrics", requests, path="/metrics", status_code="403") == 1.0
+        series = f"{file.url}/api/v1/series"
+        assert refused(series) == 401
+        until(lambda: "queue" in client.history.series_names(), look_s=0.5)
+        answer = httpx.get(series, params={"name": "queue"}, headers=tokens["client"]).json()
+        assert answer["mean"] == client.history.series("queue", 0, answer["at_s"][-1] + 10).mean
+        assert "queue" in httpx.get(series, headers=tokens["client"]).json()["names"]
+        missing = httpx.get(series, params={"name": "quue"}, headers=tokens["client"])
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+
+
 @contextmanager
 def scraping(target: str, folder: Path) -> Iterator[str]:
     """The real Prometheus with the rules of the example; yields its address."""
@@ -224,10 +258,22 @@ def scraping(target: str, folder: Path) -> Iterator[str]:
                 found = re.search(r"Listening on\W+address=(\S+)", log.read_text())
                 return f"http://{found[1]}" if found else ""
 
-            yield until(look)
+            address = until(look)
+            until(lambda: is_ready(address), look_s=0.2)
+            yield address
         finally:
             process.terminate()
             process.wait(30)
+
+
+def is_ready(prometheus_url: str) -> bool:
+    """Whether it has opened its storage; until then it answers 503."""
+    try:
+        with urllib.request.urlopen(f"{prometheus_url}/-/ready", timeout=30):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
 
 
 def asked(prometheus_url: str, query: str) -> list[Any]:
@@ -241,7 +287,7 @@ def asked(prometheus_url: str, query: str) -> list[Any]:
 def test_prometheus_scrapes_and_its_rules_see_the_faults(
     url: str, env: simenv.Client, tmp_path: Path
 ) -> None:
-    env.session.request(Series, SetDeviceFigure, device="lattice", figure="score", value=0.5)
+    env.record_device_figure("lattice", "score", 0.5)
     target = urllib.parse.urlsplit(url).netloc
     with scraping(target, tmp_path) as address:
 

@@ -5,7 +5,7 @@ from reservation_harness import ReservationHarness
 from service import ServiceHarness, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
+from simenv.service.telemetry.counters import MAX_DISTINCT, DurationBuckets, TaskCounters
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import (
@@ -28,17 +28,28 @@ def test_bucket_of_power_of_two_ends_with_it(exponent: int) -> None:
     bound_us = int(2.0**exponent * 1e6)
     durations = DurationBuckets()
     durations.add(bound_us)
-    assert sum(durations.counts[: exponent - LEAST_EXPONENT + 1]) == 1
+    assert sum(durations.histogram().counts[: exponent - LEAST_EXPONENT + 1]) == 1
     durations.add(int(2.0**exponent * 1e6) + 1)
-    assert sum(durations.counts[: exponent - LEAST_EXPONENT + 1]) == 1
-    assert durations.sum_us == 2 * bound_us + 1
+    assert sum(durations.histogram().counts[: exponent - LEAST_EXPONENT + 1]) == 1
+    assert durations.histogram().sum_s == (2 * bound_us + 1) / 1e6
 
 
 @pytest.mark.parametrize(("us", "index"), [(0, 0), (-5, 0), (1, 1), (10**18, BUCKETS - 1)])
 def test_durations_outside_range_are_in_outer_buckets(us: int, index: int) -> None:
     durations = DurationBuckets()
     durations.add(us)
-    assert durations.counts.index(1) == index
+    assert durations.histogram().counts.index(1) == index
+
+
+def test_many_different_durations_are_all_counted() -> None:
+    one_by_one, together = DurationBuckets(), DurationBuckets()
+    values = range(1, 3 * MAX_DISTINCT)
+    for us in values:
+        one_by_one.add(us)
+    together.add_all(values)
+    assert one_by_one.histogram() == together.histogram()
+    assert sum(together.histogram().counts) == len(values)
+    assert together.histogram().sum_s == pytest.approx(sum(values) / 1e6)
 
 
 def test_accounts_beyond_limit_are_counted_together() -> None:
