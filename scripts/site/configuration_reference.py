@@ -50,6 +50,11 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
         model.IdentitySettings,
         "Users without key files; [Identify users](../guides/identity.md) explains them.",
     ),
+    (
+        "[gateway]",
+        model.GatewaySettings,
+        "The environment over HTTP; [Serve an environment](../guides/gateway.md) explains it.",
+    ),
     ("[policies.POOL]", model.Policies, "Queue and admission policy of a pool, or of `all`."),
     (
         "[accounts.NAME]",

@@ -401,7 +401,7 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
             owner = pwd.getpwuid(os.getuid()).pw_name
         terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
     if settings.gateway.listen:
-        found = environments.await_gateway(path.parent)
+        found = environments.running_gateway(path.parent)
         url = (
             f"{found.url}   simenv web prints a link" if found else "not ready: simenv logs gateway"
         )

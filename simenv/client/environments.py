@@ -112,13 +112,11 @@ def running_gateway(home: Path) -> GatewayFile | None:
     return file if runs and file.format == GATEWAY_FORMAT else None
 
 
-def await_gateway(home: Path) -> GatewayFile | None:
-    """Wait until the gateway of an environment that has just started is ready. Returns None after
-    GATEWAY_S."""
+def _await_gateway(home: Path) -> None:
+    """Wait until the gateway of an environment that has just started is ready, or GATEWAY_S."""
     deadline_s = time.monotonic() + GATEWAY_S
-    while (found := running_gateway(home)) is None and time.monotonic() < deadline_s:
+    while running_gateway(home) is None and time.monotonic() < deadline_s:
         time.sleep(launch.POLL_S)  # of another process: nothing to wait on
-    return found
 
 
 def up(
@@ -143,6 +141,8 @@ def up(
         _remove_stale_files(read(paths.connection), paths.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
     _started.append(launch.start(chosen, paths, private=False, progress=progress).process)
+    if chosen.gateway.listen:
+        _await_gateway(paths.home)
     return read(paths.connection)
 
 

@@ -6,19 +6,22 @@ confirmed, and with that caller's rights.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import FromQuery
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -75,6 +78,7 @@ class RunningGateway:
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
         entry = self.pool.entry(caller)
+        entry.used_s = monotonic()  # a client of a running process is not idle
         return await entry.call(partial(entry.endpoint.certificate_for, public_key))
 
     async def access_token(self, api_key: str) -> AccessToken:
@@ -126,18 +130,20 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     """Return the routes of sessions."""
 
     @get("/session", operation_id="session", tags=["session"])
-    async def session(caller: Caller) -> CallerSession:
+    async def session(caller: NamedDependency[Caller]) -> CallerSession:
         """Return the caller."""
         fields = (caller.user, caller.role, caller.account, caller.token)
         return CallerSession(gateway.environment, __version__, *fields)
 
     @get("/login", include_in_schema=False)
-    async def log_in(request: Request[Any, Any, Any], token: str) -> Redirect:
+    async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
         """Follow a one-time link of `simenv web`."""
         return Redirect("/", cookies=[await gateway.log_in(request, token)])
 
     @post("/logout", status_code=204, include_in_schema=False)
-    async def log_out(request: Request[Any, Any, Any], caller: Caller) -> Response[None]:
+    async def log_out(
+        request: Request[Any, Any, Any], caller: NamedDependency[Caller]
+    ) -> Response[None]:
         """End the session of a browser."""
         with suppress(KeyRefusedError):  # the token ends before the answer
             await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
@@ -157,9 +163,11 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        idle = asyncio.create_task(gateway.pool.close_idle())
         try:
             yield
         finally:
+            idle.cancel()
             gateway.pool.close()
 
     async def provide_caller(request: Request[Any, Any, Any]) -> Caller:

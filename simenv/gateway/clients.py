@@ -25,9 +25,10 @@ from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.wire.keyfiles import new_pair
-from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate
+from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 MAX_CLIENTS = 256  # of presented tokens
+MAX_IDLE_S, IDLE_CHECK_S = 3_600.0, 60.0  # a client without a request for so long is closed
 THREADS_OF_ONE = 4
 MAX_WAITING = 256  # calls of one token that no thread runs yet
 ADMITTING_THREADS = 8
@@ -59,10 +60,12 @@ class TokenAddress(CertificateAddress):
         KeyRefusedError if the token has ended, SimenvError."""
         return self._request(public_key)
 
-    def check(self) -> None:
-        """Renew the certificate. Raises KeyRefusedError if the token has ended, SimenvError."""
-        # The environment's own user has no connection with a certificate.
-        self._certificate = self._request(self._public_key or new_pair().public)
+    def check(self) -> TokenInfo:
+        """Renew the certificate, and return the token as it is now. Raises KeyRefusedError if it
+        has ended, SimenvError."""
+        public_key = self._public_key or new_pair().public  # the own user's client has none
+        certificate = self._certificate = self._request(public_key)
+        return certificate.token
 
     def diagnose(self) -> tuple[str, str]:
         return f"the service of {self.name!r} does not answer", "see: simenv status"
@@ -75,7 +78,7 @@ class Entry:
         self.caller = caller
         self.client = client
         self.endpoint = endpoint
-        self.checked_s = time.monotonic()
+        self.checked_s = self.used_s = time.monotonic()
         self.calls = 0
         self._threads = ThreadPoolExecutor(THREADS_OF_ONE, f"simenv-{caller.token}")
 
@@ -119,16 +122,16 @@ class ClientPool:
             raise KeyRefusedError("the token is not known", hint="simenv gateway tokens add")
         digest, now_s = hashlib.sha256(secret.encode()).hexdigest(), time.monotonic()
         entry = self._entries.get(digest)
-        if entry is not None and now_s - entry.checked_s < CHECK_S:
-            self._entries.move_to_end(digest)
-            return entry.caller
+        if entry is not None:
+            entry.used_s = now_s
+            if now_s - entry.checked_s < CHECK_S:
+                self._entries.move_to_end(digest)
+                return entry.caller
         refused_s, error = self._refused.get(digest, (-REFUSED_S, None))
         if error is not None and now_s - refused_s < REFUSED_S:
             raise type(error)(error.message, hint=error.hint)
-        if entry is None and locked_s.get():
-            raise QueueFullError(
-                "too many unknown credentials came from this address", retry_after_s=locked_s.get()
-            )
+        if entry is None:
+            _check_locked()
         task = self._pending.get(digest)
         if task is None:
             task = asyncio.create_task(self._admit(digest, secret))
@@ -141,9 +144,12 @@ class ClientPool:
         entry = self._entries.get(digest)
         try:
             if entry is not None:
-                await run(entry.endpoint.check)
+                info = await run(entry.endpoint.check)
                 entry.checked_s = time.monotonic()
-            else:
+                if info.role != entry.caller.role:  # the client has the rights of the former one
+                    self.drop(info.number)
+                    entry = None
+            if entry is None:
                 entry = self._entries[digest] = Entry(*await run(self.open, secret))
                 self._digests[entry.caller.token] = digest
         except KeyRefusedError as error:
@@ -190,6 +196,8 @@ class ClientPool:
         """Exchange a one-time token, run a function with the client, and close it. Raises
         SimenvError."""
 
+        _check_locked()
+
         def run() -> T:
             caller, client, _ = self.open(secret)
             with client:
@@ -197,9 +205,27 @@ class ClientPool:
 
         return await asyncio.get_running_loop().run_in_executor(self._admitting, run)
 
+    async def close_idle(self) -> None:
+        """Close clients that nobody uses, for ever."""
+        while True:
+            await asyncio.sleep(IDLE_CHECK_S)
+            idle_s = time.monotonic() - MAX_IDLE_S
+            for entry in list(self._entries.values()):
+                if entry.used_s < idle_s and not entry.calls:
+                    self.drop(entry.caller.token)
+
     def close(self) -> None:
         """Close all clients."""
         for token in list(self._digests):
             self.drop(token)
         self._admitting.shutdown()
         self.observer.close()
+
+
+def _check_locked() -> None:
+    """Check that unknown credentials of this request's address are still looked up. Raises
+    QueueFullError."""
+    wait_s = locked_s.get()
+    if wait_s:
+        text = "too many unknown credentials came from this address"
+        raise QueueFullError(text, retry_after_s=wait_s)

@@ -100,7 +100,7 @@ class ConnectionTable:
     def add(self, connection: BoundedProtocol, address: str) -> bool:
         """Add a connection. If there are too many, the one that waits for longest is closed;
         returns False if none waits."""
-        same = self._by_address.setdefault(address, {})
+        same = self._by_address.get(address, {})
         if len(same) >= self.most_of_address:
             victim = next((each for each in same if each in self._waiting), None)
         elif self._count >= self.most:
@@ -136,26 +136,47 @@ class ConnectionTable:
                 del self._by_address[address]
 
 
+class _Deadline:
+    """A time after which a connection is closed."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, timeout_s: float) -> None:
+        """Close the connection in `timeout_s`, unless the time runs already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds for headers, and for clients that are too slow. `table`: set
     by `bounded_protocol`."""
 
     table: ConnectionTable
     address = ""
-    _timer: asyncio.TimerHandle | None = None
+    _head: _Deadline
+    _write: _Deadline
     _head_bytes = 0
     _reads_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._head, self._write = _Deadline(transport), _Deadline(transport)
         self.address = network_of(self.client[0] if self.client else "")
         if not self.table.add(self, self.address):
             transport.abort()
             return
-        self._arm(HEAD_S)
+        self._head.start(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        self._head.stop()
+        self._write.stop()
         self.table.remove(self, self.address)
         super().connection_lost(exc)
 
@@ -163,17 +184,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._reads_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or not self._reads_head:
             return
-        if self._reads_head:
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse_head()
-            elif self._timer is None:
-                self._arm(HEAD_S)
+        cycle: Any = self.cycle  # None before the first request
+        is_answered = cycle is None or cycle.response_complete
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse_head()
+        elif is_answered:
+            self._head.start(HEAD_S)
 
     def on_headers_complete(self) -> None:
         self._reads_head, self._head_bytes = False, 0
-        self._disarm()
+        self._head.stop()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -188,11 +210,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._arm(WRITE_S)
+        self._write.start(WRITE_S)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._disarm()
+        self._write.stop()
 
     def _refuse_head(self) -> None:
         _audit(431, self.address, detail=f"more than {HEAD_BYTES} bytes of headers")
@@ -201,15 +223,6 @@ class BoundedProtocol(HttpToolsProtocol):
             b"content-length: 0\r\nconnection: close\r\n\r\n"
         )
         self.transport.close()
-
-    def _arm(self, timeout_s: float) -> None:
-        self._disarm()
-        self._timer = self.loop.call_later(timeout_s, self.transport.abort)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def bounded_protocol(settings: GatewaySettings) -> type[BoundedProtocol]:

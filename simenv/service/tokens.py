@@ -22,6 +22,7 @@ import msgspec
 from simenv import config as configs
 from simenv.errors import (
     ConfigError,
+    InsufficientError,
     KeyConflictError,
     KeyRefusedError,
     LimitExceededError,
@@ -55,7 +56,7 @@ PREFIX = "simenv_"  # of every token, by which scanners of source code find it
 NUMBER_BYTES = 4  # of a token's number
 USED_S = 600.0  # resolution of the time of the last use: the file is written no more often
 GROUP = "@"
-OWN_GATEWAY = "gateway"  # name of the gateway that the service starts
+OWN_GATEWAY = "the gateway"  # of the environment's own user; no key has such a name
 REVOKED_NOTICE = refusal_notice(
     "this token was revoked; tasks submitted with it continue", "simenv gateway tokens add"
 )
@@ -105,6 +106,8 @@ class TokenCommands:
             for name in (*settings.users, *settings.admins)
             if name.startswith(GROUP)
         )
+        self._holders: dict[tuple[str, str], int] = {}  # in the table, by token and gateway
+        self._last_holder = 0
         self._ticked_s = 0.0
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
         self._written_s = 0.0
@@ -125,7 +128,7 @@ class TokenCommands:
         """Make a token. Raises NotAllowedError, OptionError, LimitExceededError, ConfigError."""
         service, now_s = self._service, time.time()
         user = asked.user or identity.owner
-        if user != identity.owner and identity.scope:
+        if user != identity.owner and identity.role is not Role.ADMIN:
             raise NotAllowedError(
                 f"a token for {user!r} is not for {identity.owner!r} to make",
                 hint="leave the user out; an admin can make tokens for others",
@@ -154,13 +157,33 @@ class TokenCommands:
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
             now_s, now_s + asked.lifetime_s,
         )  # fmt: skip
-        granted = bool(user) and self._role(user) is None
+        granted = self._is_granted(identity, user)
         token = StoredToken(info, digest_of(secret), asked.once, granted)
         self._write(self._with(token, now_s))
         service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
         return TokenCreated(asked.request, secret, info)
+
+    def _is_granted(self, identity: Identity, user: str) -> bool:
+        """Return whether a new token is all by which its user enters: an admin makes it for a user
+        who is not known, or a user who entered so makes one. Raises KeyRefusedError for a user who
+        is not known any more, InsufficientError while groups are looked up."""
+        if self._role(user) is not None:
+            return False
+        if user == identity.owner:
+            if not any(each.granted for each in self._tokens.values() if each.info.user == user):
+                raise self._no_member(user)
+        elif self._service.config.identity.has_users and self._members.lacks(self._groups):
+            text = f"the groups of {user!r} are being looked up"
+            raise InsufficientError(text, hint="try again in a few seconds", retry_after_s=5.0)
+        return True
+
+    def _no_member(self, user: str) -> KeyRefusedError:
+        return KeyRefusedError(
+            f"{user} may not use the environment {self._service.config.name!r} any more",
+            hint="ask its owner: a key, or the tables [identity] and [accounts]",
+        )
 
     def _with(self, token: StoredToken, now_s: float) -> dict[str, StoredToken]:
         """Return the valid tokens and one more. Raises LimitExceededError."""
@@ -208,7 +231,7 @@ class TokenCommands:
             token
             for token in self._tokens.values()
             if token.info.expires_s > now_s and token.digest not in self._spent
-            if identity.scope in ("", token.info.user)
+            if (identity.role is Role.ADMIN or identity.owner == token.info.user)
         ]
 
     def exchange(self, identity: Identity, asked: ExchangeToken) -> TokenCertificate:
@@ -240,15 +263,19 @@ class TokenCommands:
 
     def _certify(self, token: StoredToken, owner: Identity, public_key: str) -> None:
         """Accept a public key for the user of a token, until `tick` withdraws it."""
-        commands, number = self._service.key_commands, int(token.info.number, 16)
-        known = self._table.users.get(number)
-        if known is not None and known.identity != owner:  # another role, or another gateway
-            self._withdraw(number, "has another role or gateway now")
+        commands, holding = self._service.key_commands, (token.info.number, owner.via)
+        if holding not in self._holders:
+            self._last_holder += 1
+            self._holders[holding] = self._last_holder
+        holder = self._holders[holding]
+        known = self._table.users.get(holder)
+        if known is not None and known.identity != owner:
+            self._withdraw(holder, "has another role now")
             known = None
         is_renewal = known is not None and public_key in known.ends_s
         if not is_renewal and commands.holder(public_key) is not None:
             raise KeyConflictError("this public key is in use", hint="make a new pair")
-        member = UserAccount(number, owner.owner)
+        member = UserAccount(holder, owner.owner)
         for former in self._table.issue(member, owner, public_key, time.monotonic()):
             commands.withdraw(former)
         if not is_renewal:
@@ -290,10 +317,7 @@ class TokenCommands:
         user, role = token.info.user, Role(token.info.role)
         membership = role if token.granted else self._role(user)
         if membership is None:
-            raise KeyRefusedError(
-                f"{user} may not use the environment {self._service.config.name!r} any more",
-                hint="ask its owner: a key, or the tables [identity] and [accounts]",
-            )
+            raise self._no_member(user)
         return Identity(user, role if membership is Role.ADMIN else Role.CLIENT, via)
 
     # --- ends ------------------------------------------------------------------------------------
@@ -308,32 +332,30 @@ class TokenCommands:
         wall_s = time.time()
         for key in self._table.expire(now_s):
             self._service.key_commands.withdraw(key)
-        for token in list(self._tokens.values()):
-            number = int(token.info.number, 16)
-            if token.info.expires_s <= wall_s:
-                del self._tokens[token.digest]
-                self._spent.discard(token.digest)
-                if number in self._table.users:
-                    self._withdraw(number, "has an expired token", EXPIRED_NOTICE)
-            elif number in self._table.users:
-                self._review(token, number)
+        for token in [each for each in self._tokens.values() if each.info.expires_s <= wall_s]:
+            self._remove(token, "expired", EXPIRED_NOTICE)
+        tokens = {token.info.number: token for token in self._tokens.values()}
+        for (number, via), holder in list(self._holders.items()):
+            if holder not in self._table.users:
+                del self._holders[number, via]
+            else:
+                self._review(tokens[number], via, holder)
         if self._used_s and wall_s - self._written_s > USED_S:
             with suppress(ConfigError):  # a full disk: the next commit of tokens has it
                 self._write(self._tokens)
 
-    def _review(self, token: StoredToken, number: int) -> None:
+    def _review(self, token: StoredToken, via: str, holder: int) -> None:
         """Withdraw the certificates of a token whose user, or whose gateway, has no rights any
         more."""
-        identity = self._table.users[number].identity
         try:
-            owner = self._owner(token, identity.via)
+            owner = self._owner(token, via)
         except KeyRefusedError as error:
-            self._withdraw(number, "is no user any more", refusal_notice(error.message, error.hint))
+            self._withdraw(holder, "is no user any more", refusal_notice(error.message, error.hint))
             return
-        if owner != identity:
-            self._withdraw(number, "has another role now")
-        elif not self._is_gateway(identity.via):
-            self._withdraw(number, f"came through {identity.via}, whose key is not accepted")
+        if owner != self._table.users[holder].identity:
+            self._withdraw(holder, "has another role now")
+        elif not self._is_gateway(via):
+            self._withdraw(holder, f"came through {via}, whose key is not accepted")
 
     def _is_gateway(self, via: str) -> bool:
         now_s = time.time()
@@ -346,23 +368,23 @@ class TokenCommands:
         """End the tokens of the owner of a revoked key, and what it got as a gateway."""
         for token in [each for each in self._tokens.values() if each.info.user == name]:
             self._remove(token, "had the key revoked", REVOKED_NOTICE)
-        for number, holder in list(self._table.users.items()):
-            if holder.identity.via == name:
-                self._withdraw(number, f"came through {name}, whose key was revoked")
+        for (_, via), holder in self._holders.items():
+            if via == name and holder in self._table.users:
+                self._withdraw(holder, f"came through {name}, whose key was revoked")
         self._write(self._tokens)
 
     def _remove(self, token: StoredToken, reason: str, notice: bytes) -> None:
         del self._tokens[token.digest]
         self._spent.discard(token.digest)
-        number = int(token.info.number, 16)
-        if number in self._table.users:
-            self._withdraw(number, f"has a token that {reason}", notice)
+        for (number, _), holder in self._holders.items():
+            if number == token.info.number and holder in self._table.users:
+                self._withdraw(holder, f"has a token that {reason}", notice)
 
-    def _withdraw(self, number: int, reason: str, notice: bytes = b"") -> None:
+    def _withdraw(self, holder: int, reason: str, notice: bytes = b"") -> None:
         """Withdraw all certificates of a token. Without a `notice` the gateway asks for new
         ones."""
-        user = self._table.users[number].identity.owner
-        for key in self._table.withdraw(number):
+        user = self._table.users[holder].identity.owner
+        for key in self._table.withdraw(holder):
             self._service.key_commands.withdraw(key, notice)
         self._record("withdrawn", user, reason)
 

@@ -10,14 +10,15 @@ import importlib.util
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from simenv import config
 from simenv.cli import app, terminal
-from simenv.cli.listing import Column, listed, printed
+from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
 from simenv.client.environments import running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError
@@ -25,7 +26,7 @@ from simenv.errors import ConfigError, NotFoundError, OptionError
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.config import GatewayFile
-    from simenv.wire.messages.tokens import TokenCreated, TokenInfo
+    from simenv.wire.messages.tokens import TokenInfo
 
 OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
@@ -113,29 +114,30 @@ def list_tokens(client: Client) -> Iterable[TokenInfo]:
     return client.tokens.listed()
 
 
-def _created(made: TokenCreated) -> Iterator[str]:
-    token = made.token
-    yield f"token  {made.secret}"
-    yield (
-        f"of     {token.user or OWN_USER}, role {token.role}, number {token.number}, until "
-        f"{_time_text(token.expires_s)}"
-    )
-    yield "       it is shown once; send it as `Authorization: Bearer TOKEN`"
-
-
 @tokens.command()
-@printed(_created)
 def add(
-    client: Client,
+    context: typer.Context,
     user: Annotated[str, typer.Option(help="User of the token; default: you.")] = "",
     role: Annotated[str, typer.Option(help="client or admin, not above your own.")] = "client",
     account: Annotated[str, typer.Option(help="Account that is charged by default.")] = "",
     purpose: Annotated[str, typer.Option(help="Text for the list: notebook.")] = "",
     expires: Annotated[str, typer.Option(help="Time in which it is accepted: 12h, 30d.")] = "30d",
-) -> TokenCreated:
+) -> None:
     """Make a token and print it."""
-    return client.tokens.add(
-        user, account=account, role=role, purpose=purpose, lifetime_s=_span(expires)
+    lifetime_s, common = _span(expires), app.settings_of(context)
+    with common.connect() as client:
+        made = client.tokens.add(
+            user, account=account, role=role, purpose=purpose, lifetime_s=lifetime_s
+        )
+    token = made.token
+    common.answer(
+        {"secret": made.secret, **msgspec.structs.asdict(token)},
+        (
+            f"token  {made.secret}",
+            f"of     {token.user or OWN_USER}, role {token.role}, number {token.number}, until "
+            f"{_time_text(token.expires_s)}",
+            "       it is shown once; send it as `Authorization: Bearer TOKEN`",
+        ),
     )
 
 

@@ -37,6 +37,7 @@ from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
+FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
 LENGTH = struct.Struct("!Q")
 MAX_FRAME_BYTES = 2**30
 
@@ -239,6 +240,7 @@ def main() -> int:
     limit = used_bytes + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     status = JobProcess(source, answers).run()
     os._exit(status)  # without a wait for the threads of jobs
 

@@ -44,6 +44,7 @@ MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
 MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
+LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
 _CHECK_S = 1.0
@@ -76,10 +77,11 @@ class UserJobs:
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
         try:
+            self.changed.clear()
             while await self._dispatched():
-                self.changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), _CHECK_S)
+                self.changed.clear()
                 self._check_times()
         finally:
             await self.end()
@@ -87,8 +89,12 @@ class UserJobs:
     async def _dispatched(self) -> bool:
         """Send pending jobs to the process; False when it may end."""
         owner, room = self._owner, MAX_ACTIVE - len(self.active)
-        if owner.waiting and owner.waiting[0] is not self:  # others' turn comes first
-            return bool(self.active)
+        if self.process is not None and owner.waiting:  # it is the turn of another user
+            if not self.active:
+                await self.end()
+            return True
+        if self._failed_s and monotonic() - self._failed_s < RETRY_S:
+            return True
         pending = await owner.stored(owner.store.pending, self.caller.user)
         ready = [job for job in pending if job.id not in self.active][:room]
         if not ready:
@@ -112,6 +118,8 @@ class UserJobs:
         await self._owner.acquire(self)
         environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
         log = self._owner.folder / "jobs.log"
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.unlink()
         with log.open("ab") as errors:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", job_process.__name__,
@@ -147,10 +155,14 @@ class UserJobs:
         try:
             while True:
                 await self._handle(await self._report())
-        except (OSError, ValueError, asyncio.IncompleteReadError):
+        except asyncio.IncompleteReadError:
+            pass
+        except Exception:  # noqa: BLE001 - the process is ended, and its jobs run again
+            _LOG.exception("the process of a user's jobs is ended")
+        finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+        await process.wait()
         await self._lost()
 
     async def _handle(self, report: job_process.FromProcess) -> None:
@@ -159,6 +171,7 @@ class UserJobs:
         elif isinstance(report, CertificateRequest):
             await self._send(await self._owner.certified(self.caller, report.public_key))
         elif isinstance(report, Interrupted):
+            self._failed_s = monotonic()
             self._forget(report.job)
         elif isinstance(report, Begun):
             self._reading[report.job] = self._threads[report.job] = report.thread
@@ -268,16 +281,13 @@ class JobProcesses:
         return found is None or found.is_asleep()
 
     async def acquire(self, user: UserJobs) -> None:
-        """Wait until the user may have a process; the one that was idle longest ends for it."""
+        """Wait until the user may have a process; one without jobs ends for it."""
         self.waiting.append(user)
         try:
             async with self._freed:
                 while len(self._running) >= self._most or self.waiting[0] is not user:
-                    idle = [each for each in self._running if not each.active]
-                    if idle and self.waiting[0] is user:
-                        oldest = min(idle, key=lambda each: each.used_s)
-                        if oldest.task is not None:
-                            oldest.task.cancel()
+                    for idle in self._running:
+                        idle.changed.set()
                     await self._freed.wait()
                 self._running.append(user)
         finally:

@@ -34,7 +34,7 @@ from simenv.client.circuits import load, text_checks
 from simenv.client.circuits.load import parse
 from simenv.client.client import Client
 from simenv.client.connection.task_handle import Submission
-from simenv.client.submission.options import checked_seed
+from simenv.client.submission.options import checked_seed, item_seeds
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
@@ -117,7 +117,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
         backend = backend.reserved(client.reservation(work.reservation))
     backend = backend.keyed(work.job, _tasks(client, work.accepted))
     settings: dict[str, Any] = {
-        "seed": checked_seed(chosen.seed, work.job),
+        "seed": _seeds(checked_seed(chosen.seed, work.job), len(pubs)),
         **_task_options(work),
     }
     if work.program == "sampler":
@@ -133,6 +133,12 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     encode = _estimator_result if chosen.for_qiskit else _plain_estimates
     tasks = getattr(job, "tasks", [])  # a machine's are submitted by another thread
     return SubmittedJob(tasks, job.result, lambda result, _: encode(result))
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the tasks: of one PUB as `Client.submit`, of several as `Client.submit_many` would
+    use this seed."""
+    return [seed] if count == 1 else item_seeds(seed, count, None)
 
 
 def _submit_executor(work: Work, client: Client) -> SubmittedJob:

@@ -4,9 +4,10 @@ others run once."""
 import base64
 import io
 import json
+import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy as np
 import psutil
 import pytest
 from gateway_stand_in import GatewayStandIn, gateway_of
-from qiskit import QuantumCircuit, qpy
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import PauliEvolutionGate
+from qiskit.quantum_info import SparsePauliOp
+from qiskit.synthesis import SuzukiTrotter
 from qiskit_ibm_runtime import RuntimeEncoder
 from waiting import until
 
@@ -23,6 +27,7 @@ from simenv.client.client import Client
 from simenv.gateway import ibm
 from simenv.gateway.ibm import processes
 from simenv.gateway.ibm.endpoints import PREFIX
+from simenv.transpiler.qpy import write_qpy
 from simenv.wire.messages.tokens import TokenCertificate, TokenInfo
 
 WAIT_S = 120.0
@@ -55,7 +60,7 @@ class Api:
 
 async def certificate(*_: object) -> TokenCertificate:
     """That of the environment's own user, whose processes connect without one."""
-    return TokenCertificate(TokenInfo("1", "", "", "admin", "", 0.0, 0.0), "", "", 3_600.0)
+    return TokenCertificate(0, TokenInfo("1", "", "", "admin", "", 0.0, 0.0), "", "", 3_600.0)
 
 
 @pytest.fixture
@@ -85,19 +90,26 @@ def encoded(data: bytes, kind: str) -> dict[str, str]:
     return {"__type__": kind, "__value__": packed}
 
 
-def doubling(levels: int) -> QuantumCircuit:
-    """A circuit of one gate, which stands for 2^levels gates."""
-    inner = QuantumCircuit(1, name="level0")
-    inner.x(0)
-    for level in range(1, levels):
-        outer = QuantumCircuit(1, name=f"level{level}")
-        outer.append(inner.to_gate(), [0])
-        outer.append(inner.to_gate(), [0])
-        inner = outer
-    circuit = QuantumCircuit(1)
-    circuit.append(inner.to_gate(), [0])
-    circuit.measure_all()
-    return circuit
+def large_claim() -> bytes:
+    """A file whose gate has a definition that says it has two thousand million qubits."""
+    inner = QuantumCircuit(1)
+    inner.h(0)
+    circuit = QuantumCircuit(1, 1)
+    circuit.append(inner.to_gate(label="g"), [0])
+    circuit.measure(0, 0)
+    data = bytearray(write_qpy(circuit))
+    place = [each.start() for each in re.finditer(rb"..f\0\x08\0\0\0\x01", data, re.DOTALL)][1]
+    data[place + 5 : place + 9] = (2**31 - 1).to_bytes(4, "big")
+    return bytes(data)
+
+
+def long_definition() -> bytes:
+    """A file with a gate of a few bytes, whose definition has 5^9 steps of three terms."""
+    terms = SparsePauliOp(["XYZ", "ZZX", "YIY"])
+    circuit = QuantumCircuit(3, 1)
+    circuit.append(PauliEvolutionGate(terms, 1.0, synthesis=SuzukiTrotter(order=20)), range(3))
+    circuit.measure(0, 0)
+    return write_qpy(circuit)
 
 
 def test_a_job_runs_and_its_samples_keep_their_order(api: Api, env: Client) -> None:
@@ -141,17 +153,17 @@ def test_an_array_of_objects_is_refused(api: Api) -> None:
     assert "allow_pickle=False" in state["reason"]
 
 
-def test_a_bomb_ends_its_process_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kilobyte of definitions stands for 2^60 gates."""
+@pytest.mark.parametrize("bomb", [large_claim, long_definition])
+def test_a_file_that_takes_memory_or_time_ends_its_process_alone(
+    api: Api, monkeypatch: pytest.MonkeyPatch, bomb: Callable[[], bytes]
+) -> None:
     monkeypatch.setattr(processes, "JOB_CPU_S", 3.0)
-    buffer = io.BytesIO()
-    qpy.dump(doubling(60), buffer, version=13)
     first = api.accepted([[bell(), None, 10]])
-    bomb = api.accepted([[encoded(buffer.getvalue(), "QuantumCircuit"), None, 10]])
+    number = api.accepted([[encoded(bomb(), "QuantumCircuit"), None, 10]])
     last = api.accepted([[bell(), None, 10]])
-    ended = api.ended(bomb)
+    ended = api.ended(number)
     assert ended["status"] == "Failed"
-    assert "CPU" in ended["state"]["reason"] or "limit" in ended["state"]["reason"]
+    assert ended["state"]["reason_code"] == 1002
     assert [api.ended(each)["status"] for each in (first, last)] == ["Completed", "Completed"]
 
 

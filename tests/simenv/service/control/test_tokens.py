@@ -160,6 +160,30 @@ def test_user_cannot_make_tokens_of_others_or_with_more_rights(town: TokenHarnes
     )
 
 
+def test_own_user_with_the_role_client_makes_no_tokens_of_others(town: TokenHarness) -> None:
+    town.create(town.ana)
+    limited = town.enter(town.create(role="client").secret)
+    message = CreateToken(1, "ana", "", "client", "", DAY_S)
+    assert town.refusal(message, limited).code == "not_allowed"
+    assert {each.user for each in infos(town, limited)} == {""}
+
+
+def test_user_whose_membership_has_ended_makes_no_token(tmp_path: Path) -> None:
+    town = TokenHarness(tmp_path, accounts={"lab": {"users": ["ana", "eva"]}})
+    eva = town.enter(town.create(user="eva").secret)
+    assert town.create(eva).token.user == "eva"
+    account = town.get(accounting.Accounts, accounting.GetAccounts(1)).accounts["lab"]
+    now_s = town.loop.tokens._ticked_s = time.monotonic() + 1_000.0  # no tick until then
+    town.say(accounting.SetAccount(2, "lab", msgspec.structs.replace(account, users=("ana",))))
+    assert town.refusal(CreateToken(1, "", "", "client", "", DAY_S), eva).code == "key_refused"
+    assert town.loop.tokens._ticked_s == now_s
+
+
+def test_user_who_entered_by_a_token_alone_makes_more(town: TokenHarness) -> None:
+    eva = town.enter(town.create(user="eva").secret)
+    assert town.order(town.enter(town.create(eva).secret))
+
+
 def test_admin_makes_tokens_of_others(town: TokenHarness) -> None:
     made = town.create(town.ops, user="ana")
     assert made.token.user == "ana"
@@ -345,6 +369,20 @@ def test_limits_of_a_user_with_a_token_alone_survive_a_restart(town: TokenHarnes
     eva = town.enter(secret)
     assert town.order(eva, "a")
     assert not town.order(eva, "b")
+
+
+def test_two_gateways_use_one_token(town: TokenHarness) -> None:
+    pair = new_pair()
+    town.say(AddKey(1, "second", "gateway", pair.public))
+    secret = town.create(town.ana).secret
+    first = town.enter(secret)
+    town.web = town.listener.connect(PeerKind.CLIENT, b"second", pair.public)
+    second = town.enter(secret)
+    town.tick()
+    assert town.get(m.Pong, m.Ping(1), first)
+    town.say(RevokeKey(1, "second"))
+    assert town.say(m.Ping(1), second) == []
+    assert town.get(m.Pong, m.Ping(1), first)
 
 
 def test_public_key_in_use_is_refused(town: TokenHarness) -> None:
