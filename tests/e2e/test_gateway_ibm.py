@@ -66,6 +66,8 @@ job = sampler.run([isa], shots=500)
 found["counts"] = job.result()[0].data.meas.get_counts()
 found["strings"] = job.result()[0].data.meas.get_bitstrings()[:20]
 found["circuit"] = packed(isa)
+two = sampler.run([isa, isa], shots=500).result()
+found["many"] = [pub.data.meas.get_counts() for pub in two]
 found["metrics"], found["usage"] = job.metrics(), job.usage()
 found["logs"], found["tags"] = job.logs(), service.job(job.job_id()).tags
 found["properties"] = job.properties().t1(0)
@@ -237,11 +239,12 @@ def found_by(program: str, settings: Mapping[str, str], **values: object) -> dic
 def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(HEAD + PRIMITIVES, settings, SEED=SEED)
     circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
-    (own,) = env.submit_many(
-        [circuit], shots=500, seed=SEED, pool="emu", outputs=("counts", "memory")
-    )
-    assert found["counts"] == dict(own.result().counts)
-    assert found["strings"] == own.result().memory_strings()[:20]
+    options: dict[str, Any] = {"shots": 500, "pool": "emu", "outputs": ("counts", "memory")}
+    own = env.submit(circuit, seed=SEED, **options).result()
+    assert found["counts"] == dict(own.counts)
+    assert found["strings"] == own.memory_strings()[:20]
+    many = [each.result() for each in env.submit_many([circuit] * 2, seed=SEED, **options)]
+    assert found["many"] == [dict(each.counts) for each in many]
     assert 1.5 < found["evs"] <= 2.0
     assert 0 < found["stds"] < 0.1
     assert found["metrics"]["timestamps"]["finished"] > found["metrics"]["timestamps"]["created"]

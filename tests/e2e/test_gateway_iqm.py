@@ -289,7 +289,7 @@ def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str
     (counts,) = found["result"]["measurement_counts"]
     assert counts["measurement_keys"] == ["both", "idle"]
     seed = checked_seed(None, found["job"])
-    (own,) = env.submit_many([own_bell()], shots=SHOTS, seed=seed, pool=iqm_clients.DEVICE)
+    own = env.submit(own_bell(), shots=SHOTS, seed=seed, pool=iqm_clients.DEVICE)
     assert counts["counts"] == {bits[::-1]: n for bits, n in own.result().counts.items()}
     assert counts["counts"]["000"] + counts["counts"]["110"] > 0.9 * SHOTS
     (measured,) = found["result"]["measurements"]

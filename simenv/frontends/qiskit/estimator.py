@@ -21,7 +21,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers import DataBin
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
-from simenv.client.submission.options import item_seeds
+from simenv.client.submission.options import is_single_seed, item_seeds
 from simenv.client.submission.send import BatchItem
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError
@@ -174,13 +174,14 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
         mode: SimenvBackend | sampler.SimenvSession | sampler.SimenvBatch,
         *,
         default_precision: float | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         """Set defaults. `default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625.
-        `seed`: None: the backend's, else one is drawn for each call. `options`: noise, precision
-        (of amplitudes), compile, engine_options, priority, run_timeout_s, account and qos, as for
-        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
+        `seed`: None: the backend's, else one is drawn for each call; a list: that of each PUB (of a
+        machine the first). `options`: noise, precision (of amplitudes), compile, engine_options,
+        priority, run_timeout_s, account and qos, as for `SimenvBackend.run`; the backend's by
+        default. Raises TypeError for others."""
         self._backend = sampler.backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_precision is None:
@@ -219,7 +220,7 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
                     rows = None if values is None else values[group.rows]
                     options = self._backend.submit_options(
                         shots=shots[number] or None,
-                        seed=own[group_number],
+                        seed=sampler.task_seed(self.seed, own[group_number], pub),
                         outputs=("expectation",),
                         observables=[plan.observables[k] for k in group.observables],
                         name=f"estimator-{job_id[:8]}",
@@ -251,7 +252,9 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
                 raise QiskitError(text)
         backend = copy(self._backend)
         backend.set_options(**self._options)
-        options = {"seed_simulator": self.seed}
+        seed: Any = self.seed
+        seed = seed if is_single_seed(seed) else seed[0]
+        options = {"seed_simulator": seed}
         job = primitives.BackendEstimatorV2(backend=backend, options=options).run(pubs)
         self._backend.wait_for(job)
         return job

@@ -34,7 +34,7 @@ from simenv.client.circuits import load, text_checks
 from simenv.client.circuits.load import parse
 from simenv.client.client import Client
 from simenv.client.connection.task_handle import Submission
-from simenv.client.submission.options import checked_seed
+from simenv.client.submission.options import checked_seed, item_seeds
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
@@ -113,7 +113,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     chosen = options.read(work.program, work.params)
     pubs = _decoded(work.params)
     backend = backend_of(work, client)
-    settings: dict[str, Any] = {"seed": checked_seed(chosen.seed, work.job), **task_options(work)}
+    settings = primitive_options(work, chosen.seed, len(pubs))
     if work.program == "sampler":
         shots = chosen.shots or backends.DEFAULT_SHOTS
         sampled = [_sampler_pub(number, pub, backend) for number, pub in enumerate(pubs)]
@@ -140,6 +140,15 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
 def task_options(work: Work) -> dict[str, Any]:
     """Options of a job's tasks."""
     return {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+
+
+def primitive_options(work: Work, seed: int | None, count: int) -> dict[str, Any]:
+    """Options of a primitive with this many PUBs. Seeds of its tasks: of one PUB as
+    `Client.submit`, of several as `Client.submit_many` would use the seed; None: it follows from
+    the job."""
+    chosen = checked_seed(seed, work.job)
+    seeds = [chosen] if count == 1 else item_seeds(chosen, count, None)
+    return {"seed": seeds, **task_options(work)}
 
 
 def backend_of(work: Work, client: Client) -> SimenvBackend:
