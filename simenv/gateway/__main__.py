@@ -36,7 +36,7 @@ from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
-from simenv.gateway.iqm.routes import routes as iqm_routes
+from simenv.gateway.iqm.endpoints import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
 from simenv.process import die_with_parent, start_ticks
 from simenv.wire.transport.sockets import open_socket

@@ -19,11 +19,10 @@ from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.primitives import PrimitiveResult
 
 from simenv.client.client import Client
-from simenv.client.submission.options import checked_seed
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
 from simenv.gateway.ibm.backends import MAX_CIRCUITS
-from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, task_options
+from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
 from simenv.model.views import DeviceInfo, DeviceKind
@@ -145,8 +144,8 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     if bits > MAX_OUTCOME_BITS:
         text = f"{bits} measured bits in all shots; the limit of a job is {MAX_OUTCOME_BITS}"
         raise LimitExceededError(text, hint="fewer circuits or shots in a job")
-    seed = checked_seed(None, work.job)
-    sampler = SimenvSampler(backend, default_shots=asked.shots, seed=seed, **task_options(work))
+    chosen = primitive_options(work, None, len(builders))
+    sampler = SimenvSampler(backend, default_shots=asked.shots, **chosen)
     keys = [list(each.keys) for each in builders]
     job = sampler.run([each.circuit for each in builders])
     return SubmittedJob(job.tasks, job.result, lambda result, _: _artifacts(result, keys).decode())
