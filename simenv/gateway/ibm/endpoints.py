@@ -22,12 +22,14 @@ from litestar.types import ControllerRouterHandler
 from simenv.errors import OptionError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import answers, backends
+from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.service import ComputeService, checked_tags, query_of
 
 PREFIX = "/experimental/api/v1"
 VERSIONS = ("2026-04-15", "2026-03-15", "2026-02-15", "2025-05-01", "2025-01-01")
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 _FORM_BYTES = 4_096
+_BODY_BYTES = 64 * 2**10  # of tags and sessions; jobs are bounded by the gateway's settings
 _LOG = logging.getLogger("simenv.gateway")
 AnyRequest = Request[Any, Any, Any]
 
@@ -44,6 +46,14 @@ def _text(value: str | bytes) -> Response[bytes]:
 
 def _empty() -> Response[None]:
     return Response(None, status_code=204)
+
+
+async def _object(request: AnyRequest) -> dict[str, Any]:
+    """Body of a request, a JSON object. Raises OptionError."""
+    try:
+        return msgspec.json.decode(await request.body(), type=dict[str, Any])
+    except NOT_JSON as error:
+        raise OptionError(f"the body is no JSON object: {error!s:.200}") from error
 
 
 def _of_simenv(request: AnyRequest, error: SimenvError) -> Response[bytes]:
@@ -213,12 +223,12 @@ def _job_routes(service: ComputeService) -> list[Any]:
     async def cancel(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
         await service.cancel(caller, number)
 
-    @put("/jobs/{number:str}/tags")
+    @put("/jobs/{number:str}/tags", request_max_body_size=_BODY_BYTES)
     async def tags(
         caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
     ) -> Response[None]:
         await service.job(caller, number)
-        given = msgspec.json.decode(await request.body(), type=dict[str, Any])
+        given = await _object(request)
         chosen = checked_tags(given.get("tags"))
         await asyncio.to_thread(service.store.change, number, tags=chosen)
         return _empty()
@@ -261,7 +271,7 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
 
 
 def _session_routes(service: ComputeService) -> list[Any]:
-    @post("/sessions", status_code=200)
+    @post("/sessions", status_code=200, request_max_body_size=_BODY_BYTES)
     async def opened(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
         session = await service.open_session(caller, await request.body())
         return _answer(answers.session(session, time()))
@@ -270,11 +280,11 @@ def _session_routes(service: ComputeService) -> list[Any]:
     async def one(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         return _answer(answers.session(await service.session(caller, number), time()))
 
-    @patch("/sessions/{number:str}")
+    @patch("/sessions/{number:str}", request_max_body_size=_BODY_BYTES)
     async def changed(
         caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
     ) -> Response[bytes]:
-        given = msgspec.json.decode(await request.body(), type=dict[str, Any])
+        given = await _object(request)
         if given != {"accepting_jobs": False}:
             raise OptionError(f"{given!s:.80}: a session can only be closed")
         await service.stop_accepting(caller, number)

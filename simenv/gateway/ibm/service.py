@@ -25,6 +25,7 @@ from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo, TaskInfo
 from simenv.text import short_repr
 
 MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
+MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
 MAX_COST_S = 365 * 86_400
 SESSION_S = 8 * 3_600
 MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
@@ -377,6 +378,9 @@ def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> J
     pending = given.get("pending")
     if pending not in (None, "true", "false"):
         raise OptionError(option="pending", value=pending, expected="true or false")
+    if len(tags) > MAX_QUERY_TAGS:
+        expected = f"at most {MAX_QUERY_TAGS}"
+        raise OptionError(option="tags", value=f"{len(tags)} tags", expected=expected)
     return JobQuery(
         caller.user,
         limit=_number("limit", given.get("limit", "200"), 1, 200),

@@ -379,7 +379,7 @@ def _job_routes(service: ComputeService) -> list[Any]:
     async def one(caller: Caller, request: AnyRequest, number: str) -> Response[bytes]:
         given = request.query_params
         wanted = given.get("timeout_seconds", "10")
-        if not wanted.isdigit() or int(wanted[:4]) > 30:
+        if not (wanted.isascii() and wanted.isdigit()) or int(wanted[:4]) > 30:
             raise OptionError(option="timeout_seconds", value=wanted[:80], expected="0 to 30")
         holds = given.get("wait_until_terminal", "false").lower() == "true"
         job = await _held(service, caller, number, min(HOLD_S, float(wanted)) if holds else 0.0)
