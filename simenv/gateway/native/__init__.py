@@ -10,7 +10,7 @@ from litestar import Response, Router, get
 from litestar.di import Provide
 
 from simenv.gateway.context import Gateway
-from simenv.gateway.native import environment, events, openapi, tasks
+from simenv.gateway.native import events, openapi
 from simenv.gateway.native.programs import ProgramParsers
 
 
@@ -20,9 +20,6 @@ async def get_openapi() -> Response[bytes]:
     return Response(openapi.native_document(), media_type="application/json")
 
 
-HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
-
-
 class NativeRouter(Router):
     """The routes, and the processes that parse programs for them."""
 
@@ -30,7 +27,7 @@ class NativeRouter(Router):
         parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
         super().__init__(
             openapi.PREFIX,
-            route_handlers=[*HANDLERS, get_openapi],
+            route_handlers=[*openapi.HANDLERS, get_openapi],
             dependencies={
                 "gateway": Provide(lambda: gateway, sync_to_thread=False),
                 "parsers": Provide(lambda: parsers, sync_to_thread=False),
