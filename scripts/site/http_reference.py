@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.gateway import native
+from simenv.gateway.native import openapi
 
 _INTRODUCTION = """# HTTP API
 
@@ -18,7 +18,7 @@ This page is generated from the OpenAPI 3.1 description that a gateway serves at
 
 def http_page() -> str:
     """Return the page as Markdown."""
-    document = msgspec.json.decode(native.native_document())
+    document = msgspec.json.decode(openapi.native_document())
     lines = [_INTRODUCTION, document["info"]["description"], ""]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

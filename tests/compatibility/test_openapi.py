@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from simenv.gateway import native
+from simenv.gateway.native import openapi
 
 FILE = Path(__file__).parents[1] / "golden" / "openapi" / "native.json"
 
 
 def test_the_description_of_the_api_is_the_frozen_one() -> None:
-    text = msgspec.json.format(native.native_document()).decode() + "\n"
+    text = msgspec.json.format(openapi.native_document()).decode() + "\n"
     if os.environ.get("SIMENV_WRITE_GOLDEN"):
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(text)
@@ -23,7 +23,7 @@ def test_the_description_of_the_api_is_the_frozen_one() -> None:
 
 
 def test_every_reference_leads_to_a_schema() -> None:
-    document = msgspec.json.decode(native.native_document())
+    document = msgspec.json.decode(openapi.native_document())
     schemas = document["components"]["schemas"]
 
     def references(tree: object) -> set[str]:

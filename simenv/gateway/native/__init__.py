@@ -6,30 +6,18 @@ Layers: `routes` (here), `openapi`, `tasks` and `environment` and `events` (hand
 
 from __future__ import annotations
 
-import functools
-
-import msgspec
 from litestar import Response, Router, get
 from litestar.di import Provide
 
 from simenv.gateway.context import Gateway
-from simenv.gateway.native import environment, events, openapi, tasks
+from simenv.gateway.native import events, openapi
 from simenv.gateway.native.programs import ProgramParsers
 
 
 @get("/openapi.json", include_in_schema=False)
 async def get_openapi() -> Response[bytes]:
     """Return the description of this API."""
-    return Response(native_document(), media_type="application/json")
-
-
-HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
-
-
-@functools.cache
-def native_document() -> bytes:
-    """Return the description of all routes of the native API, as JSON."""
-    return msgspec.json.encode(openapi.document(HANDLERS))
+    return Response(openapi.native_document(), media_type="application/json")
 
 
 class NativeRouter(Router):
@@ -39,7 +27,7 @@ class NativeRouter(Router):
         parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
         super().__init__(
             openapi.PREFIX,
-            route_handlers=[*HANDLERS, get_openapi],
+            route_handlers=[*openapi.HANDLERS, get_openapi],
             dependencies={
                 "gateway": Provide(lambda: gateway, sync_to_thread=False),
                 "parsers": Provide(lambda: parsers, sync_to_thread=False),

@@ -82,10 +82,10 @@ async def list_devices(gateway: TheGateway, caller: TheCaller) -> list[schemas.D
 @get("/devices/{name:str}")
 async def get_device(
     gateway: TheGateway, caller: TheCaller, name: FromPath[str]
-) -> schemas.DeviceRecord:
+) -> schemas.DeviceDetails:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
     gates and readout, T1 and T2."""
-    return record(await gateway.call(caller, Client.device, name), schemas.DeviceRecord)
+    return record(await gateway.call(caller, Client.device, name), schemas.DeviceDetails)
 
 
 @get("/accounts")

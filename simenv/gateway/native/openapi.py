@@ -6,6 +6,7 @@ describes them; bodies are those of `schemas`, as msgspec describes structs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
-from simenv.gateway.native import programs, results, schemas
+from simenv.gateway.native import environment, events, programs, results, schemas, tasks
 from simenv.gateway.problems import MEDIA_TYPE, Problem
 
 PREFIX = "/api/v1"
 API_VERSION = "1.0"  # grows with each compatible addition
+HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
 _REFERENCE = "#/components/schemas/{name}"
 _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/tasks": schemas.TaskRequest,
@@ -43,7 +45,7 @@ def document(handlers: Sequence[Any]) -> dict[str, Any]:
     described: dict[str, Any] = app.openapi_schema.to_schema()
     types = [
         Problem,
-        schemas.Accepted,
+        schemas.AcceptedTask,
         schemas.ResultRecord,
         schemas.ResultPage,
         *_REQUESTS.values(),
@@ -92,7 +94,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if path.endswith("/result"):
         operation["responses"]["200"]["content"] = _result_content()
     if path == "/tasks" and method == "post":
-        accepted = {"schema": _reference(schemas.Accepted)}
+        accepted = {"schema": _reference(schemas.AcceptedTask)}
         operation["responses"]["201"]["content"] = {programs.JSON: accepted}
         operation["responses"]["200"] = {
             "description": "The result, which came within `wait` seconds",
@@ -130,3 +132,8 @@ def _result_content() -> dict[str, Any]:
     either = [_reference(schemas.ResultRecord), _reference(schemas.ResultPage)]
     return {results.JSON: {"schema": {"anyOf": either}}, results.NPZ: {}, results.HDF5: {}}
 
+
+@functools.cache
+def native_document() -> bytes:
+    """Return the description of all routes of the native API, as JSON."""
+    return msgspec.json.encode(document(HANDLERS))

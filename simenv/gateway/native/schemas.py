@@ -74,7 +74,7 @@ class SweepRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fie
     parameter_values: list[list[float]] | dict[str, list[float] | float]
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class AcceptedTask(msgspec.Struct, frozen=True):
     """An accepted task."""
 
     id: str
@@ -90,7 +90,7 @@ class SweepPart(msgspec.Struct, frozen=True):
     bindings: int
 
 
-class Sweep(msgspec.Struct, frozen=True):
+class AcceptedSweep(msgspec.Struct, frozen=True):
     """An accepted sweep: few tasks, each with many bindings, which run and end together."""
 
     bindings: int
@@ -117,7 +117,7 @@ class SpentRecord(Spent, frozen=True, array_like=False):
     """Microseconds that the client spent between two submissions."""
 
 
-class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
+class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
     """A task. The members from `passes` on are of tasks that have not ended."""
 
     timing: TimingRecord
@@ -136,7 +136,7 @@ class TaskRecord(LogRow, frozen=True, array_like=False, kw_only=True):
 class TaskPage(msgspec.Struct, frozen=True):
     """A page of tasks, newest first. `next`: the cursor of the next page; "": this is the last."""
 
-    tasks: list[TaskRecord]
+    tasks: list[TaskDetails]
     next: str
 
 
@@ -226,7 +226,7 @@ class GateRecord(GateInfo, frozen=True, array_like=False):
     """A gate by its name; `qubits` -1: any number."""
 
 
-class DeviceRecord(DeviceInfo, frozen=True):
+class DeviceDetails(DeviceInfo, frozen=True):
     """A pool, or an emulated device, with its present calibration."""
 
     gates: tuple[GateRecord, ...]

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter, SkipValidation
 
 from simenv.client import result_display
@@ -63,7 +63,7 @@ async def submit_task(
 
     task = await gateway.call(caller, submit)
     headers = {"Location": f"/api/v1/tasks/{task.id}"}
-    accepted = schemas.Accepted(task.id, task.name)
+    accepted = schemas.AcceptedTask(task.id, task.name)
     if not wait:
         return Response(accepted, status_code=201, headers=headers)
     try:
@@ -97,7 +97,7 @@ async def submit_sweep(
     parsers: TheParsers,
     caller: TheCaller,
     idempotency_key: IdempotencyKey = None,
-) -> schemas.Sweep:
+) -> schemas.AcceptedSweep:
     """Submit a sweep: one program with many sets of parameter values."""
     body = await programs.read_request(request, schemas.SweepRequest)
 
@@ -111,7 +111,7 @@ async def submit_sweep(
     for index, task in enumerate(tasks):
         parts.setdefault(task.id.partition(".")[0], []).append(index)
     listed = [schemas.SweepPart(name, rows[0], len(rows)) for name, rows in parts.items()]
-    return schemas.Sweep(len(tasks), listed)
+    return schemas.AcceptedSweep(len(tasks), listed)
 
 
 @post("/explain", status_code=200)
@@ -128,23 +128,16 @@ async def explain(
     return await gateway.call(caller, ask)
 
 
-@get("/tasks")
-async def list_tasks(
-    gateway: TheGateway,
-    caller: TheCaller,
+def task_filters(
     states: Annotated[list[TaskState] | None, QueryParameter(name="state")] = None,
     owner: FromQuery[str | None] = None,
     pool: FromQuery[str] = "",
     run_name: FromQuery[str] = "",
     since_s: FromQuery[float] = 0.0,
     until_s: FromQuery[float | None] = None,
-    cursor: Annotated[str, QueryParameter(max_length=200)] = "",
-    limit: Limit = 100,
-) -> schemas.TaskPage:
-    """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
-    submitted between these times (seconds since 1970). `cursor`: `next` of the page before, with
-    the same filters."""
-    filters: dict[str, Any] = {
+) -> dict[str, Any]:
+    """Return the filters of a list of tasks, as arguments of `TaskHistory.page`."""
+    return {
         "states": tuple(states or ()),
         "owner": owner,
         "pool": pool,
@@ -152,6 +145,22 @@ async def list_tasks(
         "since_s": since_s,
         "until_s": float("inf") if until_s is None else until_s,
     }
+
+
+Filters = NamedDependency[SkipValidation[dict[str, Any]]]
+
+
+@get("/tasks", dependencies={"filters": Provide(task_filters, sync_to_thread=False)})
+async def list_tasks(
+    gateway: TheGateway,
+    caller: TheCaller,
+    filters: Filters,
+    cursor: Annotated[str, QueryParameter(max_length=200)] = "",
+    limit: Limit = 100,
+) -> schemas.TaskPage:
+    """List the caller's tasks, of all users for an admin, newest first. `since_s`, `until_s`:
+    submitted between these times (seconds since 1970). `cursor`: `next` of the page before, with
+    the same filters."""
     digest = hashlib.blake2b(repr(filters).encode(), digest_size=8).digest()
     before = _position(cursor, digest) if cursor else NEWEST
 
@@ -189,7 +198,7 @@ def _position(cursor: str, filters: bytes) -> int:
     return position.before
 
 
-def _record(row: LogRow, info: Any) -> schemas.TaskRecord:
+def _record(row: LogRow, info: Any) -> schemas.TaskDetails:
     """Return the record of a task; `info`: the TaskInfo of one that has not ended."""
     changes: dict[str, Any] = {
         "waits_us": schemas.waits_of(row.timing.waits, row.timing.queued_us + row.timing.sent_us),
@@ -199,14 +208,14 @@ def _record(row: LogRow, info: Any) -> schemas.TaskRecord:
             changes["expected_start_s"] = time.time() + info.wait_us / 1e6
         for name in ("passes", "passes_done", "wait_off_by", "parked", "reservation", "reason"):
             changes[name] = getattr(info, name)
-    return record(row, schemas.TaskRecord, **changes)
+    return record(row, schemas.TaskDetails, **changes)
 
 
 @get("/tasks/{task_id:str}")
-async def get_task(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> schemas.TaskRecord:
+async def get_task(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> schemas.TaskDetails:
     """Return a task with its stages and, before its end, its expected start and pending reason."""
 
-    def read(client: Client) -> schemas.TaskRecord:
+    def read(client: Client) -> schemas.TaskDetails:
         row = client.history.task(task_id, structure=False)
         infos = [] if row.state in FINAL_STATES else client.tasks([row.id])
         return _record(row, infos[0] if infos else None)
@@ -230,7 +239,7 @@ async def get_result(
     form = results.form_of(request.headers.get("accept", ""))
     task, state = await gateway.call(caller, _task_and_state, task_id)
     if not await _has_ended(task, RESULT_S if state in FINAL_STATES else wait):
-        accepted = schemas.Accepted(task.id, task.name)
+        accepted = schemas.AcceptedTask(task.id, task.name)
         headers = {"Location": f"/api/v1/tasks/{task.id}", "Retry-After": "1"}
         return Response(accepted, status_code=202, headers=headers)
 
