@@ -55,8 +55,7 @@ class Upkeep:
         self._memory_ns = 0  # time of the next look at the memory
         self._collected_bytes = 0  # least resident memory since the last collection
         self._collected_ns = 0
-        self._estimates_ns = 0  # time at which estimates are stored next
-        self._wait_errors_ns = 0  # the same of the errors of expected starts
+        self._learned_ns = 0  # time at which estimates and errors of waits are stored next
         self._next_ns = 0  # monotonic time at which a slice is due though the loop is busy
         self._unsynced_ns = 0  # time of the oldest commit without fsync; 0: there is none
 
@@ -96,15 +95,14 @@ class Upkeep:
         self._service.executor.execute(self._service.scheduler.service_memory(used_bytes))
 
     def _store_estimates(self, now_ns: int) -> None:
-        """Put changed estimates into the next commit, every ESTIMATES_NS."""
-        if self._estimator.changed and now_ns >= self._estimates_ns:
-            self._estimates_ns = now_ns + ESTIMATES_NS
-            changes = self._estimator.take_changes()
-            self._service.journal.put(tables.estimate_statements(changes), forced=False)
-        if self._service.starts.changed and now_ns >= self._wait_errors_ns:
-            self._wait_errors_ns = now_ns + ESTIMATES_NS
-            errors = self._service.starts.take_changes()
-            self._service.journal.put(tables.WAIT_ERRORS.statements(errors), forced=False)
+        """Put changed estimates, and errors of expected starts, into the next commit, every
+        ESTIMATES_NS."""
+        estimator, starts = self._estimator, self._service.starts
+        if now_ns >= self._learned_ns and (estimator.changed or starts.changed):
+            self._learned_ns = now_ns + ESTIMATES_NS
+            statements = tables.estimate_statements(estimator.take_changes())
+            statements += tables.WAIT_ERRORS.statements(starts.take_changes())
+            self._service.journal.put(statements, forced=False)
 
     def _sync(self, now_ns: int) -> None:
         """Force commits to disk that are older than SYNC_DELAY_S."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import msgspec
 
 from simenv import model, text
@@ -203,20 +201,19 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     idle = [w for w in usable if w.state == model.WorkerState.IDLE]
     if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
         return f"waiting for device {pool.spec.device}"
-    removed = state.quotas.removed
-    if not idle or record.batch.owner in removed:
-        return _behind_others(pool, record, removed) or "waiting for a worker"
+    owner = record.batch.owner
+    if owner in state.quotas.removed:
+        return f"held: {owner} may not use the environment any more"
+    if not idle:
+        return _behind_others(pool, record) or "waiting for a worker"
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
 
 
-def _behind_others(pool: pools.Pool, record: TaskRecord, removed: Collection[str]) -> str:
-    """Return who goes before this task because of its account's share or limit; "": nobody.
-    `removed`: users whose tasks are held."""
+def _behind_others(pool: pools.Pool, record: TaskRecord) -> str:
+    """Return who goes before this task because of its account's share or limit; "": nobody."""
     batch = record.batch
-    if batch.owner in removed:
-        return f"held: {batch.owner} may not use the environment any more"
     if batch.association in pool.queue.held_back:
         return f"{batch.account or batch.owner} has reached its limit of running slots"
     head = pool.queue.head() if pool.queue.is_shared else None

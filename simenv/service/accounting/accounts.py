@@ -316,17 +316,17 @@ class AccountRegistry:
     ) -> errors.SimenvError | None:
         """Return the refusal of tasks that would leave too little room in the queue for other
         accounts. The environment's own user has no limits."""
+        if not (owner and path):
+            return None
         state, limits = self._state, self._state.limits
         max_tasks, max_bytes = limits.max_queued_tasks, limits.max_queued_bytes
-        if any(each.max_queued_tasks for _, each in self._limits_of(path)):
-            max_tasks = 0
-        if any(each.max_queued_bytes for _, each in self._limits_of(path)):
-            max_bytes = 0
-        # All together have at most half of the queue, mostly.
         fits_tasks = not max_tasks or 2 * (len(state.tasks) + count) <= max_tasks
         fits_bytes = not max_bytes or 2 * (state.queued_bytes + size_bytes) <= max_bytes
-        if not (owner and path) or (fits_tasks and fits_bytes):
+        if fits_tasks and fits_bytes:  # mostly: all together have at most half of the queue
             return None
+        for _, own in self._limits_of(path):
+            max_tasks = 0 if own.max_queued_tasks else max_tasks
+            max_bytes = 0 if own.max_queued_bytes else max_bytes
         use = _sum([each for each in state.use_by_association if each.account == path[-1]])
         others = OwnerUse(
             len(state.tasks) - use.queued_tasks, state.queued_bytes - use.queued_bytes
