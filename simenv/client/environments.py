@@ -30,6 +30,7 @@ from simenv.client.client import Client
 from simenv.client.connection.address import Address, FileAddress, ended, find, read
 from simenv.config import (
     ConnectionFile,
+    GatewayFile,
 )
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
 
@@ -96,11 +97,12 @@ class ShutdownReport:
     nodes: tuple[str, ...] = ()  # nodes on which it reported processes
 
 
-def _await_gateway(home: Path) -> None:
-    """Wait until the gateway of an environment that has just started is ready, or GATEWAY_S."""
+def await_gateway(home: Path) -> GatewayFile | None:
+    """Return the file of the gateway of an environment, once it is ready; None after GATEWAY_S."""
     deadline_s = time.monotonic() + GATEWAY_S
-    while launch.running_gateway(home) is None and time.monotonic() < deadline_s:
+    while (found := launch.running_gateway(home)) is None and time.monotonic() < deadline_s:
         time.sleep(launch.POLL_S)  # of another process: nothing to wait on
+    return found
 
 
 def up(
@@ -126,7 +128,7 @@ def up(
     _started[:] = [child for child in _started if child.poll() is None]
     _started.append(launch.start(chosen, paths, private=False, progress=progress).process)
     if chosen.gateway.listen:
-        _await_gateway(paths.home)
+        await_gateway(paths.home)
     return read(paths.connection)
 
 

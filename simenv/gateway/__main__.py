@@ -26,9 +26,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from simenv import config as configs, files
 from simenv._version import __version__
-from simenv.client.connection import tracing
 from simenv.client.client import Client
-from simenv.client.connection import address
+from simenv.client.connection import address, tracing
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.errors import ConfigError, SimenvError
 from simenv.gateway import metrics, native, page

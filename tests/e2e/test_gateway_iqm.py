@@ -141,7 +141,10 @@ resource.release(token)
 resource = QuantumResource("main", ResourceType.IQMServer)
 stopped = resource.task_start(
     Payload.IQMServer(
-        iqmjson=json.dumps({"circuits": [WIDE] * 40}), job_type="circuit", use_timeslot=False, tag=None
+        iqmjson=json.dumps({"circuits": [WIDE] * 40}),
+        job_type="circuit",
+        use_timeslot=False,
+        tag=None,
     )
 )
 resource.task_stop(stopped)

@@ -18,7 +18,7 @@ import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
-from simenv.client.tasks.bundle_manifest import LostAttempt, lost_attempts
+from simenv.client.tasks.bundle import LostAttempt, lost_attempts
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import LogRow

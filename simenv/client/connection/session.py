@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
-from simenv.client.connection import tracing
-from simenv.client.connection import task_handle
+from simenv.client.connection import task_handle, tracing
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError

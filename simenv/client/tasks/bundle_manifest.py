@@ -7,16 +7,12 @@ that was written: terms, seed, shots, numbers of bindings.
 from __future__ import annotations
 
 import array
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatchError
 from simenv.model import Chain, EngineOptions, Observable, TaskOptions, TaskSpec
 from simenv.wire.messages.queries import LogRow, Submitted
-
-if TYPE_CHECKING:
-    from simenv.client.client import Client
 
 FORMAT = 1
 
@@ -142,20 +138,3 @@ def read(text: bytes, where: str) -> Manifest:
 def _readable(observable: Observable) -> ReadableObservable:
     values = memoryview(observable.coefficients).cast("d").tolist()
     return ReadableObservable(observable.labels, tuple(values))
-
-
-class LostAttempt(msgspec.Struct, frozen=True):
-    """Attempt that ended without a message from its worker."""
-
-    event: int
-    time_s: float
-    reason: str
-
-
-def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
-    """Return the lost attempts of a task from the event log."""
-    if row.attempts < 2:
-        return []
-    before = client.history.events_before(row.submitted_s)
-    events = [each for each in client.events(before, ["task.*"]) if each.subject == row.id]
-    return [LostAttempt(each.seq, each.time_s, each.message) for each in events]

@@ -349,10 +349,10 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
 
     @get("/pools/devices")
-    async def pool_devices(caller: TheCaller) -> list[schemas.DeviceRecord]:
+    async def pool_devices(caller: TheCaller) -> list[schemas.DeviceDetails]:
         """List the pools as devices, also those without errors."""
         found = (await gateway.call(caller, Client.devices)).values()
-        return [schemas.record(device, schemas.DeviceRecord) for device in found]
+        return [schemas.record(device, schemas.DeviceDetails) for device in found]
 
     @post("/nodes/{node:str}/drain", status_code=200)
     async def drain(
