@@ -178,14 +178,14 @@ async def release_reservation(
     number: Number,
     cancel: FromQuery[bool] = False,
     reason: Annotated[str, QueryParameter(max_length=200)] = "",
-) -> schemas.Ended:
+) -> schemas.EndedReservation:
     """End a reservation: its waiting tasks are cancelled; with `cancel` its running ones too."""
 
     def end(client: Client) -> list[str]:
         reservation = client.reservation(number)
         return (reservation.cancel if cancel else reservation.release)(reason)
 
-    return schemas.Ended(await gateway.call(caller, end))
+    return schemas.EndedReservation(await gateway.call(caller, end))
 
 
 ROUTES = [

@@ -323,7 +323,7 @@ class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float
 
 
-class Ended(msgspec.Struct, frozen=True):
+class EndedReservation(msgspec.Struct, frozen=True):
     """An ended reservation, and those of its tasks that still run."""
 
     running: list[str]
