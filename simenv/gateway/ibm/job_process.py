@@ -56,7 +56,7 @@ class Connect(msgspec.Struct, frozen=True, tag="connect"):
 
 
 class Certified(msgspec.Struct, frozen=True, tag="certified"):
-    """Answer to CertificateRequest. `refusal`: reason why the token is not valid any more."""
+    """Answer to CertificateWanted. `refusal`: reason why the token is not valid any more."""
 
     certificate: TokenCertificate | None
     refusal: str = ""
@@ -66,7 +66,7 @@ class RunJob(msgspec.Struct, frozen=True, tag="run"):
     work: Work
 
 
-class CertificateRequest(msgspec.Struct, frozen=True, tag="certificate"):
+class CertificateWanted(msgspec.Struct, frozen=True, tag="certificate"):
     """The process needs a certificate for its public key."""
 
     public_key: str
@@ -76,39 +76,41 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The process is connected."""
 
 
-class Begun(msgspec.Struct, frozen=True, tag="begun"):
+class JobBegun(msgspec.Struct, frozen=True, tag="begun"):
     """A job is being decoded, by this thread of the operating system."""
 
     job: str
     thread: int
 
 
-class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
+class JobAccepted(msgspec.Struct, frozen=True, tag="submitted"):
     """The service has accepted the tasks of a job."""
 
     job: str
     tasks: AcceptedTasks
 
 
-class Ended(msgspec.Struct, frozen=True, tag="ended"):
+class JobDone(msgspec.Struct, frozen=True, tag="ended"):
     job: str
     result: JobResult
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class JobFailed(msgspec.Struct, frozen=True, tag="failed"):
     job: str
     code: int
     reason: str
 
 
-class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
+class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
     """The service does not answer, or does not accept the user any more: run the job later."""
 
     job: str
 
 
 ToProcess = Connect | Certified | RunJob
-FromProcess = CertificateRequest | Ready | Begun | Submitted | Ended | Failed | Interrupted
+FromProcess = (
+    CertificateWanted | Ready | JobBegun | JobAccepted | JobDone | JobFailed | JobInterrupted
+)
 decode_request = msgspec.msgpack.Decoder(ToProcess).decode
 decode_report = msgspec.msgpack.Decoder(FromProcess).decode
 
@@ -175,7 +177,7 @@ class JobProcess:
 
     def _certificate(self, public_key: str) -> TokenCertificate:
         with self._asking:
-            self._send(CertificateRequest(public_key))
+            self._send(CertificateWanted(public_key))
             answer = self._certified.get()
         if answer.certificate is None:
             raise KeyRefusedError(answer.refusal)
@@ -197,22 +199,22 @@ class JobProcess:
 
     def _job(self, work: Work) -> None:
         try:
-            self._send(Ended(work.job, self._result(work)))
+            self._send(JobDone(work.job, self._result(work)))
         except MemoryError:
             reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
-            self._send(Failed(work.job, INVALID, reason))
+            self._send(JobFailed(work.job, INVALID, reason))
         except Exception as error:  # noqa: BLE001 - whatever reading it raises fails the job
             lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
-            self._send(Interrupted(work.job) if lost else Failed(work.job, *_reason(error)))
+            self._send(JobInterrupted(work.job) if lost else JobFailed(work.job, *_reason(error)))
 
     def _result(self, work: Work) -> JobResult:
         assert self._client is not None
-        begun = Begun(work.job, threading.get_native_id())
+        begun = JobBegun(work.job, threading.get_native_id())
         with self._decoding:
             self._send(begun)
             submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
             job = submit(work, self._client)
-        self._send(Submitted(work.job, job.accepted()))
+        self._send(JobAccepted(work.job, job.accepted()))
         return job.result()
 
 

@@ -25,16 +25,16 @@ from simenv.errors import NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import job_process, store
 from simenv.gateway.ibm.job_process import (
-    Begun,
-    CertificateRequest,
+    CertificateWanted,
     Certified,
     Connect,
-    Ended,
-    Failed,
-    Interrupted,
+    JobAccepted,
+    JobBegun,
+    JobDone,
+    JobFailed,
+    JobInterrupted,
     Ready,
     RunJob,
-    Submitted,
 )
 from simenv.gateway.ibm.programs import Work
 from simenv.gateway.ibm.store import Job, JobStore
@@ -174,17 +174,17 @@ class UserJobs:
     async def _handle(self, report: job_process.FromProcess) -> None:
         if isinstance(report, Ready):
             self._ready.set()
-        elif isinstance(report, CertificateRequest):
+        elif isinstance(report, CertificateWanted):
             await self._send(await self._owner.certified(self.caller, report.public_key))
-        elif isinstance(report, Interrupted):
+        elif isinstance(report, JobInterrupted):
             self._failed_s = monotonic()
             self._forget(report.job)
-        elif isinstance(report, Begun):
+        elif isinstance(report, JobBegun):
             self._reading[report.job] = self._threads[report.job] = report.thread
-        elif isinstance(report, Submitted):
+        elif isinstance(report, JobAccepted):
             self._reading.pop(report.job, None)
             await self._owner.accepted(report.job, tuple(report.tasks), self.caller)
-        elif isinstance(report, Ended | Failed):
+        elif isinstance(report, JobDone | JobFailed):
             await self._owner.ended(report, self.caller)
             self._forget(report.job)
             self.changed.set()
@@ -357,9 +357,9 @@ class JobProcesses:
             names = [name for name, _ in tasks]
             await self._gateway.call(caller, lambda client: client.cancel(names))
 
-    async def ended(self, report: Ended | Failed, caller: Caller) -> None:
+    async def ended(self, report: JobDone | JobFailed, caller: Caller) -> None:
         """Store the end of a job, unless it was cancelled."""
-        if isinstance(report, Ended):
+        if isinstance(report, JobDone):
             result = report.result
             fields: dict[str, Any] = {
                 "status": store.COMPLETED, "started_s": result.started_s,

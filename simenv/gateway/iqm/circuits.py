@@ -70,7 +70,7 @@ class Definition(msgspec.Struct, frozen=True):
             ) from error
 
 
-class Operation(msgspec.Struct, frozen=True):
+class IqmOperation(msgspec.Struct, frozen=True):
     """One instruction; older clients say `qubits` for `locus`."""
 
     name: str
@@ -80,8 +80,8 @@ class Operation(msgspec.Struct, frozen=True):
     implementation: str | None = None
 
 
-class Circuit(msgspec.Struct, frozen=True):
-    instructions: list[Operation]
+class IqmCircuit(msgspec.Struct, frozen=True):
+    instructions: list[IqmOperation]
     name: str = ""
 
 
@@ -131,7 +131,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     backend = backend_of(work, client)
     asked = read(work.params, work.backend, backend.info)
     try:
-        given = msgspec.json.decode(asked.circuits, type=list[Circuit | str])
+        given = msgspec.json.decode(asked.circuits, type=list[IqmCircuit | str])
     except msgspec.MsgspecError as error:
         raise ProgramError(f"circuits: {error}") from error
     if not 1 <= len(given) <= MAX_CIRCUITS:
@@ -154,7 +154,9 @@ def submit(work: Work, client: Client) -> SubmittedJob:
 class _Builder:
     """A circuit of IQM as a Qiskit circuit: `circuit`, and `keys` of its registers m0, m1 ..."""
 
-    def __init__(self, at: str, given: Circuit | str, info: DeviceInfo, asked: Definition) -> None:
+    def __init__(
+        self, at: str, given: IqmCircuit | str, info: DeviceInfo, asked: Definition
+    ) -> None:
         """Raises ProgramError; `at` names the circuit in it."""
         self._at = at
         if isinstance(given, str):
@@ -178,7 +180,7 @@ class _Builder:
         if not self.keys:
             raise ProgramError(f"{at} has no measurement", hint="end it with `measure`")
 
-    def _locus(self, number: int, each: Operation) -> tuple[int, ...]:
+    def _locus(self, number: int, each: IqmOperation) -> tuple[int, ...]:
         """Qubits of an instruction. Raises ProgramError for one that the device does not have."""
         at = f"{self._at}, instruction {number}: {short_repr(each.name)}"
         if each.name not in _ARGUMENTS:
@@ -216,7 +218,7 @@ class _Builder:
             )
             raise ProgramError(text, hint="transpile the circuit for the quantum computer")
 
-    def _append(self, at: str, each: Operation, locus: tuple[int, ...]) -> None:
+    def _append(self, at: str, each: IqmOperation, locus: tuple[int, ...]) -> None:
         lacking = [name for name in _ARGUMENTS[each.name] if name not in each.args]
         if lacking:
             raise ProgramError(f"{at}: {each.name} without the argument {lacking[0]}")
@@ -239,7 +241,9 @@ class _Builder:
         else:
             circuit.barrier(places)
 
-    def _measure(self, at: str, each: Operation, locus: tuple[int, ...], places: list[int]) -> None:
+    def _measure(
+        self, at: str, each: IqmOperation, locus: tuple[int, ...], places: list[int]
+    ) -> None:
         key = each.args["key"]
         if not isinstance(key, str) or key in self.keys:
             raise ProgramError(f"{at}: key {short_repr(key)}", hint="a text of its own each")
@@ -251,7 +255,7 @@ class _Builder:
         if feedback is not None:
             self._feedback[str(feedback)] = dict(zip(locus, register, strict=True))
 
-    def _condition(self, at: str, each: Operation) -> Any:
+    def _condition(self, at: str, each: IqmOperation) -> Any:
         """Clbit that decides about an instruction. Raises ProgramError."""
         bits = self._feedback.get(str(each.args["feedback_key"]), {})
         name = str(each.args.get("feedback_qubit", ""))
@@ -263,7 +267,7 @@ class _Builder:
         return bits[number]
 
 
-def _number(at: str, each: Operation, name: str) -> float:
+def _number(at: str, each: IqmOperation, name: str) -> float:
     value = each.args[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ProgramError(f"{at}: {name} {short_repr(value)}", hint="a number")
