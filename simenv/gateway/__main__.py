@@ -44,11 +44,15 @@ ANY_PORT = "127.0.0.1:0"  # where it listens by default
 LOG_BYTES, LOG_FILES = 8 * 2**20, 4
 START_S = 60.0  # in which the service has to answer
 END_S = 3  # of requests under way when it ends
+# Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
+OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_APP", "TRACEPARENT")
 log = logging.getLogger("simenv.gateway")
 
 
 def main() -> int:
     arguments = _arguments()
+    for name in OF_TASKS:
+        os.environ.pop(name, None)
     home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
     paths = EnvironmentPaths(home, home)
     is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
@@ -178,7 +182,8 @@ def _gateway(
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.tls_certificate else "http"
     url = f"{scheme}://{host}:{port}"
-    pool = ClientPool(observer, own if paths.connection.exists() else None)
+    users = own if paths.connection.exists() else None
+    pool = ClientPool(observer, users, settings.max_processes)
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
 
 

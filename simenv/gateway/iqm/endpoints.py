@@ -357,7 +357,8 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     if len(tag) > MAX_TAG_CHARS:
         raise OptionError(option="tag", value=tag[:80], expected=f"{MAX_TAG_CHARS} characters")
     found = await _computer(service, caller, name)
-    circuits.read(body, found.name, found.info)
+    # In a thread: a body may have many MiB.
+    await service.gateway.call(caller, lambda _: circuits.read(body, found.name, found.info))
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
@@ -401,8 +402,12 @@ def _job_routes(service: ComputeService) -> list[Any]:
             if kind not in ARTIFACTS:
                 text += f", and has no artifact {kind[:80]!r}; there are {', '.join(ARTIFACTS)}"
             raise _not_found("job_artifact_not_found", text)
-        result = await asyncio.to_thread(service.store.blob, job.id, "result")
-        return _answer(msgspec.json.decode(result, type=dict[str, msgspec.Raw])[kind])
+
+        def read(_client: Client) -> Response[bytes]:
+            result = service.store.blob(job.id, "result")
+            return _answer(msgspec.json.decode(result, type=dict[str, msgspec.Raw])[kind])
+
+        return await service.gateway.call(caller, read)
 
     @post("/jobs/{number:str}/cancel", status_code=200)
     async def cancel(caller: Caller, number: str) -> Response[bytes]:
