@@ -139,6 +139,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if monitored is not None:  # in the same event loop, which the clients belong to
             app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
             listeners.append(monitored)
+            log.info("metrics at %s/metrics", _url(settings, monitored))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
@@ -178,13 +179,17 @@ def _gateway(
     own = address.FileAddress(paths.connection)
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)
+    users = own if paths.connection.exists() else None
+    pool = ClientPool(observer, users, settings.max_processes)
+    url = _url(settings, listener)
+    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+
+
+def _url(settings: GatewaySettings, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://{host}:{port}"
-    users = own if paths.connection.exists() else None
-    pool = ClientPool(observer, users, settings.max_processes)
-    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+    return f"{scheme}://{host}:{port}"
 
 
 def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:
