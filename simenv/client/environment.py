@@ -143,10 +143,19 @@ class Environment:
         result = self._session.request(queries.Devices, queries.GetDevices, names=True).names
         return {name: CalibrationSource(source) for name, source in result}
 
-    def device(self, name: str) -> DeviceInfo:
-        """Return an emulated device, or the device of a pool, with its present calibration. Raises
-        NotFoundError, OptionError."""
-        return self._devices.info(name)
+    def device(self, name: str, at_s: float | None = None) -> DeviceInfo:
+        """Return an emulated device, or the device of a pool, with its present calibration;
+        `at_s`: with that of one of `calibrations(name)`. Raises NotFoundError, OptionError."""
+        if at_s is None:
+            return self._devices.info(name)
+        asked = {"name": name, "at_s": at_s}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
+
+    def calibrations(self, name: str) -> list[float]:
+        """Return since when each stored calibration of an emulated device was in force, in seconds
+        since 1970, the oldest first: of a device that is refreshed or drifts; else none."""
+        asked = {"name": name, "dates": True}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).dates_s
 
     def transpile(
         self,

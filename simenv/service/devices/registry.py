@@ -174,6 +174,20 @@ class DeviceRegistry:
                 return future
         return None
 
+    def dates(self, name: str) -> Future[list[float]]:
+        """Return when each stored calibration of a refreshed device came, in seconds since 1970."""
+        return self._thread.submit(_dates, self._folder, name)
+
+    def dated(self, name: str, at_s: float) -> Future[EmulatedDevice]:
+        """Return a device with a calibration of `dates`. The Future raises NotFoundError,
+        OptionError."""
+        key = f"{name}@{at_s!r}"
+        if key not in self._documents:
+            if len(self._documents) >= 256:
+                self._documents.clear()
+            self._documents[key] = self._thread.submit(_dated, self._folder, name, at_s)
+        return self._documents[key]
+
     def drift(self, name: str, spec: DriftSpec, folder: Path) -> Future[Drift]:
         """Read the drift of a device. The Future raises NotFoundError, OptionError."""
         from_file = self._version(name) != (0, 0)
@@ -212,15 +226,7 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
     from simenv.service.devices import noise_api
 
     if from_file:
-        path = folder / f"{name}.json"
-        try:
-            with path.open("rb") as file:
-                body = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise OptionError(f"{path} cannot be read: {error.strerror}") from error
-        if len(body) > MAX_FILE_BYTES:
-            raise OptionError(f"{path} has more than {MAX_FILE_BYTES} bytes")
-        return _parsed(body, name)
+        return _read(folder / f"{name}.json", name)
     if not noise_api.is_in_library(name):
         names = _names(folder)
         similar = get_close_matches(name, names, n=1)
@@ -228,6 +234,31 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
         hint = f"{suggestion}devices: {_listed(names)}"
         raise NotFoundError(f"there is no device {name[:64]!r}", hint=hint)
     return emulated(name, noise_api.from_library(name))
+
+
+def _read(path: Path, name: str) -> EmulatedDevice:
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
+    if len(body) > MAX_FILE_BYTES:
+        raise OptionError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    return _parsed(body, name)
+
+
+def _dates(folder: Path, name: str) -> list[float]:
+    if not NAME_RULE.match(name):
+        return []
+    times_s = (views.dated_s(path.stem) for path in (folder / f"{name}.d").glob("*Z.json"))
+    return sorted(filter(None, times_s))
+
+
+def _dated(folder: Path, name: str, at_s: float) -> EmulatedDevice:
+    if at_s not in _dates(folder, name):
+        text = f"device {name[:64]!r} has no stored calibration of {at_s!r}"
+        raise NotFoundError(text, hint="one of client.calibrations(NAME)")
+    return _read(folder / f"{name}.d" / f"{views.date_name(at_s)}.json", name)
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
