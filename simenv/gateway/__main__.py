@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
 from simenv import config as configs, files
 from simenv._version import __version__
@@ -33,6 +33,7 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
+from simenv.gateway.context import Gateway
 from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
@@ -130,11 +131,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             uvicorn.Server(_uvicorn(monitor, settings)).run([monitored])
             return
         gateway = _gateway(arguments, paths, settings, listener)
-        service = ComputeService(gateway)
-        routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
-        app: ASGIApp = create_app(
-            gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service)
-        )
+        app: ASGIApp = create_app(gateway, *all_routes(gateway))
         listeners = [listener]
         if monitored is not None:  # in the same event loop, which the clients belong to
             app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
@@ -150,6 +147,13 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
         finally:
             file.unlink(missing_ok=True)
+
+
+def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the routes of all APIs and of the page; those of sessions are of the application."""
+    service = ComputeService(gateway)
+    routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
+    return [*routes, *ibm_routes(gateway, service), *iqm_routes(service)]
 
 
 def _inherited(descriptor: int) -> socket.socket | None:
