@@ -148,6 +148,21 @@ class Environment:
         NotFoundError, OptionError."""
         return self._devices.info(name)
 
+    def recorded_device(
+        self, name: str, *, calibration_id: str = "", before_s: float = 0.0
+    ) -> tuple[DeviceInfo, bytes]:
+        """Return an emulated device, or that of a pool, with a calibration of the past that a
+        refresh has stored: the one with this id, or the newest that was measured at `before_s` or
+        earlier, in seconds since 1970; and its noise document, for `noise=` of a submission. Raises
+        NotFoundError, OptionError."""
+        if bool(calibration_id) == bool(before_s):
+            raise OptionError("recorded_device: one of calibration_id and before_s is to be given")
+        asked = {"name": name, "calibration_id": calibration_id, "before_s": before_s}
+        found = self._session.request(queries.Devices, queries.GetDevices, **asked)
+        if not found.document:  # of an earlier service
+            raise NotFoundError(f"the service has no calibrations of the past of {name[:64]!r}")
+        return found.devices[0], found.document
+
     def transpile(
         self,
         circuits: Any,

@@ -142,17 +142,32 @@ class ComputeService:
         self, caller: Caller, name: str, calibration_id: str, before: str
     ) -> DeviceInfo:
         """Return a backend with its present calibration; with that of an id, or of a time (ISO
-        8601), among those that this gateway has seen. Raises NotFoundError, OptionError."""
+        8601), among those that the environment has stored or this gateway has seen. Raises
+        NotFoundError, OptionError."""
         found = await self.backend(caller, name)
-        before_s = _time("updated_before", before)
-        if not (calibration_id or before_s):
+        before_s = 0.0 if calibration_id else _time("updated_before", before)
+        if calibration_id in ("", found.info.calibration_id) and (
+            calibration_id or not before_s or found.info.calibrated_s <= before_s
+        ):
             return found.info
-        info = await self._stored(self.store.calibration, name, calibration_id, before_s)
+        info: DeviceInfo | None
+        try:
+            info, _ = await self._recorded(caller, name, calibration_id, before_s)
+        except NotFoundError:
+            info = await self._stored(self.store.calibration, name, calibration_id, before_s)
         if info is None:
             wanted = calibration_id[:80] or before[:80]
             text = f"backend {name!r} has no recorded calibration {wanted}"
             raise NotFoundError(text, hint=f"the present one is {found.info.calibration_id}")
         return info
+
+    async def _recorded(
+        self, caller: Caller, name: str, calibration_id: str, before_s: float
+    ) -> tuple[DeviceInfo, bytes]:
+        """Return a device with a calibration of the past, and its noise document. Raises
+        NotFoundError."""
+        asked: dict[str, Any] = {"calibration_id": calibration_id, "before_s": before_s}
+        return await self.gateway.call(caller, lambda client: client.recorded_device(name, **asked))
 
     # Usage.
 
@@ -195,15 +210,19 @@ class ComputeService:
                 raise OptionError(f"{text}, and the job of {asked.backend!r:.80}")
         name = asked.backend or (record.backend if session else "")
         found = await self.backend(caller, name)
-        wanted = asked.calibration_id or ""
+        wanted, noise = asked.calibration_id or "", b""
         if wanted and wanted != found.info.calibration_id:
-            text = f"calibration_id={wanted[:80]!r}: jobs run with the present calibration"
-            raise OptionError(text, hint=f"leave it out; it is {found.info.calibration_id}")
+            try:
+                _, noise = await self._recorded(caller, name, wanted[:128], 0.0)
+            except NotFoundError as error:
+                text = f"calibration_id={wanted[:80]!r}: backend {name!r} has no such calibration"
+                hint = f"leave it out; the present one is {found.info.calibration_id}"
+                raise OptionError(text, hint=hint) from error
         job = Job(
             store.new_id(), caller.user, account, asked.program_id, name, time(), session,
             checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
         )  # fmt: skip
-        await self._stored(self.store.add, job, params)
+        await self._stored(self.store.add, job, params, noise)
         self.processes.wake(caller)
         if session and not record.activated_s:
             now_s = time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,8 @@ class DeviceRegistry:
         self._thread = ThreadPoolExecutor(1, "devices")
         self._cache: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
+        # Digest and time of dated calibrations, by path, time and size of the file. Of the thread.
+        self._dated: dict[tuple[Path, int, int], tuple[str, float]] = {}
 
     def get(self, name: str) -> Future[EmulatedDevice]:
         """Return the device with its present calibration. The Future raises NotFoundError or
@@ -178,6 +181,43 @@ class DeviceRegistry:
         """Read the drift of a device. The Future raises NotFoundError, OptionError."""
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
+
+    def recorded(
+        self, name: str, calibration_id: str, before_s: float
+    ) -> Future[EmulatedDevice | None]:
+        """Return a device with a calibration of its dated ones: the one of this id; without, the
+        newest that was measured at `before_s` or earlier, in seconds since 1970. None: there is
+        none."""
+        return self._thread.submit(self._recorded, name, calibration_id, before_s)
+
+    def _recorded(self, name: str, calibration_id: str, before_s: float) -> EmulatedDevice | None:
+        if not NAME_RULE.match(name):
+            return None
+        newest: tuple[float, Path] | None = None
+        for path in sorted((self._folder / f"{name}.d").glob("*.json"), reverse=True):
+            with suppress(OSError, OptionError):  # such as one that was just removed
+                digest, calibrated_s = self._dated_calibration(name, path)
+                if calibration_id == digest:
+                    return _parsed(path.read_bytes(), name)
+                if calibrated_s <= before_s and (newest is None or calibrated_s > newest[0]):
+                    newest = calibrated_s, path
+        if calibration_id or newest is None:
+            return None
+        return _parsed(newest[1].read_bytes(), name)
+
+    def _dated_calibration(self, name: str, path: Path) -> tuple[str, float]:
+        """Return the digest of a dated calibration, and its time in seconds since 1970; each file
+        is read once. Raises OSError, OptionError."""
+        stat = path.stat()
+        key = path, stat.st_mtime_ns, stat.st_size
+        found = self._dated.get(key)
+        if found is None:
+            info = _parsed(path.read_bytes(), name).info
+            assert info is not None  # `_parsed` refuses what is no device
+            if len(self._dated) >= MAX_CACHED:
+                self._dated.clear()
+            found = self._dated[key] = info.calibration_id, info.calibrated_s
+        return found
 
     def check(self, body: bytes, owner: str = "") -> Future[EmulatedDevice]:
         """Parse and check a document of a client, one of an owner at a time. The Future raises

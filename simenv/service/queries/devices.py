@@ -192,6 +192,9 @@ def described(
         )
         yield codec.encode(queries.Devices(message.request, [], names))
         return
+    if message.calibration_id or message.before_s:
+        yield from _recorded(devices, message)
+        return
     while True:
         try:
             result = [devices.named(message.name)] if message.name else devices.all(limits)
@@ -200,6 +203,23 @@ def described(
             continue
         yield codec.encode(queries.Devices(message.request, result))
         return
+
+
+def _recorded(devices: DeviceRecords, message: queries.GetDevices) -> ReplySteps:
+    """Answer with a dated calibration of a device, and its noise document."""
+    found = None
+    if devices.emulated is not None:
+        asked = message.name, message.calibration_id, message.before_s
+        future = devices.emulated.recorded(*asked)
+        while not future.done():
+            yield future
+        found = future.result()
+    if found is None or found.info is None:
+        text = f"device {message.name[:64]!r} has no recorded calibration"
+        wanted = f" {message.calibration_id[:64]}" if message.calibration_id else " of this time"
+        raise NotFoundError(text + wanted, hint="those that `refresh` has stored are kept")
+    info = msgspec.structs.replace(found.info, name=message.name)
+    yield codec.encode(queries.Devices(message.request, [info], [], found.body))
 
 
 def store_noise(

@@ -172,10 +172,13 @@ class App(Reply, frozen=True, tag=16):
 class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
-    An earlier service ignores both."""
+    `calibration_id`, or `before_s` in seconds since 1970: the device with a dated calibration, not
+    with the present one. An earlier service ignores all of them."""
 
     name: Text = ""
     names: bool = False
+    calibration_id: Text = ""
+    before_s: float = 0.0
 
 
 class StoreNoise(ClientRequest, frozen=True, tag=46):
@@ -194,6 +197,7 @@ class Devices(Reply, frozen=True, tag=43):
     devices: list[DeviceInfo]
     # Names of devices, with the source of each: see `CalibrationSource`.
     names: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    document: bytes = b""  # noise document of a dated calibration that was asked for
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):

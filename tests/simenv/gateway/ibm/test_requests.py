@@ -15,7 +15,7 @@ from simenv.gateway.context import AccessToken
 from simenv.gateway.ibm import endpoints
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.ibm.store import Job, SessionRecord
-from simenv.gateway.iqm import routes as iqm
+from simenv.gateway.iqm import endpoints as iqm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Inferred")  # of Litestar 3
 PREFIX = endpoints.PREFIX
@@ -80,3 +80,23 @@ def test_the_tags_of_a_listing_are_bounded(
     for count, status in ((100, 200), (1_001, 400)):
         answer = client.get(f"{PREFIX}/jobs", params={"tags": ["x"] * count})
         assert answer.status_code == status
+
+
+def test_the_cursor_of_the_workloads_leads_through_all_of_them(
+    client: TestClient[Any], service: ComputeService
+) -> None:
+    for number in range(5):
+        service.store.add(Job(str(number), "ana", "", "sampler", "main", float(number)), b"{}")
+    seen, cursor = [], {}
+    while True:
+        page = client.get(f"{PREFIX}/workloads", params={"limit": 2, **cursor}).json()
+        assert page["total_count"] == 5
+        seen.append([each["id"] for each in page["workloads"]])
+        if "next" not in page:
+            break
+        cursor = {"next": page["next"]}
+    assert seen == [["4", "3"], ["2", "1"], ["0"]]
+    page = client.get(f"{PREFIX}/workloads", params={"limit": 2, "previous": page["previous"]})
+    assert [each["id"] for each in page.json()["workloads"]] == ["2", "1"]
+    answer = client.get(f"{PREFIX}/workloads", params={"next": "x"})
+    assert answer.status_code == 400
