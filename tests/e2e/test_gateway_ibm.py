@@ -9,19 +9,24 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from live import Live, environment
 from waiting import until
 
+from noise_models import library, snapshot
+from simenv import files
 from simenv.cli.admin.gateway import variables
 from simenv.client.client import Client
 from simenv.client.environments import await_gateway
-from simenv.config import GatewayFile
+from simenv.config import GatewayFile, devices_folder
 from simenv.model import TaskState
 from simenv.transpiler import qpy
 
@@ -161,7 +166,8 @@ found["foreign"] = end_of(resource, foreign)
 stopped = resource.task_start(payload(TEXT))
 resource.task_stop(stopped)
 found["stopped"] = end_of(resource, stopped)
-found["target"] = get_target(resource).num_qubits
+target = get_target(resource)
+found["target"] = [type(target).__name__, target.num_qubits, sorted(target.operation_names)]
 resource.release(token)
 (first,) = [each for each in QRMIService().resources() if each.resource_id() == "emu"]
 compiler = generate_preset_pass_manager(optimization_level=1, backend=get_backend(first))
@@ -238,6 +244,23 @@ with Session(backend=backend) as session:
         executor.run(program).result()
     except Exception as error:
         found["refused"] = str(error)
+"""
+RECORDED = """
+from datetime import datetime
+from qiskit_ibm_runtime.executor_sampler import Sampler
+
+found["circuit"] = packed(isa)
+found["t1"] = backend.properties(datetime=datetime(2020, 6, 1)).t1(0)
+old = service.backend("emu", calibration_id=OLD)
+found["of_id"] = old.properties().t1(0)
+for name, kind in (("sampler", SamplerV2), ("executor", Sampler)):
+    sampler = kind(mode=old)
+    sampler.options.simulator.seed_simulator = SEED
+    found[name] = sampler.run([isa], shots=300).result()[0].data.meas.get_counts()
+try:
+    service.backend("emu", calibration_id="0" * 64)
+except Exception as error:
+    found["refused"] = str(error)
 """
 
 
@@ -352,6 +375,26 @@ def test_quantum_programs_run_unchanged(env: Client, settings: Mapping[str, str]
     assert "init_qubits=False" in found["refused"]
 
 
+def test_a_job_runs_with_a_recorded_calibration(env: Client, settings: Mapping[str, str]) -> None:
+    base = library.load("fez")
+    first = msgspec.structs.replace(base.qubits[0], t1_us=5.0)
+    measured = [msgspec.structs.replace(q, p01=0.5, p10=0.5) for q in (first, *base.qubits[1:])]
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    old = msgspec.structs.replace(base, qubits=tuple(measured), calibrated=moment.isoformat())
+    folder = files.private_folder(devices_folder() / "fez.d")
+    (folder / "20200101T000000.000000Z.json").write_bytes(snapshot.dump(old))
+    number, document = old.digest.hex(), snapshot.dump(old)
+    found = found_by(HEAD + RECORDED, settings, SEED=SEED, OLD=number)
+    assert found["t1"] == found["of_id"] == pytest.approx(5e-6)
+    circuit = qpy.parse(zlib.decompress(base64.b64decode(found["circuit"])))
+    options: dict[str, Any] = {"shots": 300, "pool": "emu", "noise": document, "compile": "never"}
+    own = env.submit(circuit, seed=SEED, **options).result()
+    assert own.snapshot == number
+    assert found["sampler"] == found["executor"] == dict(own.counts)
+    assert min(own.counts.values()) > 30  # each readout is a fair coin
+    assert "No backend matches" in found["refused"]
+
+
 def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str]) -> None:
     found = found_by(QRMI, settings)
     assert found["accessible"]
@@ -362,7 +405,9 @@ def test_qrmi_acquires_runs_and_releases(env: Client, settings: Mapping[str, str
     assert "DONE" in found["logs"]
     assert found["foreign"] == "TaskStatus.Failed"  # h is no gate of this device
     assert found["stopped"] == "TaskStatus.Cancelled"
-    assert found["target"] == 156
+    kind, qubits, operations = found["target"]
+    assert (kind, qubits) == ("Target", 156)
+    assert {"cz", "sx", "rz", "measure", "if_else"} <= set(operations)
     assert found["evs"] < -0.8
     assert found["counts"]["11"] > 150
     assert all(str(each.state) != "ACTIVE" for each in env.reservations())
@@ -413,11 +458,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "runtime"
 
 
 @pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_examples_run(program: Path, settings: Mapping[str, str]) -> None:
+def test_examples_run(program: Path, env: Client, settings: Mapping[str, str]) -> None:
+    begun_s = time()
     process = started(program.read_text(), settings, __name__="__main__")
     output, errors = process.communicate(timeout=PROGRAM_S)
     assert process.returncode == 0, errors
     assert output.splitlines()[-1].startswith("ok")
+    rows = [row for row in env.history.newest(100) if row.submitted_s >= begun_s]
+    assert rows
+    # A trajectory of all qubits takes half a second, a density matrix of the few that are coupled
+    # some milliseconds.
+    assert {row.engine for row in rows} == {"densitymatrix"}
 
 
 def test_commands_of_the_guide_run(tmp_path: Path) -> None:

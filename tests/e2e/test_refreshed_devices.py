@@ -11,16 +11,18 @@ from waiting import until
 from noise_models import library, snapshot
 from simenv import config
 from simenv.cli.app import run
+from simenv.errors import NotFoundError
 
 PATIENCE_S = 60.0
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; sx q[0]; cx q[0], q[1];
 measure q -> c;"""
 
 
-def write(path: Path, t1_us: float) -> None:
+def write(path: Path, t1_us: float, calibrated: str) -> None:
     base = library.load("superconducting-lattice")
     first = msgspec.structs.replace(base.qubits[0], t1_us=t1_us)
-    changed = msgspec.structs.replace(base, qubits=(first, *base.qubits[1:]))
+    qubits = first, *base.qubits[1:]
+    changed = msgspec.structs.replace(base, qubits=qubits, calibrated=calibrated)
     path.write_bytes(snapshot.dump(changed))
 
 
@@ -28,7 +30,7 @@ def test_next_task_uses_the_new_data_and_a_failure_keeps_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data.json"
-    write(data, 50.0)
+    write(data, 50.0, "2026-01-01T00:00:00Z")
     command = f"{sys.executable} -I -c 'import sys; print(open(sys.argv[1]).read())' {data}"
     pool = {"name": "emu", "min": 1, "max": 1, "device": "refreshed"}
     settings = {"refreshed": {"refresh": command, "every_h": 12.0}}
@@ -39,12 +41,21 @@ def test_next_task_uses_the_new_data_and_a_failure_keeps_it(
         first = client.run(BELL, pool="emu", shots=10).snapshot
         until(lambda: "device.refreshed" in [each.kind for each in client.events()], PATIENCE_S)
 
-        write(data, 60.0)
+        write(data, 60.0, "2026-01-02T00:00:00Z")
         assert run(["devices", "refresh", "refreshed", "--name", live.name]) == 0
         assert "changed refreshed: " in capsys.readouterr().out
         second = client.run(BELL, pool="emu", shots=10).snapshot
         assert second != first
-        assert client.device("refreshed").qubits[0].t1_us == 60.0
+        present = client.device("refreshed")
+        assert present.qubits[0].t1_us == 60.0
+        assert first is not None
+        old, document = client.recorded_device("emu", first)
+        assert (old.calibration_id, old.qubits[0].t1_us) == (first, 50.0)
+        assert client.run(BELL, pool="emu", shots=10, noise=document).snapshot == first
+        dates_s = client.calibrations("refreshed")
+        assert [client.device("emu", each).qubits[0].t1_us for each in dates_s] == [50.0, 60.0]
+        with pytest.raises(NotFoundError, match="has no calibration 0000"):
+            client.recorded_device("refreshed", "0" * 64)
 
         data.write_text("the lab is closed")
         assert run(["devices", "refresh", "refreshed", "--name", live.name]) == 2

@@ -180,6 +180,18 @@ def workload(record: Job) -> Plain:
     }
 
 
+def workloads(records: Sequence[Job], count: int, limit: int, offset: int) -> Plain:
+    """A page of workloads. `next`, `previous`: the cursors of the pages around it, if there are
+    any."""
+    page: Plain = {"workloads": [workload(each) for each in records], "total_count": count}
+    page["limit"] = limit
+    if offset + len(records) < count:
+        page["next"] = str(offset + limit)
+    if offset:
+        page["previous"] = str(max(0, offset - limit))
+    return page
+
+
 def any_list(name: str, items: Sequence[Any], count: int, limit: int, offset: int) -> Plain:
     """A page of a listing: QRMI needs all three numbers."""
     return {name: list(items), "count": count, "limit": limit, "offset": offset}

@@ -192,10 +192,10 @@ def _instance_routes(service: ComputeService) -> list[Any]:
         given = dict(request.query_params)
         ascending = given.pop("sort", "") in ("createdAt", "created_at")
         given["sort"] = "ASC" if ascending else "DESC"
+        given["offset"] = given.get("next") or given.get("previous") or "0"
         query = query_of(caller, given, request.query_params.getall("tags", []))
         count, found = await asyncio.to_thread(service.store.jobs, query)
-        entries = [answers.workload(each) for each in found]
-        return _answer({"workloads": entries, "total_count": count, "limit": query.limit})
+        return _answer(answers.workloads(found, count, query.limit, query.offset))
 
     return [usage, instance, versions, tags, workloads]
 

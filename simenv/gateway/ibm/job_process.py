@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import IO
 
 import msgspec
@@ -36,12 +37,15 @@ from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
 from simenv.gateway.ibm.store import IQM_CIRCUITS
 from simenv.gateway.iqm import circuits
+from simenv.model import FINAL_STATES, TaskState
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
 LENGTH = struct.Struct("!Q")
 MAX_FRAME_BYTES = 2**30
+SAMPLES = 20  # of the tasks that run, in the longest time of a job
+LEAST_SAMPLE_S, MOST_SAMPLE_S = 0.1, 5.0  # between two of them
 
 # Reason codes: those of IBM's service.
 INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
@@ -136,6 +140,49 @@ class GatewayAddress(CertificateAddress):
         return f"the service of {self.name!r} does not answer", "see: simenv status"
 
 
+class RunLimit:
+    """Context of a job: cancels its tasks when their runs have taken too long together.
+
+    The time is that of samples: at each, every task that runs counts for the time since the last
+    one. A single task has the limit besides, which its worker measures.
+    """
+
+    def __init__(self, client: Client, tasks: AcceptedTasks, limit_s: float) -> None:
+        """`limit_s` 0: none."""
+        self._client, self._limit_s = client, limit_s
+        self._left = [name for name, _ in tasks]
+        self._ended = threading.Event()
+        self._is_exceeded = False
+
+    def __enter__(self) -> None:
+        if self._limit_s and len(self._left) > 1:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._is_exceeded and error[1] is not None:
+            text = f"its tasks have run for more than {self._limit_s:g} s, its max_execution_time"
+            raise TaskExpiredError(text, hint="a longer one") from None
+
+    def _watch(self) -> None:
+        interval_s = min(max(self._limit_s / SAMPLES, LEAST_SAMPLE_S), MOST_SAMPLE_S)
+        used_s, before_s = 0.0, monotonic()
+        while self._left and not self._ended.wait(interval_s):
+            try:
+                infos = self._client.tasks(self._left)
+                running = sum(info.state is TaskState.RUNNING for info in infos)
+                now_s = monotonic()
+                used_s += (now_s - before_s) * running
+                before_s = now_s
+                self._left = [info.id for info in infos if info.state not in FINAL_STATES]
+                if used_s > self._limit_s:
+                    self._is_exceeded = True
+                    self._client.cancel(self._left)
+                    return
+            except SimenvError:  # no answer now: the next sample counts for this one too
+                continue
+
+
 class JobProcess:
     """Jobs of this process."""
 
@@ -214,8 +261,10 @@ class JobProcess:
             self._send(begun)
             submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
             job = submit(work, self._client)
-        self._send(JobAccepted(work.job, job.accepted()))
-        return job.result()
+        tasks = job.accepted()
+        self._send(JobAccepted(work.job, tasks))
+        with RunLimit(self._client, tasks, work.run_timeout_s):
+            return job.result()
 
 
 def _reason(error: BaseException) -> tuple[int, str]:

@@ -346,9 +346,10 @@ class JobProcesses:
                     await self._on_end(failed, caller)
                 return None
             reservation = session.reservation
+        noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
         return Work(
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
-            list(job.tasks),
+            list(job.tasks), noise,
         )  # fmt: skip
 
     async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:

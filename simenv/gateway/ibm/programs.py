@@ -51,7 +51,8 @@ AcceptedTasks = list[tuple[str, int]]  # id, and number of sets of values (0: a 
 
 class Work(msgspec.Struct, frozen=True):
     """One job to run. `params`: JSON; `accepted`: its tasks, if an earlier process had them
-    accepted; `run_timeout_s` 0: no limit; `reservation` 0: none."""
+    accepted; `run_timeout_s` 0: no limit; `reservation` 0: none; `noise`: the document of the
+    device's calibration, b"": the present one."""
 
     job: str
     program: str
@@ -61,6 +62,7 @@ class Work(msgspec.Struct, frozen=True):
     run_timeout_s: float = 0.0
     reservation: int = 0
     accepted: AcceptedTasks = []
+    noise: bytes = b""
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -140,7 +142,8 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
 
 def task_options(work: Work) -> dict[str, Any]:
     """Options of a job's tasks."""
-    return {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+    own = {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+    return {**own, "noise": work.noise} if work.noise else own
 
 
 def primitive_options(work: Work, seed: int | None, count: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import time
 from typing import Any, TypeVar
 
@@ -145,16 +146,24 @@ class ComputeService:
         self, caller: Caller, name: str, calibration_id: str, before: str
     ) -> DeviceInfo:
         """Return a backend with its present calibration; with that of an id, or of a time (ISO
-        8601), among those that this gateway has seen. Raises NotFoundError, OptionError."""
+        8601), among those that the environment has stored or this gateway has seen. Raises
+        NotFoundError, OptionError."""
         found = await self.backend(caller, name)
-        before_s = _time("updated_before", before)
-        if not (calibration_id or before_s):
-            return found.info
-        info = await self._stored(self.store.calibration, name, calibration_id, before_s)
+        before_s = 0.0 if calibration_id else _time("updated_before", before)
+        present = found.info
+        if calibration_id == present.calibration_id or not (calibration_id or before_s):
+            return present
+        if before_s and present.calibrated_s <= before_s:
+            return present
+        info: DeviceInfo | None = None
+        with suppress(NotFoundError):
+            info = await self.gateway.call(caller, _recorded, name, calibration_id, before_s)
+        if info is None:
+            info = await self._stored(self.store.calibration, name, calibration_id, before_s)
         if info is None:
             wanted = calibration_id[:80] or before[:80]
             text = f"backend {name!r} has no recorded calibration {wanted}"
-            raise NotFoundError(text, hint=f"the present one is {found.info.calibration_id}")
+            raise NotFoundError(text, hint=f"the present one is {present.calibration_id}")
         return info
 
     # Usage.
@@ -198,15 +207,20 @@ class ComputeService:
                 raise OptionError(f"{text}, and the job of {asked.backend!r:.80}")
         name = asked.backend or (record.backend if session else "")
         found = await self.backend(caller, name)
-        wanted = asked.calibration_id or ""
+        wanted, noise = asked.calibration_id or "", b""
         if wanted and wanted != found.info.calibration_id:
-            text = f"calibration_id={wanted[:80]!r}: jobs run with the present calibration"
-            raise OptionError(text, hint=f"leave it out; it is {found.info.calibration_id}")
+            try:
+                read = partial(Client.recorded_device, name=name, calibration_id=wanted[:128])
+                _, noise = await self.gateway.call(caller, read)
+            except NotFoundError as error:
+                text = f"calibration_id={wanted[:80]!r}: backend {name!r} has no such calibration"
+                hint = f"leave it out; the present one is {found.info.calibration_id}"
+                raise OptionError(text, hint=hint) from error
         job = Job(
             store.new_id(), caller.user, account, asked.program_id, name, time(), session,
             checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
         )  # fmt: skip
-        await self._stored(self.store.add, job, params)
+        await self._stored(self.store.add, job, params, noise)
         self.processes.wake(caller)
         if session and not record.activated_s:
             now_s = time()
@@ -373,6 +387,15 @@ class ComputeService:
 
     async def _release(self, caller: Caller, number: int) -> None:
         await self.gateway.call(caller, lambda client: client.reservation(number).release())
+
+
+def _recorded(client: Client, name: str, calibration_id: str, before_s: float) -> DeviceInfo | None:
+    """Return a device with a stored calibration: that of an id, else the one that was in force at a
+    time. None, or NotFoundError: there is none."""
+    if calibration_id:
+        return client.recorded_device(name, calibration_id[:128])[0]
+    dates_s = [each for each in client.calibrations(name) if each <= before_s]
+    return client.device(name, dates_s[-1]) if dates_s else None
 
 
 def _asked(body: bytes) -> tuple[JobRequest, bytes]:

@@ -212,8 +212,9 @@ class JobStore:
         with self._lock:
             self._db.close()
 
-    def add(self, job: Job, params: bytes) -> None:
-        """Store a new job. Raises QueueFullError if the user has too many that have not ended, or
+    def add(self, job: Job, params: bytes, noise: bytes = b"") -> None:
+        """Store a new job. `noise`: the document of its calibration, if that is not the present
+        one. Raises QueueFullError if the user has too many that have not ended, or
         the files of all are too large."""
         now_s = time()
         with self._transaction():
@@ -222,14 +223,17 @@ class JobStore:
             if self._rows(statement, (job.user, *PENDING))[0][0] >= USER_PENDING:
                 text = f"{USER_PENDING} jobs of this user have not ended, the limit"
                 raise QueueFullError(text, hint="wait for some, or cancel them")
-            self._make_room(job.user, USER_BYTES, USER_JOBS, len(params))
-            self._make_room(None, ALL_BYTES, None, len(params))
+            size = len(params) + len(noise)
+            self._make_room(job.user, USER_BYTES, USER_JOBS, size)
+            self._make_room(None, ALL_BYTES, None, size)
             columns = (job.id, job.user, job.account, job.program, job.backend, job.session)
             self._db.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                (*columns, job.created_s, job.status, len(params), msgspec.msgpack.encode(job)),
+                (*columns, job.created_s, job.status, size, msgspec.msgpack.encode(job)),
             )
             self._db.execute("INSERT INTO blobs VALUES (?, 'params', ?)", (job.id, params))
+            if noise:
+                self._db.execute("INSERT INTO blobs VALUES (?, 'noise', ?)", (job.id, noise))
             self._tag(job)
 
     def _tag(self, job: Job) -> None:
@@ -321,7 +325,7 @@ class JobStore:
         return job
 
     def blob(self, number: str, kind: str) -> bytes:
-        """Return the parameters or the result of a job; b"" without."""
+        """Return the parameters, the noise document or the result of a job; b"" without."""
         rows = self._rows("SELECT data FROM blobs WHERE id = ? AND kind = ?", (number, kind))
         return bytes(rows[0][0]) if rows else b""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,8 @@ class DeviceRegistry:
         self._thread = ThreadPoolExecutor(1, "devices")
         self._cache: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
+        # Of stored calibrations, by path, time and size of the file. Of the thread.
+        self._ids: dict[tuple[Path, int, int], str] = {}
 
     def get(self, name: str) -> Future[EmulatedDevice]:
         """Return the device with its present calibration. The Future raises NotFoundError or
@@ -192,6 +195,31 @@ class DeviceRegistry:
         """Read the drift of a device. The Future raises NotFoundError, OptionError."""
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
+
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice | None]:
+        """Return a device with the stored calibration of this id; None: there is none."""
+        return self._thread.submit(self._recorded, name, calibration_id)
+
+    def _recorded(self, name: str, calibration_id: str) -> EmulatedDevice | None:
+        for at_s in reversed(_dates(self._folder, name)):
+            path = self._folder / f"{name}.d" / f"{views.date_name(at_s)}.json"
+            with suppress(OSError, OptionError):  # such as one that was just removed
+                if self._id_of(name, path) == calibration_id:
+                    return _parsed(path.read_bytes(), name)
+        return None
+
+    def _id_of(self, name: str, path: Path) -> str:
+        """Return the id of a stored calibration; each file is read once. Raises OSError,
+        OptionError."""
+        stat = path.stat()
+        key = path, stat.st_mtime_ns, stat.st_size
+        if key not in self._ids:
+            info = _parsed(path.read_bytes(), name).info
+            assert info is not None  # `_parsed` refuses what is no device
+            if len(self._ids) >= MAX_CACHED:
+                self._ids.clear()
+            self._ids[key] = info.calibration_id
+        return self._ids[key]
 
     def check(self, body: bytes, owner: str = "") -> Future[EmulatedDevice]:
         """Parse and check a document of a client, one of an owner at a time. The Future raises

@@ -206,6 +206,11 @@ class EmulatedDevices:
         assert result is not None  # the registry and drifts contain devices only
         return result
 
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice | None]:
+        """Return a device, or that of a pool, with the stored calibration of this id; None: there
+        is none."""
+        return self.registry.recorded(self._by_pool.get(name, name), calibration_id)
+
     def calibrated(self, name: str) -> EmulatedDevice:
         """Return a device with its present calibration. Raises the errors of `info`."""
         drifting = None if self.drifting is None else self.drifting.of(name)

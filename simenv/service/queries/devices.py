@@ -202,6 +202,9 @@ def described(
         )
         yield codec.encode(queries.Devices(message.request, [], names))
         return
+    if message.calibration_id:
+        yield from _recorded(devices, message)
+        return
     while True:
         try:
             if message.dates:
@@ -217,6 +220,21 @@ def described(
     while not dates_future.done():
         yield dates_future
     yield codec.encode(queries.Devices(message.request, [], [], dates_future.result()))
+
+
+def _recorded(devices: DeviceRecords, message: queries.GetDevices) -> ReplySteps:
+    """Answer with a stored calibration of a device, and its noise document."""
+    found = None
+    if devices.emulated is not None:
+        future = devices.emulated.recorded(message.name, message.calibration_id)
+        while not future.done():
+            yield future
+        found = future.result()
+    if found is None or found.info is None:
+        text = f"device {message.name[:64]!r} has no calibration {message.calibration_id[:64]}"
+        raise NotFoundError(text, hint="those that `refresh` has stored are kept")
+    info = msgspec.structs.replace(found.info, name=message.name)
+    yield codec.encode(queries.Devices(message.request, [info], document=found.body))
 
 
 def store_noise(

@@ -196,3 +196,18 @@ def test_a_run_that_is_too_long_has_the_services_code(api: Api) -> None:
     ended = api.ended(api.accepted([[wide, None, 1]], cost=1))
     assert ended["status"] == "Cancelled - Ran too long"
     assert ended["state"]["reason_code"] == 1305
+
+
+def test_the_limit_of_a_job_is_that_of_all_its_tasks(api: Api) -> None:
+    """Each of them takes less."""
+    wide = QuantumCircuit(19)
+    for layer in range(30):
+        for qubit in range(19):
+            wide.rx(0.1 + layer, qubit)
+        for qubit in range(18):
+            wide.cx(qubit, qubit + 1)
+    wide.measure_all()
+    ended = api.ended(api.accepted([[wide, None, 1]] * 80, cost=2))
+    assert ended["status"] == "Cancelled - Ran too long"
+    assert ended["state"]["reason_code"] == 1305
+    assert "its tasks have run for more than 2 s" in ended["state"]["reason"]
