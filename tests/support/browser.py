@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,12 +80,14 @@ class Faults:
             self.found.append(f"a request to {url}")
 
 
-def violations(page: Page) -> list[str]:
-    """Return what axe-core finds, one line a violation. The script runs outside the page's policy
-    of content, which would refuse it."""
-    page.evaluate(AXE.read_text())
+def violations(page: Page, rules: Sequence[str] = ()) -> list[str]:
+    """Return what axe-core finds, by all rules or some, one line a violation. The script runs
+    outside the page's policy of content, which would refuse it."""
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(AXE.read_text())
+    options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
     found = page.evaluate(
-        "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+        "async (options) => (await axe.run(document, options)).violations", options
     )
     return [
         f"{each['id']}: {each['help']}: {node['html'][:160]}"

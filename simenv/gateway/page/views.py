@@ -34,6 +34,7 @@ from simenv.errors import (
 )
 from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import results, schemas
+from simenv.gateway.native.events import events_above
 from simenv.gateway.native.tasks import TheCaller
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
@@ -52,7 +53,6 @@ from simenv.model import (
 )
 from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
-from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
@@ -97,14 +97,10 @@ def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
     newest = client.history.newest_event()
     events: list[Event] = []
     if 0 <= since < newest:
-        events = _events(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS)
+        events = events_above(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS).events
         newest = events[-1].seq if events else newest
     queue = LiveQueue(total, tasks)
     return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
-
-
-def _events(client: Client, since: int, limit: int) -> list[Event]:
-    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit).events
 
 
 class LiveFeed:
@@ -277,7 +273,8 @@ def events_of(
     found: list[Event] = []
     while last > oldest and len(found) < limit:
         begin = max(oldest, last - _SCAN)
-        page = [event for event in _events(client, begin, last - begin) if event.seq <= last]
+        above = events_above(client, begin, last - begin).events
+        page = [event for event in above if event.seq <= last]
         found += [
             event
             for event in reversed(page)

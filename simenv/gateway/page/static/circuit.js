@@ -44,7 +44,7 @@ function box(x, y, text, under, kind) {
   return s("g", { class: kind },
     s("rect", { class: "box", x: x - width / 2, y: y - 12, width, height: 24, rx: 4 }),
     s("text", { x, y: under ? y - 4 : y }, text.length > 5 ? `${text.slice(0, 4)}…` : text),
-    under ? s("text", { class: "angle", x, y: y + 7 }, under.length > 9 ? `${under.slice(0, 8)}…` : under) : null);
+    under ? s("text", { class: "angle", x, y: y + 7, textLength: under.length > 5 ? 27 : null, lengthAdjust: "spacingAndGlyphs" }, under.length > 9 ? `${under.slice(0, 8)}…` : under) : null);
 }
 
 function gate(operation, last) {

@@ -97,6 +97,8 @@ const snapshots = () => h("label", { class: "row" }, "Snapshot ", h("select", { 
   h("option", { value: "", selected: !at }, "in force now"),
   dates.toReversed().map((time, index) => h("option", { value: time, selected: String(time) === at }, `${index ? "from" : "since"} ${clock(time)}`))));
 
+const ago = (time) => { const age = Date.now() / 1000 - time; return age < 172800 ? `${duration(age)} ago` : `${count(Math.floor(age / 86400))} days ago`; };
+
 const lost = (text) => h("p", { class: "muted" }, text);
 
 function one() {
@@ -108,7 +110,7 @@ function one() {
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
       ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
       ["Median T1", device.qubits.length ? microseconds(median(device.qubits.map((qubit) => qubit.t1_us))) : ""],
-      ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${duration(Date.now() / 1000 - device.calibrated_s)} ago` : "never"],
+      ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${ago(device.calibrated_s)}` : "never"],
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
       ["Most shots", count(device.max_shots)],

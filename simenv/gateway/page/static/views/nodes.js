@@ -1,12 +1,10 @@
 // Nodes of the allocation, and the workers on them.
 
 import { get, send } from "../api.js";
-import { bytes, card, count, h, mark, table, taskLink } from "../dom.js";
+import { bytes, card, count, gauge, h, mark, table, taskLink } from "../dom.js";
 import { live, refresh, render, report } from "../shell.js";
 
 let info = null, workers = [], role = "";
-
-const gauge = (part, whole) => h("div", { class: "gauge" }, h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
 
 async function change(node, verb, body) {
   try { await send("POST", `/nodes/${encodeURIComponent(node)}/${verb}`, body); report(null); } catch (error) { report(error); }

@@ -1,7 +1,7 @@
 // Pools, slots in use, the queue with expected starts, throughput over time, faults.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, expected, figure, h, mark, own, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, expected, figure, gauge, h, mark, own, table, taskLink } from "../dom.js";
 import { actions, live, refresh, render } from "../shell.js";
 import { history } from "../series.js";
 import "../plots.js";
@@ -15,9 +15,6 @@ const samples = []; // of the last ten seconds: time, number of ended tasks
 
 const tile = (name, value, note, kind) => h("div", { class: `tile ${kind ?? ""}` },
   h("div", { class: "name" }, name), h("div", { class: "value" }, value), h("div", { class: "note" }, note));
-
-const gauge = (part, whole) => h("div", { class: "gauge" },
-  h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
 
 function tiles(info) {
   const up = info.pools.reduce((sum, pool) => sum + pool.workers, 0);

@@ -35,7 +35,7 @@ function stages(task) {
   let at = 0;
   return [
     h("dl", { class: "stages" }, shown.map(([name, took, what, kind]) => {
-      const lane = h("div", { class: "lane" }, h("span", { class: kind, css: { left: `${(100 * at) / total}%`, width: `${(100 * took) / total}%` } }));
+      const lane = h("div", { class: "lane" }, h("span", { class: kind, css: { left: `min(${(100 * at) / total}%, 100% - 2px)`, width: `${(100 * took) / total}%` } }));
       at += took;
       return [h("dt", { title: what }, name), h("dd", null, lane), h("dd", null, duration(took / 1e6))];
     })),

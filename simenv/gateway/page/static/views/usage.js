@@ -1,7 +1,7 @@
 // Usage of accounts and users, their shares and limits.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, figure, h, own, table } from "../dom.js";
+import { card, clock, count, duration, figure, gauge, h, own, table } from "../dom.js";
 import { actions, refresh, render } from "../shell.js";
 import "../plots.js";
 
@@ -30,7 +30,7 @@ function draw() {
         ...by.map((key, index) => ({ name: key, of: (row) => row.key[index] || "–" })),
         { name: "Tasks", of: (row) => count(row.tasks), number: true },
         { name: "Shots", of: (row) => count(row.shots), number: true, wide: true },
-        { name: "Slot time", of: (row) => [duration((row.used.slot_us ?? 0) / 1e6), h("div", { class: "gauge" }, h("span", { css: { width: `${(100 * (row.used.slot_us ?? 0)) / most}%` } }))], number: true },
+        { name: "Slot time", of: (row) => [duration((row.used.slot_us ?? 0) / 1e6), gauge(row.used.slot_us ?? 0, most)], number: true },
         { name: "Mean wait", of: (row) => duration(row.tasks ? row.wait_us / 1e6 / row.tasks : 0), number: true },
         { name: "Billing units", of: (row) => figure(row.units), number: true },
       ], usage.rows, { empty: "No task ended in this range." })),
