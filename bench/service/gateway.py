@@ -83,7 +83,7 @@ def run(options: Namespace) -> Report:
     report = Report("gateway", "gateway: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
     with ExitStack() as stack:
         stack.enter_context(home())
-        url, tokens = stack.enter_context(_served(1 + STREAMS // STREAMS_OF_ONE))
+        url, tokens = stack.enter_context(served(1 + STREAMS // STREAMS_OF_ONE))
         client = stack.enter_context(simenv.connect("bench"))
         http = Connection(url, tokens[0])
         stack.callback(http.close)
@@ -94,7 +94,7 @@ def run(options: Namespace) -> Report:
 
 
 @contextmanager
-def _served(users: int) -> Iterator[tuple[str, list[str]]]:
+def served(users: int) -> Iterator[tuple[str, list[str]]]:
     """Start an environment with a gateway; yield its URL and tokens, one for each user."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "simenv.toml"

@@ -1,7 +1,9 @@
 """The description of the native API: OpenAPI 3.1, made from its routes and structs.
 
 https://spec.openapis.org/oas/v3.1.0. Paths and parameters are those of the routes, as Litestar
-describes them; bodies are those of `schemas`, as msgspec describes structs.
+describes them; bodies are those of `schemas`, as msgspec describes structs. Other routes under
+PREFIX are left out on purpose: those of the page change with it, the stored series are described
+with the metrics, and IQM's API is described by its vendor (`tests/compatibility/test_openapi.py`).
 """
 
 from __future__ import annotations

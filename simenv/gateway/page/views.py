@@ -34,7 +34,6 @@ from simenv.errors import (
 )
 from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import results, schemas
-from simenv.gateway.native.events import events_above
 from simenv.gateway.native.tasks import TheCaller
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
@@ -53,6 +52,7 @@ from simenv.model import (
 )
 from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
+from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
@@ -97,10 +97,14 @@ def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
     newest = client.history.newest_event()
     events: list[Event] = []
     if 0 <= since < newest:
-        events = events_above(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS).events
+        events = _events(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS)
         newest = events[-1].seq if events else newest
     queue = LiveQueue(total, tasks)
     return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
+
+
+def _events(client: Client, since: int, limit: int) -> list[Event]:
+    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit).events
 
 
 class LiveFeed:
@@ -273,8 +277,7 @@ def events_of(
     found: list[Event] = []
     while last > oldest and len(found) < limit:
         begin = max(oldest, last - _SCAN)
-        above = events_above(client, begin, last - begin).events
-        page = [event for event in above if event.seq <= last]
+        page = [event for event in _events(client, begin, last - begin) if event.seq <= last]
         found += [
             event
             for event in reversed(page)
@@ -293,7 +296,7 @@ class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _checked(node: str) -> str:
-    """Return a node's or pool's name. Raises NotFoundError for one that no message takes."""
+    """Return the name of a node or pool. Raises NotFoundError for one that no message takes."""
     if len(node) > MAX_NODE_CHARS:
         raise NotFoundError(f"there is no node {node[:80]!r}", hint="GET /api/v1/nodes lists them")
     return node
@@ -377,4 +380,6 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, Client.undrain, _checked(node))
 
     handlers = [live, operations, ideal, bundle, event_range, pool_devices, drain, undrain]
-    return [*site.routes(gateway), Router("/api/v1", route_handlers=handlers)]
+    # Not in the description of the API: they change with the page, whose files are of one version.
+    router = Router("/api/v1", route_handlers=handlers, include_in_schema=False)
+    return [*site.routes(gateway), router]
