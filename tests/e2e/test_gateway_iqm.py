@@ -314,7 +314,7 @@ def test_commands_of_the_guide_run(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(EXAMPLE.parents[1])
     ended = subprocess.run(
         ["bash", "-ec", "\n".join(commands)],
-        env={**plain_environ(), "SIMENV_HOME": str(tmp_path / "home")}, cwd=tmp_path,
+        env={**os.environ, "SIMENV_HOME": str(tmp_path / "home")}, cwd=tmp_path,
         capture_output=True, text=True, timeout=PROGRAM_S, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
