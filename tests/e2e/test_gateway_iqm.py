@@ -3,9 +3,10 @@ iqm-client, and those of QRMI's compiled client."""
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from simenv.gateway.iqm import architecture
 
 PROGRAM_S = 120.0
 SHOTS = 2_000
+PROGRAMS = Path(__file__).parents[1] / "support" / "pages.py"
 EXAMPLE = iqm_clients.METRICS.with_name("bell.py")
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
@@ -94,7 +96,7 @@ circuit.measure(2, 2)
 job = backend.run(transpile(circuit, backend), shots=100)
 found = {"counts": job.result().get_counts(), "error": job.error_message()}
 wide = QuantumCircuit(18)
-for layer in range(40):
+for layer in range(12):
     for qubit in range(18):
         wide.rx(0.1 + layer, qubit)
     for qubit in range(17):
@@ -217,15 +219,50 @@ def http(settings: Mapping[str, str]) -> Iterator[httpx.Client]:
         yield client
 
 
-def found_by(
-    program: str, settings: Mapping[str, str], python: Path | str = sys.executable, **values: object
-) -> dict[str, Any]:
-    """Run a program in a process that knows nothing of simenv but these variables."""
+def plain_environ() -> dict[str, str]:
+    """Variables of a process that knows nothing of simenv."""
     kept = ("PATH", "HOME", "TMPDIR", "LANG")
-    environ = {name: value for name, value in os.environ.items() if name in kept}
+    return {name: value for name, value in os.environ.items() if name in kept}
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    """A process with iqm-client, which takes seconds to load, that forks for each program."""
+    pipe, python = subprocess.PIPE, iqm_clients.interpreter()
+    argv = [python, PROGRAMS, "iqm.qiskit_iqm"]
+    with subprocess.Popen(
+        argv, stdin=pipe, stdout=pipe, text=True, cwd=iqm_clients.FOLDER, env=plain_environ()
+    ) as process:
+        yield process
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def iqm(forks: subprocess.Popen[str], tmp_path: Path) -> Run:
+    """Run a program of iqm-client with these variables; return what it has found."""
+
+    def run(program: str, variables: Mapping[str, str]) -> dict[str, Any]:
+        output = tmp_path / "output"
+        code = f"import json\nSHOTS = {SHOTS}\n{program}{TAIL}"
+        assert forks.stdin is not None
+        assert forks.stdout is not None
+        forks.stdin.write(json.dumps([code, str(output), dict(variables)]) + "\n")
+        forks.stdin.flush()
+        assert forks.stdout.readline() == "0\n", output.read_text()
+        found: dict[str, Any] = json.loads(output.read_text().splitlines()[-1])
+        return found
+
+    return run
+
+
+def found_by(program: str, settings: Mapping[str, str], **values: object) -> dict[str, Any]:
+    """Run a program in a process that knows nothing of simenv but these variables."""
     constants = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     done = subprocess.run(
-        [python, "-"], input=constants + program + TAIL, env={**environ, **settings},
+        [sys.executable, "-"], input=constants + program + TAIL,
+        env={**plain_environ(), **settings},
         capture_output=True, text=True, timeout=PROGRAM_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -233,9 +270,10 @@ def found_by(
     return result
 
 
-def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str]) -> None:
+@pytest.mark.usefixtures("forks")  # it loads while the environment starts
+def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str], iqm: Run) -> None:
     chosen = {**settings, "IQM_QUANTUM_COMPUTER": iqm_clients.DEVICE}
-    found = found_by(IQM_CLIENT, chosen, iqm_clients.interpreter(), SHOTS=SHOTS)
+    found = iqm(IQM_CLIENT, chosen)
     assert found["qubits"] == [f"QB{number}" for number in range(1, 6)]
     assert found["coupling"] == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert found["t1"] == pytest.approx(41e-6)
@@ -261,15 +299,32 @@ def test_a_program_of_iqms_client_runs_unchanged(settings: Mapping[str, str]) ->
     assert found["deleted"][0] == "NotFoundError"
 
 
-def test_the_example_runs(settings: Mapping[str, str]) -> None:
+def test_the_example_runs(settings: Mapping[str, str], iqm: Run) -> None:
     program = EXAMPLE.read_text().replace("sys.argv[1]", repr(iqm_clients.DEVICE))
-    found_by(f"{program}\nimport json\nfound = {{}}", settings, iqm_clients.interpreter())
+    iqm(f"{program}\nfound = {{}}", settings)
+
+
+def test_commands_of_the_guide_run(tmp_path: Path) -> None:
+    """In a checkout, whose packages are installed."""
+    text = (EXAMPLE.parents[2] / "docs" / "guides" / "iqm.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    commands = [line for line in block.splitlines() if "pip install" not in line]
+    (tmp_path / "iqm").symlink_to(iqm_clients.interpreter().parents[1])
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "examples").symlink_to(EXAMPLE.parents[1])
+    ended = subprocess.run(
+        ["bash", "-ec", "\n".join(commands)],
+        env={**os.environ, "SIMENV_HOME": str(tmp_path / "home")}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=PROGRAM_S, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "ok {'" in ended.stdout
 
 
 def test_conditions_resets_and_cancellation_on_an_ideal_pool(
-    env: Client, settings: Mapping[str, str]
+    env: Client, settings: Mapping[str, str], iqm: Run
 ) -> None:
-    found = found_by(CONDITIONAL, settings, iqm_clients.interpreter())
+    found = iqm(CONDITIONAL, settings)
     assert found["counts"] == {"011": 100}
     assert found["error"] is None
     assert found["cancelled"] is True
@@ -412,7 +467,9 @@ def test_jobs_are_of_one_user_and_one_api(
     assert job not in {each["id"] for each in listed["jobs"]}
 
 
-def test_a_tokens_file_holds_an_access_token(settings: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_tokens_file_holds_an_access_token(
+    settings: Mapping[str, str], iqm: Run, tmp_path: Path
+) -> None:
     grant = "urn:ibm:params:oauth:grant-type:apikey"
     form = {"grant_type": grant, "apikey": settings["IQM_TOKEN"]}
     answer = httpx.post(f"{settings['IQM_SERVER_URL']}/identity/token", data=form).json()
@@ -420,10 +477,9 @@ def test_a_tokens_file_holds_an_access_token(settings: Mapping[str, str], tmp_pa
     path.write_text(json.dumps({"access_token": answer["access_token"]}))
     chosen = {"IQM_SERVER_URL": settings["IQM_SERVER_URL"], "IQM_TOKENS_FILE": str(path)}
     program = """
-import json, os
 from iqm.iqm_client import IQMClient
 client = IQMClient.from_url(quantum_computer="emu_garnet")
 found = {"qubits": client.get_dynamic_quantum_architecture().qubits}
 """
-    found = found_by(program, chosen, iqm_clients.interpreter())
+    found = iqm(program, chosen)
     assert len(found["qubits"]) == 5

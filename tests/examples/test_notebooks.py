@@ -1,6 +1,7 @@
 """The notebooks run from their first cell to the last, and the site shows them with outputs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -33,4 +34,5 @@ def test_stored_notebooks_have_outputs_which_their_pages_show(
     for name, text in notebooks.pages().items():
         assert text.startswith("# "), name
         assert "```text\n" in text, name
+        assert not re.search(r"/(home|root|tmp|Users)/", text), name
     sys.modules.pop("notebooks")
