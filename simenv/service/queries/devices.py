@@ -121,7 +121,7 @@ class DeviceRecords:
         none.set_result([])
         return none
 
-    def named(self, name: str, at_s: float) -> DeviceInfo:
+    def named(self, name: str, at_s: float = 0.0) -> DeviceInfo:
         """Return an emulated device by its name or by that of its pool, with its calibration at one
         of its `dates`; 0: the present one. Raises NotFoundError, OptionError, DocumentPending."""
         if self.emulated is None:
