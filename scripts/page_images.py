@@ -6,6 +6,7 @@ Each picture has at most MAX_BYTES.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -24,7 +25,13 @@ SIZE = {"width": 1280, "height": 900}
 
 
 def main(folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as place, shown(Path(place)) as environment:
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["SIMENV_HOME"] = str(Path(place, "home"))  # for a device of its own
+        _pictures(folder, Path(place))
+
+
+def _pictures(folder: Path, place: Path) -> None:
+    with shown(place) as environment:
         _work(environment)
         with browser.chromium() as chromium:
             page = chromium.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]

@@ -143,24 +143,28 @@ class Environment:
         result = self._session.request(queries.Devices, queries.GetDevices, names=True).names
         return {name: CalibrationSource(source) for name, source in result}
 
-    def device(self, name: str) -> DeviceInfo:
-        """Return an emulated device, or the device of a pool, with its present calibration. Raises
-        NotFoundError, OptionError."""
-        return self._devices.info(name)
+    def device(self, name: str, at_s: float | None = None) -> DeviceInfo:
+        """Return an emulated device, or the device of a pool, with its present calibration;
+        `at_s`: with that of one of `calibrations(name)`. Raises NotFoundError, OptionError."""
+        if at_s is None:
+            return self._devices.info(name)
+        asked = {"name": name, "at_s": at_s}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
 
-    def recorded_device(
-        self, name: str, *, calibration_id: str = "", before_s: float = 0.0
-    ) -> tuple[DeviceInfo, bytes]:
-        """Return an emulated device, or that of a pool, with a calibration of the past that a
-        refresh has stored: the one with this id, or the newest that was measured at `before_s` or
-        earlier, in seconds since 1970; and its noise document, for `noise=` of a submission. Raises
-        NotFoundError, OptionError."""
-        if bool(calibration_id) == bool(before_s):
-            raise OptionError("recorded_device: one of calibration_id and before_s is to be given")
-        asked = {"name": name, "calibration_id": calibration_id, "before_s": before_s}
+    def calibrations(self, name: str) -> list[float]:
+        """Return since when each stored calibration of an emulated device was in force, in seconds
+        since 1970, the oldest first: of a device that is refreshed or drifts; else none."""
+        asked = {"name": name, "dates": True}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).dates_s
+
+    def recorded_device(self, name: str, calibration_id: str) -> tuple[DeviceInfo, bytes]:
+        """Return an emulated device, or that of a pool, with the stored calibration that has this
+        id, and its noise document, for `noise=` of a submission. Raises NotFoundError,
+        OptionError."""
+        asked = {"name": name, "calibration_id": calibration_id}
         found = self._session.request(queries.Devices, queries.GetDevices, **asked)
         if not found.document:  # of an earlier service
-            raise NotFoundError(f"the service has no calibrations of the past of {name[:64]!r}")
+            raise NotFoundError(f"the service has no stored calibrations of {name[:64]!r}")
         return found.devices[0], found.document
 
     def transpile(

@@ -256,6 +256,13 @@ class TaskHistory:
                 high = middle
         return low
 
+    def lost_attempts(self, row: LogRow) -> list[Event]:
+        """Return the events of a task's attempts that ended without a message from their worker."""
+        if row.attempts < 2:
+            return []
+        since = self.events_before(row.submitted_s)
+        return [each for each in self.events(since, ["task.*"]) if each.subject == row.id]
+
     def _events(self, since: int, limit: int) -> m.Events:
         return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)
 

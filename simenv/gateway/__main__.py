@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
 from simenv import config as configs, files
 from simenv._version import __version__
@@ -33,6 +33,7 @@ from simenv.errors import ConfigError, SimenvError
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
+from simenv.gateway.context import Gateway
 from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
@@ -44,11 +45,15 @@ ANY_PORT = "127.0.0.1:0"  # where it listens by default
 LOG_BYTES, LOG_FILES = 8 * 2**20, 4
 START_S = 60.0  # in which the service has to answer
 END_S = 3  # of requests under way when it ends
+# Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
+OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_APP", "TRACEPARENT")
 log = logging.getLogger("simenv.gateway")
 
 
 def main() -> int:
     arguments = _arguments()
+    for name in OF_TASKS:
+        os.environ.pop(name, None)
     home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
     paths = EnvironmentPaths(home, home)
     is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
@@ -126,15 +131,12 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             uvicorn.Server(_uvicorn(monitor, settings)).run([monitored])
             return
         gateway = _gateway(arguments, paths, settings, listener)
-        service = ComputeService(gateway)
-        routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
-        app: ASGIApp = create_app(
-            gateway, *routes, *ibm_routes(gateway, service), *iqm_routes(service)
-        )
+        app: ASGIApp = create_app(gateway, *all_routes(gateway))
         listeners = [listener]
         if monitored is not None:  # in the same event loop, which the clients belong to
             app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
             listeners.append(monitored)
+            log.info("metrics at %s/metrics", _url(settings, monitored))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
@@ -145,6 +147,13 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
         finally:
             file.unlink(missing_ok=True)
+
+
+def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the routes of all APIs and of the page; those of sessions are of the application."""
+    service = ComputeService(gateway)
+    routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
+    return [*routes, *ibm_routes(gateway, service), *iqm_routes(service)]
 
 
 def _inherited(descriptor: int) -> socket.socket | None:
@@ -174,12 +183,17 @@ def _gateway(
     own = address.FileAddress(paths.connection)
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)
+    users = own if paths.connection.exists() else None
+    pool = ClientPool(observer, users, settings.max_processes)
+    url = _url(settings, listener)
+    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+
+
+def _url(settings: GatewaySettings, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://{host}:{port}"
-    pool = ClientPool(observer, own if paths.connection.exists() else None)
-    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+    return f"{scheme}://{host}:{port}"
 
 
 def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,12 +22,15 @@ from typing import TypeVar
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
+from simenv.client.submission.compiler import compiler_sandbox
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
+from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
+COMPILERS = 8  # processes that compile, of as many users
 MAX_CLIENTS = 256  # of presented tokens
 MAX_IDLE_S, IDLE_CHECK_S = 3_600.0, 60.0  # a client without a request for so long is closed
 THREADS_OF_ONE = 4
@@ -101,13 +105,47 @@ class Entry:
         self.client.close()
 
 
+class UserSandboxes:
+    """Processes with bounds of memory and time: one a user, at most `most`; the one that was used
+    last for longest ends for the next user. Thread-safe."""
+
+    def __init__(self, most: int, make: Callable[[], SandboxProcess]) -> None:
+        self._most = max(1, most)
+        self._make = make
+        self._lock = threading.Lock()
+        self._sandboxes: OrderedDict[str, SandboxProcess] = OrderedDict()
+
+    def of(self, user: str) -> SandboxProcess:
+        """Return the process of a user."""
+        with self._lock:
+            sandbox = self._sandboxes.setdefault(user, self._make())  # starts with its first work
+            self._sandboxes.move_to_end(user)
+            ended = None
+            if len(self._sandboxes) > self._most:
+                _, ended = self._sandboxes.popitem(last=False)
+        if ended is not None:  # once it has done what it does
+            threading.Thread(target=ended.close, name="simenv-end-sandbox").start()
+        return sandbox
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            sandboxes, self._sandboxes = self._sandboxes, OrderedDict()
+        for sandbox in sandboxes.values():
+            sandbox.close()
+
+
 class ClientPool:
     """Clients by token. Used from the event loop's thread."""
 
-    def __init__(self, observer: Client, own: address.Address | None) -> None:
+    def __init__(
+        self, observer: Client, own: address.Address | None, compilers: int = COMPILERS
+    ) -> None:
         """`observer`: the gateway's own client. `own`: the address of the environment's own user;
-        None: the gateway does not run as that user."""
+        None: the gateway does not run as that user. `compilers`: most processes that compile for
+        users at once."""
         self.observer = observer
+        self._compilers = UserSandboxes(compilers, compiler_sandbox)
         self._own = own
         self._entries: OrderedDict[str, Entry] = OrderedDict()  # by digest of the token
         self._digests: dict[str, str] = {}  # by number of the token
@@ -177,12 +215,19 @@ class ClientPool:
         info = certificate.token
         caller = Caller(info.user, info.account, info.role, info.number)
         if certificate.address:
-            return caller, Client(endpoint), endpoint
+            return caller, self._confined(Client(endpoint), caller), endpoint
         if self._own is None:
             text = "this gateway cannot act for the environment's own user"
             raise KeyRefusedError(text, hint="simenv up --gateway HOST:PORT starts one that can")
         own = address.FileAddress(self._own.path)
-        return caller, Client(own, as_client=not caller.is_admin), endpoint
+        client = Client(own, as_client=not caller.is_admin)
+        return caller, self._confined(client, caller), endpoint
+
+    def _confined(self, client: Client, caller: Caller) -> Client:
+        """Return the client, which compiles in a process of its user: no circuit holds up the
+        gateway."""
+        client.submit_devices.compile_in(partial(self._compilers.of, caller.user))
+        return client
 
     def entry(self, caller: Caller) -> Entry:
         """Return the entry of a caller. Raises KeyRefusedError if it was closed."""
@@ -224,6 +269,7 @@ class ClientPool:
         for token in list(self._digests):
             self.drop(token)
         self._admitting.shutdown()
+        self._compilers.close()
         self.observer.close()
 
 

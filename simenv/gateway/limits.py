@@ -36,6 +36,7 @@ WRITE_S = 60.0  # in which a client reads something of an answer that waits for 
 LEAST_OF_ADDRESS = 16  # connections; else a quarter of all
 BURST_S = 10.0  # of the requests of a caller
 FAILURES, FAILURES_PER_S = 20.0, 0.2  # of unknown credentials from one address
+GUESSES, GUESSES_PER_S = 10.0, 0.1  # of keys that one address could not exchange
 MAX_BUCKETS = 10_000
 UNKNOWN_BYTES = 16 * 2**10  # of a body without a credential: that of a login
 BODIES = 8  # bodies of the largest size that are held at once, or more smaller ones

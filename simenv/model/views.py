@@ -227,6 +227,23 @@ def wall_clock_s(moment: str) -> float:
     return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
 
 
+_DATE_NAME = "%Y%m%dT%H%M%S.%fZ"
+
+
+def date_name(time_s: float) -> str:
+    """Name, without its ending, of the file of a calibration that came at a time (seconds since
+    1970)."""
+    return datetime.fromtimestamp(time_s, UTC).strftime(_DATE_NAME)
+
+
+def dated_s(name: str) -> float:
+    """Time of a name that `date_name` made; 0.0 for another name."""
+    try:
+        return datetime.strptime(name, _DATE_NAME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
 def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:
     """Time of a device for circuits with `shots` shots each: circuits overhead_ns + shots shot_ns.
     `shot_ns` is the sum of the times of one shot of each circuit. 0 for exact results (no shots),

@@ -151,14 +151,25 @@ class SandboxProcess:
     """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
     def __init__(
-        self, module: str = __name__, function: str = "checked", subject: str = "QPY file"
+        self,
+        module: str = __name__,
+        function: str = "checked",
+        subject: str = "QPY file",
+        verbs: tuple[str, str] = ("reading", "read"),
+        seconds: float | None = None,
     ) -> None:
-        """`function` of `module`: converts the bytes of a file, and raises SimenvError. `subject`:
-        a name of what is read, for messages."""
-        self._function, self._subject = (module, function), subject
+        """`function` of `module`: converts the bytes of a file, and raises SimenvError. `subject`,
+        `verbs`: names of what is read and of what is done with it, for messages. `seconds`: for one
+        file; None: SECONDS."""
+        self._function, self._subject, self._verbs = (module, function), subject, verbs
+        self._own_seconds = seconds
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _seconds(self) -> float:
+        return SECONDS if self._own_seconds is None else self._own_seconds
 
     def convert(self, data: bytes, name: str = "") -> bytes:
         """Return what the function returns for a file. Raises its errors, LimitExceededError for a
@@ -166,7 +177,8 @@ class SandboxProcess:
         no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            text = f"{prefix}another {self._subject} is being read, for {QUEUE_SECONDS:g} s by now"
+            what = f"another {self._subject} is being {self._verbs[1]}"
+            text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
             raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)
@@ -179,8 +191,8 @@ class SandboxProcess:
             error.message = prefix + error.message
             raise error
         raise LimitExceededError(
-            f"{prefix}reading the {self._subject} of {len(data)} bytes takes more than "
-            f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
+            f"{prefix}{self._verbs[0]} the {self._subject} of {len(data)} bytes takes more than "
+            f"{MEMORY_BYTES >> 20} MiB or {self._seconds:g} s",
             hint="a smaller circuit, or OpenQASM",
         )
 
@@ -228,7 +240,7 @@ class SandboxProcess:
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> tuple[bytes, bytes]:
         assert process.stdin is not None
-        end_s = monotonic() + SECONDS
+        end_s = monotonic() + self._seconds
         process.stdin.write(_LENGTH.pack(len(data)) + data)
         process.stdin.flush()
         head = self._read(process, 1 + _LENGTH.size, end_s - monotonic())

@@ -21,7 +21,7 @@ from waiting import until
 import simenv
 from simenv.client import environments
 from simenv.client.client import Client
-from simenv.client.environments import running_gateway
+from simenv.client.launch import running_gateway
 from simenv.config import GatewayFile
 from simenv.errors import NotAllowedError
 

@@ -26,7 +26,7 @@ from waiting import until
 
 import simenv
 from simenv import library
-from simenv.client.environments import running_gateway
+from simenv.client.launch import running_gateway
 from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.metrics.collector import METRICS, UP
 from simenv.model import WorkerInfo

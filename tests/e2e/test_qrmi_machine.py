@@ -91,24 +91,23 @@ def test_order_of_registers_and_placement_survive_the_way(env: Client) -> None:
 
 
 @contextmanager
-def closed(far: Client) -> Iterator[None]:
-    """Leave the provider's device without a worker, so that its tasks wait."""
-    far.scale("emu", 0)
-    until(lambda: not far.workers(), PATIENCE_S)
+def paused(far: Client) -> Iterator[None]:
+    """Let the provider accept tasks of its device and start none."""
+    far.qpm.pause_execution_target(device_id="emu", reason="a drill")
     try:
         yield
     finally:
-        far.scale("emu", 1)
+        far.qpm.resume_execution_target(device_id="emu")
 
 
 def await_start(far: Client, task: simenv.Task) -> None:
-    """Wait until the provider has the task of a pool without workers."""
+    """Wait until the provider has the task."""
     until(lambda: far.queue()[1] or task.done(), PATIENCE_S, message=lambda: far.events())
     assert not task.done(), task.exception()
 
 
 def test_time_limit_stops_the_task_at_the_provider(env: Client, far: Client) -> None:
-    with closed(far):
+    with paused(far):
         task = env.submit(bell(), pool="qpu", shots=10, run_timeout_s=15.0)
         await_start(far, task)
         until(lambda: task.state is TaskState.EXPIRED, PATIENCE_S)
@@ -117,7 +116,7 @@ def test_time_limit_stops_the_task_at_the_provider(env: Client, far: Client) -> 
 
 
 def test_cancelled_task_is_stopped_at_the_provider(env: Client, far: Client) -> None:
-    with closed(far):
+    with paused(far):
         task = env.submit(bell(), pool="qpu", shots=10)
         await_start(far, task)
         task.cancel()
@@ -126,25 +125,21 @@ def test_cancelled_task_is_stopped_at_the_provider(env: Client, far: Client) -> 
 
 
 def test_task_runs_again_after_the_death_of_its_worker(env: Client, far: Client) -> None:
-    with closed(far):
+    with paused(far):
         task = env.submit(bell(), pool="qpu", shots=30)
         await_start(far, task)
         psutil.Process(worker_pid(env)).kill()
     assert sum(task.result().counts.values()) == 30
 
 
-def test_lost_gateway_fails_the_task_with_a_typed_error(
-    env: Client, far: Client, provider: Live
-) -> None:
+def test_task_survives_the_death_of_the_gateway(env: Client, far: Client, provider: Live) -> None:
     first = gateway_of(provider)
-    with closed(far):
+    with paused(far):
         task = env.submit(bell(), pool="qpu", shots=10)
         await_start(far, task)
         psutil.Process(first.pid).kill()
-        error = fails(errors.TaskFailedError, "machine 'emu'", task.result, PATIENCE_S)
-    assert error.reason == "machine_failed"
-    until(lambda: gateway_of(provider).pid != first.pid, PATIENCE_S)
-    assert sum(env.run(bell(), pool="qpu", shots=20).counts.values()) == 20
+        until(lambda: gateway_of(provider).pid != first.pid, PATIENCE_S)
+    assert sum(task.result().counts.values()) == 10
 
 
 def worker_pid(env: Client) -> int:
@@ -177,3 +172,16 @@ def test_missing_variables_degrade_the_pool_with_their_name(
 
 def state(client: Client) -> str:
     return next(each.state for each in client.status().pools if each.name == "qpu")
+
+
+def test_lost_provider_fails_the_task_with_a_typed_error(
+    env: Client, far: Client, provider: Live
+) -> None:
+    far.qpm.pause_execution_target(device_id="emu", reason="a drill")
+    task = env.submit(bell(), pool="qpu", shots=10)
+    await_start(far, task)
+    gateway = psutil.Process(gateway_of(provider).pid)
+    provider.kill_service()  # first: it would start the gateway again
+    gateway.kill()
+    error = fails(errors.TaskFailedError, "machine 'emu'", task.result, PATIENCE_S)
+    assert error.reason == "machine_failed"

@@ -21,6 +21,8 @@ PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
 MODULES = {  # distribution: module
     "cupy-cuda12x": "cupy",
     "cupy-cuda13x": "cupy",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "PyYAML": "yaml",
     "pyzmq": "zmq",
     "qiskit-qasm3-import": "qiskit_qasm3_import",
@@ -59,12 +61,14 @@ def test_declared_dependencies_are_those_imported() -> None:
         "gpu-cu13",
         "ibm",
         "mpi",
+        "otel",
         "pennylane",
         "plots",
         "qasm3",
         "qec",
         "qir",
         "qpm",
+        "qrmi",
         "quimb",
         "stabilizer",
     )

@@ -7,18 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from gateway_stand_in import gateway_of
 from litestar.types import ControllerRouterHandler
 from qiskit import QuantumCircuit
 
 import simenv
+from noise_models import library as profiles
+from noise_models.snapshot import dump
 from simenv import library
 from simenv.client.client import Client
 from simenv.config import convert
+from simenv.config.paths import devices_folder
 from simenv.gateway import metrics, native, page
 from simenv.gateway.context import Gateway
+from simenv.model.views import date_name, wall_clock_s
 
-DEVICE, SLOW = "superconducting-lattice", "trapped-ions"
+DEVICE, SLOW = "refreshed", "trapped-ions"
+DATES = ("2026-03-01T06:00:00+00:00", "2026-03-02T06:00:00+00:00")  # of its snapshots
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
@@ -66,8 +72,25 @@ def ghz(qubits: int = 3) -> QuantumCircuit:
     return library.ghz(qubits).circuit
 
 
+def refreshed() -> None:
+    """Store a device as its refreshes leave it: the first snapshot has half of the T1."""
+    folder = devices_folder()
+    (folder / f"{DEVICE}.d").mkdir(parents=True, exist_ok=True)
+    base = profiles.load("superconducting-lattice")
+    for date, factor in zip(DATES, (0.5, 1.0), strict=True):
+        qubits = tuple(
+            msgspec.structs.replace(each, t1_us=factor * each.t1_us, t2_us=factor * each.t2_us)
+            for each in base.qubits
+        )
+        body = dump(msgspec.structs.replace(base, name=DEVICE, calibrated=date, qubits=qubits))
+        name = date_name(wall_clock_s(date))
+        (folder / f"{DEVICE}.d" / f"{name}.json").write_bytes(body)
+    (folder / f"{DEVICE}.json").write_bytes(body)
+
+
 @contextmanager
 def shown(folder: Path) -> Iterator[Shown]:
+    refreshed()
     pools = convert({"pools": POOLS}, source="test").pools
     with simenv.local(slots=3, pools=pools) as client:
         noisy = client.submit(ghz(4), shots=4_000, seed=1, device=DEVICE, pool="lattice")

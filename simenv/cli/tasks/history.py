@@ -18,7 +18,6 @@ import typer
 
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
-from simenv.client.tasks.bundle import LostAttempt, lost_attempts
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
 from simenv.wire.messages.queries import LogRow
@@ -253,6 +252,14 @@ class TraceStage(msgspec.Struct, frozen=True):
     what: str
 
 
+class LostAttempt(msgspec.Struct, frozen=True):
+    """Attempt that ended without a message from its worker."""
+
+    event: int
+    time_s: float
+    reason: str
+
+
 class Trace(msgspec.Struct, frozen=True):
     """Object that `--json` prints."""
 
@@ -281,7 +288,10 @@ def trace(
     with common.connect_or_read() as client:
         row = client.history.task(task)
         submission = client.history.submitted(task)
-        lost = lost_attempts(client, row)
+        lost = [
+            LostAttempt(each.seq, each.time_s, each.message)
+            for each in client.history.lost_attempts(row)
+        ]
     trace_id = submission.terms.trace[3:35]
     result = Trace(keyed(row), submission.route, stages(row), lost, trace_id)
     if common.as_json:

@@ -44,23 +44,6 @@ worker.log      the worker's last words
 """
 
 
-class LostAttempt(msgspec.Struct, frozen=True):
-    """Attempt that ended without a message from its worker."""
-
-    event: int
-    time_s: float
-    reason: str
-
-
-def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
-    """Return the lost attempts of a task from the event log."""
-    if row.attempts < 2:
-        return []
-    before = client.history.events_before(row.submitted_s)
-    events = [each for each in client.events(before, ["task.*"]) if each.subject == row.id]
-    return [LostAttempt(each.seq, each.time_s, each.message) for each in events]
-
-
 def files_of(
     client: Client, task: Task, name: str, *, with_result: bool = True
 ) -> dict[str, bytes]:
@@ -100,7 +83,7 @@ def _manifest(
     if error is not None:
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
         failure = bundle_manifest.BundleFailure(error.code, reason, error.message, error.hint, host)
-    lost = tuple(each.reason for each in lost_attempts(client, row))
+    lost = tuple(each.message for each in client.history.lost_attempts(row))
     versions = _versions(client)
     return _json(bundle_manifest.manifest(submitted, row, task.id, failure, versions, lost))
 

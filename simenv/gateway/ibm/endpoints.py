@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import time
+from time import monotonic, time
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, patch, post, put
+from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
-from simenv.errors import OptionError, SimenvError
+from simenv.errors import KeyRefusedError, OptionError, SimenvError
+from simenv.gateway import limits
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import answers, backends
 from simenv.gateway.ibm.options import NOT_JSON
@@ -97,6 +99,8 @@ def routes(
 
 
 def _token_route(gateway: Gateway) -> Any:
+    guesses = limits.TokenBuckets(limits.GUESSES_PER_S, limits.GUESSES)
+
     @post("/token", status_code=200)
     async def token(request: AnyRequest) -> Response[bytes]:
         """Exchange an API key, which is a bearer token of simenv, for a JWT."""
@@ -104,7 +108,14 @@ def _token_route(gateway: Gateway) -> Any:
         grant, key = (form.get(name, [""])[0] for name in ("grant_type", "apikey"))
         if grant != _GRANT:
             raise OptionError(option="grant_type", value=grant[:80], expected=_GRANT)
-        made = await gateway.access_token(key)
+        address = limits.network_of(request.client.host if request.client else "")
+        wait_s = guesses.wait_s(address, monotonic())
+        limits.locked_s.set(max(limits.locked_s.get(), wait_s))  # known keys are still exchanged
+        try:
+            made = await gateway.access_token(key)
+        except KeyRefusedError:
+            guesses.take(address, monotonic())
+            raise
         return _answer(
             {
                 "access_token": made.text,
@@ -241,11 +252,12 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
     async def results(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
         result = await asyncio.to_thread(service.store.blob, number, "result")
-        if job.private and result:  # it is given once
-            await asyncio.to_thread(service.store.remove, number, "result")
         if job.is_pending:
             return Response(b"", status_code=204)
-        return _text(result)
+        answer = _text(result)
+        if job.private and result:  # it is given once, and again to a client that lost it
+            answer.background = BackgroundTask(service.forget_result, number)
+        return answer
 
     @get("/jobs/{number:str}/interim_results")
     async def interim(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:

@@ -55,7 +55,7 @@ class Parameters(msgspec.Struct, forbid_unknown_fields=True):
     precision: Annotated[float, msgspec.Meta(gt=0)] | None = None  # likewise
 
 
-class ProgramOptions(msgspec.Struct, frozen=True):
+class RuntimeOptions(msgspec.Struct, frozen=True):
     """Options of a run. `seed` None: drawn; `precision` 0: by `shots`."""
 
     shots: int
@@ -64,7 +64,7 @@ class ProgramOptions(msgspec.Struct, frozen=True):
     for_qiskit: bool  # the result is encoded for Qiskit; else plain JSON
 
 
-def read(program: str, params: bytes) -> ProgramOptions:
+def read(program: str, params: bytes) -> RuntimeOptions:
     """Read the options among a program's parameters, JSON. Raises OptionError with the option, for
     one that is unknown, has a value that is not allowed, or cannot be honoured here. The first call
     takes a second, to import the models."""
@@ -102,7 +102,7 @@ def read(program: str, params: bytes) -> ProgramOptions:
         raise OptionError(option="seed_simulator", value=seed, expected="0 or more")
     shots = fields.shots or getattr(checked, "default_shots", None) or 0
     precision = 0.0 if shots else getattr(checked, "default_precision", 0.0)
-    return ProgramOptions(shots, fields.precision or precision, seed, fields.support_qiskit)
+    return RuntimeOptions(shots, fields.precision or precision, seed, fields.support_qiskit)
 
 
 @cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import time
 from typing import Any, TypeVar
 
@@ -26,10 +27,11 @@ from simenv.text import short_repr
 
 MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
 MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
-MAX_COST_S = 365 * 86_400
+MAX_COST_S = MAX_SESSION_S = 365 * 86_400
 SESSION_S = 8 * 3_600
 MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
 QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
+GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
 STATE_S = 0.2  # a job's state is asked of the service again after this time
 CLASSES = ("job", "session", "batch")
 _FUNCTION_ENGINE = "functions"
@@ -38,8 +40,8 @@ T = TypeVar("T")
 Text = str | None
 
 
-class JobRequest(msgspec.Struct, frozen=True):
-    """Body of POST /jobs."""
+class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /jobs: what qiskit-ibm-runtime and QRMI send."""
 
     program_id: str
     backend: str = ""
@@ -53,9 +55,10 @@ class JobRequest(msgspec.Struct, frozen=True):
     log_level: Text = None
     start_session: bool = False
     session_time: int | None = None
+    remote_storage: None = None  # of a cloud
 
 
-class SessionRequest(msgspec.Struct, frozen=True):
+class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /sessions."""
 
     backend: str = ""
@@ -150,24 +153,23 @@ class ComputeService:
             calibration_id or not before_s or found.info.calibrated_s <= before_s
         ):
             return found.info
-        info: DeviceInfo | None
-        try:
-            info, _ = await self._recorded(caller, name, calibration_id, before_s)
-        except NotFoundError:
+
+        def stored(client: Client) -> DeviceInfo | None:
+            if calibration_id:
+                return client.recorded_device(name, calibration_id)[0]
+            dates = [at_s for at_s in client.calibrations(name) if at_s <= before_s]
+            return client.device(name, dates[-1]) if dates else None
+
+        info: DeviceInfo | None = None
+        with suppress(NotFoundError):
+            info = await self.gateway.call(caller, stored)
+        if info is None:
             info = await self._stored(self.store.calibration, name, calibration_id, before_s)
         if info is None:
             wanted = calibration_id[:80] or before[:80]
             text = f"backend {name!r} has no recorded calibration {wanted}"
             raise NotFoundError(text, hint=f"the present one is {found.info.calibration_id}")
         return info
-
-    async def _recorded(
-        self, caller: Caller, name: str, calibration_id: str, before_s: float
-    ) -> tuple[DeviceInfo, bytes]:
-        """Return a device with a calibration of the past, and its noise document. Raises
-        NotFoundError."""
-        asked: dict[str, Any] = {"calibration_id": calibration_id, "before_s": before_s}
-        return await self.gateway.call(caller, lambda client: client.recorded_device(name, **asked))
 
     # Usage.
 
@@ -213,7 +215,9 @@ class ComputeService:
         wanted, noise = asked.calibration_id or "", b""
         if wanted and wanted != found.info.calibration_id:
             try:
-                _, noise = await self._recorded(caller, name, wanted[:128], 0.0)
+                _, noise = await self.gateway.call(
+                    caller, lambda client: client.recorded_device(name, wanted[:128])
+                )
             except NotFoundError as error:
                 text = f"calibration_id={wanted[:80]!r}: backend {name!r} has no such calibration"
                 hint = f"leave it out; the present one is {found.info.calibration_id}"
@@ -285,6 +289,15 @@ class ComputeService:
             await self.cancel(caller, number)
         await self._stored(self.store.remove, number)
 
+    async def forget_result(self, number: str) -> None:
+        """Remove the result of a job some time after it was sent, or when the gateway ends."""
+        self.processes.spawn(self._forget_later(number, GIVEN_S))
+
+    async def _forget_later(self, number: str, seconds: float) -> None:
+        with suppress(asyncio.CancelledError):  # the gateway ends
+            await asyncio.sleep(seconds)
+        self.store.remove(number, "result")
+
     async def circuits(self, caller: Caller, job: Job) -> list[str]:
         """Return the circuits of a job's tasks, as they run on the device, in OpenQASM 3."""
 
@@ -300,8 +313,8 @@ class ComputeService:
         """Open a session: a reservation (mode dedicated), or a group (batch)."""
         try:
             asked = msgspec.json.decode(body, type=SessionRequest)
-        except msgspec.MsgspecError as error:
-            raise OptionError(f"the body is no session: {error}") from error
+        except options.NOT_JSON as error:
+            raise OptionError(f"the body is no session: {error!s:.200}") from error
         if asked.mode not in ("dedicated", "batch"):
             raise OptionError(option="mode", value=asked.mode, expected="dedicated or batch")
         found = await self.backend(caller, asked.backend)
@@ -309,8 +322,11 @@ class ComputeService:
 
         def reserve(client: Client) -> tuple[int, int]:
             report = client.limits().get(caller.user)
-            longest = report.limits.max_reservation_s if report else 0
-            for_s = asked.max_ttl or min(SESSION_S, longest or SESSION_S)
+            longest = (report.limits.max_reservation_s if report else 0) or MAX_SESSION_S
+            for_s = min(SESSION_S, longest) if asked.max_ttl is None else asked.max_ttl
+            if not 1 <= for_s <= longest:
+                expected = f"1 to {longest} seconds (max_reservation_s of the environment)"
+                raise OptionError(option="max_ttl", value=for_s, expected=expected)
             pool = asked.backend if found.pool is not None else None
             if asked.mode == "batch":
                 return for_s, 0
@@ -321,7 +337,12 @@ class ComputeService:
             store.new_id(), caller.user, caller.account, asked.backend, asked.mode, now_s, for_s,
             reservation,
         )  # fmt: skip
-        await self._stored(self.store.put_session, session)
+        try:
+            await self._stored(self.store.put_session, session)
+        except BaseException:  # such as a full disk: nobody could close it
+            if reservation:
+                await self._release(caller, reservation)
+            raise
         return session
 
     async def session(self, caller: Caller, number: str) -> SessionRecord:
@@ -368,8 +389,10 @@ class ComputeService:
             return
         await self._stored(self.store.change_session, session.id, closed_s=time())
         if session.reservation:
-            number = session.reservation
-            await self.gateway.call(caller, lambda client: client.reservation(number).release())
+            await self._release(caller, session.reservation)
+
+    async def _release(self, caller: Caller, number: int) -> None:
+        await self.gateway.call(caller, lambda client: client.reservation(number).release())
 
 
 def _asked(body: bytes) -> tuple[JobRequest, bytes]:

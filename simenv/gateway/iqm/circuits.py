@@ -22,6 +22,7 @@ from simenv.client.client import Client
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
 from simenv.gateway.ibm.backends import MAX_CIRCUITS
+from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
@@ -43,8 +44,8 @@ _ARGUMENTS = {  # of each operation: those that it needs
 Bits = NDArray[np.uint8]
 
 
-class Definition(msgspec.Struct, frozen=True):
-    """A job as it is sent. Options of MOVE gates are left out: no device here has them."""
+class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A job as it is sent. Options of MOVE gates have no effect: no device here has such gates."""
 
     circuits: msgspec.Raw
     shots: int = 1
@@ -55,6 +56,10 @@ class Definition(msgspec.Struct, frozen=True):
     active_reset_cycles: int | None = None
     dd_mode: str = "disabled"
     dd_strategy: msgspec.Raw = msgspec.Raw(b"null")
+    move_gate_validation: str | None = None
+    move_validation_mode: str | None = None  # its older name
+    move_gate_frame_tracking: str | None = None
+    move_gate_frame_tracking_mode: str | None = None  # its older name
 
     def mapped(self) -> dict[str, str] | None:
         """Physical name of each logical qubit. Raises OptionError."""
@@ -70,7 +75,7 @@ class Definition(msgspec.Struct, frozen=True):
             ) from error
 
 
-class IqmOperation(msgspec.Struct, frozen=True):
+class IqmOperation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One instruction; older clients say `qubits` for `locus`."""
 
     name: str
@@ -80,17 +85,18 @@ class IqmOperation(msgspec.Struct, frozen=True):
     implementation: str | None = None
 
 
-class IqmCircuit(msgspec.Struct, frozen=True):
+class IqmCircuit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instructions: list[IqmOperation]
     name: str = ""
+    metadata: msgspec.Raw = msgspec.Raw(b"null")  # of older clients
 
 
 def read(params: bytes, name: str, info: DeviceInfo) -> Definition:
     """Decode a job and check its options. `name`: of the device. Raises OptionError."""
     try:
         asked = msgspec.json.decode(params, type=Definition)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise OptionError(f"the body is no job of circuits: {error}") from error
+    except NOT_JSON as error:
+        raise OptionError(f"the body is no job of circuits: {error!s:.200}") from error
     most = info.max_shots
     present = str(architecture.calibration_id(name, info.calibration_id))
     cycles = 0 if asked.active_reset_cycles is None else asked.active_reset_cycles
@@ -132,8 +138,8 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     asked = read(work.params, work.backend, backend.info)
     try:
         given = msgspec.json.decode(asked.circuits, type=list[IqmCircuit | str])
-    except msgspec.MsgspecError as error:
-        raise ProgramError(f"circuits: {error}") from error
+    except NOT_JSON as error:
+        raise ProgramError(f"circuits: {error!s:.200}") from error
     if not 1 <= len(given) <= MAX_CIRCUITS:
         raise LimitExceededError(f"{len(given)} circuits; a job has 1 to {MAX_CIRCUITS}")
     builders = [

@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, post
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from simenv import errors
@@ -47,6 +49,8 @@ _STATUS = {
     store.CANCELLED: "cancelled",
 }
 AnyRequest = Request[Any, Any, Any]
+TheCaller = NamedDependency[Caller]
+Part = FromPath[str]  # of a path
 
 
 class IqmError(Exception):
@@ -219,33 +223,33 @@ def _health(found: Backend) -> Plain:
 
 def _computer_routes(service: ComputeService) -> list[Any]:
     @get("/about")
-    async def about(caller: Caller) -> Response[bytes]:
+    async def about(caller: TheCaller) -> Response[bytes]:
         return _answer({"name": "simenv", "version": __version__, "user": caller.user or "owner"})
 
     @get("/quantum-computers")
-    async def listing(caller: Caller) -> Response[bytes]:
+    async def listing(caller: TheCaller) -> Response[bytes]:
         names = await _offered(service, caller)
         return _answer({"quantum_computers": [_entry(name) for name in names]})
 
     @get("/quantum-computers/{name:str}")
-    async def details(caller: Caller, name: str) -> Response[bytes]:
+    async def details(caller: TheCaller, name: Part) -> Response[bytes]:
         return _answer(_details(await _computer(service, caller, name)))
 
     @get("/quantum-computers/{name:str}/health")
-    async def health(caller: Caller, name: str) -> Response[bytes]:
+    async def health(caller: TheCaller, name: Part) -> Response[bytes]:
         return _answer(_health(await _computer(service, caller, name)))
 
     @get("/quantum-computers/{name:str}/limits")
-    async def limits(caller: Caller, name: str) -> Response[bytes]:
+    async def limits(caller: TheCaller, name: Part) -> Response[bytes]:
         return _answer(_limits((await _computer(service, caller, name)).info))
 
     @get("/quantum-computers/{name:str}/queue-availability")
-    async def queue(caller: Caller, name: str) -> Response[bytes]:
+    async def queue(caller: TheCaller, name: Part) -> Response[bytes]:
         found = await _computer(service, caller, name)
         return _answer({"available": [], "queue_length": found.waiting})
 
     @get("/quantum-computers/{name:str}/artifacts/{kind:str}")
-    async def artifact(caller: Caller, name: str, kind: str) -> Response[bytes]:
+    async def artifact(caller: TheCaller, name: Part, kind: Part) -> Response[bytes]:
         found = await _computer(service, caller, name)
         if kind == "static-quantum-architectures":
             return _answer([architecture.static(found.name, found.info)])
@@ -275,15 +279,15 @@ def _calibration_routes(service: ComputeService) -> list[Any]:
         raise _not_found("calibration_set_not_found", text)
 
     @get("/calibration-sets/{name:str}/{number:str}")
-    async def calibration(caller: Caller, name: str, number: str) -> Response[bytes]:
+    async def calibration(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         return _answer(architecture.calibration_set(*await described(caller, name, number)))
 
     @get("/calibration-sets/{name:str}/{number:str}/metrics")
-    async def metrics(caller: Caller, name: str, number: str) -> Response[bytes]:
+    async def metrics(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         return _answer(architecture.quality_metrics(*await described(caller, name, number)))
 
     @get("/calibration-sets/{name:str}/{number:str}/dynamic-quantum-architecture")
-    async def dynamic(caller: Caller, name: str, number: str) -> Response[bytes]:
+    async def dynamic(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         return _answer(architecture.dynamic(*await described(caller, name, number)))
 
     return [calibration, metrics, dynamic]
@@ -357,7 +361,8 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     if len(tag) > MAX_TAG_CHARS:
         raise OptionError(option="tag", value=tag[:80], expected=f"{MAX_TAG_CHARS} characters")
     found = await _computer(service, caller, name)
-    circuits.read(body, found.name, found.info)
+    # In a thread: a body may have many MiB.
+    await service.gateway.call(caller, lambda _: circuits.read(body, found.name, found.info))
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
@@ -369,14 +374,19 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
 
 def _job_routes(service: ComputeService) -> list[Any]:
     @post("/jobs/{name:str}/{kind:str}", status_code=201)
-    async def submit(caller: Caller, request: AnyRequest, name: str, kind: str) -> Response[bytes]:
+    async def submit(
+        caller: TheCaller,
+        request: AnyRequest,
+        name: Part,
+        kind: Part,
+    ) -> Response[bytes]:
         if kind != "circuit":
             text = f"jobs of type {kind[:80]!r} are not run here: pulses are not controlled"
             raise IqmError(HTTPStatus.BAD_REQUEST, "unsupported_job_type", text)
         return _answer(_job(await _submit(service, caller, name, request), None), 201)
 
     @get("/jobs/{number:str}")
-    async def one(caller: Caller, request: AnyRequest, number: str) -> Response[bytes]:
+    async def one(caller: TheCaller, request: AnyRequest, number: Part) -> Response[bytes]:
         given = request.query_params
         wanted = given.get("timeout_seconds", "10")
         if not (wanted.isascii() and wanted.isdigit()) or int(wanted[:4]) > 30:
@@ -387,31 +397,35 @@ def _job_routes(service: ComputeService) -> list[Any]:
         return _answer(await _shown(service, caller, job), headers=headers)
 
     @get("/jobs/{number:str}/payload")
-    async def payload(caller: Caller, number: str) -> Response[bytes]:
+    async def payload(caller: TheCaller, number: Part) -> Response[bytes]:
         job = await _found_job(service, caller, number)
         body = await asyncio.to_thread(service.store.blob, job.id, "params")
         headers = {"IQM-Job-Type": "circuit"}
         return Response(body, media_type="application/json", headers=headers)
 
     @get("/jobs/{number:str}/artifacts/{kind:str}")
-    async def artifact(caller: Caller, number: str, kind: str) -> Response[bytes]:
+    async def artifact(caller: TheCaller, number: Part, kind: Part) -> Response[bytes]:
         job = await _found_job(service, caller, number)
         if job.status != store.COMPLETED or kind not in ARTIFACTS:
             text = f"job {number} is {_STATUS.get(job.status, 'failed')}"
             if kind not in ARTIFACTS:
                 text += f", and has no artifact {kind[:80]!r}; there are {', '.join(ARTIFACTS)}"
             raise _not_found("job_artifact_not_found", text)
-        result = await asyncio.to_thread(service.store.blob, job.id, "result")
-        return _answer(msgspec.json.decode(result, type=dict[str, msgspec.Raw])[kind])
+
+        def read(_client: Client) -> Response[bytes]:
+            result = service.store.blob(job.id, "result")
+            return _answer(msgspec.json.decode(result, type=dict[str, msgspec.Raw])[kind])
+
+        return await service.gateway.call(caller, read)
 
     @post("/jobs/{number:str}/cancel", status_code=200)
-    async def cancel(caller: Caller, number: str) -> Response[bytes]:
+    async def cancel(caller: TheCaller, number: Part) -> Response[bytes]:
         await _found_job(service, caller, number)
         await service.cancel(caller, number)
         return _answer(_job(await _found_job(service, caller, number), None))
 
     @delete("/jobs/{number:str}", status_code=204)
-    async def remove(caller: Caller, number: str) -> None:
+    async def remove(caller: TheCaller, number: Part) -> None:
         await _found_job(service, caller, number)
         await service.delete(caller, number)
 

@@ -81,11 +81,22 @@ async def list_devices(gateway: TheGateway, caller: TheCaller) -> list[schemas.D
 
 @get("/devices/{name:str}")
 async def get_device(
-    gateway: TheGateway, caller: TheCaller, name: FromPath[str]
+    gateway: TheGateway,
+    caller: TheCaller,
+    name: FromPath[str],
+    at_s: Annotated[float | None, QueryParameter(gt=0.0)] = None,
 ) -> schemas.DeviceDetails:
     """Return a device, or a pool as a device, with its present calibration: coupling map, errors of
-    gates and readout, T1 and T2."""
-    return record(await gateway.call(caller, Client.device, name), schemas.DeviceDetails)
+    gates and readout, T1 and T2. `at_s`: with that of one of its `calibrations`."""
+    return record(await gateway.call(caller, Client.device, name, at_s), schemas.DeviceDetails)
+
+
+@get("/devices/{name:str}/calibrations")
+async def list_calibrations(
+    gateway: TheGateway, caller: TheCaller, name: FromPath[str]
+) -> schemas.CalibrationDates:
+    """Return since when each stored calibration of a device was in force."""
+    return schemas.CalibrationDates(await gateway.call(caller, Client.calibrations, name))
 
 
 @get("/accounts")
@@ -178,18 +189,18 @@ async def release_reservation(
     number: Number,
     cancel: FromQuery[bool] = False,
     reason: Annotated[str, QueryParameter(max_length=200)] = "",
-) -> schemas.Ended:
+) -> schemas.EndedReservation:
     """End a reservation: its waiting tasks are cancelled; with `cancel` its running ones too."""
 
     def end(client: Client) -> list[str]:
         reservation = client.reservation(number)
         return (reservation.cancel if cancel else reservation.release)(reason)
 
-    return schemas.Ended(await gateway.call(caller, end))
+    return schemas.EndedReservation(await gateway.call(caller, end))
 
 
 ROUTES = [
     get_status, list_pools, list_nodes, list_workers, get_queue, list_engines, list_devices,
-    get_device, list_accounts, list_shares, get_usage, list_limits, list_reservations,
-    get_reservation, reserve, renew_reservation, release_reservation,
+    get_device, list_calibrations, list_accounts, list_shares, get_usage, list_limits,
+    list_reservations, get_reservation, reserve, renew_reservation, release_reservation,
 ]  # fmt: skip

@@ -8,8 +8,6 @@ the memory of the gateway. A text is never a path.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +19,7 @@ from simenv.client.circuits.untrusted_qpy import BoundCircuit, bound_sandbox, lo
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError
+from simenv.gateway.clients import UserSandboxes
 from simenv.gateway.native.schemas import (
     ExplanationRecord,
     ProgramRequest,
@@ -29,7 +28,6 @@ from simenv.gateway.native.schemas import (
     record,
 )
 from simenv.transpiler import qpy
-from simenv.transpiler.qpy import SandboxProcess
 
 PLAIN_CHARACTERS = 2**16  # longer text is parsed in the caller's own process
 JSON, FORM = "application/json", "multipart/form-data"
@@ -48,13 +46,10 @@ _NOT_DECODED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class ProgramParsers:
-    """The processes that parse callers' programs: one a user, at most `most`; the one whose last
-    program is longest ago ends for the next user. Thread-safe."""
+    """The processes that parse callers' programs, at most `most`. Thread-safe."""
 
     def __init__(self, most: int) -> None:
-        self._most = max(1, most)
-        self._lock = Lock()
-        self._sandboxes: OrderedDict[str, SandboxProcess] = OrderedDict()
+        self._sandboxes = UserSandboxes(most, bound_sandbox)
 
     def read(self, user: str, request: ProgramRequest, values: Any = None) -> BoundCircuit:
         """Return the circuit of a request, with `values` for its parameters, if it has any. Raises
@@ -68,25 +63,11 @@ class ProgramParsers:
         source = request.program or request.qpy or request.packed
         if len(source) > text_checks.MAX_TEXT_BYTES:
             raise text_checks.too_large(len(source), "")
-        return load_bound(source, values, self._sandbox(user))
-
-    def _sandbox(self, user: str) -> SandboxProcess:
-        ended = None
-        with self._lock:
-            sandbox = self._sandboxes.pop(user, None) or bound_sandbox()
-            self._sandboxes[user] = sandbox
-            if len(self._sandboxes) > self._most:
-                _, ended = self._sandboxes.popitem(last=False)
-        if ended is not None:
-            ended.close()
-        return sandbox
+        return load_bound(source, values, self._sandboxes.of(user))
 
     def close(self) -> None:
         """End all processes."""
-        with self._lock:
-            sandboxes, self._sandboxes = self._sandboxes, OrderedDict()
-        for sandbox in sandboxes.values():
-            sandbox.close()
+        self._sandboxes.close()
 
 
 def _plain(text: str) -> BoundCircuit | None:

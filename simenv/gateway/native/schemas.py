@@ -74,6 +74,12 @@ class SweepRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fie
     parameter_values: list[list[float]] | dict[str, list[float] | float]
 
 
+class CalibrationDates(msgspec.Struct, frozen=True):
+    """Times in seconds since 1970, the oldest first."""
+
+    times_s: list[float]
+
+
 class AcceptedTask(msgspec.Struct, frozen=True):
     """An accepted task."""
 
@@ -323,7 +329,7 @@ class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float
 
 
-class Ended(msgspec.Struct, frozen=True):
+class EndedReservation(msgspec.Struct, frozen=True):
     """An ended reservation, and those of its tasks that still run."""
 
     running: list[str]

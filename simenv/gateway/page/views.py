@@ -27,6 +27,7 @@ from simenv.client.tasks.task import number_of
 from simenv.errors import (
     KeyRefusedError,
     LimitExceededError,
+    NotFoundError,
     OptionError,
     QueueFullError,
     SimenvError,
@@ -57,6 +58,7 @@ from simenv.wire.messages.queries import Submitted
 RESULT_S = 10.0  # to fetch the result of an ended task
 PERIOD_S = 1.0  # between two states that a page is sent
 STREAM_S = 900.0  # after which a page connects anew, so that its token is checked
+MAX_NODE_CHARS = 255  # of the name of a host
 MAX_PAGES = 200  # of one user that are sent the live state
 SHOWN_TASKS = 20  # of the queue, in the live state
 SHOWN_EVENTS = 100  # new ones, in one live state
@@ -293,6 +295,13 @@ class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+def _checked(node: str) -> str:
+    """Return the name of a node, or of a pool. Raises NotFoundError for one that is too long."""
+    if len(node) > MAX_NODE_CHARS:
+        raise NotFoundError(f"there is no node {node[:80]!r}", hint="GET /api/v1/nodes lists them")
+    return node
+
+
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
     feeds: dict[tuple[str, str, str], LiveFeed] = {}
@@ -361,14 +370,14 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Start nothing more on a node; its running tasks finish. For admins."""
         try:  # read here: only a caller's body is read
             asked = msgspec.json.decode(await request.body(), type=DrainReason)
-        except msgspec.MsgspecError as error:
-            raise OptionError(f"the request: {error}", hint='{"reason": "..."}') from error
-        return await gateway.call(caller, Client.drain, node, asked.reason)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise OptionError(f"the request: {error!s:.200}", hint='{"reason": "..."}') from error
+        return await gateway.call(caller, Client.drain, _checked(node), asked.reason)
 
     @post("/nodes/{node:str}/undrain", status_code=200)
     async def undrain(caller: TheCaller, node: FromPath[str]) -> NodeInfo | PoolInfo:
         """Use a drained or lost node again, or a quarantined pool. For admins."""
-        return await gateway.call(caller, Client.undrain, node)
+        return await gateway.call(caller, Client.undrain, _checked(node))
 
     handlers = [live, operations, ideal, bundle, event_range, pool_devices, drain, undrain]
     return [*site.routes(gateway), Router("/api/v1", route_handlers=handlers)]

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -41,6 +40,7 @@ from simenv import files
 from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
 from simenv.errors import ConfigError, InsufficientError, SimenvError
+from simenv.model.views import date_name
 from simenv.process import die_with_parent
 from simenv.service.devices.refresh import Refresh, read_record, record_path
 from simenv.service.devices.registry import MAX_FILE_BYTES
@@ -101,8 +101,7 @@ def _renewed(folder: Path, name: str, settings: DeviceSettings, data: bytes) -> 
     changed = not path.exists() or path.read_bytes() != body
     if changed:
         series = files.private_folder(folder / f"{name}.d")
-        date = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        files.write_atomic(series / f"{date}.json", body, sync=True)
+        files.write_atomic(series / f"{date_name(now_s)}.json", body, sync=True)
         for old in sorted(series.glob("*Z.json"))[:-KEPT]:
             old.unlink()
         path.with_suffix(".h5").unlink(missing_ok=True)  # a fit of the earlier data

@@ -172,13 +172,15 @@ class App(Reply, frozen=True, tag=16):
 class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
-    `calibration_id`, or `before_s` in seconds since 1970: the device with a dated calibration, not
-    with the present one. An earlier service ignores all of them."""
+    `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
+    them, 0: the present one; `calibration_id`: that with this id, and its noise document. A service
+    of before ignores all five."""
 
     name: Text = ""
     names: bool = False
+    dates: bool = False
+    at_s: float = 0.0
     calibration_id: Text = ""
-    before_s: float = 0.0
 
 
 class StoreNoise(ClientRequest, frozen=True, tag=46):
@@ -197,7 +199,9 @@ class Devices(Reply, frozen=True, tag=43):
     devices: list[DeviceInfo]
     # Names of devices, with the source of each: see `CalibrationSource`.
     names: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    document: bytes = b""  # noise document of a dated calibration that was asked for
+    # Since when each stored calibration was in force, in seconds since 1970, the oldest first.
+    dates_s: list[float] = msgspec.field(default_factory=list)
+    document: bytes = b""  # of the calibration that was asked for by its id
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -274,12 +274,15 @@ def test_failed_logins_of_an_address_are_bounded(
 ) -> None:
     with as_user(running, tokens["ana"]) as ana:
         ana.get("/session").raise_for_status()
-        for count in range(round(limits.FAILURES)):
+        answers = []
+        for count in range(3 * round(limits.FAILURES)):  # more than are forgotten meanwhile
             with as_user(running, f"simenv_{count:043}") as guesser:
-                assert guesser.get("/session").status_code == 401
+                answers.append((refused := guesser.get("/session")).status_code)
+            if answers[-1] != 401:
+                break
+        assert answers[round(limits.FAILURES) - 1] == 401
+        assert answers[-1] == 429
         with as_user(running, "simenv_" + "y" * 43) as guesser:
-            refused = guesser.get("/session")
-            assert refused.status_code == 429
             assert guesser.get("/login", params={"token": "z" * 50}).status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
         assert ana.get("/session").status_code == 200  # who is known is served

@@ -10,22 +10,22 @@ from simenv.errors import OptionError
 from simenv.gateway.ibm import options
 
 
-def read(program: str, **fields: Any) -> options.ProgramOptions:
+def read(program: str, **fields: Any) -> options.RuntimeOptions:
     return options.read(program, json.dumps({"pubs": [], "version": 2, **fields}).encode())
 
 
 def test_defaults_are_those_of_the_service() -> None:
-    assert read("sampler") == options.ProgramOptions(4096, 0.0, None, True)
-    assert read("estimator") == options.ProgramOptions(0, 0.015625, None, True)
+    assert read("sampler") == options.RuntimeOptions(4096, 0.0, None, True)
+    assert read("estimator") == options.RuntimeOptions(0, 0.015625, None, True)
 
 
 def test_options_as_the_client_sends_them_are_honoured() -> None:
     sampler = SamplerOptions(default_shots=7, simulator={"seed_simulator": 3})
     sent = SamplerOptions._get_program_inputs(as_dict(sampler))
-    assert read("sampler", **sent) == options.ProgramOptions(7, 0.0, 3, True)
+    assert read("sampler", **sent) == options.RuntimeOptions(7, 0.0, 3, True)
     estimator = EstimatorOptions(default_shots=100, seed_estimator=5, resilience_level=0)
     sent = EstimatorOptions._get_program_inputs(as_dict(estimator))
-    assert read("estimator", **sent) == options.ProgramOptions(100, 0.0, 5, True)
+    assert read("estimator", **sent) == options.RuntimeOptions(100, 0.0, 5, True)
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,10 @@ def api(env: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         opened = Api(gateway.url)
         yield opened
         opened.client.close()
-    children = psutil.Process().children()
-    for child in children:
-        if "job_process" in " ".join(child.cmdline()):
-            child.kill()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has ended
+            if "job_process" in " ".join(child.cmdline()):
+                child.kill()
 
 
 def bell() -> QuantumCircuit:

@@ -244,6 +244,33 @@ def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser
     page.close()
 
 
+def test_reader_chooses_among_stored_snapshots_of_a_device(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(timezone_id="UTC")
+    opened(page, environment, "device")
+    info = environment.client.device("lattice")
+    first, last = environment.client.calibrations("lattice")
+    assert environment.client.device("lattice", first).qubits[0].t1_us == info.qubits[0].t1_us / 2
+    page.get_by_label("Colour of qubits").select_option("t1_us")
+    now = page.locator('[data-qubit="0"]').get_attribute("aria-label")
+    choice = page.get_by_label("Snapshot")
+    assert choice.locator("option").all_inner_texts() == [
+        "in force now", "since 2026-03-02 06:00:00", "from 2026-03-01 06:00:00"
+    ]  # fmt: skip
+    choice.select_option(index=2)
+    expect(page.get_by_role("heading", name="Stored snapshot")).to_be_visible()
+    expect(page.locator('[data-qubit="0"]')).not_to_have_attribute("aria-label", now or "")
+    page.reload()
+    expect(page.get_by_label("Snapshot")).to_have_value(str(int(first)))
+    page.get_by_label("Snapshot").select_option("")
+    expect(page.get_by_role("heading", name="Snapshot in force")).to_be_visible()
+    assert "at=" not in page.url
+    unknown = httpx.get(f"{environment.url}/api/v1/devices/lattice?at_s={last + 1}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    page.close()
+
+
 def test_drain_by_keyboard_shows_reason_of_markup_as_text(
     environment: Shown, chromium: Browser
 ) -> None:

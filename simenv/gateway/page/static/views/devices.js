@@ -1,4 +1,4 @@
-// Devices: their couplings coloured by error, their figures in time, certificate, snapshot in force.
+// Devices: their couplings coloured by error, their figures in time, certificate, stored snapshots.
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
@@ -18,7 +18,9 @@ const QUBIT_FIGURES = {
   t2_us: ["T2", microseconds],
   gate_error: ["one-qubit error", (value) => figure(value)],
 };
-let device = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
+const number = new URLSearchParams(location.search).get("at");
+let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
+let device = null, drawn = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
 
 const median = (values) => {
   const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
@@ -82,6 +84,19 @@ const list = () => [
   ])),
 ];
 
+function choose(value) {
+  at = value;
+  const query = new URLSearchParams(location.search);
+  if (at) query.set("at", at); else query.delete("at");
+  history.replaceState(null, "", `?${query}`);
+  refresh(load);
+}
+
+// Times as the service writes them, newest first: the address keeps one, and asks for it.
+const snapshots = () => h("label", { class: "row" }, "Snapshot ", h("select", { onchange: (event) => choose(event.target.value) },
+  h("option", { value: "", selected: !at }, "in force now"),
+  dates.toReversed().map((time, index) => h("option", { value: time, selected: String(time) === at }, `${index ? "from" : "since"} ${clock(time)}`))));
+
 const lost = (text) => h("p", { class: "muted" }, text);
 
 function one() {
@@ -89,7 +104,7 @@ function one() {
   const two = median(errorsOf(2).map((each) => each.error));
   return [
     device.problem ? h("p", { class: "warning" }, device.problem) : null,
-    card("Snapshot in force", facts([
+    card(at ? "Stored snapshot" : "Snapshot in force", dates.length ? snapshots() : null, facts([
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
       ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
       ["Median T1", device.qubits.length ? microseconds(median(device.qubits.map((qubit) => qubit.t1_us))) : ""],
@@ -130,8 +145,11 @@ async function trends() {
 
 async function load() {
   if (name) {
-    const fresh = await get(`/devices/${encodeURIComponent(name)}`);
-    if (fresh.calibration_id !== device?.calibration_id) { device = fresh; drawMap(); }
+    const path = `/devices/${encodeURIComponent(name)}`, wanted = at;
+    const [fresh, stored] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`)]);
+    if (wanted !== at) return; // another one was chosen meanwhile
+    dates = stored.times_s;
+    if (fresh.calibration_id !== drawn) { [device, drawn] = [fresh, fresh.calibration_id]; drawMap(); }
     draw();
     await trends();
   } else {
